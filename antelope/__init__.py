@@ -1,0 +1,61 @@
+"""Antelope: write one `nn.Module` with one method, `learn(replay, log)`; `ml(...)` does the rest.
+
+The code lives in the folders beside this one (`launcher/`, `replay/`, `envs/`, `agents/`); an
+installed copy holds them inside the package. See README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if not (Path(__file__).parent / "launcher").is_dir():
+    # A bare checkout: `python run.py` and `pytest` work without installing.
+    __path__.append(str(Path(__file__).parent.parent))
+
+from .launcher.ml import ml
+from .replay.errors import CheckpointError, ConfigError, DataError, Diverged
+
+if TYPE_CHECKING:
+    from .launcher.construct import register
+    from .launcher.log import Log
+    from .launcher.run import Run
+    from .replay import Batch, Replay, Space, Spec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Diverged",
+    "Log",
+    "Replay",
+    "Run",
+    "Space",
+    "Spec",
+    "ml",
+    "register",
+]
+
+# Imported when first used: `ml --help` and a typo must not pay for torch.
+_HOME = {
+    "Batch": "replay",
+    "Log": "launcher.log",
+    "Replay": "replay",
+    "Run": "launcher.run",
+    "Space": "replay",
+    "Spec": "replay",
+    "register": "launcher.construct",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

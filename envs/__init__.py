@@ -1,0 +1,57 @@
+"""Where data comes from: data sets, gymnasium environments, and sequences of them.
+
+`NAMES` is the registry: what can be named in the settings, by kind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .augment import RandomCrop, RandomHorizontalFlip
+    from .datasets import Arrays, read
+    from .embedded import Diabetes, Digits
+    from .environments import EnvTask, EnvWorld
+    from .tasks import DataTask, DataWorld
+
+NAMES = {
+    "dataset": ("Digits", "Diabetes"),
+    "aug": ("RandomCrop", "RandomHorizontalFlip"),
+    "env": (),
+}
+
+_HOME = {
+    "Arrays": "datasets",
+    "read": "datasets",
+    "DataTask": "tasks",
+    "DataWorld": "tasks",
+    "EnvTask": "environments",
+    "EnvWorld": "environments",
+    "Digits": "embedded",
+    "Diabetes": "embedded",
+    "RandomCrop": "augment",
+    "RandomHorizontalFlip": "augment",
+}
+
+__all__ = [
+    "Arrays",
+    "DataTask",
+    "DataWorld",
+    "Diabetes",
+    "Digits",
+    "EnvTask",
+    "EnvWorld",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,52 @@
+"""Augmentations that draw anew for every image of a batch, without a loop over images.
+
+`torchvision.transforms.v2` draws once per call, so that every image of a batch would be shifted
+alike; these two are the ones nearly everybody uses. Others may be named too (`aug=ColorJitter`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class RandomCrop:
+    """A random window of each image, after zero padding.
+
+    Args:
+        size: Height and width of the window, or one number for both; None: the image's own.
+        padding: Zeros added on each side before.
+    """
+
+    def __init__(self, size: int | tuple[int, int] | None = None, padding: int = 0):
+        self.size = (size, size) if isinstance(size, int) else size
+        self.padding = padding
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` to `[B, C, height, width]`."""
+        height, width = self.size or images.shape[-2:]
+        padded = F.pad(images, (self.padding,) * 4)
+        b, _, rows, columns = padded.shape
+        if height > rows or width > columns:
+            raise ValueError(f"RandomCrop: {height}x{width} does not fit into {rows}x{columns}.")
+        top = torch.randint(rows - height + 1, (b, 1), device=images.device)
+        left = torch.randint(columns - width + 1, (b, 1), device=images.device)
+        row = top + torch.arange(height, device=images.device)  # (B, height)
+        column = left + torch.arange(width, device=images.device)  # (B, width)
+        which = torch.arange(b, device=images.device)[:, None, None]
+        # Channels last while indexing: the three index tensors are adjacent, one gather.
+        return padded.permute(0, 2, 3, 1)[which, row[:, :, None], column[:, None, :]].permute(
+            0, 3, 1, 2
+        )
+
+
+class RandomHorizontalFlip:
+    """Mirrors each image left to right with probability `p`."""
+
+    def __init__(self, p: float = 0.5):
+        self.p = p
+
+    def __call__(self, images: Tensor) -> Tensor:
+        flip = torch.rand(len(images), 1, 1, 1, device=images.device) < self.p
+        return torch.where(flip, images.flip(-1), images)

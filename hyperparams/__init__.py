@@ -1,0 +1,1 @@
+"""Every setting (`config.yaml`) and the presets (`task/**/*.yaml`): data, no code."""

@@ -1,0 +1,1 @@
+"""From one call to a run. `ml.py` holds both doors, `loop.py` the one loop."""

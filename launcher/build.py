@@ -1,0 +1,318 @@
+"""From settings to the parts of a run, in order: world, model, optimiser, replay."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..agents.vision import fit_to_images
+from ..envs import datasets
+from ..envs.tasks import DataWorld
+from ..replay import ConfigError, Pixels, Replay, Spec, Standardize, Transitions
+from ..replay.samplers import batch_sizes
+from .config import Settings, name_of
+from .construct import construct, resolve
+from .infer import inferred
+from .loop import Schedule
+from .naming import canonical_name, named_object
+from .randomness import forked_randomness
+
+_DEFAULT_EPOCHS = 10
+_DEFAULT_ENV_STEPS = 50_000
+_DEFAULT_ENV_EVALUATION = 10_000
+
+
+def build_device(name: str | None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        ConfigError: If this machine has none such.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name} cannot be used here ({reason}). Try device=cpu.") from error
+    return device
+
+
+def build_world(settings: Settings) -> Any:
+    """The data sets or environments that the settings name."""
+    if settings.env is not None:
+        if settings.dataset is not None:
+            raise ConfigError("dataset= and env= are both given. A run learns from one of them.")
+        return _environments(settings)
+    if settings.dataset is None:
+        settings.values["dataset"] = {"_target_": "Digits"}
+    data_dir = Path(settings.data_dir) if settings.data_dir else datasets.default_data_dir()
+    options = {"data_dir": data_dir, "image_size": settings.image_size}
+    train, test = [], []
+    for part, arguments in _parts(settings, "dataset"):
+        train.append(_arrays(part, arguments, train=True, **options))
+        test.append(_arrays(part, arguments, train=False, **options))
+    if settings.test_dataset is not None:
+        held_out = _parts(settings, "test_dataset")
+        if len(held_out) != len(train):
+            raise ConfigError(
+                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
+            )
+        test = [_arrays(part, arguments, train=True, **options) for part, arguments in held_out]
+    return DataWorld([arrays for arrays in train if arrays is not None], test, tasks=settings.tasks)
+
+
+def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Module:
+    """The user's module, constructed from the spec, on the device.
+
+    Raises:
+        ConfigError: If it cannot be constructed, or is no `nn.Module`.
+    """
+    if settings.model is None:
+        if not world.on_data:
+            raise ConfigError(
+                f"No model for env={world.name}. Give model=, for example agent=Random, or a class "
+                "of your own with act(obs) and learn(replay, log). `ml models` lists what there is."
+            )
+        settings.values["model"] = {"_target_": "AC2Agent"}
+    target, arguments = named_object(settings, "model")
+    if isinstance(target, nn.Module):
+        if arguments:
+            raise ConfigError(
+                f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
+                "its class instead."
+            )
+        agent = target
+    else:
+        agent = _construct_model(target, arguments, world.spec, device)
+    if not isinstance(agent, nn.Module):
+        raise ConfigError(
+            f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
+        )
+    agent.to(device)
+    if not agent.training:
+        agent.train()
+    return agent
+
+
+def _construct_model(
+    target: Any, arguments: dict[str, Any], spec: Spec, device: torch.device
+) -> Any:
+    if not callable(target):
+        raise ConfigError(f"model={name_of(target)} is neither a class nor a torch.nn.Module.")
+    table = inferred(spec, device=device)
+    module = getattr(target, "__module__", "") or ""
+    if inspect.isclass(target) or not module.startswith(("torchvision.models", "timm")):
+        return construct(target, arguments, table, setting="model")
+    # These builders take the number of classes among **kwargs.
+    arguments = {"num_classes": table["num_classes"], **arguments}
+    return fit_to_images(construct(target, arguments, {}, setting="model"), spec.obs)
+
+
+def build_transforms(
+    settings: Settings, world: Any, device: torch.device
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How batches are made to learn from, and to evaluate with."""
+    if not world.on_data:
+        return Pixels(), Pixels()
+    space, standardize = world.spec.obs, settings.standardize
+    plain = Standardize(space, standardize=standardize, device=device)
+    if settings.aug is None:
+        return plain, plain
+    augment = _augmentation(settings)
+    rows = world.tasks[0].train[:2]
+    obs = Standardize(space, standardize=False)({"obs": world.train.gather(rows)["obs"]})["obs"]
+    try:
+        with forked_randomness(0):
+            augmented = augment(obs)
+    except Exception as error:
+        raise ConfigError(
+            f"aug raised {type(error).__name__} on inputs of shape {list(obs.shape)}: {error}"
+        ) from error
+    if augmented.shape != obs.shape:
+        raise ConfigError(
+            f"aug turns inputs {list(obs.shape)} into {list(augmented.shape)}; it must keep their "
+            "shape, because held-out data is not augmented."
+        )
+    return Standardize(space, standardize=standardize, augment=augment, device=device), plain
+
+
+def build_replay(
+    settings: Settings, world: Any, transform: Callable[..., Any], device: torch.device
+) -> Replay:
+    """The replay over the world's storage."""
+    storage: Any
+    if world.on_data:
+        storage = world.train.to(device) if device.type != "cpu" else world.train
+    else:
+        storage = Transitions(
+            world.spec,
+            capacity=settings.capacity,
+            num_envs=settings.num_envs,
+            discount=settings.discount,
+        )
+    return Replay(
+        storage, transform, batch_size=settings.batch_size, device=device, seed=settings.seed
+    )
+
+
+def build_schedule(settings: Settings, world: Any) -> Schedule:
+    """How long, and how often."""
+    on_data = world.on_data
+    epochs, train_steps = settings.epochs, settings.train_steps
+    eval_every = settings.eval_every
+    if on_data and epochs is None and train_steps is None:
+        epochs = _DEFAULT_EPOCHS
+    if not on_data:
+        epochs, train_steps = None, train_steps or _DEFAULT_ENV_STEPS
+        eval_every = eval_every or _DEFAULT_ENV_EVALUATION
+    return Schedule(
+        epochs=epochs,
+        train_steps=train_steps,
+        eval_every=eval_every,
+        learn_every=1 if on_data else settings.learn_every,
+        seed_steps=0 if on_data else settings.seed_steps,
+        log_every=settings.log_every,
+        patience=settings.early_stopping["patience"],
+    )
+
+
+def steps_per_epoch(settings: Settings, world: Any) -> int | None:
+    """Batches in a pass over the first task's data; None for environments."""
+    if not world.on_data:
+        return None
+    return len(batch_sizes(len(world.tasks[0].train), settings.batch_size))
+
+
+def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | None:
+    """Steps of the whole run, as far as they are known before."""
+    if not world.on_data:
+        return (schedule.train_steps or 0) * len(world.tasks)
+    total = 0
+    for task in world.tasks:
+        steps = [] if schedule.train_steps is None else [schedule.train_steps]
+        if schedule.epochs is not None:
+            batches = len(batch_sizes(len(task.train), settings.batch_size))
+            steps.append(schedule.epochs * batches)
+        total += min(steps)
+    return total
+
+
+# Settings that only one of the two kinds of world reads.
+ENV_ONLY = ("num_envs", "capacity", "discount", "seed_steps", "learn_every", "eval_episodes")
+DATA_ONLY = (
+    "test_dataset",
+    "data_dir",
+    "standardize",
+    "aug",
+    "image_size",
+    "tasks",
+    "epochs",
+    "lr_decay_epochs",
+)
+
+
+def without_effect(settings: Settings, world: Any) -> list[str]:
+    """Settings that were given but that this run does not read."""
+    unread = ENV_ONLY if world.on_data else DATA_ONLY
+    return [key for key in unread if key in settings.given]
+
+
+def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
+    value = settings.live.get(key, settings.values[key])
+    if not isinstance(value, (list, tuple)) or datasets.is_pair(value):
+        return [named_object(settings, key)] if not _is_path(value) else [_folder(value)]
+    parts: list[tuple[Any, dict[str, Any]]] = []
+    names: list[Any] = []
+    for item in value:
+        arguments: dict[str, Any] = {}
+        if isinstance(item, dict):
+            arguments = {k: v for k, v in item.items() if k != "_target_"}
+            item = item["_target_"]
+        name = item if isinstance(item, str) else name_of(item)
+        if isinstance(item, str):
+            item = Path(item) if Path(item).is_dir() else resolve(item, key)
+            name = canonical_name(name, item)
+        parts.append((item, arguments))
+        names.append({"_target_": name, **arguments} if arguments else name)
+    settings.values[key] = names
+    return parts
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, dict) and Path(str(value.get("_target_"))).is_dir()
+
+
+def _folder(value: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    return Path(value["_target_"]), {k: v for k, v in value.items() if k != "_target_"}
+
+
+def _arrays(
+    part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path, image_size: int | None
+) -> datasets.Arrays | None:
+    """One part of the world in memory, or None for a test part that it has not got."""
+    arguments = dict(arguments)
+    subset = arguments.pop("subset", None)
+    name = _data_name(part)
+    if isinstance(part, Path):
+        source = datasets.folder(part, train=train)
+    elif callable(part) and not hasattr(part, "__getitem__") or inspect.isclass(part):
+        inference = datasets.split_arguments(part, train=train, data_dir=data_dir)
+        if inference is None:
+            return None
+        source = datasets.open_dataset(
+            lambda: construct(part, arguments, inference, setting="dataset"),
+            name=name,
+            data_dir=data_dir,
+        )
+    else:
+        source = part if train else None
+    if source is None:
+        return None
+    arrays = datasets.read(source, name=name, image_size=image_size)
+    return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
+
+
+def _data_name(part: Any) -> str:
+    if isinstance(part, Path):
+        return part.resolve().name
+    if isinstance(part, (tuple, list)):
+        return "arrays"
+    return getattr(part, "__name__", type(part).__name__)
+
+
+def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
+    steps = []
+    for target, arguments in _parts(settings, "aug"):
+        if inspect.isclass(target):
+            target = construct(target, arguments, {}, setting="aug")
+        if not callable(target):
+            raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
+        steps.append(target)
+    return functools.reduce(lambda first, then: lambda images: then(first(images)), steps)
+
+
+def _environments(settings: Settings) -> Any:
+    from ..envs.environments import EnvTask, EnvWorld
+
+    tasks = []
+    for target, arguments in _parts(settings, "env"):
+        if not callable(target):
+            raise ConfigError(
+                f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
+                "that makes the environment."
+            )
+        make = functools.partial(construct, target, arguments, {}, setting="env")
+        name = getattr(target, "__name__", type(target).__name__)
+        tasks.append(EnvTask(make, name=name, num_envs=settings.num_envs))
+    return EnvWorld(tasks, seed=settings.seed)

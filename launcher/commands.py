@@ -1,0 +1,179 @@
+"""What `ml` does besides training: help, lists of names, plots, sweeps, completion."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+from ..replay.errors import ConfigError
+from .config import compose, did_you_mean, presets, run_multirun, schema
+
+Command = Callable[[], "int | None"]
+
+_EXAMPLES = """\
+Antelope trains a PyTorch model in one call.
+
+  ml                                            the default agent on the embedded digits
+  ml model=Model dataset=MNIST                  Model: a class in a .py file of this directory
+  ml model=model.py:Model model.hidden=64       which file, and an argument of its constructor
+  ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=1000
+  ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
+  ml env=CartPole-v1 agent=Random               a gymnasium environment
+  ml seed=1 resume=true                         continue an interrupted run
+  ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
+  ml plot                                       learning curves of all runs, mean over seeds
+
+Commands: ml models | datasets | envs | tasks   what can be named
+          ml plot [FOLDER] [metric=...]         draw the runs below a folder (default: runs)
+          ml --cfg job [WORDS]                  the composed configuration, without training
+          ml -sc install=bash                   shell completion: eval "$(ml -sc install=bash)"
+"""
+
+
+def command(words: list[str]) -> Command | None:
+    """The command that `words` ask for, or None when they ask for training.
+
+    Raises:
+        ConfigError: For an option that does not exist.
+    """
+    if not words:
+        return None
+    first = words[0]
+    if {"--help", "-h", "help"} & set(words):
+        return print_help
+    if first == "--version":
+        return _print_version
+    if first in _LISTS:
+        return functools.partial(_LISTS[first], words[1:])
+    if first == "plot":
+        return functools.partial(_plot, words[1:])
+    if "--cfg" in words or "-c" in words:
+        return functools.partial(_print_config, words)
+    if "-m" in words or "--multirun" in words:
+        sweep = [word for word in words if word not in ("-m", "--multirun")]
+        return functools.partial(_multirun, sweep)
+    if first in ("-sc", "--shell-completion"):
+        return functools.partial(_complete, words)
+    for word in words:
+        if word.startswith("-") or "=" not in word and not word.startswith("~"):
+            names = [*_LISTS, "plot", "--help", "--cfg", "--multirun", "--version"]
+            raise ConfigError(
+                f"`{word}` is neither a setting (key=value) nor a command."
+                f"{did_you_mean(word, names)} `ml --help` shows both."
+            )
+    return None
+
+
+def print_help() -> None:
+    """Examples first, then every setting with its default and one line of meaning."""
+    import shutil
+    import textwrap
+
+    print(_EXAMPLES)
+    width = max(72, shutil.get_terminal_size((100, 24)).columns)
+    section = ""
+    left = max(len(f"{key}={s.default}") for key, s in schema().items()) + 2
+    for key, setting in schema().items():
+        if setting.section != section:
+            section = setting.section
+            print(f"\n{section}")
+        head = f"  {key}={setting.default}"
+        text = f"{setting.meaning} ({setting.kind})"
+        lines = textwrap.wrap(text, width - left - 2)
+        print(f"{head:<{left + 2}}{lines[0]}")
+        for line in lines[1:]:
+            print(" " * (left + 2) + line)
+    print(
+        "\nA setting of type name takes its object's arguments as sub-keys (model.hidden=64) and, in "
+        "Python,\nthe object itself: ml(model=Model, optim={'_target_': AdamW, 'lr': 1e-2})."
+    )
+
+
+def _print_version() -> None:
+    import antelope
+
+    print(f"antelope {antelope.__version__}")
+
+
+def _print_config(words: list[str]) -> None:
+    from omegaconf import OmegaConf
+
+    rest = list(words)
+    flag = next(w for w in rest if w in ("--cfg", "-c"))
+    position = rest.index(flag)
+    what = rest[position + 1] if position + 1 < len(rest) else ""
+    if what != "job":
+        raise ConfigError(f"`--cfg {what}`: write --cfg job, which prints the composed settings.")
+    del rest[position : position + 2]
+    print(OmegaConf.to_yaml(OmegaConf.create(compose(rest, {}).values)), end="")
+
+
+def _print_names(kind: str, title: str, words: list[str]) -> None:
+    from .construct import _classes_here, builtin_names, describe_names, library_names
+
+    if words:
+        raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")
+    builtin = builtin_names(kind)
+    if builtin:
+        print("Built in\n" + describe_names(builtin))
+    if kind == "model" and (here := _classes_here()):
+        print(f"\nClasses in the .py files here\n{describe_names(here)}")
+    names = library_names(kind)
+    source = {"model": "torchvision", "dataset": "torchvision", "env": "gymnasium"}[kind]
+    print(f"\nFrom {source}\n" + describe_names(names))
+    print("\nAlso file.py:Name, a dotted path, or @register('name') in your own code.")
+
+
+def _print_presets(words: list[str]) -> None:
+    for name, meaning in presets().items():
+        print(f"task={name:<24}  {meaning}")
+
+
+_LISTS: dict[str, Callable[[list[str]], None]] = {
+    "models": functools.partial(_print_names, "model", "models"),
+    "datasets": functools.partial(_print_names, "dataset", "datasets"),
+    "envs": functools.partial(_print_names, "env", "envs"),
+    "tasks": _print_presets,
+}
+
+
+def _plot(words: list[str]) -> None:
+    from .plots.compare import plot_runs
+
+    plot_runs(words)
+
+
+def _multirun(words: list[str]) -> None:
+    run_multirun(words, _job)
+
+
+def _job(words: list[str], swept: list[str]) -> float | None:
+    """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
+    from .ml import ml
+
+    plain = [word.lstrip("+").replace("._target_=", "=") for word in swept]
+    varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
+    settings = compose(words, {})
+    if varied and settings.path is None:
+        folder = ",".join(word.replace("/", "-") for word in varied)
+        words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
+        words.append(f"experiment='{settings.experiment}/{folder}'")
+    run = ml(*words)
+    # What a sweeper may minimise or maximise.
+    return next((run.metrics[k] for k in ("return", "accuracy", "loss") if k in run.metrics), None)
+
+
+def _complete(words: list[str]) -> None:
+    """Hydra's own completion, of settings and presets."""
+    import hydra
+
+    @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
+    def task(_: object) -> None: ...
+
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        task()
+    finally:
+        sys.argv = before

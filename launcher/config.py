@@ -1,0 +1,516 @@
+"""Console words and Python keywords become one plain configuration.
+
+The only file that talks to Hydra: its grammar parses the words, its config groups give the presets,
+its launchers and sweepers run `-m`. Layers are merged here, because Hydra refuses
+`optim=SGD optim.lr=1e-2` and answers an unknown key with advice that would accept the typo.
+
+Precedence: console words over code over preset over defaults. Within a layer the order of words
+never matters: a name (`optim=SGD`) goes first and drops what lower layers said of the object it
+replaces; sub-keys (`optim.lr=1e-2`) follow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..replay.errors import ConfigError
+
+ALIASES = {"agent": "model"}
+# A shorthand and the sub-key it stands for; the one given in the higher layer wins.
+SHORTHANDS = {"lr": "optim.lr", "weight_decay": "optim.weight_decay"}
+_COMPOSE_LOCK = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of `config.yaml`: `kind` is the text before `|`, `meaning` the text after."""
+
+    key: str
+    default: str
+    kind: str
+    meaning: str
+    section: str
+
+    @property
+    def names_object(self) -> bool:
+        return self.kind in ("name", "names")
+
+
+@dataclass
+class Settings:
+    """A composed configuration.
+
+    Attributes:
+        values: Plain nested dicts, lists and scalars; what `config.yaml` holds.
+        live: Python objects given in code, by dotted key: `{"model": Model}`. In `values` their
+            place holds their name.
+        given: Keys that words or code set, for warnings about settings without effect.
+    """
+
+    values: dict[str, Any]
+    live: dict[str, Any] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def yaml(self) -> str:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self.values))
+
+
+def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
+    """The settings that console `words` and Python keywords (`code`) ask for.
+
+    Raises:
+        ConfigError: With every mistake at once.
+    """
+    mistakes: list[str] = []
+    console, groups = _parse(words, mistakes)
+    settings = Settings({})
+    plain = _flatten_code(code, settings.live)
+    if isinstance(preset := plain.pop("task", None), str):
+        groups.insert(0, f"task={preset}")
+    elif preset is not None:
+        mistakes.append(f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}")
+    values = _compose_presets(groups, mistakes)
+    for layer in (plain, console):
+        _merge(values, layer, settings, mistakes)
+    if values:
+        values = _resolve_interpolations(values, mistakes)
+        _check_types(values, settings.live, mistakes)
+    if mistakes:
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+    settings.values = values
+    return settings
+
+
+@cache
+def schema() -> dict[str, Setting]:
+    """Every setting by dotted key, read from `config.yaml` and its comments."""
+    settings, section, parent = {}, "", ""
+    line_of = re.compile(r"^( *)(\w+):\s*(.*?)\s*#\s*([^|]+?)\s*\|\s*(.+)$")
+    for line in _yaml_text().splitlines():
+        if re.match(r"^# [A-Z]", line):
+            section = line[2:]
+        elif nested := re.match(r"^(\w+):\s*$", line):
+            parent = nested[1]
+        elif match := line_of.match(line):
+            indent, key, default, kind, meaning = match.groups()
+            key = f"{parent}.{key}" if indent else key
+            if not indent:
+                parent = key
+            if kind == "name" and not default:
+                default = "AdamW"
+            settings[key] = Setting(key, default, kind, meaning, section)
+    return settings
+
+
+def presets() -> dict[str, str]:
+    """The presets of `task=`, each with the first comment of its file."""
+    root = files("antelope.hyperparams") / "task"
+    found = {}
+    for path in sorted(Path(str(root)).rglob("*.yaml")):
+        name = path.relative_to(str(root)).with_suffix("").as_posix()
+        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+        found[name] = next((c for c in comments if not c.startswith("@package")), "")
+    return found
+
+
+def nearest(word: str, names: Iterable[str], *, count: int = 3) -> list[str]:
+    """The names most like `word`, best first, whatever their case."""
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=0.6)
+    return [by_lower[name] for name in close]
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """` Did you mean `x`?`, or nothing when no name is near."""
+    close = nearest(word, names)
+    return f" Did you mean {' or '.join(f'`{name}`' for name in close)}?" if close else ""
+
+
+def run_multirun(words: list[str], job: Any) -> None:
+    """Hydra's sweepers and launchers over `words`; `job(words, swept)` runs one combination.
+
+    `swept` are the job's words that differ between jobs. Hydra only sees words that force their key
+    (`++optim._target_=SGD`), so that it never refuses what our own composition accepts.
+    """
+    import sys
+
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    mistakes: list[str] = []
+    forced = [_force(word, mistakes) for word in words]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+    @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
+    def task(_: Any) -> Any:
+        chosen = list(HydraConfig.get().overrides.task)
+        return job(chosen, [word for word in chosen if word not in forced])
+
+    before = sys.argv
+    sys.argv = [before[0], "--multirun", *forced]
+    try:
+        task()
+    finally:
+        sys.argv = before
+
+
+def name_of(value: Any) -> str:
+    """How a Python object is named in the configuration, the same for every run of it.
+
+    Classes and functions of a file in the working directory are `file.py:Name`, others
+    `module.Name`; for an instance, that of its class.
+    """
+    import inspect
+
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        if isinstance(value, (list, tuple)):
+            return f"[{', '.join(name_of(item) for item in value)}]"
+        shape = getattr(value, "shape", None)
+        suffix = f" {'x'.join(map(str, shape))}" if shape is not None else ""
+        if (function := getattr(value, "func", None)) is not None:  # functools.partial
+            return f"partial of {name_of(function)}"
+        return f"instance of {name_of(type(value))}{suffix}"
+    module, name = value.__module__ or "", value.__qualname__
+    try:
+        file = Path(inspect.getsourcefile(value) or "")
+    except TypeError:
+        file = Path()
+    if file.suffix == ".py" and file.resolve().parent == Path.cwd():
+        return f"{file.name}:{name}"
+    return f"{module}.{name}"
+
+
+def _yaml_text() -> str:
+    return (files("antelope.hyperparams") / "config.yaml").read_text()
+
+
+def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Console words as `{dotted key: value}`, and those that are for Hydra itself."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    layer: dict[str, Any] = {}
+    groups: list[str] = []
+    for word in words:
+        if not isinstance(word, str):
+            mistakes.append(f"ml() takes strings such as 'lr=1e-3' by position, got {word!r}.")
+            continue
+        try:
+            override = _parse_word(parser, word)
+            key = override.key_or_group
+            if key == "task" or key.startswith(("hydra.", "hydra/")):
+                groups.append(word)
+                continue
+            if override.is_sweep_override():
+                mistakes.append(
+                    f"`{word}` names several values. Add -m to run each of them, or write a list as "
+                    f"{key}=[...]."
+                )
+                continue
+            value = None if override.is_delete() else override.value()
+        except HydraException:
+            mistakes.append(
+                f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
+                "spaces, commas or equals signs: 'key=\"a, b\"'."
+            )
+            continue
+        for path, plain in _flatten(key, value):
+            if path in layer and layer[path] != plain:
+                mistakes.append(f"`{path}` is given twice: {layer[path]} and {plain}.")
+            layer[path] = plain
+    return layer, groups
+
+
+def _parse_word(parser: Any, word: str) -> Any:
+    """A word by Hydra's grammar, or with its value quoted (`path=a=b`, `path=my runs`)."""
+    from hydra.errors import HydraException
+
+    try:
+        return parser.parse_override(word)
+    except HydraException:
+        key, equals, value = word.partition("=")
+        if not equals or not value or value[0] in "[{'\"":
+            raise
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return parser.parse_override(f"{key}='{quoted}'")
+
+
+def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
+    """`optim={_target_:SGD,lr:1}` and `optim=SGD optim.lr=1` as the same dotted keys."""
+    head, _, rest = key.partition(".")
+    key = ALIASES.get(head, head) + (f".{rest}" if rest else "")
+    setting = schema().get(key)
+    if isinstance(value, dict) and (key.count(".") == 0):
+        return [pair for k, v in value.items() for pair in _flatten(f"{key}.{k}", v)]
+    if setting and setting.names_object and isinstance(value, (str, int, float)):
+        return [(f"{key}._target_", value)]
+    return [(key, value)]
+
+
+def _flatten_code(code: Mapping[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """Python keywords as `{dotted key: plain value}`; other objects go to `live`."""
+    layer: dict[str, Any] = {}
+    for keyword, value in code.items():
+        for key, item in _flatten(keyword, value):
+            key = key.removesuffix("._target_") if not _is_plain(item) else key
+            setting = schema().get(key)
+            if _is_plain(item):
+                layer[key] = _plain(item)
+                continue
+            live[key] = item
+            if setting and setting.kind == "names" and isinstance(item, list):
+                layer[key] = [x if isinstance(x, str) else name_of(x) for x in item]
+            elif setting and setting.names_object:
+                layer[f"{key}._target_"] = name_of(item)
+            else:
+                layer[key] = name_of(item)
+    return layer
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, (bool, int, float, str, Path))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _compose_presets(groups: list[str], mistakes: list[str]) -> dict[str, Any]:
+    """Defaults and preset, by Hydra."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    known = presets()
+    for word in list(groups):
+        name = word.partition("=")[2]
+        if word.startswith("task=") and name not in ("null", *known):
+            mistakes.append(f"No preset `{name}`. {_presets_line(name)}")
+            groups = [g for g in groups if g != word]
+    # Hydra's state is global: a run inside a Hydra job, or in a second thread, must leave it as it
+    # was.
+    with _COMPOSE_LOCK:
+        instance = GlobalHydra.instance()
+        previous, instance.hydra = instance.hydra, None
+        try:
+            with initialize_config_module("antelope.hyperparams", version_base="1.3"):
+                config = hydra_compose("config", overrides=groups)
+        except HydraException as error:
+            mistakes.append(str(error))
+            return {}
+        finally:
+            GlobalHydra.instance().hydra = previous
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    for key, setting in schema().items():
+        if setting.names_object and isinstance(values.get(key), str):
+            values[key] = {"_target_": values[key]}
+    return values
+
+
+def _presets_line(name: str) -> str:
+    return f"{did_you_mean(name, presets())} Presets: {', '.join(presets())}.".strip()
+
+
+def _merge(
+    values: dict[str, Any], layer: dict[str, Any], settings: Settings, mistakes: list[str]
+) -> None:
+    """Lay one layer over `values`, in place."""
+    known = schema()
+    live = settings.live
+    names = [key for key in layer if key.endswith("._target_") or layer[key] is None]
+    for key in sorted(layer, key=lambda key: key not in names):
+        value = layer[key]
+        root = key.split(".")[0]
+        setting = known.get(root)
+        owner = key.removesuffix("._target_")
+        if setting and setting.names_object:
+            if key == root or owner == root:
+                # Another object: what was said of the one it replaces does not concern it.
+                values[root] = {"_target_": value} if owner != key else value
+                if layer is not settings.values and not _is_named_by(live, root, value):
+                    for stale in [k for k in live if k == root or k.startswith(f"{root}.")]:
+                        del live[stale]
+            else:
+                if isinstance(values.get(root), list):
+                    mistakes.append(f"`{key}`: `{root}` is a list here; give arguments inside it.")
+                    continue
+                node = values[root] = dict(values.get(root) or {})
+                for part in key.split(".")[1:-1]:
+                    node[part] = dict(node.get(part) or {})
+                    node = node[part]
+                node[key.split(".")[-1]] = value
+        elif key in known:
+            *parents, last = key.split(".")
+            node = values
+            for part in parents:
+                node = node[part]
+            node[last] = value
+        else:
+            mistakes.append(_unknown(key))
+            continue
+        settings.given.add(root)
+        # `lr` over a lower layer's `optim.lr`, and the other way round.
+        for shorthand, long in SHORTHANDS.items():
+            owner_key, argument = long.split(".")
+            if key == shorthand and long not in layer:
+                (values.get(owner_key) or {}).pop(argument, None)
+            elif key == long and shorthand not in layer:
+                values[shorthand] = None
+            elif key == long and layer[shorthand] != value:
+                mistakes.append(
+                    f"`{shorthand}={layer[shorthand]}` and `{long}={value}` disagree. Give one of them."
+                )
+
+
+def _is_named_by(live: dict[str, Any], root: str, value: Any) -> bool:
+    """Whether the live object under `root` is the one that `value` names."""
+    if root not in live:
+        return False
+    item = live[root]
+    if isinstance(item, list):
+        return value == [x if isinstance(x, str) else name_of(x) for x in item]
+    return value == name_of(item)
+
+
+def _unknown(key: str) -> str:
+    known = schema()
+    root, _, rest = key.partition(".")
+    if root in known or not rest:
+        names = [*known, *ALIASES, "task"]
+        if root in known and rest:
+            return f"`{root}` has no sub-keys: got `{key}`."
+        near = did_you_mean(key, names) or did_you_mean(key, [n.split(".")[-1] for n in names])
+        return f"Unknown setting `{key}`.{near} `ml --help` lists them all."
+    below = [name for name in known if name.startswith(f"{root}.")]
+    if below:
+        return f"Unknown setting `{key}`. There are: {', '.join(below)}."
+    return f"Unknown setting `{root}` in `{key}`.{did_you_mean(root, known)} `ml --help` lists them all."
+
+
+def _resolve_interpolations(values: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    values.pop("hydra", None)
+    try:
+        config = OmegaConf.create(values)
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        mistakes.append(f"Cannot resolve a `${{...}}` in the settings: {error}")
+        return values
+
+
+def _check_types(values: dict[str, Any], live: dict[str, Any], mistakes: list[str]) -> None:
+    """Convert and check every value against its line of `config.yaml`, in place."""
+    for key, setting in schema().items():
+        if key in live:
+            if not setting.names_object:
+                mistakes.append(f"{key}={live[key]!r}: expected {setting.kind}.")
+            continue
+        *parents, last = key.split(".")
+        node = values
+        for part in parents:
+            node = node[part]
+        if node[last] is None and setting.default == "null":
+            continue
+        try:
+            node[last] = _convert(node[last], setting.kind)
+        except (TypeError, ValueError):
+            near = ""
+            if setting.kind.startswith(("one of", "list of")):
+                near = did_you_mean(str(node[last]), setting.kind.split()[2:])
+            mistakes.append(f"{key}={_shown(node[last])}: expected {setting.kind}.{near}")
+
+
+def _shown(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) and not value.strip() else str(value)
+
+
+def _convert(value: Any, kind: str) -> Any:
+    """`value` as `kind` says. ValueError or TypeError where it is not."""
+    word, *rest = kind.split()
+    if word in ("int", "float"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError
+        if word == "int" and value != int(value):
+            raise ValueError
+        value = int(value) if word == "int" else float(value)
+        if rest and not _within(value, rest):
+            raise ValueError
+        return value
+    if word == "bool":
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+    if word == "text":
+        if value is None or isinstance(value, (bool, dict, list)) or value == "":
+            raise TypeError
+        return str(value)
+    if word == "one":  # one of a b c
+        if isinstance(value, bool) or str(value) not in rest[1:]:
+            raise ValueError
+        return value
+    if word == "list":  # list of a b c
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or any(item not in rest[1:] for item in items):
+            raise ValueError
+        return items
+    if word == "names" and isinstance(value, list):
+        if not value or not all(isinstance(item, (str, dict)) for item in value):
+            raise TypeError
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("_target_", ""), str):
+        raise TypeError
+    return value
+
+
+def _within(value: float, bound: list[str]) -> bool:
+    if ".." in bound[0]:
+        low, high = map(float, bound[0].split(".."))
+        return low <= value <= high
+    limit = float(bound[1])
+    return value >= limit if bound[0] == ">=" else limit < value < float("inf")
+
+
+def _force(word: str, mistakes: list[str]) -> str:
+    """`optim=SGD,Adam` as `++optim._target_=SGD,Adam`: a word that Hydra itself accepts."""
+    if word.startswith(("hydra.", "hydra/", "+hydra", "~", "task=")):
+        return word
+    key, equals, value = word.lstrip("+").partition("=")
+    head, dot, rest = key.partition(".")
+    head = ALIASES.get(head, head)
+    key = head + dot + rest
+    setting = schema().get(head)
+    if setting is None and not any(name.startswith(f"{head}.") for name in schema()):
+        mistakes.append(_unknown(key))
+    if setting and setting.names_object and not dot and not value.startswith(("[", "{")):
+        key = f"{key}._target_"
+    return f"++{key}{equals}{value}"

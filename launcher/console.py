@@ -1,0 +1,121 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .progress import Progress
+
+
+class Console:
+    """A live progress bar and a few lines; silent when `enabled` is false.
+
+    Args:
+        total: Steps of the whole run, or None where that is not known.
+    """
+
+    def __init__(self, *, enabled: bool, total: int | None = None):
+        self.enabled, self.total = enabled, total
+        self._bar: Any = None
+        self._rate = _Rate()
+        if enabled:
+            from rich.console import Console as RichConsole
+
+            self._console = RichConsole(highlight=False)
+
+    def note(self, text: str) -> None:
+        if self.enabled:
+            self._print(text)
+
+    def header(self, lines: dict[str, str]) -> None:
+        """What is about to run: names on the left, what was inferred on the right."""
+        if self.enabled:
+            width = max(map(len, lines))
+            for name, text in lines.items():
+                self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
+
+    def update(self, at: Progress, numbers: dict[str, Any]) -> None:
+        """Redraw the live line."""
+        rate = self._rate(at.step)
+        if not self.enabled or not self._console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = _bar(self._console, self.total)
+        shown = {**numbers, **{k: at.metrics[k] for k in ("accuracy", "return") if k in at.metrics}}
+        if rate is not None:
+            shown["steps/s"] = rate
+        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+        self._bar.update(self._bar.task_ids[0], completed=at.step, text=text)
+        self._bar.refresh()
+
+    def task_ended(self, at: Progress, scores: list[dict[str, float]]) -> None:
+        """The scores of the tasks seen; of a single task only in `finished`."""
+        if not self.enabled or len(scores) < 2:
+            return
+        seen = at.matrix[-1][: at.task]
+        each = "  ".join(f"{score:.4f}" for score in seen)
+        mean = sum(seen) / len(seen)
+        self._print(f"task {at.task} of {len(scores)} learnt: {each}   mean {mean:.4f}")
+
+    def finished(self, at: Progress, path: Path, *, seconds: float, steps: int) -> None:
+        self.stop()
+        if not self.enabled:
+            return
+        metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
+        self._print(f"[bold green]{metrics or 'done'}[/]", markup=True)
+        rate = steps / seconds if seconds > 0 else 0.0
+        self._print(f"{at.step:,} steps in {seconds:.1f} s ({rate:,.0f} steps/s). Written to {path}")
+
+    def stop(self) -> None:
+        """Leave the live line as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _print(self, text: str, *, markup: bool = False) -> None:
+        console = self._bar.console if self._bar is not None else self._console
+        console.print(text, markup=markup, soft_wrap=True)
+
+
+class _Rate:
+    """Steps per second, smoothed over a few seconds."""
+
+    def __init__(self) -> None:
+        self._time, self._step, self._value = 0.0, 0, 0.0
+
+    def __call__(self, step: int) -> float | None:
+        now, before = time.monotonic(), self._time
+        if not before:
+            self._time, self._step = now, step
+            return None
+        rate = (step - self._step) / max(now - before, 1e-9)
+        self._value = rate if not self._value else 0.8 * self._value + 0.2 * rate
+        self._time, self._step = now, step
+        return self._value
+
+
+def _bar(console: Any, total: int | None) -> Any:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [BarColumn(30), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
+    # Redrawn by the loop: a thread of its own would take time from small models.
+    bar = Progress(
+        *(columns if total is not None else []),
+        TextColumn("{task.fields[text]}"),
+        console=console,
+        auto_refresh=False,
+    )
+    bar.add_task("", total=total, text="")
+    bar.start()
+    return bar
+
+
+def _short(value: Any) -> str:
+    value = float(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,370 @@
+"""Names become classes (`resolve`), and constructors get their arguments by name (`construct`)."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ..replay.errors import ConfigError
+from .config import did_you_mean, name_of, nearest
+
+T = TypeVar("T")
+_REGISTERED: dict[str, Any] = {}
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Make a class known by a name of your own: `@register("my-net")`, then `model=my-net`.
+
+    Raises:
+        ConfigError: If the name is taken by something else.
+    """
+
+    def keep(item: T) -> T:
+        taken = _REGISTERED.get(name)
+        if taken is not None and name_of(taken) != name_of(item):
+            raise ConfigError(f"The name `{name}` is registered already, by {name_of(taken)}.")
+        _REGISTERED[name] = item
+        return item
+
+    return keep
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where names of one kind are looked up, after the person's own.
+
+    Attributes:
+        noun: What a miss calls it.
+        builtin: The folder of ours whose names count.
+        libraries: The field's own modules, in order.
+        accept: Which of a library's attributes are of this kind.
+    """
+
+    noun: str
+    builtin: str | None
+    libraries: tuple[str, ...]
+    accept: Callable[[str, Any], bool]
+
+
+def _is_class(_: str, item: Any) -> bool:
+    return inspect.isclass(item)
+
+
+def _is_public_class(name: str, item: Any) -> bool:
+    return inspect.isclass(item) and not name.startswith("_")
+
+
+def _is_dataset(name: str, item: Any) -> bool:
+    return _is_class(name, item) and name not in ("VisionDataset", "DatasetFolder", "ImageFolder")
+
+
+def _is_network(name: str, item: Any) -> bool:
+    return inspect.isfunction(item) and name.islower() and not name.startswith(("get_", "list_"))
+
+
+def _is_optimizer(name: str, item: Any) -> bool:
+    return _is_public_class(name, item) and name != "Optimizer"
+
+
+KINDS = {
+    "model": Kind("model", "agents", ("torchvision.models",), _is_network),
+    "dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
+    "env": Kind("environment", "envs", (), _is_class),
+    "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
+    "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_public_class),
+    "aug": Kind("augmentation", "envs", ("torchvision.transforms.v2",), _is_public_class),
+}
+
+
+def resolve(name: str, kind: str) -> Any:
+    """The class, function or object that a name means.
+
+    Looked up in the order of the contract: registered, built in, `file.py:Name`, a class in a file
+    of the working directory, a dotted path, the field's libraries.
+
+    Raises:
+        ConfigError: If there is none (with the nearest names), or two files define it.
+    """
+    place = KINDS[kind]
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if place.builtin and name in builtin_names(kind):
+        return getattr(importlib.import_module(f"antelope.{place.builtin}"), name)
+    if ".py:" in name:
+        path, _, attribute = name.rpartition(":")
+        return _attribute(_import_file(Path(path)), attribute, name)
+    if (found := _in_working_directory(name)) is not None:
+        return found
+    if "." in name and (found := _dotted(name)) is not None:
+        return found
+    for library in place.libraries:
+        item = getattr(importlib.import_module(library), name, None)
+        if item is not None and place.accept(name, item):
+            return item
+    if kind == "model" and (network := _timm(name)) is not None:
+        return network
+    if kind == "env" and (make := _gymnasium(name)) is not None:
+        return make
+    raise ConfigError(_miss(name, kind))
+
+
+def builtin_names(kind: str) -> list[str]:
+    """Our own names of one kind, without importing them."""
+    place = KINDS[kind]
+    if place.builtin is None:
+        return []
+    package = importlib.import_module(f"antelope.{place.builtin}")
+    return list(package.NAMES.get(kind, ()))
+
+
+def library_names(kind: str) -> list[str]:
+    """The names of one kind that the field's libraries hold."""
+    place = KINDS[kind]
+    found: dict[str, None] = {}
+    for library in place.libraries:
+        module = importlib.import_module(library)
+        found.update((n, None) for n, item in vars(module).items() if place.accept(n, item))
+    if kind == "env":
+        import gymnasium
+
+        found.update(dict.fromkeys(gymnasium.registry))
+    return sorted(found, key=str.lower)
+
+
+def construct(
+    target: Callable[..., Any],
+    given: Mapping[str, Any],
+    inferred: Mapping[str, Any],
+    *,
+    setting: str,
+    positional: tuple[Any, ...] = (),
+) -> Any:
+    """Call `target` with the arguments given and those of the inferred that it has parameters for.
+
+    Args:
+        target: A class or function.
+        given: Sub-keys of the setting. A dict with `_target_` is constructed first.
+        inferred: What is known from the data; explicit values always win.
+        setting: The setting's name, for errors: `model`.
+        positional: Arguments that come first, such as an optimiser's parameters.
+
+    Raises:
+        ConfigError: For an unknown sub-key, a missing argument, or a constructor that raises.
+    """
+    name = getattr(target, "__name__", str(target))
+    try:
+        parameters = dict(inspect.signature(target).parameters)
+    except (TypeError, ValueError):  # A builtin without a signature: pass what was given.
+        parameters = {}
+    takes_any = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {
+        key: parameter
+        for key, parameter in list(parameters.items())[len(positional) :]
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    mistakes = [
+        f"{name} has no parameter `{key}` (`{setting}.{key}`).{did_you_mean(key, named)} "
+        f"It has: {', '.join(named) or 'none'}."
+        for key in given
+        if key not in named and not takes_any
+    ]
+    arguments = {key: value for key, value in inferred.items() if key in named}
+    arguments |= {key: _nested(value, setting) for key, value in given.items()}
+    missing = [
+        key
+        for key, parameter in named.items()
+        if parameter.default is parameter.empty and key not in arguments
+    ]
+    if missing:
+        quoted = " and ".join(f"`{key}`" for key in missing)
+        can = f", or ask for any of: {', '.join(inferred)}" if inferred else ""
+        values = " ".join(f"{setting}.{key}=..." for key in missing)
+        mistakes.append(
+            f"{name} needs {quoted}, which was not given and cannot be inferred. Pass {values}{can}."
+        )
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    try:
+        return target(*positional, **arguments)
+    except ConfigError:
+        raise
+    except Exception as error:
+        shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
+        where = _user_frame(error)
+        raise ConfigError(
+            f"{name}({shown}) raised {type(error).__name__}: {error}{where}"
+        ) from error
+
+
+def _nested(value: Any, setting: str) -> Any:
+    """A sub-key's value, with `{_target_: Name, ...}` inside it constructed."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        rest = {key: item for key, item in value.items() if key != "_target_"}
+        target = value["_target_"]
+        if isinstance(target, str):
+            target = resolve(target, setting if setting in KINDS else "model")
+        return construct(target, rest, {}, setting=setting)
+    if isinstance(value, list):
+        return [_nested(item, setting) for item in value]
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"<{type(value).__name__}>"
+
+
+def _user_frame(error: BaseException) -> str:
+    """` (model.py, line 7: ...)` for the innermost frame of an error."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return ""
+    file = Path(traceback.tb_frame.f_code.co_filename)
+    return f" ({file.name}, line {traceback.tb_lineno}, in {traceback.tb_frame.f_code.co_name})"
+
+
+def _miss(name: str, kind: str) -> str:
+    place = KINDS[kind]
+    names = [*_REGISTERED, *builtin_names(kind), *_classes_here(), *library_names(kind)]
+    command = {"model": "ml models", "dataset": "ml datasets"}.get(kind)
+    listed = f" `{command}` lists what can be named." if command else ""
+    if not command and not nearest(name, names):
+        listed = f" There are: {', '.join(names)}."
+    looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
+    return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."
+
+
+def _in_working_directory(name: str) -> Any:
+    """The class `Name`, or `file.Name`, of a .py file of the working directory, or None."""
+    if name.count(".") == 1:
+        stem, attribute = name.split(".")
+        path = Path(f"{stem}.py")
+        return _attribute(_import_file(path), attribute, name) if path.is_file() else None
+    files = _classes_here().get(name, [])
+    if len(files) > 1:
+        choices = " or ".join(f"{file}:{name}" for file in files)
+        raise ConfigError(f"`{name}` is defined in {len(files)} files. Write {choices}.")
+    return getattr(_import_file(Path(files[0])), name) if files else None
+
+
+def _classes_here() -> dict[str, list[str]]:
+    """Top-level classes of the working directory's .py files, found without importing them."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path.cwd().glob("*.py")):
+        try:
+            tree = ast.parse(path.read_text())
+        except (SyntaxError, UnicodeDecodeError, OSError):
+            continue  # Not ours to judge: another file may hold what is asked for.
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(path.name)
+    return found
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module in a file; the running script itself is not run a second time."""
+    file = path.resolve()
+    if not file.is_file():
+        raise ConfigError(f"There is no file {path} (looked in {Path.cwd()}).")
+    for module in list(sys.modules.values()):
+        source = getattr(module, "__file__", None)
+        if source and source.endswith(file.name) and Path(source).resolve() == file:
+            return module
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))  # So that the file can import its neighbours.
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A file named like a library (`random.py`) must not replace it for everybody else.
+    name = file.stem if file.stem not in sys.modules else str(file)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"Importing {path} raised {type(error).__name__}: {error}{_user_frame(error)}"
+        ) from error
+    return module
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
+    item: Any = module
+    for part in attribute.split("."):
+        if not hasattr(item, part):
+            names = [n for n in vars(module) if not n.startswith("_")]
+            raise ConfigError(
+                f"`{name}`: {Path(module.__file__ or '').name} has no `{attribute}`."
+                f"{did_you_mean(attribute, names)}"
+            )
+        item = getattr(item, part)
+    return item
+
+
+def _dotted(name: str) -> Any:
+    """The object at a dotted import path, or None."""
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for split in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:split])
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+                continue
+            raise ConfigError(f"Importing {module_name} raised {error}") from error
+        except Exception as error:
+            raise ConfigError(
+                f"Importing {module_name} raised {type(error).__name__}: {error}"
+            ) from error
+        item: Any = module
+        for part in parts[split:]:
+            item = getattr(item, part, None)
+        return item
+    return None
+
+
+def _timm(name: str) -> Any:
+    if importlib.util.find_spec("timm") is None:
+        return None
+    import timm
+
+    if not timm.is_model(name):
+        return None
+    network = functools.partial(timm.create_model, name)
+    network.__name__ = name  # type: ignore[attr-defined]
+    network.__module__ = "timm"
+    return network
+
+
+def _gymnasium(name: str) -> Any:
+    import gymnasium
+
+    try:
+        gymnasium.spec(name)
+    except (gymnasium.error.Error, ModuleNotFoundError):
+        return None
+    make = functools.partial(gymnasium.make, name)
+    make.__name__ = name  # type: ignore[attr-defined]
+    return make
+
+
+def describe_names(names: Iterable[str], width: int = 96) -> str:
+    """Names in lines of at most `width` characters."""
+    import textwrap
+
+    return textwrap.fill(", ".join(names), width, initial_indent="  ", subsequent_indent="  ")

@@ -1,0 +1,106 @@
+"""A run's directory: one writer, nothing half-made, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..replay import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock; runs there are not locked.
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
+
+
+class RunDirectory:
+    """Claims `path` for one run, and gives it back clean when the run fails before its first step.
+
+    Args:
+        path: The run directory.
+        resume: Continue what is there. Otherwise an earlier run is moved aside to `<path>.1`, `.2`,
+            ..., by `start()`.
+
+    Raises:
+        ConfigError: If the path cannot be written or another run is writing there.
+    """
+
+    def __init__(self, path: Path, *, resume: bool):
+        self.path, self.resume, self.started = path, resume, False
+        self._made = [p for p in (path, *path.parents) if not p.exists()]
+        self._lock: TextIO | None = None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / _LOCK, "a")
+        except OSError as error:
+            self._remove_made()
+            raise ConfigError(
+                f"Cannot write the run to {path} ({error.strerror or error}). Give another path=."
+            ) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._lock.close()
+                raise ConfigError(
+                    f"Another run is writing to {path}. Give another seed, experiment or path."
+                ) from error
+
+    @property
+    def has_run(self) -> bool:
+        """Whether an earlier run wrote here."""
+        return (self.path / "config.yaml").exists()
+
+    def start(self, config_yaml: str) -> Path | None:
+        """Write `config.yaml`, now that a first step has succeeded.
+
+        Returns:
+            Where an earlier run was moved to, if there was one.
+        """
+        aside = None
+        if self.has_run and not self.resume:
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                number += 1
+            aside.mkdir()
+            for entry in list(self.path.iterdir()):
+                if entry.name != _LOCK:
+                    entry.rename(aside / entry.name)
+        self.started = True
+        write_whole(self.path / "config.yaml", config_yaml)
+        return aside
+
+    def status(self, **fields: Any) -> None:
+        """Write `status.json`, whole."""
+        write_whole(self.path / "status.json", json.dumps(fields, indent=1) + "\n")
+
+    def close(self) -> None:
+        """Let others write here; remove what was made for a run that never started."""
+        if self._lock is None:
+            return
+        (self.path / _LOCK).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
+        if not self.started:
+            self._remove_made()
+
+    def _remove_made(self) -> None:
+        for path in self._made:
+            try:
+                path.rmdir()
+            except OSError:
+                return  # Not there, or not empty: then it is somebody else's now.
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a run after a crash, finds the old or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,137 @@
+"""Keeps a run: starts its directory, shows it, saves it, and stops it when asked to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .checkpoint import Checkpoints
+from .console import Console
+from .directory import RunDirectory
+from .log import Journal
+from .progress import Progress
+
+_SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
+_SHOW_SECONDS = 0.2
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; it has been saved.
+
+    Attributes:
+        signum: Which one.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Keeper:
+    """What happens around the steps of a run.
+
+    Args:
+        snapshot: Everything a checkpoint holds, as `Checkpoints.save` takes it.
+        save_every: Steps between checkpoints; None: once a minute.
+        show: Gives the numbers that the live line shows.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        checkpoints: Checkpoints,
+        journal: Journal,
+        console: Console,
+        *,
+        at: Progress,
+        config_yaml: str,
+        snapshot: Callable[[], dict[str, Any]],
+        save_every: int | None,
+        show: Callable[[], dict[str, Any]],
+    ):
+        self.directory, self.checkpoints, self.journal = directory, checkpoints, journal
+        self.console, self.at = console, at
+        self._config_yaml, self._snapshot = config_yaml, snapshot
+        self._save_every, self._show = save_every, show
+        self._received: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._shown = 0.0
+        self._saved_at, self._saved_step = time.monotonic(), at.step
+
+    def __enter__(self) -> Keeper:
+        """Catch SIGINT and SIGTERM (in the main thread; elsewhere Python cannot)."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[signum] = signal.signal(signum, self._receive)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt  # Asked twice: do not wait for the step to end.
+        self._received = signum
+
+    def start(self) -> None:
+        """The first step has succeeded: from now on the run leaves traces."""
+        if self.directory.started:
+            return
+        aside = self.directory.start(self._config_yaml)
+        if aside is not None:
+            self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
+        self._status("running")
+
+    def stepped(self) -> None:
+        """After each step, before its rows are written."""
+        if not self.directory.started:
+            self.start()
+        now = time.monotonic()
+        if now - self._shown > _SHOW_SECONDS:
+            self._shown = now
+            self.console.update(self.at, self._show())
+
+    def settled(self) -> None:
+        """After each step, when everything is consistent."""
+        if self._received is not None:
+            self.save()
+            self._status("interrupted")
+            raise Interrupted(self._received)
+        if self._save_every is None:
+            if time.monotonic() - self._saved_at > _SAVE_SECONDS:
+                self.save()
+        elif self.at.step - self._saved_step >= self._save_every:
+            self.save()
+
+    def task_ended(self, scores: list[dict[str, float]]) -> None:
+        self.start()
+        self.console.task_ended(self.at, scores)
+        self.save()
+        self.settled()
+
+    def save(self) -> None:
+        """Write a checkpoint, and the rows up to it before."""
+        self.journal.sync()
+        self.checkpoints.save(self._snapshot())
+        self._saved_at, self._saved_step = time.monotonic(), self.at.step
+        self._status("running")
+
+    def finish(self, status: str, **details: Any) -> None:
+        """The run's last word in `status.json`."""
+        if self.directory.started:
+            self._status(status, **details)
+
+    def _status(self, status: str, **details: Any) -> None:
+        self.directory.status(
+            status=status,
+            step=self.at.step,
+            task=self.at.task,
+            metrics=self.at.metrics,
+            **details,
+        )

@@ -1,0 +1,363 @@
+"""Any module with `learn`, made steppable."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..agents.ac2agent import supervised_loss
+from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
+from ..replay.batch import describe
+from .attributes import attribute_state, load_attribute_state
+from .log import Log
+from .optimisation import Average, takes_metric
+
+# Exploration of a model with `forward` but no `act`.
+_EPSILON = 0.1  # Share of random discrete actions.
+_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
+# On a GPU losses are looked at together, so that no step waits for the device.
+_CHECK_EVERY = {"cpu": 1}
+_CHECK_EVERY_ELSEWHERE = 50
+
+
+class Learner:
+    """One learning step and one action at a time.
+
+    `learn` returns a scalar loss: gradients are zeroed, back-propagated, clipped; optimiser,
+    scheduler and average step. It returns None: the model has updated itself. A module without
+    `learn` is trained on the next batch by `supervised_loss`.
+
+    Args:
+        agent: The user's module, on `device`.
+        optimizer: Steps when `learn` returns a loss; None for a module without parameters.
+        scheduler: Steps after it; one that needs a metric steps after each evaluation.
+        clip_grad: Largest norm of the gradient, or None.
+        average: Weights used to evaluate, or None.
+        precision: "32", "bf16" or "16": the autocast type of `learn` and of inference.
+        supervised: Whether batches have labels that a module without `learn` can be trained on.
+    """
+
+    def __init__(
+        self,
+        agent: nn.Module,
+        spec: Spec,
+        *,
+        optimizer: Optimizer | None = None,
+        scheduler: Any = None,
+        clip_grad: float | None = None,
+        average: Average | None = None,
+        precision: str = "32",
+        device: torch.device | str = "cpu",
+        supervised: bool = True,
+    ):
+        self.agent, self.spec = agent, spec
+        self.device = torch.device(device)
+        self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
+        self.clip_grad = clip_grad
+        self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
+        self.steps = 0
+        self._learn = learn_method(agent, spec, supervised=supervised)
+        self._parameters = [p for p in agent.parameters() if p.requires_grad]
+        self._plateau = scheduler is not None and takes_metric(scheduler)
+        dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
+        self._autocast: Callable[[], Any] = nullcontext
+        if dtype is not None:
+            self._autocast = lambda: torch.autocast(self.device.type, dtype)
+        scaled = dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self._unchecked: list[tuple[int, Tensor | float]] = []
+        self._check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ELSEWHERE)
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn by: a `learn` method, or labels and a forward."""
+        return self._learn is not None
+
+    def step(self, replay: Replay, log: Log) -> None:
+        """One learning step.
+
+        Raises:
+            ConfigError: If `learn` returns something other than a scalar loss or None.
+            Diverged: If the loss is NaN or infinite.
+        """
+        if self._learn is None:
+            return
+        self.steps += 1
+        try:
+            with self._autocast():
+                loss = self._learn(replay, log)
+            if loss is None:
+                self._watch(log.last("loss"))
+                return
+            if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
+                raise ConfigError(_wrong_loss(self.agent, loss))
+            detached = loss.detach()
+            self._watch(detached)
+            self._optimise(loss)
+        except (ConfigError, Diverged):
+            raise
+        except Exception as error:
+            batch = _last_batch(error)
+            met = f" Batch: {describe(batch)}." if batch is not None else ""
+            error.add_note(f"In {type(self.agent).__name__}.learn, learning step {self.steps}.{met}")
+            raise
+        log.record("loss", detached)
+
+    def _optimise(self, loss: Tensor) -> None:
+        optimizer = self.optimizer
+        assert optimizer is not None
+        optimizer.zero_grad(set_to_none=True)
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()
+        if self.clip_grad is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self.clip_grad)
+        if self.scaler is not None:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+        if self.scheduler is not None and not self._plateau:
+            self.scheduler.step()
+        if self.average is not None:
+            self.average.update()
+
+    def _watch(self, loss: Tensor | float | None) -> None:
+        if loss is None:
+            return
+        self._unchecked.append((self.steps, loss))
+        if len(self._unchecked) >= self._check_every:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Look at the losses since the last look.
+
+        Raises:
+            Diverged: Naming the first step whose loss was not finite.
+        """
+        losses, self._unchecked = self._unchecked, []
+        for step, loss in losses:
+            if not math.isfinite(value := float(loss)):
+                word = "NaN" if math.isnan(value) else "infinite"
+                raise Diverged(f"The loss became {word} at learning step {step}.")
+
+    def evaluated(self, metrics: dict[str, float]) -> None:
+        """Tell a scheduler that waits for a metric (ReduceLROnPlateau)."""
+        if self._plateau and "loss" in metrics:
+            self.scheduler.step(metrics["loss"])
+
+    @property
+    def lr(self) -> float | None:
+        """The optimiser's current learning rate."""
+        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside: evaluation mode, no gradients, averaged weights where there are any."""
+        modes = {module: module.training for module in self.agent.modules()}
+        self.agent.eval()
+        try:
+            with torch.no_grad(), self._autocast():
+                with self.average.applied() if self.average is not None else nullcontext():
+                    yield
+        finally:
+            # Module by module: a part that the user froze in eval mode stays so.
+            for module, training in modes.items():
+                module.training = training
+
+    def predict(self, obs: Tensor) -> Tensor | None:
+        """Logits or values `[B, *action.shape]`, or None for a model that has no `forward`."""
+        return self.agent(obs).float() if has_forward(self.agent) else None
+
+    def act(self, obs: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Actions for environment observations `[N, *obs.shape]`, and what `act` gave with them."""
+        with torch.no_grad(), self._autocast():
+            tensor = torch.as_tensor(obs, device=self.device).float()
+            if callable(act := getattr(self.agent, "act", None)):
+                result = act(tensor)
+            else:
+                result = self._act_by_forward(tensor)
+        action, extras = result if isinstance(result, tuple) else (result, {})
+        return _numpy(action), {name: _numpy(value) for name, value in extras.items()}
+
+    def _act_by_forward(self, obs: Tensor) -> Tensor:
+        output, space = self.agent(obs), self.spec.action
+        if space.discrete:
+            action = output.argmax(-1)
+            if self.agent.training:
+                explore = torch.rand(len(obs), device=obs.device) < _EPSILON
+                action = torch.where(explore, torch.randint_like(action, space.n), action)
+            return action
+        low, high = (torch.as_tensor(bound, device=obs.device) for bound in (space.low, space.high))
+        if self.agent.training:
+            half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
+            output = output + _NOISE * half * torch.randn_like(output)
+        return output.clamp(low, high)
+
+    def reset_hyperparameters(self) -> None:
+        """Give the optimiser the settings it was built with, over those of a loaded state."""
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group.update({k: v for k, v in self._built_with.items() if k in group})
+            if "lr" in self._built_with:
+                group["initial_lr"] = self._built_with["lr"]
+        if self.scheduler is not None and hasattr(self.scheduler, "base_lrs"):
+            self.scheduler.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
+
+    def begin_task(self, task: int) -> None:
+        if callable(hook := getattr(self.agent, "begin_task", None)):
+            hook(task)
+
+    def end_task(self, replay: Replay) -> None:
+        if callable(hook := getattr(self.agent, "end_task", None)):
+            hook(replay)
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "scaler": self.scaler,
+        }
+        return {
+            "steps": self.steps,
+            "agent": self.agent.state_dict(),
+            "attributes": attribute_state(self.agent),
+            **{name: part.state_dict() for name, part in parts.items() if part is not None},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly.
+
+        Raises:
+            CheckpointError: If the state is another model's.
+        """
+        load_weights(self.agent, state["agent"])
+        load_attribute_state(self.agent, state["attributes"])
+        self.steps = state["steps"]
+        for name in ("optimizer", "scheduler", "average", "scaler"):
+            part = getattr(self, name)
+            if part is None or name not in state:
+                continue
+            try:
+                part.load_state_dict(state[name])
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
+                    "settings it was saved with, or take only its weights: load=PATH."
+                ) from error
+
+
+def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load a checkpoint's weights.
+
+    Raises:
+        CheckpointError: Naming what is missing, left over, or of another shape.
+    """
+    own = agent.state_dict()
+    problems = [f"`{name}` is missing" for name in own if name not in weights]
+    problems += [f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own]
+    problems += [
+        f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
+        for name in own
+        if name in weights
+        and isinstance(own[name], Tensor)
+        and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}."
+        )
+    agent.load_state_dict(weights)
+
+
+def has_forward(agent: nn.Module) -> bool:
+    return type(agent).forward is not nn.Module.forward
+
+
+def learn_method(
+    agent: nn.Module, spec: Spec, *, supervised: bool
+) -> Callable[[Replay, Log], Any] | None:
+    """`learn(replay, log)` of any module, or None where there is nothing to learn by.
+
+    Raises:
+        ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
+    """
+    learn = getattr(agent, "learn", None)
+    name = type(agent).__name__
+    if learn is None:
+        if not has_forward(agent):
+            return None
+        if not supervised:
+            raise ConfigError(
+                f"{name} has no `learn`. In environments a model says itself how it learns: write "
+                "learn(self, replay, log)."
+            )
+        return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
+    if not callable(learn):
+        raise ConfigError(f"{name}.learn is a {type(learn).__name__}, not a method.")
+    signature = inspect.signature(learn)
+    parameters = [
+        p
+        for p in signature.parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    required = [p for p in parameters if p.default is p.empty]
+    anything = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+    demanded = [
+        p.name
+        for p in signature.parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    ]
+    if len(required) > 2 or not (parameters or anything) or demanded:
+        raise ConfigError(
+            f"{name}.learn{signature} cannot be called: write learn(self, replay) or "
+            "learn(self, replay, log)."
+        )
+    takes_log = anything or len(required) == 2 or any(p.name == "log" for p in parameters[1:2])
+    return learn if takes_log else lambda replay, log: learn(replay)
+
+
+def _wrong_loss(agent: nn.Module, loss: Any) -> str:
+    name = type(agent).__name__
+    if not isinstance(loss, Tensor):
+        return (
+            f"{name}.learn returned a {type(loss).__name__} ({loss!r:.40}). Return the loss tensor "
+            "itself, or None when the model has updated itself."
+        )
+    if loss.dim() != 0:
+        return (
+            f"{name}.learn returned a tensor of shape {list(loss.shape)}. Return a scalar loss: "
+            "its mean(), for example."
+        )
+    return (
+        f"{name}.learn returned a loss without a graph: nothing to back-propagate. It was detached, "
+        "computed under no_grad, or made of no parameter that is trained. Return None when the model "
+        "has updated itself."
+    )
+
+
+def _last_batch(error: BaseException) -> Batch | None:
+    """The batch that the failing code was at work on, from its frames."""
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        for value in traceback.tb_frame.f_locals.values():
+            if isinstance(value, Batch):
+                found = value
+        traceback = traceback.tb_next
+    return found
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)

@@ -1,0 +1,225 @@
+"""What a run records: `Log`, which `learn` is given, and `Journal`, which keeps the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..replay import ConfigError
+from .directory import write_whole
+
+Row = dict[str, Any]
+
+
+class Log:
+    """Records scalars: `log.loss = loss`, `log["critic/loss"] = 0.1`.
+
+    Tensors are detached and kept as they are; nothing waits for the device until a row is written,
+    which holds the mean of each name's values since the row before.
+    """
+
+    def __init__(self) -> None:
+        self.__dict__["_pending"] = {}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ConfigError(
+                    f"log.{name} records a scalar, but was given a tensor of shape "
+                    f"{list(value.shape)}. Log its mean, for example."
+                )
+            value = value.detach().reshape(()).clone()  # The model may change it in place later.
+        else:
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"log.{name} records a number or a 0-d tensor, but was given "
+                    f"{type(value).__name__} {value!r:.40}."
+                ) from None
+        self.record(name, value)
+
+    __setattr__ = __setitem__
+
+    def record(self, name: str, value: Tensor | float) -> None:
+        """Keep a detached scalar that nobody will change."""
+        pending = self.__dict__["_pending"]
+        if name in pending:
+            pending[name].append(value)
+        else:
+            pending[name] = [value]
+
+    def last(self, name: str) -> Tensor | float | None:
+        """The newest value of a name since the last row."""
+        values = self.__dict__["_pending"].get(name)
+        return values[-1] if values else None
+
+    def __getattr__(self, name: str) -> Tensor | float:
+        value = self.last(name) if not name.startswith("__") else None
+        if value is None:
+            raise AttributeError(f"Nothing was logged as {name!r} since the last row.")
+        return value
+
+    def __getitem__(self, name: str) -> Tensor | float:
+        return self.__getattr__(name)
+
+    def take(self) -> dict[str, float]:
+        """The mean of every name's values, which are then forgotten."""
+        means = {
+            name: math.fsum(values) / len(values) for name, values in self.state_dict().items()
+        }
+        self.__dict__["_pending"] = {}
+        return means
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The values since the last row, as numbers."""
+        return {name: _floats(values) for name, values in self.__dict__["_pending"].items()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
+
+
+def _floats(values: list[Tensor | float]) -> list[float]:
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) == len(values):
+        return torch.stack([t.float() for t in tensors]).tolist()  # One transfer for all of them.
+    return [float(value) for value in values]
+
+
+class Writer(Protocol):
+    """Anywhere that rows go."""
+
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Journal:
+    """The rows of a run, in memory and in every writer.
+
+    Attributes:
+        history: All rows, in the order they were written.
+    """
+
+    def __init__(self, writers: list[Writer]):
+        self.writers = writers
+        self.history: list[Row] = []
+
+    def write(self, mode: str, **values: Any) -> Row:
+        row = {"mode": mode, **values}
+        self.history.append(row)
+        for writer in self.writers:
+            writer.write(row)
+        return row
+
+    def sync(self) -> None:
+        """Make what was written so far durable."""
+        for writer in self.writers:
+            if isinstance(writer, CSV):
+                writer.sync()
+
+    def state_dict(self) -> dict[str, int]:
+        """The cursor: how many rows of each mode there are."""
+        return {mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Keep as many rows as the cursor says; later ones will be written again."""
+        kept: list[Row] = []
+        for writer in self.writers:
+            if isinstance(writer, CSV):
+                kept += writer.cut(state[writer.mode])
+        self.history = sorted(kept, key=lambda row: row["step"])
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+class CSV:
+    """Rows of one mode as a CSV file. No wall-clock in it: a resumed run writes the same bytes.
+
+    A row with a new name rewrites the file with a wider header.
+    """
+
+    def __init__(self, path: Path, *, mode: str):
+        self.path, self.mode = path, mode
+        self.columns: list[str] = []
+        self.rows: list[Row] = []
+        self._file: TextIO | None = None
+
+    def write(self, row: Row) -> None:
+        if row["mode"] != self.mode:
+            return
+        self.rows.append(row)
+        new = [name for name in row if name not in self.columns]
+        if new or self._file is None:
+            self.columns += new
+            self._rewrite()
+            return
+        self._file.write(self._lines([row]))
+        self._file.flush()
+
+    def _lines(self, rows: list[Row], *, header: bool = False) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def _rewrite(self) -> None:
+        self.close()
+        write_whole(self.path, self._lines(self.rows, header=True))
+        self._file = open(self.path, "a", newline="")  # noqa: SIM115 - open as long as the run.
+
+    def sync(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def cut(self, count: int) -> list[Row]:
+        """Read the file back, keep its first `count` rows, and return them."""
+        self.rows = read_csv(self.path)[:count]
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        if self.rows or self.path.exists():
+            self._rewrite() if self.rows else self.path.unlink()
+        return self.rows
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a run's CSV file, numbers as numbers; an incomplete last line is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    text = text[: text.rfind("\n") + 1]
+    return [
+        {name: _number(value) for name, value in row.items() if value != ""}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def _number(text: str) -> Any:
+    convert: Callable[[str], Any]
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,0 +1,156 @@
+"""The one loop: tasks of data or of environments, learnt one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..replay import Replay
+from .evaluate import Evaluator, mean_over_tasks
+from .learner import Learner
+from .keeper import Keeper
+from .log import Journal, Log
+from .progress import Progress
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and how often what happens.
+
+    A step is a learning step on data, and an environment step in environments.
+
+    Attributes:
+        epochs: Passes over each task's data; None: by steps alone.
+        train_steps: Steps per task; None: by epochs alone.
+        eval_every: Steps between evaluations; None: every epoch of a single task.
+        learn_every, seed_steps: Environment steps per learning step, and before the first.
+        log_every: Steps per row of train.csv.
+        patience: Evaluations without improvement after which a task ends, or None.
+    """
+
+    epochs: int | None
+    train_steps: int | None
+    eval_every: int | None
+    learn_every: int
+    seed_steps: int
+    log_every: int
+    patience: int | None
+
+    def over(self, at: Progress, replay: Replay) -> bool:
+        """Whether the current task has had its share."""
+        if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
+            return True
+        if self.epochs is None:
+            return False
+        # The second bound ends a model that never calls next(replay).
+        limit = self.epochs * replay.batches_per_epoch
+        return replay.passes >= self.epochs or at.task_step >= limit
+
+    def evaluation_due(self, at: Progress, taken: int, replay: Replay, *, single: bool) -> bool:
+        if self.eval_every is not None:
+            return at.step % self.eval_every < taken
+        return single and self.epochs is not None and at.task_step % replay.batches_per_epoch == 0
+
+    def learning_steps(self, at: Progress, taken: int) -> int:
+        """Learning steps that `taken` steps are followed by."""
+        if at.step < self.seed_steps:
+            return 0
+        return at.step // self.learn_every - (at.step - taken) // self.learn_every
+
+
+def run(
+    world: Any,
+    learner: Learner,
+    replay: Replay,
+    *,
+    schedule: Schedule,
+    at: Progress,
+    evaluate: Evaluator,
+    log: Log,
+    journal: Journal,
+    keeper: Keeper,
+) -> None:
+    """Learn every task of the world in turn.
+
+    Args:
+        at: Where to start, and kept up to date; a resumed run continues in mid-task.
+        keeper: Told of each step; shows, saves, and raises to interrupt.
+    """
+    for task in range(at.task, len(world.tasks)):
+        if not at.begun:
+            world.begin(task, replay)
+            at.begin_task()
+            learner.begin_task(task)
+        while not schedule.over(at, replay):
+            taken = world.collect(task, learner, replay)
+            at.task_step, at.step = at.task_step + taken, at.step + taken
+            for _ in range(schedule.learning_steps(at, taken)):
+                learner.step(replay, log)
+            keeper.stepped()
+            if at.step % schedule.log_every < taken:
+                write_train_row(world, learner, replay, at, log, journal)
+            if schedule.over(at, replay):
+                break  # The end of the task is evaluated below.
+            if schedule.evaluation_due(at, taken, replay, single=len(world.tasks) == 1):
+                scores = evaluate(range(task + 1))
+                write_eval_row(scores, learner, replay, at, journal)
+                stop_early(at, schedule.patience)
+            keeper.settled()
+        write_train_row(world, learner, replay, at, log, journal)
+        learner.end_task(replay)
+        scores = evaluate(range(len(world.tasks)))
+        write_eval_row(scores[: task + 1], learner, replay, at, journal)
+        at.matrix.append([score(metrics) for metrics in scores])
+        at.end_task()
+        keeper.task_ended(scores)
+
+
+def write_train_row(
+    world: Any, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
+) -> None:
+    """A row of what was logged since the last one, if anything was."""
+    learner.check_losses()
+    if values := {**log.take(), **world.episode_metrics(at.task)}:
+        lr = {} if learner.lr is None else {"lr": learner.lr}
+        place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
+        journal.write("train", **place, **values, **lr)
+
+
+def write_eval_row(
+    scores: list[dict[str, float]], learner: Learner, replay: Replay, at: Progress, journal: Journal
+) -> None:
+    """A row of the mean over the tasks seen, and of each of them; one at most for a step."""
+    if at.evaluated == at.step:
+        return
+    at.evaluated = at.step
+    at.metrics = mean_over_tasks(scores)
+    learner.evaluated(at.metrics)
+    each: dict[str, float] = {}
+    if len(scores) > 1:
+        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in MAIN}
+    place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
+    journal.write("eval", **place, **at.metrics, **each)
+
+
+# The metric by which a task is judged, and whether more of it is better.
+MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
+
+
+def score(metrics: dict[str, float]) -> float:
+    """The main metric's value, or NaN where nothing could be evaluated."""
+    return next((metrics[name] for name in MAIN if name in metrics), float("nan"))
+
+
+def stop_early(at: Progress, patience: int | None) -> None:
+    """Count evaluations without improvement; the loss is what improves on data."""
+    if patience is None:
+        return
+    name = next((n for n in ("return", "loss", "accuracy") if n in at.metrics), None)
+    if name is None:
+        return
+    value = at.metrics[name] if MAIN[name] else -at.metrics[name]
+    if at.best is None or value > at.best:
+        at.best, at.waited = value, 0
+        return
+    at.waited += 1
+    at.stopped = at.waited >= patience

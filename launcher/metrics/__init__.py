@@ -1,0 +1,1 @@
+"""One metric per file: a function of all held-out outputs and labels."""

@@ -1,0 +1,109 @@
+"""The two doors: `ml(...)` in Python, `ml ...` in a console. Both end in `train(settings)`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..replay.errors import ConfigError, Diverged
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_INPUT, _FAILURE, _DIVERGED = 2, 1, 3
+
+
+def ml(*overrides: str, **settings: Any) -> Run:
+    """Train a model: `ml(model=Model, dataset="CIFAR10")`.
+
+    Args:
+        *overrides: Console words, such as `"lr=1e-3"`; they win over keywords.
+        **settings: Any setting of `ml --help`; values may be Python objects (a class, an instance, a
+            tensor, `{"_target_": AdamW, "lr": 1e-2}`).
+
+    Returns:
+        The finished run: `agent`, `spec`, `metrics`, `history`, `replay`, `path`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Before training, for bad input.
+        Diverged: If the loss becomes NaN or infinite.
+        KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
+    """
+    from .config import compose
+
+    composed = compose(overrides, settings)
+    from .keeper import Interrupted
+    from .train import train
+
+    try:
+        return train(composed)
+    except Interrupted as error:
+        print("Continue it with the same call and resume=true.", file=sys.stderr)
+        if error.signum == 2:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + error.signum) from None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console command. Exits 0 only for a finished run; see README.md for the other codes."""
+    words = sys.argv[1:] if argv is None else argv
+    sys.path.insert(0, str(Path.cwd()))
+    sys.exit(_main(words))
+
+
+def _main(words: list[str]) -> int:
+    from .commands import command
+
+    debug = "debug=true" in words
+    try:
+        if (run := command(words)) is not None:
+            return run() or 0
+        ml(*words)
+        return 0
+    except ConfigError as error:
+        if debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return _INPUT
+    except Diverged as error:
+        print(error, file=sys.stderr)
+        return _DIVERGED
+    except KeyboardInterrupt:
+        _say_how_to_resume(words)
+        return 130
+    except SystemExit as error:
+        if error.code == 143:
+            _say_how_to_resume(words)
+        return error.code if isinstance(error.code, int) else _FAILURE
+    except BrokenPipeError:  # `ml models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        print(_user_traceback(error, whole=debug), file=sys.stderr)
+        return _FAILURE
+
+
+def _say_how_to_resume(words: list[str]) -> None:
+    again = [word for word in words if not word.startswith("resume=")]
+    print(f"Resume with: {shlex.join(['ml', *again, 'resume=true'])}", file=sys.stderr)
+
+
+def _user_traceback(error: Exception, *, whole: bool) -> str:
+    """The error with the frames of the user's own code; with all of them if `whole`."""
+    if whole:
+        return "".join(traceback.format_exception(error))
+    root = Path(__file__).resolve().parent.parent
+    ours = tuple(f"{root / folder}{os.sep}" for folder in ("launcher", "replay", "envs", "agents"))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename
+        and not frame.filename.startswith((*ours, "<frozen"))
+        and Path(frame.filename).name not in ("run.py", "ml")
+    ]
+    lines = traceback.format_list(frames) + traceback.format_exception_only(error)
+    return "".join(lines).rstrip()

@@ -1,0 +1,91 @@
+"""Named tensors that share their first dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Batch:
+    """Fields by attribute or item; rows by index, slice, mask or index tensor.
+
+    >>> batch = Batch(obs=torch.zeros(4, 2), label=torch.arange(4))
+    >>> batch.obs.shape, batch["label"][1].item(), len(batch), len(batch[:3])
+    (torch.Size([4, 2]), 1, 4, 3)
+    """
+
+    def __init__(self, **fields: Any):
+        self.__dict__.update(fields)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for a field that is missing: say which there are.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"This batch has no `{name}`. It has: {', '.join(self.__dict__)}.")
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self.map(lambda field: field[key])
+        try:
+            return self.__dict__[key]
+        except KeyError:
+            raise KeyError(
+                f"This batch has no {key!r}. It has: {', '.join(self.__dict__)}."
+            ) from None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.__dict__[key] = value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.__dict__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        field = next(iter(self.__dict__.values()), ())
+        while isinstance(field, dict):
+            field = next(iter(field.values()))
+        return len(field)
+
+    def keys(self) -> Any:
+        """The names of the fields, which makes `{**batch}` and `dict(batch)` work."""
+        return self.__dict__.keys()
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch with `function` applied to every tensor, those inside dicts included."""
+        return Batch(**{name: _map(field, function) for name, field in self.__dict__.items()})
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return self.map(lambda field: field.to(device, non_blocking=non_blocking))
+
+    def __repr__(self) -> str:
+        return f"Batch({describe(self)})"
+
+
+def describe(batch: Batch) -> str:
+    """`obs float32 [128, 1, 8, 8], label int64 [128]`: for error messages.
+
+    >>> describe(Batch(label=torch.zeros(3, dtype=torch.int64)))
+    'label int64 [3]'
+    """
+
+    def words(name: str, field: Any) -> str:
+        if isinstance(field, dict):
+            return ", ".join(words(f"{name}.{key}", value) for key, value in field.items())
+        if isinstance(field, Tensor):
+            return f"{name} {str(field.dtype).removeprefix('torch.')} {list(field.shape)}"
+        return f"{name} {type(field).__name__}"
+
+    return ", ".join(words(name, batch[name]) for name in batch)
+
+
+def _map(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(field, dict):
+        return {name: _map(value, function) for name, value in field.items()}
+    return function(field) if isinstance(field, Tensor) else field

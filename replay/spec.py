@@ -1,0 +1,66 @@
+"""What goes into a model and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """The shape, type and statistics of one observation, action or label.
+
+    Attributes:
+        shape: One item's shape as the model meets it, without the batch: `(C, H, W)` for images,
+            `(n,)` for a choice among n (the width of the layer that scores them).
+        dtype: The type as stored: uint8 images stay uint8 until a batch is made.
+        low, high: Bounds, a number or a tensor of `shape`. For a discrete space the first and the
+            last value.
+        mean, stddev: `(C,)` for images, `shape` for other data, None where nothing was measured.
+        discrete: Whether a value is one of `n` choices.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
+    mean: Tensor | None = None
+    stddev: Tensor | None = None
+    discrete: bool = False
+
+    @property
+    def n(self) -> int:
+        """The number of choices of a discrete space, else the number of values."""
+        return prod(self.shape)
+
+    def __str__(self) -> str:
+        if self.discrete:
+            return f"{self.n} classes" if self.dtype == torch.int64 else f"{self.n} choices"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """Everything a model can be built from.
+
+    Attributes:
+        obs: What `forward` is given, `[B, *obs.shape]`. A dict of spaces for dict observations.
+        action: What it returns, `[B, *action.shape]`: logits or Q-values where `action.discrete`,
+            values elsewhere. For data sets this describes the label.
+        num_tasks: The length of the task sequence.
+    """
+
+    obs: Space
+    action: Space
+    num_tasks: int = 1
+
+    @property
+    def discrete(self) -> bool:
+        return self.action.discrete
+
+    def __str__(self) -> str:
+        return f"{self.obs} -> {self.action}"

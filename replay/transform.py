@@ -1,0 +1,78 @@
+"""From columns as stored to the `obs` a model meets, on the whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .spec import Space
+
+
+class Standardize:
+    """`obs` as float32, augmented if asked, then standardised or scaled to [0, 1].
+
+    Augmentation sees values in [0, 1], as torchvision's transforms expect, and comes before
+    standardisation, so that a padded border is black and not the mean grey.
+
+    Args:
+        space: Bounds and statistics, in the units of the stored data.
+        standardize: Whether to give zero mean and unit deviation (`space.mean`, `space.stddev`), or
+            else [0, 1] (`space.low`, `space.high`).
+        augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        standardize: bool = True,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.augment = augment
+        low = torch.as_tensor(space.low, dtype=torch.float32)
+        width = torch.as_tensor(space.high, dtype=torch.float32) - low
+        width = torch.where(width > 0, width, 1.0)
+        shift, scale = low, width
+        if standardize and space.mean is not None and space.stddev is not None:
+            shift, scale = _per_channel(space.mean, space), _per_channel(space.stddev, space)
+            # A constant feature carries nothing: leave it at zero rather than divide by zero.
+            scale = torch.where(scale > 0, scale, 1.0)
+        # At least one dimension: `uint8 - float32` is float32 only for such tensors, and the
+        # conversion and the subtraction are then one kernel.
+        self.shift, self.factor = shift.reshape(_at_least_1d(shift)).to(device), (1 / scale).to(device)
+        self.low, self.unit = low.reshape(_at_least_1d(low)).to(device), (1 / width).to(device)
+        # [0, 1] -> standardised, for augmented images.
+        self.unit_shift, self.unit_factor = ((shift - low) / width).to(device), (width / scale).to(device)
+
+    def __call__(self, fields: dict[str, Tensor]) -> dict[str, Any]:
+        stored = fields["obs"]
+        fields["obs"] = torch.sub(stored, self.shift).mul_(self.factor)
+        if self.augment is not None:
+            fields["raw"] = fields["obs"]
+            augmented = self.augment(torch.sub(stored, self.low).mul_(self.unit))
+            fields["obs"] = (augmented - self.unit_shift).mul_(self.unit_factor)
+        return fields
+
+
+class Pixels:
+    """Environment observations as float32, in their own units."""
+
+    def __call__(self, fields: dict[str, Tensor]) -> dict[str, Any]:
+        for name in ("obs", "next_obs"):
+            fields[name] = fields[name].float()
+        return fields
+
+
+def _per_channel(statistic: Tensor, space: Space) -> Tensor:
+    """`(C,)` made to broadcast over `(C, H, W)`; other shapes as they are."""
+    if statistic.dim() == 1 and len(space.shape) == 3:
+        return statistic[:, None, None]
+    return statistic
+
+
+def _at_least_1d(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape) or (1,)
