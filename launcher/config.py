@@ -152,16 +152,20 @@ def run_multirun(words: list[str], job: Any) -> None:
 
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     mistakes: list[str] = []
     forced = [_force(word, mistakes) for word in words]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+    parser = OverridesParser.create()
+    parsed = [_parse_word(parser, word) for word in forced]
+    constant = {p.get_key_element() for p in parsed if not p.is_sweep_override()}
 
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
     def task(_: Any) -> Any:
         chosen = list(HydraConfig.get().overrides.task)
-        return job(chosen, [word for word in chosen if word not in forced])
+        return job(chosen, [w for w in chosen if w.partition("=")[0] not in constant])
 
     before = sys.argv
     sys.argv = [before[0], "--multirun", *forced]

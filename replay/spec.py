@@ -38,7 +38,7 @@ class Space:
 
     def __str__(self) -> str:
         if self.discrete:
-            return f"{self.n} classes" if self.dtype == torch.int64 else f"{self.n} choices"
+            return f"one of {self.n}"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
