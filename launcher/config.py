@@ -194,7 +194,7 @@ def name_of(value: Any) -> str:
     module, name = value.__module__ or "", value.__qualname__
     try:
         file = Path(inspect.getsourcefile(value) or "")
-    except TypeError:
+    except (TypeError, OSError):  # Built in, or typed into a console or a notebook.
         file = Path()
     if file.suffix == ".py" and file.resolve().parent == Path.cwd():
         return f"{file.name}:{name}"

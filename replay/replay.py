@@ -45,6 +45,9 @@ class Replay:
     ):
         self.storage, self.transform = storage, transform
         self.batch_size, self.device = batch_size, torch.device(device)
+        self._moves = self.device.type != "cpu"
+        # The `task` field is the same for every batch of a task and size: made once.
+        self._task_columns: dict[int, Tensor] = {}
         self.task = 0
         self.step = 0
         self._orders = torch.Generator().manual_seed(seed)
@@ -63,8 +66,7 @@ class Replay:
             return
         index = index.to(self._storage_device)
         self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders)
-        # One row of labels for the whole task; a batch takes a view of it.
-        self._task_column = torch.full((self.batch_size,), task, device=self.device)
+        self._task_columns.clear()
 
     @property
     def _storage_device(self) -> torch.device:
@@ -109,11 +111,11 @@ class Replay:
         fields: dict[str, Any] = self.storage.gather(index)
         if "task" not in fields:
             n = len(index)
-            if n > len(self._task_column):
-                self._task_column = torch.full((n,), self.task, device=self.device)
-            fields["task"] = self._task_column[:n]
+            if n not in self._task_columns:
+                self._task_columns[n] = torch.full((n,), self.task, device=self.device)
+            fields["task"] = self._task_columns[n]
         fields["index"] = index
-        if self.device.type != "cpu":
+        if self._moves:
             fields = {
                 name: field.to(self.device, non_blocking=True) for name, field in fields.items()
             }

@@ -41,21 +41,35 @@ class Standardize:
             shift, scale = _per_channel(space.mean, space), _per_channel(space.stddev, space)
             # A constant feature carries nothing: leave it at zero rather than divide by zero.
             scale = torch.where(scale > 0, scale, 1.0)
-        # At least one dimension: `uint8 - float32` is float32 only for such tensors, and the
-        # conversion and the subtraction are then one kernel.
-        self.shift, self.factor = shift.reshape(_at_least_1d(shift)).to(device), (1 / scale).to(device)
-        self.low, self.unit = low.reshape(_at_least_1d(low)).to(device), (1 / width).to(device)
-        # [0, 1] -> standardised, for augmented images.
-        self.unit_shift, self.unit_factor = ((shift - low) / width).to(device), (width / scale).to(device)
+        self._finish = _Affine(shift, scale, device)
+        if augment is not None:
+            self._to_unit = _Affine(low, width, device)
+            self._finish_unit = _Affine((shift - low) / width, scale / width, device)
 
     def __call__(self, fields: dict[str, Tensor]) -> dict[str, Any]:
         stored = fields["obs"]
-        fields["obs"] = torch.sub(stored, self.shift).mul_(self.factor)
+        fields["obs"] = self._finish(stored)
         if self.augment is not None:
             fields["raw"] = fields["obs"]
-            augmented = self.augment(torch.sub(stored, self.low).mul_(self.unit))
-            fields["obs"] = (augmented - self.unit_shift).mul_(self.unit_factor)
+            fields["obs"] = self._finish_unit(self.augment(self._to_unit(stored)))
         return fields
+
+
+class _Affine:
+    """`(x - shift) / scale` as float32, in as few passes over the batch as there can be."""
+
+    def __init__(self, shift: Tensor, scale: Tensor, device: torch.device | str):
+        self.shift, self.factor = shift.to(device), (1 / scale).to(device)
+        # One number for all: a single pass, `offset + factor * x`.
+        self.single = float(self.factor) if self.factor.numel() == 1 else None
+        self.offset = -self.shift * self.factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = x.float()
+        out = y if y is not x else torch.empty_like(y)
+        if self.single is not None:
+            return torch.add(self.offset, y, alpha=self.single, out=out)
+        return torch.sub(y, self.shift, out=out).mul_(self.factor)
 
 
 class Pixels:
@@ -72,7 +86,3 @@ def _per_channel(statistic: Tensor, space: Space) -> Tensor:
     if statistic.dim() == 1 and len(space.shape) == 3:
         return statistic[:, None, None]
     return statistic
-
-
-def _at_least_1d(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape) or (1,)

@@ -1,0 +1,309 @@
+"""Training throughput of `ml` against a plain PyTorch loop that does the same arithmetic.
+
+Both run in one process, alternating, on one thread; each figure is the median of the ratios of
+neighbouring pairs. MNIST is used where it is found (data_dir), random images of the same shape where
+not. Run by hand:
+
+    python benchmarks/launcher.py [--data ../shared/data] [--pairs 7] [--only mlp cnn resnet next start memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from antelope import ml
+from antelope.envs.augment import RandomCrop
+from antelope.replay import Replay, Standardize, Table
+from antelope.replay.spec import Space
+
+Data = tuple[Tensor, Tensor]
+
+
+class MLP(nn.Module):
+    """784-256-10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10)
+        )
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.network(obs)
+
+    def learn(self, replay: Any) -> Tensor:
+        batch = next(replay)
+        return F.cross_entropy(self(batch.obs), batch.label)
+
+
+class CNN(MLP):
+    """Two convolutions and a linear layer."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.network = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 49, 10),
+        )
+
+
+class ResNet18(MLP):
+    """torchvision's, with the stem for small images."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        from torchvision.models import resnet18
+
+        self.network = resnet18(num_classes=10)
+
+
+def plain_loop(
+    model: nn.Module, data: Data, *, steps: int, batch_size: int, augment: Any, fused: bool
+) -> float:
+    """Seconds of `steps` training steps, written out by hand."""
+    inputs, labels = data
+    first = inputs[:10_000].float()
+    mean, stddev = first.mean((0, 2, 3))[:, None, None], first.std((0, 2, 3))[:, None, None]
+    del first
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    done, start = 0, 0.0
+    while True:
+        for index in torch.randperm(len(inputs)).split(batch_size):
+            if done == 0:
+                start = time.perf_counter()
+            x = inputs.index_select(0, index).float()
+            if augment is not None:
+                x = augment(x.div_(255)).mul_(255)
+            x = x.sub_(mean).div_(stddev)
+            loss = F.cross_entropy(model(x), labels.index_select(0, index))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += 1
+            if done == steps:
+                return time.perf_counter() - start
+
+
+class Clock:
+    """Times the steps of a run from inside: from the first `learn` to the last."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.calls, self.first, self.last = model, 0, 0.0, 0.0
+        learn = model.learn
+
+        def timed(replay: Any) -> Tensor:
+            self.last = time.perf_counter()
+            self.first = self.first or self.last
+            self.calls += 1
+            return learn(replay)
+
+        model.learn = timed  # type: ignore[method-assign]
+
+    def seconds_per_step(self) -> float:
+        return (self.last - self.first) / (self.calls - 1)
+
+
+def throughput(
+    make: Callable[[], nn.Module],
+    data: Data,
+    *,
+    steps: int,
+    batch_size: int,
+    pairs: int,
+    aug: Any = None,
+    fused: bool = False,
+) -> tuple[float, float]:
+    """Median ratio of `ml`'s steps per second to the plain loop's, and the latter."""
+    ratios, rates = [], []
+    for pair in range(pairs + 1):
+        gc.collect()
+        torch.manual_seed(0)
+        plain = plain_loop(
+            make(), data, steps=steps, batch_size=batch_size, augment=aug, fused=fused
+        ) / steps
+        with tempfile.TemporaryDirectory() as folder:
+            model = make()
+            clock = Clock(model)
+            ml(
+                model=model,
+                dataset=data,
+                test_dataset=(data[0][:10], data[1][:10]),
+                train_steps=steps,
+                batch_size=batch_size,
+                eval_every=10**9,
+                path=folder,
+                plot=False,
+                progress=False,
+                **({} if aug is None else {"aug": aug}),
+            )
+        if pair:  # The first pair warms up.
+            ratios.append(plain / clock.seconds_per_step())
+            rates.append(1 / plain)
+    return statistics.median(ratios), statistics.median(rates)
+
+
+def cost_of_next(data: Data, *, pairs: int) -> float:
+    """Microseconds of `next(replay)` above its gathers and float conversion."""
+    space = Space((1, 28, 28), torch.uint8, 0.0, 255.0, torch.tensor([33.3]), torch.tensor([78.6]))
+    replay = Replay(Table(obs=data[0], label=data[1]), Standardize(space), batch_size=128)
+    shift, factor = torch.tensor([[[33.3]]]), 1 / 78.6
+    offset, n, costs = -shift * factor, 1500, []
+    orders = [i for _ in range(4) for i in torch.randperm(len(data[0])).split(128)][:n]
+    for _ in range(pairs):
+        start = time.perf_counter()
+        for index in orders:
+            x = data[0].index_select(0, index).float()
+            torch.add(offset, x, alpha=factor, out=x)
+            data[1].index_select(0, index)
+        bare = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(n):
+            next(replay)
+        costs.append((time.perf_counter() - start - bare) / n * 1e6)
+    return statistics.median(costs)
+
+
+_FIRST_STEP = """
+import torch, torchvision, hydra
+import time, tempfile; start = time.process_time()
+from antelope import ml
+import torch.nn as nn, torch.nn.functional as F
+class Stop(Exception): pass
+class Model(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__(); self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, out_features))
+    def forward(self, obs): return self.net(obs)
+    def learn(self, replay):
+        if hasattr(self, 'stepped'): raise Stop
+        self.stepped = True
+        batch = next(replay); return F.cross_entropy(self(batch.obs), batch.label)
+try: ml(model=Model, path=tempfile.mkdtemp(), plot=False)
+except Stop: pass
+print(time.process_time() - start)
+"""
+
+
+def start_up(pairs: int) -> tuple[float, float]:
+    """CPU seconds until the first step has been taken on top of the imports, and of `import torch`."""
+    root = str(Path(__file__).resolve().parent.parent)
+    on_top, torch_alone = [], []
+    for _ in range(pairs):
+        run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{_FIRST_STEP}"]
+        out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        on_top.append(float(out.splitlines()[-1]))
+        code = "import time; s = time.process_time(); import torch; print(time.process_time() - s)"
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        torch_alone.append(float(out))
+    return statistics.median(on_top), statistics.median(torch_alone)
+
+
+_MEMORY = """
+import sys; sys.path.insert(0, {root!r})
+import torch, resource; torch.set_num_threads(1)
+import benchmarks.launcher as b
+data = b.load({data!r})
+if {plain}:
+    b.plain_loop(b.MLP(), data, steps=500, batch_size=128, augment=None, fused=False)
+else:
+    import tempfile
+    b.ml(model=b.MLP(), dataset=data, train_steps=500, batch_size=128, path=tempfile.mkdtemp(),
+         test_dataset=(data[0][:10], data[1][:10]), plot=False, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak_memory(data_dir: str) -> tuple[float, float]:
+    """Peak resident MiB of `ml` and of the plain loop on the same data."""
+    root = str(Path(__file__).resolve().parent.parent)
+    found = []
+    for plain in (False, True):
+        code = _MEMORY.format(root=root, data=data_dir, plain=plain)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found.append(float(run.stdout.splitlines()[-1]))
+    return found[0], found[1]
+
+
+def load(data_dir: str) -> Data:
+    """MNIST's training images, or noise of the same shape."""
+    if (Path(data_dir) / "MNIST").is_dir():
+        from torchvision.datasets import MNIST
+
+        mnist = MNIST(data_dir, train=True)
+        return mnist.data[:, None].contiguous(), mnist.targets
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randint(256, (60_000, 1, 28, 28), dtype=torch.uint8, generator=generator),
+        torch.randint(10, (60_000,), generator=generator),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--pairs", type=int, default=7)
+    names = ["mlp", "cnn", "resnet", "next", "start", "memory"]
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load(arguments.data)
+    pairs = arguments.pairs
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
+    print(f"{'work':<44}{'ml / plain':>12}{'floor':>8}{'plain steps/s':>16}")
+
+    def row(name: str, floor: float, ratio: float, rate: float) -> None:
+        print(f"{name:<44}{ratio:>12.3f}{floor:>8.2f}{rate:>16.1f}", flush=True)
+
+    if "mlp" in arguments.only:
+        for fused in (False, True):
+            name = f"MLP 784-256-10, batch 128, plain AdamW{' fused' if fused else ''}"
+            result = throughput(MLP, data, steps=1500, batch_size=128, pairs=pairs, fused=fused)
+            row(name, 0.90, *result)
+    if "cnn" in arguments.only:
+        crop = RandomCrop(padding=2)
+        result = throughput(
+            CNN, data, steps=200, batch_size=128, pairs=pairs, aug=crop, fused=True
+        )
+        row("CNN, batch 128, random crop", 0.97, *result)
+    if "resnet" in arguments.only:
+        images = torch.randint(256, (2000, 3, 32, 32), dtype=torch.uint8)
+        labels = torch.randint(10, (2000,))
+        result = throughput(
+            ResNet18, (images, labels), steps=12, batch_size=32, pairs=pairs, fused=True
+        )
+        row("ResNet-18, 3x32x32, batch 32", 0.99, *result)
+    if "next" in arguments.only:
+        print(f"next(replay) above its gathers: {cost_of_next(data, pairs=pairs):.1f} us (at most 15)")
+    if "start" in arguments.only:
+        on_top, alone = start_up(min(pairs, 5))
+        print(
+            f"CPU until the first step, on top of imports: {on_top:.2f} s (at most 0.5 where import "
+            f"torch takes 2.9; it took {alone:.2f} here: at most {0.5 * alone / 2.9:.2f})"
+        )
+    if "memory" in arguments.only:
+        ours, plain = peak_memory(arguments.data)
+        print(f"Peak memory: {ours:.0f} MiB, plain loop {plain:.0f} MiB, {ours - plain:+.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
