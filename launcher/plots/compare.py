@@ -1,37 +1,41 @@
-"""`ml plot`: the learning curves of all runs below a folder, mean and deviation over seeds."""
+"""`ml plot`: learning curves of all runs below a folder, mean and deviation over seeds."""
 
 from __future__ import annotations
 
-import csv
-import os
-import re
-from collections.abc import Iterable, Mapping
+from os.path import relpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError
 from ..config import did_you_mean
-from .style import COLOURS, DASHES, METRICS, Curve, panels, save, series, steps_axis, style
+from . import style
+from .groups import (
+    Pictures,
+    choose,
+    different_settings,
+    find_runs,
+    mean_of_last,
+    mean_over_seeds,
+    name_groups,
+    recorded,
+)
+from .style import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Runs = dict[Path, list[Path]]  # By the folder that holds the runs of one experiment, one per seed.
-Curves = dict[Path, list[Curve]]
+    from rich.table import Table
 
 _USAGE = "ml plot [FOLDER] [metric=NAME] [out=PATH]"
-_FORMATS = ("png", "svg", "pdf")
 
 
 def plot_runs(words: list[str]) -> None:
-    """Draw one curve per experiment, and print where it is and how each one ended.
+    """Draw one curve per group of runs; print how each group ended and where the pictures are.
 
     Args:
-        words: `[FOLDER] [metric=NAME] [out=PATH]`. FOLDER is `runs`; `metric` the first of
-            accuracy, return, r2 and loss that a run has; `out` is `<FOLDER>/plots/<metric>`.
-            A picture is written as PNG and SVG, or in the format that `out` ends in.
+        words: `[FOLDER] [metric=NAME] [out=PATH]`. FOLDER is `runs` unless given. NAME is a column
+            of eval.csv, or `train/` and one of train.csv; unless given, a group is drawn by the
+            first that it has of accuracy, return, r2, loss. PATH is `<FOLDER>/plots/<NAME>` unless
+            given; both PNG and SVG are written unless it ends in one of png, svg, pdf.
 
     Raises:
         ConfigError: For a wrong word, a folder without runs, or a metric that no run has.
@@ -42,23 +46,114 @@ def plot_runs(words: list[str]) -> None:
     groups = find_runs(folder)
     if not groups:
         raise ConfigError(
-            f"No runs below {folder}: none of its folders holds config.yaml and eval.csv. "
+            f"No runs below `{folder}`: no folder there holds config.yaml and eval.csv. "
             f"Train one first, or name another folder: {_USAGE}."
         )
     pictures = choose(groups, metric)
     if not pictures:
-        raise ConfigError(_no_metric(groups, metric, folder))
+        known = recorded(groups)
+        usual = [name for name in known if "/task_" not in name]
+        near = did_you_mean(metric, known if "/task_" in metric else usual) if metric else ""
+        raise ConfigError(
+            f"No run below `{folder}` has values of {metric or 'any metric'}.{near} "
+            f"There are: {', '.join(usual) or 'none'}."
+        )
     if out is not None and len(pictures) > 1:
         raise ConfigError(
-            f"out={out} names one picture, but these runs need {len(pictures)}: "
-            f"{', '.join(pictures)}. Add metric=, one of those."
+            f"out={out} names one picture, but these runs have one each of "
+            f"{' and '.join(pictures)}. Add metric=, with one of those."
         )
-    console, labels = Console(highlight=False), name_groups(groups)
-    console.print(table({name: curves for name, curves in pictures.items()}, labels))
+    names = name_groups(groups)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(summary(pictures, names))
+    for group, runs in groups.items():
+        if different := ", ".join(different_settings(runs)):
+            console.print(
+                f"Runs that differ in more than their seed ({different}): {relpath(group)}"
+            )
+    drawn = {group for curves in pictures.values() for group in curves}
+    if without := ", ".join(relpath(group) for group in groups if group not in drawn):
+        console.print(f"Runs without {metric or 'any metric'}: {without}")
     for name, curves in pictures.items():
-        stem, formats = out or folder / "plots" / name.replace("/", "-"), ("png", "svg")
-        if stem.suffix[1:] in _FORMATS:
-            stem, formats = stem.with_suffix(""), (stem.suffix[1:],)
-        with style():
-            paths = save(draw(curves, labels, name), stem, formats)
-        console.print(f"Written to {' and '.join(map(str, paths))}", soft_wrap=True, markup=False)
+        path = out or folder / "plots" / name.replace("/", "-")
+        try:
+            with style.context():
+                written = style.save(draw(curves, names, name), path)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot write to {path} ({error.strerror}). Give another out=."
+            ) from error
+        console.print(f"Written to {' and '.join(map(str, written))}")
+
+
+def read_words(words: list[str]) -> tuple[Path, str | None, Path | None]:
+    """The folder, metric and output path that the words of the command ask for."""
+    folders, given, mistakes = [], {}, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if value and key in ("metric", "out"):
+            given[key] = value
+        elif Path(word).is_dir():  # Also one that a sweep has named `lr=0.1`.
+            folders.append(word)
+        elif equals and key in ("metric", "out"):
+            mistakes.append(f"`{word}` has no value.")
+        elif equals:
+            mistakes.append(f"`{word}` is not understood.{did_you_mean(key, ('metric', 'out'))}")
+        else:
+            near = [str(path) for path in Path(word).parent.glob("*/")]
+            mistakes.append(f"There is no folder `{word}`.{did_you_mean(word, near)}")
+    if len(folders) > 1:
+        mistakes.append(
+            f"One folder can be drawn at a time, not {len(folders)}: {', '.join(folders)}."
+        )
+    out = Path(given["out"]) if "out" in given else None
+    if out and out.suffix[1:].isalpha() and out.suffix[1:] not in style.FORMATS:
+        mistakes.append(
+            f"A picture ends in .{', .'.join(style.FORMATS)} or nothing, not `out={out}`."
+        )
+    if mistakes:
+        raise ConfigError("\n".join([*mistakes, f"Usage: {_USAGE}"]))
+    return Path(folders[0] if folders else "runs"), given.get("metric"), out
+
+
+def draw(curves: dict[Path, list[Curve]], names: dict[Path, str], metric: str) -> Figure:
+    """One panel per data set, one colour per name, a band of the deviation over seeds."""
+    data = sorted({group.name for group in curves})
+    order = sorted({names[group] for group in curves})
+    figure, axes = style.panels(len(data))
+    lines: dict[str, Any] = {}
+    for group, seeds in curves.items():
+        ax, look = axes[data.index(group.name)], style.look(order.index(names[group]))
+        steps, mean, stddev = mean_over_seeds(seeds)
+        (line,) = ax.plot(steps, mean, **look, marker="o" if len(steps) <= style.MARKED else None)
+        ax.fill_between(steps, mean - stddev, mean + stddev, color=look["color"], **style.BAND)
+        lines[names[group]] = line
+    for name, ax in zip(data, axes, strict=True):
+        ax.set_title(name)
+        ax.set_ylabel(metric)
+        style.steps_axis(ax)
+    if len(order) > 1:
+        style.legend_below(figure, {name: lines[name] for name in order})
+    return figure
+
+
+def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
+    """How every group ended: mean and deviation of its seeds' last values."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE)
+    for title in ("data", "runs", "metric"):
+        table.add_column(title, overflow="fold")
+    for title in ("last value", "seeds", "at step"):
+        table.add_column(title, no_wrap=True)
+    for metric, curves in pictures.items():
+        for group, seeds in sorted(curves.items(), key=lambda item: item[0].name):
+            mean, stddev = mean_of_last(seeds)
+            value = f"{mean:.4g} ± {stddev:.2g}" if len(seeds) > 1 else f"{mean:.4g}"
+            ends = {steps[-1] for steps, _ in seeds}
+            step = " - ".join(f"{end:,.0f}" for end in sorted({min(ends), max(ends)}))
+            cells = group.name, names[group], metric, value, str(len(seeds)), step
+            table.add_row(*map(Text, cells))
+    return table

@@ -20,10 +20,15 @@ Curve = tuple[np.ndarray, np.ndarray]
 # By which a run is judged, the first that it has.
 METRICS = ("accuracy", "return", "r2", "loss")
 
+PLACES = ("mode", "step", "epoch", "task")  # Columns that say where, not how well.
+FORMATS = ("png", "svg", "pdf")
+
 # Told apart with any kind of colour vision. Source: Okabe & Ito (2008), without their yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
-GREY = "#888888"
+GREY = "#909090"
+BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
+MARKED = 30  # Points up to which each is marked.
 LIGHT = "#e4e4e4"
 
 _LARGEST = 1e30  # Beyond this the ticks of an axis overflow.
@@ -39,6 +44,7 @@ _RC = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,
     "grid.color": LIGHT,
     "grid.linewidth": 0.6,
     "xtick.color": GREY,
@@ -49,14 +55,13 @@ _RC = {
     "lines.markersize": 3.5,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
     "svg.fonttype": "none",
     "svg.hashsalt": "antelope",  # The same data gives the same bytes.
 }
 
 
-def style() -> AbstractContextManager[None]:
+def context() -> AbstractContextManager[None]:
     """Within it, what is drawn and written looks like Antelope's pictures."""
     import matplotlib
 
@@ -74,28 +79,39 @@ def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (3.4, 2.
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     width, height = size if count > 1 else (size[0] * 1.25, size[1] * 1.15)
-    figure = Figure(figsize=(columns * width, rows * height))
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     return figure, axes
 
 
 def steps_axis(axes: Axes) -> None:
-    """Label the x axis as steps: 500, 20k, 1M."""
+    """Label the x axis, from 0 on, as steps: 500, 20k, 1M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes.set_xlabel("step")
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
+def log_axis(axes: Axes) -> None:
+    """Make the y axis logarithmic: 0.01, 1, 100."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # The default one is math text.
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def series(rows: Iterable[Mapping[str, Any]], name: str) -> Curve:
     """The steps and values of one column, where both are finite numbers, or text that says one."""
-    points = [(_number(row.get("step")), _number(row.get(name))) for row in rows]
+    points = [(number(row.get("step")), number(row.get(name))) for row in rows]
     kept = np.array([p for p in points if not any(map(math.isnan, p))], dtype=np.float64)
     return kept[:, 0] if len(kept) else kept, kept[:, 1] if len(kept) else kept
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """A finite number, or text that says one, as a float; NaN for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -103,11 +119,34 @@ def _number(value: Any) -> float:
     return number if abs(number) < _LARGEST else math.nan
 
 
-def save(figure: Figure, stem: Path, formats: Iterable[str] = ("png", "svg")) -> list[Path]:
-    """Write the figure as `<stem>.<format>` for every format; call it within `style()`."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{format}") for format in formats]
-    for path in paths:
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-        figure.savefig(path, metadata=metadata)
+def look(index: int) -> dict[str, Any]:
+    """Colour and dashes of the line with this index: 28 of them differ."""
+    dash = DASHES[index // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": dash}
+
+
+def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
+    """One legend for all panels, under them, in as many columns as fit."""
+    width, height = figure.get_size_inches()
+    longest = max(map(len, lines))
+    columns = max(1, min(len(lines), int(width * 13) // (longest + 8)))
+    rows = -(-len(lines) // columns)
+    figure.set_size_inches(width, height + 0.2 * rows)
+    names = [f" {name}" if name.startswith("_") else name for name in lines]  # `_` would hide it.
+    figure.legend(list(lines.values()), names, loc="outside lower center", ncols=columns)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write the figure in the format that the path ends in, else as `<path>.png` and `.svg`.
+
+    Call it within `context()`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = path.suffix[1:] in FORMATS
+    paths = [path] if named else [path.with_name(f"{path.name}.{end}") for end in FORMATS[:2]]
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    figure.set_layout_engine(None)  # Otherwise every format is laid out, and drawn, twice.
+    for target in paths:
+        dated = {".svg": "Date", ".pdf": "CreationDate"}.get(target.suffix)
+        figure.savefig(target, metadata={dated: None} if dated else None)
     return paths

@@ -1,0 +1,125 @@
+"""Runs that differ only in their seed: finding them, telling them apart, averaging them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .style import METRICS, PLACES, Curve, series
+
+Groups = dict[Path, list[Path]]
+"""Runs by the folder they are in: one experiment, model and data set; one run per seed."""
+
+Pictures = dict[str, dict[Path, list[Curve]]]
+"""What to draw: by metric and group, one curve per seed."""
+
+_DEFAULTS = (*METRICS, "train/return", "train/loss")
+# Settings in which the runs of a group may differ without being different experiments.
+_INCIDENTAL = ("seed", "path", "resume", "experiment", "device", "data_dir", "loggers")
+_INCIDENTAL += ("plot", "progress", "debug", "save_every", "log_every")
+
+
+def find_runs(folder: Path) -> Groups:
+    """Every run below a folder, except those that a later run has set aside (`0.1`)."""
+    groups: Groups = {}
+    for found in sorted(folder.resolve().rglob("eval.csv")):
+        run = found.parent
+        if (run / "config.yaml").exists() and not re.fullmatch(r"\d+\.\d+", run.name):
+            groups.setdefault(run.parent, []).append(run)
+    return groups
+
+
+def choose(groups: Groups, metric: str | None) -> Pictures:
+    """What to draw: every group by `metric`, or by the first of the usual ones that it has."""
+    pictures: Pictures = {}
+    left = dict(groups)
+    for name in (metric,) if metric else _DEFAULTS:
+        file, column = ("train", name[6:]) if name.startswith("train/") else ("eval", name)
+        for group, runs in list(left.items()):
+            curves = [series(read_rows(run / f"{file}.csv"), column) for run in runs]
+            if curves := [curve for curve in curves if len(curve[0])]:
+                pictures.setdefault(name, {})[group] = curves
+                del left[group]
+    return pictures
+
+
+def recorded(groups: Groups) -> list[str]:
+    """The metrics that the runs have, as `choose` takes them."""
+    names: dict[str, None] = {}
+    for run in (run for runs in groups.values() for run in runs):
+        for prefix, file in (("", "eval.csv"), ("train/", "train.csv")):
+            columns = [name for row in read_rows(run / file)[:1] for name in row]
+            names |= dict.fromkeys(prefix + name for name in columns if name not in PLACES)
+    return list(names)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file as text, whole lines only: a run may be writing it just now.
+
+    Not `log.read_csv`, for which torch would be loaded.
+    """
+    text = path.read_text() if path.exists() else ""
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and sample deviation at every step at which any seed was evaluated.
+
+    Between two of its own steps a seed counts by linear interpolation; before its first step and
+    after its last it does not count.
+
+    Returns:
+        Steps, means and deviations, float64 `[points]` each; the deviation of one seed is 0.
+
+    >>> one, other = (np.array([0.0, 10.0]), np.array([1.0, 3.0])), (np.zeros(1), np.full(1, 3.0))
+    >>> [x.round(3).tolist() for x in mean_over_seeds([one, other])]
+    [[0.0, 10.0], [2.0, 3.0], [1.414, 0.0]]
+    """
+    steps = np.unique(np.concatenate([curve[0] for curve in curves]))
+    values = np.array([np.interp(steps, *curve, left=np.nan, right=np.nan) for curve in curves])
+    count = np.isfinite(values).sum(axis=0)
+    mean = np.nansum(values, axis=0) / count
+    squares = np.nansum((values - mean) ** 2, axis=0)
+    return steps, mean, np.sqrt(squares / np.maximum(count - 1, 1))
+
+
+def mean_of_last(curves: list[Curve]) -> tuple[float, float]:
+    """Mean and sample deviation of the seeds' last values, each at its own last step."""
+    last = np.array([values[-1] for _, values in curves])
+    return float(last.mean()), float(last.std(ddof=1)) if len(last) > 1 else 0.0
+
+
+def name_groups(groups: Groups) -> dict[Path, str]:
+    """What tells the groups apart, data aside: experiment and model, as far as they differ."""
+    experiments = {group: group.parent.parent for group in groups}
+    common = os.path.commonpath(experiments.values())
+    several_experiments = len(set(experiments.values())) > 1
+    several_models = len({group.parent.name for group in groups}) > 1
+    names = {}
+    for group, experiment in experiments.items():
+        parts = []
+        if several_experiments:
+            below = os.path.relpath(experiment, common)
+            parts.append(experiment.name if below == "." else below)
+        if several_models:
+            parts.append(group.parent.name)
+        names[group] = ", ".join(parts)
+    return names
+
+
+def different_settings(runs: list[Path]) -> list[str]:
+    """The settings, other than the seed and incidental ones, that these runs do not share."""
+    from omegaconf import OmegaConf
+
+    configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(r / "config.yaml")) for r in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [
+        key
+        for key in keys
+        if key not in _INCIDENTAL and any(c.get(key) != configs[0].get(key) for c in configs)
+    ]
