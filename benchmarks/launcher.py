@@ -4,7 +4,7 @@ Both run in one process, alternating, on one thread; each figure is the median o
 neighbouring pairs. MNIST is used where it is found (data_dir), random images of the same shape where
 not. Run by hand:
 
-    python benchmarks/launcher.py [--data ../shared/data] [--pairs 7] [--only mlp cnn resnet next start memory]
+    python benchmarks/launcher.py [--data ../shared/data] [--pairs 7] [--only mlp cnn ...]
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -139,9 +138,10 @@ def throughput(
     for pair in range(pairs + 1):
         gc.collect()
         torch.manual_seed(0)
-        plain = plain_loop(
-            make(), data, steps=steps, batch_size=batch_size, augment=aug, fused=fused
-        ) / steps
+        plain = (
+            plain_loop(make(), data, steps=steps, batch_size=batch_size, augment=aug, fused=fused)
+            / steps
+        )
         with tempfile.TemporaryDirectory() as folder:
             model = make()
             clock = Clock(model)
@@ -239,7 +239,9 @@ def peak_memory(data_dir: str) -> tuple[float, float]:
     found = []
     for plain in (False, True):
         code = _MEMORY.format(root=root, data=data_dir, plain=plain)
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         found.append(float(run.stdout.splitlines()[-1]))
     return found[0], found[1]
 
@@ -281,9 +283,7 @@ def main() -> None:
             row(name, 0.90, *result)
     if "cnn" in arguments.only:
         crop = RandomCrop(padding=2)
-        result = throughput(
-            CNN, data, steps=200, batch_size=128, pairs=pairs, aug=crop, fused=True
-        )
+        result = throughput(CNN, data, steps=200, batch_size=128, pairs=pairs, aug=crop, fused=True)
         row("CNN, batch 128, random crop", 0.97, *result)
     if "resnet" in arguments.only:
         images = torch.randint(256, (2000, 3, 32, 32), dtype=torch.uint8)
@@ -293,7 +293,9 @@ def main() -> None:
         )
         row("ResNet-18, 3x32x32, batch 32", 0.99, *result)
     if "next" in arguments.only:
-        print(f"next(replay) above its gathers: {cost_of_next(data, pairs=pairs):.1f} us (at most 15)")
+        print(
+            f"next(replay) above its gathers: {cost_of_next(data, pairs=pairs):.1f} us (at most 15)"
+        )
     if "start" in arguments.only:
         on_top, alone = start_up(min(pairs, 5))
         print(

@@ -61,6 +61,7 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
             differ in shape, or it is no data set.
     """
+    inputs: Tensor | LazyColumn
     if is_pair(source):
         inputs, targets = _tensor(source[0], name), _tensor(source[1], name)
     elif isinstance(source, TensorDataset) and len(source.tensors) >= 2:
@@ -84,9 +85,7 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
     return arrays
 
 
-def describe(
-    train: list[Arrays], test: list[Arrays | None], *, num_tasks: int
-) -> Spec:
+def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) -> Spec:
     """The spec of data: shapes, classes, and statistics of the training inputs.
 
     Raises:
@@ -173,9 +172,9 @@ def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, An
     `train=` or `split=`, `root=` and `download=`, for those that the constructor has.
     """
     try:
-        parameters = inspect.signature(target).parameters
+        parameters = set(inspect.signature(target).parameters)
     except (TypeError, ValueError):
-        parameters = {}
+        parameters = set()
     arguments: dict[str, Any] = {"root": str(data_dir), "download": True}
     if "train" in parameters:
         return arguments | {"train": train}
@@ -356,9 +355,7 @@ def _item(source: Any, i: int, name: str) -> Any:
     return item
 
 
-def _converter(
-    source: Any, n: int, image_size: int | None, name: str
-) -> Callable[[Any], Tensor]:
+def _converter(source: Any, n: int, image_size: int | None, name: str) -> Callable[[Any], Tensor]:
     """A function from an item to its input as a tensor, images resized to one size."""
     first = source[0][0]
     if not hasattr(first, "getbands"):  # Not a PIL image.
@@ -422,7 +419,9 @@ def _check_finite(values: Tensor, what: str) -> None:
     # A sum is finite only if all are; it costs a tenth of looking at each.
     if torch.isfinite(values.sum(dtype=torch.float64)):
         return
-    bad = (~torch.isfinite(values)).flatten(1).any(1) if values.dim() > 1 else ~torch.isfinite(values)
+    bad = (
+        (~torch.isfinite(values)).flatten(1).any(1) if values.dim() > 1 else ~torch.isfinite(values)
+    )
     if bad.any():
         raise DataError(
             f"The {what} hold NaN or infinite numbers in {int(bad.sum())} of {len(values)} rows "
@@ -444,7 +443,11 @@ def _check_labels(arrays: Arrays) -> None:
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**33
+    return (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if hasattr(os, "sysconf")
+        else 2**33
+    )
 
 
 def default_data_dir() -> Path:

@@ -163,10 +163,14 @@ def _space(space: gymnasium.Space[Any], what: str) -> Space:
     if isinstance(space, gymnasium.spaces.Discrete):
         n, start = int(space.n), int(space.start)
         if start:
-            raise ConfigError(f"The {what} start at {start}; only Discrete spaces from 0 are known.")
+            raise ConfigError(
+                f"The {what} start at {start}; only Discrete spaces from 0 are known."
+            )
         return Space((n,), torch.int64, low=0, high=n - 1, discrete=True)
     if isinstance(space, gymnasium.spaces.Box):
         dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
         low, high = torch.from_numpy(space.low.copy()), torch.from_numpy(space.high.copy())
         return Space(tuple(space.shape), dtype, low=low, high=high)
-    raise ConfigError(f"The {what} are a {type(space).__name__}; Box and Discrete are known so far.")
+    raise ConfigError(
+        f"The {what} are a {type(space).__name__}; Box and Discrete are known so far."
+    )

@@ -46,10 +46,15 @@ class DataWorld:
         parts = [_with_test(*pair) for pair in zip(train, test, strict=True)]
         train, held_out = [part[0] for part in parts], [part[1] for part in parts]
         if tasks is not None and len(train) > 1:
-            raise ConfigError("tasks= splits one data set; a list of data sets is a sequence already.")
+            raise ConfigError(
+                "tasks= splits one data set; a list of data sets is a sequence already."
+            )
         num_tasks = tasks or len(train)
         self.spec: Spec = describe(train, list(held_out), num_tasks=num_tasks)
         self.train, self.test = _join(train), _join(held_out)
+        self._train_labels, self._test_labels = (
+            torch.cat([arrays.targets for arrays in part]) for part in (train, held_out)
+        )
         if tasks is None:
             ends = list(zip(_ranges(train), _ranges(held_out), strict=True))
             self.tasks = [
@@ -90,7 +95,9 @@ class DataWorld:
     def _split_classes(self, tasks: int) -> list[DataTask]:
         n = self.spec.action.n
         if not self.spec.discrete:
-            raise ConfigError(f"tasks={tasks} splits classes, and the targets of {self.name} are values.")
+            raise ConfigError(
+                f"tasks={tasks} splits classes, and the targets of {self.name} are values."
+            )
         if n % tasks:
             choices = [d for d in range(1, n + 1) if n % d == 0]
             raise ConfigError(
@@ -104,7 +111,7 @@ class DataWorld:
             # Labels stay global (0-9), not 0-1 per task: all of them are scored together.
             rows = [
                 ((labels >= first) & (labels <= last)).nonzero().flatten()
-                for labels in (self.train.columns["label"], self.test.columns["label"])
+                for labels in (self._train_labels, self._test_labels)
             ]
             name = f"{first}-{last}" if size > 1 else str(first)
             for which, index in zip(("training", "held-out"), rows, strict=True):

@@ -1,7 +1,7 @@
 """A model that takes its sizes from the spec of whatever it is given.
 
-    python examples/from_spec.py
-    python examples/from_spec.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
+python examples/from_spec.py
+python examples/from_spec.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
 """
 
 import sys

@@ -1,7 +1,7 @@
 """A model with its own loss and optimiser: `learn` updates it and returns nothing.
 
-    python examples/own_optimiser.py
-    python examples/own_optimiser.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
+python examples/own_optimiser.py
+python examples/own_optimiser.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
 """
 
 import sys

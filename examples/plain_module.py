@@ -1,6 +1,6 @@
 """Any `nn.Module` with a `forward` trains: here on two NumPy arrays, as a regressor.
 
-    python examples/plain_module.py
+python examples/plain_module.py
 """
 
 import sys

@@ -1,7 +1,7 @@
 """The shortest model: `learn` returns a loss, Antelope does the rest.
 
-    python examples/returns_loss.py
-    python examples/returns_loss.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
+python examples/returns_loss.py
+python examples/returns_loss.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Five tasks of two classes each, learnt one after another by an unchanged `learn`.
 
-    python examples/task_sequence.py
-    python examples/task_sequence.py dataset=MNIST data_dir=../shared/data epochs=1
+python examples/task_sequence.py
+python examples/task_sequence.py dataset=MNIST data_dir=../shared/data epochs=1
 """
 
 import sys

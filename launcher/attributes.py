@@ -108,8 +108,8 @@ def _restore(current: Any, captured: Any, path: str) -> Any:
     if kind == "$skip":
         return current
     if kind == "$items":
-        before = current if isinstance(current, dict) else {}
-        made = {key: _restore(before.get(key), item, f"{path}[{key!r}]") for key, item in content}
+        old = current if isinstance(current, dict) else {}
+        made = {key: _restore(old.get(key), item, f"{path}[{key!r}]") for key, item in content}
         return _refill(current, made)
     if kind == "$sequence":
         before = list(current) if isinstance(current, (list, tuple, collections.deque)) else []

@@ -43,7 +43,9 @@ def build_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name} cannot be used here ({reason}). Try device=cpu.") from error
+        raise ConfigError(
+            f"device={name} cannot be used here ({reason}). Try device=cpu."
+        ) from error
     return device
 
 
@@ -266,7 +268,7 @@ def _arrays(
     name = _data_name(part)
     if isinstance(part, Path):
         source = datasets.folder(part, train=train)
-    elif callable(part) and not hasattr(part, "__getitem__") or inspect.isclass(part):
+    elif (callable(part) and not hasattr(part, "__getitem__")) or inspect.isclass(part):
         inference = datasets.split_arguments(part, train=train, data_dir=data_dir)
         if inference is None:
             return None

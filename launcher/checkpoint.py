@@ -60,7 +60,7 @@ class Checkpoints:
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest valid checkpoint's state (or None), and what was wrong with newer ones."""
-        problems = []
+        problems: list[str] = []
         for path in self.numbered():
             try:
                 return read(path), problems
@@ -106,16 +106,22 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is not a complete checkpoint: manifest.json cannot be read ({error})."
         ) from error
     if not known:
-        raise CheckpointError(f"{path} is a checkpoint of another kind: {manifest.get('format')!r}.")
+        raise CheckpointError(
+            f"{path} is a checkpoint of another kind: {manifest.get('format')!r}."
+        )
     contents = {}
     for name in _FILES:
         try:
             contents[name] = (path / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(f"{path} is incomplete: {name} cannot be read ({error}).") from error
+            raise CheckpointError(
+                f"{path} is incomplete: {name} cannot be read ({error})."
+            ) from error
         if hashlib.sha256(contents[name]).hexdigest() != hashes[name]:
             raise CheckpointError(f"{path} is damaged: {name} does not match its SHA-256.")
-    return _unpack(json.loads(contents["state.json"])["state"], load(contents["tensors.safetensors"]))
+    return _unpack(
+        json.loads(contents["state.json"])["state"], load(contents["tensors.safetensors"])
+    )
 
 
 def find(path: Path) -> dict[str, Any]:

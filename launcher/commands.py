@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
 from ..replay.errors import ConfigError
@@ -27,7 +26,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | tasks   what can be named
           ml plot [FOLDER] [metric=...]         draw the runs below a folder (default: runs)
           ml --cfg job [WORDS]                  the composed configuration, without training
-          ml -sc install=bash                   shell completion: eval "$(ml -sc install=bash)"
+          ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
 """
 
 
@@ -53,11 +52,13 @@ def command(words: list[str]) -> Command | None:
     if "-m" in words or "--multirun" in words:
         sweep = [word for word in words if word not in ("-m", "--multirun")]
         return functools.partial(_multirun, sweep)
-    if first in ("-sc", "--shell-completion"):
+    if first == "--completion":
+        return functools.partial(_print_completion, words)
+    if first == "--complete":
         return functools.partial(_complete, words)
     for word in words:
-        if word.startswith("-") or "=" not in word and not word.startswith("~"):
-            names = [*_LISTS, "plot", "--help", "--cfg", "--multirun", "--version"]
+        if word.startswith("-") or ("=" not in word and not word.startswith("~")):
+            names = [*_LISTS, "plot", "--help", "--cfg", "--multirun", "--version", "--completion"]
             raise ConfigError(
                 f"`{word}` is neither a setting (key=value) nor a command."
                 f"{did_you_mean(word, names)} `ml --help` shows both."
@@ -110,14 +111,14 @@ def _print_config(words: list[str]) -> None:
 
 
 def _print_names(kind: str, title: str, words: list[str]) -> None:
-    from .construct import _classes_here, builtin_names, describe_names, library_names
+    from .construct import builtin_names, classes_here, describe_names, library_names
 
     if words:
         raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")
     builtin = builtin_names(kind)
     if builtin:
         print("Built in\n" + describe_names(builtin))
-    if kind == "model" and (here := _classes_here()):
+    if kind == "model" and (here := classes_here()):
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
     names = library_names(kind)
     source = {"model": "torchvision", "dataset": "torchvision", "env": "gymnasium"}[kind]
@@ -164,16 +165,13 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     return next((run.metrics[k] for k in ("return", "accuracy", "loss") if k in run.metrics), None)
 
 
+def _print_completion(words: list[str]) -> None:
+    from .completion import script
+
+    print(script(words[1] if len(words) > 1 else ""))
+
+
 def _complete(words: list[str]) -> None:
-    """Hydra's own completion, of settings and presets."""
-    import hydra
+    from .completion import print_candidates
 
-    @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
-    def task(_: object) -> None: ...
-
-    before = sys.argv
-    sys.argv = [before[0], *words]
-    try:
-        task()
-    finally:
-        sys.argv = before
+    print_candidates("whole" in words[1:])

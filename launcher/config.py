@@ -84,7 +84,9 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
     if isinstance(preset := plain.pop("task", None), str):
         groups.insert(0, f"task={preset}")
     elif preset is not None:
-        mistakes.append(f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}")
+        mistakes.append(
+            f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}"
+        )
     values = _compose_presets(groups, mistakes)
     for layer in (plain, console):
         _merge(values, layer, settings, mistakes)

@@ -43,7 +43,8 @@ class Console:
             return
         if self._bar is None:
             self._bar = _bar(self._console, self.total)
-        shown = {**numbers, **{k: at.metrics[k] for k in ("accuracy", "return") if k in at.metrics}}
+        shown = dict(numbers)
+        shown |= {k: at.metrics[k] for k in ("accuracy", "return") if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
         text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
@@ -66,7 +67,9 @@ class Console:
         metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
         self._print(f"[bold green]{metrics or 'done'}[/]", markup=True)
         rate = steps / seconds if seconds > 0 else 0.0
-        self._print(f"{at.step:,} steps in {seconds:.1f} s ({rate:,.0f} steps/s). Written to {path}")
+        self._print(
+            f"{at.step:,} steps in {seconds:.1f} s ({rate:,.0f} steps/s). Written to {path}"
+        )
 
     def stop(self) -> None:
         """Leave the live line as it is."""

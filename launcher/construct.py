@@ -236,7 +236,7 @@ def _user_frame(error: BaseException) -> str:
 
 def _miss(name: str, kind: str) -> str:
     place = KINDS[kind]
-    names = [*_REGISTERED, *builtin_names(kind), *_classes_here(), *library_names(kind)]
+    names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
     command = {"model": "ml models", "dataset": "ml datasets"}.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""
     if not command and not nearest(name, names):
@@ -251,14 +251,14 @@ def _in_working_directory(name: str) -> Any:
         stem, attribute = name.split(".")
         path = Path(f"{stem}.py")
         return _attribute(_import_file(path), attribute, name) if path.is_file() else None
-    files = _classes_here().get(name, [])
+    files = classes_here().get(name, [])
     if len(files) > 1:
         choices = " or ".join(f"{file}:{name}" for file in files)
         raise ConfigError(f"`{name}` is defined in {len(files)} files. Write {choices}.")
     return getattr(_import_file(Path(files[0])), name) if files else None
 
 
-def _classes_here() -> dict[str, list[str]]:
+def classes_here() -> dict[str, list[str]]:
     """Top-level classes of the working directory's .py files, found without importing them."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path.cwd().glob("*.py")):
@@ -284,7 +284,8 @@ def _import_file(path: Path) -> ModuleType:
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))  # So that the file can import its neighbours.
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # A file named like a library (`random.py`) must not replace it for everybody else.
     name = file.stem if file.stem not in sys.modules else str(file)
@@ -324,7 +325,9 @@ def _dotted(name: str) -> Any:
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            if error.name and (
+                module_name == error.name or module_name.startswith(error.name + ".")
+            ):
                 continue
             raise ConfigError(f"Importing {module_name} raised {error}") from error
         except Exception as error:

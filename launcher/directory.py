@@ -35,7 +35,7 @@ class RunDirectory:
         self._lock: TextIO | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / _LOCK, "a")
+            self._lock = open(path / _LOCK, "a")  # noqa: SIM115 - held as long as the run.
         except OSError as error:
             self._remove_made()
             raise ConfigError(
@@ -61,17 +61,19 @@ class RunDirectory:
         Returns:
             Where an earlier run was moved to, if there was one.
         """
-        aside = None
-        if self.has_run and not self.resume:
-            number = 1
-            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
-                number += 1
-            aside.mkdir()
-            for entry in list(self.path.iterdir()):
-                if entry.name != _LOCK:
-                    entry.rename(aside / entry.name)
+        aside = self._move_aside() if self.has_run and not self.resume else None
         self.started = True
         write_whole(self.path / "config.yaml", config_yaml)
+        return aside
+
+    def _move_aside(self) -> Path:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        for entry in list(self.path.iterdir()):
+            if entry.name != _LOCK:
+                entry.rename(aside / entry.name)
         return aside
 
     def status(self, **fields: Any) -> None:

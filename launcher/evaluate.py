@@ -27,9 +27,7 @@ class Evaluator:
         seed: Of whatever the model draws while it is evaluated.
     """
 
-    def __init__(
-        self, world: Any, learner: Learner, *, transform: Any, episodes: int, seed: int
-    ):
+    def __init__(self, world: Any, learner: Learner, *, transform: Any, episodes: int, seed: int):
         self.world, self.learner, self.transform = world, learner, transform
         self.episodes, self.seed = episodes, seed
 

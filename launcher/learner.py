@@ -107,7 +107,9 @@ class Learner:
         except Exception as error:
             batch = _last_batch(error)
             met = f" Batch: {describe(batch)}." if batch is not None else ""
-            error.add_note(f"In {type(self.agent).__name__}.learn, learning step {self.steps}.{met}")
+            error.add_note(
+                f"In {type(self.agent).__name__}.learn, learning step {self.steps}.{met}"
+            )
             raise
         log.record("loss", detached)
 
@@ -167,9 +169,9 @@ class Learner:
         modes = {module: module.training for module in self.agent.modules()}
         self.agent.eval()
         try:
-            with torch.no_grad(), self._autocast():
-                with self.average.applied() if self.average is not None else nullcontext():
-                    yield
+            average = self.average.applied() if self.average is not None else nullcontext()
+            with torch.no_grad(), self._autocast(), average:
+                yield
         finally:
             # Module by module: a part that the user froze in eval mode stays so.
             for module, training in modes.items():
@@ -266,7 +268,9 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     own = agent.state_dict()
     problems = [f"`{name}` is missing" for name in own if name not in weights]
-    problems += [f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own]
+    problems += [
+        f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own
+    ]
     problems += [
         f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
         for name in own

@@ -129,7 +129,9 @@ class Journal:
 
     def state_dict(self) -> dict[str, int]:
         """The cursor: how many rows of each mode there are."""
-        return {mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")}
+        return {
+            mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Keep as many rows as the cursor says; later ones will be written again."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..replay import Replay
 from .evaluate import Evaluator, mean_over_tasks
-from .learner import Learner
 from .keeper import Keeper
+from .learner import Learner
 from .log import Journal, Log
 from .progress import Progress
 

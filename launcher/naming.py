@@ -24,7 +24,9 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
     if key in settings.live:
         return settings.live[key], arguments
     if value is not None and "_target_" not in value:
-        raise ConfigError(f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.")
+        raise ConfigError(
+            f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME."
+        )
     if value is None:
         return None, arguments
     item = resolve(value["_target_"], key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -83,21 +84,23 @@ def train(settings: Settings) -> Run:
 def _run(
     settings: Settings, world: Any, learner: Learner, replay: Any, plain: Any, stack: ExitStack
 ) -> Run:
-    path = run_path(settings, world, learner)
+    path = run_path(settings, world)
     schedule = build.build_schedule(settings, world)
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
     at, log = Progress(), Log()
     journal = Journal(
         [
-            *(CSV(path / f"{m}.csv", mode=m) for m in ("train", "eval") if "csv" in settings.loggers),
+            *(
+                CSV(path / f"{m}.csv", mode=m)
+                for m in ("train", "eval")
+                if "csv" in settings.loggers
+            ),
             *(Tracker(n, path, settings.values) for n in settings.loggers if n != "csv"),
         ]
     )
     stack.callback(journal.close)
-    console = Console(
-        enabled=settings.progress, total=build.total_steps(schedule, settings, world)
-    )
+    console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
     stack.callback(console.stop)
     checkpoints = Checkpoints(path / "checkpoints")
 
@@ -117,6 +120,7 @@ def _run(
         return {} if loss is None else {"loss": loss}
 
     console.header(_header(settings, world, learner, path))
+    state: dict[str, Any] | None = None
     if settings.resume:
         state, problems = checkpoints.newest()
         for problem in problems:
@@ -141,7 +145,7 @@ def _run(
         world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
     )
     began, first_step = time.monotonic(), at.step
-    if settings.resume and at.step:
+    if state is not None:
         set_random_state(state["random"])
     try:
         with keeper:
@@ -227,20 +231,25 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, t
     }
 
 
-def run_path(settings: Settings, world: Any, learner: Learner) -> Path:
+def run_path(settings: Settings, world: Any) -> Path:
     """The run directory, absolute."""
     if settings.path is not None:
         return Path(settings.path).absolute()
-    names = (settings.experiment, type(learner.agent).__name__, world.name, str(settings.seed))
-    safe = [names[0], *(name.replace("/", "-").replace(" ", "-") for name in names[1:])]
-    return Path("runs", *safe).absolute()
+    names = (model_name(settings), world.name, str(settings.seed))
+    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
+    return Path("runs", settings.experiment, *safe).absolute()
+
+
+def model_name(settings: Settings) -> str:
+    """`Model` of `model.py:Model`, `resnet18` of `torchvision.models.resnet.resnet18`."""
+    return re.split(r"[.:]", settings.model["_target_"])[-1]
 
 
 def _header(settings: Settings, world: Any, learner: Learner, path: Path) -> dict[str, str]:
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
     lines = {
-        "model": f"{type(learner.agent).__name__}, {count:,} parameters, on {learner.device}",
+        "model": f"{model_name(settings)}, {count:,} parameters, on {learner.device}",
         "data" if world.on_data else "env": world.describe(),
         "spec": str(spec),
     }

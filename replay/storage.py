@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +70,7 @@ class LazyColumn:
 
     def __init__(
         self,
-        source: Sequence[Any],
+        source: Any,
         convert: Callable[[Any], Tensor],
         *,
         shape: tuple[int, ...],

@@ -44,6 +44,7 @@ class Transitions:
             "ghost": self._column((), np.dtype(np.bool_)),
         }
         self._views = {name: _flat(column) for name, column in self.columns.items()}
+        self._ended = np.zeros(num_envs, np.bool_)  # Whose last step ended an episode.
         self.time = 0  # Steps written since the start; `time % length` is the row being filled.
 
     def _column(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -116,14 +117,13 @@ class Transitions:
         filled = min(self.time + 1, self.length)
         return {
             "time": self.time,
-            "ended": self._ended if self.time else None,
+            "ended": self._ended,
             "columns": {name: column[:filled] for name, column in self.columns.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.time = state["time"]
-        if state["ended"] is not None:
-            self._ended = np.asarray(state["ended"], np.bool_)
+        self._ended = np.asarray(state["ended"], np.bool_)
         for name, kept in state["columns"].items():
             kept = np.asarray(kept)
             if name not in self.columns:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,6 @@ from .style import (
     steps_axis,
 )
 from .tasks import draw_tasks
-
-if TYPE_CHECKING:
-    pass
 
 Row = dict[str, Any]
 
@@ -90,7 +88,7 @@ def task_borders(history: list[Row]) -> list[float]:
     """The steps at which one task ended and the next began."""
     last: dict[float, float] = {}
     for task, step in ((number(row.get("task")), number(row.get("step"))) for row in history):
-        if task == task and step == step:  # No NaN.
+        if not (math.isnan(task) or math.isnan(step)):
             last[task] = max(step, last.get(task, 0.0))
     return sorted(last.values())[:-1]
 

@@ -20,8 +20,8 @@ Pictures = dict[str, dict[Path, list[Curve]]]
 
 _DEFAULTS = (*METRICS, "train/return", "train/loss")
 # Settings in which the runs of a group may differ without being different experiments.
-_INCIDENTAL = ("seed", "path", "resume", "experiment", "device", "data_dir", "loggers")
-_INCIDENTAL += ("plot", "progress", "debug", "save_every", "log_every")
+_INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
+_INCIDENTAL |= {"device", "data_dir", "plot", "progress", "debug"}
 
 
 def find_runs(folder: Path) -> Groups:
@@ -54,7 +54,7 @@ def recorded(groups: Groups) -> list[str]:
     for run in (run for runs in groups.values() for run in runs):
         for prefix, file in (("", "eval.csv"), ("train/", "train.csv")):
             columns = [name for row in read_rows(run / file)[:1] for name in row]
-            names |= dict.fromkeys(prefix + name for name in columns if name not in PLACES)
+            names |= dict.fromkeys(prefix + name for name in columns if name and name not in PLACES)
     return list(names)
 
 

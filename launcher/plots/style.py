@@ -32,7 +32,7 @@ MARKED = 30  # Points up to which each is marked.
 LIGHT = "#e4e4e4"
 
 _LARGEST = 1e30  # Beyond this the ticks of an axis overflow.
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.usetex": False,

@@ -26,25 +26,16 @@ def draw_tasks(folder: Path, matrix: list[list[float]], metric: str) -> None:
 
 
 def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
     rows, columns = scores.shape
-    figure, (ax,) = panels(
-        1, size=(1.3 + 0.36 * min(columns, _MOST_NUMBERS), 1.0 + 0.32 * min(rows, _MOST_NUMBERS))
-    )
-    share = metric == "accuracy"
-    low, high = (0.0, 1.0) if share else (np.nanmin(scores), np.nanmax(scores))
-    short = EngFormatter(sep="")  # -1.5k
+    width, height = (min(count, _MOST_NUMBERS) for count in (columns, rows))
+    figure, (ax,) = panels(1, size=(1.3 + 0.36 * width, 1.0 + 0.32 * height))
+    low, high, write = np.nanmin(scores), np.nanmax(scores), _short
+    if metric == "accuracy":
+        low, high, write = 0.0, 1.0, "{:.2f}".format
     image = ax.imshow(scores, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     if columns <= _MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(scores):
-            text = (
-                "-"
-                if np.isnan(value)
-                else f"{value:.2f}"
-                if share
-                else short(float(f"{value:.2g}"))
-            )
+            text = "-" if np.isnan(value) else write(value)
             dark = value > (low + high) / 2
             cell = ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
             cell.set_in_layout(False)  # Measuring hundreds of them would take seconds.
@@ -83,6 +74,13 @@ def _draw_curves(stem: Path, scores: np.ndarray, metric: str) -> None:
         ax.set_ylim(-0.03, 1.03)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, stem)
+
+
+def _short(value: float) -> str:
+    """Two digits: -1.5k."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")(float(f"{value:.2g}"))
 
 
 def _square(matrix: list[list[float]]) -> np.ndarray:

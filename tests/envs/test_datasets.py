@@ -131,7 +131,9 @@ class TestPairs:
     def test_a_column_of_classes_is_a_row_of_them(self) -> None:
         assert data(torch.zeros(3, 2), [[0], [1], [2]]).targets.tolist() == [0, 1, 2]
 
-    @pytest.mark.parametrize(("given", "shape"), [((3,), (3, 1)), ((3, 1), (3, 1)), ((3, 4), (3, 4))])
+    @pytest.mark.parametrize(
+        ("given", "shape"), [((3,), (3, 1)), ((3, 1), (3, 1)), ((3, 4), (3, 4))]
+    )
     def test_floats_are_values(self, given: tuple[int, ...], shape: tuple[int, ...]) -> None:
         arrays = data(torch.zeros(3, 2), torch.zeros(given, dtype=torch.float64))
         assert not arrays.discrete
@@ -220,9 +222,7 @@ class TestItems:
 
         assert read(Items(item), name="mine").inputs.shape == (6, 3, 5, 4)
 
-    @pytest.mark.parametrize(
-        ("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4), ("1", 1)]
-    )
+    @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4), ("1", 1)])
     def test_pictures_of_any_mode(self, mode: str, channels: int) -> None:
         arrays = read(Items(lambda i: (Image.new(mode, (4, 5), "white"), i % 2)), name="mine")
         assert arrays.inputs.shape == (6, channels, 5, 4)  # PIL says width first.

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from antelope.launcher.checkpoint import Checkpoints
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, ml
+from antelope.launcher.checkpoint import Checkpoints
 
 # 23 batches an epoch: 46 steps, evaluated at 23 and 46, checkpoints at 7, 14, 21, ...
 SHORT: dict[str, Any] = {

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
-from antelope.replay import Batch
-from antelope.replay.batch import describe
 from hypothesis import given
 from hypothesis import strategies as st
+
+from antelope.replay import Batch
+from antelope.replay.batch import describe
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from antelope.replay import Batch, ConfigError, Pixels, Replay, Space, Spec, Table, Transitions
 from hypothesis import given
 from hypothesis import strategies as st
+
+from antelope.replay import Batch, ConfigError, Pixels, Replay, Space, Spec, Table, Transitions
 
 
 def replay_of(rows: int = 10, batch_size: int = 4, seed: int = 0) -> Replay:

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
-from antelope.replay.samplers import Epochs, batch_sizes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from antelope.replay.samplers import Epochs, batch_sizes
 
 
 def epochs(rows: int, batch_size: int, seed: int = 0) -> Epochs:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from antelope.replay import LazyColumn, Table
 from hypothesis import given
 from hypothesis import strategies as st
+
+from antelope.replay import LazyColumn, Table
 
 
 @given(st.lists(st.integers(0, 4), max_size=10))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from antelope.replay import Pixels, Space, Standardize
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+
+from antelope.replay import Pixels, Space, Standardize
 
 
 def space_of(data: Tensor, **bounds: float) -> Space:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from antelope.replay import ConfigError, Replay, Space, Spec, Transitions, Uniform
 from hypothesis import given
 from hypothesis import strategies as st
+
+from antelope.replay import ConfigError, Replay, Space, Spec, Transitions, Uniform
 
 SPEC = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))
 GAMMA = 0.5

@@ -1,0 +1,71 @@
+"""Shell completion of settings and their values, without importing torch.
+
+eval "$(ml --completion bash)"      # or zsh
+ml --completion fish | source
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..agents import NAMES as AGENTS
+from ..envs import NAMES as ENVS
+from ..replay.errors import ConfigError
+from .config import ALIASES, presets, schema
+
+_SCRIPTS = {
+    "bash": "complete -o nospace -C 'ml --complete' ml",
+    "zsh": "autoload -U +X bashcompinit && bashcompinit\ncomplete -o nospace -C 'ml --complete' ml",
+    "fish": "complete -c ml -f -a '(COMP_LINE=(commandline -cp) ml --complete whole)'",
+}
+
+
+def script(shell: str) -> str:
+    """What a shell evaluates to complete `ml`.
+
+    Raises:
+        ConfigError: For a shell that is not known.
+    """
+    if shell not in _SCRIPTS:
+        raise ConfigError(f"`ml --completion {shell}`: give one of {', '.join(_SCRIPTS)}.")
+    return _SCRIPTS[shell]
+
+
+def candidates(line: str, *, whole: bool) -> list[str]:
+    """What may follow a command line, in the shell's COMP_LINE.
+
+    Args:
+        whole: Whether to give whole words; bash and zsh start a new one after `=`.
+    """
+    word = "" if line.endswith(" ") else line.split(" ")[-1]
+    key, equals, start = word.partition("=")
+    if not equals:
+        names = [f"{name}=" for name in (*schema(), *ALIASES, "task")]
+        commands = ["models", "datasets", "envs", "tasks", "plot", "--help", "--cfg", "-m"]
+        return [name for name in (*names, *commands) if name.startswith(word)]
+    prefix = f"{key}=" if whole else ""
+    return [f"{prefix}{value}" for value in _values(key) if value.startswith(start)]
+
+
+def print_candidates(whole: bool) -> None:
+    print("\n".join(candidates(os.environ.get("COMP_LINE", ""), whole=whole)))
+
+
+def _values(key: str) -> list[str]:
+    from .construct import classes_here
+
+    if key == "task":
+        return list(presets())
+    key = ALIASES.get(key, key)
+    setting = schema().get(key)
+    if setting is None:
+        return []
+    if setting.kind == "bool":
+        return ["true", "false"]
+    if setting.kind.startswith("one of"):
+        return setting.kind.split()[2:]
+    if setting.kind.startswith("list of"):
+        return [f"[{name}]" for name in setting.kind.split()[2:]]
+    if key in ("model", "dataset", "aug"):
+        return [*AGENTS.get(key, ()), *ENVS.get(key, ()), *classes_here()]
+    return []
