@@ -132,7 +132,8 @@ def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
     columns = max(1, min(len(lines), int(width * 13) // (longest + 8)))
     rows = -(-len(lines) // columns)
     figure.set_size_inches(width, height + 0.2 * rows)
-    names = [f" {name}" if name.startswith("_") else name for name in lines]  # `_` would hide it.
+    # A space, because matplotlib before 3.10 leaves names that begin with `_` out of legends.
+    names = [f" {name}" if name.startswith("_") else name for name in lines]
     figure.legend(list(lines.values()), names, loc="outside lower center", ncols=columns)
 
 

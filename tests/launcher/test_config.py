@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra.core.global_hydra import GlobalHydra
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
+from antelope.launcher import config
 from antelope.launcher.config import (
     Settings,
+    _compose_presets,
     compose,
     did_you_mean,
     name_of,
@@ -65,10 +70,27 @@ def mistakes(*words: Any, **code: Any) -> str:
     return str(raised.value)
 
 
+@pytest.fixture(scope="class")
+def quick_presets() -> Iterator[None]:
+    """Hydra's part of composing, the slow one, done once for each preset."""
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def remembered(groups: list[str], mistakes: list[str]) -> dict[str, Any]:
+        if (key := tuple(groups)) not in made:
+            made[key] = _compose_presets(groups, mistakes)
+        return copy.deepcopy(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_compose_presets", remembered)
+        yield
+
+
 some_settings = st.lists(st.sampled_from(sorted(SETTINGS)), unique=True, max_size=7)
 
 
+@pytest.mark.usefixtures("quick_presets")
 class TestOrder:
+    @settings(max_examples=40)
     @given(some_settings, st.randoms(use_true_random=False))
     def test_of_words_never_matters(self, keys: list[str], random: Any) -> None:
         words = [word(key, SETTINGS[key]) for key in keys]
@@ -76,6 +98,7 @@ class TestOrder:
         random.shuffle(shuffled)
         assert compose(words, {}).values == compose(shuffled, {}).values
 
+    @settings(max_examples=40)
     @given(some_settings, st.randoms(use_true_random=False))
     def test_of_keywords_never_matters(self, keys: list[str], random: Any) -> None:
         shuffled = list(keys)
@@ -88,7 +111,9 @@ class TestOrder:
         assert all("is a list here" in mistakes(*order) for order in permutations(words))
 
 
+@pytest.mark.usefixtures("quick_presets")
 class TestDoors:
+    @settings(max_examples=40)
     @given(some_settings)
     def test_code_and_console_write_the_same_file(self, keys: list[str]) -> None:
         chosen = {key: SETTINGS[key] for key in keys}
@@ -126,6 +151,7 @@ class TestDoors:
         assert settings.yaml() == compose(["seed=3", "lr=0.5", "epochs=2"], {}).yaml()
 
 
+@pytest.mark.usefixtures("quick_presets")
 class TestPrecedence:
     def test_console_over_code_over_preset_over_defaults(self) -> None:
         assert compose([], {}).epochs is None
@@ -179,6 +205,7 @@ class TestPrecedence:
         assert text == "`weight_decay=1` and `optim.weight_decay=2` disagree. Give one of them."
 
 
+@pytest.mark.usefixtures("quick_presets")
 class TestLiveObjects:
     def test_travel_beside_the_configuration(self) -> None:
         model = nn.Linear(2, 2)
@@ -314,14 +341,12 @@ class TestMistakes:
 
 def test_every_line_of_the_file_has_a_type_and_a_meaning() -> None:
     text = Path(__file__).parents[2].joinpath("hyperparams", "config.yaml").read_text()
-    keys = OmegaConf.create(text.partition("\n# What to train")[2])
-    for key, value in keys.items():
-        if key == "hydra":
+    for key, value in yaml.safe_load(text).items():
+        if key in ("defaults", "hydra"):
             continue
-        nested = isinstance(value, dict) or OmegaConf.is_dict(value)
-        below = [f"{key}.{name}" for name in value if name != "_target_"] if nested else []
-        for name in below or [key]:
-            assert schema()[str(name)].meaning
+        nested = isinstance(value, dict) and "_target_" not in value
+        for name in [f"{key}.{below}" for below in value] if nested else [key]:
+            assert schema()[name].meaning
 
 
 def test_defaults_are_of_their_own_type() -> None:

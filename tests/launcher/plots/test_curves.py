@@ -53,6 +53,10 @@ def test_regression_shows_its_squared_error_apart_from_the_training_loss(tmp_pat
     draw_run(tmp_path, TRAIN + evals, matrix=[[0.5]])
     labels = texts(tmp_path / "plots" / "learning_curve.svg")
     assert {"loss", "mse", "r2"} <= set(labels)
+    draw_run(tmp_path, evals, matrix=[[0.5]])
+    labels = texts(tmp_path / "plots" / "learning_curve.svg")
+    assert {"mse", "r2"} <= set(labels)
+    assert "loss" not in labels
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""What the README and the examples show works."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.split("\n")[0])
+def test_code_in_the_readme_learns(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["run"].metrics["accuracy"] > 0.9  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["plain_module", "task_sequence"])
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, "progress=false", "plot=false"])
+    run = runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")["run"]
+    assert run.metrics.get("r2", run.metrics.get("accuracy")) > (0.9 if "plain" in name else 0.15)
+
+
+def test_every_example_is_short() -> None:
+    for path in (ROOT / "examples").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 42, path.name
+
+
+def test_the_readme_names_only_commands_and_settings_that_exist() -> None:
+    from antelope.launcher.config import ALIASES, schema
+
+    console = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    known = {key.split(".")[0] for key in schema()} | set(ALIASES) | {"task"}
+    words = [word for block in console for line in block.splitlines() for word in line.split()]
+    keys = {word.split("=")[0].split(".")[0] for word in words if "=" in word}
+    assert keys <= known
