@@ -39,6 +39,7 @@ class AC2Agent(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits or values `[B, *action.shape]`."""
+        obs = obs if obs.dim() > 1 else obs[:, None]
         output = self.network(obs).unflatten(1, self.action_spec.shape)
         return output if self.action_spec.discrete else output * self.stddev + self.mean
 

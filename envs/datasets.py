@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
+from torchvision.datasets import ImageFolder, VisionDataset
 
 from ..replay import ConfigError, DataError, LazyColumn, Space, Spec, Table
 
@@ -93,6 +94,16 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
     """
     first = train[0]
     for arrays in [*train[1:], *(t for t in test if t is not None)]:
+        if arrays.inputs.dtype != first.inputs.dtype:
+            raise DataError(
+                f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
+                f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
+            )
+        if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
+            raise DataError(
+                f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
+                f"of {list(arrays.targets.shape[1:])}."
+            )
         if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
             raise DataError(
                 f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
@@ -125,6 +136,10 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
             stddev=targets.std(0, correction=0),
         )
     return Spec(_observation([a.inputs for a in train], first.high), action, num_tasks)
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _observation(columns: list[Tensor | LazyColumn], high: float | None) -> Space:
@@ -171,16 +186,39 @@ def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, An
 
     `train=` or `split=`, `root=` and `download=`, for those that the constructor has.
     """
-    try:
-        parameters = set(inspect.signature(target).parameters)
-    except (TypeError, ValueError):
-        parameters = set()
+    parameters = _parameters(target)
     arguments: dict[str, Any] = {"root": str(data_dir), "download": True}
+    arguments = {key: value for key, value in arguments.items() if key in parameters}
     if "train" in parameters:
         return arguments | {"train": train}
-    if "split" in parameters or "image_set" in parameters:
-        return arguments | dict.fromkeys(("split", "image_set"), "train" if train else "test")
+    names = _SPLITS.get(getattr(target, "__name__", ""), ("train", "test"))
+    for key in ("split", "image_set"):
+        if key in parameters:
+            return arguments | {key: names[0] if train else names[1]}
     return arguments if train else None
+
+
+# torchvision's data sets whose parts have other names.
+_SPLITS = {
+    "ImageNet": ("train", "val"),
+    "Imagenette": ("train", "val"),
+    "OxfordIIITPet": ("trainval", "test"),
+    "FGVCAircraft": ("trainval", "test"),
+    "Places365": ("train-standard", "val"),
+}
+
+
+def _parameters(target: Any) -> set[str]:
+    """A constructor's parameters, and those of its bases where it passes **kwargs on."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return set()
+    names = set(parameters)
+    if inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for base in target.__mro__[1:]:
+            names |= set(inspect.signature(base.__init__).parameters)
+    return names - {"self", "args", "kwargs"}
 
 
 def folder(path: Path, *, train: bool) -> Any:
@@ -192,17 +230,17 @@ def folder(path: Path, *, train: bool) -> Any:
     Raises:
         DataError: If it holds no images in class folders.
     """
-    from torchvision.datasets import ImageFolder
-
+    parts = [path / "train"] if train else [path / n for n in ("test", "val", "valid")]
     if (path / "train").is_dir():
-        names = ("train",) if train else ("test", "val", "valid")
-        path = next((path / name for name in names if (path / name).is_dir()), Path())
-        if path == Path():
-            return None
-    elif not train:
+        part = next((part for part in parts if part.is_dir()), None)
+    else:
+        part = path if train else None
+    if part is None:
         return None
     try:
-        return ImageFolder(str(path))
+        if train:
+            return ImageFolder(str(part))
+        return _HeldOutFolder(str(part), ImageFolder(str(path / "train")).class_to_idx)
     except (FileNotFoundError, OSError) as error:
         raise DataError(
             f"{path} is not a folder of class folders of images ({error}). Expected, for example, "
@@ -260,6 +298,23 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
     return kept
 
 
+class _HeldOutFolder(ImageFolder):
+    """A folder whose classes are numbered as those of the training folder are."""
+
+    def __init__(self, root: str, class_to_idx: dict[str, int]):
+        self._numbers = class_to_idx
+        super().__init__(root, allow_empty=True)
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        found, _ = super().find_classes(directory)
+        if unknown := [name for name in found if name not in self._numbers]:
+            raise DataError(
+                f"{directory} holds the class {unknown[0]}, which is not among the training data's: "
+                f"{', '.join(self._numbers)}."
+            )
+        return list(self._numbers), self._numbers
+
+
 class _Reindexed:
     """Some items of an indexable, in another order."""
 
@@ -284,11 +339,15 @@ def is_pair(source: Any) -> bool:
 def _tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{name} holds lists of different lengths ({error}).") from error
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"{name} holds {array.dtype}, not numbers. Encode words and objects as numbers first."
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     return torch.from_numpy(np.ascontiguousarray(array))
@@ -323,7 +382,7 @@ def _decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | La
     convert = _converter(source, n, image_size, name)
     example = convert(first)
     fits = example.nbytes * n < _MEMORY_SHARE * _memory_bytes()
-    if fits and torch.equal(example, convert(_item(source, 0, name))):
+    if fits and not _changes(lambda i: convert(_item(source, i, name)), n):
         inputs = torch.empty((n, *example.shape), dtype=example.dtype)
         targets = []
         for i in range(n):
@@ -335,14 +394,37 @@ def _decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | La
                     f"{list(tensor.shape)} at {i}."
                 )
             inputs[i] = tensor
-            targets.append(_target(item[1]))
-        return inputs, torch.from_numpy(np.stack(targets))
+            targets.append(item[1])
+        return inputs, _stack(targets, name)
     # Random transforms must be drawn anew at each reading, and large data must not be kept.
-    labels = getattr(source, "targets", None)
-    if labels is None or not isinstance(labels, (list, np.ndarray, Tensor)) or len(labels) != n:
-        labels = np.stack([_target(_item(source, i, name)[1]) for i in range(n)])
+    labels = _torchvision_labels(source)
+    if labels is None:
+        labels = _stack([_item(source, i, name)[1] for i in range(n)], name)
     column = LazyColumn(source, convert, shape=tuple(example.shape), dtype=example.dtype)
-    return column, torch.as_tensor(np.asarray(labels))
+    return column, labels
+
+
+def _changes(item: Callable[[int], Tensor], n: int) -> bool:
+    """Whether items differ from one reading to the next; a coin flip per item is noticed too."""
+    with torch.random.fork_rng(devices=[]):
+        return any(
+            not torch.equal(item(i), item(i)) for i in range(0, n, max(1, n // 8)) for _ in range(3)
+        )
+
+
+def _stack(targets: list[Any], name: str) -> Tensor:
+    plain = [t.detach().cpu().numpy() if isinstance(t, Tensor) else t for t in targets]
+    return _tensor(plain, f"The targets of {name}")
+
+
+def _torchvision_labels(source: Any) -> Tensor | None:
+    """The labels that torchvision's own data sets list, where nothing is done to them."""
+    if not isinstance(source, VisionDataset) or source.target_transform is not None:
+        return None
+    if not type(source).__module__.startswith("torchvision."):
+        return None
+    labels = getattr(source, "targets", None)
+    return torch.as_tensor(labels) if isinstance(labels, list) else None
 
 
 def _item(source: Any, i: int, name: str) -> Any:
@@ -357,12 +439,12 @@ def _item(source: Any, i: int, name: str) -> Any:
 
 def _converter(source: Any, n: int, image_size: int | None, name: str) -> Callable[[Any], Tensor]:
     """A function from an item to its input as a tensor, images resized to one size."""
-    first = source[0][0]
+    first = _item(source, 0, name)[0]
     if not hasattr(first, "getbands"):  # Not a PIL image.
         return lambda item: _channels_first(_tensor(item[0], name)[None])[0]
     size = (image_size, image_size) if image_size else None
     if size is None:
-        some = [source[i][0].size for i in range(0, n, max(1, n // 100))]
+        some = [_item(source, i, name)[0].size for i in range(0, n, max(1, n // 100))]
         if len(set(some)) > 1:
             # Images of many sizes need one: the median, as large as networks usually take.
             width, height = (int(np.median([s[d] for s in some])) for d in (0, 1))
@@ -380,10 +462,6 @@ def _converter(source: Any, n: int, image_size: int | None, name: str) -> Callab
         ]
 
     return convert
-
-
-def _target(value: Any) -> np.ndarray:
-    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _channels_first(inputs: Tensor) -> Tensor:

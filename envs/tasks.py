@@ -124,6 +124,9 @@ class DataWorld:
 def _with_test(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
     if test is not None:
         return train, test
+    if train.discrete:
+        # A class that happens to be held out only is a class all the same.
+        train.num_classes = max(train.num_classes or 0, int(train.targets.max()) + 1)
     kept, held_out = held_out_fifth(train)
     return take_rows(train, kept), take_rows(train, held_out)
 

@@ -1,35 +1,54 @@
 """What a user's module holds beside its weights: counters, optimisers, generators, buffers.
 
 `state_dict` knows parameters and registered buffers only. A run that continues exactly also needs
-`self.optim`, `self.steps`, `self.epsilon`, `self.memory`, ... wherever they sit.
+`self.optim`, `self.steps`, `self.epsilon`, `self.memory`, ... wherever they sit, which parameters
+are frozen and which parts are in eval mode. Everything becomes nested dicts and lists of tensors and
+scalars; nothing is pickled. Putting it back changes the objects that the model's constructor made.
 """
 
 from __future__ import annotations
 
 import collections
+import enum
 import inspect
 import random
-from collections.abc import Iterator
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..replay import CheckpointError, Space, Spec
+from ..replay import Batch, CheckpointError, Replay, Space, Spec
+from .log import Log
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
-_CONSTANT = (type, torch.device, torch.dtype, Space, Spec)
+# Not the model's state: constants, and what the run saves itself.
+_NOT_STATE = (type, torch.device, torch.dtype, Space, Spec, Replay, Log)
+_BARE_OBJECTS = ("SimpleNamespace", "Namespace")
+_SEQUENCES = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": collections.deque,
+}
 
 
 def attribute_state(module: nn.Module) -> dict[str, Any]:
-    """`{"layer.steps": 3, ...}`: every attribute of every submodule that is not a weight."""
-    seen: set[int] = {id(m) for m in module.modules()}
+    """All that `module.state_dict()` leaves out."""
+    capture = _Capture(_registered(module))
+    persistent = module.state_dict().keys()
     return {
-        path: captured
-        for path, _, _, value in _attributes(module)
-        if (captured := _capture(value, seen)) is not _SKIP
+        "values": {
+            path: captured
+            for path, value in _attributes(module).items()
+            if (captured := capture(value, path)) is not _SKIP
+        },
+        "buffers": {n: b for n, b in module.named_buffers() if n not in persistent},
+        "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
+        "in_eval": [name for name, part in module.named_modules() if not part.training],
     }
 
 
@@ -39,118 +58,238 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If an object that has to be continued is not there.
     """
+    restore = _Restore(_registered(module))
     submodules = dict(module.named_modules())
-    for path, captured in state.items():
+    for path, captured in state["values"].items():
         owner_name, _, name = path.rpartition(".")
-        owner = submodules.get(owner_name)
-        if owner is None:
-            continue  # Its weights are missing as well, which loading them reports.
-        current = getattr(owner, name, None)
-        setattr(owner, name, _restore(current, captured, path))
+        if (owner := submodules.get(owner_name)) is not None:
+            setattr(owner, name, restore(getattr(owner, name, None), captured, path))
+    buffers = dict(module.named_buffers())
+    for name, saved in state["buffers"].items():
+        if name in buffers:
+            buffers[name].copy_(saved)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name not in state["frozen"])
+    for name, part in submodules.items():
+        part.training = name not in state["in_eval"]
+
+
+def object_state(value: Any) -> Any:
+    """The state of any object that is called in training, such as an augmentation."""
+    captured = _Capture({})(value, "object")
+    return None if captured is _SKIP else captured
+
+
+def load_object_state(value: Any, state: Any) -> None:
+    """Put back what `object_state` found, in place."""
+    if state is not None:
+        _Restore({})(value, state, type(value).__name__)
+
+
+def _registered(module: nn.Module) -> dict[str, Any]:
+    """What torch itself finds by name: an attribute that is one of these is only a reference."""
+    found: dict[str, Any] = dict(module.named_modules(remove_duplicate=False))
+    found |= dict(module.named_parameters(remove_duplicate=False))
+    return found | dict(module.named_buffers(remove_duplicate=False))
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, submodule in module.named_modules()
+        for name, value in vars(submodule).items()
+        if name not in _OWN
+    }
 
 
 class _Skip:
-    pass
+    """Something that is no state, or cannot be described."""
 
 
 _SKIP = _Skip()
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
-    for prefix, submodule in module.named_modules():
-        for name, value in vars(submodule).items():
-            if name not in _OWN:
-                yield (f"{prefix}.{name}" if prefix else name), submodule, name, value
+class _Capture:
+    """Describes values; one met again, or registered, by a reference to its first path."""
+
+    def __init__(self, registered: dict[str, Any]):
+        self.paths = {id(value): path for path, value in reversed(list(registered.items()))}
+        self.kept: list[Any] = []  # An id is only good as long as its object lives.
+
+    def __call__(self, value: Any, path: str) -> Any:
+        if isinstance(value, enum.Enum):
+            return {"$enum": value.name}
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, _PLAIN):
+            return value
+        if isinstance(value, complex):
+            return {"$complex": [value.real, value.imag]}
+        if id(value) in self.paths:
+            return {"$same": self.paths[id(value)]}
+        if isinstance(value, _NOT_STATE) or inspect.isroutine(value) or inspect.ismodule(value):
+            return _SKIP
+        self.paths[id(value)] = path
+        self.kept.append(value)
+        return self._object(value, path)
+
+    def _object(self, value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            if not value.requires_grad:
+                return {"$tensor": value}
+            return {"$leaf": value, "parameter": isinstance(value, nn.Parameter)}
+        if isinstance(value, np.ndarray):
+            return {"$array": value} if value.dtype.kind in "biuf" else _SKIP
+        if isinstance(value, torch.Generator):
+            return {"$generator": value.get_state()}
+        if isinstance(value, random.Random):
+            return {"$random": value.getstate()}
+        if isinstance(value, np.random.Generator):
+            return {"$numpy": value.bit_generator.state}
+        if isinstance(value, np.random.RandomState):
+            return {"$numpy_legacy": value.get_state()}
+        if isinstance(value, nn.Module):
+            return {"$module": value.state_dict(), "attributes": attribute_state(value)}
+        if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
+            return {"$state": value.state_dict()}
+        if isinstance(value, Batch):
+            fields = {name: self(value[name], f"{path}.{name}") for name in value}
+            return {"$batch": {k: v for k, v in fields.items() if v is not _SKIP}}
+        if isinstance(value, dict):
+            keys = [self(key, f"{path} key") for key in value]
+            if any(key is _SKIP for key in keys):
+                return _SKIP
+            items = [self._keep(item, f"{path}[{key!r}]") for key, item in value.items()]
+            return {"$items": [list(pair) for pair in zip(keys, items, strict=True)]}
+        for kind, sequence in _SEQUENCES.items():
+            if isinstance(value, sequence):
+                items = [self._keep(item, f"{path}[{i}]") for i, item in enumerate(value)]
+                return {"$sequence": items, "kind": kind, "maxlen": getattr(value, "maxlen", None)}
+        return self._fields(value, path)
+
+    def _fields(self, value: Any, path: str) -> Any:
+        """An object of a class of the user's, by its fields; loggers, locks and files are tools."""
+        kind = type(value)
+        if kind.__module__.split(".")[0] in sys.stdlib_module_names | {"builtins"}:
+            if kind.__name__ not in _BARE_OBJECTS:
+                return _SKIP
+        names = list(getattr(value, "__dict__", ()))
+        for base in kind.__mro__:
+            slots = vars(base).get("__slots__", ())
+            names += [slots] if isinstance(slots, str) else list(slots)
+        fields = {
+            name: self(getattr(value, name), f"{path}.{name}")
+            for name in dict.fromkeys(names)
+            if hasattr(value, name) and name not in ("__dict__", "__weakref__")
+        }
+        fields = {name: field for name, field in fields.items() if field is not _SKIP}
+        return {"$object": fields} if fields else _SKIP
+
+    def _keep(self, item: Any, path: str) -> Any:
+        captured = self(item, path)
+        return {"$skip": True} if captured is _SKIP else captured
 
 
-def _capture(value: Any, seen: set[int]) -> Any:
-    if isinstance(value, _PLAIN):
+class _Restore:
+    """Values from their descriptions, made of what the model's constructor has made."""
+
+    def __init__(self, registered: dict[str, Any]):
+        self.made = dict(registered)
+
+    def __call__(self, current: Any, captured: Any, path: str) -> Any:
+        if not isinstance(captured, dict):
+            return captured
+        kind = next(iter(captured))
+        if kind == "$same":
+            return self.made[captured[kind]]
+        if kind == "$skip":
+            return current
+        value = self._value(current, kind, captured[kind], captured, path)
+        self.made[path] = value
         return value
-    if isinstance(value, _CONSTANT) or inspect.isroutine(value) or inspect.ismodule(value):
-        return _SKIP
-    if id(value) in seen:
-        return _SKIP  # A submodule, a cycle, or an object held twice.
-    seen.add(id(value))
-    if isinstance(value, (Tensor, np.ndarray)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, torch.Generator):
-        return {"$generator": value.get_state()}
-    if isinstance(value, random.Random):
-        return {"$random": value.getstate()}
-    if isinstance(value, np.random.Generator):
-        return {"$numpy": value.bit_generator.state}
-    if isinstance(value, nn.Module):
-        return {"$module": value.state_dict(), "$attributes": attribute_state(value)}
-    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
-        return {"$state": value.state_dict()}
-    if isinstance(value, dict):
-        return {"$items": [[key, _keep(item, seen)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple, set, collections.deque)):
-        return {"$sequence": [_keep(item, seen) for item in value]}
-    if hasattr(value, "__dict__"):
-        fields = {name: _capture(item, seen) for name, item in vars(value).items()}
-        return {"$object": {k: v for k, v in fields.items() if v is not _SKIP}}
-    return _SKIP
 
+    def _value(self, current: Any, kind: str, content: Any, whole: Any, path: str) -> Any:
+        if kind in ("$tensor", "$leaf"):
+            return self._tensor(current, content, whole)
+        if kind == "$array":
+            return content
+        if kind == "$complex":
+            return complex(*content)
+        if kind == "$batch":
+            return Batch(**{n: self(None, item, f"{path}.{n}") for n, item in content.items()})
+        if kind == "$items":
+            old = current if isinstance(current, dict) else {}
+            made = {}
+            for key_state, item in content:
+                key = self(None, key_state, f"{path} key")
+                made[key] = self(old.get(key), item, f"{path}[{key!r}]")
+            return _refill(current, made)
+        if kind == "$sequence":
+            old_items = list(current) if isinstance(current, tuple(_SEQUENCES.values())) else []
+            items = [
+                self(old_items[i] if i < len(old_items) else None, item, f"{path}[{i}]")
+                for i, item in enumerate(content)
+            ]
+            return _refill(current, items, kind=whole["kind"], maxlen=whole["maxlen"])
+        if current is None:
+            raise CheckpointError(
+                f"The checkpoint holds the state of `{path}`, which does not exist when the model "
+                "is built. Create it in __init__, so that it can be continued."
+            )
+        self.made[path] = current
+        return self._in_place(current, kind, content, whole, path)
 
-def _keep(item: Any, seen: set[int]) -> Any:
-    captured = _capture(item, seen)
-    return {"$skip": True} if captured is _SKIP else captured
+    def _tensor(self, current: Any, content: Tensor, whole: dict[str, Any]) -> Tensor:
+        if (
+            isinstance(current, Tensor)
+            and (current.shape, current.dtype) == (content.shape, content.dtype)
+            and not (current.dim() and 0 in current.stride() and current.numel() > 1)
+        ):
+            # Optimisers and other attributes may refer to this very tensor.
+            current.detach().copy_(content)
+            return current
+        if isinstance(current, Tensor):
+            content = content.to(current.device)
+        if "parameter" not in whole:
+            return content
+        return nn.Parameter(content) if whole["parameter"] else content.requires_grad_()
 
-
-def _restore(current: Any, captured: Any, path: str) -> Any:
-    """The value that `captured` describes, made from `current` where that holds objects."""
-    if not isinstance(captured, dict):
-        return captured
-    ((kind, content), *rest) = captured.items()
-    if kind == "$skip":
+    def _in_place(self, current: Any, kind: str, content: Any, whole: Any, path: str) -> Any:
+        if kind == "$enum":
+            return type(current)[content]
+        if kind == "$generator":
+            current.set_state(content)
+        elif kind == "$random":
+            version, words, gauss = content
+            current.setstate((version, tuple(words), gauss))
+        elif kind == "$numpy":
+            current.bit_generator.state = content
+        elif kind == "$numpy_legacy":
+            current.set_state(tuple(content))
+        elif kind == "$module":
+            current.load_state_dict(content)
+            load_attribute_state(current, whole["attributes"])
+        elif kind == "$state":
+            current.load_state_dict(content)
+        else:
+            for name, item in content.items():
+                made = self(getattr(current, name, None), item, f"{path}.{name}")
+                object.__setattr__(current, name, made)
         return current
-    if kind == "$items":
-        old = current if isinstance(current, dict) else {}
-        made = {key: _restore(old.get(key), item, f"{path}[{key!r}]") for key, item in content}
-        return _refill(current, made)
-    if kind == "$sequence":
-        before = list(current) if isinstance(current, (list, tuple, collections.deque)) else []
-        items = [
-            _restore(before[i] if i < len(before) else None, item, f"{path}[{i}]")
-            for i, item in enumerate(content)
-        ]
-        return _refill(current, items)
-    if current is None:
-        raise CheckpointError(
-            f"The checkpoint holds the state of `{path}`, which does not exist when the model is "
-            "built. Create it in __init__, so that it can be continued."
-        )
-    if kind == "$generator":
-        current.set_state(content)
-    elif kind == "$random":
-        version, words, gauss = content
-        current.setstate((version, tuple(words), gauss))
-    elif kind == "$numpy":
-        current.bit_generator.state = content
-    elif kind == "$module":
-        current.load_state_dict(content)
-        load_attribute_state(current, rest[0][1])
-    elif kind == "$state":
-        current.load_state_dict(content)
-    else:
-        for name, item in content.items():
-            setattr(current, name, _restore(getattr(current, name, None), item, f"{path}.{name}"))
-    return current
 
 
-def _refill(current: Any, content: Any) -> Any:
+def _refill(current: Any, content: Any, *, kind: str = "dict", maxlen: int | None = None) -> Any:
     """`content` in the container that the model made, which others may refer to."""
     if isinstance(current, collections.deque):
         current.clear()
         current.extend(content)
         return current
-    if isinstance(current, (tuple, set)):
-        return type(current)(content) if type(current) in (tuple, set) else tuple(content)
-    if isinstance(current, (dict, list)):
+    if isinstance(current, (dict, list, set)):
         current.clear()
-        current.update(content) if isinstance(current, dict) else current.extend(content)
+        current.extend(content) if isinstance(current, list) else current.update(content)
         return current
-    return content
+    if isinstance(current, tuple) and hasattr(current, "_fields"):
+        return type(current)(*content)
+    if kind == "deque":
+        return collections.deque(content, maxlen)
+    return content if kind == "dict" else _SEQUENCES[kind](content)

@@ -20,7 +20,7 @@ from .config import Settings, name_of
 from .construct import construct, resolve
 from .infer import inferred
 from .loop import Schedule
-from .naming import canonical_name, named_object
+from .naming import canonical_name, makes_objects, named_object
 from .randomness import forked_randomness
 
 _DEFAULT_EPOCHS = 10
@@ -70,6 +70,8 @@ def build_world(settings: Settings) -> Any:
                 f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
             )
         test = [_arrays(part, arguments, train=True, **options) for part, arguments in held_out]
+        for arrays in test:
+            arrays.name = f"test_dataset {arrays.name}"
     return DataWorld([arrays for arrays in train if arrays is not None], test, tasks=settings.tasks)
 
 
@@ -268,12 +270,12 @@ def _arrays(
     name = _data_name(part)
     if isinstance(part, Path):
         source = datasets.folder(part, train=train)
-    elif (callable(part) and not hasattr(part, "__getitem__")) or inspect.isclass(part):
+    elif makes_objects(part):
         inference = datasets.split_arguments(part, train=train, data_dir=data_dir)
         if inference is None:
             return None
         source = datasets.open_dataset(
-            lambda: construct(part, arguments, inference, setting="dataset"),
+            lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
             name=name,
             data_dir=data_dir,
         )
@@ -281,7 +283,8 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    arrays = datasets.read(source, name=name, image_size=image_size)
+    read_as = name if train else f"held-out {name}"
+    arrays = datasets.read(source, name=read_as, image_size=image_size)
     return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
 
 
@@ -301,7 +304,19 @@ def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
         if not callable(target):
             raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
         steps.append(target)
-    return functools.reduce(lambda first, then: lambda images: then(first(images)), steps)
+    return Augmentation(steps)
+
+
+class Augmentation:
+    """Several steps in turn, kept as objects because each may have a state of its own."""
+
+    def __init__(self, steps: list[Callable[[Tensor], Tensor]]):
+        self.steps = steps
+
+    def __call__(self, images: Tensor) -> Tensor:
+        for step in self.steps:
+            images = step(images)
+        return images
 
 
 def _environments(settings: Settings) -> Any:

@@ -80,7 +80,7 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
     mistakes: list[str] = []
     console, groups = _parse(words, mistakes)
     settings = Settings({})
-    plain = _flatten_code(code, settings.live)
+    plain = _flatten_code(code, settings.live, mistakes)
     if isinstance(preset := plain.pop("task", None), str):
         groups.insert(0, f"task={preset}")
     elif preset is not None:
@@ -88,14 +88,16 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
             f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}"
         )
     values = _compose_presets(groups, mistakes)
-    for layer in (plain, console):
-        _merge(values, layer, settings, mistakes)
+    _merge(values, plain, settings, mistakes, covers={})
+    _merge(values, console, settings, mistakes, covers=settings.live)
     if values:
         values = _resolve_interpolations(values, mistakes)
         _check_types(values, settings.live, mistakes)
-    if mistakes:
-        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     settings.values = values
+    if mistakes:
+        from .naming import unresolved
+
+        raise ConfigError("\n".join(dict.fromkeys(mistakes + unresolved(settings))))
     return settings
 
 
@@ -232,6 +234,9 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
                 )
                 continue
             value = None if override.is_delete() else override.value()
+            setting = schema().get(key)
+            if setting is not None and setting.kind == "text" and isinstance(value, (int, float)):
+                value = word.partition("=")[2].strip()  # `1e-3`, not 0.001.
         except HydraException:
             mistakes.append(
                 f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
@@ -253,7 +258,7 @@ def _parse_word(parser: Any, word: str) -> Any:
         return parser.parse_override(word)
     except HydraException:
         key, equals, value = word.partition("=")
-        if not equals or not value or value[0] in "[{'\"":
+        if not key or not equals or not value or value[0] in "[{'\"":
             raise
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return parser.parse_override(f"{key}='{quoted}'")
@@ -266,18 +271,22 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     setting = schema().get(key)
     if isinstance(value, dict) and (key.count(".") == 0):
         return [pair for k, v in value.items() for pair in _flatten(f"{key}.{k}", v)]
-    if setting and setting.names_object and isinstance(value, (str, int, float)):
+    if setting and setting.names_object and isinstance(value, (str, int, float, Path)):
         return [(f"{key}._target_", value)]
     return [(key, value)]
 
 
-def _flatten_code(code: Mapping[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+def _flatten_code(
+    code: Mapping[str, Any], live: dict[str, Any], mistakes: list[str]
+) -> dict[str, Any]:
     """Python keywords as `{dotted key: plain value}`; other objects go to `live`."""
     layer: dict[str, Any] = {}
     for keyword, value in code.items():
         for key, item in _flatten(keyword, value):
             key = key.removesuffix("._target_") if not _is_plain(item) else key
             setting = schema().get(key)
+            if key in live or (key in layer and layer[key] != item):
+                mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
             if _is_plain(item):
                 layer[key] = _plain(item)
                 continue
@@ -296,7 +305,10 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    return value is None or isinstance(value, (bool, int, float, str, Path))
+    if value is None or isinstance(value, (bool, int, float, str, Path)):
+        return True
+    # NumPy's numbers, without importing NumPy to ask.
+    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
 
 
 def _plain(value: Any) -> Any:
@@ -304,6 +316,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "dtype"):
+        return value.item()  # NumPy's numbers.
     return str(value) if isinstance(value, Path) else value
 
 
@@ -346,12 +360,16 @@ def _presets_line(name: str) -> str:
 
 
 def _merge(
-    values: dict[str, Any], layer: dict[str, Any], settings: Settings, mistakes: list[str]
+    values: dict[str, Any],
+    layer: dict[str, Any],
+    settings: Settings,
+    mistakes: list[str],
+    *,
+    covers: dict[str, Any],
 ) -> None:
-    """Lay one layer over `values`, in place."""
+    """Lay one layer over `values`, in place; live objects that it `covers` are forgotten."""
     known = schema()
-    live = settings.live
-    names = [key for key in layer if key.endswith("._target_") or layer[key] is None]
+    names = [key for key in layer if key.removesuffix("._target_") in known]
     for key in sorted(layer, key=lambda key: key not in names):
         value = layer[key]
         root = key.split(".")[0]
@@ -361,10 +379,9 @@ def _merge(
             if key == root or owner == root:
                 # Another object: what was said of the one it replaces does not concern it.
                 values[root] = {"_target_": value} if owner != key else value
-                if layer is not settings.values and not _is_named_by(live, root, value):
-                    for stale in [k for k in live if k == root or k.startswith(f"{root}.")]:
-                        del live[stale]
+                _forget(covers, root)
             else:
+                _forget(covers, key)
                 if isinstance(values.get(root), list):
                     mistakes.append(f"`{key}`: `{root}` is a list here; give arguments inside it.")
                     continue
@@ -387,7 +404,9 @@ def _merge(
         for shorthand, long in SHORTHANDS.items():
             owner_key, argument = long.split(".")
             if key == shorthand and long not in layer:
-                (values.get(owner_key) or {}).pop(argument, None)
+                _forget(covers, long)
+                if isinstance(values.get(owner_key), dict):
+                    values[owner_key] = {k: v for k, v in values[owner_key].items() if k != argument}
             elif key == long and shorthand not in layer:
                 values[shorthand] = None
             elif key == long and layer[shorthand] != value:
@@ -396,14 +415,9 @@ def _merge(
                 )
 
 
-def _is_named_by(live: dict[str, Any], root: str, value: Any) -> bool:
-    """Whether the live object under `root` is the one that `value` names."""
-    if root not in live:
-        return False
-    item = live[root]
-    if isinstance(item, list):
-        return value == [x if isinstance(x, str) else name_of(x) for x in item]
-    return value == name_of(item)
+def _forget(live: dict[str, Any], key: str) -> None:
+    for stale in [name for name in live if name == key or name.startswith(f"{key}.")]:
+        del live[stale]
 
 
 def _unknown(key: str) -> str:
@@ -413,7 +427,9 @@ def _unknown(key: str) -> str:
         names = [*known, *ALIASES, "task"]
         if root in known and rest:
             return f"`{root}` has no sub-keys: got `{key}`."
-        near = did_you_mean(key, names) or did_you_mean(key, [n.split(".")[-1] for n in names])
+        by_last = {name.split(".")[-1]: name for name in names}
+        if not (near := did_you_mean(key, names)) and (close := nearest(key, by_last, count=1)):
+            near = f" Did you mean `{by_last[close[0]]}`?"
         return f"Unknown setting `{key}`.{near} `ml --help` lists them all."
     below = [name for name in known if name.startswith(f"{root}.")]
     if below:
@@ -466,7 +482,7 @@ def _convert(value: Any, kind: str) -> Any:
     if word in ("int", "float"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError
-        if word == "int" and value != int(value):
+        if word == "int" and not float(value).is_integer():
             raise ValueError
         value = int(value) if word == "int" else float(value)
         if rest and not _within(value, rest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ class Console:
             from rich.console import Console as RichConsole
 
             self._console = RichConsole(highlight=False)
+
+    def problem(self, text: str) -> None:
+        """Something that went wrong, said even by a silent run."""
+        print(text, file=sys.stderr)
 
     def note(self, text: str) -> None:
         if self.enabled:

@@ -7,7 +7,9 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ KINDS = {
     "env": Kind("environment", "envs", (), _is_class),
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
     "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_public_class),
+    "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "aug": Kind("augmentation", "envs", ("torchvision.transforms.v2",), _is_public_class),
 }
 
@@ -123,7 +126,7 @@ def builtin_names(kind: str) -> list[str]:
     if place.builtin is None:
         return []
     package = importlib.import_module(f"antelope.{place.builtin}")
-    return list(package.NAMES.get(kind, ()))
+    return list(package.NAMES.get(kind.removeprefix("test_"), ()))
 
 
 def library_names(kind: str) -> list[str]:
@@ -163,9 +166,9 @@ def construct(
     name = getattr(target, "__name__", str(target))
     try:
         parameters = dict(inspect.signature(target).parameters)
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     except (TypeError, ValueError):  # A builtin without a signature: pass what was given.
-        parameters = {}
-    takes_any = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        parameters, takes_any = {}, True
     named = {
         key: parameter
         for key, parameter in list(parameters.items())[len(positional) :]
@@ -224,20 +227,35 @@ def _short(value: Any) -> str:
 
 
 def _user_frame(error: BaseException) -> str:
-    """` (model.py, line 7: ...)` for the innermost frame of an error."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return ""
-    file = Path(traceback.tb_frame.f_code.co_filename)
-    return f" ({file.name}, line {traceback.tb_lineno}, in {traceback.tb_frame.f_code.co_name})"
+    """` (model.py, line 7, in __init__)` for the innermost frame of the user's own code."""
+    for frame in reversed(user_frames(error)):
+        return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+    return ""
+
+
+def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of an error that are neither ours, nor a library's, nor Python's."""
+    root = Path(__file__).resolve().parent.parent
+    ours = tuple(f"{root / folder}{os.sep}" for folder in ("launcher", "replay", "envs", "agents"))
+    python = f"{Path(os.__file__).parent}{os.sep}"
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename
+        and not frame.filename.startswith((*ours, python, "<frozen"))
+        and Path(frame.filename).resolve() != Path(sys.argv[0]).resolve()
+    ]
 
 
 def _miss(name: str, kind: str) -> str:
     place = KINDS[kind]
+    if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
+        return f"There is no folder {name} (looked in {Path.cwd()})."
+    if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
+        inside, _, attribute = name.rpartition(".")
+        return f"`{inside}` has no `{attribute}`.{did_you_mean(attribute, dir(module))}"
     names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
-    command = {"model": "ml models", "dataset": "ml datasets"}.get(kind)
+    command = {"model": "ml models", "dataset": "ml datasets", "env": "ml envs"}.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""
     if not command and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
@@ -320,7 +338,7 @@ def _dotted(name: str) -> Any:
         return None
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    for split in range(len(parts) - 1, 0, -1):
+    for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
         try:
             module = importlib.import_module(module_name)

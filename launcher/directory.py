@@ -31,9 +31,10 @@ class RunDirectory:
 
     def __init__(self, path: Path, *, resume: bool):
         self.path, self.resume, self.started = path, resume, False
-        self._made = [p for p in (path, *path.parents) if not p.exists()]
+        self._made: list[Path] = []
         self._lock: TextIO | None = None
         try:
+            self._made = [p for p in (path, *path.parents) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / _LOCK, "a")  # noqa: SIM115 - held as long as the run.
         except OSError as error:

@@ -36,6 +36,7 @@ class Keeper:
 
     Args:
         snapshot: Everything a checkpoint holds, as `Checkpoints.save` takes it.
+        is_good: Whether that is worth keeping: a ruined model must not push out a good one.
         save_every: Steps between checkpoints; None: once a minute.
         show: Gives the numbers that the live line shows.
     """
@@ -50,6 +51,7 @@ class Keeper:
         at: Progress,
         config_yaml: str,
         snapshot: Callable[[], dict[str, Any]],
+        is_good: Callable[[], bool],
         save_every: int | None,
         show: Callable[[], dict[str, Any]],
     ):
@@ -57,6 +59,7 @@ class Keeper:
         self.console, self.at = console, at
         self._config_yaml, self._snapshot = config_yaml, snapshot
         self._save_every, self._show = save_every, show
+        self._is_good = is_good
         self._received: int | None = None
         self._handlers: dict[int, Any] = {}
         self._shown = 0.0
@@ -117,6 +120,9 @@ class Keeper:
 
     def save(self) -> None:
         """Write a checkpoint, and the rows up to it before."""
+        if not self._is_good():
+            self.console.problem(f"Not saved at step {self.at.step}: a weight is NaN or infinite.")
+            return
         self.journal.sync()
         self.checkpoints.save(self._snapshot())
         self._saved_at, self._saved_step = time.monotonic(), self.at.step

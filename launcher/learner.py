@@ -208,7 +208,8 @@ class Learner:
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""
-        assert self.optimizer is not None
+        if self.optimizer is None:
+            return
         for group in self.optimizer.param_groups:
             group.update({k: v for k, v in self._built_with.items() if k in group})
             if "lr" in self._built_with:
@@ -238,8 +239,12 @@ class Learner:
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly.
+    def is_finite(self) -> bool:
+        """Whether every weight is a number: a gradient can ruin them before the loss tells."""
+        return all(bool(torch.isfinite(p).all()) for p in self._parameters)
+
+    def load_state_dict(self, state: dict[str, Any], *, but: tuple[str, ...] = ()) -> None:
+        """Continue exactly; parts in `but` start anew.
 
         Raises:
             CheckpointError: If the state is another model's.
@@ -247,9 +252,11 @@ class Learner:
         load_weights(self.agent, state["agent"])
         load_attribute_state(self.agent, state["attributes"])
         self.steps = state["steps"]
+        if self.average is not None:
+            self.average.restart()
         for name in ("optimizer", "scheduler", "average", "scaler"):
             part = getattr(self, name)
-            if part is None or name not in state:
+            if part is None or name in but or name not in state:
                 continue
             try:
                 part.load_state_dict(state[name])

@@ -96,14 +96,7 @@ def _user_traceback(error: Exception, *, whole: bool) -> str:
     """The error with the frames of the user's own code; with all of them if `whole`."""
     if whole:
         return "".join(traceback.format_exception(error))
-    root = Path(__file__).resolve().parent.parent
-    ours = tuple(f"{root / folder}{os.sep}" for folder in ("launcher", "replay", "envs", "agents"))
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename
-        and not frame.filename.startswith((*ours, "<frozen"))
-        and Path(frame.filename).name not in ("run.py", "ml")
-    ]
-    lines = traceback.format_list(frames) + traceback.format_exception_only(error)
+    from .construct import user_frames
+
+    lines = traceback.format_list(user_frames(error)) + traceback.format_exception_only(error)
     return "".join(lines).rstrip()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from pathlib import Path
 from typing import Any
 
 from ..replay import ConfigError
-from .config import Settings, name_of
+from .config import Settings, name_of, schema
 from .construct import resolve
 
 
@@ -32,6 +34,33 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
     item = resolve(value["_target_"], key)
     value["_target_"] = canonical_name(value["_target_"], item)
     return item, arguments
+
+
+def makes_objects(value: Any) -> bool:
+    """Whether a value is called to get the object (a class, a function), or is the object."""
+    return (
+        inspect.isclass(value)
+        or inspect.isroutine(value)
+        or isinstance(value, functools.partial)
+    )
+
+
+def unresolved(settings: Settings) -> list[str]:
+    """What is wrong with the names in the settings, every one of them."""
+    mistakes = []
+    for key, setting in schema().items():
+        value = settings.values.get(key)
+        if not setting.names_object or key in settings.live or value is None:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            name = item.get("_target_") if isinstance(item, dict) else item
+            if not isinstance(name, str) or Path(name).is_dir():
+                continue
+            try:
+                resolve(name, key)
+            except ConfigError as error:
+                mistakes.append(str(error))
+    return mistakes
 
 
 def canonical_name(name: str, item: Any) -> str:

@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..replay import ConfigError
 from .config import Settings, name_of
 from .construct import construct
-from .naming import named_object
+from .naming import makes_objects, named_object
 
 
 def build_optimizer(settings: Settings, agent: nn.Module) -> Optimizer | None:
     """The optimiser of the agent's trainable parameters, or None where there are none."""
     parameters = [p for p in agent.parameters() if p.requires_grad]
-    if (given := settings.live.get("optim")) is not None and not callable(given):
+    if (given := settings.live.get("optim")) is not None and not makes_objects(given):
         return _given_optimizer(given, agent)
     if not parameters:
         return None
@@ -60,7 +60,7 @@ def build_scheduler(
             optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
         )
     given = settings.live.get("scheduler")
-    if given is not None and not callable(given):
+    if given is not None and not makes_objects(given):
         if not hasattr(given, "step"):
             raise ConfigError(f"scheduler={name_of(given)} has no `step` method.")
         return given
@@ -96,7 +96,11 @@ class Average:
 
     def __init__(self, module: nn.Module, *, decay: float):
         self.module, self.decay = module, decay
-        self.average = [tensor.detach().clone() for tensor in self._live()]
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin the average at the module's weights as they are."""
+        self.average = [weight.clone() for weight in self._live()]
 
     def _live(self) -> list[Tensor]:
         return [p.detach() for p in self.module.parameters()]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..replay import Diverged
+from ..replay import ConfigError, Diverged
 from . import build
+from .attributes import load_object_state, object_state
 from .checkpoint import Checkpoints, find
 from .config import Settings
 from .console import Console
@@ -24,7 +25,8 @@ from .forward import check_forward
 from .keeper import Interrupted, Keeper
 from .learner import Learner, load_weights
 from .log import CSV, Journal, Log
-from .loop import run
+from .loop import Schedule, run
+from .naming import unresolved
 from .optimisation import Average, build_optimizer, build_scheduler
 from .progress import Progress
 from .randomness import random_state, seed_everything, set_random_state
@@ -43,6 +45,8 @@ def train(settings: Settings) -> Run:
         Diverged: When the loss is no number any more.
         Interrupted: After SIGINT or SIGTERM, once the run is saved.
     """
+    if mistakes := unresolved(settings):
+        raise ConfigError("\n".join(mistakes))
     check_installed(settings.loggers)
     device = build.build_device(settings.device)
     with ExitStack() as stack:
@@ -89,6 +93,7 @@ def _run(
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
     at, log = Progress(), Log()
+    augmentation = getattr(replay.transform, "augment", None)
     journal = Journal(
         [
             *(
@@ -109,6 +114,7 @@ def _run(
             "progress": at.state_dict(),
             "learner": learner.state_dict(),
             "replay": replay.state_dict(),
+            "augmentation": object_state(augmentation),
             "log": log.state_dict(),
             "journal": journal.state_dict(),
             "random": random_state(),
@@ -124,12 +130,13 @@ def _run(
     if settings.resume:
         state, problems = checkpoints.newest()
         for problem in problems:
-            console.note(f"Passed over: {problem}")
+            console.problem(f"Passed over: {problem}")
         if state is None:
             console.note(f"No checkpoint to resume from in {path} yet: starting afresh.")
             directory.resume = False
         else:
             _resume(state, settings, world, learner, replay, at, log, journal, schedule, console)
+            load_object_state(augmentation, state["augmentation"])
     keeper = Keeper(
         directory,
         checkpoints,
@@ -138,6 +145,7 @@ def _run(
         at=at,
         config_yaml=settings.yaml(),
         snapshot=snapshot,
+        is_good=learner.is_finite,
         save_every=settings.save_every,
         show=show,
     )
@@ -205,21 +213,50 @@ def _resume(
     at: Progress,
     log: Log,
     journal: Journal,
-    schedule: Any,
+    schedule: Schedule,
     console: Console,
 ) -> None:
     """Put everything back to where the checkpoint left it."""
     changed = changed_settings(state["settings"], settings.values)
+    if "tasks" in changed:
+        before, now = changed["tasks"]
+        raise ConfigError(
+            f"The run in {settings.path or 'this directory'} has tasks={before}, this one tasks={now}: "
+            "it cannot be continued so. Give another path or experiment."
+        )
     at.load_state_dict(state["progress"])
-    learner.load_state_dict(state["learner"])
-    if learner.optimizer is not None and {"optim", "lr", "weight_decay"} & changed.keys():
+    anew = _parts_to_begin_anew(changed)
+    learner.load_state_dict(state["learner"], but=anew)
+    if "optimizer" not in anew and {"optim", "lr", "weight_decay"} & changed.keys():
         learner.reset_hyperparameters()
-    world.resume(at.task if at.begun else None, replay, state["replay"])
-    log.load_state_dict(state["log"])
-    journal.load_state_dict(state["journal"])
     console.note(f"Resumed at step {at.step}.")
     for key, (before, now) in changed.items():
         console.note(f"Changed since the checkpoint: {key}: {before} -> {now}")
+    finished = at.task == len(world.tasks)
+    task = at.task - finished if at.begun or finished else None
+    world.resume(task, replay, state["replay"])
+    if finished:
+        _reopen(at, schedule, replay, console)
+    log.load_state_dict(state["log"])
+    journal.load_state_dict(state["journal"])
+
+
+def _parts_to_begin_anew(changed: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
+    """The parts of a learner whose saved state is of another kind than what is asked for now."""
+    before, now = changed.get("optim", ({}, {}))
+    if (before or {}).get("_target_") != (now or {}).get("_target_"):
+        return ("optimizer", "scheduler")
+    return ("scheduler",) if {"scheduler", "lr_decay_epochs"} & changed.keys() else ()
+
+
+def _reopen(at: Progress, schedule: Schedule, replay: Any, console: Console) -> None:
+    """Continue the last task of a finished run that is now to go on for longer."""
+    at.task, at.begun = at.task - 1, True
+    if schedule.over(at, replay):
+        at.end_task()
+        console.note("This run is finished: there is nothing left to learn.")
+    else:
+        at.matrix.pop()
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -113,7 +113,7 @@ class Replay:
             n = len(index)
             if n not in self._task_columns:
                 self._task_columns[n] = torch.full((n,), self.task, device=self.device)
-            fields["task"] = self._task_columns[n]
+            fields["task"] = self._task_columns[n].clone()  # A user may change the batch.
         fields["index"] = index
         if self._moves:
             fields = {

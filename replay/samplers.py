@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate, count
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .errors import ConfigError
+
+
+_PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 
 
 class Epochs:
@@ -58,12 +65,15 @@ class Epochs:
         return self.index[draw.to(self.index.device)]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position, "order": self._order_state}
+        rows = sum(self.sizes[: self.position])
+        return {"epoch": self.epoch, "rows": rows, "order": self._order_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["order"])
         self._shuffle()
-        self.epoch, self.position = state["epoch"], state["position"]
+        # In rows, so that a run may be continued with another batch size.
+        ends = list(accumulate(self.sizes))
+        self.epoch, self.position = state["epoch"], bisect_right(ends, state["rows"])
 
 
 class Uniform:
@@ -83,8 +93,14 @@ class Uniform:
         return self.sample(self.batch_size, self.generator)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        if len(self.storage) == 0:
+            raise ConfigError("There is no transition to draw yet: raise seed_steps.")
         index = self.storage.draw(n, generator)
-        while not (valid := self.storage.drawable(index)).all():
+        for attempt in count(1):
+            if (valid := self.storage.drawable(index)).all():
+                break
+            if attempt == _PATIENCE and self.storage.count() == 0:
+                raise ConfigError("The replay holds no transition: raise capacity.")
             wrong = (~valid).nonzero().flatten()
             index[wrong] = self.storage.draw(len(wrong), generator)
         return index

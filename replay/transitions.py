@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import CheckpointError
 from .spec import Spec
 
 
@@ -56,8 +57,8 @@ class Transitions:
 
     def start(self, obs: np.ndarray) -> None:
         """Begin new episodes in every environment with `obs` `[N, *shape]`."""
-        if self.time and not self._ended.all():
-            # A task ended in mid-episode: its last observation has no action and starts nothing.
+        if self.time:
+            # The newest row holds the last observation of what went before: it starts nothing.
             self.columns["ghost"][self.time % self.length] = True
             self.time += 1
         self._ended = np.zeros(self.num_envs, np.bool_)
@@ -117,11 +118,17 @@ class Transitions:
         filled = min(self.time + 1, self.length)
         return {
             "time": self.time,
+            "length": self.length,
             "ended": self._ended,
             "columns": {name: column[:filled] for name, column in self.columns.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["length"] != self.length:
+            raise CheckpointError(
+                f"The saved replay keeps {state['length']} steps, this one {self.length}. Resume with "
+                "the capacity and num_envs it was saved with."
+            )
         self.time = state["time"]
         self._ended = np.asarray(state["ended"], np.bool_)
         for name, kept in state["columns"].items():

@@ -430,7 +430,7 @@ class TestFolder:
 
     def test_without_images_says_what_is_expected(self, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()
-        with pytest.raises(DataError, match="Expected, for example, .*cat/1.png"):
+        with pytest.raises(DataError, match=r"Expected, for example, .*cat/1\.png"):
             folder(tmp_path, train=True)
 
     def test_a_broken_image_is_named(self, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,15 @@ from antelope.launcher.construct import (
     register,
     resolve,
 )
-from antelope.launcher.infer import inferred
-from antelope.replay import ConfigError, Space, Spec
+from antelope.replay import ConfigError
 
 NUMBERED = "class Net:\n    number = {}\n"
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names registered by a test are forgotten after it."""
     monkeypatch.setattr(module, "_REGISTERED", {})
-    yield
 
 
 def error(name: str, kind: str = "model") -> str:
@@ -155,7 +152,7 @@ class TestResolve:
         assert "There is no file absent.py" in error("absent.py:Net")
 
     def test_a_miss_of_a_path_that_cannot_be_imported(self, workdir: Path) -> None:
-        assert "No model `torch.nn.Linaer`" in error("torch.nn.Linaer")
+        assert "`torch.nn` has no `Linaer`. Did you mean `Linear`" in error("torch.nn.Linaer")
         assert "No model `no.such.module`" in error("no.such.module")
 
     def test_an_error_in_a_file_says_where(self, workdir: Path) -> None:
@@ -248,9 +245,9 @@ class TestConstruct:
 
     def test_all_mistakes_at_once(self) -> None:
         lines = construct_error(Parts, {"dept": 3, "nmae": "y"}).splitlines()
-        assert [any(word in line for line in lines) for word in ("`dept`", "`nmae`", "`width`")] == [
-            True
-        ] * 3
+        assert [
+            any(word in line for line in lines) for word in ("`dept`", "`nmae`", "`width`")
+        ] == [True] * 3
 
     def test_anything_goes_where_the_constructor_takes_anything(self) -> None:
         def make(width: int, **rest: Any) -> dict[str, Any]:
@@ -267,14 +264,10 @@ class TestConstruct:
 
     def test_arguments_that_come_first(self) -> None:
         weights = [nn.Parameter(torch.zeros(1))]
-        made = construct(
-            torch.optim.SGD, {"lr": 0.5}, {}, setting="optim", positional=(weights,)
-        )
+        made = construct(torch.optim.SGD, {"lr": 0.5}, {}, setting="optim", positional=(weights,))
         assert made.param_groups[0]["lr"] == 0.5
         with pytest.raises(ConfigError, match=r"no parameter `params`"):
-            construct(
-                torch.optim.SGD, {"params": 1}, {}, setting="optim", positional=(weights,)
-            )
+            construct(torch.optim.SGD, {"params": 1}, {}, setting="optim", positional=(weights,))
 
     def test_named_objects_inside_are_made_first(self) -> None:
         inner = {"_target_": Parts, "width": 2, "child": {"_target_": "torch.nn.Identity"}}
@@ -298,25 +291,3 @@ class TestConstruct:
             raise ConfigError("Use something else.")
 
         assert construct_error(make, {}) == "Use something else."
-
-
-class TestInferred:
-    def test_the_table_of_the_contract_for_images_and_classes(self) -> None:
-        obs = Space((3, 8, 4), torch.uint8)
-        spec = Spec(obs, Space((10,), torch.int64, discrete=True), num_tasks=5)
-        device = torch.device("cpu")
-        assert inferred(spec, device=device) == {
-            **{"spec": spec, "obs_spec": obs, "action_spec": spec.action},
-            **dict.fromkeys(("in_features", "in_dim", "input_dim", "obs_dim"), 96),
-            "in_channels": 3,
-            **dict.fromkeys(("in_shape", "input_shape", "obs_shape"), (3, 8, 4)),
-            **dict.fromkeys(("out_features", "out_dim", "output_dim", "out_channels"), 10),
-            **dict.fromkeys(("num_classes", "num_actions"), 10),
-            **dict.fromkeys(("out_shape", "output_shape", "action_shape"), (10,)),
-            **{"num_tasks": 5, "discrete": True, "device": device},
-        }
-
-    def test_of_values(self) -> None:
-        table = inferred(Spec(Space((4,)), Space((2, 3))), device=torch.device("cpu"))
-        assert (table["in_features"], table["out_features"]) == (4, 6)
-        assert (table["output_shape"], table["discrete"], table["num_tasks"]) == ((2, 3), False, 1)

@@ -1,0 +1,230 @@
+"""SIGTERM, SIGINT and SIGKILL from outside, as a person or a cluster sends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from antelope import ml
+from antelope.launcher.checkpoint import Checkpoints
+from antelope.launcher.ml import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MODEL = """\
+import os
+import time
+
+from torch import nn
+from torch.nn import functional as F
+
+
+class Slow(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+        self.pause_s = float(os.environ.get("PAUSE_S", 0))
+
+    def forward(self, obs):
+        return self.layer(F.dropout(obs.flatten(1), 0.1, self.training))
+
+    def learn(self, replay):
+        time.sleep(self.pause_s)
+        batch = next(replay)
+        return F.cross_entropy(self(batch.obs), batch.label)
+"""
+WORDS = ["model=Slow", "train_steps=200", "eval_every=40", "log_every=1", "plot=false"]
+RUN = Path("runs/default/Slow/Digits/0")
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "model.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Console:
+    """A console command in the background."""
+
+    def __init__(self, *words: str, pause_s: float = 0.0):
+        environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PAUSE_S": str(pause_s)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-B", str(ROOT / "run.py"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment, "CUDA_VISIBLE_DEVICES": ""},
+        )
+
+    def wait_for(self, step: int) -> None:
+        """Until train.csv has a row of `step`."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
+            if (RUN / "train.csv").exists() and f"\ntrain,{step}," in (
+                RUN / "train.csv"
+            ).read_text():
+                return
+            time.sleep(0.01)
+        pytest.fail(f"Step {step} was not reached: {self.process.poll()}")
+
+    def end(self, signum: int | None = None) -> tuple[int, str, str]:
+        """Exit code, output and errors, after a signal."""
+        if signum is not None:
+            self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+def words_to_resume(err: str) -> list[str]:
+    """The words after `ml` that the console printed."""
+    (line,) = [line for line in err.splitlines() if line.startswith("Resume with: ")]
+    command = shlex.split(line.removeprefix("Resume with: "))
+    assert command[0] == "ml"
+    return command[1:]
+
+
+def status() -> dict[str, Any]:
+    return json.loads((RUN / "status.json").read_text())
+
+
+@pytest.mark.slow
+def test_console_run_terminated_interrupted_and_killed_ends_as_if_it_had_not_been() -> None:
+    run = Console(*WORDS, "experiment=default", pause_s=0.03)
+    run.wait_for(10)
+    code, out, err = run.end(signal.SIGTERM)
+    assert code == 143
+    assert "Interrupted by SIGTERM at step " in out
+    assert "Traceback" not in err
+    assert status()["status"] == "interrupted"
+    assert len(list((RUN / "checkpoints").iterdir())) == 1
+    words = words_to_resume(err)
+    assert words == [*WORDS, "experiment=default", "resume=true"]
+
+    step = status()["step"]
+    assert 10 <= step < 150
+    run = Console(*words, pause_s=0.03)
+    run.wait_for(step + 10)
+    code, out, err = run.end(signal.SIGINT)
+    assert code == 130
+    assert f"Resumed at step {step}." in out
+    assert "Changed" not in out
+    assert "Traceback" not in err
+    assert words_to_resume(err) == words  # Not twice `resume=true`.
+
+    step = status()["step"]
+    run = Console(*words, "save_every=5", pause_s=0.03)
+    run.wait_for(step + 10)
+    code, _, err = run.end(signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert err == ""
+
+    code, out, err = Console(*words).end()
+    assert (code, err) == (0, "")
+    assert status()["status"] == "finished"
+
+    RUN.rename("stopped")
+    with pytest.raises(SystemExit) as exit:
+        main([*WORDS, "progress=false", "device=cpu"])
+    assert exit.value.code == 0
+    for name in ("train.csv", "eval.csv"):
+        assert Path("stopped", name).read_bytes() == (RUN / name).read_bytes()
+    agents = [Checkpoints(p / "checkpoints").newest()[0] for p in (Path("stopped"), RUN)]
+    weights, expected = (state["learner"]["agent"] for state in agents if state is not None)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+class Signals(nn.Module):
+    """Sends signals to its own process, as many and whichever as the test says."""
+
+    signals: tuple[int, ...] = ()
+    at = 5
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layer(obs.flatten(1))
+
+    def learn(self, replay: Any) -> Tensor:
+        batch = next(replay)
+        if replay.step == self.at:
+            for signum in self.signals:
+                os.kill(os.getpid(), signum)
+        return F.cross_entropy(self(batch.obs), batch.label)
+
+
+SHORT: dict[str, Any] = {"model": Signals, "train_steps": 9, "path": "run", "plot": False}
+
+
+@pytest.mark.parametrize(
+    ("signum", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_signal_in_python_says_how_to_resume(
+    signum: int,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Signals, "signals", (signum,))
+    with pytest.raises(error):
+        ml(**SHORT)
+    out, err = capsys.readouterr()
+    assert f"Interrupted by {signal.Signals(signum).name} at step 5; saved to" in out
+    assert "resume=true" in err
+    state, _ = Checkpoints(Path("run/checkpoints")).newest()
+    assert state is not None
+    assert state["progress"]["step"] == 5
+
+
+def test_second_interrupt_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Signals, "signals", (signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        ml(**SHORT, save_every=2, progress=False)
+    state, _ = Checkpoints(Path("run/checkpoints")).newest()
+    assert state is not None
+    assert state["progress"]["step"] == 4
+    monkeypatch.setattr(Signals, "signals", ())
+    assert ml(**SHORT, resume=True, progress=False).history[-1]["step"] == 9
+
+
+def test_interrupt_before_the_first_step_is_over_leaves_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Signals, "signals", (signal.SIGTERM,))
+    monkeypatch.setattr(Signals, "at", 1)
+    with pytest.raises(SystemExit):
+        ml(**SHORT, progress=False)
+    state, _ = Checkpoints(Path("run/checkpoints")).newest()
+    assert state is not None
+    assert state["progress"]["step"] == 1
+
+
+def test_handlers_of_before_are_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("mine"))
+    try:
+        ml(**SHORT, progress=False)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == ["mine"]

@@ -1,0 +1,93 @@
+"""Who may import whom: replay <- envs, agents <- launcher <- antelope."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"agents", "antelope", "envs", "hyperparams", "launcher", "replay"}
+ALLOWED = {
+    "replay": {"replay"},
+    "envs": {"envs", "replay"},
+    "agents": {"agents", "replay"},
+    # `ml --version` asks the face itself, when it is called.
+    "launcher": {"launcher", "envs", "agents", "replay", "antelope"},
+}
+
+
+def imports(file: Path) -> Iterator[tuple[str, bool]]:
+    """`(dotted path from the root, whether it was written relative)` of every import."""
+    package = file.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*up, *filter(None, [node.module])))
+            # `from .. import replay` names a folder only in what it takes.
+            names = [base] if base else [alias.name for alias in node.names]
+            yield from ((name, node.level > 0) for name in names)
+
+
+def folders_imported(file: Path) -> set[str]:
+    """Which of our folders a file imports, `antelope.replay` being `replay`."""
+    return {name.removeprefix("antelope.").split(".")[0] for name, _ in imports(file)} & OURS
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_a_folder_imports_only_those_below_it(folder: str) -> None:
+    assert files(folder)
+    for file in files(folder):
+        assert folders_imported(file) <= ALLOWED[folder], file
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_between_folders_are_relative(folder: str) -> None:
+    for file in files(folder):
+        absolute = {name.split(".")[0] for name, relative in imports(file) if not relative}
+        assert not absolute & (OURS - {"antelope"}), file
+
+
+def test_only_the_configuration_talks_to_hydra() -> None:
+    talk = {f for f in files("launcher") if any(n.split(".")[0] == "hydra" for n, _ in imports(f))}
+    assert talk == {ROOT / "launcher" / "config.py"}
+
+
+def test_the_walker_sees_every_way_to_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    file = tmp_path / "envs" / "deep" / "new.py"
+    file.parent.mkdir(parents=True)
+    for line in (
+        "from ...launcher import config",
+        "from ...launcher.config import compose",
+        "from ... import launcher",
+        "import antelope.launcher.config",
+        "def f():\n    from antelope.launcher import ml",
+    ):
+        file.write_text(line)
+        assert folders_imported(file) == {"launcher"}, line
+    file.write_text("from ..tasks import DataWorld\nfrom . import other\nimport torch")
+    assert folders_imported(file) == {"envs"}
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = (
+        "import sys, antelope\n"
+        "from antelope.launcher.config import compose\n"
+        "compose(['lr=1'], {'model': 'Net'})\n"
+        "from antelope import ConfigError, ml\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
