@@ -94,26 +94,26 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
     """
     first = train[0]
     for arrays in [*train[1:], *(t for t in test if t is not None)]:
-        if arrays.inputs.dtype != first.inputs.dtype:
-            raise DataError(
-                f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
-                f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
-            )
-        if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
-            raise DataError(
-                f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
-                f"of {list(arrays.targets.shape[1:])}."
-            )
         if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
             raise DataError(
                 f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
                 f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
                 "(folders of images: set image_size)."
             )
+        if arrays.inputs.dtype != first.inputs.dtype:
+            raise DataError(
+                f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
+                f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
+            )
         if arrays.discrete != first.discrete:
             raise DataError(
                 f"{first.name} has {'classes' if first.discrete else 'values'} as targets, "
                 f"{arrays.name} has {'classes' if arrays.discrete else 'values'}."
+            )
+        if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
+            raise DataError(
+                f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
+                f"of {list(arrays.targets.shape[1:])}."
             )
     if first.discrete:
         declared = max(arrays.num_classes or 0 for arrays in train)

@@ -120,7 +120,7 @@ class _Capture:
         if isinstance(value, enum.Enum):
             return {"$enum": value.name}
         if isinstance(value, np.generic):
-            return value.item()
+            return {"$scalar": np.asarray(value)} if value.dtype.kind in "biuf" else _SKIP
         if isinstance(value, _PLAIN):
             return value
         if isinstance(value, complex):
@@ -204,6 +204,8 @@ class _Restore:
             return self.made[captured[kind]]
         if kind == "$skip":
             return current
+        if current is not None:
+            self.made[path] = current  # What it holds may refer back to it.
         value = self._value(current, kind, captured[kind], captured, path)
         self.made[path] = value
         return value
@@ -213,6 +215,8 @@ class _Restore:
             return self._tensor(current, content, whole)
         if kind == "$array":
             return content
+        if kind == "$scalar":
+            return content[()]
         if kind == "$complex":
             return complex(*content)
         if kind == "$batch":
@@ -236,7 +240,6 @@ class _Restore:
                 f"The checkpoint holds the state of `{path}`, which does not exist when the model "
                 "is built. Create it in __init__, so that it can be continued."
             )
-        self.made[path] = current
         return self._in_place(current, kind, content, whole, path)
 
     def _tensor(self, current: Any, content: Tensor, whole: dict[str, Any]) -> Tensor:

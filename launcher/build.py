@@ -62,16 +62,17 @@ def build_world(settings: Settings) -> Any:
     train, test = [], []
     for part, arguments in _parts(settings, "dataset"):
         train.append(_arrays(part, arguments, train=True, **options))
-        test.append(_arrays(part, arguments, train=False, **options))
+        test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
     if settings.test_dataset is not None:
         held_out = _parts(settings, "test_dataset")
         if len(held_out) != len(train):
             raise ConfigError(
                 f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
             )
-        test = [_arrays(part, arguments, train=True, **options) for part, arguments in held_out]
-        for arrays in test:
-            arrays.name = f"test_dataset {arrays.name}"
+        test = [
+            _arrays(part, arguments, train=True, role="held-out ", **options)
+            for part, arguments in held_out
+        ]
     return DataWorld([arrays for arrays in train if arrays is not None], test, tasks=settings.tasks)
 
 
@@ -262,7 +263,7 @@ def _folder(value: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
 
 
 def _arrays(
-    part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path, image_size: int | None
+    part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path, image_size: int | None, role: str = ""
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
     arguments = dict(arguments)
@@ -283,8 +284,7 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    read_as = name if train else f"held-out {name}"
-    arrays = datasets.read(source, name=read_as, image_size=image_size)
+    arrays = datasets.read(source, name=f"{role}{name}", image_size=image_size)
     return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
 
 

@@ -119,9 +119,11 @@ def read(path: Path) -> dict[str, Any]:
             ) from error
         if hashlib.sha256(contents[name]).hexdigest() != hashes[name]:
             raise CheckpointError(f"{path} is damaged: {name} does not match its SHA-256.")
-    return _unpack(
-        json.loads(contents["state.json"])["state"], load(contents["tensors.safetensors"])
-    )
+    try:
+        tensors = load(contents["tensors.safetensors"])
+        return _unpack(json.loads(contents["state.json"])["state"], tensors)
+    except Exception as error:  # Whatever somebody else's files hold.
+        raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
 
 
 def find(path: Path) -> dict[str, Any]:
@@ -149,7 +151,8 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Te
     if isinstance(value, np.generic):
         return _pack(value.item(), tensors, names)
     if isinstance(value, np.ndarray):
-        return {"$array": _pack(torch.from_numpy(np.ascontiguousarray(value)), tensors, names)}
+        copy = np.array(value, order="C", dtype=value.dtype.newbyteorder("="))
+        return {"$array": _pack(torch.from_numpy(copy), tensors, names)}
     if isinstance(value, Tensor):
         tensor = value.detach()
         memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)

@@ -223,7 +223,8 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
             continue
         try:
             override = _parse_word(parser, word)
-            key = override.key_or_group
+            if not (key := override.key_or_group):
+                raise HydraException
             if key == "task" or key.startswith(("hydra.", "hydra/")):
                 groups.append(word)
                 continue
@@ -499,7 +500,7 @@ def _convert(value: Any, kind: str) -> Any:
     if word == "one":  # one of a b c
         if isinstance(value, bool) or str(value) not in rest[1:]:
             raise ValueError
-        return value
+        return int(value) if str(value).isdigit() else value
     if word == "list":  # list of a b c
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list) or any(item not in rest[1:] for item in items):

@@ -27,8 +27,8 @@ class Console:
             self._console = RichConsole(highlight=False)
 
     def problem(self, text: str) -> None:
-        """Something that went wrong, said even by a silent run."""
-        print(text, file=sys.stderr)
+        """Something that a person must know, said even by a silent run."""
+        self._print(text) if self.enabled else print(text, file=sys.stderr)
 
     def note(self, text: str) -> None:
         if self.enabled:

@@ -77,12 +77,16 @@ def _is_optimizer(name: str, item: Any) -> bool:
     return _is_public_class(name, item) and name != "Optimizer"
 
 
+def _is_scheduler(name: str, item: Any) -> bool:
+    return _is_public_class(name, item) and hasattr(item, "step") and name != "LRScheduler"
+
+
 KINDS = {
     "model": Kind("model", "agents", ("torchvision.models",), _is_network),
     "dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "env": Kind("environment", "envs", (), _is_class),
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
-    "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_public_class),
+    "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_scheduler),
     "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "aug": Kind("augmentation", "envs", ("torchvision.transforms.v2",), _is_public_class),
 }
@@ -250,10 +254,11 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 def _miss(name: str, kind: str) -> str:
     place = KINDS[kind]
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
-        return f"There is no folder {name} (looked in {Path.cwd()})."
+        return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
     if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
         inside, _, attribute = name.rpartition(".")
-        return f"`{inside}` has no `{attribute}`.{did_you_mean(attribute, dir(module))}"
+        near = did_you_mean(attribute, dir(module))
+        return f"No {place.noun} `{name}`: {inside} has no `{attribute}`.{near}"
     names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
     command = {"model": "ml models", "dataset": "ml datasets", "env": "ml envs"}.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""

@@ -34,7 +34,7 @@ class RunDirectory:
         self._made: list[Path] = []
         self._lock: TextIO | None = None
         try:
-            self._made = [p for p in (path, *path.parents) if not p.exists()]
+            self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / _LOCK, "a")  # noqa: SIM115 - held as long as the run.
         except OSError as error:
@@ -96,7 +96,7 @@ class RunDirectory:
             try:
                 path.rmdir()
             except OSError:
-                return  # Not there, or not empty: then it is somebody else's now.
+                continue  # Not there, or not empty: then it is somebody else's now.
 
 
 def write_whole(path: Path, text: str) -> None:

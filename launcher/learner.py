@@ -273,6 +273,7 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
+    _fill_empty_buffers(agent, weights)
     own = agent.state_dict()
     problems = [f"`{name}` is missing" for name in own if name not in weights]
     problems += [
@@ -291,6 +292,15 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
             f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}."
         )
     agent.load_state_dict(weights)
+
+
+def _fill_empty_buffers(agent: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give buffers registered as None, and filled while the model learnt, their place."""
+    for name, module in agent.named_modules():
+        for key, buffer in module._buffers.items():
+            path = f"{name}.{key}" if name else key
+            if buffer is None and path in weights:
+                module._buffers[key] = torch.empty_like(weights[path])
 
 
 def has_forward(agent: nn.Module) -> bool:

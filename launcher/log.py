@@ -74,9 +74,7 @@ class Log:
 
     def take(self) -> dict[str, float]:
         """The mean of every name's values, which are then forgotten."""
-        means = {
-            name: math.fsum(values) / len(values) for name, values in self.state_dict().items()
-        }
+        means = {name: _mean(values) for name, values in self.state_dict().items()}
         self.__dict__["_pending"] = {}
         return means
 
@@ -88,11 +86,17 @@ class Log:
         self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
 
 
-def _floats(values: list[Tensor | float]) -> list[float]:
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    if len(tensors) == len(values):
-        return torch.stack([t.float() for t in tensors]).tolist()  # One transfer for all of them.
+def _floats(values: list[Any]) -> list[float]:
+    if len({getattr(value, "dtype", None) for value in values}) == 1 and torch.is_tensor(values[0]):
+        return torch.stack(values).cpu().double().tolist()  # One transfer for all of them.
     return [float(value) for value in values]
+
+
+def _mean(values: list[float]) -> float:
+    try:
+        return math.fsum(values) / len(values)
+    except (ValueError, OverflowError):  # Infinities, which fsum refuses to add up.
+        return sum(values) / len(values)
 
 
 class Writer(Protocol):

@@ -231,7 +231,7 @@ def _resume(
         learner.reset_hyperparameters()
     console.note(f"Resumed at step {at.step}.")
     for key, (before, now) in changed.items():
-        console.note(f"Changed since the checkpoint: {key}: {before} -> {now}")
+        console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
     finished = at.task == len(world.tasks)
     task = at.task - finished if at.begun or finished else None
     world.resume(task, replay, state["replay"])
