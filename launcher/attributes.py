@@ -114,6 +114,9 @@ class _Capture:
 
     def __init__(self, registered: dict[str, Any]):
         self.paths = {id(value): path for path, value in reversed(list(registered.items()))}
+        self.memory = {
+            _memory(value): path for path, value in registered.items() if isinstance(value, Tensor)
+        }
         self.kept: list[Any] = []  # An id is only good as long as its object lives.
 
     def __call__(self, value: Any, path: str) -> Any:
@@ -130,14 +133,21 @@ class _Capture:
         if isinstance(value, _NOT_STATE) or inspect.isroutine(value) or inspect.ismodule(value):
             return _SKIP
         self.paths[id(value)] = path
-        self.kept.append(value)
-        return self._object(value, path)
+        captured = self._object(value, path)
+        if captured is _SKIP:
+            del self.paths[id(value)]
+        else:
+            self.kept.append(value)
+        return captured
 
     def _object(self, value: Any, path: str) -> Any:
         if isinstance(value, Tensor):
+            owner = self.memory.setdefault(_memory(value), path)
+            shares = owner if owner != path and value.numel() else None
             if not value.requires_grad:
-                return {"$tensor": value}
-            return {"$leaf": value, "parameter": isinstance(value, nn.Parameter)}
+                return {"$tensor": value, "shares": shares}
+            parameter = isinstance(value, nn.Parameter)
+            return {"$leaf": value, "shares": shares, "parameter": parameter}
         if isinstance(value, np.ndarray):
             return {"$array": value} if value.dtype.kind in "biuf" else _SKIP
         if isinstance(value, torch.Generator):
@@ -156,7 +166,7 @@ class _Capture:
             fields = {name: self(value[name], f"{path}.{name}") for name in value}
             return {"$batch": {k: v for k, v in fields.items() if v is not _SKIP}}
         if isinstance(value, dict):
-            keys = [self(key, f"{path} key") for key in value]
+            keys = [self(key, f"{path} key {i}") for i, key in enumerate(value)]
             if any(key is _SKIP for key in keys):
                 return _SKIP
             items = [self._keep(item, f"{path}[{key!r}]") for key, item in value.items()]
@@ -195,6 +205,7 @@ class _Restore:
 
     def __init__(self, registered: dict[str, Any]):
         self.made = dict(registered)
+        self.memory = {_memory(v) for v in registered.values() if isinstance(v, Tensor)}
 
     def __call__(self, current: Any, captured: Any, path: str) -> Any:
         if not isinstance(captured, dict):
@@ -222,14 +233,16 @@ class _Restore:
         if kind == "$batch":
             return Batch(**{n: self(None, item, f"{path}.{n}") for n, item in content.items()})
         if kind == "$items":
-            old = current if isinstance(current, dict) else {}
+            filled = self.made[path] = current if isinstance(current, dict) else {}
             made = {}
-            for key_state, item in content:
-                key = self(None, key_state, f"{path} key")
-                made[key] = self(old.get(key), item, f"{path}[{key!r}]")
-            return _refill(current, made)
+            for i, (key_state, item) in enumerate(content):
+                key = self(None, key_state, f"{path} key {i}")
+                made[key] = self(filled.get(key), item, f"{path}[{key!r}]")
+            return _refill(filled, made)
         if kind == "$sequence":
             old_items = list(current) if isinstance(current, tuple(_SEQUENCES.values())) else []
+            if whole["kind"] == "list" and not isinstance(current, list):
+                current = self.made[path] = []
             items = [
                 self(old_items[i] if i < len(old_items) else None, item, f"{path}[{i}]")
                 for i, item in enumerate(content)
@@ -243,14 +256,21 @@ class _Restore:
         return self._in_place(current, kind, content, whole, path)
 
     def _tensor(self, current: Any, content: Tensor, whole: dict[str, Any]) -> Tensor:
+        owner = self.made.get(whole["shares"])
+        if owner is not None and isinstance(current, Tensor) and _memory(current) == _memory(owner):
+            return current  # A view of something that has its value already.
         if (
             isinstance(current, Tensor)
             and (current.shape, current.dtype) == (content.shape, content.dtype)
-            and not (current.dim() and 0 in current.stride() and current.numel() > 1)
+            and _memory(current) not in self.memory
+            and not _is_expanded(current)
         ):
             # Optimisers and other attributes may refer to this very tensor.
             current.detach().copy_(content)
+            self.memory.add(_memory(current))
             return current
+        if owner is not None and (owner.shape, owner.dtype) == (content.shape, content.dtype):
+            return owner.detach()
         if isinstance(current, Tensor):
             content = content.to(current.device)
         if "parameter" not in whole:
@@ -279,6 +299,15 @@ class _Restore:
                 made = self(getattr(current, name, None), item, f"{path}.{name}")
                 object.__setattr__(current, name, made)
         return current
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether several elements are one in memory, so that they cannot be written."""
+    return tensor.numel() > 1 and 0 in tensor.stride()
 
 
 def _refill(current: Any, content: Any, *, kind: str = "dict", maxlen: int | None = None) -> Any:

@@ -190,6 +190,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], says: lis
 
 def test_one_setting_given_twice() -> None:
     refused("lr=1e-3", "lr=1e-2", model=Linear, says=["`lr` is given twice", "0.001", "0.01"])
+    refused("model=AC2Agent", "agent=Random", says=["`model` is given twice", "AC2Agent", "Random"])
 
 
 def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,10 +209,10 @@ def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"model": "AC2Agnet"}, ["No model `AC2Agnet`", "Did you mean `AC2Agent`", "ml models"]),
         ({"model": "resnet19"}, ["No model `resnet19`", "`resnet18`", "ml models"]),
-        ({"model": None, "agent": "AC2Agnet"}, ["`model` is given twice"]),
+        ({"model": None, "agent": "AC2Agnet"}, ["`AC2Agnet`", "Did you mean `AC2Agent`"]),
         ({"dataset": "Digit"}, ["No data set `Digit`", "Did you mean `Digits`", "ml datasets"]),
         ({"dataset": "cifar-10"}, ["No data set `cifar-10`", "`CIFAR10`", "ml datasets"]),
-        ({"dataset": "./nowhere"}, ["no folder ./nowhere"]),
+        ({"dataset": "./nowhere"}, ["No data set `./nowhere`", "no such folder"]),
         ({"optim": "adam"}, ["No optimiser `adam`", "`Adam`"]),
         ({"optim": "AdamX"}, ["No optimiser `AdamX`", "`Adam`", "torch.optim"]),
         ({"optim": "zzz"}, ["No optimiser `zzz`", "There are: ", "AdamW", "SGD"]),
@@ -220,7 +221,7 @@ def test_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"env": "CartPol-v1"}, ["No environment `CartPol-v1`", "`CartPole-v1`", "ml envs"]),
         ({"env": "CartPole-v9"}, ["CartPole-v9", "`CartPole-v1`"]),
         ({"model": "nofile.py:Model"}, ["There is no file nofile.py"]),
-        ({"model": "torch.nn.Linaer"}, ["`torch.nn` has no `Linaer`", "`Linear`"]),
+        ({"model": "torch.nn.Linaer"}, ["torch.nn has no `Linaer`", "`Linear`"]),
         ({"model": "nopackage.Model"}, ["nopackage.Model"]),
     ],
 )
