@@ -263,7 +263,13 @@ def _folder(value: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
 
 
 def _arrays(
-    part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path, image_size: int | None, role: str = ""
+    part: Any,
+    arguments: dict[str, Any],
+    *,
+    train: bool,
+    data_dir: Path,
+    image_size: int | None,
+    role: str = "",
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
     arguments = dict(arguments)

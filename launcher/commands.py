@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from ..replay.errors import ConfigError
-from .config import compose, did_you_mean, presets, run_multirun, schema
+from .config import compose, did_you_mean, presets, run_multirun, said, schema
 
 Command = Callable[[], "int | None"]
 
@@ -24,7 +24,7 @@ Antelope trains a PyTorch model in one call.
   ml plot                                       learning curves of all runs, mean over seeds
 
 Commands: ml models | datasets | envs | tasks   what can be named
-          ml plot [FOLDER] [metric=...]         draw the runs below a folder (default: runs)
+          ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
 """
@@ -153,7 +153,7 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
     from .ml import ml
 
-    plain = [word.lstrip("+").replace("._target_=", "=") for word in swept]
+    plain = [said(word) for word in swept]
     varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
     settings = compose(words, {})
     if varied and settings.path is None:

@@ -12,7 +12,9 @@ replaces; sub-keys (`optim.lr=1e-2`) follow.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -152,8 +154,6 @@ def run_multirun(words: list[str], job: Any) -> None:
     `swept` are the job's words that differ between jobs. Hydra only sees words that force their key
     (`++optim._target_=SGD`), so that it never refuses what our own composition accepts.
     """
-    import sys
-
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -166,10 +166,19 @@ def run_multirun(words: list[str], job: Any) -> None:
     parsed = [_parse_word(parser, word) for word in forced]
     constant = {p.get_key_element() for p in parsed if not p.is_sweep_override()}
 
+    parent, failures = os.getpid(), []
+
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
     def task(_: Any) -> Any:
         chosen = list(HydraConfig.get().overrides.task)
-        return job(chosen, [w for w in chosen if w.partition("=")[0] not in constant])
+        try:
+            return job(chosen, [w for w in chosen if w.partition("=")[0] not in constant])
+        except Exception as error:
+            if os.getpid() != parent:
+                raise  # In a launcher's own process, which reports it in its own way.
+            # The other combinations are run all the same.
+            error.add_note(f"In the run {' '.join(said(word) for word in chosen)}.")
+            failures.append(error)
 
     before = sys.argv
     sys.argv = [before[0], "--multirun", *forced]
@@ -177,6 +186,13 @@ def run_multirun(words: list[str], job: Any) -> None:
         task()
     finally:
         sys.argv = before
+    if failures:
+        raise failures[0]
+
+
+def said(word: str) -> str:
+    """`optim=SGD` of `++optim._target_=SGD`."""
+    return word.lstrip("+").replace("._target_=", "=")
 
 
 def name_of(value: Any) -> str:
@@ -246,7 +262,8 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
             continue
         for path, plain in _flatten(key, value):
             if path in layer and layer[path] != plain:
-                mistakes.append(f"`{path}` is given twice: {layer[path]} and {plain}.")
+                name = path.removesuffix("._target_")
+                mistakes.append(f"`{name}` is given twice: {layer[path]} and {plain}.")
             layer[path] = plain
     return layer, groups
 
@@ -407,7 +424,9 @@ def _merge(
             if key == shorthand and long not in layer:
                 _forget(covers, long)
                 if isinstance(values.get(owner_key), dict):
-                    values[owner_key] = {k: v for k, v in values[owner_key].items() if k != argument}
+                    values[owner_key] = {
+                        k: v for k, v in values[owner_key].items() if k != argument
+                    }
             elif key == long and shorthand not in layer:
                 values[shorthand] = None
             elif key == long and layer[shorthand] != value:

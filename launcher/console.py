@@ -56,6 +56,12 @@ class Console:
         self._bar.update(self._bar.task_ids[0], completed=at.step, text=text)
         self._bar.refresh()
 
+    def evaluated(self, at: Progress) -> None:
+        """A line per evaluation where there is no live line to show it (a log file, a cluster)."""
+        if self.enabled and not self._console.is_terminal:
+            metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
+            self._print(f"step {at.step:,}  {metrics}")
+
     def task_ended(self, at: Progress, scores: list[dict[str, float]]) -> None:
         """The scores of the tasks seen; of a single task only in `finished`."""
         if not self.enabled or len(scores) < 2:
@@ -66,6 +72,9 @@ class Console:
         self._print(f"task {at.task} of {len(scores)} learnt: {each}   mean {mean:.4f}")
 
     def finished(self, at: Progress, path: Path, *, seconds: float, steps: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=at.step)
+            self._bar.refresh()
         self.stop()
         if not self.enabled:
             return

@@ -247,7 +247,7 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
         for frame in traceback.extract_tb(error.__traceback__)
         if "site-packages" not in frame.filename
         and not frame.filename.startswith((*ours, python, "<frozen"))
-        and Path(frame.filename).resolve() != Path(sys.argv[0]).resolve()
+        and Path(frame.filename) not in (root / "run.py", Path(sys.prefix) / "bin" / "ml")
     ]
 
 

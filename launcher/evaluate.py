@@ -31,23 +31,22 @@ class Evaluator:
         self.world, self.learner, self.transform = world, learner, transform
         self.episodes, self.seed = episodes, seed
 
-    def __call__(self, tasks: range) -> list[dict[str, float]]:
+    def __call__(self, tasks: range, *, step: int) -> list[dict[str, float]]:
         """The metrics of each task; empty ones for a model that can predict nothing."""
-        with self.learner.evaluating():
+        with self.learner.evaluating(), forked_randomness(self.seed + step):
             return [self._task(self.world.tasks[task]) for task in tasks]
 
     def _task(self, task: Any) -> dict[str, float]:
-        with forked_randomness(self.seed):
-            if self.world.on_data:
-                return self._data(self.world.test, task.test)
-            returns, lengths = task.evaluate(
-                lambda obs: self.learner.act(obs)[0], episodes=self.episodes
-            )
-            return {
-                "return": float(np.mean(returns)),
-                "return_stddev": float(np.std(returns)),
-                "episode_length": float(np.mean(lengths)),
-            }
+        if self.world.on_data:
+            return self._data(self.world.test, task.test)
+        returns, lengths = task.evaluate(
+            lambda obs: self.learner.act(obs)[0], episodes=self.episodes
+        )
+        return {
+            "return": float(np.mean(returns)),
+            "return_stddev": float(np.std(returns)),
+            "episode_length": float(np.mean(lengths)),
+        }
 
     def _data(self, table: Table, index: Tensor) -> dict[str, float]:
         outputs, labels = [], []

@@ -112,6 +112,10 @@ class Keeper:
         elif self.at.step - self._saved_step >= self._save_every:
             self.save()
 
+    def evaluated(self) -> None:
+        """After each evaluation."""
+        self.console.evaluated(self.at)
+
     def task_ended(self, scores: list[dict[str, float]]) -> None:
         self.start()
         self.console.task_ended(self.at, scores)

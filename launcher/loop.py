@@ -92,13 +92,14 @@ def run(
             if schedule.over(at, replay):
                 break  # The end of the task is evaluated below.
             if schedule.evaluation_due(at, taken, replay, single=len(world.tasks) == 1):
-                scores = evaluate(range(task + 1))
+                scores = evaluate(range(task + 1), step=at.step)
                 write_eval_row(scores, learner, replay, at, journal)
                 stop_early(at, schedule.patience)
+                keeper.evaluated()
             keeper.settled()
         write_train_row(world, learner, replay, at, log, journal)
         learner.end_task(replay)
-        scores = evaluate(range(len(world.tasks)))
+        scores = evaluate(range(len(world.tasks)), step=at.step)
         write_eval_row(scores[: task + 1], learner, replay, at, journal)
         at.matrix.append([score(metrics) for metrics in scores])
         at.end_task()

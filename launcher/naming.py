@@ -39,18 +39,18 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
 def makes_objects(value: Any) -> bool:
     """Whether a value is called to get the object (a class, a function), or is the object."""
     return (
-        inspect.isclass(value)
-        or inspect.isroutine(value)
-        or isinstance(value, functools.partial)
+        inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, functools.partial)
     )
 
 
 def unresolved(settings: Settings) -> list[str]:
-    """What is wrong with the names in the settings, every one of them."""
+    """What is wrong with the names that were given, every one of them."""
     mistakes = []
     for key, setting in schema().items():
         value = settings.values.get(key)
-        if not setting.names_object or key in settings.live or value is None:
+        if key not in settings.given or not setting.names_object:
+            continue
+        if key in settings.live or value is None:
             continue
         for item in value if isinstance(value, list) else [value]:
             name = item.get("_target_") if isinstance(item, dict) else item

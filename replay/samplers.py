@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .errors import ConfigError
 
-
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 
 

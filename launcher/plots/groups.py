@@ -29,9 +29,15 @@ def find_runs(folder: Path) -> Groups:
     groups: Groups = {}
     for found in sorted(folder.resolve().rglob("eval.csv")):
         run = found.parent
-        if (run / "config.yaml").exists() and not re.fullmatch(r"\d+\.\d+", run.name):
+        if (run / "config.yaml").exists() and not _is_set_aside(run):
             groups.setdefault(run.parent, []).append(run)
     return groups
+
+
+def _is_set_aside(run: Path) -> bool:
+    """Whether it is the earlier run of one beside it: `3.1` of `3`."""
+    name = re.fullmatch(r"(.+)\.\d+", run.name)
+    return name is not None and (run.with_name(name[1]) / "config.yaml").exists()
 
 
 def choose(groups: Groups, metric: str | None) -> Pictures:

@@ -337,6 +337,13 @@ def test_model_is_refused_with_what_it_needs(model: Any, says: list[str]) -> Non
     refused(model=model, says=says)
 
 
+def test_line_of_a_constructor_in_the_running_script_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", [__file__])
+    refused(model=Raises, says=["test_errors.py, line "])
+
+
 def test_unknown_argument_lists_the_constructor_s_parameters() -> None:
     lists = "It has: in_features, out_features, hidden."
     refused("model.hiden=3", model=Linear, says=["`model.hiden`", "Did you mean `hidden`?", lists])

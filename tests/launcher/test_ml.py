@@ -44,7 +44,9 @@ def quick(tmp_path: Path) -> Any:
     """`ml` that writes to a directory of this test, and shows nothing."""
 
     def run(*words: str, **settings: Any) -> Run:
-        return ml(*words, **{"path": tmp_path / "run", "plot": False, "progress": False, **settings})
+        return ml(
+            *words, **{"path": tmp_path / "run", "plot": False, "progress": False, **settings}
+        )
 
     return run
 

@@ -20,9 +20,7 @@ def run_example(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_learns_digits(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_learns_digits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [f"path={tmp_path}/run", "progress=false", "plot=false"]
     assert run_example(name, words, monkeypatch).metrics["accuracy"] >= 0.95
 
