@@ -11,8 +11,10 @@ from __future__ import annotations
 import collections
 import enum
 import inspect
+import os
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +143,12 @@ class _Capture:
         return captured
 
     def _object(self, value: Any, path: str) -> Any:
+        if isinstance(value, Tensor) and value.layout is torch.sparse_coo:
+            value = value.coalesce()
+            return {"$sparse": [value.indices(), value.values(), list(value.shape)]}
         if isinstance(value, Tensor):
+            if value.layout is not torch.strided:
+                return _SKIP
             owner = self.memory.setdefault(_memory(value), path)
             shares = owner if owner != path and value.numel() else None
             if not value.requires_grad:
@@ -180,9 +187,8 @@ class _Capture:
     def _fields(self, value: Any, path: str) -> Any:
         """An object of a class of the user's, by its fields; loggers, locks and files are tools."""
         kind = type(value)
-        if kind.__module__.split(".")[0] in sys.stdlib_module_names | {"builtins"}:
-            if kind.__name__ not in _BARE_OBJECTS:
-                return _SKIP
+        if _is_pythons_own(kind) and kind.__name__ not in _BARE_OBJECTS:
+            return _SKIP
         names = list(getattr(value, "__dict__", ()))
         for base in kind.__mro__:
             slots = vars(base).get("__slots__", ())
@@ -228,6 +234,8 @@ class _Restore:
             return content
         if kind == "$scalar":
             return content[()]
+        if kind == "$sparse":
+            return torch.sparse_coo_tensor(*content, is_coalesced=True)
         if kind == "$complex":
             return complex(*content)
         if kind == "$batch":
@@ -240,7 +248,9 @@ class _Restore:
                 made[key] = self(filled.get(key), item, f"{path}[{key!r}]")
             return _refill(filled, made)
         if kind == "$sequence":
-            old_items = list(current) if isinstance(current, tuple(_SEQUENCES.values())) else []
+            old_items: list[Any] = []
+            if isinstance(current, (list, tuple, set, frozenset, collections.deque)):
+                old_items = list(current)
             if whole["kind"] == "list" and not isinstance(current, list):
                 current = self.made[path] = []
             items = [
@@ -299,6 +309,15 @@ class _Restore:
                 made = self(getattr(current, name, None), item, f"{path}.{name}")
                 object.__setattr__(current, name, made)
         return current
+
+
+def _is_pythons_own(kind: type) -> bool:
+    """Whether a class is of the standard library; a user's `queue.py` is not."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    name = kind.__module__.split(".")[0]
+    if file is None:
+        return name in sys.stdlib_module_names
+    return Path(file).is_relative_to(Path(os.__file__).parent) and "site-packages" not in file
 
 
 def _memory(tensor: Tensor) -> int:

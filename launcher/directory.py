@@ -72,7 +72,10 @@ class RunDirectory:
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         aside.mkdir()
-        for entry in list(self.path.iterdir()):
+        # Checkpoints first and config.yaml last: killed in between, what is left here is either still
+        # the old run or none that could be continued.
+        order = {"checkpoints": 0, "config.yaml": 2}
+        for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
             if entry.name != _LOCK:
                 entry.rename(aside / entry.name)
         return aside
@@ -85,7 +88,8 @@ class RunDirectory:
         """Let others write here; remove what was made for a run that never started."""
         if self._lock is None:
             return
-        (self.path / _LOCK).unlink(missing_ok=True)
+        if not self.started:
+            (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
         if not self.started:

@@ -20,15 +20,16 @@ _SHOW_SECONDS = 0.2
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; it has been saved.
+    """A signal asked the run to stop.
 
     Attributes:
         signum: Which one.
+        saved: Whether a checkpoint was written.
     """
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int, *, saved: bool):
         super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+        self.signum, self.saved = signum, saved
 
 
 class Keeper:
@@ -103,9 +104,9 @@ class Keeper:
     def settled(self) -> None:
         """After each step, when everything is consistent."""
         if self._received is not None:
-            self.save()
+            saved = self.save()
             self._status("interrupted")
-            raise Interrupted(self._received)
+            raise Interrupted(self._received, saved=saved)
         if self._save_every is None:
             if time.monotonic() - self._saved_at > _SAVE_SECONDS:
                 self.save()
@@ -122,15 +123,16 @@ class Keeper:
         self.save()
         self.settled()
 
-    def save(self) -> None:
-        """Write a checkpoint, and the rows up to it before."""
+    def save(self) -> bool:
+        """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
         if not self._is_good():
             self.console.problem(f"Not saved at step {self.at.step}: a weight is NaN or infinite.")
-            return
+            return False
         self.journal.sync()
         self.checkpoints.save(self._snapshot())
         self._saved_at, self._saved_step = time.monotonic(), self.at.step
         self._status("running")
+        return True
 
     def finish(self, status: str, **details: Any) -> None:
         """The run's last word in `status.json`."""

@@ -64,6 +64,7 @@ class Learner:
         self.clip_grad = clip_grad
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
         self.steps = 0
+        self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
         self._parameters = [p for p in agent.parameters() if p.requires_grad]
         self._plateau = scheduler is not None and takes_metric(scheduler)
@@ -116,6 +117,7 @@ class Learner:
     def _optimise(self, loss: Tensor) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
+        self.optimised = True
         optimizer.zero_grad(set_to_none=True)
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
@@ -160,8 +162,10 @@ class Learner:
 
     @property
     def lr(self) -> float | None:
-        """The optimiser's current learning rate."""
-        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else None
+        """The optimiser's current learning rate; None as long as it has not stepped."""
+        if self.optimizer is None or not self.optimised:
+            return None
+        return float(self.optimizer.param_groups[0]["lr"])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -234,6 +238,7 @@ class Learner:
         }
         return {
             "steps": self.steps,
+            "optimised": self.optimised,
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
@@ -251,7 +256,7 @@ class Learner:
         """
         load_weights(self.agent, state["agent"])
         load_attribute_state(self.agent, state["attributes"])
-        self.steps = state["steps"]
+        self.steps, self.optimised = state["steps"], state["optimised"]
         if self.average is not None:
             self.average.restart()
         for name in ("optimizer", "scheduler", "average", "scaler"):
@@ -289,7 +294,8 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
-            f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}."
+            f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
+            "Layers that are added while learning must be there from __init__ on."
         )
     agent.load_state_dict(weights)
 

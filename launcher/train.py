@@ -179,7 +179,8 @@ def _run(
         raise
     except Interrupted as error:
         console.stop()
-        console.note(f"Interrupted by {error} at step {at.step}; saved to {path}.")
+        outcome = f"saved to {path}" if error.saved else "not saved"
+        console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
         raise
     seconds = time.monotonic() - began
     if learner.average is not None:

@@ -122,6 +122,8 @@ def test_returns_of_several_environments_are_kept_apart() -> None:
     env.step(np.array([1, 0]))  # The first ends with 1.
     env.step(np.array([0, 1]))  # It resets; the second ends with 1 + 2.
     assert env.episodes.take() == [1, 3]
+    env.step(np.array([1, 0]))  # The first begins anew, and ends with 1.
+    assert env.episodes.take() == [1]
     assert env.episodes.take() == []
 
 

@@ -435,6 +435,23 @@ class TestObjects:
         assert held["self"] is held
 
 
+def test_frozen_weights_and_parts_in_evaluation_mode_stay_so(tmp_path: Path) -> None:
+    def make() -> Model:
+        model = Model()
+        model.head = nn.Linear(1, 1)
+        model.head.bias.requires_grad_(False)
+        return model
+
+    saved = make()
+    saved.layer.weight.requires_grad_(False)  # Frozen and thawed in training.
+    saved.head.bias.requires_grad_(True)
+    saved.layer.eval()
+    fresh = resumed(saved, make(), tmp_path)
+    assert not fresh.layer.weight.requires_grad
+    assert fresh.head.bias.requires_grad
+    assert (fresh.training, fresh.layer.training, fresh.head.training) == (True, False, True)
+
+
 def test_registered_submodules_are_left_to_the_state_dict(tmp_path: Path) -> None:
     model = Model()
     model.alias = [model.layer]  # type: ignore[assignment]

@@ -71,9 +71,10 @@ class TestRoundTrip:
         assert restored.numpy().tobytes() == tensor.numpy().tobytes()
 
     def test_of_views_and_parameters(self, tmp_path: Path) -> None:
-        matrix = torch.arange(6.0).view(2, 3)
+        matrix = torch.arange(9.0).view(3, 3)
         state = {
-            "turned": matrix.t(),
+            "matrix": matrix,
+            "turned": matrix.t(),  # The same memory and shape, read in another order.
             "row": matrix[1],
             "expanded": torch.ones(1).expand(3),
             "parameter": torch.nn.Parameter(matrix.clone()),

@@ -381,8 +381,11 @@ def test_interpolations_are_resolved() -> None:
     assert compose(["experiment=run-${seed}", "seed=4"], {}).experiment == "run-4"
 
 
-def test_composing_leaves_hydra_as_it_was_and_works_in_threads() -> None:
-    before = GlobalHydra.instance().hydra
+def test_composing_leaves_hydra_as_it_was_and_works_in_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(GlobalHydra.instance(), "hydra", None)  # Put back after the test.
+    before = GlobalHydra.instance().hydra = object()  # type: ignore[assignment]
     found: list[int] = []
     threads = [
         threading.Thread(target=lambda seed=seed: found.append(compose([f"seed={seed}"], {}).seed))
