@@ -217,7 +217,7 @@ def _parameters(target: Any) -> set[str]:
     names = set(parameters)
     if inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for base in target.__mro__[1:]:
-            names |= set(inspect.signature(base.__init__).parameters)
+            names |= set(inspect.signature(vars(base).get("__init__", object)).parameters)
     return names - {"self", "args", "kwargs"}
 
 

@@ -228,7 +228,10 @@ DATA_ONLY = (
 
 def without_effect(settings: Settings, world: Any) -> list[str]:
     """Settings that were given but that this run does not read."""
-    unread = ENV_ONLY if world.on_data else DATA_ONLY
+    unread = list(ENV_ONLY if world.on_data else DATA_ONLY)
+    optimizer = settings.live.get("optim")
+    if optimizer is not None and not makes_objects(optimizer):
+        unread += ["lr", "weight_decay"]
     return [key for key in unread if key in settings.given]
 
 

@@ -151,8 +151,8 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Te
     if isinstance(value, np.generic):
         return _pack(value.item(), tensors, names)
     if isinstance(value, np.ndarray):
-        copy = np.array(value, order="C", dtype=value.dtype.newbyteorder("="))
-        return {"$array": _pack(torch.from_numpy(copy), tensors, names)}
+        array = np.array(value, order="C", dtype=value.dtype.newbyteorder("="))
+        return {"$array": _pack(torch.from_numpy(array), tensors, names)}
     if isinstance(value, Tensor):
         tensor = value.detach()
         memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)

@@ -36,20 +36,16 @@ class RunDirectory:
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / _LOCK, "a")  # noqa: SIM115 - held as long as the run.
+            self._lock = _locked(path / _LOCK)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"Another run is writing to {path}. Give another seed, experiment or path."
+            ) from error
         except OSError as error:
             self._remove_made()
             raise ConfigError(
                 f"Cannot write the run to {path} ({error.strerror or error}). Give another path=."
             ) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                self._lock.close()
-                raise ConfigError(
-                    f"Another run is writing to {path}. Give another seed, experiment or path."
-                ) from error
 
     @property
     def has_run(self) -> bool:
@@ -88,8 +84,7 @@ class RunDirectory:
         """Let others write here; remove what was made for a run that never started."""
         if self._lock is None:
             return
-        if not self.started:
-            (self.path / _LOCK).unlink(missing_ok=True)
+        (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
         if not self.started:
@@ -101,6 +96,23 @@ class RunDirectory:
                 path.rmdir()
             except OSError:
                 continue  # Not there, or not empty: then it is somebody else's now.
+
+
+def _locked(path: Path) -> TextIO:
+    """The file, open and locked for as long as it is. BlockingIOError if another run has it."""
+    while True:
+        file = open(path, "a")  # noqa: SIM115 - held as long as the run.
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run before may have removed the file after this one had opened it.
+            if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from ..replay import ConfigError, Diverged
 from . import build
 from .attributes import load_object_state, object_state
 from .checkpoint import Checkpoints, find
-from .config import Settings
+from .config import SHORTHANDS, Settings
 from .console import Console
 from .directory import RunDirectory
 from .evaluate import Evaluator
@@ -55,8 +55,11 @@ def train(settings: Settings) -> Run:
         world = build.build_world(settings)
         stack.callback(world.close)
         for key in build.without_effect(settings, world):
-            kind = "a data set" if world.on_data else "an environment"
-            warnings.warn(f"`{key}` has no effect: this run learns from {kind}.", stacklevel=3)
+            kind = "data" if world.on_data else "an environment"
+            reason = (
+                "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
+            )
+            warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
         agent = build.build_agent(settings, world, device)
         transform, plain = build.build_transforms(settings, world, device)

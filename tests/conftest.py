@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from hypothesis import settings
 
 settings.register_profile("antelope", deadline=None, derandomize=True, database=None)
+# More and other examples, for an hour of looking: --hypothesis-profile=thorough
+settings.register_profile("thorough", deadline=None, database=None, max_examples=1500)
 settings.load_profile("antelope")
 torch.set_num_threads(1)  # Small tensors: a second thread only waits for the first.
 
@@ -22,6 +25,16 @@ def mnist_dir() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"needs the real MNIST in {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def forget_modules() -> Iterator[None]:
+    """Modules that a test imports from a temporary folder are forgotten after it."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ SETTINGS: dict[str, Any] = {
     "model.dropout": None,
     "model.encoder._target_": "Encoder",
     "model.encoder.width": 3,
+    "model.options": {"a": 1},
+    "model.options.b": 2,
     "optim": "SGD",
     "optim.momentum": 0.9,
     "optim.nesterov": True,
@@ -60,6 +62,8 @@ SETTINGS: dict[str, Any] = {
 def word(key: str, value: Any) -> str:
     if isinstance(value, list):
         return f"{key}=[{','.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return f"{key}={{{','.join(f'{name}:{item}' for name, item in value.items())}}}"
     plain = {None: "null", True: "true", False: "false"}
     return f"{key}={plain[value] if value is None or isinstance(value, bool) else value}"
 

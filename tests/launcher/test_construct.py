@@ -152,7 +152,7 @@ class TestResolve:
         assert "There is no file absent.py" in error("absent.py:Net")
 
     def test_a_miss_of_a_path_that_cannot_be_imported(self, workdir: Path) -> None:
-        assert "`torch.nn` has no `Linaer`. Did you mean `Linear`" in error("torch.nn.Linaer")
+        assert "torch.nn has no `Linaer`. Did you mean `Linear`" in error("torch.nn.Linaer")
         assert "No model `no.such.module`" in error("no.such.module")
 
     def test_an_error_in_a_file_says_where(self, workdir: Path) -> None:

@@ -258,7 +258,7 @@ class TestOptimisation:
         optim = torch.optim.SGD(model.parameters(), lr=0.1)
         run = quick(model=model, optim=optim, dataset=separable())
         assert run.metrics["accuracy"] > 0.9
-        assert [row["lr"] for row in run.history if row["mode"] == "train"][0] == 0.1
+        assert next(row["lr"] for row in run.history if row["mode"] == "train") == 0.1
 
     def test_shorthands_reach_the_optimiser(self, quick: Any) -> None:
         seen = {}

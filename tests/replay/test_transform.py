@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,15 @@ def test_channels_by_hand() -> None:
     data = torch.tensor([[[[0, 2]], [[10, 30]]]], dtype=torch.uint8)
     obs = Standardize(space_of(data))({"obs": data})["obs"]
     assert obs.tolist() == [[[[-1, 1]], [[-1, 1]]]]
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (1, 1, 1)])
+def test_far_from_zero_no_precision_is_lost(shape: tuple[int, ...]) -> None:
+    # Seconds since 1970 in May of that year, six apart: a mean of 10^7 + 3, a deviation of 3.
+    data = torch.tensor([10_000_000.0, 10_000_006.0]).view(2, *[1] * len(shape)).expand(2, *shape)
+    obs = Standardize(space_of(data))({"obs": data})["obs"]
+    expected = torch.tensor([-1.0, 1.0]).view(2, *[1] * len(shape)).expand(2, *shape)
+    torch.testing.assert_close(obs, expected)
 
 
 def test_a_constant_feature_is_zero_and_not_nan() -> None:
