@@ -41,14 +41,14 @@ class Console:
             for name, text in lines.items():
                 self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
 
-    def update(self, at: Progress, numbers: dict[str, Any]) -> None:
+    def update(self, at: Progress, loss: Any) -> None:
         """Redraw the live line."""
         rate = self._rate(at.step)
         if not self.enabled or not self._console.is_terminal:
             return
         if self._bar is None:
             self._bar = _bar(self._console, self.total)
-        shown = dict(numbers)
+        shown = {} if loss is None else {"loss": loss}
         shown |= {k: at.metrics[k] for k in ("accuracy", "return") if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate

@@ -39,7 +39,7 @@ class Keeper:
         snapshot: Everything a checkpoint holds, as `Checkpoints.save` takes it.
         is_good: Whether that is worth keeping: a ruined model must not push out a good one.
         save_every: Steps between checkpoints; None: once a minute.
-        show: Gives the numbers that the live line shows.
+        newest_loss: Gives the loss that the live line shows, or None.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Keeper:
         snapshot: Callable[[], dict[str, Any]],
         is_good: Callable[[], bool],
         save_every: int | None,
-        show: Callable[[], dict[str, Any]],
+        newest_loss: Callable[[], Any],
     ):
         self.directory, self.checkpoints, self.journal = directory, checkpoints, journal
         self.console, self.at = console, at
         self._config_yaml, self._snapshot = config_yaml, snapshot
-        self._save_every, self._show = save_every, show
+        self._save_every, self._newest_loss = save_every, newest_loss
         self._is_good = is_good
         self._received: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -99,7 +99,7 @@ class Keeper:
         now = time.monotonic()
         if now - self._shown > _SHOW_SECONDS:
             self._shown = now
-            self.console.update(self.at, self._show())
+            self.console.update(self.at, self._newest_loss())
 
     def settled(self) -> None:
         """After each step, when everything is consistent."""

@@ -15,7 +15,6 @@ import torch
 
 from ..replay import ConfigError, Diverged
 from . import build
-from .attributes import load_object_state, object_state
 from .checkpoint import Checkpoints, find
 from .config import SHORTHANDS, Settings
 from .console import Console
@@ -24,17 +23,14 @@ from .evaluate import Evaluator
 from .forward import check_forward
 from .keeper import Interrupted, Keeper
 from .learner import Learner, load_weights
-from .log import CSV, Journal, Log
-from .loop import Schedule, run
+from .log import CSV, Journal, Writer
+from .loop import run
 from .naming import unresolved
 from .optimisation import Average, build_optimizer, build_scheduler
-from .progress import Progress
-from .randomness import random_state, seed_everything, set_random_state
+from .randomness import seed_everything
 from .run import Run
+from .session import Session
 from .trackers import Tracker, check_installed
-
-# Settings that may differ between a run and its continuation without changing it.
-_INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
 
 
 def train(settings: Settings) -> Run:
@@ -91,73 +87,36 @@ def train(settings: Settings) -> Run:
 def _run(
     settings: Settings, world: Any, learner: Learner, replay: Any, plain: Any, stack: ExitStack
 ) -> Run:
+    """Claim the directory, continue or begin, run the loop, and close the books."""
     path = run_path(settings, world)
     schedule = build.build_schedule(settings, world)
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
-    at, log = Progress(), Log()
-    augmentation = getattr(replay.transform, "augment", None)
-    journal = Journal(
-        [
-            *(
-                CSV(path / f"{m}.csv", mode=m)
-                for m in ("train", "eval")
-                if "csv" in settings.loggers
-            ),
-            *(Tracker(n, path, settings.values) for n in settings.loggers if n != "csv"),
-        ]
-    )
+    journal = _journal(settings, path)
     stack.callback(journal.close)
     console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
     stack.callback(console.stop)
+    session = Session(settings, world, learner, replay, schedule, journal)
     checkpoints = Checkpoints(path / "checkpoints")
-
-    def snapshot() -> dict[str, Any]:
-        return {
-            "progress": at.state_dict(),
-            "learner": learner.state_dict(),
-            "replay": replay.state_dict(),
-            "augmentation": object_state(augmentation),
-            "log": log.state_dict(),
-            "journal": journal.state_dict(),
-            "random": random_state(),
-            "settings": settings.values,
-        }
-
-    def show() -> dict[str, Any]:
-        loss = log.last("loss")
-        return {} if loss is None else {"loss": loss}
-
+    evaluate = Evaluator(
+        world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
+    )
     console.header(_header(settings, world, learner, path))
-    state: dict[str, Any] | None = None
     if settings.resume:
-        state, problems = checkpoints.newest()
-        for problem in problems:
-            console.problem(f"Passed over: {problem}")
-        if state is None:
-            console.note(f"No checkpoint to resume from in {path} yet: starting afresh.")
-            directory.resume = False
-        else:
-            _resume(state, settings, world, learner, replay, at, log, journal, schedule, console)
-            load_object_state(augmentation, state["augmentation"])
+        directory.resume = _resume(session, checkpoints, console)
     keeper = Keeper(
         directory,
         checkpoints,
         journal,
         console,
-        at=at,
+        at=session.at,
         config_yaml=settings.yaml(),
-        snapshot=snapshot,
+        snapshot=session.state_dict,
         is_good=learner.is_finite,
         save_every=settings.save_every,
-        show=show,
+        newest_loss=lambda: session.log.last("loss"),
     )
-    evaluate = Evaluator(
-        world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
-    )
-    began, first_step = time.monotonic(), at.step
-    if state is not None:
-        set_random_state(state["random"])
+    at, first_step, began = session.at, session.at.step, time.monotonic()
     try:
         with keeper:
             run(
@@ -167,7 +126,7 @@ def _run(
                 schedule=schedule,
                 at=at,
                 evaluate=evaluate,
-                log=log,
+                log=session.log,
                 journal=journal,
                 keeper=keeper,
             )
@@ -193,7 +152,6 @@ def _run(
     if settings.plot:
         from .plots.curves import draw_run
 
-        console.stop()
         draw_run(path, journal.history, matrix=at.matrix)
     keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)
@@ -208,68 +166,26 @@ def _run(
     )
 
 
-def _resume(
-    state: dict[str, Any],
-    settings: Settings,
-    world: Any,
-    learner: Learner,
-    replay: Any,
-    at: Progress,
-    log: Log,
-    journal: Journal,
-    schedule: Schedule,
-    console: Console,
-) -> None:
-    """Put everything back to where the checkpoint left it."""
-    changed = changed_settings(state["settings"], settings.values)
-    if "tasks" in changed:
-        before, now = changed["tasks"]
-        raise ConfigError(
-            f"The run in {settings.path or 'this directory'} has tasks={before}, this one tasks={now}: "
-            "it cannot be continued so. Give another path or experiment."
-        )
-    at.load_state_dict(state["progress"])
-    anew = _parts_to_begin_anew(changed)
-    learner.load_state_dict(state["learner"], but=anew)
-    if "optimizer" not in anew and {"optim", "lr", "weight_decay"} & changed.keys():
-        learner.reset_hyperparameters()
-    console.note(f"Resumed at step {at.step}.")
-    for key, (before, now) in changed.items():
-        console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
-    finished = at.task == len(world.tasks)
-    task = at.task - finished if at.begun or finished else None
-    world.resume(task, replay, state["replay"])
-    if finished:
-        _reopen(at, schedule, replay, console)
-    log.load_state_dict(state["log"])
-    journal.load_state_dict(state["journal"])
+def _journal(settings: Settings, path: Path) -> Journal:
+    writers: list[Writer] = []
+    for name in settings.loggers:
+        if name == "csv":
+            writers += [CSV(path / f"{mode}.csv", mode=mode) for mode in ("train", "eval")]
+        else:
+            writers.append(Tracker(name, path, settings.values))
+    return Journal(writers)
 
 
-def _parts_to_begin_anew(changed: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
-    """The parts of a learner whose saved state is of another kind than what is asked for now."""
-    before, now = changed.get("optim", ({}, {}))
-    if (before or {}).get("_target_") != (now or {}).get("_target_"):
-        return ("optimizer", "scheduler")
-    return ("scheduler",) if {"scheduler", "lr_decay_epochs"} & changed.keys() else ()
-
-
-def _reopen(at: Progress, schedule: Schedule, replay: Any, console: Console) -> None:
-    """Continue the last task of a finished run that is now to go on for longer."""
-    at.task, at.begun = at.task - 1, True
-    if schedule.over(at, replay):
-        at.end_task()
-        console.note("This run is finished: there is nothing left to learn.")
-    else:
-        at.matrix.pop()
-
-
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between a checkpoint's settings and these, but for incidental ones."""
-    return {
-        key: (before.get(key), now.get(key))
-        for key in {**before, **now}
-        if key not in _INCIDENTAL and before.get(key) != now.get(key)
-    }
+def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> bool:
+    """Continue from the newest valid checkpoint; returns whether there was one."""
+    state, problems = checkpoints.newest()
+    for problem in problems:
+        console.problem(f"Passed over: {problem}")
+    if state is None:
+        console.note(f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh.")
+        return False
+    session.load_state_dict(state, console)
+    return True
 
 
 def run_path(settings: Settings, world: Any) -> Path:

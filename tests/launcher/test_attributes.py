@@ -170,6 +170,20 @@ class TestTensors:
         assert fresh.layer.weight.tolist() == [[5, 5]]
         assert torch.equal(fresh.snapshot, saved.snapshot)
 
+    @pytest.mark.parametrize("made_at_the_start", [True, False])
+    def test_two_rows_of_one_memory_keep_their_own_values(
+        self, tmp_path: Path, made_at_the_start: bool
+    ) -> None:
+        def make() -> Model:
+            model = Model()
+            model.mean, model.stddev = torch.zeros(2, 3) if made_at_the_start else (None, None)
+            return model
+
+        saved = make()
+        saved.mean, saved.stddev = torch.tensor([[1.0, 1, 1], [2, 2, 2]])
+        fresh = resumed(saved, make(), tmp_path)
+        assert (fresh.mean.tolist(), fresh.stddev.tolist()) == ([1, 1, 1], [2, 2, 2])
+
     def test_a_view_of_a_weight_goes_on_following_it(self, tmp_path: Path) -> None:
         def make() -> Model:
             model = Model()

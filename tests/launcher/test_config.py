@@ -110,6 +110,11 @@ class TestOrder:
         one, other = ({key: SETTINGS[key] for key in order} for order in (keys, shuffled))
         assert compose([], one).values == compose([], other).values
 
+    def test_of_a_sub_key_and_those_below_it_does_not_matter(self) -> None:
+        for words in permutations(("model=Net", "model.options={a:1}", "model.options.b=2")):
+            made = compose(words, {}).model
+            assert made == {"_target_": "Net", "options": {"a": 1, "b": 2}}, words
+
     def test_of_a_list_and_a_sub_key_does_not_matter(self) -> None:
         words = ("dataset=[A,B]", "dataset.train=true")
         assert all("is a list here" in mistakes(*order) for order in permutations(words))

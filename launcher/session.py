@@ -1,0 +1,108 @@
+"""The state of a run: what a checkpoint holds, and how a run is continued from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..replay import ConfigError, Replay
+from .attributes import load_object_state, object_state
+from .config import Settings
+from .console import Console
+from .learner import Learner
+from .log import Journal, Log
+from .loop import Schedule
+from .progress import Progress
+from .randomness import random_state, set_random_state
+
+# Settings that may differ between a run and its continuation without changing it.
+_INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
+
+
+@dataclass
+class Session:
+    """The parts of a run that change while it learns."""
+
+    settings: Settings
+    world: Any
+    learner: Learner
+    replay: Replay
+    schedule: Schedule
+    journal: Journal
+    at: Progress = field(default_factory=Progress)
+    log: Log = field(default_factory=Log)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that continuing exactly needs."""
+        return {
+            "progress": self.at.state_dict(),
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "augmentation": object_state(self._augmentation),
+            "log": self.log.state_dict(),
+            "journal": self.journal.state_dict(),
+            "random": random_state(),
+            "settings": self.settings.values,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], console: Console) -> None:
+        """Put everything back to where the checkpoint left it, and say what is different now.
+
+        Raises:
+            CheckpointError, ConfigError: If the checkpoint is another model's or sequence's.
+        """
+        changed = changed_settings(state["settings"], self.settings.values)
+        if "tasks" in changed:
+            before, now = changed["tasks"]
+            raise ConfigError(
+                f"The checkpoint is of a run with tasks={before}, this one has tasks={now}: it cannot "
+                "be continued so. Give another path or experiment."
+            )
+        at = self.at
+        at.load_state_dict(state["progress"])
+        anew = _parts_to_begin_anew(changed)
+        self.learner.load_state_dict(state["learner"], but=anew)
+        if "optimizer" not in anew and {"optim", "lr", "weight_decay"} & changed.keys():
+            self.learner.reset_hyperparameters()
+        console.note(f"Resumed at step {at.step}.")
+        for key, (before, now) in changed.items():
+            console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
+        finished = at.task == len(self.world.tasks)
+        task = at.task - finished if at.begun or finished else None
+        self.world.resume(task, self.replay, state["replay"])
+        if finished:
+            self._reopen(console)
+        load_object_state(self._augmentation, state["augmentation"])
+        self.log.load_state_dict(state["log"])
+        self.journal.load_state_dict(state["journal"])
+        set_random_state(state["random"])
+
+    def _reopen(self, console: Console) -> None:
+        """Continue the last task of a finished run that is now to go on for longer."""
+        self.at.task, self.at.begun = self.at.task - 1, True
+        if self.schedule.over(self.at, self.replay):
+            self.at.end_task()
+            console.note("This run is finished: there is nothing left to learn.")
+        else:
+            self.at.matrix.pop()
+
+    @property
+    def _augmentation(self) -> Any:
+        return getattr(self.replay.transform, "augment", None)
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between a checkpoint's settings and these, but for incidental ones."""
+    return {
+        key: (before.get(key), now.get(key))
+        for key in {**before, **now}
+        if key not in _INCIDENTAL and before.get(key) != now.get(key)
+    }
+
+
+def _parts_to_begin_anew(changed: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
+    """The parts of a learner whose saved state is of another kind than what is asked for now."""
+    before, now = changed.get("optim", ({}, {}))
+    if (before or {}).get("_target_") != (now or {}).get("_target_"):
+        return ("optimizer", "scheduler")
+    return ("scheduler",) if {"scheduler", "lr_decay_epochs"} & changed.keys() else ()
