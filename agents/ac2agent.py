@@ -32,7 +32,7 @@ class AC2Agent(nn.Module):
         width = prod(spec.action.shape)
         is_image = len(spec.obs.shape) == 3 and min(spec.obs.shape[1:]) >= 4
         self.network = (
-            residual_cnn(spec.obs.shape[0], width, channels=hidden // 4)
+            residual_cnn(spec.obs.shape[0], width, channels=max(2, hidden // 4))
             if is_image
             else mlp(prod(spec.obs.shape), width, hidden=hidden)
         )

@@ -117,7 +117,9 @@ class _Capture:
     def __init__(self, registered: dict[str, Any]):
         self.paths = {id(value): path for path, value in reversed(list(registered.items()))}
         self.memory = {
-            _memory(value): path for path, value in registered.items() if isinstance(value, Tensor)
+            _memory(value): (path, _region(value))
+            for path, value in registered.items()
+            if isinstance(value, Tensor)
         }
         self.kept: list[Any] = []  # An id is only good as long as its object lives.
 
@@ -134,10 +136,12 @@ class _Capture:
             return {"$same": self.paths[id(value)]}
         if isinstance(value, _NOT_STATE) or inspect.isroutine(value) or inspect.ismodule(value):
             return _SKIP
+        known = len(self.paths)
         self.paths[id(value)] = path
         captured = self._object(value, path)
         if captured is _SKIP:
-            del self.paths[id(value)]
+            for key in list(self.paths)[known:]:  # It, and what it holds, will not be restored.
+                del self.paths[key]
         else:
             self.kept.append(value)
         return captured
@@ -149,12 +153,12 @@ class _Capture:
         if isinstance(value, Tensor):
             if value.layout is not torch.strided:
                 return _SKIP
-            owner = self.memory.setdefault(_memory(value), path)
+            owner, region = self.memory.setdefault(_memory(value), (path, _region(value)))
             shares = owner if owner != path and value.numel() else None
+            place = {"shares": shares, "alias": region == _region(value)}
             if not value.requires_grad:
-                return {"$tensor": value, "shares": shares}
-            parameter = isinstance(value, nn.Parameter)
-            return {"$leaf": value, "shares": shares, "parameter": parameter}
+                return {"$tensor": value, **place}
+            return {"$leaf": value, **place, "parameter": isinstance(value, nn.Parameter)}
         if isinstance(value, np.ndarray):
             return {"$array": value} if value.dtype.kind in "biuf" else _SKIP
         if isinstance(value, torch.Generator):
@@ -268,7 +272,9 @@ class _Restore:
     def _tensor(self, current: Any, content: Tensor, whole: dict[str, Any]) -> Tensor:
         owner = self.made.get(whole["shares"])
         if owner is not None and isinstance(current, Tensor) and _memory(current) == _memory(owner):
-            return current  # A view of something that has its value already.
+            if current.shape == content.shape and not _is_expanded(current):
+                current.detach().copy_(content)  # Another part of the same memory.
+            return current
         if (
             isinstance(current, Tensor)
             and (current.shape, current.dtype) == (content.shape, content.dtype)
@@ -279,7 +285,7 @@ class _Restore:
             current.detach().copy_(content)
             self.memory.add(_memory(current))
             return current
-        if owner is not None and (owner.shape, owner.dtype) == (content.shape, content.dtype):
+        if owner is not None and whole["alias"]:
             return owner.detach()
         if isinstance(current, Tensor):
             content = content.to(current.device)
@@ -322,6 +328,11 @@ def _is_pythons_own(kind: type) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _region(tensor: Tensor) -> tuple[Any, ...]:
+    """Which part of its memory a tensor is."""
+    return (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _is_expanded(tensor: Tensor) -> bool:

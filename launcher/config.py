@@ -388,7 +388,7 @@ def _merge(
     """Lay one layer over `values`, in place; live objects that it `covers` are forgotten."""
     known = schema()
     names = [key for key in layer if key.removesuffix("._target_") in known]
-    for key in sorted(layer, key=lambda key: key not in names):
+    for key in sorted(layer, key=lambda key: (key not in names, key.count("."))):
         value = layer[key]
         root = key.split(".")[0]
         setting = known.get(root)

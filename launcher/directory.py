@@ -116,10 +116,12 @@ def _locked(path: Path) -> TextIO:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run after a crash, finds the old or the new one."""
+    """Write a file so that a reader, or a run after a kill, finds the old or the new one.
+
+    It is not synced to the disk, which would cost a short run more than its steps; what must
+    outlive the machine is synced with each checkpoint.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", newline="") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
     os.replace(partial, path)

@@ -182,7 +182,9 @@ def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> boo
     for problem in problems:
         console.problem(f"Passed over: {problem}")
     if state is None:
-        console.note(f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh.")
+        console.note(
+            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh."
+        )
         return False
     session.load_state_dict(state, console)
     return True

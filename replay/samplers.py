@@ -38,7 +38,8 @@ class Epochs:
         self._order_state = self.generator.get_state()
         order = torch.randperm(len(self.index), generator=self.generator)
         # Split once a pass: a batch then costs a list access, not a slice.
-        self._batches = self.index[order.to(self.index.device)].split(self.sizes)
+        rows = torch.index_select(self.index, 0, order.to(self.index.device))
+        self._batches = rows.split(self.sizes)
 
     @property
     def passes(self) -> int:

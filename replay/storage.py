@@ -48,12 +48,11 @@ class Table:
         return {name: take(index) for name, take in self._take.items()}
 
     def to(self, device: torch.device) -> Table:
-        """The same rows on another device; lazy columns stay where they are decoded."""
-        self.columns = {
-            name: column.to(device) if isinstance(column, Tensor) else column
-            for name, column in self.columns.items()
-        }
-        self._bind()
+        """The same rows on another device; all stay where they are if one is decoded on the fly."""
+        tensors = {n: c.to(device) for n, c in self.columns.items() if isinstance(c, Tensor)}
+        if len(tensors) == len(self.columns):
+            self.columns = {**tensors}
+            self._bind()
         return self
 
 

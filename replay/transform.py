@@ -60,14 +60,15 @@ class _Affine:
 
     def __init__(self, shift: Tensor, scale: Tensor, device: torch.device | str):
         self.shift, self.factor = shift.to(device), (1 / scale).to(device)
-        # One number for all: a single pass, `offset + factor * x`.
+        # One number for all pixels: a single pass, `offset + factor * x`. Floats may be far from
+        # zero, where this loses digits.
         self.single = float(self.factor) if self.factor.numel() == 1 else None
         self.offset = -self.shift * self.factor
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x.float()
         out = y if y is not x else torch.empty_like(y)
-        if self.single is not None:
+        if self.single is not None and x.dtype == torch.uint8:
             return torch.add(self.offset, y, alpha=self.single, out=out)
         return torch.sub(y, self.shift, out=out).mul_(self.factor)
 

@@ -23,6 +23,11 @@ def test_output_has_the_shape_of_the_spec(shape: tuple[int, ...], action: Space)
     assert agent(torch.zeros(3, *shape)).shape == (3, *action.shape)
 
 
+def test_the_narrowest_network_runs() -> None:
+    agent = AC2Agent(Spec(Space((1, 8, 8)), CLASSES), hidden=1)
+    assert agent(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
+
+
 def test_images_meet_convolutions_and_the_rest_does_not() -> None:
     def convolutions(shape: tuple[int, ...]) -> int:
         agent = AC2Agent(Spec(Space(shape), CLASSES), hidden=8)

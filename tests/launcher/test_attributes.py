@@ -431,6 +431,15 @@ class TestObjects:
             held = held_after(lambda tool=tool: [tool, tool], lambda _: None, tmp_path)
             assert held == [tool, tool]
 
+    def test_beside_a_dict_that_cannot_be_saved_are_kept(self, tmp_path: Path) -> None:
+        def make() -> Model:
+            model = Model()
+            key = (1, (2,))
+            model.table, model.at = {key: 1, len: 2}, key  # A function is no key of a checkpoint.
+            return model
+
+        assert resumed(make(), make(), tmp_path).at == (1, (2,))
+
     def test_that_are_not_made_at_the_start_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"state of `held`.*Create it in __init__"):
             held_after(lambda: None, lambda _: torch.Generator(), tmp_path)
