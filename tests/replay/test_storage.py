@@ -47,8 +47,11 @@ def test_lazy_columns_decode_at_each_reading() -> None:
     assert read == ["ccc", "a"] * 2
 
 
-def test_to_keeps_lazy_columns_where_they_are_decoded() -> None:
+def test_rows_move_together_or_stay_where_one_of_them_is_decoded() -> None:
     column = LazyColumn([1, 2], torch.tensor, shape=(), dtype=torch.int64)
-    table = Table(obs=column, label=torch.zeros(2)).to(torch.device("meta"))
-    assert table.columns["label"].device.type == "meta"
-    assert table.columns["obs"] is column
+    meta = torch.device("meta")
+    assert Table(obs=torch.zeros(2), label=torch.zeros(2)).to(meta).columns["label"].device == meta
+    # One index serves all columns of a table, so they must be in one place.
+    table = Table(obs=column, label=torch.zeros(2)).to(meta)
+    assert table.columns["label"].device.type == "cpu"
+    assert table.gather(torch.tensor([1]))["obs"].tolist() == [2]
