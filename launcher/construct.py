@@ -168,22 +168,8 @@ def construct(
         ConfigError: For an unknown sub-key, a missing argument, or a constructor that raises.
     """
     name = getattr(target, "__name__", str(target))
-    try:
-        parameters = dict(inspect.signature(target).parameters)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    except (TypeError, ValueError):  # A builtin without a signature: pass what was given.
-        parameters, takes_any = {}, True
-    named = {
-        key: parameter
-        for key, parameter in list(parameters.items())[len(positional) :]
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    mistakes = [
-        f"{name} has no parameter `{key}` (`{setting}.{key}`).{did_you_mean(key, named)} "
-        f"It has: {', '.join(named) or 'none'}."
-        for key in given
-        if key not in named and not takes_any
-    ]
+    named, _ = _parameters(target, skip=len(positional))
+    mistakes = unknown_arguments(target, given, setting=setting, skip=len(positional))
     arguments = {key: value for key, value in inferred.items() if key in named}
     arguments |= {key: _nested(value, setting) for key, value in given.items()}
     missing = [
@@ -210,6 +196,36 @@ def construct(
         raise ConfigError(
             f"{name}({shown}) raised {type(error).__name__}: {error}{where}"
         ) from error
+
+
+def unknown_arguments(
+    target: Callable[..., Any], given: Iterable[str], *, setting: str, skip: int = 0
+) -> list[str]:
+    """A message for every sub-key that `target` has no parameter for."""
+    named, takes_any = _parameters(target, skip=skip)
+    name = getattr(target, "__name__", str(target))
+    return [
+        f"{name} has no parameter `{key}` (`{setting}.{key}`).{did_you_mean(key, named)} "
+        f"It has: {', '.join(named) or 'none'}."
+        for key in given
+        if key not in named and not takes_any
+    ]
+
+
+def _parameters(
+    target: Callable[..., Any], *, skip: int
+) -> tuple[dict[str, inspect.Parameter], bool]:
+    """What can be given by name, the first `skip` aside, and whether anything else can be."""
+    try:
+        parameters = dict(inspect.signature(target).parameters)
+    except (TypeError, ValueError):  # A builtin without a signature: pass what was given.
+        return {}, True
+    named = {
+        key: parameter
+        for key, parameter in list(parameters.items())[skip:]
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _nested(value: Any, setting: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
-from .construct import resolve
+from .construct import resolve, unknown_arguments
 
 
 def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
@@ -44,22 +44,25 @@ def makes_objects(value: Any) -> bool:
 
 
 def unresolved(settings: Settings) -> list[str]:
-    """What is wrong with the names that were given, every one of them."""
+    """What is wrong with the names that were given, and with their arguments: all of it."""
     mistakes = []
     for key, setting in schema().items():
         value = settings.values.get(key)
-        if key not in settings.given or not setting.names_object:
-            continue
-        if key in settings.live or value is None:
+        if key not in settings.given or not setting.names_object or value is None:
             continue
         for item in value if isinstance(value, list) else [value]:
-            name = item.get("_target_") if isinstance(item, dict) else item
-            if not isinstance(name, str) or Path(name).is_dir():
-                continue
+            item = item if isinstance(item, dict) else {"_target_": item}
+            target: Any = settings.live.get(key, item.get("_target_"))
+            arguments = [name for name in item if name not in ("_target_", "subset")]
             try:
-                resolve(name, key)
+                if isinstance(target, str) and not Path(target).is_dir():
+                    target = resolve(target, key)
             except ConfigError as error:
                 mistakes.append(str(error))
+                continue
+            if makes_objects(target):
+                skip = 1 if key in ("optim", "scheduler") else 0
+                mistakes += unknown_arguments(target, arguments, setting=key, skip=skip)
     return mistakes
 
 

@@ -794,3 +794,12 @@ def test_bad_input_leaves_an_earlier_run_alone(tmp_path: Path) -> None:
     refused(model=NotScalar, path="run", says=["Return a scalar loss"])
     refused(model=Wide, path="run", says=["expected output"])
     refused("epochs=0", model=Linear, path="run", says=["epochs=0"])
+
+
+def test_wrong_settings_names_and_arguments_are_reported_together() -> None:
+    says = [
+        "Did you mean `lr`?",
+        "Linear has no parameter `hiden`",
+        "SGD has no parameter `momentm`",
+    ]
+    refused("lrr=1", "model.hiden=3", "optim=SGD", "optim.momentm=3", model=Linear, says=says)
