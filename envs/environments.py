@@ -32,6 +32,11 @@ class EnvTask:
             _space(self.envs.single_observation_space, f"observations of {name}"),
             _space(self.envs.single_action_space, f"actions of {name}"),
         )
+        if self.spec.obs.discrete:
+            raise ConfigError(
+                f"The observations of {name} are numbered states (Discrete); Box is known so far. "
+                "Wrap it in gymnasium.wrappers.TransformObservation, for example one-hot."
+            )
         self.obs: np.ndarray | None = None
         self.episodes = Episodes(num_envs)
 
@@ -125,13 +130,22 @@ class EnvWorld:
         replay.begin(task, None)
         _ring(replay).start(self.tasks[task].reset(seed=self.seed + task))
 
-    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
-        """Put the replay back; episodes that were in progress are begun anew."""
+    def resume(
+        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool
+    ) -> None:
+        """Put the replay back to where it was, in the middle of `task` or (None) between tasks.
+
+        Args:
+            anew: Begin new episodes; else those in progress are put back by the caller.
+        """
         replay.load_state_dict(state)
-        if task is not None:
-            ring = _ring(replay)
-            replay.begin(task, None)
-            ring.start(self.tasks[task].reset(seed=self.seed + task + ring.time))
+        if task is None:
+            return
+        ring = _ring(replay)
+        replay.begin(task, None)
+        obs = self.tasks[task].reset(seed=self.seed + task + ring.time)
+        if anew:
+            ring.start(obs)
 
     def describe(self) -> str:
         """One line for a person."""

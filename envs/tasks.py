@@ -67,7 +67,9 @@ class DataWorld:
         """Let the replay give this task's rows."""
         replay.begin(task, self.tasks[task].train)
 
-    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
+    def resume(
+        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool
+    ) -> None:
         """Put the replay back to where it was, in the middle of `task` or (None) between tasks."""
         if task is not None:
             replay.begin(task, self.tasks[task].train)

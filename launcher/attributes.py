@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import enum
 import inspect
+import logging
 import os
 import random
 import sys
@@ -27,7 +28,7 @@ from .log import Log
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
 # Not the model's state: constants, and what the run saves itself.
-_NOT_STATE = (type, torch.device, torch.dtype, Space, Spec, Replay, Log)
+_NOT_STATE = (type, torch.device, torch.dtype, np.dtype, Space, Spec, Replay, Log)
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
 _SEQUENCES = {
     "list": list,
@@ -76,16 +77,22 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
         part.training = name not in state["in_eval"]
 
 
-def object_state(value: Any) -> Any:
-    """The state of any object that is called in training, such as an augmentation."""
-    captured = _Capture({})(value, "object")
-    return None if captured is _SKIP else captured
+def object_state(value: Any, *, whole: bool = False) -> Any:
+    """The state of any object that takes part in training: an augmentation, an environment.
+
+    Args:
+        whole: Give None where something that may matter cannot be described, such as a simulator
+            written in C.
+    """
+    capture = _Capture({})
+    captured = capture(value, "object")
+    return None if captured is _SKIP or (whole and capture.left_out) else captured
 
 
 def load_object_state(value: Any, state: Any) -> None:
     """Put back what `object_state` found, in place."""
     if state is not None:
-        _Restore({})(value, state, type(value).__name__)
+        _Restore({})(value, state, "object")
 
 
 def _registered(module: nn.Module) -> dict[str, Any]:
@@ -121,6 +128,7 @@ class _Capture:
             for path, value in registered.items()
             if isinstance(value, Tensor)
         }
+        self.left_out: list[str] = []  # Where something is that may be state, and is not kept.
         self.kept: list[Any] = []  # An id is only good as long as its object lives.
 
     def __call__(self, value: Any, path: str) -> Any:
@@ -192,6 +200,8 @@ class _Capture:
         """An object of a class of the user's, by its fields; loggers, locks and files are tools."""
         kind = type(value)
         if _is_pythons_own(kind) and kind.__name__ not in _BARE_OBJECTS:
+            if not callable(value) and not isinstance(value, logging.Logger):
+                self.left_out.append(path)
             return _SKIP
         names = list(getattr(value, "__dict__", ()))
         for base in kind.__mro__:
@@ -202,6 +212,8 @@ class _Capture:
             for name in dict.fromkeys(names)
             if hasattr(value, name) and name not in ("__dict__", "__weakref__")
         }
+        if not fields and not hasattr(value, "__dict__"):
+            self.left_out.append(path)
         fields = {name: field for name, field in fields.items() if field is not _SKIP}
         return {"$object": fields} if fields else _SKIP
 

@@ -39,6 +39,7 @@ class Session:
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
             "augmentation": object_state(self._augmentation),
+            "environment": self._environment_state(),
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
             "random": random_state(),
@@ -69,7 +70,12 @@ class Session:
             console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
         finished = at.task == len(self.world.tasks)
         task = at.task - finished if at.begun or finished else None
-        self.world.resume(task, self.replay, state["replay"])
+        environment = state["environment"]
+        self.world.resume(task, self.replay, state["replay"], anew=environment is None)
+        if environment is not None:
+            load_object_state(self.world.tasks[at.task], environment)
+        elif task is not None and not finished and not self.world.on_data:
+            console.problem("The environment could not be saved whole: its episodes begin anew.")
         if finished:
             self._reopen(console)
         load_object_state(self._augmentation, state["augmentation"])
@@ -85,6 +91,12 @@ class Session:
             console.note("This run is finished: there is nothing left to learn.")
         else:
             self.at.matrix.pop()
+
+    def _environment_state(self) -> Any:
+        """The episodes in progress, or None where there are none or they cannot be kept."""
+        if self.world.on_data or not self.at.begun:
+            return None
+        return object_state(self.world.tasks[self.at.task], whole=True)
 
     @property
     def _augmentation(self) -> Any:

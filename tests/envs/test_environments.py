@@ -163,7 +163,7 @@ def test_resume_begins_new_episodes_and_keeps_what_was_collected() -> None:
     fresh = Transitions(world.spec, capacity=50, num_envs=1, discount=0.9)
     resumed = Replay(fresh, Pixels(), batch_size=2)
     again = EnvWorld([task()], seed=0)
-    again.resume(0, resumed, replay.state_dict())
+    again.resume(0, resumed, replay.state_dict(), anew=True)
     assert len(resumed) == 2
     again.collect(0, Acts(0), resumed)
     rows = fresh.gather(torch.arange(4))

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -700,9 +701,6 @@ class Actor(nn.Module):
         return F.mse_loss(value, batch.reward)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Environments begin their episodes anew: contract, section 5"
-)
 def test_environment() -> None:
     settings = {"train_steps": 300, "seed_steps": 100, "eval_every": 200, "eval_episodes": 2}
     settings = {**SHORT, **settings, "env": "CartPole-v1", "model": Actor}
@@ -1113,3 +1111,39 @@ def test_full_disk_ends_the_run_but_not_the_checkpoint_before(
         with pytest.raises(OSError, match="No space left"):
             ml(model=Net, path="run", **SHORT)
     assert_same_run(ml(model=Net, path="run", resume=True, **SHORT), reference)
+
+
+class Opaque(gymnasium.Wrapper):  # type: ignore[type-arg]
+    """Holds what cannot be described, as a simulator written in C does."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.simulator = iter(range(3))
+
+
+def test_environment_that_cannot_be_kept_begins_its_episodes_anew_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = {**SHORT, "env": Opaque, "model": Actor, "train_steps": 150, "seed_steps": 100}
+    del settings["epochs"]
+    stop.calls, stop.step, stop.how = 0, 20, "SIGTERM"
+    with pytest.raises(SystemExit):
+        ml(path="run", **settings)
+    run = ml(path="run", resume=True, **settings)
+    assert run.history[-1]["step"] == 150
+    assert "its episodes begin anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Acrobot-v1", "Pendulum-v1"])
+def test_random_streams_of_environments_continue(name: str) -> None:
+    settings = {**SHORT, "env": name, "agent": "Random", "train_steps": 300, "eval_episodes": 1}
+    settings |= {"num_envs": 3, "save_every": 50, "eval_every": 120}
+    del settings["epochs"]
+    reference = ml(path="reference", **settings)
+    shutil.copytree("reference", "run")
+    newest, *_ = sorted(Path("run/checkpoints").iterdir(), reverse=True)
+    shutil.rmtree(newest)
+    run = ml(path="run", resume=True, **settings)
+    assert Path("run/eval.csv").read_bytes() == Path("reference/eval.csv").read_bytes()
+    batches = [r.replay.storage.gather(torch.arange(290)) for r in (run, reference)]
+    assert all(torch.equal(batches[0][field], batches[1][field]) for field in batches[0])

@@ -179,6 +179,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
         ({"device": "cuda:99"}, ["device=cuda:99", "device=cpu"]),
         ({"device": "gpu"}, ["device=gpu", "device=cpu"]),
         ({"env": "CartPole-v1"}, ["Linear has no `learn`", "learn(self, replay, log)"]),
+        ({"env": "FrozenLake-v1"}, ["numbered states", "Box is known so far"]),
         ({"env": "CartPole-v1", "model": None}, ["No model", "agent=Random", "ml models"]),
         ({"model": "null", "model.hidden": 3}, ["model"]),
         ({"scheduler.T_max": 5}, ["scheduler", "T_max", "scheduler=NAME"]),
