@@ -169,19 +169,24 @@ def cost_of_next(data: Data, *, pairs: int) -> float:
     space = Space((1, 28, 28), torch.uint8, 0.0, 255.0, torch.tensor([33.3]), torch.tensor([78.6]))
     replay = Replay(Table(obs=data[0], label=data[1]), Standardize(space), batch_size=128)
     shift, factor = torch.tensor([[[33.3]]]), 1 / 78.6
-    offset, n, costs = -shift * factor, 1500, []
-    orders = [i for _ in range(4) for i in torch.randperm(len(data[0])).split(128)][:n]
-    for _ in range(pairs):
+    offset, costs = -shift * factor, []
+    order = torch.randperm(len(data[0])).split(128)
+
+    def gathers(index: Tensor) -> None:
+        x = data[0].index_select(0, index).float()
+        torch.add(offset, x, alpha=factor, out=x)
+        data[1].index_select(0, index)
+
+    # Short blocks in turn, because a block is often interrupted on a shared machine.
+    for block in range(20 * pairs):
+        indices = order[block % 4 * 100 :][:100]
         start = time.perf_counter()
-        for index in orders:
-            x = data[0].index_select(0, index).float()
-            torch.add(offset, x, alpha=factor, out=x)
-            data[1].index_select(0, index)
-        bare = time.perf_counter() - start
-        start = time.perf_counter()
-        for _ in range(n):
+        for index in indices:
+            gathers(index)
+        middle = time.perf_counter()
+        for _ in indices:
             next(replay)
-        costs.append((time.perf_counter() - start - bare) / n * 1e6)
+        costs.append((time.perf_counter() - 2 * middle + start) / len(indices) * 1e6)
     return statistics.median(costs)
 
 

@@ -46,8 +46,6 @@ class Replay:
         self.storage, self.transform = storage, transform
         self.batch_size, self.device = batch_size, torch.device(device)
         self._moves = self.device.type != "cpu"
-        # The `task` field is the same for every batch of a task and size: made once.
-        self._task_columns: dict[int, Tensor] = {}
         self.task = 0
         self.step = 0
         self._orders = torch.Generator().manual_seed(seed)
@@ -65,8 +63,7 @@ class Replay:
         if index is None:
             return
         index = index.to(self._storage_device)
-        self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders)
-        self._task_columns.clear()
+        self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
 
     @property
     def _storage_device(self) -> torch.device:
@@ -95,7 +92,7 @@ class Replay:
     def __next__(self) -> Batch:
         index = self.sampler.next()
         self.step += 1
-        return self._batch(index)
+        return self._batch(index, self.sampler.tasks)
 
     def __len__(self) -> int:
         """Rows of the current task's data, or transitions that can be drawn."""
@@ -105,15 +102,13 @@ class Replay:
 
     def sample(self, n: int) -> Batch:
         """`n` rows of the current task, with replacement, without advancing the epoch."""
-        return self._batch(self.sampler.sample(n, self._draws))
+        index = self.sampler.sample(n, self._draws)
+        return self._batch(index, lambda: torch.full_like(index, self.task))
 
-    def _batch(self, index: Tensor) -> Batch:
+    def _batch(self, index: Tensor, tasks: Callable[[], Tensor]) -> Batch:
         fields: dict[str, Any] = self.storage.gather(index)
-        if "task" not in fields:
-            n = len(index)
-            if n not in self._task_columns:
-                self._task_columns[n] = torch.full((n,), self.task, device=self.device)
-            fields["task"] = self._task_columns[n].clone()  # A user may change the batch.
+        if "task" not in fields:  # Transitions know their own.
+            fields["task"] = tasks()
         fields["index"] = index
         if self._moves:
             fields = {

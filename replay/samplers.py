@@ -24,10 +24,14 @@ class Epochs:
         index: int64 `[n]`, the rows to visit.
         batch_size: Rows per batch, at most.
         generator: Draws the orders; owned by this sampler alone.
+        task: The number of the task that the rows are of.
     """
 
-    def __init__(self, index: Tensor, *, batch_size: int, generator: torch.Generator):
+    def __init__(
+        self, index: Tensor, *, batch_size: int, generator: torch.Generator, task: int = 0
+    ):
         self.index, self.batch_size, self.generator = index, batch_size, generator
+        self.task = task
         self.sizes = batch_sizes(len(index), batch_size)
         self.epoch = 0  # The pass that the last batch given belongs to.
         self.position = 0  # Batches given in this pass.
@@ -40,6 +44,8 @@ class Epochs:
         # Split once a pass: a batch then costs a list access, not a slice.
         rows = torch.index_select(self.index, 0, order.to(self.index.device))
         self._batches = rows.split(self.sizes)
+        # Made with the order, so that every batch has a part of its own at no cost.
+        self._tasks = torch.full_like(rows, self.task).split(self.sizes)
 
     @property
     def passes(self) -> int:
@@ -58,6 +64,10 @@ class Epochs:
         index = self._batches[self.position]
         self.position += 1
         return index
+
+    def tasks(self) -> Tensor:
+        """The task of each row of the last batch, int64."""
+        return self._tasks[self.position - 1]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` rows drawn with replacement; the pass does not move on."""
@@ -91,6 +101,9 @@ class Uniform:
 
     def next(self) -> Tensor:
         return self.sample(self.batch_size, self.generator)
+
+    def tasks(self) -> Tensor:
+        raise AssertionError("transitions are stored with their task")
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         if len(self.storage) == 0:
