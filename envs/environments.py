@@ -131,7 +131,7 @@ class EnvWorld:
         _ring(replay).start(self.tasks[task].reset(seed=self.seed + task))
 
     def resume(
-        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool
+        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
     ) -> None:
         """Put the replay back to where it was, in the middle of `task` or (None) between tasks.
 

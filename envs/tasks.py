@@ -68,7 +68,7 @@ class DataWorld:
         replay.begin(task, self.tasks[task].train)
 
     def resume(
-        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool
+        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
     ) -> None:
         """Put the replay back to where it was, in the middle of `task` or (None) between tasks."""
         if task is not None:
