@@ -20,7 +20,10 @@ class Space:
         low, high: Bounds, a number or a tensor of `shape`. For a discrete space the first and the
             last value.
         mean, stddev: `(C,)` for images, `shape` for other data, None where nothing was measured.
-        discrete: Whether a value is one of `n` choices.
+        discrete: Whether a value is a choice: one of `n`, or several at once (`nvec`, `binary`).
+        nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
+            `(sum(nvec),)`. Empty elsewhere.
+        binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
     """
 
     shape: tuple[int, ...]
@@ -30,13 +33,28 @@ class Space:
     mean: Tensor | None = None
     stddev: Tensor | None = None
     discrete: bool = False
+    nvec: tuple[int, ...] = ()
+    binary: bool = False
 
     @property
     def n(self) -> int:
         """The number of choices of a discrete space, else the number of values."""
         return prod(self.shape)
 
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of one value: `()` for one choice, `(len(nvec),)`, `(n,)` or `shape`."""
+        if not self.discrete:
+            return self.shape
+        if self.binary:
+            return self.shape
+        return (len(self.nvec),) if self.nvec else ()
+
     def __str__(self) -> str:
+        if self.binary:
+            return f"{self.n} of yes or no"
+        if self.nvec:
+            return f"one of {' and one of '.join(map(str, self.nvec))}"
         if self.discrete:
             return f"one of {self.n}"
         dtype = str(self.dtype).removeprefix("torch.")
