@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .a2c import A2C
     from .ac2agent import AC2Agent
+    from .ddpg import DDPG
+    from .dqn import DQN
+    from .drqv2 import DrQV2
+    from .ppo import PPO
     from .random import Random
+    from .sac import SAC
+    from .td3 import TD3
 
-NAMES = {"model": ("AC2Agent", "Random")}
+NAMES = {
+    "model": ("A2C", "AC2Agent", "DDPG", "DQN", "DrQV2", "PPO", "Random", "SAC", "TD3"),
+}
 
-_HOME = {"AC2Agent": "ac2agent", "Random": "random"}
+_HOME = {name: name.lower() for name in NAMES["model"]}
 
-__all__ = ["AC2Agent", "Random"]
+__all__ = ["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "AC2Agent", "DrQV2", "Random"]
 
 
 def __getattr__(name: str) -> Any:

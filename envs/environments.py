@@ -4,83 +4,283 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from ..replay import ConfigError, Replay, Space, Spec, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Space, Spec, Transitions
+from .copies import Copies, Make, Vector
+from .spaces import Codec
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
+_EVALUATED_AT_ONCE = 10
+
+# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
+Act = Callable[[Any, np.ndarray], Any]
 
 
 class EnvTask:
-    """One environment, stepped in `num_envs` copies at once, and a separate one to evaluate in.
+    """One environment, stepped in `num_envs` copies at once, and separate ones to evaluate in.
 
     Args:
-        make: Builds one environment.
+        make: Builds one environment, with `render_mode=` where it is recorded.
         name: What errors and directories call it.
+        vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
+            (the environment's own vector form).
+        make_vector: Builds that; None where there is none.
+        stack: Frames per observation.
+        seed: Of the episodes.
+        video: Record the first episode of each evaluation.
+
+    Attributes:
+        obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
+        began: Which of them are at an episode's start, bool `[N]`.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], *, name: str, num_envs: int):
-        self.name, self.num_envs, self._make = name, num_envs, make
-        # NEXT_STEP autoreset, gymnasium's default and the form `Transitions` stores.
-        self.envs = gymnasium.vector.SyncVectorEnv([make] * num_envs)
-        self.spec = Spec(
-            _space(self.envs.single_observation_space, f"observations of {name}"),
-            _space(self.envs.single_action_space, f"actions of {name}"),
-        )
-        if self.spec.obs.discrete:
-            raise ConfigError(
-                f"The observations of {name} are numbered states (Discrete); Box is known so far. "
-                "Wrap it in gymnasium.wrappers.TransformObservation, for example one-hot."
-            )
-        self.obs: np.ndarray | None = None
-        self.episodes = Episodes(num_envs)
-
-    def reset(self, *, seed: int | None) -> np.ndarray:
-        """First observations `[N, *shape]` of new episodes."""
-        self.obs, _ = self.envs.reset(seed=seed)
+    def __init__(
+        self,
+        make: Make,
+        *,
+        name: str,
+        num_envs: int,
+        vectorization: str = "sync",
+        make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
+        stack: int = 1,
+        seed: int = 0,
+        video: bool = False,
+    ):
+        self.name, self._make, self._stack, self._video = name, make, stack, video
+        options: dict[str, Any] = {"name": name, "stack": stack}
+        self._options = options
+        self.envs: Copies | Vector
+        if vectorization == "vector_entry_point":
+            if make_vector is None:
+                raise ConfigError(
+                    f"vectorization=vector_entry_point: {name} has no vector form of its own. Use "
+                    "sync or async."
+                )
+            self.envs = Vector(make_vector(num_envs), seed=seed, **options)
+        elif vectorization == "async":
+            # Told when to reset, so that episodes and their seeds are those of copies in process.
+            envs = AsyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+            self.envs = Vector(envs, seed=seed, **options)
+        else:
+            self.envs = self._copies(num_envs, seed)
+        self.num_envs = self.envs.num_envs
+        self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
+        self.obs: Any = None
+        self.began = np.ones(self.num_envs, np.bool_)
+        self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
         self.episodes = Episodes(self.num_envs)
-        return self.obs
+        self._evaluated: Copies | Vector | None = None
 
-    def step(self, action: np.ndarray) -> dict[str, Any]:
-        """Act in every copy. Fields `[N, ...]`; `next_obs` is an episode's real last one."""
-        next_obs, reward, terminated, truncated, _ = self.envs.step(action)
-        self.obs = next_obs
-        self.episodes.add(reward, np.logical_or(terminated, truncated))
-        return {
+    def _copies(self, num_envs: int, seed: int) -> Copies | Vector:
+        """Copies in this process; an environment that is several already is taken as it is."""
+        first = self._make()
+        if isinstance(first, VectorEnv):
+            return Vector(first, seed=seed, **self._options)
+        first.close()
+        return Copies(self._make, num_envs=num_envs, seed=seed, **self._options)
+
+    def reset(self) -> Any:
+        """First observations `[N, *frame shape]` of new episodes, as they are stored."""
+        first = self.envs.reset()
+        self.obs = self.frames.start(first)
+        self.began = np.ones(self.num_envs, np.bool_)
+        self.episodes = Episodes(self.num_envs)
+        return first
+
+    def step(self, action: Any) -> dict[str, Any]:
+        """Act in every copy: what `Transitions.add` takes, but for the task."""
+        step = self.envs.step(action)
+        self.obs = self.frames.push(step.first, step.began)
+        self.began = step.began if step.began is not None else np.zeros(self.num_envs, np.bool_)
+        done = np.logical_or(step.terminated, step.truncated)
+        self.episodes.add(step.reward, done, step.real)
+        fields = {
             "action": action,
-            "reward": reward.astype(np.float32),
-            "terminated": terminated,
-            "truncated": truncated,
-            "next_obs": next_obs,
+            "reward": step.reward,
+            "terminated": step.terminated,
+            "truncated": step.truncated,
+            "next_obs": step.next_obs,
         }
+        return {"step": fields, "began": step.began, "first": step.first, "real": step.real}
 
     def evaluate(
-        self, act: Callable[[np.ndarray], np.ndarray], *, episodes: int
+        self, act: Act, *, episodes: int, folder: Path | None = None, step: int = 0
     ) -> tuple[list[float], list[int]]:
-        """Returns and lengths of whole episodes, played one after another."""
-        env = self._make()
-        returns, lengths = [], []
+        """Returns and lengths of whole episodes, the same ones at each evaluation.
+
+        Args:
+            folder: Where the video of the first one goes, if it is to be recorded.
+            step: Of the run, for the video's name.
+        """
+        recorded = self._video and folder is not None
+        if self._evaluated is None or recorded:
+            at_once = min(episodes, _EVALUATED_AT_ONCE)
+            self._evaluated = self._copies(at_once, EVALUATION_SEED)
+        envs = self._evaluated
+        if recorded and isinstance(envs, Copies):
+            assert folder is not None
+            envs.envs[0].close()
+            envs.envs[0] = _recorded(self._make, folder, step)
         try:
-            for episode in range(episodes):
-                obs, _ = env.reset(seed=EVALUATION_SEED + episode)
-                total, length, ended = 0.0, 0, False
-                while not ended:
-                    obs, reward, terminated, truncated, _ = env.step(act(obs[None])[0])
-                    total, length = total + float(reward), length + 1
-                    ended = terminated or truncated
-                returns.append(total)
-                lengths.append(length)
+            return play(envs, act, episodes=episodes, stack=self._stack)
         finally:
-            env.close()
-        return returns, lengths
+            if recorded:
+                envs.close()  # Which also ends a recording.
+                self._evaluated = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the episodes in progress are; what the environments themselves hold is apart."""
+        return {
+            "obs": self.obs,
+            "began": self.began,
+            "frames": self.frames.stacks,
+            "ended": self.episodes.ended,
+            "total": self.episodes.total,
+            "counts": self.envs.episodes,
+            "actions": [_packed(actions) for actions in getattr(self.envs, "actions", [])],
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, play_again: bool) -> bool:
+        """Continue the episodes in progress.
+
+        Args:
+            play_again: Bring the environments there by their episodes' seeds and actions.
+
+        Returns:
+            Whether they are there; else new episodes have to begin.
+        """
+        self.envs.episodes = [int(count) for count in state["counts"]]
+        self.episodes.ended = [float(value) for value in state["ended"]]
+        self.episodes.total = np.array(state["total"])
+        actions = [_unpacked(packed) for packed in state["actions"]]
+        if play_again:
+            if not isinstance(self.envs, Copies):
+                return False
+            obs = self.envs.play_again(actions)
+            frames = self.frames.newest(state["obs"])
+            if not _equal(obs, frames):
+                return False
+        elif isinstance(self.envs, Copies):
+            self.envs.actions = actions
+        self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
+        self.frames.stacks = state["frames"]
+        return True
 
     def close(self) -> None:
         self.envs.close()
+        if self._evaluated is not None:
+            self._evaluated.close()
+
+
+def play(
+    envs: Copies | Vector, act: Act, *, episodes: int, stack: int
+) -> tuple[list[float], list[int]]:
+    """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others."""
+    n = envs.num_envs
+    share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
+    if isinstance(envs, Copies):
+        envs.episodes = [0] * n
+    total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    results: list[tuple[int, float, int]] = []
+    frames = Frames(envs.obs_codec, n, stack)
+    obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
+    while (playing := played < share).any():
+        action = act(obs, began)
+        step = envs.step(action, playing) if isinstance(envs, Copies) else envs.step(action)
+        real = playing if step.real is None else playing & step.real
+        total += np.where(real, step.reward, 0.0)
+        length += real
+        for copy in np.flatnonzero(real & (step.terminated | step.truncated)):
+            results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
+            total[copy], length[copy] = 0.0, 0
+            played[copy] += 1
+        obs = frames.push(step.first, step.began)
+        began = step.began if step.began is not None else np.zeros(n, np.bool_)
+    results.sort()
+    return [r for _, r, _ in results], [steps for _, _, steps in results]
+
+
+def _recorded(make: Make, folder: Path, step: int) -> gymnasium.Env[Any, Any]:
+    from gymnasium.wrappers import RecordVideo
+
+    try:
+        env = make(render_mode="rgb_array")
+    except TypeError as error:
+        raise ConfigError(f"video=true: the environment takes no render_mode ({error}).") from error
+    try:
+        return RecordVideo(
+            env,
+            str(folder),
+            episode_trigger=lambda episode: episode == 0,
+            name_prefix=f"step-{step}",
+            disable_logger=True,
+        )
+    except (ValueError, gymnasium.error.DependencyNotInstalled) as error:
+        raise ConfigError(f"video=true cannot record this environment: {error}") from error
+
+
+class Frames:
+    """The last `k` frames of N copies, joined along the first axis, as models meet them.
+
+    Frames of before an episode's start are its first frame again.
+    """
+
+    def __init__(self, code: Codec, num_envs: int, k: int):
+        self.code, self.k = code, k
+        self.stacks: Any = None
+
+    def start(self, obs: Any) -> Any:
+        """All copies are at a first observation `[N, *shape]`."""
+        if self.k == 1:
+            return obs
+        self.stacks = self._each(self.code, obs, None, lambda x, _: np.stack([x] * self.k, 1))
+        return self._joined(self.code, self.stacks)
+
+    def push(self, obs: Any, began: np.ndarray | None) -> Any:
+        """The next frame, a first one where `began`."""
+        if self.k == 1:
+            return obs
+
+        def shift(frame: np.ndarray, stack: np.ndarray) -> np.ndarray:
+            stack = np.concatenate([stack[:, 1:], frame[:, None]], 1)
+            if began is not None:
+                stack[began] = frame[began][:, None]
+            return stack
+
+        self.stacks = self._each(self.code, obs, self.stacks, shift)
+        return self._joined(self.code, self.stacks)
+
+    def newest(self, obs: Any) -> Any:
+        """The last frame of each stack that `start` or `push` gave."""
+        if self.k == 1:
+            return obs
+
+        def cut(stack: np.ndarray, _: Any) -> np.ndarray:
+            return stack[:, -(stack.shape[1] // self.k) :]
+
+        return self._each(self.code, obs, None, cut)
+
+    def _each(self, code: Codec, obs: Any, stacks: Any, function: Any) -> Any:
+        if code.parts is not None:
+            return {
+                name: self._each(part, obs[name], stacks and stacks[name], function)
+                for name, part in code.parts.items()
+            }
+        return obs if code.space.discrete else function(obs, stacks)
+
+    def _joined(self, code: Codec, stacks: Any) -> Any:
+        if code.parts is not None:
+            return {n: self._joined(part, stacks[n]) for n, part in code.parts.items()}
+        if code.space.discrete:
+            return stacks
+        return stacks.reshape(len(stacks), -1, *stacks.shape[3:])
 
 
 @dataclass
@@ -91,13 +291,13 @@ class Episodes:
     ended: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._total = np.zeros(self.num_envs)
+        self.total = np.zeros(self.num_envs)
 
-    def add(self, reward: np.ndarray, done: np.ndarray) -> None:
-        self._total += reward
+    def add(self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None) -> None:
+        self.total += reward if real is None else np.where(real, reward, 0.0)
         if done.any():
-            self.ended += self._total[done].tolist()
-            self._total[done] = 0.0
+            self.ended += self.total[done].tolist()
+            self.total[done] = 0.0
 
     def take(self) -> list[float]:
         ended, self.ended = self.ended, []
@@ -107,14 +307,19 @@ class Episodes:
 class EnvWorld:
     """A sequence of environments that share one spec.
 
+    Args:
+        normalizer: Takes in what happens while training, or None.
+
     Raises:
         ConfigError: If their observations or actions differ.
     """
 
     on_data = False
 
-    def __init__(self, tasks: list[EnvTask], *, seed: int):
-        self.tasks, self.seed = tasks, seed
+    def __init__(
+        self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
+    ):
+        self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
         self.name = "-".join(task.name for task in tasks)
         first = tasks[0].spec
         for task in tasks[1:]:
@@ -125,10 +330,20 @@ class EnvWorld:
                 )
         self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
 
+    @property
+    def num_envs(self) -> int:
+        return self.tasks[0].num_envs
+
     def begin(self, task: int, replay: Replay) -> None:
         """Start episodes of this task's environment."""
         replay.begin(task, None)
-        _ring(replay).start(self.tasks[task].reset(seed=self.seed + task))
+        self._start(task, replay)
+
+    def _start(self, task: int, replay: Replay) -> None:
+        first = self.tasks[task].reset()
+        _ring(replay).start(first)
+        if self.normalizer is not None:
+            self.normalizer.see(self.tasks[task].obs)
 
     def resume(
         self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
@@ -141,22 +356,30 @@ class EnvWorld:
         replay.load_state_dict(state)
         if task is None:
             return
-        ring = _ring(replay)
         replay.begin(task, None)
-        obs = self.tasks[task].reset(seed=self.seed + task + ring.time)
         if anew:
-            ring.start(obs)
+            self._start(task, replay)
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"{self.name}, {self.tasks[0].num_envs} in parallel"
+        return f"{self.name}, {self.num_envs} in parallel"
 
-    def collect(self, task: int, learner: Any, replay: Replay) -> int:
+    def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Act once in every copy and remember it. Returns the environment steps taken."""
         env = self.tasks[task]
-        action, extras = learner.act(env.obs)
-        _ring(replay).add({**env.step(action), **extras}, task=task)
-        return env.num_envs
+        action, extras = actor(env.obs, env.began)
+        step = env.step(action)
+        if extras:
+            step["step"].update(extras)
+        _ring(replay).add(task=task, **step)
+        real = step["real"]
+        if (normalizer := self.normalizer) is not None:
+            fields = step["step"]
+            normalizer.see(env.obs)
+            normalizer.see_rewards(
+                fields["reward"], np.logical_or(fields["terminated"], fields["truncated"])
+            )
+        return env.num_envs if real is None else int(real.sum())
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         """The mean return of the episodes that ended since the last call."""
@@ -168,23 +391,35 @@ class EnvWorld:
             task.close()
 
 
+def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the observations that running statistics are kept of: not images, not choices."""
+    if isinstance(space, dict):
+        return {name: s for name, part in space.items() for s in normalized_shapes(part).values()}
+    assert isinstance(space, Space)
+    image = str(space.dtype) == "torch.uint8"
+    return {} if space.discrete or image else {"": space.shape}
+
+
 def _ring(replay: Replay) -> Transitions:
     assert isinstance(replay.storage, Transitions)
     return replay.storage
 
 
-def _space(space: gymnasium.Space[Any], what: str) -> Space:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        n, start = int(space.n), int(space.start)
-        if start:
-            raise ConfigError(
-                f"The {what} start at {start}; only Discrete spaces from 0 are known."
-            )
-        return Space((n,), torch.int64, low=0, high=n - 1, discrete=True)
-    if isinstance(space, gymnasium.spaces.Box):
-        dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
-        low, high = torch.from_numpy(space.low.copy()), torch.from_numpy(space.high.copy())
-        return Space(tuple(space.shape), dtype, low=low, high=high)
-    raise ConfigError(
-        f"The {what} are a {type(space).__name__}; Box and Discrete are known so far."
-    )
+def _packed(actions: list[Any]) -> Any:
+    """A list of equal values as arrays: a checkpoint holds few files, not one per action."""
+    if actions and isinstance(actions[0], dict):
+        return {name: _packed([action[name] for action in actions]) for name in actions[0]}
+    return np.array(actions)
+
+
+def _unpacked(packed: Any) -> list[Any]:
+    if isinstance(packed, dict):
+        parts = {name: _unpacked(part) for name, part in packed.items()}
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    return list(np.asarray(packed))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return all(_equal(a[name], b[name]) for name in a)
+    return bool(np.array_equal(a, b))

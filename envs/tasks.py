@@ -84,7 +84,7 @@ class DataWorld:
     def _rows(self) -> tuple[list[Tensor], list[Tensor]]:
         return [task.train for task in self.tasks], [task.test for task in self.tasks]
 
-    def collect(self, task: int, learner: Any, replay: Replay) -> int:
+    def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Data is there already: one step, nothing to do."""
         return 1
 

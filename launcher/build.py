@@ -14,10 +14,18 @@ from torch import Tensor, nn
 from ..agents.vision import fit_to_images
 from ..envs import datasets
 from ..envs.tasks import DataWorld
-from ..replay import ConfigError, Pixels, Replay, Spec, Standardize, Transitions
+from ..replay import (
+    ConfigError,
+    Normalizer,
+    Observations,
+    Replay,
+    Spec,
+    Standardize,
+    Transitions,
+)
 from ..replay.samplers import batch_sizes
 from .config import Settings, name_of
-from .construct import construct, resolve
+from .construct import construct, resolve, vector_form
 from .infer import inferred
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
@@ -26,6 +34,7 @@ from .randomness import forked_randomness
 _DEFAULT_EPOCHS = 10
 _DEFAULT_ENV_STEPS = 50_000
 _DEFAULT_ENV_EVALUATION = 10_000
+_DEFAULT_SEQUENCE = 16
 
 
 def build_device(name: str | None) -> torch.device:
@@ -128,7 +137,8 @@ def build_transforms(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """How batches are made to learn from, and to evaluate with."""
     if not world.on_data:
-        return Pixels(), Pixels()
+        transform = Observations(world.spec.obs, world.normalizer)
+        return transform, transform
     space, standardize = world.spec.obs, settings.standardize
     plain = Standardize(space, standardize=standardize, device=device)
     if settings.aug is None:
@@ -152,22 +162,45 @@ def build_transforms(
 
 
 def build_replay(
-    settings: Settings, world: Any, transform: Callable[..., Any], device: torch.device
+    settings: Settings,
+    world: Any,
+    transform: Callable[..., Any],
+    device: torch.device,
+    *,
+    recurrent: bool = False,
 ) -> Replay:
-    """The replay over the world's storage."""
-    storage: Any
+    """The replay over the world's storage.
+
+    Args:
+        recurrent: Whether the model meets sequences.
+    """
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "device": device,
+        "seed": settings.seed,
+    }
     if world.on_data:
-        storage = world.train.to(device) if device.type != "cpu" else world.train
-    else:
-        storage = Transitions(
-            world.spec,
-            capacity=settings.capacity,
-            num_envs=settings.num_envs,
-            discount=settings.discount,
-        )
-    return Replay(
-        storage, transform, batch_size=settings.batch_size, device=device, seed=settings.seed
+        table = world.train.to(device) if device.type != "cpu" else world.train
+        return Replay(table, transform, **options)
+    how = settings.replay
+    storage = Transitions(
+        world.spec,
+        capacity=settings.capacity,
+        num_envs=world.num_envs,
+        discount=settings.discount,
+        nstep=settings.nstep,
+        stack=settings.frame_stack,
+        storage=how["storage"],
+        folder=how["folder"],
+        device=device,
     )
+    priorities = None
+    if how["prioritized"]:
+        steps = settings.train_steps or _DEFAULT_ENV_STEPS
+        anneal = max(1, steps * len(world.tasks) // settings.learn_every)
+        priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
+    sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
+    return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
 
 
 def build_schedule(settings: Settings, world: Any) -> Schedule:
@@ -213,7 +246,25 @@ def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | Non
 
 
 # Settings that only one of the two kinds of world reads.
-ENV_ONLY = ("num_envs", "capacity", "discount", "seed_steps", "learn_every", "eval_episodes")
+ENV_ONLY = (
+    "num_envs",
+    "vectorization",
+    "frame_stack",
+    "action_repeat",
+    "time_limit",
+    "discrete",
+    "bins",
+    "normalize_obs",
+    "normalize_reward",
+    "nstep",
+    "discount",
+    "capacity",
+    "seed_steps",
+    "learn_every",
+    "eval_episodes",
+    "video",
+    "replay",
+)
 DATA_ONLY = (
     "test_dataset",
     "data_dir",
@@ -329,16 +380,47 @@ class Augmentation:
 
 
 def _environments(settings: Settings) -> Any:
-    from ..envs.environments import EnvTask, EnvWorld
+    from ..envs.environments import EnvTask, EnvWorld, normalized_shapes
+    from ..envs.wrappers import wrapped
 
-    tasks = []
-    for target, arguments in _parts(settings, "env"):
+    tasks: list[EnvTask] = []
+    for number, (target, arguments) in enumerate(_parts(settings, "env")):
         if not callable(target):
             raise ConfigError(
                 f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
                 "that makes the environment."
             )
-        make = functools.partial(construct, target, arguments, {}, setting="env")
-        name = getattr(target, "__name__", type(target).__name__)
-        tasks.append(EnvTask(make, name=name, num_envs=settings.num_envs))
-    return EnvWorld(tasks, seed=settings.seed)
+        # Constructed without a word of the spec: environments are where it comes from.
+        make = functools.partial(_make_env, target, arguments)
+        wrappers = {
+            "discrete": settings.discrete,
+            "bins": settings.bins,
+            "action_repeat": settings.action_repeat,
+            "time_limit": settings.time_limit,
+        }
+        tasks.append(
+            EnvTask(
+                functools.partial(wrapped, make, **wrappers),
+                name=getattr(target, "__name__", type(target).__name__),
+                num_envs=settings.num_envs,
+                vectorization=settings.vectorization,
+                make_vector=vector_form(target, arguments),
+                stack=settings.frame_stack,
+                seed=settings.seed + number,
+                video=settings.video,
+            )
+        )
+    world = EnvWorld(tasks, seed=settings.seed)
+    if settings.normalize_obs or settings.normalize_reward:
+        world.normalizer = Normalizer(
+            normalized_shapes(world.spec.obs),
+            num_envs=world.num_envs,
+            discount=settings.discount,
+            obs=settings.normalize_obs,
+            reward=settings.normalize_reward,
+        )
+    return world
+
+
+def _make_env(target: Any, arguments: dict[str, Any], **more: Any) -> Any:
+    return construct(target, {**arguments, **more}, {}, setting="env")

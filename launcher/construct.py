@@ -400,9 +400,23 @@ def _gymnasium(name: str) -> Any:
         gymnasium.spec(name)
     except (gymnasium.error.Error, ModuleNotFoundError):
         return None
-    make = functools.partial(gymnasium.make, name)
+    # What environments give is checked by the run itself, at every step.
+    make = functools.partial(gymnasium.make, name, disable_env_checker=True)
     make.__name__ = name  # type: ignore[attr-defined]
     return make
+
+
+def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
+    """Builds n copies as the one vector environment that a gymnasium id names, if it names one."""
+    import gymnasium
+
+    if getattr(target, "func", None) is not gymnasium.make:
+        return None
+    name = target.args[0]
+    if gymnasium.spec(name).vector_entry_point is None:
+        return None
+    mode = "vector_entry_point"
+    return lambda n: gymnasium.make_vec(name, num_envs=n, vectorization_mode=mode, **arguments)
 
 
 def describe_names(names: Iterable[str], width: int = 96) -> str:

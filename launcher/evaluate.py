@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..replay import Table
+from .actor import Actor
 from .learner import Learner
 from .metrics.accuracy import accuracy
 from .metrics.regression import mae, mse, r2
@@ -25,22 +27,36 @@ class Evaluator:
         transform: Makes floats of stored observations, without augmentation.
         episodes: Per evaluation of an environment.
         seed: Of whatever the model draws while it is evaluated.
+        folder: Where videos go.
     """
 
-    def __init__(self, world: Any, learner: Learner, *, transform: Any, episodes: int, seed: int):
+    def __init__(
+        self,
+        world: Any,
+        learner: Learner,
+        *,
+        transform: Any,
+        episodes: int,
+        seed: int,
+        folder: Path | None = None,
+    ):
         self.world, self.learner, self.transform = world, learner, transform
-        self.episodes, self.seed = episodes, seed
+        self.episodes, self.seed, self.folder = episodes, seed, folder
 
     def __call__(self, tasks: range, *, step: int) -> list[dict[str, float]]:
         """The metrics of each task; empty ones for a model that can predict nothing."""
         with self.learner.evaluating(), forked_randomness(self.seed + step):
-            return [self._task(self.world.tasks[task]) for task in tasks]
+            return [self._task(self.world.tasks[task], step) for task in tasks]
 
-    def _task(self, task: Any) -> dict[str, float]:
+    def _task(self, task: Any, step: int) -> dict[str, float]:
         if self.world.on_data:
             return self._data(self.world.test, task.test)
+        actor = Actor(self.learner, self.transform.observe)
         returns, lengths = task.evaluate(
-            lambda obs: self.learner.act(obs)[0], episodes=self.episodes
+            lambda obs, began: actor(obs, began)[0],
+            episodes=self.episodes,
+            folder=self.folder,
+            step=step,
         )
         return {
             "return": float(np.mean(returns)),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..replay import ConfigError, Space
+from ..replay import Batch, ConfigError
+from ..replay.batch import describe
 from .learner import Learner, has_forward
 from .randomness import forked_randomness
+from .recurrent import Recurrence, is_recurrent
 
 
 def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
@@ -31,7 +32,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
     if not world.on_data and not (acts or has_forward(agent)):
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if has_forward(agent):
-        obs = _two_items(world, transform).to(learner.device)
+        obs = _items(2, world, transform, learner.device)
         visited: list[str] = []
         hooks = [
             module.register_forward_pre_hook(_remember(visited, path or name, module))
@@ -39,12 +40,20 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         ]
         try:
             with forked_randomness(0), learner.evaluating():
-                output = agent(obs)
+                if not world.on_data and is_recurrent(agent):
+                    learner.recurrence = Recurrence(
+                        agent, lambda n: _items(n, world, transform, learner.device)
+                    )
+                    output = learner.recurrence.step(obs, learner.recurrence.zeros(2))[0]
+                else:
+                    output = agent(obs)
+        except ConfigError:
+            raise
         except Exception as error:
             where = visited[-1] if visited else name
             raise ConfigError(
-                f"{name}.forward raised {type(error).__name__} in {where}, given obs of shape "
-                f"{list(obs.shape)}: {error}"
+                f"{name}.forward raised {type(error).__name__} in {where}, given "
+                f"{describe(Batch(obs=obs))}: {error}"
             ) from error
         finally:
             for hook in hooks:
@@ -58,8 +67,11 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         )
 
 
-def _check_output(output: Any, space: Space, *, obs: Tensor, name: str, last: str) -> None:
-    wanted = (len(obs), *space.shape)
+def _check_output(output: Any, space: Any, *, obs: Any, name: str, last: str) -> None:
+    if isinstance(space, dict):
+        _check_outputs(output, space, obs=obs, name=name, last=last)
+        return
+    wanted = (2, *space.shape)
     if not isinstance(output, Tensor):
         raise ConfigError(
             f"{name}.forward returned a {type(output).__name__}; expected a tensor of shape "
@@ -68,17 +80,50 @@ def _check_output(output: Any, space: Space, *, obs: Tensor, name: str, last: st
     if tuple(output.shape) != wanted:
         raise ConfigError(
             f"{name}.forward: expected output {list(wanted)} for {space}, got {list(output.shape)} "
-            f"from {last}, given obs {list(obs.shape)}. `out_features` in the constructor is given "
+            f"from {last}, given {describe(Batch(obs=obs))}. `out_features` in the constructor is given "
             "the right width."
         )
 
 
-def _two_items(world: Any, transform: Any) -> Tensor:
+def _check_outputs(output: Any, spaces: dict[str, Any], *, obs: Any, name: str, last: str) -> None:
+    if not isinstance(output, dict) or set(spaces) - set(output):
+        given = sorted(output) if isinstance(output, dict) else f"a {type(output).__name__}"
+        raise ConfigError(
+            f"{name}.forward returned {given}; expected a dict with {sorted(spaces)}."
+        )
+    for key, space in spaces.items():
+        _check_output(output[key], space, obs=obs, name=f"{name} ({key})", last=last)
+
+
+def _items(n: int, world: Any, transform: Any, device: torch.device) -> Any:
+    """Observations as the model meets them: from the data, or at random from the space."""
     if world.on_data:
         rows = world.tasks[0].train
-        return transform(world.train.gather(rows[torch.tensor([0, len(rows) - 1])]))["obs"]
-    space = world.tasks[0].envs.single_observation_space
-    return torch.from_numpy(np.stack([space.sample(), space.sample()])).float()
+        return transform(world.train.gather(rows[torch.tensor([0, len(rows) - 1])]))["obs"].to(
+            device
+        )
+    return _on(device, transform.observe(_random(world.spec.obs, n)))
+
+
+def _random(space: Any, n: int) -> Any:
+    """Stored values within a space."""
+    if isinstance(space, dict):
+        return {name: _random(part, n) for name, part in space.items()}
+    shape = (n, *space.value_shape)
+    if space.binary:
+        return torch.randint(2, shape)
+    if space.discrete:
+        highest = torch.tensor(space.nvec or space.n)
+        return (torch.rand(shape) * highest).long()
+    low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
+    low, high = low.clamp(-1, None).expand(shape), high.clamp(None, 1).expand(shape)
+    return (low + torch.rand(shape) * (high - low)).to(space.dtype)
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _on(device, part) for name, part in value.items()}
+    return value.to(device)
 
 
 def _remember(visited: list[str], path: str, module: nn.Module) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,10 +18,8 @@ from ..replay.batch import describe
 from .attributes import attribute_state, load_attribute_state
 from .log import Log
 from .optimisation import Average, takes_metric
+from .recurrent import Recurrence
 
-# Exploration of a model with `forward` but no `act`.
-_EPSILON = 0.1  # Share of random discrete actions.
-_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
 # On a GPU losses are looked at together, so that no step waits for the device.
 _CHECK_EVERY = {"cpu": 1}
 _CHECK_EVERY_ELSEWHERE = 50
@@ -43,6 +40,9 @@ class Learner:
         average: Weights used to evaluate, or None.
         precision: "32", "bf16" or "16": the autocast type of `learn` and of inference.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
+
+    Attributes:
+        recurrence: How the model's state is carried in environments; None for one without.
     """
 
     def __init__(
@@ -63,15 +63,16 @@ class Learner:
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
         self.clip_grad = clip_grad
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
+        self.recurrence: Recurrence | None = None
         self.steps = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
         self._parameters = [p for p in agent.parameters() if p.requires_grad]
         self._plateau = scheduler is not None and takes_metric(scheduler)
         dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
-        self._autocast: Callable[[], Any] = nullcontext
+        self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
-            self._autocast = lambda: torch.autocast(self.device.type, dtype)
+            self.autocast = lambda: torch.autocast(self.device.type, dtype)
         scaled = dtype is torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self._unchecked: list[tuple[int, Tensor | float]] = []
@@ -93,7 +94,7 @@ class Learner:
             return
         self.steps += 1
         try:
-            with self._autocast():
+            with self.autocast():
                 loss = self._learn(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
@@ -174,7 +175,7 @@ class Learner:
         self.agent.eval()
         try:
             average = self.average.applied() if self.average is not None else nullcontext()
-            with torch.no_grad(), self._autocast(), average:
+            with torch.no_grad(), self.autocast(), average:
                 yield
         finally:
             # Module by module: a part that the user froze in eval mode stays so.
@@ -184,31 +185,6 @@ class Learner:
     def predict(self, obs: Tensor) -> Tensor | None:
         """Logits or values `[B, *action.shape]`, or None for a model that has no `forward`."""
         return self.agent(obs).float() if has_forward(self.agent) else None
-
-    def act(self, obs: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Actions for environment observations `[N, *obs.shape]`, and what `act` gave with them."""
-        with torch.no_grad(), self._autocast():
-            tensor = torch.as_tensor(obs, device=self.device).float()
-            if callable(act := getattr(self.agent, "act", None)):
-                result = act(tensor)
-            else:
-                result = self._act_by_forward(tensor)
-        action, extras = result if isinstance(result, tuple) else (result, {})
-        return _numpy(action), {name: _numpy(value) for name, value in extras.items()}
-
-    def _act_by_forward(self, obs: Tensor) -> Tensor:
-        output, space = self.agent(obs), self.spec.action
-        if space.discrete:
-            action = output.argmax(-1)
-            if self.agent.training:
-                explore = torch.rand(len(obs), device=obs.device) < _EPSILON
-                action = torch.where(explore, torch.randint_like(action, space.n), action)
-            return action
-        low, high = (torch.as_tensor(bound, device=obs.device) for bound in (space.low, space.high))
-        if self.agent.training:
-            half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
-            output = output + _NOISE * half * torch.randn_like(output)
-        return output.clamp(low, high)
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""
@@ -384,7 +360,3 @@ def _last_batch(error: BaseException) -> Batch | None:
                 found = value
         traceback = traceback.tb_next
     return found
-
-
-def _numpy(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)

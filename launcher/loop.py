@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..replay import Replay
+from .actor import Actor
 from .evaluate import Evaluator, mean_over_tasks
 from .keeper import Keeper
 from .learner import Learner
@@ -61,6 +62,7 @@ class Schedule:
 def run(
     world: Any,
     learner: Learner,
+    actor: Actor | None,
     replay: Replay,
     *,
     schedule: Schedule,
@@ -73,6 +75,7 @@ def run(
     """Learn every task of the world in turn.
 
     Args:
+        actor: Acts in the environments; None on data.
         at: Where to start, and kept up to date; a resumed run continues in mid-task.
         keeper: Told of each step; shows, saves, and raises to interrupt.
     """
@@ -82,7 +85,7 @@ def run(
             at.begin_task()
             learner.begin_task(task)
         while not schedule.over(at, replay):
-            taken = world.collect(task, learner, replay)
+            taken = world.collect(task, actor, replay)
             at.task_step, at.step = at.task_step + taken, at.step + taken
             for _ in range(schedule.learning_steps(at, taken)):
                 learner.step(replay, log)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..replay import ConfigError, Replay
+from .actor import Actor
 from .attributes import load_object_state, object_state
 from .config import Settings
 from .console import Console
@@ -26,6 +27,7 @@ class Session:
     settings: Settings
     world: Any
     learner: Learner
+    actor: Actor | None
     replay: Replay
     schedule: Schedule
     journal: Journal
@@ -40,6 +42,7 @@ class Session:
             "replay": self.replay.state_dict(),
             "augmentation": object_state(self._augmentation),
             "environment": self._environment_state(),
+            "actor": self.actor.state_dict() if self.actor is not None else None,
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
             "random": random_state(),
@@ -70,12 +73,7 @@ class Session:
             console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
         finished = at.task == len(self.world.tasks)
         task = at.task - finished if at.begun or finished else None
-        environment = state["environment"]
-        self.world.resume(task, self.replay, state["replay"], anew=environment is None)
-        if environment is not None:
-            load_object_state(self.world.tasks[at.task], environment)
-        elif task is not None and not finished and not self.world.on_data:
-            console.problem("The environment could not be saved whole: its episodes begin anew.")
+        self._resume_environment(state, task, finished=finished, console=console)
         if finished:
             self._reopen(console)
         load_object_state(self._augmentation, state["augmentation"])
@@ -93,10 +91,42 @@ class Session:
             self.at.matrix.pop()
 
     def _environment_state(self) -> Any:
-        """The episodes in progress, or None where there are none or they cannot be kept."""
+        """The episodes in progress: where they are, and the environments whole if that can be."""
         if self.world.on_data or not self.at.begun:
             return None
-        return object_state(self.world.tasks[self.at.task], whole=True)
+        task = self.world.tasks[self.at.task]
+        normalizer = self.world.normalizer
+        return {
+            "task": task.state_dict(),
+            "envs": object_state(task.envs.envs, whole=True),
+            "normalizer": None if normalizer is None else normalizer.state_dict(),
+        }
+
+    def _resume_environment(
+        self, state: dict[str, Any], task: int | None, *, finished: bool, console: Console
+    ) -> None:
+        """Put the environments back into their episodes, or begin new ones and say so."""
+        kept = state["environment"]
+        if self.world.on_data or task is None or finished or kept is None:
+            self.world.resume(task, self.replay, state["replay"])
+            return
+        self.world.resume(task, self.replay, state["replay"], anew=False)
+        if self.world.normalizer is not None:
+            self.world.normalizer.load_state_dict(kept["normalizer"])
+        env, whole = self.world.tasks[task], kept["envs"] is not None
+        env.reset()
+        there = False
+        try:
+            if whole:
+                load_object_state(env.envs.envs, kept["envs"])
+            there = env.load_state_dict(kept["task"], play_again=not whole)
+        except Exception as error:
+            console.problem(f"The environment could not be put back: {error}")
+        if not there:
+            console.problem("The environment could not be kept whole: its episodes begin anew.")
+            self.world.resume(task, self.replay, state["replay"])
+        elif self.actor is not None:
+            self.actor.load_state_dict(state["actor"])
 
     @property
     def _augmentation(self) -> Any:

@@ -15,6 +15,7 @@ import torch
 
 from ..replay import ConfigError, Diverged
 from . import build
+from .actor import Actor
 from .checkpoint import Checkpoints, find
 from .config import SHORTHANDS, Settings
 from .console import Console
@@ -62,7 +63,9 @@ def train(settings: Settings) -> Run:
         options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
         if not world.on_data:
             options["supervised"] = False
-        check_forward(Learner(agent, world.spec, **options), world, transform=plain)
+        trial = Learner(agent, world.spec, **options)
+        check_forward(trial, world, transform=plain)
+        recurrence = trial.recurrence
         if settings.load is not None:
             load_weights(agent, find(Path(settings.load))["learner"]["agent"])
         optimizer = build_optimizer(settings, agent)
@@ -78,9 +81,13 @@ def train(settings: Settings) -> Run:
             average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
             **options,
         )
+        if recurrence is not None:
+            learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         if settings.compile:
             agent.compile()
-        replay = build.build_replay(settings, world, transform, device)
+        replay = build.build_replay(
+            settings, world, transform, device, recurrent=recurrence is not None
+        )
         return _run(settings, world, learner, replay, plain, stack)
 
 
@@ -96,10 +103,16 @@ def _run(
     stack.callback(journal.close)
     console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
     stack.callback(console.stop)
-    session = Session(settings, world, learner, replay, schedule, journal)
+    actor = None if world.on_data else Actor(learner, plain.observe)
+    session = Session(settings, world, learner, actor, replay, schedule, journal)
     checkpoints = Checkpoints(path / "checkpoints")
     evaluate = Evaluator(
-        world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
+        world,
+        learner,
+        transform=plain,
+        episodes=settings.eval_episodes,
+        seed=settings.seed,
+        folder=path / "videos",
     )
     console.header(_header(settings, world, learner, path))
     if settings.resume:
@@ -122,6 +135,7 @@ def _run(
             run(
                 world,
                 learner,
+                actor,
                 replay,
                 schedule=schedule,
                 at=at,

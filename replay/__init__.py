@@ -11,24 +11,29 @@ from .errors import CheckpointError, ConfigError, DataError, Diverged
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .normalizer import Normalizer
     from .replay import Replay
-    from .samplers import Epochs, Uniform
+    from .samplers import Epochs, Prioritized, Uniform
     from .spec import Space, Spec
     from .storage import LazyColumn, Table
-    from .transform import Pixels, Standardize
+    from .sumtree import SumTree
+    from .transform import Observations, Standardize
     from .transitions import Transitions
 
 _HOME = {
     "Batch": "batch",
     "Replay": "replay",
     "Epochs": "samplers",
+    "Prioritized": "samplers",
     "Uniform": "samplers",
+    "SumTree": "sumtree",
+    "Normalizer": "normalizer",
     "Space": "spec",
     "Spec": "spec",
     "LazyColumn": "storage",
     "Table": "storage",
     "Standardize": "transform",
-    "Pixels": "transform",
+    "Observations": "transform",
     "Transitions": "transitions",
 }
 
@@ -40,11 +45,14 @@ __all__ = [
     "Diverged",
     "Epochs",
     "LazyColumn",
-    "Pixels",
+    "Normalizer",
+    "Observations",
+    "Prioritized",
     "Replay",
     "Space",
     "Spec",
     "Standardize",
+    "SumTree",
     "Table",
     "Transitions",
     "Uniform",

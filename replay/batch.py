@@ -27,6 +27,8 @@ class Batch:
         raise AttributeError(f"This batch has no `{name}`. It has: {', '.join(self.__dict__)}.")
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, Tensor) and key.dtype == torch.int64 and key.dim() == 1:
+            return self.map(lambda field: field.index_select(0, key))  # Faster than field[key].
         if not isinstance(key, str):
             return self.map(lambda field: field[key])
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import archive
 from .batch import Batch
-from .errors import ConfigError
-from .samplers import Epochs, Uniform
+from .errors import CheckpointError, ConfigError
+from .samplers import Epochs, Prioritized, Uniform
 from .storage import Table
 from .transitions import Transitions
 
@@ -27,6 +29,8 @@ class Replay:
         batch_size: Rows per batch. The last batch of a data set's pass may be smaller.
         device: Where batches are.
         seed: Of the order of rows, a random stream of its own.
+        sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
+        priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
 
     Attributes:
         task: Number of the current task, from 0.
@@ -37,14 +41,16 @@ class Replay:
     def __init__(
         self,
         storage: Table | Transitions,
-        transform: Callable[[dict[str, Tensor]], dict[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
         *,
         batch_size: int,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        sequence: int | None = None,
+        priorities: dict[str, Any] | None = None,
     ):
         self.storage, self.transform = storage, transform
-        self.batch_size, self.device = batch_size, torch.device(device)
+        self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
         self.task = 0
         self.step = 0
@@ -52,10 +58,13 @@ class Replay:
         # `sample` must not change which rows `next` gives.
         self._draws = torch.Generator().manual_seed(seed + 1)
         self.sampler: Epochs | Uniform
-        if isinstance(storage, Transitions):
-            self.sampler = Uniform(storage, batch_size=batch_size, generator=self._orders)
-        else:
+        options: dict[str, Any] = {"batch_size": batch_size, "generator": self._orders}
+        if isinstance(storage, Table):
             self.begin(0, torch.arange(len(storage)))
+        elif priorities is not None:
+            self.sampler = Prioritized(storage, **options, **priorities)
+        else:
+            self.sampler = Uniform(storage, **options)
 
     def begin(self, task: int, index: Tensor | None) -> None:
         """Move on to a task: the rows at `index` of a data set (None: environments)."""
@@ -67,6 +76,7 @@ class Replay:
 
     @property
     def _storage_device(self) -> torch.device:
+        assert isinstance(self.storage, Table)
         column = next(iter(self.storage.columns.values()))
         return column.device if isinstance(column, Tensor) else torch.device("cpu")
 
@@ -86,34 +96,104 @@ class Replay:
             raise ConfigError("Environments have no epochs: count steps instead (`train_steps`).")
         return len(self.sampler)
 
+    @property
+    def prioritized(self) -> bool:
+        """Whether batches have `weight`, and `update_priorities` is asked for."""
+        return isinstance(self.sampler, Prioritized)
+
+    @property
+    def fresh(self) -> int:
+        """Time steps gathered since the last `rollout()`."""
+        return self._transitions("replay.fresh").fresh
+
     def __iter__(self) -> Replay:
         return self
 
     def __next__(self) -> Batch:
-        index = self.sampler.next()
         self.step += 1
-        return self._batch(index, self.sampler.tasks)
+        sampler, storage = self.sampler, self.storage
+        if isinstance(sampler, Epochs):
+            index = sampler.next()
+            return self._finish(storage.gather(index), index, sampler.tasks)
+        assert isinstance(storage, Transitions)
+        with storage.lock:  # What was drawn must not be overwritten before it is read.
+            rows = sampler.next()
+            fields = self._gather(storage, rows)
+        if isinstance(sampler, Prioritized):
+            fields["weight"] = sampler.weights
+        return self._finish(fields, rows)
 
     def __len__(self) -> int:
         """Rows of the current task's data, or transitions that can be drawn."""
         if isinstance(self.sampler, Epochs):
             return len(self.sampler.index)
-        return self.sampler.storage.count()
+        return len(self.storage)
 
     def sample(self, n: int) -> Batch:
-        """`n` rows of the current task, with replacement, without advancing the epoch."""
-        index = self.sampler.sample(n, self._draws)
-        return self._batch(index, lambda: torch.full_like(index, self.task))
+        """`n` rows of the current task, with replacement, without advancing the epoch.
 
-    def _batch(self, index: Tensor, tasks: Callable[[], Tensor]) -> Batch:
-        fields: dict[str, Any] = self.storage.gather(index)
-        if "task" not in fields:  # Transitions know their own.
-            fields["task"] = tasks()
-        fields["index"] = index
+        Of transitions: uniformly, of all tasks.
+        """
+        storage, sampler = self.storage, self.sampler
+        if isinstance(sampler, Epochs):
+            index = sampler.sample(n, self._draws)
+            fields = storage.gather(index)
+            return self._finish(fields, index, lambda: torch.full_like(index, self.task))
+        assert isinstance(storage, Transitions)
+        with storage.lock:
+            rows = sampler.sample(n, self._draws)
+            return self._finish(self._gather(storage, rows), rows)
+
+    def rollout(self) -> Batch:
+        """Everything since the last call, `[T, N, ...]`: for on-policy learning.
+
+        The fields of a batch, and `mask` `[T, N]`: False where an environment has no step, which can
+        only be at the end of its column, in vector environments that reset in a step of their own.
+
+        Raises:
+            ConfigError: On data; if nothing happened; if it did not fit into the replay.
+        """
+        storage = self._transitions("replay.rollout()")
+        with storage.lock:
+            fields = storage.rollout()
+        return self._finish(fields, fields["index"])
+
+    def update_priorities(self, index: Tensor, priority: Tensor) -> None:
+        """Say how much can be learnt from transitions, `|TD error|` as a rule.
+
+        Args:
+            index: `batch.index`, int64 `[B]`.
+            priority: `[B]`, of which the size counts.
+
+        Raises:
+            ConfigError: Without `replay.prioritized=true`.
+        """
+        if not isinstance(self.sampler, Prioritized):
+            raise ConfigError(
+                "update_priorities needs a prioritised replay: replay.prioritized=true."
+            )
+        with self._transitions("update_priorities").lock:
+            self.sampler.update(index.cpu().numpy(), priority.detach().cpu().numpy())
+
+    def _transitions(self, what: str) -> Transitions:
+        if not isinstance(self.storage, Transitions):
+            raise ConfigError(f"{what} is of environments; this run learns from data.")
+        return self.storage
+
+    def _gather(self, storage: Transitions, rows: Any) -> dict[str, Any]:
+        if self.sequence is None:
+            return storage.gather(rows)
+        return storage.sequences(rows, self.sequence)
+
+    def _finish(
+        self, fields: dict[str, Any], index: Any, tasks: Callable[[], Tensor] | None = None
+    ) -> Batch:
+        if tasks is not None:  # Transitions know their own.
+            fields["task"], fields["index"] = tasks(), index
+        elif "index" not in fields:
+            fields["index"] = torch.from_numpy(index)
         if self._moves:
-            fields = {
-                name: field.to(self.device, non_blocking=True) for name, field in fields.items()
-            }
+            fields = {name: _to(field, self.device) for name, field in fields.items()}
         return Batch(**self.transform(fields))
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,11 +210,39 @@ class Replay:
         return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
-        """Continue exactly: after `begin` with the task the state was saved in, or between tasks."""
+        """Continue exactly: after `begin` with the task the state was saved in, or between tasks.
+
+        Raises:
+            CheckpointError: If the state is that of another kind or size of replay.
+        """
+        if ("transitions" in state) != isinstance(self.storage, Transitions):
+            raise CheckpointError(
+                "The saved replay is of data and this one of environments, or so."
+            )
+        if ("leaves" in state["sampler"]) != self.prioritized:
+            raise CheckpointError("Resume with the replay.prioritized that the run was saved with.")
         self.task, self.step = state["task"], state["step"]
+        if isinstance(self.storage, Transitions):
+            self.storage.load_state_dict(state["transitions"])
         if in_task:
             self.sampler.load_state_dict(state["sampler"])
         self._orders.set_state(state["orders"])
         self._draws.set_state(state["draws"])
-        if isinstance(self.storage, Transitions):
-            self.storage.load_state_dict(state["transitions"])
+
+    def save(self, path: str | Path) -> None:
+        """Keep the replay in a folder: JSON, and a NumPy file for each column; nothing is pickled."""
+        archive.save(self.state_dict(), Path(path))
+
+    def load(self, path: str | Path) -> None:
+        """Continue from a folder that `save` wrote; the replay must have the same sizes.
+
+        Raises:
+            CheckpointError: If it cannot be read or does not fit.
+        """
+        self.load_state_dict(archive.load(Path(path)))
+
+
+def _to(field: Any, device: torch.device) -> Any:
+    if isinstance(field, dict):
+        return {name: _to(part, device) for name, part in field.items()}
+    return field.to(device, non_blocking=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate, count
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .sumtree import SumTree
+from .transitions import Transitions
 
-_PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
+_LOWEST = 1e-6  # Added to priorities: none is ever without a chance.
 
 
 class Epochs:
@@ -87,42 +90,107 @@ class Epochs:
 
 
 class Uniform:
-    """Rows drawn uniformly, with replacement, from those of a storage that can be drawn.
-
-    The window of live rows is drawn from and the few rows that are not transitions are rejected: a
-    list of drawable rows would have to be kept for every environment.
-    """
+    """Transitions drawn uniformly, with replacement."""
 
     epoch = 0
     passes = 0
 
-    def __init__(self, storage: Any, *, batch_size: int, generator: torch.Generator):
+    def __init__(self, storage: Transitions, *, batch_size: int, generator: torch.Generator):
         self.storage, self.batch_size, self.generator = storage, batch_size, generator
 
-    def next(self) -> Tensor:
-        return self.sample(self.batch_size, self.generator)
+    def next(self) -> np.ndarray:
+        return self.storage.draw(self.batch_size, self.generator)
 
-    def tasks(self) -> Tensor:
-        raise AssertionError("transitions are stored with their task")
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        if len(self.storage) == 0:
-            raise ConfigError("There is no transition to draw yet: raise seed_steps.")
-        index = self.storage.draw(n, generator)
-        for attempt in count(1):
-            if (valid := self.storage.drawable(index)).all():
-                break
-            if attempt == _PATIENCE and self.storage.count() == 0:
-                raise ConfigError("The replay holds no transition: raise capacity.")
-            wrong = (~valid).nonzero().flatten()
-            index[wrong] = self.storage.draw(len(wrong), generator)
-        return index
+    def sample(self, n: int, generator: torch.Generator) -> np.ndarray:
+        return self.storage.draw(n, generator)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
+
+
+class Prioritized(Uniform):
+    """Transitions drawn in proportion to `priority^alpha`: Schaul et al. 2016, arXiv 1511.05952.
+
+    A new transition has the highest priority so far. `weights` undo the bias:
+    `w_i = (n P(i))^-beta / max_j w_j`, with beta rising to 1.
+
+    Args:
+        alpha: 0: uniform; 1: in proportion.
+        beta: Share of the bias that is undone at first.
+        anneal: Batches until beta is 1.
+    """
+
+    def __init__(
+        self,
+        storage: Transitions,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+        anneal: int = 100_000,
+    ):
+        super().__init__(storage, batch_size=batch_size, generator=generator)
+        self.alpha, self.beta, self.anneal = alpha, beta, max(anneal, 1)
+        self.tree = SumTree(storage.size)
+        self.highest, self.batches = 1.0, 0
+        storage.changes = []  # From now on it tells what became final, and what went.
+
+    def next(self) -> np.ndarray:
+        self._follow()
+        self.batches += 1
+        n, total = self.batch_size, self.tree.total
+        if total <= 0:
+            raise ConfigError("There is no transition to draw yet: raise seed_steps.")
+        # One draw in each of n equal shares of the total: fewer doubles than n free draws.
+        share = torch.rand(n, generator=self.generator, dtype=torch.float64).numpy()
+        index = self.tree.find((np.arange(n) + share) * (total / n))
+        rate = min(1.0, self.batches / self.anneal)
+        probability = self.tree.get(index)
+        # The number of transitions and the total are the same for all: the maximum takes them out.
+        weights = (probability / probability.min()) ** -(self.beta + (1 - self.beta) * rate)
+        self.weights = torch.from_numpy(weights.astype(np.float32))
+        return index
+
+    def update(self, index: np.ndarray, priority: np.ndarray) -> None:
+        """Give drawn rows their new priority; one that was overwritten meanwhile stays as it is."""
+        self._follow()
+        priority = (np.abs(priority.astype(np.float64)) + _LOWEST) ** self.alpha
+        if not np.isfinite(priority).all():
+            raise ConfigError("A priority is NaN or infinite.")
+        if not (live := self.storage.ok.take(index)).all():
+            index, priority = index[live], priority[live]
+        if len(index):
+            self.highest = max(self.highest, float(priority.max()))
+            self.tree.set(index, priority)
+
+    def _follow(self) -> None:
+        """Give what became final the highest priority, and what went none."""
+        changes = self.storage.changes
+        if not changes:
+            return
+        rows = np.concatenate([rows for rows, _ in changes])
+        ok = np.repeat([ok for _, ok in changes], [len(rows) for rows, _ in changes])
+        self.tree.set(rows, np.where(ok, self.highest, 0.0))
+        changes.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._follow()
+        return {
+            **super().state_dict(),
+            "leaves": np.array(self.tree.leaves),
+            "highest": self.highest,
+            "batches": self.batches,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.tree.load(np.asarray(state["leaves"]))
+        self.highest, self.batches = state["highest"], state["batches"]
+        self.storage.changes = []
 
 
 def batch_sizes(rows: int, batch_size: int) -> list[int]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .normalizer import Normalizer
 from .spec import Space
 
 
@@ -73,13 +75,56 @@ class _Affine:
         return torch.sub(y, self.shift, out=out).mul_(self.factor)
 
 
-class Pixels:
-    """Environment observations as float32, in their own units."""
+class Observations:
+    """Stored observations of environments as the model meets them, float32 `[..., *space.shape]`.
 
-    def __call__(self, fields: dict[str, Tensor]) -> dict[str, Any]:
-        for name in ("obs", "next_obs"):
-            fields[name] = fields[name].float()
+    Images (uint8) are scaled to [0, 1], choices become one-hot, the rest stays in its own units, or
+    is normalised by running statistics.
+
+    Args:
+        space: Of the observations, or a dict of spaces.
+        normalizer: Running statistics of observations and rewards, or None.
+
+    Attributes:
+        unpack: Makes of a recurrent model's stored state what its `forward` takes.
+    """
+
+    def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
+        self.space, self.normalizer = space, normalizer
+        self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
+
+    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        fields["obs"] = self.observe(fields["obs"])
+        fields["next_obs"] = self.observe(fields["next_obs"])
+        if self.normalizer is not None:
+            fields["reward"] = self.normalizer.reward(fields["reward"])
+        if self.unpack is not None and "state" in fields:
+            fields["state"] = self.unpack(fields["state"])
         return fields
+
+    def observe(self, stored: Any) -> Any:
+        """Observations alone, `[..., *stored shape]`."""
+        obs = _each(_as_float, stored, self.space)
+        return obs if self.normalizer is None else self.normalizer.obs(obs)
+
+
+def _each(function: Any, value: Any, space: Any) -> Any:
+    if isinstance(space, dict):
+        return {name: _each(function, value[name], part) for name, part in space.items()}
+    return function(value, space)
+
+
+def _as_float(stored: Tensor, space: Space) -> Tensor:
+    if not space.discrete:
+        if stored.dtype == torch.float32:
+            return stored
+        return stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
+    if space.binary:
+        return stored.float()
+    if not space.nvec:
+        return F.one_hot(stored, space.n).float()
+    parts = [F.one_hot(stored[..., i], n) for i, n in enumerate(space.nvec)]
+    return torch.cat(parts, -1).float()
 
 
 def _per_channel(statistic: Tensor, space: Space) -> Tensor:

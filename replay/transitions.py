@@ -1,147 +1,463 @@
 """What happened in environments: one stream of observations per environment, in a ring.
 
-Legend: T time steps kept, N environments. A row is one (time, environment) pair, `row = t * N + e`.
+Legend: T rows kept per environment, N environments. A row is one (place, environment) pair,
+`row = place * N + e`. Every environment moves through its places at its own pace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from .columns import Columns, DeviceColumns, Field
+from .errors import CheckpointError, ConfigError
 from .spec import Spec
+
+_PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
+_OLDEST = 255  # Ages and lookaheads are bytes.
 
 
 class Transitions:
     """A ring of environment steps that stores each observation once.
 
-    The observation after a step is the next row's, for termination and truncation alike: gymnasium's
-    NEXT_STEP autoreset returns an episode's real last observation first and the new episode's first
-    one a step later. The step in between (a "ghost": its action is ignored) is marked and never
-    drawn, so no transition joins two episodes.
+    The observation after a step is the next row's. An episode's last observation has a row of its
+    own, which is never drawn, and the next episode starts in the row after it: no transition, n-step
+    return, frame stack or sequence joins two episodes, and there is no column for `next_obs`.
+
+    n-step returns are folded in when steps are added (`reward` is `sum_k discount^k r_k`): drawing
+    them costs what single steps cost. A row can be drawn once it is final.
 
     Args:
-        spec: Shapes and types of observations and actions.
-        capacity: Transitions to keep, over all environments.
+        spec: Shapes and types of observations and actions; observations are stacks of frames.
+        capacity: Rows to keep, over all environments; an episode's last observation takes one.
         num_envs: N.
-        discount: Per-step discount; `discount` in a batch is this, or 0 where terminated.
+        discount: Per-step discount gamma; `discount` in a batch is `gamma^n`, 0 where terminated.
+        nstep: Rewards per return.
+        stack: Frames per observation; single frames are stored.
+        storage: "ram", "mmap" (a file, may be larger than RAM) or "gpu" (on `device`).
+        folder: Where the file of "mmap" is.
     """
 
-    def __init__(self, spec: Spec, *, capacity: int, num_envs: int, discount: float):
-        self.num_envs, self.discount = num_envs, discount
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        capacity: int,
+        num_envs: int,
+        discount: float,
+        nstep: int = 1,
+        stack: int = 1,
+        storage: str = "ram",
+        folder: str | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        if not (1 <= nstep < _OLDEST and 1 <= stack < _OLDEST):
+            raise ConfigError(f"nstep={nstep} and frame_stack={stack} must be from 1 to 254.")
+        self.num_envs, self.discount, self.nstep, self.stack = num_envs, discount, nstep, stack
         # One more than asked for: the newest row holds only the observation to come.
-        self.length = max(2, -(-capacity // num_envs) + 1)
-        # NumPy writes a slice in 1.6 us where torch takes 12; torch reads the same memory.
-        self.columns: dict[str, np.ndarray] = {
-            "obs": self._column(spec.obs.shape, _numpy_dtype(spec.obs.dtype)),
-            "reward": self._column((), np.dtype(np.float32)),
-            "terminated": self._column((), np.dtype(np.bool_)),
-            "truncated": self._column((), np.dtype(np.bool_)),
-            "task": self._column((), np.dtype(np.int64)),
-            "ghost": self._column((), np.dtype(np.bool_)),
-        }
-        self._views = {name: _flat(column) for name, column in self.columns.items()}
-        self._ended = np.zeros(num_envs, np.bool_)  # Whose last step ended an episode.
-        self.time = 0  # Steps written since the start; `time % length` is the row being filled.
+        self.length = max(-(-capacity // num_envs) + 1, nstep + stack + 2)
+        self.size = self.length * num_envs
+        self._where = {"storage": storage, "folder": folder, "device": torch.device(device)}
+        self._obs = dict(_named("obs", spec.obs))
+        self._obs_names = tuple(self._obs)
+        self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
+        self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
+        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
+        self.age = np.zeros(self.size, np.uint8)  # Steps since the episode's start, or 255.
+        self.ahead = np.ones(self.size, np.uint8)  # Steps from a row to the one it bootstraps from.
+        self.rows = np.arange(num_envs)  # The row being filled in each environment.
+        self.time = np.zeros(num_envs, np.int64)  # Rows each has left behind.
+        self._high = 0  # Rows below it have been written.
+        self.fresh = 0  # Steps of all environments since the last rollout.
+        self._ages = np.zeros(num_envs, np.int64)
+        self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
+        self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
+        self._first: Any = None  # Observations to be stored once there are columns.
+        self._powers = [discount**k for k in range(nstep + 1)]
+        # Told of rows that became final (True) or went (False), in order; None: nobody listens.
+        self.changes: list[tuple[np.ndarray, bool]] | None = None
+        self.lock = threading.RLock()  # A reader in another thread meets whole rows only.
 
-    def _column(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        return np.zeros((self.length, self.num_envs, *shape), dtype)
+    # ---------------------------------------------------------------- writing
 
-    def __len__(self) -> int:
-        """Rows in the window, ghosts included."""
-        return min(self.time, self.length - 1) * self.num_envs
+    def start(self, obs: Any) -> None:
+        """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them)."""
+        with self.lock:
+            if self.columns is None:
+                self._first = obs
+                return
+            self._cut()
+            self._begin(np.ones(self.num_envs, np.bool_), obs)
 
-    def start(self, obs: np.ndarray) -> None:
-        """Begin new episodes in every environment with `obs` `[N, *shape]`."""
-        if self.time:
-            # The newest row holds the last observation of what went before: it starts nothing.
-            self.columns["ghost"][self.time % self.length] = True
-            self.time += 1
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self.columns["obs"][self.time % self.length] = obs
-
-    def add(self, step: Mapping[str, Any], *, task: int) -> None:
+    def add(
+        self,
+        step: Mapping[str, Any],
+        *,
+        task: int = 0,
+        began: np.ndarray | None = None,
+        first: Any = None,
+        real: np.ndarray | None = None,
+    ) -> None:
         """Store one step of every environment.
 
         Args:
-            step: `action`, `reward`, `terminated`, `truncated` and `next_obs`, each `[N, ...]`, and
-                any extras that `act` gave.
+            step: `action`, `reward`, `terminated`, `truncated`, `next_obs`, each `[N, ...]` or a dict
+                of such, and any extras that `act` gave. `next_obs` is an episode's real last one.
             task: The task they belong to.
+            began: Which environments started a new episode after it, bool `[N]`.
+            first: Their first observations, `[N, ...]`.
+            real: Which environments made this step at all; None: all.
         """
-        now = self.time % self.length
-        for name, value in step.items():
-            if name == "next_obs":
-                continue
-            if name not in self.columns:
-                value = np.asarray(value)
-                self.columns[name] = self._column(value.shape[1:], value.dtype)
-                self._views[name] = _flat(self.columns[name])
-            self.columns[name][now] = value
-        self.columns["task"][now] = task
-        self.columns["ghost"][now] = self._ended
-        self._ended = np.logical_or(step["terminated"], step["truncated"]) & ~self._ended
-        self.time += 1
-        self.columns["obs"][self.time % self.length] = step["next_obs"]
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` rows of the window, int64, oldest to newest alike."""
-        offset = torch.randint(len(self), (n,), generator=generator)
-        oldest = max(0, self.time - self.length + 1) * self.num_envs
-        return (oldest + offset) % (self.length * self.num_envs)
-
-    def drawable(self, index: Tensor) -> Tensor:
-        """Which of the rows are transitions of an episode, bool `[B]`."""
-        return ~self._views["ghost"].index_select(0, index)
-
-    def count(self) -> int:
-        """Transitions that can be drawn."""
-        rows = np.arange(max(0, self.time - self.length + 1), self.time) % self.length
-        return int((~self.columns["ghost"][rows]).sum())
-
-    def gather(self, index: Tensor) -> dict[str, Tensor]:
-        """The transitions at `index`, `next_obs` and `discount` included."""
         fields = {
-            name: view.index_select(0, index)
-            for name, view in self._views.items()
-            if name != "ghost"
+            name: value
+            for key, part in step.items()
+            if key != "next_obs"
+            for name, value in _named(key, part)
         }
-        after = (index + self.num_envs) % (self.length * self.num_envs)
-        fields["next_obs"] = self._views["obs"].index_select(0, after)
-        fields["discount"] = self.discount * (~fields["terminated"]).float()
+        with self.lock:
+            if self.columns is None:
+                self._allocate(fields)
+            terminated = step["terminated"]
+            done = np.logical_or(terminated, step["truncated"])
+            rows, next_obs = self.rows, dict(_named("obs", step["next_obs"]))
+            if real is not None:
+                rows, terminated, done = rows[real], terminated[real], done[real]
+                fields = {name: np.asarray(value)[real] for name, value in fields.items()}
+                next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
+            columns = self.columns
+            assert columns is not None
+            for name, value in fields.items():
+                columns.write(name, rows, value)
+            columns.write("task", rows, task)
+            self._fold(rows, fields["reward"], terminated, done, real)
+            after = (rows + self.num_envs) % self.size
+            self._store(after, next_obs)
+            ages = self._ages if real is None else self._ages[real]
+            self.age[after] = ages = np.minimum(ages + 1, _OLDEST)
+            if real is None:
+                self.rows, self._ages = after, ages
+                self.time += 1
+            else:
+                self.rows[real], self._ages[real] = after, ages
+                self.time[real] += 1
+            self.fresh += 1
+            if began is not None and began.any():
+                self._begin(began, first)
+
+    def _fold(
+        self, rows: np.ndarray, reward: np.ndarray, terminated: Any, done: Any, real: Any
+    ) -> None:
+        """Add this step to the returns of the rows that wait for it; mark those that are final."""
+        columns, last = self.columns, self.nstep - 1
+        assert columns is not None
+        keep = 1.0 - np.asarray(terminated, np.float32)
+        columns.write("discount", rows, self._powers[1] * keep)
+        final = [rows if last == 0 else rows[done]]
+        if last:
+            self.ahead[rows] = 1
+            pending = self._pending if real is None else self._pending[real]
+            for k in range(1, self.nstep):
+                waiting = pending >= k
+                if not waiting.any():
+                    break
+                before = (rows[waiting] - k * self.num_envs) % self.size
+                columns.add_to("reward", before, self._powers[k] * reward[waiting])
+                columns.write("discount", before, self._powers[k + 1] * keep[waiting])
+                self.ahead[before] = k + 1
+                final.append(before if k == last else before[done[waiting]])
+            pending = np.where(done, 0, np.minimum(pending + 1, last))
+            if real is None:
+                self._pending = pending
+            else:
+                self._pending[real] = pending
+        for became in final:
+            self._mark_rows(became, True)
+
+    def _mark_rows(self, rows: np.ndarray, ok: bool) -> None:
+        self.ok[rows] = ok
+        if self.changes is not None and len(rows):
+            self.changes.append((rows.copy(), ok))  # `rows` of the caller lives on.
+
+    def _store(self, rows: np.ndarray, obs: Mapping[str, Any]) -> None:
+        """Put observations into rows, over the oldest that are there."""
+        assert self.columns is not None
+        for name, value in obs.items():
+            self.columns.write(name, rows, value)
+        self._mark_rows(rows, False)
+        if self.stack > 1:  # The oldest stack that reaches back to this row.
+            self._mark_rows((rows + (self.stack - 1) * self.num_envs) % self.size, False)
+
+    def _begin(self, which: np.ndarray, obs: Any) -> None:
+        """The next row of these environments is an episode's first."""
+        after = (self.rows[which] + self.num_envs) % self.size
+        self._store(after, {n: np.asarray(v)[which] for n, v in _named("obs", obs)})
+        self.age[after] = 0
+        self.rows[which], self._ages[which], self._pending[which] = after, 0, 0
+        self.time[which] += 1
+
+    def _cut(self) -> None:
+        """Episodes in progress go no further: their last steps have shorter returns."""
+        for k in range(1, self.nstep):
+            waiting = self._pending >= k
+            self._mark_rows((self.rows[waiting] - k * self.num_envs) % self.size, True)
+
+    def _allocate(self, fields: Mapping[str, Any]) -> None:
+        found: dict[str, Field] = {
+            name: (self._frame(name), _numpy_dtype(space.dtype))
+            for name, space in self._obs.items()
+        }
+        for name, value in fields.items():
+            value = np.asarray(value)
+            found[name] = (value.shape[1:], value.dtype)
+        found["reward"] = found["discount"] = ((), np.dtype(np.float32))
+        found["task"] = ((), np.dtype(np.int64))
+        self._make_columns(found)
+        self._store(self.rows, dict(_named("obs", self._first)))
+        self._first = None
+
+    def _make_columns(self, fields: Mapping[str, Field]) -> None:
+        storage, device = self._where["storage"], self._where["device"]
+        if storage == "gpu":
+            self.columns = DeviceColumns(fields, self.size, device)
+        else:
+            mapped = storage == "mmap"
+            self.columns = Columns(fields, self.size, mapped=mapped, folder=self._where["folder"])
+        self._rest = [name for name in fields if name not in self._stacked]
+        self._flat = not any("/" in name for name in fields)
+
+    def _frame(self, name: str) -> tuple[int, ...]:
+        shape = self._obs[name].value_shape
+        return (shape[0] // self.stack, *shape[1:]) if name in self._stacked else shape
+
+    # ---------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        """Transitions that can be drawn."""
+        return int(np.count_nonzero(self.ok))
+
+    def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
+        """`n` rows, int64, all that can be drawn equally likely, with replacement.
+
+        The live window is drawn from and the few rows that are not final are drawn again: a list of
+        the drawable ones would have to be kept for every environment.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if self._high < self.size:
+            self._high = min(int(self.time.max()), self.length) * self.num_envs
+        if (high := self._high) == 0:
+            raise ConfigError("There is no transition to draw yet: raise seed_steps.")
+        drawn = torch.empty(n, dtype=torch.int64).random_(high, generator=generator)
+        index: np.ndarray = drawn.numpy()
+        for attempt in count(1):
+            if (valid := self.ok.take(index)).all():
+                break
+            if attempt == _PATIENCE and not self.ok.any():
+                raise ConfigError(
+                    "The replay holds no transition that is final: raise seed_steps or capacity."
+                )
+            wrong = np.flatnonzero(~valid)
+            index[wrong] = torch.randint(high, (len(wrong),), generator=generator).numpy()
+        return index
+
+    def gather(self, index: np.ndarray) -> dict[str, Any]:
+        """The transitions at `index` (int64 `[B]`), `next_obs` included."""
+        columns = self.columns
+        assert columns is not None
+        # May be past the last row: `take` wraps around.
+        if self.nstep == 1:
+            after = index + self.num_envs
+        else:
+            after = index + self.ahead.take(index) * np.int64(self.num_envs)
+        if not self._stacked:
+            fields: dict[str, Any] = columns.take(index)
+            following: dict[str, Any] = columns.take(after, self._obs_names)
+        else:
+            fields = columns.take(index, self._rest)
+            rest = [name for name in self._obs if name not in self._stacked]
+            following = columns.take(after, rest) if rest else {}
+            for name in self._stacked:
+                fields[name], following[name] = self._frames(name, index, after)
+        for name, value in following.items():
+            fields["next_" + name] = value
+        return fields if self._flat else _nested(fields)
+
+    def _frames(
+        self, name: str, index: np.ndarray, after: np.ndarray | None
+    ) -> tuple[Tensor, Tensor]:
+        """The stacks of frames at `index`, and those at `after`, oldest frame first.
+
+        Frames of before the episode's start are its first frame again, as gymnasium stacks them.
+        """
+        back = np.minimum(
+            np.arange(self.stack - 1, -1, -1), self.age.take(index)[:, None], dtype=np.int64
+        )
+        rows = (index[:, None] - back * self.num_envs) % self.size
+        if after is None:
+            stack = self._join(name, rows)
+            return stack, stack
+        if self.nstep == 1:  # All but the oldest frame are the same ones.
+            both = self._join(name, np.concatenate([rows, after[:, None]], axis=1))
+            width = both.shape[1] // (self.stack + 1)
+            return both[:, : self.stack * width], both[:, width:]
+        return self._join(name, rows), self._frames(name, after, None)[0]
+
+    def _join(self, name: str, rows: np.ndarray) -> Tensor:
+        """Frames `[B, k]` as one tensor `[B, k * C, ...]`."""
+        assert self.columns is not None
+        frames = self.columns.take_field(name, rows.reshape(-1))
+        return frames.view(len(rows), rows.shape[1] * frames.shape[1], *frames.shape[2:])
+
+    def sequences(self, index: np.ndarray, length: int) -> dict[str, Any]:
+        """`length` steps from each row of `index` on, `[B, length, ...]`.
+
+        A sequence ends where its episode does, or the newest step is reached; what is left of it
+        repeats its last step and is False in `mask`. `is_first` tells an episode's first step;
+        `state`, where `act` stored one, is that before the sequence, `[B, ...]`.
+        """
+        rows = (index[:, None] + np.arange(length) * self.num_envs) % self.size
+        mask = np.logical_and.accumulate(self.ok[rows], axis=1)
+        last = mask.sum(1, keepdims=True) - 1
+        rows = np.where(mask, rows, np.take_along_axis(rows, np.maximum(last, 0), axis=1))
+        flat = rows.reshape(-1)
+        fields = _shaped(self.gather(flat), (len(index), length))
+        if "state" in fields:
+            fields["state"] = _map(lambda x: x[:, 0], fields["state"])
+        fields["mask"] = torch.from_numpy(mask)
+        fields["is_first"] = torch.from_numpy((self.age[flat] == 0).reshape(mask.shape))
+        fields["index"] = torch.from_numpy(rows)
         return fields
 
+    def rollout(self) -> dict[str, Any]:
+        """Every step since the last call, `[T, N, ...]`, consecutive ones below each other.
+
+        `mask` is False where an environment has fewer steps than another; only at columns' ends.
+
+        Raises:
+            ConfigError: If there is none, steps were overwritten, or returns are of several steps.
+        """
+        if self.nstep > 1:
+            raise ConfigError("replay.rollout() needs single-step rewards: set nstep=1.")
+        taken = self.time - self._mark
+        if self.fresh == 0:
+            raise ConfigError("replay.rollout(): nothing has happened since the last call.")
+        if taken.max() >= self.length:
+            raise ConfigError(
+                f"replay.rollout(): {self.fresh} steps of {self.num_envs} environments do not fit into "
+                f"the replay. Raise capacity above {int(taken.max()) * self.num_envs}."
+            )
+        columns = []
+        for e, steps in enumerate(taken):
+            rows = (self.rows[e] + np.arange(-steps, 0) * self.num_envs) % self.size
+            columns.append(rows[self.ok[rows]])
+        longest = max(len(rows) for rows in columns)
+        mask = np.arange(longest)[:, None] < np.array([len(rows) for rows in columns])
+        # A place without a transition repeats the column's last one.
+        filled = [np.pad(r, (0, longest - len(r)), "edge") if len(r) else None for r in columns]
+        some = next(r for r in filled if r is not None)
+        index = np.stack([some if r is None else r for r in filled], axis=1)
+        fields = _shaped(self.gather(index.reshape(-1)), index.shape)
+        fields["mask"], fields["index"] = torch.from_numpy(mask), torch.from_numpy(index)
+        self._mark, self.fresh = self.time.copy(), 0
+        return fields
+
+    # ---------------------------------------------------------------- keeping
+
     def state_dict(self) -> dict[str, Any]:
-        filled = min(self.time + 1, self.length)
-        return {
-            "time": self.time,
-            "length": self.length,
-            "ended": self._ended,
-            "columns": {name: column[:filled] for name, column in self.columns.items()},
-        }
+        """Everything, the filled rows of every column included."""
+        with self.lock:
+            filled = min(int(self.time.max()) + 1, self.length) * self.num_envs
+            columns = self.columns
+            names = [] if columns is None else list(columns.fields)
+            return {
+                "length": self.length,
+                "num_envs": self.num_envs,
+                "nstep": self.nstep,
+                "stack": self.stack,
+                "fresh": self.fresh,
+                "rows": self.rows,
+                "time": self.time,
+                "ages": self._ages,
+                "pending": self._pending,
+                "mark": self._mark,
+                "ok": self.ok[:filled],
+                "age": self.age[:filled],
+                "ahead": self.ahead[:filled],
+                "columns": {name: columns.read(name, filled) for name in names} if columns else {},
+            }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["length"] != self.length:
-            raise CheckpointError(
-                f"The saved replay keeps {state['length']} steps, this one {self.length}. Resume with "
-                "the capacity and num_envs it was saved with."
-            )
-        self.time = state["time"]
-        self._ended = np.asarray(state["ended"], np.bool_)
-        for name, kept in state["columns"].items():
-            kept = np.asarray(kept)
-            if name not in self.columns:
-                self.columns[name] = self._column(kept.shape[2:], kept.dtype)
-                self._views[name] = _flat(self.columns[name])
-            self.columns[name][: len(kept)] = kept
+        """Continue exactly.
+
+        Raises:
+            CheckpointError: If the saved replay has other sizes than this one.
+        """
+        for key, setting in (
+            ("length", "capacity"),
+            ("num_envs", "num_envs"),
+            ("nstep", "nstep"),
+            ("stack", "frame_stack"),
+        ):
+            if state[key] != getattr(self, key):
+                raise CheckpointError(
+                    f"The saved replay has {key} {state[key]}, this one {getattr(self, key)}. Resume "
+                    f"with the `{setting}` it was saved with."
+                )
+        with self.lock:
+            self.fresh = state["fresh"]
+            for name in ("rows", "time", "_ages", "_pending", "_mark"):
+                setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
+            for name in ("ok", "age", "ahead"):
+                kept = np.asarray(state[name])
+                getattr(self, name)[: len(kept)] = kept
+            if not state["columns"]:
+                return
+            arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
+            if self.columns is None:
+                self._make_columns({n: (a.shape[1:], a.dtype) for n, a in arrays.items()})
+            assert self.columns is not None
+            for name, kept in arrays.items():
+                self.columns.restore(name, kept)
+            if self.changes is not None:
+                self.changes.append((np.flatnonzero(self.ok), True))
 
 
-def _flat(column: np.ndarray) -> Tensor:
-    """A torch view `[T * N, ...]` of a `[T, N, ...]` column."""
-    return torch.from_numpy(column).view(-1, *column.shape[2:])
+def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A field's parts, `name/part` where it is a dict."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, part in value.items():
+        yield from _named(f"{name}/{key}", part)
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `_named`, for all fields."""
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        *path, last = name.split("/")
+        into = nested
+        for key in path:
+            into = into.setdefault(key, {})
+        into[last] = value
+    return nested
+
+
+def _map(function: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _map(function, part) for key, part in value.items()}
+    return function(value)
+
+
+def _shaped(fields: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    return {n: _map(lambda x: x.reshape(*shape, *x.shape[1:]), f) for n, f in fields.items()}
 
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:

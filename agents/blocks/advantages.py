@@ -1,0 +1,63 @@
+"""Advantages of a rollout's actions, for the agents that learn on-policy.
+
+Legend: T time steps, N environments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...replay import Batch
+
+
+def advantages(
+    rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor], *, gae_lambda: float
+) -> Tensor:
+    """How much better each action of a rollout was than the critic expected.
+
+        delta_t = r_t + d_t V(s_t+1) - V(s_t)
+        A_t     = delta_t + d_t lambda A_t+1
+
+    with `d_t` the discount, 0 where the episode terminated, and `A_t+1 = 0` where it ended or the
+    rollout did. With lambda = 1 it is the discounted sum of all the rewards there are, completed by
+    the last state's value, less V(s_t). What the critic is taught is `A_t + V(s_t)`.
+
+    Source: Schulman et al. (2015), arXiv 1506.02438, eq. 16.
+
+    Args:
+        rollout: `reward`, `discount`, `terminated`, `truncated`, `mask`, all `[T, N]`, and `next_obs`
+            `[T, N, ...]`.
+        value: V of every observation, `[T, N]`.
+        critic: V of observations `[M, ...]`, as `[M]`; asked only for the last observations of
+            truncated episodes and of the rollout, since V(s_t+1) is in `value` elsewhere.
+
+    Returns:
+        `[T, N]` float32 without gradient, 0 where `mask` is False.
+    """
+    mask = rollout.mask
+    last = torch.ones_like(mask)  # Rows without a row after them.
+    last[:-1] = ~mask[1:]
+    unknown = (rollout.truncated | last) & mask
+    with torch.no_grad():
+        next_value = value.detach().roll(-1, 0)
+        last_obs = Batch(obs=rollout.next_obs).map(lambda obs: obs[unknown]).obs
+        next_value[unknown] = critic(last_obs)
+        delta = rollout.reward + rollout.discount * next_value - value
+        # Chosen, not multiplied: what is at a masked place may be NaN.
+        delta = torch.where(mask, delta, 0)
+        goes_on = mask & ~(rollout.terminated | rollout.truncated | last)
+        decay = torch.where(goes_on, rollout.discount * gae_lambda, 0)
+        return _sum_backwards(delta, decay)
+
+
+def _sum_backwards(delta: Tensor, decay: Tensor) -> Tensor:
+    """`A_t = delta_t + decay_t A_t+1`, from the last row to the first."""
+    total, totals = torch.zeros_like(delta[0]), []
+    for d, k in zip(reversed(delta.unbind()), reversed(decay.unbind()), strict=True):
+        total = torch.addcmul(d, k, total)
+        totals.append(total)
+    return torch.stack(totals[::-1])

@@ -1,0 +1,94 @@
+"""From observations of any space to a vector of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import Space
+
+
+def encoder(
+    space: Space | dict[str, Space],
+    hidden: Sequence[int] = (64, 64),
+    activation: type[nn.Module] = nn.ReLU,
+) -> Trunk:
+    """A network from `[B, *space.shape]` to features `[B, out_features]`.
+
+    Images pass a CNN first, other observations are only flattened; then come linear layers of the
+    widths in `hidden`, each followed by `activation`. The parts of a dict are flattened features of
+    one vector, in the dict's order. With `hidden=()` the features are what the first layer would
+    have met.
+
+    >>> trunk = encoder(Space((4,)), hidden=(64, 32))
+    >>> trunk(torch.zeros(5, 4)).shape, trunk.out_features
+    (torch.Size([5, 32]), 32)
+    """
+    if isinstance(space, dict):
+        joint = Joint({name: encoder(part, (), activation) for name, part in space.items()})
+        layers, width = [joint], joint.out_features
+    elif len(space.shape) == 3 and min(space.shape[1:]) >= 4:
+        cnn = nature_cnn if min(space.shape[1:]) >= 36 else small_cnn
+        layers = [*cnn(space.shape[0], activation), nn.Flatten()]
+        with torch.no_grad():
+            width = nn.Sequential(*layers)(torch.zeros(1, *space.shape)).shape[1]
+    else:
+        layers, width = ([] if len(space.shape) == 1 else [Flat()]), prod(space.shape)
+    for size in hidden:
+        layers += [nn.Linear(width, size), activation()]
+        width = size
+    return Trunk(layers, width)
+
+
+class Trunk(nn.Sequential):
+    """Layers that say how wide their output is."""
+
+    def __init__(self, layers: Sequence[nn.Module], out_features: int):
+        super().__init__(*layers)
+        self.out_features = out_features
+
+
+class Joint(nn.Module):
+    """The features of every part of a dict observation, side by side."""
+
+    def __init__(self, parts: dict[str, Trunk]):
+        super().__init__()
+        # Not a ModuleDict: an observation's name may hold a dot, or be `keys`.
+        self.names, self.parts = tuple(parts), nn.ModuleList(parts.values())
+        self.out_features = sum(part.out_features for part in parts.values())
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        features = [part(obs[name]) for name, part in zip(self.names, self.parts, strict=True)]
+        return torch.cat(features, 1)
+
+
+class Flat(nn.Module):
+    """`[B, ...]` to `[B, n]`, also where one observation is a single number, `[B]`."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs.flatten(1) if obs.dim() > 1 else obs[:, None]
+
+
+def nature_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
+    """The convolutions of Mnih et al. (2015, Nature 518), for images of 36x36 pixels and more."""
+    return [
+        *(nn.Conv2d(channels, 32, 8, stride=4), activation()),
+        *(nn.Conv2d(32, 64, 4, stride=2), activation()),
+        *(nn.Conv2d(64, 64, 3, stride=1), activation()),
+    ]
+
+
+def small_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
+    """Two convolutions for images too small to be halved thrice."""
+    return [
+        *(nn.Conv2d(channels, 16, 3, padding=1), activation()),
+        *(nn.Conv2d(16, 32, 3, stride=2, padding=1), activation()),
+    ]
+
+
+def rows(obs: Tensor | dict[str, Tensor]) -> int:
+    """How many observations these are."""
+    return len(obs) if isinstance(obs, Tensor) else len(next(iter(obs.values())))

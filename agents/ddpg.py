@@ -1,0 +1,94 @@
+"""DDPG: a critic learns what an action is worth, an actor climbs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..replay import Replay, Space
+from .blocks.box import UnitBox
+from .blocks.encoder import encoder
+from .blocks.ensemble import Critics, td_loss
+from .blocks.target import follow, frozen, target_of
+
+
+class DDPG(nn.Module):
+    """Deep deterministic policy gradient (Lillicrap et al., 2015, arXiv 1509.02971).
+
+        y = r + d Q'(s', mu'(s'))
+        L = (y - Q(s, a))^2 - Q(s, mu(s))
+
+    The first term trains the critic Q alone, the second the actor mu alone; primes are targets that
+    follow with `tau`. The noise is Gaussian: the paper's correlated one has not been found to be
+    better (Fujimoto et al., 2018, arXiv 1802.09477).
+
+    Args:
+        hidden: Widths of the actor's and the critic's layers.
+        tau: How far the targets move at each learning step.
+        noise: Deviation of the exploration, as a share of half the actions' range.
+        random_steps: Environment steps of uniform actions before the actor's.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int] = (256, 256),
+        tau: float = 0.005,
+        noise: float = 0.1,
+        random_steps: int = 1000,
+    ):
+        super().__init__()
+        self.box = UnitBox(action_spec, "DDPG")
+        self.tau, self.noise, self.random_steps = tau, noise, random_steps
+        self.actor = Actor(obs_spec, self.box.size, hidden)
+        self.critic = Critics(encoder(obs_spec, ()), self.box.size, hidden, members=1)
+        self.target_actor, self.target_critic = target_of(self.actor), target_of(self.critic)
+        self.env_steps = 0
+
+    def forward(self, obs: Any) -> Tensor:
+        """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
+        return self.box.scale(self.actor(obs))
+
+    def act(self, obs: Any) -> Tensor:
+        """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
+        action = self.actor(obs)
+        if self.training:
+            action = explore(action, self.noise, uniform=self.env_steps < self.random_steps)
+            self.env_steps += len(action)
+        return self.box.scale(action)
+
+    def learn(self, replay: Replay, log: Any) -> Tensor:
+        batch = next(replay)
+        follow(self.target_actor, self.actor, self.tau)
+        follow(self.target_critic, self.critic, self.tau)
+        with torch.no_grad():
+            next_q = self.target_critic(batch.next_obs, self.target_actor(batch.next_obs))[0]
+            target = batch.reward + batch.discount * next_q  # [B]
+        q = self.critic(batch.obs, self.box.unscale(batch.action))  # [1, B]
+        with frozen(self.critic):
+            actor_loss = -self.critic(batch.obs, self.actor(batch.obs)).mean()
+        log.q = q.mean()
+        return td_loss(q, target, batch, replay) + actor_loss
+
+
+class Actor(nn.Module):
+    """`[B, *obs.shape]` to actions `[B, size]` in [-1, 1]."""
+
+    def __init__(self, obs_spec: Space | dict[str, Space], size: int, hidden: Sequence[int]):
+        super().__init__()
+        self.trunk = encoder(obs_spec, hidden)
+        self.head = nn.Linear(self.trunk.out_features, size)
+
+    def forward(self, obs: Any) -> Tensor:
+        return self.head(self.trunk(obs)).tanh()
+
+
+def explore(action: Tensor, noise: float, *, uniform: bool) -> Tensor:
+    """Actions in [-1, 1] with Gaussian noise, or others drawn uniformly."""
+    if uniform:
+        return torch.empty_like(action).uniform_(-1, 1)
+    return (action + noise * torch.randn_like(action)).clamp(-1, 1)

@@ -1,0 +1,142 @@
+"""DQN: learns what each choice is worth, and takes the best."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..replay import ConfigError, Replay, Space
+from .blocks.encoder import encoder, rows
+from .blocks.target import follow, target_of
+
+
+class DQN(nn.Module):
+    """Deep Q-network (Mnih et al., 2015, Nature 518; arXiv 1312.5602).
+
+        y = r + d max_a Q'(s', a)                    L = huber(y - Q(s, a))
+        y = r + d Q'(s', argmax_a Q(s', a))          with `double` (van Hasselt, 1509.06461)
+        Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)    with `dueling` (Wang, 1511.06581)
+
+    Q' is a copy of Q that stands still for `target_every` learning steps. r is the sum of n rewards
+    and d its discount where `nstep=n`; with `replay.prioritized=true` rows are weighted, and
+    |y - Q| is their new priority (Schaul et al., 2015, arXiv 1511.05952).
+
+    Args:
+        hidden: Widths of the layers; images pass a CNN first.
+        double: Let the network choose the next action, and its target only judge it.
+        dueling: Learn the state's value apart from the actions' advantages.
+        epsilon: Share of random actions, first and last; falls linearly.
+        explore_steps: Environment steps that it falls over.
+        target_every: Learning steps between the target's moves.
+        tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int] = (256, 256),
+        double: bool = True,
+        dueling: bool = False,
+        epsilon: tuple[float, float] = (1.0, 0.05),
+        explore_steps: int = 10_000,
+        target_every: int = 200,
+        tau: float = 1.0,
+    ):
+        super().__init__()
+        self.num_actions = choices(action_spec)
+        self.double = double
+        self.epsilon, self.explore_steps = tuple(epsilon), explore_steps
+        self.target_every, self.tau = target_every, tau
+        self.network = QNetwork(obs_spec, self.num_actions, hidden, dueling=dueling)
+        self.target = target_of(self.network)
+        self.env_steps = self.learning_steps = 0
+
+    def forward(self, obs: Any) -> Tensor:
+        """`[B, *obs.shape]` to Q-values `[B, num_actions]`."""
+        return self.network(obs)
+
+    def act(self, obs: Any) -> Tensor:
+        """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
+        if not self.training:
+            return self(obs).argmax(1)
+        first, last = self.epsilon
+        epsilon = first + (last - first) * min(1.0, self.env_steps / max(self.explore_steps, 1))
+        self.env_steps += rows(obs)
+        # Python's random numbers: as tensors, these few would take as long as the network.
+        explore = [random.random() < epsilon for _ in range(rows(obs))]
+        if all(explore):
+            return torch.randint(self.num_actions, (len(explore),))
+        action = self(obs).argmax(1)
+        if any(explore):
+            chance = torch.randint_like(action, self.num_actions)
+            action = torch.where(torch.tensor(explore, device=action.device), chance, action)
+        return action
+
+    def learn(self, replay: Replay, log: Any) -> Tensor:
+        batch = next(replay)
+        if self.learning_steps % self.target_every == 0:
+            follow(self.target, self.network, self.tau)
+        self.learning_steps += 1
+        q = self.network(batch.obs).gather(1, batch.action[:, None]).squeeze(1)  # [B]
+        with torch.no_grad():
+            target = batch.reward + batch.discount * self.next_value(batch.next_obs)  # [B]
+        log.q = q.mean()
+        if not replay.prioritized:
+            return F.smooth_l1_loss(q, target)
+        replay.update_priorities(batch.index, (target - q).detach().abs())
+        return (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
+
+    def next_value(self, next_obs: Any) -> Tensor:
+        """`[B, *obs.shape]` to what the best action there is worth, `[B]`."""
+        next_q = self.target(next_obs)  # [B, num_actions]
+        if not self.double:
+            return next_q.amax(1)
+        best = self.network(next_obs).argmax(1, keepdim=True)
+        return next_q.gather(1, best).squeeze(1)
+
+
+class QNetwork(nn.Module):
+    """`[B, *obs.shape]` to Q-values `[B, num_actions]`; with `dueling`, of a value and advantages."""
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        num_actions: int,
+        hidden: Sequence[int],
+        *,
+        dueling: bool = False,
+    ):
+        super().__init__()
+        self.dueling = dueling
+        self.trunk = encoder(obs_spec, hidden)
+        self.head = nn.Linear(self.trunk.out_features, num_actions + dueling)
+
+    def forward(self, obs: Any) -> Tensor:
+        output = self.head(self.trunk(obs))
+        if not self.dueling:
+            return output
+        value, advantage = output[:, :1], output[:, 1:]
+        return value + advantage - advantage.mean(1, keepdim=True)
+
+
+def choices(space: Space | dict[str, Space]) -> int:
+    """How many actions there are to choose from.
+
+    Raises:
+        ConfigError: If an action is anything but one choice.
+    """
+    if isinstance(space, dict):
+        given = f"a dict of {', '.join(space)}. Take PPO or A2C"
+    elif not space.discrete:
+        given = f"{space}. Take SAC, TD3, DDPG or PPO, or set discrete=true to cut it into bins"
+    elif space.nvec or space.binary:
+        given = f"{space}. Take PPO or A2C"
+    else:
+        return space.n
+    raise ConfigError(f"DQN takes one choice among n, and this environment's action is {given}.")

@@ -1,0 +1,118 @@
+"""Proximal policy optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..replay import Batch, Replay, Space
+from .blocks.actor_critic import ActorCritic
+from .blocks.advantages import advantages
+
+
+class PPO(ActorCritic):
+    """Several epochs of policy gradient on each rollout, clipped where the policy has moved enough.
+
+        r_t(theta) = pi_theta(a_t|s_t) / pi_old(a_t|s_t)
+        L = -E[min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t)]
+            + value_coef E[(V(s_t) - R_t)^2] - entropy_coef E[H(pi(.|s_t))]
+
+    with generalised advantages `A_t`, normalised over the rollout, and `R_t` their returns.
+
+    Source: Schulman et al. (2017), arXiv 1707.06347, eq. 7 and 9. It has an optimiser of its own:
+    one call of `learn` takes many steps.
+
+    Args:
+        obs_spec, action_spec: What is seen and done; actions of every kind.
+        steps: Length of a rollout, in steps of each environment.
+        epochs: Passes over a rollout.
+        minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
+        lr: Of Adam.
+        clip: eps, how far from 1 the ratio of probabilities is rewarded.
+        gae_lambda: 1: advantages from rewards alone, 0: from the critic alone.
+        entropy_coef, value_coef: Weights of the entropy and of the critic's error.
+        max_grad_norm: The gradient is clipped to it.
+        hidden: Widths of the layers of either network.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space,
+        steps: int = 256,
+        epochs: int = 10,
+        minibatch_size: int = 64,
+        lr: float = 3e-4,
+        clip: float = 0.2,
+        gae_lambda: float = 0.95,
+        entropy_coef: float = 0.0,
+        value_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        hidden: Sequence[int] = (64, 64),
+    ):
+        super().__init__(obs_spec, action_spec, hidden)
+        self.steps, self.epochs, self.minibatch_size = steps, epochs, minibatch_size
+        self.clip, self.gae_lambda, self.max_grad_norm = clip, gae_lambda, max_grad_norm
+        self.entropy_coef, self.value_coef = entropy_coef, value_coef
+        self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
+
+    def act(self, obs: Any) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating."""
+        policy = self.policy(obs)
+        if not self.training:
+            return self.head.executable(policy.mode)
+        action = policy.sample()
+        extras = {"log_prob": policy.log_prob(action), "value": self.value(obs)}
+        if not self.head.space.discrete:
+            extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
+        return self.head.executable(action), extras
+
+    def learn(self, replay: Replay, log: Any) -> None:
+        """Learn from a rollout, once there is one."""
+        if replay.fresh < self.steps:
+            return
+        rollout = replay.rollout()
+        valid = rollout.mask.flatten().nonzero().squeeze(1)
+        advantage = advantages(rollout, rollout.value, self.value, gae_lambda=self.gae_lambda)
+        std, mean = torch.std_mean(advantage.flatten()[valid], correction=0)
+        normalised = (advantage - mean) / (std + 1e-8)
+        data = Batch(
+            obs=rollout.obs,
+            action=rollout.raw_action if "raw_action" in rollout else rollout.action,
+            log_prob=rollout.log_prob,
+            advantage=normalised,
+            target=advantage + rollout.value,
+        ).map(lambda field: field.flatten(0, 1))  # (T * N, ...)
+        parts = max(1, round(len(valid) / self.minibatch_size))
+        for _ in range(self.epochs):
+            order = valid[torch.randperm(len(valid), device=valid.device)]
+            for rows in order.tensor_split(parts):
+                minibatch = data.map(lambda field, rows=rows: field.index_select(0, rows))
+                loss, policy_loss, value_loss, log_ratio = self.losses(minibatch)
+                self.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.parameters(), self.max_grad_norm, foreach=True)
+                self.optimizer.step()
+        # Of the last minibatch, when the policy is farthest from the one that acted.
+        log.loss, log.policy_loss, log.value_loss = loss, policy_loss, value_loss
+        off = log_ratio.expm1()
+        log.approx_kl = (off - log_ratio).mean()
+        log.clip_fraction = (off.abs() > self.clip).float().mean()
+        log.entropy = -data.log_prob[valid].mean()  # An estimate: of the actions drawn.
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The objective on transitions `[B, ...]`, its two main parts, and `log r`, `[B]`."""
+        policy = self.policy(batch.obs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        # The bound only binds where it is A + eps |A|, whatever the sign of A.
+        bound = batch.advantage + self.clip * batch.advantage.abs()
+        policy_loss = -torch.min(log_ratio.exp() * batch.advantage, bound).mean()
+        value_loss = F.mse_loss(self.value(batch.obs), batch.target)
+        loss = policy_loss + self.value_coef * value_loss
+        if self.entropy_coef:
+            loss = loss - self.entropy_coef * policy.entropy().mean()
+        return loss, policy_loss, value_loss, log_ratio.detach()

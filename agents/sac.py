@@ -1,0 +1,134 @@
+"""SAC: twin critics and an actor that is paid for its entropy, for values and for choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..replay import ConfigError, Replay, Space
+from .blocks.box import UnitBox
+from .blocks.encoder import encoder
+from .blocks.ensemble import Critics, td_loss
+from .blocks.target import follow, frozen, target_of
+
+
+class SAC(nn.Module):
+    """Soft actor-critic with a learnt temperature (Haarnoja et al., 2018, arXiv 1812.05905).
+
+        V(s) = E_pi [min(Q1(s, a), Q2(s, a)) - alpha log pi(a|s)]
+        y = r + d V'(s')
+        L = (y - Q1(s, a))^2 + (y - Q2(s, a))^2 - V(s) - log alpha E_pi [log pi(a|s) + H]
+
+    The squares train the critics alone, V(s) the actor alone and the last term the temperature
+    alone, which rises while the entropy is below H. V' judges by targets that follow with `tau`.
+    The expectation is over one drawn action; over all of them, exactly, where they are choices
+    (Christodoulou, 2019, arXiv 1910.07207).
+
+    Args:
+        hidden: Widths of the actor's and the critics' layers.
+        tau: How far the targets move at each learning step.
+        alpha: The temperature to begin with.
+        entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
+            as the papers have it.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int] = (256, 256),
+        tau: float = 0.005,
+        alpha: float = 1.0,
+        entropy: float | None = None,
+    ):
+        super().__init__()
+        self.discrete = not isinstance(action_spec, dict) and action_spec.discrete
+        if self.discrete:
+            if action_spec.nvec or action_spec.binary:
+                raise ConfigError(
+                    "SAC takes continuous actions or one choice among n, and this environment's are "
+                    f"{action_spec}. Take PPO or A2C."
+                )
+            size = width = action_spec.n
+            default = 0.98 * math.log(size)
+        else:
+            self.box = UnitBox(action_spec, "SAC")
+            size, width = self.box.size, 2 * self.box.size
+            default = -float(size)
+        self.tau, self.entropy = tau, default if entropy is None else entropy
+        trunk = encoder(obs_spec, hidden)
+        self.actor = nn.Sequential(trunk, nn.Linear(trunk.out_features, width))
+        self.critics = Critics(
+            encoder(obs_spec, ()), size, hidden, members=2, discrete=self.discrete
+        )
+        self.target_critics = target_of(self.critics)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
+
+    def forward(self, obs: Any) -> Tensor:
+        """`[B, *obs.shape]` to logits `[B, n]` of choices, else the mode `[B, *action.shape]`."""
+        output = self.actor(obs)
+        return output if self.discrete else self.box.scale(output.chunk(2, 1)[0].tanh())
+
+    def act(self, obs: Any) -> Tensor:
+        """`[N, *obs.shape]` to actions: drawn when training, else the likeliest."""
+        if not self.training:
+            return self(obs).argmax(1) if self.discrete else self(obs)
+        if self.discrete:
+            # The first of n clocks with rates p to ring: argmax p / e draws in proportion to p.
+            p = self.actor(obs).softmax(1)
+            return (p / torch.empty_like(p).exponential_()).argmax(1)
+        return self.box.scale(squashed_gaussian(self.actor(obs))[0])
+
+    def learn(self, replay: Replay, log: Any) -> Tensor:
+        batch = next(replay)
+        follow(self.target_critics, self.critics, self.tau)
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            next_q, next_log_p = self.judge(batch.next_obs, self.target_critics)
+            target = batch.reward + batch.discount * (next_q - alpha * next_log_p)  # [B]
+        if self.discrete:
+            action = batch.action.expand(2, -1).unsqueeze(2)
+            q = self.critics(batch.obs).gather(2, action).squeeze(2)  # [2, B]
+        else:
+            q = self.critics(batch.obs, self.box.unscale(batch.action))  # [2, B]
+        critic_loss = td_loss(q, target, batch, replay)
+        with frozen(self.critics):
+            actor_q, log_p = self.judge(batch.obs, self.critics)
+        actor_loss = (alpha * log_p - actor_q).mean()
+        entropy = -log_p.detach().mean()
+        alpha_loss = self.log_alpha * (entropy - self.entropy)
+        log.q, log.entropy, log.alpha = q.mean(), entropy, alpha
+        return critic_loss + actor_loss + alpha_loss
+
+    def judge(self, obs: Any, critics: Critics) -> tuple[Tensor, Tensor]:
+        """`E_pi [min Q]` and `E_pi [log pi]` at `[B, *obs.shape]`, each `[B]`."""
+        output = self.actor(obs)
+        if self.discrete:
+            log_p = output.log_softmax(1)
+            p = log_p.exp()
+            return (p * critics(obs).amin(0)).sum(1), (p * log_p).sum(1)
+        action, log_p = squashed_gaussian(output)
+        return critics(obs, action).amin(0), log_p
+
+
+def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions `[B, size]` in (-1, 1) and their log-densities `[B]`, from `[B, 2 * size]`.
+
+        a = tanh(u), u = mean + std e, e ~ N(0, 1)
+        log pi(a) = sum_i [log N(u_i) - log(1 - tanh(u_i)^2)]
+
+    Source: Haarnoja et al. (2018), arXiv 1812.05905, appendix C.
+    """
+    mean, log_std = output.chunk(2, 1)
+    log_std = log_std.clamp(-20, 2)
+    noise = torch.randn_like(mean)
+    u = mean + log_std.exp() * noise
+    log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    # log(1 - tanh(u)^2) without the difference, which is 0 in float32 from |u| = 9 on.
+    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+    return u.tanh(), (log_normal - log_slope).sum(1)

@@ -1,0 +1,146 @@
+"""DQN in plain PyTorch, one file: what `ml(agent=DQN)` is timed against in benchmarks/rl.py.
+
+Mnih et al. (2015), with Adam as in CleanRL. It learns CartPole in some seconds:
+
+    python benchmarks/plain/dqn.py [--seed 0] [--steps 50000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def network(obs_dim: int, num_actions: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(obs_dim, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_actions),
+    )
+
+
+class Replay:
+    """The newest transitions, in preallocated tensors, written through NumPy, which is quicker."""
+
+    def __init__(self, capacity: int, obs_dim: int):
+        self.columns = [
+            torch.zeros(capacity, obs_dim),
+            torch.zeros(capacity, dtype=torch.int64),
+            torch.zeros(capacity),
+            torch.zeros(capacity, obs_dim),
+            torch.zeros(capacity),
+        ]
+        self.arrays = [column.numpy() for column in self.columns]
+        self.capacity, self.added = capacity, 0
+
+    def add(self, *transition: object) -> None:
+        """obs, action, reward, next_obs, terminated."""
+        for array, value in zip(self.arrays, transition, strict=True):
+            array[self.added % self.capacity] = value
+        self.added += 1
+
+    def sample(self, size: int) -> list[Tensor]:
+        index = torch.randint(min(self.added, self.capacity), (size,))
+        return [column.index_select(0, index) for column in self.columns]
+
+
+def train(
+    steps: int,
+    *,
+    seed: int = 0,
+    env_id: str = "CartPole-v1",
+    capacity: int = 50_000,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    discount: float = 0.99,
+    seed_steps: int = 1000,
+    learn_every: int = 10,
+    target_every: int = 500,
+    epsilon: float = 0.05,
+    decay_steps: int = 10_000,
+    every_step: Callable[[], None] = lambda: None,
+    report: Callable[[int, float], None] = lambda step, episode_return: None,
+) -> nn.Module:
+    """The Q-network after `steps` environment steps."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    env = gym.make(env_id)
+    obs, _ = env.reset(seed=seed)
+    num_actions = int(env.action_space.n)
+    q_network = network(len(obs), num_actions)
+    target_network = network(len(obs), num_actions)
+    target_network.load_state_dict(q_network.state_dict())
+    optimizer = torch.optim.Adam(q_network.parameters(), lr=lr, fused=True)
+    replay = Replay(capacity, len(obs))
+    episode_return = 0.0
+    for step in range(1, steps + 1):
+        every_step()
+        if random.random() < max(epsilon, 1 - step / decay_steps):
+            action = random.randrange(num_actions)
+        else:
+            with torch.no_grad():
+                action = int(q_network(torch.from_numpy(obs)).argmax())
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        replay.add(obs, action, reward, next_obs, terminated)
+        obs, episode_return = next_obs, episode_return + float(reward)
+        if terminated or truncated:
+            report(step, episode_return)
+            (obs, _), episode_return = env.reset(), 0.0
+        if step < seed_steps:
+            continue
+        if step % learn_every == 0:
+            obs_B, action_B, reward_B, next_obs_B, terminated_B = replay.sample(batch_size)
+            with torch.no_grad():
+                best_B = target_network(next_obs_B).amax(1)
+                target_B = reward_B + discount * (1 - terminated_B) * best_B
+            q_B = q_network(obs_B).gather(1, action_B[:, None]).squeeze(1)
+            loss = F.mse_loss(q_B, target_B)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if step % target_every == 0:
+            target_network.load_state_dict(q_network.state_dict())
+    env.close()
+    return q_network
+
+
+def evaluate(q_network: nn.Module, *, episodes: int = 20, env_id: str = "CartPole-v1") -> float:
+    """Mean return of greedy episodes."""
+    env, total = gym.make(env_id), 0.0
+    for episode in range(episodes):
+        (obs, _), over = env.reset(seed=10_000 + episode), False
+        while not over:
+            with torch.no_grad():
+                action = int(q_network(torch.from_numpy(obs)).argmax())
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, over = total + float(reward), terminated or truncated
+    return total / episodes
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=50_000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    recent: list[float] = []
+
+    def report(step: int, episode_return: float) -> None:
+        recent.append(episode_return)
+        if len(recent) % 50 == 0:
+            print(f"step {step:>7,}  return of 50 episodes {np.mean(recent[-50:]):7.1f}")
+
+    start = time.perf_counter()
+    learnt = train(arguments.steps, seed=arguments.seed, report=report)
+    rate = arguments.steps / (time.perf_counter() - start)
+    print(f"greedy return {evaluate(learnt):.1f}, {rate:,.0f} environment steps per second")

@@ -1,0 +1,151 @@
+"""Acts for a model, in training or in evaluation: each has its own place in the episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..replay import ConfigError, Space
+from .learner import Learner
+from .recurrent import State
+
+# Exploration of a model with `forward` but no `act`.
+_EPSILON = 0.1  # Share of random discrete actions.
+_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
+
+
+class Actor:
+    """Chooses actions for N environments, and carries a recurrent model's state through episodes.
+
+    Args:
+        observe: Makes stored observations what the model meets.
+    """
+
+    def __init__(self, learner: Learner, observe: Callable[[Any], Any]):
+        self.learner, self._observe = learner, observe
+        self._act = getattr(learner.agent, "act", None)
+        self._device = learner.device
+        self._moves = learner.device.type != "cpu"
+        self.state: State = None  # After the last step; None: at the start.
+
+    def __call__(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        """Actions for stored observations `[N, *shape]`, and what `act` gave with them.
+
+        Args:
+            began: Which of the observations are an episode's first, bool `[N]`.
+        """
+        learner = self.learner
+        with torch.no_grad(), learner.autocast():
+            tensor = self._observe(_tensors(obs, self._device if self._moves else None))
+            if self._act is not None:
+                result = self._act(tensor)
+            elif learner.recurrence is not None:
+                result = self._recurrent(tensor, began)
+            else:
+                result = _choose(learner.agent(tensor), learner)
+            action, extras = result if isinstance(result, tuple) else (result, {})
+            return arrays(action), {name: arrays(value) for name, value in extras.items()}
+
+    def _recurrent(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        recurrence = self.learner.recurrence
+        assert recurrence is not None
+        if self.state is None:
+            self.state = recurrence.zeros(len(began))
+        if began.any():
+            self.state = recurrence.reset(self.state, torch.from_numpy(began).to(self._device))
+        before = self.state
+        output, self.state = recurrence.step(obs, before)
+        # Stored with the step: a sequence that starts here begins with this state.
+        return _choose(output, self.learner), {"state": recurrence.pack(before)}
+
+    def state_dict(self) -> dict[str, Any]:
+        recurrence = self.learner.recurrence
+        if recurrence is None or self.state is None:
+            return {}
+        return {"state": recurrence.pack(self.state)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        recurrence = self.learner.recurrence
+        if "state" in state and recurrence is not None:
+            packed = {name: torch.as_tensor(part) for name, part in state["state"].items()}
+            self.state = recurrence.unpack({n: p.to(self._device) for n, p in packed.items()})
+
+
+def _choose(output: Any, learner: Learner) -> Any:
+    """The action that a forward's output means; when training, with some exploration."""
+    return _each(learner.spec.action, output, learner.agent.training)
+
+
+def _each(space: Any, output: Any, explore: bool) -> Any:
+    if isinstance(space, dict):
+        return {name: _each(part, output[name], explore) for name, part in space.items()}
+    if not space.discrete:
+        return _continuous(space, output, explore)
+    if space.binary:
+        action = (output > 0).long()
+        return _sometimes(action, torch.randint_like(action, 2)) if explore else action
+    if space.nvec:
+        parts = [part.argmax(-1) for part in output.split(list(space.nvec), -1)]
+        action = torch.stack(parts, -1)
+        if not explore:
+            return action
+        draws = [torch.randint_like(p, n) for p, n in zip(parts, space.nvec, strict=True)]
+        return _sometimes(action, torch.stack(draws, -1))
+    action = output.argmax(-1)
+    return _sometimes(action, torch.randint_like(action, space.n)) if explore else action
+
+
+def _sometimes(action: Tensor, other: Tensor) -> Tensor:
+    random = torch.rand(len(action), device=action.device) < _EPSILON
+    return torch.where(random.view(-1, *[1] * (action.dim() - 1)), other, action)
+
+
+def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
+    low, high = (torch.as_tensor(bound, device=output.device) for bound in (space.low, space.high))
+    if explore:
+        half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
+        output = output + _NOISE * half * torch.randn_like(output)
+    return output.clamp(low, high)
+
+
+def _tensors(obs: Any, device: torch.device | None) -> Any:
+    if isinstance(obs, dict):
+        return {name: _tensors(part, device) for name, part in obs.items()}
+    tensor = torch.from_numpy(obs)
+    return tensor if device is None else tensor.to(device)
+
+
+def arrays(value: Any) -> Any:
+    """Tensors, or dicts of them, as NumPy arrays."""
+    if isinstance(value, dict):
+        return {name: arrays(part) for name, part in value.items()}
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def check_action(action: Any, space: Any, n: int, name: str) -> None:
+    """Compare what `act` gave with what the environments take.
+
+    Raises:
+        ConfigError: With what was expected and what came.
+    """
+    if isinstance(space, dict):
+        if not isinstance(action, dict) or set(action) != set(space):
+            given = sorted(action) if isinstance(action, dict) else type(action).__name__
+            raise ConfigError(f"{name}.act gave {given}; expected a dict of {sorted(space)}.")
+        for key, part in space.items():
+            check_action(action[key], part, n, f"{name} ({key})")
+        return
+    wanted = (n, *space.value_shape)
+    if action.shape != wanted:
+        raise ConfigError(
+            f"{name}.act gave actions {list(action.shape)} for {n} observations; expected "
+            f"{list(wanted)}: {space}."
+        )
+    if space.discrete and action.dtype.kind not in "iub":
+        raise ConfigError(f"{name}.act gave actions of {action.dtype}; expected whole numbers.")

@@ -1,0 +1,172 @@
+"""Where transitions lie: named fields of a fixed number of rows, in RAM, in a file, or on a device."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Fields up to this many bytes share a record: a row then costs one cache miss, not one per field.
+_SMALL = 256
+# Of a mapped file that may stay resident before its pages are given back to the system.
+_RESIDENT = 64 * 2**20
+_PAGE = mmap.PAGESIZE
+
+Field = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+class Columns:
+    """Fields written and gathered by row number.
+
+    Small fields are packed into one record per row; a large one (an image) is an array of its own.
+
+    Args:
+        fields: Shape and type of one row of each field.
+        rows: How many.
+        mapped: Keep them in a file without a name, which the system pages in and out; it may be
+            larger than RAM, and is gone when the process is, however that ends.
+        folder: Where that file is; default: the system's folder for large temporary files.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Field],
+        rows: int,
+        *,
+        mapped: bool = False,
+        folder: str | None = None,
+    ):
+        self.fields, self.rows = dict(fields), rows
+        small = {name: f for name, f in fields.items() if _bytes(f) <= _SMALL}
+        # The widest first: every field is then aligned without padding.
+        order = sorted(small, key=lambda name: -small[name][1].itemsize)
+        record = np.dtype([(name, small[name][1], small[name][0]) for name in order], align=True)
+        self._large = frozenset(fields) - frozenset(small)
+        self._maps: list[mmap.mmap] = []
+        self._touched = 0
+
+        def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+            return self._mapped(shape, dtype, folder) if mapped else np.zeros(shape, dtype)
+
+        self._records = make((rows,), record)
+        self._row_bytes = max(_PAGE, record.itemsize)
+        self.arrays = {name: self._records[name] for name in small}
+        for name in sorted(self._large):
+            self.arrays[name] = make((rows, *fields[name][0]), fields[name][1])
+            self._row_bytes += max(_PAGE, _bytes(fields[name]))
+        self._names = tuple(fields)
+
+    def _mapped(self, shape: tuple[int, ...], dtype: np.dtype[Any], folder: str | None) -> Any:
+        folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
+        size = max(1, int(np.prod(shape)) * dtype.itemsize)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(size)
+            mapping = mmap.mmap(file.fileno(), size)
+        self._maps.append(mapping)
+        return np.frombuffer(mapping, dtype, count=int(np.prod(shape))).reshape(shape)
+
+    def write(self, name: str, rows: np.ndarray, value: Any) -> None:
+        """Store `value` `[len(rows), *shape]`."""
+        self.arrays[name][rows] = value
+        if self._maps:
+            self._release(len(rows))
+
+    def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
+        """Add to what is stored in `rows`, which are all different."""
+        self.arrays[name][rows] += value
+
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
+        names = self._names if names is None else names
+        from_numpy = torch.from_numpy
+        if not self._large:
+            records = self._records.take(index, mode="wrap")
+            fields = {name: from_numpy(records[name]) for name in names}
+        else:
+            small = [name for name in names if name not in self._large]
+            records = self._records.take(index, mode="wrap") if small else None
+            fields = {
+                name: self.take_field(name, index)
+                if name in self._large
+                else from_numpy(records[name])
+                for name in names
+            }
+        if self._maps:
+            self._release(len(index))
+        return fields
+
+    def take_field(self, name: str, index: np.ndarray) -> Tensor:
+        """The rows at `index` of one field, `[B, *shape]`, in memory of their own."""
+        if self._maps:
+            self._release(len(index))
+        if name not in self._large:
+            records = self._records.take(index, mode="wrap")
+            return torch.from_numpy(np.ascontiguousarray(records[name]))
+        return torch.from_numpy(self.arrays[name].take(index, axis=0, mode="wrap"))
+
+    def _release(self, rows: int) -> None:
+        """Give pages back now and then: the file's data stays, in the system's cache or on disk."""
+        self._touched += rows * self._row_bytes
+        if self._touched > _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+            for mapping in self._maps:
+                mapping.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+    def read(self, name: str, rows: int) -> np.ndarray:
+        """The first `rows` rows of a field, without a copy where there need be none."""
+        return self.arrays[name][:rows]
+
+    def restore(self, name: str, kept: np.ndarray) -> None:
+        """Put back what `read` gave."""
+        self.arrays[name][: len(kept)] = kept
+
+
+class DeviceColumns:
+    """The same on an accelerator: batches are gathered there, and never cross the bus."""
+
+    def __init__(self, fields: Mapping[str, Field], rows: int, device: torch.device):
+        self.fields, self.rows, self.device = dict(fields), rows, device
+        self.arrays = {
+            name: torch.zeros((rows, *shape), dtype=_torch_dtype(dtype), device=device)
+            for name, (shape, dtype) in fields.items()
+        }
+
+    def write(self, name: str, rows: np.ndarray, value: Any) -> None:
+        shape, dtype = self.fields[name]
+        value = np.ascontiguousarray(np.broadcast_to(value, (len(rows), *shape)), dtype)
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        self.arrays[name].index_copy_(0, index, torch.from_numpy(value).to(self.device))
+
+    def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
+        index = torch.from_numpy(rows).to(self.device)
+        self.arrays[name].index_add_(0, index, torch.from_numpy(value).to(self.arrays[name]))
+
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        there = torch.from_numpy(index % self.rows).to(self.device)
+        return {n: self.arrays[n].index_select(0, there) for n in names or self.arrays}
+
+    def take_field(self, name: str, index: np.ndarray) -> Tensor:
+        return self.arrays[name].index_select(
+            0, torch.from_numpy(index % self.rows).to(self.device)
+        )
+
+    def read(self, name: str, rows: int) -> np.ndarray:
+        return self.arrays[name][:rows].cpu().numpy()
+
+    def restore(self, name: str, kept: np.ndarray) -> None:
+        self.arrays[name][: len(kept)] = torch.from_numpy(kept).to(self.device)
+
+
+def _bytes(field: Field) -> int:
+    shape, dtype = field
+    return int(np.prod(shape)) * dtype.itemsize
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.zeros(0, dtype)).dtype

@@ -1,0 +1,130 @@
+"""Running statistics that bring observations to unit scale and rewards to that of their returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-8
+_CLIP = 10.0  # Deviations; the field's usual bound.
+
+
+class Normalizer:
+    """Statistics of all that environments gave while training; evaluation reads them only.
+
+    What is stored stays in its own units and is normalised when a batch is made, so that old
+    transitions follow the newest statistics.
+
+    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images (uint8) and choices are left
+      as they are.
+    - Rewards: divided by the deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
+      keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
+
+    Args:
+        shapes: Shapes of the observations to be normalised, by name ("" where there is only one).
+        num_envs: N.
+        discount: gamma.
+        obs, reward: Which of the two to normalise.
+    """
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        *,
+        num_envs: int,
+        discount: float,
+        obs: bool,
+        reward: bool,
+    ):
+        self.moments = {name: Moments(shape) for name, shape in shapes.items()} if obs else {}
+        self.returns = Moments(()) if reward else None
+        self.discount = discount
+        self._return = np.zeros(num_envs)
+
+    def see(self, obs: Any) -> None:
+        """Take in observations `[N, *shape]` (or a dict of them)."""
+        for name, moments in self.moments.items():
+            moments.add(obs[name] if name else obs)
+
+    def see_rewards(self, reward: np.ndarray, done: np.ndarray) -> None:
+        """Take in a step's rewards `[N]`."""
+        if self.returns is None:
+            return
+        self._return = self.discount * self._return + reward
+        self.returns.add(self._return)
+        self._return[done] = 0.0
+
+    def obs(self, obs: Any) -> Any:
+        """Float observations `[..., *shape]`, normalised."""
+        if "" in self.moments:
+            return self.moments[""].normalize(obs)
+        return {n: self.moments[n].normalize(x) if n in self.moments else x for n, x in obs.items()}
+
+    def reward(self, reward: Tensor) -> Tensor:
+        """Rewards of any shape, scaled."""
+        if self.returns is None:
+            return reward
+        stddev = float(np.sqrt(self.returns.variance + _EPSILON))
+        return (reward / stddev).clamp(-_CLIP, _CLIP)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {f"obs/{name}": moments.state_dict() for name, moments in self.moments.items()}
+        if self.returns is not None:
+            kept["returns"] = self.returns.state_dict()
+        return {"moments": kept, "return": self._return}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, moments in self.moments.items():
+            moments.load_state_dict(state["moments"][f"obs/{name}"])
+        if self.returns is not None:
+            self.returns.load_state_dict(state["moments"]["returns"])
+        self._return = np.array(state["return"], np.float64)
+
+
+class Moments:
+    """Mean and variance of a stream, in float64, merged batch by batch (Chan et al. 1979)."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.count = 0
+        self.mean = np.zeros(shape)
+        self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
+        self._ready: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def variance(self) -> np.ndarray:
+        return self.squares / self.count if self.count else np.ones_like(self.squares)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Rows `[N, *shape]`."""
+        rows = np.asarray(rows, np.float64)
+        n, mean = len(rows), rows.mean(0)
+        total = self.count + n
+        delta = mean - self.mean
+        self.squares = (
+            self.squares + ((rows - mean) ** 2).sum(0) + delta**2 * (self.count * n / total)
+        )
+        self.mean = self.mean + delta * (n / total)
+        self.count = total
+        self._ready = None
+
+    def normalize(self, x: Tensor) -> Tensor:
+        if self._ready is None or self._ready[0].device != x.device:
+            mean, stddev = self.mean, np.sqrt(self.variance + _EPSILON)
+            self._ready = (
+                torch.as_tensor(mean, dtype=torch.float32, device=x.device),
+                torch.as_tensor(stddev, dtype=torch.float32, device=x.device),
+            )
+        mean_, stddev_ = self._ready
+        return ((x - mean_) / stddev_).clamp_(-_CLIP, _CLIP)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = int(state["count"])
+        self.mean = np.array(state["mean"], np.float64)
+        self.squares = np.array(state["squares"], np.float64)
+        self._ready = None
