@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .ac2agent import AC2Agent
     from .ddpg import DDPG
     from .dqn import DQN
+    from .drqn import DRQN
     from .drqv2 import DrQV2
     from .ppo import PPO
     from .random import Random
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from .td3 import TD3
 
 NAMES = {
-    "model": ("A2C", "AC2Agent", "DDPG", "DQN", "DrQV2", "PPO", "Random", "SAC", "TD3"),
+    "model": ("A2C", "AC2Agent", "DDPG", "DQN", "DRQN", "DrQV2", "PPO", "Random", "SAC", "TD3"),
 }
 
 _HOME = {name: name.lower() for name in NAMES["model"]}
 
-__all__ = ["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "AC2Agent", "DrQV2", "Random"]
+__all__ = ["A2C", "DDPG", "DQN", "DRQN", "PPO", "SAC", "TD3", "AC2Agent", "DrQV2", "Random"]
 
 
 def __getattr__(name: str) -> Any:

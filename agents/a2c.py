@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.advantages import advantages
+from .blocks.arguments import check
 
 
 class A2C(ActorCritic):
@@ -34,25 +36,32 @@ class A2C(ActorCritic):
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
-        action_spec: Space,
+        action_spec: Space | dict[str, Space],
         steps: int = 8,
         gae_lambda: float = 1.0,
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
         hidden: Sequence[int] = (64, 64),
     ):
+        check(
+            "A2C",
+            counts={"steps": steps},
+            amounts={"entropy_coef": entropy_coef, "value_coef": value_coef},
+            shares={"gae_lambda": gae_lambda},
+            widths={"hidden": hidden},
+        )
         super().__init__(obs_spec, action_spec, hidden)
         self.steps, self.gae_lambda = steps, gae_lambda
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
 
-    def act(self, obs: Any) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    def act(self, obs: Any) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating."""
         policy = self.policy(obs)
         if not self.training:
             return self.head.executable(policy.mode)
         action = policy.sample()
         # What was drawn: the environment gets it clipped.
-        extras = {} if self.head.space.discrete else {"raw_action": action}
+        extras = {"raw_action": action} if self.head.clips else {}
         return self.head.executable(action), extras
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
@@ -60,16 +69,16 @@ class A2C(ActorCritic):
         if replay.fresh < self.steps:
             return None
         rollout = replay.rollout()
-        shape = rollout.mask.shape  # (T, N)
+        mask = rollout.mask
         data = Batch(
             obs=rollout.obs,
             action=rollout.raw_action if "raw_action" in rollout else rollout.action,
-        ).map(lambda field: field.flatten(0, 1))
-        policy, value = self.policy(data.obs), self.value(data.obs).unflatten(0, shape)
-        advantage = advantages(rollout, value, self.value, gae_lambda=self.gae_lambda)
-        log_prob = policy.log_prob(data.action).unflatten(0, shape)
-        mask = rollout.mask
-        log.policy_loss = policy_loss = -(log_prob * advantage)[mask].mean()
-        log.value_loss = value_loss = F.mse_loss(value[mask], (advantage + value.detach())[mask])
-        log.entropy = entropy = policy.entropy().unflatten(0, shape)[mask].mean()
+        ).map(lambda field: field[mask])  # (T, N, ...) to (M, ...)
+        policy, value = self.policy(data.obs), self.value(data.obs)
+        constant = value.detach()
+        value_TN = torch.zeros_like(rollout.reward).masked_scatter(mask, constant)
+        advantage = advantages(rollout, value_TN, self.value, gae_lambda=self.gae_lambda)[mask]
+        log.policy_loss = policy_loss = -(policy.log_prob(data.action) * advantage).mean()
+        log.value_loss = value_loss = F.mse_loss(value, advantage + constant)
+        log.entropy = entropy = policy.entropy().mean()
         return policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy

@@ -125,7 +125,7 @@ class QNetwork(nn.Module):
         return value + advantage - advantage.mean(1, keepdim=True)
 
 
-def choices(space: Space | dict[str, Space]) -> int:
+def choices(space: Space | dict[str, Space], agent: str = "DQN") -> int:
     """How many actions there are to choose from.
 
     Raises:
@@ -139,4 +139,4 @@ def choices(space: Space | dict[str, Space]) -> int:
         given = f"{space}. Take PPO or A2C"
     else:
         return space.n
-    raise ConfigError(f"DQN takes one choice among n, and this environment's action is {given}.")
+    raise ConfigError(f"{agent} takes one choice among n, and this environment's action is {given}.")

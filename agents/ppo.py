@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.advantages import advantages
+from .blocks.arguments import check
 
 
 class PPO(ActorCritic):
@@ -42,7 +43,7 @@ class PPO(ActorCritic):
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
-        action_spec: Space,
+        action_spec: Space | dict[str, Space],
         steps: int = 256,
         epochs: int = 10,
         minibatch_size: int = 64,
@@ -54,20 +55,33 @@ class PPO(ActorCritic):
         max_grad_norm: float = 0.5,
         hidden: Sequence[int] = (64, 64),
     ):
+        check(
+            "PPO",
+            counts={"steps": steps, "epochs": epochs, "minibatch_size": minibatch_size},
+            amounts={
+                "lr": lr,
+                "clip": clip,
+                "entropy_coef": entropy_coef,
+                "value_coef": value_coef,
+                "max_grad_norm": max_grad_norm,
+            },
+            shares={"gae_lambda": gae_lambda},
+            widths={"hidden": hidden},
+        )
         super().__init__(obs_spec, action_spec, hidden)
         self.steps, self.epochs, self.minibatch_size = steps, epochs, minibatch_size
         self.clip, self.gae_lambda, self.max_grad_norm = clip, gae_lambda, max_grad_norm
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
         self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
 
-    def act(self, obs: Any) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    def act(self, obs: Any) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating."""
         policy = self.policy(obs)
         if not self.training:
             return self.head.executable(policy.mode)
         action = policy.sample()
         extras = {"log_prob": policy.log_prob(action), "value": self.value(obs)}
-        if not self.head.space.discrete:
+        if self.head.clips:
             extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
         return self.head.executable(action), extras
 
@@ -76,33 +90,32 @@ class PPO(ActorCritic):
         if replay.fresh < self.steps:
             return
         rollout = replay.rollout()
-        valid = rollout.mask.flatten().nonzero().squeeze(1)
         advantage = advantages(rollout, rollout.value, self.value, gae_lambda=self.gae_lambda)
-        std, mean = torch.std_mean(advantage.flatten()[valid], correction=0)
-        normalised = (advantage - mean) / (std + 1e-8)
         data = Batch(
             obs=rollout.obs,
             action=rollout.raw_action if "raw_action" in rollout else rollout.action,
             log_prob=rollout.log_prob,
-            advantage=normalised,
+            advantage=advantage,
             target=advantage + rollout.value,
-        ).map(lambda field: field.flatten(0, 1))  # (T * N, ...)
-        parts = max(1, round(len(valid) / self.minibatch_size))
+        ).map(lambda field: field[rollout.mask])  # (T, N, ...) to (M, ...)
+        std, mean = torch.std_mean(data.advantage, correction=0)
+        data.advantage = (data.advantage - mean) / (std + 1e-8)
+        parts, parameters = max(1, round(len(data) / self.minibatch_size)), list(self.parameters())
         for _ in range(self.epochs):
-            order = valid[torch.randperm(len(valid), device=valid.device)]
+            order = torch.randperm(len(data), device=mean.device)
             for rows in order.tensor_split(parts):
                 minibatch = data.map(lambda field, rows=rows: field.index_select(0, rows))
                 loss, policy_loss, value_loss, log_ratio = self.losses(minibatch)
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters(), self.max_grad_norm, foreach=True)
+                nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                 self.optimizer.step()
         # Of the last minibatch, when the policy is farthest from the one that acted.
         log.loss, log.policy_loss, log.value_loss = loss, policy_loss, value_loss
         off = log_ratio.expm1()
         log.approx_kl = (off - log_ratio).mean()
         log.clip_fraction = (off.abs() > self.clip).float().mean()
-        log.entropy = -data.log_prob[valid].mean()  # An estimate: of the actions drawn.
+        log.entropy = -data.log_prob.mean()  # An estimate: of the actions drawn.
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The objective on transitions `[B, ...]`, its two main parts, and `log r`, `[B]`."""

@@ -28,6 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
+from antelope.agents import DQN, PPO, SAC
 from benchmarks.plain import dqn, ppo, sac
 
 _NUM_ENVS = 8  # Of PPO.
@@ -132,20 +133,42 @@ class Case:
         model.learn(self.steps, callback=tick, log_interval=None)
 
     def antelope(self, clock: Clock) -> None:
-        agent, settings = self._agent_and_settings()
+        agent: Any = {"dqn": DQN, "ppo": PPO, "sac": SAC}[self.name]
+        rollout_steps, learn_every = self.arguments.rollout_steps, self.arguments.learn_every
+        # What makes it the others' equal, where its defaults are others.
+        settings: dict[str, dict[str, Any]] = {
+            "dqn": {
+                "agent.hidden": [120, 84],
+                "agent.double": False,
+                "agent.epsilon": [0.05, 0.05],
+                "agent.target_every": 500 // learn_every,
+                "env": "CartPole-v1",
+                "batch_size": 128,
+                "learn_every": learn_every,
+                "lr": 1e-3,
+            },
+            "ppo": {
+                "agent.steps": rollout_steps,
+                "agent.minibatch_size": 256,
+                "agent.epochs": 10,
+                "agent.lr": 1e-3,
+                "env": "CartPole-v1",
+                "num_envs": _NUM_ENVS,
+            },
+            "sac": {"env": "Pendulum-v1", "batch_size": 256, "lr": 1e-3},
+        }
 
-        class Timed(agent):  # type: ignore[misc, valid-type]
+        class Timed(agent):
             def act(self, obs: Tensor) -> Any:
                 if self.training:
                     clock.tick(len(obs))
                 return super().act(obs)
 
-        target = {"_target_": Timed, **settings.pop("agent")}
         with tempfile.TemporaryDirectory() as folder:
             ml(
-                agent=target,
+                agent=Timed,
                 train_steps=self.steps,
-                lr=1e-3,
+                seed_steps=0 if self.name == "ppo" else 1000,
                 device="cpu",
                 # The others evaluate, save, write and draw nothing.
                 eval_every=10**9,
@@ -155,12 +178,8 @@ class Case:
                 plot=False,
                 progress=False,
                 path=folder,
-                **settings,
+                **settings[self.name],
             )
-
-    def _agent_and_settings(self) -> tuple[type, dict[str, Any]]:
-        """Our agent, and what makes it the others' equal."""
-        raise NotImplementedError
 
 
 def measure(case: Case, sides: list[str], *, rounds: int) -> dict[str, list[tuple[float, float]]]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .atari import Atari
     from .augment import RandomCrop, RandomHorizontalFlip
     from .datasets import Arrays, read
     from .embedded import Diabetes, Digits
     from .environments import EnvTask, EnvWorld
+    from .recall import Recall
     from .tasks import DataTask, DataWorld
 
 NAMES = {
     "dataset": ("Digits", "Diabetes"),
     "aug": ("RandomCrop", "RandomHorizontalFlip"),
-    "env": (),
+    "env": ("Atari", "Recall"),
 }
 
 _HOME = {
@@ -27,6 +29,8 @@ _HOME = {
     "DataWorld": "tasks",
     "EnvTask": "environments",
     "EnvWorld": "environments",
+    "Atari": "atari",
+    "Recall": "recall",
     "Digits": "embedded",
     "Diabetes": "embedded",
     "RandomCrop": "augment",
@@ -35,6 +39,7 @@ _HOME = {
 
 __all__ = [
     "Arrays",
+    "Atari",
     "DataTask",
     "DataWorld",
     "Diabetes",
@@ -43,6 +48,7 @@ __all__ = [
     "EnvWorld",
     "RandomCrop",
     "RandomHorizontalFlip",
+    "Recall",
     "read",
 ]
 

@@ -13,12 +13,16 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from ..replay import DataError
-from .spaces import Codec, codec
+from ..replay import ConfigError, DataError
+from .spaces import codec, zeros
+from .workers import Fault, Workers, end, lost, put, reset_into, said, step_into
 
-Make = Callable[..., gymnasium.Env[Any, Any]]
+Make = Callable[..., Any]  # An environment, or a vector environment.
+
+# Actions of an episode that are kept to play it again: an episode may have no end.
+_LONGEST = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,18 @@ class Copies:
     def __init__(self, make: Make, *, name: str, num_envs: int, stack: int = 1, seed: int = 0):
         self.name, self.num_envs, self.seed = name, num_envs, seed
         self.envs = [make() for _ in range(num_envs)]
-        self.obs_codec = codec(
-            self.envs[0].observation_space, f"observations of {name}", stack=stack
-        )
-        self.action_codec = codec(self.envs[0].action_space, f"actions of {name}")
+        first = self.envs[0]
+        self.obs_codec = codec(first.observation_space, f"observations of {name}", stack=stack)
+        self.action_codec = codec(first.action_space, f"actions of {name}", action=True)
+        for env in self.envs:
+            if (env.observation_space, env.action_space) != (
+                first.observation_space,
+                first.action_space,
+            ):
+                raise ConfigError(f"{name}: copies of it differ in their spaces.")
         self.episodes = [0] * num_envs  # Begun so far, by copy.
-        self.actions: list[list[Any]] = [
-            [] for _ in range(num_envs)
-        ]  # Of the episodes in progress.
+        self.steps = [0] * num_envs  # Of the episodes in progress.
+        self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
@@ -78,19 +86,18 @@ class Copies:
         return obs
 
     def empty_obs(self) -> Any:
-        return _empty(self.obs_codec, self.num_envs)
+        return zeros(self.obs_codec, self.num_envs)
 
     def _reset(self, copy: int, into: Any) -> None:
         self.episodes[copy] += 1
-        self.actions[copy] = []
+        self.steps[copy], self.actions[copy] = 0, []
         try:
-            obs, _ = self.envs[copy].reset(seed=self.episode_seed(copy))
-        except Exception as error:
-            raise DataError(self._blame(copy, f"raised {_said(error)} in reset")) from error
-        self._put(into, copy, obs)
+            reset_into(self.envs[copy], self.episode_seed(copy), into, copy, self.obs_codec)
+        except Fault as fault:
+            raise DataError(self._blame(copy, fault)) from fault.__cause__
 
     def step(self, action: Any, only: np.ndarray | None = None) -> Step:
-        """Act in every copy, or only in some.
+        """Act in every copy, or only in some; the observations of the others are zeros then.
 
         Args:
             action: `[N, *value_shape]`, or a dict of these.
@@ -107,18 +114,15 @@ class Copies:
             if only is not None and not only[copy]:
                 continue
             chosen = _pick(action, copy)
-            self.actions[copy].append(chosen)
+            self.steps[copy] += 1
+            if self.steps[copy] <= _LONGEST:
+                self.actions[copy].append(chosen)
+            native = self.action_codec.native(chosen)
             try:
-                obs, gained, dead, over, _ = env.step(self.action_codec.native(chosen))
-            except Exception as error:
-                raise DataError(self._blame(copy, f"raised {_said(error)}", chosen)) from error
-            self._put(next_obs, copy, obs)
-            try:
-                reward[copy] = gained
-            except (TypeError, ValueError) as error:
-                raise DataError(self._blame(copy, f"gave the reward {gained!r}", chosen)) from error
-            if not -np.inf < reward[copy] < np.inf:
-                raise DataError(self._blame(copy, f"gave the reward {gained}", chosen))
+                _, gained, dead, over = step_into(env, native, next_obs, copy, self.obs_codec)
+            except Fault as fault:
+                raise DataError(self._blame(copy, fault, native)) from fault.__cause__
+            reward[copy] = gained
             if dead or over:
                 terminated[copy], truncated[copy] = dead, over
                 ended.append(copy)
@@ -130,35 +134,27 @@ class Copies:
             began[copy] = True
         return Step(next_obs, reward, terminated, truncated, began, first)
 
-    def _put(self, into: Any, copy: int, obs: Any) -> None:
-        try:
-            problem = put(into, copy, obs, self.obs_codec)
-        except Exception as error:
-            problem = f"gave an observation that does not fit its space: {_said(error)}"
-        if problem:
-            raise DataError(self._blame(copy, problem))
-
-    def _blame(self, copy: int, what: str, action: Any = None) -> str:
-        done = f", action {_short(action)}" if action is not None else ""
-        which = f" (copy {copy} of {self.num_envs})" if self.num_envs > 1 else ""
-        return (
-            f"{self.name}{which} {what}. At step {len(self.actions[copy])} of the episode with seed "
-            f"{self.episode_seed(copy)}{done}."
+    def _blame(self, copy: int, fault: Fault, action: Any = None) -> str:
+        return _blame(
+            f"{self.name}{_which(copy, self.num_envs)} {fault.what}",
+            f"step {self.steps[copy]} of the episode with seed {self.episode_seed(copy)}",
+            action,
+            self.envs[copy].action_space,
         )
 
-    def play_again(self, actions: list[np.ndarray]) -> Any:
-        """Bring every copy back to the middle of its episode, by its seed and its actions.
+    def play_again(self) -> Any:
+        """Bring every copy back to the middle of its episode, by its seed and its `actions`.
 
         Returns:
-            The observations it has led to, `[N, *shape]`.
+            The observations that led to, `[N, *shape]`; None where actions are missing.
         """
+        if self.steps != [len(actions) for actions in self.actions]:
+            return None
         obs = self.empty_obs()
         for copy, env in enumerate(self.envs):
-            seen, _ = env.reset(seed=self.episode_seed(copy))
-            self.actions[copy] = list(actions[copy])
+            reset_into(env, self.episode_seed(copy), obs, copy, self.obs_codec)
             for action in self.actions[copy]:
-                seen = env.step(self.action_codec.native(action))[0]
-            self._put(obs, copy, seen)
+                step_into(env, self.action_codec.native(action), obs, copy, self.obs_codec)
         return obs
 
     def close(self) -> None:
@@ -171,6 +167,9 @@ class Vector:
 
     Args:
         envs: The vector environment.
+
+    Attributes:
+        ended: Copies that the next step only resets, bool `[N]`.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], *, name: str, stack: int = 1, seed: int = 0):
@@ -179,21 +178,27 @@ class Vector:
         self.obs_codec = codec(
             envs.single_observation_space, f"observations of {name}", stack=stack
         )
-        self.action_codec = codec(envs.single_action_space, f"actions of {name}")
+        self.action_codec = codec(envs.single_action_space, f"actions of {name}", action=True)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.mode = AutoresetMode(mode)
-        self.steps = 0
+        # Others take one seed for all.
+        self._seed_each = isinstance(envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         self.episodes = [0] * self.num_envs
-        self._ended = np.zeros(self.num_envs, np.bool_)
+        self.steps = [0] * self.num_envs  # Since each copy was given a seed.
+        self.actions: list[list[Any]] = [[] for _ in range(self.num_envs)]  # Of workers only.
+        self.ended = np.zeros(self.num_envs, np.bool_)
 
     def reset(self) -> Any:
         self.episodes = [count + 1 for count in self.episodes]
-        self._ended[:] = False
-        obs, _ = self._call("reset", lambda: self.envs.reset(seed=self._seeds()))
+        self.steps = [0] * self.num_envs
+        self.actions = [[] for _ in range(self.num_envs)]
+        self.ended[:] = False
+        seed: Any = [self._episode_seed(copy) for copy in range(self.num_envs)]
+        obs, _ = self._call(lambda: self.envs.reset(seed=seed if self._seed_each else seed[0]))
         return self._stored(obs)
 
-    def _seeds(self) -> list[int | None]:
-        return [_seed(self.seed, copy, count) for copy, count in enumerate(self.episodes)]
+    def _episode_seed(self, copy: int) -> int:
+        return _seed(self.seed, copy, self.episodes[copy])
 
     def step(self, action: Any) -> Step:
         """Act in every copy; `real` is False for those that only began a new episode instead.
@@ -201,105 +206,125 @@ class Vector:
         Raises:
             DataError: As `Copies.step`, or if a worker died.
         """
-        self.steps += 1
-        native = self._native(action)
+        self.steps = [count + 1 for count in self.steps]
+        if isinstance(self.envs, Workers):
+            for copy, actions in enumerate(self.actions):
+                if self.steps[copy] <= _LONGEST:
+                    actions.append(_pick(action, copy))
+        native = self.action_codec.native(action)
         obs, reward, terminated, truncated, infos = self._call(
-            "step", lambda: self.envs.step(native)
+            lambda: self.envs.step(native), native
         )
-        reward = np.asarray(reward, np.float32)
         # Copies: some vector environments give the same arrays at each step.
+        reward = np.array(reward, np.float32)
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
-        now = self._stored(obs)
+        if not np.isfinite(reward).all():
+            copy = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise DataError(self._blame(Fault(f"gave the reward {reward[copy]}", copy), native))
+        now = self._stored(obs, native)
         done = terminated | truncated
         if self.mode is AutoresetMode.NEXT_STEP:
             # Those that ended before have been reset by this step: its action did nothing.
-            began, self._ended = self._ended, done & ~self._ended
+            began, self.ended = self.ended, done & ~self.ended
             if not began.any():
-                step = Step(now, reward, terminated, truncated, None, now)
-            else:
-                step = Step(now, reward, terminated, truncated, began, now, ~began)
-        elif not done.any():
-            step = Step(now, reward, terminated, truncated, None, now)
-        elif self.mode is AutoresetMode.SAME_STEP:
-            last = _copied(now)
-            for copy in np.flatnonzero(done):
-                put(last, copy, infos["final_obs"][copy], self.obs_codec)
-            step = Step(last, reward, terminated, truncated, done, now)
-        else:
-            for copy in np.flatnonzero(done):
-                self.episodes[copy] += 1
-            options = {"reset_mask": done}
-            first, _ = self._call(
-                "reset", lambda: self.envs.reset(seed=self._seeds(), options=options)
-            )
-            step = Step(now, reward, terminated, truncated, done, self._stored(first))
-        if not np.isfinite(reward).all():
-            copy = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise DataError(self._blame(f"gave the reward {reward[copy]} in copy {copy}"))
-        return step
+                return Step(now, reward, terminated, truncated, None, now)
+            return Step(now, reward, terminated, truncated, began, now, ~began)
+        if not done.any():
+            return Step(now, reward, terminated, truncated, None, now)
+        if self.mode is AutoresetMode.SAME_STEP:
+            return Step(self._last(now, infos, done), reward, terminated, truncated, done, now)
+        return Step(now, reward, terminated, truncated, done, self._reset(done))
 
-    def _call(self, what: str, call: Callable[[], Any]) -> Any:
+    def _reset(self, done: np.ndarray) -> Any:
+        """Begin new episodes in some copies; where all are now, `[N, *shape]`."""
+        for copy in np.flatnonzero(done).tolist():
+            self.episodes[copy] += 1
+            if self._seed_each:
+                self.steps[copy], self.actions[copy] = 0, []
+        seed: Any = None  # One for all would be the same one again: their stream goes on.
+        if self._seed_each:
+            seed = [self._episode_seed(copy) for copy in range(self.num_envs)]
+        options = {"reset_mask": done.copy()}
+        obs, _ = self._call(lambda: self.envs.reset(seed=seed, options=options))
+        return self._stored(obs)
+
+    def _last(self, now: Any, infos: Any, done: np.ndarray) -> Any:
+        """`now`, with the real last observations of those that were reset in the same step."""
+        last = _copied(now)
+        for copy in np.flatnonzero(done).tolist():
+            problem: str | None = "gives no `final_obs` in its infos"
+            if "final_obs" in infos:
+                problem = put(last, copy, _pick(infos["final_obs"], copy), self.obs_codec)
+            if problem:
+                raise DataError(self._blame(Fault(problem, copy)))
+        return last
+
+    def _call(self, call: Callable[[], Any], native: Any = None) -> Any:
         try:
             return call()
+        except Fault as fault:
+            raise DataError(self._blame(fault, native)) from fault
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise DataError(self._blame(f"has lost one of its {self.num_envs} workers")) from error
-        except DataError:
-            raise
+            raise DataError(self._blame(lost(self.envs), native)) from error
         except Exception as error:
-            raise DataError(self._blame(f"raised {_said(error)} in {what}")) from error
+            where = "" if native is not None else " in reset"
+            raise DataError(self._blame(Fault(f"raised {said(error)}{where}"), native)) from error
 
-    def _blame(self, what: str) -> str:
-        return f"{self.name} {what}. At step {self.steps} since seed {self.seed}."
+    def _blame(self, fault: Fault, native: Any = None) -> str:
+        known = fault.copy is not None
+        copy = fault.copy or 0
+        seed = self._episode_seed(copy)
+        # Those that reset themselves choose the seeds of later episodes.
+        own = self._seed_each and self.mode is AutoresetMode.DISABLED
+        since = "of the episode with seed" if own else "since the reset with seed"
+        action = _pick(native, copy) if known and native is not None else None
+        return _blame(
+            f"{self.name}{_which(copy, self.num_envs) if known else ''} {fault.what}",
+            f"step {self.steps[copy]} {since} {seed}",
+            action,
+            self.envs.single_action_space,
+        )
 
-    def _stored(self, obs: Any) -> Any:
-        stored = _empty(self.obs_codec, self.num_envs)
-        for copy in range(self.num_envs):
-            try:
-                problem = put(stored, copy, _pick(obs, copy), self.obs_codec)
-            except Exception as error:
-                problem = f"gave an observation that does not fit its space: {_said(error)}"
-            if problem:
-                raise DataError(self._blame(f"{problem}, in copy {copy}"))
+    def _stored(self, obs: Any, native: Any = None) -> Any:
+        stored = zeros(self.obs_codec, self.num_envs)
+        if put(stored, ..., obs, self.obs_codec) is None:
+            return stored
+        for copy in range(self.num_envs):  # Whose fault is it?
+            if problem := put(stored, copy, _pick(obs, copy), self.obs_codec):
+                raise DataError(self._blame(Fault(problem, copy), native))
         return stored
 
-    def _native(self, action: Any) -> Any:
-        rows = [self.action_codec.native(_pick(action, copy)) for copy in range(self.num_envs)]
-        return _stacked(rows)
+    def play_again(self) -> Any:
+        """As that of `Copies`; None for those whose episodes are not of our seeds."""
+        lengths = [len(actions) for actions in self.actions]
+        if not isinstance(self.envs, Workers) or self.steps != lengths:
+            return None
+        native = self.action_codec.native
+        actions = [[native(action) for action in actions] for actions in self.actions]
+        seeds = [self._episode_seed(copy) for copy in range(self.num_envs)]
+        obs = zeros(self.obs_codec, self.num_envs)
+        for copy, last in enumerate(self.envs.play_again(seeds, actions)):
+            put(obs, copy, last, self.obs_codec)
+        return obs
 
     def close(self) -> None:
         if isinstance(self.envs, AsyncVectorEnv):
-            self.envs.close(terminate=True)  # A dead worker would be waited for.
+            end(self.envs)
         else:
             self.envs.close()
 
 
-def put(into: Any, copy: int, obs: Any, code: Codec) -> str | None:
-    """Write one observation into its row; returns what is wrong with it, or None."""
-    if code.parts is not None:
-        if set(obs) != set(code.parts):
-            return f"gave an observation with {sorted(obs)} instead of {sorted(code.parts)}"
-        for name, part in code.parts.items():
-            if problem := put(into[name], copy, obs[name], part):
-                return f"{problem} (in {name!r})"
-        return None
-    value, row = code.stored(obs), into[copy]
-    if value.shape != row.shape:
-        return f"gave an observation of shape {list(value.shape)} instead of {list(row.shape)}"
-    if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        return f"gave an observation of {value.dtype} instead of {code.dtype}"
-    into[copy] = value
-    # NaN is on neither side of a bound.
-    if code.low is not None and not ((value >= code.low) & (value <= code.high)).all():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            return f"gave an observation with NaN or infinity: {_short(value)}"
-        return f"gave an observation outside of its space: {_short(value)}"
-    return None
+def _blame(what: str, place: str, action: Any, space: gymnasium.Space[Any]) -> str:
+    """`what` it did, and all it takes to see it again; a wrong action may be the reason."""
+    done = ""
+    if action is not None:
+        outside = "" if space.contains(action) else f", which is outside of {space}"
+        done = f", action {_short(action)}{outside}"
+    return f"{what}. At {place}{done}."
 
 
-def _empty(code: Codec, n: int) -> Any:
-    if code.parts is not None:
-        return {name: _empty(part, n) for name, part in code.parts.items()}
-    return np.empty((n, *code.shape), code.dtype)
+def _which(copy: int, num_envs: int) -> str:
+    return f" (copy {copy} of {num_envs})" if num_envs > 1 else ""
 
 
 def _seed(seed: int, copy: int, episode: int) -> int:
@@ -319,20 +344,8 @@ def _copied(value: Any) -> Any:
     return value.copy()
 
 
-def _stacked(rows: list[Any]) -> Any:
-    if isinstance(rows[0], dict):
-        return {name: _stacked([row[name] for row in rows]) for name in rows[0]}
-    return np.stack(rows)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
 def _short(value: Any) -> str:
-    text = (
-        np.array2string(np.asarray(value), precision=4, threshold=8)
-        if not isinstance(value, dict)
-        else str(value)
-    )
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_short(part)}" for key, part in value.items()) + "}"
+    text = np.array2string(np.asarray(value), precision=4, threshold=8)
     return text if len(text) < 200 else text[:200] + "..."

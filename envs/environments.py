@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+import torch
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import RecordVideo
 
-from ..replay import ConfigError, Normalizer, Replay, Space, Spec, Transitions
+from ..replay import ConfigError, DataError, Normalizer, Replay, Space, Spec, Transitions
 from .copies import Copies, Make, Vector
-from .spaces import Codec
+from .spaces import Codec, codec
+from .workers import Fault, Workers, said
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
@@ -53,9 +58,22 @@ class EnvTask:
         seed: int = 0,
         video: bool = False,
     ):
+        first = make()
+        self._several = isinstance(first, VectorEnv)
+        if not self._several and first.spec is not None:
+            name = first.spec.id  # Of a factory for many, the one that it made.
         self.name, self._make, self._stack, self._video = name, make, stack, video
-        options: dict[str, Any] = {"name": name, "stack": stack}
-        self._options = options
+        self._options: dict[str, Any] = {"name": name, "stack": stack}
+        if self._several and vectorization != "sync":
+            raise ConfigError(
+                f"vectorization={vectorization} is for single environments; {name} is a vector "
+                "environment already."
+            )
+        if not self._several:  # Before there are processes, which say less of what is wrong.
+            codec(first.observation_space, f"observations of {name}", stack=stack)
+        first.close()
+        if video:
+            check_recording(make, name)
         self.envs: Copies | Vector
         if vectorization == "vector_entry_point":
             if make_vector is None:
@@ -63,13 +81,15 @@ class EnvTask:
                     f"vectorization=vector_entry_point: {name} has no vector form of its own. Use "
                     "sync or async."
                 )
-            self.envs = Vector(make_vector(num_envs), seed=seed, **options)
+            self.envs = Vector(make_vector(num_envs), seed=seed, **self._options)
         elif vectorization == "async":
-            # Told when to reset, so that episodes and their seeds are those of copies in process.
-            envs = AsyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-            self.envs = Vector(envs, seed=seed, **options)
+            self.envs = self._workers(num_envs, seed)
         else:
             self.envs = self._copies(num_envs, seed)
+        if num_envs not in (1, self.envs.num_envs):
+            raise ConfigError(
+                f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
+            )
         self.num_envs = self.envs.num_envs
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
@@ -77,13 +97,19 @@ class EnvTask:
         self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
         self.episodes = Episodes(self.num_envs)
         self._evaluated: Copies | Vector | None = None
+        self.video_prefix = ""
+
+    def _workers(self, num_envs: int, seed: int) -> Vector:
+        """Copies in processes of their own."""
+        try:
+            return Vector(Workers(self._make, num_envs), seed=seed, **self._options)
+        except Fault as fault:
+            raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
 
     def _copies(self, num_envs: int, seed: int) -> Copies | Vector:
         """Copies in this process; an environment that is several already is taken as it is."""
-        first = self._make()
-        if isinstance(first, VectorEnv):
-            return Vector(first, seed=seed, **self._options)
-        first.close()
+        if self._several:
+            return Vector(self._make(), seed=seed, **self._options)
         return Copies(self._make, num_envs=num_envs, seed=seed, **self._options)
 
     def reset(self) -> Any:
@@ -127,7 +153,7 @@ class EnvTask:
         if recorded and isinstance(envs, Copies):
             assert folder is not None
             envs.envs[0].close()
-            envs.envs[0] = _recorded(self._make, folder, step)
+            envs.envs[0] = _recorded(self._make, folder, f"{self.video_prefix}step-{step}")
         try:
             return play(envs, act, episodes=episodes, stack=self._stack)
         finally:
@@ -144,7 +170,9 @@ class EnvTask:
             "ended": self.episodes.ended,
             "total": self.episodes.total,
             "counts": self.envs.episodes,
-            "actions": [_packed(actions) for actions in getattr(self.envs, "actions", [])],
+            "steps": list(self.envs.steps),
+            "actions": [_packed(actions) for actions in self.envs.actions],
+            "reset_due": getattr(self.envs, "ended", None),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, play_again: bool) -> bool:
@@ -156,19 +184,18 @@ class EnvTask:
         Returns:
             Whether they are there; else new episodes have to begin.
         """
-        self.envs.episodes = [int(count) for count in state["counts"]]
+        envs = self.envs
+        envs.episodes = [int(count) for count in state["counts"]]
+        envs.steps = [int(count) for count in state["steps"]]
+        envs.actions = [_unpacked(packed) for packed in state["actions"]]
+        if isinstance(envs, Vector):
+            envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
         self.episodes.total = np.array(state["total"])
-        actions = [_unpacked(packed) for packed in state["actions"]]
         if play_again:
-            if not isinstance(self.envs, Copies):
+            obs = envs.play_again()
+            if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
                 return False
-            obs = self.envs.play_again(actions)
-            frames = self.frames.newest(state["obs"])
-            if not _equal(obs, frames):
-                return False
-        elif isinstance(self.envs, Copies):
-            self.envs.actions = actions
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
         self.frames.stacks = state["frames"]
         return True
@@ -185,8 +212,7 @@ def play(
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others."""
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
-    if isinstance(envs, Copies):
-        envs.episodes = [0] * n
+    envs.episodes = [0] * n
     total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     results: list[tuple[int, float, int]] = []
     frames = Frames(envs.obs_codec, n, stack)
@@ -197,7 +223,7 @@ def play(
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
         length += real
-        for copy in np.flatnonzero(real & (step.terminated | step.truncated)):
+        for copy in np.flatnonzero(real & (step.terminated | step.truncated)).tolist():
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0
             played[copy] += 1
@@ -207,23 +233,51 @@ def play(
     return [r for _, r, _ in results], [steps for _, _, steps in results]
 
 
-def _recorded(make: Make, folder: Path, step: int) -> gymnasium.Env[Any, Any]:
-    from gymnasium.wrappers import RecordVideo
+def check_recording(make: Make, name: str) -> None:
+    """Find out before training whether episodes can be recorded.
 
+    Raises:
+        ConfigError: If not.
+    """
+    if importlib.util.find_spec("moviepy") is None:
+        raise ConfigError("video=true needs moviepy: pip install moviepy.")
+    refused = f"video=true cannot record {name}"
     try:
-        env = make(render_mode="rgb_array")
-    except TypeError as error:
-        raise ConfigError(f"video=true: the environment takes no render_mode ({error}).") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What gymnasium warns of is checked below.
+            env = make(render_mode="rgb_array")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{refused}, which has to take render_mode='rgb_array': {error}"
+        ) from error
     try:
+        if isinstance(env, VectorEnv):
+            raise ConfigError(f"{refused}: it is a vector environment.")
+        if env.render_mode != "rgb_array":
+            raise ConfigError(
+                f"{refused}: given render_mode='rgb_array', it has {env.render_mode}."
+            )
+        env.reset(seed=EVALUATION_SEED)
+        frame = env.render()
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+            raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
+    finally:
+        env.close()
+
+
+def _recorded(make: Make, folder: Path, prefix: str) -> gymnasium.Env[Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Videos of other steps are there, and stay there.
         return RecordVideo(
-            env,
+            make(render_mode="rgb_array"),
             str(folder),
             episode_trigger=lambda episode: episode == 0,
-            name_prefix=f"step-{step}",
-            disable_logger=True,
+            name_prefix=prefix,
         )
-    except (ValueError, gymnasium.error.DependencyNotInstalled) as error:
-        raise ConfigError(f"video=true cannot record this environment: {error}") from error
 
 
 class Frames:
@@ -321,12 +375,21 @@ class EnvWorld:
     ):
         self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
         self.name = "-".join(task.name for task in tasks)
+        for number, task in enumerate(tasks[1:], 1):
+            task.video_prefix = f"task-{number}-"
         first = tasks[0].spec
         for task in tasks[1:]:
-            if str(task.spec) != str(first):
+            if not _alike(task.spec.obs, first.obs, bounds=False) or not _alike(
+                task.spec.action, first.action
+            ):
                 raise ConfigError(
                     f"Environments of one run must share their spaces: {tasks[0].name} has {first}, "
                     f"{task.name} has {task.spec}."
+                )
+            if task.num_envs != tasks[0].num_envs:
+                raise ConfigError(
+                    f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
+                    f"{task.num_envs}; in one run they must be equally many."
                 )
         self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
 
@@ -370,6 +433,10 @@ class EnvWorld:
         action, extras = actor(env.obs, env.began)
         step = env.step(action)
         if extras:
+            if taken := step["step"].keys() & extras.keys():
+                raise ConfigError(
+                    f"`act` gave an extra named `{min(taken)}`, which transitions have already."
+                )
             step["step"].update(extras)
         _ring(replay).add(task=task, **step)
         real = step["real"]
@@ -377,7 +444,7 @@ class EnvWorld:
             fields = step["step"]
             normalizer.see(env.obs)
             normalizer.see_rewards(
-                fields["reward"], np.logical_or(fields["terminated"], fields["truncated"])
+                fields["reward"], np.logical_or(fields["terminated"], fields["truncated"]), real
             )
         return env.num_envs if real is None else int(real.sum())
 
@@ -391,13 +458,31 @@ class EnvWorld:
             task.close()
 
 
-def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of: not images, not choices."""
+def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
+    """Whether one model can serve both spaces."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
+    if isinstance(a, dict) or isinstance(b, dict):
+        return False
+    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary) for s in (a, b)]
+    if not bounds or a.discrete:
+        return kinds[0] == kinds[1]
+    return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
+
+
+def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
+    """Shapes of the observations that running statistics are kept of: not images, not choices.
+
+    >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
+    {'arm/angle': (2,)}
+    """
     if isinstance(space, dict):
-        return {name: s for name, part in space.items() for s in normalized_shapes(part).values()}
-    assert isinstance(space, Space)
-    image = str(space.dtype) == "torch.uint8"
-    return {} if space.discrete or image else {"": space.shape}
+        found: dict[str, tuple[int, ...]] = {}
+        for key, part in space.items():
+            found |= normalized_shapes(part, f"{name}/{key}" if name else key)
+        return found
+    image = space.dtype == torch.uint8
+    return {} if space.discrete or image else {name: space.shape}
 
 
 def _ring(replay: Replay) -> Transitions:

@@ -23,8 +23,10 @@ class Codec:
 
     Attributes:
         space: As models meet it, a dict of them for a Dict space.
-        stored: The environment's value to the arrays that are kept, `[*value_shape]`.
-        native: Arrays `[*value_shape]` to what `env.step` takes.
+        stored: The environment's value to the arrays that are kept, `[*shape]`; works on many at once
+            too, `[N, *shape]`.
+        native: An action `[*value_shape]` to what `env.step` takes, in memory of its own; or many.
+        given: The shape that the environment gives.
         shape, dtype: Of the stored arrays; with stacking, of a single frame.
         low, high: Bounds of stored values that observations are checked against, or None.
     """
@@ -32,6 +34,7 @@ class Codec:
     space: Any
     stored: Callable[[Any], Any]
     native: Callable[[Any], Any]
+    given: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     dtype: Any = None
     low: Any = None
@@ -39,18 +42,25 @@ class Codec:
     parts: dict[str, Codec] | None = None
 
 
-def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1) -> Codec:
+def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1, action: bool = False) -> Codec:
     """How values of `space` are kept.
 
     Args:
         what: What errors call it.
         stack: Frames that models meet at once, joined along the first axis.
+        action: Whether they are actions: always float32 where they are numbers, in the
+            environment's own layout where they are pictures.
 
     Raises:
         ConfigError: For a kind of space that is not known.
     """
     if isinstance(space, spaces.Dict):
-        parts = {name: codec(s, f"{what}[{name!r}]", stack=stack) for name, s in space.items()}
+        if odd := [name for name in space if not isinstance(name, str) or "/" in name]:
+            raise ConfigError(f"The {what} have the name {odd[0]!r}; names are words without `/`.")
+        parts = {
+            name: codec(s, f"{what}[{name!r}]", stack=stack, action=action)
+            for name, s in space.items()
+        }
         return Codec(
             {name: part.space for name, part in parts.items()},
             lambda value: {name: part.stored(value[name]) for name, part in parts.items()},
@@ -58,14 +68,17 @@ def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1) -> Codec:
             parts=parts,
         )
     if isinstance(space, spaces.Box):
-        return _box(space, what, stack)
+        if (kind := np.dtype(space.dtype or np.float32)).kind not in "fiu":
+            raise ConfigError(f"The {what} are a Box of {kind}; numbers are needed.")
+        return _box_action(space) if action else _box(space, what, stack)
     if isinstance(space, spaces.Discrete):
         n, start = int(space.n), int(space.start)
         # The model counts from 0, wherever the environment starts.
         return Codec(
             Space((n,), torch.int64, low=0, high=n - 1, discrete=True),
-            lambda value: np.int64(value) - start,
-            lambda value: int(value) + start,
+            lambda value: np.asarray(value) - np.int64(start),
+            lambda value: value + start if value.ndim else int(value) + start,
+            (),
             (),
             np.dtype(np.int64),
             0,
@@ -76,8 +89,9 @@ def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1) -> Codec:
         nvec = tuple(int(n) for n in space.nvec.reshape(-1))
         return Codec(
             Space((sum(nvec),), torch.int64, low=0, discrete=True, nvec=nvec),
-            lambda value: np.asarray(value, np.int64).reshape(-1) - starts,
-            lambda value: (np.asarray(value) + starts).reshape(shape).astype(space.dtype),
+            lambda value: _flat(value, shape) - starts,
+            lambda value: (value + starts).reshape(*value.shape[:-1], *shape).astype(space.dtype),
+            shape,
             (len(nvec),),
             np.dtype(np.int64),
             0,
@@ -88,8 +102,9 @@ def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1) -> Codec:
         n = int(np.prod(shape))
         return Codec(
             Space((n,), torch.int64, low=0, high=1, discrete=True, binary=True),
-            lambda value: np.asarray(value, np.int64).reshape(-1),
-            lambda value: np.asarray(value).reshape(shape).astype(np.int8),
+            lambda value: _flat(value, shape),
+            lambda value: value.reshape(*value.shape[:-1], *shape).astype(np.int8),
+            shape,
             (n,),
             np.dtype(np.int64),
             0,
@@ -102,14 +117,29 @@ def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1) -> Codec:
     )
 
 
+def zeros(code: Codec, n: int) -> Any:
+    """n stored values, `[n, *shape]`, or a dict of them."""
+    if code.parts is not None:
+        return {name: zeros(part, n) for name, part in code.parts.items()}
+    return np.zeros((n, *code.shape), code.dtype)
+
+
+def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Values `[..., *shape]` in one dimension, `[..., n]`."""
+    value = np.asarray(value)
+    lead = value.shape[: value.ndim - len(shape)]
+    if value.shape != lead + shape:
+        raise ValueError(f"shape {list(value.shape)} instead of {list(shape)}")
+    return value.reshape(*lead, -1)
+
+
 def _box(space: spaces.Box, what: str, stack: int) -> Codec:
-    low, high, shape = space.low, space.high, space.shape
+    low, high = space.low, space.high
     dtype = np.dtype(space.dtype or np.float32)
-    if dtype.kind not in "fiu":
-        raise ConfigError(f"The {what} are a Box of {dtype}; numbers are needed.")
-    image = is_image(space)
-    if image:  # Channels first, whatever the environment gives.
-        low, high = _channels_first(low), _channels_first(high)
+    stored: Callable[[Any], Any] = np.asarray
+    if is_image(space):  # Channels first, whatever the environment gives.
+        stored = _channels_first if len(space.shape) == 3 else _one_channel
+        low, high = stored(low), stored(high)
     if dtype == np.uint16 or dtype == np.uint32 or dtype == np.uint64:
         dtype = np.dtype(np.int64)  # torch has few operations on these.
     stacked = (low, high)
@@ -119,22 +149,38 @@ def _box(space: spaces.Box, what: str, stack: int) -> Codec:
         stacked = (np.concatenate([low] * stack), np.concatenate([high] * stack))
     # A copy: torch warns of arrays that cannot be written to.
     bounds = [torch.from_numpy(np.array(bound, dtype)) for bound in stacked]
-    seen: Space = Space(
-        tuple(stacked[0].shape),
-        torch.from_numpy(np.zeros(0, dtype)).dtype,
-        low=bounds[0],
-        high=bounds[1],
-    )
-    checked = dtype != np.uint8
+    # Whatever a byte holds is within the bounds of most pictures.
+    checked = dtype != np.uint8 or low.any() or (high != 255).any()
     return Codec(
-        seen,
-        (lambda value: _channels_first(np.asarray(value))) if image else np.asarray,
-        lambda value: np.asarray(value, space.dtype).reshape(shape),
-        tuple(low.shape),
+        Space(tuple(stacked[0].shape), bounds[0].dtype, low=bounds[0], high=bounds[1]),
+        stored,
+        np.asarray,
+        space.shape,
+        low.shape,
         dtype,
         _loosened(low, -1) if checked else None,
         _loosened(high, 1) if checked else None,
     )
+
+
+def _box_action(space: spaces.Box) -> Codec:
+    """Models give float32; the environment gets its own type, within its own bounds."""
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    bounds = [np.array(bound, np.float32) for bound in (low, high)]
+    # As a float32, 0.1 is more than 0.1.
+    beyond = bool((bounds[0] < low).any() or (bounds[1] > high).any())
+
+    # Always a copy: environments may change what they are given, or hold on to it.
+    def native(value: Any) -> np.ndarray:
+        if dtype.kind != "f":
+            value = np.rint(value)
+        action = np.array(value, dtype)
+        return np.clip(action, low, high) if beyond else action
+
+    seen: Space = Space(
+        shape, torch.float32, low=torch.from_numpy(bounds[0]), high=torch.from_numpy(bounds[1])
+    )
+    return Codec(seen, np.asarray, native, shape, shape, np.dtype(np.float32))
 
 
 def is_image(space: spaces.Box) -> bool:
@@ -144,14 +190,20 @@ def is_image(space: spaces.Box) -> bool:
     return len(space.shape) == 2 or (space.shape[-1] in (1, 3, 4) and space.shape[0] > 4)
 
 
-def _channels_first(image: np.ndarray) -> np.ndarray:
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+def _channels_first(image: Any) -> np.ndarray:
+    image = np.asarray(image)
+    return image.transpose(*range(image.ndim - 3), -1, -3, -2)
+
+
+def _one_channel(image: Any) -> np.ndarray:
+    return np.asarray(image)[..., None, :, :]
 
 
 def _loosened(bound: np.ndarray, sign: int) -> np.ndarray:
-    """The bound with room for rounding; an infinite one becomes the largest number there is."""
+    """The bound with room for rounding; an infinite one becomes the largest number of a float32."""
     if bound.dtype.kind != "f":
         return bound
-    largest = np.finfo(bound.dtype).max
-    room = _TOLERANCE * (1 + np.abs(np.where(np.isfinite(bound), bound, 0)))
-    return np.clip(np.where(np.isfinite(bound), bound + sign * room, bound), -largest, largest)
+    exact = bound.astype(np.float64)
+    room = _TOLERANCE * (1 + np.abs(np.where(np.isfinite(exact), exact, 0)))
+    largest = float(np.finfo(np.float16 if bound.dtype == np.float16 else np.float32).max)
+    return np.clip(exact + sign * room, -largest, largest).astype(bound.dtype)

@@ -331,8 +331,9 @@ class _Restore:
 
 def _is_pythons_own(kind: type) -> bool:
     """Whether a class is of the standard library; a user's `queue.py` is not."""
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    name = kind.__module__.split(".")[0]
+    module = getattr(kind, "__module__", "")  # Some classes written in C have none.
+    file = getattr(sys.modules.get(module), "__file__", None)
+    name = module.split(".")[0]
     if file is None:
         return name in sys.stdlib_module_names
     return Path(file).is_relative_to(Path(os.__file__).parent) and "site-packages" not in file

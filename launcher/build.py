@@ -286,6 +286,12 @@ def without_effect(settings: Settings, world: Any) -> list[str]:
     return [key for key in unread if key in settings.given]
 
 
+def optimiser_settings(settings: Settings) -> list[str]:
+    """Settings that were given and that only Antelope's own optimiser reads."""
+    keys = ("optim", "lr", "weight_decay", "scheduler", "clip_grad", "ema")
+    return [key for key in keys if key in settings.given]
+
+
 def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
     value = settings.live.get(key, settings.values[key])

@@ -16,6 +16,7 @@ from .log import Journal
 from .progress import Progress
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
+_SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
 _SHOW_SECONDS = 0.2
 
 
@@ -38,7 +39,8 @@ class Keeper:
     Args:
         snapshot: Everything a checkpoint holds, as `Checkpoints.save` takes it.
         is_good: Whether that is worth keeping: a ruined model must not push out a good one.
-        save_every: Steps between checkpoints; None: once a minute.
+        save_every: Steps between checkpoints; None: once a minute, or less often where that would
+            take more than a twentieth of the time.
         newest_loss: Gives the loss that the live line shows, or None.
     """
 
@@ -65,6 +67,7 @@ class Keeper:
         self._handlers: dict[int, Any] = {}
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), at.step
+        self._pause = _SAVE_SECONDS
 
     def __enter__(self) -> Keeper:
         """Catch SIGINT and SIGTERM (in the main thread; elsewhere Python cannot)."""
@@ -108,7 +111,7 @@ class Keeper:
             self._status("interrupted")
             raise Interrupted(self._received, saved=saved)
         if self._save_every is None:
-            if time.monotonic() - self._saved_at > _SAVE_SECONDS:
+            if time.monotonic() - self._saved_at > self._pause:
                 self.save()
         elif self.at.step - self._saved_step >= self._save_every:
             self.save()
@@ -128,9 +131,11 @@ class Keeper:
         if not self._is_good():
             self.console.problem(f"Not saved at step {self.at.step}: a weight is NaN or infinite.")
             return False
+        began = time.monotonic()
         self.journal.sync()
         self.checkpoints.save(self._snapshot())
         self._saved_at, self._saved_step = time.monotonic(), self.at.step
+        self._pause = max(_SAVE_SECONDS, (self._saved_at - began) / _SAVING_SHARE)
         self._status("running")
         return True
 

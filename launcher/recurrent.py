@@ -40,14 +40,15 @@ class Recurrence:
 
     def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
         self.agent, self._name = agent, type(agent).__name__
+        observations = [observe(n) for n in (2, 3)]
         try:
             self.by_sequence = False
-            outputs = [self._call(observe(n), None) for n in (2, 3)]
+            outputs = [self._call(obs, None) for obs in observations]
             self._layout = _layout(outputs[0][1], outputs[1][1])
         except Exception:
             # The layers of torch read [N, features] as one long sequence: give them [N, 1, ...].
             self.by_sequence = True
-            outputs = [self._call(observe(n), None) for n in (2, 3)]
+            outputs = [self._call(obs, None) for obs in observations]
             self._layout = _layout(outputs[0][1], outputs[1][1])
         if any(dimension is None for dimension in _leaves(self._layout)):
             raise ConfigError(
@@ -55,7 +56,7 @@ class Recurrence:
                 "needs a dimension of the batch's size, as nn.GRU's [layers, B, hidden]."
             )
         out, state = outputs[0]
-        again = self._call(observe(2), _map(torch.zeros_like, state))[0]
+        again = self._call(observations[0], _map(torch.zeros_like, state))[0]
         if not torch.allclose(out, again, atol=1e-5):
             raise ConfigError(
                 f"{self._name}.forward: a state of zeros and state=None give different outputs. Episodes "

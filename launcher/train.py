@@ -159,6 +159,12 @@ def _run(
         console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
         raise
     seconds = time.monotonic() - began
+    if learner.steps and not learner.optimised and at.step > first_step:
+        for key in build.optimiser_settings(settings):
+            console.problem(
+                f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
+                "like set its own arguments, where it has them."
+            )
     if learner.average is not None:
         learner.average.swap()
     learner.agent.eval()

@@ -1,7 +1,11 @@
-"""Nested dicts of arrays and numbers, kept in a folder without pickle: JSON, and one file an array."""
+"""Nested dicts of arrays and numbers, kept in a folder without pickle: JSON, and one file an array.
+
+`manifest.json` has the SHA-256 of each: what was damaged is not loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +17,8 @@ import torch
 
 from .errors import CheckpointError
 
-_NAME = "replay.json"
+_NAME, _MANIFEST = "replay.json", "manifest.json"
+_FORMAT = "antelope-replay-1"
 
 
 def save(state: dict[str, Any], folder: Path) -> None:
@@ -30,6 +35,8 @@ def save(state: dict[str, Any], folder: Path) -> None:
     beside.mkdir()
     try:
         (beside / _NAME).write_text(json.dumps(_write(state, beside)))
+        hashes = {name: _hash(beside / name) for name in sorted(os.listdir(beside))}
+        (beside / _MANIFEST).write_text(json.dumps({"format": _FORMAT, "sha256": hashes}))
         if folder.exists():
             shutil.rmtree(folder)
         beside.rename(folder)
@@ -44,10 +51,21 @@ def load(folder: Path) -> dict[str, Any]:
         CheckpointError: If it is not there, or damaged.
     """
     try:
-        state: dict[str, Any] = _read(json.loads((folder / _NAME).read_text()), folder)
-    except (OSError, ValueError, KeyError) as error:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"it is of another kind, {manifest['format']}")
+        for name, kept in manifest["sha256"].items():
+            if _hash(folder / name) != kept:
+                raise ValueError(f"{name} does not match its SHA-256")
+        state: dict[str, Any] = _read(json.loads((folder / _NAME).read_bytes()), folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} is no saved replay that can be read: {error}") from error
     return state
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(value: Any, folder: Path) -> Any:
@@ -70,5 +88,5 @@ def _read(node: dict[str, Any], folder: Path) -> Any:
         return value
     if Path(value).name != value:
         raise ValueError(f"{value!r} is not the name of a file in it")
-    array = np.load(folder / value, mmap_mode="r", allow_pickle=False)
+    array = np.load(folder / value, mmap_mode="c", allow_pickle=False)
     return torch.from_numpy(np.array(array)) if kind == "tensor" else array

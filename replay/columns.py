@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from .errors import ConfigError
 
 # Fields up to this many bytes share a record: a row then costs one cache miss, not one per field.
 _SMALL = 256
@@ -51,8 +54,16 @@ class Columns:
         self._maps: list[mmap.mmap] = []
         self._touched = 0
 
+        if mapped:
+            folder = _roomy(folder, rows * sum(_bytes(field) for field in fields.values()))
+
         def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-            return self._mapped(shape, dtype, folder) if mapped else np.zeros(shape, dtype)
+            if mapped:
+                return self._mapped(shape, dtype, folder)
+            try:
+                return np.zeros(shape, dtype)
+            except MemoryError as error:
+                raise ConfigError(f"{error}. Lower capacity, or set replay.storage=mmap.") from error
 
         self._records = make((rows,), record)
         self._row_bytes = max(_PAGE, record.itemsize)
@@ -63,7 +74,6 @@ class Columns:
         self._names = tuple(fields)
 
     def _mapped(self, shape: tuple[int, ...], dtype: np.dtype[Any], folder: str | None) -> Any:
-        folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
         size = max(1, int(np.prod(shape)) * dtype.itemsize)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(size)
@@ -139,7 +149,7 @@ class DeviceColumns:
 
     def write(self, name: str, rows: np.ndarray, value: Any) -> None:
         shape, dtype = self.fields[name]
-        value = np.ascontiguousarray(np.broadcast_to(value, (len(rows), *shape)), dtype)
+        value = np.array(np.broadcast_to(value, (len(rows), *shape)), dtype, order="C")
         index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
         self.arrays[name].index_copy_(0, index, torch.from_numpy(value).to(self.device))
 
@@ -161,6 +171,19 @@ class DeviceColumns:
 
     def restore(self, name: str, kept: np.ndarray) -> None:
         self.arrays[name][: len(kept)] = torch.from_numpy(kept).to(self.device)
+
+
+def _roomy(folder: str | None, size: int) -> str:
+    """The folder, if the file fits: it is made without its blocks, and a full disk would kill us."""
+    folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise ConfigError(f"replay.folder={folder} is no folder that can be written to.")
+    if size > (free := shutil.disk_usage(folder).free):
+        raise ConfigError(
+            f"replay.storage=mmap needs {size / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} are free. "
+            "Lower capacity, or set replay.folder."
+        )
+    return folder
 
 
 def _bytes(field: Field) -> int:

@@ -24,7 +24,8 @@ class Normalizer:
       keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
     Args:
-        shapes: Shapes of the observations to be normalised, by name ("" where there is only one).
+        shapes: Shapes of the observations to be normalised, by name: "" where there is only one,
+            `part/of/part` in nested dicts.
         num_envs: N.
         discount: gamma.
         obs, reward: Which of the two to normalise.
@@ -47,21 +48,30 @@ class Normalizer:
     def see(self, obs: Any) -> None:
         """Take in observations `[N, *shape]` (or a dict of them)."""
         for name, moments in self.moments.items():
-            moments.add(obs[name] if name else obs)
+            part = obs
+            for key in name.split("/") if name else ():
+                part = part[key]
+            moments.add(part)
 
-    def see_rewards(self, reward: np.ndarray, done: np.ndarray) -> None:
-        """Take in a step's rewards `[N]`."""
-        if self.returns is None:
+    def see_rewards(
+        self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None
+    ) -> None:
+        """Take in a step's rewards `[N]`, of those that made one (`real`; None: all)."""
+        if self.returns is None or (real is not None and not real.any()):
             return
         self._return = self.discount * self._return + reward
-        self.returns.add(self._return)
+        self.returns.add(self._return if real is None else self._return[real])
         self._return[done] = 0.0
 
     def obs(self, obs: Any) -> Any:
-        """Float observations `[..., *shape]`, normalised."""
-        if "" in self.moments:
-            return self.moments[""].normalize(obs)
-        return {n: self.moments[n].normalize(x) if n in self.moments else x for n, x in obs.items()}
+        """Float observations `[..., *shape]`, or dicts of them, normalised."""
+        return self._normalized("", obs) if self.moments else obs
+
+    def _normalized(self, name: str, obs: Any) -> Any:
+        if isinstance(obs, dict):
+            prefix = f"{name}/" if name else ""
+            return {key: self._normalized(prefix + key, part) for key, part in obs.items()}
+        return self.moments[name].normalize(obs) if name in self.moments else obs
 
     def reward(self, reward: Tensor) -> Tensor:
         """Rewards of any shape, scaled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Replay:
         self.storage, self.transform = storage, transform
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
+        self._lock: Any = storage.lock if isinstance(storage, Transitions) else nullcontext()
         self.task = 0
         self.step = 0
         self._orders = torch.Generator().manual_seed(seed)
@@ -162,18 +164,24 @@ class Replay:
         """Say how much can be learnt from transitions, `|TD error|` as a rule.
 
         Args:
-            index: `batch.index`, int64 `[B]`.
+            index: `batch.index`, int64 `[B]`; of sequences `[B, T]`, which have one priority each.
             priority: `[B]`, of which the size counts.
 
         Raises:
-            ConfigError: Without `replay.prioritized=true`.
+            ConfigError: Without `replay.prioritized=true`, or with another number of priorities.
         """
         if not isinstance(self.sampler, Prioritized):
             raise ConfigError(
                 "update_priorities needs a prioritised replay: replay.prioritized=true."
             )
-        with self._transitions("update_priorities").lock:
-            self.sampler.update(index.cpu().numpy(), priority.detach().cpu().numpy())
+        rows = index[:, 0] if index.dim() == 2 else index
+        if priority.shape != rows.shape:
+            raise ConfigError(
+                f"update_priorities: the priority is {list(priority.shape)}; this batch has "
+                f"{list(rows.shape)}, one of each row."
+            )
+        with self._lock:
+            self.sampler.update(rows.cpu().numpy(), priority.detach().double().cpu().numpy())
 
     def _transitions(self, what: str) -> Transitions:
         if not isinstance(self.storage, Transitions):
@@ -197,17 +205,21 @@ class Replay:
         return Batch(**self.transform(fields))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but a data set's rows, which are read again from their source."""
-        state = {
-            "task": self.task,
-            "step": self.step,
-            "sampler": self.sampler.state_dict(),
-            "orders": self._orders.get_state(),
-            "draws": self._draws.get_state(),
-        }
-        if isinstance(self.storage, Transitions):
-            state["transitions"] = self.storage.state_dict()
-        return state
+        """Everything but a data set's rows, which are read again from their source.
+
+        Arrays are the replay's own, not copies.
+        """
+        with self._lock:
+            state = {
+                "task": self.task,
+                "step": self.step,
+                "sampler": self.sampler.state_dict(),
+                "orders": self._orders.get_state(),
+                "draws": self._draws.get_state(),
+            }
+            if isinstance(self.storage, Transitions):
+                state["transitions"] = self.storage.state_dict()
+            return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
         """Continue exactly: after `begin` with the task the state was saved in, or between tasks.
@@ -216,9 +228,8 @@ class Replay:
             CheckpointError: If the state is that of another kind or size of replay.
         """
         if ("transitions" in state) != isinstance(self.storage, Transitions):
-            raise CheckpointError(
-                "The saved replay is of data and this one of environments, or so."
-            )
+            kinds = ("environments", "a data set")[:: 1 if "transitions" in state else -1]
+            raise CheckpointError(f"The saved replay is of {kinds[0]}, this one of {kinds[1]}.")
         if ("leaves" in state["sampler"]) != self.prioritized:
             raise CheckpointError("Resume with the replay.prioritized that the run was saved with.")
         self.task, self.step = state["task"], state["step"]
@@ -231,7 +242,8 @@ class Replay:
 
     def save(self, path: str | Path) -> None:
         """Keep the replay in a folder: JSON, and a NumPy file for each column; nothing is pickled."""
-        archive.save(self.state_dict(), Path(path))
+        with self._lock:
+            archive.save(self.state_dict(), Path(path))
 
     def load(self, path: str | Path) -> None:
         """Continue from a folder that `save` wrote; the replay must have the same sizes.
@@ -239,7 +251,8 @@ class Replay:
         Raises:
             CheckpointError: If it cannot be read or does not fit.
         """
-        self.load_state_dict(archive.load(Path(path)))
+        with self._lock:
+            self.load_state_dict(archive.load(Path(path)))
 
 
 def _to(field: Any, device: torch.device) -> Any:

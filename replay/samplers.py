@@ -137,7 +137,8 @@ class Prioritized(Uniform):
         self.alpha, self.beta, self.anneal = alpha, beta, max(anneal, 1)
         self.tree = SumTree(storage.size)
         self.highest, self.batches = 1.0, 0
-        storage.changes = []  # From now on it tells what became final, and what went.
+        # From now on it tells what became final, and what went.
+        storage.changes, storage.follow = [], self._follow
 
     def next(self) -> np.ndarray:
         self._follow()
@@ -155,13 +156,21 @@ class Prioritized(Uniform):
         self.weights = torch.from_numpy(weights.astype(np.float32))
         return index
 
+    def sample(self, n: int, generator: torch.Generator) -> np.ndarray:
+        self._follow()  # What changes from now on, changes after these were drawn.
+        return super().sample(n, generator)
+
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Give drawn rows their new priority; one that was overwritten meanwhile stays as it is."""
+        """Give drawn rows their new priority; one that was overwritten since stays as it is."""
+        changed = [rows for rows, _ in self.storage.changes or ()]
         self._follow()
         priority = (np.abs(priority.astype(np.float64)) + _LOWEST) ** self.alpha
         if not np.isfinite(priority).all():
             raise ConfigError("A priority is NaN or infinite.")
-        if not (live := self.storage.ok.take(index)).all():
+        live = self.storage.ok.take(index)
+        if changed:
+            live &= ~np.isin(index, np.concatenate(changed))
+        if not live.all():
             index, priority = index[live], priority[live]
         if len(index):
             self.highest = max(self.highest, float(priority.max()))

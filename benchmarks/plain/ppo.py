@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
@@ -46,7 +45,6 @@ def train(
     value_weight: float = 0.5,
     max_grad_norm: float = 0.5,
     every_step: Callable[[], None] = lambda: None,
-    report: Callable[[int, float], None] = lambda step, episode_return: None,
 ) -> nn.Module:
     """The policy network after `steps` environment steps; a rollout cut short is not learnt from."""
     torch.manual_seed(seed)
@@ -62,7 +60,6 @@ def train(
     obs_TN, action_TN = torch.zeros(*shape, obs_dim), torch.zeros(shape, dtype=torch.int64)
     log_prob_TN, value_TN, reward_TN, over_TN = (torch.zeros(shape) for _ in range(4))
     obs = torch.from_numpy(envs.reset(seed=seed)[0])
-    returns = np.zeros(num_envs)
     step = 0
     while True:
         for t in range(rollout_steps):
@@ -78,17 +75,13 @@ def train(
                 value_TN[t] = critic(obs).squeeze(1)
             obs_TN[t], action_TN[t] = obs, action
             next_obs, reward, terminated, truncated, info = envs.step(action.numpy())
-            returns += reward
-            if (over := terminated | truncated).any():
-                # A truncated episode would have gone on: its last observation's value stands for it.
-                for env in truncated.nonzero()[0]:
-                    with torch.no_grad():
-                        last = critic(torch.from_numpy(info["final_obs"][env]))
-                    reward[env] += discount * last.item() * (not terminated[env])
-                for env in over.nonzero()[0]:
-                    report(step, returns[env])
-                    returns[env] = 0.0
-            reward_TN[t], over_TN[t] = torch.from_numpy(reward), torch.from_numpy(over)
+            # A truncated episode would have gone on: its last observation's value stands for it.
+            for env in (truncated & ~terminated).nonzero()[0]:
+                with torch.no_grad():
+                    last = critic(torch.from_numpy(info["final_obs"][env]))
+                reward[env] += discount * last.item()
+            reward_TN[t] = torch.from_numpy(reward)
+            over_TN[t] = torch.from_numpy(terminated | truncated)
             obs = torch.from_numpy(next_obs)
         with torch.no_grad():
             next_value = critic(obs).squeeze(1)
@@ -138,14 +131,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=50_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recent: list[float] = []
-
-    def report(step: int, episode_return: float) -> None:
-        recent.append(episode_return)
-        if len(recent) % 50 == 0:
-            print(f"step {step:>7,}  return of 50 episodes {np.mean(recent[-50:]):7.1f}")
-
     start = time.perf_counter()
-    learnt = train(arguments.steps, seed=arguments.seed, report=report)
+    learnt = train(arguments.steps, seed=arguments.seed)
     rate = arguments.steps / (time.perf_counter() - start)
     print(f"greedy return {evaluate(learnt):.1f}, {rate:,.0f} environment steps per second")

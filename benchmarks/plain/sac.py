@@ -14,7 +14,6 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import gymnasium as gym
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +68,6 @@ def train(
     tau: float = 0.005,
     seed_steps: int = 1000,
     every_step: Callable[[], None] = lambda: None,
-    report: Callable[[int, float], None] = lambda step, episode_return: None,
 ) -> nn.Module:
     """The actor after `steps` environment steps, each of them learnt from after `seed_steps`."""
     torch.manual_seed(seed)
@@ -85,7 +83,6 @@ def train(
     alpha_optimizer = torch.optim.Adam([log_alpha], lr=lr, fused=True)
     weights, target_weights = list(critics.parameters()), list(targets.parameters())
     replay = Replay(capacity, obs_dim, action_dim)
-    episode_return = 0.0
     for step in range(1, steps + 1):
         every_step()
         with torch.no_grad():
@@ -95,10 +92,7 @@ def train(
                 action, _ = draw(actor, torch.from_numpy(obs))
         next_obs, reward, terminated, truncated, _ = env.step(action.numpy() * bound)
         replay.add(obs, action, reward, next_obs, terminated)
-        obs, episode_return = next_obs, episode_return + float(reward)
-        if terminated or truncated:
-            report(step, episode_return)
-            (obs, _), episode_return = env.reset(), 0.0
+        obs = env.reset()[0] if terminated or truncated else next_obs
         if step < seed_steps:
             continue
         obs_B, action_B, reward_B, next_obs_B, terminated_B = replay.sample(batch_size)
@@ -151,17 +145,10 @@ def evaluate(actor: nn.Module, *, episodes: int = 20, env_id: str = "Pendulum-v1
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=5_000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recent: list[float] = []
-
-    def report(step: int, episode_return: float) -> None:
-        recent.append(episode_return)
-        if len(recent) % 5 == 0:
-            print(f"step {step:>7,}  return of 5 episodes {np.mean(recent[-5:]):8.1f}")
-
     start = time.perf_counter()
-    learnt = train(arguments.steps, seed=arguments.seed, report=report)
+    learnt = train(arguments.steps, seed=arguments.seed)
     rate = arguments.steps / (time.perf_counter() - start)
     print(f"greedy return {evaluate(learnt):.1f}, {rate:,.0f} environment steps per second")

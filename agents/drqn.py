@@ -1,0 +1,78 @@
+"""DRQN: a DQN that remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..replay import Replay, Space
+from .blocks.target import follow, target_of
+from .dqn import choices
+
+
+class DRQN(nn.Module):
+    """Deep recurrent Q-network (Hausknecht & Stone, 2015, arXiv 1507.06527), with double Q-learning.
+
+        h_t = GRU(x_t, h_{t-1})          Q_t = W h_t
+        y_t = r_t + d_t Q'_{t+1}(argmax_a Q_{t+1}(a))
+        L = mean over the steps of a sequence of huber(y_t - Q_t(a_t))
+
+    Learns from sequences (`replay.sequence`) that begin with the state the network had there
+    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`.
+
+    Args:
+        hidden: Width of the features and of the state.
+        tau: Share of the way that the target network moves per learning step.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space,
+        action_spec: Space,
+        hidden: int = 64,
+        tau: float = 0.01,
+    ):
+        super().__init__()
+        self.network = QMemory(obs_spec, choices(action_spec), hidden)
+        self.target = target_of(self.network)
+        self.tau = tau
+
+    def forward(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`[B, T, *obs.shape]` and a state `[1, B, hidden]` to Q-values `[B, T, n]` and the next."""
+        return self.network(obs, state)
+
+    def learn(self, replay: Replay, log: Any) -> Tensor:
+        batch = next(replay)
+        follow(self.target, self.network, self.tau)
+        q, _ = self._first_and_rest(self.network, batch)
+        with torch.no_grad():
+            next_q, _ = self._first_and_rest(self.target, batch)
+            best = q[:, 1:].argmax(-1, keepdim=True)
+            following = next_q[:, 1:].gather(-1, best).squeeze(-1)
+            target = batch.reward + batch.discount * following  # [B, T]
+        chosen = q[:, :-1].gather(-1, batch.action[..., None]).squeeze(-1)
+        loss = F.smooth_l1_loss(chosen, target, reduction="none")
+        log.q = chosen.mean()
+        return (loss * batch.mask).sum() / batch.mask.sum()
+
+    def _first_and_rest(self, network: QMemory, batch: Any) -> tuple[Tensor, Tensor]:
+        """Q-values of the first observation and of every next one, `[B, T + 1, n]`."""
+        obs = torch.cat([batch.obs[:, :1], batch.next_obs], 1)
+        return network(obs, batch.state)
+
+
+class QMemory(nn.Module):
+    """A layer, a GRU and a head, over sequences."""
+
+    def __init__(self, obs_spec: Space, num_actions: int, hidden: int):
+        super().__init__()
+        self.inputs = nn.Sequential(nn.Linear(obs_spec.n, hidden), nn.ReLU())
+        self.memory = nn.GRU(hidden, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, num_actions)
+
+    def forward(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        features, state = self.memory(self.inputs(obs.flatten(2)), state)
+        return self.head(features), state

@@ -1,0 +1,55 @@
+"""Atari games, prepared as the field does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+from ..replay import ConfigError
+
+
+def Atari(  # noqa: N802 - named like the environments it stands beside
+    game: str = "Pong",
+    *,
+    frame_skip: int = 4,
+    screen_size: int = 84,
+    noop_max: int = 30,
+    terminal_on_life_loss: bool = False,
+    **arguments: Any,
+) -> gymnasium.Env[Any, Any]:
+    """A game in grey, `screen_size` pixels wide, one frame in four (Machado et al., 2018, 1709.06009).
+
+    Observations are uint8 `[84, 84]`; `frame_stack=4` makes them the usual stacks. Sticky actions
+    (a quarter of all actions is repeated) are on, as in `ALE/<game>-v5`.
+
+    Args:
+        game: `Pong`, `Breakout`, `SpaceInvaders`, ...
+        frame_skip: Frames per step; the brighter of the last two is seen.
+        noop_max: Steps without action, at random, at an episode's start.
+        terminal_on_life_loss: End the episode with each life lost.
+        arguments: Further ones of the environment: `difficulty`, `render_mode`, ...
+
+    Raises:
+        ConfigError: If ale-py is not installed, or there is no such game.
+    """
+    try:
+        import ale_py
+    except ImportError as error:
+        raise ConfigError(
+            "Atari games need ale-py: pip install 'antelope-ml[atari]' (its ROMs come with it)."
+        ) from error
+    from gymnasium.wrappers import AtariPreprocessing
+
+    gymnasium.register_envs(ale_py)
+    try:
+        env = gymnasium.make(f"ALE/{game}-v5", frameskip=1, disable_env_checker=True, **arguments)
+    except gymnasium.error.UnregisteredEnv as error:
+        raise ConfigError(f"There is no Atari game {game!r}: {error}") from error
+    return AtariPreprocessing(
+        env,
+        noop_max=noop_max,
+        frame_skip=frame_skip,
+        screen_size=screen_size,
+        terminal_on_life_loss=terminal_on_life_loss,
+    )

@@ -1,0 +1,209 @@
+"""Environments at arm's length: what they give is checked, and each may have its own process."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing.connection
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
+
+from .spaces import Codec, codec, zeros
+
+_LARGEST = float(np.finfo(np.float32).max)
+_PATIENCE_S = 5.0  # For a process that has ended, or is told to.
+
+
+class Fault(Exception):
+    """What an environment did wrong.
+
+    Attributes:
+        what: In words.
+        copy: Which one it was, where that has to be told.
+    """
+
+    def __init__(self, what: str, copy: int | None = None):
+        super().__init__(what, copy)  # So that it can be sent from one process to another.
+        self.what, self.copy = what, copy
+
+
+def reset_into(
+    env: gymnasium.Env[Any, Any], seed: int | None, into: Any, row: int, code: Codec
+) -> Any:
+    """Begin an episode; its first observation is written into a row, and returned as it came.
+
+    Raises:
+        Fault: If the environment raises, or its observation is not in its space.
+    """
+    try:
+        obs, _ = env.reset(seed=seed)
+    except Exception as error:
+        raise Fault(f"raised {said(error)} in reset") from error
+    if problem := put(into, row, obs, code):
+        raise Fault(problem)
+    return obs
+
+
+def step_into(
+    env: gymnasium.Env[Any, Any], action: Any, into: Any, row: int, code: Codec
+) -> tuple[Any, float, bool, bool]:
+    """Act once; the observation is written into a row.
+
+    Returns:
+        The observation as it came, reward, terminated, truncated.
+
+    Raises:
+        Fault: If the environment raises, or gives what it must not.
+    """
+    try:
+        obs, reward, terminated, truncated, _ = env.step(action)
+    except Exception as error:
+        raise Fault(f"raised {said(error)}") from error
+    if problem := put(into, row, obs, code):
+        raise Fault(problem)
+    try:
+        value = reward if type(reward) is float else float(np.asarray(reward).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise Fault(f"gave the reward {reward!r}") from error
+    if not -_LARGEST <= value <= _LARGEST:  # NaN is neither.
+        raise Fault(f"gave the reward {value}")
+    return obs, value, bool(terminated), bool(truncated)
+
+
+def put(into: Any, where: Any, obs: Any, code: Codec) -> str | None:
+    """Write one observation into row `where`, or N into all of them (`...`).
+
+    Returns:
+        What is wrong with it, or None.
+    """
+    try:
+        return _put(into, where, obs, code)
+    except Exception as error:
+        return f"gave an observation that does not fit its space: {said(error)}"
+
+
+def _put(into: Any, where: Any, obs: Any, code: Codec) -> str | None:
+    if code.parts is not None:
+        if set(obs) != set(code.parts):
+            return f"gave an observation with {sorted(obs)} instead of {sorted(code.parts)}"
+        for name, part in code.parts.items():
+            if problem := _put(into[name], where, obs[name], part):
+                return f"{problem} (in {name!r})"
+        return None
+    value, row = code.stored(obs), into[where]
+    if value.shape != row.shape:
+        return f"gave an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
+    if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
+        return f"gave an observation of {value.dtype} instead of {code.dtype}"
+    # NaN is on neither side of a bound.
+    if code.low is not None and not ((value >= code.low) & (value <= code.high)).all():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return f"gave an observation with NaN or infinity: {_shown(obs)}"
+        return f"gave an observation outside of its space: {_shown(obs)}"
+    into[where] = value
+    return None
+
+
+def said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _shown(obs: Any) -> str:
+    return np.array2string(np.asarray(obs), precision=4, threshold=8)
+
+
+class Workers(AsyncVectorEnv):
+    """A process for each copy; what goes wrong in one is a `Fault` that names it.
+
+    It is told when to reset, so that episodes and their seeds are those of copies in one process.
+
+    Raises:
+        Fault: If a process ends before its environment is made.
+    """
+
+    def __init__(self, make: Callable[..., Any], num_envs: int):
+        makes = [functools.partial(Worker, make, os.getpid())] * num_envs
+        # Other ways to start a process run the calling script again, which may have no guard.
+        context = "fork" if sys.platform == "linux" else None
+        try:
+            super().__init__(makes, autoreset_mode=AutoresetMode.DISABLED, context=context)
+        except EOFError as error:
+            fault = lost(self)
+            end(self)
+            raise fault from error
+
+    def play_again(self, seeds: list[int], actions: list[list[Any]]) -> tuple[Any, ...]:
+        """Bring every copy to where its episode's seed and actions lead; the observations there."""
+        for pipe, *arguments in zip(self.parent_pipes, seeds, actions, strict=True):
+            pipe.send(("_call", ("play_again", arguments, {})))
+        self._state = AsyncState.WAITING_CALL
+        return self.call_wait()
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        if all(successes):
+            return
+        copy, _, error, trace = self.error_queue.get(timeout=_PATIENCE_S)
+        fault = Fault(error.what if isinstance(error, Fault) else f"raised {said(error)}", copy)
+        fault.add_note(trace)
+        raise fault
+
+
+class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The environment of one process, checked there: the error of any class becomes a `Fault`."""
+
+    def __init__(self, make: Callable[..., Any], parent: int):
+        if os.getpid() != parent:
+            # Ctrl-C reaches all processes of a terminal; it is for the run to decide what follows.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        super().__init__(make())
+        self._code = codec(self.observation_space, "observations")
+        self._row = zeros(self._code, 1)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return reset_into(self.env, seed, self._row, 0, self._code), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return *step_into(self.env, action, self._row, 0, self._code), {}
+
+    def play_again(self, seed: int, actions: list[Any]) -> Any:
+        obs, _ = self.reset(seed=seed)
+        for action in actions:
+            obs = self.step(action)[0]
+        return obs
+
+
+def lost(envs: Any) -> Fault:
+    """Which process has ended, and how."""
+    processes = getattr(envs, "processes", [])
+    if processes:
+        multiprocessing.connection.wait([p.sentinel for p in processes], _PATIENCE_S)
+    for copy, process in enumerate(processes):
+        if (code := process.exitcode) is not None:
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return Fault(f"has lost its process, which ended with {how}", copy)
+    return Fault("has lost a process")
+
+
+def end(envs: AsyncVectorEnv) -> None:
+    """End the processes, whatever they are doing: gymnasium's own `close` waits for dead ones."""
+    if envs.closed:
+        return
+    envs.closed = True
+    for process in envs.processes:
+        process.terminate()
+    for pipe in envs.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    for process in envs.processes:
+        process.join(_PATIENCE_S)
+        if process.is_alive():
+            process.kill()
+            process.join()

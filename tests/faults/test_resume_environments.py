@@ -1,0 +1,97 @@
+"""Runs in environments that stop half-way and are resumed end as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antelope import Run, agents, ml
+
+# Stopped in mid-episode, with a replay that has wrapped where it is small.
+RUNS: dict[str, dict[str, Any]] = {
+    "dqn": {"env": "CartPole-v1", "agent": "DQN", "capacity": 900},
+    "prioritized, n-step, stacks": {
+        **{"env": "Acrobot-v1", "agent": "DQN", "num_envs": 3, "nstep": 3, "frame_stack": 2},
+        **{"replay.prioritized": True, "normalize_obs": True, "normalize_reward": True},
+    },
+    "sac": {"env": "Pendulum-v1", "agent": "SAC", "model.hidden": [32]},
+    "drqn": {"env": "Recall", "agent": "DRQN", "num_envs": 2, "replay.sequence": 8},
+    "ppo": {"env": "CartPole-v1", "agent": "PPO", "num_envs": 4, "model.steps": 32},
+    "mapped": {"env": "CartPole-v1", "agent": "DQN", "replay.storage": "mmap"},
+    "vector form": {
+        **{"env": "CartPole-v1", "agent": "DQN", "num_envs": 4},
+        "vectorization": "vector_entry_point",
+    },
+    "simulator in C": {"env": "LunarLander-v3", "agent": "DQN"},
+}
+
+
+class Crash(Exception):
+    """The run ends at once, with whatever it had saved."""
+
+
+def run(settings: dict[str, Any], path: Path, **more: Any) -> Run:
+    shared: dict[str, Any] = {
+        **{"train_steps": 1500, "seed_steps": 200, "learn_every": 8, "save_every": 250},
+        **{"eval_every": 600, "eval_episodes": 2, "plot": False, "progress": False},
+    }
+    words = [f"{key}={value}" for key, value in settings.items() if "." in key]
+    named = {key: value for key, value in settings.items() if "." not in key}
+    return ml(*words, **{**shared, **named, "path": path, **more})
+
+
+def newest(path: Path) -> bytes:
+    return max(path.glob("checkpoints/*/tensors.safetensors")).read_bytes()
+
+
+def stop_learning(monkeypatch: pytest.MonkeyPatch, name: str, *, at: int) -> None:
+    agent, calls = getattr(agents, name), 0
+    learn = agent.learn
+
+    def stopping(self: Any, replay: Any, log: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Crash
+        return learn(self, replay, log)
+
+    monkeypatch.setattr(agent, "learn", stopping)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_it_ends_the_same_to_the_bit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = RUNS[name]
+    if "LunarLander" in settings["env"]:
+        pytest.importorskip("Box2D", reason="needs the extra `box2d`")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(settings, whole)
+    with monkeypatch.context() as patch:
+        stop_learning(patch, settings["agent"], at=90)
+        with pytest.raises(Crash):
+            run(settings, cut)
+    capsys.readouterr()
+    run(settings, cut, resume=True, progress=True)
+    said = "".join(capsys.readouterr())
+    assert "Resumed at step" in said
+    assert "anew" not in said
+    assert (cut / "train.csv").read_bytes() == (whole / "train.csv").read_bytes()
+    assert (cut / "eval.csv").read_bytes() == (whole / "eval.csv").read_bytes()
+    assert newest(cut) == newest(whole)
+
+
+def test_episodes_in_other_processes_begin_anew_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"env": "CartPole-v1", "agent": "DQN", "num_envs": 2, "vectorization": "async"}
+    with monkeypatch.context() as patch:
+        stop_learning(patch, "DQN", at=90)
+        with pytest.raises(Crash):
+            run(settings, tmp_path / "run")
+    capsys.readouterr()
+    resumed = run(settings, tmp_path / "run", resume=True, progress=True)
+    assert "its episodes begin anew" in "".join(capsys.readouterr())
+    assert resumed.history[-1]["step"] >= 1500
