@@ -139,4 +139,6 @@ def choices(space: Space | dict[str, Space], agent: str = "DQN") -> int:
         given = f"{space}. Take PPO or A2C"
     else:
         return space.n
-    raise ConfigError(f"{agent} takes one choice among n, and this environment's action is {given}.")
+    raise ConfigError(
+        f"{agent} takes one choice among n, and this environment's action is {given}."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,25 +11,43 @@ from ..replay import Space
 
 
 class Random(nn.Module):
-    """Uniform actions within the action space; nothing is learnt.
+    """Uniform actions within the action space, whatever its kind; nothing is learnt.
 
     An unbounded dimension is drawn from a standard normal distribution, as gymnasium's
     `Box.sample` does.
     """
 
-    def __init__(self, action_spec: Space):
+    def __init__(self, action_spec: Space | dict[str, Any]):
         super().__init__()
         self.space = action_spec
 
-    def act(self, obs: Tensor) -> Tensor:
-        """`[N, *obs.shape]` to actions `[N]` (discrete) or `[N, *action.shape]`."""
-        space = self.space
-        if space.discrete:
-            return torch.randint(space.n, (len(obs),), device=obs.device)
-        shape = (len(obs), *space.shape)
-        low = torch.as_tensor(-torch.inf if space.low is None else space.low, device=obs.device)
-        high = torch.as_tensor(torch.inf if space.high is None else space.high, device=obs.device)
-        bounded = torch.isfinite(low) & torch.isfinite(high)
-        uniform = torch.rand(shape, device=obs.device) * (high - low) + low
-        normal = torch.randn(shape, device=obs.device).clamp(low, high)
-        return torch.where(bounded, uniform, normal)
+    def act(self, obs: Any) -> Any:
+        """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
+        while isinstance(obs, dict):
+            obs = next(iter(obs.values()))
+        return draw(self.space, len(obs), obs.device)
+
+
+def draw(space: Any, n: int, device: torch.device | str = "cpu") -> Any:
+    """n values of a space, each as likely as any other."""
+    if isinstance(space, dict):
+        return {name: draw(part, n, device) for name, part in space.items()}
+    shape = (n, *space.value_shape)
+    if space.binary:
+        return torch.randint(2, shape, device=device)
+    if space.nvec:
+        columns = [torch.randint(choices, (n,), device=device) for choices in space.nvec]
+        return torch.stack(columns, 1)
+    if space.discrete:
+        return torch.randint(space.n, shape, device=device)
+    return _between(space.low, space.high, shape, device)
+
+
+def _between(low: Any, high: Any, shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+    low = torch.as_tensor(-torch.inf if low is None else low, device=device)
+    high = torch.as_tensor(torch.inf if high is None else high, device=device)
+    bounded = torch.isfinite(low) & torch.isfinite(high)
+    # Rounding may carry it over a bound.
+    uniform = (torch.rand(shape, device=device) * (high - low) + low).clamp(low, high)
+    normal = torch.randn(shape, device=device).clamp(low, high)
+    return torch.where(bounded, uniform, normal)

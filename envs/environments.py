@@ -15,7 +15,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
-from ..replay import ConfigError, DataError, Normalizer, Replay, Space, Spec, Transitions
+from ..replay import ConfigError, DataError, Normalizer, Replay, Spec, Transitions
 from .copies import Copies, Make, Vector
 from .spaces import Codec, codec
 from .workers import Fault, Workers, said

@@ -13,8 +13,9 @@ from gymnasium import spaces
 
 from ..replay import ConfigError, Space
 
-# Rounding may carry a value over its bound by this share of it.
-_TOLERANCE = 1e-4
+# Bounds of floats are rough in the field (LunarLander-v3's own are passed in flight): a value may be
+# beyond them by this many widths of the space. A mistake of scale or an overflow goes farther.
+_ROOM = 1.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ def _box(space: spaces.Box, what: str, stack: int) -> Codec:
         space.shape,
         low.shape,
         dtype,
-        _loosened(low, -1) if checked else None,
-        _loosened(high, 1) if checked else None,
+        _loosened(low, low, high, -1) if checked else None,
+        _loosened(high, low, high, 1) if checked else None,
     )
 
 
@@ -199,11 +200,11 @@ def _one_channel(image: Any) -> np.ndarray:
     return np.asarray(image)[..., None, :, :]
 
 
-def _loosened(bound: np.ndarray, sign: int) -> np.ndarray:
-    """The bound with room for rounding; an infinite one becomes the largest number of a float32."""
+def _loosened(bound: np.ndarray, low: np.ndarray, high: np.ndarray, sign: int) -> np.ndarray:
+    """The bound with room beyond it; an infinite one becomes the largest number of a float32."""
     if bound.dtype.kind != "f":
         return bound
-    exact = bound.astype(np.float64)
-    room = _TOLERANCE * (1 + np.abs(np.where(np.isfinite(exact), exact, 0)))
+    exact, width = bound.astype(np.float64), high.astype(np.float64) - low.astype(np.float64)
+    room = _ROOM * np.where(np.isfinite(width), width, 1 + np.abs(exact))
     largest = float(np.finfo(np.float16 if bound.dtype == np.float16 else np.float32).max)
     return np.clip(exact + sign * room, -largest, largest).astype(bound.dtype)

@@ -28,6 +28,7 @@ class Actor:
     def __init__(self, learner: Learner, observe: Callable[[Any], Any]):
         self.learner, self._observe = learner, observe
         self._act = getattr(learner.agent, "act", None)
+        self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"
         self.state: State = None  # After the last step; None: at the start.
@@ -37,8 +38,11 @@ class Actor:
 
         Args:
             began: Which of the observations are an episode's first, bool `[N]`.
+
+        Raises:
+            ConfigError: If `act` gave something else than actions of the space.
         """
-        learner = self.learner
+        learner, n = self.learner, len(began)
         with torch.no_grad(), learner.autocast():
             tensor = self._observe(_tensors(obs, self._device if self._moves else None))
             if self._act is not None:
@@ -48,7 +52,10 @@ class Actor:
             else:
                 result = _choose(learner.agent(tensor), learner)
             action, extras = result if isinstance(result, tuple) else (result, {})
-            return arrays(action), {name: arrays(value) for name, value in extras.items()}
+            return (
+                checked_action(action, learner.spec.action, n, self._name),
+                {name: checked_extra(x, n, self._name, name) for name, x in extras.items()},
+            )
 
     def _recurrent(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
         recurrence = self.learner.recurrence
@@ -119,33 +126,58 @@ def _tensors(obs: Any, device: torch.device | None) -> Any:
     return tensor if device is None else tensor.to(device)
 
 
-def arrays(value: Any) -> Any:
-    """Tensors, or dicts of them, as NumPy arrays."""
-    if isinstance(value, dict):
-        return {name: arrays(part) for name, part in value.items()}
-    if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
-    return np.asarray(value)
-
-
-def check_action(action: Any, space: Any, n: int, name: str) -> None:
-    """Compare what `act` gave with what the environments take.
+def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
+    """What `act` gave for n observations, as arrays: int64 choices, float32 values.
 
     Raises:
         ConfigError: With what was expected and what came.
     """
     if isinstance(space, dict):
-        if not isinstance(action, dict) or set(action) != set(space):
-            given = sorted(action) if isinstance(action, dict) else type(action).__name__
-            raise ConfigError(f"{name}.act gave {given}; expected a dict of {sorted(space)}.")
-        for key, part in space.items():
-            check_action(action[key], part, n, f"{name} ({key})")
-        return
-    wanted = (n, *space.value_shape)
-    if action.shape != wanted:
+        if not isinstance(action, dict) or action.keys() != space.keys():
+            given = sorted(action) if isinstance(action, dict) else f"a {type(action).__name__}"
+            raise ConfigError(f"{name}.act gave {given}; expected a dict with {sorted(space)}.")
+        return {
+            key: checked_action(action[key], part, n, f"{name} ({key})")
+            for key, part in space.items()
+        }
+    array, wanted = arrays(action), (n, *space.value_shape)
+    if array.shape != wanted:
         raise ConfigError(
-            f"{name}.act gave actions {list(action.shape)} for {n} observations; expected "
+            f"{name}.act gave actions {list(array.shape)} for {n} observations; expected "
             f"{list(wanted)}: {space}."
         )
-    if space.discrete and action.dtype.kind not in "iub":
-        raise ConfigError(f"{name}.act gave actions of {action.dtype}; expected whole numbers.")
+    if not space.discrete:
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind not in "iub":
+        raise ConfigError(
+            f"{name}.act gave actions of {array.dtype}; expected whole numbers: {space}."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def checked_extra(value: Any, n: int, name: str, extra: str) -> Any:
+    """What `act` gave beside the actions, as arrays `[N, ...]`.
+
+    Raises:
+        ConfigError: If there is not one for each observation.
+    """
+    if isinstance(value, dict):
+        return {key: checked_extra(x, n, name, f"{extra}/{key}") for key, x in value.items()}
+    array = arrays(value)
+    if array.shape[:1] != (n,):
+        raise ConfigError(
+            f"{name}.act gave the extra `{extra}` {list(array.shape)} for {n} observations; expected "
+            f"[{n}, ...]."
+        )
+    return array
+
+
+def arrays(value: Any) -> Any:
+    """Tensors, or dicts of them, as NumPy arrays."""
+    if isinstance(value, dict):
+        return {name: arrays(part) for name, part in value.items()}
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    if value.dtype is torch.bfloat16:
+        value = value.float()
+    return value.detach().cpu().numpy()

@@ -41,28 +41,34 @@ class Recurrence:
     def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
         self.agent, self._name = agent, type(agent).__name__
         observations = [observe(n) for n in (2, 3)]
+        self.by_sequence = False
         try:
-            self.by_sequence = False
-            outputs = [self._call(obs, None) for obs in observations]
-            self._layout = _layout(outputs[0][1], outputs[1][1])
-        except Exception:
+            out, state = self._probe(observations)
+        except Exception as by_step:
             # The layers of torch read [N, features] as one long sequence: give them [N, 1, ...].
             self.by_sequence = True
-            outputs = [self._call(obs, None) for obs in observations]
-            self._layout = _layout(outputs[0][1], outputs[1][1])
-        if any(dimension is None for dimension in _leaves(self._layout)):
-            raise ConfigError(
-                f"{self._name}.forward: a tensor of its state does not grow with the batch. Each one "
-                "needs a dimension of the batch's size, as nn.GRU's [layers, B, hidden]."
-            )
-        out, state = outputs[0]
+            try:
+                out, state = self._probe(observations)
+            except ConfigError:
+                raise
+            except Exception:
+                if isinstance(by_step, ConfigError):  # It knows steps only, and gave a wrong state.
+                    raise by_step from None
+                raise
         again = self._call(observations[0], _map(torch.zeros_like, state))[0]
-        if not torch.allclose(out, again, atol=1e-5):
+        pairs = zip(_leaves(out), _leaves(again), strict=True)
+        if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
             raise ConfigError(
                 f"{self._name}.forward: a state of zeros and state=None give different outputs. Episodes "
                 "start with zeros: begin with zeros where state is None."
             )
         self._template = state
+
+    def _probe(self, observations: list[Any]) -> tuple[Any, State]:
+        """Find the layout out; what two rows of observations give."""
+        two, three = (self._call(obs, None) for obs in observations)
+        self._layout = self._find_layout(two[1], three[1])
+        return two
 
     def _call(self, obs: Any, state: State) -> tuple[Tensor, State]:
         if self.by_sequence:
@@ -74,7 +80,26 @@ class Recurrence:
                 "returns (out, state)."
             )
         out, state = result
-        return out.squeeze(1) if self.by_sequence else out, state
+        return _map(lambda x: x.squeeze(1), out) if self.by_sequence else out, state
+
+    def _find_layout(self, two: State, three: State) -> Any:
+        """Which dimension of each tensor is the batch, from states of two and of three rows."""
+
+        def dimension(a: Any, b: Any) -> int:
+            if not isinstance(a, Tensor):
+                raise ConfigError(
+                    f"{self._name}.forward: its state holds a {type(a).__name__}; a state is a tensor, or "
+                    "tuples, lists and dicts of them."
+                )
+            grown = [i for i, (x, y) in enumerate(zip(a.shape, b.shape, strict=True)) if x != y]
+            if len(grown) != 1 or a.shape[grown[0]] != 2:
+                raise ConfigError(
+                    f"{self._name}.forward: its state {list(a.shape)} does not grow with the batch. Each "
+                    "tensor of it needs a dimension of the batch's size, as nn.GRU's [layers, B, hidden]."
+                )
+            return grown[0]
+
+        return _zip(dimension, two, three)
 
     def step(self, obs: Any, state: State) -> tuple[Tensor, State]:
         """One step of n environments: out `[n, *action.shape]`, and their next state."""
@@ -107,23 +132,10 @@ class Recurrence:
 
     def unpack(self, packed: dict[str, Tensor]) -> State:
         """The reverse of `pack`: what `forward` takes."""
-        rows = iter(packed.values())
+        rows = (packed[str(i)] for i in range(len(packed)))
         return _zip(
             lambda _, d: next(rows).movedim(0, d).contiguous(), self._template, self._layout
         )
-
-
-def _layout(two: State, three: State) -> Any:
-    """The dimension of the batch in each tensor, found in the states of 2 and of 3 rows."""
-
-    def dimension(a: Tensor, b: Tensor) -> int | None:
-        grown = [i for i, (x, y) in enumerate(zip(a.shape, b.shape, strict=True)) if x != y]
-        return grown[0] if len(grown) == 1 and a.shape[grown[0]] == 2 else None
-
-    layout = _zip(dimension, two, three)
-    if any(found is None for found in _leaves(layout)):
-        raise ConfigError("no batch dimension")
-    return layout
 
 
 def _map(function: Callable[[Any], Any], tree: Any) -> Any:

@@ -88,5 +88,5 @@ def _read(node: dict[str, Any], folder: Path) -> Any:
         return value
     if Path(value).name != value:
         raise ValueError(f"{value!r} is not the name of a file in it")
-    array = np.load(folder / value, mmap_mode="c", allow_pickle=False)
+    array = np.load(folder / value, mmap_mode="r", allow_pickle=False)
     return torch.from_numpy(np.array(array)) if kind == "tensor" else array

@@ -19,7 +19,8 @@ from .errors import ConfigError
 _SMALL = 256
 # Of a mapped file that may stay resident before its pages are given back to the system.
 _RESIDENT = 64 * 2**20
-_PAGE = mmap.PAGESIZE
+# Linux maps this much around a byte that is touched.
+_AROUND = 64 * 2**10
 
 Field = tuple[tuple[int, ...], np.dtype[Any]]
 
@@ -66,11 +67,11 @@ class Columns:
                 raise ConfigError(f"{error}. Lower capacity, or set replay.storage=mmap.") from error
 
         self._records = make((rows,), record)
-        self._row_bytes = max(_PAGE, record.itemsize)
+        self._row_bytes = _AROUND + record.itemsize
         self.arrays = {name: self._records[name] for name in small}
         for name in sorted(self._large):
             self.arrays[name] = make((rows, *fields[name][0]), fields[name][1])
-            self._row_bytes += max(_PAGE, _bytes(fields[name]))
+            self._row_bytes += _AROUND + _bytes(fields[name])
         self._names = tuple(fields)
 
     def _mapped(self, shape: tuple[int, ...], dtype: np.dtype[Any], folder: str | None) -> Any:
@@ -78,6 +79,8 @@ class Columns:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(size)
             mapping = mmap.mmap(file.fileno(), size)
+        if hasattr(mmap, "MADV_RANDOM"):
+            mapping.madvise(mmap.MADV_RANDOM)  # Reading ahead would fill memory with other rows.
         self._maps.append(mapping)
         return np.frombuffer(mapping, dtype, count=int(np.prod(shape))).reshape(shape)
 
@@ -135,6 +138,8 @@ class Columns:
     def restore(self, name: str, kept: np.ndarray) -> None:
         """Put back what `read` gave."""
         self.arrays[name][: len(kept)] = kept
+        if self._maps:
+            self._release(len(kept))
 
 
 class DeviceColumns:
@@ -170,7 +175,7 @@ class DeviceColumns:
         return self.arrays[name][:rows].cpu().numpy()
 
     def restore(self, name: str, kept: np.ndarray) -> None:
-        self.arrays[name][: len(kept)] = torch.from_numpy(kept).to(self.device)
+        self.arrays[name][: len(kept)] = torch.from_numpy(np.array(kept)).to(self.device)
 
 
 def _roomy(folder: str | None, size: int) -> str:

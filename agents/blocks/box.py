@@ -53,7 +53,7 @@ class UnitBox(nn.Module):
         """`[B, *shape]` in the environment's units to `[B, size]` in [-1, 1]."""
         # A dimension of one value only is -1.
         width = (self.high - self.low).clamp(min=1e-30)
-        return (2 * (action - self.low) / width - 1).view(len(action), -1)
+        return (2 * (action - self.low) / width - 1).reshape(len(action), -1)
 
 
 def _is_choice(space: Space) -> bool:

@@ -47,7 +47,10 @@ def test_a_dimension_of_a_single_value_is_no_division_by_zero() -> None:
 
 INT = torch.int64
 UNSUITABLE: list[tuple[Any, str]] = [
-    (Space((4,), INT, discrete=True), "TD3 takes continuous.* one of 4.* Take DQN, SAC, PPO or A2C"),
+    (
+        Space((4,), INT, discrete=True),
+        "TD3 takes continuous.* one of 4.* Take DQN, SAC, PPO or A2C",
+    ),
     (Space((5,), INT, discrete=True, nvec=(2, 3)), "one of 2 and one of 3. Take PPO or A2C"),
     (Space((5,), INT, discrete=True, binary=True), "5 of yes or no. Take PPO or A2C"),
     (Space((2,)), "low is None.*Take PPO or A2C, or bound the environment's action_space"),

@@ -24,7 +24,9 @@ def test_the_features_are_as_wide_as_it_says(
 
 def test_an_image_meets_the_convolutions_of_the_nature_paper() -> None:
     trunk = encoder(Space((4, 84, 84)), (512,))
-    kernels = [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in trunk if hasattr(m, "stride")]
+    kernels = [
+        (m.out_channels, m.kernel_size[0], m.stride[0]) for m in trunk if hasattr(m, "stride")
+    ]
     assert kernels == [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
     linear = next(m for m in trunk if isinstance(m, nn.Linear))
     assert linear.in_features == 64 * 7 * 7

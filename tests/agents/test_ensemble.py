@@ -48,7 +48,7 @@ def test_members_begin_apart_and_within_the_bounds_of_a_linear_layer() -> None:
     layer = EnsembleLinear(2, 16, 400)
     assert not torch.equal(layer.weight[0], layer.weight[1])
     for values in (layer.weight, layer.bias):  # nn.Linear: uniform within 1 / sqrt(16).
-        assert 0.24 < float(values.abs().max()) <= 0.25
+        assert 0.24 < float(values.detach().abs().max()) <= 0.25
     assert repr(layer) == "EnsembleLinear(members=2, in_features=16, out_features=400)"
 
 
