@@ -71,7 +71,7 @@ class DDPG(nn.Module):
         q = self.critic(batch.obs, self.box.unscale(batch.action))  # [1, B]
         with frozen(self.critic):
             actor_loss = -self.critic(batch.obs, self.actor(batch.obs)).mean()
-        log.q = q.mean()
+        log.q = q.detach().mean()
         return td_loss(q, target, batch, replay) + actor_loss
 
 

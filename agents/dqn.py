@@ -50,10 +50,10 @@ class DQN(nn.Module):
     ):
         super().__init__()
         self.num_actions = choices(action_spec)
-        self.double = double
+        self.choose_by_network = double
         self.epsilon, self.explore_steps = tuple(epsilon), explore_steps
         self.target_every, self.tau = target_every, tau
-        self.network = QNetwork(obs_spec, self.num_actions, hidden, dueling=dueling)
+        self.network = q_network(obs_spec, self.num_actions, hidden, dueling=dueling)
         self.target = target_of(self.network)
         self.env_steps = self.learning_steps = 0
 
@@ -67,9 +67,9 @@ class DQN(nn.Module):
             return self(obs).argmax(1)
         first, last = self.epsilon
         epsilon = first + (last - first) * min(1.0, self.env_steps / max(self.explore_steps, 1))
-        self.env_steps += rows(obs)
         # Python's random numbers: as tensors, these few would take as long as the network.
         explore = [random.random() < epsilon for _ in range(rows(obs))]
+        self.env_steps += len(explore)
         if all(explore):
             return torch.randint(self.num_actions, (len(explore),))
         action = self(obs).argmax(1)
@@ -86,7 +86,7 @@ class DQN(nn.Module):
         q = self.network(batch.obs).gather(1, batch.action[:, None]).squeeze(1)  # [B]
         with torch.no_grad():
             target = batch.reward + batch.discount * self.next_value(batch.next_obs)  # [B]
-        log.q = q.mean()
+        log.q = q.detach().mean()
         if not replay.prioritized:
             return F.smooth_l1_loss(q, target)
         replay.update_priorities(batch.index, (target - q).detach().abs())
@@ -95,33 +95,27 @@ class DQN(nn.Module):
     def next_value(self, next_obs: Any) -> Tensor:
         """`[B, *obs.shape]` to what the best action there is worth, `[B]`."""
         next_q = self.target(next_obs)  # [B, num_actions]
-        if not self.double:
+        if not self.choose_by_network:
             return next_q.amax(1)
         best = self.network(next_obs).argmax(1, keepdim=True)
         return next_q.gather(1, best).squeeze(1)
 
 
-class QNetwork(nn.Module):
-    """`[B, *obs.shape]` to Q-values `[B, num_actions]`; with `dueling`, of a value and advantages."""
+def q_network(
+    obs_spec: Space | dict[str, Space], num_actions: int, hidden: Sequence[int], *, dueling: bool
+) -> nn.Sequential:
+    """From `[B, *obs.shape]` to Q-values `[B, num_actions]`."""
+    trunk = encoder(obs_spec, hidden)
+    if not dueling:
+        return nn.Sequential(*trunk, nn.Linear(trunk.out_features, num_actions))
+    return nn.Sequential(*trunk, nn.Linear(trunk.out_features, 1 + num_actions), Dueling())
 
-    def __init__(
-        self,
-        obs_spec: Space | dict[str, Space],
-        num_actions: int,
-        hidden: Sequence[int],
-        *,
-        dueling: bool = False,
-    ):
-        super().__init__()
-        self.dueling = dueling
-        self.trunk = encoder(obs_spec, hidden)
-        self.head = nn.Linear(self.trunk.out_features, num_actions + dueling)
 
-    def forward(self, obs: Any) -> Tensor:
-        output = self.head(self.trunk(obs))
-        if not self.dueling:
-            return output
-        value, advantage = output[:, :1], output[:, 1:]
+class Dueling(nn.Module):
+    """V and A, `[B, 1 + num_actions]`, to Q = V + A - mean A, `[B, num_actions]`."""
+
+    def forward(self, streams: Tensor) -> Tensor:
+        value, advantage = streams[:, :1], streams[:, 1:]
         return value + advantage - advantage.mean(1, keepdim=True)
 
 

@@ -96,7 +96,7 @@ class DrQV2(nn.Module):
         seen = features.detach()
         with frozen(self.critics):
             actor_q = self.critics(seen, self.noisy(self.actor(seen))).amin(0)  # [B]
-        log.q, log.noise = q.mean(), self.std
+        log.q, log.noise = q.detach().mean(), self.std
         return td_loss(q, target, batch, replay) - actor_q.mean()
 
     def noisy(self, action: Tensor) -> Tensor:
@@ -157,4 +157,5 @@ def orthogonal(module: nn.Module) -> None:
             nn.init.orthogonal_(weight)
     else:
         return
-    nn.init.zeros_(module.bias)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -47,8 +47,9 @@ class SAC(nn.Module):
         entropy: float | None = None,
     ):
         super().__init__()
-        self.discrete = not isinstance(action_spec, dict) and action_spec.discrete
-        if self.discrete:
+        self.discrete = False
+        if not isinstance(action_spec, dict) and action_spec.discrete:
+            self.discrete = True
             if action_spec.nvec or action_spec.binary:
                 raise ConfigError(
                     "SAC takes continuous actions or one choice among n, and this environment's are "
@@ -62,7 +63,7 @@ class SAC(nn.Module):
             default = -float(size)
         self.tau, self.entropy = tau, default if entropy is None else entropy
         trunk = encoder(obs_spec, hidden)
-        self.actor = nn.Sequential(trunk, nn.Linear(trunk.out_features, width))
+        self.actor = nn.Sequential(*trunk, nn.Linear(trunk.out_features, width))
         self.critics = Critics(
             encoder(obs_spec, ()), size, hidden, members=2, discrete=self.discrete
         )
@@ -102,7 +103,7 @@ class SAC(nn.Module):
         actor_loss = (alpha * log_p - actor_q).mean()
         entropy = -log_p.detach().mean()
         alpha_loss = self.log_alpha * (entropy - self.entropy)
-        log.q, log.entropy, log.alpha = q.mean(), entropy, alpha
+        log.q, log.entropy, log.alpha = q.detach().mean(), entropy, alpha
         return critic_loss + actor_loss + alpha_loss
 
     def judge(self, obs: Any, critics: Critics) -> tuple[Tensor, Tensor]:

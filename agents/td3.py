@@ -75,7 +75,7 @@ class TD3(nn.Module):
             target = batch.reward + batch.discount * next_q.amin(0)  # [B]
         q = self.critics(batch.obs, self.box.unscale(batch.action))  # [2, B]
         loss = td_loss(q, target, batch, replay)
-        log.q = q.mean()
+        log.q = q.detach().mean()
         self.learning_steps += 1
         if self.learning_steps % self.delay == 0:
             follow(self.target_actor, self.actor, self.tau)

@@ -328,8 +328,8 @@ def _which(copy: int, num_envs: int) -> str:
 
 
 def _seed(seed: int, copy: int, episode: int) -> int:
-    """Of one episode: far from those of all others."""
-    return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0])
+    """Of one episode: far from those of all others, and small enough for simulators written in C."""
+    return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0]) >> 1
 
 
 def _pick(value: Any, copy: int) -> Any:

@@ -59,17 +59,19 @@ class EnvTask:
         video: bool = False,
     ):
         first = make()
-        self._several = isinstance(first, VectorEnv)
-        if not self._several and first.spec is not None:
+        several = isinstance(first, VectorEnv)
+        if not several and first.spec is not None:
             name = first.spec.id  # Of a factory for many, the one that it made.
         self.name, self._make, self._stack, self._video = name, make, stack, video
         self._options: dict[str, Any] = {"name": name, "stack": stack}
-        if self._several and vectorization != "sync":
+        # Builds n copies at once, where these cannot be had one by one.
+        self._vector: Callable[[int], Any] | None = (lambda _: make()) if several else None
+        if several and vectorization != "sync":
             raise ConfigError(
                 f"vectorization={vectorization} is for single environments; {name} is a vector "
                 "environment already."
             )
-        if not self._several:  # Before there are processes, which say less of what is wrong.
+        if not several:  # Before there are processes, which say less of what is wrong.
             codec(first.observation_space, f"observations of {name}", stack=stack)
         first.close()
         if video:
@@ -81,7 +83,15 @@ class EnvTask:
                     f"vectorization=vector_entry_point: {name} has no vector form of its own. Use "
                     "sync or async."
                 )
-            self.envs = Vector(make_vector(num_envs), seed=seed, **self._options)
+            envs = make_vector(num_envs)
+            self.envs = Vector(envs, seed=seed, **self._options)
+            if (envs.single_observation_space, envs.single_action_space) != (
+                first.observation_space,
+                first.action_space,
+            ):
+                self._vector = (
+                    make_vector  # Another environment, in truth: ale-py's has gray pixels.
+                )
         elif vectorization == "async":
             self.envs = self._workers(num_envs, seed)
         else:
@@ -108,8 +118,8 @@ class EnvTask:
 
     def _copies(self, num_envs: int, seed: int) -> Copies | Vector:
         """Copies in this process; an environment that is several already is taken as it is."""
-        if self._several:
-            return Vector(self._make(), seed=seed, **self._options)
+        if self._vector is not None:
+            return Vector(self._vector(num_envs), seed=seed, **self._options)
         return Copies(self._make, num_envs=num_envs, seed=seed, **self._options)
 
     def reset(self) -> Any:

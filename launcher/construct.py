@@ -393,15 +393,34 @@ def _timm(name: str) -> Any:
     return network
 
 
+# What gymnasium's own environments need, by where they are defined: the module, our extra.
+_NEEDS = {
+    "ale_py": ("ale_py", "atari"),
+    "gymnasium.envs.box2d": ("Box2D", "box2d"),
+    "gymnasium.envs.mujoco": ("mujoco", "mujoco"),
+}
+
+
 def _gymnasium(name: str) -> Any:
     import gymnasium
 
+    atari = importlib.util.find_spec("ale_py") is not None
+    if atari and name not in gymnasium.registry:
+        importlib.import_module("ale_py")  # Only then are its games known.
     try:
-        gymnasium.spec(name)
+        place = str(gymnasium.spec(name).entry_point)
     except (gymnasium.error.Error, ModuleNotFoundError):
-        return None
+        if atari or not name.startswith("ALE/"):
+            return None
+        place = "ale_py"
+    for needed, (package, extra) in _NEEDS.items():
+        if place.startswith(needed) and importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"{name} needs {package}, which is not installed: pip install 'antelope-ml[{extra}]'."
+            )
+    module = "ale_py:" if place.startswith("ale_py") else ""  # Imported in other processes too.
     # What environments give is checked by the run itself, at every step.
-    make = functools.partial(gymnasium.make, name, disable_env_checker=True)
+    make = functools.partial(gymnasium.make, module + name, disable_env_checker=True)
     make.__name__ = name  # type: ignore[attr-defined]
     return make
 
@@ -412,10 +431,9 @@ def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] 
 
     if getattr(target, "func", None) is not gymnasium.make:
         return None
-    name = target.args[0]
-    if gymnasium.spec(name).vector_entry_point is None:
+    if gymnasium.spec(target.__name__).vector_entry_point is None:
         return None
-    mode = "vector_entry_point"
+    name, mode = target.args[0], "vector_entry_point"
     return lambda n: gymnasium.make_vec(name, num_envs=n, vectorization_mode=mode, **arguments)
 
 

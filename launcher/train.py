@@ -232,7 +232,7 @@ def _header(settings: Settings, world: Any, learner: Learner, path: Path) -> dic
         "data" if world.on_data else "env": world.describe(),
         "spec": str(spec),
     }
-    if spec.obs.mean is not None:
+    if getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
     lines["run"] = str(path)

@@ -6,7 +6,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,14 @@ class Columns:
     """Fields written and gathered by row number.
 
     Small fields are packed into one record per row; a large one (an image) is an array of its own.
+    There, rows of one lane (an environment) lie next to each other: five frames of a stack and its
+    successor are then read in one go, a quarter faster than from five places.
 
     Args:
         fields: Shape and type of one row of each field.
         rows: How many.
+        apart: Small fields that are not packed, because they are read from other rows as well.
+        lanes: Row r is of lane `r % lanes`; divides `rows`.
         mapped: Keep them in a file without a name, which the system pages in and out; it may be
             larger than RAM, and is gone when the process is, however that ends.
         folder: Where that file is; default: the system's folder for large temporary files.
@@ -43,15 +47,18 @@ class Columns:
         fields: Mapping[str, Field],
         rows: int,
         *,
+        apart: Collection[str] = (),
+        lanes: int = 1,
         mapped: bool = False,
         folder: str | None = None,
     ):
-        self.fields, self.rows = dict(fields), rows
-        small = {name: f for name, f in fields.items() if _bytes(f) <= _SMALL}
+        self.fields, self.rows, self.lanes = dict(fields), rows, lanes
+        small = {n: f for n, f in fields.items() if _bytes(f) <= _SMALL and n not in apart}
         # The widest first: every field is then aligned without padding.
         order = sorted(small, key=lambda name: -small[name][1].itemsize)
         record = np.dtype([(name, small[name][1], small[name][0]) for name in order], align=True)
-        self._large = frozenset(fields) - frozenset(small)
+        self._packed = frozenset(small)
+        self._large = {n for n, f in fields.items() if _bytes(f) > _SMALL}
         self._maps: list[mmap.mmap] = []
         self._touched = 0
 
@@ -64,12 +71,14 @@ class Columns:
             try:
                 return np.zeros(shape, dtype)
             except MemoryError as error:
-                raise ConfigError(f"{error}. Lower capacity, or set replay.storage=mmap.") from error
+                raise ConfigError(
+                    f"{error}. Lower capacity, or set replay.storage=mmap."
+                ) from error
 
         self._records = make((rows,), record)
         self._row_bytes = _AROUND + record.itemsize
         self.arrays = {name: self._records[name] for name in small}
-        for name in sorted(self._large):
+        for name in sorted(fields.keys() - self._packed):
             self.arrays[name] = make((rows, *fields[name][0]), fields[name][1])
             self._row_bytes += _AROUND + _bytes(fields[name])
         self._names = tuple(fields)
@@ -86,9 +95,15 @@ class Columns:
 
     def write(self, name: str, rows: np.ndarray, value: Any) -> None:
         """Store `value` `[len(rows), *shape]`."""
-        self.arrays[name][rows] = value
+        self.arrays[name][self._place(name, rows)] = value
         if self._maps:
             self._release(len(rows))
+
+    def _place(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Where rows of a field are."""
+        if self.lanes == 1 or name not in self._large:
+            return rows
+        return rows % self.lanes * (self.rows // self.lanes) + rows // self.lanes
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
         """Add to what is stored in `rows`, which are all different."""
@@ -96,32 +111,33 @@ class Columns:
 
     def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
-        names = self._names if names is None else names
-        from_numpy = torch.from_numpy
-        if not self._large:
-            records = self._records.take(index, mode="wrap")
-            fields = {name: from_numpy(records[name]) for name in names}
-        else:
-            small = [name for name in names if name not in self._large]
-            records = self._records.take(index, mode="wrap") if small else None
-            fields = {
-                name: self.take_field(name, index)
-                if name in self._large
-                else from_numpy(records[name])
-                for name in names
-            }
+        records = self._records.take(index, mode="wrap")
+        packed, from_numpy = self._packed, torch.from_numpy
+        fields = {
+            name: from_numpy(records[name]) if name in packed else self.take_field(name, index)
+            for name in (self._names if names is None else names)
+        }
         if self._maps:
             self._release(len(index))
         return fields
 
     def take_field(self, name: str, index: np.ndarray) -> Tensor:
-        """The rows at `index` of one field, `[B, *shape]`, in memory of their own."""
+        """The rows at `index` of one field, `[B, *shape]`."""
+        return torch.from_numpy(self._take(name, index))
+
+    def take_pair(self, name: str, index: np.ndarray, after: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The rows at `index` and those at `after`."""
+        both, n = self._take(name, np.concatenate((index, after))), len(index)
+        return torch.from_numpy(both[:n]), torch.from_numpy(both[n:])
+
+    def _take(self, name: str, index: np.ndarray) -> np.ndarray:
         if self._maps:
             self._release(len(index))
-        if name not in self._large:
-            records = self._records.take(index, mode="wrap")
-            return torch.from_numpy(np.ascontiguousarray(records[name]))
-        return torch.from_numpy(self.arrays[name].take(index, axis=0, mode="wrap"))
+        if self.lanes > 1 and name in self._large:
+            index = self._place(name, index % self.rows)
+        if name in self._packed:
+            return self._records.take(index, mode="wrap")[name]
+        return self.arrays[name].take(index, axis=0, mode="wrap")
 
     def _release(self, rows: int) -> None:
         """Give pages back now and then: the file's data stays, in the system's cache or on disk."""
@@ -133,38 +149,56 @@ class Columns:
 
     def read(self, name: str, rows: int) -> np.ndarray:
         """The first `rows` rows of a field, without a copy where there need be none."""
-        return self.arrays[name][:rows]
+        array = self.arrays[name]
+        if self.lanes == 1 or name not in self._large:
+            return array[:rows]
+        by_lane = array.reshape(self.lanes, -1, *array.shape[1:])
+        return by_lane[:, : rows // self.lanes].swapaxes(0, 1).reshape(rows, *array.shape[1:])
 
     def restore(self, name: str, kept: np.ndarray) -> None:
         """Put back what `read` gave."""
-        self.arrays[name][: len(kept)] = kept
+        self.arrays[name][self._place(name, np.arange(len(kept)))] = kept
         if self._maps:
             self._release(len(kept))
 
 
 class DeviceColumns:
-    """The same on an accelerator: batches are gathered there, and never cross the bus."""
+    """The same on an accelerator: batches are gathered there, and never cross the bus.
+
+    But for `hop`, which says what to gather.
+    """
 
     def __init__(self, fields: Mapping[str, Field], rows: int, device: torch.device):
         self.fields, self.rows, self.device = dict(fields), rows, device
         self.arrays = {
-            name: torch.zeros((rows, *shape), dtype=_torch_dtype(dtype), device=device)
+            name: torch.zeros(
+                (rows, *shape), dtype=_torch_dtype(dtype), device="cpu" if name == "hop" else device
+            )
             for name, (shape, dtype) in fields.items()
         }
 
     def write(self, name: str, rows: np.ndarray, value: Any) -> None:
         shape, dtype = self.fields[name]
         value = np.array(np.broadcast_to(value, (len(rows), *shape)), dtype, order="C")
-        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        self.arrays[name].index_copy_(0, index, torch.from_numpy(value).to(self.device))
+        array = self.arrays[name]
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(array.device)
+        array.index_copy_(0, index, torch.from_numpy(value).to(array.device))
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
         index = torch.from_numpy(rows).to(self.device)
         self.arrays[name].index_add_(0, index, torch.from_numpy(value).to(self.arrays[name]))
 
     def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        there = torch.from_numpy(index % self.rows).to(self.device)
-        return {n: self.arrays[n].index_select(0, there) for n in names or self.arrays}
+        here = torch.from_numpy(index % self.rows)
+        there = here.to(self.device)
+        arrays = self.arrays
+        return {
+            n: arrays[n].index_select(0, here if n == "hop" else there) for n in names or arrays
+        }
+
+    def take_pair(self, name: str, index: np.ndarray, after: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The rows at `index` and those at `after`."""
+        return self.take_field(name, index), self.take_field(name, after)
 
     def take_field(self, name: str, index: np.ndarray) -> Tensor:
         return self.arrays[name].index_select(

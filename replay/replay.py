@@ -158,6 +158,8 @@ class Replay:
         storage = self._transitions("replay.rollout()")
         with storage.lock:
             fields = storage.rollout()
+            if isinstance(self.sampler, Prioritized):
+                self.sampler.follow()
         return self._finish(fields, fields["index"])
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:

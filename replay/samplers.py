@@ -138,10 +138,11 @@ class Prioritized(Uniform):
         self.tree = SumTree(storage.size)
         self.highest, self.batches = 1.0, 0
         # From now on it tells what became final, and what went.
-        storage.changes, storage.follow = [], self._follow
+        storage.changes = [(np.flatnonzero(storage.ok), True)]
+        storage.follow = self.follow
 
     def next(self) -> np.ndarray:
-        self._follow()
+        self.follow()
         self.batches += 1
         n, total = self.batch_size, self.tree.total
         if total <= 0:
@@ -157,13 +158,13 @@ class Prioritized(Uniform):
         return index
 
     def sample(self, n: int, generator: torch.Generator) -> np.ndarray:
-        self._follow()  # What changes from now on, changes after these were drawn.
+        self.follow()  # What changes from now on, changes after these were drawn.
         return super().sample(n, generator)
 
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Give drawn rows their new priority; one that was overwritten since stays as it is."""
+        """Give rows their new priority, but for those overwritten since rows were last drawn."""
         changed = [rows for rows, _ in self.storage.changes or ()]
-        self._follow()
+        self.follow()
         priority = (np.abs(priority.astype(np.float64)) + _LOWEST) ** self.alpha
         if not np.isfinite(priority).all():
             raise ConfigError("A priority is NaN or infinite.")
@@ -176,7 +177,7 @@ class Prioritized(Uniform):
             self.highest = max(self.highest, float(priority.max()))
             self.tree.set(index, priority)
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Give what became final the highest priority, and what went none."""
         changes = self.storage.changes
         if not changes:
@@ -187,7 +188,7 @@ class Prioritized(Uniform):
         changes.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        self._follow()
+        self.follow()
         return {
             **super().state_dict(),
             "leaves": np.array(self.tree.leaves),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,13 +73,19 @@ class Spec:
         num_tasks: The length of the task sequence.
     """
 
-    obs: Space
-    action: Space
+    obs: Any  # A Space, or a dict of them.
+    action: Any
     num_tasks: int = 1
 
     @property
     def discrete(self) -> bool:
-        return self.action.discrete
+        return not isinstance(self.action, dict) and self.action.discrete
 
     def __str__(self) -> str:
-        return f"{self.obs} -> {self.action}"
+        return f"{_words(self.obs)} -> {_words(self.action)}"
+
+
+def _words(space: Space | dict[str, Any]) -> str:
+    if isinstance(space, dict):
+        return "{" + ", ".join(f"{name}: {_words(part)}" for name, part in space.items()) + "}"
+    return str(space)

@@ -21,9 +21,9 @@ from .spec import Spec
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
-_OLDEST = 255  # Ages and lookaheads are bytes.
+_OLDEST = 255  # Ages are bytes.
 # Fields of a batch that `act` cannot give.
-_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first"}
+_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", "hop"}
 
 
 class Transitions:
@@ -68,12 +68,10 @@ class Transitions:
         self.size = self.length * num_envs
         self._where = {"storage": storage, "folder": folder, "device": torch.device(device)}
         self._obs = dict(_named("obs", spec.obs))
-        self._obs_names = tuple(self._obs)
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
         self.age = np.zeros(self.size, np.uint8)  # Steps since the episode's start, or 255.
-        self.ahead = np.ones(self.size, np.uint8)  # Steps from a row to the one it bootstraps from.
         self.rows = np.arange(num_envs)  # The row being filled in each environment.
         self.time = np.zeros(num_envs, np.int64)  # Rows each has left behind.
         self._high = 0  # Rows below it have been written.
@@ -169,7 +167,7 @@ class Transitions:
         columns.write("discount", rows, self._powers[1] * keep)
         final = [rows if last == 0 else rows[done]]
         if last:
-            self.ahead[rows] = 1
+            columns.write("hop", rows, self.num_envs)
             pending = self._pending if real is None else self._pending[real]
             for k in range(1, self.nstep):
                 waiting = pending >= k
@@ -178,7 +176,7 @@ class Transitions:
                 before = (rows[waiting] - k * self.num_envs) % self.size
                 columns.add_to("reward", before, self._powers[k] * reward[waiting])
                 columns.write("discount", before, self._powers[k + 1] * keep[waiting])
-                self.ahead[before] = k + 1
+                columns.write("hop", before, (k + 1) * self.num_envs)
                 final.append(before if k == last else before[done[waiting]])
             pending = np.where(done, 0, np.minimum(pending + 1, last))
             if real is None:
@@ -233,6 +231,8 @@ class Transitions:
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
+        if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
+            found["hop"] = ((), np.dtype(np.int32))
         self._make_columns(found)
         self._store(self.rows, self._first)
         self._first = {}
@@ -242,10 +242,17 @@ class Transitions:
         if storage == "gpu":
             self.columns = DeviceColumns(fields, self.size, device)
         else:
-            mapped = storage == "mmap"
-            self.columns = Columns(fields, self.size, mapped=mapped, folder=self._where["folder"])
+            self.columns = Columns(
+                fields,
+                self.size,
+                apart=self._obs,
+                # A mapped field is saved as it lies, without a copy in another order.
+                lanes=1 if storage == "mmap" else self.num_envs,
+                mapped=storage == "mmap",
+                folder=self._where["folder"],
+            )
         self._given = {n for n in fields if n.split("/")[0] not in _OURS}
-        self._rest = [name for name in fields if name not in self._stacked]
+        self._others = [name for name in fields if name not in self._obs]
         self._flat = not any("/" in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
@@ -267,7 +274,7 @@ class Transitions:
     def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
         """`n` rows, int64, all that can be drawn equally likely, with replacement.
 
-        The live window is drawn from and the few rows that are not final are drawn again: a list of
+        The live window is drawn from and the few rows that are not final are left out: a list of
         the drawable ones would have to be kept for every environment.
 
         Raises:
@@ -277,39 +284,31 @@ class Transitions:
             self._high = min(int(self.time.max()), self.length) * self.num_envs
         if (high := self._high) == 0:
             raise ConfigError("There is no transition to draw yet: raise seed_steps.")
-        drawn = torch.empty(n, dtype=torch.int64).random_(high, generator=generator)
-        index: np.ndarray = drawn.numpy()
+        more = n + n // 8 + 8  # Than are needed, since a few are not final.
+        index = np.empty(0, np.int64)
         for attempt in count(1):
-            if (valid := self.ok.take(index)).all():
-                break
+            drawn = torch.empty(more, dtype=torch.int64).random_(high, generator=generator)
+            rows = drawn.numpy()
+            rows = rows[self.ok.take(rows)]
+            index = np.concatenate((index, rows)) if len(index) else rows
+            if len(index) >= n:
+                return index[:n]
             if attempt == _PATIENCE and not self.ok.any():
                 raise ConfigError(
                     "The replay holds no transition that is final: raise seed_steps or capacity."
                 )
-            wrong = np.flatnonzero(~valid)
-            index[wrong] = torch.randint(high, (len(wrong),), generator=generator).numpy()
-        return index
+        raise AssertionError("endless")
 
     def gather(self, index: np.ndarray) -> dict[str, Any]:
         """The transitions at `index` (int64 `[B]`), `next_obs` included."""
         columns = self.columns
         assert columns is not None
+        fields: dict[str, Any] = columns.take(index, self._others)
         # May be past the last row: `take` wraps around.
-        if self.nstep == 1:
-            after = index + self.num_envs
-        else:
-            after = index + self.ahead.take(index) * np.int64(self.num_envs)
-        if not self._stacked:
-            fields: dict[str, Any] = columns.take(index)
-            following: dict[str, Any] = columns.take(after, self._obs_names)
-        else:
-            fields = columns.take(index, self._rest)
-            rest = [name for name in self._obs if name not in self._stacked]
-            following = columns.take(after, rest) if rest else {}
-            for name in self._stacked:
-                fields[name], following[name] = self._frames(name, index, after)
-        for name, value in following.items():
-            fields["next_" + name] = value
+        after = index + (self.num_envs if self.nstep == 1 else fields.pop("hop").numpy())
+        for name in self._obs:
+            pair = self._frames if name in self._stacked else columns.take_pair
+            fields[name], fields["next_" + name] = pair(name, index, after)
         return fields if self._flat else _nested(fields)
 
     def _frames(
@@ -417,7 +416,6 @@ class Transitions:
                 "mark": self._mark,
                 "ok": self.ok[:filled],
                 "age": self.age[:filled],
-                "ahead": self.ahead[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
                 "first": self._first,
             }
@@ -450,7 +448,7 @@ class Transitions:
             for name in ("rows", "time", "_ages", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
             self.ok[:] = False  # Rows of before that the saved replay has not filled.
-            for name in ("ok", "age", "ahead"):
+            for name in ("ok", "age"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
             if self.columns is None or self.columns.fields != fields:

@@ -27,6 +27,7 @@ def encoder(
     >>> trunk(torch.zeros(5, 4)).shape, trunk.out_features
     (torch.Size([5, 32]), 32)
     """
+    layers: list[nn.Module]
     if isinstance(space, dict):
         joint = Joint({name: encoder(part, (), activation) for name, part in space.items()})
         layers, width = [joint], joint.out_features

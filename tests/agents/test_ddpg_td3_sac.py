@@ -315,6 +315,7 @@ def test_a_prioritised_replay_gets_its_priorities(agent: Any) -> None:
 # Acting
 
 
+@torch.no_grad()
 def test_actions_fit_the_space(agent: Any) -> None:
     space, obs = space_of(agent), torch.randn(500, 3)
     for training in (True, False):
@@ -335,6 +336,7 @@ def test_evaluation_draws_nothing(agent: Any) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("kind", [DDPG, TD3])
 def test_actions_are_uniform_first_and_noisy_then(kind: Any) -> None:
     torch.manual_seed(0)
@@ -346,6 +348,7 @@ def test_actions_are_uniform_first_and_noisy_then(kind: Any) -> None:
     assert then.mean(0).tolist() == pytest.approx(agent(obs)[0].tolist(), abs=0.02)
 
 
+@torch.no_grad()
 def test_sac_draws_choices_in_proportion() -> None:
     torch.manual_seed(0)
     agent = SAC(OBS, Space((3,), torch.int64, discrete=True))
@@ -383,7 +386,7 @@ def test_images_and_dicts_of_them(name: str) -> None:
 
 
 def test_sac_refuses_several_choices() -> None:
-    with pytest.raises(ConfigError, match="one of 2 and one of 3. Take PPO or A2C"):
+    with pytest.raises(ConfigError, match=r"one of 2 and one of 3\. Take PPO or A2C"):
         SAC(OBS, Space((5,), torch.int64, discrete=True, nvec=(2, 3)))
     with pytest.raises(ConfigError, match="SAC takes one continuous action"):
         SAC(OBS, {"a": BOX})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope.agents.dqn import DQN, QNetwork
+from antelope.agents.dqn import DQN, q_network
 from antelope.replay import Batch, ConfigError, Space
 
 OBS = Space((2,))
@@ -100,10 +100,10 @@ def test_a_prioritised_row_counts_by_its_weight_and_gets_its_error_as_priority()
 
 
 def test_dueling_adds_the_value_to_advantages_of_zero_mean() -> None:
-    network = QNetwork(OBS, 3, (), dueling=True)
+    network = q_network(OBS, 3, (), dueling=True)
     with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.copy_(torch.tensor([10.0, 1.0, 2.0, 6.0]))
+        network[0].weight.zero_()
+        network[0].bias.copy_(torch.tensor([10.0, 1.0, 2.0, 6.0]))
     # 10 + (1, 2, 6) - 3
     assert network(torch.zeros(1, 2)).tolist() == [[8.0, 9.0, 13.0]]
 
@@ -114,10 +114,10 @@ def test_the_target_moves_every_so_many_learning_steps() -> None:
     moved = []
     for step in range(7):
         with torch.no_grad():
-            agent.network.head.bias.fill_(step + 1)
-        before = agent.target.head.bias.clone()
+            agent.network[-1].bias.fill_(step + 1)
+        before = agent.target[-1].bias.clone()
         agent.learn(FakeReplay(batch), Log())
-        after = agent.target.head.bias
+        after = agent.target[-1].bias
         if not torch.equal(before, after):
             moved.append(step)
             torch.testing.assert_close(after, (before + step + 1) / 2)

@@ -61,7 +61,7 @@ def test_td_loss_sums_the_members_mean_squares() -> None:
     q, target = torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([1.0, 4.0])
     replay = SimpleNamespace(prioritized=False)
     # (1 + 4) / 2 + (0 + 9) / 2
-    assert float(td_loss(q, target, Batch(), replay)) == 7.0
+    assert td_loss(q, target, Batch(), replay).item() == 7.0
 
 
 def test_td_loss_weighs_rows_and_gives_priorities_back() -> None:
@@ -70,7 +70,7 @@ def test_td_loss_weighs_rows_and_gives_priorities_back() -> None:
     q = torch.tensor([[0.0, 2.0], [1.0, 1.0]], requires_grad=True)
     batch = Batch(index=torch.tensor([7, 3]), weight=torch.tensor([1.0, 0.5]))
     # (1 + 4 / 2) / 2 + (0 + 9 / 2) / 2
-    assert float(td_loss(q, torch.tensor([1.0, 4.0]), batch, replay)) == 3.75
+    assert td_loss(q, torch.tensor([1.0, 4.0]), batch, replay).item() == 3.75
     ((index, priority),) = given
     assert index.tolist() == [7, 3]
     assert priority.tolist() == [0.5, 2.5]  # Mean of |1|, |0| and of |2|, |3|.

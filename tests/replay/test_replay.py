@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +15,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antelope.replay import Batch, ConfigError, Pixels, Replay, Space, Spec, Table, Transitions
+from antelope.replay import (
+    Batch,
+    CheckpointError,
+    ConfigError,
+    Observations,
+    Replay,
+    Space,
+    Spec,
+    Table,
+    Transitions,
+)
 
 
 def replay_of(rows: int = 10, batch_size: int = 4, seed: int = 0) -> Replay:
@@ -118,40 +133,199 @@ def test_between_tasks_the_next_order_is_continued() -> None:
     assert same(next(replay), next(resumed))
 
 
-def transitions(steps: int) -> Replay:
-    spec = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))
-    ring = Transitions(spec, capacity=20, num_envs=1, discount=0.9)
-    ring.start(np.zeros((1, 1), np.float32))
-    for step in range(steps):
+# ------------------------------------------------------------------------------- environments
+
+
+SPEC = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))
+
+
+def extend(ring: Transitions, steps: int) -> None:
+    """Go on with the numbers 0, 1, 2, ... as observations, and each one's as reward."""
+    for _ in range(steps):
+        number = int(ring.time[0])
         ended = np.zeros(1, np.bool_)
-        fields = {"action": np.array([1]), "reward": np.array([step], np.float32)}
-        after = np.full((1, 1), step + 1, np.float32)
+        fields = {"action": np.array([1]), "reward": np.array([number], np.float32)}
+        after = np.full((1, 1), number + 1, np.float32)
         ring.add({**fields, "terminated": ended, "truncated": ended, "next_obs": after}, task=2)
-    return Replay(ring, Pixels(), batch_size=3)
+
+
+def transitions(steps: int, *, capacity: int = 20, seed: int = 0, **options: Any) -> Replay:
+    ring = Transitions(SPEC, capacity=capacity, num_envs=1, discount=0.9)
+    ring.start(np.zeros((1, 1), np.float32))
+    extend(ring, steps)
+    return Replay(ring, Observations(SPEC.obs), **{"batch_size": 3, "seed": seed, **options})
+
+
+def ring_of(replay: Replay) -> Transitions:
+    assert isinstance(replay.storage, Transitions)
+    return replay.storage
+
+
+FIELDS = {
+    *("obs", "action", "reward", "discount", "next_obs"),
+    *("terminated", "truncated", "task", "index"),
+}
 
 
 def test_a_batch_of_transitions_has_these_fields() -> None:
     replay = transitions(5)
     batch = next(replay)
-    assert set(batch) == {
-        *("obs", "action", "reward", "discount", "next_obs"),
-        *("terminated", "truncated", "task", "index"),
-    }
+    assert set(batch) == FIELDS
     assert torch.equal(batch.next_obs, batch.obs + 1)
     assert torch.equal(batch.reward, batch.obs[:, 0])
     assert batch.discount.tolist() == pytest.approx([0.9] * 3)
     assert batch.task.tolist() == [2] * 3
     assert (len(replay), len(batch), len(replay.sample(8))) == (5, 3, 8)
+    types = {name: batch[name].dtype for name in batch}
+    assert {n for n, t in types.items() if t == torch.float32} == {
+        *("obs", "reward", "discount", "next_obs"),
+    }
+    assert {n for n, t in types.items() if t == torch.int64} == {"action", "task", "index"}
+    assert {n for n, t in types.items() if t == torch.bool} == {"terminated", "truncated"}
 
 
-def test_environments_have_no_epochs() -> None:
+def test_a_prioritised_batch_has_weights_too_and_learns_priorities() -> None:
+    replay = transitions(10, batch_size=200, priorities={"alpha": 1.0, "beta": 1.0})
+    assert replay.prioritized
+    batch = next(replay)
+    assert set(batch) == FIELDS | {"weight"}
+    assert batch.weight.tolist() == [1.0] * 200
+    # As under autocast; and a network's output still has its graph.
+    error = (batch.obs[:, 0] == 3).to(torch.bfloat16).requires_grad_()
+    replay.update_priorities(batch.index, error)
+    batch = next(replay)
+    # The others keep a millionth of its chance.
+    assert (batch.obs[:, 0] == 3).sum() > 190
+    assert not transitions(1).prioritized
+
+
+def test_priorities_need_a_prioritised_replay_and_one_for_each_row() -> None:
+    plain, prioritised = transitions(5), transitions(5, priorities={})
+    with pytest.raises(ConfigError, match=r"replay\.prioritized=true"):
+        plain.update_priorities(next(plain).index, torch.ones(3))
+    with pytest.raises(ConfigError, match=r"\[3, 1\]; this batch has \[3\]"):
+        prioritised.update_priorities(next(prioritised).index, torch.ones(3, 1))
+
+
+def test_sequences_are_batches_of_time_and_have_one_priority_each() -> None:
+    replay = transitions(10, batch_size=64, sequence=4, priorities={"alpha": 1.0})
+    batch = next(replay)
+    assert set(batch) == FIELDS | {"weight", "mask", "is_first"}
+    assert {tuple(batch[n].shape) for n in FIELDS - {"obs", "next_obs"}} == {(64, 4)}
+    assert (batch.obs.shape, batch.weight.shape) == ((64, 4, 1), (64,))
+    start = batch.obs[:, 0, 0]
+    assert batch.mask.sum(1).tolist() == (10 - start).clamp(max=4).tolist()
+    assert torch.equal(batch.is_first, (batch.obs[..., 0] == 0))
+    replay.update_priorities(batch.index, (start == 2).float())
+    assert (next(replay).obs[:, 0, 0] == 2).float().mean() > 0.95
+
+
+def test_rollouts_have_all_that_is_new() -> None:
+    replay = transitions(4)
+    assert replay.fresh == 4
+    rollout = replay.rollout()
+    assert set(rollout) == FIELDS | {"mask"}
+    assert rollout.obs[:, 0, 0].tolist() == [0, 1, 2, 3]
+    assert replay.fresh == 0
+    extend(ring_of(replay), 2)
+    assert replay.rollout().obs[:, 0, 0].tolist() == [4, 5]
+    rollout = transitions(4, priorities={}).rollout()
+    assert set(rollout) == FIELDS | {"mask"}
+
+
+def test_data_has_no_rollouts_and_environments_no_epochs() -> None:
+    for ask in (lambda r: r.rollout(), lambda r: r.fresh):
+        with pytest.raises(ConfigError, match="this run learns from data"):
+            ask(replay_of())
     with pytest.raises(ConfigError, match="count steps instead"):
         _ = transitions(1).batches_per_epoch
 
 
-def test_transitions_are_saved_with_the_replay() -> None:
-    replay, resumed = transitions(5), transitions(1)
+@pytest.mark.parametrize("options", [{}, {"priorities": {}}, {"sequence": 3}])
+def test_the_seed_decides_what_is_drawn_and_sample_changes_nothing(options: dict[str, Any]) -> None:
+    replay, same_seed, other = (transitions(18, seed=s, **options) for s in (5, 5, 6))
+    torch.manual_seed(0)
+    differs = False
+    for step in range(6):
+        batch = next(replay)
+        if step % 2:
+            torch.rand(1)
+            first, again = same_seed.sample(4), same_seed.sample(4)
+            differs |= not torch.equal(first.index, again.index)
+        assert same(batch, next(same_seed))
+        for one in (replay, same_seed, other):
+            extend(ring_of(one), 1)
+    assert differs
+    indices = [torch.stack([next(r).index for _ in range(4)]) for r in (replay, other)]
+    assert not torch.equal(*indices)
+
+
+@pytest.mark.parametrize("options", [{}, {"priorities": {"anneal": 9}}, {"sequence": 3}])
+def test_a_saved_replay_of_environments_continues_identically(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    replay, resumed = transitions(25, seed=1, **options), transitions(3, seed=2, **options)
+    if "priorities" in options:
+        replay.update_priorities(next(replay).index, torch.tensor([3.0, 0.1, 2.0]))
+    extend(ring_of(replay), 2)
     next(replay)
-    resumed.load_state_dict(copy.deepcopy(replay.state_dict()))
-    for _ in range(4):
-        assert same(next(replay), next(resumed))
+    replay.save(tmp_path / "replay")
+    resumed.load(tmp_path / "replay")
+    for _ in range(10):
+        batch = next(replay)
+        assert same(batch, next(resumed))
+        assert same(replay.sample(2), resumed.sample(2))
+        for one in (replay, resumed):
+            if one.prioritized:
+                one.update_priorities(batch.index, batch.reward)
+            extend(ring_of(one), 1)
+    assert (replay.step, len(replay)) == (resumed.step, len(resumed))
+    assert same(replay.rollout(), resumed.rollout())
+
+
+def test_a_state_of_another_kind_of_replay_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="of environments, this one of a data set"):
+        replay_of().load_state_dict(transitions(3).state_dict())
+    with pytest.raises(CheckpointError, match="of a data set, this one of environments"):
+        transitions(3).load_state_dict(replay_of().state_dict())
+    with pytest.raises(CheckpointError, match=r"replay\.prioritized"):
+        transitions(3).load_state_dict(transitions(3, priorities={}).state_dict())
+
+
+@pytest.mark.parametrize("options", [{}, {"priorities": {}}, {"sequence": 4}])
+def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(options: dict[str, Any]) -> None:
+    # A small ring: what is drawn is about to be overwritten.
+    replay = transitions(60, capacity=64, batch_size=32, **options)
+    stop, failures = threading.Event(), []
+
+    def write() -> None:
+        try:
+            while not stop.is_set():
+                extend(ring_of(replay), 1)
+        except BaseException as error:
+            failures.append(error)
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until, batches = time.monotonic() + 0.5, 0
+        while time.monotonic() < until:
+            for batch in (next(replay), replay.sample(16)):
+                assert torch.equal(batch.next_obs, batch.obs + 1)
+                assert torch.equal(batch.reward, batch.obs[..., 0])
+                if "mask" in batch:
+                    steps = batch.obs[:, 1:, 0] - batch.obs[:, :-1, 0]
+                    assert torch.equal(steps == 1, batch.mask[:, 1:])
+            if replay.prioritized:
+                batch = next(replay)
+                replay.update_priorities(batch.index, batch.weight)
+            batches += 1
+    finally:
+        stop.set()
+        writer.join()
+        sys.setswitchinterval(switch)
+    assert not failures
+    assert batches > 20
+    assert ring_of(replay).time[0] > 300

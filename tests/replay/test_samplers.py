@@ -1,14 +1,17 @@
-"""`Epochs` visits every row once per pass and continues exactly from anywhere."""
+"""Samplers: every row once per pass, or in proportion to priorities; continued exactly."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antelope.replay import ConfigError, Prioritized, Space, Spec, Transitions
 from antelope.replay.samplers import Epochs, batch_sizes
 
 
@@ -99,3 +102,187 @@ def test_sample_draws_from_the_index_without_moving_the_pass() -> None:
     assert [sampler.next().tolist() for _ in range(5)] == [
         untouched.next().tolist() for _ in range(5)
     ]
+
+
+# ------------------------------------------------------------------------------- prioritised
+
+
+SPEC = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))
+
+
+def ring_of(capacity: int, steps: int = 0, **options: Any) -> Transitions:
+    ring = Transitions(SPEC, capacity=capacity, num_envs=1, discount=0.9, **options)
+    ring.start(np.zeros((1, 1), np.float32))
+    extend(ring, steps)
+    return ring
+
+
+def extend(ring: Transitions, steps: int, *, ends: bool = False) -> None:
+    for _ in range(steps):
+        end = np.array([ends])
+        fields = {
+            "action": np.array([0]),
+            "reward": np.ones(1),
+            "terminated": end,
+            "truncated": ~end & False,
+            "next_obs": np.zeros((1, 1)),
+        }
+        ring.add(fields, began=end, first=np.zeros((1, 1)))
+
+
+def prioritized(ring: Transitions, batch_size: int = 16, seed: int = 0, **options: Any) -> Prioritized:
+    generator = torch.Generator().manual_seed(seed)
+    return Prioritized(ring, batch_size=batch_size, generator=generator, **options)
+
+
+def priorities(sampler: Prioritized) -> np.ndarray:
+    return sampler.state_dict()["leaves"]
+
+
+def test_new_transitions_have_the_highest_priority_so_far() -> None:
+    ring = ring_of(10)
+    sampler = prioritized(ring, alpha=0.5)
+    extend(ring, 3)
+    assert priorities(sampler).tolist()[:5] == [1, 1, 1, 0, 0]
+    sampler.update(np.array([0, 1]), np.array([4.0, 0.25]))
+    extend(ring, 1)
+    assert priorities(sampler)[:5] == pytest.approx([2, 0.5, 1, 2, 0], abs=1e-5)
+    sampler.update(np.array([0]), np.array([0.01]))
+    extend(ring, 1)  # The highest there has ever been, not the highest of now.
+    assert priorities(sampler)[:6] == pytest.approx([0.1, 0.5, 1, 2, 2, 0], abs=1e-4)
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 3), st.integers(1, 3))
+def test_only_what_can_be_drawn_has_a_priority(
+    seed: int, capacity: int, nstep: int, stack: int
+) -> None:
+    random = np.random.default_rng(seed)
+    ring = ring_of(capacity, nstep=nstep, stack=stack)
+    sampler = prioritized(ring)
+    expected = np.zeros(ring.size)
+    highest, alpha = 1.0, sampler.alpha
+    for _ in range(40):
+        for _ in range(random.integers(1, 8)):
+            before = ring.ok.copy()
+            extend(ring, 1, ends=bool(random.random() < 0.2))
+            expected[ring.ok & ~before] = highest
+            expected[~ring.ok] = 0
+        if random.random() < 0.3 and len(ring):
+            batch = sampler.next()
+            assert ring.ok[batch].all()
+            new = random.random(len(batch)) * 3
+            sampler.update(batch, new)
+            for row, priority in zip(batch, (new + 1e-6) ** alpha, strict=True):
+                expected[row] = priority
+            highest = max(highest, float(((new + 1e-6) ** alpha).max()))
+        if random.random() < 0.3:
+            np.testing.assert_allclose(priorities(sampler), expected)
+    np.testing.assert_allclose(priorities(sampler), expected)
+
+
+def test_overwritten_rows_keep_what_their_new_transitions_have() -> None:
+    ring = ring_of(10, 11)
+    sampler = prioritized(ring)
+    extend(ring, 11)
+    batch = sampler.next()
+    extend(ring, 6)
+    replaced = np.isin(batch, (22 + np.arange(6)) % 11)
+    assert 0 < replaced.sum() < len(batch)
+    sampler.update(batch, np.full(len(batch), 9.0))
+    assert (priorities(sampler)[batch[replaced & ring.ok[batch]]] == 1).all()
+    assert (priorities(sampler)[batch[~replaced & ring.ok[batch]]] > 3).all()
+    assert (priorities(sampler)[~ring.ok] == 0).all()
+    # The same of rows that `sample` drew.
+    rows = sampler.sample(20, torch.Generator())
+    sampler.update(rows, np.zeros(20))
+    assert (priorities(sampler)[rows] < 1e-3).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_rows_are_drawn_in_proportion_to_their_priorities(alpha: float) -> None:
+    ring = ring_of(40)
+    extend(ring, 30)
+    sampler = prioritized(ring, batch_size=64, alpha=alpha)
+    sampler.next()
+    priority = np.random.default_rng(0).random(30) * 5
+    sampler.update(np.arange(30), priority)
+    draws = np.concatenate([sampler.next() for _ in range(500)])
+    chance = priority**alpha / (priority**alpha).sum()
+    expected = len(draws) * chance
+    # Chi-square: mean k, variance 2k for k degrees of freedom; five deviations.
+    chi_square = ((np.bincount(draws, minlength=30) - expected) ** 2 / expected).sum()
+    assert chi_square < 29 + 5 * np.sqrt(2 * 29)
+
+
+def test_weights_undo_what_beta_says_and_beta_rises_to_one() -> None:
+    ring = ring_of(40)
+    extend(ring, 30)
+    sampler = prioritized(ring, alpha=0.7, beta=0.4, anneal=5)
+    sampler.next()
+    priority = np.random.default_rng(0).random(30) + 0.1
+    sampler.update(np.arange(30), priority)
+    chance = priority**0.7 / (priority**0.7).sum()
+    for beta in (0.64, 0.76, 0.88, 1.0, 1.0):
+        batch = sampler.next()
+        weights = (30 * chance[batch]) ** -beta
+        np.testing.assert_allclose(sampler.weights, weights / weights.max(), rtol=1e-4)
+        assert sampler.weights.dtype == torch.float32
+
+
+def test_no_priority_is_without_a_chance() -> None:
+    ring = ring_of(10)
+    extend(ring, 5)
+    sampler = prioritized(ring, batch_size=200)
+    sampler.next()
+    sampler.update(np.arange(5), np.zeros(5))
+    assert set(sampler.next().tolist()) == set(range(5))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_priorities_that_are_no_numbers_are_refused(wrong: float) -> None:
+    ring = ring_of(10, 5)
+    with pytest.raises(ConfigError, match="NaN or infinite"):
+        prioritized(ring).update(np.array([0, 1]), np.array([1.0, wrong]))
+
+
+def test_nothing_to_draw_says_so() -> None:
+    with pytest.raises(ConfigError, match="raise seed_steps"):
+        prioritized(ring_of(10)).next()
+
+
+def test_a_ring_that_is_already_filled_is_drawn_from() -> None:
+    ring = ring_of(10, 25)
+    sampler = prioritized(ring, batch_size=300)
+    assert set(sampler.next().tolist()) == set(np.flatnonzero(ring.ok).tolist())
+
+
+def test_changes_that_nobody_asks_for_do_not_pile_up() -> None:
+    ring = ring_of(50)
+    sampler = prioritized(ring)
+    extend(ring, 5000)
+    assert ring.changes is not None
+    assert len(ring.changes) < 4200
+    assert ((priorities(sampler) > 0) == ring.ok).all()
+
+
+def test_prioritised_draws_continue_exactly() -> None:
+    ring = ring_of(40)
+    sampler = prioritized(ring)
+    extend(ring, 30)
+    sampler.update(sampler.next(), np.random.default_rng(0).random(16))
+    extend(ring, 3)  # Not yet known to the sampler.
+    state, kept = copy.deepcopy(sampler.state_dict()), copy.deepcopy(ring.state_dict())
+    other = ring_of(40)
+    resumed = prioritized(other, seed=9)
+    other.load_state_dict(kept)
+    resumed.load_state_dict(state)
+    for _ in range(20):
+        batch = sampler.next()
+        assert np.array_equal(batch, resumed.next())
+        assert torch.equal(sampler.weights, resumed.weights)
+        sampler.update(batch, np.arange(16) / 7)
+        resumed.update(batch, np.arange(16) / 7)
+        extend(ring, 2)
+        extend(other, 2)
+    assert np.array_equal(priorities(sampler), priorities(resumed))

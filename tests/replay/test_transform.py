@@ -1,6 +1,8 @@
-"""`Standardize` gives zero mean and unit deviation, [0, 1], and augments before either."""
+"""What models meet: `Standardize` of data, `Observations` of environments."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from antelope.replay import Pixels, Space, Standardize
+from antelope.replay import Normalizer, Observations, Space, Standardize
 
 
 def space_of(data: Tensor, **bounds: float) -> Space:
@@ -119,8 +121,72 @@ def test_an_augmentation_that_changes_nothing_changes_nothing(
     torch.testing.assert_close(fields["obs"], fields["raw"], atol=1e-4, rtol=1e-4)
 
 
-def test_pixels_keep_their_units() -> None:
-    frames = torch.tensor([[7, 255]], dtype=torch.uint8)
-    fields = Pixels()({"obs": frames, "next_obs": frames + 0, "reward": torch.ones(1)})
-    assert fields["obs"].tolist() == [[7.0, 255.0]]
+# ------------------------------------------------------------------------------- environments
+
+
+def test_images_are_scaled_and_floats_keep_their_units() -> None:
+    frames = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
+    fields = Observations(Space((3,), torch.uint8))(
+        {"obs": frames, "next_obs": frames, "reward": torch.ones(1)}
+    )
+    torch.testing.assert_close(fields["obs"], torch.tensor([[0.0, 0.2, 1.0]]))
     assert fields["next_obs"].dtype == torch.float32
+    assert fields["reward"].tolist() == [1]
+    assert frames.tolist() == [[0, 51, 255]]
+    floats = torch.tensor([[-3.0, 700.0]])
+    assert torch.equal(Observations(Space((2,))).observe(floats), floats)
+    assert Observations(Space((2,), torch.float64)).observe(floats.double()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("space", "stored", "met"),
+    [
+        (Space((3,), torch.int64, discrete=True), [2, 0], [[0, 0, 1], [1, 0, 0]]),
+        (
+            Space((5,), torch.int64, discrete=True, nvec=(2, 3)),
+            [[1, 0], [0, 2]],
+            [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]],
+        ),
+        (
+            Space((3,), torch.int64, discrete=True, binary=True),
+            [[1, 0, 1], [0, 0, 0]],
+            [[1, 0, 1], [0, 0, 0]],
+        ),
+    ],
+)
+def test_choices_become_numbers_whatever_the_batch_looks_like(
+    space: Space, stored: list[Any], met: list[Any]
+) -> None:
+    observe = Observations(space).observe
+    values = torch.tensor(stored)
+    assert observe(values).tolist() == met
+    assert observe(values).dtype == torch.float32
+    assert observe(values[:, None]).tolist() == [[row] for row in met]  # Of sequences.
+
+
+def test_each_part_of_a_dict_is_met_as_its_own_space_says() -> None:
+    space = {"mode": Space((2,), torch.int64, discrete=True), "speed": Space((1,))}
+    obs = Observations(space).observe({"speed": torch.tensor([[7.0]]), "mode": torch.tensor([1])})
+    assert {name: part.tolist() for name, part in obs.items()} == {"mode": [[0, 1]], "speed": [[7]]}
+
+
+def test_a_normalizer_sees_to_observations_and_rewards() -> None:
+    normalizer = Normalizer({"": (1,)}, num_envs=2, discount=0.5, obs=True, reward=True)
+    normalizer.see(np.array([[10.0], [30.0]]))  # Mean 20, deviation 10.
+    normalizer.see_rewards(np.array([0.0, 4.0]), np.array([False, False]))  # Deviation 2.
+    stored = torch.tensor([[10.0], [25.0]])
+    fields = Observations(Space((1,)), normalizer)(
+        {"obs": stored, "next_obs": stored + 5, "reward": torch.tensor([4.0, -1.0])}
+    )
+    assert fields["obs"].flatten().tolist() == pytest.approx([-1, 0.5])
+    assert fields["next_obs"].flatten().tolist() == pytest.approx([-0.5, 1])
+    assert fields["reward"].tolist() == pytest.approx([2, -0.5])
+    assert stored.tolist() == [[10], [25]]
+
+
+def test_a_recurrent_state_is_unpacked() -> None:
+    transform = Observations(Space((1,)))
+    obs, state = torch.zeros(1, 1), {"0": torch.ones(2)}
+    assert transform({"obs": obs, "next_obs": obs, "state": state})["state"] is state
+    transform.unpack = lambda packed: packed["0"] + 1
+    assert transform({"obs": obs, "next_obs": obs, "state": state})["state"].tolist() == [2, 2]
