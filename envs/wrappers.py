@@ -56,7 +56,7 @@ def wrapped(
 
 
 def _binned(env: gymnasium.Env[Any, Any], bins: int) -> gymnasium.Env[Any, Any]:
-    """`bins` evenly spaced values per dimension, from the lowest to the highest.
+    """The middles of `bins` equal parts of each dimension.
 
     One choice among all combinations while these are few, else one choice per dimension.
     """

@@ -134,7 +134,7 @@ def _construct_model(
 
 def build_transforms(
     settings: Settings, world: Any, device: torch.device
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+) -> tuple[Any, Any]:
     """How batches are made to learn from, and to evaluate with."""
     if not world.on_data:
         transform = Observations(world.spec.obs, world.normalizer)

@@ -115,6 +115,7 @@ class Replay:
         self.step += 1
         sampler, storage = self.sampler, self.storage
         if isinstance(sampler, Epochs):
+            assert isinstance(storage, Table)
             index = sampler.next()
             return self._finish(storage.gather(index), index, sampler.tasks)
         assert isinstance(storage, Transitions)
@@ -138,6 +139,7 @@ class Replay:
         """
         storage, sampler = self.storage, self.sampler
         if isinstance(sampler, Epochs):
+            assert isinstance(storage, Table)
             index = sampler.sample(n, self._draws)
             fields = storage.gather(index)
             return self._finish(fields, index, lambda: torch.full_like(index, self.task))
@@ -158,8 +160,6 @@ class Replay:
         storage = self._transitions("replay.rollout()")
         with storage.lock:
             fields = storage.rollout()
-            if isinstance(self.sampler, Prioritized):
-                self.sampler.follow()
         return self._finish(fields, fields["index"])
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:

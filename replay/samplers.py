@@ -157,20 +157,17 @@ class Prioritized(Uniform):
         self.weights = torch.from_numpy(weights.astype(np.float32))
         return index
 
-    def sample(self, n: int, generator: torch.Generator) -> np.ndarray:
-        self.follow()  # What changes from now on, changes after these were drawn.
-        return super().sample(n, generator)
-
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Give rows their new priority, but for those overwritten since rows were last drawn."""
-        changed = [rows for rows, _ in self.storage.changes or ()]
+        """Give rows their new priority, but for those that were overwritten since they were drawn."""
+        live = np.ones(len(index), np.bool_)
+        if overwritten := [rows for rows, ok in self.storage.changes or () if not ok]:
+            # One that could be drawn before may hold another transition now.
+            live = (self.tree.get(index) == 0) | ~np.isin(index, np.concatenate(overwritten))
         self.follow()
         priority = (np.abs(priority.astype(np.float64)) + _LOWEST) ** self.alpha
         if not np.isfinite(priority).all():
             raise ConfigError("A priority is NaN or infinite.")
-        live = self.storage.ok.take(index)
-        if changed:
-            live &= ~np.isin(index, np.concatenate(changed))
+        live &= self.storage.ok.take(index)
         if not live.all():
             index, priority = index[live], priority[live]
         if len(index):

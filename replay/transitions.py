@@ -66,7 +66,11 @@ class Transitions:
         # One more than asked for: the newest row holds only the observation to come.
         self.length = max(-(-capacity // num_envs) + 1, nstep + stack + 2)
         self.size = self.length * num_envs
-        self._where = {"storage": storage, "folder": folder, "device": torch.device(device)}
+        self._where: dict[str, Any] = {
+            "storage": storage,
+            "folder": folder,
+            "device": torch.device(device),
+        }
         self._obs = dict(_named("obs", spec.obs))
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.

@@ -17,16 +17,21 @@ BOX = Space((2,), low=-2.0, high=2.0)
 
 
 class FakeReplay:
+    """The same batch at each step, random unless given."""
+
     prioritized = False
 
+    def __init__(self, **batch: Tensor):
+        self.batch = batch or {
+            "obs": torch.rand(4, *OBS.shape),
+            "action": torch.rand(4, 2),
+            "reward": torch.randn(4),
+            "discount": torch.full((4,), 0.9),
+            "next_obs": torch.rand(4, *OBS.shape),
+        }
+
     def __next__(self) -> Batch:
-        return Batch(
-            obs=torch.rand(4, *OBS.shape),
-            action=torch.rand(4, 2),
-            reward=torch.randn(4),
-            discount=torch.full((4,), 0.9),
-            next_obs=torch.rand(4, *OBS.shape),
-        )
+        return Batch(**self.batch)
 
 
 class Log(dict[str, Any]):
@@ -52,8 +57,44 @@ def test_images_are_moved_and_their_edges_repeated() -> None:
     assert torch.equal(shift(images, 0), images)
 
 
+class Critics(nn.Module):
+    """Q_i(h, a) = scale_i * (sum of h + sum of a)."""
+
+    def __init__(self, *scales: float):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scales)[:, None])
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        return self.scale * (features.sum(1) + action.sum(1))
+
+
+def test_the_losses_by_hand(agent: DrQV2) -> None:
+    agent.encoder, agent.pad, agent.tau, agent.noise = nn.Flatten(), 0, 0.0, (0.0, 0.0)
+    agent.actor = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    nn.init.zeros_(agent.actor[1].weight)
+    agent.actor[1].bias.data = torch.tensor([0.5, 0.25])
+    agent.critics, agent.target_critics = Critics(2.0, 1.0), Critics(4.0, 3.0)
+    replay = FakeReplay(
+        obs=torch.ones(1, 3, 1, 1),
+        action=torch.tensor([[2.0, 1.0]]),  # Between -2 and 2: (1, 0.5).
+        reward=torch.tensor([1.0]),
+        discount=torch.tensor([0.5]),
+        next_obs=2 * torch.ones(1, 3, 1, 1),
+    )
+    loss = agent.learn(replay, Log())
+    # y = 1 + 0.5 * min(4, 3) * (6 + 0.75); Q = (2, 1) * 4.5; min Q(s, mu(s)) = 3.75.
+    y = 1 + 1.5 * 6.75
+    assert loss.item() == pytest.approx((y - 9) ** 2 + (y - 4.5) ** 2 - 3.75)
+    loss.backward()
+    gradient = [2 * (9 - y) * 4.5, 2 * (4.5 - y) * 4.5]
+    assert agent.critics.scale.grad[:, 0].tolist() == pytest.approx(gradient)
+    assert agent.actor[1].bias.grad.tolist() == pytest.approx([-1, -1])
+
+
 def test_the_actor_does_not_train_what_the_critics_see_with(agent: DrQV2) -> None:
     """The encoder's gradient is the same with critics that the actor's term cannot reach."""
+
+    replay = FakeReplay()
 
     def gradients(*, act: bool) -> list[Tensor]:
         agent.zero_grad(set_to_none=True)
@@ -61,7 +102,7 @@ def test_the_actor_does_not_train_what_the_critics_see_with(agent: DrQV2) -> Non
         if not act:
             agent.noisy = lambda action: action.detach()  # type: ignore[method-assign]
         agent.noise_clip = 0.0
-        agent.learn(FakeReplay(), Log()).backward()
+        agent.learn(replay, Log()).backward()
         assert act == any(p.grad is not None for p in agent.actor.parameters())
         return [p.grad for m in (agent.encoder, agent.critics) for p in m.parameters()]
 

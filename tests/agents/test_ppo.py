@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from antelope.agents.a2c import A2C
+from antelope.agents.blocks.actor_critic import Tanh
 from antelope.agents.ppo import PPO
 from antelope.replay import Batch, ConfigError, Space
 
@@ -120,6 +121,14 @@ def test_the_first_policy_is_close_to_uniform() -> None:
     torch.manual_seed(0)
     p = PPO(OBS, CHOICE).policy(torch.randn(100, 3)).log_p.exp().detach()
     assert float((p - 0.5).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("count", [100, 5000])  # Torch's own below 4096 numbers.
+def test_tanh_and_its_gradient(count: int) -> None:
+    x = torch.linspace(-12, 12, count, requires_grad=True)
+    Tanh()(x).sum().backward()
+    torch.testing.assert_close(Tanh()(x), x.tanh(), atol=2e-7, rtol=0)
+    torch.testing.assert_close(x.grad, 1 - x.detach().tanh() ** 2, atol=5e-7, rtol=0)
 
 
 def test_images_and_dicts_are_seen() -> None:

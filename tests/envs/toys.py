@@ -67,7 +67,7 @@ def check_diary(batch: Any, *, discount: float = 0.99, longest: int = 5) -> None
     over = step + 1 == 1 + episode % longest
     assert torch.equal(batch.terminated, over & (episode % 2 == 1))
     assert torch.equal(batch.truncated, over & (episode % 2 == 0))
-    assert torch.allclose(batch.discount.double(), discount * ~batch.terminated)
+    assert torch.allclose(batch.discount, discount * (~batch.terminated).float())
     assert bool((step < 1 + episode % longest).all())
 
 

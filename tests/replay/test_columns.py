@@ -54,7 +54,9 @@ def test_rows_are_what_was_written_last(seed: int, kind: str) -> None:
         for name, value in taken.items():
             np.testing.assert_array_equal(value.numpy(), expected[name][index % 10])
     for name in FIELDS:
-        np.testing.assert_array_equal(columns.take_field(name, index).numpy(), expected[name][index % 10])
+        np.testing.assert_array_equal(
+            columns.take_field(name, index).numpy(), expected[name][index % 10]
+        )
         np.testing.assert_array_equal(columns.read(name, 6), expected[name][:6])
     other = columns_of(kind)
     for name in FIELDS:

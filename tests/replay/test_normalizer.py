@@ -30,7 +30,7 @@ def test_moments_merge_batch_by_batch(
         moments.add(batch)
     seen = np.concatenate(batches)
     assert moments.count == len(seen)
-    np.testing.assert_allclose(moments.mean, seen.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.mean, seen.mean(0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(moments.variance, seen.var(0), rtol=1e-6, atol=1e-6)
 
 

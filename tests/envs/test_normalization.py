@@ -1,0 +1,163 @@
+"""normalize_obs and normalize_reward: unit scale in batches, and no trace of evaluation in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from torch import Tensor, nn
+
+from antelope.envs.environments import normalized_shapes
+from antelope.replay import Normalizer, Space
+
+from .test_copies import KINDS, everything, vector
+from .toys import Diary, flat
+
+
+class Noise(Diary):
+    """Observations far from unit scale; rewards of 50 or -30; episodes of 20 steps."""
+
+    length = 20  # type: ignore[assignment]
+    parts = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(-1e4, 1e4, (2,), np.float32)
+        if self.parts:
+            self.observation_space = spaces.Dict(  # type: ignore[assignment]
+                {
+                    "arm": spaces.Dict({"angle": self.observation_space}),
+                    "eye": spaces.Box(0, 255, (8, 6), np.uint8),
+                    "mode": spaces.Discrete(3),
+                }
+            )
+
+    def _obs(self) -> Any:
+        obs = self.np_random.normal([300, -5], [20, 0.1]).astype(np.float32)
+        if not self.parts:
+            return obs
+        return {"arm": {"angle": obs}, "eye": np.full((8, 6), 255, np.uint8), "mode": 2}
+
+    def reward(self, step: int) -> float:
+        return 50.0 if self.np_random.random() < 0.5 else -30.0
+
+
+class Parts(Noise):
+    parts = True
+
+
+class Meets(nn.Module):
+    """Keeps what it is given while it is evaluated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.evaluated: list[Tensor] = []
+
+    def act(self, obs: Any) -> Tensor:
+        rows = flat(obs)
+        if not self.training:
+            self.evaluated.append(rows.clone())
+        return torch.zeros(len(rows), dtype=torch.long)
+
+    def learn(self, replay: Any) -> Tensor:
+        next(replay)
+        return self.weight.sum()
+
+
+def is_unit(values: Tensor, tolerance: float = 0.15) -> bool:
+    mean, stddev = values.mean(0), values.std(0)
+    return bool((mean.abs() < tolerance).all() and ((stddev - 1).abs() < tolerance).all())
+
+
+@pytest.mark.parametrize("kind", ["one", "sync", "next step", "told"])
+def test_observations_have_zero_mean_and_unit_deviation(kind: str, quick: Any) -> None:
+    settings = KINDS[kind]
+    modes = {"next step": AutoresetMode.NEXT_STEP, "told": AutoresetMode.DISABLED}
+    env: Any = vector(modes[kind], env=Noise) if kind in modes else Noise
+    settings = settings | {"env": env, "train_steps": 600, "eval_episodes": 9}
+    run = quick(**settings, model=Meets, normalize_obs=True)
+    batch = everything(run)
+    assert is_unit(batch.obs)
+    assert is_unit(batch.next_obs)
+    assert is_unit(torch.cat(run.agent.evaluated), 0.25)  # A few rows only.
+    assert batch.reward.unique().tolist() == [-30, 50]  # These were not asked for.
+    stored = run.replay.storage.gather(np.arange(5))["obs"]
+    assert bool((stored[:, 0] > 100).all())  # Kept in the environment's units.
+
+
+def test_normalised_stacks(quick: Any) -> None:
+    run = quick(env=Noise, model=Meets, normalize_obs=True, frame_stack=3, train_steps=600)
+    batch = everything(run)
+    assert batch.obs.shape[1:] == (6,)
+    assert is_unit(batch.obs)
+
+
+def test_numbers_within_dicts_are_normalised_and_images_and_choices_are_not(quick: Any) -> None:
+    run = quick(env=Parts, model=Meets, normalize_obs=True, frame_stack=2, train_steps=600)
+    batch = everything(run)
+    assert is_unit(batch.obs["arm"]["angle"])
+    assert bool((batch.obs["eye"] == 1).all())
+    assert torch.equal(batch.obs["mode"].sum(0), torch.tensor([0.0, 0.0, len(batch)]))
+
+
+def test_shapes_by_path() -> None:
+    image, number = Space((1, 8, 6), torch.uint8), Space((2,))
+    space = {"a": {"b": {"c": number}, "d": Space((3,), discrete=True)}, "e": image, "f": number}
+    assert normalized_shapes(space) == {"a/b/c": (2,), "f": (2,)}
+    assert normalized_shapes(number) == {"": (2,)}
+    assert normalized_shapes(image) == {}
+
+
+def test_images_alone_stay_as_they_are(quick: Any) -> None:
+    class Pictures(Noise):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = spaces.Box(0, 255, (8, 6), np.uint8)
+
+        def _obs(self) -> Any:
+            return np.full((8, 6), 51, np.uint8)
+
+    batch = everything(quick(env=Pictures, agent="Random", normalize_obs=True))
+    assert torch.allclose(batch.obs, torch.tensor(0.2))
+
+
+@pytest.mark.parametrize("normalize_obs", [False, True])
+def test_rewards_are_in_units_of_the_returns_deviation(normalize_obs: bool, quick: Any) -> None:
+    settings = {"normalize_reward": True, "normalize_obs": normalize_obs, "discount": 0.9}
+    run = quick(env=Noise, model=Meets, train_steps=2000, learn_every=50, **settings)
+    batch = everything(run)
+    scale = 50 / float(batch.reward.max())
+    assert float(batch.reward.min()) == pytest.approx(-30 / scale)
+    # Var(G) of independent rewards of mean 10 and deviation 40, averaged over an episode's 20 steps.
+    powers = 0.9 ** np.arange(21)
+    means = [10 * powers[:t].sum() for t in range(1, 21)]
+    second = [(40**2) * (powers[:t] ** 2).sum() + mean**2 for t, mean in enumerate(means, 1)]
+    expected = np.sqrt(np.mean(second) - np.mean(means) ** 2)
+    assert scale == pytest.approx(expected, rel=0.1)
+    # What is evaluated and logged are the environment's own rewards.
+    assert run.metrics["return"] % 10 == 0
+    assert abs(run.metrics["return"]) >= 20 or run.metrics["return"] == 0
+
+
+def test_statistics_are_those_of_training_alone(quick: Any, tmp_path: Any) -> None:
+    settings = {"env": Noise, "normalize_obs": True, "normalize_reward": True, "model": Meets}
+    often = quick(**settings, eval_every=5, eval_episodes=3, path=tmp_path / "often")
+    never = quick(**settings, path=tmp_path / "never")
+    for name in ("obs", "next_obs", "reward"):
+        assert torch.equal(everything(often)[name], everything(never)[name])
+
+
+def test_rows_without_a_step_do_not_count() -> None:
+    normalizer = Normalizer({}, num_envs=2, discount=0.5, obs=False, reward=True)
+    done = np.array([False, True])
+    normalizer.see_rewards(np.array([1.0, 3.0]), done)
+    normalizer.see_rewards(np.array([1.0, 0.0]), np.zeros(2, bool), np.array([True, False]))
+    normalizer.see_rewards(np.array([0.0, 0.0]), np.zeros(2, bool), np.array([False, False]))
+    assert normalizer.returns is not None
+    assert normalizer.returns.count == 3
+    assert normalizer.returns.mean == pytest.approx((1 + 3 + 1.5) / 3)
