@@ -36,7 +36,7 @@ class DRQN(nn.Module):
         tau: float = 0.01,
     ):
         super().__init__()
-        self.network = QMemory(obs_spec, choices(action_spec), hidden)
+        self.network = QMemory(obs_spec, choices(action_spec, "DRQN"), hidden)
         self.target = target_of(self.network)
         self.tau = tau
 

@@ -146,15 +146,19 @@ class Copies:
         """Bring every copy back to the middle of its episode, by its seed and its `actions`.
 
         Returns:
-            The observations that led to, `[N, *shape]`; None where actions are missing.
+            The observations that led to, `[N, *shape]`; None where actions are missing, or lead
+            elsewhere this time.
         """
         if self.steps != [len(actions) for actions in self.actions]:
             return None
-        obs = self.empty_obs()
-        for copy, env in enumerate(self.envs):
-            reset_into(env, self.episode_seed(copy), obs, copy, self.obs_codec)
-            for action in self.actions[copy]:
-                step_into(env, self.action_codec.native(action), obs, copy, self.obs_codec)
+        obs, code = self.empty_obs(), self.obs_codec
+        try:
+            for copy, env in enumerate(self.envs):
+                reset_into(env, self.episode_seed(copy), obs, copy, code)
+                for action in self.actions[copy]:
+                    step_into(env, self.action_codec.native(action), obs, copy, code)
+        except Fault:
+            return None
         return obs
 
     def close(self) -> None:
@@ -304,6 +308,8 @@ class Vector:
         seeds = [self._episode_seed(copy) for copy in range(self.num_envs)]
         obs = zeros(self.obs_codec, self.num_envs)
         for copy, last in enumerate(self.envs.play_again(seeds, actions)):
+            if last is None:
+                return None
             put(obs, copy, last, self.obs_codec)
         return obs
 

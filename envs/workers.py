@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing.connection
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,6 +32,9 @@ class Fault(Exception):
     def __init__(self, what: str, copy: int | None = None):
         super().__init__(what, copy)  # So that it can be sent from one process to another.
         self.what, self.copy = what, copy
+
+    def __str__(self) -> str:
+        return self.what
 
 
 def reset_into(
@@ -134,22 +137,24 @@ class Workers(AsyncVectorEnv):
         context = "fork" if sys.platform == "linux" else None
         try:
             super().__init__(makes, autoreset_mode=AutoresetMode.DISABLED, context=context)
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             fault = lost(self)
             end(self)
             raise fault from error
 
     def play_again(self, seeds: list[int], actions: list[list[Any]]) -> tuple[Any, ...]:
-        """Bring every copy to where its episode's seed and actions lead; the observations there."""
+        """Bring every copy to where its episode's seed and actions lead; what it sees there."""
         for pipe, *arguments in zip(self.parent_pipes, seeds, actions, strict=True):
             pipe.send(("_call", ("play_again", arguments, {})))
         self._state = AsyncState.WAITING_CALL
         return self.call_wait()
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        if all(successes):
+        failed = list(successes).count(False)
+        if not failed:
             return
-        copy, _, error, trace = self.error_queue.get(timeout=_PATIENCE_S)
+        errors = [self.error_queue.get(timeout=_PATIENCE_S) for _ in range(failed)]
+        copy, _, error, trace = min(errors, key=lambda error: error[0])
         fault = Fault(error.what if isinstance(error, Fault) else f"raised {said(error)}", copy)
         fault.add_note(trace)
         raise fault
@@ -174,21 +179,25 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         return *step_into(self.env, action, self._row, 0, self._code), {}
 
     def play_again(self, seed: int, actions: list[Any]) -> Any:
-        obs, _ = self.reset(seed=seed)
-        for action in actions:
-            obs = self.step(action)[0]
+        """The observation that they lead to, or None: they went another way this time."""
+        try:
+            obs, _ = self.reset(seed=seed)
+            for action in actions:
+                obs = self.step(action)[0]
+        except Fault:
+            return None
         return obs
 
 
 def lost(envs: Any) -> Fault:
     """Which process has ended, and how."""
-    processes = getattr(envs, "processes", [])
-    if processes:
-        multiprocessing.connection.wait([p.sentinel for p in processes], _PATIENCE_S)
-    for copy, process in enumerate(processes):
-        if (code := process.exitcode) is not None:
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return Fault(f"has lost its process, which ended with {how}", copy)
+    deadline = time.monotonic() + _PATIENCE_S  # Its pipe is closed a moment before it has ended.
+    while time.monotonic() < deadline:
+        for copy, process in enumerate(getattr(envs, "processes", [])):
+            if (code := process.exitcode) is not None:
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                return Fault(f"has lost its process, which ended with {how}", copy)
+        time.sleep(0.01)
     return Fault("has lost a process")
 
 

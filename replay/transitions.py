@@ -22,6 +22,7 @@ from .spec import Spec
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _OLDEST = 255  # Ages are bytes.
+_IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", "hop"}
 
@@ -225,7 +226,7 @@ class Transitions:
             self._mark_rows((self.rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any]) -> None:
-        if taken := _OURS & {name.split("/")[0] for name in fields}:
+        if taken := _OURS & {name.split(_IN)[0] for name in fields}:
             raise ConfigError(
                 f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
             )
@@ -255,9 +256,9 @@ class Transitions:
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
             )
-        self._given = {n for n in fields if n.split("/")[0] not in _OURS}
+        self._given = {n for n in fields if n.split(_IN)[0] not in _OURS}
         self._others = [name for name in fields if name not in self._obs]
-        self._flat = not any("/" in name for name in fields)
+        self._flat = not any(_IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
         """Observations as they are stored: single frames."""
@@ -443,7 +444,7 @@ class Transitions:
                 )
         arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
         fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
-        obs = {name: field for name, field in fields.items() if name.split("/")[0] == "obs"}
+        obs = {name: field for name, field in fields.items() if name.split(_IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
             raise CheckpointError("The saved replay is of an environment with other observations.")
         with self.lock:
@@ -465,12 +466,12 @@ class Transitions:
 
 
 def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A field's parts, `name/part` where it is a dict."""
+    """A field's parts, `name::part` where it is a dict."""
     if not isinstance(value, Mapping):
         yield name, value
         return
     for key, part in value.items():
-        yield from _named(f"{name}/{key}", part)
+        yield from _named(f"{name}{_IN}{key}", part)
 
 
 def _words(names: Any) -> str:
@@ -481,7 +482,7 @@ def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `_named`, for all fields."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
-        *path, last = name.split("/")
+        *path, last = name.split(_IN)
         into = nested
         for key in path:
             into = into.setdefault(key, {})

@@ -14,13 +14,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from antelope.envs.copies import Vector
 from antelope.replay import CheckpointError, ConfigError, Replay, Space, Spec, Transitions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # Of storage="gpu".
@@ -65,9 +68,10 @@ FLOATS = {"": Space((2,))}
 IMAGES = {"": Space((1, 9, 32), torch.uint8)}  # Too large for a record.
 SEVERAL = {
     "image": Space((2, 2, 2), torch.uint8),
-    "speed": Space((1,)),
+    "arm/speed": Space((1,)),
     "mode": Space((3,), torch.int64, discrete=True),
 }
+SPEC = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))  # The simplest.
 ACTION = {"": Space((9,), torch.int64, discrete=True)}
 ACTIONS = {"arm": Space((2,)), "grip": Space((9,), torch.int64, discrete=True)}
 
@@ -427,7 +431,8 @@ def test_saved_and_loaded_it_continues_exactly(
     if used:  # What it held before is gone.
         elsewhere = copy.deepcopy(world)
         for _ in play(elsewhere, other, 30):
-            pass
+            if len(other):
+                other.draw(1, torch.Generator())
     for _ in play(world, ring, before):
         pass
     one = Replay(ring, lambda fields: fields, batch_size=8, seed=1)
@@ -594,15 +599,17 @@ def test_draws_are_uniform_over_what_can_be_drawn() -> None:
 
 
 def test_an_old_episode_is_longer_than_a_byte_can_count() -> None:
-    rows = rows_of(line(700, capacity=600, stack=4))
-    assert rows[699]["obs"] == [696, 697, 698, 699]
+    ring = line(700, capacity=600, stack=4)
+    rows = rows_of(ring)
     assert len(rows) >= 597
+    assert all(row["obs"] == [n - 3, n - 2, n - 1, n] for n, row in rows.items())
+    assert not ring.sequences(np.flatnonzero(ring.ok), 2)["is_first"].any()
 
 
 def test_observations_may_be_changed_once_they_are_given() -> None:
     # Some environments write into the same array at each step.
     buffer = np.zeros((1, 1), np.float32)
-    ring = Transitions(KINDS_SPEC, capacity=5, num_envs=1, discount=GAMMA)
+    ring = Transitions(SPEC, capacity=5, num_envs=1, discount=GAMMA)
     ring.start(buffer)
     for number in (1, 2, 3):
         buffer[:] = number
@@ -612,9 +619,6 @@ def test_observations_may_be_changed_once_they_are_given() -> None:
     assert {n: row["next_obs"] for n, row in rows_of(ring).items()} == {0: [1], 1: [2], 2: [3]}
 
 
-KINDS_SPEC = Spec(Space((1,)), Space((2,), torch.int64, discrete=True))
-
-
 def step_of(**extras: Any) -> dict[str, Any]:
     ended = np.zeros(1, np.bool_)
     fields = {"action": np.array([0]), "reward": np.ones(1), "next_obs": np.ones((1, 1))}
@@ -622,7 +626,7 @@ def step_of(**extras: Any) -> dict[str, Any]:
 
 
 def ring_with(*steps: dict[str, Any], **options: Any) -> Transitions:
-    ring = Transitions(KINDS_SPEC, **{"capacity": 5, "num_envs": 1, "discount": GAMMA, **options})
+    ring = Transitions(SPEC, **{"capacity": 5, "num_envs": 1, "discount": GAMMA, **options})
     ring.start(np.zeros((1, 1), np.float32))
     for step in steps:
         ring.add(step)
@@ -683,15 +687,73 @@ def test_a_state_of_another_size_is_refused(other: dict[str, int], match: str) -
 
 
 def test_a_state_with_other_observations_is_refused() -> None:
-    other = Transitions(
-        Spec(Space((3,)), KINDS_SPEC.action), capacity=5, num_envs=1, discount=GAMMA
-    )
+    other = Transitions(Spec(Space((3,)), SPEC.action), capacity=5, num_envs=1, discount=GAMMA)
     with pytest.raises(CheckpointError, match="other observations"):
         other.load_state_dict(ring_with(step_of()).state_dict())
 
 
 def test_a_state_of_before_the_first_step_keeps_the_first_observation() -> None:
-    ring = Transitions(KINDS_SPEC, capacity=5, num_envs=1, discount=GAMMA)
-    ring.load_state_dict(ring_with().state_dict())
+    ring, before = ring_with(), ring_with()
+    before.start(np.full((1, 1), 4, np.float32))
+    ring.load_state_dict(before.state_dict())
     ring.add(step_of())
-    assert rows_of(ring)[0]["next_obs"] == [1]
+    assert rows_of(ring)[4]["next_obs"] == [1]
+
+
+# ------------------------------------------------------------------------------- gymnasium
+
+
+class Clock(gymnasium.Env[np.ndarray, int]):
+    """Shows which copy it is, its episode and the step; gives the step as reward."""
+
+    observation_space = gymnasium.spaces.Box(0, 1e6, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, copy: int):
+        self.copy, self.episode, self.t = copy, -1, 0
+
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        self.episode, self.t = self.episode + 1, 0
+        return self._obs(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        over = self.t == length_of(self.copy, self.episode)
+        return self._obs(), self.t, over and self.episode % 2 == 0, over, {}
+
+    def _obs(self) -> np.ndarray:
+        return np.array([self.copy, self.episode, self.t], np.float32)
+
+
+def length_of(copy: int, episode: int) -> int:
+    return 1 + (5 * episode + 3 * copy) % 7
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("nstep", [1, 3])
+def test_whenever_gymnasium_resets_no_row_joins_two_episodes(
+    mode: AutoresetMode, nstep: int
+) -> None:
+    makers = [lambda copy=copy: Clock(copy) for copy in range(3)]
+    envs = Vector(SyncVectorEnv(makers, autoreset_mode=mode), name="Clock")
+    spec = Spec(envs.obs_codec.space, envs.action_codec.space)
+    ring = Transitions(spec, capacity=120, num_envs=3, discount=GAMMA, nstep=nstep)
+    ring.start(envs.reset())
+    for _ in range(200):
+        action = np.zeros(3, np.int64)
+        step = envs.step(action)
+        fields = {"action": action, "reward": step.reward, "next_obs": step.next_obs}
+        fields |= {"terminated": step.terminated, "truncated": step.truncated}
+        ring.add(fields, began=step.began, first=step.first, real=step.real)
+    envs.close()
+    rows = flat(ring.gather(np.flatnonzero(ring.ok)))
+    assert len(rows["obs"]) > 80
+    for i, (env, episode, t) in enumerate(rows["obs"].astype(int).tolist()):
+        length = length_of(env, episode)
+        last = min(t + nstep, length)
+        terminated, over = episode % 2 == 0, last == length
+        assert rows["next_obs"][i].tolist() == [env, episode, last]
+        assert rows["reward"][i] == sum(GAMMA**k * (t + k + 1) for k in range(last - t))
+        assert rows["discount"][i] == (0 if terminated and over else GAMMA ** (last - t))
+        assert rows["terminated"][i] == (terminated and t + 1 == length)
+        assert rows["truncated"][i] == (t + 1 == length)
