@@ -53,6 +53,7 @@ ROWS = {
     "pendulum_sac": Row("Pendulum-v1", "SAC", -200, 4_000),
     "pendulum_td3": Row("Pendulum-v1", "TD3", -200, 13_000),
     "pendulum_ddpg": Row("Pendulum-v1", "DDPG", -200, 13_000),
+    "recall_drqn": Row("Recall", "DRQN", 1, 8_000),
     "lunarlander_dqn": Row("LunarLander-v3", "DQN", 200, 200_000, eval_every=5000),
     "lunarlander_ppo": Row("LunarLander-v3", "PPO", 200, 500_000, eval_every=5000),
 }

@@ -145,6 +145,7 @@ class Case:
                 "env": "CartPole-v1",
                 "batch_size": 128,
                 "learn_every": learn_every,
+                "seed_steps": 1000,
                 "lr": 1e-3,
             },
             "ppo": {
@@ -154,8 +155,10 @@ class Case:
                 "agent.lr": 1e-3,
                 "env": "CartPole-v1",
                 "num_envs": _NUM_ENVS,
+                "seed_steps": 0,
+                "learn_every": rollout_steps * _NUM_ENVS,
             },
-            "sac": {"env": "Pendulum-v1", "batch_size": 256, "lr": 1e-3},
+            "sac": {"env": "Pendulum-v1", "batch_size": 256, "seed_steps": 1000, "lr": 1e-3},
         }
 
         class Timed(agent):
@@ -168,7 +171,6 @@ class Case:
             ml(
                 agent=Timed,
                 train_steps=self.steps,
-                seed_steps=0 if self.name == "ppo" else 1000,
                 device="cpu",
                 # The others evaluate, save, write and draw nothing.
                 eval_every=10**9,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from antelope.agents import Random
+from antelope.agents.random import draw
 from antelope.replay import Space
 
 OBS = torch.zeros(6000, 1)
@@ -41,3 +42,29 @@ def test_unbounded_values_are_normal_and_stay_within_a_single_bound() -> None:
 def test_a_space_without_bounds() -> None:
     action = Random(Space((2,))).act(OBS)
     assert bool(torch.isfinite(action).all())
+
+
+def test_random_acts_in_nested_spaces_evenly() -> None:
+    torch.manual_seed(0)
+    space = {
+        "a": Space((5,), discrete=True, nvec=(2, 3)),
+        "b": {"c": Space((2,), discrete=True, binary=True)},
+    }
+    action = draw(space, 6000)
+    assert (action["a"].shape, action["b"]["c"].shape) == ((6000, 2), (6000, 2))
+    # Deviations are at most sqrt(6000 / 4) = 39.
+    assert all(abs(int(n) - 3000) < 180 for n in action["a"][:, 0].bincount(minlength=2))
+    assert all(abs(int(n) - 2000) < 180 for n in action["a"][:, 1].bincount(minlength=3))
+    assert all(abs(int(n) - 3000) < 180 for n in action["b"]["c"].sum(0))
+
+
+def test_it_acts_on_dicts_of_observations() -> None:
+    obs = {"a": {"b": torch.zeros(3, 1)}}
+    assert Random({"c": Space((2,), torch.int64, discrete=True)}).act(obs)["c"].shape == (3,)
+
+
+def test_rounding_does_not_carry_it_over_a_bound() -> None:
+    torch.manual_seed(0)
+    low, high = torch.tensor([-0.3]), torch.tensor([0.1])
+    action = draw(Space((1,), low=low, high=high), 200_000)
+    assert bool(((action >= low) & (action <= high)).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import gymnasium
@@ -67,7 +68,7 @@ def test_episodes_are_whole_and_in_order(kind: str, quick: Any) -> None:
         obs = storage.gather(rows[storage.ok[rows]])["obs"].long().tolist()
         starts = [i for i, (_, step) in enumerate(obs) if step == 0]
         assert len(starts) > 3
-        for begin, end in zip(starts, starts[1:], strict=False):
+        for begin, end in itertools.pairwise(starts):
             episode = obs[begin][0]
             assert obs[begin:end] == [[episode, step] for step in range(1 + episode % 5)]
         assert len({obs[start][0] for start in starts}) == len(starts)  # Each with its own seed.
@@ -79,7 +80,7 @@ def test_processes_and_copies_in_one_give_the_same_streams(quick: Any) -> None:
         for how in ("sync", "async")
     ]
     one, other = (everything(run) for run in runs)
-    assert all(torch.equal(one[name], other[name]) for name in one.keys())
+    assert all(torch.equal(one[name], other[name]) for name in one)
     different = everything(quick(model=Reader, env=Diary, num_envs=3, path="other", seed=6))
     assert not torch.equal(one.obs, different.obs)
 
@@ -149,9 +150,11 @@ def test_cartpoles_own_vector_form(quick: Any) -> None:
 
 def test_last_observations_of_dicts_in_the_same_step(quick: Any) -> None:
     class Parts(Diary):
+        observation_space: Any
+
         def __init__(self) -> None:
             super().__init__()
-            self.observation_space = spaces.Dict({"diary": self.observation_space})  # type: ignore[assignment]
+            self.observation_space = spaces.Dict({"diary": self.observation_space})
 
         def _obs(self) -> Any:
             return {"diary": super()._obs()}
@@ -162,7 +165,7 @@ def test_last_observations_of_dicts_in_the_same_step(quick: Any) -> None:
     check_diary(Batch(**flat))
 
 
-class OneSeed(VectorEnv):  # type: ignore[type-arg]
+class OneSeed(VectorEnv):
     """Two diaries in a form of their own, which takes a single seed and gives the same arrays."""
 
     def __init__(self, mode: AutoresetMode = AutoresetMode.DISABLED, infos: bool = True) -> None:
@@ -176,7 +179,7 @@ class OneSeed(VectorEnv):  # type: ignore[type-arg]
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        seeds = [int(s) for s in self.np_random.integers(1 << 30, size=2)]
+        seeds: list[int | None] = [int(s) for s in self.np_random.integers(1 << 30, size=2)]
         return self.inner.reset(seed=seeds, options=options)
 
     def step(self, actions: Any) -> Any:

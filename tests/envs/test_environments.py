@@ -139,7 +139,7 @@ class TestEvaluation:
         weights = [dict(run.agent.named_parameters()) for run in runs]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
         batches = [everything(run) for run in runs]
-        assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0].keys())
+        assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
 
     def test_is_greedy_and_the_same_while_nothing_is_learnt(self, quick: Any) -> None:
         run = quick(model=Noisy, env=Diary, eval_every=10, eval_episodes=4, seed_steps=1000)
@@ -265,7 +265,7 @@ class TestSpaces:
         ],
     )
     def test_actions_too(self, one: Any, other: Any, quick: Any) -> None:
-        with pytest.raises(ConfigError, match="must share their spaces: Echo has .*, Echo has"):
+        with pytest.raises(ConfigError, match=r"must share their spaces: Echo has .*, Echo has"):
             quick(agent="Random", env=[echo(action=one), echo(action=other)])
 
     def test_bounds_of_observations_may_differ(self) -> None:
@@ -352,13 +352,13 @@ class TestContinuation:
 
         one = task()
         self._walk(one, 1)
-        while not one.envs.ended.any():  # type: ignore[union-attr]
+        while not one.envs.ended.any():
             self._walk(one, 1)
         again = task()
         again.reset()
         again.envs.envs = one.envs.envs  # As a checkpoint that holds them whole puts them back.
         assert again.load_state_dict(one.state_dict(), play_again=False)
-        assert np.array_equal(again.envs.ended, one.envs.ended)  # type: ignore[union-attr]
+        assert np.array_equal(again.envs.ended, one.envs.ended)
         step = again.step(np.zeros(3, np.int64))
         assert not step["real"].all()
 

@@ -69,6 +69,7 @@ class Unsendable(Exception):
         super().__init__(f"{one} and {two}")
 
 
+FREE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 PLAIN = spaces.Box(-1, 1, (3,), np.float32)
 DICT = spaces.Dict({"a": PLAIN, "b": spaces.Discrete(2)})
 IMAGE = spaces.Box(0, 255, (8, 6, 3), np.uint8)
@@ -82,7 +83,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         r"gave an observation with NaN or infinity: \[ 0. nan  0.\]",
     ),
     "infinite": (
-        breaks(gives(obs=np.array([0, np.inf, 0], np.float32)), observation=spaces.Box(-np.inf, np.inf, (3,))),
+        breaks(gives(obs=np.array([0, np.inf, 0], np.float32)), observation=FREE),
         "gave an observation with NaN or infinity",
     ),
     "outside": (
@@ -173,7 +174,7 @@ def test_the_first_frames_of_the_message_are_those_of_the_environment(quick: Any
     assert isinstance(raised.value.__cause__, RuntimeError)
     with pytest.raises(DataError) as raised:
         quick(agent="Random", env=env, vectorization="async")
-    assert "in how" in raised.value.__cause__.__notes__[0]  # type: ignore[union-attr]
+    assert "in how" in raised.value.__cause__.__notes__[0]
 
 
 class Unlucky(Diary):
@@ -237,10 +238,10 @@ def test_a_first_observation_outside_of_its_space(how: str, quick: Any) -> None:
 
 def test_a_reset_that_takes_no_seed(quick: Any) -> None:
     class Old(Diary):
-        def reset(self) -> Any:  # type: ignore[override]
+        def reset(self) -> Any:
             return super().reset()
 
-    with pytest.raises(DataError, match="raised TypeError: .*unexpected keyword argument 'seed'"):
+    with pytest.raises(DataError, match=r"raised TypeError: .*unexpected keyword argument 'seed'"):
         quick(agent="Random", env=Old)
 
 

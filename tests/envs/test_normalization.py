@@ -21,7 +21,7 @@ from .toys import Diary, flat
 class Noise(Diary):
     """Observations far from unit scale; rewards of 50 or -30; episodes of 20 steps."""
 
-    length = 20  # type: ignore[assignment]
+    length = 20
     parts = False
 
     def __init__(self) -> None:
@@ -114,10 +114,14 @@ def test_shapes_by_path() -> None:
 
 
 def test_images_alone_stay_as_they_are(quick: Any) -> None:
+    image: Any = spaces.Box(0, 255, (8, 6), np.uint8)
+
     class Pictures(Noise):
+        observation_space: Any
+
         def __init__(self) -> None:
             super().__init__()
-            self.observation_space = spaces.Box(0, 255, (8, 6), np.uint8)
+            self.observation_space = image
 
         def _obs(self) -> Any:
             return np.full((8, 6), 51, np.uint8)

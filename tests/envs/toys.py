@@ -22,6 +22,8 @@ class Diary(gymnasium.Env[np.ndarray, Any]):
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it.
+    observation_space: Any
+    action_space: Any
 
     def __init__(self, longest: int = 5) -> None:
         self.longest = longest
@@ -54,7 +56,7 @@ class Diary(gymnasium.Env[np.ndarray, Any]):
 class Endless(Diary):
     """A diary whose episodes have no end of their own."""
 
-    length = 10**9  # type: ignore[assignment]
+    length = 10**9
 
 
 def check_diary(batch: Any, *, discount: float = 0.99, longest: int = 5) -> None:

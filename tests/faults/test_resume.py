@@ -1121,10 +1121,27 @@ class Opaque(gymnasium.Wrapper):  # type: ignore[type-arg]
         self.simulator = iter(range(3))
 
 
-def test_environment_that_cannot_be_kept_begins_its_episodes_anew_and_says_so(
+def test_environment_that_cannot_be_kept_is_played_again_to_where_it_was() -> None:
+    settings = {**SHORT, "env": Opaque, "model": Actor, "train_steps": 150, "seed_steps": 100}
+    del settings["epochs"]
+    reference = ml(path="reference", **settings)
+    stop.calls, stop.step, stop.how = 0, 20, "SIGTERM"
+    with pytest.raises(SystemExit):
+        ml(path="run", **settings)
+    assert_same_run(ml(path="run", resume=True, **settings), reference)
+
+
+class Chance(Opaque):
+    """Does not care for its seed."""
+
+    def reset(self, **_: Any) -> Any:
+        return self.env.reset(seed=int.from_bytes(os.urandom(4)))
+
+
+def test_environment_that_cannot_be_played_again_begins_its_episodes_anew_and_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = {**SHORT, "env": Opaque, "model": Actor, "train_steps": 150, "seed_steps": 100}
+    settings = {**SHORT, "env": Chance, "model": Actor, "train_steps": 150, "seed_steps": 100}
     del settings["epochs"]
     stop.calls, stop.step, stop.how = 0, 20, "SIGTERM"
     with pytest.raises(SystemExit):

@@ -84,7 +84,8 @@ def test_every_preset_is_listed_with_its_meaning_and_composes(
     for name, meaning in presets().items():
         assert f"task={name}" in text
         assert meaning
-        assert compose([f"task={name}"], {}).dataset["_target_"]
+        settings = compose([f"task={name}"], {})
+        assert (settings.env or settings.dataset)["_target_"]
 
 
 def test_a_preset_gives_way_to_code_and_code_to_words() -> None:

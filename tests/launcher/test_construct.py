@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,50 @@ class TestResolve:
         env = resolve("CartPole-v1", "env")()
         assert isinstance(env.unwrapped, gymnasium.Env)
         env.close()
+
+    def test_atari_games_are_known_without_an_import(self, workdir: Path) -> None:
+        pytest.importorskip("ale_py")
+        for name in ("ALE/Pong-v5", "PongNoFrameskip-v4"):
+            make = resolve(name, "env")
+            assert make.__name__ == name
+            assert make.args == (f"ale_py:{name}",)  # Imports it in every process.
+            assert make().spec.id == name
+        assert "`ALE/Pong-v5`" in error("ALE/Pong-v6", "env")
+
+    @pytest.mark.parametrize(
+        ("name", "package", "extra"),
+        [
+            ("ALE/Pong-v5", "ale_py", "atari"),
+            ("LunarLander-v3", "Box2D", "box2d"),
+            ("BipedalWalker-v3", "Box2D", "box2d"),
+            ("Hopper-v5", "mujoco", "mujoco"),
+        ],
+    )
+    def test_a_gymnasium_id_says_what_to_install(
+        self,
+        workdir: Path,
+        name: str,
+        package: str,
+        extra: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda n, *a: None if n == package else find(n, *a)
+        )
+        if package == "ale_py":
+            games = [
+                n for n in gymnasium.registry if str(gymnasium.spec(n).entry_point)[:3] == "ale"
+            ]
+            for game in games:
+                monkeypatch.delitem(gymnasium.registry, game)
+        assert error(name, "env") == (
+            f"{name} needs {package}, which is not installed: pip install 'antelope-ml[{extra}]'."
+        )
+
+    @pytest.mark.parametrize("name", ["ALE/Nonsense-v5", "Nonsense-v5", "nonsense:Nonsense-v5"])
+    def test_an_unknown_gymnasium_id(self, workdir: Path, name: str) -> None:
+        assert f"No environment `{name}`" in error(name, "env")
 
     def test_goes_from_the_registered_to_the_library(self, workdir: Path) -> None:
         """Each place is asked before the next: a name of the nearer one hides the farther one's."""

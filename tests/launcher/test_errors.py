@@ -179,7 +179,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
         ({"device": "cuda:99"}, ["device=cuda:99", "device=cpu"]),
         ({"device": "gpu"}, ["device=gpu", "device=cpu"]),
         ({"env": "CartPole-v1"}, ["Linear has no `learn`", "learn(self, replay, log)"]),
-        ({"env": "FrozenLake-v1"}, ["numbered states", "Box is known so far"]),
+        ({"env": "Blackjack-v1"}, ["observations of Blackjack-v1 are a Tuple", "Known are Box"]),
         ({"env": "CartPole-v1", "model": None}, ["No model", "agent=Random", "ml models"]),
         ({"model": "null", "model.hidden": 3}, ["model"]),
         ({"scheduler.T_max": 5}, ["scheduler", "T_max", "scheduler=NAME"]),
@@ -324,7 +324,7 @@ class NotFlattened(Linear):
         (KeywordOnly, ["KeywordOnly.learn(replay", "learn(self, replay, log)"]),
         (NoMethod, ["NoMethod.learn is a int"]),
         (Wide, ["Wide.forward: expected output [2, 10] for one of 10, got [2, 5]"]),
-        (Wide, ["last (Linear)", "given obs [2, 1, 8, 8]", "`out_features`"]),
+        (Wide, ["last (Linear)", "given obs float32 [2, 1, 8, 8]", "`out_features`"]),
         (Columns, ["Columns.forward: expected output [2, 10]", "got [2]"]),
         (Pair, ["Pair.forward returned a tuple", "a tensor of shape [2, 10]"]),
         (

@@ -335,4 +335,5 @@ def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(
     saved.load(tmp_path / "replay")
     batch = next(saved)
     assert torch.equal(batch.next_obs, batch.obs + 1)
+    assert torch.equal(batch.reward, batch.obs[..., 0])
     assert len(saved) == 64

@@ -692,6 +692,17 @@ def test_a_state_with_other_observations_is_refused() -> None:
         other.load_state_dict(ring_with(step_of()).state_dict())
 
 
+def test_a_full_ring_forgets_what_it_held_when_it_loads_an_emptier_one() -> None:
+    full, fresh, state = line(50), line(1), line(5).state_dict()
+    full.draw(1, torch.Generator())
+    drawn = []
+    for ring in (full, fresh):
+        ring.load_state_dict(state)
+        drawn.append(ring.draw(50, torch.Generator().manual_seed(0)).tolist())
+        assert sorted(rows_of(ring)) == [0, 1, 2, 3, 4]
+    assert drawn[0] == drawn[1]
+
+
 def test_a_state_of_before_the_first_step_keeps_the_first_observation() -> None:
     ring, before = ring_with(), ring_with()
     before.start(np.full((1, 1), 4, np.float32))
