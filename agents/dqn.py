@@ -64,7 +64,7 @@ class DQN(nn.Module):
     def act(self, obs: Any) -> Tensor:
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
         if not self.training:
-            return self(obs).argmax(1)
+            return self.network(obs).argmax(1)
         first, last = self.epsilon
         epsilon = first + (last - first) * min(1.0, self.env_steps / max(self.explore_steps, 1))
         # Python's random numbers: as tensors, these few would take as long as the network.
@@ -72,7 +72,7 @@ class DQN(nn.Module):
         self.env_steps += len(explore)
         if all(explore):
             return torch.randint(self.num_actions, (len(explore),))
-        action = self(obs).argmax(1)
+        action = self.network(obs).argmax(1)
         if any(explore):
             chance = torch.randint_like(action, self.num_actions)
             action = torch.where(torch.tensor(explore, device=action.device), chance, action)

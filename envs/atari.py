@@ -9,7 +9,7 @@ import gymnasium
 from ..replay import ConfigError
 
 
-def Atari(  # noqa: N802 - named like the environments it stands beside
+def Atari(
     game: str = "Pong",
     *,
     frame_skip: int = 4,

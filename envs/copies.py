@@ -8,8 +8,7 @@ its own, so that it can be played again from its seed and its actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -23,10 +22,11 @@ Make = Callable[..., Any]  # An environment, or a vector environment.
 
 # Actions of an episode that are kept to play it again: an episode may have no end.
 _LONGEST = 100_000
+# Steps of which every number is held against its bounds; later ones only have to be numbers.
+_WARY = 1000
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What N environments did.
 
     Attributes:
@@ -73,6 +73,7 @@ class Copies:
         self.episodes = [0] * num_envs  # Begun so far, by copy.
         self.steps = [0] * num_envs  # Of the episodes in progress.
         self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.
+        self._wary = _WARY
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
@@ -109,17 +110,21 @@ class Copies:
         n = self.num_envs
         next_obs, reward = self.empty_obs(), np.zeros(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        ended = []
+        ended: list[int] = []
+        several, wary = isinstance(action, dict), self._wary > 0
+        self._wary -= 1
         for copy, env in enumerate(self.envs):
             if only is not None and not only[copy]:
                 continue
-            chosen = _pick(action, copy)
+            chosen = _pick(action, copy) if several else action[copy]
             self.steps[copy] += 1
             if self.steps[copy] <= _LONGEST:
                 self.actions[copy].append(chosen)
             native = self.action_codec.native(chosen)
             try:
-                _, gained, dead, over = step_into(env, native, next_obs, copy, self.obs_codec)
+                _, gained, dead, over = step_into(
+                    env, native, next_obs, copy, self.obs_codec, wary=wary
+                )
             except Fault as fault:
                 raise DataError(self._blame(copy, fault, native)) from fault.__cause__
             reward[copy] = gained

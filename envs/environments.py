@@ -23,6 +23,7 @@ from .workers import Fault, Workers, said
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
 _EVALUATED_AT_ONCE = 10
+_ENDLESS = 250_000  # Steps after which an episode of evaluation is taken to have no end.
 
 # Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
 Act = Callable[[Any, np.ndarray], Any]
@@ -106,6 +107,7 @@ class EnvTask:
         self.began = np.ones(self.num_envs, np.bool_)
         self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
         self.episodes = Episodes(self.num_envs)
+        self._none = np.zeros(self.num_envs, np.bool_)
         self._evaluated: Copies | Vector | None = None
         self.video_prefix = ""
 
@@ -134,9 +136,8 @@ class EnvTask:
         """Act in every copy: what `Transitions.add` takes, but for the task."""
         step = self.envs.step(action)
         self.obs = self.frames.push(step.first, step.began)
-        self.began = step.began if step.began is not None else np.zeros(self.num_envs, np.bool_)
-        done = np.logical_or(step.terminated, step.truncated)
-        self.episodes.add(step.reward, done, step.real)
+        self.began = step.began if step.began is not None else self._none
+        self.episodes.add(step.reward, step.terminated | step.truncated, step.real)
         fields = {
             "action": action,
             "reward": step.reward,
@@ -219,7 +220,14 @@ class EnvTask:
 def play(
     envs: Copies | Vector, act: Act, *, episodes: int, stack: int
 ) -> tuple[list[float], list[int]]:
-    """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others."""
+    """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
+
+    Returns:
+        Their returns and lengths, in an order that does not depend on which ended first.
+
+    Raises:
+        ConfigError: If one does not end.
+    """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
     envs.episodes = [0] * n
@@ -233,6 +241,11 @@ def play(
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
         length += real
+        if length.max() > _ENDLESS:
+            raise ConfigError(
+                f"An episode of {envs.name} has not ended after {_ENDLESS:,} steps of evaluation. Set "
+                "time_limit."
+            )
         for copy in np.flatnonzero(real & (step.terminated | step.truncated)).tolist():
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0
@@ -359,7 +372,7 @@ class Episodes:
 
     def add(self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None) -> None:
         self.total += reward if real is None else np.where(real, reward, 0.0)
-        if done.any():
+        if np.count_nonzero(done):  # Four times as fast as any().
             self.ended += self.total[done].tolist()
             self.total[done] = 0.0
 

@@ -21,7 +21,7 @@ class Recall(gymnasium.Env[np.ndarray, np.int64]):
         cues: How many there are.
     """
 
-    metadata = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it.
 
     def __init__(self, delay: int = 20, cues: int = 2, render_mode: str | None = None):
         self.delay, self.cues, self.render_mode = delay, cues, render_mode

@@ -30,6 +30,7 @@ class Codec:
         given: The shape that the environment gives.
         shape, dtype: Of the stored arrays; with stacking, of a single frame.
         low, high: Bounds of stored values that observations are checked against, or None.
+        plain: Whether values are stored as they come, floats in one array.
     """
 
     space: Any
@@ -41,6 +42,7 @@ class Codec:
     low: Any = None
     high: Any = None
     parts: dict[str, Codec] | None = None
+    plain: bool = False
 
 
 def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1, action: bool = False) -> Codec:
@@ -161,6 +163,7 @@ def _box(space: spaces.Box, what: str, stack: int) -> Codec:
         dtype,
         _loosened(low, low, high, -1) if checked else None,
         _loosened(high, low, high, 1) if checked else None,
+        plain=dtype.kind == "f",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import sys
@@ -55,9 +56,12 @@ def reset_into(
 
 
 def step_into(
-    env: gymnasium.Env[Any, Any], action: Any, into: Any, row: int, code: Codec
+    env: gymnasium.Env[Any, Any], action: Any, into: Any, row: int, code: Codec, *, wary: bool = True
 ) -> tuple[Any, float, bool, bool]:
     """Act once; the observation is written into a row.
+
+    Args:
+        wary: Hold each number against its bounds; else it only has to be one.
 
     Returns:
         The observation as it came, reward, terminated, truncated.
@@ -69,8 +73,9 @@ def step_into(
         obs, reward, terminated, truncated, _ = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
-    if problem := put(into, row, obs, code):
-        raise Fault(problem)
+    if wary or not (code.plain and _put_plain(into, row, obs, code)):
+        if problem := put(into, row, obs, code):
+            raise Fault(problem)
     try:
         value = reward if type(reward) is float else float(np.asarray(reward).reshape(()))
     except (TypeError, ValueError) as error:
@@ -90,6 +95,14 @@ def put(into: Any, where: Any, obs: Any, code: Codec) -> str | None:
         return _put(into, where, obs, code)
     except Exception as error:
         return f"gave an observation that does not fit its space: {said(error)}"
+
+
+def _put_plain(into: Any, row: int, obs: Any, code: Codec) -> bool:
+    """Write what is an array of finite numbers, as it should be; returns whether it was."""
+    if type(obs) is not np.ndarray or obs.dtype != code.dtype or obs.shape != code.shape:
+        return False
+    into[row], flat = obs, obs.reshape(-1)
+    return math.isfinite(flat.dot(flat))  # A third of the time of asking every number.
 
 
 def _put(into: Any, where: Any, obs: Any, code: Codec) -> str | None:

@@ -38,6 +38,13 @@ def wrapped(
         return env
     if not isinstance(env, gymnasium.Env):
         raise ConfigError(f"env gave a {type(env).__name__}, not a gymnasium.Env.")
+    for name in ("observation_space", "action_space"):
+        if not isinstance(space := getattr(env, name, None), spaces.Space):
+            given = "is missing" if space is None else f"is a {type(space).__name__}"
+            raise ConfigError(
+                f"{type(env).__name__}.{name} {given}. Set it in __init__, to a gymnasium.spaces.Box, "
+                "for example."
+            )
     if action_repeat > 1:
         env = wrappers.RepeatAction(env, action_repeat)
     if time_limit is not None:

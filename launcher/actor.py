@@ -140,8 +140,8 @@ def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
             key: checked_action(action[key], part, n, f"{name} ({key})")
             for key, part in space.items()
         }
-    array, wanted = arrays(action), (n, *space.value_shape)
-    if array.shape != wanted:
+    array = arrays(action)
+    if array.shape != (wanted := (n, *space.value_shape)):
         raise ConfigError(
             f"{name}.act gave actions {list(array.shape)} for {n} observations; expected "
             f"{list(wanted)}: {space}."
@@ -180,4 +180,4 @@ def arrays(value: Any) -> Any:
         return np.asarray(value)
     if value.dtype is torch.bfloat16:
         value = value.float()
-    return value.detach().cpu().numpy()
+    return value.numpy(force=True)

@@ -119,7 +119,9 @@ class Learner:
         optimizer = self.optimizer
         assert optimizer is not None
         self.optimised = True
-        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:  # As zero_grad does, which takes ten times as long.
+                parameter.grad = None
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward()

@@ -93,30 +93,37 @@ class Columns:
         self._maps.append(mapping)
         return np.frombuffer(mapping, dtype, count=int(np.prod(shape))).reshape(shape)
 
-    def write(self, name: str, rows: np.ndarray, value: Any) -> None:
-        """Store `value` `[len(rows), *shape]`."""
+    def write(self, name: str, rows: Any, value: Any) -> None:
+        """Store `value` `[n, *shape]` in n rows, given by number or as a slice."""
         self.arrays[name][self._place(name, rows)] = value
         if self._maps:
-            self._release(len(rows))
+            self._release(rows.stop - rows.start if isinstance(rows, slice) else len(rows))
 
-    def _place(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def _place(self, name: str, rows: Any) -> Any:
         """Where rows of a field are."""
         if self.lanes == 1 or name not in self._large:
             return rows
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start, rows.stop)
         return rows % self.lanes * (self.rows // self.lanes) + rows // self.lanes
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
         """Add to what is stored in `rows`, which are all different."""
         self.arrays[name][rows] += value
 
-    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one.
+
+        Of `hop`, where there is one, always, and as an array: it says what else to gather.
+        """
         records = self._records.take(index, mode="wrap")
         packed, from_numpy = self._packed, torch.from_numpy
-        fields = {
+        fields: dict[str, Any] = {
             name: from_numpy(records[name]) if name in packed else self.take_field(name, index)
             for name in (self._names if names is None else names)
         }
+        if "hop" in packed:
+            fields["hop"] = records["hop"]
         if self._maps:
             self._release(len(index))
         return fields
@@ -177,8 +184,10 @@ class DeviceColumns:
             for name, (shape, dtype) in fields.items()
         }
 
-    def write(self, name: str, rows: np.ndarray, value: Any) -> None:
+    def write(self, name: str, rows: Any, value: Any) -> None:
         shape, dtype = self.fields[name]
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start, rows.stop)
         value = np.array(np.broadcast_to(value, (len(rows), *shape)), dtype, order="C")
         array = self.arrays[name]
         index = torch.from_numpy(np.ascontiguousarray(rows)).to(array.device)
@@ -188,13 +197,14 @@ class DeviceColumns:
         index = torch.from_numpy(rows).to(self.device)
         self.arrays[name].index_add_(0, index, torch.from_numpy(value).to(self.arrays[name]))
 
-    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        here = torch.from_numpy(index % self.rows)
-        there = here.to(self.device)
-        arrays = self.arrays
-        return {
-            n: arrays[n].index_select(0, here if n == "hop" else there) for n in names or arrays
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Any]:
+        there, arrays = torch.from_numpy(index % self.rows).to(self.device), self.arrays
+        fields: dict[str, Any] = {
+            n: arrays[n].index_select(0, there) for n in names or arrays if n != "hop"
         }
+        if "hop" in arrays:
+            fields["hop"] = arrays["hop"].numpy().take(index, mode="wrap")
+        return fields
 
     def take_pair(self, name: str, index: np.ndarray, after: np.ndarray) -> tuple[Tensor, Tensor]:
         """The rows at `index` and those at `after`."""

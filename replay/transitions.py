@@ -76,8 +76,9 @@ class Transitions:
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
-        self.age = np.zeros(self.size, np.uint8)  # Steps since the episode's start, or 255.
+        self.age = np.zeros(self.size, np.int32)  # Steps since the episode's start.
         self.rows = np.arange(num_envs)  # The row being filled in each environment.
+        self._together = True  # Whether they are all at the same place: a slice is written faster.
         self.time = np.zeros(num_envs, np.int64)  # Rows each has left behind.
         self._high = 0  # Rows below it have been written.
         self.fresh = 0  # Steps of all environments since the last rollout.
@@ -85,6 +86,7 @@ class Transitions:
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
         self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
         self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
+        self._discounts = np.array([discount, 0.0], np.float32)  # Of a step, by `terminated`.
         self._powers = [discount**k for k in range(nstep + 1)]
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
@@ -121,12 +123,11 @@ class Transitions:
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
         """
-        fields = {
-            name: value
-            for key, part in step.items()
-            if key != "next_obs"
-            for name, value in _named(key, part)
-        }
+        fields: dict[str, Any] = {}
+        for key, part in step.items():
+            if key != "next_obs":
+                fields.update(_named(key, part) if isinstance(part, dict) else {key: part})
+        next_obs = dict(_named("obs", step["next_obs"]))
         with self.lock:
             if self.columns is None:
                 self._allocate(fields)
@@ -135,80 +136,101 @@ class Transitions:
                     f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has "
                     "to give the same extras each time."
                 )
-            terminated = step["terminated"]
-            done = np.logical_or(terminated, step["truncated"])
-            rows, next_obs = self.rows, dict(_named("obs", step["next_obs"]))
+            columns, rows = self.columns, self.rows
+            assert columns is not None
             if real is not None:
-                rows, terminated, done = rows[real], terminated[real], done[real]
+                self._together = False
+                rows = rows[real]
                 fields = {name: np.asarray(value)[real] for name, value in fields.items()}
                 next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
-            columns = self.columns
-            assert columns is not None
+            at = self._slice(rows)
             for name, value in fields.items():
-                columns.write(name, rows, value)
-            columns.write("task", rows, task)
-            self._fold(rows, fields["reward"], terminated, done, real)
-            after = (rows + self.num_envs) % self.size
-            self._store(after, next_obs)
+                columns.write(name, at, value)
+            columns.write("task", at, task)
+            terminated = np.asarray(fields["terminated"], np.bool_)
+            columns.write("discount", at, self._discounts[terminated.view(np.uint8)])
+            if self.nstep == 1:
+                self._mark_rows(at, True)
+            else:
+                self._fold(rows, fields, real)
+            after = rows + self.num_envs
+            if not self._together or after[-1] >= self.size:
+                after %= self.size
             ages = self._ages if real is None else self._ages[real]
-            self.age[after] = ages = np.minimum(ages + 1, _OLDEST)
+            ages += 1
+            behind = self._slice(after)
+            self._store(behind, next_obs)
+            self.age[behind] = ages
             if real is None:
-                self.rows, self._ages = after, ages
+                self.rows = after
                 self.time += 1
+                self.fresh += 1
             else:
                 self.rows[real], self._ages[real] = after, ages
                 self.time[real] += 1
-            self.fresh += 1 if real is None else int(real.any())
+                self.fresh += int(real.any())
             if began is not None and began.any():
                 self._begin(began, first)
 
-    def _fold(
-        self, rows: np.ndarray, reward: np.ndarray, terminated: Any, done: Any, real: Any
-    ) -> None:
+    def _slice(self, rows: np.ndarray) -> Any:
+        """The rows of all environments as a slice, while they are at the same place."""
+        if not self._together:
+            return rows
+        first = int(rows[0])
+        return slice(first, first + self.num_envs)
+
+    def _fold(self, rows: np.ndarray, fields: Mapping[str, Any], real: np.ndarray | None) -> None:
         """Add this step to the returns of the rows that wait for it; mark those that are final."""
         columns, last = self.columns, self.nstep - 1
         assert columns is not None
+        reward, terminated = fields["reward"], fields["terminated"]
+        done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
-        columns.write("discount", rows, self._powers[1] * keep)
-        final = [rows if last == 0 else rows[done]]
-        if last:
-            columns.write("hop", rows, self.num_envs)
-            pending = self._pending if real is None else self._pending[real]
-            for k in range(1, self.nstep):
-                waiting = pending >= k
-                if not waiting.any():
-                    break
-                before = (rows[waiting] - k * self.num_envs) % self.size
-                columns.add_to("reward", before, self._powers[k] * reward[waiting])
-                columns.write("discount", before, self._powers[k + 1] * keep[waiting])
-                columns.write("hop", before, (k + 1) * self.num_envs)
-                final.append(before if k == last else before[done[waiting]])
-            pending = np.where(done, 0, np.minimum(pending + 1, last))
-            if real is None:
-                self._pending = pending
-            else:
-                self._pending[real] = pending
+        final = [rows[done]]
+        columns.write("hop", rows, self.num_envs)
+        pending = self._pending if real is None else self._pending[real]
+        for k in range(1, self.nstep):
+            waiting = pending >= k
+            if not waiting.any():
+                break
+            before = (rows[waiting] - k * self.num_envs) % self.size
+            columns.add_to("reward", before, self._powers[k] * reward[waiting])
+            columns.write("discount", before, self._powers[k + 1] * keep[waiting])
+            columns.write("hop", before, (k + 1) * self.num_envs)
+            final.append(before if k == last else before[done[waiting]])
+        pending = np.where(done, 0, np.minimum(pending + 1, last))
+        if real is None:
+            self._pending = pending
+        else:
+            self._pending[real] = pending
         for became in final:
             self._mark_rows(became, True)
 
-    def _mark_rows(self, rows: np.ndarray, ok: bool) -> None:
+    def _mark_rows(self, rows: Any, ok: bool) -> None:
         self.ok[rows] = ok
-        if self.changes is not None and len(rows):
-            self.changes.append((rows.copy(), ok))  # `rows` of the caller lives on.
+        if self.changes is None:
+            return
+        # A copy: `rows` of the caller lives on.
+        rows = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.copy()
+        if len(rows):
+            self.changes.append((rows, ok))
             if self.follow is not None and len(self.changes) > _MANY:
                 self.follow()
 
-    def _store(self, rows: np.ndarray, obs: Mapping[str, Any]) -> None:
+    def _store(self, rows: Any, obs: Mapping[str, Any]) -> None:
         """Put observations into rows, over the oldest that are there."""
         assert self.columns is not None
         for name, value in obs.items():
             self.columns.write(name, rows, value)
         self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
+            if isinstance(rows, slice):
+                rows = np.arange(rows.start, rows.stop)
             self._mark_rows((rows + (self.stack - 1) * self.num_envs) % self.size, False)
 
     def _begin(self, which: np.ndarray, obs: Any) -> None:
         """The next row of these environments is an episode's first."""
+        self._together = self._together and bool(which.all())
         after = (self.rows[which] + self.num_envs) % self.size
         self._store(after, {n: np.asarray(v)[which] for n, v in _named("obs", obs)})
         self.age[after] = 0
@@ -257,7 +279,7 @@ class Transitions:
                 folder=self._where["folder"],
             )
         self._given = {n for n in fields if n.split(_IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in self._obs]
+        self._others = [name for name in fields if name not in self._obs and name != "hop"]
         self._flat = not any(_IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
@@ -310,7 +332,7 @@ class Transitions:
         assert columns is not None
         fields: dict[str, Any] = columns.take(index, self._others)
         # May be past the last row: `take` wraps around.
-        after = index + (self.num_envs if self.nstep == 1 else fields.pop("hop").numpy())
+        after = index + (self.num_envs if self.nstep == 1 else fields.pop("hop"))
         for name in self._obs:
             pair = self._frames if name in self._stacked else columns.take_pair
             fields[name], fields["next_" + name] = pair(name, index, after)
@@ -452,6 +474,9 @@ class Transitions:
             self._first = {name: np.array(kept) for name, kept in state["first"].items()}
             for name in ("rows", "time", "_ages", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
+            self._together = (
+                bool((np.diff(self.rows) == 1).all()) and self.rows[0] % self.num_envs == 0
+            )
             self.ok[:] = False  # Rows of before that the saved replay has not filled.
             for name in ("ok", "age"):
                 kept = np.asarray(state[name])

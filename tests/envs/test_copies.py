@@ -203,6 +203,10 @@ def test_same_step_without_last_observations_is_an_error(quick: Any) -> None:
         quick(model=Reader, env=silent)
 
 
+class Spaceless(gymnasium.Env):
+    """Forgets to say what it gives and takes."""
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -231,6 +235,7 @@ def test_same_step_without_last_observations_is_an_error(quick: Any) -> None:
             "Diary is 1 environments in parallel and make 3",
         ),
         ({"env": lambda: "no"}, "gave a str, not a gymnasium.Env"),
+        ({"env": Spaceless}, "Spaceless.observation_space is missing. Set it in __init__"),
     ],
 )
 def test_what_cannot_run_in_parallel(settings: Any, message: str, quick: Any) -> None:

@@ -17,7 +17,7 @@ from antelope.envs import EnvTask, EnvWorld
 from antelope.replay import ConfigError, Observations, Replay, Transitions
 
 from .test_copies import KINDS, everything, vector
-from .toys import Diary, Echo, Reader, check_diary, echo
+from .toys import Diary, Echo, Endless, Reader, check_diary, echo
 
 
 class Seeds(Diary):
@@ -147,6 +147,16 @@ class TestEvaluation:
         assert len(rows) == 6
         assert len({row["return"] for row in rows}) == 1
         assert run.agent.explored == 60
+
+    def test_an_episode_without_an_end_is_an_error(
+        self, quick: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("antelope.envs.environments._ENDLESS", 100)
+        with pytest.raises(
+            ConfigError, match=r"An episode of Endless has not ended.* Set time_limit"
+        ):
+            quick(agent="Random", env=Endless)
+        assert quick(agent="Random", env=Endless, time_limit=100).metrics["episode_length"] == 100
 
     def test_metrics_are_means_over_episodes(self, quick: Any) -> None:
         run = quick(agent="Random", env=Diary, eval_episodes=7)
