@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.encoder import encoder, rows
+from .blocks.encoder import Layers, encoder, rows
 from .blocks.target import follow, target_of
 
 
@@ -103,12 +103,12 @@ class DQN(nn.Module):
 
 def q_network(
     obs_spec: Space | dict[str, Space], num_actions: int, hidden: Sequence[int], *, dueling: bool
-) -> nn.Sequential:
+) -> Layers:
     """From `[B, *obs.shape]` to Q-values `[B, num_actions]`."""
     trunk = encoder(obs_spec, hidden)
     if not dueling:
-        return nn.Sequential(*trunk, nn.Linear(trunk.out_features, num_actions))
-    return nn.Sequential(*trunk, nn.Linear(trunk.out_features, 1 + num_actions), Dueling())
+        return Layers(*trunk, nn.Linear(trunk.out_features, num_actions))
+    return Layers(*trunk, nn.Linear(trunk.out_features, 1 + num_actions), Dueling())
 
 
 class Dueling(nn.Module):

@@ -56,7 +56,13 @@ def reset_into(
 
 
 def step_into(
-    env: gymnasium.Env[Any, Any], action: Any, into: Any, row: int, code: Codec, *, wary: bool = True
+    env: gymnasium.Env[Any, Any],
+    action: Any,
+    into: Any,
+    row: int,
+    code: Codec,
+    *,
+    wary: bool = True,
 ) -> tuple[Any, float, bool, bool]:
     """Act once; the observation is written into a row.
 
@@ -73,9 +79,9 @@ def step_into(
         obs, reward, terminated, truncated, _ = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
-    if wary or not (code.plain and _put_plain(into, row, obs, code)):
-        if problem := put(into, row, obs, code):
-            raise Fault(problem)
+    usual = not wary and code.plain and _put_plain(into, row, obs, code)
+    if not usual and (problem := put(into, row, obs, code)):
+        raise Fault(problem)
     try:
         value = reward if type(reward) is float else float(np.asarray(reward).reshape(()))
     except (TypeError, ValueError) as error:

@@ -132,9 +132,7 @@ def _construct_model(
     return fit_to_images(construct(target, arguments, {}, setting="model"), spec.obs)
 
 
-def build_transforms(
-    settings: Settings, world: Any, device: torch.device
-) -> tuple[Any, Any]:
+def build_transforms(settings: Settings, world: Any, device: torch.device) -> tuple[Any, Any]:
     """How batches are made to learn from, and to evaluate with."""
     if not world.on_data:
         transform = Observations(world.spec.obs, world.normalizer)

@@ -21,7 +21,7 @@ from .spec import Spec
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
-_OLDEST = 255  # Ages are bytes.
+_MOST = 254  # Frames of a stack, or rewards of a return.
 _IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", "hop"}
@@ -61,7 +61,7 @@ class Transitions:
         folder: str | None = None,
         device: torch.device | str = "cpu",
     ):
-        if not (1 <= nstep < _OLDEST and 1 <= stack < _OLDEST):
+        if not (1 <= nstep <= _MOST and 1 <= stack <= _MOST):
             raise ConfigError(f"nstep={nstep} and frame_stack={stack} must be from 1 to 254.")
         self.num_envs, self.discount, self.nstep, self.stack = num_envs, discount, nstep, stack
         # One more than asked for: the newest row holds only the observation to come.
@@ -76,17 +76,20 @@ class Transitions:
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
-        self.age = np.zeros(self.size, np.int32)  # Steps since the episode's start.
-        self.rows = np.arange(num_envs)  # The row being filled in each environment.
-        self._together = True  # Whether they are all at the same place: a slice is written faster.
-        self.time = np.zeros(num_envs, np.int64)  # Rows each has left behind.
+        self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
+        self.first[:num_envs] = True
+        # While all environments are at the same place, one number says where, and slices are written.
+        self._at: int | None = 0
+        self._rows = np.arange(
+            num_envs
+        )  # The row being filled in each environment, when they are not.
+        self._time = np.zeros(num_envs, np.int64)  # Rows each has left behind,
+        self._ticks = 0  # and those that all have besides.
         self._high = 0  # Rows below it have been written.
         self.fresh = 0  # Steps of all environments since the last rollout.
-        self._ages = np.zeros(num_envs, np.int64)
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
         self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
         self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
-        self._discounts = np.array([discount, 0.0], np.float32)  # Of a step, by `terminated`.
         self._powers = [discount**k for k in range(nstep + 1)]
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
@@ -123,61 +126,82 @@ class Transitions:
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
         """
-        fields: dict[str, Any] = {}
-        for key, part in step.items():
-            if key != "next_obs":
-                fields.update(_named(key, part) if isinstance(part, dict) else {key: part})
         next_obs = dict(_named("obs", step["next_obs"]))
         with self.lock:
-            if self.columns is None:
-                self._allocate(fields)
-            if fields.keys() != self._given:
-                raise ConfigError(
-                    f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has "
-                    "to give the same extras each time."
-                )
-            columns, rows = self.columns, self.rows
+            fields = self._checked(step)
+            columns = self.columns
             assert columns is not None
-            if real is not None:
-                self._together = False
-                rows = rows[real]
-                fields = {name: np.asarray(value)[real] for name, value in fields.items()}
-                next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
-            at = self._slice(rows)
+            at: Any
+            if real is None and self._at is not None:
+                before, self._at = self._at, (self._at + self.num_envs) % self.size
+                at = slice(before, before + self.num_envs)
+                after: Any = slice(self._at, self._at + self.num_envs)
+                self._ticks += 1
+            else:
+                self._spread()
+                which = slice(None) if real is None else real
+                at = self._rows[which].copy()
+                self._rows[which] = after = (at + self.num_envs) % self.size
+                self._time[which] += 1
+                if real is not None:
+                    fields = {name: np.asarray(value)[real] for name, value in fields.items()}
+                    next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
             for name, value in fields.items():
                 columns.write(name, at, value)
             columns.write("task", at, task)
-            terminated = np.asarray(fields["terminated"], np.bool_)
-            columns.write("discount", at, self._discounts[terminated.view(np.uint8)])
+            terminated = fields["terminated"]
+            going_on = np.count_nonzero(terminated) == 0
+            columns.write(
+                "discount", at, self.discount if going_on else self._discounted(terminated)
+            )
             if self.nstep == 1:
                 self._mark_rows(at, True)
             else:
-                self._fold(rows, fields, real)
-            after = rows + self.num_envs
-            if not self._together or after[-1] >= self.size:
-                after %= self.size
-            ages = self._ages if real is None else self._ages[real]
-            ages += 1
-            behind = self._slice(after)
-            self._store(behind, next_obs)
-            self.age[behind] = ages
-            if real is None:
-                self.rows = after
-                self.time += 1
-                self.fresh += 1
-            else:
-                self.rows[real], self._ages[real] = after, ages
-                self.time[real] += 1
-                self.fresh += int(real.any())
+                self._fold(self._numbers(at), fields, real)
+            self._store(after, next_obs, first=False)
+            self.fresh += 1 if real is None else int(real.any())
             if began is not None and began.any():
                 self._begin(began, first)
 
-    def _slice(self, rows: np.ndarray) -> Any:
-        """The rows of all environments as a slice, while they are at the same place."""
-        if not self._together:
-            return rows
-        first = int(rows[0])
-        return slice(first, first + self.num_envs)
+    def _checked(self, step: Mapping[str, Any]) -> dict[str, Any]:
+        """The step's fields, by the names of columns."""
+        fields: dict[str, Any] = {}
+        for key, part in step.items():
+            if isinstance(part, dict):
+                fields.update(_named(key, part))
+            else:
+                fields[key] = part
+        for name in self._obs:
+            fields.pop("next_" + name, None)
+        if self.columns is None:
+            self._allocate(fields)
+        if fields.keys() != self._given:
+            raise ConfigError(
+                f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has to "
+                "give the same extras each time."
+            )
+        return fields
+
+    def _discounted(self, terminated: Any) -> np.ndarray:
+        return np.where(terminated, np.float32(0), np.float32(self.discount))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row being filled in each environment, `[N]`."""
+        return self._rows if self._at is None else np.arange(self._at, self._at + self.num_envs)
+
+    @property
+    def time(self) -> np.ndarray:
+        """Rows that each environment has left behind, `[N]`."""
+        return self._time + self._ticks
+
+    def _spread(self) -> None:
+        """From now on the environments are at places of their own."""
+        self._rows, self._at = self.rows, None
+
+    @staticmethod
+    def _numbers(rows: Any) -> np.ndarray:
+        return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
     def _fold(self, rows: np.ndarray, fields: Mapping[str, Any], real: np.ndarray | None) -> None:
         """Add this step to the returns of the rows that wait for it; mark those that are final."""
@@ -210,42 +234,48 @@ class Transitions:
         self.ok[rows] = ok
         if self.changes is None:
             return
-        # A copy: `rows` of the caller lives on.
-        rows = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.copy()
+        rows = self._numbers(rows).copy()  # Those of the caller live on.
         if len(rows):
             self.changes.append((rows, ok))
             if self.follow is not None and len(self.changes) > _MANY:
                 self.follow()
 
-    def _store(self, rows: Any, obs: Mapping[str, Any]) -> None:
+    def _store(self, rows: Any, obs: Mapping[str, Any], *, first: bool) -> None:
         """Put observations into rows, over the oldest that are there."""
         assert self.columns is not None
         for name, value in obs.items():
             self.columns.write(name, rows, value)
+        self.first[rows] = first
         self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
-            if isinstance(rows, slice):
-                rows = np.arange(rows.start, rows.stop)
-            self._mark_rows((rows + (self.stack - 1) * self.num_envs) % self.size, False)
+            oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
+            self._mark_rows(oldest % self.size, False)
 
     def _begin(self, which: np.ndarray, obs: Any) -> None:
         """The next row of these environments is an episode's first."""
-        self._together = self._together and bool(which.all())
-        after = (self.rows[which] + self.num_envs) % self.size
-        self._store(after, {n: np.asarray(v)[which] for n, v in _named("obs", obs)})
-        self.age[after] = 0
-        self.rows[which], self._ages[which], self._pending[which] = after, 0, 0
-        self.time[which] += 1
+        obs = dict(_named("obs", obs))
+        if self._at is not None and which.all():
+            self._at = (self._at + self.num_envs) % self.size
+            self._ticks += 1
+            self._store(slice(self._at, self._at + self.num_envs), obs, first=True)
+        else:
+            self._spread()
+            after = (self._rows[which] + self.num_envs) % self.size
+            self._store(after, {n: np.asarray(v)[which] for n, v in obs.items()}, first=True)
+            self._rows[which] = after
+            self._time[which] += 1
+        self._pending[which] = 0
 
     def _cut(self) -> None:
         """Episodes in progress go no further: they are truncated, and their last returns shorter."""
         assert self.columns is not None
-        last = (self.rows[self._ages > 0] - self.num_envs) % self.size
+        rows = self.rows
+        last = (rows[~self.first[rows]] - self.num_envs) % self.size
         terminated = self.columns.take_field("terminated", last).cpu().numpy()
         self.columns.write("truncated", last, ~terminated)
         for k in range(1, self.nstep):
             waiting = self._pending >= k
-            self._mark_rows((self.rows[waiting] - k * self.num_envs) % self.size, True)
+            self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any]) -> None:
         if taken := _OURS & {name.split(_IN)[0] for name in fields}:
@@ -261,7 +291,7 @@ class Transitions:
         if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
             found["hop"] = ((), np.dtype(np.int32))
         self._make_columns(found)
-        self._store(self.rows, self._first)
+        self._store(self.rows, self._first, first=True)
         self._first = {}
 
     def _make_columns(self, fields: Mapping[str, Field]) -> None:
@@ -345,11 +375,10 @@ class Transitions:
 
         Frames of before the episode's start are its first frame again, as gymnasium stacks them.
         """
-        back = np.minimum(
-            np.arange(self.stack - 1, -1, -1),
-            self.age.take(index, mode="wrap")[:, None],
-            dtype=np.int64,
-        )
+        steps = np.arange(self.stack - 1)
+        began = self.first.take((index[:, None] - steps * self.num_envs) % self.size)  # [B, k - 1]
+        age = np.where(began.any(1), began.argmax(1), self.stack - 1)
+        back = np.minimum(np.arange(self.stack - 1, -1, -1), age[:, None])
         rows = (index[:, None] - back * self.num_envs) % self.size
         if after is None:
             stack = self._join(name, rows)
@@ -384,7 +413,7 @@ class Transitions:
         if "state" in fields:
             fields["state"] = _map(lambda x: x[:, 0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
-        fields["is_first"] = torch.from_numpy((self.age[flat] == 0).reshape(mask.shape))
+        fields["is_first"] = torch.from_numpy(self.first[flat].reshape(mask.shape))
         fields["index"] = torch.from_numpy(rows)
         return fields
 
@@ -438,13 +467,12 @@ class Transitions:
                 "fresh": self.fresh,
                 "rows": self.rows,
                 "time": self.time,
-                "ages": self._ages,
                 "pending": self._pending,
                 "mark": self._mark,
                 "ok": self.ok[:filled],
-                "age": self.age[:filled],
+                "first": self.first[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
-                "first": self._first,
+                "first_obs": self._first,
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -471,14 +499,14 @@ class Transitions:
             raise CheckpointError("The saved replay is of an environment with other observations.")
         with self.lock:
             self.fresh, self._high = state["fresh"], 0
-            self._first = {name: np.array(kept) for name, kept in state["first"].items()}
-            for name in ("rows", "time", "_ages", "_pending", "_mark"):
+            self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}
+            for name in ("_rows", "_time", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
-            self._together = (
-                bool((np.diff(self.rows) == 1).all()) and self.rows[0] % self.num_envs == 0
-            )
+            start, self._ticks = int(self._rows[0]), 0
+            together = np.array_equal(self._rows, np.arange(start, start + self.num_envs))
+            self._at = start if together and start % self.num_envs == 0 else None
             self.ok[:] = False  # Rows of before that the saved replay has not filled.
-            for name in ("ok", "age"):
+            for name in ("ok", "first"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
             if self.columns is None or self.columns.fields != fields:
