@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.box import UnitBox
-from .blocks.encoder import encoder
+from .blocks.encoder import Layers, encoder
 from .blocks.ensemble import Critics, td_loss
 from .blocks.target import follow, frozen, target_of
 
@@ -63,7 +63,7 @@ class SAC(nn.Module):
             default = -float(size)
         self.tau, self.entropy = tau, default if entropy is None else entropy
         trunk = encoder(obs_spec, hidden)
-        self.actor = nn.Sequential(*trunk, nn.Linear(trunk.out_features, width))
+        self.actor = Layers(*trunk, nn.Linear(trunk.out_features, width))
         self.critics = Critics(
             encoder(obs_spec, ()), size, hidden, members=2, discrete=self.discrete
         )

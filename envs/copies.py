@@ -74,6 +74,8 @@ class Copies:
         self.steps = [0] * num_envs  # Of the episodes in progress.
         self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.
         self._wary = _WARY
+        self._none = np.zeros(num_envs, np.bool_)
+        self._none.flags.writeable = False  # It is given again and again.
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
@@ -109,8 +111,7 @@ class Copies:
         """
         n = self.num_envs
         next_obs, reward = self.empty_obs(), np.zeros(n, np.float32)
-        terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        ended: list[int] = []
+        ended: list[tuple[int, bool, bool]] = []
         several, wary = isinstance(action, dict), self._wary > 0
         self._wary -= 1
         for copy, env in enumerate(self.envs):
@@ -129,14 +130,14 @@ class Copies:
                 raise DataError(self._blame(copy, fault, native)) from fault.__cause__
             reward[copy] = gained
             if dead or over:
-                terminated[copy], truncated[copy] = dead, over
-                ended.append(copy)
+                ended.append((copy, dead, over))
         if not ended:
-            return Step(next_obs, reward, terminated, truncated, None, next_obs)
-        began, first = np.zeros(n, np.bool_), _copied(next_obs)
-        for copy in ended:
+            return Step(next_obs, reward, self._none, self._none, None, next_obs)
+        began, terminated, truncated = np.zeros((3, n), np.bool_)
+        first = _copied(next_obs)
+        for copy, dead, over in ended:
+            began[copy], terminated[copy], truncated[copy] = True, dead, over
             self._reset(copy, first)
-            began[copy] = True
         return Step(next_obs, reward, terminated, truncated, began, first)
 
     def _blame(self, copy: int, fault: Fault, action: Any = None) -> str:

@@ -137,7 +137,10 @@ class EnvTask:
         step = self.envs.step(action)
         self.obs = self.frames.push(step.first, step.began)
         self.began = step.began if step.began is not None else self._none
-        self.episodes.add(step.reward, step.terminated | step.truncated, step.real)
+        done = self._none
+        if step.began is not None or isinstance(self.envs, Vector):
+            done = step.terminated | step.truncated
+        self.episodes.add(step.reward, done, step.real)
         fields = {
             "action": action,
             "reward": step.reward,

@@ -15,6 +15,7 @@ from .recurrent import State
 
 # Exploration of a model with `forward` but no `act`.
 _EPSILON = 0.1  # Share of random discrete actions.
+_CPU = torch.device("cpu")
 _NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
 
 
@@ -23,14 +24,18 @@ class Actor:
 
     Args:
         observe: Makes stored observations what the model meets.
+        as_stored: Whether they are that already.
     """
 
-    def __init__(self, learner: Learner, observe: Callable[[Any], Any]):
+    def __init__(self, learner: Learner, observe: Callable[[Any], Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
         self._act = getattr(learner.agent, "act", None)
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"
+        # Spared where they do nothing: an action of a small network takes twenty microseconds.
+        self._autocast, self._as_stored = learner.autocast, as_stored
+        self._usual: Any = None  # Type, shape and place of actions that needed no conversion.
         self.state: State = None  # After the last step; None: at the start.
 
     def __call__(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
@@ -42,20 +47,25 @@ class Actor:
         Raises:
             ConfigError: If `act` gave something else than actions of the space.
         """
-        learner, n = self.learner, len(began)
-        with torch.no_grad(), learner.autocast():
-            tensor = self._observe(_tensors(obs, self._device if self._moves else None))
+        learner = self.learner
+        with torch.no_grad(), self._autocast():
+            tensor = _tensors(obs, self._device if self._moves else None)
+            if not self._as_stored:
+                tensor = self._observe(tensor)
             if self._act is not None:
                 result = self._act(tensor)
             elif learner.recurrence is not None:
                 result = self._recurrent(tensor, began)
             else:
                 result = _choose(learner.agent(tensor), learner)
-            action, extras = result if isinstance(result, tuple) else (result, {})
-            return (
-                checked_action(action, learner.spec.action, n, self._name),
-                {name: checked_extra(x, n, self._name, name) for name, x in extras.items()},
-            )
+        if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
+            return result.numpy(), {}  # Its like has been checked before.
+        n = len(began)
+        action, extras = result if isinstance(result, tuple) else (result, {})
+        checked = checked_action(action, learner.spec.action, n, self._name)
+        if isinstance(action, Tensor) and action.dtype in (torch.int64, torch.float32):
+            self._usual = (action.dtype, action.shape, _CPU)
+        return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
 
     def _recurrent(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
         recurrence = self.learner.recurrence

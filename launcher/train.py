@@ -103,7 +103,7 @@ def _run(
     stack.callback(journal.close)
     console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
     stack.callback(console.stop)
-    actor = None if world.on_data else Actor(learner, plain.observe)
+    actor = None if world.on_data else Actor(learner, plain.observe, as_stored=plain.as_stored)
     session = Session(settings, world, learner, actor, replay, schedule, journal)
     checkpoints = Checkpoints(path / "checkpoints")
     evaluate = Evaluator(

@@ -93,9 +93,11 @@ class Columns:
         self._maps.append(mapping)
         return np.frombuffer(mapping, dtype, count=int(np.prod(shape))).reshape(shape)
 
-    def write(self, name: str, rows: Any, value: Any) -> None:
-        """Store `value` `[n, *shape]` in n rows, given by number or as a slice."""
-        self.arrays[name][self._place(name, rows)] = value
+    def write(self, rows: Any, values: Mapping[str, Any]) -> None:
+        """Store values `[n, *shape]` of some fields in n rows, given by number or as a slice."""
+        arrays, apart = self.arrays, self._large if self.lanes > 1 else ()
+        for name, value in values.items():
+            arrays[name][self._place(name, rows) if name in apart else rows] = value
         if self._maps:
             self._release(rows.stop - rows.start if isinstance(rows, slice) else len(rows))
 
@@ -184,14 +186,15 @@ class DeviceColumns:
             for name, (shape, dtype) in fields.items()
         }
 
-    def write(self, name: str, rows: Any, value: Any) -> None:
-        shape, dtype = self.fields[name]
+    def write(self, rows: Any, values: Mapping[str, Any]) -> None:
         if isinstance(rows, slice):
             rows = np.arange(rows.start, rows.stop)
-        value = np.array(np.broadcast_to(value, (len(rows), *shape)), dtype, order="C")
-        array = self.arrays[name]
-        index = torch.from_numpy(np.ascontiguousarray(rows)).to(array.device)
-        array.index_copy_(0, index, torch.from_numpy(value).to(array.device))
+        for name, value in values.items():
+            shape, dtype = self.fields[name]
+            value = np.array(np.broadcast_to(value, (len(rows), *shape)), dtype, order="C")
+            array = self.arrays[name]
+            index = torch.from_numpy(np.ascontiguousarray(rows)).to(array.device)
+            array.index_copy_(0, index, torch.from_numpy(value).to(array.device))
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
         index = torch.from_numpy(rows).to(self.device)

@@ -92,10 +92,15 @@ class Observations:
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer
         self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
+        # Whether nothing is done to observations.
+        self.as_stored = normalizer is None and (
+            not isinstance(space, dict) and not space.discrete and space.dtype == torch.float32
+        )
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        fields["obs"] = self.observe(fields["obs"])
-        fields["next_obs"] = self.observe(fields["next_obs"])
+        if not self.as_stored:
+            fields["obs"] = self.observe(fields["obs"])
+            fields["next_obs"] = self.observe(fields["next_obs"])
         if self.normalizer is not None:
             fields["reward"] = self.normalizer.reward(fields["reward"])
         if self.unpack is not None and "state" in fields:
@@ -114,11 +119,19 @@ def _each(function: Any, value: Any, space: Any) -> Any:
     return function(value, space)
 
 
+def _of_bytes(space: Space) -> bool:
+    """Whether values are bytes in full: a board with pieces from 0 to 6 is not."""
+    if space.dtype != torch.uint8:
+        return False
+    high = space.high
+    return bool(high.flatten()[0] == 255) if isinstance(high, Tensor) else high in (None, 255)
+
+
 def _as_float(stored: Tensor, space: Space) -> Tensor:
     if not space.discrete:
         if stored.dtype == torch.float32:
             return stored
-        return stored.float().div_(255) if stored.dtype == torch.uint8 else stored.float()
+        return stored.float().div_(255) if _of_bytes(space) else stored.float()
     if space.binary:
         return stored.float()
     if not space.nvec:

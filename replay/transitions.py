@@ -146,14 +146,10 @@ class Transitions:
                 if real is not None:
                     fields = {name: np.asarray(value)[real] for name, value in fields.items()}
                     next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
-            for name, value in fields.items():
-                columns.write(name, at, value)
-            columns.write("task", at, task)
-            terminated = fields["terminated"]
-            going_on = np.count_nonzero(terminated) == 0
-            columns.write(
-                "discount", at, self.discount if going_on else self._discounted(terminated)
-            )
+            discount: Any = self.discount
+            if np.count_nonzero(fields["terminated"]):
+                discount = np.where(fields["terminated"], 0.0, discount)
+            columns.write(at, {**fields, "task": task, "discount": discount})
             if self.nstep == 1:
                 self._mark_rows(at, True)
             else:
@@ -165,14 +161,10 @@ class Transitions:
 
     def _checked(self, step: Mapping[str, Any]) -> dict[str, Any]:
         """The step's fields, by the names of columns."""
-        fields: dict[str, Any] = {}
-        for key, part in step.items():
-            if isinstance(part, dict):
-                fields.update(_named(key, part))
-            else:
-                fields[key] = part
-        for name in self._obs:
-            fields.pop("next_" + name, None)
+        fields = {key: part for key, part in step.items() if key != "next_obs"}
+        if nested := [key for key, part in fields.items() if isinstance(part, dict)]:
+            for key in nested:
+                fields.update(_named(key, fields.pop(key)))
         if self.columns is None:
             self._allocate(fields)
         if fields.keys() != self._given:
@@ -181,9 +173,6 @@ class Transitions:
                 "give the same extras each time."
             )
         return fields
-
-    def _discounted(self, terminated: Any) -> np.ndarray:
-        return np.where(terminated, np.float32(0), np.float32(self.discount))
 
     @property
     def rows(self) -> np.ndarray:
@@ -211,7 +200,7 @@ class Transitions:
         done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
         final = [rows[done]]
-        columns.write("hop", rows, self.num_envs)
+        columns.write(rows, {"hop": self.num_envs})
         pending = self._pending if real is None else self._pending[real]
         for k in range(1, self.nstep):
             waiting = pending >= k
@@ -219,8 +208,8 @@ class Transitions:
                 break
             before = (rows[waiting] - k * self.num_envs) % self.size
             columns.add_to("reward", before, self._powers[k] * reward[waiting])
-            columns.write("discount", before, self._powers[k + 1] * keep[waiting])
-            columns.write("hop", before, (k + 1) * self.num_envs)
+            discount = self._powers[k + 1] * keep[waiting]
+            columns.write(before, {"discount": discount, "hop": (k + 1) * self.num_envs})
             final.append(before if k == last else before[done[waiting]])
         pending = np.where(done, 0, np.minimum(pending + 1, last))
         if real is None:
@@ -243,8 +232,7 @@ class Transitions:
     def _store(self, rows: Any, obs: Mapping[str, Any], *, first: bool) -> None:
         """Put observations into rows, over the oldest that are there."""
         assert self.columns is not None
-        for name, value in obs.items():
-            self.columns.write(name, rows, value)
+        self.columns.write(rows, obs)
         self.first[rows] = first
         self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
@@ -272,7 +260,7 @@ class Transitions:
         rows = self.rows
         last = (rows[~self.first[rows]] - self.num_envs) % self.size
         terminated = self.columns.take_field("terminated", last).cpu().numpy()
-        self.columns.write("truncated", last, ~terminated)
+        self.columns.write(last, {"truncated": ~terminated})
         for k in range(1, self.nstep):
             waiting = self._pending >= k
             self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from ...replay import Space
 from .distributions import action_head
-from .encoder import encoder
+from .encoder import Layers, encoder
 
 
 class ActorCritic(nn.Module):
@@ -36,8 +36,8 @@ class ActorCritic(nn.Module):
         activation = nn.ReLU if images else Tanh
         self.head = action_head(action_spec)
         seen, judged = (encoder(obs_spec, hidden, activation) for _ in range(2))
-        self.actor = nn.Sequential(*seen, nn.Linear(seen.out_features, self.head.out_features))
-        self.critic = nn.Sequential(*judged, nn.Linear(judged.out_features, 1))
+        self.actor = Layers(*seen, nn.Linear(seen.out_features, self.head.out_features))
+        self.critic = Layers(*judged, nn.Linear(judged.out_features, 1))
         for network, gain in ((self.actor, 0.01), (self.critic, 1.0)):
             for layer in network.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):

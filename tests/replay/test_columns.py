@@ -41,9 +41,9 @@ def test_rows_are_what_was_written_last(seed: int, kind: str) -> None:
         rows = random.permutation(10)[: random.integers(0, 11)]
         shape, dtype = FIELDS[name]
         value = random.integers(0, 2, (len(rows), *shape)).astype(dtype)
-        columns.write(name, rows, value)
+        columns.write(rows, {name: value})
         expected[name][rows] = value
-    columns.write("flag", np.array([4]), True)  # One for all rows.
+    columns.write(np.array([4]), {"flag": True})  # One for all rows.
     expected["flag"][4] = True
     columns.add_to("wide", np.array([1, 7]), np.array([0.5, 2]))
     expected["wide"][[1, 7]] += [0.5, 2]
@@ -78,7 +78,7 @@ def test_values_may_be_read_only() -> None:
     value.flags.writeable = False
     for kind in ("ram", "mmap", "gpu"):
         columns = columns_of(kind)
-        columns.write("obs", np.array([0, 1]), value)
+        columns.write(np.array([0, 1]), {"obs": value})
         columns.restore("obs", value)
         assert columns.read("obs", 10).sum() == 6
 
@@ -116,8 +116,8 @@ columns = Columns({"obs": frame, "reward": ((), np.dtype(np.float32))}, 9600, ma
 before, most = resident(), 0.0
 for row in range(0, 9600, 40):
     rows = np.arange(row, row + 40)
-    columns.write("obs", rows, (rows % 251)[:, None, None, None].astype(np.uint8))
-    columns.write("reward", rows, rows)
+    columns.write(rows, {"obs": (rows % 251)[:, None, None, None].astype(np.uint8)})
+    columns.write(rows, {"reward": rows})
     if row % 400 == 0:
         most = max(most, resident())
 random = np.random.default_rng(0)
