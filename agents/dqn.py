@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.encoder import Layers, encoder, rows
+from .blocks.schedule import Falling
 from .blocks.target import follow, target_of
 
 
@@ -51,11 +52,11 @@ class DQN(nn.Module):
         super().__init__()
         self.num_actions = choices(action_spec)
         self.choose_by_network = double
-        self.epsilon, self.explore_steps = tuple(epsilon), explore_steps
+        self.epsilon = Falling(*epsilon, explore_steps)
         self.target_every, self.tau = target_every, tau
         self.network = q_network(obs_spec, self.num_actions, hidden, dueling=dueling)
         self.target = target_of(self.network)
-        self.env_steps = self.learning_steps = 0
+        self.learning_steps = 0
 
     def forward(self, obs: Any) -> Tensor:
         """`[B, *obs.shape]` to Q-values `[B, num_actions]`."""
@@ -65,13 +66,12 @@ class DQN(nn.Module):
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
         if not self.training:
             return self.network(obs).argmax(1)
-        first, last = self.epsilon
-        epsilon = first + (last - first) * min(1.0, self.env_steps / max(self.explore_steps, 1))
+        n = rows(obs)
+        epsilon = self.epsilon.next(n)
         # Python's random numbers: as tensors, these few would take as long as the network.
-        explore = [random.random() < epsilon for _ in range(rows(obs))]
-        self.env_steps += len(explore)
+        explore = [random.random() < epsilon for _ in range(n)]
         if all(explore):
-            return torch.randint(self.num_actions, (len(explore),))
+            return torch.randint(self.num_actions, (n,))
         action = self.network(obs).argmax(1)
         if any(explore):
             chance = torch.randint_like(action, self.num_actions)

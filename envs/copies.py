@@ -113,6 +113,7 @@ class Copies:
         next_obs, reward = self.empty_obs(), np.zeros(n, np.float32)
         ended: list[tuple[int, bool, bool]] = []
         several, wary = isinstance(action, dict), self._wary > 0
+        code, to_native = self.obs_codec, self.action_codec.native
         self._wary -= 1
         for copy, env in enumerate(self.envs):
             if only is not None and not only[copy]:
@@ -121,11 +122,9 @@ class Copies:
             self.steps[copy] += 1
             if self.steps[copy] <= _LONGEST:
                 self.actions[copy].append(chosen)
-            native = self.action_codec.native(chosen)
+            native = to_native(chosen)
             try:
-                _, gained, dead, over = step_into(
-                    env, native, next_obs, copy, self.obs_codec, wary=wary
-                )
+                _, gained, dead, over = step_into(env, native, next_obs, copy, code, wary=wary)
             except Fault as fault:
                 raise DataError(self._blame(copy, fault, native)) from fault.__cause__
             reward[copy] = gained

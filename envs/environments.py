@@ -135,7 +135,7 @@ class EnvTask:
     def step(self, action: Any) -> dict[str, Any]:
         """Act in every copy: what `Transitions.add` takes, but for the task."""
         step = self.envs.step(action)
-        self.obs = self.frames.push(step.first, step.began)
+        self.obs = step.first if self._stack == 1 else self.frames.push(step.first, step.began)
         self.began = step.began if step.began is not None else self._none
         done = self._none
         if step.began is not None or isinstance(self.envs, Vector):

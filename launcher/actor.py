@@ -49,9 +49,10 @@ class Actor:
         """
         learner = self.learner
         with torch.no_grad(), self._autocast():
-            tensor = _tensors(obs, self._device if self._moves else None)
-            if not self._as_stored:
-                tensor = self._observe(tensor)
+            if self._as_stored and not self._moves:
+                tensor = torch.from_numpy(obs)
+            else:
+                tensor = self._observe(_tensors(obs, self._device))
             if self._act is not None:
                 result = self._act(tensor)
             elif learner.recurrence is not None:
@@ -129,11 +130,10 @@ def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
     return output.clamp(low, high)
 
 
-def _tensors(obs: Any, device: torch.device | None) -> Any:
+def _tensors(obs: Any, device: torch.device) -> Any:
     if isinstance(obs, dict):
         return {name: _tensors(part, device) for name, part in obs.items()}
-    tensor = torch.from_numpy(obs)
-    return tensor if device is None else tensor.to(device)
+    return torch.from_numpy(obs).to(device)
 
 
 def checked_action(action: Any, space: Any, n: int, name: str) -> Any:

@@ -84,7 +84,8 @@ def run(
             world.begin(task, replay)
             at.begin_task()
             learner.begin_task(task)
-        while not schedule.over(at, replay):
+        over = schedule.over(at, replay)
+        while not over:
             taken = world.collect(task, actor, replay)
             at.task_step, at.step = at.task_step + taken, at.step + taken
             for _ in range(schedule.learning_steps(at, taken)):
@@ -92,12 +93,13 @@ def run(
             keeper.stepped()
             if at.step % schedule.log_every < taken:
                 write_train_row(world, learner, replay, at, log, journal)
-            if schedule.over(at, replay):
+            if over := schedule.over(at, replay):
                 break  # The end of the task is evaluated below.
             if schedule.evaluation_due(at, taken, replay, single=len(world.tasks) == 1):
                 scores = evaluate(range(task + 1), step=at.step)
                 write_eval_row(scores, learner, replay, at, journal)
                 stop_early(at, schedule.patience)
+                over = at.stopped
                 keeper.evaluated()
             keeper.settled()
         write_train_row(world, learner, replay, at, log, journal)

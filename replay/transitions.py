@@ -74,6 +74,7 @@ class Transitions:
         }
         self._obs = dict(_named("obs", spec.obs))
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
+        self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
@@ -126,9 +127,12 @@ class Transitions:
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
         """
-        next_obs = dict(_named("obs", step["next_obs"]))
         with self.lock:
-            fields = self._checked(step)
+            if step.keys() == self._usual:  # Checked before.
+                fields = {**step}
+                next_obs = {"obs": fields.pop("next_obs")}
+            else:
+                fields, next_obs = self._checked(step), dict(_named("obs", step["next_obs"]))
             columns = self.columns
             assert columns is not None
             at: Any
@@ -149,11 +153,14 @@ class Transitions:
             discount: Any = self.discount
             if np.count_nonzero(fields["terminated"]):
                 discount = np.where(fields["terminated"], 0.0, discount)
-            columns.write(at, {**fields, "task": task, "discount": discount})
-            if self.nstep == 1:
-                self._mark_rows(at, True)
-            else:
+            fields["task"], fields["discount"] = task, discount
+            columns.write(at, fields)
+            if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
+            elif self.changes is None:
+                self.ok[at] = True
+            else:
+                self._mark_rows(at, True)
             self._store(after, next_obs, first=False)
             self.fresh += 1 if real is None else int(real.any())
             if began is not None and began.any():
@@ -172,6 +179,8 @@ class Transitions:
                 f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has to "
                 "give the same extras each time."
             )
+        if self._flat:
+            self._usual = fields.keys() | {"next_obs"}
         return fields
 
     @property
@@ -234,7 +243,10 @@ class Transitions:
         assert self.columns is not None
         self.columns.write(rows, obs)
         self.first[rows] = first
-        self._mark_rows(rows, False)
+        if self.changes is None:
+            self.ok[rows] = False
+        else:
+            self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
             self._mark_rows(oldest % self.size, False)
