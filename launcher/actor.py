@@ -53,10 +53,10 @@ class Actor:
                 tensor = torch.from_numpy(obs)
             else:
                 tensor = self._observe(_tensors(obs, self._device))
-            if self._act is not None:
-                result = self._act(tensor)
-            elif learner.recurrence is not None:
+            if learner.recurrence is not None:
                 result = self._recurrent(tensor, began)
+            elif self._act is not None:
+                result = self._act(tensor)
             else:
                 result = _choose(learner.agent(tensor), learner)
         if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
@@ -76,9 +76,15 @@ class Actor:
         if began.any():
             self.state = recurrence.reset(self.state, torch.from_numpy(began).to(self._device))
         before = self.state
-        output, self.state = recurrence.step(obs, before)
+        extras: dict[str, Any] = {}
+        if self._act is not None:
+            action, *given, self.state = self._act(obs, before)
+            extras = given[0] if given else {}
+        else:
+            output, self.state = recurrence.step(obs, before)
+            action = _choose(output, self.learner)
         # Stored with the step: a sequence that starts here begins with this state.
-        return _choose(output, self.learner), {"state": recurrence.pack(before)}
+        return action, {**extras, "state": recurrence.pack(before)}
 
     def state_dict(self) -> dict[str, Any]:
         recurrence = self.learner.recurrence

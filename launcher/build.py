@@ -94,8 +94,8 @@ def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Modu
     if settings.model is None:
         if not world.on_data:
             raise ConfigError(
-                f"No model for env={world.name}. Give model=, for example agent=Random, or a class "
-                "of your own with act(obs) and learn(replay, log). `ml models` lists what there is."
+                f"No model for env={world.name}. Give model=, for example agent={_usual_agent(world)}, or "
+                "a class of your own with learn(replay, log). `ml models` lists what there is."
             )
         settings.values["model"] = {"_target_": "AC2Agent"}
     target, arguments = named_object(settings, "model")
@@ -116,6 +116,14 @@ def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Modu
     if not agent.training:
         agent.train()
     return agent
+
+
+def _usual_agent(world: Any) -> str:
+    """An agent that fits the actions, to suggest."""
+    action = world.spec.action
+    if isinstance(action, dict) or action.nvec or action.binary:
+        return "PPO"
+    return "DQN" if action.discrete else "SAC"
 
 
 def _construct_model(
@@ -408,7 +416,7 @@ def _environments(settings: Settings) -> Any:
                 name=getattr(target, "__name__", type(target).__name__),
                 num_envs=settings.num_envs,
                 vectorization=settings.vectorization,
-                make_vector=vector_form(target, arguments),
+                make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
                 stack=settings.frame_stack,
                 seed=settings.seed + number,
                 video=settings.video,
@@ -424,6 +432,17 @@ def _environments(settings: Settings) -> Any:
             reward=settings.normalize_reward,
         )
     return world
+
+
+def _wrapped_vector(
+    form: Callable[[int], Any] | None, wrappers: dict[str, Any]
+) -> Callable[[int], Any] | None:
+    """A vector form that refuses what can only be put around single environments."""
+    from ..envs.wrappers import wrapped
+
+    if form is None:
+        return None
+    return lambda n: wrapped(functools.partial(form, n), **wrappers)
 
 
 def _make_env(target: Any, arguments: dict[str, Any], **more: Any) -> Any:

@@ -18,7 +18,7 @@ Antelope trains a PyTorch model in one call.
   ml model=model.py:Model model.hidden=64       which file, and an argument of its constructor
   ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=1000
   ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
-  ml env=CartPole-v1 agent=Random               a gymnasium environment
+  ml env=CartPole-v1 agent=DQN                  a gymnasium environment
   ml seed=1 resume=true                         continue an interrupted run
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml plot                                       learning curves of all runs, mean over seeds

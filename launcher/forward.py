@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -59,6 +60,13 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
             for hook in hooks:
                 hook.remove()
         _check_output(output, space, obs=obs, name=name, last=visited[-1] if visited else name)
+    if learner.recurrence is not None and acts:
+        act = inspect.signature(agent.act)  # type: ignore[arg-type]
+        if "state" not in act.parameters:
+            raise ConfigError(
+                f"{name}.forward carries a state, and {name}.act{act} does not. Write act(self, obs, state), "
+                "which returns (action, state) or (action, extras, state), or leave act out."
+            )
     lazy = [path for path, p in agent.named_parameters() if is_lazy(p)]
     if lazy:
         raise ConfigError(

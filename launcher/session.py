@@ -42,6 +42,7 @@ class Session:
             "replay": self.replay.state_dict(),
             "augmentation": object_state(self._augmentation),
             "environment": self._environment_state(),
+            "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
             "actor": self.actor.state_dict() if self.actor is not None else None,
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
@@ -95,11 +96,9 @@ class Session:
         if self.world.on_data or not self.at.begun:
             return None
         task = self.world.tasks[self.at.task]
-        normalizer = self.world.normalizer
         return {
             "task": task.state_dict(),
             "envs": object_state(task.envs.envs, whole=True),
-            "normalizer": None if normalizer is None else normalizer.state_dict(),
         }
 
     def _resume_environment(
@@ -107,12 +106,12 @@ class Session:
     ) -> None:
         """Put the environments back into their episodes, or begin new ones and say so."""
         kept = state["environment"]
+        if self._normalizer is not None and state["normalizer"] is not None:
+            self._normalizer.load_state_dict(state["normalizer"])
         if self.world.on_data or task is None or finished or kept is None:
             self.world.resume(task, self.replay, state["replay"])
             return
         self.world.resume(task, self.replay, state["replay"], anew=False)
-        if self.world.normalizer is not None:
-            self.world.normalizer.load_state_dict(kept["normalizer"])
         env, whole = self.world.tasks[task], kept["envs"] is not None
         env.reset()
         there = False
@@ -127,6 +126,10 @@ class Session:
             self.world.resume(task, self.replay, state["replay"])
         elif self.actor is not None:
             self.actor.load_state_dict(state["actor"])
+
+    @property
+    def _normalizer(self) -> Any:
+        return None if self.world.on_data else self.world.normalizer
 
     @property
     def _augmentation(self) -> Any:

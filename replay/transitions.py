@@ -447,6 +447,8 @@ class Transitions:
         some = next(r for r in filled if r is not None)
         index = np.stack([some if r is None else r for r in filled], axis=1)
         fields = _shaped(self.gather(index.reshape(-1)), index.shape)
+        if "state" in fields:  # As of a sequence: that before it.
+            fields["state"] = _map(lambda x: x[0], fields["state"])
         fields["mask"], fields["index"] = torch.from_numpy(mask), torch.from_numpy(index)
         self._mark, self.fresh = self.time.copy(), 0
         return fields

@@ -20,7 +20,9 @@ def test_code_in_the_readme_learns(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), names)
-    assert names["run"].metrics["accuracy"] > 0.9  # type: ignore[attr-defined]
+    metrics = names["run"].metrics  # type: ignore[attr-defined]
+    # At random, a pole stands for 22 steps.
+    assert metrics["return"] > 60 if "return" in metrics else metrics["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("name", ["plain_module", "task_sequence"])

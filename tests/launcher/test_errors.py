@@ -180,7 +180,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
         ({"device": "gpu"}, ["device=gpu", "device=cpu"]),
         ({"env": "CartPole-v1"}, ["Linear has no `learn`", "learn(self, replay, log)"]),
         ({"env": "Blackjack-v1"}, ["observations of Blackjack-v1 are a Tuple", "Known are Box"]),
-        ({"env": "CartPole-v1", "model": None}, ["No model", "agent=Random", "ml models"]),
+        ({"env": "CartPole-v1", "model": None}, ["No model", "agent=DQN", "ml models"]),
         ({"model": "null", "model.hidden": 3}, ["model"]),
         ({"scheduler.T_max": 5}, ["scheduler", "T_max", "scheduler=NAME"]),
     ],
