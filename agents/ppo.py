@@ -99,13 +99,12 @@ class PPO(ActorCritic):
             target=advantage + rollout.value,
         ).map(lambda field: field[rollout.mask])  # (T, N, ...) to (M, ...)
         std, mean = torch.std_mean(data.advantage, correction=0)
-        data.advantage = (data.advantage - mean) / (std + 1e-8)
+        data["advantage"] = (data.advantage - mean) / (std + 1e-8)
         parts, parameters = max(1, round(len(data) / self.minibatch_size)), list(self.parameters())
         for _ in range(self.epochs):
             order = torch.randperm(len(data), device=mean.device)
             for rows in order.tensor_split(parts):
-                minibatch = data.map(lambda field, rows=rows: field.index_select(0, rows))
-                loss, policy_loss, value_loss, log_ratio = self.losses(minibatch)
+                loss, policy_loss, value_loss, log_ratio = self.losses(data[rows])
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)

@@ -55,11 +55,12 @@ class Layers(nn.Sequential):
 
     def forward(self, x: Any) -> Any:
         for layer in self._modules.values():
-            kind = type(layer)
+            assert layer is not None
+            kind, weights = type(layer), layer._parameters
             if kind is nn.ReLU:
                 x = torch.relu(x)
             elif kind is nn.Linear and not (layer._forward_pre_hooks or layer._forward_hooks):
-                x = F.linear(x, layer._parameters["weight"], layer._parameters["bias"])
+                x = F.linear(x, weights["weight"], weights["bias"])  # type: ignore[arg-type]
             else:
                 x = layer(x)
         return x

@@ -18,25 +18,27 @@ from .encoder import Trunk
 class EnsembleLinear(nn.Module):
     """`members` linear layers in one product, each drawn as `nn.Linear` draws its weights.
 
-    y_e = x_e W_e^T + b_e, from `[E, B, in_features]` (or `[B, in_features]`, the same for all of
+    y_e = x_e W_e + b_e, from `[E, B, in_features]` (or `[B, in_features]`, the same for all of
     them) to `[E, B, out_features]`.
     """
 
     def __init__(self, members: int, in_features: int, out_features: int):
         super().__init__()
         bound = max(in_features, 1) ** -0.5
-        # As in nn.Linear, inputs are the last dimension: one output is 7 times faster this way.
-        weight = torch.empty(members, out_features, in_features).uniform_(-bound, bound)
+        # Outputs last, unlike nn.Linear: the gradient of the weights is a plain product then.
+        weight = torch.empty(members, in_features, out_features).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(members, 1, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
             x = x.expand(len(self.weight), -1, -1)
-        return torch.baddbmm(self.bias, x, self.weight.mT)
+        if self.weight.shape[2] == 1:  # A sum is several times faster than a product with a column.
+            return (x * self.weight.mT).sum(2, keepdim=True) + self.bias
+        return torch.baddbmm(self.bias, x, self.weight)
 
     def extra_repr(self) -> str:
-        members, out_features, in_features = self.weight.shape
+        members, in_features, out_features = self.weight.shape
         return f"{members=}, {in_features=}, {out_features=}"
 
 

@@ -279,7 +279,7 @@ def test_the_critics_terms_leave_the_actor_alone(agent: Any) -> None:
         return  # Its entropy trains it.
     critics = agent.critic if isinstance(agent, DDPG) else agent.critics
     with torch.no_grad():
-        critics.members[0].weight[:, :, OBS.n :] = 0
+        critics.members[0].weight[:, OBS.n :] = 0
     agent.learning_steps = 1
     agent.learn(FakeReplay(batch_for(BOX)), Log()).backward()
     assert all(not p.grad.any() for p in agent.actor.parameters())

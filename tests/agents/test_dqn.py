@@ -148,8 +148,8 @@ def test_random_actions_become_rarer_with_the_environments_steps(num_envs: int) 
     assert shares(agent, steps=5000 // num_envs, num_envs=num_envs) == pytest.approx(
         0.875 * 2 / 3, abs=0.03
     )
-    assert agent.env_steps == 5000
-    agent.env_steps = 60_000
+    assert agent.epsilon.taken == 5000
+    agent.epsilon.taken = 60_000
     assert shares(agent, steps=5000 // num_envs, num_envs=num_envs) == pytest.approx(
         0.3 * 2 / 3, abs=0.03
     )
@@ -159,7 +159,7 @@ def test_evaluation_is_greedy_and_neither_counts_nor_draws() -> None:
     agent = by_hand(epsilon=(1.0, 1.0)).eval()
     state, torch_state = random.getstate(), torch.get_rng_state()
     assert agent.act(torch.tensor([[0.0], [1.0]])).tolist() == [2, 1]
-    assert agent.env_steps == 0
+    assert agent.epsilon.taken == 0
     assert random.getstate() == state
     assert torch.equal(torch.get_rng_state(), torch_state)
 
@@ -170,7 +170,7 @@ def test_dict_observations() -> None:
     obs = {"a": torch.zeros(3, 2), "b": torch.zeros(3)}
     assert agent(obs).shape == (3, 3)
     assert agent.act(obs).shape == (3,)
-    assert agent.env_steps == 3
+    assert agent.epsilon.taken == 3
     agent.learn(FakeReplay(Batch(**{**BATCH, "obs": obs, "next_obs": obs})), Log()).backward()
 
 

@@ -141,8 +141,8 @@ def test_only_the_critics_have_a_target(agent: DrQV2) -> None:
 def test_weights_begin_orthogonal_in_every_member(agent: DrQV2) -> None:
     first = agent.critics.members[0]
     assert isinstance(first, EnsembleLinear)
-    for weight in first.weight:  # [8, 7]: orthonormal columns.
-        torch.testing.assert_close(weight.mT @ weight, torch.eye(7), atol=1e-5, rtol=0)
+    for weight in first.weight:  # [7, 8]: orthonormal rows.
+        torch.testing.assert_close(weight @ weight.mT, torch.eye(7), atol=1e-5, rtol=0)
     assert not first.bias.any()
 
 

@@ -17,9 +17,11 @@ def separate(ensemble: nn.Sequential, member: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for layer in ensemble:
         if isinstance(layer, EnsembleLinear):
-            out_features, in_features = layer.weight[member].shape
+            in_features, out_features = layer.weight[member].shape
             linear = nn.Linear(in_features, out_features)
-            linear.load_state_dict({"weight": layer.weight[member], "bias": layer.bias[member, 0]})
+            linear.load_state_dict(
+                {"weight": layer.weight[member].T, "bias": layer.bias[member, 0]}
+            )
             layers.append(linear)
         else:
             layers.append(layer)
@@ -40,7 +42,7 @@ def test_values_and_gradients_are_those_of_separate_networks() -> None:
         (alone - target[i]).square().sum().backward()
         pairs = zip(critics.members[::2], member[::2], strict=True)
         for together, apart in pairs:
-            torch.testing.assert_close(together.weight.grad[i], apart.weight.grad)
+            torch.testing.assert_close(together.weight.grad[i].T, apart.weight.grad)
             torch.testing.assert_close(together.bias.grad[i, 0], apart.bias.grad)
 
 
