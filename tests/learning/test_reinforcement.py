@@ -21,6 +21,7 @@ def best(*words: str, **settings: Any) -> float:
     return max(row["return"] for row in run.history if row["mode"] == "eval")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workdir")
 class TestLearns:
     def test_dqn_cartpole(self) -> None:
