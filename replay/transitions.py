@@ -421,6 +421,7 @@ class Transitions:
         """Every step since the last call, `[T, N, ...]`, consecutive ones below each other.
 
         `mask` is False where an environment has fewer steps than another; only at columns' ends.
+        `is_first` tells an episode's first step; `state` is that before the rollout, `[N, ...]`.
 
         Raises:
             ConfigError: If there is none, steps were overwritten, or returns are of several steps.
@@ -450,6 +451,7 @@ class Transitions:
         if "state" in fields:  # As of a sequence: that before it.
             fields["state"] = _map(lambda x: x[0], fields["state"])
         fields["mask"], fields["index"] = torch.from_numpy(mask), torch.from_numpy(index)
+        fields["is_first"] = torch.from_numpy(self.first[index])
         self._mark, self.fresh = self.time.copy(), 0
         return fields
 

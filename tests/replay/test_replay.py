@@ -224,13 +224,13 @@ def test_rollouts_have_all_that_is_new() -> None:
     replay = transitions(4)
     assert replay.fresh == 4
     rollout = replay.rollout()
-    assert set(rollout) == FIELDS | {"mask"}
+    assert set(rollout) == FIELDS | {"mask", "is_first"}
     assert rollout.obs[:, 0, 0].tolist() == [0, 1, 2, 3]
     assert replay.fresh == 0
     extend(ring_of(replay), 2)
     assert replay.rollout().obs[:, 0, 0].tolist() == [4, 5]
     rollout = transitions(4, priorities={}).rollout()
-    assert set(rollout) == FIELDS | {"mask"}
+    assert set(rollout) == FIELDS | {"mask", "is_first"}
 
 
 def test_data_has_no_rollouts_and_environments_no_epochs() -> None:

@@ -410,13 +410,18 @@ def test_rollouts_give_each_step_once_and_in_order(
         assert mask.tolist() == [[i < len(c) for c in since] for i in range(longest)]
         fields = flat(given)
         del fields["mask"]
+        before = {n: fields.pop(n) for n in list(fields) if n.split("/")[0] == "state"}
         assert all(x.shape[:2] == mask.shape for x in fields.values())
-        index = fields.pop("index")
+        index, first = fields.pop("index"), fields.pop("is_first")
         assert ring.ok[index].all()
         for e, column in enumerate(since):
             if column:
                 rows = {n: torch.from_numpy(x[: len(column), e]) for n, x in fields.items()}
-                check(rows, world.fields(column))
+                expected = world.fields(column)
+                for name, state in before.items():  # That of the first step alone.
+                    np.testing.assert_array_equal(state[e], expected.pop(name)[0])
+                check(rows, expected)
+                assert first[: len(column), e].tolist() == [t == 0 for _, t in column]
             for (episode, _), (after, t) in pairwise(column):
                 assert after is episode or t == 0
 
