@@ -151,8 +151,9 @@ class Replay:
     def rollout(self) -> Batch:
         """Everything since the last call, `[T, N, ...]`: for on-policy learning.
 
-        The fields of a batch, `is_first`, and `mask` `[T, N]`: False where an environment has no step, which can
-        only be at the end of its column, in vector environments that reset in a step of their own.
+        The fields of a batch, `is_first`, and `mask` `[T, N]`: False where an environment has no step,
+        which can only be at the end of its column, in vector environments that reset in a step of
+        their own.
 
         Raises:
             ConfigError: On data; if nothing happened; if it did not fit into the replay.
