@@ -57,6 +57,7 @@ def train(settings: Settings) -> Run:
                 "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
             )
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
+        stack.enter_context(_threads(build.build_threads(settings, world, device)))
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
         agent = build.build_agent(settings, world, device)
         transform, plain = build.build_transforms(settings, world, device)
@@ -237,6 +238,19 @@ def _header(settings: Settings, world: Any, learner: Learner, path: Path) -> dic
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
     lines["run"] = str(path)
     return lines
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    if wanted is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

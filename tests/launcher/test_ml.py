@@ -429,3 +429,27 @@ class TestEnvironments:
                     eval_episodes=2)  # fmt: skip
         assert run.accuracy_matrix.shape == (2, 2)
         assert set(run.replay.sample(200).task.tolist()) == {0, 1}
+
+
+def test_one_thread_in_small_environments_and_as_many_as_before_afterwards(
+    monkeypatch: pytest.MonkeyPatch, workdir: Path
+) -> None:
+    seen: list[int] = []
+
+    class Model(nn.Module):
+        def act(self, obs: Tensor) -> Tensor:
+            seen.append(torch.get_num_threads())
+            return torch.zeros(len(obs), dtype=torch.int64)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        quiet: dict[str, Any] = {"train_steps": 3, "eval_episodes": 1, "plot": False}
+        ml(model=Model, env="CartPole-v1", progress=False, **quiet)
+        assert set(seen) == {1}
+        seen.clear()
+        ml(model=Model, env="CartPole-v1", threads=2, progress=False, **quiet)
+        assert set(seen) == {2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
