@@ -16,14 +16,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from ..replay import ConfigError, DataError
 from .spaces import codec, zeros
-from .workers import Fault, Workers, end, lost, put, reset_into, said, step_into
+from .workers import WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
 
 Make = Callable[..., Any]  # An environment, or a vector environment.
 
 # Actions of an episode that are kept to play it again: an episode may have no end.
 _LONGEST = 100_000
-# Steps of which every number is held against its bounds; later ones only have to be numbers.
-_WARY = 1000
 
 
 class Step(NamedTuple):
@@ -48,7 +46,7 @@ class Step(NamedTuple):
 
 
 class Copies:
-    """Copies in this process, one after another: the fastest way for cheap environments.
+    """Copies in this process, one after another: cheap ones are slowed down by any other way.
 
     Args:
         make: Builds one environment.
@@ -73,7 +71,7 @@ class Copies:
         self.episodes = [0] * num_envs  # Begun so far, by copy.
         self.steps = [0] * num_envs  # Of the episodes in progress.
         self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.
-        self._wary = _WARY
+        self._wary = WARY
         self._none = np.zeros(num_envs, np.bool_)
         self._none.flags.writeable = False  # It is given again and again.
 
@@ -161,7 +159,7 @@ class Copies:
             for copy, env in enumerate(self.envs):
                 reset_into(env, self.episode_seed(copy), obs, copy, code)
                 for action in self.actions[copy]:
-                    step_into(env, self.action_codec.native(action), obs, copy, code)
+                    step_into(env, self.action_codec.native(action), obs, copy, code, wary=False)
         except Fault:
             return None
         return obs
@@ -196,6 +194,7 @@ class Vector:
         self.steps = [0] * self.num_envs  # Since each copy was given a seed.
         self.actions: list[list[Any]] = [[] for _ in range(self.num_envs)]  # Of workers only.
         self.ended = np.zeros(self.num_envs, np.bool_)
+        self._wary = WARY
 
     def reset(self) -> Any:
         self.episodes = [count + 1 for count in self.episodes]
@@ -216,6 +215,7 @@ class Vector:
             DataError: As `Copies.step`, or if a worker died.
         """
         self.steps = [count + 1 for count in self.steps]
+        self._wary -= 1
         if isinstance(self.envs, Workers):
             for copy, actions in enumerate(self.actions):
                 if self.steps[copy] <= _LONGEST:
@@ -263,7 +263,8 @@ class Vector:
         for copy in np.flatnonzero(done).tolist():
             problem: str | None = "gives no `final_obs` in its infos"
             if "final_obs" in infos:
-                problem = put(last, copy, _pick(infos["final_obs"], copy), self.obs_codec)
+                final, wary = _pick(infos["final_obs"], copy), self._wary >= 0
+                problem = put(last, copy, final, self.obs_codec, wary=wary)
             if problem:
                 raise DataError(self._blame(Fault(problem, copy)))
         return last
@@ -295,11 +296,11 @@ class Vector:
         )
 
     def _stored(self, obs: Any, native: Any = None) -> Any:
-        stored = zeros(self.obs_codec, self.num_envs)
-        if put(stored, ..., obs, self.obs_codec) is None:
+        stored, code, wary = zeros(self.obs_codec, self.num_envs), self.obs_codec, self._wary >= 0
+        if put(stored, ..., obs, code, wary=wary) is None:
             return stored
         for copy in range(self.num_envs):  # Whose fault is it?
-            if problem := put(stored, copy, _pick(obs, copy), self.obs_codec):
+            if problem := put(stored, copy, _pick(obs, copy), code, wary=wary):
                 raise DataError(self._blame(Fault(problem, copy), native))
         return stored
 
@@ -315,7 +316,7 @@ class Vector:
         for copy, last in enumerate(self.envs.play_again(seeds, actions)):
             if last is None:
                 return None
-            put(obs, copy, last, self.obs_codec)
+            put(obs, copy, last, self.obs_codec, wary=False)
         return obs
 
     def close(self) -> None:

@@ -90,9 +90,8 @@ class EnvTask:
                 first.observation_space,
                 first.action_space,
             ):
-                self._vector = (
-                    make_vector  # Another environment, in truth: ale-py's has gray pixels.
-                )
+                # Another environment, in truth: ale-py's has gray pixels.
+                self._vector = make_vector
         elif vectorization == "async":
             self.envs = self._workers(num_envs, seed)
         else:
@@ -266,7 +265,7 @@ def check_recording(make: Make, name: str) -> None:
         ConfigError: If not.
     """
     if importlib.util.find_spec("moviepy") is None:
-        raise ConfigError("video=true needs moviepy: pip install moviepy.")
+        raise ConfigError("video=true needs moviepy: pip install 'antelope-ml[video]'.")
     refused = f"video=true cannot record {name}"
     try:
         with warnings.catch_warnings():

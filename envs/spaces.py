@@ -13,8 +13,8 @@ from gymnasium import spaces
 
 from ..replay import ConfigError, Space
 
-# Bounds of floats are rough in the field (LunarLander-v3's own are passed in flight): a value may be
-# beyond them by this many widths of the space. A mistake of scale or an overflow goes farther.
+# Bounds of floats are rough in the field: a value may be beyond them by this many widths of the space.
+# A mistake of scale or an overflow goes farther.
 _ROOM = 1.0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -81,9 +80,8 @@ class Transitions:
         self.first[:num_envs] = True
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
-        self._rows = np.arange(
-            num_envs
-        )  # The row being filled in each environment, when they are not.
+        # The row being filled in each environment, when they are not.
+        self._rows = np.arange(num_envs)
         self._time = np.zeros(num_envs, np.int64)  # Rows each has left behind,
         self._ticks = 0  # and those that all have besides.
         self._high = 0  # Rows below it have been written.
@@ -169,9 +167,8 @@ class Transitions:
     def _checked(self, step: Mapping[str, Any]) -> dict[str, Any]:
         """The step's fields, by the names of columns."""
         fields = {key: part for key, part in step.items() if key != "next_obs"}
-        if nested := [key for key, part in fields.items() if isinstance(part, dict)]:
-            for key in nested:
-                fields.update(_named(key, fields.pop(key)))
+        for key in [key for key, part in fields.items() if isinstance(part, dict)]:
+            fields.update(_named(key, fields.pop(key)))
         if self.columns is None:
             self._allocate(fields)
         if fields.keys() != self._given:
@@ -342,19 +339,18 @@ class Transitions:
         if (high := self._high) == 0:
             raise ConfigError("There is no transition to draw yet: raise seed_steps.")
         more = n + n // 8 + 8  # Than are needed, since a few are not final.
-        index = np.empty(0, np.int64)
-        for attempt in count(1):
-            drawn = torch.empty(more, dtype=torch.int64).random_(high, generator=generator)
-            rows = drawn.numpy()
-            rows = rows[self.ok.take(rows)]
-            index = np.concatenate((index, rows)) if len(index) else rows
-            if len(index) >= n:
-                return index[:n]
-            if attempt == _PATIENCE and not self.ok.any():
+        index, attempts = np.empty(0, np.int64), 0
+        while len(index) < n:
+            attempts += 1
+            if attempts == _PATIENCE and not self.ok.any():
                 raise ConfigError(
                     "The replay holds no transition that is final: raise seed_steps or capacity."
                 )
-        raise AssertionError("endless")
+            drawn = torch.empty(more, dtype=torch.int64).random_(high, generator=generator)
+            rows: np.ndarray = drawn.numpy()
+            rows = rows[self.ok.take(rows)]
+            index = np.concatenate((index, rows)) if len(index) else rows
+        return index[:n]
 
     def gather(self, index: np.ndarray) -> dict[str, Any]:
         """The transitions at `index` (int64 `[B]`), `next_obs` included."""

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from torch import nn
 
-from antelope import DataError
+from antelope import DataError, ml
 from antelope.replay import ConfigError
 
 from .toys import Diary, Echo
@@ -444,3 +445,57 @@ class TestActions:
         model = self.model(lambda n: torch.zeros(n, dtype=torch.long), extras)
         with pytest.raises(ConfigError, match=message):
             quick(model=model, env=Echo, num_envs=2)
+
+
+class Climbs(gymnasium.Env[np.ndarray, np.int64]):
+    """Is at 0, and from one step on far above all that it declares, as some well-known ones are."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, at: int, height: float = 20.0):
+        self.at, self.height, self.steps = at, height, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        obs = np.zeros(2, np.float32)
+        if self.steps > self.at:
+            obs[1] = self.height
+        return obs, 0.0, False, self.steps % 100 == 0, {}
+
+
+def climbing(kind: str, **arguments: Any) -> dict[str, Any]:
+    """Settings of a run in two of them, in one of the ways to step two."""
+    if kind != "vector":
+        return {"env": lambda: Climbs(**arguments), "num_envs": 2, "vectorization": kind}
+    makes = [lambda: Climbs(**arguments)] * 2
+    return {"env": lambda: gymnasium.vector.SyncVectorEnv(makes)}
+
+
+KINDS = ["sync", "async", "vector"]
+
+
+@pytest.mark.usefixtures("workdir")
+class TestBounds:
+    settings: ClassVar[dict[str, Any]] = {
+        **{"agent": "Random", "train_steps": 2600, "eval_episodes": 1, "eval_every": 10**6},
+        **{"plot": False, "progress": False},
+    }
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_wrong_scale_is_found_at_once(self, kind: str) -> None:
+        with pytest.raises(DataError, match=r"outside of its space: \[ 0. 20.\]"):
+            ml(**self.settings, **climbing(kind, at=30))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_policy_that_leaves_the_space_late_loses_no_run(self, kind: str) -> None:
+        run = ml(**self.settings, **climbing(kind, at=1100))
+        assert run.replay.sample(200).obs.max() == 20
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_is_no_number_is_found_at_any_time(self, kind: str) -> None:
+        with pytest.raises(DataError, match="NaN or infinity"):
+            ml(**self.settings, **climbing(kind, at=1100, height=float("nan")))
