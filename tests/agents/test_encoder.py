@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from antelope.agents.blocks.encoder import Joint, encoder, rows
+from antelope.agents.blocks.encoder import Joint, Layers, encoder, rows
 from antelope.replay import Space
 
 SHAPES = [(4,), (), (2, 3), (4, 84, 84), (3, 36, 36), (3, 35, 36), (3, 4, 4), (3, 2, 1), (1, 10, 7)]
@@ -69,3 +69,17 @@ def test_building_an_encoder_for_images_draws_only_its_weights() -> None:
 def test_observations_are_counted_by_rows() -> None:
     assert rows(torch.zeros(5, 2)) == 5
     assert rows({"a": torch.zeros(5, 2), "b": torch.zeros(5)}) == 5
+
+
+def test_layers_are_those_of_a_sequential_and_keep_their_hooks() -> None:
+    torch.manual_seed(0)
+    layers = Layers(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
+    x = torch.randn(5, 3)
+    assert torch.equal(layers(x), nn.Sequential(*layers)(x))
+    met: list[int] = []
+    layers[2].register_forward_hook(lambda *_: met.append(2))
+    layers[4].register_forward_pre_hook(lambda *_: met.append(4))
+    layers(x)
+    assert met == [2, 4]
+    layers(x).sum().backward()
+    assert all(p.grad is not None for p in layers.parameters())
