@@ -447,9 +447,9 @@ def test_one_thread_in_small_environments_and_as_many_as_before_afterwards(
         quiet: dict[str, Any] = {"train_steps": 3, "eval_episodes": 1, "plot": False}
         ml(model=Model, env="CartPole-v1", progress=False, **quiet)
         assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
         seen.clear()
         ml(model=Model, env="CartPole-v1", threads=2, progress=False, **quiet)
         assert set(seen) == {2}
-        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
