@@ -95,7 +95,7 @@ def test_without_moviepy(quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "moviepy" else find(name, *a)
     )
-    refuses(quick, "^video=true needs moviepy: pip install 'antelope-ml\[video\]'", env=Screen)
+    refuses(quick, r"^video=true needs moviepy: pip install 'antelope-ml\[video\]'", env=Screen)
 
 
 @needs_moviepy
