@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .launcher.construct import register
     from .launcher.log import Log
     from .launcher.run import Run
-    from .replay import Batch, Replay, Space, Spec
+    from .replay import Batch, Memory, Replay, Space, Spec
 
 __version__ = "0.2.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "DataError",
     "Diverged",
     "Log",
+    "Memory",
     "Replay",
     "Run",
     "Space",
@@ -43,6 +44,7 @@ __all__ = [
 _HOME = {
     "Batch": "replay",
     "Log": "launcher.log",
+    "Memory": "replay",
     "Replay": "replay",
     "Run": "launcher.run",
     "Space": "replay",

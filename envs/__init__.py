@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from .embedded import Diabetes, Digits
     from .environments import EnvTask, EnvWorld
     from .recall import Recall
+    from .sequences import PermutedMNIST, RotatedMNIST
     from .tasks import DataTask, DataWorld
 
 NAMES = {
-    "dataset": ("Digits", "Diabetes"),
+    "dataset": ("Digits", "Diabetes", "PermutedMNIST", "RotatedMNIST"),
     "aug": ("RandomCrop", "RandomHorizontalFlip"),
     "env": ("Atari", "Recall"),
 }
@@ -31,6 +32,8 @@ _HOME = {
     "EnvWorld": "environments",
     "Atari": "atari",
     "Recall": "recall",
+    "PermutedMNIST": "sequences",
+    "RotatedMNIST": "sequences",
     "Digits": "embedded",
     "Diabetes": "embedded",
     "RandomCrop": "augment",
@@ -46,9 +49,11 @@ __all__ = [
     "Digits",
     "EnvTask",
     "EnvWorld",
+    "PermutedMNIST",
     "RandomCrop",
     "RandomHorizontalFlip",
     "Recall",
+    "RotatedMNIST",
     "read",
 ]
 

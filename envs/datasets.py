@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Arrays:
         targets: int64 `[N]` classes, or float32 `[N, *shape]` values.
         high: The largest value an integer input can take, where the source says so.
         num_classes: As the source declares it, or None.
+        alterations: The source's own method of that name, which makes it a sequence of tasks
+            (`sequences`), or None.
     """
 
     inputs: Tensor | LazyColumn
@@ -38,6 +40,7 @@ class Arrays:
     name: str
     high: float | None = None
     num_classes: int | None = None
+    alterations: Callable[..., Any] | None = None
 
     @property
     def discrete(self) -> bool:
@@ -79,6 +82,7 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
         inputs = _channels_first(inputs)
         _check_finite(inputs, f"inputs of {name}")
     arrays = Arrays(inputs, _targets(targets, name), name, high=getattr(source, "high", None))
+    arrays.alterations = getattr(source, "alterations", None)
     if arrays.discrete:
         classes = getattr(source, "classes", None)
         arrays.num_classes = len(classes) if classes is not None else None
@@ -270,13 +274,7 @@ def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
             shape=arrays.inputs.shape[1:],
             dtype=arrays.inputs.dtype,
         )
-    return Arrays(
-        inputs,
-        arrays.targets.index_select(0, index),
-        arrays.name,
-        high=arrays.high,
-        num_classes=arrays.num_classes,
-    )
+    return replace(arrays, inputs=inputs, targets=arrays.targets.index_select(0, index))
 
 
 def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
@@ -355,7 +353,9 @@ def _tensor(value: Any, name: str) -> Tensor:
 
 def _torchvision_columns(source: Any) -> tuple[Tensor, Tensor] | None:
     """The arrays that many torchvision data sets hold already, if nothing is done to their items."""
-    if not type(source).__module__.startswith("torchvision.datasets"):
+    # A subclass that changes neither holds them too.
+    reads = [getattr(type(source), name, None) for name in ("__getitem__", "__len__")]
+    if not all(getattr(r, "__module__", "").startswith("torchvision.datasets") for r in reads):
         return None
     if any(getattr(source, t, None) for t in ("transform", "target_transform", "transforms")):
         return None

@@ -394,6 +394,7 @@ class EnvWorld:
     """
 
     on_data = False
+    scenario = None  # Of classes.
 
     def __init__(
         self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
@@ -424,7 +425,7 @@ class EnvWorld:
 
     def begin(self, task: int, replay: Replay) -> None:
         """Start episodes of this task's environment."""
-        replay.begin(task, None)
+        replay.begin(task)
         self._start(task, replay)
 
     def _start(self, task: int, replay: Replay) -> None:
@@ -444,7 +445,7 @@ class EnvWorld:
         replay.load_state_dict(state)
         if task is None:
             return
-        replay.begin(task, None)
+        replay.begin(task)
         if anew:
             self._start(task, replay)
 

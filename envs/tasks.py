@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError, Replay, Spec, Table
+from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from .datasets import Arrays, describe, held_out_fifth, take_rows
+from .scenarios import SCENARIOS, divide, held_out_share, listed
+from .sequences import EachTask
+
+Alter = Callable[[Tensor, int | Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,22 +24,49 @@ class DataTask:
 
     Attributes:
         train, test: int64 row numbers.
+        classes: int64, the outputs that are the task's, in the order of `class_order`; all of them
+            where tasks share them.
+        validation: int64 row numbers of the training table, none of them in `train`; or None.
     """
 
     name: str
     train: Tensor
     test: Tensor
+    classes: Tensor
+    validation: Tensor | None = None
 
 
 class DataWorld:
     """Training and held-out tables, and the sequence of tasks over them.
 
-    `on_data` tells it from a world of environments. Tasks are index sets over one storage: nothing is copied.
+    `on_data` tells it from a world of environments. Tasks are index sets over one storage: nothing is
+    copied. A sequence is one of three:
+
+    - The classes of one data set, a few in each task (`tasks`, `classes_per_task`).
+    - A list of data sets.
+    - One data set that is altered for each task (`PermutedMNIST`, or one's own: see there).
 
     Args:
         train: One `Arrays` per part of the sequence.
         test: Held-out data for each, or None: a fixed fifth of it.
-        tasks: Split the classes of a single data set into this many tasks, in order.
+        tasks: How many tasks to split the classes of a single data set into, or to alter it for.
+        classes_per_task: The size of every task of a split, or a list: of each.
+        class_order: Every class once, in the order of a split; None: 0, 1, 2, ...; "shuffled": drawn
+            from `seed`.
+        scenario: What an output means. "class" and "task": a class has an output of its own, whatever
+            its task (in a list of data sets, those of the second come after those of the first).
+            "domain": all tasks share the outputs; in a split, a label is the place of a class in its
+            task. None: "class" for one data set, "domain" where it is altered or there are several.
+        validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
+        seed: Of the order of classes, and of alterations.
+
+    Attributes:
+        spec: Of inputs and labels as the tables hold them.
+        train, test: `obs` and `label`.
+        tasks: The sequence.
+        scenario: As above.
+        alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
+            same shape and dtype, before they are standardised; None: they are as stored.
 
     Raises:
         ConfigError, DataError: If the parts do not fit together, or cannot be split so.
@@ -41,48 +74,74 @@ class DataWorld:
 
     on_data = True
 
-    def __init__(self, train: list[Arrays], test: list[Arrays | None], *, tasks: int | None = None):
+    def __init__(
+        self,
+        train: list[Arrays],
+        test: list[Arrays | None],
+        *,
+        tasks: int | None = None,
+        classes_per_task: int | list[int] | None = None,
+        class_order: str | list[int] | None = None,
+        scenario: str | None = None,
+        validation: float | None = None,
+        seed: int = 0,
+    ):
         self.name = "-".join(arrays.name for arrays in train)
+        asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
+        kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
+        self.scenario = _scenario(scenario, kind, train)
         parts = [_with_test(*pair) for pair in zip(train, test, strict=True)]
         train, held_out = [part[0] for part in parts], [part[1] for part in parts]
-        if tasks is not None and len(train) > 1:
-            raise ConfigError(
-                "tasks= splits one data set; a list of data sets is a sequence already."
+        if kind == "list" and self.scenario != "domain":
+            train, held_out = _apart(train, held_out)
+        self.spec: Spec = describe(train, list(held_out), num_tasks=1)
+        chosen = _validation(train, validation)
+        self.alter: Alter | None = None
+        if kind == "split":
+            groups = divide(
+                self.spec.action.n,
+                self.name,
+                tasks=tasks,
+                classes_per_task=classes_per_task,
+                class_order=class_order,
+                seed=seed,
             )
-        num_tasks = tasks or len(train)
-        self.spec: Spec = describe(train, list(held_out), num_tasks=num_tasks)
-        self.train, self.test = _join(train), _join(held_out)
-        self._train_labels, self._test_labels = (
-            torch.cat([arrays.targets for arrays in part]) for part in (train, held_out)
-        )
-        if tasks is None:
-            ends = list(zip(_ranges(train), _ranges(held_out), strict=True))
-            self.tasks = [
-                DataTask(arrays.name, *rows) for arrays, rows in zip(train, ends, strict=True)
-            ]
+            self.tasks = _split(groups, train[0].targets, held_out[0].targets)
+            if self.scenario == "domain":
+                train, held_out = self._share_outputs(groups, train[0], held_out[0])
         else:
-            self.tasks = self._split_classes(tasks)
+            self.tasks = _in_turn(train, held_out, self.spec.action.n, self.scenario)
+        if kind == "altered":
+            self.alter, num_tasks = _alterations(train[0], tasks, seed)
+            self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(num_tasks)]
+        if chosen is not None:
+            self.tasks = [_with_validation(task, chosen) for task in self.tasks]
+        self.spec = replace(self.spec, num_tasks=len(self.tasks))
+        self.train, self.test = _join(train), _join(held_out)
+        if self.alter is not None:
+            _check_alter(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
 
     def begin(self, task: int, replay: Replay) -> None:
         """Let the replay give this task's rows."""
-        replay.begin(task, self.tasks[task].train)
+        replay.begin(task)
 
     def resume(
         self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
     ) -> None:
         """Put the replay back to where it was, in the middle of `task` or (None) between tasks."""
         if task is not None:
-            replay.begin(task, self.tasks[task].train)
+            replay.begin(task)
         replay.load_state_dict(state, in_task=task is not None)
 
     def describe(self) -> str:
         """One line for a person."""
         tasks = f", {len(self.tasks)} tasks" if len(self.tasks) > 1 else ""
-        train, test = (sum(len(rows) for rows in part) for part in self._rows())
-        return f"{self.name}, {train:,} to learn from, {test:,} held out{tasks}"
-
-    def _rows(self) -> tuple[list[Tensor], list[Tensor]]:
-        return [task.train for task in self.tasks], [task.test for task in self.tasks]
+        train, test = (
+            sum(len(getattr(task, part)) for task in self.tasks) for part in ("train", "test")
+        )
+        kept = [len(task.validation) for task in self.tasks if task.validation is not None]
+        validation = f"{sum(kept):,} to validate with, " if kept else ""
+        return f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Data is there already: one step, nothing to do."""
@@ -94,33 +153,90 @@ class DataWorld:
     def close(self) -> None:
         pass
 
-    def _split_classes(self, tasks: int) -> list[DataTask]:
-        n = self.spec.action.n
-        if not self.spec.discrete:
+    def _share_outputs(
+        self, groups: list[list[int]], train: Arrays, held_out: Arrays
+    ) -> tuple[list[Arrays], list[Arrays]]:
+        """Number the classes of every task from 0."""
+        size = len(groups[0])
+        if any(len(group) != size for group in groups):
             raise ConfigError(
-                f"tasks={tasks} splits classes, and the targets of {self.name} are values."
+                "scenario=domain needs as many classes in every task, which share their outputs; "
+                f"classes_per_task={[len(group) for group in groups]}."
             )
-        if n % tasks:
-            choices = [d for d in range(1, n + 1) if n % d == 0]
+        place = torch.empty(size * len(groups), dtype=torch.int64)
+        place[torch.tensor(groups)] = torch.arange(size)
+        self.spec = replace(
+            self.spec, action=Space((size,), torch.int64, 0, size - 1, discrete=True)
+        )
+        self.tasks = [replace(task, classes=torch.arange(size)) for task in self.tasks]
+        parts = [replace(part, targets=place[part.targets]) for part in (train, held_out)]
+        return parts[:1], parts[1:]
+
+
+def _kind(train: list[Arrays], asked: dict[str, Any]) -> str:
+    """What makes the sequence: `one` (it is none), `list`, `altered` or `split`.
+
+    Raises:
+        ConfigError: For settings that this kind has no use for.
+    """
+    first, keys = train[0], " and ".join(f"{key}=" for key in asked)
+    if len(train) > 1:
+        if altered := [arrays.name for arrays in train if arrays.alterations is not None]:
             raise ConfigError(
-                f"Cannot split the {n} classes of {self.name} into {tasks} equal tasks "
-                f"(tasks={tasks}). Set `tasks` to {', '.join(map(str, choices[:-1]))} or {choices[-1]}."
+                f"{altered[0]} is a sequence of tasks by itself, and no part of another. Give it alone."
             )
-        size = n // tasks
-        found = []
-        for task in range(tasks):
-            first, last = task * size, (task + 1) * size - 1
-            # Labels stay global (0-9), not 0-1 per task: all of them are scored together.
-            rows = [
-                ((labels >= first) & (labels <= last)).nonzero().flatten()
-                for labels in (self._train_labels, self._test_labels)
-            ]
-            name = f"{first}-{last}" if size > 1 else str(first)
-            for which, index in zip(("training", "held-out"), rows, strict=True):
-                if len(index) == 0:
-                    raise DataError(f"Task {task} (classes {name}) has no {which} data.")
-            found.append(DataTask(f"classes {name}", *rows))
-        return found
+        if asked:
+            raise ConfigError(
+                f"{keys} splits one data set; a list of data sets is a sequence already."
+            )
+        return "list"
+    if first.alterations is not None:
+        if wrong := [key for key in asked if key != "tasks"]:
+            raise ConfigError(
+                f"{wrong[0]}= splits classes; every task of {first.name} has all of them. Leave it out "
+                "(tasks= says how many tasks there are)."
+            )
+        return "altered"
+    if not asked:
+        return "one"
+    if not first.discrete:
+        key, value = next(iter(asked.items()))
+        raise ConfigError(
+            f"{key}={value} splits classes, and the targets of {first.name} are values."
+        )
+    if list(asked) == ["class_order"]:
+        raise ConfigError(
+            "class_order= orders the classes of a split. Say how many tasks there are, with tasks= or "
+            "classes_per_task=."
+        )
+    return "split"
+
+
+def _scenario(given: str | None, kind: str, train: list[Arrays]) -> str:
+    """The scenario asked for, if it can be, or the usual one of this kind."""
+    first = train[0]
+    if given is None:
+        return "class" if kind in ("one", "split") and first.discrete else "domain"
+    if given not in SCENARIOS:
+        raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
+    if kind == "one":
+        raise ConfigError(
+            f"scenario={given} is of a sequence of tasks, and {first.name} is one task. Give tasks= or "
+            "classes_per_task= to split its classes."
+        )
+    if given == "domain":
+        return given
+    if not first.discrete:
+        raise ConfigError(
+            f"scenario={given} tells classes apart, and the targets of {first.name} are values. Leave it "
+            "out, or say scenario=domain."
+        )
+    if kind == "altered":
+        raise ConfigError(
+            f"scenario={given} is of tasks with classes of their own; all tasks of {first.name} have the "
+            "same rows and labels. Leave it out, or say scenario=domain."
+        )
+    return given
 
 
 def _with_test(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
@@ -128,9 +244,113 @@ def _with_test(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
         return train, test
     if train.discrete:
         # A class that happens to be held out only is a class all the same.
-        train.num_classes = max(train.num_classes or 0, int(train.targets.max()) + 1)
+        train.num_classes = _num_classes(train)
     kept, held_out = held_out_fifth(train)
     return take_rows(train, kept), take_rows(train, held_out)
+
+
+def _num_classes(arrays: Arrays) -> int:
+    return max(arrays.num_classes or 0, int(arrays.targets.max()) + 1)
+
+
+def _apart(train: list[Arrays], held_out: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+    """The classes of each data set numbered after those of the ones before it."""
+    parts: list[list[Arrays]] = [[], []]
+    first = 0
+    for pair in zip(train, held_out, strict=True):
+        n = _num_classes(pair[0])
+        if (highest := int(pair[1].targets.max())) >= n:
+            raise DataError(
+                f"Labels out of range: {pair[1].name} holds label {highest}, but the training data has "
+                f"classes 0 to {n - 1}."
+            )
+        for part, arrays in zip(parts, pair, strict=True):
+            part.append(replace(arrays, targets=arrays.targets + first, num_classes=first + n))
+        first += n
+    return parts[0], parts[1]
+
+
+def _split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[DataTask]:
+    """Tasks of these classes each, from the labels of all rows."""
+    task_of = torch.empty(sum(map(len, groups)), dtype=torch.int64)
+    for task, classes in enumerate(groups):
+        task_of[torch.tensor(classes)] = task
+    parts = {"training": task_of[train], "held-out": task_of[held_out]}
+    tasks = []
+    for task, classes in enumerate(groups):
+        rows = {part: (theirs == task).nonzero().flatten() for part, theirs in parts.items()}
+        if empty := [part for part, index in rows.items() if len(index) == 0]:
+            raise DataError(f"Task {task} (classes {listed(classes)}) has no {empty[0]} data.")
+        name = f"classes {listed(classes)}"
+        tasks.append(DataTask(name, rows["training"], rows["held-out"], torch.tensor(classes)))
+    return tasks
+
+
+def _in_turn(train: list[Arrays], held_out: list[Arrays], n: int, scenario: str) -> list[DataTask]:
+    """A task per data set."""
+    tasks, first = [], 0
+    for arrays, rows, test in zip(train, _ranges(train), _ranges(held_out), strict=True):
+        classes = torch.arange(n)
+        if len(train) > 1 and scenario != "domain":
+            classes = torch.arange(first, first := _num_classes(arrays))
+        tasks.append(DataTask(arrays.name, rows, test, classes))
+    return tasks
+
+
+def _validation(train: list[Arrays], share: float | None) -> Tensor | None:
+    """Which rows of the training table are to be held out, bool `[N]`."""
+    if not share:
+        return None
+    if not 0 < share <= 0.5:
+        raise ConfigError(f"validation={share} is no share from 0 to 0.5.")
+    chosen = []
+    for part in train:
+        labels = part.targets if part.discrete else torch.zeros(len(part), dtype=torch.int64)
+        chosen.append(held_out_share(labels, share))
+    return torch.cat(chosen)
+
+
+def _with_validation(task: DataTask, chosen: Tensor) -> DataTask:
+    held = chosen[task.train]
+    if not held.any():
+        raise DataError(
+            f"Task {task.name} has one row of a class: too few for validation=, which holds some out."
+        )
+    return replace(task, train=task.train[~held], validation=task.train[held])
+
+
+def _alterations(arrays: Arrays, tasks: int | None, seed: int) -> tuple[Alter, int]:
+    """The data set's own way to alter a batch, and how many tasks it makes."""
+    make, name = arrays.alterations, arrays.name
+    assert make is not None
+    parameters = inspect.signature(make).parameters
+    if tasks is None and "tasks" in parameters and parameters["tasks"].default is inspect._empty:
+        raise ConfigError(f"{name} does not say how many tasks it makes. Give tasks=.")
+    made = make(seed=seed) if tasks is None else make(tasks, seed=seed)
+    if len(made) != (tasks or max(1, len(made))):
+        raise ConfigError(
+            f"{name}.alterations made {len(made)} tasks, not {tasks or 'one or more'}."
+        )
+    return (made if callable(made) else EachTask(made)), len(made)
+
+
+def _check_alter(alter: Alter, name: str, obs: Tensor) -> None:
+    try:
+        altered = alter(obs, 0)
+    except Exception as error:
+        raise ConfigError(
+            f"{name}.alterations raised {type(error).__name__} on stored inputs of shape "
+            f"{list(obs.shape)}: {error}"
+        ) from error
+    if altered.shape != obs.shape or altered.dtype != obs.dtype:
+        raise ConfigError(
+            f"{name}.alterations turn stored inputs {_kind_of(obs)} into {_kind_of(altered)}; they must "
+            "keep their shape and type."
+        )
+
+
+def _kind_of(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _join(parts: list[Arrays]) -> Table:

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..agents.continual.context import Context
 from ..replay import Batch, CheckpointError, Replay, Space, Spec
 from .log import Log
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
 # Not the model's state: constants, and what the run saves itself.
-_NOT_STATE = (type, torch.device, torch.dtype, np.dtype, Space, Spec, Replay, Log)
+_NOT_STATE = (type, torch.device, torch.dtype, np.dtype, Space, Spec, Replay, Log, Context)
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
 _SEQUENCES = {
     "list": list,
@@ -77,22 +78,23 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
         part.training = name not in state["in_eval"]
 
 
-def object_state(value: Any, *, whole: bool = False) -> Any:
+def object_state(value: Any, *, whole: bool = False, beside: nn.Module | None = None) -> Any:
     """The state of any object that takes part in training: an augmentation, an environment.
 
     Args:
+        beside: A module that is saved itself: what the object holds of it is only referred to.
         whole: Give None where something that may matter cannot be described, such as a simulator
             written in C.
     """
-    capture = _Capture({})
+    capture = _Capture({} if beside is None else _registered(beside))
     captured = capture(value, "object")
     return None if captured is _SKIP or (whole and capture.left_out) else captured
 
 
-def load_object_state(value: Any, state: Any) -> None:
+def load_object_state(value: Any, state: Any, *, beside: nn.Module | None = None) -> None:
     """Put back what `object_state` found, in place."""
     if state is not None:
-        _Restore({})(value, state, "object")
+        _Restore({} if beside is None else _registered(beside))(value, state, "object")
 
 
 def _registered(module: nn.Module) -> dict[str, Any]:

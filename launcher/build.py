@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..agents.continual import NAMES as STRATEGIES
+from ..agents.continual.context import Context
 from ..agents.vision import fit_to_images
 from ..envs import datasets
 from ..envs.tasks import DataWorld
@@ -27,11 +29,15 @@ from ..replay.samplers import batch_sizes
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
 from .infer import inferred
+from .learner import learn_method, quiet
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
 from .randomness import forked_randomness
+from .strategies import Strategies
 
 _DEFAULT_EPOCHS = 10
+_DEFAULT_BATCH = 32
+_ONLINE_BATCH = 10
 _DEFAULT_ENV_STEPS = 50_000
 _DEFAULT_ENV_EVALUATION = 10_000
 _DEFAULT_SEQUENCE = 16
@@ -98,7 +104,34 @@ def build_world(settings: Settings) -> Any:
             _arrays(part, arguments, train=True, role="held-out ", **options)
             for part, arguments in held_out
         ]
-    return DataWorld([arrays for arrays in train if arrays is not None], test, tasks=settings.tasks)
+    return DataWorld(
+        [arrays for arrays in train if arrays is not None],
+        test,
+        tasks=settings.tasks,
+        classes_per_task=settings.classes_per_task,
+        class_order=settings.class_order,
+        scenario=settings.scenario,
+        validation=settings.validation,
+        seed=settings.seed,
+    )
+
+
+def complete(settings: Settings) -> None:
+    """Fill in the defaults that depend on other settings.
+
+    Raises:
+        ConfigError: If settings contradict each other.
+    """
+    values = settings.values
+    if values["batch_size"] is None:
+        values["batch_size"] = _ONLINE_BATCH if settings.online else _DEFAULT_BATCH
+    if not settings.online:
+        return
+    if settings.scenario == "task":
+        raise ConfigError("online=true tells no task, and scenario=task tells each. Choose one.")
+    if settings.epochs not in (None, 1):
+        raise ConfigError(f"online=true is a single pass; epochs={settings.epochs} is given too.")
+    values["epochs"] = 1
 
 
 def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Module:
@@ -183,6 +216,56 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     return Standardize(space, standardize=standardize, augment=augment, device=device), plain
 
 
+def build_strategies(
+    settings: Settings, world: Any, agent: nn.Module, transform: Any, device: torch.device
+) -> Strategies | None:
+    """The strategies of continual learning asked for; None where nothing has to be done.
+
+    Raises:
+        ConfigError: If one cannot be constructed or does not fit the run, or two conflict.
+    """
+    if not world.on_data:
+        if settings.strategy is not None:
+            raise ConfigError("strategy= is of data sets: environments have no labels to rehearse.")
+        return None
+    named: dict[str, Any] = {}
+    table = inferred(world.spec, device=device)
+    for target, arguments in _parts(settings, "strategy") if settings.strategy is not None else ():
+        name = strategy_name(target)
+        if name in named:
+            raise ConfigError(f"strategy={name} is given twice.")
+        made = makes_objects(target)
+        if arguments and not made:
+            raise ConfigError(f"strategy={name} is an instance; it takes no arguments any more.")
+        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+    if not named and world.scenario != "task":
+        return None
+    outputs = torch.arange(world.spec.action.n) if world.spec.discrete else torch.arange(0)
+    hidden = settings.online or not world.spec.discrete
+    context = Context(
+        agent,
+        world.spec,
+        scenario=world.scenario or "domain",
+        classes=[outputs if hidden else task.classes for task in world.tasks],
+        learn=quiet(learn_method(agent, world.spec, supervised=True)),
+        augmented=transform.anew if transform.augment is not None else None,
+        device=device,
+        seed=settings.seed,
+    )
+    strategies = Strategies(named, context, borders=not settings.online)
+    if strategies.idle and context.scenario != "task":
+        context.close()
+        return None
+    return strategies
+
+
+def strategy_name(strategy: Any) -> str:
+    """`er` of our own `ER`, or the name of a class of the user's."""
+    name = strategy.__name__ if makes_objects(strategy) else type(strategy).__name__
+    ours = {own: short for short, own in STRATEGIES["strategy"].items()}
+    return ours.get(name, name)
+
+
 def build_replay(
     settings: Settings,
     world: Any,
@@ -203,7 +286,9 @@ def build_replay(
     }
     if world.on_data:
         table = world.train.to(device) if device.type != "cpu" else world.train
-        return Replay(table, transform, **options)
+        rows = [task.train for task in world.tasks]
+        borders = not settings.online
+        return Replay(table, transform, tasks=rows, alter=world.alter, borders=borders, **options)
     how = settings.replay
     storage = Transitions(
         world.spec,
@@ -243,6 +328,8 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
         seed_steps=0 if on_data else settings.seed_steps,
         log_every=settings.log_every,
         patience=settings.early_stopping["patience"],
+        borders=not settings.online,
+        validation=on_data and settings.validation is not None,
     )
 
 
@@ -294,6 +381,11 @@ DATA_ONLY = (
     "aug",
     "image_size",
     "tasks",
+    "classes_per_task",
+    "class_order",
+    "scenario",
+    "online",
+    "validation",
     "epochs",
     "lr_decay_epochs",
 )

@@ -18,12 +18,13 @@ Antelope trains a PyTorch model in one call.
   ml model=model.py:Model model.hidden=64       which file, and an argument of its constructor
   ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=1000
   ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
+  ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
   ml env=CartPole-v1 agent=DQN                  a gymnasium environment
   ml seed=1 resume=true                         continue an interrupted run
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml plot                                       learning curves of all runs, mean over seeds
 
-Commands: ml models | datasets | envs | tasks   what can be named
+Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
@@ -120,6 +121,11 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
         print("Built in\n" + describe_names(builtin))
     if kind == "model" and (here := classes_here()):
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
+    if kind == "strategy":
+        print(
+            "\nAlso a class of your own with any of the hooks: file.py:Name, or the object itself."
+        )
+        return
     names = library_names(kind)
     source = {"model": "torchvision", "dataset": "torchvision", "env": "gymnasium"}[kind]
     print(f"\nFrom {source}\n" + describe_names(names))
@@ -135,6 +141,7 @@ _LISTS: dict[str, Callable[[list[str]], None]] = {
     "models": functools.partial(_print_names, "model", "models"),
     "datasets": functools.partial(_print_names, "dataset", "datasets"),
     "envs": functools.partial(_print_names, "env", "envs"),
+    "strategies": functools.partial(_print_names, "strategy", "strategies"),
     "tasks": _print_presets,
 }
 

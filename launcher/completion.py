@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ..agents import NAMES as AGENTS
+from ..agents.continual import NAMES as STRATEGIES
 from ..envs import NAMES as ENVS
 from ..replay.errors import ConfigError
 from .config import ALIASES, presets, schema
@@ -41,7 +42,17 @@ def candidates(line: str, *, whole: bool) -> list[str]:
     key, equals, start = word.partition("=")
     if not equals:
         names = [f"{name}=" for name in (*schema(), *ALIASES, "task")]
-        commands = ["models", "datasets", "envs", "tasks", "plot", "--help", "--cfg", "-m"]
+        commands = [
+            "models",
+            "datasets",
+            "envs",
+            "strategies",
+            "tasks",
+            "plot",
+            "--help",
+            "--cfg",
+            "-m",
+        ]
         return [name for name in (*names, *commands) if name.startswith(word)]
     prefix = f"{key}=" if whole else ""
     return [f"{prefix}{value}" for value in _values(key) if value.startswith(start)]
@@ -66,6 +77,7 @@ def _values(key: str) -> list[str]:
         return setting.kind.split()[2:]
     if setting.kind.startswith("list of"):
         return [f"[{name}]" for name in setting.kind.split()[2:]]
-    if key in ("model", "dataset", "aug"):
-        return [*AGENTS.get(key, ()), *ENVS.get(key, ()), *classes_here()]
+    if key in ("model", "dataset", "aug", "strategy"):
+        ours = [*AGENTS.get(key, ()), *ENVS.get(key, ()), *STRATEGIES.get(key, ())]
+        return [*ours, *classes_here()]
     return []

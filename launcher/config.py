@@ -400,14 +400,26 @@ def _merge(
                 _forget(covers, root)
             else:
                 _forget(covers, key)
+                path = key.split(".")[1:]
                 if isinstance(values.get(root), list):
-                    mistakes.append(f"`{key}`: `{root}` is a list here; give arguments inside it.")
-                    continue
-                node = values[root] = dict(values.get(root) or {})
-                for part in key.split(".")[1:-1]:
+                    if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
+                        mistakes.append(
+                            f"`{key}`: `{root}` is a list here. Give arguments with the name of what "
+                            f"they are for: {root}.{_names_in(values[root])[0]}.{path[-1]}=..."
+                        )
+                        continue
+                    values[root] = list(values[root])
+                    item = values[root][at]
+                    node = dict(item) if isinstance(item, dict) else {"_target_": item}
+                    values[root][at], path = node, path[1:]
+                else:
+                    node = values[root] = dict(values.get(root) or {})
+                    if setting.kind == "names" and path[0] == node.get("_target_"):
+                        path = path[1:]  # `strategy.er.capacity` with `strategy=er`.
+                for part in path[:-1]:
                     node[part] = dict(node.get(part) or {})
                     node = node[part]
-                node[key.split(".")[-1]] = value
+                node[path[-1]] = value
         elif key in known:
             *parents, last = key.split(".")
             node = values
@@ -433,6 +445,16 @@ def _merge(
                 mistakes.append(
                     f"`{shorthand}={layer[shorthand]}` and `{long}={value}` disagree. Give one of them."
                 )
+
+
+def _names_in(items: list[Any]) -> list[str]:
+    return [str(item["_target_"] if isinstance(item, dict) else item) for item in items]
+
+
+def _item_named(items: list[Any], name: str) -> int | None:
+    """Where in a list of names, some with arguments, one of them is."""
+    names = _names_in(items)
+    return names.index(name) if name in names else None
 
 
 def _forget(live: dict[str, Any], key: str) -> None:
@@ -525,6 +547,15 @@ def _convert(value: Any, kind: str) -> Any:
         if not isinstance(items, list) or any(item not in rest[1:] for item in items):
             raise ValueError
         return items
+    if word == "ints":
+        items = value if isinstance(value, list) else [value]
+        if not items or any(isinstance(item, bool) or not isinstance(item, int) for item in items):
+            raise TypeError
+        return value
+    if word == "order":
+        if value != "shuffled" and not isinstance(value, list):
+            raise TypeError
+        return value if value == "shuffled" else _convert(value, "ints")
     if word == "names" and isinstance(value, list):
         if not value or not all(isinstance(item, (str, dict)) for item in value):
             raise TypeError

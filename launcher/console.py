@@ -49,7 +49,8 @@ class Console:
         if self._bar is None:
             self._bar = _bar(self._console, self.total)
         shown = {} if loss is None else {"loss": loss}
-        shown |= {k: at.metrics[k] for k in ("accuracy", "return") if k in at.metrics}
+        names = ("accuracy", "validation_accuracy", "return")
+        shown |= {k: at.metrics[k] for k in names if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
         text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
@@ -62,14 +63,23 @@ class Console:
             metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
             self._print(f"step {at.step:,}  {metrics}")
 
-    def task_ended(self, at: Progress, scores: list[dict[str, float]]) -> None:
-        """The scores of the tasks seen; of a single task only in `finished`."""
-        if not self.enabled or len(scores) < 2:
+    def task_ended(self, at: Progress, took: dict[str, Any]) -> None:
+        """The scores of the tasks seen, and what the task took; of a single task only in `finished`."""
+        if not self.enabled or len(at.matrix[-1]) < 2:
             return
-        seen = at.matrix[-1][: at.task]
-        each = "  ".join(f"{score:.4f}" for score in seen)
-        mean = sum(seen) / len(seen)
-        self._print(f"task {at.task} of {len(scores)} learnt: {each}   mean {mean:.4f}")
+        tasks = len(at.matrix[-1])
+        used = [f"{took['seconds']:.1f} s"]
+        if took.get("memory_bytes"):
+            used.append(f"memory {_bytes(took['memory_bytes'])}")
+        if parameters := took.get("parameters"):
+            used.append(f"{parameters['used'][-1]:,} parameters")
+        rows = {"score": at.matrix[-1][: at.task]}
+        if at.task_il:
+            rows = {"class-IL": rows["score"], "task-IL": at.task_il[-1][: at.task]}
+        self._print(f"task {at.task} of {tasks} learnt in {', '.join(used)}")
+        for name, seen in rows.items():
+            each = "  ".join(f"{value:.4f}" for value in seen)
+            self._print(f"  {name:<8}  {each}   mean {sum(seen) / len(seen):.4f}")
 
     def finished(self, at: Progress, path: Path, *, seconds: float, steps: int) -> None:
         if self._bar is not None:
@@ -132,6 +142,10 @@ def _bar(console: Any, total: int | None) -> Any:
 def _short(value: Any) -> str:
     value = float(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def _escape(text: str) -> str:

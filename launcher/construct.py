@@ -88,6 +88,7 @@ KINDS = {
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
     "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_scheduler),
     "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
+    "strategy": Kind("strategy", "agents.continual", (), _is_class),
     "aug": Kind("augmentation", "envs", ("torchvision.transforms.v2",), _is_public_class),
 }
 
@@ -105,7 +106,9 @@ def resolve(name: str, kind: str) -> Any:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if place.builtin and name in builtin_names(kind):
-        return getattr(importlib.import_module(f"antelope.{place.builtin}"), name)
+        package = importlib.import_module(f"antelope.{place.builtin}")
+        names = package.NAMES[kind.removeprefix("test_")]
+        return getattr(package, names[name] if isinstance(names, dict) else name)
     if ".py:" in name:
         path, _, attribute = name.rpartition(":")
         return _attribute(_import_file(Path(path)), attribute, name)
@@ -276,7 +279,12 @@ def _miss(name: str, kind: str) -> str:
         near = did_you_mean(attribute, dir(module))
         return f"No {place.noun} `{name}`: {inside} has no `{attribute}`.{near}"
     names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
-    command = {"model": "ml models", "dataset": "ml datasets", "env": "ml envs"}.get(kind)
+    command = {
+        "model": "ml models",
+        "dataset": "ml datasets",
+        "env": "ml envs",
+        "strategy": "ml strategies",
+    }.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""
     if not command and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."

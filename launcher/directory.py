@@ -80,6 +80,14 @@ class RunDirectory:
         """Write `status.json`, whole."""
         write_whole(self.path / "status.json", json.dumps(fields, indent=1) + "\n")
 
+    def earlier_tasks(self) -> list[dict[str, Any]]:
+        """What `status.json` says of the tasks of the run that is resumed."""
+        try:
+            tasks = json.loads((self.path / "status.json").read_text())["tasks"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return tasks if self.resume and isinstance(tasks, list) else []
+
     def close(self) -> None:
         """Let others write here; remove what was made for a run that never started."""
         if self._lock is None:

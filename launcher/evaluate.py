@@ -13,7 +13,7 @@ from torch import Tensor
 from ..replay import Table
 from .actor import Actor
 from .learner import Learner
-from .metrics.accuracy import accuracy
+from .metrics.accuracy import accuracy, accuracy_among
 from .metrics.regression import mae, mse, r2
 from .randomness import forked_randomness
 
@@ -43,14 +43,23 @@ class Evaluator:
         self.world, self.learner, self.transform = world, learner, transform
         self.episodes, self.seed, self.folder = episodes, seed, folder
 
-    def __call__(self, tasks: range, *, step: int) -> list[dict[str, float]]:
-        """The metrics of each task; empty ones for a model that can predict nothing."""
-        with self.learner.evaluating(), forked_randomness(self.seed + step):
-            return [self._task(self.world.tasks[task], step) for task in tasks]
+    def __call__(
+        self, tasks: range, *, step: int, validation: bool = False
+    ) -> list[dict[str, float]]:
+        """The metrics of each task; empty ones for a model that can predict nothing.
 
-    def _task(self, task: Any, step: int) -> dict[str, float]:
+        Args:
+            validation: Of the rows set aside of the training data, not of the test data.
+        """
+        with self.learner.evaluating(), forked_randomness(self.seed + step):
+            return [self._task(task, step, validation=validation) for task in tasks]
+
+    def _task(self, number: int, step: int, *, validation: bool) -> dict[str, float]:
+        task = self.world.tasks[number]
         if self.world.on_data:
-            return self._data(self.world.test, task.test)
+            if validation:
+                return self._data(self.world.train, task.validation, number)
+            return self._data(self.world.test, task.test, number)
         actor = Actor(self.learner, self.transform.observe)
         returns, lengths = task.evaluate(
             lambda obs, began: actor(obs, began)[0],
@@ -64,29 +73,40 @@ class Evaluator:
             "episode_length": float(np.mean(lengths)),
         }
 
-    def _data(self, table: Table, index: Tensor) -> dict[str, float]:
-        outputs, labels = [], []
-        device = self.learner.device
+    def _data(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
+        world, device = self.world, self.learner.device
+        # Which task a row is of makes a difference only where tasks have classes of their own.
+        told = world.scenario is not None and len(world.tasks) > 1 and world.spec.discrete
+        aware = told and self.learner.strategies is not None and self.learner.strategies.task_aware
+        outputs, labels, outputs_told = [], [], []
         for rows in index.split(_ROWS):
             fields = {k: v.to(device) for k, v in table.gather(rows).items()}
-            output = self._predict(self.transform(fields)["obs"])
+            if world.alter is not None:
+                fields["obs"] = world.alter(fields["obs"], task)
+            obs = self.transform(fields)["obs"]
+            output = self._predict(obs, None)
             if output is None:
                 return {}
             outputs.append(output)
             labels.append(fields["label"])
+            if aware:
+                outputs_told.append(self._predict(obs, task))
         output, label = torch.cat(outputs), torch.cat(labels)
-        if not self.world.spec.discrete:
+        if not world.spec.discrete:
             values = {"mse": mse(output, label), "mae": mae(output, label), "r2": r2(output, label)}
             return {**values, "loss": values["mse"]}
         if output.dim() == 1:  # A model that acts: its choice is all there is to score.
             return {"accuracy": float((output == label).double().mean())}
-        return {
-            "accuracy": accuracy(output, label),
-            "loss": float(F.cross_entropy(output.double(), label)),
-        }
+        scores = {"accuracy": accuracy(output, label)}
+        if told:
+            known = torch.cat(outputs_told) if aware else output
+            scores["task_il_accuracy"] = accuracy_among(
+                known, label, world.tasks[task].classes.to(device)
+            )
+        return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
 
-    def _predict(self, obs: Tensor) -> Tensor | None:
-        output = self.learner.predict(obs)
+    def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
+        output = self.learner.predict(obs, task)
         if output is None and callable(act := getattr(self.learner.agent, "act", None)):
             action = act(obs)
             output = action[0] if isinstance(action, tuple) else action

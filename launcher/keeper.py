@@ -14,6 +14,7 @@ from .console import Console
 from .directory import RunDirectory
 from .log import Journal
 from .progress import Progress
+from .strategies import Strategies
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
 _SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
@@ -42,6 +43,10 @@ class Keeper:
         save_every: Steps between checkpoints; None: once a minute, or less often where that would
             take more than a twentieth of the time.
         newest_loss: Gives the loss that the live line shows, or None.
+
+    Attributes:
+        tasks: What each task took, those of before a resumption too: `seconds` (since the run was
+            last resumed), `steps`, and `memory_bytes` and `parameters` of its strategies.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class Keeper:
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), at.step
         self._pause = _SAVE_SECONDS
+        self.tasks: list[dict[str, Any]] = directory.earlier_tasks()[: at.task]
+        self._task_began = time.monotonic()
 
     def __enter__(self) -> Keeper:
         """Catch SIGINT and SIGTERM (in the main thread; elsewhere Python cannot)."""
@@ -120,10 +127,18 @@ class Keeper:
         """After each evaluation."""
         self.console.evaluated(self.at)
 
-    def task_ended(self, scores: list[dict[str, float]]) -> None:
+    def task_ended(self, strategies: Strategies | None) -> None:
         self.start()
-        self.console.task_ended(self.at, scores)
+        now = time.monotonic()
+        took: dict[str, Any] = {"steps": self.at.task_step, "seconds": now - self._task_began}
+        if strategies is not None:
+            took["memory_bytes"] = strategies.nbytes()
+            if (parameters := strategies.parameters_used()) is not None:
+                took["parameters"] = parameters
+        self.tasks.append(took)
+        self.console.task_ended(self.at, took)
         self.save()
+        self._task_began = time.monotonic()
         self.settled()
 
     def save(self) -> bool:
@@ -150,5 +165,6 @@ class Keeper:
             step=self.at.step,
             task=self.at.task,
             metrics=self.at.metrics,
+            tasks=self.tasks,
             **details,
         )

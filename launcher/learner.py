@@ -19,6 +19,7 @@ from .attributes import attribute_state, load_attribute_state
 from .log import Log
 from .optimisation import Average, takes_metric
 from .recurrent import Recurrence
+from .strategies import Strategies
 
 # On a GPU losses are looked at together, so that no step waits for the device.
 _CHECK_EVERY = {"cpu": 1}
@@ -40,6 +41,7 @@ class Learner:
         average: Weights used to evaluate, or None.
         precision: "32", "bf16" or "16": the autocast type of `learn` and of inference.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
+        strategies: Those of continual learning, which have a part in every step; or None.
 
     Attributes:
         recurrence: How the model's state is carried in environments; None for one without.
@@ -57,8 +59,12 @@ class Learner:
         precision: str = "32",
         device: torch.device | str = "cpu",
         supervised: bool = True,
+        strategies: Strategies | None = None,
     ):
         self.agent, self.spec = agent, spec
+        self.strategies = strategies
+        if strategies is not None:
+            strategies.context.optimizer = optimizer
         self.device = torch.device(device)
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
         self.clip_grad = clip_grad
@@ -95,15 +101,22 @@ class Learner:
         self.steps += 1
         try:
             with self.autocast():
-                loss = self._learn(replay, log)
+                if self.strategies is None:
+                    loss = self._learn(replay, log)
+                else:
+                    loss = self.strategies.loss(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
+                if self.strategies is not None:
+                    self.strategies.after_step(replay)
                 return
             if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.requires_grad):
                 raise ConfigError(_wrong_loss(self.agent, loss))
             detached = loss.detach()
             self._watch(detached)
             self._optimise(loss)
+            if self.strategies is not None:
+                self.strategies.after_step(replay)
         except (ConfigError, Diverged):
             raise
         except Exception as error:
@@ -125,9 +138,11 @@ class Learner:
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         loss.backward()
+        if self.scaler is not None and (self.clip_grad is not None or self.strategies is not None):
+            self.scaler.unscale_(optimizer)
+        if self.strategies is not None:
+            self.strategies.after_backward()
         if self.clip_grad is not None:
-            if self.scaler is not None:
-                self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self.clip_grad)
         if self.scaler is not None:
             self.scaler.step(optimizer)
@@ -184,8 +199,16 @@ class Learner:
             for module, training in modes.items():
                 module.training = training
 
-    def predict(self, obs: Tensor) -> Tensor | None:
-        """Logits or values `[B, *action.shape]`, or None for a model that has no `forward`."""
+    def predict(self, obs: Tensor, task: int | None = None) -> Tensor | None:
+        """Logits or values `[B, *action.shape]`, or None for a model that has no `forward`.
+
+        Args:
+            task: The task that the rows are of, where that may be known.
+        """
+        if self.strategies is not None:
+            output = self.strategies.predict(obs, task)
+            if output is not None:
+                return output.float()
         return self.agent(obs).float() if has_forward(self.agent) else None
 
     def reset_hyperparameters(self) -> None:
@@ -199,13 +222,17 @@ class Learner:
         if self.scheduler is not None and hasattr(self.scheduler, "base_lrs"):
             self.scheduler.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
 
-    def begin_task(self, task: int) -> None:
+    def begin_task(self, task: int, replay: Replay) -> None:
+        if self.strategies is not None:
+            self.strategies.begin_task(task, replay)
         if callable(hook := getattr(self.agent, "begin_task", None)):
             hook(task)
 
     def end_task(self, replay: Replay) -> None:
         if callable(hook := getattr(self.agent, "end_task", None)):
             hook(replay)
+        if self.strategies is not None:
+            self.strategies.end_task(replay)
 
     def state_dict(self) -> dict[str, Any]:
         parts = {
@@ -213,6 +240,7 @@ class Learner:
             "scheduler": self.scheduler,
             "average": self.average,
             "scaler": self.scaler,
+            "strategies": self.strategies,
         }
         return {
             "steps": self.steps,
@@ -248,6 +276,8 @@ class Learner:
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
                     "settings it was saved with, or take only its weights: load=PATH."
                 ) from error
+        if self.strategies is not None and "strategies" in state:
+            self.strategies.load_state_dict(state["strategies"])
 
 
 def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -332,6 +362,15 @@ def learn_method(
         )
     takes_log = anything or len(required) == 2 or any(p.name == "log" for p in parameters[1:2])
     return learn if takes_log else lambda replay, log: learn(replay)
+
+
+def quiet(learn: Callable[[Replay, Log], Any] | None) -> Callable[[Any, Any], Any]:
+    """`learn` with a log of None: what it logs is then forgotten."""
+
+    def learn_quietly(replay: Any, log: Any) -> Any:
+        return learn(replay, Log() if log is None else log) if learn is not None else None
+
+    return learn_quietly
 
 
 def _wrong_loss(agent: nn.Module, loss: Any) -> str:

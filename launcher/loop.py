@@ -11,6 +11,7 @@ from .evaluate import Evaluator, mean_over_tasks
 from .keeper import Keeper
 from .learner import Learner
 from .log import Journal, Log
+from .metrics.continual import bwt, forgetting, fwt, learning_accuracy
 from .progress import Progress
 
 
@@ -27,6 +28,8 @@ class Schedule:
         learn_every, seed_steps: Environment steps per learning step, and before the first.
         log_every: Steps per row of train.csv.
         patience: Evaluations without improvement after which a task ends, or None.
+        borders: Whether the learner is told where tasks end.
+        validation: Whether evaluations before a task's end are of rows set aside for it.
     """
 
     epochs: int | None
@@ -36,10 +39,14 @@ class Schedule:
     seed_steps: int
     log_every: int
     patience: int | None
+    borders: bool = True
+    validation: bool = False
 
     def over(self, at: Progress, replay: Replay) -> bool:
         """Whether the current task has had its share."""
         if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
+            return True
+        if len(replay) == 0 and not replay.environments:
             return True
         if self.epochs is None:
             return False
@@ -79,11 +86,15 @@ def run(
         at: Where to start, and kept up to date; a resumed run continues in mid-task.
         keeper: Told of each step; shows, saves, and raises to interrupt.
     """
-    for task in range(at.task, len(world.tasks)):
+    last = len(world.tasks) - 1
+    for task in range(at.task, last + 1):
         if not at.begun:
+            if task == 0 < last and world.on_data:
+                at.baseline = [own_score(world, s) for s in evaluate(range(last + 1), step=0)]
             world.begin(task, replay)
             at.begin_task()
-            learner.begin_task(task)
+            if schedule.borders or task == 0:
+                learner.begin_task(task, replay)
         over = schedule.over(at, replay)
         while not over:
             taken = world.collect(task, actor, replay)
@@ -95,20 +106,24 @@ def run(
                 write_train_row(world, learner, replay, at, log, journal)
             if over := schedule.over(at, replay):
                 break  # The end of the task is evaluated below.
-            if schedule.evaluation_due(at, taken, replay, single=len(world.tasks) == 1):
-                scores = evaluate(range(task + 1), step=at.step)
-                write_eval_row(scores, learner, replay, at, journal)
+            if schedule.evaluation_due(at, taken, replay, single=last == 0):
+                scores = evaluate(range(task + 1), step=at.step, validation=schedule.validation)
+                write_eval_row(scores, learner, replay, at, journal, validation=schedule.validation)
                 stop_early(at, schedule.patience)
                 over = at.stopped
                 keeper.evaluated()
             keeper.settled()
         write_train_row(world, learner, replay, at, log, journal)
-        learner.end_task(replay)
-        scores = evaluate(range(len(world.tasks)), step=at.step)
-        write_eval_row(scores[: task + 1], learner, replay, at, journal)
+        if schedule.borders or task == last:
+            learner.end_task(replay)
+        scores = evaluate(range(last + 1), step=at.step)
         at.matrix.append([score(metrics) for metrics in scores])
+        if "task_il_accuracy" in scores[0]:
+            at.task_il.append([metrics["task_il_accuracy"] for metrics in scores])
+        more = {} if last == 0 else transfer_metrics(world, at)
+        write_eval_row(scores[: task + 1], learner, replay, at, journal, **more)
         at.end_task()
-        keeper.task_ended(scores)
+        keeper.task_ended(learner.strategies)
 
 
 def write_train_row(
@@ -123,23 +138,35 @@ def write_train_row(
 
 
 def write_eval_row(
-    scores: list[dict[str, float]], learner: Learner, replay: Replay, at: Progress, journal: Journal
+    scores: list[dict[str, float]],
+    learner: Learner,
+    replay: Replay,
+    at: Progress,
+    journal: Journal,
+    *,
+    validation: bool = False,
+    **more: float,
 ) -> None:
     """A row of the mean over the tasks seen, and of each of them; one at most for a step."""
-    if at.evaluated == at.step:
+    if at.evaluated == (now := [at.step, at.task, validation]):
         return
-    at.evaluated = at.step
-    at.metrics = mean_over_tasks(scores)
-    learner.evaluated(at.metrics)
+    at.evaluated = now
+    metrics = mean_over_tasks(scores)
+    learner.evaluated(metrics)
     each: dict[str, float] = {}
     if len(scores) > 1:
-        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in MAIN}
+        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
+    metrics = {**metrics, **more}
+    if validation:
+        metrics, each = ({f"validation_{k}": v for k, v in row.items()} for row in (metrics, each))
+    at.metrics = metrics
     place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
     journal.write("eval", **place, **at.metrics, **each)
 
 
 # The metric by which a task is judged, and whether more of it is better.
 MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
+EACH = (*MAIN, "task_il_accuracy")  # Written for every task.
 
 
 def score(metrics: dict[str, float]) -> float:
@@ -147,14 +174,33 @@ def score(metrics: dict[str, float]) -> float:
     return next((metrics[name] for name in MAIN if name in metrics), float("nan"))
 
 
+def own_score(world: Any, metrics: dict[str, float]) -> float:
+    """What the scenario is about: with `task` the accuracy when the task is told."""
+    if world.scenario == "task" and "task_il_accuracy" in metrics:
+        return metrics["task_il_accuracy"]
+    return score(metrics)
+
+
+def transfer_metrics(world: Any, at: Progress) -> dict[str, float]:
+    """Forgetting and the like, of the tasks learnt so far."""
+    matrix = at.task_il if world.on_data and world.scenario == "task" else at.matrix
+    found = {"learning_accuracy": learning_accuracy(matrix)}
+    if len(matrix) > 1:
+        found |= {"forgetting": forgetting(matrix), "bwt": bwt(matrix)}
+        if at.baseline:
+            found["fwt"] = fwt(matrix, at.baseline)
+    return {name: value for name, value in found.items() if value == value}
+
+
 def stop_early(at: Progress, patience: int | None) -> None:
     """Count evaluations without improvement; the loss is what improves on data."""
     if patience is None:
         return
-    name = next((n for n in ("return", "loss", "accuracy") if n in at.metrics), None)
+    names = ("return", "validation_loss", "loss", "validation_accuracy", "accuracy")
+    name = next((n for n in names if n in at.metrics), None)
     if name is None:
         return
-    value = at.metrics[name] if MAIN[name] else -at.metrics[name]
+    value = at.metrics[name] if MAIN[name.removeprefix("validation_")] else -at.metrics[name]
     if at.best is None or value > at.best:
         at.best, at.waited = value, 0
         return

@@ -16,8 +16,10 @@ class Progress:
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
         best, waited: The best score of this task, and evaluations since.
-        evaluated: The step of the newest evaluation.
+        evaluated: The step and task of the newest evaluation, and whether of rows set aside.
         matrix: Row i: the score on every task after task i was learnt.
+        task_il: The same with the task told, where that is another score; else empty.
+        baseline: The score on every task before any learning, of the scenario's own kind.
         metrics: The newest evaluation.
     """
 
@@ -28,8 +30,10 @@ class Progress:
     stopped: bool = False
     best: float | None = None
     waited: int = 0
-    evaluated: int = -1
+    evaluated: list[Any] = field(default_factory=list)
     matrix: list[list[float]] = field(default_factory=list)
+    task_il: list[list[float]] = field(default_factory=list)
+    baseline: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,7 +24,11 @@ class Run:
         replay: What it learnt from.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j.
-            The main metric (return, accuracy or R2) where that is not accuracy.
+            The main metric (return, accuracy or R2) where that is not accuracy. Of classes split
+            into tasks it is class-IL: all classes compete.
+        task_il_matrix: The same when the task is told, and only its classes compete; the same as
+            `accuracy_matrix` where tasks share their classes, empty where there are no classes.
+        tasks: For each task `steps`, `seconds`, and `memory_bytes` and `parameters` of strategies.
     """
 
     agent: nn.Module
@@ -34,6 +38,8 @@ class Run:
     replay: Replay
     path: Path
     accuracy_matrix: np.ndarray = field(repr=False)
+    task_il_matrix: np.ndarray = field(repr=False)
+    tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items())

@@ -18,6 +18,16 @@ from .randomness import random_state, set_random_state
 
 # Settings that may differ between a run and its continuation without changing it.
 _INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
+# Settings that say what a sequence of tasks is, and how it is learnt: a state is of one of them alone.
+_SEQUENCE = {
+    "tasks",
+    "classes_per_task",
+    "class_order",
+    "scenario",
+    "online",
+    "validation",
+    "strategy",
+}
 
 
 @dataclass
@@ -57,10 +67,10 @@ class Session:
             CheckpointError, ConfigError: If the checkpoint is another model's or sequence's.
         """
         changed = changed_settings(state["settings"], self.settings.values)
-        if "tasks" in changed:
-            before, now = changed["tasks"]
+        for key in _SEQUENCE & changed.keys():
+            before, now = changed[key]
             raise ConfigError(
-                f"The checkpoint is of a run with tasks={before}, this one has tasks={now}: it cannot "
+                f"The checkpoint is of a run with {key}={before}, this one has {key}={now}: it cannot "
                 "be continued so. Give another path or experiment."
             )
         at = self.at

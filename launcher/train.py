@@ -45,6 +45,7 @@ def train(settings: Settings) -> Run:
     if mistakes := unresolved(settings):
         raise ConfigError("\n".join(mistakes))
     check_installed(settings.loggers)
+    build.complete(settings)
     device = build.build_device(settings.device)
     with ExitStack() as stack:
         stack.enter_context(_determinism(settings.deterministic))
@@ -69,6 +70,9 @@ def train(settings: Settings) -> Run:
         recurrence = trial.recurrence
         if settings.load is not None:
             load_weights(agent, find(Path(settings.load))["learner"]["agent"])
+        strategies = build.build_strategies(settings, world, agent, transform, device)
+        if strategies is not None:
+            stack.callback(strategies.context.close)
         optimizer = build_optimizer(settings, agent)
         scheduler = build_scheduler(
             settings, optimizer, steps_per_epoch=build.steps_per_epoch(settings, world)
@@ -80,6 +84,7 @@ def train(settings: Settings) -> Run:
             scheduler=scheduler,
             clip_grad=settings.clip_grad,
             average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
+            strategies=strategies,
             **options,
         )
         if recurrence is not None:
@@ -89,6 +94,7 @@ def train(settings: Settings) -> Run:
         replay = build.build_replay(
             settings, world, transform, device, recurrent=recurrence is not None
         )
+        replay.before = None if strategies is None else strategies.before_batch
         return _run(settings, world, learner, replay, plain, stack)
 
 
@@ -173,7 +179,14 @@ def _run(
     if settings.plot:
         from .plots.curves import draw_run
 
-        draw_run(path, journal.history, matrix=at.matrix)
+        parameters = next((t["parameters"] for t in keeper.tasks[::-1] if "parameters" in t), None)
+        draw_run(
+            path,
+            journal.history,
+            matrix=at.matrix,
+            task_il=at.task_il or None,
+            parameters=parameters,
+        )
     keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)
     return Run(
@@ -184,6 +197,8 @@ def _run(
         replay=replay,
         path=path,
         accuracy_matrix=np.array(at.matrix, dtype=np.float64),
+        task_il_matrix=np.array(at.task_il, dtype=np.float64),
+        tasks=keeper.tasks,
     )
 
 

@@ -11,6 +11,7 @@ from .errors import CheckpointError, ConfigError, DataError, Diverged
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .memory import Memory
     from .normalizer import Normalizer
     from .replay import Replay
     from .samplers import Epochs, Prioritized, Uniform
@@ -27,6 +28,7 @@ _HOME = {
     "Prioritized": "samplers",
     "Uniform": "samplers",
     "SumTree": "sumtree",
+    "Memory": "memory",
     "Normalizer": "normalizer",
     "Space": "spec",
     "Spec": "spec",
@@ -45,6 +47,7 @@ __all__ = [
     "Diverged",
     "Epochs",
     "LazyColumn",
+    "Memory",
     "Normalizer",
     "Observations",
     "Prioritized",

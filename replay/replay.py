@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,14 @@ class Replay:
         seed: Of the order of rows, a random stream of its own.
         sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
+        tasks: The rows of each task of a data set, int64; None: one task, all rows.
+        alter: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
+        borders: Whether learning is told which task it is at; otherwise all is task 0.
 
     Attributes:
         task: Number of the current task, from 0.
+        batch: The last batch that `next` gave.
+        before: Makes of a batch the one that `next` gives, or None.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Batches given since the run began.
     """
@@ -49,8 +54,14 @@ class Replay:
         seed: int = 0,
         sequence: int | None = None,
         priorities: dict[str, Any] | None = None,
+        tasks: Sequence[Tensor] | None = None,
+        alter: Callable[[Tensor, int | Tensor], Tensor] | None = None,
+        borders: bool = True,
     ):
         self.storage, self.transform = storage, transform
+        self.alter, self.borders = alter, borders
+        self.batch: Batch | None = None
+        self.before: Callable[[Batch], Batch] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
         self._lock: Any = storage.lock if isinstance(storage, Transitions) else nullcontext()
@@ -62,19 +73,39 @@ class Replay:
         self.sampler: Epochs | Uniform
         options: dict[str, Any] = {"batch_size": batch_size, "generator": self._orders}
         if isinstance(storage, Table):
-            self.begin(0, torch.arange(len(storage)))
+            self._tasks = [torch.arange(len(storage))] if tasks is None else list(tasks)
+            self._tasks = [rows.to(self._storage_device) for rows in self._tasks]
+            self.begin(0)
         elif priorities is not None:
             self.sampler = Prioritized(storage, **options, **priorities)
         else:
             self.sampler = Uniform(storage, **options)
 
-    def begin(self, task: int, index: Tensor | None) -> None:
-        """Move on to a task: the rows at `index` of a data set (None: environments)."""
-        self.task = task
-        if index is None:
-            return
-        index = index.to(self._storage_device)
+    def begin(self, task: int) -> None:
+        """Move on to a task."""
+        self.task = task if self.borders else 0
+        if isinstance(self.storage, Table):
+            self.give([task])
+
+    def give(self, tasks: Iterable[int]) -> None:
+        """From now on batches are of all these tasks of a data set together; none: nothing to learn."""
+        self.given = list(tasks)
+        rows = [self._tasks[task] for task in self.given] or [self._tasks[0][:0]]
+        task: int | Tensor = self.given[0] if self.given else 0
+        if len(rows) > 1:
+            task = torch.cat([torch.full_like(r, t) for r, t in zip(rows, self.given, strict=True)])
+        index = rows[0] if len(rows) == 1 else torch.cat(rows)
         self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
+
+    @property
+    def environments(self) -> bool:
+        """Whether it is of what environments have done, not of a data set."""
+        return isinstance(self.storage, Transitions)
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks of a data set."""
+        return len(self._tasks)
 
     @property
     def _storage_device(self) -> torch.device:
@@ -117,14 +148,19 @@ class Replay:
         if isinstance(sampler, Epochs):
             assert isinstance(storage, Table)
             index = sampler.next()
-            return self._finish(storage.gather(index), index, sampler.tasks)
-        assert isinstance(storage, Transitions)
-        with storage.lock:  # What was drawn must not be overwritten before it is read.
-            rows = sampler.next()
-            fields = self._gather(storage, rows)
-        if isinstance(sampler, Prioritized):
-            fields["weight"] = sampler.weights
-        return self._finish(fields, rows)
+            batch = self._finish(storage.gather(index), index, sampler.tasks())
+        else:
+            assert isinstance(storage, Transitions)
+            with storage.lock:  # What was drawn must not be overwritten before it is read.
+                rows = sampler.next()
+                fields = self._gather(storage, rows)
+            if isinstance(sampler, Prioritized):
+                fields["weight"] = sampler.weights
+            batch = self._finish(fields, rows)
+        if self.before is not None:
+            batch = self.before(batch)
+        self.batch = batch
+        return batch
 
     def __len__(self) -> int:
         """Rows of the current task's data, or transitions that can be drawn."""
@@ -140,13 +176,30 @@ class Replay:
         storage, sampler = self.storage, self.sampler
         if isinstance(sampler, Epochs):
             assert isinstance(storage, Table)
-            index = sampler.sample(n, self._draws)
-            fields = storage.gather(index)
-            return self._finish(fields, index, lambda: torch.full_like(index, self.task))
+            index, tasks = sampler.sample(n, self._draws)
+            return self._finish(storage.gather(index), index, tasks)
         assert isinstance(storage, Transitions)
         with storage.lock:
             rows = sampler.sample(n, self._draws)
             return self._finish(self._gather(storage, rows), rows)
+
+    def once(self, batch_size: int = 256) -> Iterator[Batch]:
+        """Every row of the current task's data in stored order, not augmented; `next` does not move on.
+
+        Raises:
+            ConfigError: In environments.
+        """
+        if not isinstance(self.sampler, Epochs):
+            raise ConfigError("replay.once() is of data; this run learns from environments.")
+        storage, index, task = self.storage, self.sampler.index, self.sampler.task
+        assert isinstance(storage, Table)
+        for start in range(0, len(index), batch_size):
+            rows = index[start : start + batch_size]
+            if isinstance(task, Tensor):
+                tasks = task[start : start + batch_size]
+            else:
+                tasks = torch.full_like(rows, task)
+            yield self._finish(storage.gather(rows), rows, tasks, augment=False)
 
     def rollout(self) -> Batch:
         """Everything since the last call, `[T, N, ...]`: for on-policy learning.
@@ -197,15 +250,32 @@ class Replay:
         return storage.sequences(rows, self.sequence)
 
     def _finish(
-        self, fields: dict[str, Any], index: Any, tasks: Callable[[], Tensor] | None = None
+        self,
+        fields: dict[str, Any],
+        index: Any,
+        tasks: Tensor | None = None,
+        *,
+        augment: bool = True,
     ) -> Batch:
         if tasks is not None:  # Transitions know their own.
-            fields["task"], fields["index"] = tasks(), index
+            fields["task"], fields["index"] = tasks, index
         elif "index" not in fields:
             fields["index"] = torch.from_numpy(index)
         if self._moves:
             fields = {name: _to(field, self.device) for name, field in fields.items()}
-        return Batch(**self.transform(fields))
+        if self.alter is not None:
+            fields["obs"] = self._altered(fields["obs"], fields["task"])
+        if not self.borders:
+            fields["task"] = torch.zeros_like(fields["task"])
+        if augment:
+            return Batch(**self.transform(fields))
+        # A transform that has no `plain` does not augment.
+        return Batch(**getattr(self.transform, "plain", self.transform)(fields))
+
+    def _altered(self, obs: Tensor, tasks: Tensor) -> Tensor:
+        assert self.alter is not None
+        given = self.given
+        return self.alter(obs, given[0] if len(given) == 1 else tasks)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but a data set's rows, which are read again from their source.
@@ -222,6 +292,8 @@ class Replay:
             }
             if isinstance(self.storage, Transitions):
                 state["transitions"] = self.storage.state_dict()
+            else:
+                state["given"] = self.given
             return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
@@ -238,6 +310,8 @@ class Replay:
         self.task, self.step = state["task"], state["step"]
         if isinstance(self.storage, Transitions):
             self.storage.load_state_dict(state["transitions"])
+        elif in_task:
+            self.give(state["given"])
         if in_task:
             self.sampler.load_state_dict(state["sampler"])
         self._orders.set_state(state["orders"])

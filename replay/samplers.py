@@ -27,11 +27,11 @@ class Epochs:
         index: int64 `[n]`, the rows to visit.
         batch_size: Rows per batch, at most.
         generator: Draws the orders; owned by this sampler alone.
-        task: The number of the task that the rows are of.
+        task: The number of the task that the rows are of, or int64 `[n]`: of each row.
     """
 
     def __init__(
-        self, index: Tensor, *, batch_size: int, generator: torch.Generator, task: int = 0
+        self, index: Tensor, *, batch_size: int, generator: torch.Generator, task: int | Tensor = 0
     ):
         self.index, self.batch_size, self.generator = index, batch_size, generator
         self.task = task
@@ -43,12 +43,15 @@ class Epochs:
     def _shuffle(self) -> None:
         # Kept so that a resumed run draws this very order again and skips to `position`.
         self._order_state = self.generator.get_state()
-        order = torch.randperm(len(self.index), generator=self.generator)
+        order = torch.randperm(len(self.index), generator=self.generator).to(self.index.device)
         # Split once a pass: a batch then costs a list access, not a slice.
-        rows = torch.index_select(self.index, 0, order.to(self.index.device))
+        rows = torch.index_select(self.index, 0, order)
         self._batches = rows.split(self.sizes)
         # Made with the order, so that every batch has a part of its own at no cost.
-        self._tasks = torch.full_like(rows, self.task).split(self.sizes)
+        if isinstance(self.task, Tensor):
+            self._tasks = self.task.index_select(0, order).split(self.sizes)
+        else:
+            self._tasks = torch.full_like(rows, self.task).split(self.sizes)
 
     @property
     def passes(self) -> int:
@@ -72,10 +75,13 @@ class Epochs:
         """The task of each row of the last batch, int64."""
         return self._tasks[self.position - 1]
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` rows drawn with replacement; the pass does not move on."""
-        draw = torch.randint(len(self.index), (n,), generator=generator)
-        return self.index[draw.to(self.index.device)]
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`n` rows drawn with replacement, and the task of each; the pass does not move on."""
+        draw = torch.randint(len(self.index), (n,), generator=generator).to(self.index.device)
+        rows = self.index.index_select(0, draw)
+        if isinstance(self.task, Tensor):
+            return rows, self.task.index_select(0, draw)
+        return rows, torch.full_like(rows, self.task)
 
     def state_dict(self) -> dict[str, Any]:
         rows = sum(self.sizes[: self.position])

@@ -56,6 +56,17 @@ class Standardize:
             fields["obs"] = self._finish_unit(self.augment(self._to_unit(stored)))
         return fields
 
+    def plain(self, fields: dict[str, Tensor]) -> dict[str, Any]:
+        """The same without augmentation."""
+        fields["obs"] = self._finish(fields["obs"])
+        return fields
+
+    def anew(self, raw: Tensor) -> Tensor:
+        """Rows that were met before, `batch.raw`, augmented another way."""
+        if self.augment is None:
+            return raw
+        return self._finish_unit(self.augment(self._finish_unit.undone(raw)))
+
 
 class _Affine:
     """`(x - shift) / scale` as float32, in as few passes over the batch as there can be."""
@@ -66,6 +77,11 @@ class _Affine:
         # zero, where this loses digits.
         self.single = float(self.factor) if self.factor.numel() == 1 else None
         self.offset = -self.shift * self.factor
+        self.scale = scale.to(device)
+
+    def undone(self, y: Tensor) -> Tensor:
+        """The `x` that `y` was made of."""
+        return torch.addcmul(self.shift, y, self.scale)
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x.float()

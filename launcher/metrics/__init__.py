@@ -1,1 +1,1 @@
-"""One metric per file: a function of all held-out outputs and labels."""
+"""One subject per file: functions of all held-out outputs and labels, or of the matrix of scores."""

@@ -1,4 +1,4 @@
-"""Share of examples whose highest logit is the label's."""
+"""Share of examples whose highest logit is the label's: of all logits, or of those of some classes."""
 
 from torch import Tensor
 
@@ -11,3 +11,14 @@ def accuracy(logits: Tensor, label: Tensor) -> float:
     0.5
     """
     return float((logits.argmax(-1) == label).double().mean())
+
+
+def accuracy_among(logits: Tensor, label: Tensor, classes: Tensor) -> float:
+    """Accuracy when only `classes` int64 `[k]` may be answered: it is known that the label is one.
+
+    >>> import torch
+    >>> accuracy_among(torch.tensor([[0.9, 0.1, 0.3]]), torch.tensor([2]), torch.tensor([1, 2]))
+    1.0
+    """
+    answer = classes[logits.index_select(-1, classes).argmax(-1)]
+    return float((answer == label).double().mean())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .parameters import draw_parameters
 from .style import (
     COLOURS,
     GREY,
@@ -31,23 +33,37 @@ _PANELS = ("loss", "accuracy", "return", "r2", "mse")
 _MOST_POINTS = 300  # Of a line; longer ones are averaged down, which also calms them.
 
 
-def draw_run(path: Path, history: list[Row], *, matrix: list[list[float]]) -> None:
+def draw_run(
+    path: Path,
+    history: list[Row],
+    *,
+    matrix: list[list[float]],
+    task_il: list[list[float]] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
     """Write the pictures of one run to `<path>/plots`, each as PNG and SVG, if it has any data.
 
     `learning_curve`: the training loss, and the evaluation's metrics, against the step.
     `accuracy_matrix` and `tasks`, of several tasks: the main metric of every task after each.
+    `task_il_matrix`, of several tasks: the same when the model is told the task.
+    `parameters`: how many each task has for itself, and how many are free.
 
     Args:
         history: The rows of train.csv and eval.csv; other rows, and values that are not finite
             numbers, are passed over.
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
+        task_il: The same if the model is told which task it is asked about.
+        parameters: Of a model that gives each task its own: `used`, their number for each task
+            learnt, and `total`, the number of all.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
     metric = next((name for name in METRICS if any(name in row for row in evals)), "score")
     with context():
         _draw_curves(path / "plots" / "learning_curve", history)
         if len(matrix) > 1:
-            draw_tasks(path / "plots", matrix, metric)
+            draw_tasks(path / "plots", matrix, metric, task_il=task_il)
+        if parameters is not None:
+            draw_parameters(path / "plots", parameters["used"], parameters["total"])
 
 
 def _draw_curves(stem: Path, history: list[Row]) -> None:

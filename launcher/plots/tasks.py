@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .style import number, panels, save
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _MOST_NUMBERS = 20  # Tasks up to which the matrix has room for numbers.
 _MOST_NAMES = 12  # Tasks up to which each is in the legend.
 
 
-def draw_tasks(folder: Path, matrix: list[list[float]], metric: str) -> None:
-    """Write `accuracy_matrix` and `tasks` to a folder, if the matrix has any number.
+def draw_tasks(
+    folder: Path,
+    matrix: list[list[float]],
+    metric: str,
+    *,
+    task_il: list[list[float]] | None = None,
+) -> None:
+    """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
 
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
         metric: Its name; an accuracy's scale is from 0 to 1.
+        task_il: The same, if the model is also told which task it is asked about: a second heat
+            map, and a second panel of curves.
     """
-    scores = _square(matrix)
-    if np.isfinite(scores).any():
-        _draw_matrix(folder / "accuracy_matrix", scores, metric)
-        _draw_curves(folder / "tasks", scores, metric)
+    drawn = {metric: ("accuracy_matrix", _square(matrix))}
+    if task_il is not None:
+        drawn = {
+            f"class-IL {metric}": drawn[metric],
+            f"task-IL {metric}": ("task_il_matrix", _square(task_il)),
+        }
+    drawn = {name: pair for name, pair in drawn.items() if np.isfinite(pair[1]).any()}
+    for name, (stem, scores) in drawn.items():
+        _draw_matrix(folder / stem, scores, name)
+    if drawn:
+        _draw_curves(folder / "tasks", {name: scores for name, (_, scores) in drawn.items()})
+
+
+def task_colours(count: int) -> np.ndarray:
+    """Colours `[count, 4]` of as many tasks, from dark to light: tasks have an order."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.linspace(0, 0.85, count))
 
 
 def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
@@ -30,13 +56,13 @@ def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
     width, height = (min(count, _MOST_NUMBERS) for count in (columns, rows))
     figure, (ax,) = panels(1, size=(1.3 + 0.36 * width, 1.0 + 0.32 * height))
     low, high, write = np.nanmin(scores), np.nanmax(scores), _short
-    if metric == "accuracy":
+    if _is_accuracy(metric):
         low, high, write = 0.0, 1.0, "{:.2f}".format
     image = ax.imshow(scores, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     if columns <= _MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(scores):
             text = "-" if np.isnan(value) else write(value)
-            dark = value > (low + high) / 2
+            dark = value > low + 0.7 * (high - low)  # Below it, black is told apart better.
             cell = ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
             cell.set_in_layout(False)  # Measuring hundreds of them would take seconds.
     every = 1 if columns <= _MOST_NUMBERS else 5
@@ -51,17 +77,23 @@ def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
     save(figure, stem)
 
 
-def _draw_curves(stem: Path, scores: np.ndarray, metric: str) -> None:
-    from matplotlib import colormaps
+def _draw_curves(stem: Path, curves: dict[str, np.ndarray]) -> None:
+    """A panel for each matrix `[tasks learnt, tasks]`, by the name of what it holds."""
+    figure, axes = panels(len(curves))
+    for ax, (metric, scores) in zip(axes, curves.items(), strict=True):
+        _draw_panel(ax, scores, metric)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    save(figure, stem)
+
+
+def _draw_panel(ax: Axes, scores: np.ndarray, metric: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     rows, columns = scores.shape
-    figure, (ax,) = panels(1)
     learnt = np.arange(1, rows + 1)
-    shades = colormaps["viridis"](np.linspace(0, 0.85, columns))  # Tasks have an order.
     every = -(-columns // _MOST_NAMES)
-    for j in range(min(rows, columns)):
-        (line,) = ax.plot(learnt[j:], scores[j:, j], "o-", color=shades[j])
+    for j, colour in enumerate(task_colours(columns)[:rows]):
+        (line,) = ax.plot(learnt[j:], scores[j:, j], "o-", color=colour)
         line.set_label(f"task {j + 1}" if j % every == 0 else "")
     seen = np.where(np.tri(rows, columns, dtype=bool), scores, np.nan)
     numbers = np.isfinite(seen).sum(axis=1)
@@ -70,10 +102,12 @@ def _draw_curves(stem: Path, scores: np.ndarray, metric: str) -> None:
     ax.set_xlabel("tasks learnt")
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.set_ylabel(metric)
-    if metric == "accuracy":
+    if _is_accuracy(metric):
         ax.set_ylim(-0.03, 1.03)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, stem)
+
+
+def _is_accuracy(metric: str) -> bool:
+    return metric.split()[-1] == "accuracy"
 
 
 def _short(value: float) -> str:

@@ -6,8 +6,6 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from antelope.envs import Arrays, DataWorld
 from antelope.envs.datasets import held_out_fifth
@@ -24,41 +22,10 @@ def world_of(labels: list[int], tasks: int | None = None) -> DataWorld:
     return DataWorld([arrays(labels)], [arrays(labels, first=1000)], tasks=tasks)
 
 
-@given(
-    per_task=st.integers(1, 3),
-    tasks=st.integers(1, 4),
-    copies=st.integers(1, 3),
-    order=st.randoms(use_true_random=False),
-)
-def test_tasks_split_the_classes_in_order(per_task: int, tasks: int, copies: int, order) -> None:  # type: ignore[no-untyped-def]
-    labels = list(range(per_task * tasks)) * copies
-    order.shuffle(labels)
-    world = world_of(labels, tasks)
-    assert world.spec.num_tasks == len(world.tasks) == tasks
-    for number, task in enumerate(world.tasks):
-        classes = range(number * per_task, (number + 1) * per_task)
-        for table, rows in ((world.train, task.train), (world.test, task.test)):
-            # Labels stay global, and each class is there in full.
-            found = table.gather(rows)["label"].tolist()
-            assert Counter(found) == dict.fromkeys(classes, copies)
-    every = torch.cat([task.train for task in world.tasks])
-    assert sorted(every.tolist()) == list(range(len(labels)))
-
-
-def test_names_say_the_classes() -> None:
-    assert [task.name for task in world_of([0, 1, 2, 3], 2).tasks] == ["classes 0-1", "classes 2-3"]
-    assert [task.name for task in world_of([0, 1], 2).tasks] == ["classes 0", "classes 1"]
-
-
-def test_a_split_that_does_not_come_out_even_says_which_do() -> None:
-    with pytest.raises(ConfigError, match=r"10 classes of mine into 3 .* to 1, 2, 5 or 10\."):
-        world_of(list(range(10)), 3)
-
-
-def test_values_cannot_be_split() -> None:
-    values = Arrays(torch.zeros(4, 1), torch.rand(4, 1), "mine")
-    with pytest.raises(ConfigError, match="splits classes"):
-        DataWorld([values], [values], tasks=1)
+def of_tasks(world: DataWorld, **settings: int) -> Replay:
+    """A replay over the world's tasks."""
+    rows = [task.train for task in world.tasks]
+    return Replay(world.train, lambda fields: fields, tasks=rows, alter=world.alter, **settings)
 
 
 def test_a_task_without_data_is_named() -> None:
@@ -109,7 +76,7 @@ def test_a_class_that_is_only_held_out_is_still_a_class() -> None:
 
 def test_begin_lets_the_replay_give_one_tasks_rows() -> None:
     world = world_of([0, 1, 2, 3] * 3, 2)
-    replay = Replay(world.train, lambda fields: fields, batch_size=6)
+    replay = of_tasks(world, batch_size=6)
     for task, classes in enumerate(([0, 1], [2, 3])):
         world.begin(task, replay)
         batch = next(replay)
@@ -120,7 +87,7 @@ def test_begin_lets_the_replay_give_one_tasks_rows() -> None:
 @pytest.mark.parametrize("task", [None, 1])
 def test_resume_continues_in_a_task_or_between_two(task: int | None) -> None:
     world = world_of([0, 1, 2, 3] * 3, 2)
-    replays = [Replay(world.train, lambda f: f, batch_size=4, seed=seed) for seed in (1, 2)]
+    replays = [of_tasks(world, batch_size=4, seed=seed) for seed in (1, 2)]
     world.begin(task or 0, replays[0])
     next(replays[0])
     world.resume(task, replays[1], replays[0].state_dict())
@@ -133,3 +100,6 @@ def test_resume_continues_in_a_task_or_between_two(task: int | None) -> None:
 
 def test_describes_itself_in_a_line() -> None:
     assert world_of([0, 1, 2, 3], 2).describe() == "mine, 4 to learn from, 4 held out, 2 tasks"
+    world = DataWorld([arrays([0, 1] * 10)], [arrays([0, 1])], tasks=2, validation=0.2)
+    expected = "mine, 16 to learn from, 4 to validate with, 2 held out, 2 tasks"
+    assert world.describe() == expected

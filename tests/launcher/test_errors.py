@@ -84,7 +84,7 @@ class Learns(Linear):
         ("train_steps=-1", ["train_steps=-1", "expected int >= 1"]),
         ("batch_size=-32", ["batch_size=-32", "expected int >= 1"]),
         ("batch_size=", ["batch_size=''", "expected int >= 1"]),
-        ("batch_size=null", ["batch_size=", "expected int >= 1"]),
+        ("log_every=null", ["log_every=", "expected int >= 1"]),
         ("lr=fast", ["lr=fast", "expected float > 0"]),
         ("lr=-1", ["lr=-1", "expected float > 0"]),
         ("lr=0", ["lr=0", "expected float > 0"]),

@@ -28,9 +28,13 @@ from antelope.replay import (
 )
 
 
-def replay_of(rows: int = 10, batch_size: int = 4, seed: int = 0) -> Replay:
+def replay_of(rows: int = 10, batch_size: int = 4, seed: int = 0, **options: Any) -> Replay:
     table = Table(obs=torch.arange(rows * 2.0).view(rows, 2), label=torch.arange(rows))
-    return Replay(table, lambda fields: fields, batch_size=batch_size, seed=seed)
+    return Replay(table, lambda fields: fields, batch_size=batch_size, seed=seed, **options)
+
+
+def tasks_of(*tasks: list[int]) -> list[torch.Tensor]:
+    return [torch.tensor(rows) for rows in tasks]
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -57,8 +61,9 @@ def test_iterates_without_end_and_counts_steps_and_epochs() -> None:
 
 
 def test_a_task_gives_only_its_own_rows() -> None:
-    replay = replay_of()
-    replay.begin(3, torch.tensor([1, 5, 7, 8, 9]))
+    replay = replay_of(tasks=tasks_of([0], [2], [3], [1, 5, 7, 8, 9]))
+    assert replay.num_tasks == 4
+    replay.begin(3)
     batches = [next(replay) for _ in range(2)]
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == [1, 5, 7, 8, 9]
     assert torch.cat([batch.task for batch in batches]).tolist() == [3] * 5
@@ -107,16 +112,16 @@ def test_changing_a_batch_changes_no_later_one() -> None:
 def test_loaded_state_continues_identically(
     batch_size: int, before: int, samples: int, task: bool
 ) -> None:
-    replay = replay_of(batch_size=batch_size)
-    rows = torch.tensor([0, 2, 3, 9]) if task else torch.arange(10)
-    replay.begin(int(task), rows)
+    tasks = tasks_of(list(range(10)), [0, 2, 3, 9])
+    replay = replay_of(batch_size=batch_size, tasks=tasks)
+    replay.begin(int(task))
     for _ in range(before):
         next(replay)
     for _ in range(samples):
         replay.sample(3)
     state = copy.deepcopy(replay.state_dict())
-    resumed = replay_of(batch_size=batch_size, seed=7)
-    resumed.begin(int(task), rows)
+    resumed = replay_of(batch_size=batch_size, seed=7, tasks=tasks)
+    resumed.begin(int(task))
     resumed.load_state_dict(state)
     for _ in range(8):
         assert same(next(replay), next(resumed))
@@ -125,12 +130,85 @@ def test_loaded_state_continues_identically(
 
 
 def test_between_tasks_the_next_order_is_continued() -> None:
-    replay, resumed = replay_of(), replay_of(seed=7)
+    tasks = tasks_of([0, 1, 2, 3], [4, 5, 6])
+    replay, resumed = replay_of(tasks=tasks), replay_of(seed=7, tasks=tasks)
     next(replay)
     resumed.load_state_dict(copy.deepcopy(replay.state_dict()), in_task=False)
     for one in (replay, resumed):
-        one.begin(1, torch.tensor([4, 5, 6]))
+        one.begin(1)
     assert same(next(replay), next(resumed))
+
+
+def test_several_tasks_are_given_together_and_each_row_knows_its_own() -> None:
+    replay = replay_of(tasks=tasks_of([0, 1, 2], [3, 4], [5, 6, 7]), batch_size=3)
+    replay.begin(2)
+    replay.give([0, 2])
+    batches = [next(replay) for _ in range(2)]
+    index = torch.cat([batch.index for batch in batches])
+    task = torch.cat([batch.task for batch in batches])
+    assert sorted(index.tolist()) == [0, 1, 2, 5, 6, 7]
+    assert torch.equal(task, torch.where(index < 3, 0, 2))
+    drawn = replay.sample(40)
+    assert set(drawn.index.tolist()) == {0, 1, 2, 5, 6, 7}
+    assert torch.equal(drawn.task, torch.where(drawn.index < 3, 0, 2))
+    resumed = replay_of(tasks=tasks_of([0, 1, 2], [3, 4], [5, 6, 7]), batch_size=3, seed=5)
+    resumed.begin(2)
+    resumed.load_state_dict(copy.deepcopy(replay.state_dict()))
+    for _ in range(5):
+        assert same(next(replay), next(resumed))
+
+
+def test_of_no_task_nothing_is_given() -> None:
+    replay = replay_of(tasks=tasks_of([0, 1], [2]))
+    replay.give([])
+    assert (len(replay), replay.batches_per_epoch) == (0, 0)
+
+
+def test_one_pass_in_stored_order_moves_nothing() -> None:
+    tasks = tasks_of([9, 0, 4], [3])
+    replay, untouched = (replay_of(tasks=tasks, batch_size=2) for _ in range(2))
+    assert [batch.index.tolist() for batch in replay.once(2)] == [[9, 0], [4]]
+    replay.give([1, 0])
+    untouched.give([1, 0])
+    assert torch.cat([batch.task for batch in replay.once(3)]).tolist() == [1, 0, 0, 0]
+    assert same(next(replay), next(untouched))
+
+
+def test_rows_are_altered_by_their_own_task_wherever_they_are_drawn() -> None:
+    def alter(obs: torch.Tensor, task: Any) -> torch.Tensor:
+        return obs + 100 * (task if isinstance(task, int) else task[:, None])
+
+    replay = replay_of(tasks=tasks_of([0, 1, 2], [0, 1, 2]), alter=alter)
+    replay.begin(1)
+    for batch in (next(replay), replay.sample(5), *replay.once()):
+        assert torch.equal(batch.obs[:, 0], batch.index * 2.0 + 100)
+    replay.give([0, 1])
+    for batch in (next(replay), replay.sample(5), *replay.once()):
+        assert torch.equal(batch.obs[:, 0], batch.index * 2.0 + 100 * batch.task)
+        assert len(set(batch.task.tolist())) == 2
+
+
+def test_without_borders_every_row_is_of_task_0() -> None:
+    replay = replay_of(
+        tasks=tasks_of([0, 1], [2, 3]),
+        borders=False,
+        alter=lambda obs, task: obs + 100 * task,
+    )
+    replay.begin(1)
+    batch = next(replay)
+    assert (replay.task, batch.task.tolist()) == (0, [0, 0])
+    assert sorted(batch.obs[:, 0].tolist()) == [104, 106]  # Yet they are what they are.
+
+
+def test_a_batch_is_changed_before_it_is_given_and_remembered_as_given() -> None:
+    replay = replay_of()
+    assert replay.batch is None
+    replay.before = lambda batch: batch[:1]
+    batch = next(replay)
+    assert len(batch) == 1
+    assert replay.batch is batch
+    assert len(replay.sample(3)) == 3
+    assert replay.batch is batch
 
 
 # ------------------------------------------------------------------------------- environments

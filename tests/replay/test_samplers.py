@@ -97,8 +97,9 @@ def test_continues_identically_from_any_position(
 
 def test_sample_draws_from_the_index_without_moving_the_pass() -> None:
     sampler, untouched = epochs(6, 4), epochs(6, 4)
-    drawn = sampler.sample(200, torch.Generator().manual_seed(3))
+    drawn, tasks = sampler.sample(200, torch.Generator().manual_seed(3))
     assert set(drawn.tolist()) == {5, 8, 11, 14, 17, 20}
+    assert tasks.tolist() == [0] * 200
     assert [sampler.next().tolist() for _ in range(5)] == [
         untouched.next().tolist() for _ in range(5)
     ]

@@ -92,6 +92,23 @@ def test_the_stored_rows_stay_as_they_are() -> None:
     assert data.tolist() == [[1], [3]]
 
 
+def test_raw_rows_are_augmented_anew_and_plain_ones_never() -> None:
+    data = torch.randint(256, (5, 3, 4, 4), dtype=torch.uint8)
+    space = Space(
+        (3, 4, 4),
+        torch.uint8,
+        low=0,
+        high=255,
+        mean=torch.tensor([100.0, 90, 80]),
+        stddev=torch.tensor([50.0, 60, 70]),
+    )
+    transform = Standardize(space, augment=lambda unit: unit.flip(-1))
+    raw = transform({"obs": data})["raw"]
+    torch.testing.assert_close(transform.anew(raw), raw.flip(-1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(transform.plain({"obs": data})["obs"], raw)
+    assert Standardize(space).anew(raw) is raw
+
+
 def test_augmentation_sees_the_unit_interval_and_raw_keeps_the_original() -> None:
     data = torch.tensor([[[[0, 100]]], [[[200, 200]]]], dtype=torch.uint8)
     seen: list[Tensor] = []

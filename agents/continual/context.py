@@ -1,0 +1,182 @@
+"""What a strategy may ask of the run it is part of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ...replay import Batch, Replay, Spec
+
+HIDDEN = -1e9  # An output of another task's class: without a share in any softmax, yet a number.
+
+
+class Context:
+    """The model's own loss and outputs, and what belongs to which task.
+
+    While `learn` runs, the outputs for the batch are remembered, so that strategies need no second
+    forward; with `scenario="task"` the model meets only the outputs of each row's task.
+
+    Args:
+        classes: Output indices of each task, int64.
+        learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
+        augmented: Makes of the `raw` of a batch its `obs`, augmented anew.
+        seed: Of the run, for random streams of a strategy's own.
+
+    Attributes:
+        num_tasks: Known beforehand, for models that grow.
+        task: The current task.
+        optimizer: The one that steps the agent; None before it is made.
+    """
+
+    def __init__(
+        self,
+        agent: nn.Module,
+        spec: Spec,
+        *,
+        scenario: str,
+        classes: list[Tensor],
+        learn: Callable[[Any, Any], Tensor | None],
+        augmented: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ):
+        self.agent, self.spec, self.scenario = agent, spec, scenario
+        self.device, self.seed = torch.device(device), seed
+        self.num_tasks, self.task = len(classes), 0
+        self.classes = [index.to(self.device) for index in classes]
+        self.optimizer: Optimizer | None = None
+        self._learn, self._augmented = learn, augmented
+        self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
+        self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
+        self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
+        self._handle = agent.register_forward_hook(self._met)
+
+    def close(self) -> None:
+        """Leave the agent as it was."""
+        self._handle.remove()
+
+    def step(self, replay: Replay, log: Any) -> Tensor | None:
+        """The loss of the next batch, whose outputs `logits` then knows."""
+        self._known, self._replay = None, replay
+        try:
+            return self._learn(replay, log)
+        finally:
+            self._replay = None
+
+    def stepped(self) -> None:
+        """The weights have changed: nothing that was computed with them holds any more."""
+        self._known = None
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The model's own loss of any batch.
+
+        Raises:
+            TypeError: If the model updates itself.
+        """
+        known, before = self._known, self._replay
+        self._replay = one = _One(batch)
+        try:
+            loss = self._learn(one, None)
+        finally:
+            self._known, self._replay = known, before
+        if loss is None:
+            raise TypeError("learn returned no loss, which this strategy needs.")
+        return loss
+
+    def logits(self, obs: Tensor) -> Tensor:
+        """Raw outputs `[B, *action.shape]`, those of the learning step where it has computed them."""
+        if self._known is not None and self._known[0] is obs:
+            return self._known[1]
+        return self.agent(obs)
+
+    def masked(self, logits: Tensor, task: int | Tensor) -> Tensor:
+        """With `scenario="task"` the outputs of each row's own task alone; else all."""
+        if self._hidden is None:
+            return logits
+        hidden = self._hidden
+        one = isinstance(task, int)
+        return logits.masked_fill(hidden[task] if one else hidden.index_select(0, task), HIDDEN)
+
+    @property
+    def seen(self) -> Tensor:
+        """Output indices of the classes of the tasks so far, in order of the tasks, int64."""
+        seen = torch.cat(self.classes[: self.task + 1])
+        return seen if self.scenario != "domain" else self.classes[0]
+
+    def kept(self, batch: Batch) -> Batch:
+        """The fields of a batch that a memory needs: of inputs the one that is not augmented."""
+        if "raw" not in batch:
+            return batch
+        return Batch(**{name: batch[name] for name in batch if name != "obs"})
+
+    def augmented(self, batch: Batch) -> Batch:
+        """Rows of a memory as a learning step meets them: augmented anew, where there is `aug`."""
+        if self._augmented is not None and "raw" in batch:
+            batch["obs"] = self._augmented(batch["raw"])
+        return batch
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The agent's parameters and buffers as they are."""
+        named = [*self.agent.named_parameters(), *self.agent.named_buffers()]
+        return {name: tensor.detach().clone() for name, tensor in named}
+
+    def recall(self, weights: dict[str, Tensor], obs: Tensor) -> Tensor:
+        """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient."""
+        with evaluating(self.agent), torch.no_grad():
+            return torch.func.functional_call(self.agent, weights, (obs,))
+
+    def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Every forward of the agent comes by here; only those of `learn` concern us."""
+        if self._replay is None:
+            return None
+        batch = self._replay.batch
+        if batch is None or not args:
+            return None
+        if args[0] is batch.obs:
+            self._known = (args[0], output)
+        if self._hidden is None:
+            return None
+        return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
+
+
+class _One:
+    """A replay of a single batch."""
+
+    task = epoch = step = 0
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+
+    def __iter__(self) -> _One:
+        return self
+
+    def __next__(self) -> Batch:
+        return self.batch
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def hidden_outputs(classes: list[Tensor], spec: Spec) -> Tensor:
+    """bool `[tasks, n]`: which outputs are of no class of each task."""
+    hidden = torch.ones(len(classes), spec.action.n, dtype=torch.bool, device=classes[0].device)
+    for row, index in zip(hidden, classes, strict=True):
+        row[index] = False
+    return hidden
+
+
+@contextmanager
+def evaluating(agent: nn.Module) -> Iterator[None]:
+    """Inside, every part is in evaluation mode; after, each as it was."""
+    training = [module for module in agent.modules() if module.training]
+    agent.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,9 @@
+"""Fine-tuning: the lower bound."""
+
+from __future__ import annotations
+
+from .strategy import Strategy
+
+
+class Naive(Strategy):
+    """Learn each task in turn and do nothing against forgetting."""

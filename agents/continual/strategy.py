@@ -1,0 +1,46 @@
+"""What a continual-learning strategy is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .context import Context
+
+
+class Strategy:
+    """The base of our strategies. Any class with some of these methods is one:
+
+    | hook | when |
+    |---|---|
+    | `begin_task(agent, replay)`, `end_task(agent, replay)` | around a task |
+    | `before_batch(agent, batch) -> Batch` | on every batch that `next(replay)` is about to give |
+    | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
+    | `after_backward(agent)` | the gradients are there: projection, masks |
+    | `after_step(agent, batch)` | the optimiser has stepped |
+    | `predict(agent, obs, task) -> logits` | instead of the agent; `task` is None where none is told |
+    | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |
+
+    A hook that a class has not got costs nothing. What it holds in attributes is saved and resumed:
+    numbers, tensors, containers of them, generators, a `Memory`. Networks of earlier tasks are kept
+    as `context.snapshot()`.
+
+    Attributes:
+        owns: What of learning it takes for itself; of two that own the same, one is refused.
+        needs_borders: Whether it must be told where a task ends: refused with `online=true`.
+        needs_classes: Whether it is of classes alone: refused for regression.
+        needs_forward: Whether it calls the model, which then needs a `forward`.
+        scenarios: Those it is made for.
+        task_aware: Whether `predict` depends on the task.
+        context: What it may ask of the run; set before `setup`, never saved.
+    """
+
+    owns: frozenset[str] = frozenset()
+    needs_borders = False
+    needs_classes = False
+    needs_forward = False
+    scenarios: tuple[str, ...] = ("class", "task", "domain")
+    task_aware = False
+    context: Context
+
+    def setup(self, agent: nn.Module) -> None:
+        """Once, before the optimiser is made: look layers up, add parameters."""

@@ -1,0 +1,528 @@
+"""A rehearsal memory: some of the rows that went by, in a fixed amount of room."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batch import Batch
+from .errors import CheckpointError, ConfigError
+
+POLICIES = ("reservoir", "balanced", "ring", "herding")
+_LABEL = ("label",)
+
+Path = tuple[str, ...]  # ("obs", "camera") is where a field lies in nested dicts.
+
+
+class Memory:
+    """Keeps up to `capacity` rows of the batches it is given, to learn from again.
+
+    >>> memory = Memory(100)
+    >>> memory.add(Batch(obs=torch.rand(8, 2), label=torch.arange(8)), logits=torch.zeros(8, 10))
+    >>> len(memory), memory.sample(4).logits.shape
+    (8, torch.Size([4, 10]))
+
+    Which rows are kept is the policy's to say. All but herding take the rows one by one, so that it
+    makes no difference to what is kept how a stream is cut into batches.
+
+    - `reservoir`: a uniform sample of the stream. While there is room every row enters; then the
+      t-th row (t = 1, 2, ...) draws a place of 0..t-1 and replaces what is there if that is within
+      the memory, so that after n rows each is here with probability capacity / n. Algorithm R of
+      Vitter (1985), https://doi.org/10.1145/3147.3165.
+    - `balanced`: equally many rows of each class, of a stream in any order. While there is room
+      every row enters; then one whose class has fewer rows than the largest class has replaces a
+      random row of the largest class (of one of them, if there are several). The greedy sampler of
+      GDumb: Prabhu et al. (2020), https://doi.org/10.1007/978-3-030-58536-5_31, except that theirs
+      leaves room empty rather than give a class more than capacity / classes rows.
+    - `ring`: the newest `capacity // classes` rows of each class seen so far. The share shrinks
+      when a class appears, and every class then gives up its oldest rows beyond it; the remainder
+      of the division stays empty. The ring buffer of Chaudhry et al. (2019),
+      https://arxiv.org/abs/1902.10486, for a number of classes that is not known before.
+    - `herding`: of each class the `capacity // classes` rows, in this order, of which the mean
+      feature is nearest to that of the class:
+
+          p_k = argmin_x || mu - (phi(x) + phi(p_1) + ... + phi(p_{k-1})) / k ||
+
+      with phi scaled to length 1 and mu the mean of phi over the class (not scaled again). The
+      share shrinks when classes appear, and every class then gives up the last chosen. iCaRL,
+      algorithms 4 and 5: Rebuffi et al. (2017), https://arxiv.org/abs/1611.07725. All rows of a
+      class have to come in one `add`; the remainder of the division stays empty.
+
+    Args:
+        capacity: Rows, at most.
+        policy: One of the above. All but the reservoir need the field `label`, integer `[B]`, and
+            read it on the CPU, for which an accelerator has to be waited for.
+        seed: Of the memory's own random streams: the global one is neither read nor moved, and
+            sampling does not change which rows are kept. None: torch's seed when the first batch is
+            added, which is the run's.
+
+    Attributes:
+        seen: Rows given so far, whether they were kept or not.
+
+    Raises:
+        ConfigError: If the capacity is no whole number above 0, or there is no such policy.
+    """
+
+    def __init__(self, capacity: int, policy: str = "reservoir", seed: int | None = None):
+        if not isinstance(capacity, numbers.Integral) or capacity < 1:
+            raise ConfigError(f"Memory: capacity={capacity!r} must be a whole number above 0.")
+        if policy not in POLICIES:
+            close = difflib.get_close_matches(str(policy), POLICIES, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"Memory: no policy {policy!r}.{hint} There are {', '.join(POLICIES)}."
+            )
+        self.capacity, self.policy = int(capacity), policy
+        self._seed = seed
+        # What is kept, and what is drawn. Made late: a memory may be made before a run is seeded.
+        self._streams: list[np.random.Generator] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every row and what they looked like; the random streams go on."""
+        self.seen = 0
+        self._size = 0
+        self._columns: dict[Path, Tensor] = {}  # `[capacity, *shape]`; rows 0.._size-1 are filled.
+        # Of every policy but the reservoir: the rows of each class, the ring's from the oldest,
+        # herding's from the best.
+        self._classes: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        """Rows held."""
+        return self._size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows held."""
+        return sum(column[: self._size].nbytes for column in self._columns.values())
+
+    def add(self, batch: Batch | Mapping[str, Any], **extras: Any) -> None:
+        """Offer the rows of a batch; those that the policy keeps are copied, without their graph.
+
+        The first batch says which fields there are. Rows are kept on the device of the batches.
+
+        Args:
+            batch: Tensors `[B, ...]`, or dicts of them.
+            **extras: More fields, such as `logits=` `[B, classes]`. For herding also `features=`
+                `[B, D]` floats, which choose the rows and are not stored.
+
+        Raises:
+            ConfigError: If the fields, their shapes or types are not those of the first batch, they
+                have not equally many rows, or the policy lacks what it needs. Nothing is changed.
+        """
+        features = extras.pop("features", None) if self.policy == "herding" else None
+        fields = self._checked(batch, extras)
+        rows = len(next(iter(fields.values())))
+        if not rows:
+            return
+        labels: list[int] = []
+        if self.policy != "reservoir":
+            labels = self._labels(fields)
+        if self.policy == "herding":
+            features = self._features(features, rows, labels)
+        if not self._streams:
+            self._start_streams()
+        device = next(iter(fields.values())).device
+        if not self._columns:
+            self._make(fields, device)
+        elif device != self._device:  # Resumed on another one.
+            self._move(device)
+
+        # Where each row goes: a later row of the same place takes it, on every device.
+        if self.policy == "reservoir":
+            place = self._reservoir(rows)
+        elif self.policy == "balanced":
+            place = self._balanced(labels)
+        elif self.policy == "ring":
+            place = self._ring(labels)
+        else:
+            place = self._herding(labels, features)
+        self.seen += rows
+        if place:
+            self._write(fields, place)
+
+    def sample(self, n: int) -> Batch:
+        """`min(n, len(memory))` different rows, drawn uniformly, in random order.
+
+        Raises:
+            ConfigError: If the memory is empty.
+        """
+        if not self._size:
+            raise ConfigError("The memory is empty: add a batch before sampling from it.")
+        if n < 1:
+            raise ConfigError(f"Memory.sample: n={n} must be at least 1.")
+        stream = self._streams[1]
+        rows = torch.from_numpy(stream.choice(self._size, min(n, self._size), replace=False))
+        if (device := self._device).type != "cpu":
+            rows = rows.to(device, non_blocking=True)
+        return Batch(
+            **_nested({path: c.index_select(0, rows) for path, c in self._columns.items()})
+        )
+
+    def all(self) -> Batch:
+        """Every row held, as copies.
+
+        Raises:
+            ConfigError: If the memory is empty.
+        """
+        if not self._size:
+            raise ConfigError("The memory is empty: add a batch before reading it.")
+        held = {path: column[: self._size].clone() for path, column in self._columns.items()}
+        return Batch(**_nested(held))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All there is, so that a memory continues exactly. Tensors are its own, not copies."""
+        return {
+            "capacity": self.capacity,
+            "policy": self.policy,
+            "seen": self.seen,
+            "size": self._size,
+            "device": str(self._device),
+            "columns": _nested({p: c[: self._size] for p, c in self._columns.items()}),
+            "classes": [[label, np.array(rows, np.int64)] for label, rows in self._classes.items()],
+            "streams": [stream.bit_generator.state for stream in self._streams],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken. Rows go to the device they were on.
+
+        Raises:
+            CheckpointError: If the state is of another capacity or policy, or of no memory.
+        """
+        if lacks := {"capacity", "policy", "columns", "classes", "streams"} - state.keys():
+            raise CheckpointError(f"This is not the state of a memory: {_words(lacks)} not there.")
+        for name in ("capacity", "policy"):
+            if state[name] != (here := getattr(self, name)):
+                raise CheckpointError(
+                    f"The saved memory has {name}={state[name]}, this one {name}={here}. "
+                    f"Continue with {name}={state[name]}."
+                )
+        # Copies: the state may be this memory's own.
+        held = {path: column.clone() for path, column in _flat(state["columns"])}
+        self.clear()
+        if held:
+            self._make(held, _available(state["device"]))
+        for path, column in self._columns.items():
+            column[: state["size"]] = held[path]
+        self.seen, self._size = state["seen"], state["size"]
+        self._classes = {label: rows.tolist() for label, rows in state["classes"]}
+        self._streams = []
+        for at in state["streams"]:
+            self._streams.append(np.random.default_rng())
+            self._streams[-1].bit_generator.state = at
+
+    def _start_streams(self) -> None:
+        # Not the seed itself: the order of the data and the first weights may be drawn from that.
+        seed = torch.initial_seed() if self._seed is None else self._seed
+        parts = np.random.SeedSequence([seed % 2**64, *b"Memory"]).spawn(2)
+        self._streams = [np.random.default_rng(part) for part in parts]
+
+    # ------------------------------------------------------------------------------ policies
+    # Each says where rows of a batch go, `{place: row}`, and counts them in.
+
+    def _reservoir(self, rows: int) -> dict[int, int]:
+        free = min(self.capacity - self._size, rows)
+        place = dict(zip(range(self._size, self._size + free), range(free), strict=True))
+        self._size += free
+        if free < rows:
+            # The t-th row of all draws from 0..t-1.
+            t = np.arange(self.seen + free + 1, self.seen + rows + 1)
+            drawn = self._streams[0].random(rows - free) * t
+            (kept,) = (drawn < self.capacity).nonzero()
+            if len(kept):
+                # In order, so that of two with one place the later one is left.
+                places = drawn[kept].astype(np.int64).tolist()
+                place.update(zip(places, (kept + free).tolist(), strict=True))
+        return place
+
+    def _balanced(self, labels: list[int]) -> dict[int, int]:
+        place = {}
+        most = max(map(len, self._classes.values()), default=0)
+        for row, label in enumerate(labels):
+            held = self._classes.setdefault(label, [])
+            if self._size < self.capacity:
+                at = self._size
+                self._size += 1
+            elif len(held) < most:
+                at = self._give_up(most)
+                most = max(map(len, self._classes.values()))
+            else:
+                continue
+            held.append(at)
+            place[at] = row
+            most = max(most, len(held))
+        return place
+
+    def _give_up(self, most: int) -> int:
+        """The place of a random row of a class that has `most` rows, which no longer has it."""
+        largest = [rows for rows in self._classes.values() if len(rows) == most]
+        which, row = divmod(int(self._streams[0].random() * len(largest) * most), most)
+        rows = largest[which]
+        rows[row], rows[-1] = rows[-1], rows[row]
+        return rows.pop()
+
+    def _ring(self, labels: list[int]) -> dict[int, int]:
+        rows_of = _by_class(labels)
+        share = self._shrink(rows_of)
+        place = {}
+        for label, rows in rows_of.items():
+            held = self._classes.setdefault(label, [])
+            for row in rows[-share:]:
+                if len(held) < share:
+                    at = self._size
+                    self._size += 1
+                else:
+                    at = held.pop(0)
+                held.append(at)
+                place[at] = row
+        return place
+
+    def _herding(self, labels: list[int], features: Tensor) -> dict[int, int]:
+        rows_of = _by_class(labels)
+        share = self._shrink(rows_of)
+        place = {}
+        for label, rows in rows_of.items():
+            best = _herd(features[torch.tensor(rows, device=features.device)], share)
+            self._classes[label] = list(range(self._size, self._size + len(best)))
+            self._size += len(best)
+            place |= {at: rows[row] for at, row in zip(self._classes[label], best, strict=True)}
+        return place
+
+    def _shrink(self, coming: Mapping[int, Any]) -> int:
+        """Rows per class once the classes `coming` are here; those that are here have no more."""
+        share = self.capacity // len(self._classes.keys() | coming.keys())
+        if all(len(rows) <= share for rows in self._classes.values()):
+            return share
+        keep: list[int] = []
+        for label, rows in self._classes.items():
+            kept = rows[-share:] if self.policy == "ring" else rows[:share]
+            self._classes[label] = list(range(len(keep), len(keep) + len(kept)))
+            keep += kept
+        # Moved up, so that the rows held are always the first ones.
+        index = torch.tensor(keep, device=self._device)
+        for column in self._columns.values():
+            column[: len(keep)] = column.index_select(0, index)
+        self._size = len(keep)
+        return share
+
+    # ------------------------------------------------------------------------------- columns
+
+    @property
+    def _device(self) -> torch.device:
+        return next((column.device for column in self._columns.values()), torch.device("cpu"))
+
+    def _make(self, rows: Mapping[Path, Tensor], device: torch.device) -> None:
+        """Room for `capacity` rows like these."""
+        try:
+            with torch.inference_mode(False):  # Else nothing could be written outside of it.
+                self._columns = {
+                    path: torch.empty(
+                        (self.capacity, *field.shape[1:]), dtype=field.dtype, device=device
+                    )
+                    for path, field in rows.items()
+                }
+        except RuntimeError as error:  # torch's way to say that there is not enough memory.
+            size = sum(field[:1].nbytes for field in rows.values()) * self.capacity / 1e9
+            raise ConfigError(
+                f"Memory: {self.capacity} rows need {size:.1f} GB on {device}, which are not to be had "
+                f"({error}). Lower its capacity."
+            ) from error
+
+    def _move(self, device: torch.device) -> None:
+        held = self._columns
+        self._make(held, device)
+        for path, column in self._columns.items():
+            column.copy_(held[path])
+
+    @torch.no_grad()
+    def _write(self, fields: Mapping[Path, Tensor], place: dict[int, int]) -> None:
+        """Copy rows to their places, `{place: row}`."""
+        device, rows = self._device, list(place.values())
+        index = torch.from_numpy(np.array((list(place), rows)))
+        places, chosen = index.to(device, non_blocking=True)
+        whole = rows == list(range(len(next(iter(fields.values())))))
+        for path, column in self._columns.items():
+            field = fields[path].to(device)
+            if not whole:
+                field = field.index_select(0, chosen)
+            column.index_copy_(0, places, field)
+
+    # -------------------------------------------------------------------------------- checks
+
+    def _checked(self, batch: Batch | Mapping[str, Any], extras: dict[str, Any]) -> dict[Path, Any]:
+        """The fields of a batch and its extras, when they are like the first ones."""
+        if not isinstance(batch, (Batch, Mapping)):
+            raise ConfigError(
+                f"Memory.add takes a Batch, Batch(obs=..., label=...), not a {type(batch).__name__}."
+            )
+        if twice := extras.keys() & batch.keys():
+            raise ConfigError(
+                f"Memory.add: the batch has {_words(twice)} already; give extras another name."
+            )
+        fields = dict(_flat({**batch, **extras}))
+        if self._columns:
+            if fields.keys() != self._columns.keys():
+                raise ConfigError(self._other_fields(fields))
+            rows = None
+            for path, column in self._columns.items():
+                field = fields[path]
+                if rows is None and isinstance(field, Tensor) and field.dim():
+                    rows = field.shape[0]
+                if (
+                    not isinstance(field, Tensor)
+                    or field.shape != (rows, *column.shape[1:])
+                    or field.dtype is not column.dtype
+                ):
+                    raise ConfigError(self._unlike(path, field, rows))
+            return fields
+        if not fields:
+            raise ConfigError("Memory.add: the batch has no fields.")
+        rows = None
+        for path, field in fields.items():
+            if not isinstance(field, Tensor) or not field.dim():
+                raise ConfigError(
+                    f"Memory.add: `{'.'.join(path)}` must be a tensor [B, ...], not {_kind(field)}."
+                )
+            rows = field.shape[0] if rows is None else rows
+            if field.shape[0] != rows:
+                raise ConfigError(self._unlike(path, field, rows))
+        return fields
+
+    def _other_fields(self, fields: Mapping[Path, Any]) -> str:
+        lacks, new = self._columns.keys() - fields.keys(), fields.keys() - self._columns.keys()
+        wrong = [f"lacks {_words(map('.'.join, lacks))}"] * bool(lacks)
+        wrong += [f"also has {_words(map('.'.join, new))}"] * bool(new)
+        return (
+            f"Memory.add: this batch {' and '.join(wrong)}, unlike the first one, which had "
+            f"{_words(map('.'.join, self._columns))}. Give every batch the same fields and extras."
+        )
+
+    def _unlike(self, path: Path, field: Any, rows: int | None) -> str:
+        name = ".".join(path)
+        if isinstance(field, Tensor) and field.dim() and field.shape[0] != rows:
+            return (
+                f"Memory.add: `{name}` has {field.shape[0]} rows, the first field {rows}. Give every "
+                "field one row per row of the batch."
+            )
+        column = self._columns[path]
+        expected = f"{_dtype(column)} {['B', *column.shape[1:]]}".replace("'", "")
+        return f"Memory.add: `{name}` is {_kind(field)}; the first batch's was {expected}."
+
+    def _labels(self, fields: Mapping[Path, Tensor]) -> list[int]:
+        label = fields.get(_LABEL)
+        if label is None:
+            raise ConfigError(f"Memory: policy={self.policy!r} needs the field `label`.")
+        if label.dim() != 1 or label.is_floating_point() or label.is_complex():
+            raise ConfigError(
+                f"Memory: policy={self.policy!r} needs labels that are whole numbers [B], not "
+                f"{_kind(label)}."
+            )
+        labels: list[int] = label.tolist()
+        if self.policy != "balanced":
+            classes = len(self._classes.keys() | set(labels))
+            if classes > self.capacity:
+                raise ConfigError(
+                    f"Memory: capacity={self.capacity} is less than a row for each of {classes} "
+                    f"classes, as policy={self.policy!r} keeps them. Raise capacity."
+                )
+        return labels
+
+    def _features(self, features: Any, rows: int, labels: list[int]) -> Tensor:
+        if not (isinstance(features, Tensor) and features.is_floating_point()):
+            raise ConfigError(
+                "Memory: policy='herding' needs the rows' features: add(batch, features=[B, D])."
+            )
+        if features.dim() != 2 or len(features) != rows:
+            raise ConfigError(
+                f"Memory.add: features are {_kind(features)}; they must be [{rows}, D], one row per "
+                "row of the batch."
+            )
+        if again := self._classes.keys() & set(labels):
+            raise ConfigError(
+                f"Memory: class {_words(map(str, again))} is here already, and the features of the "
+                "rows kept are not: policy='herding' needs all rows of a class in one add."
+            )
+        return features
+
+
+def _herd(features: Tensor, n: int) -> list[int]:
+    """The rows, up to n, chosen one after the other to keep their mean at that of all: iCaRL, alg. 4.
+
+    || mu - (x + S) / k || is least where |x|^2 - 2 x (k mu - S) is, S being the sum of those chosen.
+
+    Args:
+        features: `[rows, D]` floats.
+    """
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        x = F.normalize(features.float(), dim=1)
+        mean = x.mean(0)
+        cost = x.square().sum(1)  # 1, or 0 of a row without features.
+        ahead = torch.zeros_like(mean)  # k mu - S
+        chosen = []
+        for _ in range(min(n, len(x))):
+            ahead += mean
+            best = (cost - 2 * (x @ ahead)).argmin()
+            chosen.append(best)
+            cost[best] = torch.inf
+            ahead -= x[best]
+        rows: list[int] = torch.stack(chosen).tolist()  # Only here is an accelerator waited for.
+        return rows
+
+
+def _by_class(labels: list[int]) -> dict[int, list[int]]:
+    rows: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return rows
+
+
+def _flat(fields: Mapping[str, Any], outer: Path = ()) -> list[tuple[Path, Any]]:
+    """Every tensor in nested dicts, with where it is."""
+    flat: list[tuple[Path, Any]] = []
+    for name, field in fields.items():
+        if isinstance(field, dict):
+            flat += _flat(field, (*outer, name))
+        else:
+            flat.append(((*outer, name), field))
+    return flat
+
+
+def _nested(flat: Mapping[Path, Tensor]) -> dict[str, Any]:
+    """What `_flat` was given."""
+    fields: dict[str, Any] = {}
+    for (*outer, name), field in flat.items():
+        inner = fields
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[name] = field
+    return fields
+
+
+def _available(device: str) -> torch.device:
+    """The device that rows were on, or the CPU where there is no such."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # torch without CUDA asserts.
+        return torch.device("cpu")
+
+
+def _kind(field: Any) -> str:
+    """`float32 [10, 3]`"""
+    if not isinstance(field, Tensor):
+        return f"a {type(field).__name__}"
+    return f"{_dtype(field)} {list(field.shape)}"
+
+
+def _dtype(field: Tensor) -> str:
+    return str(field.dtype).removeprefix("torch.")
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
