@@ -9,12 +9,14 @@ scalars; nothing is pickled. Putting it back changes the objects that the model'
 from __future__ import annotations
 
 import collections
+import copy
 import enum
 import inspect
 import logging
 import os
 import random
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,39 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
         parameter.requires_grad_(name not in state["frozen"])
     for name, part in submodules.items():
         part.training = name not in state["in_eval"]
+
+
+def add_copies(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Make again what a module copied of itself while it learnt, such as a teacher: `deepcopy(net)`.
+
+    Args:
+        weights: A state of the module, which has entries for these parts.
+    """
+    parts = dict(module.named_modules())
+    here = module.state_dict().keys()
+    for path in dict.fromkeys(_first_not_in(parts, name) for name in weights if name not in here):
+        inside = {n[len(path) + 1 :]: w for n, w in weights.items() if n.startswith(f"{path}.")}
+        if inside and (copied := _copy_of_like(parts.values(), inside)) is not None:
+            owner, _, name = path.rpartition(".")
+            setattr(parts[owner], name, copied)
+
+
+def _first_not_in(parts: Mapping[str, nn.Module], name: str) -> str:
+    """`teacher` of `teacher.0.weight`, where no part is called so."""
+    pieces = name.split(".")
+    paths = (".".join(pieces[: i + 1]) for i in range(len(pieces)))
+    return next(path for path in paths if path not in parts)
+
+
+def _copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Module | None:
+    """A copy of the first part that has weights of these names and shapes."""
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    for part in parts:
+        if isinstance(part, nn.Module):
+            own = {name: getattr(w, "shape", None) for name, w in part.state_dict().items()}
+            if own and own == shapes:
+                return copy.deepcopy(part)
+    return None
 
 
 def object_state(value: Any, *, whole: bool = False, beside: nn.Module | None = None) -> Any:
@@ -276,6 +311,8 @@ class _Restore:
                 for i, item in enumerate(content)
             ]
             return _refill(current, items, kind=whole["kind"], maxlen=whole["maxlen"])
+        if current is None and kind == "$module":
+            current = _copy_of_like(list(self.made.values()), content)
         if current is None:
             raise CheckpointError(
                 f"The checkpoint holds the state of `{path}`, which does not exist when the model "

@@ -32,6 +32,8 @@ from .infer import inferred
 from .learner import learn_method, quiet
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
+from .observe import build_observer
+from .options import observes
 from .randomness import forked_randomness
 from .strategies import Strategies
 
@@ -134,8 +136,10 @@ def complete(settings: Settings) -> None:
     values["epochs"] = 1
 
 
-def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Module:
-    """The user's module, constructed from the spec, on the device.
+def build_agent(
+    settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
+) -> nn.Module:
+    """The user's module, constructed from the spec, on the device; one that observes, in an `Observer`.
 
     Raises:
         ConfigError: If it cannot be constructed, or is no `nn.Module`.
@@ -148,15 +152,28 @@ def build_agent(settings: Settings, world: Any, device: torch.device) -> nn.Modu
             )
         settings.values["model"] = {"_target_": "AC2Agent"}
     target, arguments = named_object(settings, "model")
-    if isinstance(target, nn.Module):
+    if isinstance(target, nn.Module) or (observes(target) and not makes_objects(target)):
         if arguments:
             raise ConfigError(
                 f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
                 "its class instead."
             )
         agent = target
+    elif observes(target):
+        agent = target
     else:
         agent = _construct_model(target, arguments, world.spec, device)
+    if observes(agent):
+        agent = build_observer(
+            agent,
+            arguments if agent is target else {},
+            settings,
+            world,
+            device,
+            transforms=transforms,
+            epochs=build_schedule(settings, world).epochs,
+            network=functools.partial(_construct_model, spec=world.spec, device=device),
+        )
     if not isinstance(agent, nn.Module):
         raise ConfigError(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ..agents.ac2agent import supervised_loss
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
-from .attributes import attribute_state, load_attribute_state
+from .attributes import add_copies, attribute_state, load_attribute_state
 from .log import Log
 from .optimisation import Average, takes_metric
 from .recurrent import Recurrence
@@ -122,8 +122,9 @@ class Learner:
         except Exception as error:
             batch = _last_batch(error)
             met = f" Batch: {describe(batch)}." if batch is not None else ""
+            method = getattr(self.agent, "learns_by", "learn")
             error.add_note(
-                f"In {type(self.agent).__name__}.learn, learning step {self.steps}.{met}"
+                f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
             )
             raise
         log.record("loss", detached)
@@ -287,6 +288,7 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
     _fill_empty_buffers(agent, weights)
+    add_copies(agent, weights)
     own = agent.state_dict()
     problems = [f"`{name}` is missing" for name in own if name not in weights]
     problems += [

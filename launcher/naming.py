@@ -10,6 +10,7 @@ from typing import Any
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import resolve, unknown_arguments
+from .options import Options, observes
 
 
 def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
@@ -60,7 +61,10 @@ def unresolved(settings: Settings) -> list[str]:
             except ConfigError as error:
                 mistakes.append(str(error))
                 continue
-            if makes_objects(target):
+            if key == "model" and observes(target) and makes_objects(target):
+                given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
+                mistakes += Options(target, given).mistakes
+            elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler") else 0
                 mistakes += unknown_arguments(target, arguments, setting=key, skip=skip)
     return mistakes

@@ -27,6 +27,7 @@ from .learner import Learner, load_weights
 from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
+from .observe import Observer
 from .optimisation import Average, build_optimizer, build_scheduler
 from .randomness import seed_everything
 from .run import Run
@@ -59,9 +60,9 @@ def train(settings: Settings) -> Run:
             )
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
-        seed_everything(settings.seed)  # Weights do not depend on how the data was read.
-        agent = build.build_agent(settings, world, device)
         transform, plain = build.build_transforms(settings, world, device)
+        seed_everything(settings.seed)  # Weights do not depend on how the data was read.
+        agent = build.build_agent(settings, world, device, (transform, plain))
         options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
         if not world.on_data:
             options["supervised"] = False
@@ -95,6 +96,8 @@ def train(settings: Settings) -> Run:
             settings, world, transform, device, recurrent=recurrence is not None
         )
         replay.before = None if strategies is None else strategies.before_batch
+        if isinstance(agent, Observer):
+            agent.bind(replay)
         return _run(settings, world, learner, replay, plain, stack)
 
 
@@ -168,6 +171,8 @@ def _run(
     seconds = time.monotonic() - began
     if learner.steps and not learner.optimised and at.step > first_step:
         for key in build.optimiser_settings(settings):
+            if key in getattr(learner.agent, "reads", ()):
+                continue
             console.problem(
                 f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
                 "like set its own arguments, where it has them."
@@ -189,8 +194,9 @@ def _run(
         )
     keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)
+    agent = learner.agent
     return Run(
-        agent=learner.agent,
+        agent=agent.own if isinstance(agent, Observer) else agent,
         spec=world.spec,
         metrics=dict(at.metrics),
         history=journal.history,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -71,7 +70,7 @@ class Memory:
     """
 
     def __init__(self, capacity: int, policy: str = "reservoir", seed: int | None = None):
-        if not isinstance(capacity, numbers.Integral) or capacity < 1:
+        if not isinstance(capacity, (int, np.integer)) or capacity < 1:
             raise ConfigError(f"Memory: capacity={capacity!r} must be a whole number above 0.")
         if policy not in POLICIES:
             close = difflib.get_close_matches(str(policy), POLICIES, 1)
@@ -117,7 +116,7 @@ class Memory:
             ConfigError: If the fields, their shapes or types are not those of the first batch, they
                 have not equally many rows, or the policy lacks what it needs. Nothing is changed.
         """
-        features = extras.pop("features", None) if self.policy == "herding" else None
+        features: Any = extras.pop("features", None) if self.policy == "herding" else None
         fields = self._checked(batch, extras)
         rows = len(next(iter(fields.values())))
         if not rows:
@@ -243,7 +242,7 @@ class Memory:
         return place
 
     def _balanced(self, labels: list[int]) -> dict[int, int]:
-        place = {}
+        place: dict[int, int] = {}
         most = max(map(len, self._classes.values()), default=0)
         for row, label in enumerate(labels):
             held = self._classes.setdefault(label, [])
@@ -271,7 +270,7 @@ class Memory:
     def _ring(self, labels: list[int]) -> dict[int, int]:
         rows_of = _by_class(labels)
         share = self._shrink(rows_of)
-        place = {}
+        place: dict[int, int] = {}
         for label, rows in rows_of.items():
             held = self._classes.setdefault(label, [])
             for row in rows[-share:]:
@@ -287,7 +286,7 @@ class Memory:
     def _herding(self, labels: list[int], features: Tensor) -> dict[int, int]:
         rows_of = _by_class(labels)
         share = self._shrink(rows_of)
-        place = {}
+        place: dict[int, int] = {}
         for label, rows in rows_of.items():
             best = _herd(features[torch.tensor(rows, device=features.device)], share)
             self._classes[label] = list(range(self._size, self._size + len(best)))

@@ -183,8 +183,11 @@ class Replay:
             rows = sampler.sample(n, self._draws)
             return self._finish(self._gather(storage, rows), rows)
 
-    def once(self, batch_size: int = 256) -> Iterator[Batch]:
-        """Every row of the current task's data in stored order, not augmented; `next` does not move on.
+    def once(self, batch_size: int = 256, *, order: Tensor | None = None) -> Iterator[Batch]:
+        """Every row of the current task's data, not augmented; `next` does not move on.
+
+        Args:
+            order: int64 `[len(replay)]`, the places of the rows to give; None: as they are stored.
 
         Raises:
             ConfigError: In environments.
@@ -193,6 +196,10 @@ class Replay:
             raise ConfigError("replay.once() is of data; this run learns from environments.")
         storage, index, task = self.storage, self.sampler.index, self.sampler.task
         assert isinstance(storage, Table)
+        if order is not None:
+            order = order.to(index.device)
+            index = index.index_select(0, order)
+            task = task.index_select(0, order) if isinstance(task, Tensor) else task
         for start in range(0, len(index), batch_size):
             rows = index[start : start + batch_size]
             if isinstance(task, Tensor):

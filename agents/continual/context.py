@@ -110,9 +110,10 @@ class Context:
 
     def kept(self, batch: Batch) -> Batch:
         """The fields of a batch that a memory needs: of inputs the one that is not augmented."""
-        if "raw" not in batch:
+        if self._augmented is None:
             return batch
-        return Batch(**{name: batch[name] for name in batch if name != "obs"})
+        raw = batch["raw" if "raw" in batch else "obs"]  # `replay.once` augments nothing.
+        return Batch(**{name: batch[name] for name in batch if name != "obs"} | {"raw": raw})
 
     def augmented(self, batch: Batch) -> Batch:
         """Rows of a memory as a learning step meets them: augmented anew, where there is `aug`."""

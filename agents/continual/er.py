@@ -32,14 +32,10 @@ class ER(Strategy):
         self.batch_size = batch_size
 
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
-        self.fresh = batch
-        if not len(self.memory):
-            return batch
-        past = self.context.augmented(self.memory.sample(self.batch_size or len(batch)))
-        return joined(batch, past)
-
-    def after_step(self, agent: nn.Module, batch: Batch) -> None:
-        self.memory.add(self.context.kept(self.fresh))
+        past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
+        # After the draw: a row is not rehearsed in the step that it is new in.
+        self.memory.add(self.context.kept(batch))
+        return batch if past is None else joined(batch, self.context.augmented(past))
 
 
 def joined(batch: Batch, past: Batch) -> Batch:

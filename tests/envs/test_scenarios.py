@@ -101,6 +101,8 @@ class TestSplits:
 
         assert order(1) == order(1)
         assert len({str(order(seed)) for seed in range(5)}) == 5
+        world = world_of(list(range(10)), tasks=5, class_order="shuffled", seed=1)
+        assert [task.classes.tolist() for task in world.tasks] == order(1)
 
     def test_names_say_the_classes(self) -> None:
         def names(classes: int, **settings: Any) -> list[str]:

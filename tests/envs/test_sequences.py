@@ -119,6 +119,13 @@ class TestAlterations:
             off = (alter(obs, task).double() - expected.double()).abs().max()
             assert off <= (1 if bytes_ else 1e-4)
 
+    @pytest.mark.parametrize("make", [Permutations, Rotations])
+    def test_are_of_inputs_of_any_size(self, make: Make) -> None:
+        alter, obs = make(2, 0), images()
+        larger = torch.cat([obs, obs], -1)
+        assert alter(obs, 1).shape == obs.shape
+        assert torch.equal(alter(larger, 1), make(2, 0)(larger, 1))
+
     def test_of_a_rotation_are_angles_below_a_half_turn(self) -> None:
         degrees = Rotations(2000, 0).degrees
         assert 0 <= degrees.min() < 1

@@ -1,0 +1,110 @@
+"""CWR*: copy weights of the output layer, reinitialised for each task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import Replay
+from .context import HIDDEN
+from .layers import names_of, output_layer, rest_normalisation
+from .strategy import Strategy
+
+
+class CWR(Strategy):
+    """Learn the output layer anew in each task, and merge it into one that is consolidated.
+
+    Source: Lomonaco, Maltoni & Pellegrini, 2020 (arXiv 1907.03799), algorithm 1, CWR*; mean-shift
+    from CWR+: Maltoni & Lomonaco, 2019 (arXiv 1806.08568). The first task trains everything, the
+    others only the output layer. Its weights tw start as the consolidated cw of the task's classes
+    and as 0 of all others; after the task, for each of its classes j
+
+        cw_j = (w_j cw_j + tw_j - avg(tw)) / (w_j + 1),    w_j = sqrt(past_j / cur_j)
+
+    with avg(tw) one number, the mean of all weights of the task's classes; past_j and cur_j count the
+    rows of class j in earlier tasks and in this one. Biases, which the paper does without, are merged
+    likewise by a mean of their own. The model is tested with cw, and with the classes seen alone.
+    """
+
+    owns = frozenset({"weights", "output"})
+    needs_borders = needs_classes = needs_forward = True
+
+    def __init__(self) -> None:
+        self.consolidated: dict[str, Tensor] = {}  # cw and its biases, by the agent's names.
+        self.past = self.current = torch.zeros(0)  # Rows of each class, `[n]`.
+        self.in_task = False
+
+    def setup(self, agent: nn.Module) -> None:
+        names = names_of(agent, output_layer(agent, self.context, "cwr"))
+        weights = dict(agent.named_parameters())
+        self.consolidated = {n: torch.zeros_like(weights[n].detach()) for n in names.values()}
+        self.past = torch.zeros(self.context.spec.action.n, device=self.context.device)
+        self.current = torch.zeros_like(self.past)
+
+    def begin_task(self, agent: nn.Module, replay: Replay) -> None:
+        self.in_task = True
+        self.current = torch.zeros_like(self.past)
+        for batch in replay.once():
+            self.current += batch.label.bincount(minlength=len(self.past))
+        if self.context.task == 0:
+            return
+        rest_normalisation(agent)
+        self.load(agent, self.current > 0)
+
+    def after_backward(self, agent: nn.Module) -> None:
+        if self.context.task == 0:
+            return
+        for name, parameter in agent.named_parameters():
+            if name not in self.consolidated:
+                parameter.grad = None  # An optimiser passes over it, weight decay and momentum too.
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        self.consolidated = self.merged(agent)
+        self.past = self.past + self.current
+        self.in_task = False
+        self.load(agent, self.past > 0)
+
+    def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+        """Outputs `[B, n]` of the consolidated layer; in a task, as if it ended now."""
+        weights = self.merged(agent) if self.in_task else self.consolidated
+        seen = self.past + self.current * self.in_task > 0
+        if not seen.any():
+            return agent(obs)
+        return self.context.recall(weights, obs).masked_fill(~seen, HIDDEN)
+
+    def merged(self, agent: nn.Module) -> dict[str, Tensor]:
+        """The consolidated weights with those of the current task merged into them."""
+        temporary = dict(agent.named_parameters())
+        ours = self.current > 0
+        # Of classes that are not the task's any number will do.
+        past_share = (self.past / self.current.clamp(min=1)).sqrt()
+        return {
+            name: consolidate(cw, temporary[name].detach(), past_share, ours)
+            for name, cw in self.consolidated.items()
+        }
+
+    def load(self, agent: nn.Module, classes: Tensor) -> None:
+        """Give the output layer the consolidated weights of `classes`, bool `[n]`, and 0 elsewhere."""
+        weights = dict(agent.named_parameters())
+        for name, cw in self.consolidated.items():
+            weights[name].data.copy_(torch.where(like(classes, cw), cw, 0))
+            if self.context.optimizer is not None:
+                self.context.optimizer.state.pop(weights[name], None)  # Momentum of other weights.
+
+
+def consolidate(cw: Tensor, tw: Tensor, past_share: Tensor, ours: Tensor) -> Tensor:
+    """Consolidated weights once a task's are merged into them.
+
+    Args:
+        cw, tw: Consolidated and temporary, `[n, D]`, or `[n]` of biases.
+        past_share: sqrt(past_j / cur_j), `[n]`.
+        ours: bool `[n]`, the classes of the task; the others keep what they have.
+    """
+    shifted = tw - tw[ours].mean()
+    share = like(past_share, cw)
+    return torch.where(like(ours, cw), (share * cw + shifted) / (share + 1), cw)
+
+
+def like(of_class: Tensor, weights: Tensor) -> Tensor:
+    """A number of each class, `[n]`, that meets weights `[n, D]` or `[n]` row by row."""
+    return of_class.view(-1, *[1] * (weights.dim() - 1))

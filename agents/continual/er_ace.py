@@ -1,0 +1,51 @@
+"""Experience replay with asymmetric cross-entropy."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...replay import Batch
+from .context import HIDDEN
+from .er import ER
+
+
+class ERACE(ER):
+    """Learn new classes without pushing the old ones away: these compete in rehearsal alone.
+
+    Source: Caccia et al., 2022 (arXiv 2104.05025), section 4: with the stream's batch B, its classes
+    C(B), and a batch M drawn from a reservoir of the stream,
+
+        L = CE(B; C(B)) + CE(M; all classes)
+
+    where CE(.; C) is the mean cross-entropy whose softmax is over the classes C alone. It takes the
+    place of the model's own loss.
+
+    Args:
+        capacity: Rows in memory.
+        batch_size: Rows of a batch that are rehearsed; None: as many as are new.
+        policy: Which rows the memory keeps: `reservoir`, `balanced` or `ring`.
+    """
+
+    owns = frozenset({"batch", "loss"})
+    needs_classes = True
+    needs_forward = True
+    new = 0  # Rows of the batch that are not rehearsed.
+
+    def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+        self.new = len(batch)
+        return super().before_batch(agent, batch)
+
+    def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+        new, label = self.new, batch.label
+        logits = self.context.masked(self.context.logits(batch.obs), batch.task)
+        loss = F.cross_entropy(among(logits[:new], label[:new]), label[:new])
+        if len(label) > new:
+            loss = loss + F.cross_entropy(logits[new:], label[new:])
+        return loss
+
+
+def among(logits: Tensor, label: Tensor) -> Tensor:
+    """Logits `[B, n]` without those of classes that are not among the labels, int64 `[B]`."""
+    absent = logits.new_ones(logits.shape[1], dtype=bool).index_fill_(0, label, False)
+    return logits.masked_fill(absent, HIDDEN)

@@ -1,0 +1,95 @@
+"""Greedy sampler and dumb learner."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import Batch, Memory, Replay
+from .strategy import Strategy
+
+
+class GDumb(Strategy):
+    """Learn nothing from the stream but a balanced memory of it, anew at the end of each task.
+
+    Source: Prabhu et al., 2020 (https://doi.org/10.1007/978-3-030-58536-5_31). Training starts from
+    the weights before the first task, and is SGD on the model's own loss. After a pass at a tenth of
+    it, the learning rate falls from `lr` to `min_lr` along half a cosine, again and again, over 1, 2,
+    4, 8, ... passes (Loshchilov & Hutter, 2017, arXiv 1608.03983): let `passes` be a power of 2.
+
+    Of the authors' augmentation nothing is built in: for MNIST `aug=RandomCrop` is theirs, CutMix, for
+    other data, is left out. They report the best pass, here it is the last.
+
+    Args:
+        capacity: Rows in memory, equally many of each class.
+        passes: Over the memory.
+        batch_size: Rows of a step, at most.
+        lr, min_lr, momentum, weight_decay, clip_grad: Of this training; those of the run do not count.
+    """
+
+    owns = frozenset({"batch", "weights", "output", "data"})
+    needs_classes = True
+
+    def __init__(
+        self,
+        capacity: int = 500,
+        passes: int = 128,
+        batch_size: int = 16,
+        lr: float = 0.05,
+        min_lr: float = 5e-4,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        clip_grad: float = 10.0,
+    ):
+        self.memory = Memory(capacity, "balanced")
+        self.passes, self.batch_size, self.clip_grad = passes, batch_size, clip_grad
+        self.lr, self.min_lr = lr, min_lr
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.orders = torch.Generator()
+        self.initial: dict[str, Tensor] = {}  # Parameters and buffers before the first task.
+        self.buffers: dict[str, Tensor] = {}  # As the last training left them.
+
+    def begin_task(self, agent: nn.Module, replay: Replay) -> None:
+        if self.context.task == 0:
+            self.orders.manual_seed(self.context.seed)
+            self.initial = self.context.snapshot()
+        self.buffers = {name: buffer.clone() for name, buffer in agent.named_buffers()}
+
+    def after_backward(self, agent: nn.Module) -> None:
+        for parameter in agent.parameters():
+            parameter.grad = None  # An optimiser passes over it, weight decay and momentum too.
+
+    def after_step(self, agent: nn.Module, batch: Batch) -> None:
+        self.memory.add(self.context.kept(batch))
+        for name, buffer in agent.named_buffers():
+            buffer.copy_(self.buffers[name])  # BatchNorm's have moved in the forward.
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        with torch.no_grad():
+            for name, tensor in (*agent.named_parameters(), *agent.named_buffers()):
+                tensor.copy_(self.initial[name])
+        parameters = [p for p in agent.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(
+            parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        rows = self.memory.all()
+        for done in range(self.passes):
+            optimizer.param_groups[0]["lr"] = self.learning_rate(done)
+            order = torch.randperm(len(rows), generator=self.orders).to(self.context.device)
+            # Of equal size, but for one: BatchNorm cannot train on a remainder of a single row.
+            for index in order.tensor_split(math.ceil(len(rows) / self.batch_size)):
+                loss = self.context.loss(self.context.augmented(rows[index]))
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, self.clip_grad)
+                optimizer.step()
+
+    def learning_rate(self, done: int) -> float:
+        """Of the pass that comes after so many."""
+        if done == 0:
+            return self.lr / 10
+        cycle = 1 << (done.bit_length() - 1)  # A cycle of so many passes begins after as many.
+        height = (1 + math.cos(math.pi * (done - cycle) / cycle)) / 2
+        return self.min_lr + (self.lr - self.min_lr) * height

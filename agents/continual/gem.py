@@ -1,0 +1,131 @@
+"""Gradient episodic memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...replay import Batch, ConfigError, Memory, Replay
+from .context import Context
+from .strategy import Strategy
+
+
+class GEM(Strategy):
+    """Change the gradient as little as possible so that no earlier task's loss rises.
+
+    Source: Lopez-Paz & Ranzato, 2017 (arXiv 1706.08840), eqs. 8 to 11: with the gradient g of the
+    batch, and in the rows of M those of the model's loss on what is kept of each earlier task, a g
+    for which an entry of M g is below 0 becomes
+
+        g + M' v,    v = argmin v' (M M' + eps I) v / 2 + (M g)' v  subject to  v >= margin
+
+    The published runs put the margin on v as here, not on M g as the paper's eq. 7 would have it.
+
+    Args:
+        capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.
+        margin: How far to go beyond doing no harm; more favours the earlier tasks.
+        eps: Keeps the problem well-posed; the authors' value.
+    """
+
+    owns = frozenset({"gradient"})
+    needs_borders = True
+
+    def __init__(self, capacity: int = 500, margin: float = 0.5, eps: float = 1e-3):
+        self.capacity, self.margin, self.eps = capacity, margin, eps
+        self.past: list[Batch] = []  # Of each earlier task.
+
+    def setup(self, agent: nn.Module) -> None:
+        share_of_task(self.capacity, self.context)
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        self.past.append(drawn(replay, share_of_task(self.capacity, self.context), self.context))
+
+    def after_backward(self, agent: nn.Module) -> None:
+        if not self.past:
+            return
+        parameters = [p for p in agent.parameters() if p.grad is not None]
+        gradient = flat([p.grad for p in parameters])  # [P]
+        past = torch.stack([gradient_of(rows, parameters, self.context) for rows in self.past])
+        # All products at once: an accelerator is waited for once.
+        products = (past @ torch.cat((past, gradient[None])).T).double().cpu().numpy()
+        if not (products[:, -1] < 0).any():
+            return
+        v = dual(products[:, :-1], products[:, -1], margin=self.margin, eps=self.eps)
+        write(gradient + torch.from_numpy(v).to(past) @ past, parameters)
+
+
+def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) -> np.ndarray:
+    """`argmin v' (gram + eps I) v / 2 + product' v` subject to `v >= margin`, float64 `[tasks]`.
+
+    By active sets, as Lawson & Hanson (1974), chapter 23, find nonnegative least squares: exact after
+    a few solutions of at most `tasks` equations.
+
+    Args:
+        gram: M M', float64 `[tasks, tasks]`.
+        product: M g, float64 `[tasks]`.
+    """
+    n = len(product)
+    square = gram + eps * np.eye(n)
+    linear = product + margin * square.sum(1)  # Of u = v - margin, which only has to be >= 0.
+    least = 1e-12 * np.abs(linear).max()
+    u, free = np.zeros(n), np.zeros(n, bool)
+    for _ in range(10 * n):  # Far more than it takes: rounding must not go in circles.
+        gain = np.where(free, -np.inf, -(square @ u + linear))
+        if not (gain > least).any():
+            break
+        free[gain.argmax()] = True
+        while True:
+            best = np.zeros(n)
+            best[free] = np.linalg.solve(square[np.ix_(free, free)], -linear[free])
+            below = free & (best <= 0)
+            if not below.any():
+                break
+            # Towards the best as far as all stay >= 0; those that end at 0 are fixed there.
+            far = u[below] / (u[below] - best[below])
+            u += far.min() * (best - u)
+            free[np.flatnonzero(below)[far == far.min()]] = False
+            u[~free] = 0
+        u = best
+    return u + margin
+
+
+def share_of_task(capacity: int, context: Context) -> int:
+    """Rows of each task in a memory that all of them share.
+
+    Raises:
+        ConfigError: If there is not one for each.
+    """
+    if capacity < context.num_tasks:
+        raise ConfigError(
+            f"capacity={capacity} is less than a row for each of the {context.num_tasks} tasks."
+        )
+    return capacity // context.num_tasks
+
+
+def drawn(replay: Replay, rows: int, context: Context) -> Batch:
+    """That many different rows of the current task, or all, as a memory keeps them."""
+    chosen = Memory(rows, seed=context.seed + context.task)
+    for batch in replay.once():
+        chosen.add(context.kept(batch))
+    return chosen.all()
+
+
+def gradient_of(past: Batch, parameters: Sequence[nn.Parameter], context: Context) -> Tensor:
+    """Of the model's loss on rows of a memory, `[P]`; what backward has left is not touched."""
+    loss = context.loss(context.augmented(past.to(context.device)))
+    return flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+
+
+def flat(gradients: Sequence[Tensor]) -> Tensor:
+    """One after another, `[P]`."""
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def write(gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Give every parameter its part of a gradient `[P]`."""
+    parts = gradient.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad.copy_(part.view_as(parameter))

@@ -1,0 +1,103 @@
+"""The layers of a model that strategies take hold of, and the outputs of networks of several tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import ConfigError
+from .context import HIDDEN, Context, evaluating
+
+
+def called_layers(agent: nn.Module, context: Context) -> list[nn.Module]:
+    """The `nn.Linear` and `nn.Conv2d` in the order in which a forward calls them, each time it does.
+
+    One forward of zeros in eval mode finds out. A layer that is only read, as attention reads its
+    output projection, is not among them.
+    """
+    layers = [m for m in agent.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    called: list[nn.Module] = []
+    hooks = [layer.register_forward_hook(lambda met, *_: called.append(met)) for layer in layers]
+    try:
+        with evaluating(agent), torch.no_grad():
+            agent(torch.zeros(2, *context.spec.obs.shape, device=context.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
+def output_layer(agent: nn.Module, context: Context, strategy: str) -> nn.Linear:
+    """The `nn.Linear` that gives the outputs: the last one called of as many outputs as there are.
+
+    Args:
+        strategy: Who asks, for the error.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    n = context.spec.action.n
+    for layer in reversed(called_layers(agent, context)):
+        if (
+            isinstance(layer, nn.Linear)
+            and layer.out_features == n
+            and "weight" in layer._parameters
+        ):
+            return layer
+    raise ConfigError(
+        f"strategy={strategy} works on the output layer, and {type(agent).__name__} calls no nn.Linear "
+        f"with out_features={n}. Let one such layer end its forward."
+    )
+
+
+def features(agent: nn.Module, layer: nn.Module, obs: Tensor) -> Tensor:
+    """What goes into a layer when the agent meets `obs`, `[B, D]`: in eval mode, without gradient."""
+    met: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: met.append(args[0]))
+    try:
+        with evaluating(agent), torch.no_grad():
+            agent(obs)
+    finally:
+        hook.remove()
+    return met[-1].flatten(1)
+
+
+def names_of(agent: nn.Module, layer: nn.Module) -> dict[str, str]:
+    """What the agent calls the parameters of one of its layers: `{"weight": "net.5.weight"}`."""
+    named = {id(parameter): name for name, parameter in agent.named_parameters()}
+    return {own: named[id(parameter)] for own, parameter in layer.named_parameters(recurse=False)}
+
+
+def put_together(outputs: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
+    """Of each task the outputs of its own classes, from its own network: for rows of a task not told.
+
+    Args:
+        outputs: Of each task learnt, `[B, n]`.
+        classes: Of each task, int64. An output that several tasks share is the highest of theirs.
+
+    Returns:
+        `[B, n]`; outputs of classes that no task has had yet are very negative.
+    """
+    together = torch.full_like(outputs[0], HIDDEN)
+    for output, own in zip(outputs, classes, strict=False):
+        together[:, own] = torch.maximum(together[:, own], output[:, own])
+    return together
+
+
+def rest_normalisation(agent: nn.Module) -> None:
+    """Keep running statistics as they are: their layers go over to eval mode."""
+    for module in agent.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+def running_statistics(agent: nn.Module) -> dict[str, Tensor]:
+    """The buffers of normalisation layers, by the agent's names."""
+    return {
+        f"{path}.{name}".lstrip("."): buffer
+        for path, module in agent.named_modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        for name, buffer in module.named_buffers(recurse=False)
+    }

@@ -1,0 +1,149 @@
+"""PackNet."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import Batch, ConfigError, Replay
+from .layers import names_of, output_layer, put_together, rest_normalisation, running_statistics
+from .strategy import Strategy
+
+FREE = 2**15 - 1  # The owner of a weight that no task has kept: after all of them.
+
+
+class PackNet(Strategy):
+    """Give each task weights of its own by pruning: what a task keeps is never changed again.
+
+    Source: Mallya & Lazebnik, 2018 (arXiv 1711.05769). A task trains the weights that are free, with
+    those of the earlier tasks in place; then in each layer the free weights of least magnitude are
+    set to 0, which frees them for the next task, and the ones that are left are trained further and
+    belong to the task. It is tested with the weights of the tasks up to it alone. Biases and
+    normalisation stay as the first task leaves them. As each data set of the paper has an output
+    layer of its own, so here the outputs of a task's classes, rows and biases of the output layer,
+    belong to the task and are not pruned (`scenario=domain`, where tasks share their outputs: that
+    layer is one as any other).
+
+    Weights are the parameters of two dimensions and more.
+
+    Args:
+        keep: Share of the free weights that a task keeps, in (0, 1]; None: such that all tasks get
+            equally many. The paper frees 50 or 75 % of them each time: .5 or .25.
+        retrain_epochs: Passes over the task's data after pruning, by the run's own optimiser.
+    """
+
+    owns = frozenset({"gradient", "weights", "output"})
+    needs_borders = needs_classes = needs_forward = True
+    task_aware = True
+
+    def __init__(self, keep: float | None = None, retrain_epochs: int = 1):
+        if keep is not None and not 0 < keep <= 1:
+            raise ConfigError(f"strategy.packnet.keep={keep} must be a share in (0, 1].")
+        self.keep, self.retrain_epochs = keep, retrain_epochs
+        self.owner: dict[str, Tensor] = {}  # The task of each weight, int16.
+        self.outputs: list[str] = []  # Those of them that are not pruned.
+        self.fixed: dict[str, Tensor] = {}  # All that this task must leave as it is.
+
+    def setup(self, agent: nn.Module) -> None:
+        trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
+        self.owner = {
+            name: torch.zeros_like(p, dtype=torch.int16)
+            for name, p in trained.items()
+            if p.dim() > 1
+        }
+        if self.context.scenario == "domain":
+            return
+        names = names_of(agent, output_layer(agent, self.context, "packnet"))
+        self.outputs = [name for name in names.values() if name in trained]
+        for name in self.outputs:
+            self.owner[name] = torch.zeros_like(trained[name], dtype=torch.int16)
+            for task, own in enumerate(self.context.classes):
+                self.owner[name][own] = task
+
+    def begin_task(self, agent: nn.Module, replay: Replay) -> None:
+        task = self.context.task
+        for owner in self.owner.values():
+            owner[owner == FREE] = task
+        if task:
+            rest_normalisation(agent)
+        self.fix(agent)
+
+    def after_backward(self, agent: nn.Module) -> None:
+        for name, parameter in agent.named_parameters():
+            if parameter.grad is None:
+                continue
+            if name in self.owner:
+                parameter.grad.mul_(self.owner[name] == self.context.task)
+            elif self.context.task:
+                parameter.grad = None
+
+    def after_step(self, agent: nn.Module, batch: Batch) -> None:
+        # Momentum, weight decay and adaptive steps move weights that have no gradient too.
+        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        with torch.no_grad():
+            for name, fixed in self.fixed.items():
+                if name in self.owner:
+                    fixed = torch.where(self.mine(name), tensors[name], fixed)
+                tensors[name].copy_(fixed)
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        self.prune(agent)
+        self.fix(agent)
+        optimizer = self.context.optimizer
+        assert optimizer is not None
+        for _ in range(self.retrain_epochs * replay.batches_per_epoch):
+            optimizer.zero_grad()
+            self.context.loss(batch := next(replay)).backward()
+            self.after_backward(agent)
+            optimizer.step()
+            self.after_step(agent, batch)
+
+    def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+        """Outputs `[B, n]` of the weights of the tasks up to `task`; None: of each task its own."""
+        last = self.context.task
+        if task is not None:
+            return self.context.recall(self.weights(agent, min(task, last)), obs)
+        outputs = [self.context.recall(self.weights(agent, t), obs) for t in range(last + 1)]
+        return put_together(outputs, self.context.classes)
+
+    def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]]:
+        """How many weights each task so far owns, and how many there are."""
+        owner = torch.cat([owner.flatten() for owner in self.owner.values()])
+        used = [int((owner == task).sum()) for task in range(self.context.task + 1)]
+        return {"used": used, "total": owner.numel()}
+
+    def mine(self, name: str) -> Tensor:
+        """Which of the weights of that name the current task trains, bool."""
+        return self.owner[name] == self.context.task
+
+    def weights(self, agent: nn.Module, task: int) -> dict[str, Tensor]:
+        """The network of a task: weights of later ones are 0."""
+        return {
+            name: torch.where(self.owner[name] <= task, parameter.detach(), 0)
+            for name, parameter in agent.named_parameters()
+            if name in self.owner
+        }
+
+    def prune(self, agent: nn.Module) -> None:
+        """Free the weights of the current task that are smallest, in each layer."""
+        context = self.context
+        keep = 1 / (context.num_tasks - context.task) if self.keep is None else self.keep
+        for name, parameter in agent.named_parameters():
+            if name not in self.owner or name in self.outputs:
+                continue
+            mine = self.mine(name)
+            size = torch.where(mine, parameter.detach().abs(), torch.inf).flatten()
+            free = int(mine.sum()) - round(keep * int(mine.sum()))
+            freed = torch.zeros_like(mine).flatten()
+            freed[size.argsort(stable=True)[:free]] = True
+            self.owner[name][freed.view_as(mine)] = FREE
+            parameter.detach().masked_fill_(freed.view_as(mine), 0)
+
+    def fix(self, agent: nn.Module) -> None:
+        """Remember what the current task must not change."""
+        tensors = dict(agent.named_parameters())
+        if self.context.task:
+            tensors |= running_statistics(agent)
+        else:
+            tensors = {name: tensors[name] for name in self.owner}
+        self.fixed = {name: tensor.detach().clone() for name, tensor in tensors.items()}

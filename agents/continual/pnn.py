@@ -1,0 +1,182 @@
+"""Progressive neural networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...replay import ConfigError, Replay
+from .context import evaluating
+from .layers import called_layers, put_together
+from .strategy import Strategy
+
+LATERALS = "laterals"
+
+
+class PNN(Strategy):
+    """A network of its own for each task, which listens to those of the earlier tasks.
+
+    Source: Rusu et al., 2016 (arXiv 1606.04671), eq. 1: layer i of column k, after the first one, is
+
+        h_i^k = f( W_i^k h_{i-1}^k  +  sum over j < k of U_i^{k:j} h_{i-1}^j )
+
+    and columns j < k are never changed again. For any model of `nn.Linear` and `nn.Conv2d` layers:
+    h_{i-1}^j is whatever goes into layer i in column j, so U is a layer like W, without bias. There are
+    no adapters (eq. 2). The model itself is the newest column. Each column starts from the weights that
+    the model started from, and its U from 0, as if it were alone. Running statistics and parameters
+    of other layers are the column's own; they have no lateral connections.
+
+    The layers get their U, of as many columns as there will be, as `laterals`, and hooks, which stay
+    after the run: the model goes on being the last column.
+    """
+
+    owns = frozenset({"weights", "output"})
+    needs_borders = needs_classes = needs_forward = True
+    task_aware = True
+
+    def __init__(self) -> None:
+        self.columns = Columns()
+        self.initial: dict[str, Tensor] = {}  # Parameters and buffers.
+
+    def setup(self, agent: nn.Module) -> None:
+        called = called_layers(agent, self.context)
+        self.columns = Columns()
+        self.columns.connect(agent, called, self.context.num_tasks - 1)
+        self.initial = self.context.snapshot()
+
+    def begin_task(self, agent: nn.Module, replay: Replay) -> None:
+        if self.context.task == 0:
+            return
+        self.columns.freeze(self.context.snapshot())
+        with torch.no_grad():
+            for name, tensor in (*agent.named_parameters(), *agent.named_buffers()):
+                tensor.copy_(self.initial[name])
+        for parameter in agent.parameters():
+            if self.context.optimizer is not None:
+                self.context.optimizer.state.pop(parameter, None)  # Momentum of other weights.
+
+    def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+        """Outputs `[B, n]` of the column of `task`; None: of each task its own."""
+        if task is not None:
+            return self.columns.outputs(agent, obs, min(task, self.context.task) + 1)[-1]
+        outputs = self.columns.outputs(agent, obs, self.context.task + 1)
+        return put_together(outputs, self.context.classes)
+
+    def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]]:
+        """How many parameters each column so far has, and all of them together."""
+        named = dict(agent.named_parameters())
+        used = [
+            sum(named[name].numel() for name in named if not is_later(name, column))
+            for column in range(self.context.task + 1)
+        ]
+        return {"used": used, "total": sum(used)}
+
+
+class Columns:
+    """The earlier columns of a network, and while a forward runs, what goes into their layers.
+
+    Its hooks are bound methods: a copy of the network has a copy of this.
+
+    Attributes:
+        frozen: Parameters and buffers of each earlier column.
+    """
+
+    def __init__(self) -> None:
+        self.frozen: list[dict[str, Tensor]] = []
+        self._inputs: list[dict[nn.Module, Tensor]] = []  # Of each column up to the one that runs.
+        self._earlier = False  # Whether that is an earlier one.
+
+    def connect(self, agent: nn.Module, called: Sequence[nn.Module], earlier: int) -> None:
+        """Give the layers, but for the first, connections with so many earlier columns.
+
+        Args:
+            called: The layers in the order of a forward.
+
+        Raises:
+            ConfigError: If one is called twice, or is connected already.
+        """
+        names = {module: name for name, module in agent.named_modules()}
+        for layer in called[1:]:
+            if called.count(layer) > 1:
+                raise ConfigError(
+                    f"strategy=pnn connects layers that a forward calls once, and {names[layer]} is "
+                    f"called {called.count(layer)} times. Give each call a layer of its own."
+                )
+            if hasattr(layer, LATERALS):
+                raise ConfigError(
+                    f"strategy=pnn: {names[layer]} has `{LATERALS}` already, those of an earlier run. "
+                    "Give the model anew."
+                )
+        for layer in called[1:]:
+            laterals = [nn.Parameter(torch.zeros_like(layer.weight)) for _ in range(earlier)]
+            layer.register_module(LATERALS, nn.ParameterList(laterals))
+            layer.register_forward_hook(self._listen)
+        agent.register_forward_pre_hook(self._before, with_kwargs=True)
+        agent.register_forward_hook(self._after, always_call=True)
+
+    def freeze(self, weights: dict[str, Tensor]) -> None:
+        """Let the newest column be an earlier one from now on."""
+        column = len(self.frozen)
+        self.frozen.append({n: w for n, w in weights.items() if not is_later(n, column)})
+
+    def outputs(self, agent: nn.Module, obs: Tensor, columns: int) -> list[Tensor]:
+        """What each of the first columns makes of `obs`, in eval mode and without gradient."""
+        found = self._run(agent, [*self.frozen, {}][:columns], (obs,), {})
+        self._inputs = []
+        return found
+
+    def _before(self, agent: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before a forward of the newest column: that of all others."""
+        if not self._earlier:
+            self._run(agent, self.frozen, args, kwargs)
+            self._inputs.append({})
+
+    def _run(self, agent: nn.Module, columns: Any, args: Any, kwargs: Any) -> list[Tensor]:
+        self._inputs, self._earlier = [], True
+        found = []
+        try:
+            with evaluating(agent), torch.no_grad():
+                for weights in columns:
+                    self._inputs.append({})
+                    found.append(functional_call(agent, weights, args, kwargs))
+        finally:
+            self._earlier = False
+        return found
+
+    def _after(self, *_: Any) -> None:
+        if not self._earlier:
+            self._inputs = []
+
+    def _listen(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """The output of a layer with what it hears of the earlier columns."""
+        if not self._inputs:
+            if layer.training:
+                raise ConfigError(
+                    f"strategy=pnn: {layer} was called outside of the model's forward, where the earlier "
+                    "columns cannot be listened to. Let `learn` call self(batch.obs)."
+                )
+            return output
+        *earlier, own = self._inputs
+        if self._earlier:
+            own[layer] = args[0]
+        for inputs, weight in zip(earlier, layer.laterals, strict=False):
+            output = output + apply(layer, inputs[layer], weight)
+        return output
+
+
+def apply(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """What a layer makes of `x` with another weight and without bias."""
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, weight, None)
+    return F.linear(x, weight)
+
+
+def is_later(name: str, column: int) -> bool:
+    """Whether a parameter connects with a column that is not earlier than `column`."""
+    *_, holder, number = ("", *name.split("."))
+    return holder == LATERALS and int(number) >= column

@@ -1,0 +1,362 @@
+"""A class with `observe(inputs, labels, not_aug_inputs, epoch=None)` is trained as any other model."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..replay import ConfigError, Replay, Spec
+from .config import Settings
+from .construct import construct, resolve
+from .infer import inferred
+from .log import Log
+from .naming import makes_objects
+from .options import Options, constructor_names
+from .provided import (
+    Backbone,
+    ContinualDataset,
+    Transform,
+    fitted,
+    make_optimizer,
+    run_arguments,
+)
+
+# What the methods of such a model can ask for.
+_OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
+_TOLD = ("dataset", "epoch", "task", "replay")
+_HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+
+
+class Counters:
+    """Where in the sequence a model is. A base whose attributes do not count as the model's own."""
+
+    current_task = 0
+    n_classes_current_task = n_past_classes = n_seen_classes = n_remaining_classes = -1
+
+
+class Observer(nn.Module):
+    """What is trained in place of a model that observes, which it calls and which steps itself.
+
+    Args:
+        model: The user's object, an `nn.Module` or not.
+        spec: Of the data.
+        dataset: The sequence of tasks, as the model may know it.
+        transform: Between rows in [0, 1] and what the model meets.
+        provided: What the model is given under these names, unless it has them: made when needed.
+
+    Attributes:
+        reads: Settings of the optimiser that the model was given by way of `args` or `opt`.
+        replay: Where batches come from, once there is one.
+
+    Raises:
+        ConfigError: If a method asks for what is not to be had.
+    """
+
+    learns_by = "observe"
+    reads: tuple[str, ...] = ()
+    replay: Replay | None = None
+    _warned = False
+
+    def __init__(
+        self,
+        model: Any,
+        spec: Spec,
+        dataset: ContinualDataset,
+        transform: Transform,
+        provided: Mapping[str, Callable[[], Any]],
+    ):
+        super().__init__()
+        self.model = model
+        self.name = type(model).__name__
+        self.spec, self.dataset, self.transform = spec, dataset, transform
+        self._asks = {
+            method: _asked(model, method, _OBSERVED if method == "observe" else _TOLD)
+            for method in ("observe", *_HOOKS)
+            if callable(getattr(model, method, None))
+        }
+        for name, make in provided.items():
+            if getattr(model, name, None) is None:
+                setattr(model, name, make())
+        if not isinstance(model.net, nn.Module):
+            raise ConfigError(f"{self.name}.net is a {type(model.net).__name__}, not a module.")
+        if not isinstance(model, nn.Module):
+            # So that they are saved, counted, moved and put into evaluation mode.
+            for name, part in vars(model).items():
+                if isinstance(part, nn.Module) and not hasattr(self, name):
+                    self.add_module(name, part)
+        # Its `net` predicts where the model has no forward, or one that does not work yet.
+        own = getattr(type(model), "forward", None)
+        self._net_predicts = own is None or own is nn.Module.forward
+        # What an earlier run counted for this very object is not the object's own doing.
+        self._counted = getattr(model, "_counted", None) or tuple(
+            name for name in dataset.counters(0) if not _sets(model, name)
+        )
+        model._counted = self._counted
+        self._count(0)
+        self.started = False  # Whether anything was observed.
+        self.epoch: int | None = None  # The one that is under way.
+
+    @property
+    def own(self) -> nn.Module:
+        """The user's object if it is a module, else this one, which holds it as `model`."""
+        return self.model if isinstance(self.model, nn.Module) else self
+
+    def bind(self, replay: Replay) -> None:
+        """Learn from this replay."""
+        self.replay = self.dataset.replay = replay
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The model's `forward`, or its network's: logits `[B, n]`."""
+        output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
+        if self.started:
+            output = fitted(output, self.spec.action.n)
+        return self.dataset.outputs(output)
+
+    def _own_forward(self, obs: Tensor) -> Tensor:
+        """The outputs of a model's own `forward`, which may need to have learnt something first."""
+        forward = self.model if isinstance(self.model, nn.Module) else self.model.forward
+        if self.started:
+            return forward(obs)
+        try:
+            return forward(obs)
+        except Exception as error:
+            if not self._warned:
+                warnings.warn(
+                    f"{self.name}.forward raised {type(error).__name__} ({error}) before anything was "
+                    "observed: until then its `net` stands in for it.",
+                    stacklevel=2,
+                )
+            self._warned = True
+            return self.model.net(obs)
+
+    def learn(self, replay: Replay, log: Log) -> None:
+        """Let the model observe the next batch; what it returns is logged as its loss."""
+        batch = next(replay)
+        epoch = replay.epoch
+        if self.epoch is None:
+            self.epoch = epoch
+            self._tell("begin_epoch")
+        self.started = True
+        given: dict[str, Any] = {}
+        for name in self._asks["observe"]:
+            if name == "inputs":
+                given[name] = batch.obs
+            elif name == "labels":
+                given[name] = self.dataset.labels(batch.label)
+            elif name == "not_aug_inputs":
+                raw = batch.raw if "raw" in batch else batch.obs
+                given[name] = self.transform.undone(raw)
+            elif name == "epoch":
+                given[name] = epoch
+            elif name == "task":
+                given[name] = replay.task
+            else:
+                given[name] = batch.index
+        self._record(self.model.observe(**given), log)
+        # Where no border is told, the end of a task's rows is none either.
+        if replay.passes > epoch and replay.borders:
+            self._end_epoch()
+
+    def _record(self, loss: Any, log: Log) -> None:
+        values = loss if isinstance(loss, Mapping) else {"loss": loss}
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                log.record(name, float(value))
+            elif isinstance(value, Tensor):
+                log[name] = value
+            elif value is not None:
+                raise ConfigError(
+                    f"{self.name}.observe returned a {type(value).__name__} ({value!r:.40}). Return "
+                    "the loss as a float, or a dict of such values."
+                )
+
+    def begin_task(self, task: int) -> None:
+        """Count, and tell the model."""
+        self.dataset.c_task = task
+        self._count(task)
+        self.model.net.train()  # A model may have left it in evaluation mode.
+        self._tell("begin_task")
+
+    def end_task(self, replay: Replay) -> None:
+        if self.epoch is not None:
+            self._end_epoch()
+        self._tell("end_task")
+        if "current_task" in self._counted:
+            self.model.current_task = self.dataset.c_task + 1
+
+    def _end_epoch(self) -> None:
+        self._tell("end_epoch")
+        self.epoch = None
+
+    def _tell(self, hook: str) -> None:
+        if hook not in self._asks:
+            return
+        told = {
+            "dataset": self.dataset,
+            "epoch": self.epoch,
+            "task": self.dataset.c_task,
+            "replay": self.replay,
+        }
+        getattr(self.model, hook)(**{name: told[name] for name in self._asks[hook]})
+
+    def _count(self, task: int) -> None:
+        for name, value in self.dataset.counters(task).items():
+            if name in self._counted:
+                setattr(self.model, name, value)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the network, which the model calls itself."""
+        self.model.net.compile(*args, **kwargs)
+
+
+def build_observer(
+    target: Any,
+    given: Mapping[str, Any],
+    settings: Settings,
+    world: Any,
+    device: torch.device,
+    *,
+    transforms: tuple[Any, Any],
+    epochs: int | None,
+    network: Callable[[Any, dict[str, Any]], Any],
+) -> Observer:
+    """A model that observes, made if `target` is its class, and given what it lacks.
+
+    Args:
+        given: Sub-keys of the model.
+        transforms: How batches are made to learn from, and to evaluate with.
+        epochs: Per task, None where it is a number of steps.
+        network: Makes a network that was named, with its arguments.
+
+    Raises:
+        ConfigError: If it does not fit the run, or an option is wrong.
+    """
+    name = getattr(target, "__name__", type(target).__name__)
+    if not world.on_data:
+        raise ConfigError(
+            f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
+            "write learn(self, replay, log)."
+        )
+    options = Options(target if makes_objects(target) else object, given)
+    mistakes = [*_unfit(name, target, world, online=settings.online), *options.mistakes]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
+    dataset = getattr(target, "dataset", None)
+    if isinstance(dataset, ContinualDataset):
+        dataset.describe(world, transform, online=settings.online)
+    else:
+        dataset = ContinualDataset(world, transform, online=settings.online)
+    usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
+    declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
+    args = Namespace(**{**usual, **declared, **decided, **options.values})
+
+    net: list[nn.Module] = []
+
+    def backbone() -> nn.Module:
+        if not net:
+            net.append(_backbone(options.constructor.get("backbone"), world.spec, network))
+            net[0].to(device)
+        return net[0]
+
+    table = inferred(world.spec, device=device)
+    table |= {"backbone": None, "loss": dataset.get_loss(), "args": args, "transform": transform}
+    table["dataset"] = dataset
+    model = target
+    if makes_objects(target):
+        takes = constructor_names(target)
+        own = {key: value for key, value in options.constructor.items() if key in takes}
+        if "backbone" in takes:
+            own["backbone"] = backbone()
+        # What a base takes by way of `**kwargs`, of which the signature tells nothing.
+        direct = constructor_names(target, passed_on=False)
+        passed = {key: table[key] for key in takes if key in table and key not in direct}
+        model = construct(target, passed | own, table, setting="model")
+    trained = model if isinstance(model, nn.Module) else None
+    instance = settings.live.get("optim")
+    instance = None if makes_objects(instance) else instance
+
+    def opt() -> Any:
+        parameters = (trained or model.net).parameters()
+        return instance or make_optimizer(args, [p for p in parameters if p.requires_grad])
+
+    provided: dict[str, Callable[[], Any]] = {"net": backbone}
+    for key in ("args", "loss", "transform", "dataset", "device"):
+        provided[key] = partial(table.get, key)
+    reads = hasattr(model, "args") or getattr(model, "opt", None) is None
+    # A class of its own, so that messages name the user's.
+    kind = type(type(model).__name__, (Observer,), {})
+    observer: Observer = kind(model, world.spec, dataset, transform, {**provided, "opt": opt})
+    observer.reads = ("optim", "lr", "weight_decay") if reads else ()
+    return observer
+
+
+def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], Any]) -> nn.Module:
+    if value is None:
+        return Backbone(spec)
+    arguments: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        arguments = {k: v for k, v in value.items() if k != "_target_"}
+        value = value.get("_target_")
+    if isinstance(value, str):
+        value = resolve(value, "model")
+    made = value if isinstance(value, nn.Module) else network(value, arguments)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"model.backbone gave a {type(made).__name__}, not a torch.nn.Module.")
+    return made
+
+
+_SCENARIOS = {
+    "class-il": "scenario=class",
+    "task-il": "scenario=task",
+    "domain-il": "scenario=domain",
+    "general-continual": "online=true",
+}
+
+
+def _unfit(name: str, target: Any, world: Any, *, online: bool) -> Iterable[str]:
+    """What a model's COMPATIBILITY says against this run."""
+    fits = getattr(target, "COMPATIBILITY", None) or ()
+    fits = [fits] if isinstance(fits, str) else list(fits)
+    here = "general-continual" if online else f"{world.scenario}-il"
+    if not fits or here in fits or (len(world.tasks) == 1 and not online):
+        return
+    there = [_SCENARIOS[fit] for fit in fits if fit in _SCENARIOS]
+    right = f"Set {' or '.join(there)}, or extend it." if there else "Extend it."
+    yield f"{name} is for {', '.join(fits)} (its COMPATIBILITY), and this run is {here}. {right}"
+
+
+def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that a method has parameters for, of those that are to be had.
+
+    Raises:
+        ConfigError: If it cannot be called without another one.
+    """
+    parameters = inspect.signature(getattr(model, method)).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    wrong = [p.name for p in named if p.default is p.empty and p.name not in there]
+    wrong += [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    if wrong:
+        quoted = " and ".join(f"`{name}`" for name in wrong)
+        raise ConfigError(
+            f"{type(model).__name__}.{method} asks for {quoted}, which is not to be had. It can ask "
+            f"for: {', '.join(there)}. Give {quoted} a default, or leave it out."
+        )
+    asked = {p.name for p in named}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        asked |= set(there[:4])  # What such a method is given everywhere.
+    return tuple(name for name in there if name in asked)
+
+
+def _sets(model: Any, name: str) -> bool:
+    """Whether a model has an attribute of its own doing."""
+    if name in getattr(model, "__dict__", {}):
+        return True
+    return any(name in vars(kind) for kind in type(model).__mro__ if kind is not Counters)
