@@ -470,14 +470,17 @@ def reproduce(arguments: argparse.Namespace) -> bool:
     chosen: list[tuple[str, str]] = []
     for suite in arguments.suite:
         for name, row in SUITES[suite].items():
-            short = name.rpartition("/")[2]
-            wanted = arguments.rows is None or {name, short} & set(arguments.rows)
-            if wanted and (row.required or arguments.extra or arguments.rows):
-                for figure in row.figures.values():
-                    if figure.above is not None and (suite, figure.above) not in chosen:
-                        chosen.append((suite, figure.above))
-                if (suite, name) not in chosen:
-                    chosen.append((suite, name))
+            named = arguments.rows or []
+            # `er_1100` is every required row of that name, `task/er_1100` that one.
+            usual = (row.required or arguments.extra) and (
+                arguments.rows is None or name.rpartition("/")[2] in named
+            )
+            if not usual and name not in named:
+                continue
+            against = [figure.above for figure in row.figures.values() if figure.above is not None]
+            for each in (*against, name):
+                if (suite, each) not in chosen:
+                    chosen.append((suite, each))
     if not chosen:
         raise SystemExit(
             f"No such rows; there are {', '.join(n for s in SUITES.values() for n in s)}."

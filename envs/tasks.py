@@ -324,7 +324,11 @@ def _alterations(arrays: Arrays, tasks: int | None, seed: int) -> tuple[Alter, i
     make, name = arrays.alterations, arrays.name
     assert make is not None
     parameters = inspect.signature(make).parameters
-    if tasks is None and "tasks" in parameters and parameters["tasks"].default is inspect._empty:
+    if (
+        tasks is None
+        and "tasks" in parameters
+        and parameters["tasks"].default is inspect.Parameter.empty
+    ):
         raise ConfigError(f"{name} does not say how many tasks it makes. Give tasks=.")
     made = make(seed=seed) if tasks is None else make(tasks, seed=seed)
     if len(made) != (tasks or max(1, len(made))):
@@ -344,12 +348,12 @@ def _check_alter(alter: Alter, name: str, obs: Tensor) -> None:
         ) from error
     if altered.shape != obs.shape or altered.dtype != obs.dtype:
         raise ConfigError(
-            f"{name}.alterations turn stored inputs {_kind_of(obs)} into {_kind_of(altered)}; they must "
+            f"{name}.alterations turn stored inputs {_in_words(obs)} into {_in_words(altered)}; they must "
             "keep their shape and type."
         )
 
 
-def _kind_of(tensor: Tensor) -> str:
+def _in_words(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 

@@ -346,7 +346,7 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
         log_every=settings.log_every,
         patience=settings.early_stopping["patience"],
         borders=not settings.online,
-        validation=on_data and settings.validation is not None,
+        validation=on_data and world.tasks[0].validation is not None,
     )
 
 

@@ -26,6 +26,8 @@ OF_THE_RUN = {
 }
 # These a model may have a value of its own for; the rest is decided already.
 _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
+# Arguments of a constructor that it is given anyway.
+_GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
 
 
 def observes(target: Any) -> bool:
@@ -93,7 +95,7 @@ class Options:
             elif not actions and "args" in takes:
                 self.values[key] = value  # Nothing says which there are: it looks in `args` itself.
             else:
-                there = [*actions, *(key for key in takes if key not in OF_THE_RUN), "backbone"]
+                there = [*actions, *(key for key in takes if key not in _GIVEN), "backbone"]
                 self.mistakes.append(
                     f"{name} has no option `{key}` (`model.{key}`).{did_you_mean(key, there)} "
                     f"It has: {', '.join(dict.fromkeys(there))}."

@@ -91,7 +91,8 @@ class Transform:
         low, high = (plain({"obs": end.clone()})["obs"][0].double() for end in ends)
         width = torch.where(high > low, high - low, 1.0)
         self.shift, self.scale = _one_if_alike(low), _one_if_alike(width)
-        self.shift_back, self.scale_back = _one_if_alike(-low / width), _one_if_alike(1 / width)
+        self.shift_back = torch.as_tensor(_one_if_alike(-low / width), device=device).float()
+        self.scale_back = _one_if_alike(1 / width)
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self.augment is not None:
@@ -105,11 +106,13 @@ class Transform:
 
     def undone(self, obs: Tensor) -> Tensor:
         """Rows in [0, 1] of those as the model meets them un-augmented."""
-        return (obs * self.scale_back).add_(self.shift_back).clamp_(0, 1)
+        if isinstance(self.scale_back, Tensor):
+            return torch.addcmul(self.shift_back, obs, self.scale_back).clamp_(0, 1)
+        return torch.add(self.shift_back, obs, alpha=self.scale_back).clamp_(0, 1)
 
 
 def _one_if_alike(values: Tensor) -> float | Tensor:
-    """A number for all places, where it is the same: three times as fast as a tensor."""
+    """A number, where it is the same for all places: twice as fast as a tensor."""
     if bool((values == values.flatten()[0]).all()):
         return float(values.flatten()[0])
     return values.float()

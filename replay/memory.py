@@ -203,10 +203,9 @@ class Memory:
                     f"The saved memory has {name}={state[name]}, this one {name}={here}. "
                     f"Continue with {name}={state[name]}."
                 )
-        # Copies: the state may be this memory's own.
-        held = {path: column.clone() for path, column in _flat(state["columns"])}
+        held = dict(_flat(state["columns"]))
         self.clear()
-        if held:
+        if held:  # Room of its own: the state may be this very memory's.
             self._make(held, _available(state["device"]))
         for path, column in self._columns.items():
             column[: state["size"]] = held[path]
@@ -250,8 +249,7 @@ class Memory:
                 at = self._size
                 self._size += 1
             elif len(held) < most:
-                at = self._give_up(most)
-                most = max(map(len, self._classes.values()))
+                at, most = self._give_up(most)
             else:
                 continue
             held.append(at)
@@ -259,13 +257,13 @@ class Memory:
             most = max(most, len(held))
         return place
 
-    def _give_up(self, most: int) -> int:
-        """The place of a random row of a class that has `most` rows, which no longer has it."""
+    def _give_up(self, most: int) -> tuple[int, int]:
+        """The place that a random row of the largest classes leaves, and how many the largest then has."""
         largest = [rows for rows in self._classes.values() if len(rows) == most]
         which, row = divmod(int(self._streams[0].random() * len(largest) * most), most)
         rows = largest[which]
         rows[row], rows[-1] = rows[-1], rows[row]
-        return rows.pop()
+        return rows.pop(), most - (len(largest) == 1)
 
     def _ring(self, labels: list[int]) -> dict[int, int]:
         rows_of = _by_class(labels)

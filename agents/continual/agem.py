@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...replay import Batch, Memory, Replay
-from .gem import drawn, flat, gradient_of, share_of_task, write
+from .gem import draw, gradient_now, gradient_on, share_of_task, write
 from .strategy import Strategy
 
 
@@ -41,14 +41,16 @@ class AGEM(Strategy):
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         if self.borders:
             share = share_of_task(self.memory.capacity, self.context)
-            self.memory.add(drawn(replay, share, self.context))
+            chosen = Memory(share, seed=self.context.seed + self.context.task)
+            draw(chosen, replay, self.context)
+            if len(chosen):  # `joint` leaves nothing for later tasks.
+                self.memory.add(chosen.all())
 
     def after_backward(self, agent: nn.Module) -> None:
         if not len(self.memory):
             return
-        parameters = [p for p in agent.parameters() if p.grad is not None]
-        gradient = flat([p.grad for p in parameters])
-        reference = gradient_of(self.memory.sample(self.batch_size), parameters, self.context)
+        parameters, gradient = gradient_now(agent)
+        reference = gradient_on(self.memory.sample(self.batch_size), parameters, self.context)
         product = gradient @ reference
         if product < 0:
             write(gradient - product / (reference @ reference) * reference, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,5 +48,5 @@ class ERACE(ER):
 
 def among(logits: Tensor, label: Tensor) -> Tensor:
     """Logits `[B, n]` without those of classes that are not among the labels, int64 `[B]`."""
-    absent = logits.new_ones(logits.shape[1], dtype=bool).index_fill_(0, label, False)
+    absent = logits.new_ones(logits.shape[1], dtype=torch.bool).index_fill_(0, label, False)
     return logits.masked_fill(absent, HIDDEN)

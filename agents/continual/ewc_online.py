@@ -5,17 +5,35 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .ewc import fisher
-from .importance import Weights, copied, penalty
+from .ewc import fisher_information
+from .importance import Weights, checked, copied, penalty
 from .strategy import Strategy
 
 
 class EWCOnline(Strategy):
+    """Hold each weight where the last task left it, as firmly as all tasks together depend on it.
+
+    Source: Schwarz et al., 2018 (arXiv 1805.06370), eq. 9 (whose factor 1/2 is in `importance` here):
+    with the weights w* after the last task and its Fisher information F_t,
+
+        L = loss + importance sum_i F_i (w_i - w*_i)^2,    F <- gamma F + F_t after task t
+
+    Args:
+        importance: Strength of the penalty; the default is that of Hsu et al., 2018
+            (arXiv 1810.12488), for Split-MNIST with the task told.
+        gamma: What is left of the earlier tasks' information, 0 to 1.
+        samples: Rows of a task that its Fisher information is measured on; None: all.
+    """
+
     needs_borders = True
     needs_forward = True
 
-    def __init__(self, importance: float = 100.0, gamma: float = 1.0, samples: int | None = None):
-        self.importance, self.gamma, self.samples = importance, gamma, samples
+    def __init__(self, importance: float = 400.0, gamma: float = 1.0, samples: int | None = None):
+        self.importance = checked("ewc_online.importance", importance)
+        self.gamma = checked("ewc_online.gamma", gamma, high=1)
+        self.samples = samples
+        if samples is not None:
+            self.samples = int(checked("ewc_online.samples", samples, low=1))
         self.fisher: Weights = {}
         self.anchor: Weights = {}
 
@@ -25,7 +43,8 @@ class EWCOnline(Strategy):
         return loss + self.importance * penalty(agent, self.fisher, self.anchor)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
-        new = fisher(self.context, agent, replay, samples=self.samples)
-        for name, old in self.fisher.items():
-            if name in new: new[name] += self.gamma * old
-        self.fisher, self.anchor = new, copied(agent)
+        new = fisher_information(agent, replay, self.context, samples=self.samples)
+        for name, fisher in new.items():
+            old = self.fisher.get(name)
+            self.fisher[name] = fisher if old is None else self.gamma * old + fisher
+        self.anchor |= copied(agent)

@@ -19,6 +19,8 @@ class GDumb(Strategy):
     it, the learning rate falls from `lr` to `min_lr` along half a cosine, again and again, over 1, 2,
     4, 8, ... passes (Loshchilov & Hutter, 2017, arXiv 1608.03983): let `passes` be a power of 2.
 
+    Tasks with the same classes are refused: the first would fill the memory for good.
+
     Of the authors' augmentation nothing is built in: for MNIST `aug=RandomCrop` is theirs, CutMix, for
     other data, is left out. They report the best pass, here it is the last.
 
@@ -31,6 +33,7 @@ class GDumb(Strategy):
 
     owns = frozenset({"batch", "weights", "output", "data"})
     needs_classes = True
+    scenarios = ("class", "task")
 
     def __init__(
         self,

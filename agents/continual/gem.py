@@ -35,20 +35,23 @@ class GEM(Strategy):
 
     def __init__(self, capacity: int = 500, margin: float = 0.5, eps: float = 1e-3):
         self.capacity, self.margin, self.eps = capacity, margin, eps
-        self.past: list[Batch] = []  # Of each earlier task.
+        self.past: list[Memory] = []  # Of each task.
 
     def setup(self, agent: nn.Module) -> None:
-        share_of_task(self.capacity, self.context)
+        share, seed = share_of_task(self.capacity, self.context), self.context.seed
+        self.past = [Memory(share, seed=seed + task) for task in range(self.context.num_tasks)]
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
-        self.past.append(drawn(replay, share_of_task(self.capacity, self.context), self.context))
+        draw(self.past[self.context.task], replay, self.context)
 
     def after_backward(self, agent: nn.Module) -> None:
-        if not self.past:
+        kept = [memory.all() for memory in self.past if len(memory)]
+        if not kept:
             return
-        parameters = [p for p in agent.parameters() if p.grad is not None]
-        gradient = flat([p.grad for p in parameters])  # [P]
-        past = torch.stack([gradient_of(rows, parameters, self.context) for rows in self.past])
+        parameters, gradient = gradient_now(agent)
+        past = torch.stack(
+            [gradient_on(rows, parameters, self.context) for rows in kept]
+        )  # [tasks, P]
         # All products at once: an accelerator is waited for once.
         products = (past @ torch.cat((past, gradient[None])).T).double().cpu().numpy()
         if not (products[:, -1] < 0).any():
@@ -80,7 +83,7 @@ def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) ->
         while True:
             best = np.zeros(n)
             best[free] = np.linalg.solve(square[np.ix_(free, free)], -linear[free])
-            below = free & (best <= 0)
+            below = free & (best < 0)
             if not below.any():
                 break
             # Towards the best as far as all stay >= 0; those that end at 0 are fixed there.
@@ -105,17 +108,21 @@ def share_of_task(capacity: int, context: Context) -> int:
     return capacity // context.num_tasks
 
 
-def drawn(replay: Replay, rows: int, context: Context) -> Batch:
-    """That many different rows of the current task, or all, as a memory keeps them."""
-    chosen = Memory(rows, seed=context.seed + context.task)
+def draw(memory: Memory, replay: Replay, context: Context) -> None:
+    """Fill a memory with rows of the current task, drawn at random."""
     for batch in replay.once():
-        chosen.add(context.kept(batch))
-    return chosen.all()
+        memory.add(context.kept(batch))
 
 
-def gradient_of(past: Batch, parameters: Sequence[nn.Parameter], context: Context) -> Tensor:
+def gradient_now(agent: nn.Module) -> tuple[list[nn.Parameter], Tensor]:
+    """The parameters that backward has reached, and their gradient `[P]`."""
+    reached = [(p, p.grad) for p in agent.parameters() if p.grad is not None]
+    return [p for p, _ in reached], flat([grad for _, grad in reached])
+
+
+def gradient_on(past: Batch, parameters: Sequence[nn.Parameter], context: Context) -> Tensor:
     """Of the model's loss on rows of a memory, `[P]`; what backward has left is not touched."""
-    loss = context.loss(context.augmented(past.to(context.device)))
+    loss = context.loss(context.augmented(past))
     return flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
@@ -128,4 +135,4 @@ def write(gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """Give every parameter its part of a gradient `[P]`."""
     parts = gradient.split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+        parameter.grad = part.view_as(parameter)

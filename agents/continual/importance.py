@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,12 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from ...replay import Batch, Replay
+from ...replay import Batch, ConfigError, Replay
 from .context import evaluating
 
 Weights = dict[str, Tensor]  # By the names of the agent's parameters.
 
-_BYTES = 2**24  # Of gradients of single rows at a time; far more would be slower.
+_BYTES = 2**24  # Of gradients of single rows at a time; with far more it would be slower.
+
+
+def checked(name: str, value: float, *, low: float = 0.0, high: float = math.inf) -> float:
+    """A strategy's number, within its bounds.
+
+    Raises:
+        ConfigError: If it is no number, or out of bounds.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (low <= value <= high and math.isfinite(value)):
+        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        raise ConfigError(f"{name} is {value!r}; it must be a number {bounds}.")
+    return value
 
 
 def trainable(agent: nn.Module) -> dict[str, nn.Parameter]:
@@ -29,10 +43,13 @@ def copied(agent: nn.Module) -> Weights:
 
 
 def penalty(agent: nn.Module, importance: Weights, anchor: Weights) -> Tensor:
-    """The price of having left `anchor`, a scalar with gradient: sum_i importance_i (w_i - anchor_i)^2."""
+    """The price of having left `anchor`, a scalar with gradient:
+
+    sum_i importance_i (weight_i - anchor_i)^2
+    """
     weights = trainable(agent)
     names = [name for name in importance if name in weights]
-    result: Tensor = _Quadratic.apply(  # type: ignore[no-untyped-call]
+    result: Tensor = _Quadratic.apply(
         [importance[name] for name in names],
         [anchor[name] for name in names],
         *[weights[name] for name in names],
@@ -65,7 +82,7 @@ def mean_over_rows(
 ) -> Weights:
     """How strongly single rows of the current task pull at each weight, in evaluation mode:
 
-        mean over rows b of f(d value_b / d w)
+        mean over rows b of f(d value_b / d weight)
 
     f is taken of the gradient of every row; f of the gradient of a batch's mean is something else.
 
@@ -113,14 +130,16 @@ def _sums_of_linear_layers(
     """Sums over rows for those layers y = W x + b that each row meets once, and once only.
 
     There the gradient of a row, dy x^T, has rank one, and f of it is f(dy) f(x)^T: the sum over rows
-    is one matrix product, where gradients of every row would take a hundred times as long.
+    is one matrix product, where a gradient for every row would take dozens of times as long.
     """
     met: dict[nn.Module, list[Tensor]] = {}
     pulled: dict[nn.Module, list[Tensor]] = {}
 
     def meet(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         met.setdefault(layer, []).append(args[0].detach())
-        output.register_hook(pulled.setdefault(layer, []).append)
+        if output.requires_grad:
+            # Not `autograd.grad` of the output: an activation in place would make another of it.
+            output.register_hook(pulled.setdefault(layer, []).append)
 
     layers = [layer for layer in agent.modules() if type(layer) is nn.Linear]
     handles = [layer.register_forward_hook(meet) for layer in layers]
@@ -133,13 +152,15 @@ def _sums_of_linear_layers(
     gradient_of = {id(weight): g for weight, g in zip(weights.values(), gradients, strict=True)}
     names = {id(weight): name for name, weight in weights.items()}
     sums: Weights = {}
-    for layer in pulled:
-        (x, *again), (dy, *_) = met[layer], pulled[layer]
-        if again or x.dim() != 2 or len(x) != len(batch):
+    for layer in layers:
+        if len(met.get(layer, ())) != 1 or len(pulled.get(layer, ())) != 1:
+            continue
+        x, dy = met[layer][0], pulled[layer][0]
+        if x.dim() != 2 or len(x) != len(batch):
             continue
         for weight, factor in ((layer.weight, x), (layer.bias, x.new_ones(len(x), 1))):
             gradient = gradient_of.get(id(weight))
-            # Something else where the weight has a part elsewhere too: a decoder of its transpose.
+            # Something else where the weight has a part elsewhere too, as that of a tied decoder.
             if gradient is not None and _is_product(gradient.view(len(gradient), -1), dy, factor):
                 sums[names[id(weight)]] = (of(dy).T @ of(factor)).view_as(weight)
     return sums
@@ -158,7 +179,7 @@ def _sums_row_by_row(
     value: Callable[[Tensor, Batch], Tensor],
     of: Callable[[Tensor], Tensor],
 ) -> Weights:
-    """Sums over rows from a gradient of every single row."""
+    """Sums over rows from the gradient of every single one."""
     fields = {name: batch[name] for name in ("obs", "label", "task")}
 
     def value_of_row(weights: Weights, fields: dict[str, Tensor]) -> Tensor:
@@ -175,13 +196,13 @@ def _sums_row_by_row(
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                 found = vmap(gradients, in_dims=(None, 0))(weights, rows)
-            for name, each in found.items():
-                sums[name] += of(each).sum(0)
+            for name, of_rows in found.items():
+                sums[name] += of(of_rows).sum(0)
         except RuntimeError:
-            # Not to be vectorised: a branch on a value (`if x.sum() > 0`), writing into a tensor
-            # made in `forward`, a GRUCell. Rows alone are slow, and always possible.
+            # What cannot be vectorised: a branch on a value (`if x.sum() > 0`), writing into a
+            # tensor made in `forward`, a GRUCell. One row after another is slow, and always works.
             for i in range(len(rows["obs"])):
-                single = gradients(weights, {name: field[i] for name, field in rows.items()})
-                for name, one in single.items():
-                    sums[name] += of(one)
+                found = gradients(weights, {name: field[i] for name, field in rows.items()})
+                for name, of_row in found.items():
+                    sums[name] += of(of_row)
     return sums

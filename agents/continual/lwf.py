@@ -7,32 +7,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .importance import Weights
+from .importance import Weights, checked
 from .strategy import Strategy
 
 
 class LwF(Strategy):
+    """Learn the new data, and keep giving the answers that the model gave to it before the task.
+
+    Source: Li & Hoiem, 2016 (arXiv 1606.09282), eq. 2 to 4: with the outputs f* of the model as the
+    last task left it, and the temperature T,
+
+        L = loss + importance sum_k H(softmax(f*_k(x) / T), softmax(f_k(x) / T))
+
+    H is the cross-entropy. k is every earlier task with its outputs (`scenario="task"`), one softmax
+    over the classes of all earlier tasks (`class`), or over all outputs (`domain`).
+
+    Args:
+        importance: Strength of the distillation; 1 in the paper.
+        temperature: Above 1 the small probabilities count for more; 2 in the paper.
+    """
+
     needs_borders = True
     needs_classes = True
     needs_forward = True
 
     def __init__(self, importance: float = 1.0, temperature: float = 2.0):
-        self.importance, self.temperature = importance, temperature
+        self.importance = checked("lwf.importance", importance)
+        self.temperature = checked("lwf.temperature", temperature, low=1e-3)
         self.teacher: Weights = {}
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         if not self.importance or not self.teacher:
             return loss
         logits = self.context.logits(batch.obs)
-        taught = self.context.recall(self.teacher, batch.obs)
+        answers = self.context.recall(self.teacher, batch.obs)
         for index in self._old():
-            loss = loss + self.importance * distillation(logits[:, index], taught[:, index], self.temperature)
+            kept = distillation(logits[:, index], answers[:, index], self.temperature)
+            loss = loss + self.importance * kept
         return loss
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         self.teacher = self.context.snapshot()
 
     def _old(self) -> list[Tensor]:
+        """The outputs of each softmax that is kept."""
         context = self.context
         if context.scenario == "domain":
             return context.classes[:1]
@@ -40,5 +58,6 @@ class LwF(Strategy):
         return old if context.scenario == "task" else [torch.cat(old)]
 
 
-def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    return F.cross_entropy(logits / temperature, (taught / temperature).softmax(1))
+def distillation(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
+    """Mean over rows of the cross-entropy between the softened outputs, both `[B, n]`."""
+    return F.cross_entropy(logits / temperature, (answers / temperature).softmax(1))

@@ -7,16 +7,32 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Replay
 from .context import HIDDEN
-from .importance import Weights, copied, mean_over_rows, penalty
+from .importance import Weights, checked, copied, mean_over_rows, penalty
 from .strategy import Strategy
 
 
 class MAS(Strategy):
+    """Hold each weight where the last task left it, as firmly as the outputs depend on it.
+
+    Source: Aljundi et al., 2018 (arXiv 1711.09601), eq. 3 to 5: with outputs f and the weights w*
+    after the last task,
+
+        L = loss + importance sum_i Omega_i (w_i - w*_i)^2
+        Omega_i <- Omega_i + mean over rows x of |d ||f(x)||^2 / d w_i| after each task
+
+    No label is asked for. With `scenario="task"` f are the outputs of the row's own task.
+
+    Args:
+        importance: Strength of the penalty; 1 in the paper.
+        samples: Rows of a task that are looked at; None: all.
+    """
+
     needs_borders = True
     needs_forward = True
 
     def __init__(self, importance: float = 1.0, samples: int | None = None):
-        self.importance, self.samples = importance, samples
+        self.importance = checked("mas.importance", importance)
+        self.samples = samples if samples is None else int(checked("mas.samples", samples, low=1))
         self.omega: Weights = {}
         self.anchor: Weights = {}
 
@@ -26,11 +42,12 @@ class MAS(Strategy):
         return loss + self.importance * penalty(agent, self.omega, self.anchor)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
-        def squared_length(output: Tensor, batch: Batch) -> Tensor:
-            shown = self.context.masked(output, batch.task)
-            return shown.where(shown > HIDDEN, 0.0).square().flatten(1).sum(1)
+        new = mean_over_rows(agent, replay, self._squared_norm, of=torch.abs, samples=self.samples)
+        for name, omega in new.items():
+            old = self.omega.get(name)
+            self.omega[name] = omega if old is None else old + omega
+        self.anchor |= copied(agent)
 
-        new = mean_over_rows(agent, replay, squared_length, of=torch.abs, samples=self.samples)
-        for name, old in self.omega.items():
-            new[name] += old
-        self.omega, self.anchor = new, copied(agent)
+    def _squared_norm(self, output: Tensor, batch: Batch) -> Tensor:
+        shown = self.context.masked(output, batch.task)
+        return shown.where(shown != HIDDEN, 0.0).square().flatten(1).sum(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,9 @@ class PackNet(Strategy):
         self.keep, self.retrain_epochs = keep, retrain_epochs
         self.owner: dict[str, Tensor] = {}  # The task of each weight, int16.
         self.outputs: list[str] = []  # Those of them that are not pruned.
-        self.fixed: dict[str, Tensor] = {}  # All that this task must leave as it is.
+        # What this task trains, 1 or 0, and what it must leave as it is, 0 elsewhere. None: find out.
+        self.mine: dict[str, Tensor] = {}
+        self.fixed: dict[str, Tensor] | None = None
 
     def setup(self, agent: nn.Module) -> None:
         trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
@@ -69,22 +73,26 @@ class PackNet(Strategy):
         self.fix(agent)
 
     def after_backward(self, agent: nn.Module) -> None:
+        if self.fixed is None:  # Resumed.
+            self.fix(agent)
         for name, parameter in agent.named_parameters():
             if parameter.grad is None:
                 continue
-            if name in self.owner:
-                parameter.grad.mul_(self.owner[name] == self.context.task)
+            if name in self.mine:
+                parameter.grad.mul_(self.mine[name])
             elif self.context.task:
                 parameter.grad = None
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:
         # Momentum, weight decay and adaptive steps move weights that have no gradient too.
+        assert self.fixed is not None
         tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
-        with torch.no_grad():
-            for name, fixed in self.fixed.items():
-                if name in self.owner:
-                    fixed = torch.where(self.mine(name), tensors[name], fixed)
-                tensors[name].copy_(fixed)
+        for name, fixed in self.fixed.items():
+            tensor = tensors[name].detach()
+            if name in self.mine:  # Exact; torch.where takes 25 times as long.
+                torch.addcmul(fixed, tensor, self.mine[name], out=tensor)
+            else:
+                tensor.copy_(fixed)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         self.prune(agent)
@@ -112,38 +120,46 @@ class PackNet(Strategy):
         used = [int((owner == task).sum()) for task in range(self.context.task + 1)]
         return {"used": used, "total": owner.numel()}
 
-    def mine(self, name: str) -> Tensor:
-        """Which of the weights of that name the current task trains, bool."""
-        return self.owner[name] == self.context.task
-
     def weights(self, agent: nn.Module, task: int) -> dict[str, Tensor]:
         """The network of a task: weights of later ones are 0."""
-        return {
-            name: torch.where(self.owner[name] <= task, parameter.detach(), 0)
-            for name, parameter in agent.named_parameters()
-            if name in self.owner
-        }
+        found = {}
+        for name, parameter in agent.named_parameters():
+            if name in self.owner:
+                weight = parameter.detach()
+                mask = (self.owner[name] <= task).to(weight.dtype)
+                found[name] = torch.addcmul(weight.new_zeros(()), weight, mask)  # Never -0.
+        return found
 
     def prune(self, agent: nn.Module) -> None:
         """Free the weights of the current task that are smallest, in each layer."""
-        context = self.context
-        keep = 1 / (context.num_tasks - context.task) if self.keep is None else self.keep
+        task, num_tasks = self.context.task, self.context.num_tasks
+        keep = 1 / (num_tasks - task) if self.keep is None else self.keep
         for name, parameter in agent.named_parameters():
             if name not in self.owner or name in self.outputs:
                 continue
-            mine = self.mine(name)
+            mine = self.owner[name] == task
             size = torch.where(mine, parameter.detach().abs(), torch.inf).flatten()
-            free = int(mine.sum()) - round(keep * int(mine.sum()))
+            count = int(mine.sum())
             freed = torch.zeros_like(mine).flatten()
-            freed[size.argsort(stable=True)[:free]] = True
+            freed[size.argsort(stable=True)[: count - round(keep * count)]] = True
             self.owner[name][freed.view_as(mine)] = FREE
             parameter.detach().masked_fill_(freed.view_as(mine), 0)
 
     def fix(self, agent: nn.Module) -> None:
-        """Remember what the current task must not change."""
-        tensors = dict(agent.named_parameters())
-        if self.context.task:
-            tensors |= running_statistics(agent)
-        else:
-            tensors = {name: tensors[name] for name in self.owner}
-        self.fixed = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        """Find out what the current task trains, and remember what it must not change."""
+        task, weights = self.context.task, dict(agent.named_parameters())
+        self.mine = {n: (o == task).to(weights[n].dtype) for n, o in self.owner.items()}
+        self.fixed = {
+            n: torch.where(o == task, 0, weights[n].detach()) for n, o in self.owner.items()
+        }
+        if task:
+            whole = weights | running_statistics(agent)
+            self.fixed |= {n: t.detach().clone() for n, t in whole.items() if n not in self.owner}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"owner": self.owner}  # The rest follows from it and the weights.
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, owner in state["owner"].items():
+            self.owner[name].copy_(owner)
+        self.fixed = None

@@ -6,49 +6,75 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .importance import Weights, copied, penalty, trainable
+from .importance import Weights, checked, copied, penalty, trainable
 from .strategy import Strategy
 
 
 class SI(Strategy):
+    """Hold each weight where the last task left it, as firmly as it has lowered earlier losses.
+
+    Source: Zenke et al., 2017 (arXiv 1703.04200), eq. 3 to 5: with the gradient g of all of the loss
+    but this penalty, the weights w* after the last task, and their way W in the task,
+
+        L = loss + importance sum_i Omega_i (w_i - w*_i)^2
+        omega_i <- omega_i - g_i (w_i - w_i before) at each step
+        Omega_i <- max(0, Omega_i + omega_i / (W_i^2 + damping)) after each task
+
+    As in the authors' code, importance is never negative: the loss may also have risen.
+
+    Args:
+        importance: Strength of the penalty, c in the paper.
+        damping: Bounds the importance of weights that have hardly moved, xi in the paper.
+    """
+
     needs_borders = True
 
     def __init__(self, importance: float = 1.0, damping: float = 0.1):
-        self.importance, self.damping = importance, damping
-        self.omega: Weights = {}
+        self.importance = checked("si.importance", importance)
+        self.damping = checked("si.damping", damping, low=1e-12)
         self.anchor: Weights = {}
-        self.path: Weights = {}
-        self.gradient: Weights = {}
-        self.before: Weights = {}
+        self.omega: Weights = {}  # Of the tasks so far: Omega.
+        self.path: Weights = {}  # Of this one: omega.
+        self._before: Weights = {}
+        self._gradient: Weights = {}
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
-        if not self.anchor:
-            self.anchor = copied(agent)
+        self.anchor = copied(agent) | self.anchor
         self.path = {name: torch.zeros_like(weight) for name, weight in self.anchor.items()}
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
-        if not self.importance or not self.omega:
+        if not self._pulls:
             return loss
         return loss + self.importance * penalty(agent, self.omega, self.anchor)
 
     def after_backward(self, agent: nn.Module) -> None:
-        self.before = copied(agent)
-        self.gradient = {}
+        self._before = copied(agent)
         for name, weight in trainable(agent).items():
-            if weight.grad is None or name not in self.path: continue
-            g = weight.grad.clone()
-            if self.importance and self.omega:
-                g.addcmul_(self.omega[name], self.before[name]-self.anchor[name], value=-2 * self.importance)
-            self.gradient[name] = g.nan_to_num_(0, 0, 0)
+            if weight.grad is None or name not in self.path:
+                continue
+            gradient = weight.grad.clone()  # It may be clipped before the step.
+            if self._pulls and name in self.omega:
+                moved = self._before[name] - self.anchor[name]
+                gradient.addcmul_(self.omega[name], moved, value=-2 * self.importance)
+            # precision=16 finds its scale by gradients that overflow, and no step follows these.
+            self._gradient[name] = gradient.nan_to_num_(0, 0, 0)
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:
         weights = trainable(agent)
-        for name, g in self.gradient.items():
-            self.path[name] += g * (self.before[name] - weights[name].detach())
+        for name, gradient in self._gradient.items():
+            self.path[name].addcmul_(gradient, self._before[name].sub_(weights[name].detach()))
+        self._before, self._gradient = {}, {}  # Nothing of a step is kept in a checkpoint.
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         weights = copied(agent)
         for name, path in self.path.items():
-            new = path / ((weights[name] - self.anchor[name]).square() + self.damping)
-            self.omega[name] = (self.omega.get(name, 0) + new).clamp(min=0)
-        self.anchor = weights
+            if name in weights:
+                way = weights[name] - self.anchor[name]
+                omega = path / (way.square() + self.damping)
+                self.omega[name] = (omega + self.omega.get(name, 0)).clamp_(min=0)
+        self.anchor |= weights
+
+    @property
+    def _pulls(self) -> bool:
+        """Whether there is a penalty yet."""
+        return bool(self.importance and self.omega)

@@ -87,7 +87,8 @@ class Reservoir:
             self.labels[places] = labels[rows]
 
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        index = torch.randint(min(self.seen, self.capacity), (n,))
+        size = min(self.seen, self.capacity)
+        index = torch.from_numpy(self.rng.choice(size, min(n, size), replace=False))
         return self.inputs.index_select(0, index), self.labels.index_select(0, index)
 
 

@@ -358,11 +358,14 @@ def test_herding_chooses_as_the_paper_says_and_gives_up_the_last_chosen(
 
 def test_herding_copes_with_rows_without_features_and_with_equal_rows() -> None:
     memory = Memory(6, "herding")
-    features = torch.tensor([[0.0, 0], [1, 0], [1, 0], [0, 1], [0, 0]])
-    memory.add(
-        {"label": torch.zeros(5, dtype=torch.int64), "index": torch.arange(5)}, features=features
-    )
-    assert sorted(memory.all().index.tolist()) == [0, 1, 2, 3, 4]
+    label = torch.zeros(5, dtype=torch.int64)
+    # The mean is nil, and so is the third row: it is nearest. The next is as far as its opposite.
+    features = torch.tensor([[1.0, 0], [-1, 0], [0, 0], [1, 0], [-1, 0]])
+    memory.add({"label": label, "index": torch.arange(5)}, features=features)
+    order = memory.all().index.tolist()
+    assert order[0] == 2
+    assert features[order[1]].tolist() == (-features[order[2]]).tolist()
+    assert sorted(order) == [0, 1, 2, 3, 4]
 
 
 def test_herding_is_as_exact_under_autocast() -> None:
@@ -436,6 +439,13 @@ def test_counts_what_it_holds() -> None:
     memory.add({"obs": torch.zeros(0, 2), "label": torch.zeros(0, dtype=torch.int64)})
     memory.add({"label": torch.zeros(9, dtype=torch.int64), "obs": torch.zeros(9, 2)})
     assert (len(memory), memory.seen, memory.nbytes) == (10, 13, 10 * (8 + 8))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_empty_batch_changes_nothing(policy: str) -> None:
+    memory = Memory(4, policy)
+    memory.add({name: field[:0] for name, field in SHORT.items()})
+    assert (len(memory), memory.seen) == (0, 0)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,0 +1,280 @@
+"""PackNet: what a task keeps is its own for ever, and the rest is there for the next."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from antelope import ConfigError, ml
+from antelope.agents.continual import PackNet, packnet
+
+from .course import MLP, Course, Normed
+
+OPTIMISERS: dict[str, Any] = {
+    "SGD": lambda p: torch.optim.SGD(p, 0.1),
+    "momentum and decay": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
+    "AdamW": lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1),
+}
+
+
+# ------------------------------------------------------------------------------- nothing is lost
+
+
+def check_earlier_tasks_stay_as_they_are(agent: Any = MLP, **settings: Any) -> None:
+    """Each task's outputs, after it and after every later one, are the same to the bit."""
+    course = Course(PackNet(), agent, tasks=3, **settings)
+    first: dict[int, Tensor] = {}
+    for task in range(3):
+        course.learn(task)
+        first[task] = course.predict(task)
+        for earlier in range(task + 1):
+            assert torch.equal(course.predict(earlier), first[earlier])
+            assert course.accuracy(earlier) > 0.9
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("agent", [MLP, Normed])
+@pytest.mark.parametrize("optim", OPTIMISERS)
+def test_earlier_tasks_stay_as_they_are(optim: str, agent: type[nn.Module]) -> None:
+    check_earlier_tasks_stay_as_they_are(agent, optim=OPTIMISERS[optim])
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain"])
+def test_earlier_tasks_stay_as_they_are_in_the_other_scenarios(scenario: str) -> None:
+    check_earlier_tasks_stay_as_they_are(scenario=scenario)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _all_weights(self: PackNet, agent: nn.Module, task: int) -> dict[str, Tensor]:
+    return {}
+
+
+def _all_free(self: PackNet, agent: nn.Module) -> None:
+    original_fix(self, agent)
+    self.mine = {name: torch.ones_like(mask) for name, mask in self.mine.items()}
+
+
+original_fix = PackNet.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "optim"),
+    [
+        ("weights", _all_weights, "SGD"),  # The mask is not applied.
+        ("fix", _all_free, "SGD"),  # Weights of earlier tasks are trained.
+        ("after_step", _nothing, "momentum and decay"),  # They are not put back.
+        ("prune", _nothing, "SGD"),
+    ],
+)
+def test_the_check_notices_what_is_broken(
+    name: str, broken: Any, optim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackNet, name, broken)
+    with pytest.raises(AssertionError):
+        check_earlier_tasks_stay_as_they_are(optim=OPTIMISERS[optim])
+
+
+def test_the_check_notices_normalisation_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packnet, "rest_normalisation", _nothing)
+    monkeypatch.setattr(packnet, "running_statistics", lambda agent: {})
+    with pytest.raises(AssertionError):
+        check_earlier_tasks_stay_as_they_are(Normed)
+
+
+class Trains(Normed):
+    """Puts itself into training mode before each step."""
+
+    def learn(self, replay: Any) -> Tensor:
+        self.train()
+        batch = next(replay)
+        return F.cross_entropy(self(batch.obs), batch.label)
+
+
+def test_a_model_that_goes_back_to_training_mode_loses_nothing() -> None:
+    check_earlier_tasks_stay_as_they_are(Trains)
+
+
+# --------------------------------------------------------------------------------------- pruning
+
+
+def test_the_largest_weights_of_each_layer_are_kept_and_the_others_zeroed() -> None:
+    course = Course(PackNet(keep=0.25, retrain_epochs=0)).begin(0).steps(5)
+    before = course.weights()
+    course.end()
+    for name in ("0.weight", "2.weight"):
+        kept = course.strategy.owner[name] == 0
+        size, weight = before[name].abs(), course.weights()[name]
+        assert kept.sum() == round(0.25 * kept.numel())
+        assert size[kept].min() >= size[~kept].max()
+        assert torch.equal(weight[kept], before[name][kept])
+        assert (weight[~kept] == 0).all()
+    assert torch.equal(course.weights()["4.weight"], before["4.weight"])  # Outputs are not pruned.
+
+
+def test_what_is_kept_is_trained_further_and_what_is_freed_stays_zero() -> None:
+    course = Course(PackNet(keep=0.5, retrain_epochs=2)).begin(0).steps(5)
+    before, batches = course.weights(), course.replay.step
+    course.end()
+    assert course.replay.step - batches == 2 * course.replay.batches_per_epoch
+    kept = course.strategy.owner["2.weight"] == 0
+    after = course.weights()["2.weight"]
+    assert (after[kept] != before["2.weight"][kept]).any()
+    assert (after[~kept] == 0).all()
+
+
+@pytest.mark.parametrize("scenario", ["class", "domain"])
+def test_all_tasks_get_equally_many_weights_unless_told_otherwise(scenario: str) -> None:
+    course = Course(PackNet(), tasks=3, scenario=scenario).learn(0, 1, 2)
+    used = course.strategy.parameters_used(course.agent)
+    assert max(used["used"]) - min(used["used"]) <= 3
+    assert sum(used["used"]) == used["total"]
+
+
+def test_a_share_of_what_is_free_is_kept() -> None:
+    course = Course(PackNet(keep=0.5), tasks=3).learn(0, 1, 2)
+    hidden = course.strategy.owner["2.weight"]
+    counts = [(hidden == owner).sum() for owner in (0, 1, 2, packnet.FREE)]
+    assert counts == [128, 64, 32, 32]
+    # And of each task its two outputs, 16 weights and a bias each.
+    used = course.strategy.parameters_used(course.agent)["used"]
+    assert used == [48 + 128 + 34, 24 + 64 + 34, 12 + 32 + 34]
+
+
+def test_the_first_task_is_naive_until_it_is_pruned() -> None:
+    class Nothing:
+        def after_step(self, agent: nn.Module, batch: Any) -> None: ...
+
+    # In one task there are no outputs of others, which it would have to leave alone.
+    ours, naive = (Course(s, tasks=1).begin(0).steps(10).weights() for s in (PackNet(), Nothing()))
+    assert all(torch.equal(ours[name], naive[name]) for name in naive)
+
+
+def test_biases_stay_as_the_first_task_leaves_them_but_those_of_outputs() -> None:
+    course = Course(PackNet(), tasks=2).learn(0)
+    first = course.weights()
+    course.learn(1)
+    last = course.weights()
+    for name in ("0.bias", "2.bias"):
+        assert torch.equal(first[name], last[name])
+    assert torch.equal(first["4.bias"][:2], last["4.bias"][:2])
+    assert (first["4.bias"][2:] != last["4.bias"][2:]).all()
+
+
+# ------------------------------------------------------------------------------------ prediction
+
+
+def test_a_task_not_told_gets_the_outputs_of_each_task_from_its_own_weights() -> None:
+    course = Course(PackNet(), tasks=3).learn(0, 1)
+    together = course.predict(None)
+    assert torch.equal(together[:, :2], course.predict(0)[:, :2])
+    assert torch.equal(together[:, 2:4], course.predict(1)[:, 2:4])
+    assert (together[:, 4:] < -1e6).all()
+
+
+def test_the_model_is_the_last_task_s_after_the_run() -> None:
+    course = Course(PackNet(), Normed).learn(0, 1, 2)
+    last = course.predict(2)
+    course.agent.eval()
+    assert torch.equal(course.agent(course.obs), last)
+    assert torch.equal(copy.deepcopy(course.agent)(course.obs), last)
+
+
+def test_digits(tmp_path: Path) -> None:
+    run = learnt(tmp_path, tasks=5)
+    told = run.task_il_matrix
+    assert all((told[task:, task] == told[task, task]).all() for task in range(5))
+    assert told[-1].mean() > 0.95
+    assert sum(run.tasks[-1]["parameters"]["used"]) == run.tasks[-1]["parameters"]["total"]
+
+
+# ---------------------------------------------------------------------------------------- resume
+
+
+class Crash(Exception):
+    pass
+
+
+class Stops(nn.Module):
+    """Ends its run at a step, once."""
+
+    at = 0
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(in_features, 24),
+            nn.BatchNorm1d(24),
+            nn.ReLU(),
+            nn.Linear(24, out_features),
+        )
+        self.calls = 0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layers(obs)
+
+    def learn(self, replay: Any) -> Tensor:
+        self.calls += 1
+        if self.calls == Stops.at:
+            raise Crash
+        batch = next(replay)
+        return F.cross_entropy(self(batch.obs), batch.label)
+
+
+def learnt(path: Path, model: Any = Stops, **settings: Any) -> Any:
+    how: dict[str, Any] = {"strategy": "packnet", "tasks": 5, "epochs": 2, "batch_size": 32}
+    how |= {"optim": {"_target_": "SGD", "lr": 0.1, "momentum": 0.9}, "save_every": 4}
+    return ml(model=model, path=path, plot=False, progress=False, **how | settings)
+
+
+# An epoch is 9 or 10 steps, and a task three of them, the last after pruning.
+@pytest.mark.parametrize("step", [13, 27, 40, 66, 100])
+def test_a_run_that_is_resumed_ends_as_if_it_had_never_stopped(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = learnt(tmp_path / "reference")
+    monkeypatch.setattr(Stops, "at", step)
+    with pytest.raises(Crash):
+        learnt(tmp_path / "run")
+    monkeypatch.setattr(Stops, "at", 0)
+    run = learnt(tmp_path / "run", resume=True)
+    expected = reference.agent.state_dict()
+    for name, weight in run.agent.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+    assert (run.task_il_matrix == reference.task_il_matrix).all()
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.5])
+def test_a_share_must_be_one(keep: float) -> None:
+    with pytest.raises(ConfigError, match=r"keep=.* must be a share in \(0, 1\]"):
+        PackNet(keep=keep)
+
+
+def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
+    class NoLayer(nn.Module):
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(out_features, in_features))
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return F.linear(obs.flatten(1), self.weight)
+
+    with pytest.raises(ConfigError, match=r"calls no nn\.Linear with out_features=10"):
+        learnt(tmp_path, NoLayer)
+
+
+def test_a_stream_without_borders_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must know where a task ends"):
+        learnt(tmp_path, online=True, epochs=1)
