@@ -4,13 +4,16 @@ Without --speed, each row is a preset of hyperparams/task/continual with its pap
 run on the real MNIST with several seeds, and its mean beside the published one. It fails where the
 mean is out of the allowed range:
 
-- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its deviations if that is more.
+- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its deviations if that is more;
+  iCaRL within 4. Where nothing comparable is published, of the mean of an independent implementation.
 - Regularisers: at most 26 in class-IL, which says nothing more about them; where the task is told, and
-  where tasks share outputs, at most 1.5 below the published mean; in suite B also a point above our
-  naive mean, and above its best seed.
-- Naive: as rehearsal, in what its suite is about; elsewhere it is only shown.
+  where tasks share outputs, at most 1.5 below the published mean; in suite B and in domain-IL also a
+  point above our naive mean, and above its best seed. The same bound holds for PNN, and for joint
+  where the task is told.
+- Naive: as rehearsal, in what its suite is about (suite C: within 5); elsewhere it is only shown.
 
-A run is a line of the file given by --out, and is not repeated while its settings stay the same.
+A run is a line of the file given by --out, and is not repeated while its settings and the code of its
+strategy stay the same.
 
     python benchmarks/continual.py [--data ../shared/data] [--suite A B C] [--rows er_500 ...]
                                    [--seeds 0 1 2] [--jobs 1] [--out FILE] [--extra]
@@ -33,6 +36,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -44,11 +48,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
+from antelope.agents import continual
 from antelope.launcher.config import compose
 from antelope.launcher.evaluate import Evaluator
 from benchmarks.launcher import load
-from benchmarks.plain import continual as plain
-from benchmarks.plain.continual import Clock
+from benchmarks.plain import rehearsal as plain
+from benchmarks.plain.rehearsal import Clock
 
 # ------------------------------------------------------------------------------------- networks
 
@@ -56,12 +61,19 @@ from benchmarks.plain.continual import Clock
 class MLP(plain.MLP):
     """Suites A and C: 784-100-100-10, Xavier-uniform weights, zero biases."""
 
-    def __init__(self, out_features: int):
-        super().__init__(out_features)
+    def __init__(self, out_features: int, hidden: int = 100):
+        super().__init__(out_features, hidden)
 
     def learn(self, replay: Any) -> Tensor:
         batch = next(replay)
         return F.cross_entropy(self(batch.obs), batch.label)
+
+
+class WideMLP(MLP):
+    """The same with two hidden layers of 400."""
+
+    def __init__(self, out_features: int):
+        super().__init__(out_features, hidden=400)
 
 
 class NormedMLP(nn.Sequential):
@@ -244,6 +256,15 @@ _SUITE_A = {
     ),
     "agem_200": _a("_agem", near(45.72, 4.3), shown(98.61), *_rows(200), required=False),
     "icarl_200": _a("_icarl", near(70.51, within=4), shown(98.3), *_rows(200), required=False),
+    # Judged by oracles in the tests; PackNet also by an independent figure, CWR* has none.
+    "packnet": Row(
+        "split_mnist",
+        {"task-IL": Figure(99.4, low=97.9, note="independent")},
+        ("scenario=task", "strategy=packnet"),
+        WideMLP,
+        required=False,
+    ),
+    "cwr": _a("", Figure(), None, "strategy=cwr", required=False),
 }
 
 # Hsu et al. (2018), arXiv 1810.12488, ten seeds.
@@ -311,6 +332,9 @@ SUITES = {"A": _SUITE_A, "B": _SUITE_B, "C": _SUITE_C}
 # --------------------------------------------------------------------------------- reproduction
 
 
+_CODE = ("antelope.agents.continual", "antelope.replay")
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of a row."""
@@ -325,12 +349,27 @@ class Job:
         return SUITES[self.suite][self.row]
 
     def fingerprint(self) -> str:
-        """Of everything that is set, but for where the data lies."""
+        """Of everything that is set, but for where the data lies, and of the strategy's code."""
         words, keywords = self.of.settings()
         values = dict(compose(words, {**keywords, "seed": self.seed}).values)
         values["model"] = repr(self.of.model(10))
-        text = json.dumps(values, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+        if values["strategy"] is not None:
+            name = continual.NAMES["strategy"][values["strategy"]["_target_"]]
+            modules = _modules(getattr(continual, name).__module__, set())
+            for module in sorted(modules):
+                digest.update(Path(str(sys.modules[module].__file__)).read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def _modules(name: str, found: set[str]) -> set[str]:
+    """A module of strategies, and those that it takes something from, memories included."""
+    found.add(name)
+    for thing in vars(sys.modules[name]).values():
+        home = str(getattr(thing, "__module__", ""))
+        if home.startswith(_CODE) and home not in found:
+            _modules(home, found)
+    return found
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -503,11 +542,11 @@ def reproduce(arguments: argparse.Namespace) -> bool:
         seen[job.suite].setdefault(job.row, Seen()).records.append(record)
         # A row is shown once it is whole, in the order asked for.
         while waiting and len(_of(seen, waiting[0])) == len(arguments.seeds):
-            suite, name = row = waiting.pop(0)
-            if row in errors:
+            suite, name = waiting.pop(0)
+            if (suite, name) in errors:
                 failed = True
                 del seen[suite][name]
-                print(f"{suite} {name:<16}FAIL: {errors[row]}", flush=True)
+                print(f"{suite} {name:<16}FAIL: {errors[suite, name]}", flush=True)
                 continue
             failed |= not show(
                 f"{suite} {name}", SUITES[suite][name], seen[suite][name], seen[suite]
@@ -523,7 +562,7 @@ def _of(seen: dict[str, dict[str, Seen]], row: tuple[str, str]) -> list[dict[str
 # ---------------------------------------------------------------------------------------- speed
 
 Data = tuple[Tensor, Tensor]
-_FLOORS = {"naive": 0.85, "er": 0.80, "observe": 1 / 1.5, "hooks": 0.97, "evaluation": 1 / 1.2}
+_FLOORS = {"naive": 0.85, "er": 0.80, "observe": 1 / 1.5, "hooks": 0.95, "evaluation": 1 / 1.2}
 _LR = 0.03
 
 
@@ -597,6 +636,14 @@ def ours(
         )
 
 
+def theirs(
+    data: Data, clock: Clock, *, batch_size: int, steps: int, capacity: int | None = None
+) -> None:
+    """Five tasks by hand."""
+    size: dict[str, Any] = {"batch_size": batch_size, "steps": steps, "capacity": capacity}
+    plain.train(MLP(10), data, clock, lr=_LR, **size)
+
+
 def compare(
     first: Callable[[Clock], None], second: Callable[[Clock], None], *, pairs: int
 ) -> tuple[float, float, float]:
@@ -623,7 +670,6 @@ def evaluation(data: Data, *, pairs: int) -> tuple[float, float, float]:
     inputs, labels = data[0][:10_000], data[1][:10_000]
     tasks = [((labels // 2) == task).nonzero().flatten() for task in range(5)]
     model = MLP(10)
-    model.clock = Clock()  # type: ignore[assignment]
     spent: list[tuple[float, float]] = []
     evaluate = Evaluator.__call__
 
@@ -638,7 +684,7 @@ def evaluation(data: Data, *, pairs: int) -> tuple[float, float, float]:
         return scores
 
     bare: list[tuple[float, float]] = []
-    Evaluator.__call__ = timed  # type: ignore[method-assign]
+    Evaluator.__call__ = timed
     try:
         for _ in range(pairs):
             with tempfile.TemporaryDirectory() as folder:
@@ -655,7 +701,7 @@ def evaluation(data: Data, *, pairs: int) -> tuple[float, float, float]:
                     path=folder + "/run",
                 )
     finally:
-        Evaluator.__call__ = evaluate  # type: ignore[method-assign]
+        Evaluator.__call__ = evaluate
     each = list(zip(spent, bare, strict=True))[6:]  # The first run's warm up.
     return (
         statistics.median(theirs[0] / mine[0] for mine, theirs in each),
@@ -685,31 +731,19 @@ def speed(arguments: argparse.Namespace) -> bool:
 
     for batch_size in (10, 128):
         steps = arguments.steps if batch_size == 10 else arguments.steps // 2
-        size = {"batch_size": batch_size, "steps": steps}
-
-        def by_hand(clock: Clock, capacity: int | None = None, size: Any = size) -> None:
-            plain.train(MLP(10), data, clock, lr=_LR, capacity=capacity, **size)
-
-        def by_ml(clock: Clock, size: Any = size, **settings: Any) -> None:
-            ours(data, clock, **size, **settings)
-
+        by_ml = partial(ours, data, batch_size=batch_size, steps=steps)
+        by_hand = partial(theirs, data, batch_size=batch_size, steps=steps)
+        compared = partial(compare, pairs=pairs)
         if "naive" in arguments.only:
-            row(f"naive, batch {batch_size}", "naive", compare(by_ml, by_hand, pairs=pairs))
+            row(f"naive, batch {batch_size}", "naive", compared(by_ml, by_hand))
         if "er" in arguments.only:
-            settings = {"strategy": "er", "strategy.er.capacity": 500}
-            figures = compare(
-                lambda clock, run=by_ml, settings=settings: run(clock, **settings),
-                lambda clock, run=by_hand: run(clock, capacity=500),
-                pairs=pairs,
-            )
+            rehearsing = partial(by_ml, **{"strategy": "er", "strategy.er.capacity": 500})
+            figures = compared(rehearsing, partial(by_hand, capacity=500))
             row(f"er, 500 rows, batch {batch_size}", "er", figures)
         if "observe" in arguments.only and batch_size == 10:
-            figures = compare(lambda clock: by_ml(clock, model=Observed), by_hand, pairs=pairs)
-            row("observe, batch 10", "observe", figures)
+            row("observe, batch 10", "observe", compared(partial(by_ml, model=Observed), by_hand))
         if "hooks" in arguments.only:
-            figures = compare(
-                lambda clock, run=by_ml: run(clock, strategy="naive"), by_ml, pairs=pairs
-            )
+            figures = compared(partial(by_ml, strategy="naive"), by_ml)
             row(f"strategy=naive against none, batch {batch_size}", "hooks", figures)
     if "evaluation" in arguments.only:
         row(

@@ -103,14 +103,17 @@ def _first_not_in(parts: Mapping[str, nn.Module], name: str) -> str:
 
 
 def _copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Module | None:
-    """A copy of the first part that has weights of these names and shapes."""
+    """A copy of the part that has weights of these names and shapes; None where they differ otherwise."""
     shapes = {name: weight.shape for name, weight in weights.items()}
+    like = []
     for part in parts:
         if isinstance(part, nn.Module):
             own = {name: getattr(w, "shape", None) for name, w in part.state_dict().items()}
-            if own and own == shapes:
-                return copy.deepcopy(part)
-    return None
+            if own == shapes:
+                like.append(part)
+    if len({repr(part) for part in like}) != 1:  # Two may have the same layers, and another ReLU.
+        return None
+    return copy.deepcopy(like[0])
 
 
 def object_state(value: Any, *, whole: bool = False, beside: nn.Module | None = None) -> Any:

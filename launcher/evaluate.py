@@ -78,7 +78,9 @@ class Evaluator:
         # Which task a row is of makes a difference only where tasks have classes of their own.
         told = world.scenario is not None and len(world.tasks) > 1 and world.spec.discrete
         aware = told and self.learner.strategies is not None and self.learner.strategies.task_aware
-        outputs, labels, outputs_told = [], [], []
+        outputs: list[Tensor] = []
+        outputs_told: list[Any] = []
+        labels: list[Tensor] = []
         for rows in index.split(_ROWS):
             fields = {k: v.to(device) for k, v in table.gather(rows).items()}
             if world.alter is not None:

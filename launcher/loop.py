@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +122,7 @@ def run(
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([metrics["task_il_accuracy"] for metrics in scores])
         more = {} if last == 0 else transfer_metrics(world, at)
-        write_eval_row(scores[: task + 1], learner, replay, at, journal, **more)
+        write_eval_row(scores[: task + 1], learner, replay, at, journal, more=more)
         at.end_task()
         keeper.task_ended(learner.strategies)
 
@@ -145,7 +146,7 @@ def write_eval_row(
     journal: Journal,
     *,
     validation: bool = False,
-    **more: float,
+    more: Mapping[str, float] = {},
 ) -> None:
     """A row of the mean over the tasks seen, and of each of them; one at most for a step."""
     if at.evaluated == (now := [at.step, at.task, validation]):

@@ -158,6 +158,9 @@ class ContinualDataset:
         self.c_task = -1
         self.replay: Replay | None = None
 
+    def __deepcopy__(self, memo: Any) -> ContinualDataset:
+        return self  # A copy of a model is of the same sequence; the rows are not to be copied.
+
     def get_offsets(self, task: int | None = None) -> tuple[int, int]:
         """The first class of a task, and the one after its last; all where tasks share them."""
         task = self.c_task if task is None else task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,8 @@ from torch.optim import Optimizer
 
 from ...replay import Batch, Replay, Spec
 
-HIDDEN = -1e9  # An output of another task's class: without a share in any softmax, yet a number.
+# An output of another task's class: without a share in any softmax, yet a number, in float16 too.
+HIDDEN = -(2.0**15)
 
 
 class Context:
@@ -60,6 +62,12 @@ class Context:
         """Leave the agent as it was."""
         self._handle.remove()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Context:
+        """For a copy that a model makes of itself, which is no part of the run."""
+        twin = copy.copy(self)
+        twin._known = twin._replay = None  # Outputs with a graph could not be copied.
+        return twin
+
     def step(self, replay: Replay, log: Any) -> Tensor | None:
         """The loss of the next batch, whose outputs `logits` then knows."""
         self._known, self._replay = None, replay
@@ -94,13 +102,17 @@ class Context:
             return self._known[1]
         return self.agent(obs)
 
+    def hide_others(self) -> None:
+        """Let the model meet only the outputs of each row's task from now on, in any scenario."""
+        self._hidden = hidden_outputs(self.classes, self.spec)
+
     def masked(self, logits: Tensor, task: int | Tensor) -> Tensor:
         """With `scenario="task"` the outputs of each row's own task alone; else all."""
         if self._hidden is None:
             return logits
-        hidden = self._hidden
-        one = isinstance(task, int)
-        return logits.masked_fill(hidden[task] if one else hidden.index_select(0, task), HIDDEN)
+        if isinstance(task, Tensor):
+            return logits.masked_fill(self._hidden.index_select(0, task), HIDDEN)
+        return logits.masked_fill(self._hidden[task], HIDDEN)
 
     @property
     def seen(self) -> Tensor:

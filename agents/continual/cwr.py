@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...replay import Replay
+from ...replay import Batch, Replay
 from .context import HIDDEN
 from .layers import names_of, output_layer, rest_normalisation
 from .strategy import Strategy
@@ -50,6 +50,11 @@ class CWR(Strategy):
             return
         rest_normalisation(agent)
         self.load(agent, self.current > 0)
+
+    def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+        if self.context.task:
+            rest_normalisation(agent)  # A model may call self.train() in each step.
+        return batch
 
     def after_backward(self, agent: nn.Module) -> None:
         if self.context.task == 0:

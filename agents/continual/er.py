@@ -40,4 +40,5 @@ class ER(Strategy):
 
 def joined(batch: Batch, past: Batch) -> Batch:
     """The rows of two batches, in this order, in every field that both have."""
-    return Batch(**{name: torch.cat((batch[name], past[name])) for name in batch if name in past})
+    fields, held = vars(batch), vars(past)  # Met at every step: a Batch's own access costs more.
+    return Batch(**{name: torch.cat((fields[name], held[name])) for name in fields if name in held})

@@ -31,6 +31,8 @@ class ICaRL(Strategy):
 
         y* = argmin_y || phi(x) - mu_y ||,    mu_y = mean of phi over the exemplars of y
 
+    While a task is learnt its own classes have no exemplars yet, and are not predicted.
+
     Args:
         capacity: Exemplars in memory, equally many of each class.
         batch_size: Exemplars that join a batch; None: so many that each is met as often as a new row,
@@ -47,8 +49,7 @@ class ICaRL(Strategy):
         self.old: dict[str, Tensor] = {}  # The model before the task.
         self.rows, self.due = 0, 0.0  # Of the task; exemplars that are still to join a batch.
         self.herded = 0  # Tasks of which there are exemplars.
-        self.classes: Tensor | None = None  # Those with exemplars, int64 `[k]`, and of each the
-        self.means: Tensor | None = None  # mean of their features, `[k, D]`. None: look again.
+        self.means: tuple[Tensor, Tensor] | None = None  # Of `class_means`; None: look again.
 
     def setup(self, agent: nn.Module) -> None:
         self.layer = output_layer(agent, self.context, "icarl")
@@ -100,11 +101,12 @@ class ICaRL(Strategy):
         if not len(self.memory):
             return agent(obs)
         if self.means is None:
-            self.classes, self.means = self.class_means(agent)
+            self.means = self.class_means(agent)
+        classes, means = self.means
         found = F.normalize(features(agent, self.layer, obs).float(), dim=1)
-        distance = torch.cdist(found, self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(found, means, compute_mode="donot_use_mm_for_euclid_dist")
         outputs = found.new_full((len(obs), self.context.spec.action.n), HIDDEN)
-        return outputs.index_copy_(1, self.classes, -distance)
+        return outputs.index_copy_(1, classes, -distance)
 
     def class_means(self, agent: nn.Module) -> tuple[Tensor, Tensor]:
         """The classes that have exemplars, int64 `[k]`, and their mean features, `[k, D]`."""

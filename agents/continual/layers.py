@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from ...replay import ConfigError
 from .context import HIDDEN, Context, evaluating
 
+Layer = nn.Linear | nn.Conv2d
 
-def called_layers(agent: nn.Module, context: Context) -> list[nn.Module]:
+
+def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     """The `nn.Linear` and `nn.Conv2d` in the order in which a forward calls them, each time it does.
 
     One forward of zeros in eval mode finds out. A layer that is only read, as attention reads its
     output projection, is not among them.
     """
-    layers = [m for m in agent.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    called: list[nn.Module] = []
+    layers = [m for m in agent.modules() if isinstance(m, Layer)]
+    called: list[Layer] = []
     hooks = [layer.register_forward_hook(lambda met, *_: called.append(met)) for layer in layers]
     try:
         with evaluating(agent), torch.no_grad():

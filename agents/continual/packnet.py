@@ -21,10 +21,12 @@ class PackNet(Strategy):
     those of the earlier tasks in place; then in each layer the free weights of least magnitude are
     set to 0, which frees them for the next task, and the ones that are left are trained further and
     belong to the task. It is tested with the weights of the tasks up to it alone. Biases and
-    normalisation stay as the first task leaves them. As each data set of the paper has an output
-    layer of its own, so here the outputs of a task's classes, rows and biases of the output layer,
-    belong to the task and are not pruned (`scenario=domain`, where tasks share their outputs: that
-    layer is one as any other).
+    normalisation stay as the first task leaves them.
+
+    As each data set of the paper has an output layer of its own, so here the outputs of a task's
+    classes, rows and biases of the output layer, belong to the task, are not pruned, and are all that
+    the model meets while it learns the task. In `scenario=domain`, where tasks share their outputs,
+    that layer is one as any other.
 
     Weights are the parameters of two dimensions and more.
 
@@ -57,6 +59,7 @@ class PackNet(Strategy):
         }
         if self.context.scenario == "domain":
             return
+        self.context.hide_others()
         names = names_of(agent, output_layer(agent, self.context, "packnet"))
         self.outputs = [name for name in names.values() if name in trained]
         for name in self.outputs:
@@ -71,6 +74,11 @@ class PackNet(Strategy):
         if task:
             rest_normalisation(agent)
         self.fix(agent)
+
+    def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+        if self.context.task:
+            rest_normalisation(agent)  # A model may call self.train() in each step.
+        return batch
 
     def after_backward(self, agent: nn.Module) -> None:
         if self.fixed is None:  # Resumed.

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from ...replay import ConfigError, Replay
 from .context import evaluating
-from .layers import called_layers, put_together
+from .layers import Layer, called_layers, put_together
 from .strategy import Strategy
 
 LATERALS = "laterals"
@@ -91,7 +91,7 @@ class Columns:
         self._inputs: list[dict[nn.Module, Tensor]] = []  # Of each column up to the one that runs.
         self._earlier = False  # Whether that is an earlier one.
 
-    def connect(self, agent: nn.Module, called: Sequence[nn.Module], earlier: int) -> None:
+    def connect(self, agent: nn.Module, called: Sequence[Layer], earlier: int) -> None:
         """Give the layers, but for the first, connections with so many earlier columns.
 
         Args:
@@ -157,14 +157,15 @@ class Columns:
         if not self._inputs:
             if layer.training:
                 raise ConfigError(
-                    f"strategy=pnn: {layer} was called outside of the model's forward, where the earlier "
-                    "columns cannot be listened to. Let `learn` call self(batch.obs)."
+                    f"strategy=pnn: {type(layer).__name__}({layer.extra_repr()}) was called outside of the "
+                    "model's forward, where the earlier columns cannot be listened to. Let `learn` call "
+                    "self(batch.obs)."
                 )
             return output
         *earlier, own = self._inputs
         if self._earlier:
             own[layer] = args[0]
-        for inputs, weight in zip(earlier, layer.laterals, strict=False):
+        for inputs, weight in zip(earlier, getattr(layer, LATERALS), strict=False):
             output = output + apply(layer, inputs[layer], weight)
         return output
 

@@ -26,11 +26,16 @@ def blobs(classes: int, rows: int = 40) -> tuple[Tensor, Tensor]:
     return centres[label] + torch.randn(len(label), WIDTH, generator=generator), label
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
+    """Three layers."""
+
     def __init__(self, outputs: int = 6):
-        super().__init__(
-            nn.Linear(WIDTH, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, outputs)
-        )
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, 16), nn.Linear(16, 16)
+        self.last = nn.Linear(16, outputs)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.last(self.second(self.first(obs).relu()).relu())
 
 
 class Normed(nn.Module):

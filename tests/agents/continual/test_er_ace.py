@@ -183,6 +183,7 @@ def test_earlier_tasks_stay_known_and_less_is_forgotten_than_by_replay(tmp_path:
     "settings",
     [
         {"scenario": "task"},
+        {"scenario": "task", "precision": "16"},
         {"scenario": "domain"},
         {"online": True, "epochs": None},
         {"aug": "RandomHorizontalFlip"},

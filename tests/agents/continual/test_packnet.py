@@ -72,10 +72,9 @@ original_fix = PackNet.fix
         ("weights", _all_weights, "SGD"),  # The mask is not applied.
         ("fix", _all_free, "SGD"),  # Weights of earlier tasks are trained.
         ("after_step", _nothing, "momentum and decay"),  # They are not put back.
-        ("prune", _nothing, "SGD"),
     ],
 )
-def test_the_check_notices_what_is_broken(
+def test_the_check_notices_that_weights_are_not_kept(
     name: str, broken: Any, optim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PackNet, name, broken)
@@ -106,42 +105,85 @@ def test_a_model_that_goes_back_to_training_mode_loses_nothing() -> None:
 # --------------------------------------------------------------------------------------- pruning
 
 
-def test_the_largest_weights_of_each_layer_are_kept_and_the_others_zeroed() -> None:
+def check_the_largest_weights_are_kept() -> None:
+    """Of each layer, and the others are zero."""
     course = Course(PackNet(keep=0.25, retrain_epochs=0)).begin(0).steps(5)
     before = course.weights()
     course.end()
-    for name in ("0.weight", "2.weight"):
+    for name in ("first.weight", "second.weight"):
         kept = course.strategy.owner[name] == 0
         size, weight = before[name].abs(), course.weights()[name]
         assert kept.sum() == round(0.25 * kept.numel())
         assert size[kept].min() >= size[~kept].max()
         assert torch.equal(weight[kept], before[name][kept])
         assert (weight[~kept] == 0).all()
-    assert torch.equal(course.weights()["4.weight"], before["4.weight"])  # Outputs are not pruned.
+    assert torch.equal(
+        course.weights()["last.weight"], before["last.weight"]
+    )  # Outputs are not pruned.
 
 
-def test_what_is_kept_is_trained_further_and_what_is_freed_stays_zero() -> None:
+def check_what_is_kept_is_trained_further() -> None:
+    """For as long as asked; what is freed stays zero."""
     course = Course(PackNet(keep=0.5, retrain_epochs=2)).begin(0).steps(5)
     before, batches = course.weights(), course.replay.step
     course.end()
     assert course.replay.step - batches == 2 * course.replay.batches_per_epoch
-    kept = course.strategy.owner["2.weight"] == 0
-    after = course.weights()["2.weight"]
-    assert (after[kept] != before["2.weight"][kept]).any()
+    kept = course.strategy.owner["second.weight"] == 0
+    after = course.weights()["second.weight"]
+    assert (after[kept] != before["second.weight"][kept]).any()
+    assert not kept.all()
     assert (after[~kept] == 0).all()
 
 
-@pytest.mark.parametrize("scenario", ["class", "domain"])
-def test_all_tasks_get_equally_many_weights_unless_told_otherwise(scenario: str) -> None:
+def check_all_tasks_get_equally_many_weights(scenario: str = "class") -> None:
+    """Unless told otherwise; all weights are used."""
     course = Course(PackNet(), tasks=3, scenario=scenario).learn(0, 1, 2)
     used = course.strategy.parameters_used(course.agent)
     assert max(used["used"]) - min(used["used"]) <= 3
     assert sum(used["used"]) == used["total"]
 
 
+PRUNING = [
+    check_the_largest_weights_are_kept,
+    check_what_is_kept_is_trained_further,
+    check_all_tasks_get_equally_many_weights,
+]
+
+
+@pytest.mark.parametrize("check", PRUNING)
+def test_pruning(check: Any) -> None:
+    check()
+
+
+def test_all_tasks_get_equally_many_weights_where_they_share_outputs() -> None:
+    check_all_tasks_get_equally_many_weights("domain")
+
+
+@pytest.mark.parametrize("check", PRUNING)
+def test_the_checks_notice_that_nothing_is_pruned(
+    check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackNet, "prune", _nothing)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_the_check_notices_that_the_smallest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    sort = Tensor.argsort
+    monkeypatch.setattr(Tensor, "argsort", lambda x, **how: sort(-x, **how))
+    with pytest.raises(AssertionError):
+        check_the_largest_weights_are_kept()
+
+
+def test_the_check_notices_that_nothing_is_trained_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim.SGD, "step", _nothing)
+    with pytest.raises(AssertionError):
+        check_what_is_kept_is_trained_further()
+
+
 def test_a_share_of_what_is_free_is_kept() -> None:
     course = Course(PackNet(keep=0.5), tasks=3).learn(0, 1, 2)
-    hidden = course.strategy.owner["2.weight"]
+    hidden = course.strategy.owner["second.weight"]
     counts = [(hidden == owner).sum() for owner in (0, 1, 2, packnet.FREE)]
     assert counts == [128, 64, 32, 32]
     # And of each task its two outputs, 16 weights and a bias each.
@@ -163,10 +205,10 @@ def test_biases_stay_as_the_first_task_leaves_them_but_those_of_outputs() -> Non
     first = course.weights()
     course.learn(1)
     last = course.weights()
-    for name in ("0.bias", "2.bias"):
+    for name in ("first.bias", "second.bias"):
         assert torch.equal(first[name], last[name])
-    assert torch.equal(first["4.bias"][:2], last["4.bias"][:2])
-    assert (first["4.bias"][2:] != last["4.bias"][2:]).all()
+    assert torch.equal(first["last.bias"][:2], last["last.bias"][:2])
+    assert (first["last.bias"][2:] != last["last.bias"][2:]).all()
 
 
 # ------------------------------------------------------------------------------------ prediction
@@ -188,15 +230,7 @@ def test_the_model_is_the_last_task_s_after_the_run() -> None:
     assert torch.equal(copy.deepcopy(course.agent)(course.obs), last)
 
 
-def test_digits(tmp_path: Path) -> None:
-    run = learnt(tmp_path, tasks=5)
-    told = run.task_il_matrix
-    assert all((told[task:, task] == told[task, task]).all() for task in range(5))
-    assert told[-1].mean() > 0.95
-    assert sum(run.tasks[-1]["parameters"]["used"]) == run.tasks[-1]["parameters"]["total"]
-
-
-# ---------------------------------------------------------------------------------------- resume
+# --------------------------------------------------------------------------------- runs, resumed
 
 
 class Crash(Exception):
@@ -236,12 +270,24 @@ def learnt(path: Path, model: Any = Stops, **settings: Any) -> Any:
     return ml(model=model, path=path, plot=False, progress=False, **how | settings)
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run that nothing stopped."""
+    return learnt(tmp_path_factory.mktemp("runs") / "reference")
+
+
+def test_digits(reference: Any) -> None:
+    told, parameters = reference.task_il_matrix, reference.tasks[-1]["parameters"]
+    assert all((told[task:, task] == told[task, task]).all() for task in range(5))
+    assert told[-1].mean() > 0.95
+    assert sum(parameters["used"]) == parameters["total"]
+
+
 # An epoch is 9 or 10 steps, and a task three of them, the last after pruning.
 @pytest.mark.parametrize("step", [13, 27, 40, 66, 100])
 def test_a_run_that_is_resumed_ends_as_if_it_had_never_stopped(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = learnt(tmp_path / "reference")
     monkeypatch.setattr(Stops, "at", step)
     with pytest.raises(Crash):
         learnt(tmp_path / "run")

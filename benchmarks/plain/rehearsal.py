@@ -3,7 +3,7 @@ benchmarks/continual.py.
 
 Split-MNIST as Buzzega et al. (2020), arXiv 2004.07211. It learns in some seconds:
 
-    python benchmarks/plain/continual.py [DATA]
+    python benchmarks/plain/rehearsal.py [DATA]
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _WARM_UP = 2  # Steps of a task not timed: caches, and what a run does when a ta
 class MLP(nn.Sequential):
     """784-100-100-10, Xavier-uniform weights, zero biases."""
 
-    def __init__(self, out_features: int = 10):
+    def __init__(self, out_features: int = 10, hidden: int = 100):
         super().__init__(
             nn.Flatten(),
-            nn.Linear(784, 100),
+            nn.Linear(784, hidden),
             nn.ReLU(),
-            nn.Linear(100, 100),
+            nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(100, out_features),
+            nn.Linear(hidden, out_features),
         )
         for layer in self:
             if isinstance(layer, nn.Linear):
