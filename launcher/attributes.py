@@ -204,6 +204,8 @@ class _Capture:
             owner, region = self.memory.setdefault(_memory(value), (path, _region(value)))
             shares = owner if owner != path and value.numel() else None
             place = {"shares": shares, "alias": region == _region(value)}
+            if value.device.type != "cpu":
+                place["device"] = value.device.type
             if not value.requires_grad:
                 return {"$tensor": value, **place}
             return {"$leaf": value, **place, "parameter": isinstance(value, nn.Parameter)}
@@ -343,6 +345,8 @@ class _Restore:
             return owner.detach()
         if isinstance(current, Tensor):
             content = content.to(current.device)
+        elif "device" in whole:  # Made while learning, where the model was; it may be elsewhere now.
+            content = content.to(_available(whole["device"]))
         if "parameter" not in whole:
             return content
         return nn.Parameter(content) if whole["parameter"] else content.requires_grad_()
@@ -369,6 +373,14 @@ class _Restore:
                 made = self(getattr(current, name, None), item, f"{path}.{name}")
                 object.__setattr__(current, name, made)
         return current
+
+
+def _available(device: str) -> torch.device:
+    """The device of this kind, or the CPU on a machine without one."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # torch without CUDA asserts.
+        return torch.device("cpu")
 
 
 def _is_pythons_own(kind: type) -> bool:

@@ -270,6 +270,12 @@ def build_strategies(
         seed=settings.seed,
     )
     strategies = Strategies(named, context, borders=not settings.online)
+    if settings.ema is not None and (own := strategies.owning("weights")):
+        context.close()
+        raise ConfigError(
+            f"strategy={own} keeps weights of each task as they are, and ema={settings.ema} evaluates with "
+            "averages of them. Choose one of the two."
+        )
     if strategies.idle and context.scenario != "task":
         context.close()
         return None

@@ -29,7 +29,7 @@ from .naming import unresolved
 from .observe import Counters, Observer
 from .options import OF_THE_RUN
 from .provided import ContinualDataset, make_optimizer
-from .randomness import forked_randomness
+from .randomness import forked_randomness, seed_everything
 
 if TYPE_CHECKING:
     from .run import Run
@@ -244,7 +244,7 @@ class Buffer(Memory):
         if task_labels is not None:
             fields["task_labels"] = task_labels.long()
         device = self.device or examples.device
-        self.add({name: field.detach().to(device) for name, field in fields.items()})
+        self.add({name: field.to(device) for name, field in fields.items()})
 
     def get_data(
         self,
@@ -346,8 +346,8 @@ def load_runner(
     with forked_randomness(settings.seed):
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)
-        with forked_randomness(settings.seed):  # As if nothing had been drawn for the data.
-            observer = build.build_agent(settings, world, device, transforms)
+        seed_everything(settings.seed)  # Weights do not depend on how the data was read.
+        observer = build.build_agent(settings, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
     observer.dataset.settings = code

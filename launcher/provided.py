@@ -91,7 +91,6 @@ class Transform:
         low, high = (plain({"obs": end.clone()})["obs"][0].double() for end in ends)
         width = torch.where(high > low, high - low, 1.0)
         self.shift, self.scale = _one_if_alike(low), _one_if_alike(width)
-        self.shift_back = torch.as_tensor(_one_if_alike(-low / width), device=device).float()
         self.scale_back = _one_if_alike(1 / width)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -106,9 +105,8 @@ class Transform:
 
     def undone(self, obs: Tensor) -> Tensor:
         """Rows in [0, 1] of those as the model meets them un-augmented."""
-        if isinstance(self.scale_back, Tensor):
-            return torch.addcmul(self.shift_back, obs, self.scale_back).clamp_(0, 1)
-        return torch.add(self.shift_back, obs, alpha=self.scale_back).clamp_(0, 1)
+        # In this order black is exactly 0.
+        return (obs - self.shift).mul_(self.scale_back).clamp_(0, 1)
 
 
 def _one_if_alike(values: Tensor) -> float | Tensor:

@@ -121,6 +121,10 @@ class Strategies:
             return output
         return None
 
+    def owning(self, what: str) -> str | None:
+        """The name of the strategy that takes something for itself, or None."""
+        return next((name for name, s in self.named.items() if what in _owned(s)), None)
+
     def nbytes(self) -> int:
         """Bytes of all tensors that they hold: memories, importances, earlier weights."""
         return sum(_nbytes(state) for state in self.state_dict()["strategies"].values())

@@ -18,7 +18,7 @@ class AGEM(Strategy):
         g - (g'r / r'r) r
 
     Without borders (`online=true`) what is kept is a reservoir of the stream, the current task's rows
-    among them: A-GEM-R of Buzzega et al., 2020 (arXiv 2004.07211), section 5.
+    among them: the A-GEM-R of Buzzega et al., 2020 (arXiv 2004.07211).
 
     Args:
         capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.

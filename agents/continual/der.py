@@ -12,7 +12,7 @@ from .strategy import Strategy
 class DER(Strategy):
     """Keep what the model once answered to rows of the past.
 
-    Source: Buzzega et al., 2020 (arXiv 2004.07211), eq. 5: with rows x drawn from a reservoir of the
+    Source: Buzzega et al., 2020 (arXiv 2004.07211), section 3: with rows x drawn from a reservoir of the
     stream, and the outputs z that the model had for each when it was new, before any softmax,
 
         L = loss + alpha * mean (f(x) - z)^2

@@ -10,7 +10,7 @@ from .der import DER
 class DERPP(DER):
     """DER++: keep what the model once answered, and what would have been right.
 
-    Source: Buzzega et al., 2020 (arXiv 2004.07211), eq. 6: with rows x, z and x', y' of two
+    Source: Buzzega et al., 2020 (arXiv 2004.07211), section 3: with rows x, z and x', y' of two
     independent draws from a reservoir of the stream, z as in DER,
 
         L = loss + alpha * mean (f(x) - z)^2 + beta * loss(f(x'), y')

@@ -14,7 +14,7 @@ from .er import ER
 class ERACE(ER):
     """Learn new classes without pushing the old ones away: these compete in rehearsal alone.
 
-    Source: Caccia et al., 2022 (arXiv 2104.05025), section 4: with the stream's batch B, its classes
+    Source: Caccia et al., 2022 (arXiv 2104.05025): with the stream's batch B, its classes
     C(B), and a batch M drawn from a reservoir of the stream,
 
         L = CE(B; C(B)) + CE(M; all classes)

@@ -16,13 +16,13 @@ from .strategy import Strategy
 class GEM(Strategy):
     """Change the gradient as little as possible so that no earlier task's loss rises.
 
-    Source: Lopez-Paz & Ranzato, 2017 (arXiv 1706.08840), eqs. 8 to 11: with the gradient g of the
+    Source: Lopez-Paz & Ranzato, 2017 (arXiv 1706.08840), eqs. 7 to 11: with the gradient g of the
     batch, and in the rows of M those of the model's loss on what is kept of each earlier task, a g
     for which an entry of M g is below 0 becomes
 
         g + M' v,    v = argmin v' (M M' + eps I) v / 2 + (M g)' v  subject to  v >= margin
 
-    The published runs put the margin on v as here, not on M g as the paper's eq. 7 would have it.
+    The paper adds the margin to the v of margin 0; its authors' code, and we, keep v above it.
 
     Args:
         capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.
@@ -49,15 +49,14 @@ class GEM(Strategy):
         if not kept:
             return
         parameters, gradient = gradient_now(agent)
-        past = torch.stack(
-            [gradient_on(rows, parameters, self.context) for rows in kept]
-        )  # [tasks, P]
+        each = [gradient_on(rows, parameters, self.context) for rows in kept]
+        past = torch.stack(each)  # [tasks, P]
         # All products at once: an accelerator is waited for once.
-        products = (past @ torch.cat((past, gradient[None])).T).double().cpu().numpy()
+        products = (past @ torch.stack((*each, gradient)).T).cpu().double().numpy()
         if not (products[:, -1] < 0).any():
             return
         v = dual(products[:, :-1], products[:, -1], margin=self.margin, eps=self.eps)
-        write(gradient + torch.from_numpy(v).to(past) @ past, parameters)
+        write(gradient + past.new_tensor(v) @ past, parameters)
 
 
 def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) -> np.ndarray:

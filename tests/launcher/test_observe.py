@@ -206,7 +206,7 @@ def test_not_aug_inputs_are_the_stored_rows_between_0_and_1(standardize: bool, a
     stored = run.replay.storage.gather(indexes)["obs"].float() / 16
     torch.testing.assert_close(rows, stored, rtol=0, atol=1e-6)
     assert rows.dtype == torch.float32
-    assert 0 <= rows.min() < 1e-6
+    assert rows.min() == 0
     assert 1 - 1e-6 < rows.max() <= 1
     # And the transform makes of them what the model met.
     torch.testing.assert_close(run.agent.model.transform(rows), inputs, rtol=0, atol=1e-4)
@@ -638,8 +638,8 @@ def test_the_tasks_data_can_be_gone_through_again() -> None:
             assert set(labels.tolist()) == {2 * dataset.c_task, 2 * dataset.c_task + 1}
             again = torch.cat([batch[2] for batch in loader])
             assert not torch.equal(rows, again)  # In another order.
-            assert torch.equal(rows.sum(0), again.sum(0))
-            assert 0 <= rows.min() < 1e-6
+            torch.testing.assert_close(rows.sum(0), again.sum(0))
+            assert rows.min() == 0
             assert 1 - 1e-6 < rows.max() <= 1
             torch.testing.assert_close(dataset.get_normalization_transform()(rows), inputs)
             sizes.append(len(labels))

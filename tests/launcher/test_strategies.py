@@ -332,6 +332,11 @@ def test_a_strategy_that_needs_borders_is_refused_in_a_stream(name: str) -> None
     refused("online=true", strategy=name, epochs=None, says=[f"strategy={name}", "online=true"])
 
 
+@pytest.mark.parametrize("name", ["pnn", "packnet", "cwr"])
+def test_weights_that_belong_to_a_task_are_not_averaged(name: str) -> None:
+    refused("ema=0.9", strategy=name, says=[f"strategy={name}", "ema=0.9"])
+
+
 def test_an_object_that_is_no_strategy_is_refused() -> None:
     refused(strategy=object(), says=["none of the hooks", "after_loss"])
 

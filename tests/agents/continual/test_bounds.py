@@ -91,7 +91,7 @@ def test_the_data_learnt_is_that_of_the_bound(name: str, tmp_path: Path) -> None
     CHECKS[name](learnt(tmp_path, name))
 
 
-@pytest.mark.parametrize(("name", "other"), itertools.permutations(CHECKS, 2))
+@pytest.mark.parametrize(("name", "other"), list(itertools.permutations(CHECKS, 2)))
 def test_no_bound_passes_for_another(name: str, other: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         CHECKS[name](learnt(tmp_path, other))
