@@ -345,7 +345,9 @@ class _Restore:
             return owner.detach()
         if isinstance(current, Tensor):
             content = content.to(current.device)
-        elif "device" in whole:  # Made while learning, where the model was; it may be elsewhere now.
+        elif (
+            "device" in whole
+        ):  # Made while learning, where the model was; it may be elsewhere now.
             content = content.to(_available(whole["device"]))
         if "parameter" not in whole:
             return content

@@ -90,11 +90,12 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
             f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}"
         )
     values = _compose_presets(groups, mistakes)
+    if not values:  # Nothing to lay the words over.
+        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     _merge(values, plain, settings, mistakes, covers={})
     _merge(values, console, settings, mistakes, covers=settings.live)
-    if values:
-        values = _resolve_interpolations(values, mistakes)
-        _check_types(values, settings.live, mistakes)
+    values = _resolve_interpolations(values, mistakes)
+    _check_types(values, settings.live, mistakes)
     settings.values = values
     if mistakes:
         from .naming import unresolved

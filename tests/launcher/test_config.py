@@ -428,3 +428,8 @@ def test_names_of_classes_here_hold_their_file(workdir: Path) -> None:
     assert name_of(net) == "net.py:Net"
     assert name_of(net.Inner) == "net.py:Net.Inner"
     assert resolve(name_of(net.Inner), "model") is net.Inner
+
+
+def test_what_hydra_refuses_is_one_error_whatever_else_is_given() -> None:
+    with pytest.raises(ConfigError, match="nonesuch"):
+        compose(["hydra/launcher=nonesuch"], {"model": "DQN", "optim": "SGD"})

@@ -293,6 +293,15 @@ def test_loading_a_runner_leaves_random_streams_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_weights_are_those_of_the_seed() -> None:
+    one, two, other = (
+        load_runner("sgd", "seq-digits", {**ARGS, "seed": seed})[0].net.get_params()
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
 def test_two_runners_are_independent() -> None:
     def runner(name: str, **more: Any) -> Any:
         return load_runner("test-er", "seq-digits", {**REHEARSAL, "path": name, **more})
@@ -443,7 +452,7 @@ def test_a_buffer_gives_a_tensor_of_each_field_it_was_given() -> None:
 
 def test_a_buffer_gives_fewer_rows_when_it_holds_fewer_and_none_twice() -> None:
     buffer = filled(10, 6)
-    assert len(buffer) == 6
+    assert len(buffer) == len(buffer.examples) == 6
     assert not buffer.is_full()
     for _ in range(20):
         examples, labels = buffer.get_data(50)

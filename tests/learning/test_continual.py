@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, in_features: int, out_features: int):
         sizes = [in_features, 100, 100, out_features]
-        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -130,6 +131,7 @@ def test_rehearsal_remembers_what_naive_learning_forgets(workdir: Path) -> None:
         "plot": False,
         "progress": False,
     }
+    shared |= {"batch_size": 10}
     naive = ml(strategy="naive", **shared).metrics["accuracy"]
     rehearsed = ml(strategy="er", **{"strategy.capacity": 200}, **shared).metrics["accuracy"]
     joint = ml(strategy="joint", **shared).metrics["accuracy"]
