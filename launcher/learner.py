@@ -192,7 +192,10 @@ class Learner:
         modes = {module: module.training for module in self.agent.modules()}
         self.agent.eval()
         try:
-            average = self.average.applied() if self.average is not None else nullcontext()
+            # A model that updates itself has no other weights: their average never moved.
+            average: Any = nullcontext()
+            if self.average is not None and self.optimised:
+                average = self.average.applied()
             with torch.no_grad(), self.autocast(), average:
                 yield
         finally:

@@ -158,6 +158,12 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
                 "Without borders work er, er_ace, der, derpp, agem and the like."
             )
+        of_the_loss = hasattr(strategy, "after_loss") or hasattr(strategy, "after_backward")
+        if of_the_loss and getattr(context.agent, "learns_by", "learn") == "observe":
+            yield (
+                f"strategy={name} works on the loss, and {name_of_agent}.observe keeps it to itself. Return "
+                "it from a `learn` instead."
+            )
         scenarios = getattr(strategy, "scenarios", (context.scenario,))
         if context.scenario not in scenarios:
             yield (

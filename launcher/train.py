@@ -177,7 +177,7 @@ def _run(
                 f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
                 "like set its own arguments, where it has them."
             )
-    if learner.average is not None:
+    if learner.average is not None and learner.optimised:
         learner.average.swap()
     learner.agent.eval()
     journal.close()

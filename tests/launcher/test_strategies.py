@@ -292,6 +292,28 @@ def test_a_penalty_cannot_serve_a_model_that_updates_itself() -> None:
     )
 
 
+class Observes:
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor) -> float:
+        self.rows = [*getattr(self, "rows", []), len(inputs)]
+        self.opt.zero_grad()
+        loss = self.loss(self.net(inputs), labels)
+        loss.backward()
+        self.opt.step()
+        return loss.item()
+
+
+def test_around_a_model_that_observes_rehearsal_works_and_a_penalty_is_refused() -> None:
+    refused(says=["strategy=ewc works on the loss", "Observes.observe"], strategy="ewc", model=Observes)
+    finished = run(strategy="er", model=Observes, train_steps=3, epochs=None)
+    assert finished.agent.model.rows[:3] == [16, 32, 32]
+
+
+def test_averaged_weights_are_only_of_a_model_that_returns_a_loss() -> None:
+    plain, averaged = (run(*w, model=UpdatesItself) for w in ([], ["ema=0.99"]))
+    assert torch.equal(weights(plain), weights(averaged))
+    assert np.array_equal(plain.accuracy_matrix, averaged.accuracy_matrix)
+
+
 def test_the_model_is_as_it_was_after_the_run() -> None:
     model = MLP(64, 10)
     run(strategy="er", model=model, scenario="task")

@@ -13,8 +13,9 @@ from antelope import Batch, ConfigError, ml
 from antelope.agents.continual import importance, mas
 from antelope.agents.continual.mas import MAS
 from antelope.agents.continual.strategy import Strategy
+from antelope.envs import Digits
 
-from .course import WIDTH, Course, blobs
+from .course import WIDTH, Course
 
 
 class Idle(Strategy):
@@ -168,29 +169,29 @@ def test_the_first_task_is_learnt_as_without_it() -> None:
     assert all(torch.equal(naive[name], run[name]) for name in naive)
 
 
-def test_less_is_forgotten() -> None:
-    def forgotten(strategy: Any) -> float:
-        course = Course(strategy, scenario="task", tasks=5).learn(0, 1, 2, 3, 4, steps=40)
-        return 1 - sum(course.accuracy(task) for task in range(4)) / 4
+class MLP(nn.Sequential):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(
+            nn.Flatten(), nn.Linear(in_features, 64), nn.ReLU(), nn.Linear(64, out_features)
+        )
 
-    assert forgotten(MAS(importance=1e-2)) < forgotten(Idle()) / 2
+
+def permuted_digits(strategy: str, path: Path) -> dict[str, float]:
+    """What comes of three tasks, in each of which the pixels have another order."""
+    obs, label = Digits().tensors
+    stream = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(64, generator=stream) for _ in range(3)]
+    data = [(obs.flatten(1).float()[:, order], label) for order in orders]
+    settings = {"epochs": 5, "optim": "SGD", "lr": 0.05, "plot": False, "progress": False}
+    name, _, strength = strategy.partition(" ")
+    words = [f"strategy={name}", *([f"strategy.importance={strength}"] if strength else [])]
+    return ml(*words, model=MLP, dataset=data, path=path / name, **settings).metrics  # type: ignore[arg-type]
 
 
-def test_a_run_by_its_name(tmp_path: Path) -> None:
-    obs, label = blobs(4)
-    run = ml(
-        "strategy=mas",
-        "strategy.importance=0.01",
-        "strategy.samples=20",
-        model=Affine(4),
-        dataset=(obs, label),
-        tasks=2,
-        epochs=1,
-        path=tmp_path,
-        plot=False,
-        progress=False,
-    )
-    assert run.accuracy_matrix.shape == (2, 2)
+def test_less_is_forgotten(tmp_path: Path) -> None:
+    naive, held = (permuted_digits(words, tmp_path) for words in ("naive", "mas 0.03"))
+    assert held["forgetting"] < naive["forgetting"] / 2
+    assert held["accuracy"] > naive["accuracy"] + 0.01
 
 
 @pytest.mark.parametrize(
