@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..agents.ac2agent import residual_cnn
+from ..agents.continual.context import HIDDEN
 from ..replay import ConfigError, Replay, Spec
 from .config import Settings, did_you_mean
 from .naming import makes_objects, named_object
@@ -317,4 +318,4 @@ def fitted(output: Tensor, n: int) -> Tensor:
     """Outputs for all n classes, of a model that has some for those it has seen alone."""
     if output.dim() != 2 or output.shape[1] >= n:
         return output
-    return F.pad(output, (0, n - output.shape[1]), value=-1e9)
+    return F.pad(output, (0, n - output.shape[1]), value=HIDDEN)

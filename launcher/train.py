@@ -184,13 +184,13 @@ def _run(
     if settings.plot:
         from .plots.curves import draw_run
 
-        parameters = next((t["parameters"] for t in keeper.tasks[::-1] if "parameters" in t), None)
         draw_run(
             path,
             journal.history,
             matrix=at.matrix,
-            task_il=at.task_il or None,
-            parameters=parameters,
+            # Where tasks share their outputs, to tell the task makes no difference.
+            task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
+            parameters=keeper.tasks[-1].get("parameters") if keeper.tasks else None,
         )
     keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)

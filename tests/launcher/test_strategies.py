@@ -566,6 +566,11 @@ def test_pictures_of_both_matrices_are_drawn() -> None:
     finished = run(strategy="er", plot=True)
     drawn = {path.name for path in (finished.path / "plots").iterdir()}
     assert {"accuracy_matrix.png", "task_il_matrix.png", "tasks.png"} <= drawn
+    assert "parameters.png" not in drawn
+    shared = run(plot=True, scenario="domain", path="shared")
+    assert not (shared.path / "plots" / "task_il_matrix.png").exists()
+    packed = run(plot=True, strategy="packnet", path="packed")
+    assert (packed.path / "plots" / "parameters.png").exists()
 
 
 class Crash(Exception):
