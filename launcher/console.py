@@ -74,7 +74,9 @@ class Console:
         if parameters := took.get("parameters"):
             used.append(f"{parameters['used'][-1]:,} parameters")
         rows = {"score": at.matrix[-1][: at.task]}
-        if at.task_il:
+        if at.task_il and at.task_il == at.matrix:  # Tasks share their outputs.
+            rows = {"accuracy": rows["score"]}
+        elif at.task_il:
             rows = {"class-IL": rows["score"], "task-IL": at.task_il[-1][: at.task]}
         self._print(f"task {at.task} of {tasks} learnt in {', '.join(used)}")
         for name, seen in rows.items():

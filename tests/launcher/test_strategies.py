@@ -562,6 +562,17 @@ def test_memory_and_time_of_each_task_are_kept(capsys: pytest.CaptureFixture[str
     assert "KiB" in shown
 
 
+def test_where_tasks_share_outputs_there_is_one_accuracy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finished = run(scenario="domain", progress=True)
+    assert finished.spec.action.n == 2
+    shown = capsys.readouterr().out
+    assert "class-IL" not in shown
+    assert "task-IL" not in shown
+    assert f"{finished.accuracy_matrix[3, 1]:.4f}" in shown
+
+
 def test_pictures_of_both_matrices_are_drawn() -> None:
     finished = run(strategy="er", plot=True)
     drawn = {path.name for path in (finished.path / "plots").iterdir()}
