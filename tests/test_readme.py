@@ -25,7 +25,13 @@ def test_code_in_the_readme_learns(
     assert metrics["return"] > 60 if "return" in metrics else metrics["accuracy"] > 0.9
 
 
-LEAST = {"plain_module": 0.9, "task_sequence": 0.15, "strategy": 0.85, "memory": 0.4, "mammoth": 0.8}
+LEAST = {
+    "plain_module": 0.9,
+    "task_sequence": 0.15,
+    "strategy": 0.85,
+    "memory": 0.4,
+    "mammoth": 0.8,
+}
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -97,7 +97,8 @@ def mean_over_rows(
     weights = trainable(agent)
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     rows = 0
-    with evaluating(agent):
+    # A compiled model would be compiled anew, for gradients that are asked for once in a task.
+    with evaluating(agent), torch.compiler.set_stance("force_eager"):
         for batch in _spread(replay, samples):
             found = _sums_of_linear_layers(agent, weights, batch, value, of)
             if left := {name: weights[name].detach() for name in weights if name not in found}:

@@ -303,7 +303,9 @@ class Observes:
 
 
 def test_around_a_model_that_observes_rehearsal_works_and_a_penalty_is_refused() -> None:
-    refused(says=["strategy=ewc works on the loss", "Observes.observe"], strategy="ewc", model=Observes)
+    refused(
+        says=["strategy=ewc works on the loss", "Observes.observe"], strategy="ewc", model=Observes
+    )
     finished = run(strategy="er", model=Observes, train_steps=3, epochs=None)
     assert finished.agent.model.rows[:3] == [16, 32, 32]
 

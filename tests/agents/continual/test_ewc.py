@@ -284,6 +284,16 @@ def test_every_row_counts_by_itself(
     assert all(weight.grad is None for weight in agent.parameters())
 
 
+def test_a_compiled_model_is_looked_at_as_it_was_written() -> None:
+    torch.manual_seed(0)
+    agent, rows = InPlace(), task(1)
+    expected = mean_over_rows(agent, rows, log_likelihood, of=torch.square)  # type: ignore[arg-type]
+    agent.compile(backend="eager")
+    agent(rows.batch.obs)
+    found = mean_over_rows(agent, rows, log_likelihood, of=torch.square)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected)
+
+
 def test_with_the_task_told_only_its_own_outputs_matter() -> None:
     torch.manual_seed(0)
     agent, strategy = nn.Linear(3, 4), EWC()
