@@ -133,8 +133,9 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
 
 
 def _print_presets(words: list[str]) -> None:
+    width = max(map(len, presets()))
     for name, meaning in presets().items():
-        print(f"task={name:<24}  {meaning}")
+        print(f"task={name:<{width}}  {meaning}")
 
 
 _LISTS: dict[str, Callable[[list[str]], None]] = {

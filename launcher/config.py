@@ -548,15 +548,15 @@ def _convert(value: Any, kind: str) -> Any:
         if not isinstance(items, list) or any(item not in rest[1:] for item in items):
             raise ValueError
         return items
-    if word == "ints":
+    if word == "whole":  # whole number, or a list of them
         items = value if isinstance(value, list) else [value]
         if not items or any(isinstance(item, bool) or not isinstance(item, int) for item in items):
             raise TypeError
         return value
-    if word == "order":
+    if word == "shuffled":  # shuffled, or a list of all classes
         if value != "shuffled" and not isinstance(value, list):
             raise TypeError
-        return value if value == "shuffled" else _convert(value, "ints")
+        return value if value == "shuffled" else _convert(value, "whole number")
     if word == "names" and isinstance(value, list):
         if not value or not all(isinstance(item, (str, dict)) for item in value):
             raise TypeError

@@ -390,11 +390,15 @@ def test_interpolations_are_resolved() -> None:
     assert compose(["experiment=run-${seed}", "seed=4"], {}).experiment == "run-4"
 
 
-def test_composing_leaves_hydra_as_it_was_and_works_in_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(GlobalHydra.instance(), "hydra", None)  # Put back after the test.
-    before = GlobalHydra.instance().hydra = object()  # type: ignore[assignment]
+@pytest.fixture
+def hydra_in_use() -> Iterator[Any]:
+    """What Hydra's global state holds when a run is started inside a Hydra job."""
+    GlobalHydra.instance().hydra = in_use = object()  # type: ignore[assignment]
+    yield in_use
+    GlobalHydra.instance().hydra = None  # Of the instance that is there now.
+
+
+def test_composing_leaves_hydra_as_it_was_and_works_in_threads(hydra_in_use: Any) -> None:
     found: list[int] = []
     threads = [
         threading.Thread(target=lambda seed=seed: found.append(compose([f"seed={seed}"], {}).seed))
@@ -405,7 +409,7 @@ def test_composing_leaves_hydra_as_it_was_and_works_in_threads(
     for thread in threads:
         thread.join()
     assert sorted(found) == [0, 1, 2, 3, 4, 5]
-    assert GlobalHydra.instance().hydra is before
+    assert GlobalHydra.instance().hydra is hydra_in_use
 
 
 def test_nearest_ignores_case() -> None:
