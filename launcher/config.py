@@ -553,7 +553,7 @@ def _convert(value: Any, kind: str) -> Any:
         if not items or any(isinstance(item, bool) or not isinstance(item, int) for item in items):
             raise TypeError
         return value
-    if word == "shuffled":  # shuffled, or a list of all classes
+    if word == "shuffled,":  # shuffled, or a list of all classes
         if value != "shuffled" and not isinstance(value, list):
             raise TypeError
         return value if value == "shuffled" else _convert(value, "whole number")

@@ -81,12 +81,13 @@ class Evaluator:
         outputs: list[Tensor] = []
         outputs_told: list[Any] = []
         labels: list[Tensor] = []
-        for rows in index.split(_ROWS):
+        for rows in index.to(table.device).split(_ROWS):
             fields = {k: v.to(device) for k, v in table.gather(rows).items()}
             if world.alter is not None:
                 fields["obs"] = world.alter(fields["obs"], task)
             obs = self.transform(fields)["obs"]
-            output = self._predict(obs, None)
+            # A strategy that makes use of the task must do without in class-IL.
+            output = self._predict(obs, None if aware else task)
             if output is None:
                 return {}
             outputs.append(output)

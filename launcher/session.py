@@ -99,7 +99,8 @@ class Session:
             self.at.end_task()
             console.note("This run is finished: there is nothing left to learn.")
         else:
-            self.at.matrix.pop()
+            for matrix in (self.at.matrix, self.at.task_il):
+                del matrix[self.at.task :]
 
     def _environment_state(self) -> Any:
         """The episodes in progress: where they are, and the environments whole if that can be."""

@@ -74,7 +74,7 @@ class Replay:
         options: dict[str, Any] = {"batch_size": batch_size, "generator": self._orders}
         if isinstance(storage, Table):
             self._tasks = [torch.arange(len(storage))] if tasks is None else list(tasks)
-            self._tasks = [rows.to(self._storage_device) for rows in self._tasks]
+            self._tasks = [rows.to(storage.device) for rows in self._tasks]
             self.begin(0)
         elif priorities is not None:
             self.sampler = Prioritized(storage, **options, **priorities)
@@ -106,12 +106,6 @@ class Replay:
     def num_tasks(self) -> int:
         """Tasks of a data set."""
         return len(self._tasks)
-
-    @property
-    def _storage_device(self) -> torch.device:
-        assert isinstance(self.storage, Table)
-        column = next(iter(self.storage.columns.values()))
-        return column.device if isinstance(column, Tensor) else torch.device("cpu")
 
     @property
     def epoch(self) -> int:

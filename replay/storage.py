@@ -43,6 +43,12 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
+    @property
+    def device(self) -> torch.device:
+        """Where its rows are, and an index has to be."""
+        column = next(iter(self.columns.values()))
+        return column.device if isinstance(column, Tensor) else torch.device("cpu")
+
     def gather(self, index: Tensor) -> dict[str, Tensor]:
         """The rows at `index` (int64 `[B]`) of every column."""
         return {name: take(index) for name, take in self._take.items()}

@@ -17,7 +17,7 @@ class Strategy:
     | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
     | `after_backward(agent)` | the gradients are there: projection, masks |
     | `after_step(agent, batch)` | the optimiser has stepped |
-    | `predict(agent, obs, task) -> logits` | instead of the agent; `task` is None where none is told |
+    | `predict(agent, obs, task) -> logits` | instead of the agent, of rows of a task |
     | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |
 
     A hook that a class has not got costs nothing. What it holds in attributes is saved and resumed:
@@ -30,7 +30,7 @@ class Strategy:
         needs_classes: Whether it is of classes alone: refused for regression.
         needs_forward: Whether it calls the model, which then needs a `forward`.
         scenarios: Those it is made for.
-        task_aware: Whether `predict` depends on the task.
+        task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
         context: What it may ask of the run; set before `setup`, never saved.
     """
 

@@ -437,3 +437,17 @@ def test_names_of_classes_here_hold_their_file(workdir: Path) -> None:
 def test_what_hydra_refuses_is_one_error_whatever_else_is_given() -> None:
     with pytest.raises(ConfigError, match="nonesuch"):
         compose(["hydra/launcher=nonesuch"], {"model": "DQN", "optim": "SGD"})
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["classes_per_task=2"], ("classes_per_task", 2)),
+        (["classes_per_task=[5,3,2]"], ("classes_per_task", [5, 3, 2])),
+        (["class_order=shuffled"], ("class_order", "shuffled")),
+        (["class_order=[2,0,1]"], ("class_order", [2, 0, 1])),
+    ],
+)
+def test_a_split_is_said_in_a_word_or_a_list(words: list[str], expected: tuple[str, Any]) -> None:
+    key, value = expected
+    assert compose(words, {}).values[key] == compose([], {key: value}).values[key] == value

@@ -221,6 +221,37 @@ def test_inference_can_be_replaced() -> None:
     assert np.array_equal(finished.accuracy_matrix, expected)
 
 
+class Told:
+    """Answers the first class of the task it is told, or of the last one."""
+
+    def __init__(self) -> None:
+        self.asked: set[int | None] = set()
+
+    def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+        self.asked.add(task)
+        label = 8 if task is None else 2 * task
+        return F.one_hot(torch.full((len(obs),), label), 10).float()
+
+
+class ToldIfItMay(Told):
+    task_aware = True
+
+
+def test_inference_is_told_the_task_of_the_rows() -> None:
+    told = Told()
+    matrix = run(strategy=told).accuracy_matrix
+    assert told.asked == {0, 1, 2, 3, 4}
+    assert ((matrix > 0.3) & (matrix < 0.7)).all()
+
+
+def test_what_depends_on_the_task_is_not_told_it_for_class_il() -> None:
+    told = ToldIfItMay()
+    finished = run(strategy=told)
+    assert told.asked == {None, 0, 1, 2, 3, 4}
+    assert not finished.accuracy_matrix[:, :4].any()  # All is taken for an 8.
+    assert ((finished.task_il_matrix > 0.3) & (finished.task_il_matrix < 0.7)).all()
+
+
 class Counter(nn.Module):
     """Counts its forwards while it learns."""
 
@@ -635,6 +666,13 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     for name in ("train.csv", "eval.csv"):
         assert (whole.path / name).read_bytes() == (resumed.path / name).read_bytes()
     assert len(resumed.tasks) == 5
+
+
+def test_a_finished_run_that_learns_for_longer_has_one_row_per_task() -> None:
+    run(path="here", train_steps=5, epochs=None)
+    longer = run(path="here", train_steps=9, epochs=None, resume=True)
+    assert longer.accuracy_matrix.shape == longer.task_il_matrix.shape == (5, 5)
+    assert len(longer.tasks) == 5
 
 
 def test_a_run_is_not_continued_with_another_strategy() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from antelope import Batch
+from antelope import Batch, ml
 from antelope.agents.continual.context import Context
+from antelope.agents.continual.strategy import Strategy
+from antelope.envs import Digits
 from antelope.launcher.learner import Learner, learn_method, quiet
 from antelope.launcher.log import Log
 from antelope.launcher.strategies import Strategies
@@ -55,6 +58,28 @@ class Normed(nn.Module):
         x = self.norm(self.stem(obs[:, None, None])).relu()
         x = (x + self.block(x)).relu()
         return self.head(self.drop(self.after(self.hidden(x.flatten(1)))).relu())
+
+
+class Shallow(nn.Sequential):
+    """One hidden layer, for the data that a run has."""
+
+    width, norm = 64, False
+
+    def __init__(self, in_features: int, out_features: int):
+        norm = [nn.BatchNorm1d(self.width)] if self.norm else []
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(in_features, self.width),
+            *norm,
+            nn.ReLU(),
+            nn.Linear(self.width, out_features),
+        )
+
+
+class Idle(Strategy):
+    """Nothing against forgetting."""
+
+    def after_step(self, agent: nn.Module, batch: Batch) -> None: ...
 
 
 class Course:
@@ -150,3 +175,19 @@ class Course:
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.agent.state_dict().items()}
+
+
+def permuted_digits(strategy: str, path: Path) -> dict[str, float]:
+    """What comes of three tasks, in each of which the pixels have another order.
+
+    Args:
+        strategy: Its name, and its `importance` where one is given.
+    """
+    obs, label = Digits().tensors
+    stream = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(64, generator=stream) for _ in range(3)]
+    data = [(obs.flatten(1).float()[:, order], label) for order in orders]
+    settings = {"epochs": 5, "optim": "SGD", "lr": 0.05, "plot": False, "progress": False}
+    name, _, strength = strategy.partition(" ")
+    words = [f"strategy={name}", *([f"strategy.importance={strength}"] if strength else [])]
+    return ml(*words, model=Shallow, dataset=data, path=path / name, **settings).metrics  # type: ignore[arg-type]

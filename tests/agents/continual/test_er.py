@@ -16,12 +16,11 @@ from antelope.agents.continual import ER, er
 from antelope.agents.continual.context import Context
 from antelope.replay import Space, Spec
 
+from .course import Shallow
 
-class MLP(nn.Sequential):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__(
-            nn.Flatten(), nn.Linear(in_features, 32), nn.ReLU(), nn.Linear(32, out_features)
-        )
+
+class MLP(Shallow):
+    width = 32
 
 
 class Learner(MLP):

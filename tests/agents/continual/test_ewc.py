@@ -17,8 +17,10 @@ from antelope.agents.continual.context import Context
 from antelope.agents.continual.ewc import EWC
 from antelope.agents.continual.ewc_online import EWCOnline
 from antelope.agents.continual.importance import mean_over_rows
-from antelope.envs import Digits
 from antelope.replay import Batch, Space, Spec
+
+from .course import permuted_digits
+from .resuming import Crashing, check_resuming
 
 DIGITS: dict[str, Any] = {
     "tasks": 5,
@@ -393,25 +395,6 @@ def test_the_first_task_is_learnt_as_without_it(name: str, tmp_path: Path) -> No
         assert torch.equal(weight, run.agent.state_dict()[key])
 
 
-class MLP(nn.Sequential):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__(
-            nn.Flatten(), nn.Linear(in_features, 64), nn.ReLU(), nn.Linear(64, out_features)
-        )
-
-
-def permuted_digits(strategy: str, path: Path) -> dict[str, float]:
-    """What comes of three tasks, in each of which the pixels have another order."""
-    obs, label = Digits().tensors
-    stream = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(64, generator=stream) for _ in range(3)]
-    data = [(obs.flatten(1).float()[:, order], label) for order in orders]
-    settings = {"epochs": 5, "optim": "SGD", "lr": 0.05, "plot": False, "progress": False}
-    name, _, strength = strategy.partition(" ")
-    words = [f"strategy={name}", *([f"strategy.importance={strength}"] if strength else [])]
-    return ml(*words, model=MLP, dataset=data, path=path / name, **settings).metrics  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_less_is_forgotten(name: str, tmp_path: Path) -> None:
     naive, held = (permuted_digits(words, tmp_path) for words in ("naive", f"{name} 10"))
@@ -419,40 +402,12 @@ def test_less_is_forgotten(name: str, tmp_path: Path) -> None:
     assert held["accuracy"] > naive["accuracy"] + 0.01
 
 
-class Crashing(Net):
-    """Fails at one step, once."""
-
-    at: int | None = None
-    calls = 0
-
-    def learn(self, replay: Any) -> Tensor:
-        type(self).calls += 1
-        if self.calls == self.at:
-            raise RuntimeError("crash")
-        batch = next(replay)
-        return F.cross_entropy(self(batch.obs), batch.label)
-
-
-def check_resuming(words: list[str], folder: Path) -> None:
-    """A run that crashes in its second task, and is resumed, ends as one that does not."""
-    words = [*words, "classes_per_task=[3,3,4]", "batch_size=32", "epochs=1", "save_every=5"]
-    words += ["optim=SGD", "lr=0.1", "plot=false", "progress=false"]
-    Crashing.at, Crashing.calls = None, 0
-    reference = ml(*words, model=Crashing, path=folder / "reference")
-    steps = Crashing.calls
-    Crashing.at, Crashing.calls = steps * 9 // 20, 0
-    with pytest.raises(RuntimeError, match="crash"):
-        ml(*words, model=Crashing, path=folder / "run")
-    Crashing.at, Crashing.calls = None, 0
-    run = ml(*words, "resume=true", model=Crashing, path=folder / "run")
-    assert Crashing.calls < steps * 3 // 4  # It did not start afresh.
-    for name, weight in reference.agent.state_dict().items():
-        assert torch.equal(weight, run.agent.state_dict()[name])
+class Stops(Crashing, Net): ...
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_resumed_run_ends_with_the_same_weights(name: str, tmp_path: Path) -> None:
-    check_resuming([f"strategy={name}", "strategy.importance=10"], tmp_path)
+    check_resuming([f"strategy={name}", "strategy.importance=10"], Stops, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,13 @@ from antelope.agents.continual import GDumb
 from antelope.agents.continual.context import Context
 from antelope.replay import Space, Spec
 
+from .course import Shallow
 
-class MLP(nn.Sequential):
+
+class MLP(Shallow):
     """With a layer whose buffers move in every forward."""
 
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__(
-            nn.Flatten(),
-            nn.Linear(in_features, 32),
-            nn.BatchNorm1d(32),
-            nn.ReLU(),
-            nn.Linear(32, out_features),
-        )
+    width, norm = 32, True
 
 
 class Learner(MLP):

@@ -9,19 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope import Batch, ConfigError, ml
+from antelope import Batch, ConfigError
 from antelope.agents.continual import importance, mas
 from antelope.agents.continual.mas import MAS
-from antelope.agents.continual.strategy import Strategy
-from antelope.envs import Digits
 
-from .course import WIDTH, Course
-
-
-class Idle(Strategy):
-    """Nothing against forgetting."""
-
-    def after_step(self, agent: nn.Module, batch: Batch) -> None: ...
+from .course import WIDTH, Course, Idle, permuted_digits
 
 
 class Affine(nn.Module):
@@ -167,25 +159,6 @@ def test_the_first_task_is_learnt_as_without_it() -> None:
     naive = Course(Idle()).learn(0).weights()
     run = Course(MAS(importance=1e6)).learn(0).weights()
     assert all(torch.equal(naive[name], run[name]) for name in naive)
-
-
-class MLP(nn.Sequential):
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__(
-            nn.Flatten(), nn.Linear(in_features, 64), nn.ReLU(), nn.Linear(64, out_features)
-        )
-
-
-def permuted_digits(strategy: str, path: Path) -> dict[str, float]:
-    """What comes of three tasks, in each of which the pixels have another order."""
-    obs, label = Digits().tensors
-    stream = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(64, generator=stream) for _ in range(3)]
-    data = [(obs.flatten(1).float()[:, order], label) for order in orders]
-    settings = {"epochs": 5, "optim": "SGD", "lr": 0.05, "plot": False, "progress": False}
-    name, _, strength = strategy.partition(" ")
-    words = [f"strategy={name}", *([f"strategy.importance={strength}"] if strength else [])]
-    return ml(*words, model=MLP, dataset=data, path=path / name, **settings).metrics  # type: ignore[arg-type]
 
 
 def test_less_is_forgotten(tmp_path: Path) -> None:

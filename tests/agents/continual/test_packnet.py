@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from antelope import ConfigError, ml
 from antelope.agents.continual import PackNet, packnet
 
-from .course import MLP, Course, Normed
+from .course import MLP, Course, Normed, Shallow
+from .resuming import Crashing, check_same_end, resumed
 
 OPTIMISERS: dict[str, Any] = {
     "SGD": lambda p: torch.optim.SGD(p, 0.1),
@@ -219,7 +220,7 @@ def test_a_task_not_told_gets_the_outputs_of_each_task_from_its_own_weights() ->
     together = course.predict(None)
     assert torch.equal(together[:, :2], course.predict(0)[:, :2])
     assert torch.equal(together[:, 2:4], course.predict(1)[:, 2:4])
-    assert (together[:, 4:] < -1e6).all()
+    assert (together[:, 4:] < -1e4).all()
 
 
 def test_the_model_is_the_last_task_s_after_the_run() -> None:
@@ -233,35 +234,8 @@ def test_the_model_is_the_last_task_s_after_the_run() -> None:
 # --------------------------------------------------------------------------------- runs, resumed
 
 
-class Crash(Exception):
-    pass
-
-
-class Stops(nn.Module):
-    """Ends its run at a step, once."""
-
-    at = 0
-
-    def __init__(self, in_features: int, out_features: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(in_features, 24),
-            nn.BatchNorm1d(24),
-            nn.ReLU(),
-            nn.Linear(24, out_features),
-        )
-        self.calls = 0
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.layers(obs)
-
-    def learn(self, replay: Any) -> Tensor:
-        self.calls += 1
-        if self.calls == Stops.at:
-            raise Crash
-        batch = next(replay)
-        return F.cross_entropy(self(batch.obs), batch.label)
+class Stops(Crashing, Shallow):
+    width, norm = 24, True
 
 
 def learnt(path: Path, model: Any = Stops, **settings: Any) -> Any:
@@ -286,17 +260,9 @@ def test_digits(reference: Any) -> None:
 # An epoch is 9 or 10 steps, and a task three of them, the last after pruning.
 @pytest.mark.parametrize("step", [13, 27, 40, 66, 100])
 def test_a_run_that_is_resumed_ends_as_if_it_had_never_stopped(
-    step: int, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, reference: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Stops, "at", step)
-    with pytest.raises(Crash):
-        learnt(tmp_path / "run")
-    monkeypatch.setattr(Stops, "at", 0)
-    run = learnt(tmp_path / "run", resume=True)
-    expected = reference.agent.state_dict()
-    for name, weight in run.agent.state_dict().items():
-        assert torch.equal(weight, expected[name]), name
-    assert (run.task_il_matrix == reference.task_il_matrix).all()
+    check_same_end(resumed(learnt, Stops, step, tmp_path / "run"), reference)
 
 
 # ---------------------------------------------------------------------------------------- errors
