@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from antelope import Batch, ConfigError, Memory, Run, ml, register
 from antelope.agents.continual import ER, EWC, SI
+from antelope.launcher.checkpoint import Checkpoints
 from antelope.launcher.config import compose
 
 SHORT: dict[str, Any] = {
@@ -500,6 +501,10 @@ def test_forward_transfer_is_against_the_untrained_model() -> None:
     assert finished.metrics["fwt"] == 0  # It knows as much before as after.
 
 
+def test_where_the_task_is_told_forward_transfer_is_of_the_told_accuracy() -> None:
+    assert run(strategy=Constant(), scenario="task").metrics["fwt"] == 0
+
+
 def test_where_the_task_is_told_forgetting_is_of_the_told_accuracy() -> None:
     finished = run(scenario="task", epochs=2)
     told = finished.task_il_matrix
@@ -521,6 +526,11 @@ def test_joint_learns_everything_once() -> None:
     assert np.array_equal(finished.accuracy_matrix, np.tile(finished.accuracy_matrix[0], (5, 1)))
 
 
+def test_joint_learns_once_by_steps_too() -> None:
+    finished = run(strategy="joint", train_steps=7, epochs=None)
+    assert [task["steps"] for task in finished.tasks] == [7, 0, 0, 0, 0]
+
+
 def test_cumulative_learns_each_task_with_all_before() -> None:
     class Counts(Recorder):
         def after_step(self, agent: nn.Module, batch: Batch) -> None:
@@ -532,10 +542,10 @@ def test_cumulative_learns_each_task_with_all_before() -> None:
     assert torch.equal(torch.cat(counts.tasks).bincount(), sizes * torch.tensor([5, 4, 3, 2, 1]))
 
 
-def _world() -> Any:
+def _world(**settings: Any) -> Any:
     from antelope.launcher import build
 
-    return build.build_world(compose([], {"tasks": 5}))
+    return build.build_world(compose([], {"tasks": 5} | settings))
 
 
 # ----------------------------------------------------------------------------------------- streams
@@ -575,6 +585,27 @@ def test_validation_rows_are_looked_at_in_mid_task_and_never_learnt() -> None:
     assert not any("accuracy" in row for row in before)
     assert finished.metrics["accuracy"] == pytest.approx(finished.accuracy_matrix[-1].mean())
     assert finished.history[-1]["step"] < 5 * 30 * 18  # Stopped before its time.
+
+
+class Sizes:
+    """Remembers how many rows it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+        self.asked.append(len(obs))
+        return agent(obs)
+
+
+def test_evaluations_in_mid_task_are_of_the_rows_set_aside() -> None:
+    sizes = Sizes()
+    run("validation=0.2", "eval_every=4", strategy=sizes, train_steps=6, epochs=None, tasks=2)
+    tasks = _world(tasks=2, validation=0.2).tasks
+    apart, tested = ([len(getattr(t, part)) for t in tasks] for part in ("validation", "test"))
+    assert not set(apart) & set(tested)
+    # Before learning; at step 4; after the first task; at step 8; after the second.
+    assert sizes.asked == [*tested, apart[0], *tested, *apart, *tested]
 
 
 # ------------------------------------------------------------------------------ what is left of it
@@ -653,13 +684,17 @@ RESUMED: list[tuple[Any, str]] = [
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     strategy: Any, scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"strategy": strategy, "model": Crashes, "save_every": 7, "scenario": scenario}
+    settings = {"strategy": strategy, "model": Crashes, "save_every": 3, "scenario": scenario}
     whole = run(path="whole", **settings)
     steps = whole.agent.calls
     monkeypatch.setattr(Crashes, "at", steps * 2 // 3)
     with pytest.raises(Crash):
         run(path="broken", **settings)
     monkeypatch.setattr(Crashes, "at", 0)
+    state, _ = Checkpoints(Path("broken/checkpoints")).newest()
+    assert state is not None
+    assert state["progress"]["begun"]  # In the middle of a task, and not of the first.
+    assert state["progress"]["task"] > 0
     resumed = run(path="broken", resume=True, **settings)
     assert torch.equal(weights(whole), weights(resumed))
     assert np.array_equal(whole.accuracy_matrix, resumed.accuracy_matrix)
@@ -693,6 +728,19 @@ def test_a_memory_of_a_users_strategy_is_saved_with_it() -> None:
     run(strategy=first, path="here")
     run(strategy=second, path="here", resume=True)
     assert torch.equal(first.memory.all().index, second.memory.all().index)
+
+
+def test_a_step_that_the_model_takes_itself_is_a_step() -> None:
+    class Mine:
+        def __init__(self) -> None:
+            self.memory = Memory(30)
+
+        def after_step(self, agent: nn.Module, batch: Batch) -> None:
+            self.memory.add(batch)
+
+    mine = Mine()
+    run(strategy=mine, model=UpdatesItself)
+    assert mine.memory.seen == sum(len(task.train) for task in _world().tasks)
 
 
 def test_strategies_are_made_for_seeds_of_their_own() -> None:
