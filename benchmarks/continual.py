@@ -485,7 +485,7 @@ def show(name: str, row: Row, seen: Seen, suite: dict[str, Seen]) -> bool:
         published += "" if figure.deviation is None else f"±{figure.deviation:.2f}"
         verdict = "" if not judged else "pass" if fine else "FAIL"
         print(
-            f"{name:<18}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
+            f"{name:<20}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
             f"{_range(figure):>16}{len(ours):>6}{cpu:>8.1f}  {verdict:<5}{figure.note}".rstrip(),
             flush=True,
         )
@@ -529,7 +529,7 @@ def reproduce(arguments: argparse.Namespace) -> bool:
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread a run"
     )
     print(
-        f"{'row':<18}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
+        f"{'row':<20}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
         f"{'CPU s':>8}"
     )
     seen: dict[str, dict[str, Seen]] = {suite: {} for suite in SUITES}
@@ -546,7 +546,7 @@ def reproduce(arguments: argparse.Namespace) -> bool:
             if (suite, name) in errors:
                 failed = True
                 del seen[suite][name]
-                print(f"{suite} {name:<16}FAIL: {errors[suite, name]}", flush=True)
+                print(f"{suite} {name:<18}FAIL: {errors[suite, name]}", flush=True)
                 continue
             failed |= not show(
                 f"{suite} {name}", SUITES[suite][name], seen[suite][name], seen[suite]

@@ -23,7 +23,8 @@ class LwF(Strategy):
     over the classes of all earlier tasks (`class`), or over all outputs (`domain`).
 
     Args:
-        importance: Strength of the distillation; 1 in the paper.
+        importance: Strength of the distillation; 1 in the paper. Where it is scaled with the square of
+            the temperature (Hinton et al., 2015, arXiv 1503.02531, section 2), that is T^2.
         temperature: Above 1 the small probabilities count for more; 2 in the paper.
     """
 
