@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..replay.lazy import lazily
 
 if TYPE_CHECKING:
     from .a2c import A2C
@@ -25,11 +27,4 @@ _HOME = {name: name.lower() for name in NAMES["model"]}
 __all__ = ["A2C", "DDPG", "DQN", "DRQN", "PPO", "SAC", "TD3", "AC2Agent", "DrQV2", "Random"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOME)

@@ -7,7 +7,7 @@ installed copy holds them inside the package. See README.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if not (Path(__file__).parent / "launcher").is_dir():
     # A bare checkout: `python run.py` and `pytest` work without installing.
@@ -15,6 +15,7 @@ if not (Path(__file__).parent / "launcher").is_dir():
 
 from .launcher.ml import ml
 from .replay.errors import CheckpointError, ConfigError, DataError, Diverged
+from .replay.lazy import lazily
 
 if TYPE_CHECKING:
     from .launcher.construct import register
@@ -53,11 +54,4 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOME)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..agents.continual.context import Context
 from ..replay import Batch, CheckpointError, Replay, Space, Spec
+from ..replay.columns import available
 from .log import Log
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
@@ -348,7 +349,7 @@ class _Restore:
         elif (
             "device" in whole
         ):  # Made while learning, where the model was; it may be elsewhere now.
-            content = content.to(_available(whole["device"]))
+            content = content.to(available(whole["device"]))
         if "parameter" not in whole:
             return content
         return nn.Parameter(content) if whole["parameter"] else content.requires_grad_()
@@ -375,14 +376,6 @@ class _Restore:
                 made = self(getattr(current, name, None), item, f"{path}.{name}")
                 object.__setattr__(current, name, made)
         return current
-
-
-def _available(device: str) -> torch.device:
-    """The device of this kind, or the CPU on a machine without one."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts.
-        return torch.device("cpu")
 
 
 def _is_pythons_own(kind: type) -> bool:

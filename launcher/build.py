@@ -32,8 +32,8 @@ from .infer import inferred
 from .learner import learn_method, quiet
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
-from .observe import build_observer
-from .options import observes
+from .observe.observer import build_observer
+from .observe.options import observes
 from .randomness import forked_randomness
 from .strategies import Strategies
 
@@ -269,13 +269,16 @@ def build_strategies(
         device=device,
         seed=settings.seed,
     )
-    strategies = Strategies(named, context, borders=not settings.online)
-    if settings.ema is not None and (own := strategies.owning("weights")):
+    try:
+        strategies = Strategies(named, context, borders=not settings.online)
+        if settings.ema is not None and (own := strategies.owning("weights")):
+            raise ConfigError(
+                f"strategy={own} keeps weights of each task as they are, and ema={settings.ema} evaluates "
+                "with averages of them. Choose one of the two."
+            )
+    except BaseException:
         context.close()
-        raise ConfigError(
-            f"strategy={own} keeps weights of each task as they are, and ema={settings.ema} evaluates with "
-            "averages of them. Choose one of the two."
-        )
+        raise
     if strategies.idle and context.scenario != "task":
         context.close()
         return None

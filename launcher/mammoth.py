@@ -26,9 +26,9 @@ from . import build
 from .config import compose, did_you_mean, name_of, schema
 from .construct import resolve
 from .naming import unresolved
-from .observe import Counters, Observer
-from .options import OF_THE_RUN
-from .provided import ContinualDataset, make_optimizer
+from .observe.observer import Counters, Observer
+from .observe.options import OF_THE_RUN
+from .observe.provided import ContinualDataset, make_optimizer
 from .randomness import forked_randomness, seed_everything
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import resolve, unknown_arguments
-from .options import Options, observes
+from .observe.options import Options, observes
 
 
 def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:

@@ -47,7 +47,6 @@ class Strategies:
     def __init__(self, named: dict[str, Any], context: Context, *, borders: bool = True):
         self.named, self.context, self.agent = named, context, context.agent
         if mistakes := [*_unfit(named, context, borders=borders), *_conflicts(named)]:
-            context.close()
             raise ConfigError("\n".join(mistakes))
         self._hooks: dict[str, list[Callable[..., Any]]] = {
             hook: [getattr(s, hook) for s in named.values() if callable(getattr(s, hook, None))]

@@ -27,7 +27,7 @@ from .learner import Learner, load_weights
 from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
-from .observe import Observer
+from .observe.observer import Observer
 from .optimisation import Average, build_optimizer, build_scheduler
 from .randomness import seed_everything
 from .run import Run

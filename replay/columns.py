@@ -245,3 +245,11 @@ def _bytes(field: Field) -> int:
 
 def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.zeros(0, dtype)).dtype
+
+
+def available(device: str) -> torch.device:
+    """The device that tensors were on, or the CPU on a machine without one."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # torch without CUDA asserts.
+        return torch.device("cpu")

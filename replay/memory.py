@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch
+from .columns import available
 from .errors import CheckpointError, ConfigError
 
 POLICIES = ("reservoir", "balanced", "ring", "herding")
@@ -206,7 +207,7 @@ class Memory:
         held = dict(_flat(state["columns"]))
         self.clear()
         if held:  # Room of its own: the state may be this very memory's.
-            self._make(held, _available(state["device"]))
+            self._make(held, available(state["device"]))
         for path, column in self._columns.items():
             column[: state["size"]] = held[path]
         self.seen, self._size = state["seen"], state["size"]
@@ -500,14 +501,6 @@ def _nested(flat: Mapping[Path, Tensor]) -> dict[str, Any]:
             inner = inner.setdefault(key, {})
         inner[name] = field
     return fields
-
-
-def _available(device: str) -> torch.device:
-    """The device that rows were on, or the CPU where there is no such."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts.
-        return torch.device("cpu")
 
 
 def _kind(field: Any) -> str:

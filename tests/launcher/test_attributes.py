@@ -19,7 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from antelope.launcher.attributes import attribute_state, load_attribute_state
+from antelope.launcher.attributes import (
+    attribute_state,
+    load_attribute_state,
+    load_object_state,
+    object_state,
+)
 from antelope.launcher.checkpoint import read, write
 from antelope.replay import CheckpointError, Space, Spec
 
@@ -481,3 +486,30 @@ def test_registered_submodules_are_left_to_the_state_dict(tmp_path: Path) -> Non
     state = attribute_state(model)
     assert not any(isinstance(value, Tensor) for value in state.values())
     assert resumed(model, model, tmp_path).alias[0] is model.layer
+
+
+class Grows:
+    """Something that has tensors only once it has learnt."""
+
+
+def test_a_tensor_made_while_learning_is_put_back_where_it_was() -> None:
+    learnt = Grows()
+    learnt.weights = {"a": torch.arange(3.0)}  # type: ignore[attr-defined]
+    state = object_state(learnt)
+    (_, described) = state["$object"]["weights"]["$items"][0]
+    assert "device" not in described  # Of the CPU nothing is said.
+    described["device"] = "meta"
+    fresh = Grows()
+    load_object_state(fresh, state)
+    assert fresh.weights["a"].device.type == "meta"  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_tensor_from_a_device_that_is_not_here_is_put_on_the_cpu() -> None:
+    learnt = Grows()
+    learnt.weights = torch.arange(3.0)  # type: ignore[attr-defined]
+    state = object_state(learnt)
+    state["$object"]["weights"]["device"] = "cuda"
+    fresh = Grows()
+    load_object_state(fresh, state)
+    assert fresh.weights.tolist() == [0, 1, 2]  # type: ignore[attr-defined]

@@ -420,6 +420,23 @@ class Registered(Doubled):
     """Named by its registration."""
 
 
+class NoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(64, 10))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs.flatten(1) @ self.weight
+
+
+def test_a_model_that_a_strategy_refuses_is_as_it_was() -> None:
+    model = NoLayers()
+    refused(strategy="icarl", model=model, says=["strategy=icarl", "no nn.Linear"])
+    refused(strategy=["er", "derpp"], model=model, says=["conflict"])
+    refused("ema=0.9", strategy="packnet", model=MLP(64, 10), says=["ema=0.9"])
+    assert not model._forward_hooks
+
+
 def test_a_strategy_of_ones_own_is_found_by_its_name() -> None:
     Path("mine.py").write_text(
         "class Mine:\n    def after_loss(self, agent, batch, loss):\n        return 2 * loss\n"

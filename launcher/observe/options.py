@@ -7,7 +7,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .config import did_you_mean
+from ..config import did_you_mean
 
 # What such models call settings of the run, and the settings.
 OF_THE_RUN = {

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..agents.ac2agent import residual_cnn
-from ..agents.continual.context import HIDDEN
-from ..replay import ConfigError, Replay, Spec
-from .config import Settings, did_you_mean
-from .naming import makes_objects, named_object
+from ...agents.ac2agent import residual_cnn
+from ...agents.continual.context import HIDDEN
+from ...replay import ConfigError, Replay, Spec
+from ..config import Settings, did_you_mean
+from ..naming import makes_objects, named_object
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..replay import ConfigError, Replay, Spec
-from .config import Settings
-from .construct import construct, resolve
-from .infer import inferred
-from .log import Log
-from .naming import makes_objects
+from ...replay import ConfigError, Replay, Spec
+from ..config import Settings
+from ..construct import construct, resolve
+from ..infer import inferred
+from ..log import Log
+from ..naming import makes_objects
 from .options import Options, constructor_names
 from .provided import (
     Backbone,
