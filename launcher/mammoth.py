@@ -114,6 +114,11 @@ class ContinualModel(Counters, nn.Module):
         dataset: ContinualDataset | None = None,
     ):
         super().__init__()
+        if type(self).observe is ContinualModel.observe:  # Said before anything is trained.
+            raise ConfigError(
+                f"{type(self).__name__} has no observe. Write observe(self, inputs, labels, not_aug_inputs, "
+                "epoch=None)."
+            )
         self.net, self.loss, self.args = backbone, loss, args
         self.transform, self.dataset = transform, dataset
         self.device = torch.device(getattr(args, "device", "cpu"))
@@ -146,7 +151,7 @@ class ContinualModel(Counters, nn.Module):
         self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int | None = None
     ) -> float:
         """Learn from a batch, and return its loss."""
-        raise NotImplementedError(f"{type(self).__name__} has no observe.")
+        raise NotImplementedError
 
     def begin_task(self, dataset: ContinualDataset) -> None:
         """Before each task."""

@@ -129,6 +129,8 @@ class Context:
 
     def augmented(self, batch: Batch) -> Batch:
         """Rows of a memory as a learning step meets them: augmented anew, where there is `aug`."""
+        if self.device.type != "cpu":  # A memory resumed on another device is where it was.
+            batch = batch.to(self.device)
         if self._augmented is not None and "raw" in batch:
             batch["obs"] = self._augmented(batch["raw"])
         return batch

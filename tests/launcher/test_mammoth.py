@@ -213,9 +213,14 @@ def test_what_an_er_needs_is_said_before_it_is_made() -> None:
         ml(model=Er, tasks=5, **QUIET)
 
 
-def test_a_base_class_alone_does_not_learn() -> None:
-    with pytest.raises(NotImplementedError, match="ContinualModel has no observe"):
-        ml(model=ContinualModel, tasks=5, **QUIET)
+class NothingObserved(ContinualModel):
+    COMPATIBILITY = ("class-il",)
+
+
+def test_a_model_that_does_not_observe_is_refused_before_any_training() -> None:
+    with pytest.raises(ConfigError, match="NothingObserved has no observe"):
+        ml(model=NothingObserved, tasks=5, progress=False)
+    assert not Path("runs").exists()
 
 
 def test_a_model_may_pass_no_dataset_on() -> None:
