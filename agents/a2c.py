@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..replay import Batch, Replay, Space
+from ..replay import Replay, Space
 from .blocks.actor_critic import ActorCritic
-from .blocks.advantages import advantages
 from .blocks.arguments import check
 
 
@@ -31,6 +29,7 @@ class A2C(ActorCritic):
         gae_lambda: Below 1: advantages lean on the critic (Schulman et al., 2015, arXiv 1506.02438).
         entropy_coef, value_coef: Weights of the entropy and of the critic's error.
         hidden: Widths of the layers of either network.
+        encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
     """
 
     def __init__(
@@ -42,6 +41,9 @@ class A2C(ActorCritic):
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
         hidden: Sequence[int] = (64, 64),
+        encoder: nn.Module | None = None,
+        policy: nn.Module | None = None,
+        critic: nn.Module | None = None,
     ):
         check(
             "A2C",
@@ -50,35 +52,19 @@ class A2C(ActorCritic):
             shares={"gae_lambda": gae_lambda},
             widths={"hidden": hidden},
         )
-        super().__init__(obs_spec, action_spec, hidden)
+        parts = {"encoder": encoder, "policy": policy, "critic": critic}
+        super().__init__(obs_spec, action_spec, hidden, parts)
         self.steps, self.gae_lambda = steps, gae_lambda
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
-
-    def act(self, obs: Any) -> Any:
-        """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating."""
-        policy = self.policy(obs)
-        if not self.training:
-            return self.head.executable(policy.mode)
-        action = policy.sample()
-        # What was drawn: the environment gets it clipped.
-        extras = {"raw_action": action} if self.head.clips else {}
-        return self.head.executable(action), extras
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
         """The loss of a rollout, once there is one."""
         if replay.fresh < self.steps:
             return None
         rollout = replay.rollout()
-        mask = rollout.mask
-        data = Batch(
-            obs=rollout.obs,
-            action=rollout.raw_action if "raw_action" in rollout else rollout.action,
-        ).map(lambda field: field[mask])  # (T, N, ...) to (M, ...)
-        policy, value = self.policy(data.obs), self.value(data.obs)
-        constant = value.detach()
-        value_TN = torch.zeros_like(rollout.reward).masked_scatter(mask, constant)
-        advantage = advantages(rollout, value_TN, self.value, gae_lambda=self.gae_lambda)[mask]
-        log.policy_loss = policy_loss = -(policy.log_prob(data.action) * advantage).mean()
-        log.value_loss = value_loss = F.mse_loss(value, advantage + constant)
-        log.entropy = entropy = policy.entropy().mean()
+        data = self.judged(rollout, gae_lambda=self.gae_lambda)
+        log_prob, value, policy, steps = self.judge(data)
+        log.policy_loss = policy_loss = -(log_prob * steps.advantage).mean()
+        log.value_loss = value_loss = F.mse_loss(value, steps.target)
+        log.entropy = entropy = self.entropy(policy, data)
         return policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy

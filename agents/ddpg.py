@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..replay import Replay, Space
 from .blocks.box import UnitBox
-from .blocks.encoder import encoder
+from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, td_loss
 from .blocks.target import follow, frozen, target_of
 
@@ -44,7 +44,7 @@ class DDPG(nn.Module):
         super().__init__()
         self.box = UnitBox(action_spec, "DDPG")
         self.tau, self.noise, self.random_steps = tau, noise, random_steps
-        self.actor = Actor(obs_spec, self.box.size, hidden)
+        self.actor = Actor(encoder(obs_spec, hidden), self.box.size)
         self.critic = Critics(encoder(obs_spec, ()), self.box.size, hidden, members=1)
         self.target_actor, self.target_critic = target_of(self.actor), target_of(self.critic)
         self.env_steps = 0
@@ -78,9 +78,9 @@ class DDPG(nn.Module):
 class Actor(nn.Module):
     """`[B, *obs.shape]` to actions `[B, size]` in [-1, 1]."""
 
-    def __init__(self, obs_spec: Space | dict[str, Space], size: int, hidden: Sequence[int]):
+    def __init__(self, seen: Trunk, size: int):
         super().__init__()
-        self.trunk = encoder(obs_spec, hidden)
+        self.trunk = seen
         self.head = nn.Linear(self.trunk.out_features, size)
 
     def forward(self, obs: Any) -> Tensor:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.encoder import Layers, encoder, rows
+from .blocks.encoder import Layers, Trunk, rows
+from .blocks.outputs import check_outputs
+from .blocks.parts import Part, trunk
 from .blocks.schedule import Falling
 from .blocks.target import follow, target_of
 
@@ -27,6 +29,11 @@ class DQN(nn.Module):
     and d its discount where `nstep=n`; with `replay.prioritized=true` rows are weighted, and
     |y - Q| is their new priority (Schaul et al., 2015, arXiv 1511.05952).
 
+        L + conservative (log sum_a exp Q(s, a) - Q(s, a_data))
+
+    is conservative Q-learning (Kumar et al., 2020, arXiv 2006.04779, CQL(H)), for learning offline: Q
+    of what was never tried is held below Q of what was, or it would be overestimated unopposed.
+
     Args:
         hidden: Widths of the layers; images pass a CNN first.
         double: Let the network choose the next action, and its target only judge it.
@@ -35,6 +42,9 @@ class DQN(nn.Module):
         explore_steps: Environment steps that it falls over.
         target_every: Learning steps between the target's moves.
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
+        conservative: Weight of the conservative term; 0: none, 1 is usual offline.
+        encoder: A module in the place of our own first layers.
+        critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
     """
 
     def __init__(
@@ -48,13 +58,21 @@ class DQN(nn.Module):
         explore_steps: int = 10_000,
         target_every: int = 200,
         tau: float = 1.0,
+        conservative: float = 0.0,
+        encoder: nn.Module | None = None,
+        critic: nn.Module | None = None,
     ):
         super().__init__()
         self.num_actions = choices(action_spec)
         self.choose_by_network = double
         self.epsilon = Falling(*epsilon, explore_steps)
-        self.target_every, self.tau = target_every, tau
-        self.network = q_network(obs_spec, self.num_actions, hidden, dueling=dueling)
+        self.target_every, self.tau, self.conservative = target_every, tau, conservative
+        self.network: nn.Module
+        if critic is not None:
+            self.network = Values(critic, obs_spec, self.num_actions)
+        else:
+            seen = trunk(encoder, obs_spec, hidden)
+            self.network = q_network(seen, self.num_actions, dueling=dueling)
         self.target = target_of(self.network)
         self.learning_steps = 0
 
@@ -83,15 +101,22 @@ class DQN(nn.Module):
         if self.learning_steps % self.target_every == 0:
             follow(self.target, self.network, self.tau)
         self.learning_steps += 1
-        q = self.network(batch.obs).gather(1, batch.action[:, None]).squeeze(1)  # [B]
+        all_q = self.network(batch.obs)  # [B, num_actions]
+        q = all_q.gather(1, batch.action[:, None]).squeeze(1)  # [B]
         with torch.no_grad():
             target = batch.reward + batch.discount * self.next_value(batch.next_obs)  # [B]
         if self.learning_steps % 10 == 0:  # It takes as long as a layer.
             log.q = q.detach().mean()
-        if not replay.prioritized:
-            return F.smooth_l1_loss(q, target)
-        replay.update_priorities(batch.index, (target - q).detach().abs())
-        return (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
+        if replay.prioritized:
+            replay.update_priorities(batch.index, (target - q).detach().abs())
+            loss = (batch.weight * F.smooth_l1_loss(q, target, reduction="none")).mean()
+        else:
+            loss = F.smooth_l1_loss(q, target)
+        if self.conservative:
+            gap = (all_q.logsumexp(1) - q).mean()
+            loss = loss + self.conservative * gap
+            log.gap = gap.detach()
+        return loss
 
     def next_value(self, next_obs: Any) -> Tensor:
         """`[B, *obs.shape]` to what the best action there is worth, `[B]`."""
@@ -102,14 +127,31 @@ class DQN(nn.Module):
         return next_q.gather(1, best).squeeze(1)
 
 
-def q_network(
-    obs_spec: Space | dict[str, Space], num_actions: int, hidden: Sequence[int], *, dueling: bool
-) -> Layers:
-    """From `[B, *obs.shape]` to Q-values `[B, num_actions]`."""
-    trunk = encoder(obs_spec, hidden)
+def q_network(seen: Trunk, num_actions: int, *, dueling: bool) -> Layers:
+    """From what the trunk meets to Q-values `[B, num_actions]`."""
     if not dueling:
-        return Layers(*trunk, nn.Linear(trunk.out_features, num_actions))
-    return Layers(*trunk, nn.Linear(trunk.out_features, 1 + num_actions), Dueling())
+        return Layers(*seen, nn.Linear(seen.out_features, num_actions))
+    return Layers(*seen, nn.Linear(seen.out_features, 1 + num_actions), Dueling())
+
+
+class Values(nn.Module):
+    """The user's module as a network of Q-values.
+
+    Raises:
+        ConfigError: If it raises, is recurrent, or gives something else.
+    """
+
+    def __init__(self, module: nn.Module, obs_spec: Space | dict[str, Space], num_actions: int):
+        super().__init__()
+        self.part, name = Part(module), type(module).__name__
+        if self.part.recurrent:
+            raise ConfigError(f"critic={name} carries a state; DQN's do not. PPO takes such parts.")
+        output, sources = self.part.probe(obs_spec, {})
+        space = Space((num_actions,), torch.int64, discrete=True)
+        check_outputs(output, space, 2, name, sources)
+
+    def forward(self, obs: Any) -> Tensor:
+        return self.part(obs)[0]
 
 
 class Dueling(nn.Module):

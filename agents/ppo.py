@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
-from .blocks.advantages import advantages
 from .blocks.arguments import check
 
 
@@ -38,6 +37,7 @@ class PPO(ActorCritic):
         entropy_coef, value_coef: Weights of the entropy and of the critic's error.
         max_grad_norm: The gradient is clipped to it.
         hidden: Widths of the layers of either network.
+        encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
     """
 
     def __init__(
@@ -54,6 +54,9 @@ class PPO(ActorCritic):
         value_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         hidden: Sequence[int] = (64, 64),
+        encoder: nn.Module | None = None,
+        policy: nn.Module | None = None,
+        critic: nn.Module | None = None,
     ):
         check(
             "PPO",
@@ -68,43 +71,29 @@ class PPO(ActorCritic):
             shares={"gae_lambda": gae_lambda},
             widths={"hidden": hidden},
         )
-        super().__init__(obs_spec, action_spec, hidden)
+        parts = {"encoder": encoder, "policy": policy, "critic": critic}
+        super().__init__(obs_spec, action_spec, hidden, parts)
         self.steps, self.epochs, self.minibatch_size = steps, epochs, minibatch_size
         self.clip, self.gae_lambda, self.max_grad_norm = clip, gae_lambda, max_grad_norm
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
         self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
-
-    def act(self, obs: Any) -> Any:
-        """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating."""
-        policy = self.policy(obs)
-        if not self.training:
-            return self.head.executable(policy.mode)
-        action = policy.sample()
-        extras = {"log_prob": policy.log_prob(action), "value": self.value(obs)}
-        if self.head.clips:
-            extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
-        return self.head.executable(action), extras
 
     def learn(self, replay: Replay, log: Any) -> None:
         """Learn from a rollout, once there is one."""
         if replay.fresh < self.steps:
             return
         rollout = replay.rollout()
-        advantage = advantages(rollout, rollout.value, self.value, gae_lambda=self.gae_lambda)
-        data = Batch(
-            obs=rollout.obs,
-            action=rollout.raw_action if "raw_action" in rollout else rollout.action,
-            log_prob=rollout.log_prob,
-            advantage=advantage,
-            target=advantage + rollout.value,
-        ).map(lambda field: field[rollout.mask])  # (T, N, ...) to (M, ...)
-        std, mean = torch.std_mean(data.advantage, correction=0)
+        data = self.judged(rollout, gae_lambda=self.gae_lambda)
+        counts = data.advantage[data.mask] if self.recurrent else data.advantage
+        std, mean = torch.std_mean(counts, correction=0)
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
-        parts, parameters = max(1, round(len(data) / self.minibatch_size)), list(self.parameters())
+        # Of a recurrent agent whole segments are drawn.
+        parts = min(len(data), max(1, round(len(counts) / self.minibatch_size)))
+        parameters = list(self.parameters())
         for _ in range(self.epochs):
             order = torch.randperm(len(data), device=mean.device)
             for rows in order.tensor_split(parts):
-                loss, policy_loss, value_loss, log_ratio = self.losses(data[rows])
+                loss, policy_loss, value_loss, log_ratio = self.losses(self.part_of(data, rows))
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
@@ -114,17 +103,17 @@ class PPO(ActorCritic):
         off = log_ratio.expm1()
         log.approx_kl = (off - log_ratio).mean()
         log.clip_fraction = (off.abs() > self.clip).float().mean()
-        log.entropy = -data.log_prob.mean()  # An estimate: of the actions drawn.
+        log.entropy = -rollout.log_prob[rollout.mask].mean()  # An estimate: of the actions drawn.
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The objective on transitions `[B, ...]`, its two main parts, and `log r`, `[B]`."""
-        policy = self.policy(batch.obs)
-        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        log_prob, value, policy, steps = self.judge(batch)
+        log_ratio = log_prob - steps.log_prob
         # The bound only binds where it is A + eps |A|, whatever the sign of A.
-        bound = batch.advantage + self.clip * batch.advantage.abs()
-        policy_loss = -torch.min(log_ratio.exp() * batch.advantage, bound).mean()
-        value_loss = F.mse_loss(self.value(batch.obs), batch.target)
+        bound = steps.advantage + self.clip * steps.advantage.abs()
+        policy_loss = -torch.min(log_ratio.exp() * steps.advantage, bound).mean()
+        value_loss = F.mse_loss(value, steps.target)
         loss = policy_loss + self.value_coef * value_loss
         if self.entropy_coef:
-            loss = loss - self.entropy_coef * policy.entropy().mean()
+            loss = loss - self.entropy_coef * self.entropy(policy, batch)
         return loss, policy_loss, value_loss, log_ratio.detach()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.box import UnitBox
-from .blocks.encoder import Layers, encoder
+from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
+from .blocks.parts import trunk
 from .blocks.target import follow, frozen, target_of
 
 
@@ -35,6 +36,7 @@ class SAC(nn.Module):
         alpha: The temperature to begin with.
         entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
             as the papers have it.
+        encoder: A module in the place of our own first layers; the critics train it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SAC(nn.Module):
         tau: float = 0.005,
         alpha: float = 1.0,
         entropy: float | None = None,
+        encoder: nn.Module | None = None,
     ):
         super().__init__()
         self.discrete = False
@@ -62,11 +65,10 @@ class SAC(nn.Module):
             size, width = self.box.size, 2 * self.box.size
             default = -float(size)
         self.tau, self.entropy = tau, default if entropy is None else entropy
-        trunk = encoder(obs_spec, hidden)
-        self.actor = Layers(*trunk, nn.Linear(trunk.out_features, width))
-        self.critics = Critics(
-            encoder(obs_spec, ()), size, hidden, members=2, discrete=self.discrete
-        )
+        seen = trunk(encoder, obs_spec, hidden, detach=True)
+        self.actor = Layers(*seen, nn.Linear(seen.out_features, width))
+        judged = trunk(encoder, obs_spec, ())
+        self.critics = Critics(judged, size, hidden, members=2, discrete=self.discrete)
         self.target_critics = target_of(self.critics)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..replay import Replay, Space
+from ..replay import ConfigError, Replay, Space
 from .blocks.box import UnitBox
-from .blocks.encoder import encoder
 from .blocks.ensemble import Critics, td_loss
+from .blocks.parts import Part, trunk
 from .blocks.target import follow, frozen, target_of
 from .ddpg import Actor, explore
 
@@ -26,6 +27,12 @@ class TD3(nn.Module):
     The last term trains the actor mu alone, the others the critics; it is there every `delay`-th
     learning step, and only then the targets move.
 
+        lambda Q1(s, mu(s)) - |mu(s) - a|^2           lambda = 1 / (imitation mean|Q1(s, mu(s))|)
+
+    is what the actor climbs instead with `imitation`, for learning offline: TD3+BC (Fujimoto & Gu,
+    2021, arXiv 2106.06860), whose alpha is 1 / imitation. a is what was done, in [-1, 1], and |.|^2 the
+    mean over an action's numbers. The paper also normalises observations: `normalize_obs=true`.
+
     Args:
         hidden: Widths of the actor's and the critics' layers.
         tau: How far the targets move.
@@ -33,6 +40,10 @@ class TD3(nn.Module):
         noise: Deviation of the exploration, as a share of half the actions' range.
         target_noise, noise_clip: Of the actions that targets are computed with, likewise.
         random_steps: Environment steps of uniform actions before the actor's.
+        imitation: Weight of doing what was done; 0: none, 0.4 is the paper's offline.
+        encoder: A module in the place of our own first layers; the critics train it.
+        policy: A module in the place of the actor, `[B, *obs.shape]` to actions `[B, *action.shape]`
+            in the environment's units; what lies beyond its bounds is clipped, and held against it.
     """
 
     def __init__(
@@ -46,19 +57,27 @@ class TD3(nn.Module):
         target_noise: float = 0.2,
         noise_clip: float = 0.5,
         random_steps: int = 1000,
+        imitation: float = 0.0,
+        encoder: nn.Module | None = None,
+        policy: nn.Module | None = None,
     ):
         super().__init__()
         self.box = UnitBox(action_spec, "TD3")
         self.tau, self.delay, self.noise, self.random_steps = tau, delay, noise, random_steps
         self.target_noise, self.noise_clip = target_noise, noise_clip
-        self.actor = Actor(obs_spec, self.box.size, hidden)
-        self.critics = Critics(encoder(obs_spec, ()), self.box.size, hidden, members=2)
+        self.imitation = imitation
+        self.actor: nn.Module
+        if policy is not None:
+            self.actor = GivenActor(policy, obs_spec, action_spec, self.box)
+        else:
+            self.actor = Actor(trunk(encoder, obs_spec, hidden, detach=True), self.box.size)
+        self.critics = Critics(trunk(encoder, obs_spec, ()), self.box.size, hidden, members=2)
         self.target_actor, self.target_critics = target_of(self.actor), target_of(self.critics)
         self.env_steps = self.learning_steps = 0
 
     def forward(self, obs: Any) -> Tensor:
         """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
-        return self.box.scale(self.actor(obs))
+        return self.box.scale(self.actor(obs).clamp(-1, 1))  # A given actor's may lie outside.
 
     def act(self, obs: Any) -> Tensor:
         """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
@@ -66,22 +85,34 @@ class TD3(nn.Module):
         if self.training:
             action = explore(action, self.noise, uniform=self.env_steps < self.random_steps)
             self.env_steps += len(action)
-        return self.box.scale(action)
+        return self.box.scale(action.clamp(-1, 1))
 
     def learn(self, replay: Replay, log: Any) -> Tensor:
         batch = next(replay)
         with torch.no_grad():
             next_q = self.target_critics(batch.next_obs, self.next_action(batch.next_obs))  # [2, B]
             target = batch.reward + batch.discount * next_q.amin(0)  # [B]
-        q = self.critics(batch.obs, self.box.unscale(batch.action))  # [2, B]
+        action = self.box.unscale(batch.action)  # [B, size]
+        q = self.critics(batch.obs, action)  # [2, B]
         loss = td_loss(q, target, batch, replay)
         log.q = q.detach().mean()
         self.learning_steps += 1
         if self.learning_steps % self.delay == 0:
             follow(self.target_actor, self.actor, self.tau)
             follow(self.target_critics, self.critics, self.tau)
+            chosen = self.actor(batch.obs)  # [B, size]
+            if isinstance(self.actor, GivenActor):
+                excess = chosen - chosen.clamp(-1, 1)
+                loss = loss + excess.square().sum(1).mean()
+                chosen = chosen - excess
             with frozen(self.critics):
-                loss = loss - self.critics(batch.obs, self.actor(batch.obs))[0].mean()
+                worth = self.critics(batch.obs, chosen)[0]  # [B]
+            if self.imitation:
+                scale = 1 / (self.imitation * worth.detach().abs().mean())
+                distance = F.mse_loss(chosen, action)
+                log.distance = distance.detach()
+                return loss - scale * worth.mean() + distance
+            loss = loss - worth.mean()
         return loss
 
     def next_action(self, next_obs: Any) -> Tensor:
@@ -91,3 +122,33 @@ class TD3(nn.Module):
             -self.noise_clip, self.noise_clip
         )
         return (action + noise).clamp(-1, 1)
+
+
+class GivenActor(nn.Module):
+    """The user's module as an actor: actions `[B, size]` in the units in which the bounds are -1 and 1.
+
+    Raises:
+        ConfigError: If it raises, is recurrent, or gives something else.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        box: UnitBox,
+    ):
+        super().__init__()
+        self.part, self.box, name = Part(module), box, type(module).__name__
+        if self.part.recurrent:
+            raise ConfigError(f"policy={name} carries a state; TD3's do not. PPO takes such parts.")
+        output, sources = self.part.probe(obs_spec, {})
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if given != (2, *box.shape):
+            raise ConfigError(
+                f"policy={name}: expected actions (B, {', '.join(map(str, box.shape))}), got "
+                f"{given}{sources.of(output)}."
+            )
+
+    def forward(self, obs: Any) -> Tensor:
+        return self.box.unscale(self.part(obs)[0])

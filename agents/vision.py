@@ -1,41 +1,294 @@
-"""torchvision's and timm's networks, made to fit the images at hand."""
+"""torchvision's and timm's networks, made to fit the images at hand.
+
+arguments = vision_arguments(target, obs)          what its constructor is to be told of the images
+network = fit_to_images(target(**arguments), obs)  strides and channels that are no arguments
+features = headless(network)                       as an encoder, without the last layer
+"""
 
 from __future__ import annotations
 
-from torch import nn
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import gcd
+from typing import Any
 
-from ..replay import Space
+import torch
+from torch import Tensor, nn
 
-_SMALL = 64  # Pixels below which ImageNet's stem would leave a network almost nothing to see.
+from ..replay import ConfigError, Space
+
+_SMALL = 64  # Pixels below which ImageNet's strides would leave a network almost nothing to see.
+_LAST = 4  # Side of the last feature map that small images are to keep.
+_GRID = 7  # Patches a side, at least, that a transformer is to see.
+_MOMENTUM = 0.1  # Of BatchNorm's running statistics, torch's default.
+_WIDE = 96  # An image that all networks without a fixed size can take: for finding their strides.
+_FITTING = (  # Of torchvision's.
+    "resnet18, mobilenet_v3_small, efficientnet_b0, densenet121, convnext_tiny, vgg11, vit_b_16, swin_t"
+)
 
 
-def fit_to_images(network: nn.Module, obs: Space) -> nn.Module:
+def vision_arguments(target: Callable[..., Any], obs: Space | dict[str, Space]) -> dict[str, Any]:
+    """What one of torchvision's or timm's builders has to be told of the images, by parameter name.
+
+    Raises:
+        ConfigError: If it cannot be built for images of this size.
+    """
+    if isinstance(obs, dict) or len(obs.shape) != 3:
+        return {}
+    name = getattr(target, "__name__", "")
+    if (getattr(target, "__module__", "") or "").startswith("timm"):
+        return _timm_arguments(target, name, obs)
+    _, height, width = obs.shape
+    if name in ("googlenet", "inception_v3"):
+        # Their second outputs, in training only, fit no loss of ours.
+        return {"aux_logits": False, "init_weights": True}
+    if name.startswith("vit_"):
+        if height != width:
+            raise _misfit(name, obs, "it takes square images only")
+        # Built for as many patches of its own size as there will be of ours: `fit_to_images` makes
+        # them smaller, which the builder does not offer.
+        patch = int(name.rpartition("_")[2])
+        return {"image_size": patch * (height // _patch(patch, height, width))}
+    if name.startswith("maxvit"):
+        if height % 224 or width % 224:
+            raise _misfit(name, obs, "it takes images of multiples of 224 pixels")
+        return {"input_size": (height, width)}
+    return {}
+
+
+def fit_to_images(network: nn.Module, obs: Space | dict[str, Space], name: str = "") -> nn.Module:
     """Adapt a network for 3-channel photographs to `obs`, in place.
 
-    The first convolution takes as many channels as the images have. For images under 64 pixels a
-    ResNet's stem (stride 2 twice) becomes a 3x3 convolution of stride 1 without pooling, as in
-    He et al. (2015, arXiv 1512.03385, section 4.2) for CIFAR-10.
+    The first convolution takes as many channels as the images have. For images under 64 pixels the
+    first of the strides and poolings that reduce the resolution are taken out, so many that the last
+    feature map keeps 4 pixels a side (or a quarter of the image's): of a ResNet on 32x32 the stem's,
+    which becomes a 3x3 convolution, as in He et al. (2015, arXiv 1512.03385, section 4.2) for CIFAR-10.
+    The running statistics of BatchNorm follow as fast as torch's do by default.
+
+    Args:
+        network: Built with `vision_arguments`.
+        name: What errors call it; default: its class.
+
+    Raises:
+        ConfigError: If it still cannot take such images.
     """
-    if len(obs.shape) != 3:
+    if isinstance(obs, dict) or len(obs.shape) != 3:
         return network
-    channels, height, width = obs.shape
-    name, first = next(
-        ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)), ("", None)
-    )
+    channels, *sides = obs.shape
+    name = name or type(network).__name__
+    first = next((n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         return network
-    small = min(height, width) < _SMALL and name == "conv1" and hasattr(network, "maxpool")
-    if small:
-        network.maxpool = nn.Identity()
-    if small or first.in_channels != channels:
-        parent, _, attribute = name.rpartition(".")
-        replacement = nn.Conv2d(
-            channels,
-            first.out_channels,
-            3 if small else first.kernel_size,  # type: ignore[arg-type]
-            1 if small else first.stride,  # type: ignore[arg-type]
-            1 if small else first.padding,  # type: ignore[arg-type]
-            bias=first.bias is not None,
-        )
-        setattr(network.get_submodule(parent), attribute, replacement)
+    convolution: Any = network.get_submodule(first)
+    if first == "conv_proj" and hasattr(network, "seq_length"):
+        _shrink_patches(network, convolution, obs)
+    elif min(sides) < _SMALL:
+        _keep_resolution(network, convolution.in_channels, min(sides))
+        for module in network.modules():
+            # MobileNetV3's 0.01 and MNASNet's 0.0003 are for ImageNet's many steps: after 500 on digits
+            # they were 98 % right in training, and at chance when evaluated.
+            if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+                module.momentum = max(module.momentum, _MOMENTUM)
+    convolution = network.get_submodule(first)
+    if convolution.in_channels != channels:
+        _replace(network, first, _like(convolution, in_channels=channels))
+    _try(network, obs, name)
     return network
+
+
+def headless(network: nn.Module) -> nn.Module:
+    """The network without its last layer, in place: from images to the features it classifies by.
+
+    Raises:
+        ConfigError: If it has no linear layer or convolution to end with.
+    """
+    if callable(reset := getattr(network, "reset_classifier", None)):  # timm's
+        reset(0)
+        return network
+    layers = list(network.named_modules())
+    for kind in (nn.Linear, nn.Conv2d):  # SqueezeNet ends with a convolution.
+        last = [name for name, module in layers if isinstance(module, kind)]
+        if last and last[-1]:
+            _replace(network, last[-1], nn.Identity())
+            return network
+    raise ConfigError(
+        f"{type(network).__name__} has no last layer to take off. An encoder ends in features already, "
+        "or in a torch.nn.Linear."
+    )
+
+
+def _timm_arguments(target: Callable[..., Any], name: str, obs: Space) -> dict[str, Any]:
+    """The channels; of networks for one size of image also this size, and smaller patches."""
+    from timm.models import get_pretrained_cfg
+
+    channels, height, width = obs.shape
+    arguments: dict[str, Any] = {"in_chans": channels}
+    config = get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return arguments
+    written = re.search(r"(?:patch|_p)(\d+)", name)
+    patch = int(written[1]) if written else 16
+    if patch > 4:
+        patch = _patch(patch, height, width)
+    else:  # Patches are merged thrice: 4 pixels are left in the end of 32 patches.
+        patch = max(1, min(patch, min(height, width) // (8 * (_LAST - 1))))
+    sized = {"img_size": (height, width)}
+    for fit in ({**sized, "patch_size": patch}, sized):
+        try:
+            with torch.device("meta"), _same_randomness():
+                target(**arguments, **fit)
+        except (
+            Exception
+        ):  # Which of them a network has is written nowhere, and it may raise anything.
+            continue
+        return {**arguments, **fit}
+    return arguments
+
+
+def _patch(largest: int, height: int, width: int) -> int:
+    """The largest patch, up to that one, that divides both sides and leaves enough of them."""
+    common = gcd(height, width)
+    fits = (p for p in range(largest, 1, -1) if common % p == 0 and min(height, width) >= _GRID * p)
+    return next(fits, 1)
+
+
+def _shrink_patches(network: Any, convolution: nn.Conv2d, obs: Space) -> None:
+    """Patches of torchvision's ViT such that there are as many as it was built for."""
+    channels, height, width = obs.shape
+    grid = network.image_size // network.patch_size
+    if (height, width) == (network.image_size, network.image_size):
+        return
+    if height != width or height % grid:
+        raise _misfit("VisionTransformer", obs, f"it has {grid}x{grid} patches")
+    patch = height // grid
+    network.conv_proj = _like(
+        convolution, in_channels=channels, kernel_size=patch, stride=patch, padding=0
+    )
+    network.image_size, network.patch_size = height, patch
+
+
+def _keep_resolution(network: nn.Module, channels: int, side: int) -> None:
+    """Take out the first strides until the last feature map is large enough."""
+    stages = _stages(network, channels)
+    total = 1
+    for _, stride in stages:
+        total *= stride
+    enough = min(_LAST, max(1, side // 4))
+    for names, stride in stages:
+        if -(-side // total) >= enough:
+            return
+        if names:
+            total //= stride
+        for name in names:
+            _unstride(network, name)
+
+
+def _stages(network: nn.Module, channels: int) -> list[tuple[list[str], int]]:
+    """The layers that reduce the resolution, in the order of computation, and by how much.
+
+    Those that see the same resolution (a block's shortcut, parallel branches) are one stage. A stage
+    without layers is there and cannot be changed. Of a network for one size of image there are none.
+    """
+    stages: dict[int, tuple[list[str], int]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Tensor) -> None:
+            merges = type(module).__name__.startswith("PatchMerging")
+            stride = 2 if merges else module.stride
+            stride = max(stride) if isinstance(stride, tuple) else stride
+            if stride == 1:
+                return
+            # Swin's images are [B, H, W, C].
+            names, _ = stages.setdefault(inputs[0].shape[-2 - merges], ([], stride))
+            if not merges:
+                names.append(name)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(remember(name))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+        or type(module).__name__.startswith("PatchMerging")
+    ]
+    try:
+        with _inference(network):
+            network(torch.zeros(1, channels, _WIDE, _WIDE))
+    except Exception:  # Made for another size, which its constructor was told.
+        return []
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(stages.values())
+
+
+def _unstride(network: nn.Module, name: str) -> None:
+    layer = network.get_submodule(name)
+    if not isinstance(layer, nn.Conv2d):
+        _replace(network, name, nn.Identity())
+    elif type(layer) is nn.Conv2d and (
+        layer.kernel_size[0] > 5 or 2 * int(layer.padding[0]) + 1 != layer.kernel_size[0]
+    ):
+        _replace(network, name, _like(layer, kernel_size=3, stride=1, padding=1))
+    else:
+        layer.stride = (1, 1)
+
+
+def _like(layer: nn.Conv2d, **changed: Any) -> nn.Conv2d:
+    """A new convolution with the arguments of another, but for those given."""
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
+    arguments = {name: getattr(layer, name) for name in names} | changed
+    return type(layer)(**arguments, bias=layer.bias is not None)
+
+
+def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, layer)
+
+
+def _try(network: nn.Module, obs: Space, name: str) -> None:
+    """One forward, so that a network for other images is told of by name."""
+    try:
+        with _inference(network):
+            network(torch.zeros(2, *obs.shape, device=next(network.parameters()).device))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise _misfit(name, obs, f"{type(error).__name__}: {reason}") from error
+    for module in network.modules():
+        patches = getattr(module, "num_patches", None)
+        if isinstance(patches, int) and patches < _LAST**2:
+            raise _misfit(name, obs, f"of which it would see {patches} patches only")
+
+
+def _misfit(name: str, obs: Space, reason: str) -> ConfigError:
+    channels, height, width = obs.shape
+    return ConfigError(
+        f"{name} cannot be made to fit images of {height}x{width} pixels and {channels} channel"
+        f"{'s' if channels > 1 else ''} ({reason}). These can: {_FITTING}, and ResidualCNN."
+    )
+
+
+@contextmanager
+def _inference(network: nn.Module) -> Iterator[None]:
+    """Inside, the network evaluates; its mode and the random streams are as they were after it."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad(), _same_randomness():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _same_randomness() -> Any:
+    return torch.random.fork_rng(devices=[])

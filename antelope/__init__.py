@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .launcher.run import Run
     from .replay import Batch, Memory, Replay, Space, Spec
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "Batch",

@@ -23,6 +23,7 @@ from .workers import Fault, Workers, said
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
 _EVALUATED_AT_ONCE = 10
+_MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 _ENDLESS = 250_000  # Steps after which an episode of evaluation is taken to have no end.
 
 # Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
@@ -424,9 +425,21 @@ class EnvWorld:
         return self.tasks[0].num_envs
 
     def begin(self, task: int, replay: Replay) -> None:
-        """Start episodes of this task's environment."""
+        """Start episodes of this task's environment; offline, none."""
         replay.begin(task)
-        self._start(task, replay)
+        if replay.offline:
+            self._measure(_ring(replay))
+        else:
+            self._start(task, replay)
+
+    def _measure(self, ring: Transitions) -> None:
+        """Take in all observations that an offline replay holds."""
+        if self.normalizer is None:
+            return
+        rows = np.flatnonzero(ring.ok)
+        for start in range(0, len(rows), _MEASURED_AT_ONCE):
+            obs = ring.gather(rows[start : start + _MEASURED_AT_ONCE])["obs"]
+            self.normalizer.see(_arrays(obs))
 
     def _start(self, task: int, replay: Replay) -> None:
         first = self.tasks[task].reset()
@@ -446,7 +459,7 @@ class EnvWorld:
         if task is None:
             return
         replay.begin(task)
-        if anew:
+        if anew and not replay.offline:
             self._start(task, replay)
 
     def describe(self) -> str:
@@ -454,7 +467,12 @@ class EnvWorld:
         return f"{self.name}, {self.num_envs} in parallel"
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
-        """Act once in every copy and remember it. Returns the environment steps taken."""
+        """Act once in every copy and remember it. Returns the environment steps taken.
+
+        Offline there is no actor, nothing is done, and a step is a learning step.
+        """
+        if actor is None:
+            return 1
         env = self.tasks[task]
         action, extras = actor(env.obs, env.began)
         step = env.step(action)
@@ -514,6 +532,13 @@ def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
 def _ring(replay: Replay) -> Transitions:
     assert isinstance(replay.storage, Transitions)
     return replay.storage
+
+
+def _arrays(obs: Any) -> Any:
+    """Tensors, or dicts of them, as arrays."""
+    if isinstance(obs, dict):
+        return {name: _arrays(part) for name, part in obs.items()}
+    return obs.cpu().numpy()
 
 
 def _packed(actions: list[Any]) -> Any:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from ..agents.blocks.distributions import distribution, executable
+from ..agents.blocks.parts import ACTION
 from ..replay import ConfigError, Space
 from .learner import Learner
 from .recurrent import State
@@ -107,6 +110,12 @@ def _choose(output: Any, learner: Learner) -> Any:
 def _each(space: Any, output: Any, explore: bool) -> Any:
     if isinstance(space, dict):
         return {name: _each(part, output[name], explore) for name, part in space.items()}
+    if isinstance(output, dict):
+        output = output[ACTION]
+    if isinstance(output, Distribution) or output.shape[1:] != space.shape:
+        # A distribution, or what makes one: twice as many numbers as a Box has.
+        policy = distribution(space, output)
+        return executable(space, policy.sample() if explore else policy.mode)
     if not space.discrete:
         return _continuous(space, output, explore)
     if space.binary:

@@ -11,34 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
-from ..agents.vision import fit_to_images
 from ..envs import datasets
 from ..envs.tasks import DataWorld
 from ..replay import (
+    CheckpointError,
     ConfigError,
     Normalizer,
     Observations,
     Replay,
-    Spec,
     Standardize,
     Transitions,
 )
+from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
+from . import offline
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
-from .infer import inferred
-from .learner import learn_method, quiet
+from .infer import advice, inferred
+from .learner import has_forward, learn_method, quiet
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
-from .observe.observer import build_observer
+from .networks import network
+from .observe.observer import Observer, build_observer
 from .observe.options import observes
+from .parts import build_parts, refuse_parts
+from .plots.samples import Samples
 from .randomness import forked_randomness
 from .strategies import Strategies
 
 _DEFAULT_EPOCHS = 10
 _DEFAULT_BATCH = 32
+_DEFAULT_ENV_BATCH = 128
 _ONLINE_BATCH = 10
 _DEFAULT_ENV_STEPS = 50_000
 _DEFAULT_ENV_EVALUATION = 10_000
@@ -126,7 +132,8 @@ def complete(settings: Settings) -> None:
     """
     values = settings.values
     if values["batch_size"] is None:
-        values["batch_size"] = _ONLINE_BATCH if settings.online else _DEFAULT_BATCH
+        usual = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH
+        values["batch_size"] = _ONLINE_BATCH if settings.online else usual
     if not settings.online:
         return
     if settings.scenario == "task":
@@ -138,31 +145,40 @@ def complete(settings: Settings) -> None:
 
 def build_agent(
     settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
-) -> nn.Module:
-    """The user's module, constructed from the spec, on the device; one that observes, in an `Observer`.
+) -> tuple[nn.Module, nn.Module]:
+    """What learns, on the device, and the user's module, constructed from the spec.
+
+    They are one, but for a module that observes, which comes in an `Observer`, and one that does not
+    say how it learns from an environment, which is the policy of an `AC2Agent`.
 
     Raises:
         ConfigError: If it cannot be constructed, or is no `nn.Module`.
     """
     if settings.model is None:
-        if not world.on_data:
-            raise ConfigError(
-                f"No model for env={world.name}. Give model=, for example agent={_usual_agent(world)}, or "
-                "a class of your own with learn(replay, log). `ml models` lists what there is."
-            )
         settings.values["model"] = {"_target_": "AC2Agent"}
     target, arguments = named_object(settings, "model")
-    if isinstance(target, nn.Module) or (observes(target) and not makes_objects(target)):
-        if arguments:
-            raise ConfigError(
-                f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
-                "its class instead."
-            )
-        agent = target
-    elif observes(target):
-        agent = target
-    else:
-        agent = _construct_model(target, arguments, world.spec, device)
+    made = makes_objects(target)
+    if arguments and not made:
+        raise ConfigError(
+            f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
+            "its class instead."
+        )
+    table = {
+        **inferred(world.spec, device=device),
+        "environment": not world.on_data,
+        "rl": settings.rl,
+        "generate": settings.generate,
+        "offline": settings.offline is not None,
+        "standardize": settings.standardize,
+    }
+    make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
+    agent, parts = target, {}
+    taught = world.on_data or callable(getattr(target, "learn", None))
+    if taught or not has_forward(target):
+        refuse_parts(settings, target)
+        parts = build_parts(settings, world.spec, device)
+    if made and not observes(target):
+        agent = make(target, {**arguments, **parts})
     if observes(agent):
         agent = build_observer(
             agent,
@@ -172,38 +188,39 @@ def build_agent(
             device,
             transforms=transforms,
             epochs=build_schedule(settings, world).epochs,
-            network=functools.partial(_construct_model, spec=world.spec, device=device),
+            network=make,
         )
     if not isinstance(agent, nn.Module):
         raise ConfigError(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
         )
+    own = agent.own if isinstance(agent, Observer) else agent
+    if not world.on_data and has_forward(agent) and not callable(getattr(agent, "learn", None)):
+        refuse_parts(settings, AC2Agent)
+        agent = _adopted(agent.to(device), settings, table, device)
     agent.to(device)
     if not agent.training:
         agent.train()
-    return agent
+    return agent, own
 
 
-def _usual_agent(world: Any) -> str:
-    """An agent that fits the actions, to suggest."""
-    action = world.spec.action
-    if isinstance(action, dict) or action.nvec or action.binary:
-        return "PPO"
-    return "DQN" if action.discrete else "SAC"
-
-
-def _construct_model(
-    target: Any, arguments: dict[str, Any], spec: Spec, device: torch.device
-) -> Any:
-    if not callable(target):
-        raise ConfigError(f"model={name_of(target)} is neither a class nor a torch.nn.Module.")
-    table = inferred(spec, device=device)
-    module = getattr(target, "__module__", "") or ""
-    if inspect.isclass(target) or not module.startswith(("torchvision.models", "timm")):
-        return construct(target, arguments, table, setting="model")
-    # These builders take the number of classes among **kwargs.
-    arguments = {"num_classes": table["num_classes"], **arguments}
-    return fit_to_images(construct(target, arguments, {}, setting="model"), spec.obs)
+def _adopted(
+    module: nn.Module, settings: Settings, table: dict[str, Any], device: torch.device
+) -> AC2Agent:
+    """The default agent with a module that does not say how it learns as its policy."""
+    name = type(module).__name__
+    if callable(getattr(module, "act", None)):
+        raise ConfigError(
+            f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, and the default agent "
+            "explores for it and learns; or write learn(self, replay, log) too."
+        )
+    if settings.policy is not None:
+        raise ConfigError(f"{name} has no `learn`: it is the policy already; policy= is given too.")
+    spec = table["spec"]
+    parts: dict[str, Any] = dict(build_parts(settings, spec, device, policy=module))
+    parts["model"] = parts.pop("policy")
+    options = {key: table[key] for key in ("environment", "rl", "generate", "offline")}
+    return AC2Agent(spec, **options, **parts)
 
 
 def build_transforms(settings: Settings, world: Any, device: torch.device) -> tuple[Any, Any]:
@@ -231,6 +248,14 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
             "shape, because held-out data is not augmented."
         )
     return Standardize(space, standardize=standardize, augment=augment, device=device), plain
+
+
+def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None:
+    """What draws a generative model's samples at every evaluation, or None."""
+    if not (settings.plot and world.on_data):
+        return None
+    folder = path / "plots" / "samples"
+    return Samples(folder, world.spec, standardize=settings.standardize, seed=settings.seed)
 
 
 def build_strategies(
@@ -299,11 +324,16 @@ def build_replay(
     device: torch.device,
     *,
     recurrent: bool = False,
+    saved: dict[str, Any] | None = None,
 ) -> Replay:
     """The replay over the world's storage.
 
     Args:
         recurrent: Whether the model meets sequences.
+        saved: The transitions to learn from offline; None: those that are made.
+
+    Raises:
+        CheckpointError: If those saved are of another environment.
     """
     options: dict[str, Any] = {
         "batch_size": settings.batch_size,
@@ -316,17 +346,22 @@ def build_replay(
         borders = not settings.online
         return Replay(table, transform, tasks=rows, alter=world.alter, borders=borders, **options)
     how = settings.replay
-    storage = Transitions(
-        world.spec,
-        capacity=settings.capacity,
-        num_envs=world.num_envs,
-        discount=settings.discount,
-        nstep=settings.nstep,
-        stack=settings.frame_stack,
-        storage=how["storage"],
-        folder=how["folder"],
-        device=device,
-    )
+    where = {"storage": how["storage"], "folder": how["folder"], "device": device}
+    if saved is None:
+        storage = Transitions(
+            world.spec,
+            capacity=settings.capacity,
+            num_envs=world.num_envs,
+            discount=settings.discount,
+            nstep=settings.nstep,
+            stack=settings.frame_stack,
+            **where,
+        )
+    else:
+        try:
+            storage = opened(world.spec, saved, **where)
+        except CheckpointError as error:
+            raise offline.refused(settings, error) from error
     priorities = None
     if how["prioritized"]:
         steps = settings.train_steps or _DEFAULT_ENV_STEPS

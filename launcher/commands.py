@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
 from .config import compose, did_you_mean, presets, run_multirun, said, schema
 
@@ -19,7 +20,9 @@ Antelope trains a PyTorch model in one call.
   ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=1000
   ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
   ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
-  ml env=CartPole-v1 agent=DQN                  a gymnasium environment
+  ml env=CartPole-v1                            a gymnasium environment, and an agent that fits it
+  ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
+  ml generate=true dataset=MNIST                inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml plot                                       learning curves of all runs, mean over seeds
@@ -117,8 +120,11 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
     if words:
         raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")
     builtin = builtin_names(kind)
+    blocks = BLOCKS["model"] if kind == "model" else ()
     if builtin:
-        print("Built in\n" + describe_names(builtin))
+        print("Built in\n" + describe_names(name for name in builtin if name not in blocks))
+    if blocks:
+        print(f"\nBlocks, which are also parts of other models\n{describe_names(blocks)}")
     if kind == "model" and (here := classes_here()):
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
     if kind == "strategy":

@@ -421,6 +421,11 @@ def _merge(
                     node[part] = dict(node.get(part) or {})
                     node = node[part]
                 node[path[-1]] = value
+        elif setting and setting.kind == "probabilities" and key != root:
+            # `head_bias.move=...`: one action of a dict of them.
+            before = values.get(root)
+            values[root] = {**before} if isinstance(before, dict) else {}
+            values[root][key.split(".", 1)[1]] = value
         elif key in known:
             *parents, last = key.split(".")
             node = values
@@ -557,6 +562,9 @@ def _convert(value: Any, kind: str) -> Any:
         if value != "shuffled" and not isinstance(value, list):
             raise TypeError
         return value if value == "shuffled" else _convert(value, "whole number")
+    if word == "probabilities":  # One, a list of them, or a dict of either by action
+        _check_probabilities(value)
+        return value
     if word == "names" and isinstance(value, list):
         if not value or not all(isinstance(item, (str, dict)) for item in value):
             raise TypeError
@@ -564,6 +572,14 @@ def _convert(value: Any, kind: str) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("_target_", ""), str):
         raise TypeError
     return value
+
+
+def _check_probabilities(value: Any) -> None:
+    if isinstance(value, (dict, list)) and value:
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_probabilities(item)
+    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise TypeError
 
 
 def _within(value: float, bound: list[str]) -> bool:

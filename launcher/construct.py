@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from ..replay.errors import ConfigError
@@ -83,6 +83,11 @@ def _is_scheduler(name: str, item: Any) -> bool:
 
 KINDS = {
     "model": Kind("model", "agents", ("torchvision.models",), _is_network),
+    "encoder": Kind("encoder", "agents", ("torchvision.models",), _is_network),
+    "policy": Kind("policy", "agents", (), _is_network),
+    "critic": Kind("critic", "agents", (), _is_network),
+    "generator": Kind("generator", "agents", (), _is_network),
+    "discriminator": Kind("discriminator", "agents", (), _is_network),
     "dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "env": Kind("environment", "envs", (), _is_class),
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
@@ -105,10 +110,9 @@ def resolve(name: str, kind: str) -> Any:
     place = KINDS[kind]
     if name in _REGISTERED:
         return _REGISTERED[name]
-    if place.builtin and name in builtin_names(kind):
-        package = importlib.import_module(f"antelope.{place.builtin}")
-        names = package.NAMES[kind.removeprefix("test_")]
-        return getattr(package, names[name] if isinstance(names, dict) else name)
+    if name in (builtin := _builtin(kind)):
+        package, attribute = builtin[name]
+        return getattr(package, attribute)
     if ".py:" in name:
         path, _, attribute = name.rpartition(":")
         return _attribute(_import_file(Path(path)), attribute, name)
@@ -120,7 +124,7 @@ def resolve(name: str, kind: str) -> Any:
         item = getattr(importlib.import_module(library), name, None)
         if item is not None and place.accept(name, item):
             return item
-    if kind == "model" and (network := _timm(name)) is not None:
+    if kind in ("model", "encoder") and (network := _timm(name)) is not None:
         return network
     if kind == "env" and (make := _gymnasium(name)) is not None:
         return make
@@ -129,11 +133,25 @@ def resolve(name: str, kind: str) -> Any:
 
 def builtin_names(kind: str) -> list[str]:
     """Our own names of one kind, without importing them."""
-    place = KINDS[kind]
-    if place.builtin is None:
-        return []
-    package = importlib.import_module(f"antelope.{place.builtin}")
-    return list(package.NAMES.get(kind.removeprefix("test_"), ()))
+    return list(_builtin(kind))
+
+
+def _builtin(kind: str) -> dict[str, tuple[ModuleType, str]]:
+    """Our own names of one kind, each with the package it is in and what it is called there."""
+    folder = KINDS[kind].builtin
+    if folder is None:
+        return {}
+    places = [(folder, kind.removeprefix("test_"))]
+    if folder == "agents":
+        places.append(("agents.blocks", "model"))  # Blocks are models, and parts of models.
+    found: dict[str, tuple[ModuleType, str]] = {}
+    for place, listed in places:
+        package = importlib.import_module(f"antelope.{place}")
+        names = package.NAMES.get(listed, ())
+        for name in names:
+            attribute = names[name] if isinstance(names, dict) else name
+            found.setdefault(name, (package, attribute))
+    return found
 
 
 def library_names(kind: str) -> list[str]:
@@ -157,6 +175,7 @@ def construct(
     *,
     setting: str,
     positional: tuple[Any, ...] = (),
+    instead: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Call `target` with the arguments given and those of the inferred that it has parameters for.
 
@@ -166,6 +185,7 @@ def construct(
         inferred: What is known from the data; explicit values always win.
         setting: The setting's name, for errors: `model`.
         positional: Arguments that come first, such as an optimiser's parameters.
+        instead: Why a parameter cannot be inferred here, and what can.
 
     Raises:
         ConfigError: For an unknown sub-key, a missing argument, or a constructor that raises.
@@ -187,6 +207,8 @@ def construct(
         mistakes.append(
             f"{name} needs {quoted}, which was not given and cannot be inferred. Pass {values}{can}."
         )
+        reasons = dict.fromkeys(instead[key] for key in missing if key in instead)
+        mistakes += [f"{name}: {reason}." for reason in reasons]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     try:

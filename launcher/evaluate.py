@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..replay import Table
+from ..replay import Batch, Table
 from .actor import Actor
 from .learner import Learner
 from .metrics.accuracy import accuracy, accuracy_among
 from .metrics.regression import mae, mse, r2
+from .plots.samples import generates
 from .randomness import forked_randomness
 
 _ROWS = 1000  # Rows per forward: large enough to be fast, small enough for any memory.
@@ -28,6 +30,7 @@ class Evaluator:
         episodes: Per evaluation of an environment.
         seed: Of whatever the model draws while it is evaluated.
         folder: Where videos go.
+        draw: Given the model and the step at every evaluation, makes pictures of what it does.
     """
 
     def __init__(
@@ -39,9 +42,10 @@ class Evaluator:
         episodes: int,
         seed: int,
         folder: Path | None = None,
+        draw: Callable[[nn.Module, int], None] | None = None,
     ):
         self.world, self.learner, self.transform = world, learner, transform
-        self.episodes, self.seed, self.folder = episodes, seed, folder
+        self.episodes, self.seed, self.folder, self.draw = episodes, seed, folder, draw
 
     def __call__(
         self, tasks: range, *, step: int, validation: bool = False
@@ -52,6 +56,8 @@ class Evaluator:
             validation: Of the rows set aside of the training data, not of the test data.
         """
         with self.learner.evaluating(), forked_randomness(self.seed + step):
+            if self.draw is not None:
+                self.draw(self.learner.agent, step)
             return [self._task(task, step, validation=validation) for task in tasks]
 
     def _task(self, number: int, step: int, *, validation: bool) -> dict[str, float]:
@@ -81,15 +87,12 @@ class Evaluator:
         outputs: list[Tensor] = []
         outputs_told: list[Any] = []
         labels: list[Tensor] = []
-        for rows in index.to(table.device).split(_ROWS):
-            fields = {k: v.to(device) for k, v in table.gather(rows).items()}
-            if world.alter is not None:
-                fields["obs"] = world.alter(fields["obs"], task)
-            obs = self.transform(fields)["obs"]
+        for fields in self._batches(table, index, task):
+            obs = fields["obs"]
             # A strategy that makes use of the task must do without in class-IL.
             output = self._predict(obs, None if aware else task)
             if output is None:
-                return {}
+                return self._generated(table, index, task)
             outputs.append(output)
             labels.append(fields["label"])
             if aware:
@@ -107,6 +110,26 @@ class Evaluator:
                 known, label, world.tasks[task].classes.to(device)
             )
         return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
+
+    def _generated(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
+        """Of a model that generates `loss(batch)`, if its class has such a method."""
+        agent = self.learner.agent
+        # An attribute of that name may be anything: nn.BCELoss(), say.
+        if not (generates(agent) and callable(getattr(type(agent), "loss", None)) and len(index)):
+            return {}
+        total = 0.0
+        for fields in self._batches(table, index, task):
+            batch = Batch(**fields)
+            total += float(agent.loss(batch)) * len(batch)  # type: ignore[operator]
+        return {"loss": total / len(index)}
+
+    def _batches(self, table: Table, index: Tensor, task: int) -> Iterator[dict[str, Any]]:
+        """Rows as the model meets them, some at a time."""
+        for rows in index.to(table.device).split(_ROWS):
+            fields = {k: v.to(self.learner.device) for k, v in table.gather(rows).items()}
+            if self.world.alter is not None:
+                fields["obs"] = self.world.alter(fields["obs"], task)
+            yield self.transform(fields)
 
     def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         output = self.learner.predict(obs, task)

@@ -6,9 +6,13 @@ import inspect
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
+from ..agents.blocks.outputs import Sources, check_outputs, watched
+from ..agents.blocks.parts import ACTION
+from ..agents.blocks.states import map_leaves
 from ..replay import Batch, ConfigError
 from ..replay.batch import describe
 from .learner import Learner, has_forward
@@ -34,32 +38,24 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if has_forward(agent):
         obs = _items(2, world, transform, learner.device)
-        visited: list[str] = []
-        hooks = [
-            module.register_forward_pre_hook(_remember(visited, path or name, module))
-            for path, module in agent.named_modules()
-        ]
-        try:
-            with forked_randomness(0), learner.evaluating():
-                if not world.on_data and is_recurrent(agent):
-                    learner.recurrence = Recurrence(
-                        agent, lambda n: _items(n, world, transform, learner.device)
-                    )
-                    output = learner.recurrence.step(obs, learner.recurrence.zeros(2))[0]
-                else:
-                    output = agent(obs)
-        except ConfigError:
-            raise
-        except Exception as error:
-            where = visited[-1] if visited else name
-            raise ConfigError(
-                f"{name}.forward raised {type(error).__name__} in {where}, given "
-                f"{describe(Batch(obs=obs))}: {error}"
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-        _check_output(output, space, obs=obs, name=name, last=visited[-1] if visited else name)
+        with watched(agent, name) as sources:
+            try:
+                with forked_randomness(0), learner.evaluating():
+                    if not world.on_data and is_recurrent(agent):
+                        learner.recurrence = Recurrence(
+                            agent, lambda n: _items(n, world, transform, learner.device)
+                        )
+                        output = learner.recurrence.step(obs, learner.recurrence.zeros(2))[0]
+                    else:
+                        output = agent(obs)
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(
+                    f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
+                    f"{describe(Batch(obs=obs))}: {error}"
+                ) from error
+            _check_output(output, space, obs=obs, name=name, sources=sources)
     if learner.recurrence is not None and acts:
         act = inspect.signature(agent.act)  # type: ignore[arg-type]
         if "state" not in act.parameters:
@@ -75,9 +71,15 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         )
 
 
-def _check_output(output: Any, space: Any, *, obs: Any, name: str, last: str) -> None:
-    if isinstance(space, dict):
-        _check_outputs(output, space, obs=obs, name=name, last=last)
+def _check_output(output: Any, space: Any, *, obs: Any, name: str, sources: Sources) -> None:
+    """Whether a forward's output are values or logits of the space, or distributions over it."""
+    if isinstance(space, dict) or isinstance(output, dict):
+        # Other keys are the model's own business; the action of a space without names is `action`.
+        named = space if isinstance(space, dict) else {ACTION: space}
+        check_outputs(output, named, 2, name, sources, values=True)
+        return
+    if isinstance(output, Distribution):
+        check_outputs(output, space, 2, name, sources, values=True)
         return
     wanted = (2, *space.shape)
     if not isinstance(output, Tensor):
@@ -87,20 +89,23 @@ def _check_output(output: Any, space: Any, *, obs: Any, name: str, last: str) ->
         )
     if tuple(output.shape) != wanted:
         raise ConfigError(
-            f"{name}.forward: expected output {list(wanted)} for {space}, got {list(output.shape)} "
-            f"from {last}, given {describe(Batch(obs=obs))}. `out_features` in the constructor is given "
-            "the right width."
+            f"{name}.forward: expected output {list(wanted)} for {space}, got {list(output.shape)}"
+            f"{sources.of(output)}, given {describe(Batch(obs=obs))}. `out_features` in the constructor is "
+            "given the right width."
         )
-
-
-def _check_outputs(output: Any, spaces: dict[str, Any], *, obs: Any, name: str, last: str) -> None:
-    if not isinstance(output, dict) or set(spaces) - set(output):
-        given = sorted(output) if isinstance(output, dict) else f"a {type(output).__name__}"
+    if not bool(torch.isfinite(output).all()):
         raise ConfigError(
-            f"{name}.forward returned {given}; expected a dict with {sorted(spaces)}."
+            f"{name}.forward: its output is not finite{sources.of(output)}, given "
+            f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
-    for key, space in spaces.items():
-        _check_output(output[key], space, obs=obs, name=f"{name} ({key})", last=last)
+
+
+def example(world: Any, transform: Any, learner: Learner) -> Any:
+    """Two observations as `forward` meets them: sequences of one, where it is given sequences."""
+    with forked_randomness(0):
+        obs = _items(2, world, transform, learner.device)
+    by_sequence = learner.recurrence is not None and learner.recurrence.by_sequence
+    return map_leaves(lambda x: x.unsqueeze(1), obs) if by_sequence else obs
 
 
 def _items(n: int, world: Any, transform: Any, device: torch.device) -> Any:
@@ -132,10 +137,3 @@ def _on(device: torch.device, value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _on(device, part) for name, part in value.items()}
     return value.to(device)
-
-
-def _remember(visited: list[str], path: str, module: nn.Module) -> Any:
-    def hook(*_: Any) -> None:
-        visited.append(f"{path} ({type(module).__name__})")
-
-    return hook

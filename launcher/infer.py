@@ -7,24 +7,70 @@ from typing import Any
 
 import torch
 
-from ..replay import Spec
+from ..agents.blocks.distributions import logits_shape
+from ..agents.blocks.parts import ACTION, OBS
+from ..replay import Space, Spec
+
+# Names for the shape of what comes in, and of what goes out, each with what it is of the shape.
+IN_SIZE = ("in_features", "in_dim", "input_dim", "obs_dim")
+IN_SHAPE = ("in_shape", "input_shape", "obs_shape")
+OUT_SIZE = (
+    "out_features",
+    "out_dim",
+    "output_dim",
+    "out_channels",
+    "num_classes",
+    "num_actions",
+)
+OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
 
 
 def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     """Parameter names and the values that the spec gives them; a dict of spaces has no one shape."""
     table: dict[str, Any] = {"spec": spec, "obs_spec": spec.obs, "action_spec": spec.action}
     table |= {"num_tasks": spec.num_tasks, "device": device}
+    table["obs_shapes"] = _each(lambda space: space.shape, spec.obs, OBS)
+    table["action_logits_shapes"] = _each(logits_shape, spec.action, ACTION)
     if not isinstance(spec.obs, dict):
-        obs = spec.obs.shape
-        table |= dict.fromkeys(("in_features", "in_dim", "input_dim", "obs_dim"), prod(obs))
-        table |= dict.fromkeys(("in_channels",), obs[0] if obs else 1)
-        table |= dict.fromkeys(("in_shape", "input_shape", "obs_shape"), obs)
+        table |= incoming(spec.obs.shape)
     if not isinstance(spec.action, dict):
-        action = spec.action.shape
-        table |= dict.fromkeys(
-            ("out_features", "out_dim", "output_dim", "out_channels", "num_classes", "num_actions"),
-            prod(action),
-        )
-        table |= dict.fromkeys(("out_shape", "output_shape", "action_shape"), action)
+        table |= outgoing(spec.action.shape)
         table["discrete"] = spec.action.discrete
     return table
+
+
+def incoming(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The parameters that describe what a module meets."""
+    table: dict[str, Any] = dict.fromkeys(IN_SIZE, prod(shape))
+    table["in_channels"] = shape[0] if shape else 1
+    return table | dict.fromkeys(IN_SHAPE, shape)
+
+
+def outgoing(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The parameters that describe what a module gives."""
+    return {**dict.fromkeys(OUT_SIZE, prod(shape)), **dict.fromkeys(OUT_SHAPE, shape)}
+
+
+def advice(spec: Spec) -> dict[str, str]:
+    """What to ask for instead of a parameter that a dict of spaces has no value for."""
+    found: dict[str, str] = {}
+    if isinstance(spec.obs, dict):
+        why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
+        found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
+    if isinstance(spec.action, dict):
+        why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"
+        found |= dict.fromkeys((*OUT_SIZE, *OUT_SHAPE), why)
+    return found
+
+
+def _each(function: Any, space: Space | dict[str, Any], name: str) -> dict[str, Any]:
+    """By name: of every part of a dict, or of a single space under the name given."""
+    if not isinstance(space, dict):
+        return {name: function(space)}
+    return {key: _of(function, part) for key, part in space.items()}
+
+
+def _of(function: Any, space: Any) -> Any:
+    if isinstance(space, dict):
+        return {key: _of(function, part) for key, part in space.items()}
+    return function(space)

@@ -43,6 +43,7 @@ class Keeper:
         save_every: Steps between checkpoints; None: once a minute, or less often where that would
             take more than a twentieth of the time.
         newest_loss: Gives the loss that the live line shows, or None.
+        begun: Called once the directory is the run's.
 
     Attributes:
         tasks: What each task took, those of before a resumption too: `seconds` (since the run was
@@ -62,11 +63,12 @@ class Keeper:
         is_good: Callable[[], bool],
         save_every: int | None,
         newest_loss: Callable[[], Any],
+        begun: Callable[[], None] | None = None,
     ):
         self.directory, self.checkpoints, self.journal = directory, checkpoints, journal
         self.console, self.at = console, at
         self._config_yaml, self._snapshot = config_yaml, snapshot
-        self._save_every, self._newest_loss = save_every, newest_loss
+        self._save_every, self._newest_loss, self._begun = save_every, newest_loss, begun
         self._is_good = is_good
         self._received: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -101,6 +103,8 @@ class Keeper:
         if aside is not None:
             self.console.note(f"The earlier run in {self.directory.path} was moved to {aside}.")
         self._status("running")
+        if self._begun is not None:
+            self._begun()
 
     def stepped(self) -> None:
         """After each step, before its rows are written."""

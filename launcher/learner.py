@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..agents.ac2agent import supervised_loss
+from ..agents.blocks.supervised import supervised_loss
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
 from .attributes import add_copies, attribute_state, load_attribute_state
@@ -24,6 +25,7 @@ from .strategies import Strategies
 # On a GPU losses are looked at together, so that no step waits for the device.
 _CHECK_EVERY = {"cpu": 1}
 _CHECK_EVERY_ELSEWHERE = 50
+_PATIENCE = 100  # Updates after which a parameter without a gradient is one that gets none.
 
 
 class Learner:
@@ -74,6 +76,11 @@ class Learner:
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
         self._parameters = [p for p in agent.parameters() if p.requires_grad]
+        # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
+        self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
+        if strategies is not None or self._learn is None:
+            self._waiting = {}
+        self._looks = 0
         self._plateau = scheduler is not None and takes_metric(scheduler)
         dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
         self.autocast: Callable[[], Any] = nullcontext
@@ -107,6 +114,8 @@ class Learner:
                     loss = self.strategies.loss(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
+                if self._waiting:
+                    self._look_for_gradients()
                 if self.strategies is not None:
                     self.strategies.after_step(replay)
                 return
@@ -115,6 +124,8 @@ class Learner:
             detached = loss.detach()
             self._watch(detached)
             self._optimise(loss)
+            if self._waiting:
+                self._look_for_gradients()
             if self.strategies is not None:
                 self.strategies.after_step(replay)
         except (ConfigError, Diverged):
@@ -154,6 +165,28 @@ class Learner:
             self.scheduler.step()
         if self.average is not None:
             self.average.update()
+
+    def _look_for_gradients(self) -> None:
+        """Strike out the parameters that have a gradient now; after a while, tell which never had."""
+        before = len(self._waiting)
+        self._waiting = {n: p for n, p in self._waiting.items() if p.grad is None}
+        if self._looks or len(self._waiting) < before:  # From the first update on.
+            self._looks += 1
+        if self._looks >= _PATIENCE:
+            self.warn_of_unreached()
+
+    def warn_of_unreached(self) -> None:
+        """Warn, once, of parameters that no loss has reached in the updates so far."""
+        names, self._waiting = list(self._waiting), {}
+        if not names or not self._looks:
+            return
+        shown = ", ".join(f"`{name}`" for name in names[:4])
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        warnings.warn(
+            f"No loss reaches {shown}{more} of {type(self.agent).__name__}: nothing trains them. Use them in "
+            "the loss, or set requires_grad_(False) if that is meant.",
+            stacklevel=2,
+        )
 
     def _watch(self, loss: Tensor | float | None) -> None:
         if loss is None:
@@ -322,8 +355,10 @@ def _fill_empty_buffers(agent: nn.Module, weights: dict[str, Tensor]) -> None:
                 module._buffers[key] = torch.empty_like(weights[path])
 
 
-def has_forward(agent: nn.Module) -> bool:
-    return type(agent).forward is not nn.Module.forward
+def has_forward(agent: Any) -> bool:
+    """Whether a module or its class predicts; an agent of many ways sets `forward` to None if not."""
+    forward = getattr(agent if inspect.isclass(agent) else type(agent), "forward", None)
+    return forward not in (None, nn.Module.forward) and agent.forward is not None
 
 
 def learn_method(
@@ -340,10 +375,7 @@ def learn_method(
         if not has_forward(agent):
             return None
         if not supervised:
-            raise ConfigError(
-                f"{name} has no `learn`. In environments a model says itself how it learns: write "
-                "learn(self, replay, log)."
-            )
+            return None
         return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
     if not callable(learn):
         raise ConfigError(f"{name}.learn is a {type(learn).__name__}, not a method.")

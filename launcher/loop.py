@@ -20,7 +20,7 @@ from .progress import Progress
 class Schedule:
     """How long, and how often what happens.
 
-    A step is a learning step on data, and an environment step in environments.
+    A step is a learning step on data and offline, and an environment step in environments.
 
     Attributes:
         epochs: Passes over each task's data; None: by steps alone.
@@ -83,7 +83,7 @@ def run(
     """Learn every task of the world in turn.
 
     Args:
-        actor: Acts in the environments; None on data.
+        actor: Acts in the environments; None on data and offline.
         at: Where to start, and kept up to date; a resumed run continues in mid-task.
         keeper: Told of each step; shows, saves, and raises to interrupt.
     """

@@ -352,7 +352,7 @@ def load_runner(
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
-        observer = build.build_agent(settings, world, device, transforms)
+        observer, _ = build.build_agent(settings, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
     observer.dataset.settings = code

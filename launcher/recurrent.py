@@ -9,13 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..agents.blocks.states import State, find_layout, leaves, map_leaves, zip_leaves
 from ..replay import ConfigError
-
-State = Any  # A tensor, or tuples, lists and dicts of them, as the model made it.
 
 
 def is_recurrent(agent: nn.Module) -> bool:
-    """Whether `forward` has a parameter `state`: that is the switch."""
+    """Whether `forward` has a parameter `state`: that is the switch.
+
+    An agent made of modules that may have one or not says so itself, in `recurrent`.
+    """
+    if isinstance(said := getattr(agent, "recurrent", None), bool):
+        return said
     forward = type(agent).forward
     if forward is nn.Module.forward:
         return False
@@ -41,7 +45,7 @@ class Recurrence:
     def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
         self.agent, self._name = agent, type(agent).__name__
         observations = [observe(n) for n in (2, 3)]
-        self.by_sequence = False
+        self.by_sequence = getattr(agent, "by_sequence", False)
         try:
             out, state = self._probe(observations)
         except Exception as by_step:
@@ -55,8 +59,8 @@ class Recurrence:
                 if isinstance(by_step, ConfigError):  # It knows steps only, and gave a wrong state.
                     raise by_step from None
                 raise
-        again = self._call(observations[0], _map(torch.zeros_like, state))[0]
-        pairs = zip(_leaves(out), _leaves(again), strict=True)
+        again = self._call(observations[0], map_leaves(torch.zeros_like, state))[0]
+        pairs = zip(leaves(out), leaves(again), strict=True)
         if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
             raise ConfigError(
                 f"{self._name}.forward: a state of zeros and state=None give different outputs. Episodes "
@@ -67,12 +71,12 @@ class Recurrence:
     def _probe(self, observations: list[Any]) -> tuple[Any, State]:
         """Find the layout out; what two rows of observations give."""
         two, three = (self._call(obs, None) for obs in observations)
-        self._layout = self._find_layout(two[1], three[1])
+        self._layout = find_layout(two[1], three[1], self._name)
         return two
 
     def _call(self, obs: Any, state: State) -> tuple[Tensor, State]:
         if self.by_sequence:
-            obs = _map(lambda x: x.unsqueeze(1), obs)
+            obs = map_leaves(lambda x: x.unsqueeze(1), obs)
         result = self.agent(obs, state) if state is not None else self.agent(obs)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ConfigError(
@@ -80,26 +84,7 @@ class Recurrence:
                 "returns (out, state)."
             )
         out, state = result
-        return _map(lambda x: x.squeeze(1), out) if self.by_sequence else out, state
-
-    def _find_layout(self, two: State, three: State) -> Any:
-        """Which dimension of each tensor is the batch, from states of two and of three rows."""
-
-        def dimension(a: Any, b: Any) -> int:
-            if not isinstance(a, Tensor):
-                raise ConfigError(
-                    f"{self._name}.forward: its state holds a {type(a).__name__}; a state is a tensor, or "
-                    "tuples, lists and dicts of them."
-                )
-            grown = [i for i, (x, y) in enumerate(zip(a.shape, b.shape, strict=True)) if x != y]
-            if len(grown) != 1 or a.shape[grown[0]] != 2:
-                raise ConfigError(
-                    f"{self._name}.forward: its state {list(a.shape)} does not grow with the batch. Each "
-                    "tensor of it needs a dimension of the batch's size, as nn.GRU's [layers, B, hidden]."
-                )
-            return grown[0]
-
-        return _zip(dimension, two, three)
+        return map_leaves(lambda x: x.squeeze(1), out) if self.by_sequence else out, state
 
     def step(self, obs: Any, state: State) -> tuple[Tensor, State]:
         """One step of n environments: out `[n, *action.shape]`, and their next state."""
@@ -113,7 +98,7 @@ class Recurrence:
             shape[dimension] = n
             return leaf.new_zeros(shape)
 
-        return _zip(make, self._template, self._layout)
+        return zip_leaves(make, self._template, self._layout)
 
     def reset(self, state: State, began: Tensor) -> State:
         """The state with zeros for the environments `[n]` where an episode starts."""
@@ -123,37 +108,16 @@ class Recurrence:
             shape[dimension] = -1
             return leaf.masked_fill(began.view(shape), 0)
 
-        return _zip(clear, state, self._layout)
+        return zip_leaves(clear, state, self._layout)
 
     def pack(self, state: State) -> dict[str, Tensor]:
         """As the replay keeps it: tensors `[n, ...]` by number."""
-        leaves = zip(_leaves(state), _leaves(self._layout), strict=True)
-        return {str(i): leaf.movedim(d, 0) for i, (leaf, d) in enumerate(leaves)}
+        pairs = zip(leaves(state), leaves(self._layout), strict=True)
+        return {str(i): leaf.movedim(d, 0) for i, (leaf, d) in enumerate(pairs)}
 
     def unpack(self, packed: dict[str, Tensor]) -> State:
         """The reverse of `pack`: what `forward` takes."""
         rows = (packed[str(i)] for i in range(len(packed)))
-        return _zip(
+        return zip_leaves(
             lambda _, d: next(rows).movedim(0, d).contiguous(), self._template, self._layout
         )
-
-
-def _map(function: Callable[[Any], Any], tree: Any) -> Any:
-    return _zip(lambda leaf, _: function(leaf), tree, tree)
-
-
-def _zip(function: Callable[[Any, Any], Any], tree: Any, other: Any) -> Any:
-    if isinstance(tree, (tuple, list)):
-        parts = [_zip(function, a, b) for a, b in zip(tree, other, strict=True)]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    if isinstance(tree, dict):
-        return {key: _zip(function, tree[key], other[key]) for key in tree}
-    return function(tree, other)
-
-
-def _leaves(tree: Any) -> list[Any]:
-    if isinstance(tree, (tuple, list)):
-        return [leaf for part in tree for leaf in _leaves(part)]
-    if isinstance(tree, dict):
-        return [leaf for part in tree.values() for leaf in _leaves(part)]
-    return [tree]

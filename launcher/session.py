@@ -104,7 +104,7 @@ class Session:
 
     def _environment_state(self) -> Any:
         """The episodes in progress: where they are, and the environments whole if that can be."""
-        if self.world.on_data or not self.at.begun:
+        if self.world.on_data or self.replay.offline or not self.at.begun:
             return None
         task = self.world.tasks[self.at.task]
         return {

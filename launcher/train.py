@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import warnings
@@ -12,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from ..agents.blocks.composition import View
+from ..agents.blocks.parts import OBS, asks_for
 from ..replay import ConfigError, Diverged
-from . import build
+from . import build, offline
 from .actor import Actor
 from .checkpoint import Checkpoints, find
 from .config import SHORTHANDS, Settings
 from .console import Console
 from .directory import RunDirectory
 from .evaluate import Evaluator
-from .forward import check_forward
+from .forward import check_forward, example
 from .keeper import Interrupted, Keeper
-from .learner import Learner, load_weights
+from .learner import Learner, has_forward, load_weights
 from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
@@ -33,6 +37,7 @@ from .randomness import seed_everything
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
+from .weights import start_weights
 
 
 def train(settings: Settings) -> Run:
@@ -47,6 +52,7 @@ def train(settings: Settings) -> Run:
         raise ConfigError("\n".join(mistakes))
     check_installed(settings.loggers)
     build.complete(settings)
+    saved = offline.adopt(settings)
     device = build.build_device(settings.device)
     with ExitStack() as stack:
         stack.enter_context(_determinism(settings.deterministic))
@@ -62,13 +68,17 @@ def train(settings: Settings) -> Run:
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
         transform, plain = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
-        agent = build.build_agent(settings, world, device, (transform, plain))
+        agent, own = build.build_agent(settings, world, device, (transform, plain))
+        if saved is not None:
+            offline.check_agent(agent, world.spec)
         options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
         if not world.on_data:
             options["supervised"] = False
         trial = Learner(agent, world.spec, **options)
         check_forward(trial, world, transform=plain)
         recurrence = trial.recurrence
+        obs = example(world, plain, trial)
+        start_weights(settings, agent, world, obs)
         if settings.load is not None:
             load_weights(agent, find(Path(settings.load))["learner"]["agent"])
         strategies = build.build_strategies(settings, world, agent, transform, device)
@@ -90,22 +100,38 @@ def train(settings: Settings) -> Run:
         )
         if recurrence is not None:
             learner.recurrence, transform.unpack = recurrence, recurrence.unpack
+            transform.initial = recurrence.zeros
         if settings.compile:
             agent.compile()
         replay = build.build_replay(
-            settings, world, transform, device, recurrent=recurrence is not None
+            settings, world, transform, device, recurrent=recurrence is not None, saved=saved
         )
+        saved = None  # What was read of it is in the replay now.
         replay.before = None if strategies is None else strategies.before_batch
         if isinstance(agent, Observer):
             agent.bind(replay)
-        return _run(settings, world, learner, replay, plain, stack)
+        return _run(settings, world, learner, replay, plain, stack, own=own, obs=obs)
 
 
 def _run(
-    settings: Settings, world: Any, learner: Learner, replay: Any, plain: Any, stack: ExitStack
+    settings: Settings,
+    world: Any,
+    learner: Learner,
+    replay: Any,
+    plain: Any,
+    stack: ExitStack,
+    *,
+    own: nn.Module,
+    obs: Any,
 ) -> Run:
-    """Claim the directory, continue or begin, run the loop, and close the books."""
+    """Claim the directory, continue or begin, run the loop, and close the books.
+
+    Args:
+        own: The user's own module, which may be a part of what learns.
+        obs: Two observations, as it meets them.
+    """
     path = run_path(settings, world)
+    offline.check_path(settings, path)
     schedule = build.build_schedule(settings, world)
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
@@ -113,7 +139,8 @@ def _run(
     stack.callback(journal.close)
     console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
     stack.callback(console.stop)
-    actor = None if world.on_data else Actor(learner, plain.observe, as_stored=plain.as_stored)
+    acts = not world.on_data and not replay.offline
+    actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
     session = Session(settings, world, learner, actor, replay, schedule, journal)
     checkpoints = Checkpoints(path / "checkpoints")
     evaluate = Evaluator(
@@ -123,8 +150,10 @@ def _run(
         episodes=settings.eval_episodes,
         seed=settings.seed,
         folder=path / "videos",
+        draw=build.build_pictures(settings, world, path),
     )
-    console.header(_header(settings, world, learner, path))
+    console.header(_header(settings, world, learner, replay, path))
+    draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
     if settings.resume:
         directory.resume = _resume(session, checkpoints, console)
     keeper = Keeper(
@@ -138,6 +167,7 @@ def _run(
         is_good=learner.is_finite,
         save_every=settings.save_every,
         newest_loss=lambda: session.log.last("loss"),
+        begun=draw if settings.render_model else None,
     )
     at, first_step, began = session.at, session.at.step, time.monotonic()
     try:
@@ -169,6 +199,7 @@ def _run(
         console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
         raise
     seconds = time.monotonic() - began
+    learner.warn_of_unreached()
     if learner.steps and not learner.optimised and at.step > first_step:
         for key in build.optimiser_settings(settings):
             if key in getattr(learner.agent, "reads", ()):
@@ -194,9 +225,8 @@ def _run(
         )
     keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)
-    agent = learner.agent
     return Run(
-        agent=agent.own if isinstance(agent, Observer) else agent,
+        agent=own,
         spec=world.spec,
         metrics=dict(at.metrics),
         history=journal.history,
@@ -206,6 +236,20 @@ def _run(
         task_il_matrix=np.array(at.task_il, dtype=np.float64),
         tasks=keeper.tasks,
     )
+
+
+def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
+    """A picture of the user's module, or of the parts that an agent is composed of."""
+    from .render.model import render_model
+
+    composition = getattr(getattr(agent, "way", agent), "composition", None)
+    drawn = own if composition is None else View(composition)
+    if not has_forward(drawn):
+        console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
+        return
+    if drawn is own and asks_for(own, "obs_shapes") and not isinstance(obs, dict):
+        obs = {OBS: obs}
+    render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)
 
 
 def _journal(settings: Settings, path: Path) -> Journal:
@@ -246,7 +290,9 @@ def model_name(settings: Settings) -> str:
     return re.split(r"[.:]", settings.model["_target_"])[-1]
 
 
-def _header(settings: Settings, world: Any, learner: Learner, path: Path) -> dict[str, str]:
+def _header(
+    settings: Settings, world: Any, learner: Learner, replay: Any, path: Path
+) -> dict[str, str]:
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
     lines = {
@@ -254,9 +300,13 @@ def _header(settings: Settings, world: Any, learner: Learner, path: Path) -> dic
         "data" if world.on_data else "env": world.describe(),
         "spec": str(spec),
     }
+    if decision := getattr(learner.agent, "decision", None):
+        lines["learns"] = decision
     if getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
+    if replay.offline:
+        lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
     lines["run"] = str(path)
     return lines
 

@@ -103,6 +103,11 @@ class Replay:
         return isinstance(self.storage, Transitions)
 
     @property
+    def offline(self) -> bool:
+        """Whether it is of what was done before this run, and nothing is added to it."""
+        return isinstance(self.storage, Transitions) and self.storage.origin is not None
+
+    @property
     def num_tasks(self) -> int:
         """Tasks of a data set."""
         return len(self._tasks)
@@ -278,10 +283,13 @@ class Replay:
         given = self.given
         return self.alter(obs, given[0] if len(given) == 1 else tasks)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but a data set's rows, which are read again from their source.
+    def state_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Everything but what is read again from its source: a data set's rows, and an offline replay's.
 
         Arrays are the replay's own, not copies.
+
+        Args:
+            whole: An offline replay's rows as well.
         """
         with self._lock:
             state = {
@@ -291,7 +299,9 @@ class Replay:
                 "orders": self._orders.get_state(),
                 "draws": self._draws.get_state(),
             }
-            if isinstance(self.storage, Transitions):
+            if self.offline and not whole:
+                state["transitions"] = {"origin": self._transitions("replay").origin}
+            elif isinstance(self.storage, Transitions):
                 state["transitions"] = self.storage.state_dict()
             else:
                 state["given"] = self.given
@@ -301,18 +311,22 @@ class Replay:
         """Continue exactly: after `begin` with the task the state was saved in, or between tasks.
 
         Raises:
-            CheckpointError: If the state is that of another kind or size of replay.
+            CheckpointError: If the state is that of another kind or size of replay, or of one that came
+                from elsewhere.
         """
         if ("transitions" in state) != isinstance(self.storage, Transitions):
             kinds = ("environments", "a data set")[:: 1 if "transitions" in state else -1]
             raise CheckpointError(f"The saved replay is of {kinds[0]}, this one of {kinds[1]}.")
         if ("leaves" in state["sampler"]) != self.prioritized:
             raise CheckpointError("Resume with the replay.prioritized that the run was saved with.")
-        self.task, self.step = state["task"], state["step"]
         if isinstance(self.storage, Transitions):
-            self.storage.load_state_dict(state["transitions"])
+            if (origin := state["transitions"].get("origin")) != self.storage.origin:
+                raise CheckpointError(_OTHER_ORIGIN[origin is not None, self.offline])
+            if origin is None:
+                self.storage.load_state_dict(state["transitions"])
         elif in_task:
             self.give(state["given"])
+        self.task, self.step = state["task"], state["step"]
         if in_task:
             self.sampler.load_state_dict(state["sampler"])
         self._orders.set_state(state["orders"])
@@ -321,7 +335,7 @@ class Replay:
     def save(self, path: str | Path) -> None:
         """Keep the replay in a folder: JSON, and a NumPy file for each column; nothing is pickled."""
         with self._lock:
-            archive.save(self.state_dict(), Path(path))
+            archive.save(self.state_dict(whole=True), Path(path))
 
     def load(self, path: str | Path) -> None:
         """Continue from a folder that `save` wrote; the replay must have the same sizes.
@@ -331,6 +345,20 @@ class Replay:
         """
         with self._lock:
             self.load_state_dict(archive.load(Path(path)))
+
+
+# Why a state cannot be loaded, by whether it and the replay are offline ones.
+_OTHER_ORIGIN = {
+    (
+        False,
+        True,
+    ): "The state is of a replay that was added to; this one is offline, and stays as it is.",
+    (
+        True,
+        False,
+    ): "The state is of an offline replay, which this one is not. Give the same offline=.",
+    (True, True): "The state is of another offline replay. Give the same offline=.",
+}
 
 
 def _to(field: Any, device: torch.device) -> Any:

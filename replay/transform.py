@@ -103,11 +103,13 @@ class Observations:
 
     Attributes:
         unpack: Makes of a recurrent model's stored state what its `forward` takes.
+        initial: Gives the state of n rows where none is stored, or None.
     """
 
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer
         self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
+        self.initial: Callable[[int], Any] | None = None
         # Whether nothing is done to observations.
         self.as_stored = normalizer is None and (
             not isinstance(space, dict) and not space.discrete and space.dtype == torch.float32
@@ -121,6 +123,8 @@ class Observations:
             fields["reward"] = self.normalizer.reward(fields["reward"])
         if self.unpack is not None and "state" in fields:
             fields["state"] = self.unpack(fields["state"])
+        elif self.initial is not None:
+            fields["state"] = self.initial(len(fields["reward"]))
         return fields
 
     def observe(self, stored: Any) -> Any:

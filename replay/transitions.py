@@ -21,7 +21,7 @@ from .spec import Spec
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
-_IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
+IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", "hop"}
 
@@ -45,6 +45,9 @@ class Transitions:
         stack: Frames per observation; single frames are stored.
         storage: "ram", "mmap" (a file, may be larger than RAM) or "gpu" (on `device`).
         folder: Where the file of "mmap" is.
+
+    Attributes:
+        origin: What it holds, as a SHA-256, if that came from elsewhere and nothing is added to it.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Transitions:
             "folder": folder,
             "device": torch.device(device),
         }
-        self._obs = dict(_named("obs", spec.obs))
+        self._obs = dict(named("obs", spec.obs))
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
         self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
@@ -94,6 +97,7 @@ class Transitions:
         self.changes: list[tuple[np.ndarray, bool]] | None = None
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
         self.lock = threading.RLock()  # A reader in another thread meets whole rows only.
+        self.origin: str | None = None
 
     # ---------------------------------------------------------------- writing
 
@@ -101,7 +105,7 @@ class Transitions:
         """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them)."""
         with self.lock:
             if self.columns is None:
-                self._first = {n: np.array(v) for n, v in _named("obs", obs)}
+                self._first = {n: np.array(v) for n, v in named("obs", obs)}
                 return
             self._cut()
             self._begin(np.ones(self.num_envs, np.bool_), obs)
@@ -130,7 +134,7 @@ class Transitions:
                 fields = {**step}
                 next_obs = {"obs": fields.pop("next_obs")}
             else:
-                fields, next_obs = self._checked(step), dict(_named("obs", step["next_obs"]))
+                fields, next_obs = self._checked(step), dict(named("obs", step["next_obs"]))
             columns = self.columns
             assert columns is not None
             at: Any
@@ -168,7 +172,7 @@ class Transitions:
         """The step's fields, by the names of columns."""
         fields = {key: part for key, part in step.items() if key != "next_obs"}
         for key in [key for key, part in fields.items() if isinstance(part, dict)]:
-            fields.update(_named(key, fields.pop(key)))
+            fields.update(named(key, fields.pop(key)))
         if self.columns is None:
             self._allocate(fields)
         if fields.keys() != self._given:
@@ -250,7 +254,7 @@ class Transitions:
 
     def _begin(self, which: np.ndarray, obs: Any) -> None:
         """The next row of these environments is an episode's first."""
-        obs = dict(_named("obs", obs))
+        obs = dict(named("obs", obs))
         if self._at is not None and which.all():
             self._at = (self._at + self.num_envs) % self.size
             self._ticks += 1
@@ -275,7 +279,7 @@ class Transitions:
             self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any]) -> None:
-        if taken := _OURS & {name.split(_IN)[0] for name in fields}:
+        if taken := _OURS & {name.split(IN)[0] for name in fields}:
             raise ConfigError(
                 f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
             )
@@ -305,9 +309,9 @@ class Transitions:
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
             )
-        self._given = {n for n in fields if n.split(_IN)[0] not in _OURS}
+        self._given = {n for n in fields if n.split(IN)[0] not in _OURS}
         self._others = [name for name in fields if name not in self._obs and name != "hop"]
-        self._flat = not any(_IN in name for name in fields)
+        self._flat = not any(IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
         """Observations as they are stored: single frames."""
@@ -422,6 +426,11 @@ class Transitions:
         Raises:
             ConfigError: If there is none, steps were overwritten, or returns are of several steps.
         """
+        if self.origin is not None:
+            raise ConfigError(
+                "replay.rollout() is what was done since the last call, and an offline run does nothing: "
+                "learn from next(replay)."
+            )
         if self.nstep > 1:
             raise ConfigError("replay.rollout() needs single-step rewards: set nstep=1.")
         taken = self.time - self._mark
@@ -462,6 +471,7 @@ class Transitions:
             return {
                 "length": self.length,
                 "num_envs": self.num_envs,
+                "discount": self.discount,
                 "nstep": self.nstep,
                 "stack": self.stack,
                 "fresh": self.fresh,
@@ -494,7 +504,7 @@ class Transitions:
                 )
         arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
         fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
-        obs = {name: field for name, field in fields.items() if name.split(_IN)[0] == "obs"}
+        obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
             raise CheckpointError("The saved replay is of an environment with other observations.")
         with self.lock:
@@ -518,13 +528,13 @@ class Transitions:
                 self.columns.restore(name, kept)
 
 
-def _named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """A field's parts, `name::part` where it is a dict."""
     if not isinstance(value, Mapping):
         yield name, value
         return
     for key, part in value.items():
-        yield from _named(f"{name}{_IN}{key}", part)
+        yield from named(f"{name}{IN}{key}", part)
 
 
 def _words(names: Any) -> str:
@@ -532,10 +542,10 @@ def _words(names: Any) -> str:
 
 
 def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reverse of `_named`, for all fields."""
+    """The reverse of `named`, for all fields."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
-        *path, last = name.split(_IN)
+        *path, last = name.split(IN)
         into = nested
         for key in path:
             into = into.setdefault(key, {})

@@ -1,4 +1,4 @@
-"""The two networks of the agents that learn on-policy."""
+"""The networks of the agents that learn on-policy."""
 
 from __future__ import annotations
 
@@ -9,29 +9,48 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ...replay import Space
-from .distributions import action_head
+from ...replay import Batch, Space
+from .advantages import advantages, next_values
+from .composition import Composition, as_steps, estimate, first_steps
+from .distributions import action_head, executable
 from .encoder import Layers, encoder
+from .episodes import segments
+from .parts import ACTION
+from .states import State
 
 
 class ActorCritic(nn.Module):
-    """A policy and a value function that share nothing.
+    """A policy and a value function: two networks that share nothing, or modules of the user's.
 
-    Weights are orthogonal: gain sqrt(2) inside, 1 for values, and 0.01 for actions, so that the first
-    policy explores everything (Andrychowicz et al., 2020, arXiv 2006.05990).
+    Our own weights are orthogonal: gain sqrt(2) inside, 1 for values, and 0.01 for actions, so that
+    the first policy explores everything (Andrychowicz et al., 2020, arXiv 2006.05990).
 
     Args:
         obs_spec, action_spec: What is seen and done.
         hidden: Widths of the layers of either network; tanh follows each (ReLU on images).
+        parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
+
+    Attributes:
+        recurrent: Whether a part carries a state; everything is then `[B, T, ...]`.
     """
+
+    on_policy = True  # It learns from what it has just done, not from old transitions.
 
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
         action_spec: Space | dict[str, Space],
         hidden: Sequence[int],
+        parts: dict[str, nn.Module | None],
     ):
         super().__init__()
+        self.action_spec = action_spec
+        self.composition: Composition | None = None
+        if any(part is not None for part in parts.values()):
+            self.composition = Composition(obs_spec, action_spec, hidden, **parts)
+            self.recurrent = self.by_sequence = self.composition.recurrent
+            return
+        self.recurrent = self.by_sequence = False
         images = isinstance(obs_spec, Space) and len(obs_spec.shape) == 3
         activation = nn.ReLU if images else Tanh
         self.head = action_head(action_spec)
@@ -45,17 +64,135 @@ class ActorCritic(nn.Module):
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
 
-    def forward(self, obs: Any) -> Any:
-        """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`."""
-        return self.head.estimate(self.actor(obs))
+    def forward(self, obs: Any, state: State = None) -> Any:
+        """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`; recurrent: and state."""
+        if self.composition is None:
+            return self.head.estimate(self.actor(obs))
+        policy, _, state = self.composition(obs, state)
+        output = estimate(self.action_spec, policy)
+        return (output, state) if self.recurrent else output
+
+    def act(self, obs: Any, state: State = None) -> Any:
+        """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
+
+        Returns:
+            Actions in evaluation; `(actions, extras)` in training, with `log_prob` and `value` `[N]`.
+            A recurrent agent's are `(actions, extras, state)`.
+        """
+        if not (self.training or self.recurrent):
+            return self.executable(self.policy(obs).mode)
+        if self.recurrent:
+            obs = as_steps(obs)
+        policy, value, state = self.both(obs, state)
+        action = policy.sample() if self.training else policy.mode
+        extras = {}
+        if self.training:
+            extras = {"log_prob": policy.log_prob(action), "value": value}
+            if self.clips:
+                extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
+        action = self.executable(action)
+        if self.recurrent:
+            return first_steps(action), first_steps(extras), state
+        return action, extras
+
+    def both(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+        """The policy, the values `[B]`, and the next state."""
+        if self.composition is not None:
+            return self.composition(obs, state)
+        return self.policy(obs), self.value(obs), None
 
     def policy(self, obs: Any) -> Distribution:
         """`[B, *obs.shape]` to a distribution over actions."""
+        if self.composition is not None:
+            return self.composition(obs)[0]
         return self.head(self.actor(obs))
 
     def value(self, obs: Any) -> Tensor:
         """`[B, *obs.shape]` to the return expected, `[B]`."""
+        if self.composition is not None:
+            return self.composition(obs)[1]
         return self.critic(obs).squeeze(-1).float()
+
+    @property
+    def clips(self) -> bool:
+        """Whether actions that are drawn may lie outside the space."""
+        return self.head.clips if self.composition is None else True
+
+    def executable(self, action: Any) -> Any:
+        """What the environment is given for an action drawn."""
+        if self.composition is None:
+            return self.head.executable(action)
+        return executable(self.action_spec, action)
+
+    def head_layers(self) -> dict[str, tuple[nn.Module | None, slice]]:
+        """The layer that each action's logits come from, and which of its outputs they are."""
+        if self.composition is not None:
+            heads = self.composition.heads
+            return {name or ACTION: (layer, slice(None)) for name, layer in heads.items()}
+        if not isinstance(self.action_spec, dict):
+            return {ACTION: (self.actor[-1], slice(None))}
+        layers: dict[str, tuple[nn.Module | None, slice]] = {}
+        start = 0
+        for name, head in zip(self.head.names, self.head.heads, strict=True):  # type: ignore[arg-type]
+            layers[name] = (self.actor[-1], slice(start, start + head.out_features))
+            start += head.out_features
+        return layers
+
+    def judged(self, rollout: Batch, *, gae_lambda: float) -> Batch:
+        """A rollout's transitions with their advantages: `obs`, `action`, `advantage`, `target`, ...
+
+        Args:
+            rollout: `[T, N, ...]`, as `replay.rollout()` gives it.
+
+        Returns:
+            Of `[M, ...]` transitions. Of a recurrent agent: of `[S, L, ...]` segments of episodes, with
+            `mask` `[S, L]`, and `state`, the first of each.
+        """
+        data = Batch(
+            obs=rollout.obs,
+            action=rollout.raw_action if "raw_action" in rollout else rollout.action,
+        )
+        if "log_prob" in rollout:
+            data["log_prob"] = rollout.log_prob
+        if not self.recurrent:
+            value = rollout.value
+            following = next_values(rollout, value, self.value)
+            data["advantage"] = advantages(rollout, value, following, gae_lambda=gae_lambda)
+            data["target"] = data.advantage + value
+            return data.map(lambda field: field[rollout.mask])  # (T, N, ...) to (M, ...)
+        composition = self.composition
+        assert composition is not None
+        cut = segments(rollout)
+        state = composition.select(rollout.state, cut.first)
+        with torch.no_grad():
+            values = composition(cut.with_last(rollout.obs, rollout.next_obs), state)[1]
+        value, following = cut.back(values[:, :-1]), cut.back(values[:, 1:])  # [T, N]
+        data["advantage"] = advantages(rollout, value, following, gae_lambda=gae_lambda)
+        data["target"] = data.advantage + value
+        return Batch(**data.map(cut.take), mask=cut.mask, state=state)
+
+    def part_of(self, data: Batch, rows: Tensor) -> Batch:
+        """Some rows of what `judged` gave."""
+        if not self.recurrent:
+            return data[rows]
+        assert self.composition is not None
+        fields = Batch(**{name: data[name] for name in data if name != "state"})[rows]
+        return Batch(**fields, state=self.composition.select(data.state, rows))
+
+    def judge(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
+        """Log-probabilities and values `[M]`, the policy, and the batch's steps that count, `[M, ...]`."""
+        if not self.recurrent:
+            policy, value, _ = self.both(batch.obs)
+            return policy.log_prob(batch.action), value, policy, batch
+        policy, value, _ = self.both(batch.obs, batch.state)
+        mask, names = batch.mask, ("log_prob", "advantage", "target")
+        steps = Batch(**{name: batch[name][mask] for name in names if name in batch})
+        return policy.log_prob(batch.action)[mask], value[mask], policy, steps
+
+    def entropy(self, policy: Distribution, batch: Batch) -> Tensor:
+        """The mean entropy of the policy over the steps that count."""
+        entropy = policy.entropy()
+        return (entropy[batch.mask] if self.recurrent else entropy).mean()
 
 
 class Tanh(nn.Module):

@@ -14,9 +14,25 @@ from torch import Tensor
 from ...replay import Batch
 
 
-def advantages(
-    rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor], *, gae_lambda: float
-) -> Tensor:
+def next_values(rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor]) -> Tensor:
+    """The value of every next observation of a rollout, `[T, N]`, without gradient.
+
+    Args:
+        rollout: `truncated` and `mask`, `[T, N]`, and `next_obs` `[T, N, ...]`.
+        value: V of every observation, `[T, N]`.
+        critic: V of observations `[M, ...]`, as `[M]`; asked only for the last observations of
+            truncated episodes and of the rollout, since V(s_t+1) is in `value` elsewhere.
+    """
+    mask = rollout.mask
+    unknown = (rollout.truncated | _last(mask)) & mask
+    with torch.no_grad():
+        following = value.detach().roll(-1, 0)
+        last_obs = Batch(obs=rollout.next_obs).map(lambda obs: obs[unknown]).obs
+        following[unknown] = critic(last_obs)
+    return following
+
+
+def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda: float) -> Tensor:
     """How much better each action of a rollout was than the critic expected.
 
         delta_t = r_t + d_t V(s_t+1) - V(s_t)
@@ -29,29 +45,28 @@ def advantages(
     Source: Schulman et al. (2015), arXiv 1506.02438, eq. 16.
 
     Args:
-        rollout: `reward`, `discount`, `terminated`, `truncated`, `mask`, all `[T, N]`, and `next_obs`
-            `[T, N, ...]`.
+        rollout: `reward`, `discount`, `terminated`, `truncated`, `mask`, all `[T, N]`.
         value: V of every observation, `[T, N]`.
-        critic: V of observations `[M, ...]`, as `[M]`; asked only for the last observations of
-            truncated episodes and of the rollout, since V(s_t+1) is in `value` elsewhere.
+        next_value: V of every next observation, `[T, N]`.
 
     Returns:
         `[T, N]` float32 without gradient, 0 where `mask` is False.
     """
     mask = rollout.mask
-    last = torch.ones_like(mask)  # Rows without a row after them.
-    last[:-1] = ~mask[1:]
-    unknown = (rollout.truncated | last) & mask
     with torch.no_grad():
-        next_value = value.detach().roll(-1, 0)
-        last_obs = Batch(obs=rollout.next_obs).map(lambda obs: obs[unknown]).obs
-        next_value[unknown] = critic(last_obs)
         delta = rollout.reward + rollout.discount * next_value - value
         # Chosen, not multiplied: what is at a masked place may be NaN.
         delta = torch.where(mask, delta, 0)
-        goes_on = mask & ~(rollout.terminated | rollout.truncated | last)
+        goes_on = mask & ~(rollout.terminated | rollout.truncated | _last(mask))
         decay = torch.where(goes_on, rollout.discount * gae_lambda, 0)
         return _sum_backwards(delta, decay)
+
+
+def _last(mask: Tensor) -> Tensor:
+    """Rows without a row after them."""
+    last = torch.ones_like(mask)
+    last[:-1] = ~mask[1:]
+    return last
 
 
 def _sum_backwards(delta: Tensor, decay: Tensor) -> Tensor:

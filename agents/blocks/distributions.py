@@ -1,8 +1,11 @@
 """From a network's output to a distribution over actions, whatever the action space.
 
 One action is one event: `log_prob` and `entropy` are summed over its parts, and have the shape of the
-batch, `[B]`. The distributions are written out, because they are made anew at every step and torch's
-own cost three times as much on a batch of 8.
+batch: `[B]`, `[B, T]` for sequences. The distributions are written out, because they are made anew at
+every step and torch's own cost three times as much on a batch of 8.
+
+`action_head` is for networks of our own, whose deviations are parameters; `distribution` is for what
+the forward of any module returned.
 """
 
 from __future__ import annotations
@@ -16,7 +19,98 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ...replay import Space
+from ...replay import ConfigError, Space
+from .fitted import fitted
+from .gaussians import DiagonalGaussian, SquashedGaussian
+from .spaces import bounds, gymnasium_name
+
+
+def logits_shape(space: Space) -> tuple[int, ...]:
+    """The shape of what `distribution` takes for one action: `(2d,)` for a Box of d numbers.
+
+    >>> logits_shape(Space((7,), torch.int64, discrete=True, nvec=(3, 4))), logits_shape(Space((3, 2)))
+    ((7,), (12,))
+    """
+    return (space.n,) if space.discrete else (2 * space.n,)
+
+
+def distribution(
+    space: Space | dict[str, Any],
+    output: Any,
+    name: str = "action",
+    *,
+    batch_shape: tuple[int, ...] | None = None,
+) -> Any:
+    """The distribution over actions that a module's output stands for.
+
+        Discrete       Categorical(softmax(output))                         values int64 [...]
+        MultiDiscrete  one categorical per part of the output               values int64 [..., len(nvec)]
+        MultiBinary    Bernoulli(sigmoid(output))                           values int64 [..., n]
+        Box, bounded   low + (high - low) (tanh(u) + 1) / 2, u ~ N(m, s^2)  values float32 [..., *shape]
+        Box, other     N(m, s^2), in the space's own units                  values float32 [..., *shape]
+        a dict         one of these per name, independent                   values {name: ...}
+
+    For a Box, the output is the means and then the log-deviations, each in the order of
+    `value.flatten()`. A value of a Box without bounds, or with bounds on some sides only, may lie
+    outside: `executable` brings it in.
+
+    Args:
+        space: Of the action, or a dict of them.
+        output: Logits `[..., *logits_shape(space)]`; or a torch `Distribution` over values of the
+            space; for a dict space a dict that has either by every name (other names are left alone).
+        name: What errors call it.
+        batch_shape: The dimensions that are not the action's, where they are known: a distribution of
+            another batch is refused, and singleton dimensions are no riddle.
+
+    Returns:
+        A `Distribution` with `sample()`, `log_prob(value)` and `entropy()`, both float32 and summed over
+        everything but the batch, and `mode`.
+
+    Raises:
+        ConfigError: If the output does not fit the space, naming the head.
+
+    >>> policy = distribution(Space((3,), torch.int64, discrete=True), torch.zeros(2, 3))
+    >>> policy.mode, policy.log_prob(policy.sample()).exp()
+    (tensor([0, 0]), tensor([0.3333, 0.3333]))
+    """
+    if isinstance(space, dict):
+        return _joint(space, output, "", batch_shape)
+    if isinstance(output, Categorical | MultiCategorical | Bernoulli | Gaussian | DiagonalGaussian):
+        return _own(space, output, name, batch_shape)
+    if isinstance(output, Distribution):
+        return fitted(space, output, name, batch_shape)
+    width = 2 * space.n if not space.discrete else space.n
+    if (
+        not isinstance(output, Tensor)
+        or not output.dim()
+        or output.shape[-1] != width
+        or (batch_shape is not None and output.shape[:-1] != batch_shape)
+    ):
+        lead = "B" if batch_shape is None else ", ".join(map(str, batch_shape))
+        raise ConfigError(
+            f"head {name!r}: expected ({lead}, {width}) for {gymnasium_name(space)}, got {_seen(output)}."
+        )
+    output = output.float()
+    if space.discrete:
+        if space.binary:
+            return Bernoulli(output)
+        return MultiCategorical(output, space.nvec) if space.nvec else Categorical(output)
+    shape = (*output.shape[:-1], *space.shape)
+    loc, log_std = (part.reshape(shape) for part in output.chunk(2, -1))
+    low, high, bounded = bounds(space, output.device)
+    if bounded:
+        return SquashedGaussian(loc, log_std, low, high)
+    return DiagonalGaussian(loc, log_std, len(space.shape))
+
+
+def executable(space: Space | dict[str, Any], value: Any) -> Any:
+    """The value `[..., *shape]` inside the space: numbers beyond a bound become the bound."""
+    if isinstance(space, dict):
+        return {name: executable(part, value[name]) for name, part in space.items()}
+    if space.discrete:
+        return value
+    low, high, _ = bounds(space, value.device)
+    return value.clamp(low, high)
 
 
 def action_head(space: Space | dict[str, Space]) -> DiscreteHead | BoxHead | DictHead:
@@ -87,15 +181,16 @@ class BoxHead(nn.Module):
         super().__init__()
         self.shape, self.out_features = space.shape, space.n
         self.log_std = nn.Parameter(torch.zeros(space.shape))
-        low, high = _bound(space, space.low, -math.inf), _bound(space, space.high, math.inf)
+        low, high, _ = bounds(space, torch.device("cpu"))
         bounded = torch.isfinite(high - low)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        self.register_buffer("low", low.clone(), persistent=False)
+        self.register_buffer("high", high.clone(), persistent=False)
         self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0), persistent=False)
         self.register_buffer("radius", torch.where(bounded, (high - low) / 2, 1), persistent=False)
 
     def forward(self, output: Tensor) -> Distribution:
-        return Gaussian(output.float().reshape(-1, *self.shape), self.log_std)
+        loc = output.float().reshape(*output.shape[:-1], *self.shape)
+        return Gaussian(loc, self.log_std)
 
     def executable(self, value: Any) -> Any:
         """In the environment's units, clipped to its bounds."""
@@ -133,7 +228,7 @@ class DictHead(nn.Module):
 
 
 class Categorical(Distribution):
-    """One choice of n: logits `[B, n]`, values int64 `[B]`."""
+    """One choice of n: logits `[..., n]`, values int64 `[...]`."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (the name is torch's)
 
@@ -156,7 +251,8 @@ class Categorical(Distribution):
         return log_p.gather(-1, value.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        return -(self.log_p.exp() * self.log_p).sum(-1)
+        # A choice that is ruled out, with a logit of -inf, adds 0 and not 0 * inf.
+        return -(self.log_p.exp() * self.log_p.clamp(min=-1e30)).sum(-1)
 
     @property
     def mode(self) -> Tensor:
@@ -164,7 +260,7 @@ class Categorical(Distribution):
 
 
 class MultiCategorical(Distribution):
-    """Independent choices: logits `[B, sum(nvec)]`, values int64 `[B, len(nvec)]`."""
+    """Independent choices: logits `[..., sum(nvec)]`, values int64 `[..., len(nvec)]`."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
@@ -188,7 +284,7 @@ class MultiCategorical(Distribution):
 
 
 class Bernoulli(Distribution):
-    """Independent yes or no: logits `[B, n]`, values int64 `[B, n]`."""
+    """Independent yes or no: logits `[..., n]`, values int64 `[..., n]`."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
@@ -214,7 +310,7 @@ class Bernoulli(Distribution):
 
 
 class Gaussian(Distribution):
-    """Independent normal numbers: means `loc` and values float32 `[B, *shape]`, log_std `[*shape]`."""
+    """Independent normal numbers: means `loc` and values float32 `[..., *shape]`, log_std `[*shape]`."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
@@ -265,6 +361,60 @@ class Joint(Distribution):
         return {name: part.mode for name, part in self.parts.items()}
 
 
-def _bound(space: Space, bound: float | Tensor | None, default: float) -> Tensor:
-    value = torch.as_tensor(default if bound is None else bound, dtype=torch.float32)
-    return value.expand(space.shape).clone()
+def _joint(
+    spaces: dict[str, Any], output: Any, within: str, batch_shape: tuple[int, ...] | None
+) -> Joint:
+    """One distribution per name, all of one batch."""
+    if isinstance(output, Joint):
+        output = output.parts
+    names = ", ".join(repr(f"{within}{name}") for name in spaces)
+    if not isinstance(output, dict):
+        raise ConfigError(f"Expected a dict with the heads {names}, got {_seen(output)}.")
+    if missing := [f"{within}{name}" for name in spaces if name not in output]:
+        raise ConfigError(
+            f"Expected a dict with the heads {names}; {', '.join(map(repr, missing))} is missing from "
+            f"{', '.join(map(repr, output)) or 'an empty one'}."
+        )
+    parts: dict[str, Distribution] = {}
+    for name, space in spaces.items():
+        path = f"{within}{name}"
+        if isinstance(space, dict):
+            part: Distribution = _joint(space, output[name], f"{path}/", batch_shape)
+        else:
+            part = distribution(space, output[name], path, batch_shape=batch_shape)
+        parts[name] = part
+        first = next(iter(parts))
+        if part.batch_shape != parts[first].batch_shape:
+            raise ConfigError(
+                f"head {path!r}: expected the batch {tuple(parts[first].batch_shape)} of head "
+                f"{within + first!r}, got {tuple(part.batch_shape)}."
+            )
+    return Joint(parts)
+
+
+def _own(space: Space, given: Any, name: str, batch_shape: tuple[int, ...] | None) -> Distribution:
+    """A distribution of this file as it is, if it is one over actions of the space."""
+    if isinstance(given, Categorical):
+        fits = (given.log_p.shape[-1],) == space.shape and not (space.nvec or space.binary)
+    elif isinstance(given, MultiCategorical):
+        fits = tuple(part.log_p.shape[-1] for part in given.parts) == space.nvec
+    else:
+        fits = space.binary if isinstance(given, Bernoulli) else True
+    discrete = isinstance(given, Categorical | MultiCategorical | Bernoulli)
+    fits = fits and discrete == space.discrete and given.event_shape == space.value_shape
+    before = ("B",) if batch_shape is None else batch_shape
+    if not fits or (batch_shape is not None and given.batch_shape != batch_shape):
+        expected = ", ".join(map(str, (*before, *space.value_shape)))
+        raise ConfigError(
+            f"head {name!r}: expected values ({expected}) for {gymnasium_name(space)}, got "
+            f"{type(given).__name__} with values {tuple(given.batch_shape + given.event_shape)}."
+        )
+    return given
+
+
+def _seen(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    if isinstance(output, dict):
+        return f"a dict of {', '.join(map(repr, output)) or 'nothing'}"
+    return type(output).__name__

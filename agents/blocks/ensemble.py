@@ -1,18 +1,110 @@
-"""Several networks of one shape, computed together.
+"""Several networks as one.
 
 Legend: E members, B the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...replay import Batch, Replay
+from ...replay import Batch, ConfigError, Replay
 from .encoder import Trunk
+
+
+class Ensemble(nn.Module):
+    """Several models that see the same, and their mean: `[B, ...]` to what one of them gives.
+
+    Where they disagree the observation is unlike those learnt from (Lakshminarayanan et al., 2017,
+    arXiv 1612.01474): `spread`.
+
+    Args:
+        members: The models; or a class of them, or a block's name, of which `count` are made.
+        count: How many.
+        in_shape: Shape of an observation, for members that are made.
+        out_features: Width of their output, likewise.
+
+    Raises:
+        ConfigError: If there is no block of that name, it cannot be made so, or there are no members.
+
+    >>> ensemble = Ensemble("MLP", 3, in_shape=(4,), out_features=2)
+    >>> ensemble(torch.zeros(5, 4)).shape, ensemble.spread(torch.zeros(5, 4)).shape
+    (torch.Size([5, 2]), torch.Size([5, 2]))
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module] | Callable[..., nn.Module] | str = "MLP",
+        count: int = 5,
+        in_shape: Sequence[int] | None = None,
+        out_features: int | None = None,
+    ):
+        super().__init__()
+        if isinstance(members, str) or callable(members):
+            members = _made(members, count, in_shape, out_features)
+        if not members:
+            raise ConfigError("Ensemble has no members. Give a list of modules, or count=5.")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, obs: Any) -> Tensor:
+        return self.outputs(obs).mean(0)
+
+    def outputs(self, obs: Any) -> Tensor:
+        """What every member gives, `[E, B, ...]`."""
+        return torch.stack([member(obs) for member in self.members])
+
+    def spread(self, obs: Any) -> Tensor:
+        """The standard deviation of the members' outputs, `[B, ...]`; zeros of a single member."""
+        return self.outputs(obs).std(0, correction=0)
+
+
+def _made(
+    block: Callable[..., nn.Module] | str,
+    count: int,
+    in_shape: Sequence[int] | None,
+    out_features: int | None,
+) -> list[nn.Module]:
+    """`count` members, given the shapes by the names their constructor has for them."""
+    if isinstance(block, str):
+        blocks = import_module(__package__)
+        names = [name for name in blocks.NAMES["model"] if name not in ("Ensemble", "Recurrent")]
+        if block not in names:
+            raise ConfigError(
+                f"Ensemble: there is no block `{block}`. Members can be {', '.join(names)}, any class "
+                "with in_shape or in_features and out_features, or a list of modules."
+            )
+        maker: Callable[..., nn.Module] = getattr(blocks, block)
+    else:
+        maker = block
+    known: dict[str, Any] = {}
+    if in_shape is not None:
+        known |= {"in_shape": in_shape, "in_features": prod(in_shape)}
+        known |= {"in_channels": in_shape[0] if in_shape else 1}
+    if out_features is not None:
+        known["out_features"] = out_features
+    wanted = inspect.signature(maker).parameters
+    missing = [
+        name
+        for name, parameter in wanted.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in known
+    ]
+    if missing:
+        raise ConfigError(
+            f"Ensemble cannot make its members: {', '.join(missing)} not known. Give in_shape and "
+            "out_features, or a list of modules."
+        )
+    return [
+        maker(**{name: value for name, value in known.items() if name in wanted})
+        for _ in range(count)
+    ]
 
 
 class EnsembleLinear(nn.Module):

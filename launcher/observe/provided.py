@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...agents.ac2agent import residual_cnn
+from ...agents.blocks.residual import ResidualCNN
 from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings, did_you_mean
@@ -35,8 +35,8 @@ class Backbone(nn.Module):
         super().__init__()
         shape, width = spec.obs.shape, prod(spec.action.shape)
         if len(shape) == 3 and min(shape[1:]) >= 4 and (shape[0] == 3 or min(shape[1:]) > 32):
-            layers = residual_cnn(shape[0], width, channels=64)
-            self.features, self.classifier = layers[:-1], layers[-1]
+            *layers, self.classifier = ResidualCNN(shape, width)
+            self.features = nn.Sequential(*layers)
             return
         hidden = [nn.Linear(prod(shape), 100), nn.Linear(100, 100)]
         self.features = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())

@@ -147,6 +147,30 @@ def test_td3_by_hand() -> None:
     assert agent.actor.output.grad.tolist() == pytest.approx([-2, -2])  # The first critic's alone.
 
 
+def test_td3_imitates_by_hand() -> None:
+    agent, log = td3_by_hand(delay=1, imitation=0.4), Log()
+    loss = agent.learn(FakeReplay(STEP), log)
+    # lambda = 1 / (0.4 * 7.5); the action done is (1, 0.5), the actor's (0.5, 0.25).
+    distance = (0.5**2 + 0.25**2) / 2
+    assert loss.item() == pytest.approx(1 + 5.5**2 - 7.5 / (0.4 * 7.5) + distance)
+    assert log["distance"].item() == pytest.approx(distance)
+    loss.backward()
+    # dQ/da = 2 in either number; d distance/da = 2 (0.5 - 1) / 2 and 2 (0.25 - 0.5) / 2.
+    assert agent.actor.output.grad.tolist() == pytest.approx([-2 / 3 - 0.5, -2 / 3 - 0.25])
+    # The critics learn as ever.
+    assert agent.critics.scale.grad[:, 0].tolist() == pytest.approx([-2 * 4.5, -2 * 5.5 * 4.5])
+
+
+def test_td3_without_imitation_is_what_it_was() -> None:
+    losses = []
+    for arguments in ({}, {"imitation": 0.0}, {"imitation": 1e-3}):
+        log = Log()
+        losses.append(td3_by_hand(delay=1, **arguments).learn(FakeReplay(STEP), log).item())
+        assert ("distance" in log) is (arguments.get("imitation", 0) > 0)
+    assert losses[0] == losses[1] == pytest.approx(1 + 5.5**2 - 7.5)
+    assert losses[0] != losses[2]
+
+
 def test_td3_trains_the_actor_and_moves_targets_every_other_step() -> None:
     agent = TD3(OBS, BOX, hidden=(4,), delay=2)
     with torch.no_grad():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope.agents.dqn import DQN, q_network
@@ -97,6 +99,35 @@ def test_a_prioritised_row_counts_by_its_weight_and_gets_its_error_as_priority()
     assert index.tolist() == [5, 6, 7]
     assert priority.tolist() == [2, 1, 2]
     assert not priority.requires_grad
+
+
+def test_the_conservative_term_is_what_is_expected_less_what_was_done() -> None:
+    # Q = (1, 2, 3), of which each was done once; without the term the loss is as above.
+    log = Log()
+    agent = by_hand(conservative=0.5)
+    loss = agent.learn(FakeReplay(BATCH), log)
+    gap = math.log(math.e + math.e**2 + math.e**3) - 2
+    assert loss.item() == pytest.approx((huber(2) + huber(1) + huber(2)) / 3 + 0.5 * gap)
+    assert log["gap"].item() == pytest.approx(gap)
+    loss.backward()
+    # softmax(1, 2, 3) less the shares of 1/3 that were done.
+    softmax = [math.e**q / (math.e + math.e**2 + math.e**3) for q in (1, 2, 3)]
+    expected = [
+        0.5 * (p - 1 / 3) + td for p, td in zip(softmax, [-1 / 3, 1 / 3, 1 / 3], strict=True)
+    ]
+    assert agent.network.values.grad[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_the_conservative_term_a_step_is_what_it_was() -> None:
+    losses = []
+    for arguments in ({}, {"conservative": 0.0}, {"conservative": 1e-3}):
+        log = Log()
+        losses.append(by_hand(**arguments).learn(FakeReplay(BATCH), log).item())
+        assert ("gap" in log) is ("conservative" in arguments and arguments["conservative"] > 0)
+    assert losses[0] == losses[1] != losses[2]
+    assert (
+        losses[0] == F.smooth_l1_loss(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 1, 1])).item()
+    )
 
 
 def test_dueling_adds_the_value_to_advantages_of_zero_mean() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from antelope.agents.blocks import CNN
 from antelope.agents.blocks.encoder import encoder
-from antelope.agents.blocks.ensemble import Critics, EnsembleLinear, td_loss
-from antelope.replay import Batch, Space
+from antelope.agents.blocks.ensemble import Critics, Ensemble, EnsembleLinear, td_loss
+from antelope.replay import Batch, ConfigError, Space
 
 
 def separate(ensemble: nn.Sequential, member: int) -> nn.Sequential:
@@ -77,3 +81,43 @@ def test_td_loss_weighs_rows_and_gives_priorities_back() -> None:
     assert index.tolist() == [7, 3]
     assert priority.tolist() == [0.5, 2.5]  # Mean of |1|, |0| and of |2|, |3|.
     assert not priority.requires_grad
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_knows_their_spread() -> None:
+    def constant(*values: float) -> nn.Linear:
+        member = nn.Linear(1, len(values))
+        nn.init.zeros_(member.weight)
+        member.bias.data = torch.tensor(values)
+        return member
+
+    ensemble = Ensemble([constant(1.0, 5.0), constant(3.0, 5.0)])
+    obs = torch.zeros(1, 1)
+    assert ensemble(obs).tolist() == [[2, 5]]
+    assert ensemble.spread(obs).tolist() == [[1, 0]]
+    assert ensemble.outputs(obs).shape == (2, 1, 2)
+    assert Ensemble([constant(1.0)]).spread(obs).tolist() == [[0]]
+
+
+def test_members_are_made_from_a_block_and_begin_apart() -> None:
+    torch.manual_seed(0)
+    for members in (CNN, "CNN"):
+        ensemble = Ensemble(members, 3, in_shape=(1, 8, 8), out_features=4)
+        assert [type(member) for member in ensemble.members] == [CNN] * 3
+        assert ensemble.spread(torch.randn(2, 1, 8, 8)).min() > 0
+    linear = Ensemble(nn.Linear, 2, in_shape=(2,), out_features=4)
+    assert linear(torch.zeros(3, 2)).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"members": "CNNN"}, "no block `CNNN`. Members can be MLP, CNN"),
+        ({"members": "Ensemble"}, "no block `Ensemble`"),
+        ({"members": CNN, "out_features": 3}, "cannot make its members: in_shape not known"),
+        ({"members": []}, "no members"),
+        ({"count": 0, "in_shape": (2,), "out_features": 1}, "no members"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_made_says_why(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        Ensemble(**arguments)

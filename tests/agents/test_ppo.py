@@ -259,6 +259,7 @@ def test_a2cs_loss_by_hand() -> None:
         terminated=torch.zeros(2, 1, dtype=torch.bool),
         truncated=torch.zeros(2, 1, dtype=torch.bool),
         mask=torch.ones(2, 1, dtype=torch.bool),
+        value=agent.value(obs).detach(),
     )
     loss = agent.learn(SimpleNamespace(fresh=2, rollout=lambda: rollout), Log())
     with torch.no_grad():

@@ -67,6 +67,10 @@ def test_models_lists_ours_those_here_and_torchvisions(
     (tmp_path / "mine.py").write_text("class MyNet: ...\n")
     text = printed(capsys, "models")
     assert all(name in text for name in ("AC2Agent", "Random", "MyNet", "resnet18"))
+    (agents,) = (line for line in text.splitlines() if "AC2Agent" in line)
+    (blocks,) = (line for line in text.splitlines() if "ResidualCNN" in line)
+    assert agents != blocks
+    assert "MLP" not in agents
 
 
 def test_datasets_and_envs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

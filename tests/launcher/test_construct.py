@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-from antelope.agents import AC2Agent
+from antelope.agents import AC2Agent, blocks
 from antelope.launcher import construct as module
 from antelope.launcher.construct import (
     builtin_names,
@@ -102,6 +103,17 @@ class TestResolve:
         self, workdir: Path, kind: str, name: str, expected: Any
     ) -> None:
         assert resolve(name, kind) is expected
+
+    def test_blocks_come_after_agents(self, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert resolve("CNN", "model") is blocks.CNN
+        names = builtin_names("model")
+        assert names.index("AC2Agent") < names.index("CNN")
+        monkeypatch.setitem(blocks.NAMES, "model", (*blocks.NAMES["model"], "AC2Agent"))
+        assert resolve("AC2Agent", "model") is AC2Agent
+        part = dataclasses.replace(module.KINDS["model"], noun="part")
+        monkeypatch.setitem(module.KINDS, "part", part)  # Not an agent's name, but a block's.
+        assert resolve("CNN", "part") is blocks.CNN
+        assert "No part `DQN`" in error("DQN", "part")
 
     def test_a_gymnasium_id(self, workdir: Path) -> None:
         env = resolve("CartPole-v1", "env")()

@@ -310,6 +310,7 @@ class TestOptimisation:
         evaluations = [row for row in run.history if row["mode"] == "eval"]
         assert len(evaluations) == 3  # The first is the best, two are waited for.
 
+    @pytest.mark.filterwarnings("ignore:No loss reaches")
     def test_a_plateau_scheduler_is_told_the_evaluation(self, quick: Any) -> None:
         class Stuck(Learner):
             def learn(self, replay: Any) -> Tensor:
@@ -414,7 +415,7 @@ class TestEnvironments:
             def learn(self, replay: Any, log: Any) -> Tensor:
                 batch = next(replay)
                 self.batches += 1
-                assert batch.value.shape == (32,)
+                assert batch.value.shape == (128,)
                 q = self.q(batch.obs).gather(1, batch.action[:, None])[:, 0]
                 with torch.no_grad():
                     target = batch.reward + batch.discount * self.q(batch.next_obs).amax(-1)

@@ -361,6 +361,7 @@ def test_what_a_class_sets_itself_stays() -> None:
     assert type(model).loss is Own.loss
 
 
+@pytest.mark.filterwarnings("ignore:No loss reaches")
 def test_the_optimiser_is_of_all_that_a_module_trains() -> None:
     class Head(nn.Module):
         def __init__(self) -> None:

@@ -1,0 +1,50 @@
+"""A plain convolutional network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from .images import image_shape
+
+_LARGEST = 8  # Side of what the linear layers meet: their weights must not grow with the image.
+
+
+class CNN(nn.Sequential):
+    """Convolutions that each halve the resolution, then linear layers: for images under 32 pixels.
+
+    In the manner of LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to document
+    recognition"), with ReLU, 3x3 filters and max-pooling. Images `[B, *in_shape]` to
+    `[B, out_features]`.
+
+    Args:
+        in_shape: Channels, height and width; what is left of larger images is averaged to 8x8.
+        channels: Of each convolution.
+        hidden: Width of the layer before the last.
+
+    Raises:
+        ConfigError: If `in_shape` is not the shape of an image.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_features: int,
+        channels: Sequence[int] = (32, 64),
+        hidden: int = 128,
+    ):
+        width, *sides = image_shape("CNN", in_shape)
+        layers: list[nn.Module] = []
+        for size in channels:
+            layers += [
+                nn.Conv2d(width, size, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2, ceil_mode=True),  # So that a single pixel stays one.
+            ]
+            width, sides = size, [-(-side // 2) for side in sides]
+        if max(sides) > _LARGEST:
+            sides = [min(side, _LARGEST) for side in sides]
+            layers += [nn.AdaptiveAvgPool2d((sides[0], sides[1]))]
+        layers += [nn.Flatten(), nn.Linear(width * sides[0] * sides[1], hidden), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden, out_features))

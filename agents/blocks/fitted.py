@@ -1,0 +1,197 @@
+"""torch's own distributions, as distributions over actions of a space."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributions as torchs
+from torch.distributions import Distribution, constraints
+
+from ...replay import ConfigError, Space
+from .gaussians import HAIR, summed
+from .spaces import bounds, gymnasium_name
+
+
+def fitted(
+    space: Space, given: Distribution, name: str, batch_shape: tuple[int, ...] | None = None
+) -> Fitted:
+    """A torch `Distribution` with one event per action, whatever its batch and event shapes are.
+
+    Its values may be `[*batch, *shape]` with all of `shape` in its batch (`Normal`), in its event
+    (`Independent`) or in part, or have as many numbers in another shape (those of `MultiBinary((2, 3))`,
+    stored as 6 in a row).
+
+    Args:
+        name: What errors call it.
+        batch_shape: As in `distribution`.
+
+    Raises:
+        ConfigError: If its values are of another kind, or of a shape that does not fit.
+    """
+    whole, shape = tuple(given.batch_shape + given.event_shape), tuple(space.value_shape)
+    lead = _lead(whole, shape) if batch_shape is None else tuple(batch_shape)
+    values = ", ".join(map(str, ("B", *shape) if batch_shape is None else (*batch_shape, *shape)))
+    wrong = _wrong_kind(space, given)
+    if not wrong:
+        fits = lead is not None and whole[: len(lead)] == lead
+        if lead is None or not fits or math.prod(whole[len(lead) :]) != math.prod(shape):
+            wrong = f"values ({values})"
+        elif len(given.batch_shape) < len(lead):
+            wrong = f"values ({values}) whose batch is not part of the event"
+    if wrong:
+        raise ConfigError(
+            f"head {name!r}: expected {wrong} for {gymnasium_name(space)}, got {_kind(given)} with "
+            f"values {whole}."
+        )
+    assert lead is not None
+    return Fitted(given, space, lead)
+
+
+class Fitted(Distribution):
+    """A torch `Distribution` as one over actions of a space: one event per action, float32 or int64.
+
+    Args:
+        given: Its values are `[*batch_shape, ...]`, of as many numbers as the space's values have.
+        batch_shape: The dimensions that are not the action's.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, given: Distribution, space: Space, batch_shape: tuple[int, ...]):
+        self.given, self.space = given, space
+        self.has_rsample = given.has_rsample
+        self._shape = (given.batch_shape + given.event_shape)[len(batch_shape) :]
+        self._extra = len(given.batch_shape) - len(batch_shape)
+        event_shape = torch.Size(space.value_shape)
+        super().__init__(torch.Size(batch_shape), event_shape, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self._ours(self.given.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self._ours(self.given.rsample(torch.Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        lead = value.shape[: value.dim() - len(self.event_shape)]
+        value = _off_the_bounds(self.space, value).reshape(*lead, *self._shape)
+        return summed(self.given.log_prob(value.float()), self._extra).float()
+
+    def entropy(self) -> Tensor:
+        """torch's where it has one, else an estimate from one draw, with the gradient that it needs."""
+        try:
+            return summed(self.given.entropy(), self._extra).float()
+        except NotImplementedError:
+            pass
+        if self.has_rsample:
+            return -self.log_prob(self.rsample())
+        log_p = self.log_prob(self.sample())
+        surprise = -log_p.detach()
+        # The gradient of the entropy is -E[log p grad log p]; that of -log p alone is 0 on average.
+        return surprise + surprise * (log_p - log_p.detach())
+
+    @property
+    def mode(self) -> Tensor:
+        value = _mode(self.given)
+        if value is None or (self.space.discrete and bool(value.isnan().any())):
+            raise ConfigError(
+                f"{_kind(self.given)} has neither a mode nor a mean, and the likeliest action is asked "
+                "for. Return logits, or a distribution with a `mode`, or give the module an `act`."
+            )
+        return self._ours(value.round() if self.space.discrete else value)
+
+    @property
+    def logits(self) -> Tensor:
+        """`[..., n]`, of discrete distributions that have them: as a network would give them."""
+        given = self.given
+        while isinstance(given, torchs.Independent):
+            given = given.base_dist
+        return given.logits.reshape(*self.batch_shape, self.space.n)  # type: ignore[attr-defined]
+
+    def _ours(self, value: Tensor) -> Tensor:
+        lead = value.shape[: value.dim() - len(self._shape)]
+        dtype = torch.int64 if self.space.discrete else torch.float32
+        return value.reshape(*lead, *self.event_shape).to(dtype)
+
+
+def _lead(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The batch of `whole`: what is before the space's own shape, else before as many numbers."""
+    at = len(whole) - len(shape)
+    if at >= 0 and whole[at:] == shape:
+        return whole[:at]
+    # MultiBinary((2, 3)) is stored as 6 in a row.
+    fits = (i for i in reversed(range(len(whole))) if math.prod(whole[i:]) == math.prod(shape))
+    at = next(fits, -1)
+    return whole[:at] if at >= 0 else None
+
+
+def _wrong_kind(space: Space, given: Distribution) -> str:
+    """What was expected instead, or nothing."""
+    try:
+        choices = _choices(given)
+    except NotImplementedError:  # A class of the user's that does not say what its values are.
+        return ""
+    if not space.discrete:
+        return "" if choices is None else "a continuous distribution, such as a Normal,"
+    expected = {2} if space.binary else {*space.nvec} or {space.n}
+    if {choices} == expected:
+        return ""
+    if space.binary:
+        return "Bernoulli"
+    if len(expected) > 1:
+        return f"logits (B, {space.n})"
+    kind = f"Categorical of {expected.pop()} choices"
+    one_hot = isinstance(given, torchs.OneHotCategorical)
+    return f"{kind}, whose values are numbers of choices and not one-hot," if one_hot else kind
+
+
+def _choices(given: Distribution) -> int | None:
+    """From 0 to what each number of a discrete distribution is less than (0: not so); else None."""
+    support: Any = given.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if not support.is_discrete:
+        return None
+    if support is constraints.boolean:
+        return 2
+    if not isinstance(support, constraints.integer_interval):
+        return 0
+    return int(torch.as_tensor(support.upper_bound).max()) + 1
+
+
+def _mode(given: Distribution) -> Tensor | None:
+    """torch's mode, else its mean, else the mode before the transforms, transformed; or None."""
+    if isinstance(given, torchs.Independent):
+        return _mode(given.base_dist)
+    found = None
+    for attribute in ("mode", "mean"):
+        try:
+            value = getattr(given, attribute)
+        except NotImplementedError:
+            continue
+        # torch gives NaN where two are equally likely.
+        found = value if found is None else torch.where(found.isnan(), value, found)
+    if found is None and isinstance(given, torchs.TransformedDistribution):
+        found = _mode(given.base_dist)
+        for transform in given.transforms if found is not None else ():
+            found = transform(found)
+    return found
+
+
+def _off_the_bounds(space: Space, value: Tensor) -> Tensor:
+    """A hair inside where a number is at a bound: there densities of squashed numbers are infinite."""
+    if space.discrete:
+        return value
+    low, high, bounded = bounds(space, value.device)
+    if not bounded:
+        return value
+    hair = HAIR * (high - low)
+    inside = (value >= low) & (value <= high)
+    return torch.where(inside, value.clamp(low + hair, high - hair), value)
+
+
+def _kind(given: Distribution) -> str:
+    name = type(given).__name__
+    return f"{name}({_kind(given.base_dist)})" if isinstance(given, torchs.Independent) else name

@@ -1,0 +1,151 @@
+"""What modules give: which layer it comes from, and whether it fits the actions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ...replay import ConfigError, Space
+from .distributions import distribution, gymnasium_name, logits_shape
+
+
+class Sources:
+    """Which module each tensor of a forward came from.
+
+    Attributes:
+        last: The module that was entered last: where an error comes from.
+    """
+
+    def __init__(self, name: str):
+        self.last = name
+        self._name = name
+        self._made: dict[int, tuple[Tensor, str, nn.Module]] = {}
+
+    def of(self, output: Any) -> str:
+        """` from heads.use: Linear`, or the module that ran last where a function came after it."""
+        for tensor in _tensors(output):
+            if (made := self._made.get(id(tensor))) is not None:
+                return f" from {made[1]}" if made[1] != self._name else ""
+        return f" (the last module was {self.last})" if self.last != self._name else ""
+
+    def layer(self, output: Any) -> nn.Module | None:
+        """The module that a tensor came from as it is."""
+        for tensor in _tensors(output):
+            if (made := self._made.get(id(tensor))) is not None:
+                return made[2]
+        return None
+
+    def note(self, output: Any, path: str, module: nn.Module) -> None:
+        """Remember what a module gave; the innermost one counts, since it returns first."""
+        if isinstance(output, Tensor):
+            # Kept with its tensor, so that the number of it is not given to another.
+            self._made.setdefault(id(output), (output, path, module))
+
+
+@contextmanager
+def watched(module: nn.Module, name: str) -> Iterator[Sources]:
+    """Inside, every forward of the module's parts is noted."""
+    sources = Sources(name)
+    hooks = []
+    for path, part in module.named_modules():
+        shown = f"{path or name}: {type(part).__name__}" if path else name
+
+        def enter(*_: Any, shown: str = shown) -> None:
+            sources.last = shown
+
+        def leave(part: nn.Module, _: Any, output: Any, shown: str = shown) -> None:
+            sources.note(output, shown, part)
+
+        hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+    try:
+        yield sources
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_outputs(
+    output: Any,
+    space: Space | dict[str, Space],
+    rows: int,
+    name: str,
+    sources: Sources,
+    *,
+    values: bool = False,
+) -> None:
+    """Whether a module's output are logits, or distributions, of actions; other keys are its own.
+
+    Args:
+        output: `[rows, *logits_shape]`, a distribution, or a dict of these by name.
+        name: Of the module.
+        values: Whether numbers may also be given as they are, `[rows, *shape]`.
+
+    Raises:
+        ConfigError: Naming the head, what was expected, what came and from where: all of them.
+    """
+    wrong = []
+    if not isinstance(space, dict):
+        heads: dict[str, tuple[Any, Space]] = {"": (output, space)}
+    else:
+        if not isinstance(output, dict):
+            raise ConfigError(
+                f"{name}.forward returned a {type(output).__name__}; expected a dict with "
+                f"{', '.join(space)}."
+            )
+        wrong = [_missing(key, output, space, name) for key in space if key not in output]
+        heads = {key: (output[key], part) for key, part in space.items() if key in output}
+    for key, (given, part) in heads.items():
+        head = f"head '{key}'" if key else "output"
+        if isinstance(given, Distribution):
+            try:
+                distribution(part, given, key or "action", batch_shape=(rows,))
+            except ConfigError as error:
+                wrong.append(f"{name}: {error}")
+            continue
+        shape = (rows, *logits_shape(part))
+        if values and isinstance(given, Tensor) and tuple(given.shape) == (rows, *part.shape):
+            shape = (rows, *part.shape)
+        if not isinstance(given, Tensor):
+            wrong.append(
+                f"{name}: {head}: expected {_shown(shape)} for {gymnasium_name(part)}, got a "
+                f"{type(given).__name__}."
+            )
+        elif tuple(given.shape) != shape:
+            wrong.append(
+                f"{name}: {head}: expected {_shown(shape)} for {gymnasium_name(part)}, got "
+                f"{tuple(given.shape)}{sources.of(given)}."
+            )
+        elif not bool(torch.isfinite(given).all()):
+            wrong.append(
+                f"{name}: {head} is not finite{sources.of(given)}: it holds NaN or infinity."
+            )
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _missing(key: str, output: Iterable[str], space: Iterable[str], name: str) -> str:
+    others = [str(other) for other in output if other not in space]
+    near = difflib.get_close_matches(key, others, n=1, cutoff=0.5)
+    hint = f" Did you mean `{key}` where it says `{near[0]}`?" if near else ""
+    given = ", ".join(map(str, output)) or "nothing"
+    return f"{name}.forward gave no '{key}'; it gave {given}.{hint}"
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"(B, {', '.join(map(str, shape[1:]))})"
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        return [tensor for part in output.values() for tensor in _tensors(part)]
+    if isinstance(output, (tuple, list)):
+        return [tensor for part in output for tensor in _tensors(part)]
+    return []

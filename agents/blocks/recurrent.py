@@ -1,0 +1,76 @@
+"""A recurrent layer over sequences that may hold several episodes.
+
+Legend: B sequences, T steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import ConfigError
+
+State = Any  # A tensor [1, B, hidden]; of an LSTM, two of them.
+_KINDS = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(nn.Module):
+    """A GRU or an LSTM and a linear layer, `[B, T, ...]` to `[B, T, out_features]`.
+
+    Cho et al. (2014, arXiv 1406.1078); Hochreiter & Schmidhuber (1997, "Long short-term memory").
+
+    Args:
+        in_features: Numbers in one step's observation, which is flattened.
+        out_features: Width of the output of a step.
+        hidden: Width of the state.
+        kind: `gru` or `lstm`.
+
+    Attributes:
+        by_sequence: Steps are given as sequences of one.
+
+    Raises:
+        ConfigError: If `kind` is neither.
+    """
+
+    by_sequence = True
+
+    def __init__(self, in_features: int, out_features: int, hidden: int = 64, kind: str = "gru"):
+        super().__init__()
+        if kind not in _KINDS:
+            raise ConfigError(f"Recurrent: kind={kind!r} is neither `gru` nor `lstm`.")
+        self.memory = _KINDS[kind](in_features, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, out_features)
+
+    def forward(
+        self, obs: Tensor, state: State | None = None, is_first: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """What it gives at each step, `[B, T, out_features]`, and the state after the last.
+
+        Args:
+            obs: `[B, T, ...]`.
+            state: Before the first step; zeros where None.
+            is_first: Bool `[B, T]`, True where an episode begins: it begins with a state of zeros.
+        """
+        steps = obs.flatten(2) if obs.dim() > 2 else obs[..., None]
+        if is_first is None:
+            out, state = self.memory(steps, state)
+            return self.head(out), state
+        # One call per stretch without a border, not one per step.
+        borders = is_first.any(0)[1:].nonzero().flatten().add(1).tolist()
+        outs = []
+        for start, end in zip([0, *borders], [*borders, steps.shape[1]], strict=True):
+            state = _cleared(state, is_first[:, start])
+            out, state = self.memory(steps[:, start:end], state)
+            outs.append(out)
+        return self.head(torch.cat(outs, 1)), state
+
+
+def _cleared(state: State | None, began: Tensor) -> State | None:
+    """The state with zeros for the sequences `[B]` in which an episode begins."""
+    if state is None:
+        return None
+    if isinstance(state, tuple):
+        return tuple(_cleared(part, began) for part in state)
+    return state.masked_fill(began[:, None], 0)

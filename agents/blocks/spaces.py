@@ -1,0 +1,45 @@
+"""Spaces as distributions need them: their bounds on a device, their names in messages."""
+
+from __future__ import annotations
+
+import math
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ...replay import Space
+
+# As long as the space lives: four small copies to a GPU at every step otherwise.
+_KNOWN: WeakKeyDictionary[Space, dict[torch.device, tuple[Tensor, Tensor, bool]]] = (
+    WeakKeyDictionary()
+)
+
+
+def bounds(space: Space, device: torch.device) -> tuple[Tensor, Tensor, bool]:
+    """`low` and `high` `[*shape]`, and whether they are finite everywhere."""
+    known = _KNOWN.setdefault(space, {})
+    if device not in known:
+        with torch.inference_mode(False):  # They outlive the call.
+            low, high = _bound(space, space.low, -math.inf), _bound(space, space.high, math.inf)
+            bounded = bool(torch.isfinite(high - low).all())
+            known[device] = low.to(device), high.to(device), bounded
+    return known[device]
+
+
+def gymnasium_name(space: Space) -> str:
+    """The space as gymnasium writes it.
+
+    >>> gymnasium_name(Space((7,), torch.int64, discrete=True, nvec=(3, 4)))
+    'MultiDiscrete([3, 4])'
+    """
+    if space.binary:
+        return f"MultiBinary({space.n})"
+    if space.nvec:
+        return f"MultiDiscrete({list(space.nvec)})"
+    return f"Discrete({space.n})" if space.discrete else f"Box{tuple(space.shape)}"
+
+
+def _bound(space: Space, bound: float | Tensor | None, default: float) -> Tensor:
+    value = torch.as_tensor(default if bound is None else bound, dtype=torch.float32)
+    return value.expand(space.shape).clone()

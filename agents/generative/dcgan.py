@@ -1,0 +1,197 @@
+"""DCGAN: a generator learns to pass for data in front of a discriminator that learns to tell."""
+
+from __future__ import annotations
+
+from math import log2, prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...replay import ConfigError, Replay, Space
+from ..blocks.target import frozen
+from .bounds import Bounds, check_images
+from .labels import classes, labels
+
+
+class DCGAN(nn.Module):
+    """Deep convolutional generative adversarial network (Radford et al., 2015, arXiv 1511.06434).
+
+        L_D = -log D(x) - log(1 - D(G(z)))        z ~ N(0, 1)
+        L_G = -log D(G(z))
+
+    L_G is the loss that does not saturate (Goodfellow et al., 2014, arXiv 1406.2661, section 3). Each
+    network has an Adam of its own, with the paper's settings.
+
+    Args:
+        generator: In place of the paper's: `forward(noise [B, latent]) -> [B, *obs.shape]`, or flat, in
+            the units of `batch.obs`; with `conditional`, `forward(noise, label)`.
+        discriminator: In place of the paper's: `forward(obs) -> [B]` or `[B, 1]` logits of being data;
+            with `conditional`, `forward(obs, label)`.
+        conditional: Generate by label: both are given the class too.
+        latent: Width of z.
+        channels: Of the widest images that the networks work on; twice as many at each half of it.
+        lr: Learning rate of both.
+        standardize: Whether batches are standardised, else they are in [0, 1].
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space,
+        action_spec: Space | None = None,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        conditional: bool = False,
+        latent: int = 64,
+        channels: int = 32,
+        lr: float = 2e-4,
+        standardize: bool = True,
+    ):
+        super().__init__()
+        self.num_classes = classes(action_spec, "DCGAN", conditional=conditional)
+        self.conditional, self.latent = conditional, latent
+        if generator is None or discriminator is None or isinstance(obs_spec, dict):
+            check_images(obs_spec, "DCGAN", side=8)
+        self.shape = obs_spec.shape
+        if generator is None:
+            bounds = Bounds(obs_spec, standardize=standardize)
+            generator = Generator(bounds, latent, channels, self.num_classes)
+        if discriminator is None:
+            discriminator = Discriminator(self.shape, channels, self.num_classes)
+        self.generator, self.discriminator = generator, discriminator
+        label = torch.zeros(2, dtype=torch.int64) if conditional else None
+        check_part(generator, "generator", torch.zeros(2, latent), label, prod(self.shape))
+        check_part(discriminator, "discriminator", torch.zeros(2, *self.shape), label, 1)
+        adam: dict[str, Any] = {"lr": lr, "betas": (0.5, 0.999), "fused": True}
+        self.generator_optim = torch.optim.Adam(generator.parameters(), **adam)
+        self.discriminator_optim = torch.optim.Adam(discriminator.parameters(), **adam)
+
+    def learn(self, replay: Replay, log: Any) -> None:
+        """One step of the discriminator, then one of the generator."""
+        batch = next(replay)
+        label = batch.label if self.conditional else None
+        noise = torch.randn(len(batch.obs), self.latent, device=batch.obs.device)
+        fake = self._make(noise, label)
+
+        on_data, on_fake = self._judge(batch.obs, label), self._judge(fake.detach(), label)
+        d_loss = F.softplus(-on_data).mean() + F.softplus(on_fake).mean()
+        self.discriminator_optim.zero_grad()
+        d_loss.backward()
+        self.discriminator_optim.step()
+
+        with frozen(self.discriminator):
+            g_loss = F.softplus(-self._judge(fake, label)).mean()
+        self.generator_optim.zero_grad()
+        g_loss.backward()
+        self.generator_optim.step()
+
+        log.loss, log.d_loss, log.g_loss = d_loss.detach() + g_loss.detach(), d_loss, g_loss
+
+    @torch.no_grad()
+    def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
+        """n new observations `[n, *obs.shape]`, of the classes asked for, int64 `[n]` or one for all."""
+        device = next(self.parameters()).device
+        label = labels(label, n, self.num_classes, device)
+        return self._make(torch.randn(n, self.latent, device=device), label)
+
+    def _make(self, noise: Tensor, label: Tensor | None) -> Tensor:
+        made = self.generator(noise) if label is None else self.generator(noise, label)
+        return made.reshape(-1, *self.shape)
+
+    def _judge(self, obs: Tensor, label: Tensor | None) -> Tensor:
+        logits = self.discriminator(obs) if label is None else self.discriminator(obs, label)
+        return logits.flatten()
+
+
+class Generator(nn.Module):
+    """From noise to images: a linear layer, then transposed convolutions, each to twice the size."""
+
+    def __init__(self, bounds: Bounds, latent: int, channels: int, num_classes: int):
+        super().__init__()
+        self.bounds = bounds
+        images, self.height, self.width = bounds.low.shape
+        levels = int(log2(min(self.height, self.width) / 4))
+        height, width = (-(-side // 2**levels) for side in (self.height, self.width))
+        c = channels * 2 ** (levels - 1)
+        self.label = nn.Embedding(num_classes, latent) if num_classes else None
+        layers: list[nn.Module] = [
+            nn.Linear(2 * latent if num_classes else latent, c * height * width, bias=False),
+            nn.Unflatten(1, (c, height, width)),
+        ]
+        for _ in range(levels - 1):
+            layers += [nn.BatchNorm2d(c), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(c, c // 2, 4, 2, 1, bias=False)]
+            c //= 2
+        layers += [nn.BatchNorm2d(c), nn.ReLU(), nn.ConvTranspose2d(c, images, 4, 2, 1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers).apply(normal)
+
+    def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """`[B, latent]`, of classes `[B]`, to `[B, *obs.shape]` in the units of `batch.obs`."""
+        if self.label is not None:
+            noise = torch.cat([noise, self.label(label)], 1)
+        images = self.layers(noise)[:, :, : self.height, : self.width]
+        return self.bounds.obs((images + 1) / 2)
+
+
+class Discriminator(nn.Module):
+    """From images to logits: convolutions, each to half the size, then a linear layer.
+
+    A class's embedding is compared with the features by projection (Miyato & Koyama, 2018, arXiv
+    1802.05637, eq. 3).
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, num_classes: int):
+        super().__init__()
+        levels = int(log2(min(shape[1:]) / 4))
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 4, 2, 1), nn.LeakyReLU(0.2)]
+        c = channels
+        for _ in range(levels - 1):
+            layers += [nn.Conv2d(c, 2 * c, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * c)]
+            layers += [nn.LeakyReLU(0.2)]
+            c *= 2
+        height, width = (side >> levels for side in shape[1:])
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(c * height * width, 1)
+        self.label = nn.Embedding(num_classes, c * height * width) if num_classes else None
+        self.apply(normal)
+
+    def forward(self, obs: Tensor, label: Tensor | None = None) -> Tensor:
+        """`[B, *obs.shape]`, of classes `[B]`, to logits `[B]`."""
+        features = self.features(obs)
+        logits = self.head(features).squeeze(1)
+        if self.label is not None:
+            logits = logits + (self.label(label) * features).sum(1)
+        return logits
+
+
+def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, n: int) -> None:
+    """Show two rows to a part, in which lazy layers take shape; leaves no other trace.
+
+    Raises:
+        ConfigError: If it raises, or gives anything but n numbers for a row.
+    """
+    what = f"{name} {type(part).__name__}, given {list(given.shape)}"
+    inputs = [given] if label is None else [given, label]
+    device = next((p.device for p in part.parameters()), given.device)
+    modes = {module: module.training for module in part.modules()}
+    part.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = part(*(x.to(device) for x in inputs))
+    except Exception as error:
+        raise ConfigError(f"{what}, raised {type(error).__name__}: {error}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not isinstance(output, Tensor) or output.numel() != 2 * n:
+        gave = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ConfigError(f"{what}, gave {gave}: expected {n} numbers for each of two rows.")
+
+
+def normal(module: nn.Module) -> None:
+    """The paper's initial weights: N(0, 0.02), and N(1, 0.02) of the normalisations."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, 0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1, 0.02)

@@ -1,0 +1,54 @@
+"""Labels that a model generates by, of its data set's classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...replay import ConfigError, Space
+
+
+def classes(action_spec: Space | None, agent: str, *, conditional: bool) -> int:
+    """How many classes there are to generate by; 0 for a model that is not conditional.
+
+    Raises:
+        ConfigError: If the data set has no classes, on behalf of the agent named.
+    """
+    if not conditional:
+        return 0
+    if isinstance(action_spec, Space) and action_spec.discrete and not action_spec.value_shape:
+        return action_spec.n
+    given = "none were given" if action_spec is None else f"these are {action_spec}"
+    raise ConfigError(
+        f"{agent} with conditional=true generates by classes, and {given}. Set conditional=false, or "
+        "learn from a data set with integer targets."
+    )
+
+
+def labels(
+    label: Tensor | int | None, n: int, num_classes: int, device: torch.device
+) -> Tensor | None:
+    """The label of each of n samples, int64 `[n]`; drawn where none is asked for.
+
+    Returns:
+        None where there are no classes to generate by.
+
+    Raises:
+        ConfigError: If the labels are not n of the classes.
+    """
+    if num_classes == 0:
+        if label is None:
+            return None
+        raise ConfigError(
+            "Labels to generate by are for a model built with conditional=true, and this one was not."
+        )
+    if label is None:
+        return torch.randint(num_classes, (n,), device=device)
+    label = torch.as_tensor(label, device=device)
+    whole = not label.is_floating_point() and label.shape in ((), (n,))
+    if not whole or (label.numel() and not 0 <= label.min() <= label.max() < num_classes):
+        raise ConfigError(
+            f"The labels of {n} samples are one integer, or a tensor of {n}, from 0 to "
+            f"{num_classes - 1}; given was {label!r:.60}."
+        )
+    return label.long().expand(n)

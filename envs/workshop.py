@@ -1,0 +1,97 @@
+"""A task of several inputs and several actions at once, small enough to be solved in minutes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+_SHELVES, _ITEMS = 2, 16
+_WAYS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # Rows and columns: up, right, down, left.
+
+Obs = dict[str, np.ndarray]
+Action = dict[str, Any]
+
+
+class Workshop(gymnasium.Env[Obs, Action]):
+    """Where to move is seen on the screen only, what to use in the inventory only.
+
+    Observations are `{"screen": uint8 [size, size, 3], "inventory": float32 [16]}`, actions
+    `{"move": one of 4, "use": 16 times yes or no}`. On a screen of dim noise a bright square is up,
+    right, down or left of the middle: that is the right `move`. Of the 16 items those are to be used
+    of which there is half or more; the first 8 are on one shelf and the last 8 on another, and a
+    shelf is well stocked as a whole or not at all. Every step shows another square and other stocks,
+    whatever was done before:
+
+        reward = 1/2 [move is right] + 1/2 (share of the 16 items treated right)
+
+    | who                    | move | use | reward of a step |
+    |------------------------|------|-----|------------------|
+    | sees both              | 1    | 1   | 1                |
+    | blind to the inventory | 1    | 1/2 | 3/4              |
+    | blind to the screen    | 1/4  | 1   | 5/8              |
+    | blind to both          | 1/4  | 1/2 | 3/8              |
+
+    These are the most that can be expected; what one is blind to, nothing one does changes.
+
+    Args:
+        steps: Of an episode, which then is truncated.
+        size: Pixels along the screen's sides.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(self, steps: int = 16, size: int = 64, render_mode: str | None = None):
+        self.steps, self.size, self.render_mode = steps, size, render_mode
+        self.observation_space = spaces.Dict(
+            {
+                "screen": spaces.Box(0, 255, (size, size, 3), np.uint8),
+                "inventory": spaces.Box(0.0, 1.0, (_ITEMS,), np.float32),
+            }
+        )
+        self.action_space = spaces.Dict(
+            {"move": spaces.Discrete(len(_WAYS)), "use": spaces.MultiBinary(_ITEMS)}
+        )
+        self.time = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Obs, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._see(), {}
+
+    def step(self, action: Action) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
+        moved, used = action["move"] == self.move, np.equal(action["use"], self.use).mean()
+        self.time += 1
+        return self._see(), float(moved + used) / 2, False, self.time == self.steps, {}
+
+    def render(self) -> np.ndarray:
+        return self.screen
+
+    def _see(self) -> Obs:
+        """Another square and other stocks."""
+        random = self.np_random
+        self.move = int(random.integers(len(_WAYS)))
+        self.use = random.integers(2, size=_SHELVES, dtype=np.int8).repeat(_ITEMS // _SHELVES)
+        self.screen = noise(random, self.size)
+        draw(random, self.screen, self.move)
+        inventory = (self.use + random.random(_ITEMS, np.float32)) / 2
+        return {"screen": self.screen, "inventory": inventory}
+
+
+def noise(random: np.random.Generator, size: int) -> np.ndarray:
+    """A dim screen, uint8 `[size, size, 3]`."""
+    return np.frombuffer(random.bytes(3 * size * size), np.uint8).reshape(size, size, 3) >> 2
+
+
+def draw(random: np.random.Generator, screen: np.ndarray, way: int) -> None:
+    """Put a bright square, a quarter of the screen wide, somewhere `way` of its middle."""
+    size = len(screen)
+    width = size // 4
+    reach = (size - width) / 2  # From the middle to the border.
+    along, across = random.uniform((0.5, -0.4), (1.0, 0.4)) * reach
+    row, column = np.rint(reach + _WAYS[way] * along + _WAYS[way][::-1] * across).astype(int)
+    screen[row : row + width, column : column + width] = 255

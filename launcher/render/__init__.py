@@ -1,0 +1,1 @@
+"""A module drawn from one real forward: as picture and as text."""

@@ -1,0 +1,141 @@
+"""Transitions that were saved by another run, to learn from as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import CheckpointError
+from .spec import Space, Spec
+from .transitions import IN, Transitions, named
+
+# Of the sizes that a replay is saved with, those that are whole numbers.
+_COUNTS = ("length", "num_envs", "nstep", "stack")
+_FIELDS = {"reward", "discount", "terminated", "truncated", "task"}
+_ANOTHER = "it was not saved as a replay of environments"
+
+
+def opened(
+    spec: Spec,
+    state: Mapping[str, Any],
+    *,
+    storage: str = "ram",
+    folder: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Transitions:
+    """What `Transitions.state_dict` gave, in the sizes it was saved with; nothing is to be added.
+
+    The states that a recurrent model stored are left out: they mean nothing to another one.
+
+    Args:
+        spec: Of the environment, which the transitions have to fit.
+        storage, folder, device: Where they are kept, as `Transitions` has it.
+
+    Raises:
+        CheckpointError: If it holds nothing to learn from, or is of another environment.
+    """
+    sizes = saved_sizes(state)
+    num_envs, ok = sizes["num_envs"], np.asarray(state["ok"])
+    columns = {
+        name: np.asarray(kept)
+        for name, kept in state["columns"].items()
+        if name.split(IN)[0] != "state"
+    }
+    needed = _FIELDS | ({"hop"} if sizes["nstep"] > 1 else set())
+    if not (ok.any() and needed <= columns.keys()):
+        raise CheckpointError("it holds no transition to learn from")
+    if any(len(kept) != len(ok) for kept in columns.values()):
+        raise CheckpointError(f"{_ANOTHER}: its columns differ in length")
+    _check_spaces(columns, np.flatnonzero(ok), spec, stack=sizes["stack"])
+    # A ring that was not full yet needs no room for more.
+    places = min(sizes["length"], len(ok) // num_envs)
+    ring = Transitions(
+        spec,
+        capacity=(places - 1) * num_envs,
+        num_envs=num_envs,
+        discount=sizes["discount"],
+        nstep=sizes["nstep"],
+        stack=sizes["stack"],
+        storage=storage,
+        folder=folder,
+        device=device,
+    )
+    ring.load_state_dict({**state, "columns": columns, "length": ring.length})
+    ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
+    return ring
+
+
+def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
+    """`length`, `num_envs`, `nstep`, `stack` and `discount` of what `Transitions.state_dict` gave.
+
+    Raises:
+        CheckpointError: If it is something else.
+    """
+    try:
+        sizes: dict[str, Any] = {key: int(state[key]) for key in _COUNTS}
+        sizes["discount"] = float(state["discount"])
+        num_envs, rows = sizes["num_envs"], np.asarray(state["rows"])
+        places, rest = divmod(len(state["ok"]), num_envs)
+        fits = min(sizes.values()) >= 0 and rest == 0 and 0 < places <= sizes["length"]
+        fits &= len(state["first"]) == len(state["ok"])
+        fits &= all(
+            np.asarray(state[name]).shape == (num_envs,)
+            for name in ("rows", "time", "pending", "mark")
+        )
+        fits &= bool(
+            (rows % num_envs == np.arange(num_envs)).all() and rows.max() < len(state["ok"])
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{_ANOTHER}: {error!r}") from error
+    if not fits:
+        raise CheckpointError(f"{_ANOTHER}: its parts do not fit together")
+    return sizes
+
+
+def _check_spaces(
+    columns: Mapping[str, np.ndarray], rows: np.ndarray, spec: Spec, *, stack: int
+) -> None:
+    """Find out whether observations and actions are those of an environment with this spec."""
+    for role, space in (("obs", spec.obs), ("action", spec.action)):
+        spaces = dict(named(role, space))
+        found = {name for name in columns if name.split(IN)[0] == role}
+        if found != spaces.keys():
+            raise CheckpointError(
+                f"its {role} is {_words(found)}, and the environment's {_words(spaces)}"
+            )
+        for name, part in spaces.items():
+            kept, shape = columns[name], part.value_shape
+            if role == "obs" and stack > 1 and not part.discrete:  # Single frames are stored.
+                shape = (shape[0] // stack, *shape[1:])
+            if kept.shape[1:] != shape or not _of_type(kept, part, rows):
+                raise CheckpointError(
+                    f"its {name} is {kept.dtype} {list(kept.shape[1:])}, and the environment's is {part}"
+                )
+
+
+def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
+    """Whether values are of the space's type; of choices, whether there are that many."""
+    if not space.discrete:
+        return kept.dtype.kind == torch.zeros(0, dtype=space.dtype).numpy().dtype.kind
+    if kept.dtype.kind not in "iu":
+        return False
+    count: Any = 2 if space.binary else (space.nvec or space.n)
+    values = kept[rows]
+    return bool((values >= 0).all() and (values < count).all())
+
+
+def _words(names: Any) -> str:
+    return ", ".join(sorted(names)) or "missing"
+
+
+def _fingerprint(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> str:
+    """The SHA-256 of all that is learnt from."""
+    digest = hashlib.sha256(repr(sorted(sizes.items())).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

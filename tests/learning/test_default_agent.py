@@ -1,0 +1,53 @@
+"""The default agent reaches its floors on seed 0; benchmarks/default_agent.py has all seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antelope import ml
+from antelope.agents.blocks.bandit import Bandit
+from antelope.agents.dqn import DQN
+from antelope.agents.sac import SAC
+
+QUIET: dict[str, Any] = {"plot": False, "progress": False}
+
+
+def best(run: Any) -> float:
+    """The best evaluation of a run: a policy that has solved a task may be lost again."""
+    return max(row["return"] for row in run.history if row["mode"] == "eval")
+
+
+@pytest.mark.usefixtures("workdir")
+class TestReaches:
+    def test_digits(self) -> None:
+        assert ml(**QUIET).metrics["accuracy"] >= 0.97
+
+    def test_digits_by_reward_alone(self) -> None:
+        run = ml("rl=true", **QUIET)
+        assert isinstance(run.agent.way, Bandit)
+        assert run.metrics["accuracy"] >= 0.95
+
+    def test_diabetes(self) -> None:
+        # Ridge regression has 0.476, on the same rows with the best penalty of a cross-validation.
+        assert ml(dataset="Diabetes", **QUIET).metrics["r2"] >= 0.95 * 0.476
+
+    @pytest.mark.slow
+    def test_mnist(self, mnist_dir: Path) -> None:
+        # 98.5 % is to be there after five epochs.
+        run = ml(dataset="MNIST", data_dir=mnist_dir, epochs=1, **QUIET)
+        assert run.metrics["accuracy"] >= 0.975
+
+    @pytest.mark.slow
+    def test_cartpole(self) -> None:
+        run = ml(env="CartPole-v1", train_steps=30_000, eval_every=1000, **QUIET)
+        assert isinstance(run.agent.way, DQN)
+        assert best(run) >= 475
+
+    @pytest.mark.slow
+    def test_pendulum(self) -> None:
+        run = ml(env="Pendulum-v1", train_steps=4000, eval_every=1000, eval_episodes=20, **QUIET)
+        assert isinstance(run.agent.way, SAC)
+        assert best(run) >= -200
