@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.encoder import Layers, Trunk, rows
+from .blocks.encoder import Layers, rows
 from .blocks.outputs import check_outputs
 from .blocks.parts import Part, trunk
 from .blocks.schedule import Falling
@@ -42,7 +42,8 @@ class DQN(nn.Module):
         explore_steps: Environment steps that it falls over.
         target_every: Learning steps between the target's moves.
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
-        conservative: Weight of the conservative term; 0: none, 1 is usual offline.
+        conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
+            that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
         encoder: A module in the place of our own first layers.
         critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
     """
@@ -71,8 +72,9 @@ class DQN(nn.Module):
         if critic is not None:
             self.network = Values(critic, obs_spec, self.num_actions)
         else:
-            seen = trunk(encoder, obs_spec, hidden)
-            self.network = q_network(seen, self.num_actions, dueling=dueling)
+            self.network = q_network(
+                obs_spec, self.num_actions, hidden, dueling=dueling, encoder=encoder
+            )
         self.target = target_of(self.network)
         self.learning_steps = 0
 
@@ -127,8 +129,16 @@ class DQN(nn.Module):
         return next_q.gather(1, best).squeeze(1)
 
 
-def q_network(seen: Trunk, num_actions: int, *, dueling: bool) -> Layers:
-    """From what the trunk meets to Q-values `[B, num_actions]`."""
+def q_network(
+    obs_spec: Space | dict[str, Space],
+    num_actions: int,
+    hidden: Sequence[int],
+    *,
+    dueling: bool,
+    encoder: nn.Module | None = None,
+) -> Layers:
+    """From `[B, *obs.shape]` to Q-values `[B, num_actions]`."""
+    seen = trunk(encoder, obs_spec, hidden)
     if not dueling:
         return Layers(*seen, nn.Linear(seen.out_features, num_actions))
     return Layers(*seen, nn.Linear(seen.out_features, 1 + num_actions), Dueling())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .workshop import Action, Obs, Workshop, draw, noise
 
 
@@ -35,4 +37,4 @@ class Errand(Workshop):
         if self.time == 0:
             self.move = int(random.integers(4))
             draw(random, self.screen, self.move)
-        return {"screen": self.screen, "inventory": random.random(16, "f4")}
+        return {"screen": self.screen, "inventory": np.zeros(16, np.float32)}

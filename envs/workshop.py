@@ -48,7 +48,7 @@ class Workshop(gymnasium.Env[Obs, Action]):
         self.observation_space = spaces.Dict(
             {
                 "screen": spaces.Box(0, 255, (size, size, 3), np.uint8),
-                "inventory": spaces.Box(0.0, 1.0, (_ITEMS,), np.float32),
+                "inventory": spaces.Box(-1.0, 1.0, (_ITEMS,), np.float32),
             }
         )
         self.action_space = spaces.Dict(
@@ -78,7 +78,7 @@ class Workshop(gymnasium.Env[Obs, Action]):
         self.use = random.integers(2, size=_SHELVES, dtype=np.int8).repeat(_ITEMS // _SHELVES)
         self.screen = noise(random, self.size)
         draw(random, self.screen, self.move)
-        inventory = (self.use + random.random(_ITEMS, np.float32)) / 2
+        inventory = self.use - random.random(_ITEMS, np.float32)
         return {"screen": self.screen, "inventory": inventory}
 
 

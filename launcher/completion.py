@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ..agents import NAMES as AGENTS
+from ..agents.blocks import NAMES as BLOCKS
 from ..agents.continual import NAMES as STRATEGIES
 from ..envs import NAMES as ENVS
 from ..replay.errors import ConfigError
@@ -19,6 +20,8 @@ _SCRIPTS = {
     "zsh": "autoload -U +X bashcompinit && bashcompinit\ncomplete -o nospace -C 'ml --complete' ml",
     "fish": "complete -c ml -f -a '(COMP_LINE=(commandline -cp) ml --complete whole)'",
 }
+
+_PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
 
 
 def script(shell: str) -> str:
@@ -77,7 +80,8 @@ def _values(key: str) -> list[str]:
         return setting.kind.split()[2:]
     if setting.kind.startswith("list of"):
         return [f"[{name}]" for name in setting.kind.split()[2:]]
-    if key in ("model", "dataset", "aug", "strategy"):
+    if key in ("model", "dataset", "aug", "strategy", *_PARTS):
         ours = [*AGENTS.get(key, ()), *ENVS.get(key, ()), *STRATEGIES.get(key, ())]
-        return [*ours, *classes_here()]
+        blocks = BLOCKS["model"] if key in ("model", *_PARTS) else ()
+        return [*ours, *blocks, *classes_here()]
     return []

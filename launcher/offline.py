@@ -89,7 +89,7 @@ def check_agent(agent: nn.Module, spec: Spec) -> None:
     if isinstance(spec.action, dict) or spec.action.nvec or spec.action.binary:
         others = "a model of your own that learns from next(replay)"
     elif spec.action.discrete:
-        others = "DQN with model.conservative=1, or SAC"
+        others = "DQN with model.conservative=0.5, or SAC"
     else:
         others = "TD3 with model.imitation=0.4, or SAC or DDPG"
     raise ConfigError(
