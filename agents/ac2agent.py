@@ -80,6 +80,7 @@ class AC2Agent(nn.Module):
             self.way = DCGAN(
                 spec.obs, spec.action, conditional=conditional, standardize=standardize, **pair
             )
+            self.conditional = conditional
             self.decision = "generation, by a generator against a discriminator (GAN)"
         elif rl:
             self._refuse("rl=true", **actor, **pair)

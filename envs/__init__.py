@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from .datasets import Arrays, read
     from .embedded import Diabetes, Digits
     from .environments import EnvTask, EnvWorld
+    from .errand import Errand
     from .recall import Recall
     from .sequences import PermutedMNIST, RotatedMNIST
     from .tasks import DataTask, DataWorld
+    from .workshop import Workshop
 
 NAMES = {
     "dataset": ("Digits", "Diabetes", "PermutedMNIST", "RotatedMNIST"),
     "aug": ("RandomCrop", "RandomHorizontalFlip"),
-    "env": ("Atari", "Recall"),
+    "env": ("Atari", "Errand", "Recall", "Workshop"),
 }
 
 _HOME = {
@@ -33,7 +35,9 @@ _HOME = {
     "EnvTask": "environments",
     "EnvWorld": "environments",
     "Atari": "atari",
+    "Errand": "errand",
     "Recall": "recall",
+    "Workshop": "workshop",
     "PermutedMNIST": "sequences",
     "RotatedMNIST": "sequences",
     "Digits": "embedded",
@@ -51,11 +55,13 @@ __all__ = [
     "Digits",
     "EnvTask",
     "EnvWorld",
+    "Errand",
     "PermutedMNIST",
     "RandomCrop",
     "RandomHorizontalFlip",
     "Recall",
     "RotatedMNIST",
+    "Workshop",
     "read",
 ]
 

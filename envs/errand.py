@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .workshop import Action, Obs, Workshop, draw, noise
+from .workshop import Action, Obs, Workshop
 
 
 class Errand(Workshop):
-    """The first screen shows where to move until the end; then there is nothing to see.
+    """The first screen shows where to move until the end; after it there is nothing to see.
 
-    Spaces are those of `Workshop`. At step 0 a bright square is on the screen, up, right, down or left
-    of its middle, and whatever is done then earns nothing. At each of the `delay` steps after it the
-    screen is noise, and the reward is 1 / delay for moving where the square was. Inventory and `use`
-    mean nothing here. Without a memory the return is 1/4 on average, whatever one does; with it, 1.
+    Spaces are those of `Workshop`. At step 0 the upper, right, lower or left half of the screen is lit,
+    and whatever is done then earns nothing. At each of the `delay` steps after it the screen is dark,
+    and moving towards the half that was lit earns 1 / delay. The inventory is empty, and `use` changes
+    nothing. Without a memory the return is 1/4 on average, whatever one does; with it, 1.
 
     Args:
         delay: Steps after the first one.
@@ -32,9 +32,8 @@ class Errand(Workshop):
         return self._see(), right / self.delay, self.time == self.steps, False, {}
 
     def _see(self) -> Obs:
-        random = self.np_random
-        self.screen = noise(random, self.size)
+        self.screen = np.zeros((self.size, self.size, 3), np.uint8)
         if self.time == 0:
-            self.move = int(random.integers(4))
-            draw(random, self.screen, self.move)
+            self.move, half = int(self.np_random.integers(4)), self.size // 2
+            self.screen[[np.s_[:half], np.s_[:, half:], np.s_[half:], np.s_[:, :half]][self.move]] = 255
         return {"screen": self.screen, "inventory": np.zeros(16, np.float32)}

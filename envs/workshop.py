@@ -20,10 +20,11 @@ class Workshop(gymnasium.Env[Obs, Action]):
 
     Observations are `{"screen": uint8 [size, size, 3], "inventory": float32 [16]}`, actions
     `{"move": one of 4, "use": 16 times yes or no}`. On a screen of dim noise a bright square is up,
-    right, down or left of the middle: that is the right `move`. Of the 16 items those are to be used
-    of which there is half or more; the first 8 are on one shelf and the last 8 on another, and a
-    shelf is well stocked as a whole or not at all. Every step shows another square and other stocks,
-    whatever was done before:
+    right, down or left of the middle: that is the right `move` (0, 1, 2, 3). The inventory says what
+    there is of 16 items beyond what is needed, from -1 to 1; items of which there is enough, 0 or
+    more, are to be used. The first 8 are on one shelf and the last 8 on another, and a shelf has
+    enough of all its items or of none. Every step shows another square and other shelves, whatever
+    was done before:
 
         reward = 1/2 [move is right] + 1/2 (share of the 16 items treated right)
 
@@ -34,7 +35,7 @@ class Workshop(gymnasium.Env[Obs, Action]):
     | blind to the screen    | 1/4  | 1   | 5/8              |
     | blind to both          | 1/4  | 1/2 | 3/8              |
 
-    These are the most that can be expected; what one is blind to, nothing one does changes.
+    These are the most that can be expected; on what one is blind to, nothing one does has an effect.
 
     Args:
         steps: Of an episode, which then is truncated.
@@ -76,18 +77,18 @@ class Workshop(gymnasium.Env[Obs, Action]):
         random = self.np_random
         self.move = int(random.integers(len(_WAYS)))
         self.use = random.integers(2, size=_SHELVES, dtype=np.int8).repeat(_ITEMS // _SHELVES)
-        self.screen = noise(random, self.size)
-        draw(random, self.screen, self.move)
-        inventory = self.use - random.random(_ITEMS, np.float32)
+        self.screen = _noise(random, self.size)
+        _draw(random, self.screen, self.move)
+        inventory = self.use - random.random(_ITEMS, np.float32)  # [-1, 0) or [0, 1].
         return {"screen": self.screen, "inventory": inventory}
 
 
-def noise(random: np.random.Generator, size: int) -> np.ndarray:
+def _noise(random: np.random.Generator, size: int) -> np.ndarray:
     """A dim screen, uint8 `[size, size, 3]`."""
     return np.frombuffer(random.bytes(3 * size * size), np.uint8).reshape(size, size, 3) >> 2
 
 
-def draw(random: np.random.Generator, screen: np.ndarray, way: int) -> None:
+def _draw(random: np.random.Generator, screen: np.ndarray, way: int) -> None:
     """Put a bright square, a quarter of the screen wide, somewhere `way` of its middle."""
     size = len(screen)
     width = size // 4

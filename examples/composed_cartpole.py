@@ -1,39 +1,35 @@
-"""A policy and a critic of one's own, by name: dicts in, dicts out. PPO trains both."""
+"""An actor and a critic, two small modules: observations and outputs are dicts, shapes are given.
+
+python examples/composed_cartpole.py
+python examples/composed_cartpole.py seed=1 policy.hidden=[64] critic.hidden=[64]
+"""
 
 import sys
 
 from torch import nn
 
 from antelope import ml
-
-
-def layers(in_features, hidden):
-    first, second = hidden
-    return nn.Sequential(
-        nn.Linear(in_features, first), nn.Tanh(), nn.Linear(first, second), nn.Tanh()
-    )
+from antelope.agents.blocks import MLP
 
 
 class Policy(nn.Module):
     def __init__(self, obs_shapes, action_logits_shapes, hidden=(16, 32)):
         super().__init__()
-        self.body = layers(*obs_shapes["obs"], hidden)
-        self.head = nn.Linear(hidden[-1], *action_logits_shapes["action"])
+        self.network = MLP(*obs_shapes["obs"], *action_logits_shapes["action"], hidden)
 
     def forward(self, obs):
-        return {"action": self.head(self.body(obs["obs"]))}
+        return {"action": self.network(obs["obs"])}
 
 
 class Critic(nn.Module):
     def __init__(self, obs_shapes, hidden=(16, 32)):
         super().__init__()
-        self.body = layers(*obs_shapes["obs"], hidden)
-        self.head = nn.Linear(hidden[-1], 1)
+        self.network = MLP(*obs_shapes["obs"], 1, hidden)
 
     def forward(self, obs):
-        return {"value": self.head(self.body(obs["obs"]))}
+        return {"value": self.network(obs["obs"])}
 
 
-words = "task=rl/cartpole_ppo", "train_steps=12000", *sys.argv[1:]
-run = ml(*words, policy=Policy, critic=Critic)
-print(run.metrics["return"])
+if __name__ == "__main__":
+    run = ml("task=rl/cartpole_ppo", *sys.argv[1:], policy=Policy, critic=Critic)
+    print(max(row["return"] for row in run.history if row["mode"] == "eval"))

@@ -1,29 +1,37 @@
-"""Modules that somebody wrote without having heard of this library: they need not change."""
+"""An actor and a critic in plain PyTorch: where a module asks for no dicts, it is given none.
+
+python examples/composed_plain.py
+"""
 
 import sys
 
-import torch
 from torch import nn
 
 from antelope import ml
 
-policy = nn.Sequential(
-    nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)
-)
 
-
-class ValueNet(nn.Module):
-    def __init__(self, num_inputs=4):
+class Actor(nn.Module):
+    def __init__(self):
         super().__init__()
-        self.fc1 = nn.Linear(num_inputs, 16)
-        self.fc2 = nn.Linear(16, 32)
-        self.out = nn.Linear(32, 1)
+        self.layers = nn.Sequential(
+            nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)
+        )
 
     def forward(self, x):
-        x = torch.relu(self.fc1(x))
-        return self.out(torch.relu(self.fc2(x)))
+        return self.layers(x)
 
 
-words = "task=rl/cartpole_ppo", "train_steps=12000", *sys.argv[1:]
-run = ml(*words, policy=policy, critic=ValueNet())
-print(run.metrics["return"])
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+if __name__ == "__main__":
+    run = ml("task=rl/cartpole_ppo", *sys.argv[1:], policy=Actor, critic=Critic)
+    print(max(row["return"] for row in run.history if row["mode"] == "eval"))

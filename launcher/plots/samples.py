@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...agents.generative.bounds import Bounds
 from ...replay import Space, Spec
+from ..learner import has_forward
 from ..randomness import forked_randomness
 
 _COLUMNS = 8
@@ -74,9 +75,7 @@ def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
 def generates(agent: nn.Module) -> bool:
     """Whether a model makes observations, `sample(n)`, and does not predict or act."""
     sample = getattr(agent, "sample", None)
-    if not callable(sample) or callable(getattr(agent, "act", None)):
-        return False
-    if agent.forward is not None and type(agent).forward is not nn.Module.forward:
+    if not callable(sample) or callable(getattr(agent, "act", None)) or has_forward(agent):
         return False
     try:
         inspect.signature(sample).bind(1)
