@@ -21,8 +21,8 @@ class Workshop(gymnasium.Env[Obs, Action]):
     Observations are `{"screen": uint8 [size, size, 3], "inventory": float32 [16]}`, actions
     `{"move": one of 4, "use": 16 times yes or no}`. On a screen of dim noise a bright square is up,
     right, down or left of the middle: that is the right `move` (0, 1, 2, 3). The inventory says what
-    there is of 16 items beyond what is needed, from -1 to 1; items of which there is enough, 0 or
-    more, are to be used. The first 8 are on one shelf and the last 8 on another, and a shelf has
+    there is of 16 items beyond what is needed, from -1 to 1; items of which there is enough, more
+    than 0, are to be used. The first 8 are on one shelf and the last 8 on another, and a shelf has
     enough of all its items or of none. Every step shows another square and other shelves, whatever
     was done before:
 
@@ -73,13 +73,13 @@ class Workshop(gymnasium.Env[Obs, Action]):
         return self.screen
 
     def _see(self) -> Obs:
-        """Another square and other stocks."""
+        """Another square and other shelves."""
         random = self.np_random
         self.move = int(random.integers(len(_WAYS)))
         self.use = random.integers(2, size=_SHELVES, dtype=np.int8).repeat(_ITEMS // _SHELVES)
         self.screen = _noise(random, self.size)
         _draw(random, self.screen, self.move)
-        inventory = self.use - random.random(_ITEMS, np.float32)  # [-1, 0) or [0, 1].
+        inventory = self.use - random.random(_ITEMS, np.float32)  # (-1, 0] or (0, 1].
         return {"screen": self.screen, "inventory": inventory}
 
 

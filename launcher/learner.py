@@ -169,7 +169,9 @@ class Learner:
     def _look_for_gradients(self) -> None:
         """Strike out the parameters that have a gradient now; after a while, tell which never had."""
         before = len(self._waiting)
-        self._waiting = {n: p for n, p in self._waiting.items() if p.grad is None}
+        self._waiting = {
+            n: p for n, p in self._waiting.items() if p.grad is None and p.requires_grad
+        }
         if self._looks or len(self._waiting) < before:  # From the first update on.
             self._looks += 1
         if self._looks >= _PATIENCE:

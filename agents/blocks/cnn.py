@@ -21,7 +21,9 @@ class CNN(nn.Sequential):
     Args:
         in_shape: Channels, height and width; what is left of larger images is averaged to 8x8.
         channels: Of each convolution.
-        hidden: Width of the layer before the last.
+        hidden: Width of the layer before the last; 0: what is left is averaged, and there is none.
+        norm: BatchNorm after each convolution: learns in half the steps from labels, but what it makes
+            of an observation depends on the others in the batch, which acting does not bear.
 
     Raises:
         ConfigError: If `in_shape` is not the shape of an image.
@@ -33,16 +35,22 @@ class CNN(nn.Sequential):
         out_features: int,
         channels: Sequence[int] = (32, 64),
         hidden: int = 128,
+        norm: bool = False,
     ):
         width, *sides = image_shape("CNN", in_shape)
         layers: list[nn.Module] = []
         for size in channels:
             layers += [
-                nn.Conv2d(width, size, 3, padding=1),
+                nn.Conv2d(width, size, 3, padding=1, bias=not norm),
+                *([nn.BatchNorm2d(size)] if norm else []),
                 nn.ReLU(),
                 nn.MaxPool2d(2, ceil_mode=True),  # So that a single pixel stays one.
             ]
             width, sides = size, [-(-side // 2) for side in sides]
+        if not hidden:
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            super().__init__(*layers, nn.Linear(width, out_features))
+            return
         if max(sides) > _LARGEST:
             sides = [min(side, _LARGEST) for side in sides]
             layers += [nn.AdaptiveAvgPool2d((sides[0], sides[1]))]

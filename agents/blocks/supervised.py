@@ -90,8 +90,9 @@ def network(
     if len(shape) == 3 and min(shape[1:]) >= 4:
         if min(shape[1:]) >= _LARGE:
             return ResidualCNN(shape, out_features, channels=max(2, hidden // 4))
-        channels = max(1, hidden // 8), max(1, hidden // 4)
-        return CNN(shape, out_features, channels, hidden=max(1, hidden // 2))
+        channels = [max(1, hidden // part) for part in (8, 4, 2)]
+        # Without a hidden layer: it learns a sequence of tasks, and forgets less of it.
+        return CNN(shape, out_features, channels, hidden=0, norm=True)
     if values:
         return smooth(obs_spec.n, out_features, max(1, hidden // 4))
     # A single number has no dimension to be flattened.

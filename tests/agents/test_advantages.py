@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antelope.agents.blocks.advantages import advantages
+from antelope.agents.blocks.advantages import advantages, next_values
 from antelope.replay import Batch
 
 GAMMA = 0.9
@@ -33,6 +35,12 @@ def rollout(
 
 def critic(obs: torch.Tensor) -> torch.Tensor:
     return 3 * obs.squeeze(-1)
+
+
+def judged(batch: Batch, value: torch.Tensor, critic: Any, *, gae_lambda: float) -> torch.Tensor:
+    """Advantages by the values of what follows, which the critic is asked for."""
+    following = next_values(batch, value, critic)
+    return advantages(batch, value, following, gae_lambda=gae_lambda)
 
 
 def slow(batch: Batch, value: torch.Tensor, gae_lambda: float) -> torch.Tensor:
@@ -76,7 +84,7 @@ def test_they_are_those_of_the_slow_reference(
     batch = rollout(T, len(lengths), generator, ends=ends, lengths=lengths)
     value = torch.randn(T, len(lengths), generator=generator)
     value[~batch.mask] = torch.nan
-    result = advantages(batch, value, critic, gae_lambda=gae_lambda)
+    result = judged(batch, value, critic, gae_lambda=gae_lambda)
     torch.testing.assert_close(result, slow(batch, value, gae_lambda), atol=1e-4, rtol=1e-4)
 
 
@@ -97,14 +105,14 @@ def column(*rows: tuple[float, float, str]) -> tuple[Batch, torch.Tensor]:
 def test_by_hand() -> None:
     batch, value = column((1.0, 2.0, ""), (1.0, 4.0, "terminated"), (1.0, 6.0, ""))
     # 1 - 4 = -3 where it terminated; 1 + 4/2 - 2 + (1/2)(1/2)(-3) before; 1 + 30/2 - 6 at the end.
-    result = advantages(batch, value, critic, gae_lambda=0.5)
+    result = judged(batch, value, critic, gae_lambda=0.5)
     assert result.flatten().tolist() == pytest.approx([0.25, -3.0, 10.0])
 
 
 def test_a_truncated_step_is_worth_its_real_last_observation() -> None:
     batch, value = column((1.0, 2.0, ""), (1.0, 4.0, "truncated"), (1.0, 6.0, ""))
     # 1 + 30/2 - 4 = 12, although the next row, of another episode, is worth 6.
-    result = advantages(batch, value, critic, gae_lambda=0.5)
+    result = judged(batch, value, critic, gae_lambda=0.5)
     assert result.flatten().tolist() == pytest.approx([1 + 2 - 2 + 12 / 4, 12.0, 10.0])
 
 
@@ -116,13 +124,13 @@ def test_the_critic_is_asked_only_where_values_are_unknown() -> None:
         asked.append(len(obs))
         return critic(obs)
 
-    advantages(batch, value, counted, gae_lambda=0.5)
+    judged(batch, value, counted, gae_lambda=0.5)
     assert asked == [2]
 
 
 def test_with_lambda_1_it_is_the_return_less_the_value() -> None:
     batch, value = column((1.0, 2.0, ""), (2.0, 4.0, ""), (4.0, 6.0, "terminated"))
-    result = advantages(batch, value, critic, gae_lambda=1.0)
+    result = judged(batch, value, critic, gae_lambda=1.0)
     assert (result + value).flatten().tolist() == pytest.approx([1 + 1 + 1, 2 + 2, 4])
 
 
@@ -130,5 +138,5 @@ def test_no_gradient_flows_and_values_stay_as_they_are() -> None:
     batch, value = column((1.0, 2.0, ""), (1.0, 4.0, ""))
     value.requires_grad_()
     before = value.detach().clone()
-    assert not advantages(batch, value, critic, gae_lambda=0.5).requires_grad
+    assert not judged(batch, value, critic, gae_lambda=0.5).requires_grad
     assert torch.equal(value.detach(), before)

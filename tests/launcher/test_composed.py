@@ -57,11 +57,19 @@ def batch(n: int, steps: int) -> dict[str, torch.Tensor]:
 
 def test_the_trunks_have_the_sizes_that_are_told(example: Any) -> None:
     own = example("composed_dict")
-    assert count(own.Trunk(SHAPES, LOGITS)) == 128_988
-    assert count(own.Critic(SHAPES)) == 128_361
+    policy, critic = own.Trunk(SHAPES, LOGITS), own.Critic(SHAPES)
+    PPO(OBS, ACTION, policy=policy, critic=critic)  # Lazy layers take shape.
+    assert (count(policy), count(critic)) == (128_988, 128_361)
     shared = example("composed_shared")
-    assert count(shared.Policy(SHAPES, LOGITS)) == 128_988
-    assert count(shared.Critic({**SHAPES, "embedding": (32,)})) == 44_609
+    policy, critic = shared.Policy(SHAPES, LOGITS), shared.Critic({**SHAPES, "embedding": (32,)})
+    PPO(OBS, ACTION, policy=policy, critic=critic)
+    assert (count(policy), count(critic)) == (128_988, 44_609)
+
+
+def test_the_pairs_for_cartpole_have_the_sizes_that_are_told(example: Any) -> None:
+    blocks, plain = example("composed_cartpole"), example("composed_plain")
+    assert count(blocks.Policy({"obs": (4,)}, {"action": (2,)})) == count(plain.Actor()) == 690
+    assert count(blocks.Critic({"obs": (4,)})) == count(plain.Critic()) == 657
 
 
 def test_the_shared_embedding_is_computed_once_and_both_losses_reach_it(example: Any) -> None:
@@ -90,9 +98,7 @@ def test_a_detached_embedding_is_reached_by_the_policys_loss_alone(example: Any)
             return {**heads, "embedding": heads["embedding"].detach()}, state
 
     policy = Detached(SHAPES, LOGITS)
-    agent = PPO(
-        OBS, ACTION, policy=policy, critic=shared.Critic({**SHAPES, "embedding": (32,)})
-    )
+    agent = PPO(OBS, ACTION, policy=policy, critic=shared.Critic({**SHAPES, "embedding": (32,)}))
     chosen, value, _ = agent.both(batch(2, 3))
     weight = policy.screen[0].weight
     value.sum().backward(retain_graph=True)

@@ -32,6 +32,9 @@ DIGITS: dict[str, Any] = {
     "progress": False,
 }
 
+# A parameter without a gradient is one of the cases.
+pytestmark = pytest.mark.filterwarnings("ignore:No loss reaches")
+
 
 class Rows:
     """A task's data, as `end_task` meets it."""
