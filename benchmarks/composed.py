@@ -24,11 +24,12 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import Run, ml
 from antelope.envs import Workshop
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 class Blank(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -74,7 +75,7 @@ class Case:
 def cases() -> dict[str, Case]:
     """By the names that `--only` takes."""
     cartpole, plain, own, shared = (
-        runpy.run_path(str(ROOT / "examples" / f"composed_{name}.py"))
+        runpy.run_path(str(EXAMPLES / f"composed_{name}.py"))
         for name in ("cartpole", "plain", "dict", "shared")
     )
 
@@ -91,7 +92,7 @@ def cases() -> dict[str, Case]:
         def __init__(self, obs_shapes: Any):
             super().__init__(obs_shapes, {"value": (1,)})
 
-    pole = "task=rl/cartpole_ppo train_steps=20000 eval_every=1000"
+    pole = "task=rl/cartpole_ppo train_steps=40000 eval_every=1000"
     workshop = "task=rl/workshop_ppo eval_every=1000000 eval_episodes=50"
     errand = f"{workshop} env=Errand model.steps=18 learn_every=576 train_steps=8064"
     both = {"policy": own["Trunk"], "critic": own["Critic"]}

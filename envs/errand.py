@@ -35,7 +35,6 @@ class Errand(Workshop):
         self.screen = np.zeros((self.size, self.size, 3), np.uint8)
         if self.time == 0:
             self.move, half = int(self.np_random.integers(4)), self.size // 2
-            self.screen[
-                [np.s_[:half], np.s_[:, half:], np.s_[half:], np.s_[:, :half]][self.move]
-            ] = 255
+            lit: Any = (np.s_[:half], np.s_[:, half:], np.s_[half:], np.s_[:, :half])[self.move]
+            self.screen[lit] = 255
         return {"screen": self.screen, "inventory": np.zeros(16, np.float32)}

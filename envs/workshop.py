@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -42,11 +42,11 @@ class Workshop(gymnasium.Env[Obs, Action]):
         size: Pixels along the screen's sides.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - as gymnasium declares it.
 
     def __init__(self, steps: int = 16, size: int = 64, render_mode: str | None = None):
         self.steps, self.size, self.render_mode = steps, size, render_mode
-        self.observation_space = spaces.Dict(
+        self.observation_space: Any = spaces.Dict(
             {
                 "screen": spaces.Box(0, 255, (size, size, 3), np.uint8),
                 "inventory": spaces.Box(-1.0, 1.0, (_ITEMS,), np.float32),
