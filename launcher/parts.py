@@ -133,7 +133,7 @@ def _extras(policy: nn.Module, seen: Any, action: Any) -> dict[str, tuple[int, .
     lead = 2 if part.sequences else 1
     extras = part.split(output)[1]
     return {
-        name: tuple(extra.shape[lead:])  # Of two observations of zeros.
+        name: tuple(extra.shape[lead:])
         for name, extra in extras.items()
         if isinstance(extra, torch.Tensor)
     }

@@ -60,7 +60,7 @@ class Part(nn.Module):
         return map_leaves(lambda x: _unflattened(x, steps, self.module), output), None
 
     def probe(self, space: Space | dict[str, Space], extras: dict[str, Tensor]) -> Any:
-        """What it gives for two observations of zeros, and the layout of its state found out.
+        """What it gives for two observations of its space, and the layout of its state found out.
 
         Lazy layers take shape here. Buffers, modes and random streams are as before.
 
@@ -86,7 +86,7 @@ class Part(nn.Module):
             ):
                 outputs = []
                 for n in (2, 3) if self.recurrent else (2,):
-                    obs = zeros(space, n, device)
+                    obs = draw(space, n, device)
                     if self.sequences:
                         obs = map_leaves(lambda x: x.unsqueeze(1), obs)
                     if extras:
@@ -273,11 +273,21 @@ def takes_state(module: nn.Module) -> bool:
     return "state" in inspect.signature(type(module).forward).parameters
 
 
-def zeros(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
-    """n observations of zeros, float32 as models meet them."""
+def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
+    """n observations between the space's bounds, float32 as models meet them.
+
+    Not zeros: a module that divides by their deviation would give what is no number.
+    """
     if isinstance(space, dict):
-        return {name: zeros(part, n, device) for name, part in space.items()}
-    return torch.zeros(n, *space.shape, device=device)
+        return {name: draw(part, n, device) for name, part in space.items()}
+    unit = torch.rand(n, *space.shape)
+    if space.discrete or space.dtype != torch.float32:  # One-hot choices, bytes as [0, 1].
+        return unit.to(device)
+    low, high = (
+        torch.as_tensor(torch.inf if b is None else b).cpu() for b in (space.low, space.high)
+    )
+    bounded = torch.isfinite(high - low)
+    return torch.where(bounded, low + unit * (high - low), unit).float().to(device)
 
 
 def _length(obs: Any) -> int:

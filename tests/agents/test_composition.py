@@ -307,3 +307,15 @@ def test_a_policy_of_choices_gives_logits_and_not_values() -> None:
     assert type(AC2Agent(spec, environment=True, policy=nn.Linear(3, 4)).way) is PPO
     spec = Spec(OBS, BOX)
     assert type(AC2Agent(spec, environment=True, policy=nn.Linear(3, 2)).way) is TD3
+
+
+def test_a_module_that_divides_by_the_deviation_is_not_refused() -> None:
+    class Normalises(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return self.layer(obs / obs.std(1, keepdim=True))
+
+    PPO(OBS, CHOICE, policy=Normalises())
