@@ -15,7 +15,7 @@ from antelope.agents.blocks import MLP
 class Policy(nn.Module):
     def __init__(self, obs_shapes, action_logits_shapes, hidden=(16, 32)):
         super().__init__()
-        self.network = MLP(*obs_shapes["obs"], *action_logits_shapes["action"], hidden)
+        self.network = MLP(*obs_shapes["obs"], *action_logits_shapes["action"], hidden, nn.Tanh)
 
     def forward(self, obs):
         return {"action": self.network(obs["obs"])}
@@ -24,7 +24,7 @@ class Policy(nn.Module):
 class Critic(nn.Module):
     def __init__(self, obs_shapes, hidden=(16, 32)):
         super().__init__()
-        self.network = MLP(*obs_shapes["obs"], 1, hidden)
+        self.network = MLP(*obs_shapes["obs"], 1, hidden, nn.Tanh)
 
     def forward(self, obs):
         return {"value": self.network(obs["obs"])}

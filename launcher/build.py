@@ -37,11 +37,12 @@ from .naming import canonical_name, makes_objects, named_object
 from .networks import network
 from .observe.observer import Observer, build_observer
 from .observe.options import observes
-from .parts import build_parts, refuse_parts
+from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
 from .randomness import forked_randomness
 from .strategies import Strategies
 
+_AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_EPOCHS = 10
 _DEFAULT_BATCH = 32
 _DEFAULT_ENV_BATCH = 128
@@ -163,20 +164,23 @@ def build_agent(
             f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
             "its class instead."
         )
-    table = {
-        **inferred(world.spec, device=device),
+    table = inferred(world.spec, device=device)
+    about = {
         "environment": not world.on_data,
         "rl": settings.rl,
         "generate": settings.generate,
         "offline": settings.offline is not None,
         "standardize": settings.standardize,
     }
+    if _is_ours(target):  # In a user's class these names may mean anything.
+        table |= about
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
     agent, parts = target, {}
     taught = world.on_data or callable(getattr(target, "learn", None))
     if taught or not has_forward(target):
         refuse_parts(settings, target)
-        parts = build_parts(settings, world.spec, device)
+        of_actions = made and judges_actions(target)
+        parts = build_parts(settings, world.spec, device, of_actions=of_actions)
     if made and not observes(target):
         agent = make(target, {**arguments, **parts})
     if observes(agent):
@@ -197,11 +201,17 @@ def build_agent(
     own = agent.own if isinstance(agent, Observer) else agent
     if not world.on_data and has_forward(agent) and not callable(getattr(agent, "learn", None)):
         refuse_parts(settings, AC2Agent)
-        agent = _adopted(agent.to(device), settings, table, device)
+        agent = _adopted(agent.to(device), settings, {**table, **about}, device)
     agent.to(device)
     if not agent.training:
         agent.train()
     return agent, own
+
+
+def _is_ours(target: Any) -> bool:
+    """Whether a class is one of our agents, or made of one."""
+    bases = target.__mro__ if inspect.isclass(target) else ()
+    return any(base.__module__.startswith(_AGENTS) for base in bases)
 
 
 def _adopted(

@@ -62,8 +62,18 @@ def _agents() -> dict[str, Any]:
     return {name: getattr(agents, name) for name in NAMES["model"]}
 
 
+def judges_actions(target: Any) -> bool:
+    """Whether an agent's critic is of actions: there is no policy beside it."""
+    return "policy" not in inspect.signature(target).parameters
+
+
 def build_parts(
-    settings: Settings, spec: Spec, device: torch.device, *, policy: nn.Module | None = None
+    settings: Settings,
+    spec: Spec,
+    device: torch.device,
+    *,
+    policy: nn.Module | None = None,
+    of_actions: bool = False,
 ) -> dict[str, nn.Module]:
     """The modules that the settings name, each constructed from what it will meet and give.
 
@@ -72,6 +82,7 @@ def build_parts(
 
     Args:
         policy: One that there is already.
+        of_actions: Whether a critic gives a value of each action, not of the observation.
 
     Raises:
         ConfigError: If one cannot be constructed, or is no module.
@@ -84,7 +95,7 @@ def build_parts(
         if name == "encoder":
             table |= outgoing((_FEATURES,))
         elif name == "critic":
-            table |= outgoing((1,))
+            table |= {} if of_actions else outgoing((1,))
             if "policy" in built:
                 table["policy"] = built["policy"]
                 shapes = _extras(built["policy"], seen, spec.action)

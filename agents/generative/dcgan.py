@@ -137,32 +137,28 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """From images to logits: convolutions, each to half the size, then a linear layer.
 
-    A class's embedding is compared with the features by projection (Miyato & Koyama, 2018, arXiv
-    1802.05637, eq. 3).
+    A class is an image more, learnt, beside the channels (Mirza & Osindero, 2014, arXiv 1411.1784).
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, num_classes: int):
         super().__init__()
-        levels = int(log2(min(shape[1:]) / 4))
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 4, 2, 1), nn.LeakyReLU(0.2)]
-        c = channels
+        images, *size = shape
+        self.label = nn.Embedding(num_classes, prod(size)) if num_classes else None
+        levels, c = int(log2(min(size) / 4)), channels
+        layers: list[nn.Module] = [nn.Conv2d(images + bool(num_classes), c, 4, 2, 1)]
+        layers += [nn.LeakyReLU(0.2)]
         for _ in range(levels - 1):
             layers += [nn.Conv2d(c, 2 * c, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * c)]
             layers += [nn.LeakyReLU(0.2)]
             c *= 2
-        height, width = (side >> levels for side in shape[1:])
-        self.features = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(c * height * width, 1)
-        self.label = nn.Embedding(num_classes, c * height * width) if num_classes else None
-        self.apply(normal)
+        features = c * prod(side >> levels for side in size)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1)).apply(normal)
 
     def forward(self, obs: Tensor, label: Tensor | None = None) -> Tensor:
-        """`[B, *obs.shape]`, of classes `[B]`, to logits `[B]`."""
-        features = self.features(obs)
-        logits = self.head(features).squeeze(1)
+        """`[B, *obs.shape]`, of classes `[B]`, to logits `[B, 1]`."""
         if self.label is not None:
-            logits = logits + (self.label(label) * features).sum(1)
-        return logits
+            obs = torch.cat([obs, self.label(label).view(-1, 1, *obs.shape[2:])], 1)
+        return self.layers(obs)
 
 
 def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, n: int) -> None:
@@ -191,7 +187,7 @@ def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, 
 
 def normal(module: nn.Module) -> None:
     """The paper's initial weights: N(0, 0.02), and N(1, 0.02) of the normalisations."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1, 0.02)

@@ -148,6 +148,14 @@ def test_a_module_that_only_predicts_is_trained_in_an_environment(env: str, way:
 
 
 @pytest.mark.usefixtures("workdir")
+def test_a_critic_without_a_policy_beside_it_values_every_action() -> None:
+    run = ml(env="CartPole-v1", model="DQN", critic=Scores, **QUIET)
+    assert run.agent(torch.zeros(3, 4)).shape == (3, 2)
+    run = ml(env="CartPole-v1", model="PPO", critic=Scores, **QUIET)
+    assert run.agent.value(torch.zeros(3, 4)).shape == (3,)
+
+
+@pytest.mark.usefixtures("workdir")
 def test_a_module_may_act_by_distributions_and_have_a_critic_beside_it() -> None:
     run = ml(env="CartPole-v1", model=Policy, critic=Critic, **QUIET)
     assert type(run.agent) is Policy
@@ -169,6 +177,28 @@ def test_an_encoder_is_the_first_part_of_any_agent() -> None:
         widths = [m.layer.out_features for m in run.agent.modules() if isinstance(m, Sees)]
         assert widths, settings
         assert set(widths) == {6}, settings
+
+
+@pytest.mark.usefixtures("workdir")
+def test_what_only_our_own_agents_are_told_does_not_fill_a_users_parameters() -> None:
+    class Own(Scores):
+        def __init__(
+            self,
+            in_features: int,
+            out_features: int,
+            standardize: str = "mine",
+            environment: str = "mine",
+        ):
+            super().__init__(in_features, out_features)
+            self.given = standardize, environment
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return super().forward(obs.flatten(1))
+
+    run = ml(model=Own, train_steps=2, progress=False, plot=False)
+    assert run.agent.given == ("mine", "mine")
+    run = ml(model="VAE", standardize=False, train_steps=2, progress=False, plot=False)
+    assert float(run.agent.bounds.high.max()) == 1
 
 
 @pytest.mark.parametrize(
