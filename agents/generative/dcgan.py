@@ -109,14 +109,13 @@ class Generator(nn.Module):
 
     def __init__(self, bounds: Bounds, latent: int, channels: int, num_classes: int):
         super().__init__()
-        self.bounds = bounds
+        self.bounds, self.num_classes = bounds, num_classes
         images, self.height, self.width = bounds.low.shape
         levels = int(log2(min(self.height, self.width) / 4))
         height, width = (-(-side // 2**levels) for side in (self.height, self.width))
         c = channels * 2 ** (levels - 1)
-        self.label = nn.Embedding(num_classes, latent) if num_classes else None
         layers: list[nn.Module] = [
-            nn.Linear(2 * latent if num_classes else latent, c * height * width, bias=False),
+            nn.Linear(latent + num_classes, c * height * width, bias=False),
             nn.Unflatten(1, (c, height, width)),
         ]
         for _ in range(levels - 1):
@@ -128,37 +127,36 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
         """`[B, latent]`, of classes `[B]`, to `[B, *obs.shape]` in the units of `batch.obs`."""
-        if self.label is not None:
-            noise = torch.cat([noise, self.label(label)], 1)
+        if label is not None:
+            # Of length 1, beside noise of about 8: as an embedding as long as the noise, the class
+            # drowns it, and all samples of a class become the same.
+            noise = torch.cat([noise, F.one_hot(label, self.num_classes).to(noise.dtype)], 1)
         images = self.layers(noise)[:, :, : self.height, : self.width]
         return self.bounds.obs((images + 1) / 2)
 
 
 class Discriminator(nn.Module):
-    """From images to logits: convolutions, each to half the size, then a linear layer.
+    """From images to logits: convolutions, each to half the size, then a linear layer for each class.
 
-    A class is an image more, learnt, beside the channels (Mirza & Osindero, 2014, arXiv 1411.1784).
+    Which is the projection of Miyato & Koyama (2018), arXiv 1802.05637, eq. 3.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, num_classes: int):
         super().__init__()
         images, *size = shape
-        self.label = nn.Embedding(num_classes, prod(size)) if num_classes else None
         levels, c = int(log2(min(size) / 4)), channels
-        layers: list[nn.Module] = [nn.Conv2d(images + bool(num_classes), c, 4, 2, 1)]
-        layers += [nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(images, c, 4, 2, 1), nn.LeakyReLU(0.2)]
         for _ in range(levels - 1):
             layers += [nn.Conv2d(c, 2 * c, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * c)]
             layers += [nn.LeakyReLU(0.2)]
             c *= 2
-        features = c * prod(side >> levels for side in size)
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1)).apply(normal)
+        head = nn.Linear(c * prod(side >> levels for side in size), max(1, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), head).apply(normal)
 
     def forward(self, obs: Tensor, label: Tensor | None = None) -> Tensor:
         """`[B, *obs.shape]`, of classes `[B]`, to logits `[B, 1]`."""
-        if self.label is not None:
-            obs = torch.cat([obs, self.label(label).view(-1, 1, *obs.shape[2:])], 1)
-        return self.layers(obs)
+        logits = self.layers(obs)
+        return logits if label is None else logits.gather(1, label[:, None])
 
 
 def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, n: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from antelope import ml
 from antelope.agents import DCGAN
 from antelope.replay import Batch, ConfigError, Space
 
@@ -175,3 +177,19 @@ def test_flat_images_are_given_their_shape() -> None:
 def test_parts_that_do_not_fit_are_refused_by_name(parts: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         DCGAN(PIXELS, **parts, channels=8)
+
+
+def test_samples_of_a_class_differ_and_resemble_it(tmp_path: Path) -> None:
+    words = ["model.conditional=true", "model.channels=16", "model.latent=16", "model.lr=1e-3"]
+    quiet: dict[str, Any] = {"plot": False, "progress": False, "device": "cpu"}
+    steps = {"train_steps": 300, "batch_size": 64}
+    run = ml(*words, model=DCGAN, dataset="Digits", path=tmp_path, **steps, **quiet)
+    data = run.replay.sample(1400)
+    torch.manual_seed(0)
+    means = torch.stack([data.obs[data.label == number].mean(0) for number in range(10)])
+    for number in range(10):
+        samples = run.agent.sample(200, number)
+        varied = samples.var(0).mean() / data.obs[data.label == number].var(0).mean()
+        assert 0.3 < varied < 2, number  # All alike where the class drowns the noise.
+        distance = (means - samples.mean(0)).square().flatten(1).mean(1)
+        assert distance.argmin() == number
