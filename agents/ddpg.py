@@ -84,7 +84,7 @@ class Actor(nn.Module):
         self.head = nn.Linear(self.trunk.out_features, size)
 
     def forward(self, obs: Any) -> Tensor:
-        return self.head(self.trunk(obs)).tanh()
+        return self.head(self.trunk(obs)).float().tanh()
 
 
 def explore(action: Tensor, noise: float, *, uniform: bool) -> Tensor:

@@ -112,7 +112,7 @@ class SAC(nn.Module):
         """`E_pi [min Q]` and `E_pi [log pi]` at `[B, *obs.shape]`, each `[B]`."""
         output = self.actor(obs)
         if self.discrete:
-            log_p = output.log_softmax(1)
+            log_p = output.float().log_softmax(1)
             p = log_p.exp()
             return (p * critics(obs).amin(0)).sum(1), (p * log_p).sum(1)
         action, log_p = squashed_gaussian(output)
@@ -127,7 +127,7 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Haarnoja et al. (2018), arXiv 1812.05905, appendix C.
     """
-    mean, log_std = output.chunk(2, 1)
+    mean, log_std = output.float().chunk(2, 1)  # Half precision has too few digits for densities.
     log_std = log_std.clamp(-20, 2)
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise

@@ -13,6 +13,8 @@ from torch.distributions import Distribution
 from ..agents.blocks.distributions import distribution, executable
 from ..agents.blocks.parts import ACTION
 from ..replay import ConfigError, Space
+from ..replay.transfer import as_array, download, upload
+from ..replay.tree import map_tree
 from .learner import Learner
 from .recurrent import State
 
@@ -26,11 +28,12 @@ class Actor:
     """Chooses actions for N environments, and carries a recurrent model's state through episodes.
 
     Args:
-        observe: Makes stored observations what the model meets.
+        observe: Makes stored observations what the model receives; on an accelerator it is told
+            which, `observe(obs, device)`.
         as_stored: Whether they are that already.
     """
 
-    def __init__(self, learner: Learner, observe: Callable[[Any], Any], *, as_stored: bool = False):
+    def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
         self._act = getattr(learner.agent, "act", None)
         self._name = type(learner.agent).__name__
@@ -52,10 +55,12 @@ class Actor:
         """
         learner = self.learner
         with torch.no_grad(), self._autocast():
-            if self._as_stored and not self._moves:
+            if self._moves:
+                tensor = self._observe(map_tree(torch.from_numpy, obs), self._device)
+            elif self._as_stored:
                 tensor = torch.from_numpy(obs)
             else:
-                tensor = self._observe(_tensors(obs, self._device))
+                tensor = self._observe(map_tree(torch.from_numpy, obs))
             if learner.recurrence is not None:
                 result = self._recurrent(tensor, began)
             elif self._act is not None:
@@ -66,6 +71,8 @@ class Actor:
             return result.numpy(), {}  # Its like has been checked before.
         n = len(began)
         action, extras = result if isinstance(result, tuple) else (result, {})
+        if self._moves:  # All of it in one copy, for which the device is waited for once.
+            action, extras = download({"action": action, "extras": extras}).values()
         checked = checked_action(action, learner.spec.action, n, self._name)
         if isinstance(action, Tensor) and action.dtype in (torch.int64, torch.float32):
             self._usual = (action.dtype, action.shape, _CPU)
@@ -77,7 +84,10 @@ class Actor:
         if self.state is None:
             self.state = recurrence.zeros(len(began))
         if began.any():
-            self.state = recurrence.reset(self.state, torch.from_numpy(began).to(self._device))
+            starts = torch.from_numpy(began)
+            if self._moves:
+                starts = upload(starts, self._device)
+            self.state = recurrence.reset(self.state, starts)
         before = self.state
         extras: dict[str, Any] = {}
         if self._act is not None:
@@ -145,12 +155,6 @@ def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
     return output.clamp(low, high)
 
 
-def _tensors(obs: Any, device: torch.device) -> Any:
-    if isinstance(obs, dict):
-        return {name: _tensors(part, device) for name, part in obs.items()}
-    return torch.from_numpy(obs).to(device)
-
-
 def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
     """What `act` gave for n observations, as arrays: int64 choices, float32 values.
 
@@ -165,7 +169,7 @@ def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
             key: checked_action(action[key], part, n, f"{name} ({key})")
             for key, part in space.items()
         }
-    array = arrays(action)
+    array = as_array(action)
     if array.shape != (wanted := (n, *space.value_shape)):
         raise ConfigError(
             f"{name}.act gave actions {list(array.shape)} for {n} observations; expected "
@@ -188,21 +192,10 @@ def checked_extra(value: Any, n: int, name: str, extra: str) -> Any:
     """
     if isinstance(value, dict):
         return {key: checked_extra(x, n, name, f"{extra}/{key}") for key, x in value.items()}
-    array = arrays(value)
+    array = as_array(value)
     if array.shape[:1] != (n,):
         raise ConfigError(
             f"{name}.act gave the extra `{extra}` {list(array.shape)} for {n} observations; expected "
             f"[{n}, ...]."
         )
     return array
-
-
-def arrays(value: Any) -> Any:
-    """Tensors, or dicts of them, as NumPy arrays."""
-    if isinstance(value, dict):
-        return {name: arrays(part) for name, part in value.items()}
-    if not isinstance(value, Tensor):
-        return np.asarray(value)
-    if value.dtype is torch.bfloat16:
-        value = value.float()
-    return value.numpy(force=True)

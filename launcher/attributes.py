@@ -16,6 +16,7 @@ import logging
 import os
 import random
 import sys
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from ..agents.continual.context import Context
 from ..replay import Batch, CheckpointError, Replay, Space, Spec
-from ..replay.columns import available
+from ..replay.devices import current_move, destination, is_same
 from .log import Log
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
@@ -43,9 +44,35 @@ _SEQUENCES = {
 }
 
 
-def attribute_state(module: nn.Module) -> dict[str, Any]:
-    """All that `module.state_dict()` leaves out."""
-    capture = _Capture(_registered(module))
+class Constructed:
+    """The tensors that an object's constructor made: told apart from those made while learning.
+
+    On a CPU all tensors look alike. If the run is continued on an accelerator, what `learn` made goes
+    there, while a tensor of the constructor's is where the constructor puts it.
+
+    Args:
+        value: Just constructed: a module, or a strategy.
+        beside: A module that is saved itself, as of `object_state`.
+    """
+
+    def __init__(self, value: Any, *, beside: nn.Module | None = None):
+        look = _Look({} if beside is None else _registered(beside))
+        look(value, "object")
+        # Weak references: an id may be another tensor's when its own is gone.
+        self._known = {id(x): weakref.ref(x) for x in look.kept if isinstance(x, Tensor)}
+
+    def __contains__(self, value: Any) -> bool:
+        reference = self._known.get(id(value))
+        return reference is not None and reference() is value
+
+
+def attribute_state(module: nn.Module, constructed: Constructed | None = None) -> dict[str, Any]:
+    """All that `module.state_dict()` leaves out.
+
+    Args:
+        constructed: The tensors that its constructor made.
+    """
+    capture = _Capture(_registered(module), constructed)
     persistent = module.state_dict().keys()
     return {
         "values": {
@@ -54,6 +81,7 @@ def attribute_state(module: nn.Module) -> dict[str, Any]:
             if (captured := capture(value, path)) is not _SKIP
         },
         "buffers": {n: b for n, b in module.named_buffers() if n not in persistent},
+        "places": {n: str(b.device) for n, b in module.named_buffers() if b.device.type != "cpu"},
         "frozen": [name for name, p in module.named_parameters() if not p.requires_grad],
         "in_eval": [name for name, part in module.named_modules() if not part.training],
     }
@@ -71,6 +99,7 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
         owner_name, _, name = path.rpartition(".")
         if (owner := submodules.get(owner_name)) is not None:
             setattr(owner, name, restore(getattr(owner, name, None), captured, path))
+    fill_empty_buffers(module, state["buffers"], state.get("places"))
     buffers = dict(module.named_buffers())
     for name, saved in state["buffers"].items():
         if name in buffers:
@@ -79,6 +108,35 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
         parameter.requires_grad_(name not in state["frozen"])
     for name, part in submodules.items():
         part.training = name not in state["in_eval"]
+
+
+def fill_empty_buffers(
+    module: nn.Module, saved: Mapping[str, Tensor], places: Mapping[str, str] | None
+) -> None:
+    """Give buffers registered as None, and filled while the module learnt, their place.
+
+    Args:
+        saved: What they held, by name; names of other buffers are left alone.
+        places: Where they were, those that were not on the CPU; None: not known, and where the
+            module's parameters are now.
+    """
+    own = next((str(p.device) for p in module.parameters()), "cpu")
+    for prefix, part in module.named_modules():
+        for key, buffer in part._buffers.items():
+            path = f"{prefix}.{key}" if prefix else key
+            if buffer is None and path in saved:
+                where = torch.device(own) if places is None else destination(places.get(path, "cpu"))
+                part._buffers[key] = torch.empty_like(saved[path], device=where)
+
+
+def load_in_place(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into the module's tensors: optimisers hold these, recurrent layers refer to them."""
+    swaps = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(False)
+    try:
+        module.load_state_dict(weights)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swaps)
 
 
 def add_copies(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -117,15 +175,22 @@ def _copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Mod
     return copy.deepcopy(like[0])
 
 
-def object_state(value: Any, *, whole: bool = False, beside: nn.Module | None = None) -> Any:
+def object_state(
+    value: Any,
+    *,
+    whole: bool = False,
+    beside: nn.Module | None = None,
+    constructed: Constructed | None = None,
+) -> Any:
     """The state of any object that takes part in training: an augmentation, an environment.
 
     Args:
         beside: A module that is saved itself: what the object holds of it is only referred to.
         whole: Give None where something that may matter cannot be described, such as a simulator
             written in C.
+        constructed: The tensors that its constructor made.
     """
-    capture = _Capture({} if beside is None else _registered(beside))
+    capture = _Capture({} if beside is None else _registered(beside), constructed)
     captured = capture(value, "object")
     return None if captured is _SKIP or (whole and capture.left_out) else captured
 
@@ -162,7 +227,8 @@ _SKIP = _Skip()
 class _Capture:
     """Describes values; one met again, or registered, by a reference to its first path."""
 
-    def __init__(self, registered: dict[str, Any]):
+    def __init__(self, registered: dict[str, Any], constructed: Constructed | None = None):
+        self.constructed = constructed
         self.paths = {id(value): path for path, value in reversed(list(registered.items()))}
         self.memory = {
             _memory(value): (path, _region(value))
@@ -206,14 +272,16 @@ class _Capture:
             shares = owner if owner != path and value.numel() else None
             place = {"shares": shares, "alias": region == _region(value)}
             if value.device.type != "cpu":
-                place["device"] = value.device.type
+                place["device"] = str(value.device)
+            elif self.constructed is not None and value in self.constructed:
+                place["constructed"] = True
             if not value.requires_grad:
                 return {"$tensor": value, **place}
             return {"$leaf": value, **place, "parameter": isinstance(value, nn.Parameter)}
         if isinstance(value, np.ndarray):
             return {"$array": value} if value.dtype.kind in "biuf" else _SKIP
         if isinstance(value, torch.Generator):
-            return {"$generator": value.get_state()}
+            return {"$generator": value.get_state(), "device": value.device.type}
         if isinstance(value, random.Random):
             return {"$random": value.getstate()}
         if isinstance(value, np.random.Generator):
@@ -221,7 +289,8 @@ class _Capture:
         if isinstance(value, np.random.RandomState):
             return {"$numpy_legacy": value.get_state()}
         if isinstance(value, nn.Module):
-            return {"$module": value.state_dict(), "attributes": attribute_state(value)}
+            attributes = attribute_state(value, self.constructed)
+            return {"$module": value.state_dict(), "attributes": attributes}
         if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
             return {"$state": value.state_dict()}
         if isinstance(value, Batch):
@@ -263,6 +332,18 @@ class _Capture:
     def _keep(self, item: Any, path: str) -> Any:
         captured = self(item, path)
         return {"$skip": True} if captured is _SKIP else captured
+
+
+class _Look(_Capture):
+    """Only looks at what there is: nothing is asked for its state."""
+
+    def _object(self, value: Any, path: str) -> Any:
+        if isinstance(value, nn.Module):
+            self.paths |= {id(known): name for name, known in _registered(value).items()}
+            return {"$module": {n: self(x, n) for n, x in _attributes(value).items()}}
+        if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
+            return {"$state": {}}
+        return super()._object(value, path)
 
 
 class _Restore:
@@ -332,9 +413,13 @@ class _Restore:
             if current.shape == content.shape and not _is_expanded(current):
                 current.detach().copy_(content)  # Another part of the same memory.
             return current
+        where = destination(whole.get("device", "cpu"))
+        if isinstance(current, Tensor) and "constructed" in whole:
+            where = current.device
         if (
             isinstance(current, Tensor)
             and (current.shape, current.dtype) == (content.shape, content.dtype)
+            and is_same(current.device, where)
             and _memory(current) not in self.memory
             and not _is_expanded(current)
         ):
@@ -344,12 +429,7 @@ class _Restore:
             return current
         if owner is not None and whole["alias"]:
             return owner.detach()
-        if isinstance(current, Tensor):
-            content = content.to(current.device)
-        elif (
-            "device" in whole
-        ):  # Made while learning, where the model was; it may be elsewhere now.
-            content = content.to(available(whole["device"]))
+        content = content.to(where)
         if "parameter" not in whole:
             return content
         return nn.Parameter(content) if whole["parameter"] else content.requires_grad_()
@@ -358,7 +438,7 @@ class _Restore:
         if kind == "$enum":
             return type(current)[content]
         if kind == "$generator":
-            current.set_state(content)
+            _continue_generator(current, content, whole.get("device"), path)
         elif kind == "$random":
             version, words, gauss = content
             current.setstate((version, tuple(words), gauss))
@@ -367,7 +447,8 @@ class _Restore:
         elif kind == "$numpy_legacy":
             current.set_state(tuple(content))
         elif kind == "$module":
-            current.load_state_dict(content)
+            fill_empty_buffers(current, content, whole["attributes"].get("places"))
+            load_in_place(current, content)
             load_attribute_state(current, whole["attributes"])
         elif kind == "$state":
             current.load_state_dict(content)
@@ -376,6 +457,26 @@ class _Restore:
                 made = self(getattr(current, name, None), item, f"{path}.{name}")
                 object.__setattr__(current, name, made)
         return current
+
+
+def _continue_generator(
+    generator: torch.Generator, state: Tensor, kind: str | None, path: str
+) -> None:
+    """Put a generator where it was, if it is of the same kind of device; else it begins again.
+
+    Args:
+        kind: Of the device it was on; None: not recorded (before 0.5.0).
+    """
+    move = current_move()
+    if kind is not None and kind != generator.device.type and move is not None:
+        move.restarted.append(f"`{path}`")
+        return
+    try:
+        generator.set_state(state)
+    except (RuntimeError, TypeError):  # The states of kinds differ in size.
+        if kind is not None or move is None:
+            raise
+        move.restarted.append(f"`{path}`")
 
 
 def _is_pythons_own(kind: type) -> bool:

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Batch, Table
+from ..replay.transfer import download, upload
+from ..replay.tree import map_tree
 from .actor import Actor
 from .learner import Learner
-from .metrics.accuracy import accuracy, accuracy_among
+from .log import as_floats
+from .metrics.accuracy import accuracy, accuracy_among, share_equal
 from .metrics.regression import mae, mse, r2
 from .plots.samples import generates
 from .randomness import forked_randomness
@@ -80,7 +83,7 @@ class Evaluator:
         }
 
     def _data(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
-        world, device = self.world, self.learner.device
+        world = self.world
         # Which task a row is of makes a difference only where tasks have classes of their own.
         told = world.scenario is not None and len(world.tasks) > 1 and world.spec.discrete
         aware = told and self.learner.strategies is not None and self.learner.strategies.task_aware
@@ -97,18 +100,20 @@ class Evaluator:
             labels.append(fields["label"])
             if aware:
                 outputs_told.append(self._predict(obs, task))
-        output, label = torch.cat(outputs), torch.cat(labels)
+        parts = {"output": outputs, "label": labels, "told": outputs_told}
+        # Metrics are computed on the host, in float64: not every device has it.
+        held = download({name: torch.cat(part) for name, part in parts.items() if part})
+        held = map_tree(torch.from_numpy, held)
+        output, label = held["output"], held["label"]
         if not world.spec.discrete:
             values = {"mse": mse(output, label), "mae": mae(output, label), "r2": r2(output, label)}
             return {**values, "loss": values["mse"]}
         if output.dim() == 1:  # A model that acts: its choice is all there is to score.
-            return {"accuracy": float((output == label).double().mean())}
+            return {"accuracy": share_equal(output, label)}
         scores = {"accuracy": accuracy(output, label)}
         if told:
-            known = torch.cat(outputs_told) if aware else output
-            scores["task_il_accuracy"] = accuracy_among(
-                known, label, world.tasks[task].classes.to(device)
-            )
+            classes = world.tasks[task].classes
+            scores["task_il_accuracy"] = accuracy_among(held.get("told", output), label, classes)
         return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
 
     def _generated(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
@@ -117,16 +122,21 @@ class Evaluator:
         # An attribute of that name may be anything: nn.BCELoss(), say.
         if not (generates(agent) and callable(getattr(type(agent), "loss", None)) and len(index)):
             return {}
-        total = 0.0
+        losses, sizes = [], []
         for fields in self._batches(table, index, task):
             batch = Batch(**fields)
-            total += float(agent.loss(batch)) * len(batch)  # type: ignore[operator]
-        return {"loss": total / len(index)}
+            losses.append(agent.loss(batch))  # type: ignore[operator]
+            sizes.append(len(batch))
+        weighted = zip(as_floats(losses), sizes, strict=True)
+        return {"loss": sum(loss * size for loss, size in weighted) / len(index)}
 
     def _batches(self, table: Table, index: Tensor, task: int) -> Iterator[dict[str, Any]]:
-        """Rows as the model meets them, some at a time."""
-        for rows in index.to(table.device).split(_ROWS):
-            fields = {k: v.to(self.learner.device) for k, v in table.gather(rows).items()}
+        """Rows as the model receives them, some at a time."""
+        device = self.learner.device
+        if table.device.type != "cpu":
+            index = upload(index, device)
+        for rows in index.split(_ROWS):
+            fields: dict[str, Any] = upload(table.gather(rows), device)
             if self.world.alter is not None:
                 fields["obs"] = self.world.alter(fields["obs"], task)
             yield self.transform(fields)

@@ -15,6 +15,7 @@ from ..agents.blocks.parts import ACTION
 from ..agents.blocks.states import map_leaves
 from ..replay import Batch, ConfigError
 from ..replay.batch import describe
+from ..replay.transfer import upload
 from .learner import Learner, has_forward
 from .randomness import forked_randomness
 from .recurrent import Recurrence, is_recurrent
@@ -109,13 +110,12 @@ def example(world: Any, transform: Any, learner: Learner) -> Any:
 
 
 def _items(n: int, world: Any, transform: Any, device: torch.device) -> Any:
-    """Observations as the model meets them: from the data, or at random from the space."""
+    """Observations as the model receives them: from the data, or at random from the space."""
     if world.on_data:
-        rows = world.tasks[0].train
-        return transform(world.train.gather(rows[torch.tensor([0, len(rows) - 1])]))["obs"].to(
-            device
-        )
-    return _on(device, transform.observe(_random(world.spec.obs, n)))
+        table, rows = world.train, world.tasks[0].train
+        rows = rows[torch.tensor([0, len(rows) - 1])].to(table.device)
+        return transform(upload({"obs": table.gather(rows)["obs"]}, device))["obs"]
+    return transform.observe(_random(world.spec.obs, n), device)
 
 
 def _random(space: Any, n: int) -> Any:
@@ -131,9 +131,3 @@ def _random(space: Any, n: int) -> Any:
     low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
     low, high = low.clamp(-1, None).expand(shape), high.clamp(None, 1).expand(shape)
     return (low + torch.rand(shape) * (high - low)).to(space.dtype)
-
-
-def _on(device: torch.device, value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _on(device, part) for name, part in value.items()}
-    return value.to(device)

@@ -16,9 +16,16 @@ from torch.optim import Optimizer
 from ..agents.blocks.supervised import supervised_loss
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
-from .attributes import add_copies, attribute_state, load_attribute_state
-from .log import Log
-from .optimisation import Average, takes_metric
+from .attributes import (
+    Constructed,
+    add_copies,
+    attribute_state,
+    fill_empty_buffers,
+    load_attribute_state,
+    load_in_place,
+)
+from .log import Log, as_floats
+from .optimisation import Average, Scaler, takes_metric
 from .recurrent import Recurrence
 from .strategies import Strategies
 
@@ -64,6 +71,7 @@ class Learner:
         strategies: Strategies | None = None,
     ):
         self.agent, self.spec = agent, spec
+        self._constructed = Constructed(agent)
         self.strategies = strategies
         if strategies is not None:
             strategies.context.optimizer = optimizer
@@ -87,7 +95,7 @@ class Learner:
         if dtype is not None:
             self.autocast = lambda: torch.autocast(self.device.type, dtype)
         scaled = dtype is torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self.scaler = Scaler(self.device.type) if scaled else None
         self._unchecked: list[tuple[int, Tensor | float]] = []
         self._check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ELSEWHERE)
 
@@ -204,8 +212,9 @@ class Learner:
             Diverged: Naming the first step whose loss was not finite.
         """
         losses, self._unchecked = self._unchecked, []
-        for step, loss in losses:
-            if not math.isfinite(value := float(loss)):
+        values = as_floats([loss for _, loss in losses])
+        for (step, _), value in zip(losses, values, strict=True):
+            if not math.isfinite(value):
                 word = "NaN" if math.isnan(value) else "infinite"
                 raise Diverged(f"The loss became {word} at learning step {step}.")
 
@@ -285,13 +294,15 @@ class Learner:
             "steps": self.steps,
             "optimised": self.optimised,
             "agent": self.agent.state_dict(),
-            "attributes": attribute_state(self.agent),
+            "attributes": attribute_state(self.agent, self._constructed),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
     def is_finite(self) -> bool:
         """Whether every weight is a number: a gradient can ruin them before the loss tells."""
-        return all(bool(torch.isfinite(p).all()) for p in self._parameters)
+        # One answer for all: each would be waited for.
+        finite = [torch.isfinite(p).all() for p in self._parameters]
+        return not finite or bool(torch.stack(finite).all())
 
     def load_state_dict(self, state: dict[str, Any], *, but: tuple[str, ...] = ()) -> None:
         """Continue exactly; parts in `but` start anew.
@@ -299,7 +310,7 @@ class Learner:
         Raises:
             CheckpointError: If the state is another model's.
         """
-        load_weights(self.agent, state["agent"])
+        load_weights(self.agent, state["agent"], state["attributes"].get("places"))
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
         if self.average is not None:
@@ -319,13 +330,18 @@ class Learner:
             self.strategies.load_state_dict(state["strategies"])
 
 
-def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_weights(
+    agent: nn.Module, weights: dict[str, Tensor], places: dict[str, str] | None = None
+) -> None:
     """Load a checkpoint's weights.
+
+    Args:
+        places: Where buffers were, as of `fill_empty_buffers`.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
-    _fill_empty_buffers(agent, weights)
+    fill_empty_buffers(agent, weights, places)
     add_copies(agent, weights)
     own = agent.state_dict()
     problems = [f"`{name}` is missing" for name in own if name not in weights]
@@ -345,16 +361,7 @@ def load_weights(agent: nn.Module, weights: dict[str, Tensor]) -> None:
             f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
             "Layers that are added while learning must be there from __init__ on."
         )
-    agent.load_state_dict(weights)
-
-
-def _fill_empty_buffers(agent: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give buffers registered as None, and filled while the model learnt, their place."""
-    for name, module in agent.named_modules():
-        for key, buffer in module._buffers.items():
-            path = f"{name}.{key}" if name else key
-            if buffer is None and path in weights:
-                module._buffers[key] = torch.empty_like(weights[path])
+    load_in_place(agent, weights)
 
 
 def has_forward(agent: Any) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -80,16 +80,26 @@ class Log:
 
     def state_dict(self) -> dict[str, list[float]]:
         """The values since the last row, as numbers."""
-        return {name: _floats(values) for name, values in self.__dict__["_pending"].items()}
+        pending = self.__dict__["_pending"]
+        numbers = iter(as_floats([value for values in pending.values() for value in values]))
+        return {name: [next(numbers) for _ in values] for name, values in pending.items()}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
 
 
-def _floats(values: list[Any]) -> list[float]:
-    if len({getattr(value, "dtype", None) for value in values}) == 1 and torch.is_tensor(values[0]):
-        return torch.stack(values).cpu().double().tolist()  # One transfer for all of them.
-    return [float(value) for value in values]
+def as_floats(values: Sequence[Tensor | float]) -> list[float]:
+    """Numbers and 0-d tensors as numbers, with one transfer per device and type, not one per value."""
+    numbers: list[Any] = list(values)
+    groups: dict[Any, list[int]] = {}
+    for i, value in enumerate(values):
+        if isinstance(value, Tensor):
+            groups.setdefault((value.device, value.dtype), []).append(i)
+    for places in groups.values():
+        together = torch.stack([numbers[i].detach().reshape(()) for i in places])
+        for i, number in zip(places, together.cpu().double().tolist(), strict=True):
+            numbers[i] = number
+    return [float(number) for number in numbers]
 
 
 def _mean(values: list[float]) -> float:

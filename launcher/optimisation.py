@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..replay import ConfigError
+from ..replay.devices import has_float64
 from .config import Settings, name_of
 from .construct import construct
 from .naming import makes_objects, named_object
@@ -88,6 +90,26 @@ def _given_optimizer(given: Any, agent: nn.Module) -> Optimizer:
 def takes_metric(scheduler: Any) -> bool:
     """Whether `step` needs an evaluation's loss (ReduceLROnPlateau)."""
     return "metrics" in inspect.signature(scheduler.step).parameters
+
+
+class Scaler(torch.amp.GradScaler):
+    """torch's scaler of losses for float16, also on devices without float64.
+
+    torch takes the scale's reciprocal in float64, on all devices but Apple's. The scale is a power of
+    two, of which float32 has the reciprocal exactly.
+    """
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        if has_float64(self._device):
+            super().unscale_(optimizer)
+            return
+        state = self._per_optimizer_states[id(optimizer)]
+        assert self._scale is not None
+        found = torch.zeros((), device=self._scale.device)
+        state["found_inf_per_device"] = self._unscale_grads_(
+            optimizer, self._scale.reciprocal(), found, False
+        )
+        state["stage"] = OptState.UNSCALED
 
 
 class Average:

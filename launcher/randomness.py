@@ -9,43 +9,101 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
     """Start all streams from `seed`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # Those of accelerators too.
 
 
-def random_state() -> dict[str, Any]:
-    """Where every stream is now."""
-    state = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where every stream is now: the host's, and that of the run's device."""
+    state = _host_state()
+    if device.type != "cpu":
+        state["device"] = {"kind": device.type, "state": _stream(device)}
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Continue every stream from there."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def set_random_state(state: dict[str, Any], device: torch.device) -> bool:
+    """Continue every stream from there.
+
+    Returns:
+        Whether draws on the device continue too: there is no way from the stream of one kind of
+        device to that of another, which goes on from where it is.
+    """
+    _set_host_state(state)
+    if "cuda" in state:  # Before 0.5.0: the streams of all cards.
+        streams = state["cuda"]
+        state = {"device": {"kind": "cuda", "state": streams[min(device.index or 0, len(streams) - 1)]}}
+    saved = state.get("device", {"kind": "cpu"})
+    if saved["kind"] != device.type:
+        return False
+    if device.type != "cpu":
+        _set_stream(device, saved["state"])
+    return True
+
+
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Restores every random stream after the block, those of all cards included."""
+    host = _host_state()
+    streams = [(device, _stream(device)) for device in _devices_in_use()]
+    try:
+        yield
+    finally:
+        _set_host_state(host)
+        for device, state in streams:
+            _set_stream(device, state)
 
 
 @contextmanager
 def forked_randomness(seed: int) -> Iterator[None]:
-    """Inside, streams that start from `seed`; afterwards, those of before, untouched."""
-    before = random_state()
-    seed_everything(seed)
-    try:
+    """Runs the block with fresh random streams seeded by `seed`, then restores the previous ones."""
+    with kept_randomness():
+        seed_everything(seed)
         yield
-    finally:
-        set_random_state(before)
+
+
+def _host_state() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _set_host_state(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+
+
+def _devices_in_use() -> list[torch.device]:
+    """Every accelerator that seeding would reach, several cards each; none that is not started yet."""
+    kinds = {"cuda"} if torch.cuda.is_initialized() else set()
+    if torch.accelerator.is_available():
+        kinds.add(torch.accelerator.current_accelerator().type)  # type: ignore[union-attr]
+    found = []
+    for kind in sorted(kinds):
+        module = torch.get_device_module(kind)
+        if getattr(module, "is_initialized", lambda: True)():
+            found += [torch.device(kind, index) for index in range(module.device_count())]
+    return found
+
+
+def _stream(device: torch.device) -> Tensor:
+    module = torch.get_device_module(device)
+    state: Tensor = module.get_rng_state(*_where(device))
+    return state
+
+
+def _set_stream(device: torch.device, state: Tensor) -> None:
+    torch.get_device_module(device).set_rng_state(state, *_where(device))
+
+
+def _where(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # There is one of these, and no argument.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ..replay import ConfigError, Replay
+from ..replay.devices import moving
 from .actor import Actor
 from .attributes import load_object_state, object_state
 from .config import Settings
@@ -47,6 +50,7 @@ class Session:
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing exactly needs."""
         return {
+            "device": str(self.learner.device),
             "progress": self.at.state_dict(),
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
@@ -56,7 +60,7 @@ class Session:
             "actor": self.actor.state_dict() if self.actor is not None else None,
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
-            "random": random_state(),
+            "random": random_state(self.learner.device),
             "settings": self.settings.values,
         }
 
@@ -76,21 +80,29 @@ class Session:
         at = self.at
         at.load_state_dict(state["progress"])
         anew = _parts_to_begin_anew(changed)
-        self.learner.load_state_dict(state["learner"], but=anew)
+        before, now = _saved_device(state), self.learner.device
+        with moving(before, now) as move:
+            self.learner.load_state_dict(state["learner"], but=anew)
+            load_object_state(self._augmentation, state["augmentation"])
         if "optimizer" not in anew and {"optim", "lr", "weight_decay"} & changed.keys():
             self.learner.reset_hyperparameters()
         console.note(f"Resumed at step {at.step}.")
-        for key, (before, now) in changed.items():
-            console.problem(f"Changed since the checkpoint: {key}: {before} -> {now}")
+        for key, (was, wanted) in changed.items():
+            console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         finished = at.task == len(self.world.tasks)
         task = at.task - finished if at.begun or finished else None
         self._resume_environment(state, task, finished=finished, console=console)
         if finished:
             self._reopen(console)
-        load_object_state(self._augmentation, state["augmentation"])
         self.log.load_state_dict(state["log"])
         self.journal.load_state_dict(state["journal"])
-        set_random_state(state["random"])
+        if not set_random_state(state["random"], now):
+            move.restarted.insert(0, "those that models draw on their device")
+        if move.restarted:
+            console.problem(
+                f"The checkpoint was written on {before.type}, this run is on {now.type}: random numbers "
+                f"cannot be continued across the two ({', '.join(move.restarted)}), and start afresh."
+            )
 
     def _reopen(self, console: Console) -> None:
         """Continue the last task of a finished run that is now to go on for longer."""
@@ -145,6 +157,13 @@ class Session:
     @property
     def _augmentation(self) -> Any:
         return getattr(self.replay.transform, "augment", None)
+
+
+def _saved_device(state: dict[str, Any]) -> torch.device:
+    """Where the run learnt that a checkpoint is from."""
+    if "device" in state:
+        return torch.device(state["device"])
+    return torch.device("cuda" if "cuda" in state["random"] else "cpu")  # Before 0.5.0.
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

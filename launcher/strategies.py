@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..agents.continual.context import Context
 from ..replay import Batch, ConfigError, Replay
-from .attributes import load_object_state, object_state
+from .attributes import Constructed, load_object_state, object_state
 from .log import Log
 
 HOOKS = (
@@ -56,6 +56,9 @@ class Strategies:
             strategy.context = context
             if callable(setup := getattr(strategy, "setup", None)):
                 setup(context.agent)
+        self._constructed = {
+            name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
+        }
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) for s in named.values())
@@ -137,7 +140,10 @@ class Strategies:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        states = {name: object_state(s, beside=self.agent) for name, s in self.named.items()}
+        states = {
+            name: object_state(s, beside=self.agent, constructed=self._constructed[name])
+            for name, s in self.named.items()
+        }
         return {"task": self.context.task, "strategies": states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

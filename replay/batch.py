@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tree import map_tree
+
 
 class Batch:
     """Fields by attribute or item; rows by index, slice, mask or index tensor.
@@ -60,7 +62,11 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A batch with `function` applied to every tensor, those inside dicts included."""
-        return Batch(**{name: _map(field, function) for name, field in self.__dict__.items()})
+
+        def changed(field: Any) -> Any:
+            return function(field) if isinstance(field, Tensor) else field
+
+        return Batch(**map_tree(changed, self.__dict__))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -85,9 +91,3 @@ def describe(batch: Batch) -> str:
         return f"{name} {type(field).__name__}"
 
     return ", ".join(words(name, batch[name]) for name in batch)
-
-
-def _map(field: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(field, dict):
-        return {name: _map(value, function) for name, value in field.items()}
-    return function(field) if isinstance(field, Tensor) else field

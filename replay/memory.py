@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch
-from .columns import available
+from .devices import destination
 from .errors import CheckpointError, ConfigError
+from .transfer import upload
 
 POLICIES = ("reservoir", "balanced", "ring", "herding")
 _LABEL = ("label",)
@@ -161,7 +162,7 @@ class Memory:
         stream = self._streams[1]
         rows = torch.from_numpy(stream.choice(self._size, min(n, self._size), replace=False))
         if (device := self._device).type != "cpu":
-            rows = rows.to(device, non_blocking=True)
+            rows = upload(rows, device)
         return Batch(
             **_nested({path: c.index_select(0, rows) for path, c in self._columns.items()})
         )
@@ -191,7 +192,8 @@ class Memory:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken. Rows go to the device they were on.
+        """Continue exactly where `state_dict` was taken. Rows go to the device they were on; of a run
+        that is continued on another device, those on the run's device go to the new one.
 
         Raises:
             CheckpointError: If the state is of another capacity or policy, or of no memory.
@@ -207,7 +209,7 @@ class Memory:
         held = dict(_flat(state["columns"]))
         self.clear()
         if held:  # Room of its own: the state may be this very memory's.
-            self._make(held, available(state["device"]))
+            self._make(held, destination(state["device"]))
         for path, column in self._columns.items():
             column[: state["size"]] = held[path]
         self.seen, self._size = state["seen"], state["size"]
@@ -344,7 +346,7 @@ class Memory:
         """Copy rows to their places, `{place: row}`."""
         device, rows = self._device, list(place.values())
         index = torch.from_numpy(np.array((list(place), rows)))
-        places, chosen = index.to(device, non_blocking=True)
+        places, chosen = index if device.type == "cpu" else upload(index, device)
         whole = rows == list(range(len(next(iter(fields.values())))))
         for path, column in self._columns.items():
             field = fields[path].to(device)

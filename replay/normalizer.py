@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .transfer import upload
+
 _EPSILON = 1e-8
 _CLIP = 10.0  # Deviations; the field's usual bound.
 
@@ -64,7 +66,7 @@ class Normalizer:
         self._return[done] = 0.0
 
     def obs(self, obs: Any) -> Any:
-        """Float observations `[..., *shape]`, or dicts of them, normalised."""
+        """Observations `[..., *shape]`, or dicts of them, with those that have statistics normalised."""
         return self._normalized("", obs) if self.moments else obs
 
     def _normalized(self, name: str, obs: Any) -> Any:
@@ -101,7 +103,7 @@ class Moments:
         self.count = 0
         self.mean = np.zeros(shape)
         self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
-        self._ready: tuple[Tensor, Tensor] | None = None
+        self._ready: Tensor | None = None  # Mean and standard deviation, where they were last used.
 
     @property
     def variance(self) -> np.ndarray:
@@ -121,14 +123,14 @@ class Moments:
         self._ready = None
 
     def normalize(self, x: Tensor) -> Tensor:
-        if self._ready is None or self._ready[0].device != x.device:
-            mean, stddev = self.mean, np.sqrt(self.variance + _EPSILON)
-            self._ready = (
-                torch.as_tensor(mean, dtype=torch.float32, device=x.device),
-                torch.as_tensor(stddev, dtype=torch.float32, device=x.device),
-            )
-        mean_, stddev_ = self._ready
-        return ((x - mean_) / stddev_).clamp_(-_CLIP, _CLIP)
+        """float32 `[..., *shape]`, where `x` is."""
+        if self._ready is None or self._ready.device != x.device:
+            both = np.stack((self.mean, np.sqrt(self.variance + _EPSILON)))
+            self._ready = torch.as_tensor(both, dtype=torch.float32)
+            if x.device.type != "cpu":
+                self._ready = upload(self._ready, x.device)
+        mean, stddev = self._ready
+        return ((x.float() - mean) / stddev).clamp_(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from . import archive
+from .ahead import Ahead
 from .batch import Batch
 from .errors import CheckpointError, ConfigError
 from .samplers import Epochs, Prioritized, Uniform
 from .storage import Table
+from .transfer import Parcel, upload
+from .transform import Observations, Standardize
 from .transitions import Transitions
 
 
@@ -47,7 +50,7 @@ class Replay:
     def __init__(
         self,
         storage: Table | Transitions,
-        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        transform: Standardize | Observations | Callable[[dict[str, Any]], dict[str, Any]],
         *,
         batch_size: int,
         device: torch.device | str = "cpu",
@@ -64,6 +67,11 @@ class Replay:
         self.before: Callable[[Batch], Batch] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
+        self._nbytes = 0  # Of the largest batch that was sent to the device so far.
+        self._rows: tuple[Tensor, Any] | None = None  # The last batch's `index`, and as the host has it.
+        self._ahead: Ahead | None = None
+        if self._moves and isinstance(storage, Table) and storage.device.type == "cpu":
+            self._ahead = Ahead(storage, self.device)
         self._lock: Any = storage.lock if isinstance(storage, Transitions) else nullcontext()
         self.task = 0
         self.step = 0
@@ -113,6 +121,13 @@ class Replay:
         return len(self._tasks)
 
     @property
+    def _on_device(self) -> bool:
+        """Whether its rows are where batches are."""
+        if isinstance(self.storage, Transitions):
+            return self.storage.on_device
+        return self.storage.device.type != "cpu"
+
+    @property
     def epoch(self) -> int:
         return self.sampler.epoch
 
@@ -147,15 +162,21 @@ class Replay:
         if isinstance(sampler, Epochs):
             assert isinstance(storage, Table)
             index = sampler.next()
-            batch = self._finish(storage.gather(index), index, sampler.tasks())
+            if self._ahead is None:
+                batch = self._finish(storage.gather(index), index, sampler.tasks())
+            else:
+                parcel, fields = self._ahead.take(index, sampler.peek(), self._nbytes)
+                batch = self._finish(fields, index, sampler.tasks(), parcel=parcel)
         else:
             assert isinstance(storage, Transitions)
+            parcel = self._parcel()
             with storage.lock:  # What was drawn must not be overwritten before it is read.
                 rows = sampler.next()
-                fields = self._gather(storage, rows)
+                fields = self._gather(storage, rows, parcel)
             if isinstance(sampler, Prioritized):
                 fields["weight"] = sampler.weights
-            batch = self._finish(fields, rows)
+            batch = self._finish(fields, parcel=parcel)
+            self._rows = batch.index, rows
         if self.before is not None:
             batch = self.before(batch)
         self.batch = batch
@@ -180,7 +201,7 @@ class Replay:
         assert isinstance(storage, Transitions)
         with storage.lock:
             rows = sampler.sample(n, self._draws)
-            return self._finish(self._gather(storage, rows), rows)
+            return self._finish(self._gather(storage, rows, None))
 
     def once(self, batch_size: int = 256, *, order: Tensor | None = None) -> Iterator[Batch]:
         """Every row of the current task's data, not augmented; `next` does not move on.
@@ -220,7 +241,7 @@ class Replay:
         storage = self._transitions("replay.rollout()")
         with storage.lock:
             fields = storage.rollout()
-        return self._finish(fields, fields["index"])
+        return self._finish(fields)
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:
         """Say how much can be learnt from transitions, `|TD error|` as a rule.
@@ -242,46 +263,78 @@ class Replay:
                 f"update_priorities: the priority is {list(priority.shape)}; this batch has "
                 f"{list(rows.shape)}, one of each row."
             )
+        known = self._rows
+        if known is not None and known[0] is index:  # The host has drawn them: no need to ask back.
+            numbers = known[1]
+        else:
+            numbers = rows.cpu().numpy()
         with self._lock:
-            self.sampler.update(rows.cpu().numpy(), priority.detach().double().cpu().numpy())
+            self.sampler.update(numbers, priority.detach().cpu().double().numpy())
 
     def _transitions(self, what: str) -> Transitions:
         if not isinstance(self.storage, Transitions):
             raise ConfigError(f"{what} is of environments; this run learns from data.")
         return self.storage
 
-    def _gather(self, storage: Transitions, rows: Any) -> dict[str, Any]:
+    def _parcel(self) -> Parcel | None:
+        """What transitions are gathered into, if they are in host memory and learnt from elsewhere."""
+        return Parcel(self.device, self._nbytes) if self._moves and not self._on_device else None
+
+    def _gather(self, storage: Transitions, rows: Any, parcel: Parcel | None) -> dict[str, Any]:
+        empty = None if parcel is None else parcel.empty
         if self.sequence is None:
-            return storage.gather(rows)
-        return storage.sequences(rows, self.sequence)
+            return storage.gather(rows, empty=empty)
+        return storage.sequences(rows, self.sequence, empty=empty)
 
     def _finish(
         self,
         fields: dict[str, Any],
-        index: Any,
+        index: Tensor | None = None,
         tasks: Tensor | None = None,
         *,
         augment: bool = True,
+        parcel: Parcel | None = None,
     ) -> Batch:
         if tasks is not None:  # Transitions know their own.
             fields["task"], fields["index"] = tasks, index
-        elif "index" not in fields:
-            fields["index"] = torch.from_numpy(index)
         if self._moves:
-            fields = {name: _to(field, self.device) for name, field in fields.items()}
+            return self._moved(fields, parcel, augment=augment)
+        return self._transformed(fields, self.transform, augment=augment)
+
+    def _moved(self, fields: dict[str, Any], parcel: Parcel | None, *, augment: bool) -> Batch:
+        """The batch on the device: what lies on the host goes there in one copy."""
+        transform = self.transform
+        if isinstance(transform, Observations) and not self._on_device:
+            # Statistics change with every step, and would have to cross as well.
+            fields, transform = transform.normalize(fields), transform.convert
+        if parcel is None:
+            fields = upload(fields, self.device)
+        else:
+            fields = parcel.send(fields)
+            self._nbytes = max(self._nbytes, parcel.wanted)
+        return self._transformed(fields, transform, augment=augment)
+
+    def _transformed(
+        self, fields: dict[str, Any], transform: Callable[..., dict[str, Any]], *, augment: bool
+    ) -> Batch:
         if self.alter is not None:
             fields["obs"] = self._altered(fields["obs"], fields["task"])
         if not self.borders:
             fields["task"] = torch.zeros_like(fields["task"])
         if augment:
-            return Batch(**self.transform(fields))
+            return Batch(**transform(fields))
         # A transform that has no `plain` does not augment.
-        return Batch(**getattr(self.transform, "plain", self.transform)(fields))
+        return Batch(**getattr(transform, "plain", transform)(fields))
 
     def _altered(self, obs: Tensor, tasks: Tensor) -> Tensor:
         assert self.alter is not None
         given = self.given
         return self.alter(obs, given[0] if len(given) == 1 else tasks)
+
+    def close(self) -> None:
+        """End what works in the background; batches can be drawn all the same."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def state_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """Everything but what is read again from its source: a data set's rows, and an offline replay's.
@@ -360,8 +413,3 @@ _OTHER_ORIGIN = {
     (True, True): "The state is of another offline replay. Give the same offline=.",
 }
 
-
-def _to(field: Any, device: torch.device) -> Any:
-    if isinstance(field, dict):
-        return {name: _to(part, device) for name, part in field.items()}
-    return field.to(device, non_blocking=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import ConfigError
 from .sumtree import SumTree
+from .transfer import upload
 from .transitions import Transitions
 
 _LOWEST = 1e-6  # Added to priorities: none is ever without a chance.
@@ -43,7 +44,8 @@ class Epochs:
     def _shuffle(self) -> None:
         # Kept so that a resumed run draws this very order again and skips to `position`.
         self._order_state = self.generator.get_state()
-        order = torch.randperm(len(self.index), generator=self.generator).to(self.index.device)
+        order = torch.randperm(len(self.index), generator=self.generator)
+        order = upload(order, self.index.device)
         # Split once a pass: a batch then costs a list access, not a slice.
         rows = torch.index_select(self.index, 0, order)
         self._batches = rows.split(self.sizes)
@@ -71,13 +73,18 @@ class Epochs:
         self.position += 1
         return index
 
+    def peek(self) -> Tensor | None:
+        """What `next` will give, the very tensor; None where a pass ends, whose successor is not drawn."""
+        return self._batches[self.position] if self.position < len(self._batches) else None
+
     def tasks(self) -> Tensor:
         """The task of each row of the last batch, int64."""
         return self._tasks[self.position - 1]
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`n` rows drawn with replacement, and the task of each; the pass does not move on."""
-        draw = torch.randint(len(self.index), (n,), generator=generator).to(self.index.device)
+        draw = torch.randint(len(self.index), (n,), generator=generator)
+        draw = upload(draw, self.index.device)
         rows = self.index.index_select(0, draw)
         if isinstance(self.task, Tensor):
             return rows, self.task.index_select(0, draw)

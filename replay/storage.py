@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-
-class Column(Protocol):
-    """Rows of one field. `take(index)` gathers `[B, *shape]` for an int64 index `[B]`."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    def take(self, index: Tensor) -> Tensor: ...
+from .transfer import Empty
 
 
 class Table:
@@ -26,19 +20,12 @@ class Table:
     """
 
     def __init__(self, **columns: Tensor | LazyColumn):
-        # `torch.Tensor.index_select` reads uint8 frames at memory speed; `tensor[index]` is 2 to
-        # 10 times slower.
         self.columns = columns
-        self._take: dict[str, Callable[[Tensor], Tensor]] = {}
-        self._bind()
-
-    def _bind(self) -> None:
-        for name, column in self.columns.items():
+        # Whether reading a row leaves no trace, so that it may be done ahead of time.
+        self.in_memory = all(isinstance(column, Tensor) for column in columns.values())
+        for name, column in columns.items():
             if isinstance(column, Tensor):
-                column = self.columns[name] = column.contiguous()
-                self._take[name] = _reader(column)
-            else:
-                self._take[name] = column.take
+                columns[name] = column.contiguous()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -49,16 +36,24 @@ class Table:
         column = next(iter(self.columns.values()))
         return column.device if isinstance(column, Tensor) else torch.device("cpu")
 
-    def gather(self, index: Tensor) -> dict[str, Tensor]:
-        """The rows at `index` (int64 `[B]`) of every column."""
-        return {name: take(index) for name, take in self._take.items()}
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that are held."""
+        return sum(c.nbytes for c in self.columns.values() if isinstance(c, Tensor))
+
+    def gather(self, index: Tensor, *, empty: Empty | None = None) -> dict[str, Tensor]:
+        """The rows at `index` (int64 `[B]`) of every column.
+
+        Args:
+            empty: Makes the arrays that rows in host memory are gathered into.
+        """
+        return {name: _taken(column, index, empty) for name, column in self.columns.items()}
 
     def to(self, device: torch.device) -> Table:
         """The same rows on another device; all stay where they are if one is decoded on the fly."""
-        tensors = {n: c.to(device) for n, c in self.columns.items() if isinstance(c, Tensor)}
-        if len(tensors) == len(self.columns):
-            self.columns = {**tensors}
-            self._bind()
+        if self.in_memory:
+            moved = {n: c.to(device) for n, c in self.columns.items() if isinstance(c, Tensor)}
+            self.columns = {**moved}
         return self
 
 
@@ -91,17 +86,12 @@ class LazyColumn:
         return torch.stack([self.convert(self.source[i]) for i in index.tolist()])
 
 
-def _reader(column: Tensor) -> Callable[[Tensor], Tensor]:
-    select = torch.index_select
-
-    def take(index: Tensor) -> Tensor:
-        return select(column, 0, index)
-
-    return take
-
-
-def chunks(columns: Mapping[str, Tensor], rows: int) -> Any:
-    """Successive `{name: [<= rows, ...]}` views over equally long tensors."""
-    length = len(next(iter(columns.values())))
-    for start in range(0, length, rows):
-        yield {name: column[start : start + rows] for name, column in columns.items()}
+def _taken(column: Tensor | LazyColumn, index: Tensor, empty: Empty | None) -> Tensor:
+    if not isinstance(column, Tensor):
+        return column.take(index)
+    # `index_select` reads uint8 frames at memory speed; `tensor[index]` is 2 to 10 times slower.
+    if empty is None:
+        return torch.index_select(column, 0, index)
+    dtype = torch.empty(0, dtype=column.dtype).numpy().dtype
+    out: Any = torch.from_numpy(empty((len(index), *column.shape[1:]), np.dtype(dtype)))
+    return torch.index_select(column, 0, index, out=out)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .normalizer import Normalizer
 from .spec import Space
+from .transfer import upload
 
 
 class Standardize:
@@ -110,27 +111,39 @@ class Observations:
         self.space, self.normalizer = space, normalizer
         self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
         self.initial: Callable[[int], Any] | None = None
-        # Whether nothing is done to observations.
+        # Whether observations are what models receive, as they are stored.
         self.as_stored = normalizer is None and (
             not isinstance(space, dict) and not space.discrete and space.dtype == torch.float32
         )
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return self.convert(self.normalize(fields))
+
+    def normalize(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The running statistics' part: for rows in host memory, before they go to a device."""
+        if (normalizer := self.normalizer) is not None:
+            fields["obs"] = normalizer.obs(fields["obs"])
+            fields["next_obs"] = normalizer.obs(fields["next_obs"])
+            fields["reward"] = normalizer.reward(fields["reward"])
+        return fields
+
+    def convert(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Everything else, where the batch is to be."""
         if not self.as_stored:
-            fields["obs"] = self.observe(fields["obs"])
-            fields["next_obs"] = self.observe(fields["next_obs"])
-        if self.normalizer is not None:
-            fields["reward"] = self.normalizer.reward(fields["reward"])
+            fields["obs"] = _each(_as_float, fields["obs"], self.space)
+            fields["next_obs"] = _each(_as_float, fields["next_obs"], self.space)
         if self.unpack is not None and "state" in fields:
             fields["state"] = self.unpack(fields["state"])
         elif self.initial is not None:
             fields["state"] = self.initial(len(fields["reward"]))
         return fields
 
-    def observe(self, stored: Any) -> Any:
-        """Observations alone, `[..., *stored shape]`."""
-        obs = _each(_as_float, stored, self.space)
-        return obs if self.normalizer is None else self.normalizer.obs(obs)
+    def observe(self, stored: Any, device: torch.device | None = None) -> Any:
+        """Observations alone, `[..., *stored shape]`, on `device`; None: where they are."""
+        obs = stored if self.normalizer is None else self.normalizer.obs(stored)
+        if device is not None:
+            obs = upload(obs, device)
+        return _each(_as_float, obs, self.space)
 
 
 def _each(function: Any, value: Any, space: Any) -> Any:

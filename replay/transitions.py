@@ -17,13 +17,16 @@ from torch import Tensor
 from .columns import Columns, DeviceColumns, Field
 from .errors import CheckpointError, ConfigError
 from .spec import Spec
+from .transfer import Empty
+from .tree import map_tree
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
 IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
+_HOP = "hop"  # What is saved of `Transitions._hops`, as if it were a column.
 # Fields of a batch that `act` cannot give.
-_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", "hop"}
+_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", _HOP}
 
 
 class Transitions:
@@ -81,6 +84,8 @@ class Transitions:
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
+        # Steps from each row to the one with its `next_obs`: fewer than n where the episode ended.
+        self._hops = np.ones(self.size, np.uint8)
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
         # The row being filled in each environment, when they are not.
@@ -185,6 +190,11 @@ class Transitions:
         return fields
 
     @property
+    def on_device(self) -> bool:
+        """Whether batches are gathered on the device."""
+        return isinstance(self.columns, DeviceColumns)
+
+    @property
     def rows(self) -> np.ndarray:
         """The row being filled in each environment, `[N]`."""
         return self._rows if self._at is None else np.arange(self._at, self._at + self.num_envs)
@@ -210,7 +220,7 @@ class Transitions:
         done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
         final = [rows[done]]
-        columns.write(rows, {"hop": self.num_envs})
+        self._hops[rows] = 1
         pending = self._pending if real is None else self._pending[real]
         for k in range(1, self.nstep):
             waiting = pending >= k
@@ -218,8 +228,8 @@ class Transitions:
                 break
             before = (rows[waiting] - k * self.num_envs) % self.size
             columns.add_to("reward", before, self._powers[k] * reward[waiting])
-            discount = self._powers[k + 1] * keep[waiting]
-            columns.write(before, {"discount": discount, "hop": (k + 1) * self.num_envs})
+            columns.write(before, {"discount": self._powers[k + 1] * keep[waiting]})
+            self._hops[before] = k + 1
             final.append(before if k == last else before[done[waiting]])
         pending = np.where(done, 0, np.minimum(pending + 1, last))
         if real is None:
@@ -272,7 +282,7 @@ class Transitions:
         assert self.columns is not None
         rows = self.rows
         last = (rows[~self.first[rows]] - self.num_envs) % self.size
-        terminated = self.columns.take_field("terminated", last).cpu().numpy()
+        terminated = self.columns.peek("terminated", last)
         self.columns.write(last, {"truncated": ~terminated})
         for k in range(1, self.nstep):
             waiting = self._pending >= k
@@ -289,8 +299,6 @@ class Transitions:
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
-        if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
-            found["hop"] = ((), np.dtype(np.int32))
         self._make_columns(found)
         self._store(self.rows, self._first, first=True)
         self._first = {}
@@ -310,7 +318,8 @@ class Transitions:
                 folder=self._where["folder"],
             )
         self._given = {n for n in fields if n.split(IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in self._obs and name != "hop"]
+        self._others = [name for name in fields if name not in self._obs]
+        self._pairs = [name for name in self._obs if name not in self._stacked]
         self._flat = not any(IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
@@ -356,48 +365,60 @@ class Transitions:
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
 
-    def gather(self, index: np.ndarray) -> dict[str, Any]:
-        """The transitions at `index` (int64 `[B]`), `next_obs` included."""
+    def gather(self, index: np.ndarray, *, empty: Empty | None = None) -> dict[str, Any]:
+        """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
+
+        Args:
+            empty: Makes the arrays that rows are gathered into; None: ordinary memory.
+        """
         columns = self.columns
         assert columns is not None
-        fields: dict[str, Any] = columns.take(index, self._others)
-        # May be past the last row: `take` wraps around.
-        after = index + (self.num_envs if self.nstep == 1 else fields.pop("hop"))
-        for name in self._obs:
-            pair = self._frames if name in self._stacked else columns.take_pair
-            fields[name], fields["next_" + name] = pair(name, index, after)
+        # May be past the last row: columns wrap around.
+        hops: Any = 1 if self.nstep == 1 else self._hops.take(index).astype(np.int64)
+        after = index + hops * self.num_envs
+        frames = self._frames(index, after) if self._stacked else None
+        fields: dict[str, Any] = columns.gather(
+            index,
+            after,
+            names=self._others,
+            pairs=self._pairs,
+            stacks=dict.fromkeys(self._stacked, frames),  # type: ignore[arg-type]
+            empty=empty,
+        )
+        for name in self._stacked:
+            fields[name], fields[f"next_{name}"] = self._joined(fields[name], len(index))
         return fields if self._flat else _nested(fields)
 
-    def _frames(
-        self, name: str, index: np.ndarray, after: np.ndarray | None
-    ) -> tuple[Tensor, Tensor]:
-        """The stacks of frames at `index`, and those at `after`, oldest frame first.
+    def _frames(self, index: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Rows of the frames of the stacks at `index` and at `after`, oldest first, flat.
 
-        Frames of before the episode's start are its first frame again, as gymnasium stacks them.
+        `[B, k + 1]` for single steps, of which all frames but the oldest are both stacks'; else
+        `[B, 2k]`.
         """
+        rows = self._stack_rows(index)
+        both = after[:, None] if self.nstep == 1 else self._stack_rows(after)
+        return np.concatenate([rows, both], axis=1).reshape(-1)
+
+    def _stack_rows(self, index: np.ndarray) -> np.ndarray:
+        """`[B, k]`. Frames before an episode's start are its first frame again, as gymnasium has it."""
         steps = np.arange(self.stack - 1)
         began = self.first.take((index[:, None] - steps * self.num_envs) % self.size)  # [B, k - 1]
         age = np.where(began.any(1), began.argmax(1), self.stack - 1)
         back = np.minimum(np.arange(self.stack - 1, -1, -1), age[:, None])
-        rows = (index[:, None] - back * self.num_envs) % self.size
-        if after is None:
-            stack = self._join(name, rows)
-            return stack, stack
-        if self.nstep == 1:  # All but the oldest frame are the same ones.
-            both = self._join(name, np.concatenate([rows, after[:, None]], axis=1))
-            width = both.shape[1] // (self.stack + 1)
-            before, following = both[:, : self.stack * width], both[:, width:]
-            # Bytes become floats later, in memory of their own.
-            return before, following if both.dtype == torch.uint8 else following.clone()
-        return self._join(name, rows), self._frames(name, after, None)[0]
+        return (index[:, None] - back * self.num_envs) % self.size
 
-    def _join(self, name: str, rows: np.ndarray) -> Tensor:
-        """Frames `[B, k]` as one tensor `[B, k * C, ...]`."""
-        assert self.columns is not None
-        frames = self.columns.take_field(name, rows.reshape(-1))
-        return frames.view(len(rows), rows.shape[1] * frames.shape[1], *frames.shape[2:])
+    def _joined(self, frames: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """The stacks `[n, k * C, ...]` at `index` and at `after`, of frames that `_frames` asked for."""
+        width = frames.shape[1]
+        both = frames.reshape(n, -1, *frames.shape[2:])
+        before, following = both[:, : self.stack * width], both[:, -self.stack * width :]
+        # Bytes become floats later, in memory of their own.
+        shared = self.nstep == 1 and both.dtype != torch.uint8
+        return before, following.clone() if shared else following
 
-    def sequences(self, index: np.ndarray, length: int) -> dict[str, Any]:
+    def sequences(
+        self, index: np.ndarray, length: int, *, empty: Empty | None = None
+    ) -> dict[str, Any]:
         """`length` steps from each row of `index` on, `[B, length, ...]`.
 
         A sequence ends where its episode does, or the newest step is reached; what is left of it
@@ -409,12 +430,11 @@ class Transitions:
         last = mask.sum(1, keepdims=True) - 1
         rows = np.where(mask, rows, np.take_along_axis(rows, np.maximum(last, 0), axis=1))
         flat = rows.reshape(-1)
-        fields = _shaped(self.gather(flat), (len(index), length))
+        fields = _shaped(self.gather(flat, empty=empty), (len(index), length))
         if "state" in fields:
-            fields["state"] = _map(lambda x: x[:, 0], fields["state"])
+            fields["state"] = map_tree(lambda x: x[:, 0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
         fields["is_first"] = torch.from_numpy(self.first[flat].reshape(mask.shape))
-        fields["index"] = torch.from_numpy(rows)
         return fields
 
     def rollout(self) -> dict[str, Any]:
@@ -454,8 +474,8 @@ class Transitions:
         index = np.stack([some if r is None else r for r in filled], axis=1)
         fields = _shaped(self.gather(index.reshape(-1)), index.shape)
         if "state" in fields:  # As of a sequence: that before it.
-            fields["state"] = _map(lambda x: x[0], fields["state"])
-        fields["mask"], fields["index"] = torch.from_numpy(mask), torch.from_numpy(index)
+            fields["state"] = map_tree(lambda x: x[0], fields["state"])
+        fields["mask"] = torch.from_numpy(mask)
         fields["is_first"] = torch.from_numpy(self.first[index])
         self._mark, self.fresh = self.time.copy(), 0
         return fields
@@ -481,9 +501,18 @@ class Transitions:
                 "mark": self._mark,
                 "ok": self.ok[:filled],
                 "first": self.first[:filled],
-                "columns": {name: columns.read(name, filled) for name in names} if columns else {},
+                "columns": {
+                    **({name: columns.read(name, filled) for name in names} if columns else {}),
+                    **self._saved_hops(filled),
+                },
                 "first_obs": self._first,
             }
+
+    def _saved_hops(self, filled: int) -> dict[str, np.ndarray]:
+        """The hops as they were stored before 0.5.0: in rows, as a column of its own."""
+        if self.nstep == 1 or self.columns is None:
+            return {}
+        return {_HOP: self._hops[:filled].astype(np.int32) * self.num_envs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly.
@@ -503,6 +532,7 @@ class Transitions:
                     f"with the `{setting}` it was saved with."
                 )
         arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
+        hops = arrays.pop(_HOP, None)
         fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
         obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
@@ -519,6 +549,8 @@ class Transitions:
             for name in ("ok", "first"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
+            if hops is not None:
+                self._hops[: len(hops)] = hops // self.num_envs
             if self.columns is None or self.columns.fields != fields:
                 self.columns = None
                 if fields:
@@ -553,14 +585,8 @@ def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _map(function: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _map(function, part) for key, part in value.items()}
-    return function(value)
-
-
 def _shaped(fields: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    return {n: _map(lambda x: x.reshape(*shape, *x.shape[1:]), f) for n, f in fields.items()}
+    return {n: map_tree(lambda x: x.reshape(*shape, *x.shape[1:]), f) for n, f in fields.items()}
 
 
 def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:

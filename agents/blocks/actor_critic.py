@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
-from .advantages import advantages, next_values
+from .advantages import advantages, at, next_values, places
 from .composition import Composition, as_steps, estimate, first_steps
 from .distributions import action_head, executable
 from .encoder import Layers, encoder
@@ -159,7 +159,8 @@ class ActorCritic(nn.Module):
             following = next_values(rollout, value, self.value)
             data["advantage"] = advantages(rollout, value, following, gae_lambda=gae_lambda)
             data["target"] = data.advantage + value
-            return data.map(lambda field: field[rollout.mask])  # (T, N, ...) to (M, ...)
+            kept = places(rollout.mask)
+            return data.map(lambda field: at(field, kept))  # (T, N, ...) to (M, ...)
         composition = self.composition
         assert composition is not None
         cut = segments(rollout)

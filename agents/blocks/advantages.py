@@ -25,10 +25,11 @@ def next_values(rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor]) 
     """
     mask = rollout.mask
     unknown = (rollout.truncated | _last(mask)) & mask
+    where = places(unknown)
     with torch.no_grad():
         following = value.detach().roll(-1, 0)
-        last_obs = Batch(obs=rollout.next_obs).map(lambda obs: obs[unknown]).obs
-        following[unknown] = critic(last_obs)
+        last_obs = Batch(obs=rollout.next_obs).map(lambda obs: at(obs, where)).obs
+        following.view(-1).index_copy_(0, where, critic(last_obs).to(following.dtype))
     return following
 
 
@@ -60,6 +61,16 @@ def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda:
         goes_on = mask & ~(rollout.terminated | rollout.truncated | _last(mask))
         decay = torch.where(goes_on, rollout.discount * gae_lambda, 0)
         return _sum_backwards(delta, decay)
+
+
+def places(mask: Tensor) -> Tensor:
+    """Where a mask `[T, N]` is True, int64 `[M]`: counted once, since an accelerator is waited for."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def at(field: Tensor, where: Tensor) -> Tensor:
+    """`field[mask]` of a field `[T, N, ...]`, `[M, ...]`, by the mask's `places`."""
+    return field.flatten(0, 1).index_select(0, where)
 
 
 def _last(mask: Tensor) -> Tensor:

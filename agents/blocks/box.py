@@ -46,8 +46,9 @@ class UnitBox(nn.Module):
 
     def scale(self, unit: Tensor) -> Tensor:
         """`[B, size]` in [-1, 1] to `[B, *shape]` in the environment's units."""
-        # Unlike centre + radius * unit, this meets the bounds exactly: environments check.
-        return torch.lerp(self.low, self.high, unit.view(-1, *self.shape) / 2 + 0.5)
+        # Unlike centre + radius * unit, this meets the bounds exactly: environments check. In float32,
+        # also of what a network gave in half precision.
+        return torch.lerp(self.low, self.high, unit.float().view(-1, *self.shape) / 2 + 0.5)
 
     def unscale(self, action: Tensor) -> Tensor:
         """`[B, *shape]` in the environment's units to `[B, size]` in [-1, 1]."""

@@ -138,7 +138,8 @@ class Critics(nn.Module):
     """Q-functions that are trained apart and judged together (Fujimoto et al., 2018).
 
     Of continuous actions `[B, num_actions]`, which are an input: `critics(obs, action)` is `[E, B]`.
-    Of choices, with `discrete`: `critics(obs)` is `[E, B, num_actions]`.
+    Of choices, with `discrete`: `critics(obs)` is `[E, B, num_actions]`. Both are float32, whatever
+    the precision inside.
 
     Args:
         trunk: From observations to features; shared by the members.
@@ -167,8 +168,8 @@ class Critics(nn.Module):
     def forward(self, obs: Any, action: Tensor | None = None) -> Tensor:
         features = self.trunk(obs)
         if action is None:
-            return self.members(features)  # [E, B, num_actions]
-        return self.members(torch.cat([features, action], 1)).squeeze(2)  # [E, B]
+            return self.members(features).float()  # [E, B, num_actions]
+        return self.members(torch.cat([features, action], 1)).squeeze(2).float()  # [E, B]
 
 
 def td_loss(q: Tensor, target: Tensor, batch: Batch, replay: Replay) -> Tensor:

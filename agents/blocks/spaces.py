@@ -14,6 +14,7 @@ from ...replay import Space
 _KNOWN: WeakKeyDictionary[Space, dict[torch.device, tuple[Tensor, Tensor, bool]]] = (
     WeakKeyDictionary()
 )
+_STDDEV: WeakKeyDictionary[Space, dict[torch.device, Tensor]] = WeakKeyDictionary()
 
 
 def bounds(space: Space, device: torch.device) -> tuple[Tensor, Tensor, bool]:
@@ -25,6 +26,22 @@ def bounds(space: Space, device: torch.device) -> tuple[Tensor, Tensor, bool]:
             bounded = bool(torch.isfinite(high - low).all())
             known[device] = low.to(device), high.to(device), bounded
     return known[device]
+
+
+def stddev_of(space: Space, device: torch.device) -> Tensor | None:
+    """The values' standard deviation `[*shape]`, 1 where there is none; None where it is not known."""
+    if space.stddev is None:
+        return None
+    known = _STDDEV.setdefault(space, {})
+    if device not in known:
+        with torch.inference_mode(False):
+            known[device] = positive(space.stddev).to(device)
+    return known[device]
+
+
+def positive(stddev: Tensor) -> Tensor:
+    """A standard deviation to divide by: 1 for constants."""
+    return torch.where(stddev > 0, stddev, 1.0)
 
 
 def gymnasium_name(space: Space) -> str:

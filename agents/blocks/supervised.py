@@ -14,6 +14,7 @@ from .encoder import Flat
 from .mlp import MLP
 from .parts import trunk
 from .residual import ResidualCNN
+from .spaces import positive, stddev_of
 
 _LARGE = 32  # Pixels of a side from which on images get a residual network.
 
@@ -28,8 +29,8 @@ def supervised_loss(model: nn.Module, batch: Batch, space: Space) -> Tensor:
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label
-    if space.stddev is not None:
-        error = error / _positive(space.stddev).to(error.device)
+    if (stddev := stddev_of(space, error.device)) is not None:
+        error = error / stddev
     return error.square().mean()
 
 
@@ -54,7 +55,7 @@ class Supervised(nn.Module):
         # Values are learnt at zero mean and unit deviation; `forward` gives them in their own units.
         mean, stddev = action_spec.mean, action_spec.stddev
         self.register_buffer("mean", torch.tensor(0.0) if mean is None else mean.clone())
-        self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else _positive(stddev))
+        self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else positive(stddev))
         values = not action_spec.discrete
         self.network = network(obs_spec, action_spec.n, hidden, encoder, values=values)
 
@@ -112,7 +113,3 @@ def smooth(in_features: int, out_features: int, width: int) -> nn.Sequential:
     for size in (in_features, width):
         layers += [nn.Linear(size, width), nn.SiLU(), nn.Dropout(0.2)]
     return nn.Sequential(*layers, last)
-
-
-def _positive(stddev: Tensor) -> Tensor:
-    return torch.where(stddev > 0, stddev, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ...replay import Batch, Memory, Replay
@@ -52,8 +53,9 @@ class AGEM(Strategy):
         parameters, gradient = gradient_now(agent)
         reference = gradient_on(self.memory.sample(self.batch_size), parameters, self.context)
         product = gradient @ reference
-        if product < 0:
-            write(gradient - product / (reference @ reference) * reference, parameters)
+        projected = gradient - product / (reference @ reference) * reference
+        # Chosen on the device: to branch here would be to wait for it.
+        write(torch.where(product < 0, projected, gradient), parameters)
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:
         if not self.borders:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.transfer import upload
 from .context import Context
 from .strategy import Strategy
 
@@ -56,7 +57,7 @@ class GEM(Strategy):
         if not (products[:, -1] < 0).any():
             return
         v = dual(products[:, :-1], products[:, -1], margin=self.margin, eps=self.eps)
-        write(gradient + past.new_tensor(v) @ past, parameters)
+        write(gradient + upload(torch.from_numpy(v).to(past.dtype), past.device) @ past, parameters)
 
 
 def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) -> np.ndarray:

@@ -10,7 +10,19 @@ def accuracy(logits: Tensor, label: Tensor) -> float:
     >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
     0.5
     """
-    return float((logits.argmax(-1) == label).double().mean())
+    return share_equal(logits.argmax(-1), label)
+
+
+def share_equal(answer: Tensor, label: Tensor) -> float:
+    """Share of answers int64 `[N]` that are the label's.
+
+    Counted as integers, and divided in Python: there are devices without float64.
+
+    >>> import torch
+    >>> share_equal(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2]))
+    0.6666666666666666
+    """
+    return int((answer == label).sum()) / len(label)
 
 
 def accuracy_among(logits: Tensor, label: Tensor, classes: Tensor) -> float:
@@ -21,4 +33,4 @@ def accuracy_among(logits: Tensor, label: Tensor, classes: Tensor) -> float:
     1.0
     """
     answer = classes[logits.index_select(-1, classes).argmax(-1)]
-    return float((answer == label).double().mean())
+    return share_equal(answer, label)

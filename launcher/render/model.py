@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from ..randomness import random_state, set_random_state
+from ..randomness import kept_randomness
 from .draw import draw
 from .graph import Graph, graph_of
 from .recorder import Recorder, leaves
@@ -53,19 +53,15 @@ def render_model(
     """
     paths: list[Path] = []
     try:
-        before = random_state()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                title = title or type(module).__name__
-                graph = trace(module, inputs, name=name)
-                folder.mkdir(parents=True, exist_ok=True)
-                written = folder / "model.txt"
-                written.write_text(text(graph, title=title), encoding="utf-8")
-                paths.append(written)
-                paths += draw(graph, folder, title=title)
-        finally:
-            set_random_state(before)
+        with kept_randomness(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            title = title or type(module).__name__
+            graph = trace(module, inputs, name=name)
+            folder.mkdir(parents=True, exist_ok=True)
+            written = folder / "model.txt"
+            written.write_text(text(graph, title=title), encoding="utf-8")
+            paths.append(written)
+            paths += draw(graph, folder, title=title)
     except Exception as error:  # A picture is never worth a run, whatever goes wrong in it.
         if report is not None:
             said = " ".join(str(error).split())[:200]

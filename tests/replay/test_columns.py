@@ -54,9 +54,7 @@ def test_rows_are_what_was_written_last(seed: int, kind: str) -> None:
         for name, value in taken.items():
             np.testing.assert_array_equal(value.numpy(), expected[name][index % 10])
     for name in FIELDS:
-        np.testing.assert_array_equal(
-            columns.take_field(name, index).numpy(), expected[name][index % 10]
-        )
+        np.testing.assert_array_equal(columns.peek(name, index), expected[name][index % 10])
         np.testing.assert_array_equal(columns.read(name, 6), expected[name][:6])
     other = columns_of(kind)
     for name in FIELDS:
@@ -69,7 +67,13 @@ def test_rows_are_copies(kind: str) -> None:
     columns = columns_of(kind)
     for value in columns.take(np.array([0])).values():
         value.fill_(1)
-    columns.take_field("image", np.array([0])).fill_(1)
+    columns.gather(
+        np.array([0]),
+        np.array([1]),
+        names=["flag"],
+        pairs=["obs", "image"],
+        stacks={"wide": np.array([0, 1])},
+    )["image"].fill_(1)
     assert all(not columns.read(name, 10).any() for name in FIELDS)
 
 
