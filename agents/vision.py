@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Space
+from .blocks.pool import AveragePool
 
 _SMALL = 64  # Pixels below which ImageNet's strides would leave a network almost nothing to see.
 _LAST = 4  # Side of the last feature map that small images are to keep.
@@ -93,6 +94,10 @@ def fit_to_images(network: nn.Module, obs: Space | dict[str, Space], name: str =
     convolution = network.get_submodule(first)
     if convolution.in_channels != channels:
         _replace(network, first, _like(convolution, in_channels=channels))
+    if torch.are_deterministic_algorithms_enabled():
+        for path, pool in list(network.named_modules()):
+            if isinstance(pool, nn.AdaptiveAvgPool2d) and (size := _fixed_size(pool)) is not None:
+                _replace(network, path, AveragePool(size))
     _try(network, obs, name)
     return network
 
@@ -248,6 +253,13 @@ def _like(layer: nn.Conv2d, **changed: Any) -> nn.Conv2d:
     )
     arguments = {name: getattr(layer, name) for name in names} | changed
     return type(layer)(**arguments, bias=layer.bias is not None)
+
+
+def _fixed_size(pool: nn.AdaptiveAvgPool2d) -> tuple[int, int] | None:
+    """What it pools to, unless it is one pixel (a mean, which torch can repeat) or the image's own size."""
+    size: Any = pool.output_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return None if None in (height, width) or height == width == 1 else (height, width)
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
+from ..replay.transfer import upload
 from .datasets import Arrays, describe, held_out_fifth, take_rows
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
@@ -119,7 +120,20 @@ class DataWorld:
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
         self.train, self.test = _join(train), _join(held_out)
         if self.alter is not None:
-            _check_alter(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
+            _altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
+
+    def example(self, device: torch.device) -> dict[str, Any]:
+        """The `obs` of two rows on a device, as a batch of the first task begins: stored, and altered.
+
+        Raises:
+            ConfigError: If they cannot be altered there.
+        """
+        rows = self.tasks[0].train
+        ends = rows[torch.tensor([0, len(rows) - 1])].to(self.train.device)
+        obs: Tensor = upload(self.train.gather(ends)["obs"], device)
+        if self.alter is not None:
+            obs = _altered(self.alter, self.name, obs)
+        return {"obs": obs}
 
     def begin(self, task: int, replay: Replay) -> None:
         """Let the replay give this task's rows."""
@@ -338,19 +352,25 @@ def _alterations(arrays: Arrays, tasks: int | None, seed: int) -> tuple[Alter, i
     return (made if callable(made) else EachTask(made)), len(made)
 
 
-def _check_alter(alter: Alter, name: str, obs: Tensor) -> None:
+def _altered(alter: Alter, name: str, obs: Tensor) -> Tensor:
+    """The rows `[B, *shape]` of the first task.
+
+    Raises:
+        ConfigError: If they cannot be altered, or do not keep their shape and type.
+    """
     try:
         altered = alter(obs, 0)
     except Exception as error:
         raise ConfigError(
             f"{name}.alterations raised {type(error).__name__} on stored inputs of shape "
-            f"{list(obs.shape)}: {error}"
+            f"{list(obs.shape)} on {obs.device}: {error}"
         ) from error
     if altered.shape != obs.shape or altered.dtype != obs.dtype:
         raise ConfigError(
             f"{name}.alterations turn stored inputs {_in_words(obs)} into {_in_words(altered)}; they must "
             "keep their shape and type."
         )
+    return altered
 
 
 def _in_words(tensor: Tensor) -> str:

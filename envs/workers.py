@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 import math
 import os
+import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import cloudpickle
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
+from ..replay import ConfigError
 from .spaces import Codec, codec, zeros
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -160,18 +166,31 @@ class Workers(AsyncVectorEnv):
 
     Raises:
         Fault: If a process ends before its environment is made.
+        ConfigError: If the environment cannot be sent to a process that starts afresh.
     """
 
     def __init__(self, make: Callable[..., Any], num_envs: int):
-        makes = [functools.partial(Worker, make, os.getpid())] * num_envs
-        # Other ways to start a process run the calling script again, which may have no guard.
-        context = "fork" if sys.platform == "linux" else None
+        forks = can_fork()
+        first = functools.partial(Worker, make, os.getpid(), {} if forks else _registered())
         try:
-            super().__init__(makes, autoreset_mode=AutoresetMode.DISABLED, context=context)
+            with nullcontext() if forks else _started_afresh():
+                super().__init__(
+                    [first] * num_envs,
+                    autoreset_mode=AutoresetMode.DISABLED,
+                    context="fork" if forks else "spawn",
+                )
         except (EOFError, OSError) as error:
             fault = lost(self)
             end(self)
             raise fault from error
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            if forks or "pickle" not in str(error):
+                raise
+            end(self)
+            raise ConfigError(
+                f"vectorization=async sends the environment to other processes, and it cannot be sent: "
+                f"{error}. Make what it needs inside the function or class, or use vectorization=sync."
+            ) from error
 
     def play_again(self, seeds: list[int], actions: list[list[Any]]) -> tuple[Any, ...]:
         """Bring every copy to where its episode's seed and actions lead; what it sees there."""
@@ -191,11 +210,47 @@ class Workers(AsyncVectorEnv):
         raise fault
 
 
+def can_fork() -> bool:
+    """Whether a process may begin as a copy of this one, which takes no time.
+
+    Not where a GPU is in use: the copy inherits a context that it can neither use nor leave, and locks
+    that threads of the driver hold.
+    """
+    started = torch.cuda.is_initialized() or torch.xpu.is_initialized()
+    return sys.platform == "linux" and not started
+
+
+@contextmanager
+def _started_afresh() -> Iterator[None]:
+    """Inside, new processes do not run the calling script again, which may have no guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    for name, module in list(sys.modules.items()):
+        if os.sep in name:  # A file that was found by its path, which nobody else can import.
+            cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _registered() -> dict[str, Any]:
+    """Environments that this process has registered with gymnasium, and another one has not."""
+    own = ("gymnasium.", "ale_py")
+    return {
+        name: spec
+        for name, spec in gymnasium.registry.items()
+        if not str(spec.entry_point).startswith(own)
+    }
+
+
 class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment of one process, checked there: the error of any class becomes a `Fault`."""
 
-    def __init__(self, make: Callable[..., Any], parent: int):
+    def __init__(self, make: Callable[..., Any], parent: int, registered: dict[str, Any]):
         if os.getpid() != parent:
+            for name, spec in registered.items():
+                gymnasium.registry.setdefault(name, spec)
             # Ctrl-C reaches all processes of a terminal; it is for the run to decide what follows.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

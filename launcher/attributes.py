@@ -125,7 +125,9 @@ def fill_empty_buffers(
         for key, buffer in part._buffers.items():
             path = f"{prefix}.{key}" if prefix else key
             if buffer is None and path in saved:
-                where = torch.device(own) if places is None else destination(places.get(path, "cpu"))
+                where = (
+                    torch.device(own) if places is None else destination(places.get(path, "cpu"))
+                )
                 part._buffers[key] = torch.empty_like(saved[path], device=where)
 
 

@@ -30,6 +30,7 @@ from ..replay.samplers import batch_sizes
 from . import offline
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
+from .device import build_device as build_device
 from .infer import advice, inferred
 from .learner import has_forward, learn_method, quiet
 from .loop import Schedule
@@ -50,27 +51,6 @@ _ONLINE_BATCH = 10
 _DEFAULT_ENV_STEPS = 50_000
 _DEFAULT_ENV_EVALUATION = 10_000
 _DEFAULT_SEQUENCE = 16
-
-
-def build_device(name: str | None) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        ConfigError: If this machine has none such.
-    """
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device={name} cannot be used here ({reason}). Try device=cpu."
-        ) from error
-    return device
 
 
 def build_threads(settings: Settings, world: Any, device: torch.device) -> int | None:
@@ -243,8 +223,7 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if settings.aug is None:
         return plain, plain
     augment = _augmentation(settings)
-    rows = world.tasks[0].train[:2]
-    obs = Standardize(space, standardize=False)({"obs": world.train.gather(rows)["obs"]})["obs"]
+    obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
     try:
         with forked_randomness(0):
             augmented = augment(obs)
@@ -351,10 +330,11 @@ def build_replay(
         "seed": settings.seed,
     }
     if world.on_data:
-        table = world.train.to(device) if device.type != "cpu" else world.train
         rows = [task.train for task in world.tasks]
         borders = not settings.online
-        return Replay(table, transform, tasks=rows, alter=world.alter, borders=borders, **options)
+        return Replay(
+            world.train, transform, tasks=rows, alter=world.alter, borders=borders, **options
+        )
     how = settings.replay
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
     if saved is None:
@@ -448,6 +428,7 @@ ENV_ONLY = (
 DATA_ONLY = (
     "test_dataset",
     "data_dir",
+    "data",
     "standardize",
     "aug",
     "image_size",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from ..agents.blocks.parts import ACTION
 from ..agents.blocks.states import map_leaves
 from ..replay import Batch, ConfigError
 from ..replay.batch import describe
-from ..replay.transfer import upload
 from .learner import Learner, has_forward
 from .randomness import forked_randomness
 from .recurrent import Recurrence, is_recurrent
@@ -72,6 +72,39 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         )
 
 
+def check_channels_last(
+    learner: Learner, world: Any, *, transforms: Iterable[Any], needed: bool
+) -> bool:
+    """Lay out images and filters channels last, if the model's forward then passes its check.
+
+    A model that takes it that channels come first in memory, as `x.view(len(x), -1)` does, keeps the
+    usual layout.
+
+    Args:
+        transforms: All that make observations for the model; the first one is used for the check.
+        needed: Whether the layout was asked for: then a model that cannot take it is an error.
+
+    Returns:
+        Whether they are channels last.
+    """
+    transforms = list(transforms)
+
+    def lay_out(layout: torch.memory_format) -> None:
+        for transform in transforms:
+            transform.layout = layout
+        learner.agent.to(memory_format=layout)
+
+    lay_out(torch.channels_last)
+    try:
+        check_forward(learner, world, transform=transforms[0])
+    except ConfigError:
+        if needed:
+            raise
+        lay_out(torch.contiguous_format)
+        return False
+    return True
+
+
 def _check_output(output: Any, space: Any, *, obs: Any, name: str, sources: Sources) -> None:
     """Whether a forward's output are values or logits of the space, or distributions over it."""
     if isinstance(space, dict) or isinstance(output, dict):
@@ -112,9 +145,7 @@ def example(world: Any, transform: Any, learner: Learner) -> Any:
 def _items(n: int, world: Any, transform: Any, device: torch.device) -> Any:
     """Observations as the model receives them: from the data, or at random from the space."""
     if world.on_data:
-        table, rows = world.train, world.tasks[0].train
-        rows = rows[torch.tensor([0, len(rows) - 1])].to(table.device)
-        return transform(upload({"obs": table.gather(rows)["obs"]}, device))["obs"]
+        return transform(world.example(device))["obs"]
     return transform.observe(_random(world.spec.obs, n), device)
 
 

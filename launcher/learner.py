@@ -48,7 +48,7 @@ class Learner:
         scheduler: Steps after it; one that needs a metric steps after each evaluation.
         clip_grad: Largest norm of the gradient, or None.
         average: Weights used to evaluate, or None.
-        precision: "32", "bf16" or "16": the autocast type of `learn` and of inference.
+        precision: "bf16" or "16": the autocast type of `learn` and of inference; "32", "tf32": none.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
         strategies: Those of continual learning, which have a part in every step; or None.
 
@@ -90,7 +90,7 @@ class Learner:
             self._waiting = {}
         self._looks = 0
         self._plateau = scheduler is not None and takes_metric(scheduler)
-        dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
+        dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
             self.autocast = lambda: torch.autocast(self.device.type, dtype)

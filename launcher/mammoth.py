@@ -25,6 +25,7 @@ from ..replay import ConfigError, Memory
 from . import build
 from .config import compose, did_you_mean, name_of, schema
 from .construct import resolve
+from .device import device_wanted
 from .naming import unresolved
 from .observe.observer import Counters, Observer
 from .observe.options import OF_THE_RUN
@@ -347,7 +348,7 @@ def load_runner(
     if mistakes := unresolved(settings):
         raise ConfigError("\n".join(mistakes))
     build.complete(settings)
-    device = build.build_device(settings.device)
+    device = build.build_device(device_wanted(settings))
     with forked_randomness(settings.seed):
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)

@@ -37,7 +37,9 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> bool:
     _set_host_state(state)
     if "cuda" in state:  # Before 0.5.0: the streams of all cards.
         streams = state["cuda"]
-        state = {"device": {"kind": "cuda", "state": streams[min(device.index or 0, len(streams) - 1)]}}
+        state = {
+            "device": {"kind": "cuda", "state": streams[min(device.index or 0, len(streams) - 1)]}
+        }
     saved = state.get("device", {"kind": "cpu"})
     if saved["kind"] != device.type:
         return False

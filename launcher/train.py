@@ -23,9 +23,10 @@ from .actor import Actor
 from .checkpoint import Checkpoints, find
 from .config import SHORTHANDS, Settings
 from .console import Console
+from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
 from .directory import RunDirectory
 from .evaluate import Evaluator
-from .forward import check_forward, example
+from .forward import check_channels_last, check_forward, example
 from .keeper import Interrupted, Keeper
 from .learner import Learner, has_forward, load_weights
 from .log import CSV, Journal, Writer
@@ -53,9 +54,9 @@ def train(settings: Settings) -> Run:
     check_installed(settings.loggers)
     build.complete(settings)
     saved = offline.adopt(settings)
-    device = build.build_device(settings.device)
+    device = build.build_device(device_wanted(settings))
     with ExitStack() as stack:
-        stack.enter_context(_determinism(settings.deterministic))
+        stack.enter_context(arithmetic(settings, device))
         seed_everything(settings.seed)
         world = build.build_world(settings)
         stack.callback(world.close)
@@ -65,6 +66,7 @@ def train(settings: Settings) -> Run:
                 "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
             )
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
+        placed = place_tables(world, device, settings.data) if world.on_data else None
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
         transform, plain = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
@@ -75,7 +77,11 @@ def train(settings: Settings) -> Run:
         if not world.on_data:
             options["supervised"] = False
         trial = Learner(agent, world.spec, **options)
-        check_forward(trial, world, transform=plain)
+        channels_last = wants_channels_last(settings, world, device) and check_channels_last(
+            trial, world, transforms=(plain, transform), needed=bool(settings.channels_last)
+        )
+        if not channels_last:
+            check_forward(trial, world, transform=plain)
         recurrence = trial.recurrence
         obs = example(world, plain, trial)
         start_weights(settings, agent, world, obs)
@@ -107,10 +113,12 @@ def train(settings: Settings) -> Run:
             settings, world, transform, device, recurrent=recurrence is not None, saved=saved
         )
         saved = None  # What was read of it is in the replay now.
+        stack.callback(replay.close)
         replay.before = None if strategies is None else strategies.before_batch
         if isinstance(agent, Observer):
             agent.bind(replay)
-        return _run(settings, world, learner, replay, plain, stack, own=own, obs=obs)
+        about = {"where": describe(settings, device, channels_last), "placed": placed}
+        return _run(settings, world, learner, replay, plain, stack, own=own, obs=obs, about=about)
 
 
 def _run(
@@ -123,12 +131,14 @@ def _run(
     *,
     own: nn.Module,
     obs: Any,
+    about: dict[str, Any],
 ) -> Run:
     """Claim the directory, continue or begin, run the loop, and close the books.
 
     Args:
         own: The user's own module, which may be a part of what learns.
         obs: Two observations, as it meets them.
+        about: What the header says of its device and of its data's place.
     """
     path = run_path(settings, world)
     offline.check_path(settings, path)
@@ -152,7 +162,7 @@ def _run(
         folder=path / "videos",
         draw=build.build_pictures(settings, world, path),
     )
-    console.header(_header(settings, world, learner, replay, path))
+    console.header(_header(settings, world, learner, replay, path, **about))
     draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
     if settings.resume:
         directory.resume = _resume(session, checkpoints, console)
@@ -291,13 +301,20 @@ def model_name(settings: Settings) -> str:
 
 
 def _header(
-    settings: Settings, world: Any, learner: Learner, replay: Any, path: Path
+    settings: Settings,
+    world: Any,
+    learner: Learner,
+    replay: Any,
+    path: Path,
+    *,
+    where: str,
+    placed: str | None,
 ) -> dict[str, str]:
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
     lines = {
-        "model": f"{model_name(settings)}, {count:,} parameters, on {learner.device}",
-        "data" if world.on_data else "env": world.describe(),
+        "model": f"{model_name(settings)}, {count:,} parameters, on {where}",
+        "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
     if decision := getattr(learner.agent, "decision", None):
@@ -322,16 +339,3 @@ def _threads(wanted: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

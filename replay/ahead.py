@@ -41,10 +41,8 @@ class Ahead:
             nbytes: Size of a parcel.
         """
         ready, self._next = self._next, None
-        if ready is not None and ready[0] is index:
-            taken = ready[1].result()
-        else:
-            taken = self._gather(index, nbytes)
+        known = ready is not None and ready[0] is index
+        taken = ready[1].result() if known else self._gather(index, nbytes)  # type: ignore[index]
         if following is not None and self._pool is not None:
             self._next = following, self._pool.submit(self._gather, following, nbytes)
         return taken

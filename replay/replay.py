@@ -68,7 +68,9 @@ class Replay:
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
         self._nbytes = 0  # Of the largest batch that was sent to the device so far.
-        self._rows: tuple[Tensor, Any] | None = None  # The last batch's `index`, and as the host has it.
+        self._rows: tuple[Tensor, Any] | None = (
+            None  # The last batch's `index`, and as the host has it.
+        )
         self._ahead: Ahead | None = None
         if self._moves and isinstance(storage, Table) and storage.device.type == "cpu":
             self._ahead = Ahead(storage, self.device)
@@ -162,11 +164,11 @@ class Replay:
         if isinstance(sampler, Epochs):
             assert isinstance(storage, Table)
             index = sampler.next()
-            if self._ahead is None:
+            if (ahead := self._ahead) is None:
                 batch = self._finish(storage.gather(index), index, sampler.tasks())
             else:
-                parcel, fields = self._ahead.take(index, sampler.peek(), self._nbytes)
-                batch = self._finish(fields, index, sampler.tasks(), parcel=parcel)
+                taken, fields = ahead.take(index, sampler.peek(), self._nbytes)
+                batch = self._finish(fields, index, sampler.tasks(), parcel=taken)
         else:
             assert isinstance(storage, Transitions)
             parcel = self._parcel()
@@ -263,11 +265,10 @@ class Replay:
                 f"update_priorities: the priority is {list(priority.shape)}; this batch has "
                 f"{list(rows.shape)}, one of each row."
             )
-        known = self._rows
-        if known is not None and known[0] is index:  # The host has drawn them: no need to ask back.
-            numbers = known[1]
-        else:
-            numbers = rows.cpu().numpy()
+        drawn = self._rows
+        # The host has drawn the last batch's: no need to ask the device for them.
+        known = drawn is not None and drawn[0] is index
+        numbers = drawn[1] if known else rows.cpu().numpy()  # type: ignore[index]
         with self._lock:
             self.sampler.update(numbers, priority.detach().cpu().double().numpy())
 
@@ -412,4 +413,3 @@ _OTHER_ORIGIN = {
     ): "The state is of an offline replay, which this one is not. Give the same offline=.",
     (True, True): "The state is of another offline replay. Give the same offline=.",
 }
-

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from .images import image_shape
+from .pool import AveragePool
 
 _LARGEST = 8  # Side of what the linear layers meet: their weights must not grow with the image.
 
@@ -53,6 +54,6 @@ class CNN(nn.Sequential):
             return
         if max(sides) > _LARGEST:
             sides = [min(side, _LARGEST) for side in sides]
-            layers += [nn.AdaptiveAvgPool2d((sides[0], sides[1]))]
+            layers += [AveragePool(sides)]
         layers += [nn.Flatten(), nn.Linear(width * sides[0] * sides[1], hidden), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden, out_features))

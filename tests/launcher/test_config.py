@@ -298,7 +298,7 @@ class TestMistakes:
             ("discount=-0.1", "float 0..1"),
             ("standardize=3", "bool"),
             ("experiment=''", "text"),
-            ("precision=8", "one of 32 bf16 16"),
+            ("precision=8", "one of 32 tf32 bf16 16"),
             ("loggers=3", "list of"),
             ("optim=null", "name"),
             ("model=[A,B]", "name"),

@@ -102,7 +102,7 @@ class Learns(Linear):
         ("save_every=0", ["save_every=0", "expected int >= 1"]),
         ("early_stopping.patience=0", ["early_stopping.patience=0", "expected int >= 1"]),
         ("resume=maybe", ["resume=maybe", "expected bool"]),
-        ("precision=64", ["precision=64", "one of 32 bf16 16"]),
+        ("precision=64", ["precision=64", "one of 32 tf32 bf16 16"]),
         ("loggers=[csv,tensorbord]", ["tensorbord", "list of csv tensorboard mlflow wandb"]),
         ("experiment=[a]", ["experiment=", "expected text"]),
         ("lr=1e-3,1e-2", ["`lr=1e-3,1e-2`", "-m", "lr=[...]"]),
