@@ -295,12 +295,13 @@ def end(envs: AsyncVectorEnv) -> None:
     if envs.closed:
         return
     envs.closed = True
-    for process in envs.processes:
+    started = [process for process in envs.processes if process.pid is not None]
+    for process in started:
         process.terminate()
     for pipe in envs.parent_pipes:
         if pipe is not None:
             pipe.close()
-    for process in envs.processes:
+    for process in started:
         process.join(_PATIENCE_S)
         if process.is_alive():
             process.kill()

@@ -141,6 +141,23 @@ def load_in_place(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         torch.__future__.set_swap_module_params_on_conversion(swaps)
 
 
+def load_part(part: Any, state: Any) -> None:
+    """Put back what `part.state_dict()` gave; an optimiser's tensors lie in memory as its parameters do.
+
+    A checkpoint holds them row by row. Optimisers of one kernel take it that they lie as the parameter
+    does, channels last for example, and would else pair each weight with another one's average.
+    """
+    part.load_state_dict(state)
+    if not isinstance(part, torch.optim.Optimizer):
+        return
+    for parameter, kept in part.state.items():
+        for name, value in kept.items():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                continue
+            if value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def add_copies(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Make again what a module copied of itself while it learnt, such as a teacher: `deepcopy(net)`.
 
@@ -453,7 +470,7 @@ class _Restore:
             load_in_place(current, content)
             load_attribute_state(current, whole["attributes"])
         elif kind == "$state":
-            current.load_state_dict(content)
+            load_part(current, content)
         else:
             for name, item in content.items():
                 made = self(getattr(current, name, None), item, f"{path}.{name}")

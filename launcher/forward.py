@@ -88,20 +88,17 @@ def check_channels_last(
         Whether they are channels last.
     """
     transforms = list(transforms)
-
-    def lay_out(layout: torch.memory_format) -> None:
-        for transform in transforms:
-            transform.layout = layout
-        learner.agent.to(memory_format=layout)
-
-    lay_out(torch.channels_last)
+    for transform in transforms:
+        transform.layout = torch.channels_last
     try:
         check_forward(learner, world, transform=transforms[0])
     except ConfigError:
         if needed:
             raise
-        lay_out(torch.contiguous_format)
+        for transform in transforms:
+            transform.layout = torch.contiguous_format
         return False
+    learner.agent.to(memory_format=torch.channels_last)  # Lazy layers have their shape by now.
     return True
 
 

@@ -23,6 +23,7 @@ from .attributes import (
     fill_empty_buffers,
     load_attribute_state,
     load_in_place,
+    load_part,
 )
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
@@ -320,7 +321,7 @@ class Learner:
             if part is None or name in but or name not in state:
                 continue
             try:
-                part.load_state_dict(state[name])
+                load_part(part, state[name])
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "

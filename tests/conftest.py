@@ -27,6 +27,15 @@ def mnist_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are on the CPU, whatever the machine has: there they are the same to the bit.
+
+    What is about accelerators names its device, in `tests/accelerator`.
+    """
+    monkeypatch.setenv("ANTELOPE_DEVICE", "cpu")
+
+
+@pytest.fixture(autouse=True)
 def forget_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Modules that a test imports from its own folder are forgotten after it."""
     # Not all of /tmp: the libraries themselves may be installed there.

@@ -1,8 +1,8 @@
 """The pretend device: compiled, installed into a process of its own, and asked what runs did with it.
 
-`Pretend` is what tests hold: `run` calls a function in a process where the device exists, and gives back
-its result. torch can be given such a device once per process, and never lose it again; the tests' own
-process stays without.
+`Machine` is what tests hold: `run` calls a function in a process that has the device, and gives back its
+result. torch can be given such a device once per process, and never lose it again; the tests' own process
+stays without.
 """
 
 from __future__ import annotations
@@ -187,29 +187,27 @@ def phase(name: str) -> Iterator[None]:
         _phases.pop()
 
 
-class Pretend:
-    """A process in which the device exists.
+class Machine:
+    """A process that has a device.
 
     Args:
-        folder: Where the device is compiled.
-
-    Raises:
-        RuntimeError: If it cannot be compiled.
+        name: Of the device.
+        built: The pretend one, compiled; None: the machine has it anyway.
     """
 
-    def __init__(self, folder: Path):
-        built = compiled(folder)
+    def __init__(self, name: str, built: Path | None):
+        self.name = name
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, built, sys.path), daemon=True)
         self._process.start()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function of a module in that process; what it raises fails the test with its traceback."""
+        """Call a function of a module there; what it raises fails the test with its traceback."""
         self._pipe.send((function.__module__, function.__qualname__, args, kwargs))
         failed, result = self._pipe.recv()
         if failed:
-            raise AssertionError(f"On the pretend device:\n{result}")
+            raise AssertionError(f"On {self.name}:\n{result}")
         return result
 
     def close(self) -> None:
@@ -217,10 +215,11 @@ class Pretend:
         self._process.join()
 
 
-def _serve(pipe: Any, built: Path, path: list[str]) -> None:
+def _serve(pipe: Any, built: Path | None, path: list[str]) -> None:
     sys.path[:] = path
     torch.set_num_threads(1)
-    install(built)
+    if built is not None:
+        install(built)
     while True:
         module, name, args, kwargs = pipe.recv()
         EVENTS.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -327,10 +328,18 @@ class Crash(Exception):
 def continued(
     settings: dict[str, Any], folder: Path, *, at: int, saved: str, now: str
 ) -> dict[str, Any]:
+    """What `_continued` gives, but for the run itself, which stays in this process."""
+    ends = _continued(settings, folder, at=at, saved=saved, now=now)
+    return {name: end for name, end in ends.items() if name != "run"}
+
+
+def _continued(
+    settings: dict[str, Any], folder: Path, *, at: int, saved: str, now: str
+) -> dict[str, Any]:
     """A run that ends at learning step `at` on one device and is continued on another.
 
     Returns:
-        Its weights and metrics beside those of a run that was never interrupted, on the first device.
+        It, its weights and metrics, and those of a run that was never interrupted, on the first device.
     """
     whole = start(saved, folder / "whole", **settings)
     step, settings = Learner.step, {"save_every": 10, **settings}
@@ -348,6 +357,7 @@ def continued(
             pass
     run = start(now, folder / "cut", **{**settings, "resume": True})
     return {
+        "run": run,
         "weights": _weights(run),
         "expected": _weights(whole),
         "metrics": run.metrics,
@@ -362,10 +372,11 @@ def _weights(run: Run) -> Tensor:
 
 def holder_continued(folder: Path, *, saved: str, now: str) -> dict[str, Any]:
     """Where everything that `Holder` holds is, after it was continued on another device."""
-    settings = {"model": Holder, "dataset": "Digits", "train_steps": 40}
-    ends = continued(settings, folder, at=25, saved=saved, now=now)
-    run = start(now, folder / "cut", **settings, resume=True)
-    agent: Any = run.agent
+    settings = {"model": Holder, "dataset": "Digits", "train_steps": 40, "progress": True}
+    with redirect_stderr(io.StringIO()) as said, redirect_stdout(said):
+        ends = _continued(settings, folder, at=25, saved=saved, now=now)
+    agent: Any = ends.pop("run").agent
     tensors = {name: getattr(agent, name) for name in ("mean", "count", "rebound", "host")}
     tensors |= {"labels": agent.labels[0], "memory": agent.memory.sample(1).obs}
-    return {**ends, "places": {name: x.device.type for name, x in tensors.items()}}
+    places = {name: x.device.type for name, x in tensors.items()}
+    return {**ends, "places": places, "said": " ".join(said.getvalue().split())}

@@ -16,13 +16,28 @@ def check(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_a_data_set_is_learnt(name: str, pretend: Any, tmp_path: Path) -> None:
-    check(pretend.run(learn, "data", name, "pretend", tmp_path))
+def test_a_data_set_is_learnt(name: str, report: Any) -> None:
+    check(report("data", name))
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_an_environment_is_learnt(name: str, pretend: Any, tmp_path: Path) -> None:
-    check(pretend.run(learn, "environments", name, "pretend:1", tmp_path))
+def test_an_environment_is_learnt(name: str, report: Any) -> None:
+    check(report("environments", name))
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_data_set_is_learnt_here(name: str, own: Any, tmp_path: Path) -> None:
+    check(own.run(learn, "data", name, own.name, tmp_path))
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_is_learnt_here(name: str, own: Any, tmp_path: Path) -> None:
+    check(own.run(learn, "environments", name, own.name, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["mlp", "strategy icarl", "strategy packnet", "updates itself"])
+def test_the_second_device_will_do_as_well(name: str, pretend: Any, tmp_path: Path) -> None:
+    check(pretend.run(learn, "data", name, "pretend:1", tmp_path))
 
 
 @pytest.mark.parametrize("name", DATA)

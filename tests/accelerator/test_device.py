@@ -1,0 +1,121 @@
+"""Where a data set's rows lie, and whose random streams an evaluation leaves alone."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from antelope import ConfigError
+from antelope.launcher.randomness import forked_randomness, kept_randomness
+from antelope.replay import Table
+
+from .runs import MLP, Noisy, start
+
+DIGITS = {"model": Noisy, "dataset": "Digits", "train_steps": 12, "progress": True}
+
+
+def learnt_with(data: str, folder: Path, *, free: float = 1e9) -> dict[str, Any]:
+    """A run with so much of the device's memory free."""
+    module: Any = torch.get_device_module("pretend")
+    with (
+        mock.patch.object(module, "free", free),
+        redirect_stderr(io.StringIO()) as said,
+        redirect_stdout(said),
+    ):
+        run = start("pretend", folder, data=data, **DIGITS)
+    return {
+        "table": run.replay.storage.device.type,
+        "batch": next(run.replay).obs.device.type,
+        "said": " ".join(said.getvalue().split()),
+        "metrics": run.metrics,
+    }
+
+
+def refused_on_the_device(folder: Path) -> str:
+    """What is said where rows are wanted on a device that has no room for them."""
+    with mock.patch.object(Table, "to", side_effect=torch.OutOfMemoryError("out of memory")):
+        try:
+            start("pretend", folder, **DIGITS, data="device")
+        except ConfigError as error:
+            return str(error)
+    raise AssertionError("nothing was said")
+
+
+def no_room_after_all(folder: Path) -> dict[str, Any]:
+    """A run whose rows did not fit, though there seemed to be room."""
+    to = Table.to
+
+    def full(self: Table, device: torch.device) -> Table:
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError("pretend out of memory")
+        return to(self, device)
+
+    with mock.patch.object(Table, "to", full):
+        return learnt_with("auto", folder)
+
+
+def left_alone() -> dict[str, bool]:
+    """Whether streams go on as if nothing had been drawn."""
+    places = ("cpu", "pretend:0", "pretend:1")
+    found = {}
+    for name, block in (("forked", forked_randomness(7)), ("kept", kept_randomness())):
+        torch.manual_seed(3)
+        expected = [torch.rand(2, device=place).cpu() for place in places]
+        torch.manual_seed(3)
+        with block:
+            for place in places:
+                torch.rand(5, device=place)
+        drawn = [torch.rand(2, device=place).cpu() for place in places]
+        found[name] = all(torch.equal(a, b) for a, b in zip(expected, drawn, strict=True))
+    return found
+
+
+def test_rows_are_on_the_device_where_they_fit(pretend: Any, tmp_path: Path) -> None:
+    found = pretend.run(learnt_with, "auto", tmp_path)
+    assert (found["table"], found["batch"]) == ("pretend", "pretend")
+    assert "kB on pretend" in found["said"]
+
+
+def test_rows_stay_in_ram_where_they_do_not_fit(pretend: Any, tmp_path: Path) -> None:
+    fits = pretend.run(learnt_with, "auto", tmp_path / "fits")
+    found = pretend.run(learnt_with, "auto", tmp_path / "not", free=1e5)
+    assert (found["table"], found["batch"]) == ("cpu", "pretend")
+    assert "in RAM, since pretend:0 has 100 kB free" in found["said"]
+    assert found["metrics"] == fits["metrics"]  # The same batches, from elsewhere.
+
+
+def test_rows_stay_in_ram_where_they_are_wanted(pretend: Any, tmp_path: Path) -> None:
+    assert pretend.run(learnt_with, "ram", tmp_path)["table"] == "cpu"
+
+
+def test_rows_go_to_the_device_where_they_are_wanted(pretend: Any, tmp_path: Path) -> None:
+    assert pretend.run(learnt_with, "device", tmp_path, free=1e5)["table"] == "pretend"
+
+
+def test_a_device_without_room_says_so(pretend: Any, tmp_path: Path) -> None:
+    assert "data=device: " in pretend.run(refused_on_the_device, tmp_path)
+    found = pretend.run(no_room_after_all, tmp_path)
+    assert found["table"] == "cpu"
+    assert "ran out of memory" in found["said"]
+
+
+def test_no_random_stream_is_moved_by_an_evaluation(pretend: Any) -> None:
+    assert pretend.run(left_alone) == {"forked": True, "kept": True}
+
+
+def test_only_rows_in_memory_can_be_wanted_on_the_device(pretend: Any, tmp_path: Path) -> None:
+    assert "decoded as they are read" in pretend.run(lazy_on_the_device, tmp_path)
+
+
+def lazy_on_the_device(folder: Path) -> str:
+    from .runs import Changing
+
+    with pytest.raises(ConfigError) as raised:
+        start("pretend", folder, model=MLP, dataset=Changing, train_steps=2, data="device")
+    return str(raised.value)
