@@ -12,6 +12,7 @@ from ..replay import Replay, Space
 from .blocks.box import UnitBox
 from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, td_loss
+from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
 
 
@@ -84,7 +85,7 @@ class Actor(nn.Module):
         self.head = nn.Linear(self.trunk.out_features, size)
 
     def forward(self, obs: Any) -> Tensor:
-        return self.head(self.trunk(obs)).float().tanh()
+        return full_precision(self.head(self.trunk(obs))).tanh()
 
 
 def explore(action: Tensor, noise: float, *, uniform: bool) -> Tensor:

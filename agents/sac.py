@@ -15,6 +15,7 @@ from .blocks.box import UnitBox
 from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
 from .blocks.parts import trunk
+from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
 
 
@@ -112,7 +113,7 @@ class SAC(nn.Module):
         """`E_pi [min Q]` and `E_pi [log pi]` at `[B, *obs.shape]`, each `[B]`."""
         output = self.actor(obs)
         if self.discrete:
-            log_p = output.float().log_softmax(1)
+            log_p = full_precision(output).log_softmax(1)
             p = log_p.exp()
             return (p * critics(obs).amin(0)).sum(1), (p * log_p).sum(1)
         action, log_p = squashed_gaussian(output)
@@ -127,7 +128,7 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Haarnoja et al. (2018), arXiv 1812.05905, appendix C.
     """
-    mean, log_std = output.float().chunk(2, 1)  # Half precision has too few digits for densities.
+    mean, log_std = full_precision(output).chunk(2, 1)
     log_std = log_std.clamp(-20, 2)
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ settings.register_profile("antelope", deadline=None, derandomize=True, database=
 settings.register_profile("thorough", deadline=None, database=None, max_examples=1500)
 settings.load_profile("antelope")
 torch.set_num_threads(1)  # Small tensors: a second thread only waits for the first.
+# Whatever the machine has, runs are on the CPU: there they are the same to the bit. What is about
+# accelerators names its device, in tests/accelerator.
+os.environ["ANTELOPE_DEVICE"] = "cpu"
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +28,6 @@ def mnist_dir() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"needs the real MNIST in {folder}")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are on the CPU, whatever the machine has: there they are the same to the bit.
-
-    What is about accelerators names its device, in `tests/accelerator`.
-    """
-    monkeypatch.setenv("ANTELOPE_DEVICE", "cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import ConfigError, Space
+from .precision import full_precision
 
 
 class UnitBox(nn.Module):
@@ -46,9 +47,9 @@ class UnitBox(nn.Module):
 
     def scale(self, unit: Tensor) -> Tensor:
         """`[B, size]` in [-1, 1] to `[B, *shape]` in the environment's units."""
-        # Unlike centre + radius * unit, this meets the bounds exactly: environments check. In float32,
-        # also of what a network gave in half precision.
-        return torch.lerp(self.low, self.high, unit.float().view(-1, *self.shape) / 2 + 0.5)
+        # Unlike centre + radius * unit, this meets the bounds exactly: environments check.
+        unit = full_precision(unit).view(-1, *self.shape)
+        return torch.lerp(self.low, self.high, unit / 2 + 0.5)
 
     def unscale(self, action: Tensor) -> Tensor:
         """`[B, *shape]` in the environment's units to `[B, size]` in [-1, 1]."""

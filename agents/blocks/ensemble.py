@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
 from .encoder import Trunk
+from .precision import full_precision
 
 
 class Ensemble(nn.Module):
@@ -138,8 +139,8 @@ class Critics(nn.Module):
     """Q-functions that are trained apart and judged together (Fujimoto et al., 2018).
 
     Of continuous actions `[B, num_actions]`, which are an input: `critics(obs, action)` is `[E, B]`.
-    Of choices, with `discrete`: `critics(obs)` is `[E, B, num_actions]`. Both are float32, whatever
-    the precision inside.
+    Of choices, with `discrete`: `critics(obs)` is `[E, B, num_actions]`. Both are float32 under
+    autocast too.
 
     Args:
         trunk: From observations to features; shared by the members.
@@ -168,8 +169,8 @@ class Critics(nn.Module):
     def forward(self, obs: Any, action: Tensor | None = None) -> Tensor:
         features = self.trunk(obs)
         if action is None:
-            return self.members(features).float()  # [E, B, num_actions]
-        return self.members(torch.cat([features, action], 1)).squeeze(2).float()  # [E, B]
+            return full_precision(self.members(features))  # [E, B, num_actions]
+        return full_precision(self.members(torch.cat([features, action], 1))).squeeze(2)  # [E, B]
 
 
 def td_loss(q: Tensor, target: Tensor, batch: Batch, replay: Replay) -> Tensor:
