@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import Columns, DeviceColumns, Field
+from .columns import Columns, Field
+from .device_columns import DeviceColumns
 from .errors import CheckpointError, ConfigError
 from .spec import Spec
 from .transfer import Empty

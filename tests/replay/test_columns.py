@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antelope.replay import ConfigError
-from antelope.replay.columns import Columns, DeviceColumns
+from antelope.replay.columns import Columns
+from antelope.replay.device_columns import DeviceColumns
 
 FIELDS: dict[str, Any] = {
     "obs": ((3,), np.dtype(np.float32)),

@@ -1,0 +1,210 @@
+"""Where transitions lie on an accelerator, to be learnt from without crossing the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .columns import SMALL, Field, field_bytes
+from .devices import has_float64
+from .transfer import Empty, upload
+
+_WAITING = 64 * 2**20  # Bytes of large fields that wait on the host, at most,
+_CHANGED = 256  # and writes.
+
+
+class DeviceColumns:
+    """Named fields of a fixed number of rows on an accelerator, where batches are gathered.
+
+    Small fields of all rows are kept on the host as well, where steps are written; what has changed is
+    sent before the next batch is gathered, several steps together in one copy. Large ones (images)
+    wait on the host only until then.
+
+    Args:
+        device: Where batches are made.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], rows: int, device: torch.device):
+        self.fields, self.rows, self.device = dict(fields), rows, device
+        held = {name: _held(field, device) for name, field in fields.items()}
+        small = {name: field for name, field in held.items() if field_bytes(field) <= SMALL}
+        order = sorted(small, key=lambda name: -small[name][1].itemsize)
+        record = np.dtype([(name, small[name][1], small[name][0]) for name in order], align=True)
+        # In whole words, as it crosses: a row's number, then its record.
+        words = -(-record.itemsize // 8)
+        self._host = np.zeros((rows, words), np.int64)
+        self._there = torch.zeros((rows, words), dtype=torch.int64, device=device)
+        self._small: dict[str, np.ndarray] = {}  # Views of what is on the host, to write to.
+        # Of each small field: its type, its first element in a record, their number, its shape.
+        self._layout: dict[str, tuple[torch.dtype, int, int, tuple[int, ...]]] = {}
+        for name, (shape, dtype) in small.items():
+            offset = record.fields[name][1]  # type: ignore[index]
+            self._small[name] = _part(self._host.view(np.uint8), offset, shape, dtype)
+            self._layout[name] = _torch_dtype(dtype), offset // dtype.itemsize, prod(shape), shape
+        self._large: dict[str, Tensor] = {}
+        for name in held.keys() - small:
+            shape, dtype = held[name]
+            place = {"dtype": _torch_dtype(dtype), "device": device}
+            self._large[name] = torch.zeros((rows, *shape), **place)
+        self._types = {name: dtype for name, (_, dtype) in held.items()}
+        self._changed: list[np.ndarray] = []  # Rows of records that were written since.
+        # Rows and values of large fields that wait; a row waits once at most.
+        self._waiting: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._waits = {name: np.zeros(rows, np.bool_) for name in self._large}
+        self._waiting_bytes = 0
+        self._names = tuple(fields)
+
+    def write(self, rows: Any, values: Mapping[str, Any]) -> None:
+        """Store values `[n, *shape]` of some fields in n rows, given by number or as a slice."""
+        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.array(rows)
+        for name, value in values.items():
+            if name in self._small:
+                self._small[name][rows] = value
+                continue
+            shape = len(numbers), *self.fields[name][0]
+            value = np.array(np.broadcast_to(value, shape), self._types[name], order="C")
+            if self._waits[name][numbers].any():
+                self._send()
+            self._waits[name][numbers] = True
+            self._waiting.setdefault(name, []).append((numbers, value))
+            self._waiting_bytes += value.nbytes
+        if self._small.keys() & values.keys():
+            self._changed.append(numbers)
+        if self._waiting_bytes > _WAITING or len(self._changed) > _CHANGED:
+            self._send()
+
+    def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
+        """Add to what is stored of a small field in `rows`, which are all different."""
+        self._small[name][rows] += value
+        self._changed.append(np.array(rows))
+
+    def _send(self, **beside: Tensor) -> dict[str, Tensor]:
+        """Bring the device up to date, in one copy with what else has to go there."""
+        if not (beside or self._changed or self._waiting):
+            return {}
+        crossing: dict[str, Any] = {"beside": beside, "large": {}}
+        if self._changed:
+            rows = np.unique(np.concatenate(self._changed))
+            crossing["records"] = torch.from_numpy(np.column_stack((rows, self._host[rows])))
+        for name, waiting in self._waiting.items():
+            numbers, values = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+            self._waits[name][numbers] = False
+            crossing["large"][name] = {
+                "rows": torch.from_numpy(numbers),
+                "values": torch.from_numpy(values),
+            }
+        self._changed, self._waiting, self._waiting_bytes = [], {}, 0
+        there = upload(crossing, self.device)
+        if (records := there.get("records")) is not None:
+            self._there.index_copy_(0, records[:, 0].contiguous(), records[:, 1:])
+        for name, large in there["large"].items():
+            self._large[name].index_copy_(0, large["rows"], large["values"])
+        arrived: dict[str, Tensor] = there["beside"]
+        return arrived
+
+    def gather(
+        self,
+        index: np.ndarray,
+        after: np.ndarray,
+        *,
+        names: Sequence[str],
+        pairs: Sequence[str],
+        stacks: Mapping[str, np.ndarray],
+        empty: Empty | None = None,
+    ) -> dict[str, Tensor]:
+        """As of `Columns`, all of it on the device."""
+        n = len(index)
+        rows = {f"stack {name}": rows for name, rows in stacks.items()}
+        at = self._located({"both": np.concatenate((index, after)), **rows})
+        both, first = at["both"], at["both"][:n]
+        small = self._views(self._there.index_select(0, both))
+        fields: dict[str, Tensor] = {"index": first}
+        for name in names:
+            fields[name] = small[name][:n] if name in small else self._large_at(name, first)
+        for name in pairs:
+            taken = small[name] if name in small else self._large_at(name, both)
+            fields[name], fields[f"next_{name}"] = taken[:n], taken[n:]
+        for name in stacks:
+            there = at[f"stack {name}"]
+            if name in self._small:
+                fields[name] = self._views(self._there.index_select(0, there))[name]
+            else:
+                fields[name] = self._large_at(name, there)
+        return fields
+
+    def take(
+        self, index: np.ndarray, names: Sequence[str] | None = None, empty: Empty | None = None
+    ) -> dict[str, Tensor]:
+        """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
+        at = self._located({"rows": index})["rows"]
+        small = self._views(self._there.index_select(0, at))
+        return {
+            name: small[name] if name in small else self._large_at(name, at)
+            for name in (self._names if names is None else names)
+        }
+
+    def _located(self, rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """Row numbers, on the device, which is up to date then."""
+        return self._send(**{name: torch.from_numpy(at % self.rows) for name, at in rows.items()})
+
+    def _views(self, records: Tensor) -> dict[str, Tensor]:
+        """The small fields in records, `[B, words]` int64, without a copy."""
+        by_type: dict[torch.dtype, Tensor] = {torch.int64: records}
+        views = {}
+        for name, (dtype, begin, count, shape) in self._layout.items():
+            if dtype not in by_type:
+                by_type[dtype] = records.view(dtype)
+            part = by_type[dtype][:, begin : begin + count]
+            views[name] = part.unflatten(1, shape) if shape else part.squeeze(1)
+        return views
+
+    def _large_at(self, name: str, rows: Tensor) -> Tensor:
+        return self._large[name].index_select(0, rows)
+
+    def peek(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The values of one field in some rows, on the host."""
+        if name in self._small:
+            return self._small[name].take(rows, axis=0, mode="wrap")
+        return self._large_at(name, self._located({"rows": rows})["rows"]).cpu().numpy()
+
+    def read(self, name: str, rows: int) -> np.ndarray:
+        """The first `rows` rows of a field, without a copy where there need be none."""
+        if name in self._small:
+            return self._small[name][:rows]
+        self._send()
+        return self._large[name][:rows].cpu().numpy()
+
+    def restore(self, name: str, kept: np.ndarray) -> None:
+        """Put back what `read` gave."""
+        if name in self._small:
+            self._small[name][: len(kept)] = kept
+            self._changed.append(np.arange(len(kept)))
+            return
+        self._send()
+        column = self._large[name]
+        column[: len(kept)] = torch.from_numpy(np.array(kept)).to(column)
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.zeros(0, dtype)).dtype
+
+
+def _held(field: Field, device: torch.device) -> Field:
+    """The field as a device can hold it: float64 as float32 where there is none."""
+    shape, dtype = field
+    if dtype == np.float64 and not has_float64(device.type):
+        return shape, np.dtype(np.float32)
+    return field
+
+
+def _part(
+    records: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray:
+    """One field `[rows, *shape]` of records `[rows, bytes]`: a view to read and write."""
+    strides = (records.strides[0], *np.empty(shape, dtype).strides)
+    return np.ndarray((len(records), *shape), dtype, records, offset, strides)
