@@ -25,29 +25,29 @@ class Random(nn.Module):
         """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
         while isinstance(obs, dict):
             obs = next(iter(obs.values()))
-        return draw(self.space, len(obs), obs.device)
+        return draw(self.space, len(obs))  # On the host, where actions are wanted.
 
 
-def draw(space: Any, n: int, device: torch.device | str = "cpu") -> Any:
+def draw(space: Any, n: int) -> Any:
     """n values of a space, each as likely as any other."""
     if isinstance(space, dict):
-        return {name: draw(part, n, device) for name, part in space.items()}
+        return {name: draw(part, n) for name, part in space.items()}
     shape = (n, *space.value_shape)
     if space.binary:
-        return torch.randint(2, shape, device=device)
+        return torch.randint(2, shape)
     if space.nvec:
-        columns = [torch.randint(choices, (n,), device=device) for choices in space.nvec]
+        columns = [torch.randint(choices, (n,)) for choices in space.nvec]
         return torch.stack(columns, 1)
     if space.discrete:
-        return torch.randint(space.n, shape, device=device)
-    return _between(space.low, space.high, shape, device)
+        return torch.randint(space.n, shape)
+    return _between(space.low, space.high, shape)
 
 
-def _between(low: Any, high: Any, shape: tuple[int, ...], device: torch.device | str) -> Tensor:
-    low = torch.as_tensor(-torch.inf if low is None else low, device=device)
-    high = torch.as_tensor(torch.inf if high is None else high, device=device)
+def _between(low: Any, high: Any, shape: tuple[int, ...]) -> Tensor:
+    low = torch.as_tensor(-torch.inf if low is None else low)
+    high = torch.as_tensor(torch.inf if high is None else high)
     bounded = torch.isfinite(low) & torch.isfinite(high)
     # Rounding may carry it over a bound.
-    uniform = (torch.rand(shape, device=device) * (high - low) + low).clamp(low, high)
-    normal = torch.randn(shape, device=device).clamp(low, high)
+    uniform = (torch.rand(shape) * (high - low) + low).clamp(low, high)
+    normal = torch.randn(shape).clamp(low, high)
     return torch.where(bounded, uniform, normal)

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ..agents.blocks.distributions import distribution, executable
 from ..agents.blocks.parts import ACTION
+from ..agents.blocks.spaces import bounds
 from ..replay import ConfigError, Space
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
@@ -148,7 +149,7 @@ def _sometimes(action: Tensor, other: Tensor) -> Tensor:
 
 
 def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
-    low, high = (torch.as_tensor(bound, device=output.device) for bound in (space.low, space.high))
+    low, high, _ = bounds(space, output.device)
     if explore:
         half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
         output = output + _NOISE * half * torch.randn_like(output)

@@ -29,35 +29,33 @@ def build_device(name: str | None) -> torch.device:
     Raises:
         ConfigError: If the device asked for does not exist here, or does not work.
     """
-    if name is None:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        device = torch.device("cuda")
-        if (reason := _failure(device)) is not None:
-            warnings.warn(
-                f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu "
-                "asks for that without trying.",
-                stacklevel=2,
-            )
-            return torch.device("cpu")
-        return torch.empty(0, device=device).device
+    if name is None and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if (reason := _failure(name or "cuda")) is None:
+        return torch.empty(0, device=name or "cuda").device  # `cuda:0` of `cuda`.
+    if name is not None:
+        here = " or ".join(f"device={present}" for present in _present())
+        raise ConfigError(f"device={name} cannot be used here ({reason}). Try {here}.")
+    warnings.warn(
+        f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu asks for "
+        "that without trying.",
+        stacklevel=2,
+    )
+    return torch.device("cpu")
+
+
+def _failure(name: str) -> str | None:
+    """Why a device does not work, in a line; None if it does."""
     try:
         device = torch.device(name)
     except RuntimeError:
-        reason: str | None = "there is no device of that name"
-    else:
-        reason = _failure(device)
-    if reason is not None:
-        here = " or ".join(f"device={present}" for present in _present())
-        raise ConfigError(f"device={name} cannot be used here ({reason}). Try {here}.")
-    return torch.empty(0, device=device).device
-
-
-def _failure(device: torch.device) -> str | None:
-    """Why a device does not work, in a line; None if it does."""
+        return "there is no device of that name"
     try:
-        x = torch.ones(8, 8, device=device)
-        total = float((x @ x).sum())
+        # torch looks at this variable once per process, at its first matrix product on a GPU. Without it
+        # a later run with deterministic=true would be refused.
+        with _workspace():
+            x = torch.ones(8, 8, device=device)
+            total = float((x @ x).sum())
     except (RuntimeError, AssertionError, ImportError) as error:
         return str(error).strip().split("\n")[0] or type(error).__name__
     return None if total == 512 else f"8x8 ones multiplied with themselves sum to {total}, not 512"
@@ -180,7 +178,7 @@ def arithmetic(settings: Settings, device: torch.device) -> Iterator[None]:
         )
     with ExitStack() as stack:
         if deterministic:
-            stack.enter_context(_deterministic())
+            stack.enter_context(_deterministic(device))
         if device.type == "cuda":
             benchmark = settings.cudnn_benchmark
             wanted = not deterministic if benchmark is None else benchmark
@@ -191,17 +189,32 @@ def arithmetic(settings: Settings, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def _deterministic(device: torch.device) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with _workspace():
+        torch.use_deterministic_algorithms(True)
+        try:
+            if (reason := _failure(str(device))) is not None:
+                name, value = _WORKSPACE
+                raise ConfigError(
+                    f"deterministic=true: {device} was used before this run, and can no longer be made "
+                    f"deterministic ({reason}). Set {name}={value} before Python starts."
+                )
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextmanager
+def _workspace() -> Iterator[None]:
+    """Inside, cuBLAS is asked for a workspace with which its results can be repeated."""
     name, value = _WORKSPACE
     given = os.environ.get(name)
     os.environ.setdefault(name, value)
-    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
         if given is None:
             os.environ.pop(name, None)
 

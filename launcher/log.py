@@ -90,6 +90,8 @@ class Log:
 
 def as_floats(values: Sequence[Tensor | float]) -> list[float]:
     """Numbers and 0-d tensors as numbers, with one transfer per device and type, not one per value."""
+    if len(values) == 1:  # As in every step on a CPU.
+        return [float(values[0])]
     numbers: list[Any] = list(values)
     groups: dict[Any, list[int]] = {}
     for i, value in enumerate(values):

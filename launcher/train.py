@@ -218,6 +218,11 @@ def _run(
                 f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
                 "like set its own arguments, where it has them."
             )
+    if learner.scaler is not None and learner.steps and not learner.optimised:
+        console.problem(
+            f"precision=16: {model_name(settings)} updates itself, so its losses were not scaled, and small "
+            "gradients may have been lost. precision=bf16 needs no scaling."
+        )
     if learner.average is not None and learner.optimised:
         learner.average.swap()
     learner.agent.eval()

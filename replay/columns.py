@@ -6,7 +6,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ _RESIDENT = 64 * 2**20
 _AROUND = 64 * 2**10
 
 Field = tuple[tuple[int, ...], np.dtype[Any]]
+Frames = Callable[[np.ndarray, np.ndarray], np.ndarray]
+HOP = "hop"  # The field that says how many rows on a transition's `next_obs` is.
 
 
 class Columns:
@@ -117,47 +119,55 @@ class Columns:
     def gather(
         self,
         index: np.ndarray,
-        after: np.ndarray,
+        step: int | None,
         *,
         names: Sequence[str],
         pairs: Sequence[str],
-        stacks: Mapping[str, np.ndarray],
+        stacked: Sequence[str],
+        frames: Frames,
         empty: Empty | None = None,
     ) -> dict[str, Tensor]:
-        """What a batch of transitions is made of.
+        """What a batch of transitions is made of; rows past the last one wrap around.
 
         Args:
-            index, after: Rows `[B]` of the transitions, and of what they led to; past the last row
-                they wrap around.
+            index: Rows `[B]` of the transitions.
+            step: Rows from each to what it led to; None: as its field `hop` says.
             names: Fields wanted at `index`.
-            pairs: Fields wanted at `index` and, as `next_<name>`, at `after`.
-            stacks: Fields wanted at rows of their own, `[n]`.
+            pairs: Fields wanted at `index` and, as `next_<name>`, at what it led to.
+            stacked: Fields wanted at the rows of their frames.
+            frames: Gives these, `[n]`, of the rows `[B]` of transitions and of what they led to.
             empty: Makes the arrays that are filled; None: ordinary memory.
 
         Returns:
-            `[B, *shape]` of each name, and of each pair two; `[n, *shape]` of each stack; `index`.
+            `[B, *shape]` of each name, and of each pair two; `[n, *shape]` of each stacked field;
+            `index`.
         """
-        fields = self.take(index, names, empty)
+        records = self._taken(self._records, index, empty)
+        fields = self._fields(records, index, names, empty)
         fields["index"] = torch.from_numpy(index)
+        after = index + (records[HOP] if step is None else step)
         for name in pairs:
             both, n = self._take(name, np.concatenate((index, after)), empty), len(index)
             fields[name] = torch.from_numpy(both[:n])
             fields[f"next_{name}"] = torch.from_numpy(both[n:])
-        for name, rows in stacks.items():
-            fields[name] = torch.from_numpy(self._take(name, rows, empty))
+        if stacked:
+            rows = frames(index, after)
+            for name in stacked:
+                fields[name] = torch.from_numpy(self._take(name, rows, empty))
         return fields
 
-    def take(
-        self, index: np.ndarray, names: Sequence[str] | None = None, empty: Empty | None = None
-    ) -> dict[str, Tensor]:
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
-        names = self._names if names is None else names
+        records = self._taken(self._records, index, None)
+        return self._fields(records, index, self._names if names is None else names, None)
+
+    def _fields(
+        self, records: np.ndarray, index: np.ndarray, names: Sequence[str], empty: Empty | None
+    ) -> dict[str, Tensor]:
+        """Fields of the rows at `index`, of which the records are there."""
         packed, from_numpy = self._packed, torch.from_numpy
-        records = self._taken(self._records, index, empty) if packed else None
         fields = {
-            name: from_numpy(records[name])  # type: ignore[index]
-            if name in packed
-            else from_numpy(self._take(name, index, empty))
+            name: from_numpy(records[name] if name in packed else self._take(name, index, empty))
             for name in names
         }
         if self._maps:
@@ -179,7 +189,7 @@ class Columns:
 
     @staticmethod
     def _taken(array: np.ndarray, index: np.ndarray, empty: Empty | None) -> np.ndarray:
-        if empty is None:
+        if empty is None or not array.dtype.itemsize:
             return array.take(index, axis=0, mode="wrap")
         out = empty((len(index), *array.shape[1:]), array.dtype)
         return array.take(index, axis=0, mode="wrap", out=out)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import SMALL, Field, field_bytes
+from .columns import HOP, SMALL, Field, Frames, field_bytes
 from .devices import has_float64
 from .transfer import Empty, upload
 
@@ -49,8 +49,8 @@ class DeviceColumns:
         self._large: dict[str, Tensor] = {}
         for name in held.keys() - small:
             shape, dtype = held[name]
-            place = {"dtype": _torch_dtype(dtype), "device": device}
-            self._large[name] = torch.zeros((rows, *shape), **place)
+            column = torch.zeros((rows, *shape), dtype=_torch_dtype(dtype), device=device)
+            self._large[name] = column
         self._types = {name: dtype for name, (_, dtype) in held.items()}
         self._changed: list[np.ndarray] = []  # Rows of records that were written since.
         # Rows and values of large fields that wait; a row waits once at most.
@@ -110,17 +110,20 @@ class DeviceColumns:
     def gather(
         self,
         index: np.ndarray,
-        after: np.ndarray,
+        step: int | None,
         *,
         names: Sequence[str],
         pairs: Sequence[str],
-        stacks: Mapping[str, np.ndarray],
+        stacked: Sequence[str],
+        frames: Frames,
         empty: Empty | None = None,
     ) -> dict[str, Tensor]:
         """As of `Columns`, all of it on the device."""
-        n = len(index)
-        rows = {f"stack {name}": rows for name, rows in stacks.items()}
-        at = self._located({"both": np.concatenate((index, after)), **rows})
+        n, after = len(index), index + (self._small[HOP].take(index) if step is None else step)
+        rows = {"both": np.concatenate((index, after))}
+        if stacked:
+            rows["frames"] = frames(index, after)
+        at = self._located(rows)
         both, first = at["both"], at["both"][:n]
         small = self._views(self._there.index_select(0, both))
         fields: dict[str, Tensor] = {"index": first}
@@ -129,24 +132,19 @@ class DeviceColumns:
         for name in pairs:
             taken = small[name] if name in small else self._large_at(name, both)
             fields[name], fields[f"next_{name}"] = taken[:n], taken[n:]
-        for name in stacks:
-            there = at[f"stack {name}"]
-            if name in self._small:
-                fields[name] = self._views(self._there.index_select(0, there))[name]
-            else:
-                fields[name] = self._large_at(name, there)
+        for name in stacked:
+            fields[name] = self._taken(name, at["frames"])
         return fields
 
-    def take(
-        self, index: np.ndarray, names: Sequence[str] | None = None, empty: Empty | None = None
-    ) -> dict[str, Tensor]:
+    def take(self, index: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The rows at `index` (int64 `[B]`, wrapping around) of these fields; None: of every one."""
         at = self._located({"rows": index})["rows"]
-        small = self._views(self._there.index_select(0, at))
-        return {
-            name: small[name] if name in small else self._large_at(name, at)
-            for name in (self._names if names is None else names)
-        }
+        return {name: self._taken(name, at) for name in (self._names if names is None else names)}
+
+    def _taken(self, name: str, rows: Tensor) -> Tensor:
+        if name in self._small:
+            return self._views(self._there.index_select(0, rows))[name]
+        return self._large_at(name, rows)
 
     def _located(self, rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Row numbers, on the device, which is up to date then."""

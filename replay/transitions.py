@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import Columns, Field
+from .columns import HOP, Columns, Field
 from .device_columns import DeviceColumns
 from .errors import CheckpointError, ConfigError
 from .spec import Spec
@@ -25,9 +25,8 @@ _PATIENCE = 100  # Draws after which to ask whether there is anything to be draw
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
 IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
-_HOP = "hop"  # What is saved of `Transitions._hops`, as if it were a column.
 # Fields of a batch that `act` cannot give.
-_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", _HOP}
+_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", HOP}
 
 
 class Transitions:
@@ -85,8 +84,6 @@ class Transitions:
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
-        # Steps from each row to the one with its `next_obs`: fewer than n where the episode ended.
-        self._hops = np.ones(self.size, np.uint8)
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
         # The row being filled in each environment, when they are not.
@@ -221,7 +218,7 @@ class Transitions:
         done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
         final = [rows[done]]
-        self._hops[rows] = 1
+        columns.write(rows, {HOP: self.num_envs})
         pending = self._pending if real is None else self._pending[real]
         for k in range(1, self.nstep):
             waiting = pending >= k
@@ -229,8 +226,8 @@ class Transitions:
                 break
             before = (rows[waiting] - k * self.num_envs) % self.size
             columns.add_to("reward", before, self._powers[k] * reward[waiting])
-            columns.write(before, {"discount": self._powers[k + 1] * keep[waiting]})
-            self._hops[before] = k + 1
+            discount = self._powers[k + 1] * keep[waiting]
+            columns.write(before, {"discount": discount, HOP: (k + 1) * self.num_envs})
             final.append(before if k == last else before[done[waiting]])
         pending = np.where(done, 0, np.minimum(pending + 1, last))
         if real is None:
@@ -300,6 +297,8 @@ class Transitions:
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
+        if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
+            found[HOP] = ((), np.dtype(np.int32))
         self._make_columns(found)
         self._store(self.rows, self._first, first=True)
         self._first = {}
@@ -319,7 +318,7 @@ class Transitions:
                 folder=self._where["folder"],
             )
         self._given = {n for n in fields if n.split(IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in self._obs]
+        self._others = [name for name in fields if name not in self._obs and name != HOP]
         self._pairs = [name for name in self._obs if name not in self._stacked]
         self._flat = not any(IN in name for name in fields)
 
@@ -374,16 +373,13 @@ class Transitions:
         """
         columns = self.columns
         assert columns is not None
-        # May be past the last row: columns wrap around.
-        hops: Any = 1 if self.nstep == 1 else self._hops.take(index).astype(np.int64)
-        after = index + hops * self.num_envs
-        frames = self._frames(index, after) if self._stacked else None
         fields: dict[str, Any] = columns.gather(
             index,
-            after,
+            self.num_envs if self.nstep == 1 else None,
             names=self._others,
             pairs=self._pairs,
-            stacks=dict.fromkeys(self._stacked, frames),  # type: ignore[arg-type]
+            stacked=self._stacked,
+            frames=self._frames,
             empty=empty,
         )
         for name in self._stacked:
@@ -502,18 +498,9 @@ class Transitions:
                 "mark": self._mark,
                 "ok": self.ok[:filled],
                 "first": self.first[:filled],
-                "columns": {
-                    **({name: columns.read(name, filled) for name in names} if columns else {}),
-                    **self._saved_hops(filled),
-                },
+                "columns": {name: columns.read(name, filled) for name in names} if columns else {},
                 "first_obs": self._first,
             }
-
-    def _saved_hops(self, filled: int) -> dict[str, np.ndarray]:
-        """The hops as they were stored before 0.5.0: in rows, as a column of its own."""
-        if self.nstep == 1 or self.columns is None:
-            return {}
-        return {_HOP: self._hops[:filled].astype(np.int32) * self.num_envs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly.
@@ -533,7 +520,6 @@ class Transitions:
                     f"with the `{setting}` it was saved with."
                 )
         arrays = {name: np.asarray(kept) for name, kept in state["columns"].items()}
-        hops = arrays.pop(_HOP, None)
         fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
         obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
@@ -550,8 +536,6 @@ class Transitions:
             for name in ("ok", "first"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
-            if hops is not None:
-                self._hops[: len(hops)] = hops // self.num_envs
             if self.columns is None or self.columns.fields != fields:
                 self.columns = None
                 if fields:

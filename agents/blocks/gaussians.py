@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ...replay.devices import has_float64
+
 # Values come no nearer to a bound than this part of the width, where densities are asked for.
 HAIR = 2.0**-20
 # Of a policy's log-deviations: Haarnoja et al. (2018), arXiv 1812.05905, as its authors' code has it.
@@ -136,10 +138,11 @@ class TruncatedGaussian(DiagonalGaussian):
     def __init__(self, loc: Tensor, log_std: Tensor, low: Tensor, high: Tensor):
         self.low, self.high = low, high
         super().__init__(loc, log_std, low.dim())
-        # In float64, for the tails. Farther out than this many deviations all is at the bound.
-        self._std = self.log_std.double().exp()
-        far = 1e4 * self._std
-        self._loc = torch.minimum(torch.maximum(loc.double(), low - far), high + far)
+        # In float64, for the tails; on the host, where the device has none.
+        self._std = _wide(self.log_std).exp()
+        low, high = _wide(low), _wide(high)
+        far = 1e4 * self._std  # Farther out than so many standard deviations all is at the bound.
+        self._loc = torch.minimum(torch.maximum(_wide(loc), low - far), high + far)
         self._alpha = ((low - self._loc) / self._std).clamp(-1e12, 1e12)
         self._beta = ((high - self._loc) / self._std).clamp(-1e12, 1e12)
 
@@ -158,13 +161,13 @@ class TruncatedGaussian(DiagonalGaussian):
             tail = (near.square() - 2 * part).sqrt()
             z = torch.where(near > 30, tail, -torch.special.ndtri(p))
             value = self._loc + self._std * sign * torch.minimum(torch.maximum(z, near), far)
-            return value.float().clamp(self.low, self.high)
+            return self._back(value).clamp(self.low, self.high)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """`[..., *shape]` to `[...]`; values beyond a bound count as the bound."""
-        z = (value.clamp(self.low, self.high).double() - self._loc) / self._std
+        z = (_wide(value.clamp(self.low, self.high)) - self._loc) / self._std
         densities = -0.5 * z.square() - self._std.log() - _LOG_SQRT_2PI - self._log_z()
-        return summed(densities, self.event_dim).float()
+        return self._back(summed(densities, self.event_dim))
 
     def entropy(self) -> Tensor:
         log_z = self._log_z()
@@ -172,11 +175,15 @@ class TruncatedGaussian(DiagonalGaussian):
         for bound in (self._alpha, self._beta):
             terms.append(bound * (-0.5 * bound.square() - _LOG_SQRT_2PI - log_z).exp())
         parts = self._std.log() + 0.5 + _LOG_SQRT_2PI + log_z + (terms[0] - terms[1]) / 2
-        return summed(parts, self.event_dim).float()
+        return self._back(summed(parts, self.event_dim))
 
     @property
     def mode(self) -> Tensor:
         return self.loc.clamp(self.low, self.high)
+
+    def _back(self, x: Tensor) -> Tensor:
+        """float32, where the means are."""
+        return x.float().to(self.loc.device)
 
     def _sides(self) -> tuple[Tensor, Tensor, Tensor]:
         """The bounds as `near < far` on the positive side (mirrored where `sign` is -1)."""
@@ -195,6 +202,11 @@ class TruncatedGaussian(DiagonalGaussian):
         rest = (-(far - x) * (far + x)).exp() * torch.special.erfcx(far)
         tail = ((torch.special.erfcx(x) - rest) / 2).clamp(min=tiny).log() - x.square()
         return torch.where(near > 0, tail, around)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """float64, on the host where the device has none."""
+    return x.double() if has_float64(x.device.type) else x.cpu().double()
 
 
 def summed(x: Tensor, dims: int) -> Tensor:

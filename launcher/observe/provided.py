@@ -89,10 +89,12 @@ class Transform:
             torch.as_tensor(end, dtype=torch.float32, device=device).expand(1, *spec.obs.shape)
             for end in (spec.obs.low, spec.obs.high)
         ]
-        low, high = (plain({"obs": end.clone()})["obs"][0].double() for end in ends)
+        # On the host, in float64, which not every device has.
+        low, high = (plain({"obs": end.clone()})["obs"][0].cpu().double() for end in ends)
         width = torch.where(high > low, high - low, 1.0)
-        self.shift, self.scale = _one_if_alike(low), _one_if_alike(width)
-        self.scale_back = _one_if_alike(1 / width)
+        self.shift, self.scale, self.scale_back = (
+            _one_if_alike(values, device) for values in (low, width, 1 / width)
+        )
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self.augment is not None:
@@ -110,11 +112,11 @@ class Transform:
         return (obs - self.shift).mul_(self.scale_back).clamp_(0, 1)
 
 
-def _one_if_alike(values: Tensor) -> float | Tensor:
+def _one_if_alike(values: Tensor, device: torch.device) -> float | Tensor:
     """A number, where it is the same for all places: twice as fast as a tensor."""
     if bool((values == values.flatten()[0]).all()):
         return float(values.flatten()[0])
-    return values.float()
+    return values.float().to(device)
 
 
 class ContinualDataset:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from antelope import Memory, ml
+from antelope.agents.blocks.gaussians import TruncatedGaussian
 from antelope.envs import Digits, PermutedMNIST, RotatedMNIST
 from antelope.launcher.actor import Actor
 from antelope.launcher.evaluate import Evaluator
 from antelope.launcher.learner import Learner
+from antelope.launcher.mammoth import Buffer, ContinualModel
 from antelope.launcher.run import Run
 
 from . import pretend
@@ -91,6 +93,58 @@ class Holder(MLP):
         loss.backward()
         self.optim.step()
         log.loss = loss
+
+
+class Observing(ContinualModel):
+    """Rehearses in the way of Mammoth."""
+
+    def __init__(self, backbone: Any, loss: Any, args: Any, transform: Any, dataset: Any = None):
+        super().__init__(backbone, loss, args, transform, dataset=dataset)
+        self.buffer = Buffer(50)
+
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor) -> float:
+        x, y = inputs, labels
+        if not self.buffer.is_empty():
+            past = self.buffer.get_data(8, transform=self.transform)
+            x, y = torch.cat((x, past[0])), torch.cat((y, past[1]))
+        self.opt.zero_grad()
+        loss = self.loss(self.net(x), y)
+        loss.backward()
+        self.opt.step()
+        self.buffer.add_data(not_aug_inputs, labels=labels)
+        return loss.item()
+
+
+class Truncating(nn.Module):
+    """A policy with tails, as a distribution of its own making."""
+
+    def __init__(self, in_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, 2)
+
+    def forward(self, obs: Tensor) -> TruncatedGaussian:
+        loc, log_std = self.layer(obs).chunk(2, -1)
+        bounds = torch.full((2, 1), 2.0, device=obs.device)
+        return TruncatedGaussian(loc, log_std, -bounds[0], bounds[1])
+
+
+class Plain(nn.Module):
+    """Only a forward."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layer(obs)
+
+
+class Imitating(Plain):
+    """Without `act`: what it does is made of its forward, with some noise."""
+
+    def learn(self, replay: Any) -> Tensor:
+        batch = next(replay)
+        return F.mse_loss(self(batch.obs), batch.action)
 
 
 class PermutedDigits(Digits):
@@ -194,9 +248,13 @@ DATA: dict[str, dict[str, Any]] = {
         **{"model": MLP, "dataset": PermutedDigits, "tasks": 2, "train_steps": 12},
         "strategy": "joint",
     },
+    "observes": {**_SEQUENCE, "model": Observing},
     "rotated": {"model": MLP, "dataset": RotatedDigits, "tasks": 2, "train_steps": 12},
     **{f"strategy {name}": _strategy(name) for name in STRATEGIES},
     "er and ewc, aug": {**_SEQUENCE, "strategy": ["er", "ewc"], "aug": "RandomHorizontalFlip"},
+    "vit": {"model": "ViT", "dataset": "Digits", "train_steps": 6},
+    "residual": {"model": "ResidualCNN", "dataset": "Digits", "train_steps": 6},
+    "ensemble": {"model": "Ensemble", "dataset": "Digits", "train_steps": 6},
     "vae": {"model": "VAE", "plot": True, **_DIGITS},
     "dcgan": {"model": "DCGAN", "dataset": "Digits", "train_steps": 6},
     "flow matching": {"model": "FlowMatching", "dataset": "Digits", "train_steps": 6},
@@ -242,6 +300,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "ddpg": {"model": "DDPG", **_PENDULUM},
     "ddpg, fp16": {"model": "DDPG", "precision": "16", **_PENDULUM},
     "bins": {"discrete": True, "bins": 3, **_PENDULUM},
+    "truncated policy": {"model": "PPO", "model.steps": 64, "policy": Truncating, **_PENDULUM},
     "recurrent policy": {"env": "Recall", "policy": "Recurrent", **_COMMON},
     "recall": {"env": "Recall", "model": "DRQN", **_COMMON},
     "errand": {"env": "Errand", **_COMMON},
@@ -254,6 +313,11 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "dicts, gpu": {"env": Mixed, **_GPU, **_COMMON},
     "encoder": {"encoder": "MLP", "render_model": True, **_CARTPOLE},
     "random": {"model": "Random", **_CARTPOLE},
+    "random, values": {"model": "Random", **_PENDULUM},
+    "only a forward": {"model": Plain, **_CARTPOLE},
+    "only a forward, values": {"model": Plain, **_PENDULUM},
+    "imitates": {"model": Imitating, **_PENDULUM},
+    "prior": {"model": "PPO", "model.steps": 64, "head_bias": [0.9, 0.1], **_CARTPOLE},
 }
 
 RUNS = {"data": DATA, "environments": ENVIRONMENTS}

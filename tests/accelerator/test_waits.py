@@ -19,6 +19,7 @@ ASKING = {
     "strategy gem": 1,  # A quadratic problem in as many unknowns as tasks is solved on the host.
     "strategy gdumb": 1,  # A balanced memory decides by the labels what to keep.
     "updates itself": 3,  # The model says `.cpu()`.
+    "observes": 1,  # The model says `.item()`.
     "permuted, jointly": 0,
     "decoded as read": 0,
 }
@@ -28,7 +29,7 @@ ASKING_IN_ENVIRONMENTS = {
 }
 # They learn from whole rollouts, and first count which of their steps are real.
 BY_ROLLOUT = ("ppo", "ppo, normalised", "ppo, gpu", "a2c", "recurrent policy", "errand", "workshop")
-BY_ROLLOUT += ("workshop, gpu", "dicts", "dicts, gpu")
+BY_ROLLOUT += ("workshop, gpu", "dicts", "dicts, gpu", "truncated policy", "prior")
 
 
 def per_step(report: dict[str, Any], phase: str) -> dict[str, float]:

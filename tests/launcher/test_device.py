@@ -76,7 +76,10 @@ class TestChoice:
 
 
 class TestArithmetic:
-    def test_a_gpu_times_its_convolutions_unless_runs_are_to_be_alike(self) -> None:
+    def test_a_gpu_times_its_convolutions_unless_runs_are_to_be_alike(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("antelope.launcher.device._failure", lambda name: None)  # No GPU here.
         cudnn = torch.backends.cudnn
         assert not cudnn.benchmark
         for words, wanted in (
@@ -130,6 +133,19 @@ class TestArithmetic:
             fail()
         assert not torch.are_deterministic_algorithms_enabled()
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+    def test_a_gpu_that_was_used_before_may_be_past_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("antelope.launcher.device._failure", lambda name: "it uses CuBLAS")
+        with (
+            pytest.raises(
+                ConfigError, match="CUBLAS_WORKSPACE_CONFIG=:4096:8 before Python starts"
+            ),
+            arithmetic(settings("deterministic=true"), CPU),
+        ):
+            raise AssertionError
+        assert not torch.are_deterministic_algorithms_enabled()
 
     def test_what_the_caller_has_set_of_it_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")

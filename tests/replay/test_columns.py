@@ -68,13 +68,16 @@ def test_rows_are_copies(kind: str) -> None:
     columns = columns_of(kind)
     for value in columns.take(np.array([0])).values():
         value.fill_(1)
-    columns.gather(
+    batch = columns.gather(
         np.array([0]),
-        np.array([1]),
+        1,
         names=["flag"],
         pairs=["obs", "image"],
-        stacks={"wide": np.array([0, 1])},
-    )["image"].fill_(1)
+        stacked=["wide"],
+        frames=lambda index, after: np.concatenate((index, after)),
+    )
+    for value in batch.values():
+        value.fill_(1)
     assert all(not columns.read(name, 10).any() for name in FIELDS)
 
 
