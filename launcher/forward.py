@@ -96,7 +96,7 @@ def check_channels_last(
         if needed:
             raise
         for transform in transforms:
-            transform.layout = torch.contiguous_format
+            transform.layout = None
         return False
     learner.agent.to(memory_format=torch.channels_last)  # Lazy layers have their shape by now.
     return True

@@ -202,6 +202,8 @@ class Learner:
     def _watch(self, loss: Tensor | float | None) -> None:
         if loss is None:
             return
+        if self._check_every == 1 and math.isfinite(loss):
+            return
         self._unchecked.append((self.steps, loss))
         if len(self._unchecked) >= self._check_every:
             self.check_losses()

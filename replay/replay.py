@@ -298,26 +298,9 @@ class Replay:
     ) -> Batch:
         if tasks is not None:  # Transitions know their own.
             fields["task"], fields["index"] = tasks, index
-        if self._moves:
-            return self._moved(fields, parcel, augment=augment)
-        return self._transformed(fields, self.transform, augment=augment)
-
-    def _moved(self, fields: dict[str, Any], parcel: Parcel | None, *, augment: bool) -> Batch:
-        """The batch on the device: what lies on the host goes there in one copy."""
         transform = self.transform
-        if isinstance(transform, Observations) and not self._on_device:
-            # Statistics change with every step, and would have to cross as well.
-            fields, transform = transform.normalize(fields), transform.convert
-        if parcel is None:
-            fields = upload(fields, self.device)
-        else:
-            fields = parcel.send(fields)
-            self._nbytes = max(self._nbytes, parcel.wanted)
-        return self._transformed(fields, transform, augment=augment)
-
-    def _transformed(
-        self, fields: dict[str, Any], transform: Callable[..., dict[str, Any]], *, augment: bool
-    ) -> Batch:
+        if self._moves:
+            fields, transform = self._moved(fields, parcel)
         if self.alter is not None:
             fields["obs"] = self._altered(fields["obs"], fields["task"])
         if not self.borders:
@@ -326,6 +309,20 @@ class Replay:
             return Batch(**transform(fields))
         # A transform that has no `plain` does not augment.
         return Batch(**getattr(transform, "plain", transform)(fields))
+
+    def _moved(
+        self, fields: dict[str, Any], parcel: Parcel | None
+    ) -> tuple[dict[str, Any], Callable[..., dict[str, Any]]]:
+        """The fields on the device, where the host's go in one copy; and what is left to be done to them."""
+        transform: Callable[..., dict[str, Any]] = self.transform
+        if isinstance(self.transform, Observations) and not self._on_device:
+            # Statistics change with every step, and would have to cross as well.
+            fields, transform = self.transform.normalize(fields), self.transform.convert
+        if parcel is None:
+            return upload(fields, self.device), transform
+        fields = parcel.send(fields)
+        self._nbytes = max(self._nbytes, parcel.wanted)
+        return fields, transform
 
     def _altered(self, obs: Tensor, tasks: Tensor) -> Tensor:
         assert self.alter is not None

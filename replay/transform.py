@@ -28,10 +28,10 @@ class Standardize:
         augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
 
     Attributes:
-        layout: How images `[B, C, H, W]` lie in memory.
+        layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
     """
 
-    layout = torch.contiguous_format
+    layout: torch.memory_format | None = None
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class Standardize:
         if self.augment is not None:
             fields["raw"] = fields["obs"]
             fields["obs"] = self._finish_unit(self.augment(self._to_unit(stored)))
-        return _laid_out(fields, self.layout)
+        return fields if self.layout is None else _laid_out(fields, self.layout)
 
     def plain(self, fields: dict[str, Tensor]) -> dict[str, Any]:
         """The same without augmentation."""
         fields["obs"] = self._finish(fields["obs"])
-        return _laid_out(fields, self.layout)
+        return fields if self.layout is None else _laid_out(fields, self.layout)
 
     def anew(self, raw: Tensor) -> Tensor:
         """Rows that were met before, `batch.raw`, augmented another way."""
         if self.augment is None:
             return raw
         obs = self._finish_unit(self.augment(self._finish_unit.undone(raw)))
-        return _laid_out({"obs": obs}, self.layout)["obs"]
+        return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
 
 
 class _Affine:
@@ -112,10 +112,10 @@ class Observations:
     Attributes:
         unpack: Makes of a recurrent model's stored state what its `forward` takes.
         initial: Gives the state of n rows where none is stored, or None.
-        layout: How images `[B, C, H, W]` lie in memory.
+        layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
     """
 
-    layout = torch.contiguous_format
+    layout: torch.memory_format | None = None
 
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer
@@ -142,7 +142,8 @@ class Observations:
         if not self.as_stored:
             fields["obs"] = _each(_as_float, fields["obs"], self.space)
             fields["next_obs"] = _each(_as_float, fields["next_obs"], self.space)
-        fields = _laid_out(fields, self.layout)
+        if self.layout is not None:
+            fields = _laid_out(fields, self.layout)
         if self.unpack is not None and "state" in fields:
             fields["state"] = self.unpack(fields["state"])
         elif self.initial is not None:
@@ -155,16 +156,17 @@ class Observations:
         if device is not None:
             obs = upload(obs, device)
         obs = _each(_as_float, obs, self.space)
-        return _laid_out({"obs": obs}, self.layout)["obs"]
+        return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
 
 
 def _laid_out(fields: dict[str, Any], layout: torch.memory_format) -> dict[str, Any]:
-    """The fields with images in a memory layout; they are contiguous already."""
-    if layout is not torch.contiguous_format:
-        for name in {"obs", "next_obs"} & fields.keys():
-            fields[name] = map_tree(
-                lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x, fields[name]
-            )
+    """The fields with images in a memory layout."""
+
+    def laid_out(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=layout) if x.dim() == 4 else x
+
+    for name in {"obs", "next_obs"} & fields.keys():
+        fields[name] = map_tree(laid_out, fields[name])
     return fields
 
 
