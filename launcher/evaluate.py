@@ -125,7 +125,7 @@ class Evaluator:
         losses, sizes = [], []
         for fields in self._batches(table, index, task):
             batch = Batch(**fields)
-            losses.append(agent.loss(batch))  # type: ignore[operator]
+            losses.append(torch.as_tensor(agent.loss(batch)).reshape(()))  # type: ignore[operator]
             sizes.append(len(batch))
         weighted = zip(as_floats(losses), sizes, strict=True)
         return {"loss": sum(loss * size for loss, size in weighted) / len(index)}

@@ -7,6 +7,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -82,7 +83,7 @@ class Log:
         """The values since the last row, as numbers."""
         pending = self.__dict__["_pending"]
         numbers = iter(as_floats([value for values in pending.values() for value in values]))
-        return {name: [next(numbers) for _ in values] for name, values in pending.items()}
+        return {name: list(islice(numbers, len(values))) for name, values in pending.items()}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
@@ -90,18 +91,18 @@ class Log:
 
 def as_floats(values: Sequence[Tensor | float]) -> list[float]:
     """Numbers and 0-d tensors as numbers, with one transfer per device and type, not one per value."""
-    if len(values) == 1:  # As in every step on a CPU.
-        return [float(values[0])]
-    numbers: list[Any] = list(values)
     groups: dict[Any, list[int]] = {}
     for i, value in enumerate(values):
-        if isinstance(value, Tensor):
-            groups.setdefault((value.device, value.dtype), []).append(i)
-    for places in groups.values():
-        together = torch.stack([numbers[i].detach().reshape(()) for i in places])
-        for i, number in zip(places, together.cpu().double().tolist(), strict=True):
-            numbers[i] = number
-    return [float(number) for number in numbers]
+        kind = (value.device, value.dtype) if isinstance(value, Tensor) else None
+        groups.setdefault(kind, []).append(i)
+    numbers = [0.0] * len(values)
+    for kind, places in groups.items():
+        found: list[Any] = [values[i] for i in places]
+        if kind is not None:
+            found = torch.stack(found).cpu().double().tolist()
+        for i, number in zip(places, found, strict=True):
+            numbers[i] = float(number)
+    return numbers
 
 
 def _mean(values: list[float]) -> float:
