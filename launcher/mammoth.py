@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..replay import ConfigError, Memory
+from ..replay.transfer import upload
 from . import build
 from .config import compose, did_you_mean, name_of, schema
 from .construct import resolve
@@ -280,11 +281,9 @@ class Buffer(Memory):
         self, indexes: Tensor, transform: Any = None, device: torch.device | str | None = None
     ) -> tuple[Tensor, ...]:
         """The rows at these places, int64 `[B]`."""
-        fields = []
-        for name in self.used_attributes:
-            column = self._columns[(name,)]
-            rows = column.index_select(0, indexes.to(column.device))
-            fields.append(rows if device is None else rows.to(device))
+        columns = [self._columns[(name,)] for name in self.used_attributes]
+        places = upload(indexes, columns[0].device).to(columns[0].device)
+        fields = [column.index_select(0, places).to(device or column.device) for column in columns]
         return _transformed(fields[0], transform), *fields[1:]
 
     def get_all_data(
