@@ -365,13 +365,13 @@ class Transitions:
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
 
-    def gather(self, index: np.ndarray, *, empty: Empty | None = None) -> dict[str, Any]:
+    def gather(self, index: np.ndarray | Tensor, *, empty: Empty | None = None) -> dict[str, Any]:
         """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
 
         Args:
             empty: Makes the arrays that rows are gathered into; None: ordinary memory.
         """
-        columns = self.columns
+        columns, index = self.columns, np.asarray(index)
         assert columns is not None
         fields: dict[str, Any] = columns.gather(
             index,
