@@ -16,6 +16,7 @@ from ..agents.blocks.parts import ACTION
 from ..agents.blocks.states import map_leaves
 from ..replay import Batch, ConfigError
 from ..replay.batch import describe
+from .device import advice
 from .learner import Learner, has_forward
 from .randomness import forked_randomness
 from .recurrent import Recurrence, is_recurrent
@@ -54,7 +55,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
             except Exception as error:
                 raise ConfigError(
                     f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
-                    f"{describe(Batch(obs=obs))}: {error}"
+                    f"{describe(Batch(obs=obs))}: {error}{advice(error)}"
                 ) from error
             _check_output(output, space, obs=obs, name=name, sources=sources)
     if learner.recurrence is not None and acts:

@@ -25,6 +25,7 @@ from .attributes import (
     load_in_place,
     load_part,
 )
+from .device import advice
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
 from .recurrent import Recurrence
@@ -145,6 +146,7 @@ class Learner:
             method = getattr(self.agent, "learns_by", "learn")
             error.add_note(
                 f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
+                f"{advice(error)}"
             )
             raise
         log.record("loss", detached)

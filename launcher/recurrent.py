@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..agents.blocks.states import State, find_layout, leaves, map_leaves, zip_leaves
 from ..replay import ConfigError
+from .device import advice
 
 
 def is_recurrent(agent: nn.Module) -> bool:
@@ -55,10 +56,16 @@ class Recurrence:
                 out, state = self._probe(observations)
             except ConfigError:
                 raise
-            except Exception:
+            except Exception as error:
                 if isinstance(by_step, ConfigError):  # It knows steps only, and gave a wrong state.
                     raise by_step from None
-                raise
+                if str(by_step) == str(error):
+                    raise
+                raise ConfigError(
+                    f"{self._name}.forward raised {type(by_step).__name__}, given a step of observations: "
+                    f"{by_step} Given sequences of one step, it raised {type(error).__name__}: {error}"
+                    f"{advice(by_step) or advice(error)}"
+                ) from by_step
         again = self._call(observations[0], map_leaves(torch.zeros_like, state))[0]
         pairs = zip(leaves(out), leaves(again), strict=True)
         if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):

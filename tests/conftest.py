@@ -18,7 +18,7 @@ settings.load_profile("antelope")
 torch.set_num_threads(1)  # Small tensors: a second thread only waits for the first.
 # Whatever the machine has, runs are on the CPU: there they are the same to the bit. What is about
 # accelerators names its device, in tests/accelerator.
-os.environ["ANTELOPE_DEVICE"] = "cpu"
+os.environ.setdefault("ANTELOPE_DEVICE", "cpu")
 
 
 @pytest.fixture(scope="session")

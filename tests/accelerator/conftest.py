@@ -24,10 +24,12 @@ def own_accelerators() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def built(request: pytest.FixtureRequest) -> Path:
-    """The pretend device, compiled once for each version of torch."""
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pretend device, compiled once for each version of torch, where pytest keeps its cache."""
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("pretend") if cache is not None else tmp_path_factory.mktemp("pretend")
     try:
-        return compiled(request.config.cache.mkdir("pretend"))  # type: ignore[union-attr]
+        return compiled(folder)
     except RuntimeError as error:
         pytest.skip(str(error))
 

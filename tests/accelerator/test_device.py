@@ -10,12 +10,50 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from antelope import ConfigError
 from antelope.launcher.randomness import forked_randomness, kept_randomness
 from antelope.replay import Table
 
 from .runs import MLP, Noisy, start
+
+
+class ShiftedBy(MLP):
+    """Keeps a tensor that is no buffer."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+        self.shift = torch.ones(out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return super().forward(obs) + self.shift
+
+
+class LossOfTwoDevices(MLP):
+    """Makes a tensor on the CPU, whatever the batch is on."""
+
+    def learn(self, replay: Any, log: Any) -> Tensor:
+        batch = next(replay)
+        return F.cross_entropy(self(batch.obs), batch.label, weight=torch.ones(10))
+
+
+class Counting(nn.Module):
+    """Recurrent; knows steps only, and begins on the CPU."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.cell = nn.GRUCell(in_features, 8)
+        self.head = nn.Linear(8, out_features)
+
+    def forward(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        state = self.cell(obs, torch.zeros(len(obs), 8) if state is None else state)
+        return self.head(state), state
+
+    def learn(self, replay: Any, log: Any) -> None:
+        next(replay)
+
 
 DIGITS = {"model": Noisy, "dataset": "Digits", "train_steps": 12, "progress": True}
 
@@ -119,3 +157,26 @@ def lazy_on_the_device(folder: Path) -> str:
     with pytest.raises(ConfigError) as raised:
         start("pretend", folder, model=MLP, dataset=Changing, train_steps=2, data="device")
     return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "world"),
+    [
+        (ShiftedBy, {"dataset": "Digits"}),
+        (LossOfTwoDevices, {"dataset": "Digits"}),
+        (Counting, {"env": "CartPole-v1"}),
+    ],
+)
+def test_tensors_of_two_devices_are_said_with_what_to_do(
+    model: Any, world: dict[str, Any], pretend: Any, tmp_path: Path
+) -> None:
+    said = pretend.run(refused, tmp_path, model, world)
+    assert "to be on the same device" in said
+    assert "Make a tensor where the others are" in said
+    assert model.__name__ in said
+
+
+def refused(folder: Path, model: Any, world: dict[str, Any]) -> str:
+    with pytest.raises((ConfigError, RuntimeError)) as raised:
+        start("pretend", folder, model=model, train_steps=20, **world)
+    return " ".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
