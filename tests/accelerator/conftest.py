@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from .pretend import Machine, compiled
+from .pretend import Machine, NotHere, compiled
 from .runs import learn
 
 
@@ -30,7 +30,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = cache.mkdir("pretend") if cache is not None else tmp_path_factory.mktemp("pretend")
     try:
         return compiled(folder)
-    except RuntimeError as error:
+    except NotHere as error:
         pytest.skip(str(error))
 
 

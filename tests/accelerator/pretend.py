@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -35,33 +36,43 @@ PLACES: dict[tuple[str, str], str] = {}
 _phases: list[str] = []
 
 
+class NotHere(Exception):
+    """This machine cannot make a pretend device."""
+
+
 def compiled(folder: Path) -> Path:
     """The device as a Python module, compiled into `folder` unless it is there already.
 
     Raises:
-        RuntimeError: If there is no compiler, or it fails.
+        NotHere: If this machine lacks what it takes to compile it.
+        RuntimeError: If it does not compile.
     """
     source = HERE / "pretend.cpp"
     known = hashlib.sha256(source.read_bytes() + f"{torch.__version__} {sys.version}".encode())
     built = folder / known.hexdigest()[:16] / f"{NAME}.so"
     if built.exists():
         return built
+    headers = Path(sysconfig.get_paths()["include"])
+    if sys.platform != "linux":
+        raise NotHere("the pretend device is compiled on Linux only")
+    if shutil.which("g++") is None:
+        raise NotHere("there is no g++ to compile the pretend device with")
+    if not (headers / "Python.h").exists():
+        raise NotHere(
+            f"the pretend device is compiled with Python's headers, and {headers} has none"
+        )
     built.parent.mkdir(parents=True, exist_ok=True)
     torch_dir = Path(torch.__path__[0])
     includes = [torch_dir / "include", torch_dir / "include" / "torch" / "csrc" / "api" / "include"]
-    includes.append(Path(sysconfig.get_paths()["include"]))
     partial = built.with_suffix(f".{os.getpid()}")
     abi = int(torch.compiled_with_cxx11_abi())
     command = [
         *("g++", "-O1", "-std=c++20", "-fPIC", "-shared", "-w", f"-D_GLIBCXX_USE_CXX11_ABI={abi}"),
-        *(f"-I{folder}" for folder in includes),
+        *(f"-I{folder}" for folder in (*includes, headers)),
         *(str(source), "-o", str(partial), f"-L{torch_dir / 'lib'}"),
         *("-ltorch_cpu", "-lc10", "-ltorch", "-ltorch_python", f"-Wl,-rpath,{torch_dir / 'lib'}"),
     ]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise RuntimeError("there is no g++ to compile the pretend device with") from None
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"the pretend device does not compile: {result.stderr[-2000:]}")
     os.replace(partial, built)
