@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -264,6 +265,11 @@ def test_faults_in_vector_environments_of_the_user(mode: Any, kind: Any, quick: 
         quick(agent="Random", env=several("nan reward"))
 
 
+def begun_since(before: list[Any]) -> list[Any]:
+    """The processes of this one that were not there before: other tests may have some of their own."""
+    return [process for process in multiprocessing.active_children() if process not in before]
+
+
 class TestDeath:
     """A process that ends does not take the run with it."""
 
@@ -295,22 +301,21 @@ class TestDeath:
         assert time.monotonic() - began < 10
 
     def test_between_two_steps(self, quick: Any) -> None:
-        import multiprocessing
-
         class Kills(nn.Module):
             acted = 0
 
             def act(self, obs: Any) -> Any:
                 self.acted += 1
                 if self.acted == 5:
-                    victim = multiprocessing.active_children()[0]
+                    victim = begun_since(before)[0]
                     victim.kill()
                     victim.join()
                 return torch.zeros(len(obs), dtype=torch.long)
 
+        before = multiprocessing.active_children()
         with pytest.raises(DataError, match="has lost its process, which ended with SIGKILL"):
             quick(model=Kills, env=Echo, num_envs=2, vectorization="async")
-        assert multiprocessing.active_children() == []
+        assert begun_since(before) == []
 
     def test_in_the_constructor(self, quick: Any, capfd: pytest.CaptureFixture[str]) -> None:
         parent = os.getpid()
@@ -341,10 +346,9 @@ class TestDeath:
             quick(agent="Random", env=make)
 
     def test_leaves_no_process_behind(self, quick: Any) -> None:
-        import multiprocessing
-
+        before = multiprocessing.active_children()
         quick(agent="Random", env=Echo, num_envs=2, vectorization="async", train_steps=10)
-        assert multiprocessing.active_children() == []
+        assert begun_since(before) == []
 
     def test_ctrl_c_in_a_terminal_saves_the_run(self, tmp_path: Path) -> None:
         """The signal goes to all processes; the environments' must not answer it."""
