@@ -94,9 +94,7 @@ class DQN(nn.Module):
             return torch.randint(self.num_actions, (n,))
         action = self.network(obs).argmax(1)
         if any(explore):
-            action = (
-                action.cpu()
-            )  # Where it is wanted in the end: what is drawn need not go up first.
+            action = action.cpu()  # Actions are wanted there: what is drawn need not go up first.
             chance = torch.randint_like(action, self.num_actions)
             action = torch.where(torch.tensor(explore), chance, action)
         return action

@@ -328,7 +328,8 @@ def _by_ml(
         nonlocal calls, began, ended
         if calls in (_WARM_UP, steps - 1):
             bench.wait()
-            began, ended = (time.perf_counter(), 0.0) if calls == _WARM_UP else (began, _now())
+            now = time.perf_counter()
+            began, ended = (now, 0.0) if calls == _WARM_UP else (began, now)
         calls += 1
         return learn(replay)
 
@@ -346,10 +347,6 @@ def _by_ml(
             **settings,
         )
     return (ended - began) / (steps - 1 - _WARM_UP)
-
-
-def _now() -> float:
-    return time.perf_counter()
 
 
 @contextmanager

@@ -74,6 +74,8 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
         inputs, targets = columns
     else:
         inputs, targets = _decode(source, name, image_size)
+    # Tensors may be on a device already; where the rows are to be is for the run to decide.
+    inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
     if len(targets) == 0 or len(inputs) == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
     if len(inputs) != len(targets):

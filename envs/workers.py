@@ -225,13 +225,17 @@ def _started_afresh() -> Iterator[None]:
     """Inside, new processes do not run the calling script again, which may have no guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    for name, module in list(sys.modules.items()):
-        if os.sep in name:  # A file that was found by its path, which nobody else can import.
-            cloudpickle.register_pickle_by_value(module)
+    # Files that were found by their path, which nobody else can import.
+    own = [module for name, module in list(sys.modules.items()) if os.sep in name]
+    own = [m for m in own if m.__name__ not in cloudpickle.list_registry_pickle_by_value()]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _registered() -> dict[str, Any]:

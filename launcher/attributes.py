@@ -481,7 +481,7 @@ class _Restore:
 def _continue_generator(
     generator: torch.Generator, state: Tensor, kind: str | None, path: str
 ) -> None:
-    """Put a generator where it was, if it is of the same kind of device; else it begins again.
+    """Restore a generator's state, if it is on the same kind of device; otherwise it starts afresh.
 
     Args:
         kind: Of the device it was on; None: not recorded (before 0.5.0).

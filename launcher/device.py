@@ -15,12 +15,13 @@ from .config import Settings
 
 # Of a device's free memory that a data set may take: the model needs room for its activations.
 _SHARE = 0.5
+_VARIABLE = "ANTELOPE_DEVICE"  # Names the default device.
 _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS asks for.
 
 
 def device_wanted(settings: Settings) -> str | None:
     """The name of the device asked for, by the settings or else by the environment; None: by neither."""
-    return settings.device or os.environ.get("ANTELOPE_DEVICE") or None
+    return settings.device or os.environ.get(_VARIABLE) or None
 
 
 def build_device(name: str | None) -> torch.device:
@@ -35,7 +36,8 @@ def build_device(name: str | None) -> torch.device:
         return torch.empty(0, device=name or "cuda").device  # `cuda:0` of `cuda`.
     if name is not None:
         here = " or ".join(f"device={present}" for present in _present())
-        raise ConfigError(f"device={name} cannot be used here ({reason}). Try {here}.")
+        said = _VARIABLE if name == os.environ.get(_VARIABLE) else "device"
+        raise ConfigError(f"{said}={name} cannot be used here ({reason}). Try {here}.")
     warnings.warn(
         f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu asks for "
         "that without trying.",

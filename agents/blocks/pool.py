@@ -39,10 +39,8 @@ class AveragePool(nn.Module):
 
 def _means(n: int, side: int, like: Tensor) -> Tensor:
     """`[n, side]`: what takes the mean over each of n windows."""
-    window, place = (
-        torch.arange(n, device=like.device)[:, None],
-        torch.arange(side, device=like.device),
-    )
+    window = torch.arange(n, device=like.device)[:, None]
+    place = torch.arange(side, device=like.device)
     begin = window * side // n
     end = -(-(window + 1) * side // n)
     inside = (place >= begin) & (place < end)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from antelope import ConfigError
 from antelope.launcher.randomness import forked_randomness, kept_randomness
@@ -73,6 +74,23 @@ def learnt_with(data: str, folder: Path, *, free: float = 1e9) -> dict[str, Any]
         "said": " ".join(said.getvalue().split()),
         "metrics": run.metrics,
     }
+
+
+def learnt_from_its_own_tensors(folder: Path) -> list[tuple[str, float]]:
+    """Where the rows are, and a loss, of runs whose data was brought on the device, half of it, or none."""
+    draws = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(60, 5, generator=draws), torch.arange(60) % 3
+    moved = inputs.to("pretend"), labels.to("pretend")
+    found = []
+    for number, data in enumerate(
+        [(inputs, labels), moved, (inputs, moved[1]), TensorDataset(*moved)]
+    ):
+        run = start(
+            "pretend", folder / str(number), model=MLP, dataset=data, epochs=2, data="device"
+        )
+        found.append((run.replay.storage.device.type, run.metrics["loss"]))
+    run = start("cpu", folder / "cpu", model=MLP, dataset=moved, epochs=2)
+    return [*found, (run.replay.storage.device.type, run.metrics["loss"])]
 
 
 def refused_on_the_device(folder: Path) -> str:
@@ -180,3 +198,11 @@ def refused(folder: Path, model: Any, world: dict[str, Any]) -> str:
     with pytest.raises((ConfigError, RuntimeError)) as raised:
         start("pretend", folder, model=model, train_steps=20, **world)
     return " ".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
+
+
+def test_data_may_be_on_a_device_already(pretend: Any, tmp_path: Path) -> None:
+    *there, (place, loss) = pretend.run(learnt_from_its_own_tensors, tmp_path)
+    assert [kind for kind, _ in there] == ["pretend"] * 4
+    assert len({loss for _, loss in there}) == 1
+    assert place == "cpu"
+    assert loss == pytest.approx(there[0][1], rel=1e-4)

@@ -46,6 +46,8 @@ run = ml(
     env=env[sys.argv[1]], agent="DQN", num_envs=2, vectorization="async", train_steps=60,
     seed_steps=20, batch_size=8, eval_episodes=1, progress=False, plot=False, path=sys.argv[3],
 )
+import cloudpickle
+assert not cloudpickle.list_registry_pickle_by_value()
 print(run.metrics, sum(p.double().sum().item() for p in run.agent.parameters()))
 """
 

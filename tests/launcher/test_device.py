@@ -58,9 +58,15 @@ class TestChoice:
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("ANTELOPE_DEVICE", "nowhere")
-        with pytest.raises(ConfigError, match="device=nowhere cannot be used here"):
+        with pytest.raises(ConfigError, match=r"^ANTELOPE_DEVICE=nowhere cannot be used here"):
             ml(path=str(tmp_path / "a"), **QUIET)
         ml(path=str(tmp_path / "a"), device="cpu", **QUIET)  # What is said comes first.
+
+    def test_it_may_be_torchs_own(self, tmp_path: Path) -> None:
+        run = ml(path=str(tmp_path / "a"), device=torch.device("cpu"), **QUIET)
+        assert next(run.agent.parameters()).device == CPU
+        with pytest.raises(ConfigError, match=r"^device=meta cannot be used here"):
+            ml(path=str(tmp_path / "b"), device=torch.device("meta"), **QUIET)
 
     def test_one_that_is_not_tried_by_itself_is_named(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
