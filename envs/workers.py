@@ -226,15 +226,16 @@ def _started_afresh() -> Iterator[None]:
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     # Files that were found by their path, which nobody else can import.
-    own = [module for name, module in list(sys.modules.items()) if os.sep in name]
-    own = [m for m in own if m.__name__ not in cloudpickle.list_registry_pickle_by_value()]
-    for module in own:
+    own = {m.__name__: m for name, m in list(sys.modules.items()) if os.sep in name}
+    for name in own.keys() & cloudpickle.list_registry_pickle_by_value():
+        del own[name]
+    for module in own.values():
         cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        for module in own:
+        for module in own.values():
             cloudpickle.unregister_pickle_by_value(module)
 
 

@@ -288,9 +288,8 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     head, _, rest = key.partition(".")
     key = ALIASES.get(head, head) + (f".{rest}" if rest else "")
     setting = schema().get(key)
-    if (
-        key == "device" and type(value).__name__ == "device"
-    ):  # torch's, without importing it to ask.
+    # torch's own device, without importing torch to ask.
+    if key == "device" and type(value).__name__ == "device":
         value = str(value)
     if isinstance(value, dict) and (key.count(".") == 0):
         return [pair for k, v in value.items() for pair in _flatten(f"{key}.{k}", v)]

@@ -20,7 +20,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process
 
 # Without a guard, and with everything in it: a class, one that is registered, a function.
 SCRIPT = """
-import sys, torch
+import sys, torch, wave
 if sys.argv[2] == "gpu":
     torch.cuda.is_initialized = lambda: True
 import gymnasium, numpy as np
@@ -42,6 +42,7 @@ class Walk(gymnasium.Env):
 
 gymnasium.register("Walk-v0", Walk)
 env = {"class": Walk, "registered": "Walk-v0", "function": lambda: Walk(), "file": "place.py:Walk"}
+env["namesake"] = "sub/wave.py:Walk"  # Of a library that is loaded.
 run = ml(
     env=env[sys.argv[1]], agent="DQN", num_envs=2, vectorization="async", train_steps=60,
     seed_steps=20, batch_size=8, eval_episodes=1, progress=False, plot=False, path=sys.argv[3],
@@ -53,17 +54,19 @@ print(run.metrics, sum(p.double().sum().item() for p in run.agent.parameters()))
 
 
 @linux
-@pytest.mark.parametrize("env", ["class", "registered", "function", "file"])
+@pytest.mark.parametrize("env", ["class", "registered", "function", "file", "namesake"])
 def test_a_process_started_afresh_does_the_same(env: str, workdir: Path) -> None:
-    ends = []
+    ends, of_a_file = [], env in ("file", "namesake")
     Path("script.py").write_text(SCRIPT)
-    Path("place.py").write_text(SCRIPT.split("gymnasium.register")[0].replace("sys.argv[2]", "''"))
+    Path("sub").mkdir()
+    for file in ("place.py", "sub/wave.py"):
+        Path(file).write_text(SCRIPT.split("gymnasium.register")[0].replace("sys.argv[2]", "''"))
     for kind in ("cpu", "gpu"):
         words = [sys.executable, "-W", "ignore", "script.py", env, kind, str(workdir / kind)]
         result = subprocess.run(words, capture_output=True, text=True, check=True)
         # The script itself ran once; the file with the class may be read in every process.
-        lines = [line for line in result.stdout.splitlines() if line != "started" or env != "file"]
-        assert lines.count("started") == (env != "file")
+        lines = [line for line in result.stdout.splitlines() if line != "started" or not of_a_file]
+        assert lines.count("started") == (not of_a_file)
         ends.append(lines[-1])
     assert ends[0] == ends[1]
 
