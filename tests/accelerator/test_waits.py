@@ -8,11 +8,8 @@ import pytest
 
 from .runs import DATA, ENVIRONMENTS
 
-WAITS = (
-    "wait",
-    "download",
-    "upload",
-)  # Each stops the host until the device has done all it was given.
+# Each stops the host until the device has done all it was given.
+WAITS = ("wait", "download", "upload")
 
 # Methods that must know a number on the host in every step, and how often they ask for it.
 ASKING = {
