@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
-from .datasets import Arrays, describe, held_out_fifth, take_rows
+from .datasets import Arrays, held_out_fifth, take_rows
+from .description import describe
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
-from ..envs import datasets
+from ..envs import datasets, folders, sources
 from ..envs.tasks import DataWorld
 from ..replay import (
     CheckpointError,
@@ -77,7 +77,7 @@ def build_world(settings: Settings) -> Any:
         return _environments(settings)
     if settings.dataset is None:
         settings.values["dataset"] = {"_target_": "Digits"}
-    data_dir = Path(settings.data_dir) if settings.data_dir else datasets.default_data_dir()
+    data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "image_size": settings.image_size}
     train, test = [], []
     for part, arguments in _parts(settings, "dataset"):
@@ -502,12 +502,12 @@ def _arrays(
     subset = arguments.pop("subset", None)
     name = _data_name(part)
     if isinstance(part, Path):
-        source = datasets.folder(part, train=train)
+        source = folders.folder(part, train=train)
     elif makes_objects(part):
-        inference = datasets.split_arguments(part, train=train, data_dir=data_dir)
+        inference = sources.split_arguments(part, train=train, data_dir=data_dir)
         if inference is None:
             return None
-        source = datasets.open_dataset(
+        source = sources.open_dataset(
             lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
             name=name,
             data_dir=data_dir,

@@ -16,18 +16,12 @@ from hypothesis.extra.numpy import arrays as numpy_arrays
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from antelope.envs import datasets
-from antelope.envs.datasets import (
-    Arrays,
-    describe,
-    folder,
-    held_out_fifth,
-    read,
-    split_arguments,
-    statistics,
-    take_classes,
-    take_rows,
-)
+from antelope.envs import statistics as statistics_module
+from antelope.envs.datasets import Arrays, held_out_fifth, read, take_classes, take_rows
+from antelope.envs.description import describe
+from antelope.envs.folders import folder
+from antelope.envs.sources import split_arguments
+from antelope.envs.statistics import statistics
 from antelope.replay import DataError, LazyColumn
 
 
@@ -64,7 +58,7 @@ class TestStatistics:
         over = (0, 2, 3) if values.ndim == 4 else (0,)
         columns = [torch.from_numpy(values[:split].copy()), torch.from_numpy(values[split:].copy())]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(datasets, "_CHUNK", chunk)
+            patch.setattr(statistics_module, "_CHUNK", chunk)
             mean, stddev, low, high = statistics(list(columns))
         exact = values.astype(np.float64)
         np.testing.assert_allclose(mean, exact.mean(over), rtol=1e-5, atol=1e-5)
@@ -72,7 +66,7 @@ class TestStatistics:
         assert (low, high) == (exact.min(), exact.max())
 
     def test_far_from_zero_no_precision_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(datasets, "_CHUNK", 5)
+        monkeypatch.setattr(statistics_module, "_CHUNK", 5)
         # E[x^2] - E[x]^2 in float32 would give 0 or NaN here; the deviation of 0 and 1 is 1/2.
         column = 10_000_000 + torch.arange(1000) % 2
         _, stddev, *_ = statistics([column[:, None].float()])

@@ -17,7 +17,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
-from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, datasets, read
+from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, datasets, read, sources
 from antelope.envs.sequences import EachTask, Permutations, Rotations
 from antelope.replay import ConfigError, Replay
 
@@ -246,7 +246,7 @@ class TestWorlds:
 def world(request: pytest.FixtureRequest, mnist_dir: Path) -> DataWorld:
     parts = []
     for train in (True, False):
-        arguments = datasets.split_arguments(request.param, train=train, data_dir=mnist_dir)
+        arguments = sources.split_arguments(request.param, train=train, data_dir=mnist_dir)
         assert arguments == {"root": str(mnist_dir), "download": True, "train": train}
         parts.append(read(request.param(**arguments), name=request.param.__name__))
     return DataWorld(parts[:1], list(parts[1:]))
@@ -284,7 +284,7 @@ class TestMNIST:
     def test_no_item_is_decoded_one_by_one(
         self, mnist_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(datasets, "_decode", None)
+        monkeypatch.setattr(datasets, "decode", None)
         assert len(read(PermutedMNIST(mnist_dir, train=False), name="mine")) == 10_000
 
     def test_a_subclass_that_changes_its_items_is_decoded(self, mnist_dir: Path) -> None:

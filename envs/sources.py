@@ -1,0 +1,79 @@
+"""Where data sets lie, and how they are opened."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..replay import ConfigError, DataError
+
+
+def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, Any] | None:
+    """The arguments that choose a data-set class's part, or None for a test part it has not got.
+
+    `train=` or `split=`, `root=` and `download=`, for those that the constructor has.
+    """
+    parameters = _parameters(target)
+    arguments: dict[str, Any] = {"root": str(data_dir), "download": True}
+    arguments = {key: value for key, value in arguments.items() if key in parameters}
+    if "train" in parameters:
+        return arguments | {"train": train}
+    names = _SPLITS.get(getattr(target, "__name__", ""), ("train", "test"))
+    for key in ("split", "image_set"):
+        if key in parameters:
+            return arguments | {key: names[0] if train else names[1]}
+    return arguments if train else None
+
+
+# torchvision's data sets whose parts have other names.
+_SPLITS = {
+    "ImageNet": ("train", "val"),
+    "Imagenette": ("train", "val"),
+    "OxfordIIITPet": ("trainval", "test"),
+    "FGVCAircraft": ("trainval", "test"),
+    "Places365": ("train-standard", "val"),
+}
+
+
+def _parameters(target: Any) -> set[str]:
+    """A constructor's parameters, and those of its bases where it passes **kwargs on."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return set()
+    names = set(parameters)
+    if inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for base in target.__mro__[1:]:
+            names |= set(inspect.signature(vars(base).get("__init__", object)).parameters)
+    return names - {"self", "args", "kwargs"}
+
+
+def default_data_dir() -> Path:
+    """`$ANTELOPE_DATA`, else a cache directory of the user's."""
+    if directory := os.environ.get("ANTELOPE_DATA"):
+        return Path(directory)
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "antelope"
+
+
+def open_dataset(build: Callable[[], Any], *, name: str, data_dir: Path) -> Any:
+    """Build a data set; a failing download becomes one clear error.
+
+    Raises:
+        DataError: What was tried, where the files may be put, and what needs no download.
+    """
+    try:
+        return build()
+    except ConfigError as error:
+        # What the constructor raised, as told by the launcher.
+        cause = error.__cause__
+        if not isinstance(cause, (OSError, RuntimeError)):
+            raise
+        raise DataError(
+            f"{name} could not be read from {data_dir.resolve()} nor downloaded "
+            f"({type(cause).__name__}: {cause}). Put its files there (or say data_dir=..., or set "
+            "ANTELOPE_DATA), check the network, or use dataset=Digits, which needs no download."
+        ) from cause
