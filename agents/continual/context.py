@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, Replay, Spec
+from .substitution import call_with
 
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
 HIDDEN = -(2.0**15)
@@ -143,7 +144,7 @@ class Context:
     def recall(self, weights: dict[str, Tensor], obs: Tensor) -> Tensor:
         """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient."""
         with evaluating(self.agent), torch.no_grad():
-            return torch.func.functional_call(self.agent, weights, (obs,))
+            return call_with(self.agent, weights, (obs,))
 
     def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""

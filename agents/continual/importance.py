@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from ...replay import Batch, ConfigError, Replay
 from .context import evaluating
+from .substitution import call_with
 
 Weights = dict[str, Tensor]  # By the names of the agent's parameters.
 
@@ -185,7 +186,7 @@ def _sums_row_by_row(
 
     def value_of_row(weights: Weights, fields: dict[str, Tensor]) -> Tensor:
         row = Batch(**fields).map(lambda field: field[None])
-        return value(functional_call(agent, weights, (row.obs,)), row)[0]
+        return value(call_with(agent, weights, (row.obs,)), row)[0]
 
     gradients = grad(value_of_row)
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ...replay import ConfigError, Replay
 from .context import evaluating
 from .layers import Layer, called_layers, put_together
 from .strategy import Strategy
+from .substitution import call_with
 
 LATERALS = "laterals"
 
@@ -143,7 +143,7 @@ class Columns:
             with evaluating(agent), torch.no_grad():
                 for weights in columns:
                     self._inputs.append({})
-                    found.append(functional_call(agent, weights, args, kwargs))
+                    found.append(call_with(agent, weights, args, kwargs))
         finally:
             self._earlier = False
         return found

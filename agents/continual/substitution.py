@@ -1,0 +1,41 @@
+"""A module called with other weights than its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def call_with(
+    agent: nn.Module,
+    weights: dict[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """`agent(*args, **kwargs)` with these parameters and buffers for its own of the same names.
+
+    Modules under several names and tied weights are replaced at once, by the one name that
+    `named_parameters` and `named_buffers` give them. The agent is left as it was, after an error too.
+
+    `torch.func.functional_call` alone does not do that: it replaces a module with two names twice, and
+    the second time it takes the first replacement for the module's own weight, which it puts "back".
+    """
+    return torch.func.functional_call(
+        agent, _at_every_place(agent, weights), args, kwargs, tie_weights=False
+    )
+
+
+def _at_every_place(agent: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by every place that holds them, each module by one of its names."""
+    named = (*agent.named_parameters(), *agent.named_buffers())
+    name_of = {id(tensor): name for name, tensor in named}
+    places: dict[str, Tensor] = {}
+    for path, module in agent.named_modules():
+        prefix = f"{path}." if path else ""
+        for own, tensor in (*module._parameters.items(), *module._buffers.items()):
+            name = name_of.get(id(tensor))
+            if name in weights:
+                places[prefix + own] = weights[name]
+    return places
