@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ..replay import DataError, LazyColumn, Table
+from .images import Pictures
 from .items import as_tensor, decode, torchvision_columns
 from .labels import as_targets, check_finite, check_labels
 from .layout import channels_first
@@ -47,13 +48,16 @@ class Arrays:
         return Table(obs=self.inputs, label=self.targets)
 
 
-def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
+def read(
+    source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
+) -> Arrays:
     """The arrays of a data set, checked.
 
     Args:
         source: A map-style `Dataset`, or a pair `(inputs, targets)` of arrays or tensors.
         name: What errors call it.
-        image_size: Side in pixels that decoded images are resized to.
+        pictures: How decoded images become tensors, as the training part decided; None: by themselves.
+        channels: Where images in arrays have them, "first" or "last"; None: told from their shape.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
@@ -67,7 +71,8 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
     elif (columns := torchvision_columns(source)) is not None:
         inputs, targets = columns
     else:
-        inputs, targets = decode(source, name, image_size)
+        inputs, targets = decode(source, name, pictures or Pictures(), channels)
+        channels = "first"  # They are by now.
     # Tensors may be on a device already; where the rows are to be is for the run to decide.
     inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
     if len(targets) == 0 or len(inputs) == 0:
@@ -75,7 +80,7 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
     if len(inputs) != len(targets):
         raise DataError(f"{name} has {len(inputs)} inputs but {len(targets)} targets.")
     if isinstance(inputs, Tensor):
-        inputs = channels_first(inputs)
+        inputs = channels_first(inputs, name, channels)
         check_finite(inputs, f"inputs of {name}")
     arrays = Arrays(inputs, as_targets(targets, name), name, high=getattr(source, "high", None))
     arrays.alterations = getattr(source, "alterations", None)

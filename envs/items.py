@@ -13,7 +13,8 @@ from torch.utils.data import IterableDataset
 from torchvision.datasets import VisionDataset
 
 from ..replay import DataError, LazyColumn
-from .images import converter, is_image
+from .folders import PictureFolder
+from .images import Pictures, is_image
 from .layout import channels_first
 
 # Items are decoded at each reading when all of them would not fit into this share of memory.
@@ -52,7 +53,9 @@ def torchvision_columns(source: Any) -> tuple[Tensor, Tensor] | None:
     return torch.as_tensor(inputs), torch.as_tensor(targets)
 
 
-def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | LazyColumn, Tensor]:
+def decode(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[Tensor | LazyColumn, Tensor]:
     """Read a Dataset item by item, once, into memory; or prepare to read it at each use."""
     if isinstance(source, IterableDataset) or not (
         hasattr(source, "__getitem__") and hasattr(source, "__len__")
@@ -65,7 +68,7 @@ def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | Laz
     if n == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
     first = item_of(source, 0, name)
-    convert = _convert(source, n, image_size, name)
+    convert = _convert(source, n, name, pictures, channels)
     example = convert(first)
     fits = example.nbytes * n < _MEMORY_SHARE * _memory_bytes()
     if fits and not _changes(lambda i: convert(item_of(source, i, name)), n):
@@ -105,6 +108,8 @@ def _stack(targets: list[Any], name: str) -> Tensor:
 
 def _torchvision_labels(source: Any) -> Tensor | None:
     """The labels that torchvision's own data sets list, where nothing is done to them."""
+    if isinstance(source, PictureFolder):
+        return torch.as_tensor(source.targets)
     if not isinstance(source, VisionDataset) or source.target_transform is not None:
         return None
     if not type(source).__module__.startswith("torchvision."):
@@ -116,6 +121,8 @@ def _torchvision_labels(source: Any) -> Tensor | None:
 def item_of(source: Any, i: int, name: str) -> Any:
     try:
         item = source[i]
+    except DataError:
+        raise  # It says which file is broken.
     except Exception as error:
         raise DataError(f"Item {i} of {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(item, (tuple, list)) or len(item) < 2:
@@ -131,10 +138,12 @@ def _memory_bytes() -> int:
     )
 
 
-def _convert(source: Any, n: int, image_size: int | None, name: str) -> Callable[[Any], Tensor]:
+def _convert(
+    source: Any, n: int, name: str, pictures: Pictures, channels: str | None
+) -> Callable[[Any], Tensor]:
     """A function from an item to its input as a tensor, images resized to one size."""
     if not is_image(item_of(source, 0, name)[0]):
-        return lambda item: channels_first(as_tensor(item[0], name)[None])[0]
-    some = range(0, n, max(1, n // 100)) if image_size is None else [0]
-    convert = converter([item_of(source, i, name)[0].size for i in some], image_size)
-    return lambda item: convert(item[0])
+        return lambda item: channels_first(as_tensor(item[0], name)[None], name, channels)[0]
+    some = range(0, n, max(1, n // 100))
+    pictures.settle(item_of(source, i, name)[0] for i in some)
+    return lambda item: pictures(item[0])

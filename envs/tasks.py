@@ -67,6 +67,7 @@ class DataWorld:
         train, test: `obs` and `label`.
         tasks: The sequence.
         scenario: As above.
+        notes: What a person should know of how the data was read.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
 
@@ -89,6 +90,7 @@ class DataWorld:
         seed: int = 0,
     ):
         self.name = "-".join(arrays.name for arrays in train)
+        self.notes: list[str] = []
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
         self.scenario = _scenario(scenario, kind, train)
@@ -156,7 +158,8 @@ class DataWorld:
         )
         kept = [len(task.validation) for task in self.tasks if task.validation is not None]
         validation = f"{sum(kept):,} to validate with, " if kept else ""
-        return f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        counted = f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        return "; ".join([counted, *self.notes])
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Data is there already: one step, nothing to do."""

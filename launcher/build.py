@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
 from ..envs import datasets, folders, sources
+from ..envs.images import Pictures
 from ..envs.tasks import DataWorld
 from ..replay import (
     CheckpointError,
@@ -28,6 +29,7 @@ from ..replay import (
 from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
 from . import offline
+from .augmentation import Augmentation, check_augmentation
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
 from .device import build_device as build_device
@@ -40,7 +42,6 @@ from .observe.observer import Observer, build_observer
 from .observe.options import observes
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
-from .randomness import forked_randomness
 from .strategies import Strategies
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
@@ -69,6 +70,13 @@ def _has_images(space: Any) -> bool:
     return len(space.shape) == 3
 
 
+def _dims(space: Any) -> int:
+    """How many dimensions an observation has, or the largest part of one."""
+    if isinstance(space, dict):
+        return max(_dims(part) for part in space.values())
+    return len(space.shape)
+
+
 def build_world(settings: Settings) -> Any:
     """The data sets or environments that the settings name."""
     if settings.env is not None:
@@ -78,22 +86,34 @@ def build_world(settings: Settings) -> Any:
     if settings.dataset is None:
         settings.values["dataset"] = {"_target_": "Digits"}
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
-    options = {"data_dir": data_dir, "image_size": settings.image_size}
-    train, test = [], []
-    for part, arguments in _parts(settings, "dataset"):
-        train.append(_arrays(part, arguments, train=True, **options))
-        test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
+    options = {"data_dir": data_dir, "channels": settings.channels}
+    learnt, held_out = _parts(settings, "dataset"), None
     if settings.test_dataset is not None:
         held_out = _parts(settings, "test_dataset")
-        if len(held_out) != len(train):
+        if len(held_out) != len(learnt):
             raise ConfigError(
-                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
+                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(learnt)}."
             )
-        test = [
-            _arrays(part, arguments, train=True, role="held-out ", **options)
-            for part, arguments in held_out
-        ]
-    return DataWorld(
+    train, test, notes = [], [], []
+    for number, (part, arguments) in enumerate(learnt):
+        part = folders.open_folder(part) if isinstance(part, Path) else part
+        of_folder = isinstance(part, folders.Parts)
+        # Held-out images are given the size and the channels of those that are learnt from.
+        pictures = Pictures(settings.image_size, colour=of_folder)
+        options["pictures"] = pictures
+        train.append(_arrays(part, arguments, train=True, **options))
+        if held_out is None:
+            test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
+        else:
+            other, arguments = held_out[number]
+            if isinstance(other, Path):
+                other = folders.open_folder(other)
+                if of_folder:
+                    other = other.numbered_as(part)
+            test.append(_arrays(other, arguments, train=True, role="held-out ", **options))
+        notes += part.notes if of_folder else []
+        notes += [note] if (note := pictures.describe()) else []
+    world = DataWorld(
         [arrays for arrays in train if arrays is not None],
         test,
         tasks=settings.tasks,
@@ -103,6 +123,8 @@ def build_world(settings: Settings) -> Any:
         validation=settings.validation,
         seed=settings.seed,
     )
+    world.notes += notes
+    return world
 
 
 def complete(settings: Settings) -> None:
@@ -224,18 +246,7 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
         return plain, plain
     augment = _augmentation(settings)
     obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
-    try:
-        with forked_randomness(0):
-            augmented = augment(obs)
-    except Exception as error:
-        raise ConfigError(
-            f"aug raised {type(error).__name__} on inputs of shape {list(obs.shape)}: {error}"
-        ) from error
-    if augmented.shape != obs.shape:
-        raise ConfigError(
-            f"aug turns inputs {list(obs.shape)} into {list(augmented.shape)}; it must keep their "
-            "shape, because held-out data is not augmented."
-        )
+    check_augmentation(augment, obs)
     return Standardize(space, standardize=standardize, augment=augment, device=device), plain
 
 
@@ -446,6 +457,8 @@ DATA_ONLY = (
 def without_effect(settings: Settings, world: Any) -> list[str]:
     """Settings that were given but that this run does not read."""
     unread = list(ENV_ONLY if world.on_data else DATA_ONLY)
+    if _dims(world.spec.obs) < 3:
+        unread.append("channels")
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         unread += ["lr", "weight_decay"]
@@ -462,7 +475,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
     value = settings.live.get(key, settings.values[key])
     if not isinstance(value, (list, tuple)) or datasets.is_pair(value):
-        return [named_object(settings, key)] if not _is_path(value) else [_folder(value)]
+        return [_folder(value) or named_object(settings, key)]
     parts: list[tuple[Any, dict[str, Any]]] = []
     names: list[Any] = []
     for item in value:
@@ -472,7 +485,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = Path(item) if Path(item).is_dir() else resolve(item, key)
+            item = folders.folder_of(item) or resolve(item, key)
             name = canonical_name(name, item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
@@ -480,12 +493,11 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     return parts
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, dict) and Path(str(value.get("_target_"))).is_dir()
-
-
-def _folder(value: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    return Path(value["_target_"]), {k: v for k, v in value.items() if k != "_target_"}
+def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
+    """The folder that a setting names, and its sub-keys; None if it names none."""
+    if not isinstance(value, dict) or (path := folders.folder_of(value.get("_target_"))) is None:
+        return None
+    return path, {k: v for k, v in value.items() if k != "_target_"}
 
 
 def _arrays(
@@ -494,15 +506,20 @@ def _arrays(
     *,
     train: bool,
     data_dir: Path,
-    image_size: int | None,
+    pictures: Pictures,
+    channels: str | None,
     role: str = "",
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
     arguments = dict(arguments)
     subset = arguments.pop("subset", None)
     name = _data_name(part)
-    if isinstance(part, Path):
-        source = folders.folder(part, train=train)
+    if isinstance(part, folders.Parts):
+        if arguments:
+            raise ConfigError(
+                f"A folder has no argument `{next(iter(arguments))}`. It takes: subset."
+            )
+        source = part.train if train else part.held_out
     elif makes_objects(part):
         inference = sources.split_arguments(part, train=train, data_dir=data_dir)
         if inference is None:
@@ -516,19 +533,19 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    arrays = datasets.read(source, name=f"{role}{name}", image_size=image_size)
+    arrays = datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
     return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
 
 
 def _data_name(part: Any) -> str:
-    if isinstance(part, Path):
-        return part.resolve().name
+    if isinstance(part, folders.Parts):
+        return part.path.resolve().name
     if isinstance(part, (tuple, list)):
         return "arrays"
     return getattr(part, "__name__", type(part).__name__)
 
 
-def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
+def _augmentation(settings: Settings) -> Augmentation:
     steps = []
     for target, arguments in _parts(settings, "aug"):
         if inspect.isclass(target):
@@ -537,18 +554,6 @@ def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
             raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
         steps.append(target)
     return Augmentation(steps)
-
-
-class Augmentation:
-    """Several steps in turn, kept as objects because each may have a state of its own."""
-
-    def __init__(self, steps: list[Callable[[Tensor], Tensor]]):
-        self.steps = steps
-
-    def __call__(self, images: Tensor) -> Tensor:
-        for step in self.steps:
-            images = step(images)
-        return images
 
 
 def _environments(settings: Settings) -> Any:
@@ -578,6 +583,7 @@ def _environments(settings: Settings) -> Any:
                 vectorization=settings.vectorization,
                 make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
                 stack=settings.frame_stack,
+                channels=settings.channels,
                 seed=settings.seed + number,
                 video=settings.video,
             )
