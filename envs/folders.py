@@ -101,14 +101,6 @@ class Parts:
         return Parts(self.path, held_out, None, self.notes)
 
 
-def folder_of(name: Any) -> Path | None:
-    """The folder that a name says, `~` included, or None if it says none."""
-    if not isinstance(name, (str, Path)) or not str(name):
-        return None
-    path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
-    return path if path.is_dir() else None
-
-
 def open_folder(path: Path) -> Parts:
     """A folder of class folders of pictures, or of a training and a held-out part of such.
 

@@ -94,7 +94,8 @@ def build_world(settings: Settings) -> Any:
             raise ConfigError(
                 f"test_dataset= names {len(held_out)} data sets, dataset= names {len(learnt)}."
             )
-    train, test, notes = [], [], []
+    train, test = [], []
+    notes: list[str] = []
     for number, (part, arguments) in enumerate(learnt):
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
@@ -485,7 +486,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = folders.folder_of(item) or resolve(item, key)
+            item = sources.folder_of(item) or resolve(item, key)
             name = canonical_name(name, item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
@@ -495,7 +496,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
 
 def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
-    if not isinstance(value, dict) or (path := folders.folder_of(value.get("_target_"))) is None:
+    if not isinstance(value, dict) or (path := sources.folder_of(value.get("_target_"))) is None:
         return None
     return path, {k: v for k, v in value.items() if k != "_target_"}
 
