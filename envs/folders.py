@@ -196,7 +196,7 @@ def _scan(path: Path, above: frozenset[str]) -> _Folder:
             elif here.suffix.lower() in _PICTURES:
                 found.pictures.append(here)
             else:
-                found.others[here.suffix.lower() or here.name] += 1
+                found.others[here.suffix.lower() or "without an ending"] += 1
     return found
 
 
@@ -249,10 +249,10 @@ def _check_classes(whole: _Folder, path: Path) -> None:
         DataError: If they do.
     """
     folders = [folder for folder in whole.folders if folder.total]
-    # `train` and `test` among others, or `seg_train` and `seg_test` alone.
+    # `train` and `test` among others, or nothing but such as `seg_train` and `seg_test`.
     plain = {_kind(folder.name) for folder in folders if _is_plain(folder.name)} - {None}
     kinds = {_kind(folder.name) for folder in folders}
-    if any("train" in found and len(found) > 1 for found in (plain, kinds) if None not in found):
+    if "train" in kinds and (len(plain) > 1 or None not in kinds):
         named = ", ".join(f"{folder.name}/" for folder in folders)
         raise DataError(
             f"{path} holds {named}, which hold pictures but no class folders: there are no labels to "

@@ -276,6 +276,10 @@ def flat(root: Path) -> None:
     save(root, ["train", "test1"])
 
 
+def flat_and_alone(root: Path) -> None:
+    save(root, ["train"])
+
+
 def decorated(root: Path) -> None:
     save(root, ["seg_train", "seg_test"])
 
@@ -324,6 +328,7 @@ def arrays(root: Path) -> None:
     ("build", "message"),
     [
         (flat, r"test1/, train/, which hold pictures but no class folders.*pets/train/cat/1\.png"),
+        (flat_and_alone, "holds train/, which hold pictures but no class folders"),
         (decorated, "seg_test/, seg_train/, which hold pictures but no class folders"),
         (empty_class, "holds eel/ without pictures. Remove"),
         (unknown_class, "test holds the class eel, which is not among.*: cat, dog, fox"),
