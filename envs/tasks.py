@@ -68,6 +68,7 @@ class DataWorld:
         tasks: The sequence.
         scenario: As above.
         notes: What a person should know of how the data was read.
+        decoded: Whether its parts are pictures (True), or arrays.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
 
@@ -91,6 +92,7 @@ class DataWorld:
     ):
         self.name = "-".join(arrays.name for arrays in train)
         self.notes: list[str] = []
+        self.decoded: set[bool] = set()
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
         self.scenario = _scenario(scenario, kind, train)

@@ -96,6 +96,7 @@ def build_world(settings: Settings) -> Any:
             )
     train, test = [], []
     notes: list[str] = []
+    decoded: set[bool] = set()
     for number, (part, arguments) in enumerate(learnt):
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
@@ -112,6 +113,7 @@ def build_world(settings: Settings) -> Any:
                 if of_folder:
                     other = other.numbered_as(part)
             test.append(_arrays(other, arguments, train=True, role="held-out ", **options))
+        decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
     world = DataWorld(
@@ -125,6 +127,7 @@ def build_world(settings: Settings) -> Any:
         seed=settings.seed,
     )
     world.notes += notes
+    world.decoded = decoded
     return world
 
 
@@ -458,8 +461,10 @@ DATA_ONLY = (
 def without_effect(settings: Settings, world: Any) -> list[str]:
     """Settings that were given but that this run does not read."""
     unread = list(ENV_ONLY if world.on_data else DATA_ONLY)
-    if _dims(world.spec.obs) < 3:
+    if _dims(world.spec.obs) < 3 or (world.on_data and world.decoded == {True}):
         unread.append("channels")
+    if world.on_data and world.decoded == {False}:
+        unread.append("image_size")
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         unread += ["lr", "weight_decay"]

@@ -244,6 +244,15 @@ class TestSizes:
             capsys.readouterr().out.split()
         )
 
+    def test_have_no_effect_on_arrays_nor_channels_on_pictures(
+        self, root: Path, learnt: Any
+    ) -> None:
+        with pytest.warns(UserWarning, match="`image_size` has no effect.*its inputs are arrays"):
+            learnt("Digits", image_size=16)
+        save(root)
+        with pytest.warns(UserWarning, match="`channels` has no effect.*no arrays of images"):
+            learnt(root, channels="last")
+
     def test_that_are_alike_are_not_worth_a_word(
         self, root: Path, learnt: Any, capsys: Any
     ) -> None:
