@@ -48,7 +48,12 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
                     f"Labels out of range: {held_out.name} holds label "
                     f"{int(held_out.targets.max())}, but the training data has classes 0 to {n - 1}."
                 )
-        action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True)
+        names = train[
+            -1
+        ].names  # In a sequence with outputs of its own for each part, of all of them.
+        if names is not None and len(names) != n:
+            names = None
+        action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
     else:
         targets = torch.cat([arrays.targets for arrays in train])
         action = Space(

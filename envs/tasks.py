@@ -14,6 +14,7 @@ from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
+from .numbering import same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
 
@@ -67,6 +68,7 @@ class DataWorld:
         train, test: `obs` and `label`.
         tasks: The sequence.
         scenario: As above.
+        notes: What else a person should know, by subject.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
 
@@ -94,8 +96,11 @@ class DataWorld:
         self.scenario = _scenario(scenario, kind, train)
         parts = [_with_test(*pair) for pair in zip(train, test, strict=True)]
         train, held_out = [part[0] for part in parts], [part[1] for part in parts]
-        if kind == "list" and self.scenario != "domain":
-            train, held_out = _apart(train, held_out)
+        if kind == "list":
+            pairs = list(zip(train, held_out, strict=True))
+            pairs = _apart(pairs) if self.scenario != "domain" else share(pairs)
+            train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        self.notes = _notes(train, held_out)
         self.spec: Spec = describe(train, list(held_out), num_tasks=1)
         chosen = _validation(train, validation)
         self.alter: Alter | None = None
@@ -261,28 +266,52 @@ def _with_test(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
         # A class that happens to be held out only is a class all the same.
         train.num_classes = _num_classes(train)
     kept, held_out = held_out_fifth(train)
-    return take_rows(train, kept), take_rows(train, held_out)
+    return take_rows(train, kept), replace(take_rows(train, held_out), note=None)
 
 
 def _num_classes(arrays: Arrays) -> int:
     return max(arrays.num_classes or 0, int(arrays.targets.max()) + 1)
 
 
-def _apart(train: list[Arrays], held_out: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+def _apart(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
     """The classes of each data set numbered after those of the ones before it."""
-    parts: list[list[Arrays]] = [[], []]
-    first = 0
-    for pair in zip(train, held_out, strict=True):
+    parts, first, names = [], 0, ()
+    named = any(train.names is not None for train, _ in pairs)
+    for pair in pairs:
         n = _num_classes(pair[0])
         if (highest := int(pair[1].targets.max())) >= n:
             raise DataError(
                 f"Labels out of range: {pair[1].name} holds label {highest}, but the training data has "
                 f"classes 0 to {n - 1}."
             )
-        for part, arrays in zip(parts, pair, strict=True):
-            part.append(replace(arrays, targets=arrays.targets + first, num_classes=first + n))
+        names = (*names, *(pair[0].names or map(str, range(n)))) if named else ()
+        train, test = (
+            replace(
+                part,
+                targets=part.targets + first,
+                num_classes=first + n,
+                names=names or None,
+                values=None,
+            )
+            for part in pair
+        )
+        parts.append((train, test))
         first += n
-    return parts[0], parts[1]
+    return parts
+
+
+def _notes(train: list[Arrays], held_out: list[Arrays]) -> dict[str, str]:
+    """What to say of the labels: how they are numbered, and where all rows are of one class."""
+    said = {arrays.name: arrays.note for arrays in train if arrays.note is not None}
+    text = "; ".join(f"{name}: {note}" if len(train) > 1 else note for name, note in said.items())
+    notes = {"labels": text} if text else {}
+    if train[0].discrete and same_label([part.targets for part in (*train, *held_out)]):
+        label = int(train[0].targets[0])
+        name = train[0].names[label] if train[0].names else label
+        notes["caution"] = (
+            f"all rows of {train[0].name} are of one class ({name}): an accuracy of 1.0 means nothing"
+        )
+    return notes
 
 
 def _split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[DataTask]:

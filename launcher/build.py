@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
 from ..envs import datasets, folders, sources
+from ..envs.forms import form
+from ..envs.numbering import number_labels
 from ..envs.tasks import DataWorld
 from ..replay import (
     CheckpointError,
@@ -79,22 +82,24 @@ def build_world(settings: Settings) -> Any:
         settings.values["dataset"] = {"_target_": "Digits"}
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "image_size": settings.image_size}
-    train, test = [], []
-    for part, arguments in _parts(settings, "dataset"):
-        train.append(_arrays(part, arguments, train=True, **options))
-        test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
-    if settings.test_dataset is not None:
-        held_out = _parts(settings, "test_dataset")
-        if len(held_out) != len(train):
-            raise ConfigError(
-                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
-            )
-        test = [
-            _arrays(part, arguments, train=True, role="held-out ", **options)
-            for part, arguments in held_out
-        ]
-    return DataWorld(
-        [arrays for arrays in train if arrays is not None],
+    parts = held_out = _parts(settings, "dataset")
+    own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
+    if not own and len(held_out := _parts(settings, "test_dataset")) != len(parts):
+        raise ConfigError(
+            f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
+        )
+    train: list[datasets.Arrays] = []
+    test: list[datasets.Arrays | None] = []
+    for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
+        arrays = _arrays(part, arguments, train=True, **options)
+        assert arrays is not None
+        rest = _arrays(other, others, train=not own, role="held-out ", **options)
+        # Classes are chosen by the number that both parts know them by.
+        arrays, rest = number_labels(arrays, rest)
+        train.append(_of_classes(arrays, arguments))
+        test.append(None if rest is None else _of_classes(rest, others))
+    world = DataWorld(
+        train,
         test,
         tasks=settings.tasks,
         classes_per_task=settings.classes_per_task,
@@ -103,6 +108,9 @@ def build_world(settings: Settings) -> Any:
         validation=settings.validation,
         seed=settings.seed,
     )
+    if caution := world.notes.get("caution"):
+        warnings.warn(f"{caution[0].upper()}{caution[1:]}.", stacklevel=4)
+    return world
 
 
 def complete(settings: Settings) -> None:
@@ -461,7 +469,14 @@ def optimiser_settings(settings: Settings) -> list[str]:
 def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
     value = settings.live.get(key, settings.values[key])
-    if not isinstance(value, (list, tuple)) or datasets.is_pair(value):
+    of_data = key in ("dataset", "test_dataset")
+    kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
+    if kind == "unclear":
+        raise ConfigError(
+            f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
+            "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
+        )
+    if kind != "sequence":
         return [named_object(settings, key)] if not _is_path(value) else [_folder(value)]
     parts: list[tuple[Any, dict[str, Any]]] = []
     names: list[Any] = []
@@ -498,8 +513,7 @@ def _arrays(
     role: str = "",
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
-    arguments = dict(arguments)
-    subset = arguments.pop("subset", None)
+    arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
     if isinstance(part, Path):
         source = folders.folder(part, train=train)
@@ -516,8 +530,13 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    arrays = datasets.read(source, name=f"{role}{name}", image_size=image_size)
-    return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
+    return datasets.read(source, name=f"{role}{name}", image_size=image_size)
+
+
+def _of_classes(arrays: datasets.Arrays, arguments: dict[str, Any]) -> datasets.Arrays:
+    """The classes that `subset=` chooses, if it does."""
+    subset = arguments.get("subset")
+    return arrays if subset is None else datasets.take_classes(arrays, list(subset))
 
 
 def _data_name(part: Any) -> str:

@@ -322,6 +322,8 @@ def _header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
+    if world.on_data:
+        lines |= world.notes
     if decision := getattr(learner.agent, "decision", None):
         lines["learns"] = decision
     if getattr(spec.obs, "mean", None) is not None:

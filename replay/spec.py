@@ -25,6 +25,7 @@ class Space:
         nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
             `(sum(nvec),)`. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
+        names: What the values of a choice stand for, `("cat", "dog")`; None where they have no names.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +37,7 @@ class Space:
     discrete: bool = False
     nvec: tuple[int, ...] = ()
     binary: bool = False
+    names: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:

@@ -143,8 +143,7 @@ class TestMistakes:
             ([[1.0]] * 3, [0, 1], "3 inputs but 2 targets"),
             ([[1.0], [float("nan")], [2.0]], [0, 1, 1], r"1 of 3 rows \(first: row 1\)"),
             ([[1.0], [2.0]], [0.5, float("inf")], "targets of mine hold NaN or infinite"),
-            ([[1.0], [2.0]], [-1, 0], "holds label -1. Classes are counted from 0"),
-            ([[1.0], [2.0]], [[0, 1], [1, 0]], r"as floats \(regression\)"),
+            ([[1.0], [2.0]], [[0, 2], [1, 0]], r"as floats \(regression\)"),
         ],
     )
     def test_of_pairs(self, inputs: Any, targets: Any, message: str) -> None:
@@ -162,14 +161,13 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("item", "message"),
         [
-            (lambda i: torch.zeros(2), r"Item 0 of mine is a Tensor, not \(input, target\)"),
+            (lambda i: torch.zeros(2), r"Item 0 of mine is a Tensor\. An item is \(input, target\)"),
             (lambda i: (torch.zeros(2 + i), 0), r"differ in shape: \[2\] at 0, \[3\] at 1"),
             (lambda i: (torch.zeros(2), 1 // (3 - i)), "Item 3 of mine raised ZeroDivisionError"),
-            (lambda i: (torch.zeros(2), "cat"), "mine"),
             (lambda i: (torch.zeros(2), {"box": 1}), "mine"),
             (lambda i: (torch.zeros(2), torch.zeros(i + 1)), "mine"),
         ],
-        ids=["no pair", "ragged", "raises", "words", "dicts", "ragged targets"],
+        ids=["no pair", "ragged", "raises", "dicts", "ragged targets"],
     )
     def test_of_items(self, item: Callable[[int], Any], message: str) -> None:
         with pytest.raises(DataError, match=message):
@@ -181,7 +179,7 @@ class TestMistakes:
                 return iter([(torch.zeros(2), 0)])
 
         for source in (Stream(), 3):
-            with pytest.raises(DataError, match="which is no data set"):
+            with pytest.raises(DataError, match="which is not a data set"):
                 read(source, name="mine")
 
     def test_more_labels_than_declared_classes(self) -> None:
