@@ -20,6 +20,9 @@ from .layout import channels_first
 from .numbering import in_words
 from .numbers import as_tensor
 from .refused import refuse
+from .scenarios import by_number
+
+_FEW = 20  # So many different values may be classes that were given as floats.
 
 
 @dataclass
@@ -94,7 +97,7 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
         if arrays.names and words and isinstance(words[0], str):
             _number_as_listed(arrays, words)
         if arrays.names:
-            arrays.num_classes = len(arrays.names)
+            arrays.num_classes, arrays.values = len(arrays.names), None
             check_labels(arrays.targets, arrays.num_classes, name)
     else:
         arrays.note = _note(arrays.targets)
@@ -145,10 +148,17 @@ def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
 
 def _note(targets: Tensor) -> str | None:
     """What to say of floats that look like classes."""
-    if targets.dim() != 2 or not zeros_and_ones(targets):
+    if targets.dim() != 2:
         return None
     if targets.shape[1] == 1:
-        return "floats 0 and 1 are learnt as values (regression); integers would be classes"
+        whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
+        if not whole or len(targets.unique()) > _FEW:
+            return None
+        return (
+            "whole numbers given as floats are learnt as values (regression); integers are classes"
+        )
+    if not zeros_and_ones(targets):
+        return None
     return (
         f"0 and 1 in {targets.shape[1]} columns are learnt as values (regression), not as several "
         "labels of a row"
@@ -190,11 +200,9 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
         raise DataError(f"{arrays.name} has no classes to take a subset of.")
     present = set(arrays.targets.unique().tolist())
     if wrong := [c for c in classes if c not in present]:
-        known = ""
-        if arrays.names:
-            named = [f"{i}: {name}" for i, name in enumerate(arrays.names)]
-            known = f" Classes are counted from 0 ({in_words(named)})."
-        raise DataError(f"subset={classes}: {arrays.name} has no class {wrong[0]}.{known}")
+        raise DataError(
+            f"subset={classes}: {arrays.name} has no class {wrong[0]}.{by_number(arrays.names)}"
+        )
     renumber = torch.full((int(arrays.targets.max()) + 1,), -1)
     renumber[torch.tensor(classes)] = torch.arange(len(classes))
     rows = (renumber[arrays.targets] >= 0).nonzero().flatten()
@@ -205,6 +213,8 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
         names = tuple(map(str, range(int(arrays.targets.max()) + 1)))
     kept.names = None if names is None else tuple(names[c] for c in classes)
     kept.values, kept.chosen = None, True
+    if kept.note is not None:
+        kept.note += f"; subset= takes {', '.join(map(str, classes))} of these, numbered from 0"
     return kept
 
 

@@ -59,12 +59,17 @@ def as_targets(targets: Tensor, name: str) -> Tensor:
     return targets.to(torch.int64)
 
 
-def check_labels(targets: Tensor, num_classes: int, name: str) -> None:
-    """Raise DataError for classes that are not among those declared, 0 to n - 1."""
+def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "") -> None:
+    """Raise DataError for classes that are not among those declared, 0 to n - 1.
+
+    Args:
+        whose: The data set that declares them, if it is another.
+    """
     for label in (int(targets.min()), int(targets.max())):
         if not 0 <= label < num_classes:
+            declares = f"{whose} declares" if whose else "declares"
             raise DataError(
-                f"Labels out of range: {name} holds label {label}, but declares {num_classes} classes "
+                f"Labels out of range: {name} holds label {label}, but {declares} {num_classes} classes "
                 f"(0 to {num_classes - 1}) in its attribute `classes`, a list of names. Count labels from "
                 "0, or leave `classes` out."
             )

@@ -45,8 +45,11 @@ def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
             f"data's: {in_words(known)}."
         )
     if known == list(range(len(known))) and not isinstance(known[0], bool):
-        same = {"num_classes": len(known)}
-        return replace(train, **same), None if test is None else replace(test, **same)
+        n, said = len(known), _many(known, len(train))
+        return (
+            replace(train, num_classes=n, note=said),
+            None if test is None else replace(test, num_classes=n),
+        )
     numbered = [None if part is None else renumbered(part, known) for part in (train, test)]
     assert numbered[0] is not None
     return numbered[0], numbered[1]
@@ -63,7 +66,7 @@ def renumbered(arrays: Arrays, values: Sequence[Any]) -> Arrays:
         values=tuple(values),
         names=tuple(map(str, values)),
         num_classes=len(values),
-        note=_note(values, len(arrays)),
+        note=note(values, len(arrays)),
     )
 
 
@@ -99,7 +102,10 @@ def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
 
 
 def in_words(values: Sequence[Any]) -> str:
-    """`1, 2, 255`, and the first and last of many."""
+    """`1, 2, 255`, `1 to 10`, and the first and last of many."""
+    whole = all(isinstance(value, int) for value in values)
+    if whole and len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]} to {values[-1]}"
     if len(values) <= 8:
         return ", ".join(map(str, values))
     first = ", ".join(map(str, values[:4]))
@@ -122,8 +128,10 @@ def _all_values(arrays: Arrays) -> list[Any]:
 def _as_declared(train: Arrays, test: Arrays) -> Arrays:
     """Held-out labels by the training data's list of classes."""
     assert train.names is not None
+    if test.values is not None and isinstance(test.values[0], bool):
+        test = replace(test, values=None)
     if test.names is None and test.values is None:
-        check_labels(test.targets, len(train.names), test.name)
+        check_labels(test.targets, len(train.names), test.name, whose=train.name)
     elif test.names != train.names:
         test = replace(test, values=test.values or test.names)
         if unknown := [value for value in _met(test) if value not in train.names]:
@@ -137,28 +145,38 @@ def _as_declared(train: Arrays, test: Arrays) -> Arrays:
 
 def _refuse_amounts(values: list[Any], arrays: Arrays) -> None:
     if len(values) > _MANY and len(values) > len(arrays) / 2:
-        kind = "words" if isinstance(values[0], str) else "integers"
+        words = isinstance(values[0], str)
+        instead = "" if words else "floats for regression (targets.astype('float32')), or "
         raise DataError(
-            f"The targets of {arrays.name} are {len(values):,} different {kind} in {len(arrays):,} rows: "
-            "hardly classes. Give floats for regression (targets.astype('float32')), or fewer classes."
+            f"The targets of {arrays.name} are {len(values):,} different {'words' if words else 'integers'} "
+            f"in {len(arrays):,} rows: hardly classes. Give {instead}fewer classes."
         )
 
 
-def _note(values: Sequence[Any], rows: int) -> str:
-    last = len(values) - 1
-    how = "is numbered 0" if not last else f"are numbered 0 {'to' if last > 1 else 'and'} {last}"
-    note = f"label{'s' if last else ''} {in_words(values)} {how}"
+def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
+    """How labels of these values are numbered, from `first` on, and what is remarkable about them."""
+    last = first + len(values) - 1
+    if len(values) == 1:
+        said = f"label {values[0]} is numbered {first}"
+    else:
+        to = "to" if len(values) > 2 else "and"
+        said = f"labels {in_words(values)} are numbered {first} {to} {last}"
     if isinstance(values[0], (str, bool)):
-        return note
+        return said
     marks = [value for value in values if value in _IGNORED]
     rest = [value for value in values if value not in _IGNORED]
     contiguous = len(rest) > 1 and rest[-1] - rest[0] == len(rest) - 1
     if marks and contiguous:
         verb = "often mark rows" if len(marks) > 1 else "often marks rows"
-        note += f"; {in_words(marks)} {verb} to be ignored, and counts as a class here"
-    if len(values) > 20 and len(values) > rows / 2:
-        note += "; nearly every row has its own: give floats if they are amounts (regression)"
-    return note
+        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt as any others"
+    many = _many(values, rows)
+    return f"{said}; {many}" if many else said
+
+
+def _many(values: Sequence[Any], rows: int) -> str | None:
+    if len(values) <= 20 or len(values) <= rows / 2:
+        return None
+    return f"{len(values):,} different ones in {rows:,} rows: give floats if they are amounts (regression)"
 
 
 def _renumbered_pair(pair: tuple[Arrays, Arrays], union: list[Any]) -> tuple[Arrays, Arrays]:

@@ -37,12 +37,19 @@ def as_array(value: Any, name: str) -> np.ndarray:
     Raises:
         DataError: If it is none, or its rows differ in length.
     """
+    if value is None:
+        raise DataError(f"{name} is missing (None). Give one for each row.")
     if hasattr(value, "toarray"):
         raise DataError(f"{name} is sparse ({type(value).__name__}). Give value.toarray().")
     if isinstance(value, dict):
         keys = ", ".join(map(str, list(value)[:8]))
         raise DataError(
             f"{name} is a dict ({keys}). Give one array; join its parts with numpy.concatenate."
+        )
+    if hasattr(value, "columns") and (words := _columns_of_words(value)):
+        raise DataError(
+            f"{name} is a {type(value).__name__} whose columns {', '.join(words)} are not numbers. Encode "
+            "them (pandas.get_dummies, or category codes), or leave them out."
         )
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise DataError(f"{name} has masked values. Fill them in (value.filled(...)) or drop them.")
@@ -143,6 +150,15 @@ def _signed(array: np.ndarray, name: str) -> Tensor:
     if array.size and array.max() > np.iinfo(np.int64).max:
         raise DataError(f"{name} holds {array.max()}, more than an int64 can. Give floats.")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _columns_of_words(frame: Any) -> list[str]:
+    """The columns of a data frame that hold several things, and not all of them numbers."""
+    columns = list(frame.columns)
+    if len(columns) < 2:  # A single one may be a target of words.
+        return []
+    kinds = {str(name): np.asarray(frame[name].to_numpy().tolist()).dtype.kind for name in columns}
+    return [name for name, kind in kinds.items() if kind not in "biuf"]
 
 
 def _holds_tensors(value: Any) -> bool:

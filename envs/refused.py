@@ -22,7 +22,8 @@ def refuse(source: Any, name: str) -> None:
     if advice is None and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return
     kind = type(source).__name__
-    raise DataError(f"{name} is a {kind}, which is not a data set. {advice or _WANTED}")
+    what = f"A {kind}" if name.endswith(kind) else f"{name} is a {kind}, which"
+    raise DataError(f"{what} is not a data set. {advice or _WANTED}")
 
 
 def _advice(source: Any) -> str | None:

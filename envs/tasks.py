@@ -14,7 +14,7 @@ from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
-from .numbering import same_label, share
+from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
 
@@ -112,6 +112,7 @@ class DataWorld:
                 classes_per_task=classes_per_task,
                 class_order=class_order,
                 seed=seed,
+                names=self.spec.action.names,
             )
             self.tasks = _split(groups, train[0].targets, held_out[0].targets)
             if self.scenario == "domain":
@@ -291,7 +292,7 @@ def _apart(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
                 targets=part.targets + first,
                 num_classes=first + n,
                 names=names or None,
-                values=None,
+                note=_numbered_from(first, part),
             )
             for part in pair
         )
@@ -300,10 +301,20 @@ def _apart(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
     return parts
 
 
+def _numbered_from(first: int, part: Arrays) -> str | None:
+    """What to say of labels that are numbered, and moved behind those of the data sets before."""
+    n = 0 if part.values is None else len(part.values)
+    if part.values is None or part.values == tuple(range(first, first + n)):
+        return part.note if n == 0 else None
+    return note(part.values, len(part), first=first)
+
+
 def _notes(train: list[Arrays], held_out: list[Arrays]) -> dict[str, str]:
     """What to say of the labels: how they are numbered, and where all rows are of one class."""
-    said = {arrays.name: arrays.note for arrays in train if arrays.note is not None}
-    text = "; ".join(f"{name}: {note}" if len(train) > 1 else note for name, note in said.items())
+    said = [(f"task {i}: ", part.note) for i, part in enumerate(train) if part.note is not None]
+    if len({text for _, text in said}) == 1 and len(said) == len(train):
+        said = [("", said[0][1])]  # Of a single data set, or of tasks that share their outputs.
+    text = "; ".join(f"{task}{text}" for task, text in said)
     notes = {"labels": text} if text else {}
     if train[0].discrete and same_label([part.targets for part in (*train, *held_out)]):
         label = int(train[0].targets[0])
