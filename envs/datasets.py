@@ -12,7 +12,7 @@ from torch import Tensor
 from ..replay import DataError, LazyColumn, Table
 from .declared import alterations, class_names, largest_value
 from .forms import form
-from .images import is_image
+from .images import Pictures, is_image
 from .in_memory import columns
 from .items import decode
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
@@ -68,20 +68,23 @@ class Arrays:
         return Table(obs=self.inputs, label=self.targets)
 
 
-def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
+def read(
+    source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
+) -> Arrays:
     """The arrays of a data set, checked; labels as they are given (`number_labels` makes them 0 to n - 1).
 
     Args:
         source: A map-style `Dataset`, a list of items `(input, target)`, or a pair of arrays, data
             frames or lists of numbers `(inputs, targets)`.
         name: What errors call it.
-        image_size: Side in pixels that decoded images are resized to.
+        pictures: How decoded images become tensors, as the training part decided; None: by themselves.
+        channels: Where images in arrays have them, "first" or "last"; None: told from their shape.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
             differ in shape, or it is no data set.
     """
-    inputs, targets = _parts(source, name, image_size)
+    inputs, targets = _parts(source, name, pictures or Pictures(), channels)
     targets, words = read_targets(targets, name)
     # Tensors may be on a device already; where the rows are to be is for the run to decide.
     inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
@@ -104,23 +107,27 @@ def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
     return arrays
 
 
-def _parts(source: Any, name: str, image_size: int | None) -> tuple[Tensor | LazyColumn, Any]:
+def _parts(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[Tensor | LazyColumn, Any]:
     """Inputs, images channels-first, and targets in any form."""
     kind = form(source)
     if kind == "pair":
         inputs, targets = source
         if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
             _check_lengths(inputs, targets, name)
-            return decode(list(zip(inputs, targets, strict=True)), name, image_size)
+            return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
-        return channels_first(_rows(as_tensor(inputs, f"The input of {name}"), name)), targets
+        rows = _rows(as_tensor(inputs, f"The input of {name}"), name)
+        return channels_first(rows, name, channels), targets
     if (held := columns(source)) is not None:
         if held.pictures:
             return held.inputs, held.targets
-        return channels_first(as_tensor(held.inputs, f"The input of {name}")), held.targets
+        rows = as_tensor(held.inputs, f"The input of {name}")
+        return channels_first(rows, name, channels), held.targets
     if kind != "items":
         refuse(source, name)
-    return decode(source, name, image_size)
+    return decode(source, name, pictures, channels)
 
 
 def _check_lengths(inputs: Any, targets: Any, name: str) -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from .folders import PictureFolder
+
 
 class Held(NamedTuple):
     """Inputs `[N, *shape]` and targets, a list or an array; whether inputs are pictures `[N, C, H, W]`."""
@@ -50,6 +52,8 @@ def labels(source: Any) -> Any:
         found = labels(source.dataset)
         index = _index(source.indices, -1 if found is None else len(found))
         return None if index is None else np.asarray(found)[index.numpy()]
+    if _reads_as(source, PictureFolder):
+        return [target for _, target in source.samples]
     module = sys.modules.get("torchvision.datasets")
     if module is None or _altered(source, "target_transform"):
         return None

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn
 from . import in_memory
-from .images import converter, is_image
+from .images import Pictures, is_image
 from .layout import channels_first
 from .numbers import as_tensor, wider
 
@@ -25,7 +25,9 @@ _PROBED = 1000  # Items whose targets are read twice before their inputs alone a
 AN_ITEM = "An item is (input, target)"
 
 
-def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | LazyColumn, Any]:
+def decode(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[Tensor | LazyColumn, Any]:
     """Read a Dataset item by item, once, into memory; or prepare to read it at each use.
 
     Returns:
@@ -35,7 +37,7 @@ def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | Laz
     n = len(items)
     if n == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
-    convert = _convert(items, n, image_size, name)
+    convert = _convert(items, n, name, pictures, channels)
     example = convert(items[0])
     fits = example.nbytes * n < _MEMORY_SHARE * _memory_bytes()
     inputs_change, targets_change = _changes(items, convert, n)
@@ -108,6 +110,8 @@ class _Items:
     def __getitem__(self, i: int) -> Any:
         try:
             item = _raw_item(self.source, i)
+        except DataError:
+            raise  # It says which file is broken.
         except Exception as error:
             raise DataError(
                 f"Item {i} of {self.name} raised {type(error).__name__}: {error}"
@@ -205,11 +209,12 @@ def _memory_bytes() -> int:
     )
 
 
-def _convert(items: _Items, n: int, image_size: int | None, name: str) -> Callable[[Any], Tensor]:
+def _convert(
+    items: _Items, n: int, name: str, pictures: Pictures, channels: str | None
+) -> Callable[[Any], Tensor]:
     """A function from an item to its input as a tensor, images resized to one size."""
     if not is_image(items[0][0]):
         what = f"The input of {name}"
-        return lambda item: channels_first(as_tensor(item[0], what)[None])[0]
-    some = range(0, n, max(1, n // 100)) if image_size is None else [0]
-    convert = converter([items[i][0].size for i in some], image_size)
-    return lambda item: convert(item[0])
+        return lambda item: channels_first(as_tensor(item[0], what)[None], name, channels)[0]
+    pictures.settle(items[i][0] for i in range(0, n, max(1, n // 100)))
+    return lambda item: pictures(item[0])

@@ -1,17 +1,74 @@
-"""Where the channels of images are."""
+"""Where the channels of images are: one decision for data sets and environments."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..replay import ConfigError
 
-def channels_first(inputs: Tensor) -> Tensor:
-    """uint8 images or float32, `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`."""
+_USUAL = (1, 3, 4)  # Channels of grey, colour and transparent pictures.
+
+
+def channels_first(inputs: Tensor, name: str = "It", channels: str | None = None) -> Tensor:
+    """Inputs `[N, *shape]`, images `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`.
+
+    Args:
+        name: What errors call the data.
+        channels: "first" or "last", where a person says so.
+
+    Raises:
+        ConfigError: If it cannot be told where the channels are.
+    """
     if inputs.dtype != torch.uint8:
         inputs = inputs.to(torch.float32)
     elif inputs.dim() == 3:
         return inputs[:, None]
-    if inputs.dim() == 4 and inputs.shape[-1] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
-        return inputs.permute(0, 3, 1, 2).contiguous()
+    if is_channels_last(tuple(inputs.shape[1:]), f"{name} holds inputs", channels):
+        return inputs.movedim(-1, 1).contiguous()
     return inputs
+
+
+def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = None) -> bool:
+    """Whether values of this shape are images with their channels last.
+
+    Images have three dimensions. Two equal sides beside another number are height and width; else
+    one end is the number of channels: 1, 3 or 4, or smaller than both sides.
+
+    Args:
+        shape: Of one input or observation.
+        what: The beginning of the error's sentence: "MNIST holds inputs".
+        channels: "first" or "last", where a person says so: also for more than three dimensions.
+
+    Raises:
+        ConfigError: If it cannot be told.
+
+    >>> is_channels_last((32, 32, 12), "It holds inputs")
+    True
+    """
+    if channels is not None:
+        return channels == "last" and len(shape) >= 3
+    if len(shape) != 3:
+        return False
+    if (last := _told(*shape)) is None:
+        raise ConfigError(
+            f"{what} of shape {list(shape)}: if they are images, where are their channels? Say "
+            "channels=first or channels=last; if they are not, channels=first keeps them as they are."
+        )
+    return last
+
+
+def _told(first: int, middle: int, last: int) -> bool | None:
+    """Whether the last of three sizes is that of the channels; None: it cannot be told."""
+    if first == last:
+        # Of one channel either way, the values and their order are the same.
+        return False if first == 1 else None
+    if middle == last:
+        return False
+    if first == middle:
+        return None if first == 1 else True  # 1 x 1 pixels, or a single row of them?
+    # A smaller end that is unusual beside a usual one, as in [2, 64, 3], leaves it open.
+    fewest = min(first, last)
+    if first in _USUAL or last in _USUAL:
+        return fewest == last if fewest in _USUAL and {first, last} != {3, 4} else None
+    return fewest == last if fewest < middle else None

@@ -68,7 +68,8 @@ class DataWorld:
         train, test: `obs` and `label`.
         tasks: The sequence.
         scenario: As above.
-        notes: What else a person should know, by subject.
+        notes: What a person should know of how the data was read.
+        single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
 
@@ -100,7 +101,12 @@ class DataWorld:
             pairs = list(zip(train, held_out, strict=True))
             pairs = _apart(pairs) if self.scenario != "domain" else share(pairs)
             train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        self.notes = _notes(train, held_out)
+        self.notes = _notes(train)
+        self.single_class = _single_class([*train, *held_out])
+        if self.single_class is not None:
+            self.notes.append(
+                f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
+            )
         self.spec: Spec = describe(train, list(held_out), num_tasks=1)
         chosen = _validation(train, validation)
         self.alter: Alter | None = None
@@ -162,7 +168,8 @@ class DataWorld:
         )
         kept = [len(task.validation) for task in self.tasks if task.validation is not None]
         validation = f"{sum(kept):,} to validate with, " if kept else ""
-        return f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        counted = f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        return "; ".join([counted, *self.notes])
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Data is there already: one step, nothing to do."""
@@ -309,20 +316,19 @@ def _numbered_from(first: int, part: Arrays) -> str | None:
     return note(part.values, len(part), first=first)
 
 
-def _notes(train: list[Arrays], held_out: list[Arrays]) -> dict[str, str]:
-    """What to say of the labels: how they are numbered, and where all rows are of one class."""
+def _notes(train: list[Arrays]) -> list[str]:
+    """What to say of the labels: how they are numbered."""
     said = [(f"task {i}: ", part.note) for i, part in enumerate(train) if part.note is not None]
     if len({text for _, text in said}) == 1 and len(said) == len(train):
         said = [("", said[0][1])]  # Of a single data set, or of tasks that share their outputs.
-    text = "; ".join(f"{task}{text}" for task, text in said)
-    notes = {"labels": text} if text else {}
-    if train[0].discrete and same_label([part.targets for part in (*train, *held_out)]):
-        label = int(train[0].targets[0])
-        name = train[0].names[label] if train[0].names else label
-        notes["caution"] = (
-            f"all rows of {train[0].name} are of one class ({name}): an accuracy of 1.0 means nothing"
-        )
-    return notes
+    return [f"{task}{text}" for task, text in said]
+
+
+def _single_class(parts: list[Arrays]) -> str | None:
+    if not parts[0].discrete or not same_label([part.targets for part in parts]):
+        return None
+    label = int(parts[0].targets[0])
+    return parts[0].names[label] if parts[0].names else str(label)
 
 
 def _split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[DataTask]:

@@ -164,14 +164,20 @@ class Workers(AsyncVectorEnv):
 
     It is told when to reset, so that episodes and their seeds are those of copies in one process.
 
+    Args:
+        make: Builds one environment.
+        num_envs: How many.
+        channels: Where images have them, as in `codec`.
+
     Raises:
         Fault: If a process ends before its environment is made.
         ConfigError: If the environment cannot be sent to a process that starts afresh.
     """
 
-    def __init__(self, make: Callable[..., Any], num_envs: int):
+    def __init__(self, make: Callable[..., Any], num_envs: int, channels: str | None = None):
         forks = can_fork()
-        first = functools.partial(Worker, make, os.getpid(), {} if forks else _registered())
+        registered = {} if forks else _registered()
+        first = functools.partial(Worker, make, os.getpid(), registered, channels)
         try:
             with nullcontext() if forks else _started_afresh():
                 super().__init__(
@@ -252,7 +258,13 @@ def _registered() -> dict[str, Any]:
 class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment of one process, checked there: the error of any class becomes a `Fault`."""
 
-    def __init__(self, make: Callable[..., Any], parent: int, registered: dict[str, Any]):
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        parent: int,
+        registered: dict[str, Any],
+        channels: str | None = None,
+    ):
         if os.getpid() != parent:
             for name, spec in registered.items():
                 gymnasium.registry.setdefault(name, spec)
@@ -260,7 +272,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
-        self._code = codec(self.observation_space, "observations")
+        self._code = codec(self.observation_space, "observations", channels=channels)
         self._row = zeros(self._code, 1)
         self._wary = WARY
 

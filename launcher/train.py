@@ -65,6 +65,8 @@ def train(settings: Settings) -> Run:
             reason = (
                 "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
             )
+            if key == "channels":
+                reason = "its inputs are no images"
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         placed = place_tables(world, device, settings.data) if world.on_data else None
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
@@ -322,8 +324,6 @@ def _header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
-    if world.on_data:
-        lines |= world.notes
     if decision := getattr(learner.agent, "decision", None):
         lines["learns"] = decision
     if getattr(spec.obs, "mean", None) is not None:

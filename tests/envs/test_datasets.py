@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from antelope.envs import statistics as statistics_module
 from antelope.envs.datasets import Arrays, held_out_fifth, read, take_classes, take_rows
 from antelope.envs.description import describe
-from antelope.envs.folders import folder
+from antelope.envs.images import Pictures
 from antelope.envs.sources import split_arguments
 from antelope.envs.statistics import statistics
 from antelope.replay import DataError, LazyColumn
@@ -225,7 +225,7 @@ class TestItems:
     def test_pictures_of_many_sizes_get_the_median_one(self) -> None:
         source = Items(lambda i: (Image.new("RGB", (10 + i, 20)), 0), n=3)
         assert read(source, name="mine").inputs.shape == (3, 3, 20, 11)
-        assert read(source, name="mine", image_size=7).inputs.shape == (3, 3, 7, 7)
+        assert read(source, name="mine", pictures=Pictures(7)).inputs.shape == (3, 3, 7, 7)
 
     def test_random_items_are_read_anew_each_time(self) -> None:
         arrays = read(Items(lambda i: (torch.rand(3), i % 2)), name="mine")
@@ -385,49 +385,3 @@ class TestParts:
         inputs = torch.zeros(3, 2)
         arrays = read(TensorDataset(inputs, torch.tensor([0, 1, 2])), name="mine")
         assert arrays.inputs is inputs
-
-
-def save_images(root: Path, classes: dict[str, int], size: tuple[int, int] = (6, 4)) -> None:
-    """`{"cat": 2}`: two images of the class cat, each of one grey."""
-    for number, (name, count) in enumerate(classes.items()):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            grey = 10 * number + i
-            Image.new("RGB", size, (grey,) * 3).save(root / name / f"{i}.png")
-
-
-class TestFolder:
-    def test_of_class_folders(self, tmp_path: Path) -> None:
-        save_images(tmp_path, {"cat": 2, "dog": 3})
-        arrays = read(folder(tmp_path, train=True), name="pets")
-        assert arrays.inputs.shape == (5, 3, 4, 6)
-        assert arrays.inputs[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 12]
-        assert arrays.targets.tolist() == [0, 0, 1, 1, 1]
-        assert arrays.num_classes == 2
-        assert folder(tmp_path, train=False) is None
-
-    @pytest.mark.parametrize("part", ["test", "val", "valid"])
-    def test_of_train_and_test_folders(self, tmp_path: Path, part: str) -> None:
-        save_images(tmp_path / "train", {"cat": 2, "dog": 3})
-        assert folder(tmp_path, train=False) is None
-        save_images(tmp_path / part, {"cat": 1, "dog": 1})
-        assert len(folder(tmp_path, train=True)) == 5
-        assert len(folder(tmp_path, train=False)) == 2
-
-    def test_a_class_that_is_not_held_out_shifts_no_label(self, tmp_path: Path) -> None:
-        save_images(tmp_path / "train", {"cat": 1, "dog": 1, "eel": 1})
-        save_images(tmp_path / "test", {"dog": 1, "eel": 2})
-        train, test = (read(folder(tmp_path, train=part), name="pets") for part in (True, False))
-        assert train.targets.tolist() == [0, 1, 2]
-        assert test.targets.tolist() == [1, 2, 2]
-
-    def test_without_images_says_what_is_expected(self, tmp_path: Path) -> None:
-        (tmp_path / "notes").mkdir()
-        with pytest.raises(DataError, match=r"Expected, for example, .*cat/1\.png"):
-            folder(tmp_path, train=True)
-
-    def test_a_broken_image_is_named(self, tmp_path: Path) -> None:
-        save_images(tmp_path, {"cat": 2, "dog": 2})
-        (tmp_path / "dog" / "0.png").write_bytes(b"not an image")
-        with pytest.raises(DataError, match="Item 2 of pets raised UnidentifiedImageError"):
-            read(folder(tmp_path, train=True), name="pets")
