@@ -16,7 +16,7 @@ def form(value: Any) -> str:
         `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
         `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
         per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
-        `one`: anything else.
+        `arrays`: another number of arrays than two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
     'pair'
@@ -30,7 +30,7 @@ def form(value: Any) -> str:
     if value and all(_is_item(part, alone=len(value) == 2) for part in value):
         return "items"
     if len(value) != 2:
-        return "sequence"
+        return "arrays" if value and all(map(is_array, value)) else "sequence"
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
     # What may be wrong with the part beside an array or a list of numbers is said when it is read.

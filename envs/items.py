@@ -67,7 +67,7 @@ def decode(
 
     def converted(item: Any) -> Tensor:
         tensor = _same_shape(convert(item), example.shape, None, name)
-        if wider(tensor.dtype, dtype) != dtype:
+        if tensor.dtype != dtype and wider(tensor.dtype, dtype) != dtype:
             raise DataError(f"Items of {name} differ in type: {tensor.dtype} and {dtype}.")
         return tensor.to(dtype)
 

@@ -28,13 +28,16 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
         DataError: If they are neither numbers nor words, or both.
     """
     what = f"The target of {name}"
+    if hasattr(targets, "to_numpy"):
+        targets = targets.to_numpy()
+    if isinstance(targets, np.ndarray) and targets.dtype == object and targets.size == len(targets):
+        targets = targets.reshape(-1).tolist()
     if isinstance(targets, list):
         targets = _plain(targets, f"The targets of {name}")
     if not isinstance(targets, Tensor):
-        array = as_array(targets, what)
-        if array.dtype.kind in "US":
-            return _words(array, targets, f"The targets of {name}")
-        targets = array
+        targets = as_array(targets, what)
+        if targets.dtype.kind in "US":
+            return _words(targets, f"The targets of {name}")
     targets = as_tensor(targets, what)
     if targets.dtype != torch.bool or targets.dim() != 1:
         return targets, None
@@ -111,22 +114,30 @@ def _plain(targets: list[Any], what: str) -> Any:
     """A list of targets without the tensors around them: numbers, words, or arrays of one shape."""
     plain = [_value(target) for target in targets]
     kinds = {type(target) for target in plain}
-    if none := [i for i, target in enumerate(plain) if target is None]:
+    words = not kinds.isdisjoint((str, bytes))
+    if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
         raise DataError(
-            f"{what} lack some: that of item {none[0]} is None. An item is (input, target)."
+            f"{what} lack some: that of item {none[0]} is {plain[none[0]]}. Fill or drop such rows."
         )
     if dict in kinds:
         raise DataError(
             f"{what} are dicts ({', '.join(map(str, plain[0]))}). Return the part of them that is to be "
             "learnt from __getitem__: a class, or floats."
         )
-    if kinds & {str, bytes} and kinds - {str, bytes}:
+    if words and kinds - {str, bytes}:
         raise DataError(
             f"{what} are words in some rows and numbers in others. Give one of the two."
         )
     if kinds == {int} and not -(2**63) <= min(plain) <= max(plain) < 2**63:
         raise DataError(f"{what} hold a number that is too large for int64. Give floats.")
     return plain
+
+
+def _is_missing(target: Any, among_words: bool) -> bool:
+    """None and what pandas puts in its place; NaN among numbers is found with infinities later."""
+    if target is None or type(target).__name__ == "NAType":
+        return True
+    return among_words and isinstance(target, float) and target != target
 
 
 def _value(target: Any) -> Any:
@@ -139,7 +150,7 @@ def _value(target: Any) -> Any:
     return target
 
 
-def _words(array: np.ndarray, given: Any, what: str) -> tuple[Tensor, Values]:
+def _words(array: np.ndarray, what: str) -> tuple[Tensor, Values]:
     """Words as int64 `[N]`, numbered in sorted order."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -147,14 +158,5 @@ def _words(array: np.ndarray, given: Any, what: str) -> tuple[Tensor, Values]:
         raise DataError(
             f"{what} are words of shape {list(array.shape)}; a class is one word a row."
         )
-    if isinstance(given, (list, tuple)):
-        mixed = not all(
-            isinstance(word, (str, bytes)) for word in np.ravel(np.asarray(given, object))
-        )
-    else:
-        items = given.to_numpy() if hasattr(given, "to_numpy") else np.asarray(given)
-        mixed = items.dtype == object and not all(isinstance(word, str) for word in items.flat)
-    if mixed:
-        raise DataError(f"{what} are words in some rows only. Fill or drop the others.")
     found, numbers = np.unique(array.astype(str), return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, found))

@@ -95,10 +95,10 @@ def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
 
 
 def _dense(value: Tensor, name: str) -> Tensor:
-    kind = str(value.layout).removeprefix("torch.")
     if value.is_nested:
         raise DataError(f"{name} is a nested tensor. Pad its rows to one length.")
     if value.layout != torch.strided:
+        kind = str(value.layout).removeprefix("torch.")
         raise DataError(f"{name} is sparse ({kind}). Give tensor.to_dense().")
     if value.is_meta:
         raise DataError(f"{name} is on the meta device: it holds no numbers.")

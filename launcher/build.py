@@ -493,6 +493,11 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
             f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
             "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
         )
+    if kind == "arrays":
+        raise ConfigError(
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
+            "into one array; held-out data is test_dataset=(inputs, targets)."
+        )
     if kind != "sequence":
         return [_folder(value) or named_object(settings, key)]
     parts: list[tuple[Any, dict[str, Any]]] = []

@@ -161,7 +161,10 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("item", "message"),
         [
-            (lambda i: torch.zeros(2), r"Item 0 of mine is a Tensor\. An item is \(input, target\)"),
+            (
+                lambda i: torch.zeros(2),
+                r"Item 0 of mine is a Tensor\. An item is \(input, target\)",
+            ),
             (lambda i: (torch.zeros(2 + i), 0), r"differ in shape: \[2\] at 0, \[3\] at 1"),
             (lambda i: (torch.zeros(2), 1 // (3 - i)), "Item 3 of mine raised ZeroDivisionError"),
             (lambda i: (torch.zeros(2), {"box": 1}), "mine"),
