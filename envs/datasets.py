@@ -86,6 +86,8 @@ def read(
     """
     inputs, targets = _parts(source, name, pictures or Pictures(), channels)
     targets, words = read_targets(targets, name)
+    if targets.dim() == 0:
+        raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; where the rows are to be is for the run to decide.
     inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
     if len(targets) == 0 or len(inputs) == 0:

@@ -114,6 +114,6 @@ def _may_be_data(value: Any) -> bool:
     """Whether a value is a name, a folder, a class, or has the items of a data set."""
     if isinstance(value, (str, Path, type)):
         return True
-    if isinstance(value, (list, tuple, range, dict)) or is_array(value):
+    if isinstance(value, (list, tuple, range, dict)) or is_array(value) or is_scalar(value):
         return False
     return hasattr(type(value), "__getitem__")

@@ -55,7 +55,7 @@ def _advice(source: Any) -> str | None:
         keys = ", ".join(map(str, list(source)[:8]))
         return f"Give two of its parts ({keys}) as a pair (inputs, targets)."
     if hasattr(source, "__next__"):
-        return "It is read only once. Give a list of its items: list(...)."
+        return "It is read only once. Give a list of its items, list(...), or a torch.utils.data.Dataset."
     if isinstance(source, (list, tuple)):
         return (
             "A list of items holds pairs (input, target); a pair holds all inputs and all targets; a "
