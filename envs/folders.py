@@ -143,7 +143,8 @@ def open_folder(path: Path) -> Parts:
                 "its folders classes, or parts? Keep the pictures of a class directly in its folder, and "
                 f"call the parts train and test; or give dataset={path / train.name}."
             )
-        why = "" if other.has_classes else " (no class folders)"
+        why = f" ({held_out.name}/ is held out)" if held_out is not None else ""
+        why = why if other.has_classes else " (no class folders)"
         notes.append(f"{other.name}/ passed over{why}")
     inner = _unwrapped(train)
     made = PictureFolder(train.path, _classes(inner, train.path))

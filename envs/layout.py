@@ -7,10 +7,11 @@ from torch import Tensor
 
 from ..replay import ConfigError
 
-_USUAL = (1, 3, 4)  # Channels of grey, colour and transparent pictures.
+_COLOUR = (3, 4)  # Channels of pictures, without and with transparency.
+_USUAL = (1, *_COLOUR)
 
 
-def channels_first(inputs: Tensor, name: str = "It", channels: str | None = None) -> Tensor:
+def channels_first(inputs: Tensor, name: str = "the data", channels: str | None = None) -> Tensor:
     """Inputs `[N, *shape]`, images `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`.
 
     Args:
@@ -24,7 +25,7 @@ def channels_first(inputs: Tensor, name: str = "It", channels: str | None = None
         inputs = inputs.to(torch.float32)
     elif inputs.dim() == 3:
         return inputs[:, None]
-    if is_channels_last(tuple(inputs.shape[1:]), f"{name} holds inputs", channels):
+    if is_channels_last(tuple(inputs.shape[1:]), f"The inputs of {name} are", channels):
         return inputs.movedim(-1, 1).contiguous()
     return inputs
 
@@ -37,23 +38,25 @@ def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = N
 
     Args:
         shape: Of one input or observation.
-        what: The beginning of the error's sentence: "MNIST holds inputs".
+        what: What errors say is of this shape: "The inputs of MNIST are".
         channels: "first" or "last", where a person says so: also for more than three dimensions.
 
     Raises:
         ConfigError: If it cannot be told.
 
-    >>> is_channels_last((32, 32, 12), "It holds inputs")
+    >>> is_channels_last((32, 32, 12), "They are")
     True
     """
     if channels is not None:
         return channels == "last" and len(shape) >= 3
-    if len(shape) != 3:
-        return False
-    if (last := _told(*shape)) is None:
+    last = _told(*shape) if len(shape) == 3 else False
+    if len(shape) == 4 and shape[-1] in _COLOUR and min(shape[1:3]) > max(_COLOUR):
+        last = None  # Several frames, or a volume: their order is not ours to guess.
+    if last is None:
+        turned = [shape[-1], *shape[:-1]]
         raise ConfigError(
-            f"{what} of shape {list(shape)}: if they are images, where are their channels? Say "
-            "channels=first or channels=last; if they are not, channels=first keeps them as they are."
+            f"{what} of shape {list(shape)}, which does not tell where images have their channels. Say "
+            f"channels=last, which makes them {turned}, or channels=first, which keeps them as they are."
         )
     return last
 
@@ -70,5 +73,5 @@ def _told(first: int, middle: int, last: int) -> bool | None:
     # A smaller end that is unusual beside a usual one, as in [2, 64, 3], leaves it open.
     fewest = min(first, last)
     if first in _USUAL or last in _USUAL:
-        return fewest == last if fewest in _USUAL and {first, last} != {3, 4} else None
+        return fewest == last if fewest in _USUAL and {first, last} != set(_COLOUR) else None
     return fewest == last if fewest < middle else None

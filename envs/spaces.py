@@ -175,7 +175,7 @@ def _box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Code
         dtype,
         _loosened(low, low, high, -1) if checked else None,
         _loosened(high, low, high, 1) if checked else None,
-        plain=dtype.kind == "f",
+        plain=dtype.kind == "f" and stored is np.asarray,
     )
 
 
@@ -207,10 +207,11 @@ class _ChannelsFirst:
     """
 
     def __init__(self, dims: int):
-        self.dims = dims
+        self._axes = (-1, *range(-dims, -1))
 
     def __call__(self, image: Any) -> np.ndarray:
-        return np.moveaxis(np.asarray(image), -1, -self.dims)
+        image = np.asarray(image)
+        return image.transpose(*range(image.ndim - len(self._axes)), *self._axes)
 
 
 def _one_channel(image: Any) -> np.ndarray:

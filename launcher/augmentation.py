@@ -51,7 +51,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
                 f"aug turns inputs {list(obs.shape)} into {list(augmented.shape)}; it must keep their "
                 "shape, because held-out data is not augmented."
             )
-        if not augmented.is_floating_point():
+        if obs.is_floating_point() and not augmented.is_floating_point():
             raise ConfigError(
                 f"aug turns inputs of float32 in [0, 1] into {str(augmented.dtype)[6:]}; it must give "
                 "floats in [0, 1]."
@@ -59,13 +59,14 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
         if not torch.equal(augmented, obs):
             return
         # Nothing by chance, or because of these images: a black one is its own mirror image.
-        noise = torch.rand(_NOISE, *obs.shape[1:], device=obs.device)
+        noise = torch.rand(_NOISE, *obs.shape[1:], device=obs.device).to(obs.dtype)
         if any(not torch.equal(_tried(augment, noise), noise) for _ in range(_TRIES)):
             return
-    names = [type(step).__name__ for step in _each(augment.steps)]
+    steps = list(_each(augment.steps))
+    names = [getattr(step, "__name__", type(step).__name__) for step in steps]
     advice = "Check its arguments (p, size, ...), or leave aug out."
-    if any("Crop" in name for name in names):
-        advice = "A crop as large as the image needs a padding: aug.padding=4."
+    if "RandomCrop" in names:
+        advice = "A crop as large as the image needs a padding, such as aug.padding=4."
     raise ConfigError(
         f"aug={'+'.join(names)} changes nothing: inputs of shape {list(obs.shape[1:])} came back as they "
         f"were, {_TRIES} times. {advice}"

@@ -97,7 +97,7 @@ class TestPairs:
         assert (inputs.shape, inputs.dtype) == ((2, 3, 5, 6), torch.uint8)
         assert int(inputs[1, 2, 3, 4]) == images[1, 3, 4, 2]
 
-    @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8, 8), (2, 3, 4, 3), (2, 5), (2,)])
+    @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8, 8), (2, 5), (2,)])
     def test_other_shapes_stay(self, shape: tuple[int, ...]) -> None:
         assert data(torch.zeros(shape), [0, 1]).inputs.shape == shape
 
