@@ -79,6 +79,11 @@ def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | Laz
                     f"Items of {name} differ in shape: {list(example.shape)} at 0, "
                     f"{list(tensor.shape)} at {i}."
                 )
+            if tensor.dtype != example.dtype:  # Put in, numbers would lose their fractions.
+                raise DataError(
+                    f"Items of {name} differ in type: {example.dtype} at 0, {tensor.dtype} at {i}. Give "
+                    "all of them as one."
+                )
             inputs[i] = tensor
             targets.append(item[1])
         return inputs, _stack(targets, name)

@@ -7,11 +7,17 @@ from torch import Tensor
 
 
 def channels_first(inputs: Tensor) -> Tensor:
-    """uint8 images or float32, `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`."""
-    if inputs.dtype != torch.uint8:
-        inputs = inputs.to(torch.float32)
-    elif inputs.dim() == 3:
+    """Images `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`, in a type that is kept."""
+    inputs = inputs.to(_kept_type(inputs.dtype))
+    if inputs.dtype == torch.uint8 and inputs.dim() == 3:
         return inputs[:, None]
     if inputs.dim() == 4 and inputs.shape[-1] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
         return inputs.permute(0, 3, 1, 2).contiguous()
     return inputs
+
+
+def _kept_type(dtype: torch.dtype) -> torch.dtype:
+    """Bytes, truth values, float32 and float64 stay; other integers become int64, small floats float32."""
+    if dtype in (torch.uint8, torch.bool, torch.float64):
+        return dtype
+    return torch.float32 if dtype.is_floating_point else torch.int64

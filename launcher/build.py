@@ -102,6 +102,7 @@ def build_world(settings: Settings) -> Any:
         scenario=settings.scenario,
         validation=settings.validation,
         seed=settings.seed,
+        standardize=settings.standardize if "standardize" in settings.given else None,
     )
 
 
