@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from ..replay import (
     Standardize,
     Transitions,
 )
+from ..replay.devices import has_float64
 from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
+from ..replay.tree import leaves
 from . import offline
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
@@ -338,6 +341,13 @@ def build_replay(
         )
     how = settings.replay
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
+    if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
+        warnings.warn(
+            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept there as "
+            "float32, before normalize_obs takes their mean off. Leave replay.storage out if they lie far "
+            "from zero, as a clock does.",
+            stacklevel=2,
+        )
     if saved is None:
         storage = Transitions(
             world.spec,
@@ -360,6 +370,14 @@ def build_replay(
         priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
     sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
     return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
+
+
+def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
+    """Whether observations that are to be normalised have more digits than a device can keep."""
+    if has_float64(device.type) or world.normalizer is None or not world.normalizer.moments:
+        return False
+    spaces = leaves(world.spec.obs)
+    return any(space.dtype == torch.float64 for space in spaces)
 
 
 def build_schedule(settings: Settings, world: Any) -> Schedule:

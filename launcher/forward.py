@@ -41,7 +41,10 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if has_forward(agent):
         obs = _items(2, world, transform, learner.device)
-        with watched(agent, name) as sources, embeddings_checked(agent):
+        with (
+            watched(agent, name) as sources,
+            embeddings_checked(agent, obs if world.on_data else None),
+        ):
             try:
                 with forked_randomness(0), learner.evaluating():
                     if not world.on_data and is_recurrent(agent):
@@ -57,7 +60,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
                 raise ConfigError(
                     f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                     f"{describe(Batch(obs=obs))}: {error}{advice(error)}"
-                    f"{about_integers(error, learner.spec.obs)}"
+                    f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
             _check_output(output, space, obs=obs, name=name, sources=sources)
     if learner.recurrence is not None and acts:

@@ -80,7 +80,11 @@ class Numbers(nn.Module):
         return out if out.dim() > 1 else out[:, None]
 
 
-def wants_numbers(encoder: nn.Module) -> bool:
-    """Whether a module is one of ours or of a library for images, none of which takes integers."""
+def fit_to_integers(encoder: nn.Module, space: Space | dict[str, Space]) -> nn.Module:
+    """An encoder of ours or of a library for images, given integers as numbers; a user's own as it is."""
     libraries = (__name__.rpartition(".")[0], "torchvision.", "timm.")
-    return type(encoder).__module__.startswith(libraries)
+    if isinstance(space, dict) or space.ids is None:
+        return encoder
+    if not type(encoder).__module__.startswith(libraries):
+        return encoder
+    return nn.Sequential(Numbers(space), encoder)

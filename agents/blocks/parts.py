@@ -101,7 +101,7 @@ class Part(nn.Module):
                         shapes = map_leaves(lambda x: tuple(x.shape), obs)
                         raise ConfigError(
                             f"{name}.forward raised {type(error).__name__} in {at.last}, given {shapes}: "
-                            f"{error}{about_integers(error, space)}"
+                            f"{error}{about_integers(error, space, after=str(error))}"
                         ) from error
         finally:
             for module, training in modes.items():

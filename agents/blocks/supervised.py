@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...replay import Batch, Replay, Space
 from .cnn import CNN
 from .encoder import Flat
-from .integers import Integers, Numbers, wants_numbers
+from .integers import Integers, Numbers
 from .mlp import MLP
 from .parts import trunk
 from .residual import ResidualCNN
@@ -83,15 +83,12 @@ def network(
 ) -> nn.Module:
     """A residual CNN for images from 32x32 pixels, a plain one for smaller ones, else an MLP.
 
-    Integers in the shape of an image are learnt as numbers, and others as `Integers` has it. So are they
-    by an encoder of ours or of torchvision; a user's own receives them as they are.
+    Integers in the shape of an image are learnt as numbers, and others as `Integers` has it.
 
     Args:
         values: Whether the output is numbers, of which there often are few to learn from.
     """
     if encoder is not None:
-        if obs_spec.ids is not None and wants_numbers(encoder):
-            encoder = nn.Sequential(Numbers(obs_spec), encoder)
         seen = trunk(encoder, obs_spec, ())
         return nn.Sequential(seen, nn.Linear(seen.out_features, out_features))
     shape, whole = obs_spec.shape, obs_spec.ids is not None
