@@ -94,11 +94,7 @@ def _numbers(train: list[Column], name: str, *, standardize: bool | None, altere
     # Whole numbers are counted from one of them, since float64 cannot hold nanoseconds since 1970.
     base = _first(train[0]) if is_whole(dtype) else None
     offset, stddev, low, top = statistics(train, base)
-    mean = offset
-    if base is not None:
-        begin = base.to(torch.float64)
-        mean = offset + begin.view(offset.shape)
-        low, top = low + float(begin.min()), top + float(begin.max())
+    mean = offset if base is None else offset + base.to(torch.float64).view(offset.shape)
     if low >= 0 and top <= 1:
         low, top = 0.0, 1.0  # Already scaled, as torchvision's ToTensor does.
     scale = None

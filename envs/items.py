@@ -14,7 +14,7 @@ from torchvision.datasets import VisionDataset
 
 from ..replay import DataError, LazyColumn
 from .images import converter, is_image
-from .layout import channels_first
+from .layout import channels_first, common_type
 
 # Items are decoded at each reading when all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
@@ -79,11 +79,13 @@ def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | Laz
                     f"Items of {name} differ in shape: {list(example.shape)} at 0, "
                     f"{list(tensor.shape)} at {i}."
                 )
-            if tensor.dtype != example.dtype:  # Put in, numbers would lose their fractions.
-                raise DataError(
-                    f"Items of {name} differ in type: {example.dtype} at 0, {tensor.dtype} at {i}. Give "
-                    "all of them as one."
-                )
+            if tensor.dtype != inputs.dtype:  # Put in as it is, a number would lose its fraction.
+                if (wider := common_type(tensor.dtype, inputs.dtype)) is None:
+                    raise DataError(
+                        f"Items of {name} differ in type: {inputs.dtype} at 0, {tensor.dtype} at {i}. Give "
+                        "all of them as one."
+                    )
+                inputs = inputs.to(wider)
             inputs[i] = tensor
             targets.append(item[1])
         return inputs, _stack(targets, name)

@@ -21,3 +21,10 @@ def _kept_type(dtype: torch.dtype) -> torch.dtype:
     if dtype in (torch.uint8, torch.bool, torch.float64):
         return dtype
     return torch.float32 if dtype.is_floating_point else torch.int64
+
+
+def common_type(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
+    """A type that holds both, of types that are kept; None for bytes or truth values beside numbers."""
+    if torch.uint8 in (one, other) or torch.bool in (one, other):
+        return one if one == other else None
+    return one if one == other else torch.float64

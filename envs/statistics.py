@@ -24,7 +24,8 @@ def statistics(
     "Algorithms for computing the sample variance", eq. 1.5.
 
     Args:
-        base: Taken off all values first, in their own type; the bounds are without it.
+        base: One value of each feature (`shape`, or `(C, 1, 1)` for images), which is taken off all in
+            their own type first. The mean is counted from there.
 
     Returns:
         float64 each. The deviation of a feature that is constant is exactly 0.
@@ -47,7 +48,8 @@ def statistics(
         count += n
     # Rounding leaves a constant 0.1 a deviation of 1e-17, and dividing by that would make noise of it.
     stddev = torch.where(high > low, (squares / count).sqrt(), 0.0)
-    return mean, stddev, float(low.min()), float(high.max())
+    begin = 0.0 if base is None else base.to(torch.float64).view(low.shape)
+    return mean, stddev, float((low + begin).min()), float((high + begin).max())
 
 
 def chunks(columns: list[Tensor | LazyColumn]) -> Iterator[Tensor]:
