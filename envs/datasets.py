@@ -30,8 +30,8 @@ class Arrays:
     """A data set in memory.
 
     Attributes:
-        inputs: `[N, *shape]`, images channels-first, uint8 as stored.
-        targets: int64 `[N]` classes, or float32 `[N, *shape]` values.
+        inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
+        targets: int64 `[N]` classes, or float32 or float64 `[N, *shape]` values.
         high: The largest value an integer input can take, where the source says so.
         num_classes: How many there are where that is known, else None.
         names: Of the classes, where they have any.

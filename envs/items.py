@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, Subset
 from ..replay import DataError, LazyColumn
 from . import in_memory
 from .images import Pictures, is_image
-from .layout import channels_first
-from .numbers import as_tensor, wider
+from .layout import channels_first, common_type
+from .numbers import as_tensor
 
 # Items are decoded at each reading when all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
@@ -51,13 +51,12 @@ def decode(
     # Random transforms must be drawn anew at each reading, and large data must not be kept.
     targets, dtype = in_memory.labels(source), example.dtype
     if targets is None:
-        targets, dtypes = [], {example.dtype}
+        targets = []
         for i in range(n):
             item = items[i]
-            dtypes.add(_same_shape(convert(item), example.shape, i, name).dtype)
+            tensor = _same_shape(convert(item), example.shape, i, name)
+            dtype = _wider(dtype, tensor.dtype, i, name)
             targets.append(item[1])
-        for other in dtypes:
-            dtype = wider(dtype, other)
         if any(not _equal(items[i][1], targets[i]) for i in range(0, n, max(1, -(-n // _PROBED)))):
             if fits:
                 return _read_once(items, convert, name, warn=True)
@@ -67,7 +66,7 @@ def decode(
 
     def converted(item: Any) -> Tensor:
         tensor = _same_shape(convert(item), example.shape, None, name)
-        if tensor.dtype != dtype and wider(tensor.dtype, dtype) != dtype:
+        if tensor.dtype != dtype and common_type(tensor.dtype, dtype) != dtype:
             raise DataError(f"Items of {name} differ in type: {tensor.dtype} and {dtype}.")
         return tensor.to(dtype)
 
@@ -91,8 +90,8 @@ def _read_once(
         if i == 0:
             inputs = torch.empty((len(items), *tensor.shape), dtype=tensor.dtype)
         _same_shape(tensor, inputs.shape[1:], i, name)
-        if tensor.dtype != inputs.dtype:
-            inputs = inputs.to(wider(inputs.dtype, tensor.dtype))
+        if tensor.dtype != inputs.dtype:  # Put in as it is, a number would lose its fraction.
+            inputs = inputs.to(_wider(inputs.dtype, tensor.dtype, i, name))
         inputs[i] = tensor
         targets.append(item[1])
     return inputs, targets
@@ -174,6 +173,17 @@ def _same_shape(tensor: Tensor, shape: Any, i: int | None, name: str) -> Tensor:
             f"Items of {name} differ in shape: {list(shape)} at 0, {list(tensor.shape)}{where}."
         )
     return tensor
+
+
+def _wider(dtype: torch.dtype, other: torch.dtype, i: int, name: str) -> torch.dtype:
+    """The type that holds the items so far and item i."""
+    if dtype == other:
+        return dtype
+    if (both := common_type(other, dtype)) is None:
+        raise DataError(
+            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them as one."
+        )
+    return both
 
 
 def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[bool, bool]:

@@ -45,11 +45,12 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
 
 
 def as_targets(targets: Tensor, name: str) -> Tensor:
-    """int64 `[N]` for classes, float32 `[N, *shape]` for values."""
+    """int64 `[N]` for classes, float32 or float64 `[N, *shape]` for values."""
     if targets.dtype.is_floating_point:
         check_finite(targets, f"targets of {name}")
         _refuse_one_hot(targets, name)
-        targets = targets.to(torch.float32)
+        if targets.dtype != torch.float64:  # Whose digits the mean is taken off with.
+            targets = targets.to(torch.float32)
         return targets[:, None] if targets.dim() == 1 else targets
     if targets.dim() == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]

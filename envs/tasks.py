@@ -14,6 +14,7 @@ from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
+from .inputs import stored
 from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
@@ -62,6 +63,8 @@ class DataWorld:
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
         seed: Of the order of classes, and of alterations.
+        standardize: Whether inputs are to be numbers (True) or as they are, as the user said it; None:
+            integers are as they are.
 
     Attributes:
         spec: Of inputs and labels as the tables hold them.
@@ -90,6 +93,7 @@ class DataWorld:
         scenario: str | None = None,
         validation: float | None = None,
         seed: int = 0,
+        standardize: bool | None = None,
     ):
         self.name = "-".join(arrays.name for arrays in train)
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
@@ -107,7 +111,16 @@ class DataWorld:
             self.notes.append(
                 f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
             )
-        self.spec: Spec = describe(train, list(held_out), num_tasks=1)
+        self.spec: Spec = describe(
+            train,
+            list(held_out),
+            num_tasks=1,
+            standardize=standardize,
+            altered=kind == "altered",
+        )
+        self.source_dtype = train[0].inputs.dtype
+        exact = [_exact(part, self.spec) for part in (train, held_out)]
+        train, held_out = ([stored(arrays, self.spec) for arrays in p] for p in (train, held_out))
         chosen = _validation(train, validation)
         self.alter: Alter | None = None
         if kind == "split":
@@ -132,21 +145,40 @@ class DataWorld:
             self.tasks = [_with_validation(task, chosen) for task in self.tasks]
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
         self.train, self.test = _join(train), _join(held_out)
+        self.train.exact, self.test.exact = exact
         if self.alter is not None:
             _altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
 
     def example(self, device: torch.device) -> dict[str, Any]:
         """The `obs` of two rows on a device, as a batch of the first task begins: stored, and altered.
 
+        Of integers, the rows that hold the largest and the smallest there is, held out or not: what an
+        embedding has no row for is found out before training.
+
         Raises:
             ConfigError: If they cannot be altered there.
         """
         rows = self.tasks[0].train
         ends = rows[torch.tensor([0, len(rows) - 1])].to(self.train.device)
-        obs: Tensor = upload(self.train.gather(ends)["obs"], device)
+        found = self.train.gather(ends)["obs"]
+        if self.spec.obs.ids is not None and self.train.in_memory and self.test.in_memory:
+            found = torch.stack([self._row_with(largest=end) for end in (True, False)])
+        obs: Tensor = upload(found, device)
         if self.alter is not None:
             obs = _altered(self.alter, self.name, obs)
         return {"obs": obs}
+
+    def _row_with(self, *, largest: bool) -> Tensor:
+        """The row of integers that holds the largest or the smallest."""
+        rows = []
+        for table in (self.train, self.test):
+            column = table.columns["obs"]
+            assert isinstance(column, Tensor)
+            by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
+            ends = by_row.amax(1) if largest else -by_row.amin(1)
+            place = int(ends.argmax())
+            rows.append((int(ends[place]), column[place]))
+        return max(rows, key=lambda row: row[0])[1]
 
     def begin(self, task: int, replay: Replay) -> None:
         """Let the replay give this task's rows."""
@@ -431,6 +463,14 @@ def _join(parts: list[Arrays]) -> Table:
         raise DataError("A sequence of data sets needs each of them in memory.")
     inputs: list[Any] = [part.inputs for part in parts]
     return Table(obs=torch.cat(inputs), label=torch.cat([part.targets for part in parts]))
+
+
+def _exact(parts: list[Arrays], spec: Spec) -> Tensor | None:
+    """Values to be predicted as their source has them, if they are rounded as they are kept."""
+    values = [part.targets for part in parts if not part.discrete]
+    if spec.discrete or all(part.dtype == spec.action.dtype for part in values):
+        return None
+    return torch.cat(values).to(torch.float64)
 
 
 def _ranges(parts: list[Arrays]) -> list[Tensor]:

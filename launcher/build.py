@@ -29,8 +29,10 @@ from ..replay import (
     Standardize,
     Transitions,
 )
+from ..replay.devices import has_float64
 from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
+from ..replay.tree import leaves
 from . import offline
 from .augmentation import Augmentation, check_augmentation
 from .config import Settings, name_of
@@ -128,6 +130,7 @@ def build_world(settings: Settings) -> Any:
         scenario=settings.scenario,
         validation=settings.validation,
         seed=settings.seed,
+        standardize=settings.standardize if "standardize" in settings.given else None,
     )
     world.notes += notes
     if world.single_class is not None:
@@ -257,9 +260,10 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if settings.aug is None:
         return plain, plain
     augment = _augmentation(settings)
+    augmented = Standardize(space, standardize=standardize, augment=augment, device=device)
     obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
     check_augmentation(augment, obs)
-    return Standardize(space, standardize=standardize, augment=augment, device=device), plain
+    return augmented, plain
 
 
 def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None:
@@ -360,6 +364,13 @@ def build_replay(
         )
     how = settings.replay
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
+    if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
+        warnings.warn(
+            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept there as "
+            "float32, before normalize_obs takes their mean off. Leave replay.storage out if they lie far "
+            "from zero, as a clock does.",
+            stacklevel=2,
+        )
     if saved is None:
         storage = Transitions(
             world.spec,
@@ -382,6 +393,14 @@ def build_replay(
         priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
     sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
     return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
+
+
+def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
+    """Whether observations that are to be normalised have more digits than a device can keep."""
+    if has_float64(device.type) or world.normalizer is None or not world.normalizer.moments:
+        return False
+    spaces = leaves(world.spec.obs)
+    return any(space.dtype == torch.float64 for space in spaces)
 
 
 def build_schedule(settings: Settings, world: Any) -> Schedule:
