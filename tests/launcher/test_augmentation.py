@@ -120,24 +120,6 @@ def test_images_that_augmentation_leaves_as_they_are_say_nothing_of_others(augme
     augmented("RandomHorizontalFlip", images=np.zeros_like(IMAGES))
 
 
-def test_to_try_it_draws_nothing_from_the_run(augmented: Any) -> None:
-    class Late:
-        """A flip; in its first calls it leaves images as they are."""
-
-        def __init__(self, patience: int):
-            self.patience = patience
-
-        def __call__(self, images: Tensor) -> Tensor:
-            self.patience -= 1
-            torch.rand(self.patience % 7 + 1)
-            return images if self.patience > 0 else images.flip(-1)
-
-    runs = [augmented(Late(calls)) for calls in (1, 50)]
-    indices = [run.agent.batches[0].index.tolist() for run in runs]
-    assert indices[0] == indices[1]
-    assert torch.equal(runs[0].agent.layer.weight, runs[1].agent.layer.weight)
-
-
 @pytest.mark.parametrize(
     ("aug", "message"),
     [
