@@ -34,6 +34,8 @@ def alterations(source: Any, name: str) -> Callable[..., Any] | None:
     Raises:
         DataError: If there is a method that takes `tasks` but no `seed`.
     """
+    if type(source) is Subset:
+        return alterations(source.dataset, name)
     method = _attribute(source, "alterations")
     try:
         parameters = inspect.signature(method).parameters if callable(method) else {}

@@ -43,16 +43,19 @@ def is_array(value: Any) -> bool:
 
     A `shape` alone does not make one: a data set of the user's may have that attribute too.
     """
+    if not (
+        hasattr(type(value), "__array__") or hasattr(type(value), "toarray")
+    ):  # SciPy's, sparse.
+        return False
     shape = getattr(value, "shape", None)
-    arrays = hasattr(type(value), "__array__") or hasattr(value, "toarray")  # SciPy's sparse ones.
-    return arrays and isinstance(shape, tuple) and len(shape) > 0
+    return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
 
 def is_scalar(value: Any) -> bool:
     """Whether a value is one number or word."""
-    return isinstance(value, (bool, int, float, complex, str, bytes)) or (
-        hasattr(type(value), "__array__") and getattr(value, "shape", None) == ()
-    )
+    if isinstance(value, (bool, int, float, complex, str, bytes)):
+        return True
+    return hasattr(type(value), "__array__") and getattr(value, "ndim", None) == 0
 
 
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn
 from . import in_memory
+from .forms import is_scalar
 from .images import Pictures, is_image
 from .layout import channels_first, common_type
 from .numbers import as_tensor
@@ -104,7 +105,12 @@ class _Items:
         self.source, self.name = source, name
 
     def __len__(self) -> int:
-        return len(self.source)
+        try:
+            return len(self.source)
+        except Exception as error:
+            raise DataError(
+                f"The length of {self.name} raised {type(error).__name__}: {error}"
+            ) from error
 
     def __getitem__(self, i: int) -> Any:
         try:
@@ -141,7 +147,10 @@ def _raw_item(source: Any, i: int) -> Any:
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(v, (int, float, tuple)) for v in value)
+    """Whether a value is a tuple of numbers, or of tuples of these: a row like a list of them."""
+    return isinstance(value, tuple) and all(
+        is_scalar(v) if not isinstance(v, tuple) else _numbers(v) for v in value
+    )
 
 
 def _described(item: Any) -> str:

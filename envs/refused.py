@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..replay import DataError
 from .forms import is_array
@@ -18,21 +18,27 @@ _WANTED = (
 
 def refuse(source: Any, name: str) -> None:
     """Raise DataError for what is no data set; a word of advice for what is often taken for one."""
-    advice = _advice(source)
-    if advice is None and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+    by_number = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    iterated = isinstance(source, (DataLoader, IterableDataset))
+    if by_number and isinstance(source, Dataset) and not iterated:
+        return
+    advice = _advice(source, by_number)
+    if advice is None and by_number:
         return
     kind = type(source).__name__
     what = f"A {kind}" if name.endswith(kind) else f"{name} is a {kind}, which"
     raise DataError(f"{what} is not a data set. {advice or _WANTED}")
 
 
-def _advice(source: Any) -> str | None:
+def _advice(source: Any, by_number: bool) -> str | None:
     library = type(source).__module__.partition(".")[0]
     if isinstance(source, DataLoader):
         return "Give what it loads from (loader.dataset); batch_size= sets the size of batches."
     if isinstance(source, IterableDataset):
         return f"It has no items by number. {_WANTED}"
-    if library == "datasets":  # Hugging Face's; its items are dicts.
+    if library == "datasets" and hasattr(
+        source, "column_names"
+    ):  # Hugging Face's; items are dicts.
         return (
             "Give a pair of its columns: (numpy.array(data['image']), data['label']), or wrap it in a "
             "Dataset whose __getitem__ returns (input, target)."
@@ -54,6 +60,8 @@ def _advice(source: Any) -> str | None:
     if isinstance(source, Mapping):
         keys = ", ".join(map(str, list(source)[:8]))
         return f"Give two of its parts ({keys}) as a pair (inputs, targets)."
+    if by_number and not isinstance(source, (list, tuple)):
+        return None
     if hasattr(source, "__next__"):
         return "It is read only once. Give a list of its items, list(...), or a torch.utils.data.Dataset."
     if isinstance(source, (list, tuple)):
