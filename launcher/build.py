@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
 from ..envs import datasets, folders, sources
+from ..envs.forms import form
 from ..envs.images import Pictures
+from ..envs.numbering import number_labels
 from ..envs.tasks import DataWorld
 from ..replay import (
     CheckpointError,
@@ -26,8 +29,10 @@ from ..replay import (
     Standardize,
     Transitions,
 )
+from ..replay.devices import has_float64
 from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
+from ..replay.tree import leaves
 from . import offline
 from .augmentation import Augmentation, check_augmentation
 from .config import Settings, name_of
@@ -87,37 +92,39 @@ def build_world(settings: Settings) -> Any:
         settings.values["dataset"] = {"_target_": "Digits"}
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "channels": settings.channels}
-    learnt, held_out = _parts(settings, "dataset"), None
-    if settings.test_dataset is not None:
-        held_out = _parts(settings, "test_dataset")
-        if len(held_out) != len(learnt):
-            raise ConfigError(
-                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(learnt)}."
-            )
-    train, test = [], []
+    parts = held_out = _parts(settings, "dataset")
+    own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
+    if not own and len(held_out := _parts(settings, "test_dataset")) != len(parts):
+        raise ConfigError(
+            f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
+        )
+    train: list[datasets.Arrays] = []
+    test: list[datasets.Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
-    for number, (part, arguments) in enumerate(learnt):
+    for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
+        if own:
+            other = part
+        elif isinstance(other, Path):
+            other = folders.open_folder(other)
+            other = other.numbered_as(part) if of_folder else other
         # Held-out images are given the size and the channels of those that are learnt from.
         pictures = Pictures(settings.image_size, colour=of_folder)
         options["pictures"] = pictures
-        train.append(_arrays(part, arguments, train=True, **options))
-        if held_out is None:
-            test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
-        else:
-            other, arguments = held_out[number]
-            if isinstance(other, Path):
-                other = folders.open_folder(other)
-                if of_folder:
-                    other = other.numbered_as(part)
-            test.append(_arrays(other, arguments, train=True, role="held-out ", **options))
+        arrays = _arrays(part, arguments, train=True, **options)
+        assert arrays is not None
+        rest = _arrays(other, others, train=not own, role="held-out ", **options)
+        # Classes are chosen by the number that both parts know them by.
+        arrays, rest = number_labels(arrays, rest)
+        train.append(_of_classes(arrays, arguments))
+        test.append(None if rest is None else _of_classes(rest, others))
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
     world = DataWorld(
-        [arrays for arrays in train if arrays is not None],
+        train,
         test,
         tasks=settings.tasks,
         classes_per_task=settings.classes_per_task,
@@ -125,9 +132,16 @@ def build_world(settings: Settings) -> Any:
         scenario=settings.scenario,
         validation=settings.validation,
         seed=settings.seed,
+        standardize=settings.standardize if "standardize" in settings.given else None,
     )
     world.notes += notes
     world.decoded = decoded
+    if world.single_class is not None:
+        warnings.warn(
+            f"All rows of {world.name} are of one class ({world.single_class}): an accuracy of 1.0 means "
+            "nothing.",
+            stacklevel=4,
+        )
     return world
 
 
@@ -249,9 +263,10 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if settings.aug is None:
         return plain, plain
     augment = _augmentation(settings)
+    augmented = Standardize(space, standardize=standardize, augment=augment, device=device)
     obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
     check_augmentation(augment, obs)
-    return Standardize(space, standardize=standardize, augment=augment, device=device), plain
+    return augmented, plain
 
 
 def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None:
@@ -352,6 +367,13 @@ def build_replay(
         )
     how = settings.replay
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
+    if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
+        warnings.warn(
+            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept there as "
+            "float32, before normalize_obs takes their mean off. Leave replay.storage out if they lie far "
+            "from zero, as a clock does.",
+            stacklevel=2,
+        )
     if saved is None:
         storage = Transitions(
             world.spec,
@@ -374,6 +396,14 @@ def build_replay(
         priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
     sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
     return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
+
+
+def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
+    """Whether observations that are to be normalised have more digits than a device can keep."""
+    if has_float64(device.type) or world.normalizer is None or not world.normalizer.moments:
+        return False
+    spaces = leaves(world.spec.obs)
+    return any(space.dtype == torch.float64 for space in spaces)
 
 
 def build_schedule(settings: Settings, world: Any) -> Schedule:
@@ -480,7 +510,19 @@ def optimiser_settings(settings: Settings) -> list[str]:
 def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
     value = settings.live.get(key, settings.values[key])
-    if not isinstance(value, (list, tuple)) or datasets.is_pair(value):
+    of_data = key in ("dataset", "test_dataset")
+    kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
+    if kind == "unclear":
+        raise ConfigError(
+            f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
+            "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
+        )
+    if kind == "arrays":
+        raise ConfigError(
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
+            "into one array; held-out data is test_dataset=(inputs, targets)."
+        )
+    if kind != "sequence":
         return [_folder(value) or named_object(settings, key)]
     parts: list[tuple[Any, dict[str, Any]]] = []
     names: list[Any] = []
@@ -517,8 +559,7 @@ def _arrays(
     role: str = "",
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
-    arguments = dict(arguments)
-    subset = arguments.pop("subset", None)
+    arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
     if isinstance(part, folders.Parts):
         if arguments:
@@ -539,8 +580,13 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    arrays = datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
-    return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
+    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+
+
+def _of_classes(arrays: datasets.Arrays, arguments: dict[str, Any]) -> datasets.Arrays:
+    """The classes that `subset=` chooses, if it does."""
+    subset = arguments.get("subset")
+    return arrays if subset is None else datasets.take_classes(arrays, list(subset))
 
 
 def _data_name(part: Any) -> str:

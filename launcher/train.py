@@ -27,6 +27,7 @@ from .device import arithmetic, describe, device_wanted, place_tables, wants_cha
 from .directory import RunDirectory
 from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
+from .integers import described
 from .keeper import Interrupted, Keeper
 from .learner import Learner, has_forward, load_weights
 from .log import CSV, Journal, Writer
@@ -328,7 +329,9 @@ def _header(
     }
     if decision := getattr(learner.agent, "decision", None):
         lines["learns"] = decision
-    if getattr(spec.obs, "mean", None) is not None:
+    if world.on_data and (inputs := described(world, asked="standardize" in settings.given)):
+        lines["inputs"] = inputs
+    if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
     if replay.offline:
