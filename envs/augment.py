@@ -16,17 +16,22 @@ class RandomCrop:
 
     Args:
         size: Height and width of the window, or one number for both; None: the image's own.
-        padding: Zeros added on each side before.
+        padding: Zeros added on each side before. None: none where the window is smaller than the
+            image, else an eighth of the image's shorter side, as is usual: 4 at 32x32, at least 1.
     """
 
-    def __init__(self, size: int | tuple[int, int] | None = None, padding: int = 0):
+    def __init__(self, size: int | tuple[int, int] | None = None, padding: int | None = None):
         self.size = (size, size) if isinstance(size, int) else size
         self.padding = padding
 
     def __call__(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C, height, width]`."""
-        height, width = self.size or images.shape[-2:]
-        padded = F.pad(images, (self.padding,) * 4)
+        size = tuple(images.shape[-2:])
+        height, width = self.size or size
+        padding = self.padding
+        if padding is None:
+            padding = max(1, min(size) // 8) if (height, width) == size else 0
+        padded = F.pad(images, (padding,) * 4)
         b, _, rows, columns = padded.shape
         if height > rows or width > columns:
             raise ValueError(f"RandomCrop: {height}x{width} does not fit into {rows}x{columns}.")

@@ -53,14 +53,26 @@ class Copies:
         name: What errors call it.
         num_envs: N.
         stack: Frames per observation, for the spec; frames themselves are single here.
+        channels: Where images have them, as in `codec`.
         seed: Of the episodes.
     """
 
-    def __init__(self, make: Make, *, name: str, num_envs: int, stack: int = 1, seed: int = 0):
+    def __init__(
+        self,
+        make: Make,
+        *,
+        name: str,
+        num_envs: int,
+        stack: int = 1,
+        channels: str | None = None,
+        seed: int = 0,
+    ):
         self.name, self.num_envs, self.seed = name, num_envs, seed
         self.envs = [make() for _ in range(num_envs)]
         first = self.envs[0]
-        self.obs_codec = codec(first.observation_space, f"observations of {name}", stack=stack)
+        self.obs_codec = codec(
+            first.observation_space, f"observations of {name}", stack=stack, channels=channels
+        )
         self.action_codec = codec(first.action_space, f"actions of {name}", action=True)
         for env in self.envs:
             if (env.observation_space, env.action_space) != (
@@ -179,11 +191,22 @@ class Vector:
         ended: Copies that the next step only resets, bool `[N]`.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], *, name: str, stack: int = 1, seed: int = 0):
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        *,
+        name: str,
+        stack: int = 1,
+        channels: str | None = None,
+        seed: int = 0,
+    ):
         self.envs, self.name, self.seed = envs, name, seed
         self.num_envs = int(envs.num_envs)
         self.obs_codec = codec(
-            envs.single_observation_space, f"observations of {name}", stack=stack
+            envs.single_observation_space,
+            f"observations of {name}",
+            stack=stack,
+            channels=channels,
         )
         self.action_codec = codec(envs.single_action_space, f"actions of {name}", action=True)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)

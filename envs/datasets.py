@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from ..replay import DataError, LazyColumn, Table
-from .items import as_tensor, decode, torchvision_columns
-from .labels import as_targets, check_finite, check_labels
+from .declared import alterations, class_names, largest_value
+from .forms import form
+from .images import Pictures, is_image
+from .in_memory import columns
+from .items import decode
+from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
 from .layout import channels_first
+from .numbering import in_words
+from .numbers import as_tensor
+from .refused import refuse
+from .scenarios import by_number
+
+_FEW = 20  # So many different values may be classes that were given as floats.
 
 
 @dataclass
@@ -21,12 +30,16 @@ class Arrays:
     """A data set in memory.
 
     Attributes:
-        inputs: `[N, *shape]`, images channels-first, uint8 as stored.
-        targets: int64 `[N]` classes, or float32 `[N, *shape]` values.
+        inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
+        targets: int64 `[N]` classes, or float32 or float64 `[N, *shape]` values.
         high: The largest value an integer input can take, where the source says so.
-        num_classes: As the source declares it, or None.
+        num_classes: How many there are where that is known, else None.
+        names: Of the classes, where they have any.
+        values: What each label stands for, where labels were numbered: `(1, 2, 255)`.
+        chosen: Whether `subset=` chose the classes and their order.
         alterations: The source's own method of that name, which makes it a sequence of tasks
             (`sequences`), or None.
+        note: What a person should know of the targets.
     """
 
     inputs: Tensor | LazyColumn
@@ -34,7 +47,11 @@ class Arrays:
     name: str
     high: float | None = None
     num_classes: int | None = None
+    names: tuple[str, ...] | None = None
+    values: tuple[Any, ...] | None = None
+    chosen: bool = False
     alterations: Callable[..., Any] | None = None
+    note: str | None = None
 
     @property
     def discrete(self) -> bool:
@@ -43,47 +60,118 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def value(self, label: int) -> Any:
+        """What a label stands for."""
+        return label if self.values is None else self.values[label]
+
     def table(self) -> Table:
         return Table(obs=self.inputs, label=self.targets)
 
 
-def read(source: Any, *, name: str, image_size: int | None = None) -> Arrays:
-    """The arrays of a data set, checked.
+def read(
+    source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
+) -> Arrays:
+    """The arrays of a data set, checked; labels as they are given (`number_labels` makes them 0 to n - 1).
 
     Args:
-        source: A map-style `Dataset`, or a pair `(inputs, targets)` of arrays or tensors.
+        source: A map-style `Dataset`, a list of items `(input, target)`, or a pair of arrays, data
+            frames or lists of numbers `(inputs, targets)`.
         name: What errors call it.
-        image_size: Side in pixels that decoded images are resized to.
+        pictures: How decoded images become tensors, as the training part decided; None: by themselves.
+        channels: Where images in arrays have them, "first" or "last"; None: told from their shape.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
             differ in shape, or it is no data set.
     """
-    inputs: Tensor | LazyColumn
-    if is_pair(source):
-        inputs, targets = as_tensor(source[0], name), as_tensor(source[1], name)
-    elif isinstance(source, TensorDataset) and len(source.tensors) >= 2:
-        inputs, targets = source.tensors[:2]
-    elif (columns := torchvision_columns(source)) is not None:
-        inputs, targets = columns
-    else:
-        inputs, targets = decode(source, name, image_size)
+    inputs, targets = _parts(source, name, pictures or Pictures(), channels)
+    targets, words = read_targets(targets, name)
+    if targets.dim() == 0:
+        raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; where the rows are to be is for the run to decide.
     inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
     if len(targets) == 0 or len(inputs) == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
+    _check_lengths(inputs, targets, name)
+    if isinstance(inputs, Tensor):
+        check_finite(inputs, f"inputs of {name}")
+    arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
+    arrays.alterations = alterations(source, name)
+    if arrays.discrete:
+        arrays.values, arrays.names = words, class_names(source)
+        if arrays.names and words and isinstance(words[0], str):
+            _number_as_listed(arrays, words)
+        if arrays.names:
+            arrays.num_classes, arrays.values = len(arrays.names), None
+            check_labels(arrays.targets, arrays.num_classes, name)
+    else:
+        arrays.note = _note(arrays.targets)
+    return arrays
+
+
+def _parts(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[Tensor | LazyColumn, Any]:
+    """Inputs, images channels-first, and targets in any form."""
+    kind = form(source)
+    if kind == "pair":
+        inputs, targets = source
+        if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
+            _check_lengths(inputs, targets, name)
+            return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)
+        targets = list(targets) if isinstance(targets, (tuple, range)) else targets
+        rows = _rows(as_tensor(inputs, f"The input of {name}"), name)
+        return channels_first(rows, name, channels), targets
+    if (held := columns(source)) is not None:
+        if held.pictures:
+            return held.inputs, held.targets
+        rows = as_tensor(held.inputs, f"The input of {name}")
+        return channels_first(rows, name, channels), held.targets
+    if kind != "items":
+        refuse(source, name)
+    return decode(source, name, pictures, channels)
+
+
+def _check_lengths(inputs: Any, targets: Any, name: str) -> None:
     if len(inputs) != len(targets):
         raise DataError(f"{name} has {len(inputs)} inputs but {len(targets)} targets.")
-    if isinstance(inputs, Tensor):
-        inputs = channels_first(inputs)
-        check_finite(inputs, f"inputs of {name}")
-    arrays = Arrays(inputs, as_targets(targets, name), name, high=getattr(source, "high", None))
-    arrays.alterations = getattr(source, "alterations", None)
-    if arrays.discrete:
-        classes = getattr(source, "classes", None)
-        arrays.num_classes = len(classes) if classes is not None else None
-        check_labels(arrays.targets, arrays.num_classes, name)
-    return arrays
+
+
+def _rows(inputs: Tensor, name: str) -> Tensor:
+    if inputs.dim() == 0:
+        raise DataError(f"The input of {name} is a single number. Give one row per target.")
+    return inputs
+
+
+def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
+    """Words as their places in the data set's own list of classes."""
+    names = arrays.names or ()
+    if unknown := [word for word in words if word not in names]:
+        raise DataError(
+            f"{arrays.name} holds the label {unknown[0]!r}, which is not in its attribute `classes`: "
+            f"{in_words(names)}."
+        )
+    places = torch.tensor([names.index(word) for word in words])
+    arrays.targets, arrays.values = places[arrays.targets], None
+
+
+def _note(targets: Tensor) -> str | None:
+    """What to say of floats that look like classes."""
+    if targets.dim() != 2:
+        return None
+    if targets.shape[1] == 1:
+        whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
+        if not whole or len(targets.unique()) > _FEW:
+            return None
+        return (
+            "whole numbers given as floats are learnt as values (regression); integers are classes"
+        )
+    if not zeros_and_ones(targets):
+        return None
+    return (
+        f"0 and 1 in {targets.shape[1]} columns are learnt as values (regression), not as several "
+        "labels of a row"
+    )
 
 
 def held_out_fifth(arrays: Arrays) -> tuple[Tensor, Tensor]:
@@ -121,12 +209,21 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
         raise DataError(f"{arrays.name} has no classes to take a subset of.")
     present = set(arrays.targets.unique().tolist())
     if wrong := [c for c in classes if c not in present]:
-        raise DataError(f"subset={classes}: {arrays.name} has no class {wrong[0]}.")
+        raise DataError(
+            f"subset={classes}: {arrays.name} has no class {wrong[0]}.{by_number(arrays.names)}"
+        )
     renumber = torch.full((int(arrays.targets.max()) + 1,), -1)
     renumber[torch.tensor(classes)] = torch.arange(len(classes))
     rows = (renumber[arrays.targets] >= 0).nonzero().flatten()
     kept = take_rows(arrays, rows)
     kept.targets, kept.num_classes = renumber[kept.targets], len(classes)
+    names = arrays.names
+    if names is None and list(classes) != list(range(len(classes))):
+        names = tuple(map(str, range(int(arrays.targets.max()) + 1)))
+    kept.names = None if names is None else tuple(names[c] for c in classes)
+    kept.values, kept.chosen = None, True
+    if kept.note is not None:
+        kept.note += f"; subset= takes {', '.join(map(str, classes))} of these, numbered from 0"
     return kept
 
 
@@ -141,11 +238,3 @@ class _Reindexed:
 
     def __getitem__(self, i: int) -> Any:
         return self.source[self.index[i]]
-
-
-def is_pair(source: Any) -> bool:
-    return (
-        isinstance(source, (tuple, list))
-        and len(source) == 2
-        and all(hasattr(part, "shape") and hasattr(part, "dtype") for part in source)
-    )

@@ -5,13 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..replay import DataError, LazyColumn, Space, Spec
+from ..replay import DataError, Space, Spec
 from .datasets import Arrays
-from .statistics import statistics
+from .inputs import input_space
+from .statistics import is_far, statistics
+
+# Share of a standard deviation that targets may be rounded by, before they are kept as float64.
+_ROUNDED = 1e-2
 
 
-def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) -> Spec:
+def describe(
+    train: list[Arrays],
+    test: list[Arrays | None],
+    *,
+    num_tasks: int,
+    standardize: bool | None = None,
+    altered: bool = False,
+) -> Spec:
     """The spec of data: shapes, classes, and statistics of the training inputs.
+
+    Args:
+        standardize: As the user said it; None: nothing was said.
+        altered: Whether inputs are altered as they are stored, for each task.
 
     Raises:
         DataError: If the parts do not fit together, or held-out labels are out of range.
@@ -24,7 +39,7 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
                 f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
                 "(folders of images: set image_size)."
             )
-        if arrays.inputs.dtype != first.inputs.dtype:
+        if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
             raise DataError(
                 f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
                 f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
@@ -48,29 +63,39 @@ def describe(train: list[Arrays], test: list[Arrays | None], *, num_tasks: int) 
                     f"Labels out of range: {held_out.name} holds label "
                     f"{int(held_out.targets.max())}, but the training data has classes 0 to {n - 1}."
                 )
-        action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True)
+        names = train[
+            -1
+        ].names  # In a sequence with outputs of its own for each part, of all of them.
+        if names is not None and len(names) != n:
+            names = None
+        action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
     else:
-        targets = torch.cat([arrays.targets for arrays in train])
-        action = Space(
-            tuple(targets.shape[1:]),
-            torch.float32,
-            low=float(targets.min()),
-            high=float(targets.max()),
-            mean=targets.mean(0),
-            stddev=targets.std(0, correction=0),
-        )
-    return Spec(_observation([a.inputs for a in train], first.high), action, num_tasks)
+        action = _values([arrays.targets for arrays in train])
+    held_out = [arrays.inputs for arrays in test if arrays is not None]
+    obs = input_space(
+        [arrays.inputs for arrays in train],
+        held_out,
+        name=first.name,
+        high=first.high,
+        standardize=standardize,
+        altered=altered,
+    )
+    return Spec(obs, action, num_tasks)
+
+
+def _values(columns: list[Tensor]) -> Space:
+    """The space of values to be predicted: float64 where float32 cannot tell them apart."""
+    mean, stddev, low, high = statistics([column.flatten(1) for column in columns])
+    shape = tuple(columns[0].shape[1:])
+    mean, stddev = mean.view(shape), stddev.view(shape)
+    dtype = torch.float64 if is_far(mean, stddev, _ROUNDED) else torch.float32
+    return Space(shape, dtype, low, high, mean.to(dtype), stddev.to(dtype))
+
+
+def _kind(dtype: torch.dtype) -> torch.dtype:
+    """Types that one standardisation can serve count as one."""
+    return torch.float64 if dtype.is_floating_point else dtype
 
 
 def _word(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _observation(columns: list[Tensor | LazyColumn], high: float | None) -> Space:
-    mean, stddev, low, top = statistics(columns)
-    dtype = columns[0].dtype
-    if dtype == torch.uint8:
-        low, top = 0.0, float(high or 255)
-    elif low >= 0 and top <= 1:
-        low, top = 0.0, 1.0  # Already scaled, as torchvision's ToTensor does.
-    return Space(tuple(columns[0].shape[1:]), dtype, low, top, mean, stddev)

@@ -40,6 +40,7 @@ class EnvTask:
             (the environment's own vector form).
         make_vector: Builds that; None where there is none.
         stack: Frames per observation.
+        channels: Where images have them, "first" or "last"; None: told from their shape.
         seed: Of the episodes.
         video: Record the first episode of each evaluation.
 
@@ -57,6 +58,7 @@ class EnvTask:
         vectorization: str = "sync",
         make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None = None,
         stack: int = 1,
+        channels: str | None = None,
         seed: int = 0,
         video: bool = False,
     ):
@@ -65,7 +67,7 @@ class EnvTask:
         if not several and first.spec is not None:
             name = first.spec.id  # Of a factory for many, the one that it made.
         self.name, self._make, self._stack, self._video = name, make, stack, video
-        self._options: dict[str, Any] = {"name": name, "stack": stack}
+        self._options: dict[str, Any] = {"name": name, "stack": stack, "channels": channels}
         # Builds n copies at once, where these cannot be had one by one.
         self._vector: Callable[[int], Any] | None = (lambda _: make()) if several else None
         if several and vectorization != "sync":
@@ -74,7 +76,8 @@ class EnvTask:
                 "environment already."
             )
         if not several:  # Before there are processes, which say less of what is wrong.
-            codec(first.observation_space, f"observations of {name}", stack=stack)
+            observed, what = first.observation_space, f"observations of {name}"
+            codec(observed, what, stack=stack, channels=channels)
         first.close()
         if video:
             check_recording(make, name)
@@ -114,7 +117,9 @@ class EnvTask:
     def _workers(self, num_envs: int, seed: int) -> Vector:
         """Copies in processes of their own."""
         try:
-            return Vector(Workers(self._make, num_envs), seed=seed, **self._options)
+            return Vector(
+                Workers(self._make, num_envs, self._options["channels"]), seed=seed, **self._options
+            )
         except Fault as fault:
             raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
 

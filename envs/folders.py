@@ -1,54 +1,317 @@
-"""Folders of class folders of images."""
+"""Folders of class folders of pictures, as people have them."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets import ImageFolder
+from torch.utils.data import Dataset
 
 from ..replay import DataError
+from .images import load
+
+_PICTURES = frozenset(
+    f".{end}"
+    for end in (
+        "jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pbm",
+        "pnm", "jp2", "avif",
+    )
+)  # fmt: skip
+# What systems leave behind; names that begin with a dot are passed over too.
+_LEFT_BEHIND = frozenset(
+    ("__macosx", "@eadir", "__pycache__", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found")
+)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_FILLERS = "set|sets|data|dataset|image|images|img|imgs|picture|pictures|photos|folder|split|part"
+_KINDS = {
+    "train": re.compile(rf"(train|training|trn|trainval)({_FILLERS})?"),
+    "test": re.compile(rf"(test|testing|tst|heldout|holdout)({_FILLERS})?"),
+    "val": re.compile(rf"(val|valid|validation|dev|eval|evaluation)({_FILLERS})?"),
+    "unlabelled": re.compile(r"pred|predict|prediction|predictions|unlabell?ed|unsup|extra"),
+}
+_SHORT = {"tr": "train", "te": "test", "ts": "test"}  # As whole names only.
 
 
-def folder(path: Path, *, train: bool) -> Any:
-    """A folder of class folders of images, or of `train/` and `test/` folders of these.
+class PictureFolder(Dataset[Any]):
+    """Pictures in a folder per class, each read as a person sees it; its label is its class's number.
 
-    Returns:
-        A torchvision `ImageFolder`, or None for a test part that is not there.
+    Args:
+        root: What errors call it.
+        files: The pictures of each class.
+        classes: Names in the order of their numbers; None: those of `files`, sorted.
+    """
+
+    def __init__(self, root: Path, files: dict[str, list[Path]], classes: list[str] | None = None):
+        self.root, self.files = root, files
+        self.classes = sorted(files) if classes is None else list(classes)
+        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        if unknown := [name for name in files if name not in self.class_to_idx]:
+            raise DataError(
+                f"{root} holds the class {unknown[0]}, which is not among the training data's: "
+                f"{', '.join(self.classes)}."
+            )
+        self.samples = [
+            (file, self.class_to_idx[name]) for name in sorted(files) for file in files[name]
+        ]
+        self.targets = [label for _, label in self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        file, label = self.samples[i]
+        return load(file), label
+
+    def numbered_as(self, other: PictureFolder) -> PictureFolder:
+        """The same pictures with the class numbers of another folder.
+
+        Raises:
+            DataError: If that one has not got all of their classes.
+        """
+        return PictureFolder(self.root, self.files, other.classes)
+
+
+@dataclass
+class Parts:
+    """A folder of pictures.
+
+    Attributes:
+        train: What to learn from.
+        held_out: Its own held-out part, with the class numbers of `train`, or None.
+        notes: What a person should know of how it was read.
+    """
+
+    path: Path
+    train: PictureFolder
+    held_out: PictureFolder | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def numbered_as(self, other: Parts) -> Parts:
+        """As data to hold out for another folder: its own held-out part, if it has one, or all of it.
+
+        Raises:
+            DataError: If the other one has not got all of its classes.
+        """
+        held_out = (self.held_out or self.train).numbered_as(other.train)
+        return Parts(self.path, held_out, None, self.notes)
+
+
+def open_folder(path: Path) -> Parts:
+    """A folder of class folders of pictures, or of a training and a held-out part of such.
+
+    Parts are told by their names (`train`, `Training`, `seg_train`; `test`, `Testing`, `validation`),
+    if they hold class folders; `test` goes before `val`. A folder that holds nothing but another is
+    looked through. Hidden files and folders are passed over.
 
     Raises:
-        DataError: If it holds no images in class folders.
+        DataError: If it holds no pictures in class folders, or it cannot be told which of its
+            folders are classes and which are parts.
     """
-    parts = [path / "train"] if train else [path / n for n in ("test", "val", "valid")]
-    if (path / "train").is_dir():
-        part = next((part for part in parts if part.is_dir()), None)
-    else:
-        part = path if train else None
-    if part is None:
-        return None
     try:
-        if train:
-            return ImageFolder(str(part))
-        return _HeldOutFolder(str(part), ImageFolder(str(path / "train")).class_to_idx)
-    except (FileNotFoundError, OSError) as error:
-        raise DataError(
-            f"{path} is not a folder of class folders of images ({error}). Expected, for example, "
-            f"{path}/cat/1.png and {path}/dog/2.png."
-        ) from error
-
-
-class _HeldOutFolder(ImageFolder):
-    """A folder whose classes are numbered as those of the training folder are."""
-
-    def __init__(self, root: str, class_to_idx: dict[str, int]):
-        self._numbers = class_to_idx
-        super().__init__(root, allow_empty=True)
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        found, _ = super().find_classes(directory)
-        if unknown := [name for name in found if name not in self._numbers]:
+        whole = _unwrapped(_scan(path, frozenset()))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    train = _best([f for f in whole.folders if _kind(f.name) == "train" and f.has_classes], path)
+    if train is None:
+        _check_classes(whole, path)
+        return Parts(path, PictureFolder(path, _classes(whole, path)), None, _passed_over(whole))
+    notes = []
+    held_out = None
+    for kind in ("test", "val"):
+        if held_out is None:
+            found = [f for f in whole.folders if _kind(f.name) == kind and f.has_classes]
+            held_out = _best(found, path)
+    for other in whole.folders:
+        if other in (train, held_out) or not other.total:
+            continue
+        if held_out is None and _kind(other.name) is None:
             raise DataError(
-                f"{directory} holds the class {unknown[0]}, which is not among the training data's: "
-                f"{', '.join(self._numbers)}."
+                f"{path} holds {train.name}/ with class folders, and {other.name}/ with pictures: are "
+                "its folders classes, or parts? Keep the pictures of a class directly in its folder, and "
+                f"call the parts train and test; or give dataset={path / train.name}."
             )
-        return list(self._numbers), self._numbers
+        why = f" ({held_out.name}/ is held out)" if held_out is not None else ""
+        why = why if other.has_classes else " (no class folders)"
+        notes.append(f"{other.name}/ passed over{why}")
+    inner = _unwrapped(train)
+    made = PictureFolder(train.path, _classes(inner, train.path))
+    notes += _passed_over(inner)
+    if held_out is None:
+        return Parts(path, made, None, notes)
+    files = _classes(_unwrapped(held_out), held_out.path, empty_too=True)
+    return Parts(path, made, PictureFolder(held_out.path, files, made.classes), notes)
+
+
+@dataclass(eq=False)
+class _Folder:
+    """What a folder holds, without what is hidden.
+
+    Attributes:
+        pictures: Those directly in it.
+        folders: In the order of their names.
+        others: How many other files are directly in it, by the end of their names.
+    """
+
+    path: Path
+    pictures: list[Path]
+    folders: list[_Folder]
+    others: Counter[str]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def total(self) -> int:
+        return len(self.pictures) + sum(folder.total for folder in self.folders)
+
+    @property
+    def has_classes(self) -> bool:
+        inner = _unwrapped(self)
+        return not inner.pictures and any(folder.total for folder in inner.folders)
+
+    def walk(self) -> Iterator[_Folder]:
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+
+def _scan(path: Path, above: frozenset[str]) -> _Folder:
+    """The tree of a folder; `above` are the real paths that it is in, for links that go round."""
+    above |= {os.path.realpath(path)}
+    found = _Folder(path, [], [], Counter())
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith(".") or entry.name.lower() in _LEFT_BEHIND:
+                continue
+            here = path / entry.name
+            if entry.is_dir():
+                if os.path.realpath(here) not in above:
+                    found.folders.append(_scan(here, above))
+            elif here.suffix.lower() in _PICTURES:
+                found.pictures.append(here)
+            else:
+                found.others[here.suffix.lower() or "without an ending"] += 1
+    return found
+
+
+def _unwrapped(folder: _Folder) -> _Folder:
+    """What archives unpack to is often a folder in a folder: the one that holds the classes or parts."""
+    while not folder.pictures:
+        inside = [inner for inner in folder.folders if inner.total]
+        if len(inside) != 1 or inside[0].pictures:
+            break
+        folder = inside[0]
+    return folder
+
+
+def _kind(name: str) -> str | None:
+    """Which part a folder of this name is: train, test, val, unlabelled; None: none, or more than one."""
+    if short := _SHORT.get(name.lower()):
+        return short
+    words = [
+        word.lower() for word in _WORDS.findall(re.sub(r"(?i)(held|hold)[-_ ]out", "heldout", name))
+    ]
+    kinds = {kind for kind, known in _KINDS.items() if any(known.fullmatch(w) for w in words)}
+    if kinds == {"train", "val"}:
+        return "train"  # `train_val`: both, to learn from.
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a part's name says nothing else: `train`, `Test_Images`, but not `seg_train`."""
+    known = [*_KINDS.values(), re.compile(_FILLERS)]
+    return name.lower() in _SHORT or all(
+        any(words.fullmatch(word.lower()) for words in known) for word in _WORDS.findall(name)
+    )
+
+
+def _best(found: list[_Folder], path: Path) -> _Folder | None:
+    """The only one of several folders of one part, or the only one with a plain name."""
+    plain = [folder for folder in found if _is_plain(folder.name)]
+    if len(chosen := plain or found) > 1:
+        names = " and ".join(f"{folder.name}/" for folder in chosen)
+        raise DataError(
+            f"{path} holds {names}: which of them is meant? Give dataset=FOLDER test_dataset=FOLDER."
+        )
+    return chosen[0] if chosen else None
+
+
+def _check_classes(whole: _Folder, path: Path) -> None:
+    """Refuse folders that would be learnt as classes, and look like something else.
+
+    Raises:
+        DataError: If they do.
+    """
+    folders = [folder for folder in whole.folders if folder.total]
+    # `train` and `test` among others, or nothing but such as `seg_train` and `seg_test`.
+    plain = {_kind(folder.name) for folder in folders if _is_plain(folder.name)} - {None}
+    kinds = {_kind(folder.name) for folder in folders}
+    if "train" in kinds and (len(plain) > 1 or None not in kinds):
+        named = ", ".join(f"{folder.name}/" for folder in folders)
+        raise DataError(
+            f"{path} holds {named}, which hold pictures but no class folders: there are no labels to "
+            f"learn. Expected, for example, {path}/train/cat/1.png and {path}/train/dog/2.png."
+        )
+    if odd := [f for f in folders if f.has_classes and _kind(f.name) and _is_plain(f.name)]:
+        others = [folder for folder in folders if folder.pictures]
+        if others:
+            raise DataError(
+                f"{path} holds {odd[0].name}/ with folders in it, and {others[0].name}/ with pictures: "
+                "are they parts, or classes? Keep the pictures of a class directly in its folder, or "
+                f"put those to learn from into {path / 'train'}."
+            )
+    if len(folders) > 1 and all(folder.has_classes for folder in folders):
+        inside = [{f.name for f in folder.folders if f.total} for folder in folders]
+        shared = sorted(set.intersection(*inside))
+        if len(shared) > 1:
+            names = " and ".join(f"{folder.name}/" for folder in (folders[0], folders[-1]))
+            raise DataError(
+                f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, and not "
+                "like classes. Call the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
+            )
+
+
+def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[str, list[Path]]:
+    """The pictures of each class folder, those in folders below included.
+
+    Raises:
+        DataError: If there are none, or a class of the training part has none.
+    """
+    files = {
+        inner.name: [file for below in inner.walk() for file in below.pictures]
+        for inner in folder.folders
+    }
+    expected = f"Expected, for example, {path}/cat/1.png and {path}/dog/2.png."
+    if not any(files.values()):
+        found = f"{len(folder.pictures)} pictures are directly in it" if folder.pictures else ""
+        if others := sum((below.others for below in folder.walk()), Counter()):
+            kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3))
+            found = found or f"it holds no pictures, but {kinds}"
+        raise DataError(
+            f"{path} is not a folder of class folders of images ({found or 'it is empty'}). {expected}"
+        )
+    empty = [f"{name}/" for name, pictures in files.items() if not pictures]
+    if empty and not empty_too:
+        raise DataError(
+            f"{path} holds {', '.join(empty[:5])} without pictures. Remove folders that are no classes. "
+            f"Pictures end in {', '.join(sorted(_PICTURES))}."
+        )
+    return {name: pictures for name, pictures in files.items() if pictures}
+
+
+def _passed_over(folder: _Folder) -> list[str]:
+    """What is in a folder of class folders and was not read."""
+    notes = []
+    if folder.pictures:
+        notes.append(f"{len(folder.pictures)} pictures outside of class folders passed over")
+    others = sum((b.others for inner in folder.folders for b in inner.walk()), Counter())
+    if others:
+        kinds = ", ".join(kind for kind, _ in others.most_common(3))
+        notes.append(f"{others.total()} files that are no pictures ({kinds}) passed over")
+    return notes

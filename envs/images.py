@@ -1,13 +1,23 @@
-"""Decoded pictures as tensors of one size."""
+"""Decoded pictures as tensors of one size, one number of channels and one type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..replay import DataError
+
+_LARGEST = 224  # Pixels per side that networks usually take.
+_GREY = ("1", "L", "LA", "La")
+_AS_GIVEN = ("L", "LA", "RGB", "RGBA", "YCbCr", "HSV", "LAB")  # Bytes that a data set may mean.
+_WIDE = ("I", "F")  # Numbers of a range that a picture does not say.
+_TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
+_ORIENTATION = 0x0112  # EXIF's tag.
 
 
 def is_image(value: Any) -> bool:
@@ -15,25 +25,166 @@ def is_image(value: Any) -> bool:
     return hasattr(value, "getbands")
 
 
-def converter(sizes: list[tuple[int, int]], image_size: int | None) -> Callable[[Any], Tensor]:
-    """A function from a PIL image to `[C, H, W]`, resized to one size.
+class Pictures:
+    """From PIL images to tensors `[C, H, W]`, all alike.
+
+    What they have in common is decided once, on some of the training images (`settle`), and holds for
+    held-out ones too.
+
+    - Size: `image_size`, or their own, or the median of several, at most 224 pixels a side.
+    - Channels: those of the mode that all share, else grey or colour. Palettes, CMYK and the like
+      become colours; what is transparent lies on white.
+    - Type: uint8; float32 where there are 16 bits (65535 is 255, and nothing is rounded), and for the
+      modes I and F, whose numbers stay as they are.
 
     Args:
-        sizes: `(width, height)` of some of the images, in pixels.
-        image_size: The side that they are resized to; None: their own, or the median of several.
+        image_size: Side in pixels.
+        colour: Whether grey images get three channels too.
+
+    Attributes:
+        sizes: `(width, height)` of the images met so far.
+        size: What they are resized to; None: not settled yet.
     """
-    size = (image_size, image_size) if image_size else sizes[0]
-    if not image_size and len(set(sizes)) > 1:
-        # Images of many sizes need one: the median, as large as networks usually take.
-        width, height = (int(np.median([s[d] for s in sizes])) for d in (0, 1))
-        size = (min(width, 224), min(height, 224))
 
-    def convert(image: Any) -> Tensor:
-        pixels = np.array(image if image.size == size else image.resize(size))
-        if pixels.dtype == np.bool_:
-            pixels = pixels.astype(np.uint8) * 255
-        return torch.from_numpy(pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())[
-            (None,) if pixels.ndim == 2 else ...
-        ]
+    def __init__(self, image_size: int | None = None, *, colour: bool = False):
+        self.image_size, self.colour = image_size, colour
+        self.sizes: set[tuple[int, int]] = set()
+        self.size: tuple[int, int] | None = None
+        self._mode, self._deep = "", False
 
-    return convert
+    def settle(self, images: Iterable[Any]) -> None:
+        """Decide on these images, once; later calls change nothing."""
+        if self.size is not None:
+            return
+        seen = [(image.size, image.mode) for image in images]
+        sizes, modes = [size for size, _ in seen], {mode for _, mode in seen}
+        if self.image_size:
+            self.size = (self.image_size, self.image_size)
+        elif len(set(sizes)) == 1:
+            self.size = sizes[0]
+        else:
+            width, height = (int(np.median([s[d] for s in sizes])) for d in (0, 1))
+            self.size = (min(width, _LARGEST), min(height, _LARGEST))
+        self._deep = any(_is_deep(mode) for mode in modes)
+        only = next(iter(modes)) if len(modes) == 1 else ""
+        if modes <= set(_WIDE):
+            self._mode = "F"
+        elif only in _AS_GIVEN and not (self.colour and only in _GREY):
+            self._mode = only
+        else:
+            grey = all(mode in _GREY or _is_deep(mode) for mode in modes)
+            self._mode = "L" if grey and not self.colour else "RGB"
+
+    def __call__(self, image: Any) -> Tensor:
+        """Tensor `[C, H, W]` of an image.
+
+        Raises:
+            DataError: If it has more to it than the images settled on.
+        """
+        self.sizes.add(image.size)
+        pixels = self._pixels(image)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def describe(self) -> str | None:
+        """What was done to sizes, for a person; None: nothing."""
+        if self.size is None or self.sizes <= {self.size}:
+            return None
+        (width, height), n = self.size, len(self.sizes)
+        one = "{} x {}".format(*next(iter(self.sizes)))
+        return f"images of {one if n == 1 else f'{n} sizes'} resized to {width} x {height} pixels"
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """Array `[H, W]` or `[H, W, C]`."""
+        if (image.mode in _WIDE) != (self._mode == "F"):
+            raise DataError(
+                f"Images of the modes {image.mode} and {self._mode} are in one data set; the range of "
+                "numbers in modes I and F is not known. Convert all of them to one mode."
+            )
+        if self._mode == "F":
+            return np.array(self._resized(image.convert("F")))
+        if _is_deep(image.mode):
+            from PIL import Image
+
+            eighths = np.asarray(image).astype(np.float32) / 257  # 65535 is 255.
+            pixels = np.array(self._resized(Image.fromarray(eighths))).clip(0, 255)
+            if not self._deep:
+                pixels = pixels.round().astype(np.uint8)
+            return np.repeat(pixels[:, :, None], 3, 2) if self._mode == "RGB" else pixels
+        if self._mode == "L" and image.mode not in _GREY:
+            raise DataError(
+                f"An image of mode {image.mode} is among grey ones. Convert all of them to one mode, as "
+                "in image.convert('RGB')."
+            )
+        if image.mode != self._mode:
+            image = _converted(image, self._mode)
+        pixels = np.array(self._resized(image))
+        return pixels.astype(np.float32) if self._deep else pixels
+
+    def _resized(self, image: Any) -> Any:
+        return image if image.size == self.size else image.resize(self.size)
+
+
+def load(file: Path) -> Any:
+    """A picture as a person sees it: a PIL image of mode RGB, or I;16 where it has 16 bits.
+
+    The first frame of several, turned as its EXIF data says, on white where it is transparent.
+
+    Raises:
+        DataError: If it is broken, or holds numbers whose range is not known.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.load()
+            deep = _is_deep(image.mode) or (image.mode == "I" and image.format == "PPM")
+            if image.mode in _WIDE and not deep:
+                raise DataError(
+                    f"{file} holds 32-bit numbers (mode {image.mode}), whose range a picture does not "
+                    "say. Convert it to 8 or 16 bits, or give the images as arrays."
+                )
+            image = _upright(image, image.getexif().get(_ORIENTATION, 1))
+            if not deep:
+                return _converted(image, "RGB")
+            return Image.fromarray(np.asarray(image).astype(np.uint16))
+    except DataError:
+        raise
+    except Exception as error:  # PIL's decoders raise nearly anything.
+        empty = " It is empty." if file.is_file() and file.stat().st_size == 0 else ""
+        raise DataError(
+            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Mend or "
+            "remove it."
+        ) from error
+
+
+def _is_deep(mode: str) -> bool:
+    return mode.startswith("I;16")
+
+
+def _converted(image: Any, mode: str) -> Any:
+    """The image in mode L, RGB or with alpha; on white where it is transparent and they have none."""
+    from PIL import Image
+
+    transparent = image.mode in _TRANSPARENT or image.info.get("transparency") is not None
+    if transparent and mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _upright(image: Any, orientation: int) -> Any:
+    """The image turned and mirrored as EXIF's `orientation` from 1 to 8 says."""
+    from PIL.Image import Transpose
+
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if turn is None else image.transpose(turn)

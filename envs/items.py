@@ -1,126 +1,223 @@
-"""A user's data as tensors: arrays as they are, a Dataset item by item."""
+"""A user's data set item by item: as tensors, read once or at each use."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
-from torchvision.datasets import VisionDataset
+from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn
-from .images import converter, is_image
-from .layout import channels_first
+from . import in_memory
+from .forms import is_scalar
+from .images import Pictures, is_image
+from .layout import channels_first, common_type
+from .numbers import as_tensor
 
 # Items are decoded at each reading when all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
+_PROBED = 1000  # Items whose targets are read twice before their inputs alone are read at each use.
+
+AN_ITEM = "An item is (input, target)"
 
 
-def as_tensor(value: Any, name: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{name} holds lists of different lengths ({error}).") from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{name} holds {array.dtype}, not numbers. Encode words and objects as numbers first."
-        )
-    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)
-    return torch.from_numpy(np.ascontiguousarray(array))
+def decode(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[Tensor | LazyColumn, Any]:
+    """Read a Dataset item by item, once, into memory; or prepare to read it at each use.
 
-
-def torchvision_columns(source: Any) -> tuple[Tensor, Tensor] | None:
-    """The arrays that many torchvision data sets hold already, if nothing is done to their items."""
-    # A subclass that changes neither holds them too.
-    reads = [getattr(type(source), name, None) for name in ("__getitem__", "__len__")]
-    if not all(getattr(r, "__module__", "").startswith("torchvision.datasets") for r in reads):
-        return None
-    if any(getattr(source, t, None) for t in ("transform", "target_transform", "transforms")):
-        return None
-    inputs = getattr(source, "data", None)
-    targets = getattr(source, "targets", getattr(source, "labels", None))
-    if not isinstance(inputs, (np.ndarray, Tensor)) or targets is None:
-        return None
-    return torch.as_tensor(inputs), torch.as_tensor(targets)
-
-
-def decode(source: Any, name: str, image_size: int | None) -> tuple[Tensor | LazyColumn, Tensor]:
-    """Read a Dataset item by item, once, into memory; or prepare to read it at each use."""
-    if isinstance(source, IterableDataset) or not (
-        hasattr(source, "__getitem__") and hasattr(source, "__len__")
-    ):
-        raise DataError(
-            f"{name} is a {type(source).__name__}, which is no data set. Give the name of one, a "
-            "torch.utils.data.Dataset with __len__ and __getitem__, a folder, or a pair of arrays."
-        )
-    n = len(source)
+    Returns:
+        Inputs `[N, *shape]`, and targets as a list, or as the data set lists them.
+    """
+    items = _Items(source, name)
+    n = len(items)
     if n == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
-    first = item_of(source, 0, name)
-    convert = _convert(source, n, image_size, name)
-    example = convert(first)
+    convert = _convert(items, n, name, pictures, channels)
+    example = convert(items[0])
     fits = example.nbytes * n < _MEMORY_SHARE * _memory_bytes()
-    if fits and not _changes(lambda i: convert(item_of(source, i, name)), n):
-        inputs = torch.empty((n, *example.shape), dtype=example.dtype)
+    inputs_change, targets_change = _changes(items, convert, n)
+    if targets_change and not fits:
+        raise DataError(
+            f"Targets of {name} differ from one reading to the next, and its {n:,} items do not fit in "
+            "memory, where each would be kept as it was read once. Draw targets once, in __init__."
+        )
+    if fits and (targets_change or not inputs_change):
+        return _read_once(items, convert, name, warn=targets_change)
+    # Random transforms must be drawn anew at each reading, and large data must not be kept.
+    targets, dtype = in_memory.labels(source), example.dtype
+    if targets is None:
         targets = []
         for i in range(n):
-            item = item_of(source, i, name)
-            tensor = convert(item)
-            if tensor.shape != example.shape:
-                raise DataError(
-                    f"Items of {name} differ in shape: {list(example.shape)} at 0, "
-                    f"{list(tensor.shape)} at {i}."
-                )
-            inputs[i] = tensor
+            item = items[i]
+            tensor = _same_shape(convert(item), example.shape, i, name)
+            dtype = _wider(dtype, tensor.dtype, i, name)
             targets.append(item[1])
-        return inputs, _stack(targets, name)
-    # Random transforms must be drawn anew at each reading, and large data must not be kept.
-    labels = _torchvision_labels(source)
-    if labels is None:
-        labels = _stack([item_of(source, i, name)[1] for i in range(n)], name)
-    column = LazyColumn(source, convert, shape=tuple(example.shape), dtype=example.dtype)
-    return column, labels
+        if any(not _equal(items[i][1], targets[i]) for i in range(0, n, max(1, -(-n // _PROBED)))):
+            if fits:
+                return _read_once(items, convert, name, warn=True)
+            raise DataError(
+                f"Targets of {name} differ from one reading to the next. Draw them once, in __init__."
+            )
+
+    def converted(item: Any) -> Tensor:
+        tensor = _same_shape(convert(item), example.shape, None, name)
+        if tensor.dtype != dtype and common_type(tensor.dtype, dtype) != dtype:
+            raise DataError(f"Items of {name} differ in type: {tensor.dtype} and {dtype}.")
+        return tensor.to(dtype)
+
+    return LazyColumn(items, converted, shape=tuple(example.shape), dtype=dtype), targets
 
 
-def _changes(item: Callable[[int], Tensor], n: int) -> bool:
-    """Whether items differ from one reading to the next; a coin flip per item is noticed too."""
-    with torch.random.fork_rng(devices=[]):
-        return any(
-            not torch.equal(item(i), item(i)) for i in range(0, n, max(1, n // 8)) for _ in range(3)
+def _read_once(
+    items: _Items, convert: Callable[[Any], Tensor], name: str, *, warn: bool
+) -> tuple[Tensor, list[Any]]:
+    """All items, each read a single time, in a type that holds the numbers of all of them."""
+    if warn:
+        warnings.warn(
+            f"Items of {name} differ from one reading to the next, their targets too: each is read once "
+            "and kept.",
+            stacklevel=2,
         )
+    targets, inputs = [], torch.empty(0)
+    for i in range(len(items)):
+        item = items[i]
+        tensor = convert(item)
+        if i == 0:
+            inputs = torch.empty((len(items), *tensor.shape), dtype=tensor.dtype)
+        _same_shape(tensor, inputs.shape[1:], i, name)
+        if tensor.dtype != inputs.dtype:  # Put in as it is, a number would lose its fraction.
+            inputs = inputs.to(_wider(inputs.dtype, tensor.dtype, i, name))
+        inputs[i] = tensor
+        targets.append(item[1])
+    return inputs, targets
 
 
-def _stack(targets: list[Any], name: str) -> Tensor:
-    plain = [t.detach().cpu().numpy() if isinstance(t, Tensor) else t for t in targets]
-    return as_tensor(plain, f"The targets of {name}")
+class _Items:
+    """The items of a data set, each checked to be `(input, target)`."""
+
+    def __init__(self, source: Any, name: str):
+        self.source, self.name = source, name
+
+    def __len__(self) -> int:
+        try:
+            return len(self.source)
+        except Exception as error:
+            raise DataError(
+                f"The length of {self.name} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def __getitem__(self, i: int) -> Any:
+        try:
+            item = _raw_item(self.source, i)
+        except DataError:
+            raise  # It says which file is broken.
+        except Exception as error:
+            raise DataError(
+                f"Item {i} of {self.name} raised {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise DataError(f"Item {i} of {self.name} is {_described(item)}. {_instead(item)}")
+        if item[0] is None or item[1] is None:
+            part = "input" if item[0] is None else "target"
+            raise DataError(f"Item {i} of {self.name} has no {part} (None). {AN_ITEM}.")
+        if isinstance(item[0], (Mapping, tuple, str, bytes)) and not _numbers(item[0]):
+            raise DataError(
+                f"The input of item {i} of {self.name} is {_described(item[0])}. {AN_ITEM}: one array or "
+                "picture, and a class or floats. Encode words as numbers; join several arrays into one."
+            )
+        return item
 
 
-def _torchvision_labels(source: Any) -> Tensor | None:
-    """The labels that torchvision's own data sets list, where nothing is done to them."""
-    if not isinstance(source, VisionDataset) or source.target_transform is not None:
-        return None
-    if not type(source).__module__.startswith("torchvision."):
-        return None
-    labels = getattr(source, "targets", None)
-    return torch.as_tensor(labels) if isinstance(labels, list) else None
+def _raw_item(source: Any, i: int) -> Any:
+    """An item as a DataLoader would read it, by the most derived of `__getitem__` and `__getitems__`."""
+    if type(source) is Subset:
+        return _raw_item(source.dataset, source.indices[i])
+    for kind in type(source).__mro__:
+        if "__getitem__" in vars(kind) and kind is not Dataset:
+            return source[i]
+        if "__getitems__" in vars(kind):
+            return source.__getitems__([i])[0]
+    return source[i]
 
 
-def item_of(source: Any, i: int, name: str) -> Any:
+def _numbers(value: Any) -> bool:
+    """Whether a value is a tuple of numbers, or of tuples of these: a row like a list of them."""
+    return isinstance(value, tuple) and all(
+        is_scalar(v) if not isinstance(v, tuple) else _numbers(v) for v in value
+    )
+
+
+def _described(item: Any) -> str:
+    """`a tuple of 3 (Tensor, Tensor, int)`, `a dict (image, label)`, `a Tensor`."""
+    if isinstance(item, Mapping):
+        return f"a dict ({', '.join(map(str, list(item)[:8]))})"
+    if isinstance(item, (tuple, list)):
+        kinds = ", ".join(type(part).__name__ for part in item[:6])
+        return f"a {type(item).__name__} of {len(item)} ({kinds})"
+    return f"a {type(item).__name__}"
+
+
+def _instead(item: Any) -> str:
+    if isinstance(item, (tuple, list)) and len(item) > 2:
+        return (
+            f"{AN_ITEM}, two parts: return two of them from __getitem__, and join several inputs into "
+            "one array."
+        )
+    if isinstance(item, Mapping) and len(item) >= 2:
+        one, two = list(item)[:2]
+        return f"{AN_ITEM}: return item[{one!r}], item[{two!r}] from __getitem__, say."
+    return f"{AN_ITEM}: return both from __getitem__."
+
+
+def _same_shape(tensor: Tensor, shape: Any, i: int | None, name: str) -> Tensor:
+    if tensor.shape != shape:
+        where = "" if i is None else f" at {i}"
+        raise DataError(
+            f"Items of {name} differ in shape: {list(shape)} at 0, {list(tensor.shape)}{where}."
+        )
+    return tensor
+
+
+def _wider(dtype: torch.dtype, other: torch.dtype, i: int, name: str) -> torch.dtype:
+    """The type that holds the items so far and item i."""
+    if dtype == other:
+        return dtype
+    if (both := common_type(other, dtype)) is None:
+        raise DataError(
+            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them as one."
+        )
+    return both
+
+
+def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[bool, bool]:
+    """Whether inputs, and targets, differ from one reading to the next.
+
+    A coin flip per item is noticed too.
+    """
+    inputs = targets = False
+    with torch.random.fork_rng(devices=[]):
+        for i in range(0, n, max(1, n // 8)):
+            for _ in range(3):
+                one, other = items[i], items[i]
+                targets = targets or not _equal(one[1], other[1])
+                inputs = inputs or not torch.equal(convert(one), convert(other))
+    return inputs, targets
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two targets are the same; NaN is, too."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.isclose(one, other, 0, 0, True).all())
     try:
-        item = source[i]
-    except Exception as error:
-        raise DataError(f"Item {i} of {name} raised {type(error).__name__}: {error}") from error
-    if not isinstance(item, (tuple, list)) or len(item) < 2:
-        raise DataError(f"Item {i} of {name} is a {type(item).__name__}, not (input, target).")
-    return item
+        return bool(np.array_equal(np.asarray(one), np.asarray(other))) or bool(one != one)
+    except (TypeError, ValueError):
+        return bool(one == other)
 
 
 def _memory_bytes() -> int:
@@ -131,10 +228,12 @@ def _memory_bytes() -> int:
     )
 
 
-def _convert(source: Any, n: int, image_size: int | None, name: str) -> Callable[[Any], Tensor]:
+def _convert(
+    items: _Items, n: int, name: str, pictures: Pictures, channels: str | None
+) -> Callable[[Any], Tensor]:
     """A function from an item to its input as a tensor, images resized to one size."""
-    if not is_image(item_of(source, 0, name)[0]):
-        return lambda item: channels_first(as_tensor(item[0], name)[None])[0]
-    some = range(0, n, max(1, n // 100)) if image_size is None else [0]
-    convert = converter([item_of(source, i, name)[0].size for i in some], image_size)
-    return lambda item: convert(item[0])
+    if not is_image(items[0][0]):
+        what = f"The input of {name}"
+        return lambda item: channels_first(as_tensor(item[0], what)[None], name, channels)[0]
+    pictures.settle(items[i][0] for i in range(0, n, max(1, n // 100)))
+    return lambda item: pictures(item[0])

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..replay import DataError
+from .numbers import as_array, as_tensor
+
+Values = tuple[Any, ...]
+
+
+def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
+    """Targets as a tensor, and what each number stands for where they were words or booleans.
+
+    Args:
+        targets: An array of any library, or a list with one target per row.
+        name: What errors call the data set.
+
+    Returns:
+        The numbers as given, or int64 `[N]` from 0 in the sorted order of the words; these words.
+
+    Raises:
+        DataError: If they are neither numbers nor words, or both.
+    """
+    what = f"The target of {name}"
+    if hasattr(targets, "to_numpy"):
+        targets = targets.to_numpy()
+    if isinstance(targets, np.ndarray) and targets.dtype == object and targets.size == len(targets):
+        targets = targets.reshape(-1).tolist()
+    if isinstance(targets, list):
+        targets = _plain(targets, f"The targets of {name}")
+    if not isinstance(targets, Tensor):
+        targets = as_array(targets, what)
+        if targets.dtype.kind in "US":
+            return _words(targets, f"The targets of {name}")
+    targets = as_tensor(targets, what)
+    if targets.dtype != torch.bool or targets.dim() != 1:
+        return targets, None
+    return targets.to(torch.int64), (False, True)
 
 
 def as_targets(targets: Tensor, name: str) -> Tensor:
-    """int64 `[N]` for classes, float32 `[N, *shape]` for values."""
+    """int64 `[N]` for classes, float32 or float64 `[N, *shape]` for values."""
     if targets.dtype.is_floating_point:
         check_finite(targets, f"targets of {name}")
-        targets = targets.to(torch.float32)
+        _refuse_one_hot(targets, name)
+        if targets.dtype != torch.float64:  # Whose digits the mean is taken off with.
+            targets = targets.to(torch.float32)
         return targets[:, None] if targets.dim() == 1 else targets
     if targets.dim() == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.dim() != 1:
+        _refuse_one_hot(targets, name)
         raise DataError(
             f"The integer targets of {name} have shape {list(targets.shape)}; classes are one number "
             "a row. Give several values a row as floats (regression)."
@@ -24,18 +63,20 @@ def as_targets(targets: Tensor, name: str) -> Tensor:
     return targets.to(torch.int64)
 
 
-def check_labels(targets: Tensor, num_classes: int | None, name: str) -> None:
-    """Raise DataError for classes that are not 0 to n - 1."""
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0:
-        raise DataError(
-            f"Labels out of range: {name} holds label {low}. Classes are counted from 0."
-        )
-    if num_classes is not None and high >= num_classes:
-        raise DataError(
-            f"Labels out of range: {name} holds label {high}, but declares "
-            f"{num_classes} classes (0 to {num_classes - 1})."
-        )
+def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "") -> None:
+    """Raise DataError for classes that are not among those declared, 0 to n - 1.
+
+    Args:
+        whose: The data set that declares them, if it is another.
+    """
+    for label in (int(targets.min()), int(targets.max())):
+        if not 0 <= label < num_classes:
+            declares = f"{whose} declares" if whose else "declares"
+            raise DataError(
+                f"Labels out of range: {name} holds label {label}, but {declares} {num_classes} classes "
+                f"(0 to {num_classes - 1}) in its attribute `classes`, a list of names. Count labels from "
+                "0, or leave `classes` out."
+            )
 
 
 def check_finite(values: Tensor, what: str) -> None:
@@ -52,3 +93,71 @@ def check_finite(values: Tensor, what: str) -> None:
             f"The {what} hold NaN or infinite numbers in {int(bad.sum())} of {len(values)} rows "
             f"(first: row {int(bad.nonzero()[0])}). Fill or drop them before training."
         )
+
+
+def zeros_and_ones(values: Tensor) -> bool:
+    """Whether numbers are all 0 or 1; a few rows are looked at first."""
+    return all(bool(((part == 0) | (part == 1)).all()) for part in (values[:1000], values))
+
+
+def _refuse_one_hot(targets: Tensor, name: str) -> None:
+    """One-hot rows, as Keras's `to_categorical` makes them, would be learnt as values in silence."""
+    if targets.dim() != 2 or targets.shape[1] < 2 or not zeros_and_ones(targets):
+        return
+    if bool((targets.sum(1) == 1).all()):
+        raise DataError(
+            f"The targets of {name} are one-hot rows {list(targets.shape)}. Give the number of each row's "
+            "class instead: targets.argmax(1)."
+        )
+
+
+def _plain(targets: list[Any], what: str) -> Any:
+    """A list of targets without the tensors around them: numbers, words, or arrays of one shape."""
+    plain = [_value(target) for target in targets]
+    kinds = {type(target) for target in plain}
+    words = not kinds.isdisjoint((str, bytes))
+    if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
+        raise DataError(
+            f"{what} lack some: that of item {none[0]} is {plain[none[0]]}. Fill or drop such rows."
+        )
+    if dict in kinds:
+        raise DataError(
+            f"{what} are dicts ({', '.join(map(str, plain[0]))}). Return the part of them that is to be "
+            "learnt from __getitem__: a class, or floats."
+        )
+    if words and kinds - {str, bytes}:
+        raise DataError(
+            f"{what} are words in some rows and numbers in others. Give one of the two."
+        )
+    if kinds == {int} and not -(2**63) <= min(plain) <= max(plain) < 2**63:
+        raise DataError(f"{what} hold a number that is too large for int64. Give floats.")
+    return plain
+
+
+def _is_missing(target: Any, among_words: bool) -> bool:
+    """None and what pandas puts in its place; NaN among numbers is found with infinities later."""
+    if target is None or type(target).__name__ == "NAType":
+        return True
+    return among_words and isinstance(target, float) and target != target
+
+
+def _value(target: Any) -> Any:
+    if isinstance(target, Tensor):
+        if target.dtype == torch.bfloat16:
+            target = target.float()
+        target = target.detach().cpu().numpy()
+    if isinstance(target, (np.ndarray, np.generic)):
+        return target.item() if target.shape == () else target
+    return target
+
+
+def _words(array: np.ndarray, what: str) -> tuple[Tensor, Values]:
+    """Words as int64 `[N]`, numbered in sorted order."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(
+            f"{what} are words of shape {list(array.shape)}; a class is one word a row."
+        )
+    found, numbers = np.unique(array.astype(str), return_inverse=True)
+    return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, found))

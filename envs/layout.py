@@ -1,17 +1,90 @@
-"""Where the channels of images are."""
+"""Where the channels of images are: one decision for data sets and environments."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..replay import ConfigError
 
-def channels_first(inputs: Tensor) -> Tensor:
-    """uint8 images or float32, `[N, H, W, C]` (and uint8 `[N, H, W]`) as `[N, C, H, W]`."""
-    if inputs.dtype != torch.uint8:
-        inputs = inputs.to(torch.float32)
-    elif inputs.dim() == 3:
+_COLOUR = (3, 4)  # Channels of pictures, without and with transparency.
+_USUAL = (1, *_COLOUR)
+
+
+def channels_first(inputs: Tensor, name: str = "the data", channels: str | None = None) -> Tensor:
+    """Inputs `[N, *shape]` in a type that is kept, images (also uint8 `[N, H, W]`) as `[N, C, H, W]`.
+
+    Args:
+        name: What errors call the data.
+        channels: "first" or "last", where a person says so.
+
+    Raises:
+        ConfigError: If it cannot be told where the channels are.
+    """
+    inputs = inputs.to(_kept_type(inputs.dtype))
+    if inputs.dtype == torch.uint8 and inputs.dim() == 3:
         return inputs[:, None]
-    if inputs.dim() == 4 and inputs.shape[-1] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
-        return inputs.permute(0, 3, 1, 2).contiguous()
+    if is_channels_last(tuple(inputs.shape[1:]), f"The inputs of {name} are", channels):
+        return inputs.movedim(-1, 1).contiguous()
     return inputs
+
+
+def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = None) -> bool:
+    """Whether values of this shape are images with their channels last.
+
+    Images have three dimensions. Two equal sides beside another number are height and width; else
+    one end is the number of channels: 1, 3 or 4, or smaller than both sides.
+
+    Args:
+        shape: Of one input or observation.
+        what: What errors say is of this shape: "The inputs of MNIST are".
+        channels: "first" or "last", where a person says so: also for more than three dimensions.
+
+    Raises:
+        ConfigError: If it cannot be told.
+
+    >>> is_channels_last((32, 32, 12), "They are")
+    True
+    """
+    if channels is not None:
+        return channels == "last" and len(shape) >= 3
+    last = _told(*shape) if len(shape) == 3 else False
+    if len(shape) == 4 and shape[-1] in _COLOUR and min(shape[1:3]) > max(_COLOUR):
+        last = None  # Several frames, or a volume: their order is not ours to guess.
+    if last is None:
+        turned = [shape[-1], *shape[:-1]]
+        raise ConfigError(
+            f"{what} of shape {list(shape)}, which does not tell where images have their channels. Say "
+            f"channels=last, which makes them {turned}, or channels=first, which keeps them as they are."
+        )
+    return last
+
+
+def _told(first: int, middle: int, last: int) -> bool | None:
+    """Whether the last of three sizes is that of the channels; None: it cannot be told."""
+    if first == last:
+        # Of one channel either way, the values and their order are the same.
+        return False if first == 1 else None
+    if middle == last:
+        return False
+    if first == middle:
+        return None if first == 1 else True  # 1 x 1 pixels, or a single row of them?
+    # A smaller end that is unusual beside a usual one, as in [2, 64, 3], leaves it open.
+    fewest = min(first, last)
+    if first in _USUAL or last in _USUAL:
+        return fewest == last if fewest in _USUAL and {first, last} != set(_COLOUR) else None
+    return fewest == last if fewest < middle else None
+
+
+def _kept_type(dtype: torch.dtype) -> torch.dtype:
+    """Bytes, truth values, float32 and float64 stay; other integers become int64, small floats float32."""
+    if dtype in (torch.uint8, torch.bool, torch.float64):
+        return dtype
+    return torch.float32 if dtype.is_floating_point else torch.int64
+
+
+def common_type(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
+    """A type that holds both, of types that are kept; None for bytes or truth values beside numbers."""
+    if torch.uint8 in (one, other) or torch.bool in (one, other):
+        return one if one == other else None
+    return one if one == other else torch.float64

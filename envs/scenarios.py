@@ -26,6 +26,7 @@ def divide(
     classes_per_task: int | Sequence[int] | None = None,
     class_order: str | Sequence[int] | None = None,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """The classes of each task, in the order they are learnt.
 
@@ -35,6 +36,7 @@ def divide(
         tasks: As many tasks of equal size.
         classes_per_task: The size of every task, or of each.
         class_order: Every class once; None: 0, 1, 2, ...; "shuffled": drawn from `seed`.
+        names: Of the classes, which errors call them by.
 
     Raises:
         ConfigError: If the classes cannot be divided so.
@@ -43,7 +45,7 @@ def divide(
     [[3, 1], [0, 2]]
     """
     sizes = _sizes(n, name, tasks, classes_per_task)
-    order = _order(n, name, class_order, seed)
+    order = _order(n, name, class_order, seed, names)
     ends = [sum(sizes[: task + 1]) for task in range(len(sizes))]
     return [order[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
@@ -87,7 +89,13 @@ def _divisors(n: int) -> str:
     return f"{', '.join(map(str, others))} or {last}" if others else str(last)
 
 
-def _order(n: int, name: str, class_order: str | Sequence[int] | None, seed: int) -> list[int]:
+def _order(
+    n: int,
+    name: str,
+    class_order: str | Sequence[int] | None,
+    seed: int,
+    names: Sequence[str] | None,
+) -> list[int]:
     if class_order is None:
         return list(range(n))
     if isinstance(class_order, str):
@@ -106,8 +114,17 @@ def _order(n: int, name: str, class_order: str | Sequence[int] | None, seed: int
         found = "; ".join(f"{what}: {listed(some)}" for what, some in wrong.items() if some)
         raise ConfigError(
             f"class_order must name each of the {n} classes of {name} once, 0 to {n - 1} ({found})."
+            f"{by_number(names)}"
         )
     return order
+
+
+def by_number(names: Sequence[str] | None) -> str:
+    """A sentence that says which class has which number, or nothing."""
+    if names is None:
+        return ""
+    named = [f"{i} is {name}" for i, name in enumerate(names)]
+    return f" Classes are counted from 0: {', '.join(named[:10])}{', ...' * (len(named) > 10)}."
 
 
 def listed(classes: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 
 from ..replay import ConfigError, Space
+from .layout import is_channels_last
 
 # Bounds of floats are rough in the field: a value may be beyond them by this many widths of the space.
 # A mistake of scale or an overflow goes farther.
@@ -45,23 +46,32 @@ class Codec:
     plain: bool = False
 
 
-def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1, action: bool = False) -> Codec:
+def codec(
+    space: gymnasium.Space[Any],
+    what: str,
+    *,
+    stack: int = 1,
+    action: bool = False,
+    channels: str | None = None,
+) -> Codec:
     """How values of `space` are kept.
 
     Args:
         what: What errors call it.
         stack: Frames that models meet at once, joined along the first axis.
+        channels: Where images have them, "first" or "last"; None: told from their shape.
         action: Whether they are actions: always float32 where they are numbers, in the
             environment's own layout where they are pictures.
 
     Raises:
-        ConfigError: For a kind of space that is not known.
+        ConfigError: For a kind of space that is not known, or images of which it cannot be told
+            where their channels are.
     """
     if isinstance(space, spaces.Dict):
         if odd := [name for name in space if not isinstance(name, str) or "/" in name]:
             raise ConfigError(f"The {what} have the name {odd[0]!r}; names are words without `/`.")
         parts = {
-            name: codec(s, f"{what}[{name!r}]", stack=stack, action=action)
+            name: codec(s, f"{what}[{name!r}]", stack=stack, action=action, channels=channels)
             for name, s in space.items()
         }
         return Codec(
@@ -73,7 +83,7 @@ def codec(space: gymnasium.Space[Any], what: str, *, stack: int = 1, action: boo
     if isinstance(space, spaces.Box):
         if (kind := np.dtype(space.dtype or np.float32)).kind not in "fiu":
             raise ConfigError(f"The {what} are a Box of {kind}; numbers are needed.")
-        return _box_action(space) if action else _box(space, what, stack)
+        return _box_action(space) if action else _box(space, what, stack, channels)
     if isinstance(space, spaces.Discrete):
         n, start = int(space.n), int(space.start)
         # The model counts from 0, wherever the environment starts.
@@ -136,13 +146,15 @@ def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return value.reshape(*lead, -1)
 
 
-def _box(space: spaces.Box, what: str, stack: int) -> Codec:
+def _box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Codec:
     low, high = space.low, space.high
     dtype = np.dtype(space.dtype or np.float32)
     stored: Callable[[Any], Any] = np.asarray
-    if is_image(space):  # Channels first, whatever the environment gives.
-        stored = _channels_first if len(space.shape) == 3 else _one_channel
-        low, high = stored(low), stored(high)
+    if dtype == np.uint8 and len(space.shape) == 2:
+        stored = _one_channel
+    elif is_channels_last(space.shape, f"The {what} are", channels):
+        stored = _ChannelsFirst(len(space.shape))
+    low, high = stored(low), stored(high)
     if dtype == np.uint16 or dtype == np.uint32 or dtype == np.uint64:
         dtype = np.dtype(np.int64)  # torch has few operations on these.
     stacked = (low, high)
@@ -163,7 +175,7 @@ def _box(space: spaces.Box, what: str, stack: int) -> Codec:
         dtype,
         _loosened(low, low, high, -1) if checked else None,
         _loosened(high, low, high, 1) if checked else None,
-        plain=dtype.kind == "f",
+        plain=dtype.kind == "f" and stored is np.asarray,
     )
 
 
@@ -187,16 +199,19 @@ def _box_action(space: spaces.Box) -> Codec:
     return Codec(seen, np.asarray, native, shape, shape, np.dtype(np.float32))
 
 
-def is_image(space: spaces.Box) -> bool:
-    """Whether values are pictures with their channels last: `[H, W]` or `[H, W, 1, 3 or 4]` uint8."""
-    if space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return False
-    return len(space.shape) == 2 or (space.shape[-1] in (1, 3, 4) and space.shape[0] > 4)
+class _ChannelsFirst:
+    """Images `[..., H, W, C]`, one or many, with their channels first, whatever the environment gives.
 
+    Args:
+        dims: How many dimensions one has.
+    """
 
-def _channels_first(image: Any) -> np.ndarray:
-    image = np.asarray(image)
-    return image.transpose(*range(image.ndim - 3), -1, -3, -2)
+    def __init__(self, dims: int):
+        self._axes = (-1, *range(-dims, -1))
+
+    def __call__(self, image: Any) -> np.ndarray:
+        image = np.asarray(image)
+        return image.transpose(*range(image.ndim - len(self._axes)), *self._axes)
 
 
 def _one_channel(image: Any) -> np.ndarray:

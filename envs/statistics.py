@@ -1,6 +1,8 @@
-"""Means and deviations of data, in one pass."""
+"""Means and deviations of data, in one pass and in float64."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,31 +11,60 @@ from torch import Tensor
 from ..replay import LazyColumn
 
 _CHUNK = 4096  # Rows per step of the streaming statistics.
+_ROUNDING = 2.0**-24  # A float32 is rounded by up to this share of its size.
+_SMALL, _LARGE = 2.0**-100, 2.0**100  # Beyond, products of float32 numbers may vanish or overflow.
 
 
-def statistics(columns: list[Tensor | LazyColumn]) -> tuple[Tensor, Tensor, float, float]:
+def statistics(
+    columns: list[Tensor | LazyColumn], base: Tensor | None = None
+) -> tuple[Tensor, Tensor, float, float]:
     """Mean, deviation (per channel for images, else per feature), lowest and highest value.
 
     One pass in chunks; means and squared deviations are merged as in Chan, Golub & LeVeque (1983),
     "Algorithms for computing the sample variance", eq. 1.5.
+
+    Args:
+        base: One value of each feature (`shape`, or `(C, 1, 1)` for images), which is taken off all in
+            their own type first. The mean is counted from there.
+
+    Returns:
+        float64 each. The deviation of a feature that is constant is exactly 0.
     """
     shape = columns[0].shape[1:]
     over = (0, 2, 3) if len(shape) == 3 else (0,)
     count, mean, squares = 0.0, torch.tensor(0.0), torch.tensor(0.0)
-    low, high = float("inf"), float("-inf")
+    low, high = torch.tensor(float("inf")), torch.tensor(float("-inf"))
+    for chunk in chunks(columns):
+        if base is not None:
+            chunk = chunk - base
+        low = torch.minimum(low, chunk.amin(over).to(torch.float64))
+        high = torch.maximum(high, chunk.amax(over).to(torch.float64))
+        chunk = chunk.to(torch.float64)
+        n = float(np.prod([chunk.shape[d] for d in over]))
+        chunk_variance, chunk_mean = torch.var_mean(chunk, over, correction=0)
+        delta = chunk_mean - mean
+        squares = squares + chunk_variance * n + delta**2 * (count * n / (count + n))
+        mean = mean + delta * (n / (count + n))
+        count += n
+    # Rounding leaves a constant 0.1 a deviation of 1e-17, and dividing by that would make noise of it.
+    stddev = torch.where(high > low, (squares / count).sqrt(), 0.0)
+    begin = 0.0 if base is None else base.to(torch.float64).view(low.shape)
+    return mean, stddev, float((low + begin).min()), float((high + begin).max())
+
+
+def chunks(columns: list[Tensor | LazyColumn]) -> Iterator[Tensor]:
+    """Some rows of the columns at a time, `[n, *shape]`."""
     for column in columns:
         for start in range(0, len(column), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            chunk = column[rows] if isinstance(column, Tensor) else _rows(column, rows)
-            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-            chunk = chunk.to(torch.float64)
-            n = float(np.prod([chunk.shape[d] for d in over]))
-            chunk_variance, chunk_mean = torch.var_mean(chunk, over, correction=0)
-            delta = chunk_mean - mean
-            squares = squares + chunk_variance * n + delta**2 * (count * n / (count + n))
-            mean = mean + delta * (n / (count + n))
-            count += n
-    return mean.float(), (squares / count).sqrt().float(), low, high
+            yield column[rows] if isinstance(column, Tensor) else _rows(column, rows)
+
+
+def is_far(mean: Tensor, stddev: Tensor, tolerated: float) -> bool:
+    """Whether float32 rounds values around `mean` by more than this share of their deviation."""
+    far = mean.abs() * _ROUNDING > tolerated * stddev
+    odd = (stddev < _SMALL) | (stddev > _LARGE) | (mean.abs() > _LARGE)
+    return bool(((stddev > 0) & (far | odd)).any())
 
 
 def _rows(column: LazyColumn, rows: slice) -> Tensor:

@@ -14,6 +14,8 @@ from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
+from .inputs import stored
+from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 from .sequences import EachTask
 
@@ -61,12 +63,17 @@ class DataWorld:
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
         seed: Of the order of classes, and of alterations.
+        standardize: Whether inputs are to be numbers (True) or as they are, as the user said it; None:
+            integers are as they are.
 
     Attributes:
         spec: Of inputs and labels as the tables hold them.
         train, test: `obs` and `label`.
         tasks: The sequence.
         scenario: As above.
+        notes: What a person should know of how the data was read.
+        decoded: Whether its parts are pictures (True), or arrays.
+        single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
 
@@ -87,16 +94,35 @@ class DataWorld:
         scenario: str | None = None,
         validation: float | None = None,
         seed: int = 0,
+        standardize: bool | None = None,
     ):
         self.name = "-".join(arrays.name for arrays in train)
+        self.decoded: set[bool] = set()
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
         self.scenario = _scenario(scenario, kind, train)
         parts = [_with_test(*pair) for pair in zip(train, test, strict=True)]
         train, held_out = [part[0] for part in parts], [part[1] for part in parts]
-        if kind == "list" and self.scenario != "domain":
-            train, held_out = _apart(train, held_out)
-        self.spec: Spec = describe(train, list(held_out), num_tasks=1)
+        if kind == "list":
+            pairs = list(zip(train, held_out, strict=True))
+            pairs = _apart(pairs) if self.scenario != "domain" else share(pairs)
+            train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        self.notes = _notes(train)
+        self.single_class = _single_class([*train, *held_out])
+        if self.single_class is not None:
+            self.notes.append(
+                f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
+            )
+        self.spec: Spec = describe(
+            train,
+            list(held_out),
+            num_tasks=1,
+            standardize=standardize,
+            altered=kind == "altered",
+        )
+        self.source_dtype = train[0].inputs.dtype
+        exact = [_exact(part, self.spec) for part in (train, held_out)]
+        train, held_out = ([stored(arrays, self.spec) for arrays in p] for p in (train, held_out))
         chosen = _validation(train, validation)
         self.alter: Alter | None = None
         if kind == "split":
@@ -107,6 +133,7 @@ class DataWorld:
                 classes_per_task=classes_per_task,
                 class_order=class_order,
                 seed=seed,
+                names=self.spec.action.names,
             )
             self.tasks = _split(groups, train[0].targets, held_out[0].targets)
             if self.scenario == "domain":
@@ -120,21 +147,40 @@ class DataWorld:
             self.tasks = [_with_validation(task, chosen) for task in self.tasks]
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
         self.train, self.test = _join(train), _join(held_out)
+        self.train.exact, self.test.exact = exact
         if self.alter is not None:
             _altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
 
     def example(self, device: torch.device) -> dict[str, Any]:
         """The `obs` of two rows on a device, as a batch of the first task begins: stored, and altered.
 
+        Of integers, the rows that hold the largest and the smallest there is, held out or not: what an
+        embedding has no row for is found out before training.
+
         Raises:
             ConfigError: If they cannot be altered there.
         """
         rows = self.tasks[0].train
         ends = rows[torch.tensor([0, len(rows) - 1])].to(self.train.device)
-        obs: Tensor = upload(self.train.gather(ends)["obs"], device)
+        found = self.train.gather(ends)["obs"]
+        if self.spec.obs.ids is not None and self.train.in_memory and self.test.in_memory:
+            found = torch.stack([self._row_with(largest=end) for end in (True, False)])
+        obs: Tensor = upload(found, device)
         if self.alter is not None:
             obs = _altered(self.alter, self.name, obs)
         return {"obs": obs}
+
+    def _row_with(self, *, largest: bool) -> Tensor:
+        """The row of integers that holds the largest or the smallest."""
+        rows = []
+        for table in (self.train, self.test):
+            column = table.columns["obs"]
+            assert isinstance(column, Tensor)
+            by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
+            ends = by_row.amax(1) if largest else -by_row.amin(1)
+            place = int(ends.argmax())
+            rows.append((int(ends[place]), column[place]))
+        return max(rows, key=lambda row: row[0])[1]
 
     def begin(self, task: int, replay: Replay) -> None:
         """Let the replay give this task's rows."""
@@ -156,7 +202,8 @@ class DataWorld:
         )
         kept = [len(task.validation) for task in self.tasks if task.validation is not None]
         validation = f"{sum(kept):,} to validate with, " if kept else ""
-        return f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        counted = f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        return "; ".join([counted, *self.notes])
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Data is there already: one step, nothing to do."""
@@ -261,28 +308,61 @@ def _with_test(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
         # A class that happens to be held out only is a class all the same.
         train.num_classes = _num_classes(train)
     kept, held_out = held_out_fifth(train)
-    return take_rows(train, kept), take_rows(train, held_out)
+    return take_rows(train, kept), replace(take_rows(train, held_out), note=None)
 
 
 def _num_classes(arrays: Arrays) -> int:
     return max(arrays.num_classes or 0, int(arrays.targets.max()) + 1)
 
 
-def _apart(train: list[Arrays], held_out: list[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+def _apart(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
     """The classes of each data set numbered after those of the ones before it."""
-    parts: list[list[Arrays]] = [[], []]
-    first = 0
-    for pair in zip(train, held_out, strict=True):
+    parts, first, names = [], 0, ()
+    named = any(train.names is not None for train, _ in pairs)
+    for pair in pairs:
         n = _num_classes(pair[0])
         if (highest := int(pair[1].targets.max())) >= n:
             raise DataError(
                 f"Labels out of range: {pair[1].name} holds label {highest}, but the training data has "
                 f"classes 0 to {n - 1}."
             )
-        for part, arrays in zip(parts, pair, strict=True):
-            part.append(replace(arrays, targets=arrays.targets + first, num_classes=first + n))
+        names = (*names, *(pair[0].names or map(str, range(n)))) if named else ()
+        train, test = (
+            replace(
+                part,
+                targets=part.targets + first,
+                num_classes=first + n,
+                names=names or None,
+                note=_numbered_from(first, part),
+            )
+            for part in pair
+        )
+        parts.append((train, test))
         first += n
-    return parts[0], parts[1]
+    return parts
+
+
+def _numbered_from(first: int, part: Arrays) -> str | None:
+    """What to say of labels that are numbered, and moved behind those of the data sets before."""
+    n = 0 if part.values is None else len(part.values)
+    if part.values is None or part.values == tuple(range(first, first + n)):
+        return part.note if n == 0 else None
+    return note(part.values, len(part), first=first)
+
+
+def _notes(train: list[Arrays]) -> list[str]:
+    """What to say of the labels: how they are numbered."""
+    said = [(f"task {i}: ", part.note) for i, part in enumerate(train) if part.note is not None]
+    if len({text for _, text in said}) == 1 and len(said) == len(train):
+        said = [("", said[0][1])]  # Of a single data set, or of tasks that share their outputs.
+    return [f"{task}{text}" for task, text in said]
+
+
+def _single_class(parts: list[Arrays]) -> str | None:
+    if not parts[0].discrete or not same_label([part.targets for part in parts]):
+        return None
+    label = int(parts[0].targets[0])
+    return parts[0].names[label] if parts[0].names else str(label)
 
 
 def _split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[DataTask]:
@@ -385,6 +465,14 @@ def _join(parts: list[Arrays]) -> Table:
         raise DataError("A sequence of data sets needs each of them in memory.")
     inputs: list[Any] = [part.inputs for part in parts]
     return Table(obs=torch.cat(inputs), label=torch.cat([part.targets for part in parts]))
+
+
+def _exact(parts: list[Arrays], spec: Spec) -> Tensor | None:
+    """Values to be predicted as their source has them, if they are rounded as they are kept."""
+    values = [part.targets for part in parts if not part.discrete]
+    if spec.discrete or all(part.dtype == spec.action.dtype for part in values):
+        return None
+    return torch.cat(values).to(torch.float64)
 
 
 def _ranges(parts: list[Arrays]) -> list[Tensor]:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -25,6 +26,7 @@ from ..replay import ConfigError
 from .spaces import Codec, codec, zeros
 
 _LARGEST = float(np.finfo(np.float32).max)
+_WHOLE = 2.0**24  # Up to here float32 holds every whole number.
 # Steps in which floats are held against the bounds of their space; later they only have to be numbers,
 # because a policy may take a well-known environment far outside of what it declares: with its engine
 # always on, LunarLander-v3 climbs five times as high.
@@ -125,6 +127,17 @@ def put(into: Any, where: Any, obs: Any, code: Codec, *, wary: bool = True) -> s
         return f"gave an observation that does not fit its space: {said(error)}"
 
 
+def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
+    """Of float64 in a float32 space, so large that whole numbers are lost: a clock, say."""
+    far = value[np.abs(value) > _WHOLE]
+    if far.size and (far != far.astype(code.dtype)).any():
+        warnings.warn(
+            f"The environment gives observations as large as {np.abs(far).max():.6g} in {value.dtype}, and its "
+            f"space is {code.dtype}, which rounds them. Make the space a Box of {value.dtype}.",
+            stacklevel=2,
+        )
+
+
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
         if set(obs) != set(code.parts):
@@ -139,6 +152,8 @@ def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None
     if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
         return f"gave an observation of {value.dtype} instead of {code.dtype}"
     floats = value.dtype.kind == "f"
+    if wary and floats and value.dtype.itemsize > code.dtype.itemsize:
+        _warn_of_rounding(value, code)
     if floats and not np.isfinite(value).all():
         return f"gave an observation with NaN or infinity: {_shown(obs)}"
     if floats and not wary:
@@ -164,14 +179,20 @@ class Workers(AsyncVectorEnv):
 
     It is told when to reset, so that episodes and their seeds are those of copies in one process.
 
+    Args:
+        make: Builds one environment.
+        num_envs: How many.
+        channels: Where images have them, as in `codec`.
+
     Raises:
         Fault: If a process ends before its environment is made.
         ConfigError: If the environment cannot be sent to a process that starts afresh.
     """
 
-    def __init__(self, make: Callable[..., Any], num_envs: int):
+    def __init__(self, make: Callable[..., Any], num_envs: int, channels: str | None = None):
         forks = can_fork()
-        first = functools.partial(Worker, make, os.getpid(), {} if forks else _registered())
+        registered = {} if forks else _registered()
+        first = functools.partial(Worker, make, os.getpid(), registered, channels)
         try:
             with nullcontext() if forks else _started_afresh():
                 super().__init__(
@@ -252,7 +273,13 @@ def _registered() -> dict[str, Any]:
 class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment of one process, checked there: the error of any class becomes a `Fault`."""
 
-    def __init__(self, make: Callable[..., Any], parent: int, registered: dict[str, Any]):
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        parent: int,
+        registered: dict[str, Any],
+        channels: str | None = None,
+    ):
         if os.getpid() != parent:
             for name, spec in registered.items():
                 gymnasium.registry.setdefault(name, spec)
@@ -260,7 +287,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
-        self._code = codec(self.observation_space, "observations")
+        self._code = codec(self.observation_space, "observations", channels=channels)
         self._row = zeros(self._code, 1)
         self._wary = WARY
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
 from ..envs import datasets, folders, sources
+from ..envs.forms import form
+from ..envs.images import Pictures
+from ..envs.numbering import number_labels
 from ..envs.tasks import DataWorld
 from ..replay import (
     CheckpointError,
@@ -25,9 +29,12 @@ from ..replay import (
     Standardize,
     Transitions,
 )
+from ..replay.devices import has_float64
 from ..replay.offline import opened
 from ..replay.samplers import batch_sizes
+from ..replay.tree import leaves
 from . import offline
+from .augmentation import Augmentation, check_augmentation
 from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
 from .device import build_device as build_device
@@ -40,7 +47,6 @@ from .observe.observer import Observer, build_observer
 from .observe.options import observes
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
-from .randomness import forked_randomness
 from .strategies import Strategies
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
@@ -69,6 +75,13 @@ def _has_images(space: Any) -> bool:
     return len(space.shape) == 3
 
 
+def _dims(space: Any) -> int:
+    """How many dimensions an observation has, or the largest part of one."""
+    if isinstance(space, dict):
+        return max(_dims(part) for part in space.values())
+    return len(space.shape)
+
+
 def build_world(settings: Settings) -> Any:
     """The data sets or environments that the settings name."""
     if settings.env is not None:
@@ -78,23 +91,40 @@ def build_world(settings: Settings) -> Any:
     if settings.dataset is None:
         settings.values["dataset"] = {"_target_": "Digits"}
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
-    options = {"data_dir": data_dir, "image_size": settings.image_size}
-    train, test = [], []
-    for part, arguments in _parts(settings, "dataset"):
-        train.append(_arrays(part, arguments, train=True, **options))
-        test.append(_arrays(part, arguments, train=False, role="held-out ", **options))
-    if settings.test_dataset is not None:
-        held_out = _parts(settings, "test_dataset")
-        if len(held_out) != len(train):
-            raise ConfigError(
-                f"test_dataset= names {len(held_out)} data sets, dataset= names {len(train)}."
-            )
-        test = [
-            _arrays(part, arguments, train=True, role="held-out ", **options)
-            for part, arguments in held_out
-        ]
-    return DataWorld(
-        [arrays for arrays in train if arrays is not None],
+    options = {"data_dir": data_dir, "channels": settings.channels}
+    parts = held_out = _parts(settings, "dataset")
+    own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
+    if not own and len(held_out := _parts(settings, "test_dataset")) != len(parts):
+        raise ConfigError(
+            f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
+        )
+    train: list[datasets.Arrays] = []
+    test: list[datasets.Arrays | None] = []
+    notes: list[str] = []
+    decoded: set[bool] = set()
+    for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
+        part = folders.open_folder(part) if isinstance(part, Path) else part
+        of_folder = isinstance(part, folders.Parts)
+        if own:
+            other = part
+        elif isinstance(other, Path):
+            other = folders.open_folder(other)
+            other = other.numbered_as(part) if of_folder else other
+        # Held-out images are given the size and the channels of those that are learnt from.
+        pictures = Pictures(settings.image_size, colour=of_folder)
+        options["pictures"] = pictures
+        arrays = _arrays(part, arguments, train=True, **options)
+        assert arrays is not None
+        rest = _arrays(other, others, train=not own, role="held-out ", **options)
+        # Classes are chosen by the number that both parts know them by.
+        arrays, rest = number_labels(arrays, rest)
+        train.append(_of_classes(arrays, arguments))
+        test.append(None if rest is None else _of_classes(rest, others))
+        decoded.add(pictures.size is not None)
+        notes += part.notes if of_folder else []
+        notes += [note] if (note := pictures.describe()) else []
+    world = DataWorld(
+        train,
         test,
         tasks=settings.tasks,
         classes_per_task=settings.classes_per_task,
@@ -102,7 +132,17 @@ def build_world(settings: Settings) -> Any:
         scenario=settings.scenario,
         validation=settings.validation,
         seed=settings.seed,
+        standardize=settings.standardize if "standardize" in settings.given else None,
     )
+    world.notes += notes
+    world.decoded = decoded
+    if world.single_class is not None:
+        warnings.warn(
+            f"All rows of {world.name} are of one class ({world.single_class}): an accuracy of 1.0 means "
+            "nothing.",
+            stacklevel=4,
+        )
+    return world
 
 
 def complete(settings: Settings) -> None:
@@ -223,20 +263,10 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if settings.aug is None:
         return plain, plain
     augment = _augmentation(settings)
+    augmented = Standardize(space, standardize=standardize, augment=augment, device=device)
     obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
-    try:
-        with forked_randomness(0):
-            augmented = augment(obs)
-    except Exception as error:
-        raise ConfigError(
-            f"aug raised {type(error).__name__} on inputs of shape {list(obs.shape)}: {error}"
-        ) from error
-    if augmented.shape != obs.shape:
-        raise ConfigError(
-            f"aug turns inputs {list(obs.shape)} into {list(augmented.shape)}; it must keep their "
-            "shape, because held-out data is not augmented."
-        )
-    return Standardize(space, standardize=standardize, augment=augment, device=device), plain
+    check_augmentation(augment, obs)
+    return augmented, plain
 
 
 def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None:
@@ -337,6 +367,13 @@ def build_replay(
         )
     how = settings.replay
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
+    if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
+        warnings.warn(
+            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept there as "
+            "float32, before normalize_obs takes their mean off. Leave replay.storage out if they lie far "
+            "from zero, as a clock does.",
+            stacklevel=2,
+        )
     if saved is None:
         storage = Transitions(
             world.spec,
@@ -359,6 +396,14 @@ def build_replay(
         priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
     sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
     return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
+
+
+def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
+    """Whether observations that are to be normalised have more digits than a device can keep."""
+    if has_float64(device.type) or world.normalizer is None or not world.normalizer.moments:
+        return False
+    spaces = leaves(world.spec.obs)
+    return any(space.dtype == torch.float64 for space in spaces)
 
 
 def build_schedule(settings: Settings, world: Any) -> Schedule:
@@ -446,6 +491,10 @@ DATA_ONLY = (
 def without_effect(settings: Settings, world: Any) -> list[str]:
     """Settings that were given but that this run does not read."""
     unread = list(ENV_ONLY if world.on_data else DATA_ONLY)
+    if _dims(world.spec.obs) < 3 or (world.on_data and world.decoded == {True}):
+        unread.append("channels")
+    if world.on_data and world.decoded == {False}:
+        unread.append("image_size")
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         unread += ["lr", "weight_decay"]
@@ -461,8 +510,20 @@ def optimiser_settings(settings: Settings) -> list[str]:
 def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     """The objects that `dataset=` or `env=` names, one per task, each with its arguments."""
     value = settings.live.get(key, settings.values[key])
-    if not isinstance(value, (list, tuple)) or datasets.is_pair(value):
-        return [named_object(settings, key)] if not _is_path(value) else [_folder(value)]
+    of_data = key in ("dataset", "test_dataset")
+    kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
+    if kind == "unclear":
+        raise ConfigError(
+            f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
+            "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
+        )
+    if kind == "arrays":
+        raise ConfigError(
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
+            "into one array; held-out data is test_dataset=(inputs, targets)."
+        )
+    if kind != "sequence":
+        return [_folder(value) or named_object(settings, key)]
     parts: list[tuple[Any, dict[str, Any]]] = []
     names: list[Any] = []
     for item in value:
@@ -472,7 +533,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = Path(item) if Path(item).is_dir() else resolve(item, key)
+            item = sources.folder_of(item) or resolve(item, key)
             name = canonical_name(name, item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
@@ -480,12 +541,11 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
     return parts
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, dict) and Path(str(value.get("_target_"))).is_dir()
-
-
-def _folder(value: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    return Path(value["_target_"]), {k: v for k, v in value.items() if k != "_target_"}
+def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
+    """The folder that a setting names, and its sub-keys; None if it names none."""
+    if not isinstance(value, dict) or (path := sources.folder_of(value.get("_target_"))) is None:
+        return None
+    return path, {k: v for k, v in value.items() if k != "_target_"}
 
 
 def _arrays(
@@ -494,15 +554,19 @@ def _arrays(
     *,
     train: bool,
     data_dir: Path,
-    image_size: int | None,
+    pictures: Pictures,
+    channels: str | None,
     role: str = "",
 ) -> datasets.Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
-    arguments = dict(arguments)
-    subset = arguments.pop("subset", None)
+    arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
-    if isinstance(part, Path):
-        source = folders.folder(part, train=train)
+    if isinstance(part, folders.Parts):
+        if arguments:
+            raise ConfigError(
+                f"A folder has no argument `{next(iter(arguments))}`. It takes: subset."
+            )
+        source = part.train if train else part.held_out
     elif makes_objects(part):
         inference = sources.split_arguments(part, train=train, data_dir=data_dir)
         if inference is None:
@@ -516,19 +580,24 @@ def _arrays(
         source = part if train else None
     if source is None:
         return None
-    arrays = datasets.read(source, name=f"{role}{name}", image_size=image_size)
-    return datasets.take_classes(arrays, list(subset)) if subset is not None else arrays
+    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+
+
+def _of_classes(arrays: datasets.Arrays, arguments: dict[str, Any]) -> datasets.Arrays:
+    """The classes that `subset=` chooses, if it does."""
+    subset = arguments.get("subset")
+    return arrays if subset is None else datasets.take_classes(arrays, list(subset))
 
 
 def _data_name(part: Any) -> str:
-    if isinstance(part, Path):
-        return part.resolve().name
+    if isinstance(part, folders.Parts):
+        return part.path.resolve().name
     if isinstance(part, (tuple, list)):
         return "arrays"
     return getattr(part, "__name__", type(part).__name__)
 
 
-def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
+def _augmentation(settings: Settings) -> Augmentation:
     steps = []
     for target, arguments in _parts(settings, "aug"):
         if inspect.isclass(target):
@@ -537,18 +606,6 @@ def _augmentation(settings: Settings) -> Callable[[Tensor], Tensor]:
             raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
         steps.append(target)
     return Augmentation(steps)
-
-
-class Augmentation:
-    """Several steps in turn, kept as objects because each may have a state of its own."""
-
-    def __init__(self, steps: list[Callable[[Tensor], Tensor]]):
-        self.steps = steps
-
-    def __call__(self, images: Tensor) -> Tensor:
-        for step in self.steps:
-            images = step(images)
-        return images
 
 
 def _environments(settings: Settings) -> Any:
@@ -578,6 +635,7 @@ def _environments(settings: Settings) -> Any:
                 vectorization=settings.vectorization,
                 make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
                 stack=settings.frame_stack,
+                channels=settings.channels,
                 seed=settings.seed + number,
                 video=settings.video,
             )

@@ -12,6 +12,7 @@ replaces; sub-keys (`optim.lr=1e-2`) follow.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..envs.forms import form
 from ..replay.errors import ConfigError
 
 ALIASES = {"agent": "model"}
@@ -206,11 +208,13 @@ def name_of(value: Any) -> str:
 
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         if isinstance(value, (list, tuple)):
+            if len(value) > 8 or any(isinstance(item, (bool, int, float, str)) for item in value):
+                return f"{type(value).__name__} of {len(value)}"
             return f"[{', '.join(name_of(item) for item in value)}]"
         shape = getattr(value, "shape", None)
-        suffix = f" {'x'.join(map(str, shape))}" if shape is not None else ""
-        if (function := getattr(value, "func", None)) is not None:  # functools.partial
-            return f"partial of {name_of(function)}"
+        suffix = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
+        if isinstance(value, functools.partial):
+            return f"partial of {name_of(value.func)}"
         return f"instance of {name_of(type(value))}{suffix}"
     module, name = value.__module__ or "", value.__qualname__
     try:
@@ -309,11 +313,15 @@ def _flatten_code(
             setting = schema().get(key)
             if key in live or (key in layer and layer[key] != item):
                 mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
-            if _is_plain(item):
+            of_data = setting is not None and setting.key in ("dataset", "test_dataset")
+            kind = form(item) if of_data else "sequence"
+            if _is_plain(item) and not (isinstance(item, (list, tuple)) and kind != "sequence"):
                 layer[key] = _plain(item)
                 continue
             live[key] = item
-            if setting and setting.kind == "names" and isinstance(item, list):
+            if kind != "sequence":
+                layer[f"{key}._target_"] = name_of(item)
+            elif setting and setting.kind == "names" and isinstance(item, list):
                 layer[key] = [x if isinstance(x, str) else name_of(x) for x in item]
             elif setting and setting.names_object:
                 layer[f"{key}._target_"] = name_of(item)

@@ -294,6 +294,11 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def _miss(name: str, kind: str) -> str:
     place = KINDS[kind]
+    if kind.endswith("dataset") and Path(name).expanduser().is_file():
+        return (
+            f"{kind}={name} is a file. Give a folder of class folders of images (unpack an archive "
+            "first), or arrays: ml(dataset=(inputs, targets))."
+        )
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
         return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
     if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:

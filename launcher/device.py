@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..replay import ConfigError, Table
+from ..replay.devices import has_float64
 from .config import Settings
 
 # Of a device's free memory that a data set may take: the model needs room for its activations.
@@ -116,10 +117,15 @@ def place_tables(world: Any, device: torch.device, wanted: str) -> str | None:
         Where they are and why, in a few words; None on the CPU.
 
     Raises:
-        ConfigError: If they are wanted on the device and do not fit.
+        ConfigError: If they are wanted on the device and do not fit, or it cannot hold the targets.
     """
     if device.type == "cpu":
         return None
+    if world.spec.action.dtype == torch.float64 and not has_float64(device.type):
+        raise ConfigError(
+            f"The targets of {world.name} lie so far from zero that float32 cannot tell them apart, and "
+            f"{device} has no float64. Take their mean off in your data, or set device=cpu."
+        )
     if wanted == "ram":
         return "in RAM"
     if not (world.train.in_memory and world.test.in_memory):

@@ -105,6 +105,8 @@ class Evaluator:
         held = download({name: torch.cat(part) for name, part in parts.items() if part})
         held = map_tree(torch.from_numpy, held)
         output, label = held["output"], held["label"]
+        if table.exact is not None:  # In the units and with the digits that the data came in.
+            label = table.exact[index]
         if not world.spec.discrete:
             values = {"mse": mse(output, label), "mae": mae(output, label), "r2": r2(output, label)}
             return {**values, "loss": values["mse"]}

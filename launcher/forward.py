@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
+from ..agents.blocks.ids import about_integers, embeddings_checked
 from ..agents.blocks.outputs import Sources, check_outputs, watched
 from ..agents.blocks.parts import ACTION
 from ..agents.blocks.states import map_leaves
@@ -40,7 +41,10 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if has_forward(agent):
         obs = _items(2, world, transform, learner.device)
-        with watched(agent, name) as sources:
+        with (
+            watched(agent, name) as sources,
+            embeddings_checked(agent, obs if world.on_data else None),
+        ):
             try:
                 with forked_randomness(0), learner.evaluating():
                     if not world.on_data and is_recurrent(agent):
@@ -56,6 +60,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
                 raise ConfigError(
                     f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                     f"{describe(Batch(obs=obs))}: {error}{advice(error)}"
+                    f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
             _check_output(output, space, obs=obs, name=name, sources=sources)
     if learner.recurrence is not None and acts:
@@ -124,6 +129,14 @@ def _check_output(output: Any, space: Any, *, obs: Any, name: str, sources: Sour
             f"{name}.forward: expected output {list(wanted)} for {space}, got {list(output.shape)}"
             f"{sources.of(output)}, given {describe(Batch(obs=obs))}. `out_features` in the constructor is "
             "given the right width."
+        )
+    if space.dtype == torch.float64 and output.dtype != torch.float64:
+        mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
+        raise ConfigError(
+            f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets lie around "
+            f"{mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. Take their mean off in "
+            "your data, or end forward with `output * spec.action.stddev + spec.action.mean`, which are "
+            "float64 here; the default agent does so."
         )
     if not bool(torch.isfinite(output).all()):
         raise ConfigError(

@@ -23,6 +23,7 @@ OUT_SIZE = (
     "num_actions",
 )
 OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
+VOCABULARY = ("vocab_size", "num_embeddings")
 
 
 def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["action_logits_shapes"] = _each(logits_shape, spec.action, ACTION)
     if not isinstance(spec.obs, dict):
         table |= incoming(spec.obs.shape)
+        if spec.obs.ids is not None:
+            table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
     if not isinstance(spec.action, dict):
         table |= outgoing(spec.action.shape)
         table["discrete"] = spec.action.discrete
@@ -52,11 +55,14 @@ def outgoing(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def advice(spec: Spec) -> dict[str, str]:
-    """What to ask for instead of a parameter that a dict of spaces has no value for."""
+    """Why a parameter has no value here, and what to ask for instead."""
     found: dict[str, str] = {}
     if isinstance(spec.obs, dict):
         why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
+    elif spec.obs.ids is None:
+        why = f"the inputs are {spec.obs}, not integers that are given as they are"
+        found |= dict.fromkeys(VOCABULARY, why)
     if isinstance(spec.action, dict):
         why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"
         found |= dict.fromkeys((*OUT_SIZE, *OUT_SHAPE), why)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..agents.blocks.ids import about_integers
 from ..agents.blocks.supervised import supervised_loss
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
@@ -146,7 +147,7 @@ class Learner:
             method = getattr(self.agent, "learns_by", "learn")
             error.add_note(
                 f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
-                f"{advice(error)}"
+                f"{advice(error)}{about_integers(error, self.spec.obs)}"
             )
             raise
         log.record("loss", detached)
@@ -261,8 +262,8 @@ class Learner:
         if self.strategies is not None:
             output = self.strategies.predict(obs, task)
             if output is not None:
-                return output.float()
-        return self.agent(obs).float() if has_forward(self.agent) else None
+                return _widened(output)
+        return _widened(self.agent(obs)) if has_forward(self.agent) else None
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""
@@ -422,6 +423,11 @@ def quiet(learn: Callable[[Replay, Log], Any] | None) -> Callable[[Any, Any], An
         return learn(replay, Log() if log is None else log) if learn is not None else None
 
     return learn_quietly
+
+
+def _widened(output: Tensor) -> Tensor:
+    """At least float32; values far from zero come as float64, and stay so."""
+    return output if output.dtype == torch.float64 else output.float()
 
 
 def _wrong_loss(agent: nn.Module, loss: Any) -> str:

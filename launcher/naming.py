@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from pathlib import Path
 from typing import Any
 
+from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import resolve, unknown_arguments
@@ -56,7 +56,7 @@ def unresolved(settings: Settings) -> list[str]:
             target: Any = settings.live.get(key, item.get("_target_"))
             arguments = [name for name in item if name not in ("_target_", "subset")]
             try:
-                if isinstance(target, str) and not Path(target).is_dir():
+                if isinstance(target, str) and folder_of(target) is None:
                     target = resolve(target, key)
             except ConfigError as error:
                 mistakes.append(str(error))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..agents import NAMES
+from ..agents.blocks.integers import fit_to_integers
 from ..agents.blocks.parts import Part, PolicyPart, takes_state
 from ..replay import ConfigError, Space, Spec
 from .config import Settings, name_of
@@ -119,6 +120,8 @@ def build_parts(
             raise ConfigError(
                 f"{name}={name_of(target)} gave a {type(part).__name__}, not a torch.nn.Module."
             )
+        if name == "encoder":
+            part = fit_to_integers(part, seen)
         built[name] = part.to(device)
         if name == "encoder":
             seen = _features(part, seen)

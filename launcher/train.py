@@ -27,6 +27,7 @@ from .device import arithmetic, describe, device_wanted, place_tables, wants_cha
 from .directory import RunDirectory
 from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
+from .integers import described
 from .keeper import Interrupted, Keeper
 from .learner import Learner, has_forward, load_weights
 from .log import CSV, Journal, Writer
@@ -65,6 +66,10 @@ def train(settings: Settings) -> Run:
             reason = (
                 "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
             )
+            if key == "channels":
+                reason = "its inputs are no arrays of images"
+            elif key == "image_size" and world.on_data:
+                reason = "its inputs are arrays, and no pictures that are resized"
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         placed = place_tables(world, device, settings.data) if world.on_data else None
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
@@ -324,7 +329,9 @@ def _header(
     }
     if decision := getattr(learner.agent, "decision", None):
         lines["learns"] = decision
-    if getattr(spec.obs, "mean", None) is not None:
+    if world.on_data and (inputs := described(world, asked="standardize" in settings.given)):
+        lines["inputs"] = inputs
+    if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
     if replay.offline:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .normalizer import Normalizer
     from .replay import Replay
     from .samplers import Epochs, Prioritized, Uniform
+    from .scale import Scale
     from .spec import Space, Spec
     from .storage import LazyColumn, Table
     from .sumtree import SumTree
@@ -28,6 +29,7 @@ _HOME = {
     "Epochs": "samplers",
     "Prioritized": "samplers",
     "Uniform": "samplers",
+    "Scale": "scale",
     "SumTree": "sumtree",
     "Memory": "memory",
     "Normalizer": "normalizer",
@@ -53,6 +55,7 @@ __all__ = [
     "Observations",
     "Prioritized",
     "Replay",
+    "Scale",
     "Space",
     "Spec",
     "Standardize",

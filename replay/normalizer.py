@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import has_float64
 from .transfer import upload
 
 _EPSILON = 1e-8
@@ -103,7 +104,8 @@ class Moments:
         self.count = 0
         self.mean = np.zeros(shape)
         self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
-        self._ready: Tensor | None = None  # Mean and standard deviation, where they were last used.
+        # The mean and the standard deviation, where they were last used.
+        self._ready: dict[str, Tensor] | None = None
 
     @property
     def variance(self) -> np.ndarray:
@@ -123,14 +125,26 @@ class Moments:
         self._ready = None
 
     def normalize(self, x: Tensor) -> Tensor:
-        """float32 `[..., *shape]`, where `x` is."""
-        if self._ready is None or self._ready.device != x.device:
-            both = np.stack((self.mean, np.sqrt(self.variance + _EPSILON)))
-            self._ready = torch.as_tensor(both, dtype=torch.float32)
-            if x.device.type != "cpu":
-                self._ready = upload(self._ready, x.device)
-        mean, stddev = self._ready
-        return ((x.float() - mean) / stddev).clamp_(-_CLIP, _CLIP)
+        """float32 `[..., *shape]`, where `x` is.
+
+        The mean is taken off before anything is rounded: of float64 and integers in float64, and of
+        float32 in two parts, of which the first has the size of what it is taken off.
+        """
+        if self._ready is None or self._ready["parts"].device != x.device:
+            high = self.mean.astype(np.float32)
+            stddev = np.sqrt(self.variance + _EPSILON)
+            parts = np.stack((high, self.mean - high, stddev)).astype(np.float32)
+            ready = {"parts": torch.from_numpy(parts), "mean": torch.as_tensor(self.mean)}
+            self._ready = upload(ready, x.device)
+        high_part, low_part, deviation = self._ready["parts"]
+        if x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+            centred = (x.float() - high_part).sub_(low_part)
+        elif has_float64(x.device.type):
+            centred = (x.to(torch.float64) - self._ready["mean"]).float()
+        else:  # Integers: whole numbers are taken off as such.
+            whole = high_part.round().long()
+            centred = (x - whole).float() - ((high_part - whole) + low_part)
+        return centred.div_(deviation).clamp_(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}

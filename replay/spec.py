@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .scale import Scale
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
@@ -20,11 +22,17 @@ class Space:
         dtype: The type as stored: uint8 images stay uint8 until a batch is made.
         low, high: Bounds, a number or a tensor of `shape`. For a discrete space the first and the
             last value.
-        mean, stddev: `(C,)` for images, `shape` for other data, None where nothing was measured.
+        mean, stddev: `(C,)` for images, `shape` for other data, None where nothing was measured;
+            float32, or float64 where float32 cannot hold the mean (time stamps).
         discrete: Whether a value is a choice: one of `n`, or several at once (`nvec`, `binary`).
         nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
             `(sum(nvec),)`. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
+        names: What the values of a choice stand for, `("cat", "dog")`; None where they have no names.
+        ids: Of a data set's integers that models receive as they are (tokens, categories): one more
+            than the largest; None elsewhere.
+        scale: How a data set's numbers are kept where float32 cannot hold them as they are; None:
+            in their own units. All other attributes are in these.
     """
 
     shape: tuple[int, ...]
@@ -36,11 +44,14 @@ class Space:
     discrete: bool = False
     nvec: tuple[int, ...] = ()
     binary: bool = False
+    names: tuple[str, ...] | None = None
+    ids: int | None = None
+    scale: Scale | None = None
 
     @property
     def n(self) -> int:
-        """The number of choices of a discrete space, else the number of values."""
-        return prod(self.shape)
+        """The number of choices of a discrete space or of integers that are ids, else of values."""
+        return prod(self.shape) if self.ids is None else self.ids
 
     @property
     def value_shape(self) -> tuple[int, ...]:

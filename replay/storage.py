@@ -18,7 +18,13 @@ class Table:
 
     Args:
         columns: Tensors `[N, *shape]`, kept as they are (uint8 stays uint8), or lazy columns.
+
+    Attributes:
+        exact: The labels in their source's own float64, in host memory, where `label` is rounded; else
+            None. What is predicted is compared with these.
     """
+
+    exact: Tensor | None = None
 
     def __init__(self, **columns: Tensor | LazyColumn):
         self.columns = columns

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import ConfigError
 from .normalizer import Normalizer
 from .spec import Space
 from .transfer import upload
@@ -19,16 +20,20 @@ class Standardize:
     """`obs` as float32, augmented if asked, then standardised or scaled to [0, 1].
 
     Augmentation sees values in [0, 1], as torchvision's transforms expect, and comes before
-    standardisation, so that a padded border is black and not the mean grey.
+    standardisation, so that a padded border is black and not the mean grey. Integers that are ids
+    stay as they are, and truth values become 0 and 1.
 
     Args:
-        space: Bounds and statistics, in the units of the stored data.
+        space: Bounds and statistics, in the units of the source.
         standardize: Whether to give zero mean and unit deviation (`space.mean`, `space.stddev`), or
             else [0, 1] (`space.low`, `space.high`).
         augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
 
     Attributes:
         layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
+
+    Raises:
+        ConfigError: If ids are to be augmented.
     """
 
     layout: torch.memory_format | None = None
@@ -41,16 +46,18 @@ class Standardize:
         augment: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
     ):
-        self.augment = augment
-        low = torch.as_tensor(space.low, dtype=torch.float32)
-        width = torch.as_tensor(space.high, dtype=torch.float32) - low
-        width = torch.where(width > 0, width, 1.0)
-        shift, scale = low, width
-        if standardize and space.mean is not None and space.stddev is not None:
-            shift, scale = _per_channel(space.mean, space), _per_channel(space.stddev, space)
-            # A constant feature carries nothing: leave it at zero rather than divide by zero.
-            scale = torch.where(scale > 0, scale, 1.0)
-        self._finish = _Affine(shift, scale, device)
+        self.augment, self.space, self._device = augment, space, device
+        self._finish: Callable[[Tensor], Tensor] = _as_it_is
+        if space.ids is not None:
+            if augment is not None:
+                raise ConfigError(
+                    f"aug= changes numbers, and the inputs are integers ({space}), given as they are. "
+                    "standardize=true makes numbers of them."
+                )
+            return
+        low, width, shift, scale = _places(space, standardize=standardize)
+        # Whoever augments changes what it is given, and `raw` has to stay.
+        self._finish = _Affine(shift, scale, device, copies=augment is not None)
         if augment is not None:
             self._to_unit = _Affine(low, width, device)
             self._finish_unit = _Affine((shift - low) / width, scale / width, device)
@@ -75,11 +82,51 @@ class Standardize:
         obs = self._finish_unit(self.augment(self._finish_unit.undone(raw)))
         return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """What the lowest and the highest value of the space become, float32 `[*shape]` each."""
+        space = self.space
+        ends = [
+            torch.as_tensor(0.0 if end is None else end, dtype=torch.float64)
+            for end in (space.low, space.high)
+        ]
+        if space.scale is not None:
+            ends = [space.scale.place(end) for end in ends]
+        low, high = (self._finish(end.float().expand(space.shape).to(self._device)) for end in ends)
+        return low, high
+
+
+def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The lowest value and the width, then what to take off and divide by: all of values as stored."""
+    if space.scale is None:
+        low = torch.as_tensor(space.low, dtype=torch.float32)
+        width = torch.as_tensor(space.high, dtype=torch.float32) - low
+        shift, scale = space.mean, space.stddev
+    else:  # Kept at zero mean and unit deviation.
+        low, high = (
+            space.scale.place(torch.as_tensor(end, dtype=torch.float64)).float()
+            for end in (space.low, space.high)
+        )
+        width = high - low
+        shift, scale = torch.tensor(0.0), torch.tensor(1.0)
+    width = torch.where(width > 0, width, 1.0)
+    if not standardize or space.dtype == torch.bool or shift is None or scale is None:
+        return low, width, low, width
+    shift, scale = (_per_channel(x, space).to(torch.float32) for x in (shift, scale))
+    # A constant feature carries nothing: leave it at zero rather than divide by zero.
+    return low, width, shift, torch.where(scale > 0, scale, 1.0)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
 
 class _Affine:
     """`(x - shift) / scale` as float32, in as few passes over the batch as there can be."""
 
-    def __init__(self, shift: Tensor, scale: Tensor, device: torch.device | str):
+    def __init__(
+        self, shift: Tensor, scale: Tensor, device: torch.device | str, *, copies: bool = True
+    ):
+        self.nothing = not copies and bool((shift == 0).all() and (scale == 1).all())
         self.shift, self.factor = shift.to(device), (1 / scale).to(device)
         # One number for all pixels: a single pass, `offset + factor * x`. Floats may be far from
         # zero, where this loses digits.
@@ -93,6 +140,8 @@ class _Affine:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x.float()
+        if self.nothing:
+            return y
         out = y if y is not x else torch.empty_like(y)
         if self.single is not None and x.dtype == torch.uint8:
             return torch.add(self.offset, y, alpha=self.single, out=out)

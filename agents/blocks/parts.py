@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
 from .encoder import Trunk, encoder
+from .ids import about_integers
 from .outputs import Sources, check_outputs, watched
 from .states import State, find_layout, map_leaves, zip_leaves
 
@@ -100,7 +101,7 @@ class Part(nn.Module):
                         shapes = map_leaves(lambda x: tuple(x.shape), obs)
                         raise ConfigError(
                             f"{name}.forward raised {type(error).__name__} in {at.last}, given {shapes}: "
-                            f"{error}"
+                            f"{error}{about_integers(error, space, after=str(error))}"
                         ) from error
         finally:
             for module, training in modes.items():
@@ -274,12 +275,15 @@ def takes_state(module: nn.Module) -> bool:
 
 
 def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
-    """n observations between the space's bounds, float32 as models meet them.
+    """n observations between the space's bounds, as models meet them: float32, or integers that are ids.
 
     Not zeros: a module that divides by their deviation would give what is no number.
     """
     if isinstance(space, dict):
         return {name: draw(part, n, device) for name, part in space.items()}
+    if space.ids is not None:
+        low = min(int(space.low), space.ids - 1)  # type: ignore[arg-type]
+        return torch.randint(low, space.ids, (n, *space.shape), device=device)
     unit = torch.rand(n, *space.shape)
     if space.discrete or space.dtype != torch.float32:  # One-hot choices, bytes as [0, 1].
         return unit.to(device)

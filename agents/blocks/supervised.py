@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ...replay import Batch, Replay, Space
 from .cnn import CNN
 from .encoder import Flat
+from .integers import Integers, Numbers
 from .mlp import MLP
 from .parts import trunk
 from .residual import ResidualCNN
@@ -81,23 +83,32 @@ def network(
 ) -> nn.Module:
     """A residual CNN for images from 32x32 pixels, a plain one for smaller ones, else an MLP.
 
+    Integers in the shape of an image are learnt as numbers, and others as `Integers` has it.
+
     Args:
         values: Whether the output is numbers, of which there often are few to learn from.
     """
     if encoder is not None:
         seen = trunk(encoder, obs_spec, ())
         return nn.Sequential(seen, nn.Linear(seen.out_features, out_features))
-    shape = obs_spec.shape
+    shape, whole = obs_spec.shape, obs_spec.ids is not None
     if len(shape) == 3 and min(shape[1:]) >= 4:
+        cnn: nn.Module
         if min(shape[1:]) >= _LARGE:
-            return ResidualCNN(shape, out_features, channels=max(2, hidden // 4))
-        channels = [max(1, hidden // part) for part in (8, 4, 2)]
-        # Without a hidden layer: it learns a sequence of tasks, and forgets less of it.
-        return CNN(shape, out_features, channels, hidden=0, norm=True)
+            cnn = ResidualCNN(shape, out_features, channels=max(2, hidden // 4))
+        else:
+            channels = [max(1, hidden // part) for part in (8, 4, 2)]
+            # Without a hidden layer: it learns a sequence of tasks, and forgets less of it.
+            cnn = CNN(shape, out_features, channels, hidden=0, norm=True)
+        return nn.Sequential(Numbers(obs_spec), cnn) if whole else cnn
+    if whole:
+        first = Integers(obs_spec)
+        after = network(Space((first.out_features,)), out_features, hidden, None, values=values)
+        return nn.Sequential(first, after)
     if values:
-        return smooth(obs_spec.n, out_features, max(1, hidden // 4))
+        return smooth(prod(shape), out_features, max(1, hidden // 4))
     # A single number has no dimension to be flattened.
-    return nn.Sequential(Flat(), MLP(obs_spec.n, out_features, (hidden, hidden)))
+    return nn.Sequential(Flat(), MLP(prod(shape), out_features, (hidden, hidden)))
 
 
 def smooth(in_features: int, out_features: int, width: int) -> nn.Sequential:

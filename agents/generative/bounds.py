@@ -14,6 +14,9 @@ class Bounds(nn.Module):
     Args:
         space: Of the observations, in the units of the stored data.
         standardize: Whether batches are standardised, else they are in [0, 1].
+
+    Raises:
+        ConfigError: If they are integers that are ids.
     """
 
     low: Tensor
@@ -21,10 +24,14 @@ class Bounds(nn.Module):
 
     def __init__(self, space: Space, *, standardize: bool):
         super().__init__()
-        transform = Standardize(space, standardize=standardize)
-        for name, bound in (("low", space.low), ("high", space.high)):
-            stored = torch.as_tensor(bound, dtype=torch.float32).expand(space.shape)
-            self.register_buffer(name, transform({"obs": stored})["obs"], persistent=False)
+        if space.ids is not None:
+            raise ConfigError(
+                f"Generation needs numbers, and the inputs are integers ({space}), given as they are. "
+                "standardize=true makes numbers of them."
+            )
+        ends = Standardize(space, standardize=standardize).ends()
+        for name, bound in zip(("low", "high"), ends, strict=True):
+            self.register_buffer(name, bound, persistent=False)
 
     def unit(self, obs: Tensor) -> Tensor:
         """`[B, *shape]` in the units of `batch.obs` to [0, 1]."""

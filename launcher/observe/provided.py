@@ -84,13 +84,10 @@ class Transform:
 
     def __init__(self, spec: Spec, plain: Any, augment: Any, device: torch.device):
         self.augment, self.dims = augment, len(spec.obs.shape)
+        self.as_they_are = spec.obs.ids is not None  # Integers have no [0, 1].
         # Where the ends of [0, 1] come to lie, which is all there is to an affine map.
-        ends = [
-            torch.as_tensor(end, dtype=torch.float32, device=device).expand(1, *spec.obs.shape)
-            for end in (spec.obs.low, spec.obs.high)
-        ]
         # On the host, in float64, which not every device has.
-        low, high = (plain({"obs": end.clone()})["obs"][0].cpu().double() for end in ends)
+        low, high = (end.cpu().double() for end in plain.ends())
         width = torch.where(high > low, high - low, 1.0)
         self.shift, self.scale, self.scale_back = (
             _one_if_alike(values, device) for values in (low, width, 1 / width)
@@ -104,10 +101,14 @@ class Transform:
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Standardised only."""
+        if self.as_they_are:
+            return rows
         return rows * self.scale + self.shift
 
     def undone(self, obs: Tensor) -> Tensor:
         """Rows in [0, 1] of those as the model meets them un-augmented."""
+        if self.as_they_are:
+            return obs
         # In this order black is exactly 0.
         return (obs - self.shift).mul_(self.scale_back).clamp_(0, 1)
 

@@ -34,7 +34,8 @@ class Samples:
 
     def __init__(self, folder: Path, spec: Spec, *, standardize: bool, seed: int):
         self.folder, self.spec, self.seed = folder, spec, seed
-        self.bounds = Bounds(spec.obs, standardize=standardize)
+        self.standardize = standardize
+        self._bounds: Bounds | None = None  # Made when there is something to draw.
 
     def __call__(self, agent: nn.Module, step: int) -> None:
         """The picture of a step, if the model `makes_images`.
@@ -60,8 +61,10 @@ class Samples:
                 stacklevel=2,
             )
             return
-        self.bounds.to(obs.device)
-        unit = self.bounds.unit(obs.float()).nan_to_num().clamp(0, 1)
+        if self._bounds is None:
+            self._bounds = Bounds(self.spec.obs, standardize=self.standardize)
+        bounds = self._bounds.to(obs.device)
+        unit = bounds.unit(obs.float()).nan_to_num().clamp(0, 1)
         save_grid(unit.cpu(), self.folder / f"step-{step}.png")
 
 
@@ -69,7 +72,7 @@ def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
     """Whether a model is one that generates, and what it generates are grey or colour images."""
     if isinstance(space, dict) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
         return False
-    return generates(agent)
+    return space.ids is None and generates(agent)
 
 
 def generates(agent: nn.Module) -> bool:

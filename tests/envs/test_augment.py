@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -52,6 +54,19 @@ def test_crops_to_another_size() -> None:
     images = numbered(3, 2, 6, 8)
     assert RandomCrop(4)(images).shape == (3, 2, 4, 4)
     assert RandomCrop((2, 5))(images).shape == (3, 2, 2, 5)
+
+
+@pytest.mark.parametrize("size", [None, (40, 24)])
+def test_crops_to_the_images_own_size_are_padded_by_an_eighth_of_the_shorter_side(
+    size: Any,
+) -> None:
+    images = numbered(50, 2, 40, 24)
+    torch.manual_seed(0)
+    found = RandomCrop(size)(images)
+    torch.manual_seed(0)
+    assert torch.equal(found, RandomCrop(size, padding=3)(images))
+    assert not torch.equal(found, images)
+    assert torch.equal(RandomCrop(size, padding=0)(images), images)
 
 
 def test_a_window_that_does_not_fit_says_both_sizes() -> None:

@@ -204,7 +204,7 @@ class TestData:
         assert not torch.equal(seen["obs"], seen["raw"])
 
     def test_torchvision_transforms_by_name(self, quick: Any) -> None:
-        run = quick("aug.degrees=5", model=Linear, aug="RandomRotation", epochs=2)
+        run = quick("aug.degrees=20", model=Linear, aug="RandomRotation", epochs=2)
         assert run.metrics["accuracy"] > 0.5
 
 

@@ -1,0 +1,122 @@
+"""What a value of `dataset=` is: one data set, a pair of arrays, a list of items, or a sequence.
+
+Told from its structure alone, without torch: the configuration asks before torch is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def form(value: Any) -> str:
+    """What a value stands for.
+
+    Returns:
+        `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
+        `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
+        per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
+        `arrays`: another number of arrays than two. `one`: anything else.
+
+    >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
+    'pair'
+    >>> form([([0.5, 1.0], 0), ([0.1, 0.2], 1)])
+    'items'
+    >>> form(["MNIST", "FashionMNIST"])
+    'sequence'
+    """
+    if not isinstance(value, (list, tuple)):
+        return "one"
+    if value and all(_is_item(part, alone=len(value) == 2) for part in value):
+        return "items"
+    if len(value) != 2:
+        return "arrays" if value and all(map(is_array, value)) else "sequence"
+    if all(_could_be_pair(part) for part in value):
+        return _pair_of_pairs(value)
+    # What may be wrong with the part beside an array or a list of numbers is said when it is read.
+    solid = [part for part in value if _holds_numbers(part) or _holds_images(part)]
+    return "pair" if solid and not any(map(_may_be_data, value)) else "sequence"
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of one dimension or more, of whatever library.
+
+    A `shape` alone does not make one: a data set of the user's may have that attribute too.
+    """
+    if not (
+        hasattr(type(value), "__array__") or hasattr(type(value), "toarray")
+    ):  # SciPy's, sparse.
+        return False
+    shape = getattr(value, "shape", None)
+    return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value is one number or word."""
+    if isinstance(value, (bool, int, float, complex, str, bytes)):
+        return True
+    return hasattr(type(value), "__array__") and getattr(value, "ndim", None) == 0
+
+
+def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
+    """Two data sets of two parts each, Keras's `(train, test)`, or two rows in two columns."""
+    if any(is_array(part) for pair in value for part in pair):
+        return "sequence" if isinstance(value, list) else "unclear"
+    if isinstance(value, tuple):
+        return "pair"
+    return "sequence" if all(isinstance(part, tuple) for part in value) else "unclear"
+
+
+def _is_image(value: Any) -> bool:
+    return hasattr(value, "getbands")  # PIL's; neither torch nor PIL is imported to ask.
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, range))
+
+
+def _holds_numbers(value: Any) -> bool:
+    if not _is_list(value):
+        return is_array(value)
+    if not len(value):
+        return True
+    first = value[0]
+    return _holds_numbers(first) or (is_scalar(first) and not isinstance(first, (str, bytes)))
+
+
+def _holds_images(value: Any) -> bool:
+    return _is_list(value) and len(value) > 0 and _is_image(value[0])
+
+
+def _holds_words(value: Any) -> bool:
+    return _is_list(value) and all(isinstance(word, (str, bytes)) for word in value)
+
+
+def _is_item(value: Any, *, alone: bool) -> bool:
+    """Whether a value is `(input, target)`, the target a single number or word.
+
+    Args:
+        alone: There are two: with numbers as inputs, they are rather two lists of numbers.
+    """
+    if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
+        return False
+    numbers = isinstance(value, tuple) and not alone and isinstance(value[0], (int, float))
+    return numbers or _holds_numbers(value[0]) or _is_image(value[0])
+
+
+def _could_be_pair(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and _holds_numbers(value[0])
+        and (_holds_numbers(value[1]) or _holds_words(value[1]))
+    )
+
+
+def _may_be_data(value: Any) -> bool:
+    """Whether a value is a name, a folder, a class, or has the items of a data set."""
+    if isinstance(value, (str, Path, type)):
+        return True
+    if isinstance(value, (list, tuple, range, dict)) or is_array(value) or is_scalar(value):
+        return False
+    return hasattr(type(value), "__getitem__")

@@ -1,0 +1,136 @@
+"""What inputs of each type become: integers stay integers, and numbers keep what tells them apart.
+
+source                      kept as                                     models receive
+uint8                       uint8                                       float32, standardised
+float16, float32, float64   float32; standardised already, if far off   float32, standardised
+bool                        bool                                        float32 0 and 1
+other integers              int64                                       int64, as they are
+other integers, as numbers  as floats are                               float32, standardised
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..replay import LazyColumn, Scale, Space, Spec
+from .datasets import Arrays
+from .statistics import chunks, is_far, statistics
+
+# Integers beyond are no ids of anything: an embedding of 16 million rows is larger than any there is,
+# and float32 holds every whole number up to here.
+LARGEST_ID = 2**24
+# Shares of a standard deviation that a value may be rounded by: as it is stored, where the next step
+# is to standardise it; as statistics tell where it is; and as models receive it.
+_STORED, _TOLD, _GIVEN = 1e-6, 1e-3, 1e-3
+
+Column = Tensor | LazyColumn
+
+
+def input_space(
+    train: list[Column],
+    held_out: list[Column],
+    *,
+    name: str,
+    high: float | None = None,
+    standardize: bool | None = None,
+    altered: bool = False,
+) -> Space:
+    """The space of inputs, `scale` and `ids` included.
+
+    Args:
+        train, held_out: Inputs as they were read; statistics are of the first alone.
+        name: Of the data, for warnings.
+        high: The largest value of bytes, where the source says so.
+        standardize: As the user said it; None: nothing was said.
+        altered: Whether they are altered as they are stored.
+    """
+    dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
+    if is_whole(dtype):
+        low, top = _extremes([*train, *held_out])
+        as_ids = not standardize if standardize is not None else max(-low, top) <= LARGEST_ID
+        if as_ids:
+            mean, stddev, *_ = statistics(train)
+            return Space(shape, dtype, low, top, mean.float(), stddev.float(), ids=top + 1)
+    if dtype == torch.uint8:
+        mean, stddev, *_ = statistics(train)
+        return Space(shape, dtype, 0.0, float(high or 255), mean.float(), stddev.float())
+    if dtype == torch.bool and not standardize:
+        mean, stddev, *_ = statistics(train)
+        return Space(shape, dtype, 0.0, 1.0, mean.float(), stddev.float())
+    return _numbers(train, name, standardize=standardize, altered=altered)
+
+
+def is_whole(dtype: torch.dtype) -> bool:
+    """Whether these are integers that may be ids: bytes are not, they are pictures."""
+    return not dtype.is_floating_point and dtype not in (torch.uint8, torch.bool)
+
+
+def stored(arrays: Arrays, spec: Spec) -> Arrays:
+    """A part of the data as it is kept: inputs as of `spec.obs`, values in the type of `spec.action`."""
+    targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
+    space, column = spec.obs, arrays.inputs
+    if space.scale is None and column.dtype == space.dtype:
+        return replace(arrays, targets=targets)
+    if isinstance(column, Tensor):
+        kept = column.to(space.dtype) if space.scale is None else space.scale.column(column)
+        return replace(arrays, inputs=kept, targets=targets)
+    convert, scale = column.convert, space.scale
+
+    def converted(item: object) -> Tensor:
+        tensor = convert(item)
+        return tensor.to(space.dtype) if scale is None else scale.kept(tensor)
+
+    lazy = LazyColumn(column.source, converted, shape=column.shape[1:], dtype=space.dtype)
+    return replace(arrays, inputs=lazy, targets=targets)
+
+
+def _numbers(train: list[Column], name: str, *, standardize: bool | None, altered: bool) -> Space:
+    """The space of numbers, which are float32 in the end."""
+    dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
+    # Whole numbers are counted from one of them, since float64 cannot hold nanoseconds since 1970.
+    base = _first(train[0]) if is_whole(dtype) else None
+    offset, stddev, low, top = statistics(train, base)
+    mean = offset if base is None else offset + base.to(torch.float64).view(offset.shape)
+    if low >= 0 and top <= 1:
+        low, top = 0.0, 1.0  # Already scaled, as torchvision's ToTensor does.
+    scale = None
+    if not altered and is_far(mean, stddev, _STORED):
+        unit = torch.where(stddev > 0, stddev, 1.0)
+        parts = [_per_channel(x, shape) for x in (mean, offset, unit)]
+        if base is None:
+            scale = Scale(parts[0], torch.zeros_like(parts[0]), parts[2])
+        else:
+            scale = Scale(base, parts[1], parts[2])
+    if standardize is False or altered:
+        # As models receive them, or as they are altered before that.
+        width = top - low if standardize is False else 1.0
+        begin = low if standardize is False and scale is not None else 0.0
+        if is_far((mean - begin) / width, stddev / width, _GIVEN):
+            why = "standardize=false" if standardize is False else "they are altered for each task"
+            warnings.warn(
+                f"Inputs of {name} lie so far from zero, or so close together, that float32 cannot tell "
+                f"them apart as they are ({why}). Take off their mean first.",
+                stacklevel=2,
+            )
+    wide = torch.float64 if is_far(mean, stddev, _TOLD) else torch.float32
+    return Space(shape, torch.float32, low, top, mean.to(wide), stddev.to(wide), scale=scale)
+
+
+def _first(column: Column) -> Tensor:
+    """One value of every feature, or channel: `shape`, or `(C, 1, 1)` for images."""
+    row = column[0] if isinstance(column, Tensor) else column.take(torch.tensor([0]))[0]
+    return row[:, :1, :1].clone() if row.dim() == 3 else row.clone()
+
+
+def _per_channel(statistic: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return statistic[:, None, None] if len(shape) == 3 else statistic
+
+
+def _extremes(columns: list[Column]) -> tuple[int, int]:
+    """The smallest and the largest of whole numbers."""
+    ends = [(int(chunk.min()), int(chunk.max())) for chunk in chunks(columns)]
+    return min(low for low, _ in ends), max(high for _, high in ends)

@@ -1,0 +1,195 @@
+"""Labels of any values, numbered 0 to n - 1 for training and held-out data alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..replay import DataError
+from .labels import check_labels
+
+if TYPE_CHECKING:
+    from .datasets import Arrays
+
+_MANY = 1000  # More classes than this, most of them of a single row, are amounts.
+_IGNORED = (-100, -1, 255)  # Labels that often mark what is to be left out.
+
+
+def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | None]:
+    """Both parts with labels 0 to n - 1.
+
+    Where a data set lists its `classes`, or its labels are 0 to n - 1 already, they stay. Otherwise
+    they are numbered in their sorted order, and `values`, `names` and `note` of the parts say how.
+
+    Raises:
+        DataError: If a held-out label is not among the training data's, labels exceed the classes
+            that are listed, or are rather amounts.
+    """
+    if not train.discrete or (test is not None and not test.discrete):
+        return train, test
+    if train.names is not None:
+        return train, None if test is None else _as_declared(train, test)
+    known = _met(train)
+    _refuse_amounts(known, train)
+    if isinstance(known[0], str) and test is not None and test.values is None:
+        test = replace(test, values=test.names)
+    held_out = [] if test is None else _met(test)
+    if unknown := [value for value in held_out if value not in set(known)]:
+        assert test is not None
+        raise DataError(
+            f"Labels out of range: {test.name} holds label {unknown[0]}, which is not among the training "
+            f"data's: {in_words(known)}."
+        )
+    if known == list(range(len(known))) and not isinstance(known[0], bool):
+        n, said = len(known), _many(known, len(train))
+        return (
+            replace(train, num_classes=n, note=said),
+            None if test is None else replace(test, num_classes=n),
+        )
+    numbered = [None if part is None else renumbered(part, known) for part in (train, test)]
+    assert numbered[0] is not None
+    return numbered[0], numbered[1]
+
+
+def renumbered(arrays: Arrays, values: Sequence[Any]) -> Arrays:
+    """Labels as places in `values`, which holds all of them."""
+    place = {value: i for i, value in enumerate(values)}
+    labels, inverse = arrays.targets.unique(return_inverse=True)
+    places = torch.tensor([place[arrays.value(label)] for label in labels.tolist()])
+    return replace(
+        arrays,
+        targets=places[inverse],
+        values=tuple(values),
+        names=tuple(map(str, values)),
+        num_classes=len(values),
+        note=note(values, len(arrays)),
+    )
+
+
+def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
+    """Data sets that share their outputs, with one numbering for all of them.
+
+    The same value or name is the same class everywhere. Lists of classes with nothing in common (the
+    digits of one, the clothes of the next) and classes that `subset=` put in order share by place.
+
+    Raises:
+        DataError: If some have words as labels and others numbers.
+    """
+    trains = [train for train, _ in parts]
+    if len({train.names for train in trains}) == 1 and not any(train.values for train in trains):
+        return parts
+    values = [_all_values(train) for train in trains]
+    union = list(dict.fromkeys(value for some in values for value in some))
+    if not any(train.values for train in trains) and (
+        len(union) == sum(map(len, values))
+        or any(train.chosen or train.names is None for train in trains)
+    ):
+        return [(replace(train, names=None), replace(test, names=None)) for train, test in parts]
+    words = [isinstance(some[0], str) for some in values]
+    if any(words) and not all(words):
+        one, other = trains[words.index(True)], trains[words.index(False)]
+        raise DataError(
+            f"{one.name} has words as labels, {other.name} has numbers, and their tasks share outputs. "
+            "Give words or numbers in both, or say scenario=class."
+        )
+    if any(train.values for train in trains):
+        union = sorted(union)
+    return [_renumbered_pair(pair, union) for pair in parts]
+
+
+def in_words(values: Sequence[Any]) -> str:
+    """`1, 2, 255`, `1 to 10`, and the first and last of many."""
+    whole = all(isinstance(value, int) for value in values)
+    if whole and len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]} to {values[-1]}"
+    if len(values) <= 8:
+        return ", ".join(map(str, values))
+    first = ", ".join(map(str, values[:4]))
+    return f"{first}, ... {values[-1]} ({len(values):,} in all)"
+
+
+def _met(arrays: Arrays) -> list[Any]:
+    """The values that occur, sorted."""
+    return [arrays.value(label) for label in arrays.targets.unique().tolist()]
+
+
+def _all_values(arrays: Arrays) -> list[Any]:
+    if arrays.values is not None:
+        return list(arrays.values)
+    if arrays.names is not None:
+        return list(arrays.names)
+    return list(range(arrays.num_classes or int(arrays.targets.max()) + 1))
+
+
+def _as_declared(train: Arrays, test: Arrays) -> Arrays:
+    """Held-out labels by the training data's list of classes."""
+    assert train.names is not None
+    if test.values is not None and isinstance(test.values[0], bool):
+        test = replace(test, values=None)
+    if test.names is None and test.values is None:
+        check_labels(test.targets, len(train.names), test.name, whose=train.name)
+    elif test.names != train.names:
+        test = replace(test, values=test.values or test.names)
+        if unknown := [value for value in _met(test) if value not in train.names]:
+            raise DataError(
+                f"{test.name} holds the class {unknown[0]}, which is not among the training data's: "
+                f"{in_words(train.names)}."
+            )
+        test = renumbered(test, train.names)
+    return replace(test, names=train.names, num_classes=len(train.names), values=None, note=None)
+
+
+def _refuse_amounts(values: list[Any], arrays: Arrays) -> None:
+    if len(values) > _MANY and len(values) > len(arrays) / 2:
+        words = isinstance(values[0], str)
+        instead = "" if words else "floats for regression (targets.astype('float32')), or "
+        raise DataError(
+            f"The targets of {arrays.name} are {len(values):,} different {'words' if words else 'integers'} "
+            f"in {len(arrays):,} rows: hardly classes. Give {instead}fewer classes."
+        )
+
+
+def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
+    """How labels of these values are numbered, from `first` on, and what is remarkable about them."""
+    last = first + len(values) - 1
+    if len(values) == 1:
+        said = f"label {values[0]} is numbered {first}"
+    else:
+        to = "to" if len(values) > 2 else "and"
+        said = f"labels {in_words(values)} are numbered {first} {to} {last}"
+    if isinstance(values[0], (str, bool)):
+        return said
+    marks = [value for value in values if value in _IGNORED]
+    rest = [value for value in values if value not in _IGNORED]
+    contiguous = len(rest) > 1 and rest[-1] - rest[0] == len(rest) - 1
+    if marks and contiguous:
+        verb = "often mark rows" if len(marks) > 1 else "often marks rows"
+        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt as any others"
+    many = _many(values, rows)
+    return f"{said}; {many}" if many else said
+
+
+def _many(values: Sequence[Any], rows: int) -> str | None:
+    if len(values) <= 20 or len(values) <= rows / 2:
+        return None
+    return f"{len(values):,} different ones in {rows:,} rows: give floats if they are amounts (regression)"
+
+
+def _renumbered_pair(pair: tuple[Arrays, Arrays], union: list[Any]) -> tuple[Arrays, Arrays]:
+    """Both parts of one data set, whose labels `union` holds among others."""
+    values = tuple(_all_values(pair[0]))
+    train, test = (renumbered(replace(part, values=values), union) for part in pair)
+    if union != list(range(len(union))) or isinstance(union[0], bool):
+        return train, test
+    bare: dict[str, Any] = {"names": None, "values": None, "note": None}
+    return replace(train, **bare), replace(test, **bare)
+
+
+def same_label(parts: list[Tensor]) -> bool:
+    """Whether all rows of all parts are of one class."""
+    first = parts[0][0]
+    return all(bool((targets == first).all()) for targets in parts)

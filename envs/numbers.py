@@ -1,0 +1,179 @@
+"""Whatever holds numbers, as a dense tensor; what holds something else is told how to be encoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..replay import DataError
+
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # Few of torch's functions take them.
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """An array, a data frame, a tensor or a (nested) list of numbers as a tensor.
+
+    Integers without sign that are wider than a byte become int64; all else keeps its type.
+
+    Args:
+        name: What errors call it.
+
+    Raises:
+        DataError: If it holds something else, is sparse, or its rows differ in length.
+    """
+    if isinstance(value, Tensor):
+        return _dense(value.detach() if value.requires_grad else value, name)
+    if isinstance(value, (list, tuple)) and _holds_tensors(value):
+        return stacked([as_tensor(part, name) for part in value], name)
+    return _from_array(as_array(value, name), name)
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Any array-like as NumPy's, of whatever type; objects that are plain numbers or words as these.
+
+    Raises:
+        DataError: If it is none, or its rows differ in length.
+    """
+    if value is None:
+        raise DataError(f"{name} is missing (None). Give one for each row.")
+    if hasattr(value, "toarray"):
+        raise DataError(f"{name} is sparse ({type(value).__name__}). Give value.toarray().")
+    if isinstance(value, dict):
+        keys = ", ".join(map(str, list(value)[:8]))
+        raise DataError(
+            f"{name} is a dict ({keys}). Give one array; join its parts with numpy.concatenate."
+        )
+    if hasattr(value, "columns") and (words := _columns_of_words(value)):
+        raise DataError(
+            f"{name} is a {type(value).__name__} whose columns {', '.join(words)} are not numbers. Encode "
+            "them (pandas.get_dummies, or category codes), or leave them out."
+        )
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise DataError(f"{name} has masked values. Fill them in (value.filled(...)) or drop them.")
+    try:
+        array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
+        if array.dtype == object:  # Columns of several types, say: numbers all the same.
+            array = np.asarray(array.tolist())
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{name} is no array of numbers: its rows differ in length or kind ({error}). Pad or encode "
+            "them."
+        ) from error
+    return array
+
+
+def stacked(rows: list[Tensor], name: str) -> Tensor:
+    """Rows of one shape `[*shape]` as `[N, *shape]`, in a type that holds the numbers of each.
+
+    Raises:
+        DataError: If they differ in shape.
+    """
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise DataError(
+                f"{name} holds rows of different shapes: {list(rows[0].shape)} at 0, "
+                f"{list(row.shape)} at {i}. Pad or crop them to one shape."
+            )
+    dtype = rows[0].dtype
+    for other in {row.dtype for row in rows}:
+        dtype = wider(dtype, other)
+    return torch.stack([row.to(dtype) for row in rows])
+
+
+def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The type that holds the numbers of both: float64 where torch would round whole numbers."""
+    both = torch.promote_types(one, other)
+    whole = [d for d in (one, other) if not d.is_floating_point]
+    if both.is_floating_point and any(
+        d not in (torch.bool, torch.uint8, torch.int8) for d in whole
+    ):
+        return torch.float64
+    return torch.promote_types(both, torch.float32) if whole and both.is_floating_point else both
+
+
+def _dense(value: Tensor, name: str) -> Tensor:
+    if value.is_nested:
+        raise DataError(f"{name} is a nested tensor. Pad its rows to one length.")
+    if value.layout != torch.strided:
+        kind = str(value.layout).removeprefix("torch.")
+        raise DataError(f"{name} is sparse ({kind}). Give tensor.to_dense().")
+    if value.is_meta:
+        raise DataError(f"{name} is on the meta device: it holds no numbers.")
+    if value.is_quantized:
+        return value.dequantize()
+    if value.is_complex():
+        raise DataError(f"{name} holds {_word(value)}, not real numbers. {_COMPLEX}")
+    if value.dtype in _UNSIGNED:
+        return _signed(value.cpu().numpy(), name)
+    if value.is_floating_point() and value.itemsize == 1:
+        return value.to(torch.float32)
+    return value
+
+
+_COMPLEX = (
+    "Give their real and imaginary parts (torch.view_as_real), or magnitude and phase (abs, angle)."
+)
+
+
+def _from_array(array: np.ndarray, name: str) -> Tensor:
+    kind = array.dtype.kind
+    if kind == "c":
+        raise DataError(f"{name} holds {array.dtype}, not real numbers. {_COMPLEX}")
+    if kind == "V":
+        fields = ", ".join(array.dtype.names or ())
+        raise DataError(
+            f"{name} is an array of records ({fields}). Give one number per column: "
+            "numpy.lib.recfunctions.structured_to_unstructured."
+        )
+    if kind in "Mm":
+        raise DataError(
+            f"{name} holds {array.dtype}, not numbers. Give seconds, say: "
+            "value.astype('datetime64[s]').astype('int64')."
+        )
+    if kind not in "biuf":
+        raise DataError(
+            f"{name} holds {_content(array)}, not numbers. Encode words and objects as numbers first: "
+            "an index into a vocabulary, a one-hot row, or an embedding."
+        )
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if kind == "u" and array.dtype.itemsize > 1:
+        return _signed(array, name)
+    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _signed(array: np.ndarray, name: str) -> Tensor:
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{name} holds {array.max()}, more than an int64 can. Give floats.")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _columns_of_words(frame: Any) -> list[str]:
+    """The columns of a data frame that hold several things, and not all of them numbers."""
+    columns = list(frame.columns)
+    if len(columns) < 2:  # A single one may be a target of words.
+        return []
+    kinds = {str(name): np.asarray(frame[name].to_numpy().tolist()).dtype.kind for name in columns}
+    return [name for name, kind in kinds.items() if kind not in "biuf"]
+
+
+def _holds_tensors(value: Any) -> bool:
+    while isinstance(value, (list, tuple)) and len(value):
+        value = value[0]
+    return isinstance(value, Tensor)
+
+
+def _content(array: np.ndarray) -> str:
+    """`words such as 'cat'`, or the type of what an array of objects holds."""
+    if array.dtype.kind in "US":
+        return f"words ({str(array.flat[0])!r:.30}, ...)" if array.size else "words"
+    kinds = sorted({type(item).__name__ for item in array.flat})
+    return f"objects ({', '.join(kinds[:4])})"
+
+
+def _word(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
