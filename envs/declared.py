@@ -22,9 +22,10 @@ def class_names(source: Any) -> tuple[str, ...] | None:
         found = {class_names(part) for part in source.datasets}
         return found.pop() if len(found) == 1 else None
     classes = _attribute(source, "classes")
-    listed = isinstance(classes, (list, tuple)) and len(classes) > 0
-    if listed and all(isinstance(name, str) for name in classes):
-        return tuple(map(str, classes))
+    if isinstance(classes, (list, tuple)) and classes:
+        names = [_name(entry) for entry in classes]
+        if None not in names:
+            return tuple(map(str, names))
     return class_names(source.dataset) if isinstance(source, Subset) else None
 
 
@@ -58,6 +59,13 @@ def largest_value(source: Any) -> float | None:
     # A subclass that reads its items in its own way may do anything to them.
     own = isinstance(source, Digits) and type(source).__getitem__ is Digits.__getitem__
     return Digits.high if own else None
+
+
+def _name(entry: Any) -> str | None:
+    """A name, or several for one class, as ImageNet has them; None for anything else."""
+    if isinstance(entry, tuple) and entry and all(isinstance(word, str) for word in entry):
+        return ", ".join(entry)
+    return str(entry) if isinstance(entry, str) else None
 
 
 def _attribute(source: Any, name: str) -> Any:

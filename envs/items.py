@@ -206,18 +206,22 @@ def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[b
             for _ in range(3):
                 one, other = items[i], items[i]
                 targets = targets or not _equal(one[1], other[1])
-                inputs = inputs or not torch.equal(convert(one), convert(other))
+                inputs = inputs or not _equal(convert(one), convert(other))
     return inputs, targets
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two targets are the same; NaN is, too."""
+    """Whether two readings are the same; NaN, which is refused later, is so too."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(torch.isclose(one, other, 0, 0, True).all())
+        if torch.equal(one, other):
+            return True
+        same = one.shape == other.shape and one.is_floating_point()
+        return same and bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
     try:
-        return bool(np.array_equal(np.asarray(one), np.asarray(other))) or bool(one != one)
-    except (TypeError, ValueError):
+        arrays = np.asarray(one), np.asarray(other)
+    except ValueError:  # Rows of different lengths, which are refused later.
         return bool(one == other)
+    return np.array_equal(*arrays, equal_nan=all(array.dtype.kind == "f" for array in arrays))
 
 
 def _memory_bytes() -> int:
@@ -235,5 +239,14 @@ def _convert(
     if not is_image(items[0][0]):
         what = f"The input of {name}"
         return lambda item: channels_first(as_tensor(item[0], what)[None], name, channels)[0]
-    pictures.settle(items[i][0] for i in range(0, n, max(1, n // 100)))
-    return lambda item: pictures(item[0])
+    pictures.settle(_picture(items[i], name) for i in range(0, n, max(1, n // 100)))
+    return lambda item: pictures(_picture(item, name))
+
+
+def _picture(item: Any, name: str) -> Any:
+    if not is_image(item[0]):
+        raise DataError(
+            f"Inputs of {name} are pictures in some items and a {type(item[0]).__name__} in others. Give "
+            "all of them as one."
+        )
+    return item[0]

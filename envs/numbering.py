@@ -34,11 +34,12 @@ def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
     if train.names is not None:
         return train, None if test is None else _as_declared(train, test)
     known = _met(train)
+    learnt = set(known)
     _refuse_amounts(known, train)
     if isinstance(known[0], str) and test is not None and test.values is None:
         test = replace(test, values=test.names)
     held_out = [] if test is None else _met(test)
-    if unknown := [value for value in held_out if value not in set(known)]:
+    if unknown := [value for value in held_out if value not in learnt]:
         assert test is not None
         raise DataError(
             f"Labels out of range: {test.name} holds label {unknown[0]}, which is not among the training "

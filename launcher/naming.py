@@ -27,8 +27,9 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
     if key in settings.live:
         return settings.live[key], arguments
     if value is not None and "_target_" not in value:
+        pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
         raise ConfigError(
-            f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME."
+            f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
     if value is None:
         return None, arguments

@@ -104,6 +104,9 @@ class TestItems:
             (lambda i: (X[i].to_sparse(), 0), "to_dense"),
             (lambda i: (X[i], {"box": 1}), r"dicts \(box\)"),
             (lambda i: (X[i], "a" if i else 1), "words in some rows and numbers in others"),
+            (lambda i: (X[i] * (float("nan") if i == 0 else 1), 0), "NaN .*in 1 of 20 rows"),
+            (lambda i: (X[i], float("nan") if i == 0 else 0.5), "targets .* NaN"),
+            (lambda i: (Image.new("L", (2, 2)) if i < 9 else X[i], 0), "pictures in some items"),
         ],
     )
     def test_that_are_something_else(self, learn: Any, item: Any, says: str) -> None:
@@ -286,6 +289,10 @@ class TestPairs:
     ) -> None:
         with pytest.raises((DataError, ConfigError), match=says):
             learn(**{"dataset": (X, Y), key: given})
+
+    def test_a_dict_of_arrays(self, learn: Any) -> None:
+        with pytest.raises(ConfigError, match=r"arguments \(x, y\) .* a pair of two of them"):
+            learn(dataset={"x": X, "y": Y})
 
     def test_training_and_held_out_data_in_one(self, learn: Any) -> None:
         with pytest.raises(ConfigError, match=r"dataset=\(x, y\), test_dataset=\(x, y\)"):

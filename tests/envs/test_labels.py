@@ -189,6 +189,11 @@ class TestDeclaredClasses:
         run = learn(dataset=Named(labels(0, 2), "cat", "dog", "eel"))
         assert (run.spec.action.n, run.spec.action.names) == (3, ("cat", "dog", "eel"))
 
+    def test_may_have_several_names_each(self) -> None:
+        source = Named(labels(0, 1))
+        source.classes = [("cat", "Felis catus"), ("dog",)]  # type: ignore[list-item]
+        assert world_of(source).spec.action.names == ("cat, Felis catus", "dog")
+
     @pytest.mark.parametrize(
         "wrap",
         [
