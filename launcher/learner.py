@@ -28,6 +28,7 @@ from .attributes import (
 from .device import advice
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
+from .parameters import Parameters, held_names, hold
 from .recurrent import Recurrence
 from .strategies import Strategies
 
@@ -53,6 +54,7 @@ class Learner:
         precision: "bf16" or "16": the autocast type of `learn` and of inference; "32", "tf32": none.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
         strategies: Those of continual learning, which have a part in every step; or None.
+        tasks: How many there will be: what no loss reaches in the first may wait for a later one.
 
     Attributes:
         recurrence: How the model's state is carried in environments; None for one without.
@@ -71,6 +73,7 @@ class Learner:
         device: torch.device | str = "cpu",
         supervised: bool = True,
         strategies: Strategies | None = None,
+        tasks: int = 1,
     ):
         self.agent, self.spec = agent, spec
         self._constructed = Constructed(agent)
@@ -80,17 +83,20 @@ class Learner:
         self.device = torch.device(device)
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
         self.clip_grad = clip_grad
+        self.parameters = Parameters(agent, optimizer, average)
+        self.parameters.changed.append(self._wait_for)
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
         self.recurrence: Recurrence | None = None
-        self.steps = 0
+        self.steps = self.tasks_begun = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
-        self._parameters = [p for p in agent.parameters() if p.requires_grad]
         # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
         self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
-        if strategies is not None or self._learn is None:
+        self._may_wait = strategies is None and self._learn is not None
+        if not self._may_wait:
             self._waiting = {}
         self._looks = 0
+        self._patience = _PATIENCE if tasks == 1 else math.inf
         self._plateau = scheduler is not None and takes_metric(scheduler)
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
@@ -154,6 +160,7 @@ class Learner:
     def _optimise(self, loss: Tensor) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
+        self.parameters.look()
         self.optimised = True
         for group in optimizer.param_groups:
             for parameter in group["params"]:  # As zero_grad does, which takes ten times as long.
@@ -166,7 +173,7 @@ class Learner:
         if self.strategies is not None:
             self.strategies.after_backward()
         if self.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip_grad)
+            nn.utils.clip_grad_norm_(self.parameters.trained, self.clip_grad)
         if self.scaler is not None:
             self.scaler.step(optimizer)
             self.scaler.update()
@@ -185,8 +192,16 @@ class Learner:
         }
         if self._looks or len(self._waiting) < before:  # From the first update on.
             self._looks += 1
-        if self._looks >= _PATIENCE:
+        if self._looks >= self._patience:
             self.warn_of_unreached()
+
+    def _wait_for(self, names: list[str]) -> None:
+        """Expect a gradient of parameters that came later; ones that went need none any more."""
+        named = self.parameters.named
+        self._waiting = {n: p for n, p in named.items() if self._waiting.get(n) is p}
+        if self._may_wait and names:
+            self._waiting |= {name: named[name] for name in names}
+            self._looks = min(self._looks, 1)
 
     def warn_of_unreached(self) -> None:
         """Warn, once, of parameters that no loss has reached in the updates so far."""
@@ -244,6 +259,7 @@ class Learner:
             # A model that updates itself has no other weights: their average never moved.
             average: Any = nullcontext()
             if self.average is not None and self.optimised:
+                self.parameters.look(shapes=True)
                 average = self.average.applied()
             with torch.no_grad(), self.autocast(), average:
                 yield
@@ -280,10 +296,13 @@ class Learner:
             self.strategies.begin_task(task, replay)
         if callable(hook := getattr(self.agent, "begin_task", None)):
             hook(task)
+            self.parameters.look(shapes=True)
+        self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
         if callable(hook := getattr(self.agent, "end_task", None)):
             hook(replay)
+            self.parameters.look(shapes=True)
         if self.strategies is not None:
             self.strategies.end_task(replay)
 
@@ -306,7 +325,9 @@ class Learner:
     def is_finite(self) -> bool:
         """Whether every weight is a number: a gradient can ruin them before the loss tells."""
         # One answer for all: each would be waited for.
-        finite = [torch.isfinite(p).all() for p in self._parameters]
+        self.parameters.look()
+        named = self.parameters.named.values()
+        finite = [torch.isfinite(p).all() for p in named if p.requires_grad]
         return not finite or bool(torch.stack(finite).all())
 
     def load_state_dict(self, state: dict[str, Any], *, but: tuple[str, ...] = ()) -> None:

@@ -102,6 +102,7 @@ def train(settings: Settings) -> Run:
             clip_grad=settings.clip_grad,
             average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
             strategies=strategies,
+            tasks=len(world.tasks),
             **options,
         )
         if recurrence is not None:
@@ -224,6 +225,7 @@ def _run(
             "gradients may have been lost. precision=bf16 needs no scaling."
         )
     if learner.average is not None and learner.optimised:
+        learner.parameters.look(shapes=True)
         learner.average.swap()
     learner.agent.eval()
     journal.close()
