@@ -26,6 +26,7 @@ from .attributes import (
     load_part,
 )
 from .device import advice
+from .growth import grown, layout, regrow
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
 from .parameters import Parameters, held_names, hold
@@ -76,7 +77,7 @@ class Learner:
         tasks: int = 1,
     ):
         self.agent, self.spec = agent, spec
-        self._constructed = Constructed(agent)
+        self._constructed, self._built = Constructed(agent), layout(agent)
         self.strategies = strategies
         if strategies is not None:
             strategies.context.optimizer = optimizer
@@ -307,6 +308,7 @@ class Learner:
             self.strategies.end_task(replay)
 
     def state_dict(self) -> dict[str, Any]:
+        self.parameters.look(shapes=True)
         parts = {
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
@@ -317,10 +319,19 @@ class Learner:
         return {
             "steps": self.steps,
             "optimised": self.optimised,
+            "tasks_begun": self.tasks_begun,
+            "grown": grown(self.agent, self._built, self.tasks_begun),
+            "held": self._held(),
+            "waiting": list(self._waiting),
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent, self._constructed),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
+
+    def _held(self) -> list[list[str | None]] | None:
+        """What each group of the optimiser holds, by name."""
+        names = {id(p): name for name, p in self.parameters.named.items()}
+        return None if self.optimizer is None else held_names(self.optimizer, names)
 
     def is_finite(self) -> bool:
         """Whether every weight is a number: a gradient can ruin them before the loss tells."""
@@ -336,9 +347,18 @@ class Learner:
         Raises:
             CheckpointError: If the state is another model's.
         """
-        load_weights(self.agent, state["agent"], state["attributes"].get("places"))
+        load_weights(
+            self.agent, state["agent"], state["attributes"].get("places"), state.get("grown")
+        )
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
+        self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
+        self.parameters.look(shapes=True)
+        waiting = state.get("waiting", self._waiting)
+        self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
+        if self.optimizer is not None and state.get("held") and "optimizer" not in but:
+            hold(self.optimizer, state["held"], self.parameters.named)
+            self.parameters.refresh()
         if self.average is not None:
             self.average.restart()
         for name in ("optimizer", "scheduler", "average", "scaler"):
@@ -357,16 +377,21 @@ class Learner:
 
 
 def load_weights(
-    agent: nn.Module, weights: dict[str, Tensor], places: dict[str, str] | None = None
+    agent: nn.Module,
+    weights: dict[str, Tensor],
+    places: dict[str, str] | None = None,
+    changed: dict[str, Any] | None = None,
 ) -> None:
     """Load a checkpoint's weights.
 
     Args:
+        changed: Which modules have come since the model was constructed, as of `grown`.
         places: Where buffers were, as of `fill_empty_buffers`.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
+    regrow(agent, changed, begin=lambda task: agent.begin_task(task))
     fill_empty_buffers(agent, weights, places)
     add_copies(agent, weights)
     own = agent.state_dict()
@@ -385,7 +410,7 @@ def load_weights(
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
             f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
-            "Layers that are added while learning must be there from __init__ on."
+            "It is of a model that was constructed otherwise."
         )
     load_in_place(agent, weights)
 

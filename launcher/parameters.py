@@ -78,13 +78,17 @@ class Parameters:
         self._once = (self._once & {id(p) for p in self.named.values()}) | set(now.values())
         return new
 
+    def refresh(self) -> None:
+        """Take the optimiser's parameters as they are now."""
+        self.trained = self._trained()
+
     def _is_different(self) -> bool:
         # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
         return (
             any(self._empty)
             or [id(x) for entries in self._filled for x in entries.values()] != self._ids
-            or any([p.requires_grad for p in self._frozen])
-            or not all([is_lazy(p) for p in self._lazy])
+            or any(p.requires_grad for p in self._frozen)
+            or not all(map(is_lazy, self._lazy))
         )
 
     def _walk(self) -> None:
@@ -193,9 +197,7 @@ def _nearest(name: str, dims: int, places: Mapping[str, tuple[int, int]]) -> int
     return places[max(places, key=nearness)][0] if places else 0
 
 
-def held_names(
-    optimizer: Optimizer, names: Mapping[int, str]
-) -> list[list[str | None]]:
+def held_names(optimizer: Optimizer, names: Mapping[int, str]) -> list[list[str | None]]:
     """What each group of an optimiser holds, by name; None for tensors without one.
 
     Args:

@@ -86,7 +86,8 @@ def train(settings: Settings) -> Run:
         obs = example(world, plain, trial)
         start_weights(settings, agent, world, obs)
         if settings.load is not None:
-            load_weights(agent, find(Path(settings.load))["learner"]["agent"])
+            earlier = find(Path(settings.load))["learner"]
+            load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
         strategies = build.build_strategies(settings, world, agent, transform, device)
         if strategies is not None:
             stack.callback(strategies.context.close)
