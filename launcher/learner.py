@@ -86,6 +86,9 @@ class Learner:
         self.clip_grad = clip_grad
         self.parameters = Parameters(agent, optimizer, average)
         self.parameters.changed.append(self._wait_for)
+        if strategies is not None:
+            strategies.look = self.parameters.look
+            self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
         self.recurrence: Recurrence | None = None
         self.steps = self.tasks_begun = 0
@@ -348,7 +351,11 @@ class Learner:
             CheckpointError: If the state is another model's.
         """
         load_weights(
-            self.agent, state["agent"], state["attributes"].get("places"), state.get("grown")
+            self.agent,
+            state["agent"],
+            state["attributes"].get("places"),
+            state.get("grown"),
+            before=None if self.strategies is None else self.strategies.begin_again,
         )
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
@@ -381,17 +388,27 @@ def load_weights(
     weights: dict[str, Tensor],
     places: dict[str, str] | None = None,
     changed: dict[str, Any] | None = None,
+    *,
+    before: Callable[[int], None] | None = None,
 ) -> None:
     """Load a checkpoint's weights.
 
     Args:
         changed: Which modules have come since the model was constructed, as of `grown`.
+        before: Called before each task that the model begins again to get them.
         places: Where buffers were, as of `fill_empty_buffers`.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
-    regrow(agent, changed, begin=lambda task: agent.begin_task(task))
+
+    def begin(task: int) -> None:
+        if before is not None:
+            before(task)
+        if callable(hook := getattr(agent, "begin_task", None)):
+            hook(task)
+
+    regrow(agent, changed, begin=begin)
     fill_empty_buffers(agent, weights, places)
     add_copies(agent, weights)
     own = agent.state_dict()

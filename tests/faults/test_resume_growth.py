@@ -42,9 +42,10 @@ class Base(nn.Module):
         self.out_features = out_features
         self.body, self.head = nn.Linear(in_features, 8), nn.Linear(8, out_features)
         self.steps = 0
+        self.flat = nn.Flatten()
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.head(torch.relu(self.body(obs)))
+        return self.head(torch.relu(self.body(self.flat(obs))))
 
     def learn(self, replay: Any) -> Tensor | None:
         self.steps += 1
@@ -82,7 +83,7 @@ class AppendsInTask(Base):
             self.head.append(nn.Linear(8, self.out_features))  # type: ignore[operator]
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.head[-1](torch.relu(self.body(obs)))  # type: ignore[index]
+        return self.head[-1](torch.relu(self.body(self.flat(obs))))  # type: ignore[index]
 
 
 class WidensInTask(Base):
@@ -130,7 +131,7 @@ class InsertsInTask(Base):
             self.body.requires_grad_(False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        x = torch.relu(self.body(obs))
+        x = torch.relu(self.body(self.flat(obs)))
         for adapter in self.adapters.values():
             x = adapter(x)
         return self.head(x)
@@ -155,7 +156,7 @@ class AppendsInLearn(Base):
             self.scale = nn.Parameter(torch.ones(8))
 
     def forward(self, obs: Tensor) -> Tensor:
-        x = torch.relu(self.body(obs))
+        x = torch.relu(self.body(self.flat(obs)))
         if self.extra is not None:
             x = x + self.extra(x)
         return self.head(x if self.scale is None else x * self.scale)
@@ -183,7 +184,7 @@ class DropsInLearn(Base):
             del self.branches[1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        x = torch.relu(self.body(obs))
+        x = torch.relu(self.body(self.flat(obs)))
         return self.head(sum(branch(x) for branch in self.branches))
 
 
@@ -254,6 +255,31 @@ def test_changes_in_learn(model: Any, settings: dict[str, Any]) -> None:
 def test_changes_in_begin_task(model: Any, settings: dict[str, Any]) -> None:
     whole, run = resumed(model, 30, tasks=2, **settings)
     assert_same(run, whole)
+
+
+STRATEGIES = [
+    "ewc",
+    "ewc_online",
+    "si",
+    "mas",
+    "lwf",
+    "icarl",
+    "cwr",
+    "packnet",
+    "gdumb",
+    "agem",
+    "der",
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("model", [AppendsInTask, InsertsInTask], ids=lambda m: m.__name__)
+def test_strategies_go_on_with_what_they_hold(model: Any, strategy: str) -> None:
+    whole, run = resumed(
+        model, 42, tasks=5, dataset="Digits", strategy=strategy, epochs=1, batch_size=32
+    )
+    assert_same(run, whole)
+    assert (run.accuracy_matrix == whole.accuracy_matrix).all()
 
 
 def test_an_optimiser_of_the_models_own_holds_what_it_held() -> None:
