@@ -42,12 +42,13 @@ class Parameters:
     ):
         self.agent, self.optimizer, self.average = agent, optimizer, average
         self.changed: list[Callable[[list[str]], None]] = []
-        self._warned: set[str] = set()
         self._once: set[int] = set()  # What has been trained, by id.
         self._walk()
         self._trained_now()
         held = self._held()
-        self._follows = all(id(p) in held for p in self.named.values() if p.requires_grad)
+        left_out = {n for n, p in self.named.items() if p.requires_grad and id(p) not in held}
+        self._follows = not left_out
+        self._warned = left_out  # By name: the user has left them out.
         # Adagrad makes its state when it is constructed, and asks for it ever after.
         self._state_at_once = optimizer is not None and bool(optimizer.state)
         self.trained = self._trained()
