@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..agents.continual.context import Context
 from ..replay import CheckpointError
 from .randomness import forked_randomness
 
@@ -25,6 +26,7 @@ Layout = dict[str, dict[str, Any]]  # By the modules' names; of JSON's types.
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping, and among it what runs in a forward:
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_NO_FACTS: dict[str, Any] = {"plain": {}, "unsaid": []}
 
 
 def layout(agent: nn.Module) -> Layout:
@@ -78,9 +80,22 @@ def grown(agent: nn.Module, built: Layout, tasks: int) -> dict[str, Any] | None:
     if now == built:
         return None
     parts = dict(agent.named_modules())
-    new = [n for n, e in now.items() if built.get(n, {}).get("class") != e["class"]]
+    new = [path for path, entry in now.items() if built.get(path) != entry]
     facts = {path: {"plain": _plain(parts[path]), "unsaid": _unsaid(parts[path])} for path in new}
     return {"built": built, "now": now, "facts": facts, "tasks": tasks}
+
+
+def begin_task(agent: nn.Module, task: int) -> None:
+    """Call the model's own `begin_task`, if it has one; modules that it adds go where the others are."""
+    if not callable(hook := getattr(agent, "begin_task", None)):
+        return
+    known = set(agent.modules())
+    device = next((p.device for p in agent.parameters()), None)
+    hook(task)
+    if device is not None and device.type != "cpu":
+        for module in agent.modules():
+            if module not in known:
+                module.to(device)
 
 
 def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[int], None]) -> None:
@@ -134,6 +149,9 @@ class _Rebuilding:
     def fit(self, path: str, module: nn.Module) -> None:
         entry = self.wanted[path]
         self.made[path] = module
+        for key in self.facts.get(path, _NO_FACTS)["unsaid"]:
+            if key in _HOOKS and not _has_hook(vars(module)[key]):
+                self.refuse(path, "has a hook")
         parameters = dict(module._parameters)
         _refill(
             module,
@@ -191,7 +209,7 @@ class _Rebuilding:
 
     def another(self, path: str, kind: str) -> nn.Module:
         """A module of this class: a copy of one that there is, or an empty layer of torch's."""
-        facts = self.facts.get(path, {"plain": {}, "unsaid": []})
+        facts = self.facts.get(path, _NO_FACTS)
         unsaid = facts["unsaid"]
         like = [
             part
@@ -250,12 +268,18 @@ def _unsaid(module: nn.Module) -> list[str]:
     return [
         key
         for key, value in vars(module).items()
-        if (value if key in _HOOKS else key not in _OWN and not _is_plain(value))
+        if (_has_hook(value) if key in _HOOKS else key not in _OWN and not _is_plain(value))
     ]
 
 
+def _has_hook(hooks: Mapping[int, Any]) -> bool:
+    return any(not isinstance(getattr(hook, "__self__", None), Context) for hook in hooks.values())
+
+
 def _plain(module: nn.Module) -> dict[str, Any]:
-    """Attributes of numbers and strings."""
+    """Attributes of one of torch's layers: numbers and strings."""
+    if "." not in _class_name(type(module)):
+        return {}
     return {k: v for k, v in vars(module).items() if k not in _OWN and _is_plain(v, tensors=False)}
 
 

@@ -26,7 +26,7 @@ from .attributes import (
     load_part,
 )
 from .device import advice
-from .growth import grown, layout, regrow
+from .growth import begin_task, grown, layout, regrow
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
 from .parameters import Parameters, held_names, hold
@@ -263,7 +263,7 @@ class Learner:
             # A model that updates itself has no other weights: their average never moved.
             average: Any = nullcontext()
             if self.average is not None and self.optimised:
-                self.parameters.look(shapes=True)
+                self.parameters.look()
                 average = self.average.applied()
             with torch.no_grad(), self.autocast(), average:
                 yield
@@ -298,20 +298,19 @@ class Learner:
     def begin_task(self, task: int, replay: Replay) -> None:
         if self.strategies is not None:
             self.strategies.begin_task(task, replay)
-        if callable(hook := getattr(self.agent, "begin_task", None)):
-            hook(task)
-            self.parameters.look(shapes=True)
+        begin_task(self.agent, task)
+        self.parameters.look()
         self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
         if callable(hook := getattr(self.agent, "end_task", None)):
             hook(replay)
-            self.parameters.look(shapes=True)
+            self.parameters.look()
         if self.strategies is not None:
             self.strategies.end_task(replay)
 
     def state_dict(self) -> dict[str, Any]:
-        self.parameters.look(shapes=True)
+        self.parameters.look()
         parts = {
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
@@ -360,7 +359,7 @@ class Learner:
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
         self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
-        self.parameters.look(shapes=True)
+        self.parameters.look()
         waiting = state.get("waiting", self._waiting)
         self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
         if self.optimizer is not None and state.get("held") and "optimizer" not in but:
@@ -405,8 +404,7 @@ def load_weights(
     def begin(task: int) -> None:
         if before is not None:
             before(task)
-        if callable(hook := getattr(agent, "begin_task", None)):
-            hook(task)
+        begin_task(agent, task)
 
     regrow(agent, changed, begin=begin)
     fill_empty_buffers(agent, weights, places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .optimisation import Average
+
+_REQUIRES_GRAD, _SHAPE = attrgetter("requires_grad"), attrgetter("shape")
 
 
 class Parameters:
@@ -53,19 +56,16 @@ class Parameters:
         self._state_at_once = optimizer is not None and bool(optimizer.state)
         self.trained = self._trained()
 
-    def look(self, *, shapes: bool = False) -> bool:
+    def look(self) -> bool:
         """Notice a change since the last look; whether there is one.
 
-        Cheap enough for each step: 14 microseconds of ResNet-50's.
-
-        Args:
-            shapes: Look for parameters that were given data of another shape, too.
+        Cheap enough for each step: 27 microseconds of ResNet-50's.
         """
-        if not (self._is_different() or (shapes and self._shapes() != self._known_shapes)):
+        if not self._is_different():
             return False
-        before, known_shapes = self.named, self._known_shapes
+        before, shapes = self.named, self._shapes
         self._walk()
-        self._follow(before, known_shapes)
+        self._follow(before, shapes)
         self.trained = self._trained()
         new = self._trained_now()
         for tell in self.changed:
@@ -88,7 +88,9 @@ class Parameters:
         return (
             any(self._empty)
             or [id(x) for entries in self._filled for x in entries.values()] != self._ids
-            or any(p.requires_grad for p in self._frozen)
+            or any(map(_REQUIRES_GRAD, self._frozen))
+            # `weight.data = larger`: optimisers of one kernel write past the end of their state.
+            or list(map(_SHAPE, self.named.values())) != self._shapes
             or not all(map(is_lazy, self._lazy))
         )
 
@@ -101,10 +103,7 @@ class Parameters:
         self.named = {name: p for name, p in named.items() if not is_lazy(p)}
         self._lazy = [p for p in named.values() if is_lazy(p)]  # Until their first forward.
         self._frozen = [p for p in self.named.values() if not p.requires_grad]
-        self._known_shapes = self._shapes()
-
-    def _shapes(self) -> list[torch.Size]:
-        return [p.shape for p in self.named.values()]
+        self._shapes = list(map(_SHAPE, self.named.values()))
 
     def _held(self) -> set[int]:
         if self.optimizer is None:

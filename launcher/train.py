@@ -226,7 +226,7 @@ def _run(
             "gradients may have been lost. precision=bf16 needs no scaling."
         )
     if learner.average is not None and learner.optimised:
-        learner.parameters.look(shapes=True)
+        learner.parameters.look()
         learner.average.swap()
     learner.agent.eval()
     journal.close()

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
-from antelope import ml
+from antelope import CheckpointError, ml
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(160, 6, generator=GENERATOR)
@@ -233,6 +234,75 @@ def assert_same(run: Any, whole: Any) -> None:
     assert run.history == whole.history
 
 
+class NormsInTask(Base):
+    """A parametrisation, of a class that torch makes on the way."""
+
+    def begin_task(self, task: int) -> None:
+        if task:
+            nn.utils.parametrizations.weight_norm(self.body)
+
+
+class PrunesInLearn(Base):
+    """With a hook, which nothing but the call itself can put there again."""
+
+    def change(self) -> None:
+        if self.steps == 5:
+            prune.l1_unstructured(self.body, "weight", 0.5)
+
+
+class TiesInTask(Base):
+    """A second head that shares the first one's weight, and a part under two names."""
+
+    def begin_task(self, task: int) -> None:
+        if task:
+            self.second = nn.Linear(8, self.out_features)
+            self.second.weight = self.head.weight
+            self.trunk = self.body
+
+    def forward(self, obs: Tensor) -> Tensor:
+        x = torch.relu(self.body(self.flat(obs)))
+        return self.head(x) + (self.second(x) if hasattr(self, "second") else 0)
+
+
+class WidensData(Base):
+    """The data of a weight is replaced, not the parameter."""
+
+    def change(self) -> None:
+        if self.steps == 6:
+            for tensor in (self.body.weight, self.body.bias):
+                tensor.data = torch.cat([tensor.data, torch.zeros_like(tensor.data[:3])])
+            self.head.weight.data = torch.cat([self.head.weight.data, torch.ones(4, 3)], 1)
+
+
+class Observes(nn.Module):
+    """In the way of Mammoth, with an optimiser for each task."""
+
+    steps = 0
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(in_features, 8), nn.ReLU(), nn.Linear(8, out_features))
+        self.opt = torch.optim.Adam(self.net.parameters(), lr=0.01)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.net(obs)
+
+    def begin_task(self, dataset: Any) -> None:
+        if dataset.c_task:
+            self.net[0], self.net[2] = nn.Linear(6, 13), nn.Linear(13, 4)
+            self.opt = torch.optim.Adam(self.net.parameters(), lr=0.01)
+
+    def observe(self, inputs: Tensor, labels: Tensor) -> float:
+        self.steps += 1
+        if self.steps == Base.crash_at:
+            raise Crash
+        self.opt.zero_grad()
+        loss = F.cross_entropy(self.net(inputs), labels)
+        loss.backward()
+        self.opt.step()
+        return loss.item()
+
+
 OPTIMISERS: list[dict[str, Any]] = [
     {"optim": "AdamW", "lr": 0.01, "ema": 0.9, "clip_grad": 0.5},
     {"optim": {"_target_": "SGD", "lr": 0.1, "momentum": 0.9}, "clip_grad": 0.3},
@@ -241,7 +311,9 @@ OPTIMISERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", OPTIMISERS, ids=["adamw-ema-clip", "momentum-clip"])
 @pytest.mark.parametrize(
-    "model", [Unfreezes, AppendsInLearn, ReplacesInLearn, DropsInLearn], ids=lambda m: m.__name__
+    "model",
+    [Unfreezes, AppendsInLearn, ReplacesInLearn, DropsInLearn, WidensData],
+    ids=lambda m: m.__name__,
 )
 def test_changes_in_learn(model: Any, settings: dict[str, Any]) -> None:
     whole, run = resumed(model, 17, **settings)
@@ -250,7 +322,9 @@ def test_changes_in_learn(model: Any, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("settings", OPTIMISERS, ids=["adamw-ema-clip", "momentum-clip"])
 @pytest.mark.parametrize(
-    "model", [AppendsInTask, WidensInTask, InsertsInTask], ids=lambda m: m.__name__
+    "model",
+    [AppendsInTask, WidensInTask, InsertsInTask, NormsInTask, TiesInTask],
+    ids=lambda m: m.__name__,
 )
 def test_changes_in_begin_task(model: Any, settings: dict[str, Any]) -> None:
     whole, run = resumed(model, 30, tasks=2, **settings)
@@ -288,3 +362,30 @@ def test_an_optimiser_of_the_models_own_holds_what_it_held() -> None:
     groups = run.agent.optim.param_groups
     assert [len(group["params"]) for group in groups] == [4, 6, 1]
     assert [group["lr"] for group in groups] == [0.01, 0.02, 0.02]
+
+
+def test_a_model_that_observes_makes_its_optimiser_again() -> None:
+    whole, run = resumed(Observes, 30, tasks=2)
+    assert_same(run, whole)
+    ours, theirs = (r.agent.opt.state_dict()["state"] for r in (run, whole))
+    assert all(torch.equal(ours[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
+
+
+def test_what_cannot_be_made_again_is_named() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"`body` of PrunesInLearn .* Make it in __init__, or in"
+    ):
+        resumed(PrunesInLearn, 17)
+
+
+def test_another_model_is_still_refused() -> None:
+    ml(model=AppendsInTask, path="run", tasks=2, **RUN)
+    with pytest.raises(CheckpointError, match="does not fit Base"):
+        ml(model=Base, path="run", resume=True, tasks=2, **RUN)
+
+
+def test_weights_of_a_model_that_has_grown_are_loaded() -> None:
+    run = ml(model=WidensInTask, path="run", tasks=2, **RUN)
+    still: dict[str, Any] = {"optim": {"_target_": "SGD", "lr": 0.0}, "train_steps": 1}
+    started = ml(model=WidensInTask, path="next", load="run", **RUN | still)
+    assert torch.equal(started.agent.head.weight, run.agent.head.weight)

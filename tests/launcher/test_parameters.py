@@ -99,7 +99,14 @@ def drop_directly(net: Net, step: int) -> None:
         net.more._modules["0"] = layer(8, 8)
 
 
-CHANGES = [unfreeze, append, replace, reshape, swap_parameter, drop, drop_directly]
+def widen_data(net: Net, step: int) -> None:
+    if step == 5:
+        for tensor in (net.body.weight, net.body.bias):
+            tensor.data = torch.cat([tensor.data, tensor.data[:3]])
+        net.head.weight.data = torch.cat([net.head.weight.data, net.head.weight.data[:, :3]], 1)
+
+
+CHANGES = [unfreeze, append, replace, reshape, swap_parameter, drop, drop_directly, widen_data]
 
 
 @pytest.fixture(autouse=True)
@@ -141,12 +148,17 @@ class ByHand:
             for gone in [p for p in group["params"] if not any(p is q for q in now)]:
                 group["params"] = [p for p in group["params"] if p is not gone]
                 optimizer.state.pop(gone, None)
-            average = {id(p): average.get(id(p), (p, p.detach().clone())) for p in now}
+            for p in now:
+                if p.shape != average.get(id(p), (p, torch.empty(0)))[1].shape:
+                    average[id(p)] = (p, p.detach().clone())
+                    optimizer.state.pop(p, None)
+            average = {id(p): average[id(p)] for p in now}
             optimizer.zero_grad()
             loss.backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(group["params"], clip)
             optimizer.step()
+            del loss  # Its graph knows the shapes of before.
             for p, mean in average.values():
                 mean.lerp_(p.detach(), 1 - (ema or 0))
         self.net, self.optimizer = net, optimizer
