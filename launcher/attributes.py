@@ -29,6 +29,7 @@ from ..agents.continual.context import Context
 from ..replay import Batch, CheckpointError, Replay, Space, Spec
 from ..replay.devices import current_move, destination, is_same
 from .log import Log
+from .parameters import held_names, hold
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -310,6 +311,8 @@ class _Capture:
         if isinstance(value, nn.Module):
             attributes = attribute_state(value, self.constructed)
             return {"$module": value.state_dict(), "attributes": attributes}
+        if isinstance(value, torch.optim.Optimizer):
+            return {"$state": value.state_dict(), "held": held_names(value, self.paths)}
         if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
             return {"$state": value.state_dict()}
         if isinstance(value, Batch):
@@ -470,6 +473,8 @@ class _Restore:
             load_in_place(current, content)
             load_attribute_state(current, whole["attributes"])
         elif kind == "$state":
+            if "held" in whole and isinstance(current, torch.optim.Optimizer):
+                hold(current, whole["held"], self.made)
             load_part(current, content)
         else:
             for name, item in content.items():

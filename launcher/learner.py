@@ -27,8 +27,10 @@ from .attributes import (
     load_part,
 )
 from .device import advice
+from .growth import begin_task, grown, layout, regrow
 from .log import Log, as_floats
 from .optimisation import Average, Scaler, takes_metric
+from .parameters import Parameters, held_names, hold
 from .recurrent import Recurrence
 from .strategies import Strategies
 
@@ -54,6 +56,7 @@ class Learner:
         precision: "bf16" or "16": the autocast type of `learn` and of inference; "32", "tf32": none.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
         strategies: Those of continual learning, which have a part in every step; or None.
+        tasks: How many there will be: what no loss reaches in the first may wait for a later one.
 
     Attributes:
         recurrence: How the model's state is carried in environments; None for one without.
@@ -72,26 +75,33 @@ class Learner:
         device: torch.device | str = "cpu",
         supervised: bool = True,
         strategies: Strategies | None = None,
+        tasks: int = 1,
     ):
         self.agent, self.spec = agent, spec
-        self._constructed = Constructed(agent)
+        self._constructed, self._built = Constructed(agent), layout(agent)
         self.strategies = strategies
         if strategies is not None:
             strategies.context.optimizer = optimizer
         self.device = torch.device(device)
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
         self.clip_grad = clip_grad
+        self.parameters = Parameters(agent, optimizer, average)
+        self.parameters.changed.append(self._wait_for)
+        if strategies is not None:
+            strategies.look = self.parameters.look
+            self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
         self.recurrence: Recurrence | None = None
-        self.steps = 0
+        self.steps = self.tasks_begun = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
-        self._parameters = [p for p in agent.parameters() if p.requires_grad]
         # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
         self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
-        if strategies is not None or self._learn is None:
+        self._may_wait = strategies is None and self._learn is not None
+        if not self._may_wait:
             self._waiting = {}
         self._looks = 0
+        self._patience = _PATIENCE if tasks == 1 else math.inf
         self._plateau = scheduler is not None and takes_metric(scheduler)
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
@@ -155,6 +165,7 @@ class Learner:
     def _optimise(self, loss: Tensor) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
+        self.parameters.look()
         self.optimised = True
         for group in optimizer.param_groups:
             for parameter in group["params"]:  # As zero_grad does, which takes ten times as long.
@@ -167,7 +178,7 @@ class Learner:
         if self.strategies is not None:
             self.strategies.after_backward()
         if self.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip_grad)
+            nn.utils.clip_grad_norm_(self.parameters.trained, self.clip_grad)
         if self.scaler is not None:
             self.scaler.step(optimizer)
             self.scaler.update()
@@ -186,8 +197,16 @@ class Learner:
         }
         if self._looks or len(self._waiting) < before:  # From the first update on.
             self._looks += 1
-        if self._looks >= _PATIENCE:
+        if self._looks >= self._patience:
             self.warn_of_unreached()
+
+    def _wait_for(self, names: list[str]) -> None:
+        """Expect a gradient of parameters that came later; ones that went need none any more."""
+        named = self.parameters.named
+        self._waiting = {n: p for n, p in named.items() if self._waiting.get(n) is p}
+        if self._may_wait and names:
+            self._waiting |= {name: named[name] for name in names}
+            self._looks = min(self._looks, 1)
 
     def warn_of_unreached(self) -> None:
         """Warn, once, of parameters that no loss has reached in the updates so far."""
@@ -245,6 +264,7 @@ class Learner:
             # A model that updates itself has no other weights: their average never moved.
             average: Any = nullcontext()
             if self.average is not None and self.optimised:
+                self.parameters.look()
                 average = self.average.applied()
             with torch.no_grad(), self.autocast(), average:
                 yield
@@ -279,16 +299,19 @@ class Learner:
     def begin_task(self, task: int, replay: Replay) -> None:
         if self.strategies is not None:
             self.strategies.begin_task(task, replay)
-        if callable(hook := getattr(self.agent, "begin_task", None)):
-            hook(task)
+        begin_task(self.agent, task)
+        self.parameters.look()
+        self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
         if callable(hook := getattr(self.agent, "end_task", None)):
             hook(replay)
+            self.parameters.look()
         if self.strategies is not None:
             self.strategies.end_task(replay)
 
     def state_dict(self) -> dict[str, Any]:
+        self.parameters.look()
         parts = {
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
@@ -299,15 +322,26 @@ class Learner:
         return {
             "steps": self.steps,
             "optimised": self.optimised,
+            "tasks_begun": self.tasks_begun,
+            "grown": grown(self.agent, self._built, self.tasks_begun),
+            "held": self._held(),
+            "waiting": list(self._waiting),
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent, self._constructed),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
+    def _held(self) -> list[list[str | None]] | None:
+        """What each group of the optimiser holds, by name."""
+        names = {id(p): name for name, p in self.parameters.named.items()}
+        return None if self.optimizer is None else held_names(self.optimizer, names)
+
     def is_finite(self) -> bool:
         """Whether every weight is a number: a gradient can ruin them before the loss tells."""
         # One answer for all: each would be waited for.
-        finite = [torch.isfinite(p).all() for p in self._parameters]
+        self.parameters.look()
+        named = self.parameters.named.values()
+        finite = [torch.isfinite(p).all() for p in named if p.requires_grad]
         return not finite or bool(torch.stack(finite).all())
 
     def load_state_dict(self, state: dict[str, Any], *, but: tuple[str, ...] = ()) -> None:
@@ -316,9 +350,22 @@ class Learner:
         Raises:
             CheckpointError: If the state is another model's.
         """
-        load_weights(self.agent, state["agent"], state["attributes"].get("places"))
+        load_weights(
+            self.agent,
+            state["agent"],
+            state["attributes"].get("places"),
+            state.get("grown"),
+            before=None if self.strategies is None else self.strategies.begin_again,
+        )
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
+        self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
+        self.parameters.look()
+        waiting = state.get("waiting", self._waiting)
+        self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
+        if self.optimizer is not None and state.get("held") and "optimizer" not in but:
+            hold(self.optimizer, state["held"], self.parameters.named)
+            self.parameters.refresh()
         if self.average is not None:
             self.average.restart()
         for name in ("optimizer", "scheduler", "average", "scaler"):
@@ -337,16 +384,30 @@ class Learner:
 
 
 def load_weights(
-    agent: nn.Module, weights: dict[str, Tensor], places: dict[str, str] | None = None
+    agent: nn.Module,
+    weights: dict[str, Tensor],
+    places: dict[str, str] | None = None,
+    changed: dict[str, Any] | None = None,
+    *,
+    before: Callable[[int], None] | None = None,
 ) -> None:
     """Load a checkpoint's weights.
 
     Args:
+        changed: Which modules have come since the model was constructed, as of `grown`.
+        before: Called before each task that the model begins again to get them.
         places: Where buffers were, as of `fill_empty_buffers`.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
     """
+
+    def begin(task: int) -> None:
+        if before is not None:
+            before(task)
+        begin_task(agent, task)
+
+    regrow(agent, changed, begin=begin)
     fill_empty_buffers(agent, weights, places)
     add_copies(agent, weights)
     own = agent.state_dict()
@@ -365,7 +426,7 @@ def load_weights(
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
             f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
-            "Layers that are added while learning must be there from __init__ on."
+            "It is of a model that was constructed otherwise."
         )
     load_in_place(agent, weights)
 

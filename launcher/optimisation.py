@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import OptState
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,8 +23,13 @@ from .naming import makes_objects, named_object
 
 
 def build_optimizer(settings: Settings, agent: nn.Module) -> Optimizer | None:
-    """The optimiser of the agent's trainable parameters, or None where there are none."""
+    """The optimiser of the agent's trainable parameters, or None where there are none.
+
+    A model that may unfreeze or add some later has one from the start; see `Parameters`.
+    """
     parameters = [p for p in agent.parameters() if p.requires_grad]
+    if not parameters and may_get_parameters(agent):
+        parameters = list(agent.parameters()) or [nn.Parameter(torch.empty(0))]
     if (given := settings.live.get("optim")) is not None and not makes_objects(given):
         return _given_optimizer(given, agent)
     if not parameters:
@@ -36,13 +42,39 @@ def build_optimizer(settings: Settings, agent: nn.Module) -> Optimizer | None:
     if target.__name__ in ("Adam", "AdamW", "SGD") and not {"foreach", "fused"} & arguments.keys():
         # One kernel for all parameters: 1.2 to 1.3 times the default's speed on small networks.
         inferred["fused"] = all(p.is_floating_point() and not p.is_meta for p in parameters)
+        # Momentum that begins late would begin damped too.
+        inferred["fused"] &= not arguments.get("dampening")
     closure = inspect.signature(target.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"optim={target.__name__} evaluates the loss several times a step, which a `learn` that "
             "returns a loss once cannot serve. Use it inside the model, and return None."
         )
-    return construct(target, arguments, inferred, setting="optim", positional=(parameters,))
+    optimizer = construct(target, arguments, inferred, setting="optim", positional=(parameters,))
+    if target.__name__ == "SGD" and inferred.get("fused") and optimizer.defaults["momentum"]:
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
+
+
+def may_get_parameters(agent: nn.Module) -> bool:
+    """Whether a model that has nothing to train may have something later."""
+    if callable(getattr(agent, "begin_task", None)):
+        return True
+    return callable(getattr(agent, "learn", None)) and any(True for _ in agent.parameters())
+
+
+def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
+    """Momentum of 0 for parameters whose first gradient has come.
+
+    Fused SGD (torch 2.14) fails where some parameters have a momentum and others none yet.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def build_scheduler(
@@ -127,10 +159,26 @@ class Average:
 
     def restart(self) -> None:
         """Begin the average at the module's weights as they are."""
-        self.average = [weight.clone() for weight in self._live()]
+        self._named: dict[str, nn.Parameter] = {}
+        self.average: list[Tensor] = []
+        self.follow()
+
+    def follow(self) -> None:
+        """Begin the average of parameters that have come, and drop that of ones that went."""
+        known = {
+            id(p): average for p, average in zip(self._named.values(), self.average, strict=True)
+        }
+        now = self.module.named_parameters()
+        self._named = {name: p for name, p in now if not is_lazy(p)}
+        self.average = [
+            average
+            if (average := known.get(id(p))) is not None and average.shape == p.shape
+            else p.detach().clone()
+            for p in self._named.values()
+        ]
 
     def _live(self) -> list[Tensor]:
-        return [p.detach() for p in self.module.parameters()]
+        return [p.detach() for p in self._named.values()]
 
     def update(self) -> None:
         torch._foreach_lerp_(self.average, self._live(), 1 - self.decay)
@@ -151,8 +199,11 @@ class Average:
             average.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average}
+        return {"average": dict(zip(self._named, self.average, strict=True))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for average, saved in zip(self.average, state["average"], strict=True):
-            average.copy_(saved)
+        saved = state["average"]
+        if isinstance(saved, dict):  # Before 0.5.0 a list, in the order of the parameters.
+            saved = [saved[name] for name in self._named]
+        for average, value in zip(self.average, saved, strict=True):
+            average.copy_(value)

@@ -20,6 +20,7 @@ HOOKS = (
     "after_loss",
     "after_backward",
     "after_step",
+    "parameters_changed",
     "predict",
 )
 
@@ -59,6 +60,11 @@ class Strategies:
         self._constructed = {
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
+        self.look: Callable[[], bool] = bool  # Notices whether the model's parameters have changed.
+        self._changed_before = (
+            False  # Whether the model had changed when the checkpoint was written.
+        )
+        self._recalls = any(getattr(s, "recalls", False) for s in named.values())
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) for s in named.values())
@@ -84,6 +90,7 @@ class Strategies:
             ConfigError: If it updates itself, and a strategy needs its loss.
         """
         loss = self.context.step(replay, log)
+        self.look()
         if loss is None:
             for name, strategy in self.named.items():
                 if hasattr(strategy, "after_loss") or hasattr(strategy, "after_backward"):
@@ -115,6 +122,19 @@ class Strategies:
     def end_task(self, replay: Replay) -> None:
         for hook in self._hooks["end_task"]:
             hook(self.agent, replay)
+        if self._recalls:
+            self.context.keep_structure(self.context.task)
+
+    def parameters_changed(self) -> None:
+        self.context.changed = True
+        for hook in self._hooks["parameters_changed"]:
+            hook(self.agent)
+
+    def begin_again(self, task: int) -> None:
+        """The model begins a task again that was begun before the run was resumed."""
+        self._changed_before = True
+        if task and self._recalls:
+            self.context.keep_structure(task - 1)
 
     def predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         """Logits of the strategy that has its own way; None where none has."""
@@ -147,7 +167,9 @@ class Strategies:
         return {"task": self.context.task, "strategies": states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.context.task = state["task"]
+        self.context.task, self.context.changed = state["task"], self._changed_before
+        if self._recalls:  # The task may have ended just before the checkpoint.
+            self.context.keep_structure(self.context.task)
         for name, strategy in self.named.items():
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 

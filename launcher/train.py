@@ -91,7 +91,8 @@ def train(settings: Settings) -> Run:
         obs = example(world, plain, trial)
         start_weights(settings, agent, world, obs)
         if settings.load is not None:
-            load_weights(agent, find(Path(settings.load))["learner"]["agent"])
+            earlier = find(Path(settings.load))["learner"]
+            load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
         strategies = build.build_strategies(settings, world, agent, transform, device)
         if strategies is not None:
             stack.callback(strategies.context.close)
@@ -107,6 +108,7 @@ def train(settings: Settings) -> Run:
             clip_grad=settings.clip_grad,
             average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
             strategies=strategies,
+            tasks=len(world.tasks),
             **options,
         )
         if recurrence is not None:
@@ -229,6 +231,7 @@ def _run(
             "gradients may have been lost. precision=bf16 needs no scaling."
         )
     if learner.average is not None and learner.optimised:
+        learner.parameters.look()
         learner.average.swap()
     learner.agent.eval()
     journal.close()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...replay import Batch, Replay, Spec
+from ...replay import Batch, ConfigError, Replay, Spec
 from .substitution import call_with
 
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
@@ -55,6 +55,8 @@ class Context:
         self.optimizer: Optimizer | None = None
         self._learn, self._augmented = learn, augmented
         self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
+        self.changed = False  # Whether the agent has other parameters than it started with.
+        self._structures: dict[int, nn.Module] = {}  # After each task.
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
         self._handle = agent.register_forward_hook(self._met)
@@ -67,6 +69,7 @@ class Context:
         """For a copy that a model makes of itself, which is no part of the run."""
         twin = copy.copy(self)
         twin._known = twin._replay = None  # Outputs with a graph could not be copied.
+        twin._structures = {}
         return twin
 
     def step(self, replay: Replay, log: Any) -> Tensor | None:
@@ -138,13 +141,56 @@ class Context:
 
     def snapshot(self) -> dict[str, Tensor]:
         """The agent's parameters and buffers as they are."""
-        named = [*self.agent.named_parameters(), *self.agent.named_buffers()]
-        return {name: tensor.detach().clone() for name, tensor in named}
+        return {name: tensor.detach().clone() for name, tensor in _tensors(self.agent).items()}
 
-    def recall(self, weights: dict[str, Tensor], obs: Tensor) -> Tensor:
-        """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient."""
-        with evaluating(self.agent), torch.no_grad():
-            return call_with(self.agent, weights, (obs,))
+    def recall(self, weights: dict[str, Tensor], obs: Tensor, task: int | None = None) -> Tensor:
+        """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient.
+
+        Args:
+            weights: Of `snapshot`; with `task` they may be a part.
+            task: The one that left the agent so.
+
+        Raises:
+            ConfigError: If its layers have changed since, and are not known any more.
+        """
+        agent = self.agent
+        if self.changed and (task is None or task < self.task):
+            agent, weights = self._as_it_was(weights, task)
+        with evaluating(agent), torch.no_grad():
+            return call_with(agent, weights, (obs,))
+
+    def keep_structure(self, task: int) -> None:
+        """Remember the agent's layers as a task leaves them, without their weights."""
+        known = next(reversed(self._structures.values()), None)
+        if known is not None and _shapes(_tensors(known)) == _shapes(_tensors(self.agent)):
+            self._structures[task] = known
+            return
+        try:
+            self._structures[task] = copy.deepcopy(self.agent).to("meta")
+        except Exception:  # Of a module that cannot be copied, which matters only if it changes.
+            self._structures.pop(task, None)
+
+    def _as_it_was(
+        self, weights: dict[str, Tensor], task: int | None
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The agent with the layers that it had with these weights, and all weights for them."""
+        if task is None:
+            candidates = [self.agent, *reversed(self._structures.values())]
+        else:
+            candidates = [self._structures[task]] if task in self._structures else []
+            weights = _tensors(self.agent) | weights
+        for agent in candidates:
+            there = _shapes(_tensors(agent))
+            found = {n: w for n, w in weights.items() if task is None or n in there}
+            if _shapes(found) == there:
+                return agent, found
+        if not self._structures:  # No strategy keeps whole networks: these are a part of one.
+            return self.agent, weights
+        raise ConfigError(
+            f"The layers of {type(self.agent).__name__} have changed, and a strategy asks for what it "
+            "answered before, which cannot be found out any more: it cannot be copied, or it changed in "
+            "`learn` before the run was resumed. Let it change in begin_task."
+        )
 
     def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""
@@ -158,6 +204,14 @@ class Context:
         if self._hidden is None:
             return None
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
+
+
+def _tensors(agent: nn.Module) -> dict[str, Tensor]:
+    return dict((*agent.named_parameters(), *agent.named_buffers()))
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 class _One:

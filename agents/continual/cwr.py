@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...replay import Batch, Replay
+from ...replay import Batch, ConfigError, Replay
 from .context import HIDDEN
 from .layers import names_of, output_layer, rest_normalisation
 from .strategy import Strategy
@@ -35,11 +35,29 @@ class CWR(Strategy):
         self.in_task = False
 
     def setup(self, agent: nn.Module) -> None:
-        names = names_of(agent, output_layer(agent, self.context, "cwr"))
-        weights = dict(agent.named_parameters())
+        self.layer = output_layer(agent, self.context, "cwr")
+        names, weights = names_of(agent, self.layer), dict(agent.named_parameters())
         self.consolidated = {n: torch.zeros_like(weights[n].detach()) for n in names.values()}
         self.past = torch.zeros(self.context.spec.action.n, device=self.context.device)
         self.current = torch.zeros_like(self.past)
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        """The output layer may be another one now, which goes on as the earlier one would have."""
+        weights, layer = dict(agent.named_parameters()), output_layer(agent, self.context, "cwr")
+        kept = {name.rpartition(".")[2]: cw for name, cw in self.consolidated.items()}
+        names = names_of(agent, layer)
+        self.consolidated = {}
+        for own, name in names.items():
+            weight = weights[name].detach()
+            self.consolidated[name] = cw = kept.get(own, torch.zeros_like(weight))
+            if cw.shape != weight.shape:
+                raise ConfigError(
+                    f"strategy=cwr keeps the output layer of earlier tasks, {list(cw.shape)}, and `{name}` "
+                    f"has become {list(weight.shape)}. Let it keep its shape."
+                )
+        if layer is not self.layer and self.in_task and self.context.task:
+            self.load(agent, self.current > 0)
+        self.layer = layer
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
         self.in_task = True
@@ -75,7 +93,7 @@ class CWR(Strategy):
         seen = self.past + self.current * self.in_task > 0
         if not seen.any():
             return agent(obs)
-        return self.context.recall(weights, obs).masked_fill(~seen, HIDDEN)
+        return self.context.recall(weights, obs, self.context.task).masked_fill(~seen, HIDDEN)
 
     def merged(self, agent: nn.Module) -> dict[str, Tensor]:
         """The consolidated weights with those of the current task merged into them."""

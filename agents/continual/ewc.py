@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Replay
 from .context import Context
-from .importance import Weights, checked, copied, mean_over_rows, penalty
+from .importance import Weights, checked, copied, fit, mean_over_rows, penalty
 from .strategy import Strategy
 
 
@@ -44,6 +44,9 @@ class EWC(Strategy):
             for fisher, anchor in zip(self.fishers, self.anchors, strict=True):
                 loss = loss + self.importance * penalty(agent, fisher, anchor)
         return loss
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        fit(agent, *self.fishers, *self.anchors)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         self.fishers.append(fisher_information(agent, replay, self.context, samples=self.samples))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Replay
 from .ewc import fisher_information
-from .importance import Weights, checked, copied, penalty
+from .importance import Weights, checked, copied, fit, penalty
 from .strategy import Strategy
 
 
@@ -41,6 +41,9 @@ class EWCOnline(Strategy):
         if not self.importance or not self.fisher:
             return loss
         return loss + self.importance * penalty(agent, self.fisher, self.anchor)
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        fit(agent, self.fisher, self.anchor)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         new = fisher_information(agent, replay, self.context, samples=self.samples)

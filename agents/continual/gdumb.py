@@ -60,6 +60,18 @@ class GDumb(Strategy):
             self.initial = self.context.snapshot()
         self.buffers = {name: buffer.clone() for name, buffer in agent.named_buffers()}
 
+    def parameters_changed(self, agent: nn.Module) -> None:
+        """New parameters and buffers start from what they are now."""
+        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        for kept in (self.initial, self.buffers):
+            for name in [
+                n for n, t in kept.items() if t.shape != getattr(tensors.get(n), "shape", None)
+            ]:
+                del kept[name]
+        if self.initial:
+            self.initial = {n: t.detach().clone() for n, t in tensors.items()} | self.initial
+        self.buffers = {n: b.clone() for n, b in agent.named_buffers()} | self.buffers
+
     def after_backward(self, agent: nn.Module) -> None:
         for parameter in agent.parameters():
             parameter.grad = None  # An optimiser passes over it, weight decay and momentum too.

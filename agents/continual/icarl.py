@@ -41,6 +41,7 @@ class ICaRL(Strategy):
 
     owns = frozenset({"batch", "loss", "output"})
     needs_borders = needs_classes = needs_forward = True
+    recalls = True
     scenarios = ("class", "task")  # Herding needs all rows of a class at once.
 
     def __init__(self, capacity: int = 500, batch_size: int | None = None):
@@ -59,6 +60,9 @@ class ICaRL(Strategy):
                 f"strategy.icarl.capacity={self.memory.capacity} is less than an exemplar for each of the "
                 f"{n} classes. Raise it."
             )
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        self.layer, self.means = output_layer(agent, self.context, "icarl"), None
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
         self.old = self.context.snapshot() if self.context.task else {}

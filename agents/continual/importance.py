@@ -43,6 +43,30 @@ def copied(agent: nn.Module) -> Weights:
     return {name: weight.detach().clone() for name, weight in trainable(agent).items()}
 
 
+def fit(agent: nn.Module, *kept: Weights, now: bool = False) -> None:
+    """Let what is kept of each weight fit parameters that were replaced, or went.
+
+    A parameter with more rows than before, such as an output layer with more outputs, keeps what is
+    known of the first ones. What is known of one with another shape, or that is gone, is dropped.
+
+    Args:
+        kept: Changed in place.
+        now: Whether new rows start as the weights are now; else at 0.
+    """
+    weights = dict(agent.named_parameters())
+    for held in kept:
+        for name, value in list(held.items()):
+            weight = weights.get(name)
+            if weight is not None and weight.shape == value.shape:
+                continue
+            del held[name]
+            if weight is None or not weight.dim() or weight.shape[1:] != value.shape[1:]:
+                continue
+            if len(weight) > len(value):
+                held[name] = weight.detach().clone() if now else torch.zeros_like(weight.detach())
+                held[name][: len(value)] = value
+
+
 def penalty(agent: nn.Module, importance: Weights, anchor: Weights) -> Tensor:
     """The price of having left `anchor`, a scalar with gradient:
 

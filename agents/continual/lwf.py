@@ -31,6 +31,7 @@ class LwF(Strategy):
     needs_borders = True
     needs_classes = True
     needs_forward = True
+    recalls = True
 
     def __init__(self, importance: float = 1.0, temperature: float = 2.0):
         self.importance = checked("lwf.importance", importance)

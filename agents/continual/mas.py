@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Replay
 from .context import HIDDEN
-from .importance import Weights, checked, copied, mean_over_rows, penalty
+from .importance import Weights, checked, copied, fit, mean_over_rows, penalty
 from .strategy import Strategy
 
 
@@ -40,6 +40,9 @@ class MAS(Strategy):
         if not self.importance or not self.omega:
             return loss
         return loss + self.importance * penalty(agent, self.omega, self.anchor)
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        fit(agent, self.omega, self.anchor)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         new = mean_over_rows(agent, replay, self._squared_norm, of=torch.abs, samples=self.samples)

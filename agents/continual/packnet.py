@@ -38,7 +38,7 @@ class PackNet(Strategy):
 
     owns = frozenset({"gradient", "weights", "output"})
     needs_borders = needs_classes = needs_forward = True
-    task_aware = True
+    task_aware = recalls = True
 
     def __init__(self, keep: float | None = None, retrain_epochs: int = 1):
         if keep is not None and not 0 < keep <= 1:
@@ -75,6 +75,35 @@ class PackNet(Strategy):
             rest_normalisation(agent)
         self.fix(agent)
 
+    def parameters_changed(self, agent: nn.Module) -> None:
+        """New parameters belong to the task that they come in."""
+        task = self.context.task
+        if task == 0:
+            self.setup(agent)
+            self.fix(agent)
+            return
+        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        for name, owner in self.owner.items():
+            if name not in tensors or tensors[name].shape != owner.shape:
+                raise ConfigError(
+                    f"strategy=packnet keeps weights of earlier tasks in `{name}`, which "
+                    f"{'has another shape now' if name in tensors else 'is gone'}. Add layers beside it."
+                )
+        if self.fixed is not None:
+            self.fixed = {n: t for n, t in self.fixed.items() if n in tensors}
+            self.after_step(agent)  # One that was replaced has the earlier tasks' weights again.
+        new = [
+            name
+            for name, parameter in agent.named_parameters()
+            if parameter.requires_grad and name not in {**self.owner, **(self.fixed or {})}
+        ]
+        for name in new:
+            self.owner[name] = torch.full_like(tensors[name], task, dtype=torch.int16)
+        if self.context.scenario != "domain":
+            layer = output_layer(agent, self.context, "packnet")
+            self.outputs += [name for name in names_of(agent, layer).values() if name in new]
+        self.fix(agent)
+
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         if self.context.task:
             rest_normalisation(agent)  # A model may call self.train() in each step.
@@ -91,7 +120,7 @@ class PackNet(Strategy):
             elif self.context.task:
                 parameter.grad = None
 
-    def after_step(self, agent: nn.Module, batch: Batch) -> None:
+    def after_step(self, agent: nn.Module, batch: Batch | None = None) -> None:
         # Momentum, weight decay and adaptive steps move weights that have no gradient too.
         assert self.fixed is not None
         tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
@@ -118,9 +147,13 @@ class PackNet(Strategy):
         """Outputs `[B, n]` of the weights of the tasks up to `task`; None: of each task its own."""
         last = self.context.task
         if task is not None:
-            return self.context.recall(self.weights(agent, min(task, last)), obs)
-        outputs = [self.context.recall(self.weights(agent, t), obs) for t in range(last + 1)]
+            return self.outputs_of(agent, min(task, last), obs)
+        outputs = [self.outputs_of(agent, t, obs) for t in range(last + 1)]
         return put_together(outputs, self.context.classes)
+
+    def outputs_of(self, agent: nn.Module, task: int, obs: Tensor) -> Tensor:
+        """Outputs `[B, n]` of the network of a task."""
+        return self.context.recall(self.weights(agent, task), obs, task)
 
     def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]]:
         """How many weights each task so far owns, and how many there are."""
@@ -143,7 +176,7 @@ class PackNet(Strategy):
         task, num_tasks = self.context.task, self.context.num_tasks
         keep = 1 / (num_tasks - task) if self.keep is None else self.keep
         for name, parameter in agent.named_parameters():
-            if name not in self.owner or name in self.outputs:
+            if name not in self.owner or name in self.outputs or parameter.dim() < 2:
                 continue
             mine = self.owner[name] == task
             size = torch.where(mine, parameter.detach().abs(), torch.inf).flatten()
@@ -165,9 +198,13 @@ class PackNet(Strategy):
             self.fixed |= {n: t.detach().clone() for n, t in whole.items() if n not in self.owner}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"owner": self.owner}  # The rest follows from it and the weights.
+        return {
+            "owner": self.owner,
+            "outputs": self.outputs,
+        }  # The rest follows from it and the weights.
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, owner in state["owner"].items():
-            self.owner[name].copy_(owner)
+        device = self.context.device
+        self.outputs = state.get("outputs", self.outputs)
+        self.owner = {name: owner.clone().to(device) for name, owner in state["owner"].items()}
         self.fixed = None

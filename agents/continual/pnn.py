@@ -60,6 +60,15 @@ class PNN(Strategy):
             if self.context.optimizer is not None:
                 self.context.optimizer.state.pop(parameter, None)  # Momentum of other weights.
 
+    def parameters_changed(self, agent: nn.Module) -> None:
+        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        now, then = ({n: t.shape for n, t in named.items()} for named in (tensors, self.initial))
+        if changed := sorted(n for n in now | then if now.get(n) != then.get(n)):
+            raise ConfigError(
+                f"strategy=pnn gives the model a column for each task, and its layers must stay as they are: "
+                f"`{changed[0]}` came, went or changed its shape. Leave growing to the strategy."
+            )
+
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
         """Outputs `[B, n]` of the column of `task`; None: of each task its own."""
         if task is not None:

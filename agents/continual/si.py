@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .importance import Weights, checked, copied, penalty, trainable
+from .importance import Weights, checked, copied, fit, penalty, trainable
 from .strategy import Strategy
 
 
@@ -41,6 +41,13 @@ class SI(Strategy):
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
         self.anchor = copied(agent) | self.anchor
         self.path = {name: torch.zeros_like(weight) for name, weight in self.anchor.items()}
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        fit(agent, self.omega, self.path)
+        fit(agent, self.anchor, now=True)
+        self.anchor = copied(agent) | self.anchor
+        none = {name: torch.zeros_like(weight) for name, weight in self.anchor.items()}
+        self.path = none | self.path
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         if not self._pulls:

@@ -17,6 +17,7 @@ class Strategy:
     | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
     | `after_backward(agent)` | the gradients are there: projection, masks |
     | `after_step(agent, batch)` | the optimiser has stepped |
+    | `parameters_changed(agent)` | the model's parameters were added, replaced, dropped or unfrozen |
     | `predict(agent, obs, task) -> logits` | instead of the agent, of rows of a task |
     | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |
 
@@ -30,6 +31,7 @@ class Strategy:
         needs_classes: Whether it is of classes alone: refused for regression.
         needs_forward: Whether it calls the model, which then needs a `forward`.
         scenarios: Those it is made for.
+        recalls: Whether it asks for outputs of the model as an earlier task left it.
         task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
         context: What it may ask of the run; set before `setup`, never saved.
     """
@@ -39,6 +41,7 @@ class Strategy:
     needs_classes = False
     needs_forward = False
     scenarios: tuple[str, ...] = ("class", "task", "domain")
+    recalls = False
     task_aware = False
     context: Context
 

@@ -95,6 +95,15 @@ class Holder(MLP):
         log.loss = loss
 
 
+class Growing(MLP):
+    """Gets a layer with each task, made where torch makes layers: on the CPU."""
+
+    def begin_task(self, task: int) -> None:
+        if task:
+            layer = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32))
+            self.network.insert(2, layer)
+
+
 class Observing(ContinualModel):
     """Rehearses in the way of Mammoth."""
 
@@ -280,6 +289,8 @@ DATA: dict[str, dict[str, Any]] = {
         **{"model": MLP, "dataset": PermutedDigits, "tasks": 2, "train_steps": 12},
         "strategy": "joint",
     },
+    "grows": {**_SEQUENCE, "model": Growing, "ema": 0.9, "clip_grad": 1.0},
+    "grows, lwf": {**_SEQUENCE, "model": Growing, "strategy": "lwf"},
     "observes": {**_SEQUENCE, "model": Observing},
     "rotated": {"model": MLP, "dataset": RotatedDigits, "tasks": 2, "train_steps": 12},
     **{f"strategy {name}": _strategy(name) for name in STRATEGIES},

@@ -24,6 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "bf16": {"model": "CNN", "precision": "bf16", "channels_last": True, **_DIGITS},
     "holds things": {"model": Holder, **_DIGITS},
     "rows in RAM": {"model": Noisy, "data": "ram", **_DIGITS},
+    "grows": {**DATA["grows, lwf"], "train_steps": 20},
     "vae": {"model": "VAE", **_DIGITS},
     "dcgan": {"model": "DCGAN", "dataset": "Digits", "train_steps": 40},
 }
