@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..agents.blocks.supervised import supervised_loss
+from ..agents.traits import has_forward, hook, traits
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
 from .attributes import (
@@ -143,7 +144,7 @@ class Learner:
         except Exception as error:
             batch = _last_batch(error)
             met = f" Batch: {describe(batch)}." if batch is not None else ""
-            method = getattr(self.agent, "learns_by", "learn")
+            method = traits(self.agent).learns_by
             error.add_note(
                 f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
                 f"{advice(error)}"
@@ -278,12 +279,12 @@ class Learner:
     def begin_task(self, task: int, replay: Replay) -> None:
         if self.strategies is not None:
             self.strategies.begin_task(task, replay)
-        if callable(hook := getattr(self.agent, "begin_task", None)):
-            hook(task)
+        if (begin := hook(self.agent, "begin_task")) is not None:
+            begin(task)
 
     def end_task(self, replay: Replay) -> None:
-        if callable(hook := getattr(self.agent, "end_task", None)):
-            hook(replay)
+        if (end := hook(self.agent, "end_task")) is not None:
+            end(replay)
         if self.strategies is not None:
             self.strategies.end_task(replay)
 
@@ -369,12 +370,6 @@ def load_weights(
     load_in_place(agent, weights)
 
 
-def has_forward(agent: Any) -> bool:
-    """Whether a module or its class predicts; an agent of many ways sets `forward` to None if not."""
-    forward = getattr(agent if inspect.isclass(agent) else type(agent), "forward", None)
-    return forward not in (None, nn.Module.forward) and agent.forward is not None
-
-
 def learn_method(
     agent: nn.Module, spec: Spec, *, supervised: bool
 ) -> Callable[[Replay, Log], Any] | None:
@@ -383,7 +378,7 @@ def learn_method(
     Raises:
         ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
     """
-    learn = getattr(agent, "learn", None)
+    learn = hook(agent, "learn")
     name = type(agent).__name__
     if learn is None:
         if not has_forward(agent):
@@ -391,8 +386,6 @@ def learn_method(
         if not supervised:
             return None
         return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
-    if not callable(learn):
-        raise ConfigError(f"{name}.learn is a {type(learn).__name__}, not a method.")
     signature = inspect.signature(learn)
     parameters = [
         p

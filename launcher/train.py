@@ -17,6 +17,7 @@ from torch import nn
 
 from ..agents.blocks.composition import View
 from ..agents.blocks.parts import OBS, asks_for
+from ..agents.traits import has_forward, traits
 from ..replay import ConfigError, Diverged
 from . import build, offline
 from .actor import Actor
@@ -28,7 +29,7 @@ from .directory import RunDirectory
 from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
 from .keeper import Interrupted, Keeper
-from .learner import Learner, has_forward, load_weights
+from .learner import Learner, load_weights
 from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
@@ -108,7 +109,8 @@ def train(settings: Settings) -> Run:
             learner.recurrence, transform.unpack = recurrence, recurrence.unpack
             transform.initial = recurrence.zeros
         if settings.compile:
-            agent.compile()
+            # Its own `compile` may be another thing: Keras' takes an optimiser and a loss.
+            (Observer if isinstance(agent, Observer) else nn.Module).compile(agent)
         replay = build.build_replay(
             settings, world, transform, device, recurrent=recurrence is not None, saved=saved
         )
@@ -212,7 +214,7 @@ def _run(
     learner.warn_of_unreached()
     if learner.steps and not learner.optimised and at.step > first_step:
         for key in build.optimiser_settings(settings):
-            if key in getattr(learner.agent, "reads", ()):
+            if key in traits(learner.agent).reads:
                 continue
             console.problem(
                 f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
@@ -257,7 +259,7 @@ def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, consol
     """A picture of the user's module, or of the parts that an agent is composed of."""
     from .render.model import render_model
 
-    composition = getattr(getattr(agent, "way", agent), "composition", None)
+    composition = traits(agent).composition
     drawn = own if composition is None else View(composition)
     if not has_forward(drawn):
         console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
@@ -322,7 +324,7 @@ def _header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
-    if decision := getattr(learner.agent, "decision", None):
+    if decision := traits(learner.agent).decision:
         lines["learns"] = decision
     if getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
