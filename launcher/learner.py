@@ -28,6 +28,7 @@ from .attributes import (
 )
 from .device import advice
 from .log import Log, as_floats
+from .meeting import Meetings
 from .optimisation import Average, Scaler, takes_metric
 from .recurrent import Recurrence
 from .strategies import Strategies
@@ -86,6 +87,7 @@ class Learner:
         self.steps = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
+        self._meetings = Meetings(agent)
         self._parameters = [p for p in agent.parameters() if p.requires_grad]
         # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
         self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
@@ -111,7 +113,8 @@ class Learner:
         """One learning step.
 
         Raises:
-            ConfigError: If `learn` returns something other than a scalar loss or None.
+            ConfigError: If `learn` returns something other than a scalar loss or None; in the first step
+                also if a `[B]` meets a `[B, 1]`.
             Diverged: If the loss is NaN or infinite.
         """
         if self._learn is None:
@@ -119,10 +122,9 @@ class Learner:
         self.steps += 1
         try:
             with self.autocast():
-                if self.strategies is None:
-                    loss = self._learn(replay, log)
-                else:
-                    loss = self.strategies.loss(replay, log)
+                learn = self._learn if self.strategies is None else self.strategies.loss
+                step = learn if self._meetings.over else self._meetings.watched(learn)
+                loss = step(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
                 if self._waiting:
