@@ -123,8 +123,9 @@ class Learner:
         try:
             with self.autocast():
                 learn = self._learn if self.strategies is None else self.strategies.loss
-                step = learn if self._meetings.over else self._meetings.watched(learn)
-                loss = step(replay, log)
+                if not self._meetings.over:
+                    learn = self._meetings.watched(learn, first=self.steps == 1)
+                loss = learn(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
                 if self._waiting:

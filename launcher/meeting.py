@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import peek_interpreter_stack
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -63,7 +62,7 @@ _PICKING = frozenset(
 _SIZES = frozenset(
     (
         *("pow", "square", "abs", "absolute", "neg", "negative", "mul", "multiply", "div"),
-        *("float", "double", "to"),
+        *("add", "sub", "float", "double", "to"),
     )
 )
 _MEANS = frozenset(("mean", "sum"))
@@ -71,9 +70,8 @@ _COUNTS = frozenset(("bincount", "unique", "histc"))  # Of classes or bins, not 
 _OVER_ROWS = frozenset(("mean", "sum", "max", "min", "amax", "amin", "std", "var", "prod"))
 _VIEWS = frozenset(("T", "mT", "H", "mH", "data", "real"))  # Properties that are tensors.
 _INPUTS = frozenset(("obs", "next_obs", "raw", "state", "task", "index"))
-# In evaluation these have faster kernels, which torch leaves alone while functions are watched: the
-# last bits would differ.
-_UNWATCHED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+# In evaluation mode these have faster kernels, which torch leaves alone while functions are watched.
+_FASTER = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 _PATIENCE = 100  # Steps without a batch that compute something, after which none is expected.
 
 
@@ -89,13 +87,18 @@ class Meetings:
         self.over = False
         self._steps = 0
 
-    def watched(self, step: Callable[[Replay, Any], Any]) -> Callable[[Replay, Any], Any]:
+    def watched(
+        self, step: Callable[[Replay, Any], Any], *, first: bool
+    ) -> Callable[[Replay, Any], Any]:
         """`step(replay, log)`, which raises a ConfigError if tensors `[B]` and `[B, 1]` meet.
 
         One of them has to be a label, a reward or the like. The error comes out also where the model
         catches what it can.
+
+        Args:
+            first: Whether it is the run's first; not so after a resumption.
         """
-        if any(_is_apart(module) for module in self.agent.modules()):
+        if any(_is_apart(module, first=first) for module in self.agent.modules()):
             self.over = True
             return step
 
@@ -120,10 +123,14 @@ class Meetings:
         return watched
 
 
-def _is_apart(module: nn.Module) -> bool:
-    """Whether a module is not to be watched: its kernels would be others, or it would be compiled twice."""
+def _is_apart(module: nn.Module, *, first: bool) -> bool:
+    """Whether a module is not to be watched: it would be compiled twice, or its last bits might differ.
+
+    A `learn` that puts such a module into evaluation mode itself is watched in the first step only,
+    so that a resumed run is the same as one that was never interrupted.
+    """
     compiled = module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
-    return compiled or isinstance(module, _UNWATCHED)
+    return compiled or (isinstance(module, _FASTER) and not (first and module.training))
 
 
 @dataclass(frozen=True)
@@ -179,21 +186,23 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        # What is being compiled, or mapped over rows, is not what it looks like.
-        if torch.compiler.is_compiling() or peek_interpreter_stack() is not None:
-            return func(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)  # What the compiler would trace is this function.
         name = _name(func)
         if name is None:
             return func(*args, **kwargs)
         self.computed = True
         given = list(_tensors((args, tuple(kwargs.values()))))
-        if not any(x in self._rows for x in given):
+        # Nested tensors have no shape to look at.
+        if not any(x in self._rows for x in given) or any(x.is_nested for x in given):
             return func(*args, **kwargs)
         pairs = self._look(name, given, args, kwargs)
         output = func(*args, **kwargs)
         if name in _COUNTS or (name in _OVER_ROWS and _is_over_rows(given[0], args, kwargs)):
             return output
         for result in _tensors(given[0] if name == "setitem" else output):
+            if result.is_nested:
+                continue
             self._rows[result] = self._made(name, result, given)
             if pairs is not None:
                 self._pairs[result] = pairs
@@ -215,7 +224,7 @@ class _Watch(TorchFunctionMode):
             if name in _MEANS and len(args) == 1 and not {"dim", "axis"} & kwargs.keys():
                 self._refuse(wrong)
             others = [y for y in given if y is not x]
-            return wrong if name in _SIZES and all(y.dim() < x.dim() for y in others) else None
+            return wrong if name in _SIZES and all(y.numel() < x.numel() for y in others) else None
         kinds = (_ARITHMETIC, _COMPARISONS, _LOSSES)
         if not any(name in kind for kind in kinds):
             return None
