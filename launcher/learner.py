@@ -381,8 +381,10 @@ def learn_method(
     Raises:
         ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
     """
-    learn = hook(agent, "learn")
     name = type(agent).__name__
+    held, learn = getattr(agent, "learn", None), hook(agent, "learn")
+    if held is not None and not callable(held):
+        raise ConfigError(f"{name}.learn is a {type(held).__name__}, not a method.")
     if learn is None:
         if not has_forward(agent):
             return None
