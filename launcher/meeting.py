@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -306,7 +307,8 @@ def _called(rows: _Rows, at: tuple[str, int] | None) -> str:
 
 def _place() -> tuple[str, int] | None:
     """File and line of the user's code that runs; of ours where there is none."""
-    frame, ours = sys._getframe(1), None
+    frame: FrameType | None = sys._getframe(1)
+    ours = None
     while frame is not None:
         home = str(frame.f_globals.get("__name__", ""))
         if home.startswith("antelope."):

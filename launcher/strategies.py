@@ -204,7 +204,7 @@ def _works_on_the_loss(strategy: Any) -> bool:
 
 
 def _owned(strategy: Any) -> set[str]:
-    owns = getattr(strategy, "owns", ())
+    owns: Any = getattr(strategy, "owns", ())
     reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
     listed = isinstance(owns, (set, frozenset, list, tuple))
     return (set(owns) if listed else {owns}) | reads_outputs

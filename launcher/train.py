@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..agents.blocks.composition import View
+from ..agents.blocks.composition import Composition, View
 from ..agents.blocks.parts import OBS, asks_for
 from ..agents.traits import has_forward, traits
 from ..replay import ConfigError, Diverged
@@ -109,8 +109,10 @@ def train(settings: Settings) -> Run:
             learner.recurrence, transform.unpack = recurrence, recurrence.unpack
             transform.initial = recurrence.zeros
         if settings.compile:
-            # Its own `compile` may be another thing: Keras' takes an optimiser and a loss.
-            (Observer if isinstance(agent, Observer) else nn.Module).compile(agent)
+            if isinstance(agent, Observer):
+                agent.compile()
+            else:  # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+                nn.Module.compile(agent)
         replay = build.build_replay(
             settings, world, transform, device, recurrent=recurrence is not None, saved=saved
         )
@@ -260,7 +262,7 @@ def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, consol
     from .render.model import render_model
 
     composition = traits(agent).composition
-    drawn = own if composition is None else View(composition)
+    drawn = View(composition) if isinstance(composition, Composition) else own
     if not has_forward(drawn):
         console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
         return

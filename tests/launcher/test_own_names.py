@@ -243,3 +243,16 @@ def test_a_train_of_the_users_own_is_refused_because_eval_would_run_it() -> None
     with pytest.raises(ConfigError, match=r"Trains.train\(self, loader.*Give the method another"):
         fit(Trains)
     assert fit(Freezes).metrics["accuracy"] > 0
+
+
+def test_compile_is_torchs_also_where_a_model_has_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Compiles(Classifier):
+        def compile(self, optimizer: Any, loss: Any) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    run = fit(Compiles, compile=True)
+    assert compiled == [run.agent]
