@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space, Spec
 from .blocks.bandit import Bandit
-from .blocks.parts import PolicyPart, asks_for, takes_state
+from .blocks.parts import PolicyPart, asks_for
 from .blocks.supervised import Supervised
 from .dqn import DQN
 from .generative.dcgan import DCGAN
 from .ppo import PPO
 from .sac import SAC
 from .td3 import TD3
+from .traits import takes_state, traits
 
 
 class AC2Agent(nn.Module):
@@ -80,7 +82,6 @@ class AC2Agent(nn.Module):
             self.way = DCGAN(
                 spec.obs, spec.action, conditional=conditional, standardize=standardize, **pair
             )
-            self.conditional = conditional
             self.decision = "generation, by a generator against a discriminator (GAN)"
         elif rl:
             self._refuse("rl=true", **actor, **pair)
@@ -94,9 +95,11 @@ class AC2Agent(nn.Module):
             self.decision = (
                 "classification (cross-entropy)" if spec.discrete else "regression (squared error)"
             )
-        self.recurrent = bool(getattr(self.way, "recurrent", False))
-        self.by_sequence = bool(getattr(self.way, "by_sequence", False))
-        self.on_policy = bool(getattr(self.way, "on_policy", False))
+        said = traits(self.way)
+        self._carries_state = bool(said.recurrent)
+        self.antelope_traits = dataclasses.replace(
+            said, recurrent=self._carries_state, decision=self.decision, core=self.way
+        )
         # What it does not do, it has not got.
         if not environment:
             self.act = None  # type: ignore[assignment]
@@ -107,11 +110,11 @@ class AC2Agent(nn.Module):
 
     def forward(self, obs: Any, state: Any = None) -> Any:
         """`[B, *obs.shape]` to logits, Q-values or values `[B, *action.shape]`."""
-        return self.way(obs, state) if self.recurrent else self.way(obs)
+        return self.way(obs, state) if self._carries_state else self.way(obs)
 
     def act(self, obs: Any, state: Any = None) -> Any:
         """`[N, *obs.shape]` to actions, with exploration when training."""
-        return self.way.act(obs, state) if self.recurrent else self.way.act(obs)
+        return self.way.act(obs, state) if self._carries_state else self.way.act(obs)
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
         """One learning step, or the loss of one."""

@@ -84,7 +84,7 @@ class PPO(ActorCritic):
             return
         rollout = replay.rollout()
         data = self.judged(rollout, gae_lambda=self.gae_lambda)
-        counts = data.advantage[data.mask] if self.recurrent else data.advantage
+        counts = data.advantage[data.mask] if self._carries_state else data.advantage
         std, mean = torch.std_mean(counts, correction=0)
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
         # Of a recurrent agent whole segments are drawn.

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from ..agents.blocks.distributions import distribution, executable
 from ..agents.blocks.parts import ACTION
 from ..agents.blocks.spaces import bounds
+from ..agents.traits import hook
 from ..replay import ConfigError, Space
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
@@ -36,7 +37,7 @@ class Actor:
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
-        self._act = getattr(learner.agent, "act", None)
+        self._act = hook(learner.agent, "act")
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"

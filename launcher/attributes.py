@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..agents.continual.context import Context
+from ..agents.traits import Traits
 from ..replay import Batch, CheckpointError, Replay, Space, Spec
 from ..replay.devices import current_move, destination, is_same
 from .log import Log
@@ -34,7 +35,10 @@ from .parameters import held_names, hold
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _PLAIN = (bool, int, float, str, bytes, type(None))
 # Not the model's state: constants, and what the run saves itself.
-_NOT_STATE = (type, torch.device, torch.dtype, np.dtype, Space, Spec, Replay, Log, Context)
+_NOT_STATE = (
+    *(type, torch.device, torch.dtype, np.dtype),
+    *(Space, Spec, Replay, Log, Context, Traits),
+)
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
 _SEQUENCES = {
     "list": list,

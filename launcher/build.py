@@ -15,6 +15,7 @@ from torch import nn
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
+from ..agents.traits import has_forward, hook
 from ..envs import datasets, folders, sources
 from ..envs.forms import form
 from ..envs.images import Pictures
@@ -39,7 +40,7 @@ from .config import Settings, name_of
 from .construct import construct, resolve, vector_form
 from .device import build_device as build_device
 from .infer import advice, inferred
-from .learner import has_forward, learn_method, quiet
+from .learner import learn_method, quiet
 from .loop import Schedule
 from .naming import canonical_name, makes_objects, named_object
 from .networks import network
@@ -196,7 +197,7 @@ def build_agent(
         table |= about
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
     agent, parts = target, {}
-    taught = world.on_data or callable(getattr(target, "learn", None))
+    taught = world.on_data or hook(target, "learn") is not None
     if taught or not has_forward(target):
         refuse_parts(settings, target)
         of_actions = made and judges_actions(target)
@@ -219,13 +220,37 @@ def build_agent(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
         )
     own = agent.own if isinstance(agent, Observer) else agent
-    if not world.on_data and has_forward(agent) and not callable(getattr(agent, "learn", None)):
+    _check_train(own)
+    if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
         refuse_parts(settings, AC2Agent)
         agent = _adopted(agent.to(device), settings, {**table, **about}, device)
     agent.to(device)
     if not agent.training:
         agent.train()
     return agent, own
+
+
+def _check_train(module: nn.Module) -> None:
+    """Refuse a method `train` that is not torch's: `eval()` would run it, as `train(False)`.
+
+    Raises:
+        ConfigError: Naming its class.
+    """
+    for kind in {type(part): part for part in module.modules()}:
+        if kind.train is nn.Module.train:
+            continue
+        taken = list(inspect.signature(kind.train).parameters.values())[1:]
+        first = taken[0] if taken else None
+        if first is None or (
+            first.name != "mode"
+            and not isinstance(first.default, bool)
+            and first.kind is not first.VAR_POSITIONAL
+        ):
+            raise ConfigError(
+                f"{kind.__name__}.train{inspect.signature(kind.train)} hides torch.nn.Module.train(mode), "
+                "which eval() and train() call. Give the method another name; one that learns from batches "
+                "is learn(self, replay)."
+            )
 
 
 def _is_ours(target: Any) -> bool:
@@ -239,7 +264,7 @@ def _adopted(
 ) -> AC2Agent:
     """The default agent with a module that does not say how it learns as its policy."""
     name = type(module).__name__
-    if callable(getattr(module, "act", None)):
+    if hook(module, "act") is not None:
         raise ConfigError(
             f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, and the default agent "
             "explores for it and learns; or write learn(self, replay, log) too."

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..agents.traits import hook
 from ..replay import Batch, Table
 from ..replay.transfer import download, upload
 from ..replay.tree import map_tree
@@ -119,18 +120,18 @@ class Evaluator:
         return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
 
     def _generated(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
-        """Of a model that generates `loss(batch)`, if its class has such a method."""
+        """Of a model that generates `loss(batch)`, if it has such a method."""
         agent = self.learner.agent
-        # An attribute of that name may be anything: nn.BCELoss(), say.
-        if not (generates(agent) and callable(getattr(type(agent), "loss", None)) and len(index)):
+        loss = hook(agent, "loss") if generates(agent) else None
+        if loss is None or not len(index):
             return {}
         losses, sizes = [], []
         for fields in self._batches(table, index, task):
             batch = Batch(**fields)
-            losses.append(torch.as_tensor(agent.loss(batch)).reshape(()))  # type: ignore[operator]
+            losses.append(torch.as_tensor(loss(batch)).reshape(()))
             sizes.append(len(batch))
         weighted = zip(as_floats(losses), sizes, strict=True)
-        return {"loss": sum(loss * size for loss, size in weighted) / len(index)}
+        return {"loss": sum(value * size for value, size in weighted) / len(index)}
 
     def _batches(self, table: Table, index: Tensor, task: int) -> Iterator[dict[str, Any]]:
         """Rows as the model receives them, some at a time."""
@@ -145,7 +146,7 @@ class Evaluator:
 
     def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         output = self.learner.predict(obs, task)
-        if output is None and callable(act := getattr(self.learner.agent, "act", None)):
+        if output is None and (act := hook(self.learner.agent, "act")) is not None:
             action = act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output

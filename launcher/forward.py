@@ -15,10 +15,11 @@ from ..agents.blocks.ids import about_integers, embeddings_checked
 from ..agents.blocks.outputs import Sources, check_outputs, watched
 from ..agents.blocks.parts import ACTION
 from ..agents.blocks.states import map_leaves
+from ..agents.traits import has_forward, hook
 from ..replay import Batch, ConfigError
 from ..replay.batch import describe
 from .device import advice
-from .learner import Learner, has_forward
+from .learner import Learner
 from .randomness import forked_randomness
 from .recurrent import Recurrence, is_recurrent
 
@@ -32,8 +33,9 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
     """
     agent, space = learner.agent, learner.spec.action
     name = type(agent).__name__
-    acts = callable(getattr(agent, "act", None))
-    if not (has_forward(agent) or acts or callable(getattr(agent, "learn", None))):
+    act = hook(agent, "act")
+    acts = act is not None
+    if not (has_forward(agent) or acts or hook(agent, "learn") is not None):
         raise ConfigError(
             f"{name} has none of `forward`, `act` and `learn`: there is nothing to run or to train."
         )
@@ -63,12 +65,12 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
                     f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
             _check_output(output, space, obs=obs, name=name, sources=sources)
-    if learner.recurrence is not None and acts:
-        act = inspect.signature(agent.act)  # type: ignore[arg-type]
-        if "state" not in act.parameters:
+    if learner.recurrence is not None and act is not None:
+        signature = inspect.signature(act)
+        if "state" not in signature.parameters:
             raise ConfigError(
-                f"{name}.forward carries a state, and {name}.act{act} does not. Write act(self, obs, state), "
-                "which returns (action, state) or (action, extras, state), or leave act out."
+                f"{name}.forward carries a state, and {name}.act{signature} does not. Write act(self, obs, "
+                "state), which returns (action, state) or (action, extras, state), or leave act out."
             )
     lazy = [path for path, p in agent.named_parameters() if is_lazy(p)]
     if lazy:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..agents.continual.context import Context
+from ..agents.traits import hook
 from ..replay import CheckpointError
 from .randomness import forked_randomness
 
@@ -87,11 +88,11 @@ def grown(agent: nn.Module, built: Layout, tasks: int) -> dict[str, Any] | None:
 
 def begin_task(agent: nn.Module, task: int) -> None:
     """Call the model's own `begin_task`, if it has one; modules that it adds go where the others are."""
-    if not callable(hook := getattr(agent, "begin_task", None)):
+    if (begin := hook(agent, "begin_task")) is None:
         return
     known = set(agent.modules())
     device = next((p.device for p in agent.parameters()), None)
-    hook(task)
+    begin(task)
     if device is not None and device.type != "cpu":
         for module in agent.modules():
             if module not in known:
@@ -273,7 +274,7 @@ def _unsaid(module: nn.Module) -> list[str]:
 
 
 def _has_hook(hooks: Mapping[int, Any]) -> bool:
-    return any(not isinstance(getattr(hook, "__self__", None), Context) for hook in hooks.values())
+    return any(not isinstance(getattr(h, "__self__", None), Context) for h in hooks.values())
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:

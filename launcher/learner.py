@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..agents.blocks.ids import about_integers
 from ..agents.blocks.supervised import supervised_loss
+from ..agents.traits import has_forward, hook, traits
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
 from .attributes import (
@@ -29,6 +30,7 @@ from .attributes import (
 from .device import advice
 from .growth import begin_task, grown, layout, regrow
 from .log import Log, as_floats
+from .meeting import Meetings
 from .optimisation import Average, Scaler, takes_metric
 from .parameters import Parameters, held_names, hold
 from .recurrent import Recurrence
@@ -95,6 +97,7 @@ class Learner:
         self.steps = self.tasks_begun = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
+        self._meetings = Meetings(agent)
         # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
         self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
         self._may_wait = strategies is None and self._learn is not None
@@ -121,7 +124,8 @@ class Learner:
         """One learning step.
 
         Raises:
-            ConfigError: If `learn` returns something other than a scalar loss or None.
+            ConfigError: If `learn` returns something other than a scalar loss or None; in the first step
+                also if a `[B]` meets a `[B, 1]`.
             Diverged: If the loss is NaN or infinite.
         """
         if self._learn is None:
@@ -129,10 +133,10 @@ class Learner:
         self.steps += 1
         try:
             with self.autocast():
-                if self.strategies is None:
-                    loss = self._learn(replay, log)
-                else:
-                    loss = self.strategies.loss(replay, log)
+                learn = self._learn if self.strategies is None else self.strategies.loss
+                if not self._meetings.over:
+                    learn = self._meetings.watched(learn, first=self.steps == 1)
+                loss = learn(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
                 if self._waiting:
@@ -154,7 +158,7 @@ class Learner:
         except Exception as error:
             batch = _last_batch(error)
             met = f" Batch: {describe(batch)}." if batch is not None else ""
-            method = getattr(self.agent, "learns_by", "learn")
+            method = traits(self.agent).learns_by
             error.add_note(
                 f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
                 f"{advice(error)}{about_integers(error, self.spec.obs)}"
@@ -304,8 +308,8 @@ class Learner:
         self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
-        if callable(hook := getattr(self.agent, "end_task", None)):
-            hook(replay)
+        if (end := hook(self.agent, "end_task")) is not None:
+            end(replay)
             self.parameters.look()
         if self.strategies is not None:
             self.strategies.end_task(replay)
@@ -431,12 +435,6 @@ def load_weights(
     load_in_place(agent, weights)
 
 
-def has_forward(agent: Any) -> bool:
-    """Whether a module or its class predicts; an agent of many ways sets `forward` to None if not."""
-    forward = getattr(agent if inspect.isclass(agent) else type(agent), "forward", None)
-    return forward not in (None, nn.Module.forward) and agent.forward is not None
-
-
 def learn_method(
     agent: nn.Module, spec: Spec, *, supervised: bool
 ) -> Callable[[Replay, Log], Any] | None:
@@ -445,16 +443,16 @@ def learn_method(
     Raises:
         ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
     """
-    learn = getattr(agent, "learn", None)
     name = type(agent).__name__
+    held, learn = getattr(agent, "learn", None), hook(agent, "learn")
+    if held is not None and not callable(held):
+        raise ConfigError(f"{name}.learn is a {type(held).__name__}, not a method.")
     if learn is None:
         if not has_forward(agent):
             return None
         if not supervised:
             return None
         return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
-    if not callable(learn):
-        raise ConfigError(f"{name}.learn is a {type(learn).__name__}, not a method.")
     signature = inspect.signature(learn)
     parameters = [
         p

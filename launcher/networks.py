@@ -32,7 +32,7 @@ def network(
     if not callable(target):
         raise ConfigError(f"{setting}={name_of(target)} is neither a class nor a torch.nn.Module.")
     module = getattr(target, "__module__", "") or ""
-    if inspect.isclass(target) or not module.startswith(("torchvision.models", "timm")):
+    if inspect.isclass(target) or not module.startswith(("torchvision.models.", "timm.")):
         return construct(target, arguments, table, setting=setting, instead=instead)
     # These builders take the number of classes among **kwargs.
     told = {"num_classes": table["num_classes"], **vision_arguments(target, obs)}

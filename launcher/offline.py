@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..agents.traits import traits
 from ..replay import CheckpointError, ConfigError, Spec, archive
 from ..replay.offline import saved_sizes
 from .checkpoint import find
@@ -84,7 +85,7 @@ def check_agent(agent: nn.Module, spec: Spec) -> None:
     Raises:
         ConfigError: Naming those that learn from what others have done.
     """
-    if not getattr(agent, "on_policy", False):
+    if not traits(agent).on_policy:
         return
     if isinstance(spec.action, dict) or spec.action.nvec or spec.action.binary:
         others = "a model of your own that learns from next(replay)"

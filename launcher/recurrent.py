@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..agents.blocks.states import State, find_layout, leaves, map_leaves, zip_leaves
+from ..agents.traits import takes_state, traits
 from ..replay import ConfigError
 from .device import advice
 
@@ -17,14 +17,10 @@ from .device import advice
 def is_recurrent(agent: nn.Module) -> bool:
     """Whether `forward` has a parameter `state`: that is the switch.
 
-    An agent made of modules that may have one or not says so itself, in `recurrent`.
+    An agent made of modules that may have one or not says so itself, in its traits.
     """
-    if isinstance(said := getattr(agent, "recurrent", None), bool):
-        return said
-    forward = type(agent).forward
-    if forward is nn.Module.forward:
-        return False
-    return "state" in inspect.signature(forward).parameters
+    said = traits(agent).recurrent
+    return takes_state(agent) if said is None else said
 
 
 class Recurrence:
@@ -46,7 +42,7 @@ class Recurrence:
     def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
         self.agent, self._name = agent, type(agent).__name__
         observations = [observe(n) for n in (2, 3)]
-        self.by_sequence = getattr(agent, "by_sequence", False)
+        self.by_sequence = traits(agent).by_sequence
         try:
             out, state = self._probe(observations)
         except Exception as by_step:

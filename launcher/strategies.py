@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..agents.continual.context import Context
+from ..agents.continual.strategy import Strategy
+from ..agents.traits import has_forward, hook, traits
 from ..replay import Batch, ConfigError, Replay
 from .attributes import Constructed, load_object_state, object_state
 from .log import Log
@@ -50,13 +52,13 @@ class Strategies:
         if mistakes := [*_unfit(named, context, borders=borders), *_conflicts(named)]:
             raise ConfigError("\n".join(mistakes))
         self._hooks: dict[str, list[Callable[..., Any]]] = {
-            hook: [getattr(s, hook) for s in named.values() if callable(getattr(s, hook, None))]
-            for hook in HOOKS
+            name: [method for s in named.values() if (method := hook(s, name)) is not None]
+            for name in HOOKS
         }
         for strategy in named.values():
             strategy.context = context
-            if callable(setup := getattr(strategy, "setup", None)):
-                setup(context.agent)
+            if isinstance(strategy, Strategy):
+                strategy.setup(context.agent)
         self._constructed = {
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
@@ -67,7 +69,7 @@ class Strategies:
         self._recalls = any(getattr(s, "recalls", False) for s in named.values())
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
-        self.task_aware = any(getattr(s, "task_aware", False) for s in named.values())
+        self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
 
     @property
     def before_batch(self) -> Callable[[Batch], Batch] | None:
@@ -77,8 +79,8 @@ class Strategies:
             return None
 
         def before(batch: Batch) -> Batch:
-            for hook in hooks:
-                batch = hook(agent, batch)
+            for method in hooks:
+                batch = method(agent, batch)
             return batch
 
         return before
@@ -93,7 +95,7 @@ class Strategies:
         self.look()
         if loss is None:
             for name, strategy in self.named.items():
-                if hasattr(strategy, "after_loss") or hasattr(strategy, "after_backward"):
+                if _works_on_the_loss(strategy):
                     raise ConfigError(
                         f"strategy={name} works on the loss, and {type(self.agent).__name__}.learn "
                         "returned None: it has updated itself. Return the loss instead."
@@ -101,34 +103,34 @@ class Strategies:
             return None
         if self._hooks["after_loss"] and isinstance(loss, Tensor) and loss.dim() == 0:
             batch = replay.batch
-            for hook in self._hooks["after_loss"]:
-                loss = hook(self.agent, batch, loss)
+            for method in self._hooks["after_loss"]:
+                loss = method(self.agent, batch, loss)
         return loss
 
     def after_backward(self) -> None:
-        for hook in self._hooks["after_backward"]:
-            hook(self.agent)
+        for method in self._hooks["after_backward"]:
+            method(self.agent)
 
     def after_step(self, replay: Replay) -> None:
         self.context.stepped()
-        for hook in self._hooks["after_step"]:
-            hook(self.agent, replay.batch)
+        for method in self._hooks["after_step"]:
+            method(self.agent, replay.batch)
 
     def begin_task(self, task: int, replay: Replay) -> None:
         self.context.task = task
-        for hook in self._hooks["begin_task"]:
-            hook(self.agent, replay)
+        for method in self._hooks["begin_task"]:
+            method(self.agent, replay)
 
     def end_task(self, replay: Replay) -> None:
-        for hook in self._hooks["end_task"]:
-            hook(self.agent, replay)
+        for method in self._hooks["end_task"]:
+            method(self.agent, replay)
         if self._recalls:
             self.context.keep_structure(self.context.task)
 
     def parameters_changed(self) -> None:
         self.context.changed = True
-        for hook in self._hooks["parameters_changed"]:
-            hook(self.agent)
+        for method in self._hooks["parameters_changed"]:
+            method(self.agent)
 
     def begin_again(self, task: int) -> None:
         """The model begins a task again that was begun before the run was resumed."""
@@ -138,8 +140,8 @@ class Strategies:
 
     def predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         """Logits of the strategy that has its own way; None where none has."""
-        for hook in self._hooks["predict"]:
-            output: Tensor = hook(self.agent, obs, task)
+        for method in self._hooks["predict"]:
+            output: Tensor = method(self.agent, obs, task)
             return output
         return None
 
@@ -154,9 +156,10 @@ class Strategies:
     def parameters_used(self) -> dict[str, Any] | None:
         """How many parameters each task so far has for itself, where a strategy says so."""
         for strategy in self.named.values():
-            if callable(used := getattr(strategy, "parameters_used", None)):
-                found: dict[str, Any] = used(self.agent)
-                return found
+            if isinstance(strategy, Strategy):
+                used = strategy.parameters_used(self.agent)
+                if used is not None:
+                    return used
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,31 +181,33 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
     """What each of the strategies needs and does not get in this run."""
     name_of_agent = type(context.agent).__name__
     for name, strategy in named.items():
-        if not any(callable(getattr(strategy, hook, None)) for hook in HOOKS) and name != "naive":
+        # What a class of the user's calls `scenarios` or `needs_borders` is its own.
+        needs = strategy if isinstance(strategy, Strategy) else Strategy
+        if not any(hook(strategy, method) for method in HOOKS) and name != "naive":
             yield f"strategy={name} has none of the hooks of a strategy: {', '.join(HOOKS)}."
-        if getattr(strategy, "needs_borders", False) and not borders:
+        if wrong := [what for what in _owned(strategy) if not isinstance(what, str)]:
+            yield (
+                f"strategy={name}: its `owns` holds {wrong[0]!r:.40}; it names what the strategy takes for "
+                f"itself: {', '.join(_WHY)}."
+            )
+        if needs.needs_borders and not borders:
             yield (
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
                 "Without borders work er, er_ace, der, derpp, agem and the like."
             )
-        of_the_loss = hasattr(strategy, "after_loss") or hasattr(strategy, "after_backward")
-        if of_the_loss and getattr(context.agent, "learns_by", "learn") == "observe":
+        if _works_on_the_loss(strategy) and traits(context.agent).learns_by == "observe":
             yield (
                 f"strategy={name} works on the loss, and {name_of_agent}.observe keeps it to itself. Return "
                 "it from a `learn` instead."
             )
-        scenarios = getattr(strategy, "scenarios", (context.scenario,))
-        if context.scenario not in scenarios:
+        if context.scenario not in needs.scenarios:
             yield (
-                f"strategy={name} is for scenario={' or '.join(scenarios)}, this run has "
+                f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, this run has "
                 f"scenario={context.scenario}."
             )
-        if getattr(strategy, "needs_classes", False) and not context.spec.discrete:
+        if needs.needs_classes and not context.spec.discrete:
             yield f"strategy={name} is for classes, and the targets of this run are values."
-        if (
-            getattr(strategy, "needs_forward", False)
-            and type(context.agent).forward is nn.Module.forward
-        ):
+        if needs.needs_forward and not has_forward(context.agent):
             yield f"strategy={name} calls the model, and {name_of_agent} has no `forward`."
 
 
@@ -211,13 +216,20 @@ def _conflicts(named: dict[str, Any]) -> Iterable[str]:
     for i, (name, strategy) in enumerate(items):
         for other, second in items[i + 1 :]:
             if shared := _owned(strategy) & _owned(second):
-                what = next(key for key in _WHY if key in shared)
-                yield f"strategy={name} and strategy={other} conflict: {_WHY[what]}. Choose one of them."
+                known = [why for key, why in _WHY.items() if key in shared]
+                why = known[0] if known else f"both own {', '.join(sorted(map(str, shared)))}"
+                yield f"strategy={name} and strategy={other} conflict: {why}. Choose one of them."
+
+
+def _works_on_the_loss(strategy: Any) -> bool:
+    return any(hook(strategy, name) is not None for name in ("after_loss", "after_backward"))
 
 
 def _owned(strategy: Any) -> set[str]:
-    reads_outputs = {"output"} if hasattr(strategy, "predict") else set()
-    return set(getattr(strategy, "owns", ())) | reads_outputs
+    owns: Any = getattr(strategy, "owns", ())
+    reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
+    listed = isinstance(owns, (set, frozenset, list, tuple))
+    return (set(owns) if listed else {owns}) | reads_outputs
 
 
 def _nbytes(state: Any) -> int:

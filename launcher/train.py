@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..agents.blocks.composition import View
+from ..agents.blocks.composition import Composition, View
 from ..agents.blocks.parts import OBS, asks_for
+from ..agents.traits import has_forward, traits
 from ..replay import ConfigError, Diverged
 from . import build, offline
 from .actor import Actor
@@ -29,7 +30,7 @@ from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
 from .integers import described
 from .keeper import Interrupted, Keeper
-from .learner import Learner, has_forward, load_weights
+from .learner import Learner, load_weights
 from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
@@ -115,7 +116,10 @@ def train(settings: Settings) -> Run:
             learner.recurrence, transform.unpack = recurrence, recurrence.unpack
             transform.initial = recurrence.zeros
         if settings.compile:
-            agent.compile()
+            if isinstance(agent, Observer):
+                agent.compile()
+            else:  # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+                nn.Module.compile(agent)
         replay = build.build_replay(
             settings, world, transform, device, recurrent=recurrence is not None, saved=saved
         )
@@ -219,7 +223,7 @@ def _run(
     learner.warn_of_unreached()
     if learner.steps and not learner.optimised and at.step > first_step:
         for key in build.optimiser_settings(settings):
-            if key in getattr(learner.agent, "reads", ()):
+            if key in traits(learner.agent).reads:
                 continue
             console.problem(
                 f"`{key}` had no effect: {model_name(settings)} updates itself. `model.lr=...` and the "
@@ -265,8 +269,8 @@ def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, consol
     """A picture of the user's module, or of the parts that an agent is composed of."""
     from .render.model import render_model
 
-    composition = getattr(getattr(agent, "way", agent), "composition", None)
-    drawn = own if composition is None else View(composition)
+    composition = traits(agent).composition
+    drawn = View(composition) if isinstance(composition, Composition) else own
     if not has_forward(drawn):
         console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
         return
@@ -330,7 +334,7 @@ def _header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
-    if decision := getattr(learner.agent, "decision", None):
+    if decision := traits(learner.agent).decision:
         lines["learns"] = decision
     if world.on_data and (inputs := described(world, asked="standardize" in settings.given)):
         lines["inputs"] = inputs

@@ -12,6 +12,7 @@ from ..agents.blocks.distributions import distribution
 from ..agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ..agents.blocks.outputs import watched
 from ..agents.blocks.parts import ACTION, asks_for
+from ..agents.traits import traits
 from ..replay import ConfigError
 from .config import Settings, did_you_mean
 
@@ -46,7 +47,7 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
             f"is {', '.join(names)}."
         )
     spaces = action if isinstance(action, dict) else {ACTION: action}
-    core = getattr(agent, "way", agent)
+    core = traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
     elif world.on_data or asks_for(agent, "action_logits_shapes"):

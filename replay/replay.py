@@ -43,6 +43,7 @@ class Replay:
         task: Number of the current task, from 0.
         batch: The last batch that `next` gave.
         before: Makes of a batch the one that `next` gives, or None.
+        seen_by: Called with every batch that is drawn, or None.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Batches given since the run began.
     """
@@ -65,6 +66,7 @@ class Replay:
         self.alter, self.borders = alter, borders
         self.batch: Batch | None = None
         self.before: Callable[[Batch], Batch] | None = None
+        self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
         self._nbytes = 0  # Of the largest batch that was sent to the device so far.
@@ -181,6 +183,8 @@ class Replay:
             self._rows = batch.index, rows
         if self.before is not None:
             batch = self.before(batch)
+            if self.seen_by is not None:
+                self.seen_by(batch)
         self.batch = batch
         return batch
 
@@ -305,10 +309,12 @@ class Replay:
             fields["obs"] = self._altered(fields["obs"], fields["task"])
         if not self.borders:
             fields["task"] = torch.zeros_like(fields["task"])
-        if augment:
-            return Batch(**transform(fields))
         # A transform that has no `plain` does not augment.
-        return Batch(**getattr(transform, "plain", transform)(fields))
+        make = transform if augment else getattr(transform, "plain", transform)
+        batch = Batch(**make(fields))
+        if self.seen_by is not None:
+            self.seen_by(batch)
+        return batch
 
     def _moved(
         self, fields: dict[str, Any], parcel: Parcel | None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
+from ..traits import Traits
 from .advantages import advantages, at, next_values, places
 from .composition import Composition, as_steps, estimate, first_steps
 from .distributions import action_head, executable
@@ -30,11 +31,8 @@ class ActorCritic(nn.Module):
         hidden: Widths of the layers of either network; tanh follows each (ReLU on images).
         parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
 
-    Attributes:
-        recurrent: Whether a part carries a state; everything is then `[B, T, ...]`.
+    With a part that carries a state everything is `[B, T, ...]`.
     """
-
-    on_policy = True  # It learns from what it has just done, not from old transitions.
 
     def __init__(
         self,
@@ -48,9 +46,15 @@ class ActorCritic(nn.Module):
         self.composition: Composition | None = None
         if any(part is not None for part in parts.values()):
             self.composition = Composition(obs_spec, action_spec, hidden, **parts)
-            self.recurrent = self.by_sequence = self.composition.recurrent
+        self._carries_state = self.composition is not None and self.composition.recurrent
+        self.antelope_traits = Traits(
+            recurrent=self._carries_state,
+            by_sequence=self._carries_state,
+            on_policy=True,
+            composition=self.composition,
+        )
+        if self.composition is not None:
             return
-        self.recurrent = self.by_sequence = False
         images = isinstance(obs_spec, Space) and len(obs_spec.shape) == 3
         activation = nn.ReLU if images else Tanh
         self.head = action_head(action_spec)
@@ -70,7 +74,7 @@ class ActorCritic(nn.Module):
             return self.head.estimate(self.actor(obs))
         policy, _, state = self.composition(obs, state)
         output = estimate(self.action_spec, policy)
-        return (output, state) if self.recurrent else output
+        return (output, state) if self._carries_state else output
 
     def act(self, obs: Any, state: State = None) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
@@ -79,9 +83,9 @@ class ActorCritic(nn.Module):
             Actions in evaluation; `(actions, extras)` in training, with `log_prob` and `value` `[N]`.
             A recurrent agent's are `(actions, extras, state)`.
         """
-        if not (self.training or self.recurrent):
+        if not (self.training or self._carries_state):
             return self.executable(self.policy(obs).mode)
-        if self.recurrent:
+        if self._carries_state:
             obs = as_steps(obs)
         policy, value, state = self.both(obs, state)
         action = policy.sample() if self.training else policy.mode
@@ -91,7 +95,7 @@ class ActorCritic(nn.Module):
             if self.clips:
                 extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
         action = self.executable(action)
-        if self.recurrent:
+        if self._carries_state:
             return first_steps(action), first_steps(extras), state
         return action, extras
 
@@ -154,7 +158,7 @@ class ActorCritic(nn.Module):
         )
         if "log_prob" in rollout:
             data["log_prob"] = rollout.log_prob
-        if not self.recurrent:
+        if not self._carries_state:
             value = rollout.value
             following = next_values(rollout, value, self.value)
             data["advantage"] = advantages(rollout, value, following, gae_lambda=gae_lambda)
@@ -174,7 +178,7 @@ class ActorCritic(nn.Module):
 
     def part_of(self, data: Batch, rows: Tensor) -> Batch:
         """Some rows of what `judged` gave."""
-        if not self.recurrent:
+        if not self._carries_state:
             return data[rows]
         assert self.composition is not None
         fields = Batch(**{name: data[name] for name in data if name != "state"})[rows]
@@ -182,7 +186,7 @@ class ActorCritic(nn.Module):
 
     def judge(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
         """Log-probabilities and values `[M]`, the policy, and the batch's steps that count, `[M, ...]`."""
-        if not self.recurrent:
+        if not self._carries_state:
             policy, value, _ = self.both(batch.obs)
             return policy.log_prob(batch.action), value, policy, batch
         policy, value, _ = self.both(batch.obs, batch.state)
@@ -193,7 +197,7 @@ class ActorCritic(nn.Module):
     def entropy(self, policy: Distribution, batch: Batch) -> Tensor:
         """The mean entropy of the policy over the steps that count."""
         entropy = policy.entropy()
-        return (entropy[batch.mask] if self.recurrent else entropy).mean()
+        return (entropy[batch.mask] if self._carries_state else entropy).mean()
 
 
 class Tanh(nn.Module):

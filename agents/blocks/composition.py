@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Space
+from ..traits import takes_state
 from .distributions import distribution, logits_shape
 from .encoder import encoder as own_encoder
-from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, takes_state, value_of
+from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
 from .states import State, map_leaves
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
+from ..traits import takes_state
 from .encoder import Trunk, encoder
 from .ids import about_integers
 from .outputs import Sources, check_outputs, watched
@@ -267,11 +268,6 @@ def value_of(output: Any, name: str, *, sequences: bool) -> Tensor:
 def asks_for(module: nn.Module, parameter: str) -> bool:
     """Whether a module's constructor has a parameter of that name."""
     return parameter in inspect.signature(type(module).__init__).parameters
-
-
-def takes_state(module: nn.Module) -> bool:
-    """Whether a module's forward has a parameter `state`."""
-    return "state" in inspect.signature(type(module).forward).parameters
 
 
 def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:

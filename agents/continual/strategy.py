@@ -47,3 +47,7 @@ class Strategy:
 
     def setup(self, agent: nn.Module) -> None:
         """Once, before the optimiser is made: look layers up, add parameters."""
+
+    def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]] | None:
+        """How many parameters each task so far has for itself, `used`, of the `total`; None: all share."""
+        return None

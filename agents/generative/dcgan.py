@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...replay import ConfigError, Replay, Space
 from ..blocks.target import frozen
+from ..traits import Traits
 from .bounds import Bounds, check_images
 from .labels import classes, labels
 
@@ -51,6 +52,7 @@ class DCGAN(nn.Module):
         super().__init__()
         self.num_classes = classes(action_spec, "DCGAN", conditional=conditional)
         self.conditional, self.latent = conditional, latent
+        self.antelope_traits = Traits(generates=True, conditional=conditional)
         if generator is None or discriminator is None or isinstance(obs_spec, dict):
             check_images(obs_spec, "DCGAN", side=8)
         self.shape = obs_spec.shape

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...replay import Batch, Replay, Space
 from ..blocks.target import follow, target_of
 from ..blocks.unet import UNet, sinusoids
+from ..traits import Traits
 from .bounds import Bounds, check_images
 from .labels import classes, labels
 
@@ -47,6 +48,7 @@ class FlowMatching(nn.Module):
         check_images(obs_spec, "FlowMatching", side=4)
         self.num_classes = classes(action_spec, "FlowMatching", conditional=conditional)
         self.conditional, self.steps, self.decay = conditional, steps, decay
+        self.antelope_traits = Traits(generates=True, conditional=conditional)
         self.bounds = Bounds(obs_spec, standardize=standardize)
         if patch is None:
             patch = 2 if min(obs_spec.shape[1:]) >= 16 else 1

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay, Space
+from ..traits import Traits
 from .bounds import Bounds
 from .labels import classes, labels
 
@@ -47,6 +48,7 @@ class VAE(nn.Module):
             )
         self.num_classes = classes(action_spec, "VAE", conditional=conditional)
         self.conditional, self.latent = conditional, latent
+        self.antelope_traits = Traits(generates=True, conditional=conditional)
         self.bounds = Bounds(obs_spec, standardize=standardize)
         size = prod(obs_spec.shape)
         # Classes are one-hot: the first layer's weights of each are its embedding.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.traits import Traits, hook
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings
 from ..construct import construct, resolve
@@ -32,6 +33,7 @@ from .provided import (
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
 _TOLD = ("dataset", "epoch", "task", "replay")
 _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+_COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
 
 class Counters:
@@ -52,15 +54,13 @@ class Observer(nn.Module):
         provided: What the model is given under these names, unless it has them: made when needed.
 
     Attributes:
-        reads: Settings of the optimiser that the model was given by way of `args` or `opt`.
         replay: Where batches come from, once there is one.
 
     Raises:
         ConfigError: If a method asks for what is not to be had.
     """
 
-    learns_by = "observe"
-    reads: tuple[str, ...] = ()
+    antelope_traits = Traits(learns_by="observe")
     replay: Replay | None = None
     _warned = False
 
@@ -79,7 +79,7 @@ class Observer(nn.Module):
         self._asks = {
             method: _asked(model, method, _OBSERVED if method == "observe" else _TOLD)
             for method in ("observe", *_HOOKS)
-            if callable(getattr(model, method, None))
+            if hook(model, method) is not None
         }
         for name, make in provided.items():
             if getattr(model, name, None) is None:
@@ -89,16 +89,17 @@ class Observer(nn.Module):
         if not isinstance(model, nn.Module):
             # So that they are saved, counted, moved and put into evaluation mode.
             for name, part in vars(model).items():
-                if isinstance(part, nn.Module) and not hasattr(self, name):
-                    self.add_module(name, part)
+                if isinstance(part, nn.Module):
+                    # Its names are its own: a part may be called `model`, `transform` or `train`.
+                    self.add_module(f"own_{name}" if hasattr(self, name) else name, part)
         # Its `net` predicts where the model has no forward, or one that does not work yet.
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
         # What an earlier run counted for this very object is not the object's own doing.
-        self._counted = getattr(model, "_counted", None) or tuple(
+        self._counted = getattr(model, _COUNTED, None) or tuple(
             name for name in dataset.counters(0) if not _sets(model, name)
         )
-        model._counted = self._counted
+        setattr(model, _COUNTED, self._counted)
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
@@ -294,7 +295,9 @@ def build_observer(
     # A class of its own, so that messages name the user's.
     kind = type(type(model).__name__, (Observer,), {})
     observer: Observer = kind(model, world.spec, dataset, transform, {**provided, "opt": opt})
-    observer.reads = ("optim", "lr", "weight_decay") if reads else ()
+    if reads:
+        settings_read = ("optim", "lr", "weight_decay")
+        observer.antelope_traits = Traits(learns_by="observe", reads=settings_read)
     return observer
 
 

@@ -7,6 +7,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...agents.traits import hook
 from ..config import did_you_mean
 
 # What such models call settings of the run, and the settings.
@@ -32,8 +33,7 @@ _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
 
 def observes(target: Any) -> bool:
     """Whether a class or object learns by `observe`, and not by `learn`."""
-    has = (callable(getattr(target, name, None)) for name in ("observe", "learn"))
-    return tuple(has) == (True, False)
+    return hook(target, "observe") is not None and hook(target, "learn") is None
 
 
 def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...agents.generative.bounds import Bounds
+from ...agents.traits import has_forward, hook, traits
 from ...replay import Space, Spec
-from ..learner import has_forward
 from ..randomness import forked_randomness
 
 _COLUMNS = 8
@@ -24,7 +23,7 @@ _TILE = 64  # Pixels that small images are enlarged to, about.
 class Samples:
     """Draws samples of a model to `<folder>/step-N.png`, of the same noise each time.
 
-    Eight by eight, or for a model with `conditional` a row for each of the first ten classes.
+    Eight by eight, or for a conditional model a row for each of the first ten classes.
 
     Args:
         spec: Of the data.
@@ -45,7 +44,7 @@ class Samples:
         if not makes_images(agent, self.spec.obs):
             return
         label = None
-        if getattr(agent, "conditional", False) and self.spec.discrete:
+        if traits(agent).conditional and self.spec.discrete:
             device = next((p.device for p in agent.parameters()), torch.device("cpu"))
             label = torch.arange(min(self.spec.action.n, _MOST_CLASSES), device=device)
             label = label.repeat_interleave(_COLUMNS)
@@ -76,15 +75,9 @@ def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
 
 
 def generates(agent: nn.Module) -> bool:
-    """Whether a model makes observations, `sample(n)`, and does not predict or act."""
-    sample = getattr(agent, "sample", None)
-    if not callable(sample) or callable(getattr(agent, "act", None)) or has_forward(agent):
-        return False
-    try:
-        inspect.signature(sample).bind(1)
-    except TypeError:
-        return False  # It samples something else.
-    return True
+    """Whether a model says that it makes observations, `sample(n)`, and does not predict or act."""
+    predicts = has_forward(agent) or hook(agent, "act") is not None
+    return traits(agent).generates and not predicts
 
 
 def save_grid(images: Tensor, path: Path) -> None:

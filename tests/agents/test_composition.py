@@ -193,7 +193,7 @@ def test_acting_step_by_step_is_the_forward_over_the_sequence(only: str) -> None
     policy = Recurrent(shapes, 4, "action") if only != "critic" else None
     critic = Recurrent(shapes, 1, "value") if only != "policy" else None
     agent = PPO(OBS, CHOICE, policy=policy, critic=critic)
-    assert agent.recurrent
+    assert agent.antelope_traits.recurrent
     obs = torch.randn(2, 6, 3)
     whole, values, _ = agent.both(obs)
     state, log_p, value = None, [], []

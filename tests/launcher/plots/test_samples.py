@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from antelope import ml
+from antelope.agents.traits import Traits
 from antelope.launcher.plots.samples import Samples, generates, makes_images
 from antelope.replay import Space, Spec
 
@@ -25,7 +26,7 @@ class Painter(nn.Module):
 
     def __init__(self, conditional: bool = False):
         super().__init__()
-        self.conditional = conditional
+        self.antelope_traits = Traits(generates=True, conditional=conditional)
 
     def sample(self, n: int, label: Tensor | None = None) -> Tensor:
         colours = COLOURS[torch.zeros(n).long() if label is None else label]
@@ -64,6 +65,8 @@ def test_a_conditional_model_has_a_row_for_every_class(tmp_path: Path) -> None:
 
 def test_inputs_that_are_not_standardised_are_drawn_as_they_are(tmp_path: Path) -> None:
     class Grey(nn.Module):
+        antelope_traits = Traits(generates=True)
+
         def sample(self, n: int) -> Tensor:
             return torch.full((n, 1, 8, 8), 0.6)
 
@@ -73,6 +76,8 @@ def test_inputs_that_are_not_standardised_are_drawn_as_they_are(tmp_path: Path) 
 
 def test_the_noise_is_the_same_at_every_step_and_no_stream_moves(tmp_path: Path) -> None:
     class Noise(nn.Module):
+        antelope_traits = Traits(generates=True)
+
         def sample(self, n: int) -> Tensor:
             return torch.rand(n, 1, 28, 28)
 
@@ -87,6 +92,8 @@ def test_the_noise_is_the_same_at_every_step_and_no_stream_moves(tmp_path: Path)
 
 def test_samples_of_another_shape_are_a_warning(tmp_path: Path) -> None:
     class Flat(nn.Module):
+        antelope_traits = Traits(generates=True)
+
         def sample(self, n: int) -> Tensor:
             return torch.zeros(n, 192)
 
@@ -105,8 +112,8 @@ def test_who_generates() -> None:
             return obs
 
     class SamplesSomethingElse(nn.Module):
-        def sample(self, obs: Tensor, temperature: float) -> Tensor:
-            return obs
+        def sample(self, n: int) -> Tensor:
+            return torch.arange(n)
 
     assert generates(Painter())
     for other in (Predicts(), Acts(), SamplesSomethingElse(), nn.Linear(1, 1)):
