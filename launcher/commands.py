@@ -24,6 +24,8 @@ Antelope trains a PyTorch model in one call.
   ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
   ml generate=true dataset=MNIST                inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
+  ml task=classify/mnist                        a preset of ours
+  ml task=mine.yaml                             one of yours: settings in a file, after `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml plot                                       learning curves of all runs, mean over seeds
 
@@ -139,8 +141,13 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
 
 
 def _print_presets(words: list[str]) -> None:
-    width = max(map(len, presets()))
-    for name, meaning in presets().items():
+    from .presets import of_the_user
+
+    if words:
+        raise ConfigError(f"`ml tasks` takes no words, got {' '.join(words)}.")
+    found = presets() | of_the_user()
+    width = max(map(len, found))
+    for name, meaning in found.items():
         print(f"task={name:<{width}}  {meaning}")
 
 
@@ -167,7 +174,7 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
     from .ml import ml
 
-    plain = [said(word) for word in swept]
+    plain = [said(word).replace("'", "") for word in swept]
     varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
     settings = compose(words, {})
     if varied and settings.path is None:

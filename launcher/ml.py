@@ -41,6 +41,10 @@ def ml(*overrides: str, **settings: Any) -> Run:
 
     try:
         return train(composed)
+    except ConfigError as error:
+        if composed.preset is not None and composed.preset not in str(error):
+            error.args = (f"{error}\n(With the settings of {composed.preset}.)",)
+        raise
     except Interrupted as error:
         print("Continue it with the same call and resume=true.", file=sys.stderr)
         if error.signum == 2:
