@@ -40,6 +40,10 @@ def register(name: str) -> Callable[[T], T]:
     return keep
 
 
+# What was put there for files of the user's to import their neighbours.
+added_to_path: set[str] = set()
+
+
 @dataclass(frozen=True)
 class Kind:
     """Where names of one kind are looked up, after the person's own.
@@ -350,8 +354,7 @@ def _import_file(path: Path) -> ModuleType:
         source = getattr(module, "__file__", None)
         if source and source.endswith(file.name) and Path(source).resolve() == file:
             return module
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))  # So that the file can import its neighbours.
+    _add_to_path(file.parent)  # So that the file can import its neighbours.
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -367,6 +370,12 @@ def _import_file(path: Path) -> ModuleType:
             f"Importing {path} raised {type(error).__name__}: {error}{_user_frame(error)}"
         ) from error
     return module
+
+
+def _add_to_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+        added_to_path.add(str(folder))
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
@@ -387,8 +396,7 @@ def _dotted(name: str) -> Any:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _add_to_path(Path.cwd())
     for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
         try:

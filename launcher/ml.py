@@ -37,10 +37,13 @@ def ml(*overrides: str, **settings: Any) -> Run:
 
     composed = compose(overrides, settings)
     from .keeper import Interrupted
-    from .train import train
+    from .process import left_as_found
 
     try:
-        return train(composed)
+        with left_as_found():
+            from .train import train  # What is imported adds filters for warnings, too.
+
+            return train(composed)
     except ConfigError as error:
         if composed.preset is not None and composed.preset not in str(error):
             error.args = (f"{error}\n(With the settings of {composed.preset}.)",)

@@ -34,7 +34,7 @@ from .loop import run
 from .naming import unresolved
 from .observe.observer import Observer
 from .optimisation import Average, build_optimizer, build_scheduler
-from .randomness import seed_everything
+from .randomness import kept_randomness, seed_everything
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
@@ -56,6 +56,7 @@ def train(settings: Settings) -> Run:
     saved = offline.adopt(settings)
     device = build.build_device(device_wanted(settings))
     with ExitStack() as stack:
+        stack.enter_context(kept_randomness())  # The device's too, which is in use by now.
         stack.enter_context(arithmetic(settings, device))
         seed_everything(settings.seed)
         world = build.build_world(settings)
