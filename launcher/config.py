@@ -152,6 +152,11 @@ def presets() -> dict[str, str]:
     return found
 
 
+def is_true(text: str) -> bool:
+    """Whether a word's value is one of those that mean true."""
+    return _BOOLS.get(text.strip("'\"").lower(), False)
+
+
 def nearest(word: str, names: Iterable[str], *, count: int = 3) -> list[str]:
     """The names most like `word`, best first, whatever their case."""
     by_lower = {name.lower(): name for name in names}
