@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .config import compose, did_you_mean, presets, run_multirun, said, schema
+from .config import compose, presets, run_multirun, said, schema
 
 Command = Callable[[], "int | None"]
 
@@ -39,15 +39,14 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
 def command(words: list[str]) -> Command | None:
     """The command that `words` ask for, or None when they ask for training.
 
-    Raises:
-        ConfigError: For an option that does not exist.
+    Words that are neither a command nor a setting are left to the composition, which refuses them.
     """
     if not words:
         return None
     first = words[0]
     if {"--help", "-h", "help"} & set(words):
         return print_help
-    if first == "--version":
+    if first in ("--version", "-V", "version"):
         return _print_version
     if first in _LISTS:
         return functools.partial(_LISTS[first], words[1:])
@@ -62,13 +61,6 @@ def command(words: list[str]) -> Command | None:
         return functools.partial(_print_completion, words)
     if first == "--complete":
         return functools.partial(_complete, words)
-    for word in words:
-        if word.startswith("-") or ("=" not in word and not word.startswith("~")):
-            names = [*_LISTS, "plot", "--help", "--cfg", "--multirun", "--version", "--completion"]
-            raise ConfigError(
-                f"`{word}` is neither a setting (key=value) nor a command."
-                f"{did_you_mean(word, names)} `ml --help` shows both."
-            )
     return None
 
 

@@ -180,8 +180,10 @@ def run_multirun(words: list[str], job: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from .foreign import without_bare_words
+
     mistakes: list[str] = []
-    forced = [_force(word, mistakes) for word in words]
+    forced = [_force(word, mistakes) for word in without_bare_words(words, mistakes)]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     parser = OverridesParser.create()
@@ -253,10 +255,12 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    from .foreign import without_bare_words
+
     parser = OverridesParser.create()
     layer: dict[str, Any] = {}
     for_hydra: list[str] = []
-    for word in words:
+    for word in without_bare_words(words, mistakes):
         if not isinstance(word, str):
             mistakes.append(f"ml() takes strings such as 'lr=1e-3' by position, got {word!r}.")
             continue
@@ -511,8 +515,12 @@ def _forget(live: dict[str, Any], key: str) -> None:
 
 
 def _unknown(key: str) -> str:
+    from .foreign import answer
+
     known = schema()
     root, _, rest = key.partition(".")
+    if not rest and (foreign := answer(key)):
+        return foreign
     if root in known or not rest:
         names = [*known, *ALIASES, "task"]
         if root in known and rest:
@@ -524,7 +532,8 @@ def _unknown(key: str) -> str:
     below = [name for name in known if name.startswith(f"{root}.")]
     if below:
         return f"Unknown setting `{key}`. There are: {', '.join(below)}."
-    return f"Unknown setting `{root}` in `{key}`.{did_you_mean(root, known)} `ml --help` lists them all."
+    near = did_you_mean(root, known) or (f" {foreign}" if (foreign := answer(root)) else "")
+    return f"Unknown setting `{root}` in `{key}`.{near} `ml --help` lists them all."
 
 
 def _resolve_interpolations(
@@ -559,8 +568,13 @@ def _check_types(settings: Settings, mistakes: list[str]) -> None:
         try:
             node[last] = _convert(node[last], setting.kind)
         except (TypeError, ValueError):
-            near = ""
-            if setting.kind.startswith(("one of", "list of")):
+            from .foreign import answer
+
+            value = node[last]
+            value = str(value).lower() if isinstance(value, bool) else value
+            foreign = answer(f"{key}={value}")
+            near = f" {foreign}" if foreign else ""
+            if not near and setting.kind.startswith(("one of", "list of")):
                 near = did_you_mean(str(node[last]), setting.kind.split()[2:])
             place = settings.place(f"{key}._target_" if setting.names_object else key)
             mistakes.append(f"{place}{key}={_shown(node[last])}: expected {setting.kind}.{near}")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..replay.errors import ConfigError
 from .config import did_you_mean, name_of, nearest
+from .foreign import answer
 
 T = TypeVar("T")
 _REGISTERED: dict[str, Any] = {}
@@ -234,11 +235,17 @@ def unknown_arguments(
     named, takes_any = _parameters(target, skip=skip)
     name = getattr(target, "__name__", str(target))
     return [
-        f"{name} has no parameter `{key}` (`{setting}.{key}`).{did_you_mean(key, named)} "
+        f"{name} has no parameter `{key}` (`{setting}.{key}`).{_near(f'{setting}.{key}', named)} "
         f"It has: {', '.join(named) or 'none'}."
         for key in given
         if key not in named and not takes_any
     ]
+
+
+def _near(path: str, named: Iterable[str]) -> str:
+    """` Did you mean `momentum`?`, or what another tool's word is here."""
+    foreign = answer(path)
+    return f" {foreign}" if foreign else did_you_mean(path.rpartition(".")[2], named)
 
 
 def _parameters(
@@ -298,6 +305,8 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def _miss(name: str, kind: str) -> str:
     place = KINDS[kind]
+    if (foreign := answer(f"{kind.removeprefix('test_')}={name}")) is not None:
+        return f"No {place.noun} `{name}`: {foreign}"
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
         return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
     if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
