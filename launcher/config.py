@@ -250,8 +250,8 @@ def _yaml_text() -> str:
     return (files("antelope.hyperparams") / "config.yaml").read_text()
 
 
-def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Console words as `{dotted key: value}`, and those that are for Hydra itself."""
+def _parse(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
+    """Console words as `{dotted key: value}`, without those for Hydra itself."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -105,7 +105,8 @@ def _layers(path: Path, label: str, *, above: tuple[Path, ...]) -> list[Layer]:
     if path.resolve() in above:
         raise ConfigError(f"{label} builds on itself, by way of {above[-1]}.")
     layer, bases = _read(path, label)
-    found, own_place = [], len(bases)
+    found: list[Layer] = []
+    own_place: int | None = None  # Last, unless `_self_` says otherwise.
     for base, place in bases:
         if base == "_self_":
             own_place = len(found)
@@ -115,7 +116,8 @@ def _layers(path: Path, label: str, *, above: tuple[Path, ...]) -> list[Layer]:
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         found += _layers(*at, above=(*above, path.resolve()))
-    return [*found[:own_place], layer, *found[own_place:]]
+    found.insert(len(found) if own_place is None else own_place, layer)
+    return found
 
 
 def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:

@@ -167,7 +167,6 @@ def _run(
     )
     console.header(_header(settings, world, learner, replay, path, **about))
     draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
-    draw = Spared(draw, "picture of the model", console.problem)
     if settings.resume:
         directory.resume = _resume(session, checkpoints, console)
     keeper = Keeper(
@@ -181,7 +180,9 @@ def _run(
         is_good=learner.is_finite,
         save_every=settings.save_every,
         newest_loss=lambda: session.log.last("loss"),
-        begun=draw if settings.render_model else None,
+        begun=Spared(draw, "picture of the model", console.problem)
+        if settings.render_model
+        else None,
     )
     at, first_step, began = session.at, session.at.step, time.monotonic()
     try:

@@ -192,6 +192,8 @@ def test_a_preset_builds_on_ours_and_on_the_user_s() -> None:
     assert settings.optim == {"_target_": "SGD", "lr": 0.2}
     write("presets/first.yaml", "defaults: [_self_, base]", "seed: 4")
     assert compose([], {"task": "presets/first"}).seed == 3
+    write("presets/third.yaml", "defaults: [mine]", "seed: 5")
+    assert compose([], {"task": "presets/third"}).seed == 5
 
 
 def test_a_mistake_found_later_names_the_preset_too() -> None:
