@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from gymnasium.wrappers import RecordVideo
 
 from ..replay import ConfigError, DataError, Normalizer, Replay, Spec, Transitions
 from .copies import Copies, Make, Vector
+from .recording import filmed
 from .spaces import Codec, codec
 from .workers import Fault, Workers, said
 
@@ -172,7 +171,7 @@ class EnvTask:
         if recorded and isinstance(envs, Copies):
             assert folder is not None
             envs.envs[0].close()
-            envs.envs[0] = _recorded(self._make, folder, f"{self.video_prefix}step-{step}")
+            envs.envs[0] = filmed(self._make, folder, f"{self.video_prefix}step-{step}")
         try:
             return play(envs, act, episodes=episodes, stack=self._stack)
         finally:
@@ -298,17 +297,6 @@ def check_recording(make: Make, name: str) -> None:
         raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
     finally:
         env.close()
-
-
-def _recorded(make: Make, folder: Path, prefix: str) -> gymnasium.Env[Any, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Videos of other steps are there, and stay there.
-        return RecordVideo(
-            make(render_mode="rgb_array"),
-            str(folder),
-            episode_trigger=lambda episode: episode == 0,
-            name_prefix=prefix,
-        )
 
 
 class Frames:

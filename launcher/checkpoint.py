@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -77,7 +78,7 @@ def write(path: Path, state: dict[str, Any]) -> None:
     tree = _pack(state, tensors, {})
     contents = {
         "tensors.safetensors": save(tensors),
-        "state.json": json.dumps({"format": FORMAT, "state": tree}).encode(),
+        "state.json": json.dumps({"format": FORMAT, "state": tree}, allow_nan=False).encode(),
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents["manifest.json"] = json.dumps({"format": FORMAT, "sha256": hashes}, indent=1).encode()
@@ -146,6 +147,8 @@ def find(path: Path) -> dict[str, Any]:
 
 def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
     """JSON for `value`; tensors go to `tensors` and leave their name. One memory, one tensor."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(float(value))}  # JSON has no NaN and no infinity.
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
@@ -188,6 +191,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[content].clone()
         if kind == "$array":
             return _unpack(content, tensors).numpy()
+        if kind == "$float":
+            return float(content)
         if kind == "$bytes":
             return bytes.fromhex(content)
         if kind == "$tuple":

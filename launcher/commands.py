@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .config import compose, did_you_mean, presets, run_multirun, said, schema
+from .config import compose, presets, run_multirun, said, schema
 
 Command = Callable[[], "int | None"]
 
@@ -24,6 +24,8 @@ Antelope trains a PyTorch model in one call.
   ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
   ml generate=true dataset=MNIST                inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
+  ml task=classify/mnist                        a preset of ours
+  ml task=mine.yaml                             one of yours: settings in a file, after `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml plot                                       learning curves of all runs, mean over seeds
 
@@ -37,15 +39,14 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
 def command(words: list[str]) -> Command | None:
     """The command that `words` ask for, or None when they ask for training.
 
-    Raises:
-        ConfigError: For an option that does not exist.
+    Words that are neither a command nor a setting are left to the composition, which refuses them.
     """
     if not words:
         return None
     first = words[0]
     if {"--help", "-h", "help"} & set(words):
         return print_help
-    if first == "--version":
+    if first in ("--version", "-V", "version"):
         return _print_version
     if first in _LISTS:
         return functools.partial(_LISTS[first], words[1:])
@@ -60,13 +61,6 @@ def command(words: list[str]) -> Command | None:
         return functools.partial(_print_completion, words)
     if first == "--complete":
         return functools.partial(_complete, words)
-    for word in words:
-        if word.startswith("-") or ("=" not in word and not word.startswith("~")):
-            names = [*_LISTS, "plot", "--help", "--cfg", "--multirun", "--version", "--completion"]
-            raise ConfigError(
-                f"`{word}` is neither a setting (key=value) nor a command."
-                f"{did_you_mean(word, names)} `ml --help` shows both."
-            )
     return None
 
 
@@ -139,8 +133,13 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
 
 
 def _print_presets(words: list[str]) -> None:
-    width = max(map(len, presets()))
-    for name, meaning in presets().items():
+    from .presets import of_the_user
+
+    if words:
+        raise ConfigError(f"`ml tasks` takes no words, got {' '.join(words)}.")
+    found = presets() | of_the_user()
+    width = max(map(len, found))
+    for name, meaning in found.items():
         print(f"task={name:<{width}}  {meaning}")
 
 
@@ -167,7 +166,7 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
     from .ml import ml
 
-    plain = [said(word) for word in swept]
+    plain = [said(word).replace("'", "") for word in swept]
     varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
     settings = compose(words, {})
     if varied and settings.path is None:

@@ -69,7 +69,9 @@ def _values(key: str) -> list[str]:
     from .construct import classes_here
 
     if key == "task":
-        return list(presets())
+        from .presets import of_the_user
+
+        return [*presets(), *of_the_user()]
     key = ALIASES.get(key, key)
     setting = schema().get(key)
     if setting is None:

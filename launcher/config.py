@@ -1,8 +1,8 @@
 """Console words and Python keywords become one plain configuration.
 
-The only file that talks to Hydra: its grammar parses the words, its config groups give the presets,
-its launchers and sweepers run `-m`. Layers are merged here, because Hydra refuses
-`optim=SGD optim.lr=1e-2` and answers an unknown key with advice that would accept the typo.
+The only file that talks to Hydra: its grammar parses the words, its launchers and sweepers run `-m`.
+Layers, presets included, are merged here, because Hydra refuses `optim=SGD optim.lr=1e-2`, answers an
+unknown key with advice that would accept the typo, and takes any key in a preset.
 
 Precedence: console words over code over preset over defaults. Within a layer the order of words
 never matters: a name (`optim=SGD`) goes first and drops what lower layers said of the object it
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..envs.forms import form
@@ -30,6 +31,9 @@ from ..replay.errors import ConfigError
 ALIASES = {"agent": "model"}
 # A shorthand and the sub-key it stands for; the one given in the higher layer wins.
 SHORTHANDS = {"lr": "optim.lr", "weight_decay": "optim.weight_decay"}
+_PRESET = "preset_"  # What Hydra, in a sweep, knows `task` as.
+_BOOLS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
+_BOOLS |= {"1": True, "0": False}
 _COMPOSE_LOCK = threading.RLock()
 
 
@@ -56,18 +60,28 @@ class Settings:
         values: Plain nested dicts, lists and scalars; what `config.yaml` holds.
         live: Python objects given in code, by dotted key: `{"model": Model}`. In `values` their
             place holds their name.
-        given: Keys that words or code set, for warnings about settings without effect.
+        given: Keys that words, code or a preset set, for warnings about settings without effect.
+        places: Where a preset says what holds, by dotted key: `{"lr": "mine.yaml, line 3"}`.
+        preset: What the preset is called: `mine.yaml`, `task=classify/mnist`.
     """
 
     values: dict[str, Any]
     live: dict[str, Any] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
+    places: dict[str, str] = field(default_factory=dict)
+    preset: str | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self.__dict__["values"][name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def place(self, key: str) -> str:
+        """`mine.yaml, line 3: ` for what a preset says of a setting, to begin a message with."""
+        while key not in self.places and "." in key:
+            key = key.rpartition(".")[0]
+        return f"{self.places[key]}: " if key in self.places else ""
 
     def yaml(self) -> str:
         from omegaconf import OmegaConf
@@ -81,24 +95,26 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: With every mistake at once.
     """
+    from .presets import layers
+
     mistakes: list[str] = []
-    console, groups = _parse(words, mistakes)
+    console = _parse(words, mistakes)
     settings = Settings({})
     plain = _flatten_code(code, settings.live, mistakes)
-    if isinstance(preset := plain.pop("task", None), str):
-        groups.insert(0, f"task={preset}")
-    elif preset is not None:
-        mistakes.append(
-            f"task={preset!r} is not the name of a preset. {_presets_line(str(preset))}"
-        )
-    values = _compose_presets(groups, mistakes)
-    if not values:  # Nothing to lay the words over.
-        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    _merge(values, plain, settings, mistakes, covers={})
+    values = _defaults()
+    preset = console.pop("task", plain.get("task"))
+    plain.pop("task", None)
+    settings.live.pop("task", None)
+    try:
+        for layer in layers(preset):
+            settings.preset = layer.label
+            _merge(values, _flat(layer, mistakes), settings, mistakes, places=layer.places)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    _merge(values, plain, settings, mistakes)
     _merge(values, console, settings, mistakes, covers=settings.live)
-    values = _resolve_interpolations(values, mistakes)
-    _check_types(values, settings.live, mistakes)
-    settings.values = values
+    settings.values = _resolve_interpolations(values, settings, mistakes)
+    _check_types(settings, mistakes)
     if mistakes:
         from .naming import unresolved
 
@@ -138,6 +154,11 @@ def presets() -> dict[str, str]:
     return found
 
 
+def is_true(text: str) -> bool:
+    """Whether a word's value is one of those that mean true."""
+    return _BOOLS.get(text.strip("'\"").lower(), False)
+
+
 def nearest(word: str, names: Iterable[str], *, count: int = 3) -> list[str]:
     """The names most like `word`, best first, whatever their case."""
     by_lower = {name.lower(): name for name in names}
@@ -161,8 +182,10 @@ def run_multirun(words: list[str], job: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from .foreign import without_bare_words
+
     mistakes: list[str] = []
-    forced = [_force(word, mistakes) for word in words]
+    forced = [_force(word, mistakes) for word in without_bare_words(words, mistakes)]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     parser = OverridesParser.create()
@@ -174,6 +197,7 @@ def run_multirun(words: list[str], job: Any) -> None:
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
     def task(_: Any) -> Any:
         chosen = list(HydraConfig.get().overrides.task)
+        chosen = [said(word) if _PRESET in word else word for word in chosen]
         try:
             return job(chosen, [w for w in chosen if w.partition("=")[0] not in constant])
         except Exception as error:
@@ -195,7 +219,7 @@ def run_multirun(words: list[str], job: Any) -> None:
 
 def said(word: str) -> str:
     """`optim=SGD` of `++optim._target_=SGD`."""
-    return word.lstrip("+").replace("._target_=", "=")
+    return word.lstrip("+").replace("._target_=", "=").replace(f"{_PRESET}=", "task=", 1)
 
 
 def name_of(value: Any) -> str:
@@ -230,15 +254,17 @@ def _yaml_text() -> str:
     return (files("antelope.hyperparams") / "config.yaml").read_text()
 
 
-def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Console words as `{dotted key: value}`, and those that are for Hydra itself."""
+def _parse(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
+    """Console words as `{dotted key: value}`, without those for Hydra itself."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    from .foreign import without_bare_words
+
     parser = OverridesParser.create()
     layer: dict[str, Any] = {}
-    groups: list[str] = []
-    for word in words:
+    for_hydra: list[str] = []
+    for word in without_bare_words(words, mistakes):
         if not isinstance(word, str):
             mistakes.append(f"ml() takes strings such as 'lr=1e-3' by position, got {word!r}.")
             continue
@@ -246,8 +272,8 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
             override = _parse_word(parser, word)
             if not (key := override.key_or_group):
                 raise HydraException
-            if key == "task" or key.startswith(("hydra.", "hydra/")):
-                groups.append(word)
+            if key.startswith(("hydra.", "hydra/")):
+                for_hydra.append(word)
                 continue
             if override.is_sweep_override():
                 mistakes.append(
@@ -270,7 +296,9 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> tuple[dict[str, Any], l
                 name = path.removesuffix("._target_")
                 mistakes.append(f"`{name}` is given twice: {layer[path]} and {plain}.")
             layer[path] = plain
-    return layer, groups
+    if for_hydra:
+        _check_hydra_words(for_hydra, mistakes)
+    return layer
 
 
 def _parse_word(parser: Any, word: str) -> Any:
@@ -351,20 +379,23 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _compose_presets(groups: list[str], mistakes: list[str]) -> dict[str, Any]:
-    """Defaults and preset, by Hydra."""
+def _defaults() -> dict[str, Any]:
+    """What `config.yaml` says, without what it says to Hydra."""
+    import yaml
+
+    from .plain_yaml import Loader
+
+    values: dict[str, Any] = yaml.load(_yaml_text(), Loader=Loader)
+    return {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
+
+
+def _check_hydra_words(words: list[str], mistakes: list[str]) -> None:
+    """Let Hydra refuse `hydra.nonsense=1`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
 
-    known = presets()
-    for word in list(groups):
-        name = word.partition("=")[2]
-        if word.startswith("task=") and name not in ("null", *known):
-            mistakes.append(f"No preset `{name}`. {_presets_line(name)}")
-            groups = [g for g in groups if g != word]
     # Hydra's state is global: a run inside a Hydra job, or in a second thread, must leave it as it
     # was.
     with _COMPOSE_LOCK:
@@ -372,21 +403,24 @@ def _compose_presets(groups: list[str], mistakes: list[str]) -> dict[str, Any]:
         previous, instance.hydra = instance.hydra, None
         try:
             with initialize_config_module("antelope.hyperparams", version_base="1.3"):
-                config = hydra_compose("config", overrides=groups)
+                hydra_compose("config", overrides=words)
         except HydraException as error:
             mistakes.append(str(error))
-            return {}
         finally:
             GlobalHydra.instance().hydra = previous
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
-    for key, setting in schema().items():
-        if setting.names_object and isinstance(values.get(key), str):
-            values[key] = {"_target_": values[key]}
-    return values
 
 
-def _presets_line(name: str) -> str:
-    return f"{did_you_mean(name, presets())} Presets: {', '.join(presets())}.".strip()
+def _flat(layer: Any, mistakes: list[str]) -> dict[str, Any]:
+    """A preset's settings as `{dotted key: value}`; their places under the same keys."""
+    flat: dict[str, Any] = {}
+    for key, value in layer.values:
+        for path, plain in _flatten(key, value):
+            name = path.removesuffix("._target_")
+            place = layer.places.get(name) or layer.places.get(path) or layer.places[key]
+            if path in flat and flat[path] != plain:
+                mistakes.append(f"{place}: `{name}` is given twice: {flat[path]} and {plain}.")
+            flat[path], layer.places[path] = plain, place
+    return flat
 
 
 def _merge(
@@ -395,9 +429,15 @@ def _merge(
     settings: Settings,
     mistakes: list[str],
     *,
-    covers: dict[str, Any],
+    covers: dict[str, Any] | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Lay one layer over `values`, in place; live objects that it `covers` are forgotten."""
+    """Lay one layer over `values`, in place; live objects that it `covers` are forgotten.
+
+    Args:
+        places: Where the layer says each key, if that is a file.
+    """
+    covers = {} if covers is None else covers
     known = schema()
     names = [key for key in layer if key.removesuffix("._target_") in known]
     for key in sorted(layer, key=lambda key: (key not in names, key.count("."))):
@@ -405,6 +445,10 @@ def _merge(
         root = key.split(".")[0]
         setting = known.get(root)
         owner = key.removesuffix("._target_")
+        _forget(settings.places, owner)
+        place = f"{places[key]}: " if key in places else ""
+        if place:
+            settings.places[key] = places[key]
         if setting and setting.names_object:
             if key == root or owner == root:
                 # Another object: what was said of the one it replaces does not concern it.
@@ -416,7 +460,7 @@ def _merge(
                 if isinstance(values.get(root), list):
                     if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
                         mistakes.append(
-                            f"`{key}`: `{root}` is a list here. Give arguments with the name of what "
+                            f"{place}`{key}`: `{root}` is a list here. Give arguments with the name of what "
                             f"they are for: {root}.{_names_in(values[root])[0]}.{path[-1]}=..."
                         )
                         continue
@@ -444,7 +488,7 @@ def _merge(
                 node = node[part]
             node[last] = value
         else:
-            mistakes.append(_unknown(key))
+            mistakes.append(f"{place}{_unknown(key)}")
             continue
         settings.given.add(root)
         # `lr` over a lower layer's `optim.lr`, and the other way round.
@@ -459,9 +503,8 @@ def _merge(
             elif key == long and shorthand not in layer:
                 values[shorthand] = None
             elif key == long and layer[shorthand] != value:
-                mistakes.append(
-                    f"`{shorthand}={layer[shorthand]}` and `{long}={value}` disagree. Give one of them."
-                )
+                said = f"`{shorthand}={layer[shorthand]}` and `{long}={value}`"
+                mistakes.append(f"{place}{said} disagree. Give one of them.")
 
 
 def _names_in(items: list[Any]) -> list[str]:
@@ -480,8 +523,12 @@ def _forget(live: dict[str, Any], key: str) -> None:
 
 
 def _unknown(key: str) -> str:
+    from .foreign import answer
+
     known = schema()
     root, _, rest = key.partition(".")
+    if not rest and (foreign := answer(key)):
+        return foreign
     if root in known or not rest:
         names = [*known, *ALIASES, "task"]
         if root in known and rest:
@@ -493,31 +540,35 @@ def _unknown(key: str) -> str:
     below = [name for name in known if name.startswith(f"{root}.")]
     if below:
         return f"Unknown setting `{key}`. There are: {', '.join(below)}."
-    return f"Unknown setting `{root}` in `{key}`.{did_you_mean(root, known)} `ml --help` lists them all."
+    near = did_you_mean(root, known) or (f" {foreign}" if (foreign := answer(root)) else "")
+    return f"Unknown setting `{root}` in `{key}`.{near} `ml --help` lists them all."
 
 
-def _resolve_interpolations(values: dict[str, Any], mistakes: list[str]) -> dict[str, Any]:
+def _resolve_interpolations(
+    values: dict[str, Any], settings: Settings, mistakes: list[str]
+) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    values.pop("hydra", None)
     try:
         config = OmegaConf.create(values)
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        mistakes.append(f"Cannot resolve a `${{...}}` in the settings: {error}")
+        key = str(error.full_key or "")
+        reason = str(error).splitlines()[0]
+        mistakes.append(f"{settings.place(key)}Cannot resolve a `${{...}}` in `{key}`: {reason}")
         return values
 
 
-def _check_types(values: dict[str, Any], live: dict[str, Any], mistakes: list[str]) -> None:
+def _check_types(settings: Settings, mistakes: list[str]) -> None:
     """Convert and check every value against its line of `config.yaml`, in place."""
     for key, setting in schema().items():
-        if key in live:
+        if key in settings.live:
             if not setting.names_object:
-                mistakes.append(f"{key}={live[key]!r}: expected {setting.kind}.")
+                mistakes.append(f"{key}={settings.live[key]!r}: expected {setting.kind}.")
             continue
         *parents, last = key.split(".")
-        node = values
+        node = settings.values
         for part in parents:
             node = node[part]
         if node[last] is None and setting.default == "null":
@@ -525,10 +576,16 @@ def _check_types(values: dict[str, Any], live: dict[str, Any], mistakes: list[st
         try:
             node[last] = _convert(node[last], setting.kind)
         except (TypeError, ValueError):
-            near = ""
-            if setting.kind.startswith(("one of", "list of")):
+            from .foreign import answer
+
+            value = node[last]
+            value = str(value).lower() if isinstance(value, bool) else value
+            foreign = answer(f"{key}={value}")
+            near = f" {foreign}" if foreign else ""
+            if not near and setting.kind.startswith(("one of", "list of")):
                 near = did_you_mean(str(node[last]), setting.kind.split()[2:])
-            mistakes.append(f"{key}={_shown(node[last])}: expected {setting.kind}.{near}")
+            place = settings.place(f"{key}._target_" if setting.names_object else key)
+            mistakes.append(f"{place}{key}={_shown(node[last])}: expected {setting.kind}.{near}")
 
 
 def _shown(value: Any) -> str:
@@ -548,9 +605,9 @@ def _convert(value: Any, kind: str) -> Any:
             raise ValueError
         return value
     if word == "bool":
-        if not isinstance(value, bool):
+        if isinstance(value, float) or str(value).lower() not in _BOOLS:
             raise TypeError
-        return value
+        return _BOOLS[str(value).lower()]
     if word == "text":
         if value is None or isinstance(value, (bool, dict, list)) or value == "":
             raise TypeError
@@ -603,8 +660,10 @@ def _within(value: float, bound: list[str]) -> bool:
 
 def _force(word: str, mistakes: list[str]) -> str:
     """`optim=SGD,Adam` as `++optim._target_=SGD,Adam`: a word that Hydra itself accepts."""
-    if word.startswith(("hydra.", "hydra/", "+hydra", "~", "task=")):
+    if word.startswith(("hydra.", "hydra/", "+hydra", "~", "task=glob(")):
         return word
+    if word.startswith("task="):
+        return _force_presets(word.removeprefix("task="), mistakes)
     key, equals, value = word.lstrip("+").partition("=")
     head, dot, rest = key.partition(".")
     head = ALIASES.get(head, head)
@@ -615,3 +674,17 @@ def _force(word: str, mistakes: list[str]) -> str:
     if setting and setting.names_object and not dot and not value.startswith(("[", "{")):
         key = f"{key}._target_"
     return f"++{key}{equals}{value}"
+
+
+def _force_presets(value: str, mistakes: list[str]) -> str:
+    """The presets of a sweep under a key that Hydra looks for in no folder: they may be the user's."""
+    from .presets import find
+
+    names = [name.strip("'\" ") for name in value.split(",")]
+    for name in names:
+        try:
+            find(name, Path())
+        except ConfigError as error:
+            mistakes.append(str(error))
+    quoted = [name if re.fullmatch(r"[\w./@+-]+", name) else f"'{name}'" for name in names]
+    return f"++{_PRESET}={','.join(quoted)}"

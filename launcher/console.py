@@ -53,8 +53,8 @@ class Console:
         shown |= {k: at.metrics[k] for k in names if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
-        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
-        self._bar.update(self._bar.task_ids[0], completed=at.step, text=text)
+        values = [f"{name} {_short(value)}" for name, value in shown.items()]
+        self._bar.update(self._bar.task_ids[0], completed=at.step, shown=values)
         self._bar.refresh()
 
     def evaluated(self, at: Progress) -> None:
@@ -126,17 +126,13 @@ class _Rate:
 
 
 def _bar(console: Any, total: int | None) -> Any:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = [BarColumn(30), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
+    from .live import Line
+
     # Redrawn by the loop: a thread of its own would take time from small models.
-    bar = Progress(
-        *(columns if total is not None else []),
-        TextColumn("{task.fields[text]}"),
-        console=console,
-        auto_refresh=False,
-    )
-    bar.add_task("", total=total, text="")
+    bar = Progress(Line(console), console=console, auto_refresh=False)
+    bar.add_task("", total=total, shown=[])
     bar.start()
     return bar
 

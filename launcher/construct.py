@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..replay.errors import ConfigError
 from .config import did_you_mean, name_of, nearest
+from .foreign import answer
 
 T = TypeVar("T")
 _REGISTERED: dict[str, Any] = {}
@@ -38,6 +39,10 @@ def register(name: str) -> Callable[[T], T]:
         return item
 
     return keep
+
+
+# What was put there for files of the user's to import their neighbours.
+added_to_path: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -230,11 +235,17 @@ def unknown_arguments(
     named, takes_any = _parameters(target, skip=skip)
     name = getattr(target, "__name__", str(target))
     return [
-        f"{name} has no parameter `{key}` (`{setting}.{key}`).{did_you_mean(key, named)} "
+        f"{name} has no parameter `{key}` (`{setting}.{key}`).{_near(f'{setting}.{key}', named)} "
         f"It has: {', '.join(named) or 'none'}."
         for key in given
         if key not in named and not takes_any
     ]
+
+
+def _near(path: str, named: Iterable[str]) -> str:
+    """` Did you mean `momentum`?`, or what another tool's word is here."""
+    foreign = answer(path)
+    return f" {foreign}" if foreign else did_you_mean(path.rpartition(".")[2], named)
 
 
 def _parameters(
@@ -299,6 +310,8 @@ def _miss(name: str, kind: str) -> str:
             f"{kind}={name} is a file. Give a folder of class folders of images (unpack an archive "
             "first), or arrays: ml(dataset=(inputs, targets))."
         )
+    if (foreign := answer(f"{kind.removeprefix('test_')}={name}")) is not None:
+        return f"No {place.noun} `{name}`: {foreign}"
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
         return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
     if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
@@ -355,8 +368,7 @@ def _import_file(path: Path) -> ModuleType:
         source = getattr(module, "__file__", None)
         if source and source.endswith(file.name) and Path(source).resolve() == file:
             return module
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))  # So that the file can import its neighbours.
+    _add_to_path(file.parent)  # So that the file can import its neighbours.
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -372,6 +384,12 @@ def _import_file(path: Path) -> ModuleType:
             f"Importing {path} raised {type(error).__name__}: {error}{_user_frame(error)}"
         ) from error
     return module
+
+
+def _add_to_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+        added_to_path.add(str(folder))
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
@@ -392,8 +410,7 @@ def _dotted(name: str) -> Any:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _add_to_path(Path.cwd())
     for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
         try:

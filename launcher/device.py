@@ -13,6 +13,7 @@ import torch
 from ..replay import ConfigError, Table
 from ..replay.devices import has_float64
 from .config import Settings
+from .foreign import answer
 
 # Of a device's free memory that a data set may take: the model needs room for its activations.
 _SHARE = 0.5
@@ -38,7 +39,8 @@ def build_device(name: str | None) -> torch.device:
     if name is not None:
         here = " or ".join(f"device={present}" for present in _present())
         said = _VARIABLE if name == os.environ.get(_VARIABLE) else "device"
-        raise ConfigError(f"{said}={name} cannot be used here ({reason}). Try {here}.")
+        foreign = f" {found}" if (found := answer(f"device={name}")) else ""
+        raise ConfigError(f"{said}={name} cannot be used here ({reason}). Try {here}.{foreign}")
     warnings.warn(
         f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu asks for "
         "that without trying.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, TextIO
@@ -77,8 +78,9 @@ class RunDirectory:
         return aside
 
     def status(self, **fields: Any) -> None:
-        """Write `status.json`, whole."""
-        write_whole(self.path / "status.json", json.dumps(fields, indent=1) + "\n")
+        """Write `status.json`, whole; JSON has no NaN and no infinity, which are null there."""
+        text = json.dumps(_finite(fields), indent=1, allow_nan=False)
+        write_whole(self.path / "status.json", text + "\n")
 
     def earlier_tasks(self) -> list[dict[str, Any]]:
         """What `status.json` says of the tasks of the run that is resumed."""
@@ -104,6 +106,15 @@ class RunDirectory:
                 path.rmdir()
             except OSError:
                 continue  # Not there, or not empty: then it is somebody else's now.
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that is not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _locked(path: Path) -> TextIO:

@@ -87,7 +87,8 @@ class Keeper:
 
     def __exit__(self, *_: Any) -> None:
         for signum, handler in self._handlers.items():
-            signal.signal(signum, handler)
+            # None: it was installed by a library in C, and Python cannot put it back.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._handlers = {}
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:

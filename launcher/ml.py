@@ -37,10 +37,19 @@ def ml(*overrides: str, **settings: Any) -> Run:
 
     composed = compose(overrides, settings)
     from .keeper import Interrupted
-    from .train import train
+    from .process import left_as_found
 
     try:
-        return train(composed)
+        with left_as_found():
+            from .train import train  # What is imported adds filters for warnings, too.
+
+            return train(composed)
+    except ConfigError as error:
+        if composed.preset is not None and composed.preset not in str(error):
+            error.args = (f"{error}\n(With the settings of {composed.preset}.)",)
+        if composed.debug or _concerns_code_of_the_user(error):
+            raise
+        raise error.with_traceback(None) from None
     except Interrupted as error:
         print("Continue it with the same call and resume=true.", file=sys.stderr)
         if error.signum == 2:
@@ -58,18 +67,19 @@ def main(argv: list[str] | None = None) -> None:
 def _main(words: list[str]) -> int:
     from .commands import command
 
-    debug = "debug=true" in words
     try:
         if (run := command(words)) is not None:
             return run() or 0
         ml(*words)
         return 0
     except ConfigError as error:
-        if debug:
+        if _wants_debug(words):
             traceback.print_exc()
         print(error, file=sys.stderr)
         return _INPUT
     except Diverged as error:
+        if _wants_debug(words):
+            traceback.print_exc()
         print(error, file=sys.stderr)
         return _DIVERGED
     except KeyboardInterrupt:
@@ -83,8 +93,31 @@ def _main(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        print(_user_traceback(error, whole=debug), file=sys.stderr)
+        print(_user_traceback(error, whole=_wants_debug(words)), file=sys.stderr)
         return _FAILURE
+
+
+def _wants_debug(words: list[str]) -> bool:
+    """What the words, or a preset that they name, say of `debug`; also of words that do not compose."""
+    from .config import compose, is_true
+
+    if given := [word.partition("=")[2] for word in words if word.lstrip("+").startswith("debug=")]:
+        return is_true(given[-1])
+    try:
+        return bool(compose(words, {}).debug)
+    except ConfigError:
+        return False
+
+
+def _concerns_code_of_the_user(error: BaseException | None) -> bool:
+    """Whether the user's own code raised it, or what it was raised from."""
+    from .construct import user_frames
+
+    while error is not None:
+        if user_frames(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _say_how_to_resume(words: list[str]) -> None:

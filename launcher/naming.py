@@ -60,14 +60,16 @@ def unresolved(settings: Settings) -> list[str]:
                 if isinstance(target, str) and folder_of(target) is None:
                     target = resolve(target, key)
             except ConfigError as error:
-                mistakes.append(str(error))
+                mistakes.append(settings.place(f"{key}._target_") + str(error))
                 continue
             if key == "model" and observes(target) and makes_objects(target):
                 given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
                 mistakes += Options(target, given).mistakes
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler") else 0
-                mistakes += unknown_arguments(target, arguments, setting=key, skip=skip)
+                for name in arguments:
+                    found = unknown_arguments(target, [name], setting=key, skip=skip)
+                    mistakes += [settings.place(f"{key}.{name}") + text for text in found]
     return mistakes
 
 

@@ -36,7 +36,8 @@ from .loop import run
 from .naming import unresolved
 from .observe.observer import Observer
 from .optimisation import Average, build_optimizer, build_scheduler
-from .randomness import seed_everything
+from .pictures import Spared
+from .randomness import kept_randomness, seed_everything
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
@@ -58,6 +59,7 @@ def train(settings: Settings) -> Run:
     saved = offline.adopt(settings)
     device = build.build_device(device_wanted(settings))
     with ExitStack() as stack:
+        stack.enter_context(kept_randomness())  # The device's too, which is in use by now.
         stack.enter_context(arithmetic(settings, device))
         seed_everything(settings.seed)
         world = build.build_world(settings)
@@ -164,6 +166,7 @@ def _run(
     actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
     session = Session(settings, world, learner, actor, replay, schedule, journal)
     checkpoints = Checkpoints(path / "checkpoints")
+    samples = build.build_pictures(settings, world, path)
     evaluate = Evaluator(
         world,
         learner,
@@ -171,7 +174,7 @@ def _run(
         episodes=settings.eval_episodes,
         seed=settings.seed,
         folder=path / "videos",
-        draw=build.build_pictures(settings, world, path),
+        draw=None if samples is None else Spared(samples, "pictures of samples", console.problem),
     )
     console.header(_header(settings, world, learner, replay, path, **about))
     draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
@@ -188,7 +191,9 @@ def _run(
         is_good=learner.is_finite,
         save_every=settings.save_every,
         newest_loss=lambda: session.log.last("loss"),
-        begun=draw if settings.render_model else None,
+        begun=Spared(draw, "picture of the model", console.problem)
+        if settings.render_model
+        else None,
     )
     at, first_step, began = session.at, session.at.step, time.monotonic()
     try:
@@ -239,18 +244,18 @@ def _run(
         learner.average.swap()
     learner.agent.eval()
     journal.close()
+    keeper.finish("finished")
     if settings.plot:
-        from .plots.curves import draw_run
-
-        draw_run(
+        tasks = f" in {len(world.tasks)} tasks" if len(world.tasks) > 1 else ""
+        Spared(_draw_run, "pictures of the run", console.problem)(
             path,
             journal.history,
             matrix=at.matrix,
             # Where tasks share their outputs, to tell the task makes no difference.
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
             parameters=keeper.tasks[-1].get("parameters") if keeper.tasks else None,
+            title=f"{model_name(settings)} on {world.name}{tasks}, seed {settings.seed}",
         )
-    keeper.finish("finished")
     console.finished(at, path, seconds=seconds, steps=at.step - first_step)
     return Run(
         agent=own,
@@ -263,6 +268,12 @@ def _run(
         task_il_matrix=np.array(at.task_il, dtype=np.float64),
         tasks=keeper.tasks,
     )
+
+
+def _draw_run(*args: Any, **options: Any) -> None:
+    from .plots.curves import draw_run  # Matplotlib is loaded where there is something to draw.
+
+    draw_run(*args, **options)
 
 
 def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -34,7 +35,7 @@ def save(state: dict[str, Any], folder: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        (beside / _NAME).write_text(json.dumps(_write(state, beside)))
+        (beside / _NAME).write_text(json.dumps(_write(state, beside), allow_nan=False))
         hashes = {name: _hash(beside / name) for name in sorted(os.listdir(beside))}
         (beside / _MANIFEST).write_text(json.dumps({"format": _FORMAT, "sha256": hashes}))
         if folder.exists():
@@ -77,6 +78,8 @@ def _write(value: Any, folder: Path) -> Any:
         np.save(folder / name, array, allow_pickle=False)
         kind = "tensor" if isinstance(value, torch.Tensor) else "array"
         return {kind: name}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}  # JSON has no NaN and no infinity.
     return {"value": value}
 
 
@@ -86,6 +89,8 @@ def _read(node: dict[str, Any], folder: Path) -> Any:
         return {key: _read(item, folder) for key, item in value}
     if kind == "value":
         return value
+    if kind == "float":
+        return float(value)
     if Path(value).name != value:
         raise ValueError(f"{value!r} is not the name of a file in it")
     array = np.load(folder / value, mmap_mode="r", allow_pickle=False)

@@ -11,6 +11,7 @@ from ..config import did_you_mean
 from . import style
 from .groups import (
     Pictures,
+    by_folder,
     choose,
     different_settings,
     find_runs,
@@ -66,10 +67,10 @@ def plot_runs(words: list[str]) -> None:
     names = name_groups(groups)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(summary(pictures, names))
-    for group, runs in groups.items():
+    for place, runs in by_folder(groups).items():
         if different := ", ".join(different_settings(runs)):
             console.print(
-                f"Runs that differ in more than their seed ({different}): {relpath(group)}"
+                f"Runs that differ in more than their seed ({different}): {relpath(place)}"
             )
     drawn = {group for curves in pictures.values() for group in curves}
     if without := ", ".join(relpath(group) for group in groups if group not in drawn):

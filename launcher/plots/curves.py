@@ -24,6 +24,7 @@ from .style import (
     save,
     series,
     steps_axis,
+    title_above,
 )
 from .tasks import draw_tasks
 
@@ -40,6 +41,7 @@ def draw_run(
     matrix: list[list[float]],
     task_il: list[list[float]] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    title: str = "",
 ) -> None:
     """Write the pictures of one run to `<path>/plots`, each as PNG and SVG, if it has any data.
 
@@ -55,18 +57,19 @@ def draw_run(
         task_il: The same if the model is told which task it is asked about.
         parameters: Of a model that gives each task its own: `used`, their number for each task
             learnt, and `total`, the number of all.
+        title: Which run this is; stands above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
     metric = next((name for name in METRICS if any(name in row for row in evals)), "score")
     with context():
-        _draw_curves(path / "plots" / "learning_curve", history)
+        _draw_curves(path / "plots" / "learning_curve", history, title)
         if len(matrix) > 1:
-            draw_tasks(path / "plots", matrix, metric, task_il=task_il)
+            draw_tasks(path / "plots", matrix, metric, task_il=task_il, title=title)
         if parameters is not None:
-            draw_parameters(path / "plots", parameters["used"], parameters["total"])
+            draw_parameters(path / "plots", parameters["used"], parameters["total"], title=title)
 
 
-def _draw_curves(stem: Path, history: list[Row]) -> None:
+def _draw_curves(stem: Path, history: list[Row], title: str) -> None:
     modes = {m: [row for row in history if row.get("mode") == m] for m in ("train", "eval")}
     curves = {(name, m): series(rows, name) for name in _PANELS for m, rows in modes.items()}
     if len(curves["mse", "eval"][0]):
@@ -97,6 +100,7 @@ def _draw_curves(stem: Path, history: list[Row]) -> None:
         ax.set_ylabel(name)
         steps_axis(ax)
     legend_below(figure, lines)
+    title_above(figure, "Learning curves", title)
     save(figure, stem)
 
 

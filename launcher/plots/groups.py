@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from ..plain_yaml import Loader
 from .style import METRICS, PLACES, Curve, series
 
 Groups = dict[Path, list[Path]]
-"""Runs by the folder they are in: one experiment, model and data set; one run per seed."""
+"""Runs by the folder they are in: one experiment, model and data set; one run per seed.
+
+The last part of the path also says what the folder's name does not: `Digits, tasks=5`.
+"""
 
 Pictures = dict[str, dict[Path, list[Curve]]]
 """What to draw: by metric and group, one curve per seed."""
@@ -21,6 +26,9 @@ Pictures = dict[str, dict[Path, list[Curve]]]
 _DEFAULTS = (*METRICS, "train/return", "train/loss")
 # Settings in which the runs of a group may differ without being different experiments.
 _INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
+# Those whose runs are not drawn over each other: their scores mean something else.
+_CONDITIONS = ("tasks", "classes_per_task", "scenario", "online", "test_dataset")
+_LONGEST = 30  # Letters of a value in a title.
 _INCIDENTAL |= {"device", "data_dir", "plot", "progress", "debug"}
 
 
@@ -30,8 +38,41 @@ def find_runs(folder: Path) -> Groups:
     for found in sorted(folder.resolve().rglob("eval.csv")):
         run = found.parent
         if (run / "config.yaml").exists() and not _is_set_aside(run):
-            groups.setdefault(run.parent, []).append(run)
+            name = ", ".join([run.parent.name, *_conditions(run / "config.yaml")])
+            groups.setdefault(run.parent.with_name(name), []).append(run)
     return groups
+
+
+def by_folder(groups: Groups) -> Groups:
+    """The runs by their folders alone, also those that are drawn apart."""
+    found: Groups = {}
+    for run in (run for runs in groups.values() for run in runs):
+        found.setdefault(run.parent, []).append(run)
+    return found
+
+
+def _conditions(config: Path) -> list[str]:
+    """What the score of a run depends on, besides its data set: `tasks=5`, `scenario=task`."""
+    try:
+        values = yaml.load(config.read_text(), Loader=Loader)
+        found = {key: values.get(key) for key in _CONDITIONS}
+        for key in ("dataset", "env"):
+            named = values.get(key)
+            found |= (
+                {k: v for k, v in named.items() if k != "_target_"}
+                if isinstance(named, dict)
+                else {}
+            )
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Somebody else's file.
+        return []
+    usual = (None, False, "class")
+    return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
+
+
+def _short(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value).replace("/", "|")
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _is_set_aside(run: Path) -> bool:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .style import GREY, number, panels, save
+from .style import GREY, number, panels, save, title_above
 from .tasks import task_colours
 
 _MOST_ROWS = 20  # Tasks up to which each has room for its numbers.
 
 
-def draw_parameters(folder: Path, used: Sequence[float], total: float) -> None:
+def draw_parameters(folder: Path, used: Sequence[float], total: float, *, title: str = "") -> None:
     """Write `parameters` to a folder, if the tasks have any.
 
     A bar for each task, which begins where the one before it ends, and a grey one for what is free.
@@ -22,6 +22,7 @@ def draw_parameters(folder: Path, used: Sequence[float], total: float) -> None:
         used: How many parameters each task learnt has for itself, in the order of learning.
         total: How many there are; what the tasks leave of them is free. The sum of `used` for a
             model that grows with each task.
+        title: Which run this is.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -55,6 +56,7 @@ def draw_parameters(folder: Path, used: Sequence[float], total: float) -> None:
     ax.set_yticks([*names], labels=[*names.values()])
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
+    title_above(figure, "Parameters of each task", title)
     save(figure, folder / "parameters")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ...replay.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,9 +65,15 @@ _RC: dict[Any, Any] = {
 
 
 def context() -> AbstractContextManager[None]:
-    """Within it, what is drawn and written looks like Antelope's pictures."""
-    import matplotlib
+    """Within it, what is drawn and written looks like Antelope's pictures.
 
+    Raises:
+        ConfigError: If matplotlib cannot be imported as this process is set up.
+    """
+    try:
+        import matplotlib
+    except (ImportError, ValueError) as error:  # MPLBACKEND names what it does not know.
+        raise ConfigError(f"Cannot draw: importing matplotlib failed: {error}") from error
     return matplotlib.rc_context(_RC)
 
 
@@ -135,6 +144,17 @@ def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
     # A space, because matplotlib before 3.10 leaves names that begin with `_` out of legends.
     names = [f" {name}" if name.startswith("_") else name for name in lines]
     figure.legend(list(lines.values()), names, loc="outside lower center", ncols=columns)
+
+
+def title_above(figure: Figure, what: str, title: str) -> None:
+    """Put what a picture shows, and of which run, above it; nothing where that is not told."""
+    if not title:
+        return
+    text = f"{what}: {title}"
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(text, max(12, int(width * 12)))
+    figure.set_size_inches(width, height + 0.17 * len(lines))
+    figure.suptitle("\n".join(lines), fontsize=_RC["axes.titlesize"], fontweight="bold")
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

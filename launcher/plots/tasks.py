@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .style import number, panels, save
+from .style import number, panels, save, title_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ def draw_tasks(
     metric: str,
     *,
     task_il: list[list[float]] | None = None,
+    title: str = "",
 ) -> None:
     """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
 
@@ -30,6 +31,7 @@ def draw_tasks(
         metric: Its name; an accuracy's scale is from 0 to 1.
         task_il: The same, if the model is also told which task it is asked about: a second heat
             map, and a second panel of curves.
+        title: Which run this is.
     """
     drawn = {metric: ("accuracy_matrix", _square(matrix))}
     if task_il is not None:
@@ -39,9 +41,10 @@ def draw_tasks(
         }
     drawn = {name: pair for name, pair in drawn.items() if np.isfinite(pair[1]).any()}
     for name, (stem, scores) in drawn.items():
-        _draw_matrix(folder / stem, scores, name)
+        _draw_matrix(folder / stem, scores, name, title)
     if drawn:
-        _draw_curves(folder / "tasks", {name: scores for name, (_, scores) in drawn.items()})
+        curves = {name: scores for name, (_, scores) in drawn.items()}
+        _draw_curves(folder / "tasks", curves, title)
 
 
 def task_colours(count: int) -> np.ndarray:
@@ -51,7 +54,7 @@ def task_colours(count: int) -> np.ndarray:
     return colormaps["viridis"](np.linspace(0, 0.85, count))
 
 
-def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
+def _draw_matrix(stem: Path, scores: np.ndarray, metric: str, title: str) -> None:
     rows, columns = scores.shape
     width, height = (min(count, _MOST_NUMBERS) for count in (columns, rows))
     figure, (ax,) = panels(1, size=(1.3 + 0.36 * width, 1.0 + 0.32 * height))
@@ -74,15 +77,17 @@ def _draw_matrix(stem: Path, scores: np.ndarray, metric: str) -> None:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     figure.colorbar(image, label=metric).outline.set_visible(False)
+    title_above(figure, f"{metric} on each task after each", title)
     save(figure, stem)
 
 
-def _draw_curves(stem: Path, curves: dict[str, np.ndarray]) -> None:
+def _draw_curves(stem: Path, curves: dict[str, np.ndarray], title: str) -> None:
     """A panel for each matrix `[tasks learnt, tasks]`, by the name of what it holds."""
     figure, axes = panels(len(curves))
     for ax, (metric, scores) in zip(axes, curves.items(), strict=True):
         _draw_panel(ax, scores, metric)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    title_above(figure, "Each task as others are learnt", title)
     save(figure, stem)
 
 

@@ -51,6 +51,11 @@ class TestRoundTrip:
         # repr tells 1 from True and 1.0, and a tuple from a list, at every depth.
         assert repr(trip(state, tmp_path)) == repr(state)
 
+    def test_of_numbers_that_json_does_not_have(self, tmp_path: Path) -> None:
+        state = {"a": math.nan, "b": [math.inf, (-math.inf,)], "c": {math.nan: np.float32("inf")}}
+        assert repr(trip(state, tmp_path)) == repr({**state, "c": {math.nan: math.inf}})
+        json.loads((tmp_path / "state.json").read_text(), parse_constant=pytest.fail)
+
     @pytest.mark.parametrize(
         "dtype",
         [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator
 from itertools import permutations
@@ -19,10 +18,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from antelope.launcher import config
 from antelope.launcher.config import (
     Settings,
-    _compose_presets,
     compose,
     did_you_mean,
     name_of,
@@ -74,25 +71,9 @@ def mistakes(*words: Any, **code: Any) -> str:
     return str(raised.value)
 
 
-@pytest.fixture(scope="class")
-def quick_presets() -> Iterator[None]:
-    """Hydra's part of composing, the slow one, done once for each preset."""
-    made: dict[tuple[str, ...], dict[str, Any]] = {}
-
-    def remembered(groups: list[str], mistakes: list[str]) -> dict[str, Any]:
-        if (key := tuple(groups)) not in made:
-            made[key] = _compose_presets(groups, mistakes)
-        return copy.deepcopy(made[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_compose_presets", remembered)
-        yield
-
-
 some_settings = st.lists(st.sampled_from(sorted(SETTINGS)), unique=True, max_size=7)
 
 
-@pytest.mark.usefixtures("quick_presets")
 class TestOrder:
     @settings(max_examples=40)
     @given(some_settings, st.randoms(use_true_random=False))
@@ -120,7 +101,6 @@ class TestOrder:
         assert all("is a list here" in mistakes(*order) for order in permutations(words))
 
 
-@pytest.mark.usefixtures("quick_presets")
 class TestDoors:
     @settings(max_examples=40)
     @given(some_settings)
@@ -160,7 +140,6 @@ class TestDoors:
         assert settings.yaml() == compose(["seed=3", "lr=0.5", "epochs=2"], {}).yaml()
 
 
-@pytest.mark.usefixtures("quick_presets")
 class TestPrecedence:
     def test_console_over_code_over_preset_over_defaults(self) -> None:
         assert compose([], {}).epochs is None
@@ -214,7 +193,6 @@ class TestPrecedence:
         assert text == "`weight_decay=1` and `optim.weight_decay=2` disagree. Give one of them."
 
 
-@pytest.mark.usefixtures("quick_presets")
 class TestLiveObjects:
     def test_travel_beside_the_configuration(self) -> None:
         model = nn.Linear(2, 2)

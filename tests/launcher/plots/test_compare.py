@@ -87,6 +87,18 @@ def test_runs_that_are_not_comparable_are_told(folder, capsys):
     assert told in capsys.readouterr().out
 
 
+def test_a_sequence_is_not_drawn_over_a_plain_run(folder, capsys):
+    (folder / "runs/default/Large/Digits/1/config.yaml").write_text("tasks: 5\nscenario: task\n")
+    write_run("runs/other/Large/Digits", 0, "accuracy", [0.1, 0.2])
+    config = "dataset: {_target_: Digits, subset: [0, 1]}\nonline: true\n"
+    (folder / "runs/other/Large/Digits/0/config.yaml").write_text(config)
+    plot_runs([])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert any(line[:3] == ["Digits,", "tasks=5,", "scenario=task"] for line in lines)
+    titles = {"Digits", "Digits, tasks=5, scenario=task", "Digits, online=true, subset=[0, 1]"}
+    assert titles <= set(texts(folder / "runs/plots/accuracy.svg"))
+
+
 def test_names_with_signs_that_mean_something_to_matplotlib_are_drawn_as_they_are(folder):
     for experiment in ("_a$b$", "$\\frac$[red]"):
         write_run(f"odd/{experiment}/_M/$D$", 0, "loss", [1.0, 0.5])
