@@ -100,7 +100,7 @@ def build_world(settings: Settings) -> Any:
         )
     train: list[datasets.Arrays] = []
     test: list[datasets.Arrays | None] = []
-    notes = []
+    notes: list[str] = []
     for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
