@@ -88,7 +88,7 @@ def _own(source: Any, name: str) -> Any:
 
 
 def _of_tensors(source: TensorDataset) -> Held | None:
-    tensors = _own(source, "tensors") or ()
+    tensors: Any = _own(source, "tensors") or ()
     if len(tensors) != 2 or not all(isinstance(t, Tensor) and t.dim() for t in tensors):
         return None
     inputs, targets = tensors
