@@ -66,6 +66,10 @@ def unresolved(settings: Settings) -> list[str]:
                 mistakes += Options(target, given).mistakes
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler") else 0
+                if key == "optim":
+                    arguments = [name for name in arguments if name != "groups"]
+                elif getattr(target, "__name__", "") == "ChainedScheduler":
+                    skip = 0  # Its first parameter is the schedulers.
                 mistakes += unknown_arguments(target, arguments, setting=key, skip=skip)
     return mistakes
 
