@@ -78,15 +78,13 @@ class ResNet18(MLP):
         self.network = resnet18(num_classes=10)
 
 
-def plain_loop(
-    model: nn.Module, data: Data, *, steps: int, batch_size: int, augment: Any, fused: bool
-) -> float:
+def plain_loop(model: nn.Module, data: Data, *, steps: int, batch_size: int, augment: Any) -> float:
     """Seconds per training step, written out by hand."""
     inputs, labels = data
     first = inputs[:10_000].float()
     mean, stddev = first.mean((0, 2, 3))[:, None, None], first.std((0, 2, 3))[:, None, None]
     del first
-    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     done, start = 0, 0.0
     while True:
         for index in torch.randperm(len(inputs)).split(batch_size):
@@ -133,16 +131,13 @@ def throughput(
     batch_size: int,
     pairs: int,
     aug: Any = None,
-    fused: bool = False,
 ) -> tuple[float, float]:
     """Median ratio of `ml`'s steps per second to the plain loop's, and the latter."""
     ratios, rates = [], []
     for pair in range(pairs + 1):
         gc.collect()
         torch.manual_seed(0)
-        plain = plain_loop(
-            make(), data, steps=steps, batch_size=batch_size, augment=aug, fused=fused
-        )
+        plain = plain_loop(make(), data, steps=steps, batch_size=batch_size, augment=aug)
         with tempfile.TemporaryDirectory() as folder:
             model = make()
             clock = Clock(model)
@@ -231,7 +226,7 @@ import benchmarks.launcher as b
 data = b.load({data!r})
 open("/proc/self/clear_refs", "w").write("5")  # Linux: forget the peak of reading the files.
 if {plain}:
-    b.plain_loop(b.MLP(), data, steps=500, batch_size=128, augment=None, fused=False)
+    b.plain_loop(b.MLP(), data, steps=500, batch_size=128, augment=None)
 else:
     import tempfile
     b.ml(model=b.MLP(), dataset=data, train_steps=500, batch_size=128, path=tempfile.mkdtemp(),
@@ -284,20 +279,16 @@ def main() -> None:
         print(f"{name:<44}{ratio:>12.3f}{floor:>8.2f}{rate:>16.1f}", flush=True)
 
     if "mlp" in arguments.only:
-        for fused in (False, True):
-            name = f"MLP 784-256-10, batch 128, plain AdamW{' fused' if fused else ''}"
-            result = throughput(MLP, data, steps=1500, batch_size=128, pairs=pairs, fused=fused)
-            row(name, 0.90, *result)
+        result = throughput(MLP, data, steps=1500, batch_size=128, pairs=pairs)
+        row("MLP 784-256-10, batch 128", 0.90, *result)
     if "cnn" in arguments.only:
         crop = RandomCrop(padding=2)
-        result = throughput(CNN, data, steps=400, batch_size=128, pairs=pairs, aug=crop, fused=True)
+        result = throughput(CNN, data, steps=400, batch_size=128, pairs=pairs, aug=crop)
         row("CNN, batch 128, random crop", 0.97, *result)
     if "resnet" in arguments.only:
         images = torch.randint(256, (2000, 3, 32, 32), dtype=torch.uint8)
         labels = torch.randint(10, (2000,))
-        result = throughput(
-            ResNet18, (images, labels), steps=12, batch_size=32, pairs=pairs, fused=True
-        )
+        result = throughput(ResNet18, (images, labels), steps=12, batch_size=32, pairs=pairs)
         row("ResNet-18, 3x32x32, batch 32", 0.99, *result)
     if "next" in arguments.only:
         print(

@@ -483,8 +483,10 @@ def optimiser_settings(settings: Settings) -> list[str]:
     return [key for key in keys if key in settings.given]
 
 
-def own_optimizers(settings: Settings, agent: nn.Module) -> OwnOptimizers:
-    """The optimisers that the model holds, beside what the settings say of one."""
+def own_optimizers(settings: Settings, agent: nn.Module) -> OwnOptimizers | None:
+    """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
+    if isinstance(agent, Observer):
+        return None
     values = settings.values
     asked = [key for key in ("lr", "weight_decay") if values[key] is not None]
     if "optim" in settings.given or values["optim"] != {"_target_": "AdamW"}:

@@ -32,13 +32,15 @@ class OwnOptimizers:
         self.agent, self.asked, self._given = agent, asked, given
         self.found: dict[str, Optimizer] = {}
         self.stepped, self.changed = False, True
+        self._chosen: Optimizer | None = None
         self._handles: list[Any] = []
         self.look()
 
     def look(self) -> None:
         """Find them again."""
         self.close()
-        own = {id(p) for p in self.agent.parameters()}
+        # Those of a target network, a copy of another part, step nothing.
+        own = {id(p) for p in self.agent.parameters() if p.requires_grad}
         found = {}
         for name, value in _held(self.agent):
             if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
@@ -68,30 +70,31 @@ class OwnOptimizers:
         Raises:
             ConfigError: If `learn` has stepped one itself, or it cannot be told which is meant.
         """
-        name = type(self.agent).__name__
-        held = " and ".join(f"`self.{attribute}`" for attribute in self.found)
         if self.stepped:
             raise ConfigError(
-                f"{name}.learn has stepped its optimiser ({held}) itself and returned its loss, by which it "
-                "would be stepped again. Return None (and `log.loss = loss`); or only return the loss, "
-                "without backward and step."
+                f"{self._name}.learn has stepped its optimiser ({self._shown}) itself and returned its loss, "
+                "by which it would be stepped again. Return None (and `log.loss = loss`); or only return "
+                "the loss, without backward and step."
             )
-        if not self.changed:
-            return self.only
-        self.look()
-        self.changed = False
+        if self.changed:
+            self.look()
+            self.changed = False
+            self._chosen = self._choose()
+        return self._chosen
+
+    def _choose(self) -> Optimizer | None:
+        held = self._shown
         if not self.found or self._given in self.found.values():
             return None
-        held = " and ".join(f"`self.{attribute}`" for attribute in self.found)
         if len(self.found) > 1:
             raise ConfigError(
-                f"{name} holds several optimisers ({held}), and its learn returned a loss: which of them "
-                "is to step? Step them in learn, and return None."
+                f"{self._name} holds several optimisers ({held}), and its learn returned a loss: which of "
+                "them is to step? Step them in learn, and return None."
             )
         if self.asked:
             given = " and ".join(f"{key}=" for key in self.asked)
             raise ConfigError(
-                f"{name} holds an optimiser ({held}) and returned its loss, and {given} is given too: "
+                f"{self._name} holds an optimiser ({held}) and returned its loss, and {given} is given too: "
                 f"which is to step? Leave {given} out, and {held} steps; or remove {held}; or step it "
                 "in learn, and return None."
             )
@@ -99,6 +102,14 @@ class OwnOptimizers:
         assert optimizer is not None
         refuse_closures(type(optimizer))
         return optimizer
+
+    @property
+    def _name(self) -> str:
+        return type(self.agent).__name__
+
+    @property
+    def _shown(self) -> str:
+        return " and ".join(f"`self.{attribute}`" for attribute in self.found)
 
     def warn_of_schedulers(self) -> None:
         """Warn of schedulers that the module holds and nobody has stepped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from ..replay import CheckpointError, ConfigError, Replay
+from .attributes import load_object_state, object_state
 from .config import Settings, name_of
 from .construct import construct, resolve
 from .naming import makes_objects, named_object
@@ -218,7 +220,7 @@ class Scheduler:
             "updated": self._updated,
             "ended": self._ended,
             "initial": self.initial,
-            "scheduler": None if self.torch is None else self.torch.state_dict(),
+            "scheduler": None if self.torch is None else _state(self.torch),
         }
 
     def load_state_dict(self, state: dict[str, Any], optimizer: Optimizer | None) -> None:
@@ -263,7 +265,7 @@ class Scheduler:
             for _ in range(state["scheduler"].get("last_epoch", 0)):
                 self._step()
             return
-        self.torch.load_state_dict(state["scheduler"])
+        _load(self.torch, state["scheduler"])
         _restore(optimizer, now)
 
 
@@ -289,7 +291,7 @@ def build_scheduler(
     decay, every = settings.lr_decay_epochs, settings.scheduler_every
     wanted = settings.scheduler is not None or "scheduler" in settings.live
     if not wanted and decay is None:
-        if every is not None:
+        if "scheduler_every" in settings.given:
             warnings.warn(
                 "`scheduler_every` has no effect in this run: there is no scheduler=.", stacklevel=3
             )
@@ -325,6 +327,7 @@ def build_scheduler(
             trial = make(_stub(optimizer), plans[0])
         if name == "<lambda>" or inspect.isroutine(target):
             name = type(trial).__name__
+    _check_step(name, trial)
     if kind == "evaluation":
         if every is not None:
             raise ConfigError(
@@ -346,6 +349,22 @@ def build_scheduler(
         name, make, every=every or kind, plans=plans, validation=validation, told_length=told
     )
     return scheduler, _preview(scheduler, trial, plans[0])
+
+
+def _check_step(name: str, scheduler: Any) -> None:
+    """Refuse schedulers that are told at each step where they are, such as timm's."""
+    if scheduler is None:
+        return
+    needed = [
+        key
+        for key, p in inspect.signature(scheduler.step).parameters.items()
+        if p.default is p.empty and key != "metrics" and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    if needed:
+        raise ConfigError(
+            f"{name}.step needs {', '.join(needed)}; Antelope calls step(), or step(metrics). Use a "
+            "scheduler of torch.optim.lr_scheduler, or LambdaLR with a function."
+        )
 
 
 def _decay(epochs: int, *, per_step: bool) -> Callable[[Optimizer, Plan], Any]:
@@ -370,11 +389,10 @@ def _given_scheduler(
             f"The {type(given).__name__} given belongs to an optimiser that is not the one that steps. "
             f"{also} the scheduler's class instead of an instance."
         )
-    first = copy.deepcopy(given.state_dict()) if hasattr(given, "state_dict") else None
+    first = copy.deepcopy(_state(given))
 
     def make(optimizer: Optimizer, plan: Plan) -> Any:
-        if first is not None:
-            given.load_state_dict(copy.deepcopy(first))
+        _load(given, copy.deepcopy(first))
         return given
 
     return make
@@ -466,6 +484,18 @@ def _constructed(value: Any, optimizer: Optimizer) -> Any:
 
 def _is_instance(given: Any) -> bool:
     return given is not None and not makes_objects(given)
+
+
+def _state(scheduler: Any) -> Any:
+    """The state of a scheduler, which need not be one of torch's."""
+    return scheduler.state_dict() if hasattr(scheduler, "state_dict") else object_state(scheduler)
+
+
+def _load(scheduler: Any, state: Any) -> None:
+    if hasattr(scheduler, "load_state_dict"):
+        scheduler.load_state_dict(state)
+    else:
+        load_object_state(scheduler, state)
 
 
 def _parts(scheduler: Any) -> Iterable[Any]:
@@ -594,11 +624,23 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
             "scheduler_every=step steps it at each update.",
             stacklevel=4,
         )
-    elif length > 1 and peak - min(rates) < _HARDLY * peak:
-        how = "; scheduler_every=step steps it at each update" if every == "epoch" else ""
-        return [
-            line,
-            f"{name} hardly changes the learning rate ({rates[0]:.4g} to {rates[-1]:.4g}) in {length} "
-            f"{unit}. It steps {when}{how}.",
-        ]
+    elif length > 1 and every == "epoch" and rates[0] <= _OVER * peak:
+        warnings.warn(
+            f"{name} begins with an epoch at a learning rate of {rates[0]:.3g}, in which nearly nothing is "
+            "learnt. It steps once an epoch; scheduler_every=step steps it at each update.",
+            stacklevel=4,
+        )
+    elif length > 1:
+        return [line, *_unfinished(name, rates, f"{length} {unit}. It steps {when}", every)]
     return [line]
+
+
+def _unfinished(name: str, rates: list[float], where: str, every: str) -> list[str]:
+    """What to say of a schedule that the run's end cuts short, as if its numbers were of other steps."""
+    how = "; scheduler_every=step steps it at each update" if every == "epoch" else ""
+    span = f"({rates[0]:.4g} to {rates[-1]:.4g})"
+    if max(rates) - min(rates) < _HARDLY * max(rates):
+        return [f"{name} hardly changes the learning rate {span} in {where}{how}."]
+    if all(a < b for a, b in itertools.pairwise(rates)):
+        return [f"{name} still raises the learning rate {span} at the end of {where}{how}."]
+    return []

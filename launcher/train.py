@@ -93,8 +93,9 @@ def train(settings: Settings) -> Run:
         if strategies is not None:
             stack.callback(strategies.context.close)
         held = build.own_optimizers(settings, agent)
-        stack.callback(held.close)
-        optimizer = held.only or build_optimizer(settings, agent, own)
+        if held is not None:
+            stack.callback(held.close)
+        optimizer = (held and held.only) or build_optimizer(settings, agent, own)
         scheduler, schedule = _scheduler(settings, world, optimizer)
         learner = Learner(
             agent,

@@ -220,7 +220,7 @@ DATA: dict[str, dict[str, Any]] = {
     "ema, clip, scheduler": {
         **_DIGITS,
         **{"model": MLP, "ema": 0.99, "clip_grad": 1.0},
-        **{"scheduler": "CosineAnnealingLR", "scheduler.T_max": 100},
+        **{"scheduler": "CosineAnnealingLR", "scheduler.T_max": 100, "scheduler_every": "step"},
     },
     "values": {"dataset": "Diabetes", "train_steps": 56},
     "resnet18": {"model": "resnet18", "dataset": "Digits", "train_steps": 2},

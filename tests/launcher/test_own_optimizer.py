@@ -55,10 +55,11 @@ def quick(tmp_path: Path) -> Callable[..., Run]:
             "model": Net,
             "dataset": rows(),
             "batch_size": 11,
-            "epochs": 2,
             "seed": 3,
             "log_every": 1,
         }
+        if "env" not in settings:
+            usual["epochs"] = 2
         return ml(
             *words,
             **{**usual, "path": tmp_path / "run", "plot": False, "progress": False, **settings},
@@ -366,7 +367,7 @@ class TestGroups:
             def forward(self, obs: Tensor) -> Tensor:
                 return self.head(obs)
 
-        run = quick(model=Policy, dataset=None, epochs=None, env="CartPole-v1", train_steps=30, seed_steps=5,
+        run = quick(model=Policy, dataset=None, env="CartPole-v1", train_steps=30, seed_steps=5,
                     eval_episodes=1, time_limit=5, lr=0.1, **{"optim.groups.head.lr": 0.0})  # fmt: skip
         torch.manual_seed(3)
         assert torch.equal(run.agent.head.weight, Policy(4, 2).head.weight)

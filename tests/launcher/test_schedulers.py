@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, lr_scheduler
+from torch.optim import SGD
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     CosineAnnealingLR,
@@ -28,6 +27,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from antelope import CheckpointError, ConfigError, Run, ml
+from antelope.launcher.schedulers import Plan, Scheduler
 
 Step = tuple[
     Tensor, Tensor, float
@@ -530,15 +530,78 @@ class TestResuming:
             quick(scheduler=step, epochs=3, resume=True, scheduler_every="step")
 
 
-def test_every_scheduler_of_torch_can_be_copied_for_its_preview() -> None:
-    from antelope.launcher.schedulers import _copied
+class Halving:
+    """Not one of torch's, and without a state_dict."""
 
-    optim = SGD([torch.zeros(1)], 0.1, momentum=0.9)
-    optim.step()
-    for name in ("StepLR", "LinearLR", "PolynomialLR"):
-        options = {"step_size": 2} if name == "StepLR" else {}
-        scheduler = getattr(lr_scheduler, name)(optim, **options)
-        before = copy.deepcopy(scheduler.state_dict())
-        trial = _copied(scheduler, optim)
-        trial.step()
-        assert scheduler.state_dict() == before
+    def __init__(self, optimizer: Any):
+        self.optimizer, self.steps = optimizer, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.1 * 0.5**self.steps
+
+
+def test_a_scheduler_of_ones_own_is_stepped_and_resumed(quick: Any, tmp_path: Path) -> None:
+    whole = quick(scheduler=Halving, epochs=4, path=tmp_path / "whole", dataset=[rows(), rows()])
+    assert rates(whole)[::4] == pytest.approx([0.1, 0.05, 0.025, 0.0125] * 2)
+
+    class Breaks(Net):
+        def learn(self, replay: Any) -> Tensor:
+            if len(seen) == 26:
+                raise Halt
+            return super().learn(replay)
+
+    Breaks.__name__ = "Net"
+    settings = {"scheduler": Halving, "epochs": 4, "dataset": [rows(), rows()], "save_every": 1}
+    with pytest.raises(Halt):
+        quick(**settings, model=Breaks)
+    assert rates(quick(**settings, resume=True)) == rates(whole)
+
+
+def test_one_that_wants_to_be_told_the_epoch_is_refused(quick: Any) -> None:
+    class Told(Halving):
+        def step(self, epoch: int) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(ConfigError, match=r"Told.step needs epoch"):
+        quick(scheduler=Told)
+
+
+def test_a_warm_up_given_in_steps_is_told(quick: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="begins with an epoch at a learning rate of 0"):
+        quick(scheduler=lambda o: LambdaLR(o, lambda step: min(1, step / 10)), epochs=4)
+    quick(scheduler={"_target_": "LinearLR", "total_iters": 50}, epochs=4)
+    assert "LinearLR still raises the learning rate" in capsys.readouterr().err
+
+
+def test_nested_schedulers_are_given_by_name(quick: Any) -> None:
+    parts = (
+        "[{_target_:LinearLR,start_factor:0.1,total_iters:2},{_target_:CosineAnnealingLR,T_max:4}]"
+    )
+    run = quick(f"scheduler={{_target_:SequentialLR,schedulers:{parts},milestones:[2]}}", epochs=6)
+    assert rates(run) == pytest.approx(by_hand(warmed_up, each="epoch", epochs=6)[0])
+    parts = "[{_target_:StepLR,step_size:2},{_target_:ExponentialLR,gamma:0.9}]"
+    run = quick(f"scheduler={{_target_:ChainedScheduler,schedulers:{parts}}}", epochs=6)
+    assert rates(run) == pytest.approx(by_hand(chained, each="epoch", epochs=6)[0])
+
+
+def test_a_checkpoint_of_0_4_0_goes_on_as_it_began_or_is_refused() -> None:
+    """There the state was torch's own, stepped at every update."""
+    optim = SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    plan = Plan(None, 5, 4)
+
+    def make(optimizer: Any, plan: Plan) -> StepLR:
+        return StepLR(optimizer, 3)
+
+    before = {"step_size": 3, "gamma": 0.1, "base_lrs": [0.1], "last_epoch": 7, "_step_count": 8}
+    for every in ("epoch", "step"):
+        scheduler = Scheduler("StepLR", make, every=every, plans=[plan])
+        scheduler.attach(optim)
+        if every == "epoch":
+            with pytest.raises(CheckpointError, match="Resume with scheduler_every=step"):
+                scheduler.load_state_dict(before, optim)
+        else:
+            scheduler.load_state_dict(before, optim)
+            scheduler.updated()
+            assert scheduler.torch.last_epoch == 8
