@@ -478,8 +478,8 @@ def without_effect(settings: Settings, world: Any) -> list[str]:
 
 def optimiser_settings(settings: Settings) -> list[str]:
     """Settings that were given and that only Antelope's own optimiser reads."""
-    keys = ("optim", "lr", "weight_decay", "scheduler", "scheduler_every", "lr_decay_epochs")
-    keys += ("clip_grad", "ema", "accumulate")
+    keys = ["optim", "lr", "weight_decay", "scheduler", "scheduler_every", "lr_decay_epochs"]
+    keys += ["clip_grad", "ema", "accumulate"]
     return [key for key in keys if key in settings.given]
 
 

@@ -446,7 +446,7 @@ class Learner:
             if name == "optimizer" and self._held:
                 continue
             try:
-                if part is self.scheduler:
+                if isinstance(part, Scheduler):
                     part.load_state_dict(state[name], self.optimizer)
                 else:
                     load_part(part, state[name])

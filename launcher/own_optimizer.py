@@ -41,7 +41,7 @@ class OwnOptimizers:
         self.close()
         # Those of a target network, a copy of another part, step nothing.
         own = {id(p) for p in self.agent.parameters() if p.requires_grad}
-        found = {}
+        found: dict[str, Optimizer] = {}
         for name, value in _held(self.agent):
             if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
                 continue

@@ -122,8 +122,8 @@ def train(settings: Settings) -> Run:
         replay.before = None if strategies is None else strategies.before_batch
         if isinstance(agent, Observer):
             agent.bind(replay)
-        about = {"where": describe(settings, device, channels_last), "placed": placed}
-        about["schedule"] = schedule
+        about: dict[str, Any] = {"placed": placed, "schedule": schedule}
+        about["where"] = describe(settings, device, channels_last)
         return _run(settings, world, learner, replay, plain, stack, own=own, obs=obs, about=about)
 
 

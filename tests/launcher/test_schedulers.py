@@ -362,6 +362,18 @@ class TestAPlateau:
         assert len(said) == 2
         assert told == said
 
+    def test_is_stepped_on_the_task_that_is_learnt(self, quick: Any) -> None:
+        told: list[float] = []
+
+        class Watch(ReduceLROnPlateau):
+            def step(self, metrics: Any, epoch: Any = None) -> None:
+                told.append(metrics)
+                super().step(metrics)
+
+        run = quick(scheduler=Watch, epochs=2, eval_every=4, dataset=[rows(), rows()])
+        second = [row["loss/task_1"] for row in run.history if "loss/task_1" in row]
+        assert told[-2:] == second[-2:]
+
     def test_looks_at_the_current_task_and_starts_again(self, quick: Any) -> None:
         run = quick(
             model=Stuck, scheduler="ReduceLROnPlateau", epochs=4, eval_every=4, dataset=[rows(), rows()],
@@ -469,7 +481,7 @@ class Halt(Exception):
 
 class TestResuming:
     @pytest.mark.parametrize("name", [*SCHEDULES, "decay", "plateau"])
-    @pytest.mark.parametrize("at", [3, 4, 10, 17, 24, 30])
+    @pytest.mark.parametrize("at", [3, 10, 23])
     def test_ends_as_if_it_had_never_stopped(
         self, name: str, at: int, quick: Any, tmp_path: Path
     ) -> None:
