@@ -46,8 +46,10 @@ from .naming import canonical_name, makes_objects, named_object
 from .networks import network
 from .observe.observer import Observer, build_observer
 from .observe.options import observes
+from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
+from .schedulers import Plan
 from .strategies import Strategies
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
@@ -454,11 +456,33 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
     )
 
 
-def steps_per_epoch(settings: Settings, world: Any) -> int | None:
-    """Batches in a pass over the first task's data; None for environments."""
+def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan]:
+    """How long each task is for a scheduler; a single plan where tasks are not told apart."""
+    accumulate, epochs, steps = settings.accumulate, schedule.epochs, schedule.train_steps
     if not world.on_data:
-        return None
-    return len(batch_sizes(len(world.tasks[0].train), settings.batch_size))
+        every, taken = schedule.learn_every, 1 if settings.offline else world.num_envs
+        plans = []
+        for task in range(len(world.tasks)):
+            share = taken * -(-(steps or 0) // taken)  # Environment steps, all copies at once.
+            begin, end = task * share, (task + 1) * share
+            if begin < schedule.seed_steps:  # The first that is learnt after counts whole.
+                begin = taken * max(0, -(-schedule.seed_steps // taken) - 1)
+            learnt = max(0, end // every - min(begin, end) // every)
+            plans.append(Plan(learnt, None, None, accumulate))
+        return plans
+    batches = [len(batch_sizes(len(task.train), settings.batch_size)) for task in world.tasks]
+    if not schedule.borders:
+        return [Plan(steps and steps * len(batches), epochs, sum(batches), accumulate)]
+    return [Plan(steps, epochs, count, accumulate) for count in batches]
+
+
+def evaluates_in_task(schedule: Schedule, plans: list[Plan], world: Any) -> bool:
+    """Whether there is an evaluation before the end of a task."""
+    if schedule.eval_every is None:
+        single = len(world.tasks) == 1 and schedule.epochs is not None
+        return single and plans[0].length("epoch") > 1
+    steps = [plan.learning_steps if world.on_data else schedule.train_steps or 0 for plan in plans]
+    return schedule.eval_every < sum(steps)
 
 
 def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | None:
@@ -528,8 +552,20 @@ def without_effect(settings: Settings, world: Any) -> list[str]:
 
 def optimiser_settings(settings: Settings) -> list[str]:
     """Settings that were given and that only Antelope's own optimiser reads."""
-    keys = ("optim", "lr", "weight_decay", "scheduler", "clip_grad", "ema")
+    keys = ["optim", "lr", "weight_decay", "scheduler", "scheduler_every", "lr_decay_epochs"]
+    keys += ["clip_grad", "ema", "accumulate"]
     return [key for key in keys if key in settings.given]
+
+
+def own_optimizers(settings: Settings, agent: nn.Module) -> OwnOptimizers | None:
+    """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
+    if isinstance(agent, Observer):
+        return None
+    values = settings.values
+    asked = [key for key in ("lr", "weight_decay") if values[key] is not None]
+    if "optim" in settings.given or values["optim"] != {"_target_": "AdamW"}:
+        asked.insert(0, "optim")
+    return OwnOptimizers(agent, asked, settings.live.get("optim"))
 
 
 def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:

@@ -17,7 +17,7 @@ Antelope trains a PyTorch model in one call.
   ml                                            the default agent on the embedded digits
   ml model=Model dataset=MNIST                  Model: a class in a .py file of this directory
   ml model=model.py:Model model.hidden=64       which file, and an argument of its constructor
-  ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=1000
+  ml optim=SGD optim.lr=1e-2 scheduler=CosineAnnealingLR scheduler.T_max=10
   ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
   ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
   ml env=CartPole-v1                            a gymnasium environment, and an agent that fits it

@@ -31,9 +31,11 @@ from .device import advice
 from .growth import begin_task, grown, layout, regrow
 from .log import Log, as_floats
 from .meeting import Meetings
-from .optimisation import Average, Scaler, takes_metric
+from .optimisation import Average, Scaler, left_out
+from .own_optimizer import OwnOptimizers
 from .parameters import Parameters, held_names, hold
 from .recurrent import Recurrence
+from .schedulers import Scheduler
 from .strategies import Strategies
 
 # On a GPU losses are looked at together, so that no step waits for the device.
@@ -52,8 +54,10 @@ class Learner:
     Args:
         agent: The user's module, on `device`.
         optimizer: Steps when `learn` returns a loss; None for a module without parameters.
-        scheduler: Steps after it; one that needs a metric steps after each evaluation.
+        own: The optimisers that the module holds, one of which steps instead; or None.
+        scheduler: Steps after it, or after an epoch or evaluation.
         clip_grad: Largest norm of the gradient, or None.
+        accumulate: Learning steps per update of the weights, by the mean of their losses.
         average: Weights used to evaluate, or None.
         precision: "bf16" or "16": the autocast type of `learn` and of inference; "32", "tf32": none.
         supervised: Whether batches have labels that a module without `learn` can be trained on.
@@ -70,8 +74,10 @@ class Learner:
         spec: Spec,
         *,
         optimizer: Optimizer | None = None,
-        scheduler: Any = None,
+        own: OwnOptimizers | None = None,
+        scheduler: Scheduler | None = None,
         clip_grad: float | None = None,
+        accumulate: int = 1,
         average: Average | None = None,
         precision: str = "32",
         device: torch.device | str = "cpu",
@@ -82,17 +88,20 @@ class Learner:
         self.agent, self.spec = agent, spec
         self._constructed, self._built = Constructed(agent), layout(agent)
         self.strategies = strategies
-        if strategies is not None:
-            strategies.context.optimizer = optimizer
         self.device = torch.device(device)
-        self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
-        self.clip_grad = clip_grad
-        self.parameters = Parameters(agent, optimizer, average)
-        self.parameters.changed.append(self._wait_for)
-        if strategies is not None:
-            strategies.look = self.parameters.look
-            self.parameters.changed.append(lambda _: strategies.parameters_changed())
-        self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
+        self.own, self.scheduler, self.average = own, scheduler, average
+        self.optimizer: Optimizer | None = None
+        self._held = False  # Whether the optimiser is one that the module holds.
+        self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
+        self.parameters: Parameters
+        self._use(optimizer, held=own is not None and optimizer is own.only)
+        # One that the module holds is scheduled once a loss is returned: it may as well step itself.
+        if scheduler is not None and optimizer is not None and not self._held:
+            scheduler.attach(optimizer)
+        self.clip_grad, self.accumulate = clip_grad, accumulate
+        self._witness: Tensor | None = None  # A parameter whose gradient waits.
+        self._pending = 0  # Learning steps whose gradients are there, and not stepped yet.
+        self._lr: Any = None  # Of the last update.
         self.recurrence: Recurrence | None = None
         self.steps = self.tasks_begun = 0
         self.optimised = False  # Whether `learn` ever returned a loss.
@@ -105,7 +114,6 @@ class Learner:
             self._waiting = {}
         self._looks = 0
         self._patience = _PATIENCE if tasks == 1 else math.inf
-        self._plateau = scheduler is not None and takes_metric(scheduler)
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
@@ -131,6 +139,8 @@ class Learner:
         if self._learn is None:
             return
         self.steps += 1
+        if self.own is not None:
+            self.own.stepped = False
         try:
             with self.autocast():
                 learn = self._learn if self.strategies is None else self.strategies.loss
@@ -148,11 +158,15 @@ class Learner:
                 raise ConfigError(_wrong_loss(self.agent, loss))
             detached = loss.detach()
             self._watch(detached)
+            if self.own is not None:
+                self._use_own(self.own.stepping())
             self._optimise(loss)
             if self._waiting:
                 self._look_for_gradients()
             if self.strategies is not None:
                 self.strategies.after_step(replay)
+            if self.scheduler is not None:
+                self.scheduler.learned(replay)
         except (ConfigError, Diverged):
             raise
         except Exception as error:
@@ -170,13 +184,42 @@ class Learner:
         optimizer = self.optimizer
         assert optimizer is not None
         self.parameters.look()
-        self.optimised = True
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:  # As zero_grad does, which takes ten times as long.
-                parameter.grad = None
+        if not self._pending:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:  # `zero_grad` would take ten times as long.
+                    parameter.grad = None
+        elif self._witness is not None and self._witness.grad is None:
+            raise ConfigError(
+                f"{type(self.agent).__name__}.learn zeroes the gradients, which accumulate={self.accumulate} "
+                "adds up over several learning steps. Leave zero_grad out."
+            )
+        if self.accumulate > 1:
+            loss = loss / self.accumulate
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        loss.backward()
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "backward through the graph a second time" not in str(error):
+                raise
+            raise ConfigError(_SECOND_BACKWARD.format(type(self.agent).__name__)) from error
+        if self.accumulate > 1 and not self._pending:
+            reached = (p for p in self.parameters.trained if p.grad is not None)
+            self._witness = next(reached, None)
+        self._pending += 1
+        if self._pending >= self.accumulate:
+            self._update(optimizer)
+        if not self.optimised:
+            self.optimised = True
+            self._warn_of_left_out(optimizer)
+
+    def _update(self, optimizer: Optimizer) -> None:
+        """Step by the gradients that are there."""
+        if self._pending != self.accumulate:  # The last ones of a task: the mean of as many.
+            for parameter in self.parameters.trained:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.accumulate / self._pending)
+        self._pending = 0
         if self.scaler is not None and (self.clip_grad is not None or self.strategies is not None):
             self.scaler.unscale_(optimizer)
         if self.strategies is not None:
@@ -188,10 +231,64 @@ class Learner:
             self.scaler.update()
         else:
             optimizer.step()
-        if self.scheduler is not None and not self._plateau:
-            self.scheduler.step()
+        self._lr = optimizer.param_groups[0]["lr"]
+        if self.scheduler is not None:
+            self.scheduler.updated()
         if self.average is not None:
             self.average.update()
+
+    def _flush(self, replay: Replay) -> None:
+        """Step by the gradients that a task's last learning steps have left."""
+        if self._pending and self.optimizer is not None:
+            self._update(self.optimizer)
+            if self.strategies is not None:
+                self.strategies.after_flush(replay)
+
+    def _use(self, optimizer: Optimizer | None, *, held: bool = False) -> None:
+        """Step this optimiser from now on.
+
+        Args:
+            held: Whether the module holds it.
+        """
+        self.optimizer, self._held = optimizer, held
+        if self.strategies is not None:
+            self.strategies.context.optimizer = optimizer
+        self._follow(optimizer)
+        if optimizer is None:
+            return
+        self._built_with = [
+            {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+        ]
+
+    def _follow(self, optimizer: Optimizer | None) -> None:
+        """Notice from now on what comes to the model's parameters and what goes."""
+        self.parameters = Parameters(self.agent, optimizer, self.average)
+        self.parameters.changed.append(self._wait_for)
+        if (strategies := self.strategies) is not None:
+            strategies.look = self.parameters.look
+            self.parameters.changed.append(lambda _: strategies.parameters_changed())
+
+    def _use_own(self, held: Optimizer | None) -> None:
+        """Step the optimiser that the module holds, if it does, now that it has returned a loss."""
+        if held is not None and held is not self.optimizer:
+            self._use(held, held=True)
+        if self.scheduler is not None and self.scheduler.optimizer is not self.optimizer:
+            assert self.optimizer is not None
+            self.scheduler.attach(self.optimizer)
+
+    def _warn_of_left_out(self, optimizer: Optimizer) -> None:
+        """Warn of parameters that the loss reaches and the optimiser does not hold."""
+        names = left_out(optimizer, self.agent)
+        if not names:
+            return
+        shown = ", ".join(f"`{name}`" for name in names[:4])
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        warnings.warn(
+            f"The optimiser does not hold {shown}{more} of {type(self.agent).__name__}: the loss reaches "
+            "them, and nothing trains them. Give it all parameters, or set requires_grad_(False) if that "
+            "is meant.",
+            stacklevel=2,
+        )
 
     def _look_for_gradients(self) -> None:
         """Strike out the parameters that have a gradient now; after a while, tell which never had."""
@@ -247,17 +344,22 @@ class Learner:
                 word = "NaN" if math.isnan(value) else "infinite"
                 raise Diverged(f"The loss became {word} at learning step {step}.")
 
-    def evaluated(self, metrics: dict[str, float]) -> None:
-        """Tell a scheduler that waits for a metric (ReduceLROnPlateau)."""
-        if self._plateau and "loss" in metrics:
-            self.scheduler.step(metrics["loss"])
+    def evaluated(self, metrics: dict[str, float], *, validation: bool = False) -> None:
+        """Tell a scheduler that waits for a metric (ReduceLROnPlateau).
+
+        Args:
+            metrics: Of the current task.
+            validation: Whether they are of rows set aside.
+        """
+        if self.scheduler is not None:
+            self.scheduler.evaluated(metrics, validation=validation)
 
     @property
     def lr(self) -> float | None:
-        """The optimiser's current learning rate; None as long as it has not stepped."""
+        """The learning rate of the last update; None as long as there is none."""
         if self.optimizer is None or not self.optimised:
             return None
-        return float(self.optimizer.param_groups[0]["lr"])
+        return float(self.optimizer.param_groups[0]["lr"] if self._lr is None else self._lr)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -291,23 +393,27 @@ class Learner:
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""
-        if self.optimizer is None:
+        if self.optimizer is None or self._held:
             return
-        for group in self.optimizer.param_groups:
-            group.update({k: v for k, v in self._built_with.items() if k in group})
-            if "lr" in self._built_with:
-                group["initial_lr"] = self._built_with["lr"]
-        if self.scheduler is not None and hasattr(self.scheduler, "base_lrs"):
-            self.scheduler.base_lrs = [g["lr"] for g in self.optimizer.param_groups]
+        if self.scheduler is not None and self.scheduler.optimizer is self.optimizer:
+            self.scheduler.rebase(self._built_with)
+            return
+        for group, built in zip(self.optimizer.param_groups, self._built_with, strict=False):
+            group.update({k: v for k, v in built.items() if k in group})
 
     def begin_task(self, task: int, replay: Replay) -> None:
+        if self.own is not None:
+            self.own.changed = True
         if self.strategies is not None:
             self.strategies.begin_task(task, replay)
+        if self.scheduler is not None:
+            self.scheduler.begin_task(task, replay)
         begin_task(self.agent, task)
         self.parameters.look()
         self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
+        self._flush(replay)
         if (end := hook(self.agent, "end_task")) is not None:
             end(replay)
             self.parameters.look()
@@ -316,26 +422,33 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         self.parameters.look()
-        parts = {
-            "optimizer": self.optimizer,
+        parts: dict[str, Any] = {
+            # One that the module holds is saved with its attributes.
+            "optimizer": None if self._held else self.optimizer,
             "scheduler": self.scheduler,
             "average": self.average,
             "scaler": self.scaler,
             "strategies": self.strategies,
         }
+        pending = {}
+        if self._pending:
+            grads = {n: p.grad for n, p in self.agent.named_parameters() if p.grad is not None}
+            pending = {"pending": [self._pending, self.accumulate], "gradients": grads}
         return {
+            **pending,
             "steps": self.steps,
             "optimised": self.optimised,
             "tasks_begun": self.tasks_begun,
             "grown": grown(self.agent, self._built, self.tasks_begun),
-            "held": self._held(),
+            "held": self._held_names(),
             "waiting": list(self._waiting),
+            "lr": self.lr,
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent, self._constructed),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
-    def _held(self) -> list[list[str | None]] | None:
+    def _held_names(self) -> list[list[str | None]] | None:
         """What each group of the optimiser holds, by name."""
         names = {id(p): name for name, p in self.parameters.named.items()}
         return None if self.optimizer is None else held_names(self.optimizer, names)
@@ -363,6 +476,7 @@ class Learner:
         )
         load_attribute_state(self.agent, state["attributes"])
         self.steps, self.optimised = state["steps"], state["optimised"]
+        self._lr = state.get("lr")
         self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
         self.parameters.look()
         waiting = state.get("waiting", self._waiting)
@@ -372,19 +486,47 @@ class Learner:
             self.parameters.refresh()
         if self.average is not None:
             self.average.restart()
+        self._load_gradients(state)
+        if self.own is not None and (held := self.own.only) is not None and self.optimised:
+            self._use(held, held=True)
         for name in ("optimizer", "scheduler", "average", "scaler"):
             part = getattr(self, name)
             if part is None or name in but or name not in state:
                 continue
+            if name == "optimizer" and self._held:
+                continue
             try:
-                load_part(part, state[name])
+                if isinstance(part, Scheduler):
+                    part.load_state_dict(state[name], self.optimizer)
+                else:
+                    load_part(part, state[name])
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
                     "settings it was saved with, or take only its weights: load=PATH."
                 ) from error
+        if "scheduler" in but and "optimizer" not in but and self.optimizer and not self._held:
+            self._schedule_again(self.optimizer)
         if self.strategies is not None and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
+
+    def _schedule_again(self, optimizer: Optimizer) -> None:
+        """Begin this run's schedule, where the saved one has left other rates in the optimiser."""
+        for group, built in zip(optimizer.param_groups, self._built_with, strict=False):
+            group.pop("initial_lr", None)
+            group.update({k: v for k, v in built.items() if k in group})
+        if self.scheduler is not None:
+            self.scheduler.attach(optimizer)
+
+    def _load_gradients(self, state: dict[str, Any]) -> None:
+        """Put back the gradients that wait for their update."""
+        self._pending, accumulate = state.get("pending", (0, 1))
+        saved = state.get("gradients", {})
+        for name, parameter in self.agent.named_parameters():
+            if name in saved:
+                # Of what each then had of the mean, to what it has now.
+                grad = torch.empty_like(parameter).copy_(saved[name])
+                parameter.grad = grad.mul_(accumulate / self.accumulate)
 
 
 def load_weights(
@@ -506,6 +648,13 @@ def _wrong_loss(agent: nn.Module, loss: Any) -> str:
         "computed under no_grad, or made of no parameter that is trained. Return None when the model "
         "has updated itself."
     )
+
+
+_SECOND_BACKWARD = (
+    "{}.learn returned a loss that was back-propagated already, in this step or through what it keeps of an "
+    "earlier one. Return the loss without calling backward (Antelope does, and steps the optimiser), or "
+    "update the model in learn and return None; `detach()` what is kept from step to step."
+)
 
 
 def _last_batch(error: BaseException) -> Batch | None:

@@ -153,7 +153,7 @@ def write_eval_row(
         return
     at.evaluated = now
     metrics = mean_over_tasks(scores)
-    learner.evaluated(metrics)
+    learner.evaluated(scores[-1], validation=validation)
     each: dict[str, float] = {}
     if len(scores) > 1:
         each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}

@@ -67,6 +67,10 @@ def unresolved(settings: Settings) -> list[str]:
                 mistakes += Options(target, given).mistakes
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler") else 0
+                if key == "optim":
+                    arguments = [name for name in arguments if name != "groups"]
+                elif getattr(target, "__name__", "") == "ChainedScheduler":
+                    skip = 0  # Its first parameter is the schedulers.
                 for name in arguments:
                     found = unknown_arguments(target, [name], setting=key, skip=skip)
                     mistakes += [settings.place(f"{key}.{name}") + text for text in found]

@@ -1,9 +1,9 @@
-"""The optimiser and the scheduler that the settings ask for, and the averaged weights."""
+"""The optimiser that the settings ask for, and the averaged weights."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,55 +12,93 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import OptState
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from ..agents.traits import hook
 from ..replay import ConfigError
 from ..replay.devices import has_float64
 from .config import Settings, name_of
 from .construct import construct
+from .groups import check_options, divided, flat_patterns
 from .naming import makes_objects, named_object
 
 
-def build_optimizer(settings: Settings, agent: nn.Module) -> Optimizer | None:
+def build_optimizer(
+    settings: Settings, agent: nn.Module, own: nn.Module | None = None
+) -> Optimizer | None:
     """The optimiser of the agent's trainable parameters, or None where there are none.
 
     A model that may unfreeze or add some later has one from the start; see `Parameters`.
+
+    Args:
+        own: The user's module, whose names of parameters may be used as well as the agent's.
+
+    Raises:
+        ConfigError: If it cannot be made, or what is made is no optimiser of the agent's parameters.
     """
     parameters = [p for p in agent.parameters() if p.requires_grad]
     if not parameters and may_get_parameters(agent):
         parameters = list(agent.parameters()) or [nn.Parameter(torch.empty(0))]
     if (given := settings.live.get("optim")) is not None and not makes_objects(given):
-        return _given_optimizer(given, agent)
+        return _given_optimizer(settings, given, agent)
     if not parameters:
         return None
     target, arguments = named_object(settings, "optim")
     for shorthand in ("lr", "weight_decay"):
         if settings.values[shorthand] is not None:
             arguments.setdefault(shorthand, settings.values[shorthand])
+    trained: list[Any] = parameters
+    patterns: dict[str, Any] = {}
+    if "groups" in arguments and "groups" not in inspect.signature(target).parameters:
+        patterns = flat_patterns(arguments.pop("groups"))
+        trained = divided(patterns, agent, own)
     inferred: dict[str, Any] = {}
-    if target.__name__ in ("Adam", "AdamW", "SGD") and not {"foreach", "fused"} & arguments.keys():
+    base = target.func if isinstance(target, functools.partial) else target
+    said = arguments.keys() | getattr(target, "keywords", {}).keys()
+    if base in (Adam, AdamW, SGD) and not {"foreach", "fused"} & said:
         # One kernel for all parameters: 1.2 to 1.3 times the default's speed on small networks.
         inferred["fused"] = all(p.is_floating_point() and not p.is_meta for p in parameters)
         # Momentum that begins late would begin damped too.
         inferred["fused"] &= not arguments.get("dampening")
-    closure = inspect.signature(target.step).parameters.get("closure")
+    if inspect.isclass(base):
+        refuse_closures(base)
+    first = _what_it_asks_for(target, agent, trained)
+    made = construct(target, arguments, inferred, setting="optim", positional=(first,))
+    if not isinstance(made, Optimizer):
+        what = f"a {type(made).__name__}"
+        also = " A scheduler goes into scheduler=." if isinstance(made, (tuple, list, dict)) else ""
+        raise ConfigError(
+            f"optim={name_of(target)} gave {what}, not a torch.optim.Optimizer. It is called with the "
+            f"model's parameters, and returns an optimiser of them.{also}"
+        )
+    if not inspect.isclass(base):
+        refuse_closures(type(made))
+        _check_parameters(made, agent)
+    check_options(patterns, made)
+    if base is SGD and inferred.get("fused") and any(g["momentum"] for g in made.param_groups):
+        made.register_step_pre_hook(_begin_momentum)
+    return made
+
+
+def refuse_closures(kind: type) -> None:
+    """Refuse an optimiser that evaluates the loss itself.
+
+    Raises:
+        ConfigError: If it does, as LBFGS.
+    """
+    closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
-            f"optim={target.__name__} evaluates the loss several times a step, which a `learn` that "
+            f"optim={kind.__name__} evaluates the loss several times a step, which a `learn` that "
             "returns a loss once cannot serve. Use it inside the model, and return None."
         )
-    optimizer = construct(target, arguments, inferred, setting="optim", positional=(parameters,))
-    if target.__name__ == "SGD" and inferred.get("fused") and optimizer.defaults["momentum"]:
-        optimizer.register_step_pre_hook(_begin_momentum)
-    return optimizer
 
 
 def may_get_parameters(agent: nn.Module) -> bool:
     """Whether a model that has nothing to train may have something later."""
-    if callable(getattr(agent, "begin_task", None)):
+    if hook(agent, "begin_task") is not None:
         return True
-    return callable(getattr(agent, "learn", None)) and any(True for _ in agent.parameters())
+    return hook(agent, "learn") is not None and any(True for _ in agent.parameters())
 
 
 def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
@@ -77,51 +115,51 @@ def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def build_scheduler(
-    settings: Settings, optimizer: Optimizer | None, *, steps_per_epoch: int | None
-) -> Any:
-    """The learning-rate scheduler, or None. `lr_decay_epochs` is a cosine to zero, once."""
-    decay = settings.lr_decay_epochs
-    wanted = settings.scheduler is not None or "scheduler" in settings.live
-    if not wanted and decay is None:
-        return None
-    if wanted and decay is not None:
-        raise ConfigError("scheduler= and lr_decay_epochs= both set the learning rate. Give one.")
-    if optimizer is None:
-        raise ConfigError(
-            "A scheduler needs an optimiser, and this model has no parameters to train."
-        )
-    if decay is not None:
-        if steps_per_epoch is None:
-            raise ConfigError("lr_decay_epochs needs a data set: environments have no epochs.")
-        steps = decay * steps_per_epoch
-        return LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
-        )
-    given = settings.live.get("scheduler")
-    if given is not None and not makes_objects(given):
-        if not hasattr(given, "step"):
-            raise ConfigError(f"scheduler={name_of(given)} has no `step` method.")
-        return given
-    target, arguments = named_object(settings, "scheduler")
-    return construct(target, arguments, {}, setting="scheduler", positional=(optimizer,))
+def _what_it_asks_for(target: Any, agent: nn.Module, trained: list[Any]) -> Any:
+    """What a function that makes an optimiser is called with: by the name of its first parameter."""
+    if inspect.isclass(getattr(target, "func", target)):
+        return trained
+    try:
+        first = next(iter(inspect.signature(target).parameters), "")
+    except (TypeError, ValueError):
+        return trained
+    if first in ("model", "module", "net", "agent"):
+        return agent
+    if first == "named_parameters":
+        return [(name, p) for name, p in agent.named_parameters() if p.requires_grad]
+    return trained
 
 
-def _given_optimizer(given: Any, agent: nn.Module) -> Optimizer:
+def _given_optimizer(settings: Settings, given: Any, agent: nn.Module) -> Optimizer:
     if not isinstance(given, Optimizer):
         raise ConfigError(f"optim={name_of(given)} is no torch.optim.Optimizer.")
+    if arguments := named_object(settings, "optim")[1]:
+        raise ConfigError(
+            f"optim={name_of(given)} is already constructed, so `{next(iter(arguments))}` cannot be set. "
+            "Give its class instead."
+        )
+    refuse_closures(type(given))
+    _check_parameters(given, agent)
+    return given
+
+
+def _check_parameters(optimizer: Optimizer, agent: nn.Module) -> None:
     own = {id(p) for p in agent.parameters()}
-    if not any(id(p) in own for group in given.param_groups for p in group["params"]):
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ConfigError(
             "The optimiser given holds none of the model's parameters. Give its class instead, or "
             "the model as an instance."
         )
-    return given
 
 
-def takes_metric(scheduler: Any) -> bool:
-    """Whether `step` needs an evaluation's loss (ReduceLROnPlateau)."""
-    return "metrics" in inspect.signature(scheduler.step).parameters
+def left_out(optimizer: Optimizer, agent: nn.Module) -> list[str]:
+    """Trainable parameters that have a gradient, and that the optimiser does not hold."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return [
+        name
+        for name, p in agent.named_parameters()
+        if p.requires_grad and p.grad is not None and id(p) not in held
+    ]
 
 
 class Scaler(torch.amp.GradScaler):

@@ -177,7 +177,9 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, t
 
 def _parts_to_begin_anew(changed: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
     """The parts of a learner whose saved state is of another kind than what is asked for now."""
-    before, now = changed.get("optim", ({}, {}))
-    if (before or {}).get("_target_") != (now or {}).get("_target_"):
+    before, now = (optim or {} for optim in changed.get("optim", ({}, {})))
+    if before.get("_target_") != now.get("_target_") or list(before.get("groups", ())) != list(
+        now.get("groups", ())
+    ):
         return ("optimizer", "scheduler")
     return ("scheduler",) if {"scheduler", "lr_decay_epochs"} & changed.keys() else ()

@@ -116,6 +116,16 @@ class Strategies:
         for method in self._hooks["after_step"]:
             method(self.agent, replay.batch)
 
+    def after_flush(self, replay: Replay) -> None:
+        """After an update that no learning step belongs to: no rows have come with it."""
+        self.context.stepped()
+        if replay.batch is None:
+            return
+        none = replay.batch[:0]
+        for strategy in self.named.values():
+            if hasattr(strategy, "after_backward") and hasattr(strategy, "after_step"):
+                strategy.after_step(self.agent, none)
+
     def begin_task(self, task: int, replay: Replay) -> None:
         self.context.task = task
         for method in self._hooks["begin_task"]:

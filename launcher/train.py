@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from ..agents.blocks.composition import Composition, View
 from ..agents.blocks.parts import OBS, asks_for
@@ -35,10 +36,11 @@ from .log import CSV, Journal, Writer
 from .loop import run
 from .naming import unresolved
 from .observe.observer import Observer
-from .optimisation import Average, build_optimizer, build_scheduler
+from .optimisation import Average, build_optimizer
 from .pictures import Spared
 from .randomness import kept_randomness, seed_everything
 from .run import Run
+from .schedulers import Scheduler, build_scheduler
 from .session import Session
 from .trackers import Tracker, check_installed
 from .weights import start_weights
@@ -99,16 +101,19 @@ def train(settings: Settings) -> Run:
         strategies = build.build_strategies(settings, world, agent, transform, device)
         if strategies is not None:
             stack.callback(strategies.context.close)
-        optimizer = build_optimizer(settings, agent)
-        scheduler = build_scheduler(
-            settings, optimizer, steps_per_epoch=build.steps_per_epoch(settings, world)
-        )
+        held = build.own_optimizers(settings, agent)
+        if held is not None:
+            stack.callback(held.close)
+        optimizer = (held and held.only) or build_optimizer(settings, agent, own)
+        scheduler, schedule = _scheduler(settings, world, optimizer)
         learner = Learner(
             agent,
             world.spec,
             optimizer=optimizer,
+            own=held,
             scheduler=scheduler,
             clip_grad=settings.clip_grad,
+            accumulate=settings.accumulate,
             average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
             strategies=strategies,
             tasks=len(world.tasks),
@@ -130,7 +135,8 @@ def train(settings: Settings) -> Run:
         replay.before = None if strategies is None else strategies.before_batch
         if isinstance(agent, Observer):
             agent.bind(replay)
-        about = {"where": describe(settings, device, channels_last), "placed": placed}
+        about: dict[str, Any] = {"placed": placed, "schedule": schedule}
+        about["where"] = describe(settings, device, channels_last)
         return _run(settings, world, learner, replay, plain, stack, own=own, obs=obs, about=about)
 
 
@@ -176,7 +182,10 @@ def _run(
         folder=path / "videos",
         draw=None if samples is None else Spared(samples, "pictures of samples", console.problem),
     )
-    console.header(_header(settings, world, learner, replay, path, **about))
+    rates = about.pop("schedule")
+    console.header(_header(settings, world, learner, replay, path, **about, rates=rates[:1]))
+    for problem in rates[1:]:
+        console.problem(problem)
     draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
     if settings.resume:
         directory.resume = _resume(session, checkpoints, console)
@@ -226,6 +235,8 @@ def _run(
         raise
     seconds = time.monotonic() - began
     learner.warn_of_unreached()
+    if learner.own is not None and learner.optimised:
+        learner.own.warn_of_schedulers()
     if learner.steps and not learner.optimised and at.step > first_step:
         for key in build.optimiser_settings(settings):
             if key in traits(learner.agent).reads:
@@ -274,6 +285,21 @@ def _draw_run(*args: Any, **options: Any) -> None:
     from .plots.curves import draw_run  # Matplotlib is loaded where there is something to draw.
 
     draw_run(*args, **options)
+
+
+def _scheduler(
+    settings: Settings, world: Any, optimizer: Optimizer | None
+) -> tuple[Scheduler | None, list[str]]:
+    """The scheduler, and what is said of it before the run."""
+    schedule = build.build_schedule(settings, world)
+    plans = build.build_plans(schedule, settings, world)
+    return build_scheduler(
+        settings,
+        optimizer,
+        plans,
+        evaluations=build.evaluates_in_task(schedule, plans, world),
+        validation=schedule.validation,
+    )
 
 
 def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
@@ -337,6 +363,7 @@ def _header(
     *,
     where: str,
     placed: str | None,
+    rates: list[str],
 ) -> dict[str, str]:
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
@@ -352,6 +379,11 @@ def _header(
     if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
+    if learner.own is not None and len(learner.own.found) == 1:
+        (name, optimizer), *_ = learner.own.found.items()
+        lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
+    if rates:
+        lines["schedule"] = rates[0]
     if replay.offline:
         lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
     lines["run"] = str(path)

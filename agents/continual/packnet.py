@@ -122,6 +122,8 @@ class PackNet(Strategy):
 
     def after_step(self, agent: nn.Module, batch: Batch | None = None) -> None:
         # Momentum, weight decay and adaptive steps move weights that have no gradient too.
+        if self.fixed is None:  # Resumed, while gradients are accumulated.
+            self.fix(agent)
         assert self.fixed is not None
         tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
         for name, fixed in self.fixed.items():

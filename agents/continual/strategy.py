@@ -15,8 +15,8 @@ class Strategy:
     | `begin_task(agent, replay)`, `end_task(agent, replay)` | around a task |
     | `before_batch(agent, batch) -> Batch` | on every batch that `next(replay)` is about to give |
     | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
-    | `after_backward(agent)` | the gradients are there: projection, masks |
-    | `after_step(agent, batch)` | the optimiser has stepped |
+    | `after_backward(agent)` | the gradients are there, before each update: projection, masks |
+    | `after_step(agent, batch)` | the learning step is over, and the update if one was due |
     | `parameters_changed(agent)` | the model's parameters were added, replaced, dropped or unfrozen |
     | `predict(agent, obs, task) -> logits` | instead of the agent, of rows of a task |
     | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |

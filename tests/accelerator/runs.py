@@ -253,7 +253,7 @@ DATA: dict[str, dict[str, Any]] = {
     "ema, clip, scheduler": {
         **_DIGITS,
         **{"model": MLP, "ema": 0.99, "clip_grad": 1.0},
-        **{"scheduler": "CosineAnnealingLR", "scheduler.T_max": 100},
+        **{"scheduler": "CosineAnnealingLR", "scheduler.T_max": 100, "scheduler_every": "step"},
     },
     "values": {"dataset": "Diabetes", "train_steps": 56},
     "integers": {"dataset": (torch.arange(300).view(100, 3), _LABELS), "train_steps": 56},

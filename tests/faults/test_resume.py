@@ -297,7 +297,8 @@ def test_augmentation() -> None:
 
 def test_scheduler_average_and_clipping() -> None:
     cosine = {"_target_": "CosineAnnealingLR", "T_max": 30}
-    check(Noisy, 17, scheduler=cosine, ema=0.9, clip_grad=0.1, optim="SGD", lr=0.1)
+    settings = {"ema": 0.9, "clip_grad": 0.1, "optim": "SGD", "lr": 0.1}
+    check(Noisy, 17, scheduler=cosine, scheduler_every="step", **settings)
     shutil.rmtree("run")
     check(Net, 30, "SIGTERM", lr_decay_epochs=2, ema=0.9, weight_decay=0.1)
 
@@ -316,7 +317,14 @@ def test_scheduler_average_and_clipping() -> None:
     ids=lambda scheduler: scheduler["_target_"],
 )
 def test_schedulers_of_torch(scheduler: dict[str, Any]) -> None:
-    check(Net, 17, scheduler=scheduler, optim={"_target_": "SGD", "momentum": 0.9, "lr": 0.01})
+    every = {} if scheduler["_target_"] == "ReduceLROnPlateau" else {"scheduler_every": "step"}
+    check(
+        Net,
+        17,
+        scheduler=scheduler,
+        **every,
+        optim={"_target_": "SGD", "momentum": 0.9, "lr": 0.01},
+    )
 
 
 @pytest.mark.parametrize("name", ["Adagrad", "Adamax", "ASGD", "NAdam", "RMSprop", "Rprop", "Muon"])

@@ -242,16 +242,16 @@ class TestOptimisation:
         code = quick(
             model=Learner,
             optim={"_target_": SGD, "lr": 1e-2},
-            scheduler={"_target_": CosineAnnealingLR, "T_max": 100},
+            scheduler={"_target_": CosineAnnealingLR, "T_max": 4},
             epochs=2,
         )
         config = (code.path / "config.yaml").read_text()
-        words = ["scheduler.T_max=100", "optim.lr=1e-2", "scheduler=CosineAnnealingLR", "optim=SGD"]
+        words = ["scheduler.T_max=4", "optim.lr=1e-2", "scheduler=CosineAnnealingLR", "optim=SGD"]
         console = quick(*words, model=Learner, epochs=2)
         assert (console.path / "config.yaml").read_text() == config
         assert torch.equal(code.agent.layer.weight, console.agent.layer.weight)
-        # Cosine annealing of 1e-2 after 90 of 100 steps: 1e-2 (1 + cos(0.9 pi)) / 2.
-        assert console.history[-2]["lr"] == pytest.approx(1e-2 * (1 + np.cos(0.9 * np.pi)) / 2)
+        # Cosine annealing of 1e-2 in the second of 4 epochs: 1e-2 (1 + cos(pi / 4)) / 2.
+        assert console.history[-2]["lr"] == pytest.approx(1e-2 * (1 + np.cos(np.pi / 4)) / 2)
 
     def test_an_optimiser_instance(self, quick: Any) -> None:
         model = Linear(4, 2)
@@ -279,7 +279,8 @@ class TestOptimisation:
         assert (seen["lr"], seen["weight_decay"]) == (0.02, 0.3)
 
     def test_lr_decay_reaches_zero_once(self, quick: Any) -> None:
-        run = quick(model=Learner, lr=1.0, lr_decay_epochs=2, epochs=4, log_every=1)
+        with pytest.warns(UserWarning, match="over long before the run"):
+            run = quick(model=Learner, lr=1.0, lr_decay_epochs=2, epochs=4, log_every=1)
         rates = [row["lr"] for row in run.history if row["mode"] == "train"]
         assert rates[: len(rates) // 2] == sorted(rates[: len(rates) // 2], reverse=True)
         assert max(rates[len(rates) // 2 :]) == pytest.approx(0.0)
