@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ class Learner:
         self.parameters = Parameters(agent, optimizer, average)
         self.parameters.changed.append(self._wait_for)
         if strategies is not None:
-            strategies.look = self.parameters.look
+            strategies.look = partial(self.parameters.look, closely=False)
             self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._built_with = dict(optimizer.defaults) if optimizer is not None else {}
         self.recurrence: Recurrence | None = None
@@ -164,7 +165,7 @@ class Learner:
     def _optimise(self, loss: Tensor) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
-        self.parameters.look()
+        self.parameters.look(closely=False)
         self.optimised = True
         for group in optimizer.param_groups:
             for parameter in group["params"]:  # As zero_grad does, which takes ten times as long.
