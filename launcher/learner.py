@@ -365,7 +365,7 @@ class Learner:
         self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
         if self.optimizer is not None and state.get("held") and "optimizer" not in but:
             hold(self.optimizer, state["held"], self.parameters.named)
-            self.parameters.refresh()
+            self.parameters.use(self.optimizer)
         if self.average is not None:
             self.average.restart()
         for name in ("optimizer", "scheduler", "average", "scaler"):

@@ -42,17 +42,25 @@ class Parameters:
         optimizer: Optimizer | None = None,
         average: Average | None = None,
     ):
-        self.agent, self.optimizer, self.average = agent, optimizer, average
+        self.agent, self.average = agent, average
+        self.optimizer: Optimizer | None = None
+        self._state_at_once = False
         self.changed: list[Callable[[list[str]], None]] = []
         self._once: set[int] = set()  # What has been trained, by id.
         self._walk()
         self._trained_now()
+        self.use(optimizer)
+
+    def use(self, optimizer: Optimizer | None) -> None:
+        """Follow with this optimiser, which holds what it is to hold, from now on."""
+        if optimizer is not self.optimizer:
+            # Adagrad makes its state when it is constructed, and asks for it ever after.
+            self._state_at_once = optimizer is not None and bool(optimizer.state)
+        self.optimizer = optimizer
         held = self._held()
         left_out = {n for n, p in self.named.items() if p.requires_grad and id(p) not in held}
         self._follows = not left_out
         self._warned = left_out  # By name: the user has left them out.
-        # Adagrad makes its state when it is constructed, and asks for it ever after.
-        self._state_at_once = optimizer is not None and bool(optimizer.state)
         self.trained = self._trained()
 
     def look(self, *, closely: bool = True) -> bool:
@@ -80,10 +88,6 @@ class Parameters:
         new = [name for name, known in now.items() if known not in self._once]
         self._once = (self._once & {id(p) for p in self.named.values()}) | set(now.values())
         return new
-
-    def refresh(self) -> None:
-        """Take the optimiser's parameters as they are now."""
-        self.trained = self._trained()
 
     def _is_different(self) -> bool:
         # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
