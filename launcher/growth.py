@@ -49,6 +49,7 @@ def layout(agent: nn.Module) -> Layout:
 
     def describe(path: str, module: nn.Module) -> None:
         names[id(module)] = path
+        entry: dict[str, Any]
         found[path] = entry = {
             "class": _class_name(type(module)),
             "parameters": tensors(path, module._parameters),

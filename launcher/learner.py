@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,7 +94,11 @@ class Learner:
         self.optimizer: Optimizer | None = None
         self._held = False  # Whether the optimiser is one that the module holds.
         self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
-        self.parameters: Parameters
+        self.parameters = Parameters(agent, average=average)
+        self.parameters.changed.append(self._wait_for)
+        if strategies is not None:
+            strategies.look = partial(self.parameters.look, closely=False)
+            self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._use(optimizer, held=own is not None and optimizer is own.only)
         # One that the module holds is scheduled once a loss is returned: it may as well step itself.
         if scheduler is not None and optimizer is not None and not self._held:
@@ -183,7 +188,7 @@ class Learner:
     def _optimise(self, loss: Tensor) -> None:
         optimizer = self.optimizer
         assert optimizer is not None
-        self.parameters.look()
+        self.parameters.look(closely=False)
         if not self._pending:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:  # `zero_grad` would take ten times as long.
@@ -253,20 +258,12 @@ class Learner:
         self.optimizer, self._held = optimizer, held
         if self.strategies is not None:
             self.strategies.context.optimizer = optimizer
-        self._follow(optimizer)
+        self.parameters.use(optimizer)
         if optimizer is None:
             return
         self._built_with = [
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
-
-    def _follow(self, optimizer: Optimizer | None) -> None:
-        """Notice from now on what comes to the model's parameters and what goes."""
-        self.parameters = Parameters(self.agent, optimizer, self.average)
-        self.parameters.changed.append(self._wait_for)
-        if (strategies := self.strategies) is not None:
-            strategies.look = self.parameters.look
-            self.parameters.changed.append(lambda _: strategies.parameters_changed())
 
     def _use_own(self, held: Optimizer | None) -> None:
         """Step the optimiser that the module holds, if it does, now that it has returned a loss."""
@@ -306,7 +303,11 @@ class Learner:
         named = self.parameters.named
         self._waiting = {n: p for n, p in named.items() if self._waiting.get(n) is p}
         if self._may_wait and names:
-            self._waiting |= {name: named[name] for name in names}
+            # Copies of what there is, as teachers are, are not to be trained.
+            others = [p for name, p in named.items() if name not in names]
+            self._waiting |= {
+                name: named[name] for name in names if not any(map(named[name].equal, others))
+            }
             self._looks = min(self._looks, 1)
 
     def warn_of_unreached(self) -> None:
@@ -483,7 +484,7 @@ class Learner:
         self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
         if self.optimizer is not None and state.get("held") and "optimizer" not in but:
             hold(self.optimizer, state["held"], self.parameters.named)
-            self.parameters.refresh()
+            self.parameters.use(self.optimizer)
         if self.average is not None:
             self.average.restart()
         self._load_gradients(state)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import ConfigError, ml
+from antelope import ml
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=GENERATOR)
@@ -341,29 +341,3 @@ class TestTasks:
 
         with pytest.warns(UserWarning, match=r"No loss reaches `unused.weight`, `unused.bias`"):
             ml(model=Idle, dataset=(X, Y), train_steps=8, plot=False, progress=False)
-
-
-class TestStrategies:
-    def test_packnet_answers_as_each_task_left_it(self) -> None:
-        class Heads(nn.Module):
-            def __init__(self, in_features: int, out_features: int):
-                super().__init__()
-                self.body = nn.Sequential(nn.Flatten(), nn.Linear(in_features, 32), nn.ReLU())
-                self.n, self.heads = out_features, nn.ModuleList([nn.Linear(32, out_features)])
-
-            def begin_task(self, task: int) -> None:
-                if task:
-                    self.heads.append(nn.Linear(32, self.n))
-
-            def forward(self, obs: Tensor) -> Tensor:
-                return self.heads[-1](self.body(obs))
-
-        settings: dict[str, Any] = {"dataset": "Digits", "epochs": 1}
-        settings |= {"scenario": "task", "tasks": 5, "plot": False, "progress": False, "lr": 3e-3}
-        run = ml(model=Heads, strategy="packnet", **settings)
-        matrix = run.task_il_matrix
-        assert matrix[4][0] == matrix[0][0] > 0.9  # Nothing is forgotten.
-        with pytest.raises(
-            ConfigError, match=r"strategy=pnn .* layers must stay as they are: `heads"
-        ):
-            ml(model=Heads, strategy="pnn", **settings)

@@ -1,0 +1,180 @@
+"""What strategies know of weights, when these are replaced by more, by fewer, or by others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from antelope import ConfigError, ml
+from antelope.agents.continual.importance import fit
+from antelope.agents.continual.strategy import Strategy
+
+
+class Two(nn.Module):
+    def __init__(self, outputs: int = 2):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 2), nn.Linear(2, outputs)
+
+
+def kept(agent: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.full_like(p.detach(), 5.0) for name, p in agent.named_parameters()}
+
+
+class TestFit:
+    def test_keeps_the_rows_that_there_were(self) -> None:
+        known = kept(Two())
+        fit(Two(3), known)
+        assert known["head.weight"].tolist() == [[5, 5], [5, 5], [0, 0]]
+        assert known["head.bias"].tolist() == [5, 5, 0]
+        assert (known["body.weight"] == 5).all()
+
+    def test_begins_new_rows_at_what_they_are(self) -> None:
+        known, agent = kept(Two()), Two(3)
+        fit(agent, known, now=True)
+        assert torch.equal(known["head.weight"][2], agent.head.weight[2])
+        assert (known["head.weight"][:2] == 5).all()
+
+    def test_forgets_what_is_gone_and_what_has_other_inputs(self) -> None:
+        known, agent = kept(Two()), Two()
+        agent.head = nn.Linear(7, 2, bias=False)
+        fit(agent, known)
+        assert known.keys() == {"body.weight", "body.bias"}
+
+    def test_forgets_what_has_fewer_rows(self) -> None:
+        known = kept(Two())
+        fit(Two(1), known)
+        assert known.keys() == {"body.weight", "body.bias"}
+
+
+class Heads(nn.Module):
+    """A head for each task, the newest of which answers."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(in_features, 32), nn.ReLU())
+        self.n, self.heads = out_features, nn.ModuleList([nn.Linear(32, out_features)])
+
+    def begin_task(self, task: int) -> None:
+        if task:
+            self.heads.append(nn.Linear(32, self.n))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.heads[-1](self.body(obs))
+
+
+class Wider(nn.Module):
+    """One head, which gets two outputs with each task."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(in_features, 32), nn.ReLU())
+        self.n, self.head = out_features, nn.Linear(32, 2)
+
+    def begin_task(self, task: int) -> None:
+        if task:
+            old, self.head = self.head, nn.Linear(32, 2 * task + 2)
+            with torch.no_grad():
+                self.head.weight[: len(old.weight)] = old.weight
+                self.head.bias[: len(old.bias)] = old.bias
+
+    def forward(self, obs: Tensor) -> Tensor:
+        out = self.head(self.body(obs))
+        return nn.functional.pad(out, (0, self.n - self.head.out_features), value=-9.0)
+
+
+RUN: dict[str, Any] = {
+    **{"dataset": "Digits", "tasks": 5, "epochs": 1, "lr": 1e-2},
+    **{"plot": False, "progress": False, "device": "cpu"},
+}
+ANY = ["er", "er_ace", "derpp", "ewc", "ewc_online", "si", "mas", "lwf", "gem", "agem", "gdumb"]
+ON_OUTPUTS = ["cwr", "icarl", "packnet"]
+
+
+class Watch(Strategy):
+    """Notes what it hears, and what the newest head is when it comes."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+        self.born: list[Tensor] = []
+
+    def parameters_changed(self, agent: nn.Module) -> None:
+        self.heard.append(self.context.task)
+        newest = [*agent.parameters()][-2]
+        self.born.append(newest.detach().clone())
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy"),
+    [(m, s) for m in (Heads, Wider) for s in ANY] + [(Heads, s) for s in ON_OUTPUTS],
+)
+def test_every_task_is_learnt_with_a_growing_model(model: Any, strategy: str) -> None:
+    watch = Watch()
+    run = ml(model=model, strategy=[strategy, watch] if strategy != "gdumb" else strategy, **RUN)
+    assert run.task_il_matrix.diagonal().mean() > 0.7
+    if strategy != "gdumb":
+        assert watch.heard == [1, 2, 3, 4]
+        newest = [*run.agent.parameters()][-2]
+        assert not torch.equal(newest, watch.born[-1])
+
+
+def test_lwf_asks_the_head_that_each_task_had() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Probe(Strategy):
+        recalls = True
+
+        def __init__(self) -> None:
+            self.before: dict[str, Tensor] = {}
+            self.rows = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+            self.answers = torch.zeros(0)
+
+        def end_task(self, agent: Any, replay: Any) -> None:
+            self.before = self.context.snapshot()
+            self.answers = self.context.recall(self.before, self.rows, self.context.task)
+
+        def after_step(self, agent: Any, batch: Any) -> None:
+            if self.before and len(seen) < self.context.task:
+                seen.append((self.answers, self.context.recall(self.before, self.rows)))
+
+    ml(model=Heads, strategy=Probe, **RUN)
+    assert len(seen) == 4
+    assert all(torch.equal(then, now) for then, now in seen)
+
+
+def test_packnet_forgets_nothing() -> None:
+    run = ml(model=Heads, strategy="packnet", **RUN | {"scenario": "task"})
+    matrix = run.task_il_matrix
+    for task in range(5):
+        assert matrix[4][task] == matrix[task][task]
+
+
+def _replaced(model: Callable[..., nn.Module]) -> Any:
+    class Replaced(model):  # type: ignore[misc, valid-type]
+        def begin_task(self, task: int) -> None:
+            if task:
+                self.body[1] = nn.Linear(self.body[1].in_features, 40)
+                self.heads[0] = nn.Linear(40, self.n)
+
+    return Replaced
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy", "why"),
+    [
+        (Heads, "pnn", r"a column for each task, and its layers must stay as they are: `heads.1"),
+        (
+            _replaced(Heads),
+            "packnet",
+            r"keeps weights of earlier tasks in `body.1.weight`, which has an",
+        ),
+        (_replaced(Heads), "cwr", r"keeps the output layer of earlier tasks, \[10, 32\]"),
+    ],
+    ids=["pnn", "packnet", "cwr"],
+)
+def test_what_cannot_be_right_is_an_error(model: Any, strategy: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        ml(model=model, strategy=strategy, **RUN)
