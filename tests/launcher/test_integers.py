@@ -253,8 +253,17 @@ class TestDefaultAgent:
         run = quick(dataset=(TOKENS, CLASSES), rl=True, encoder="MLP")
         assert run.metrics["accuracy"] > 0.85
 
-    def test_a_sequence_with_rehearsal(self, quick: Any) -> None:
+    @pytest.mark.parametrize(
+        ("strategy", "scenario"),
+        [
+            ("er", "class"),
+            ("cwr", "class"),
+            ("icarl", "class"),
+            ("packnet", "task"),
+        ],
+    )
+    def test_a_sequence(self, strategy: str, scenario: str, quick: Any) -> None:
         tokens = draw(400, 3, 40)
         data = (tokens, tokens[:, 0] // 10)
-        run = quick(dataset=data, tasks=2, strategy="er", epochs=5)
+        run = quick(dataset=data, tasks=2, strategy=strategy, scenario=scenario, epochs=10)
         assert run.metrics["task_il_accuracy"] > 0.8
