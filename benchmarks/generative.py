@@ -144,6 +144,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> bool:
         lr=2e-3,
         epochs=3,
         lr_decay_epochs=3,
+        scheduler_every="step",
         plot=False,
         path=folder / "classifier",
         **common,

@@ -370,7 +370,8 @@ class TestAPlateau:
                 told.append(metrics)
                 super().step(metrics)
 
-        run = quick(scheduler=Watch, epochs=2, eval_every=4, dataset=[rows(), rows()])
+        x, y = rows()
+        run = quick(scheduler=Watch, epochs=2, eval_every=4, dataset=[(x, y), (x, 1 - y)])
         second = [row["loss/task_1"] for row in run.history if "loss/task_1" in row]
         assert told[-2:] == second[-2:]
 
