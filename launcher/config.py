@@ -439,8 +439,8 @@ def _merge(
         owner = key.removesuffix("._target_")
         _forget(settings.places, owner)
         place = f"{places[key]}: " if key in places else ""
-        # A run's config.yaml, taken as a preset, says much that is so in any case.
-        said_anew = not place or _at(values, key) != value
+        # A run's config.yaml, taken as a preset, repeats the default of every other setting.
+        changes = not place or _at(values, key) != value
         if place:
             settings.places[key] = places[key]
         if setting and setting.names_object:
@@ -484,7 +484,7 @@ def _merge(
         else:
             mistakes.append(f"{place}{_unknown(key)}")
             continue
-        if said_anew:
+        if changes:
             settings.given.add(root)
         # `lr` over a lower layer's `optim.lr`, and the other way round.
         for shorthand, long in SHORTHANDS.items():
