@@ -447,6 +447,8 @@ def _merge(
         owner = key.removesuffix("._target_")
         _forget(settings.places, owner)
         place = f"{places[key]}: " if key in places else ""
+        # A run's config.yaml, taken as a preset, repeats the default of every other setting.
+        changes = not place or _at(values, key) != value
         if place:
             settings.places[key] = places[key]
         if setting and setting.names_object:
@@ -490,7 +492,8 @@ def _merge(
         else:
             mistakes.append(f"{place}{_unknown(key)}")
             continue
-        settings.given.add(root)
+        if changes:
+            settings.given.add(root)
         # `lr` over a lower layer's `optim.lr`, and the other way round.
         for shorthand, long in SHORTHANDS.items():
             owner_key, argument = long.split(".")
@@ -505,6 +508,14 @@ def _merge(
             elif key == long and layer[shorthand] != value:
                 said = f"`{shorthand}={layer[shorthand]}` and `{long}={value}`"
                 mistakes.append(f"{place}{said} disagree. Give one of them.")
+
+
+def _at(values: dict[str, Any], key: str) -> Any:
+    """What holds for a dotted key, or None."""
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def _names_in(items: list[Any]) -> list[str]:
@@ -540,7 +551,11 @@ def _unknown(key: str) -> str:
     below = [name for name in known if name.startswith(f"{root}.")]
     if below:
         return f"Unknown setting `{key}`. There are: {', '.join(below)}."
-    near = did_you_mean(root, known) or (f" {foreign}" if (foreign := answer(root)) else "")
+    near, foreign = did_you_mean(root, known), answer(root)
+    if foreign:
+        # The nearest name may look alike and be something else: `class_order` for `class_weight`.
+        alike = any(f" {name}=" in foreign for name in nearest(root, known, count=1))
+        near = f"{near} {foreign}" if alike else f" {foreign}"
     return f"Unknown setting `{root}` in `{key}`.{near} `ml --help` lists them all."
 
 
@@ -582,10 +597,20 @@ def _check_types(settings: Settings, mistakes: list[str]) -> None:
             value = str(value).lower() if isinstance(value, bool) else value
             foreign = answer(f"{key}={value}")
             near = f" {foreign}" if foreign else ""
+            if setting.kind.startswith(("int", "float")) and _says_number(value):
+                near += " It is text: leave out the quotes."
             if not near and setting.kind.startswith(("one of", "list of")):
                 near = did_you_mean(str(node[last]), setting.kind.split()[2:])
             place = settings.place(f"{key}._target_" if setting.names_object else key)
             mistakes.append(f"{place}{key}={_shown(node[last])}: expected {setting.kind}.{near}")
+
+
+def _says_number(value: Any) -> bool:
+    """Whether it is text that would be a number without its quotes."""
+    try:
+        return isinstance(value, str) and float(value) == float(value)
+    except ValueError:
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -27,8 +27,7 @@ def left_as_found() -> Iterator[None]:
             # The caller may be within `torch.no_grad()`, or on another device by default.
             if torch.get_default_device().type != "cpu":
                 stack.enter_context(torch.device("cpu"))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.inference_mode(False))  # Which turns gradients on, too.
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -195,6 +195,29 @@ def test_no_random_stream_is_moved_by_an_evaluation(pretend: Any) -> None:
     assert pretend.run(left_alone) == {"forked": True, "kept": True}
 
 
+def left_alone_by_runs(device: str, folder: Path) -> dict[str, bool]:
+    """Whether the caller's streams, the device's too, go on as if there had been no run."""
+
+    def seeded() -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        return [torch.rand(2, device=place).cpu() for place in ("cpu", device)]
+
+    seeded()
+    expected = [torch.rand(2, device=place).cpu() for place in ("cpu", device)]
+    found = {}
+    for on in ("cpu", device):
+        seeded()
+        start(on, folder / on.replace(":", ""), model=MLP, train_steps=2)
+        drawn = [torch.rand(2, device=place).cpu() for place in ("cpu", device)]
+        found[on] = all(torch.equal(a, b) for a, b in zip(expected, drawn, strict=True))
+    return found
+
+
+def test_no_random_stream_of_the_caller_is_moved_by_a_run(machine: Any, tmp_path: Path) -> None:
+    found = machine.run(left_alone_by_runs, machine.name, tmp_path)
+    assert found == {"cpu": True, machine.name: True}
+
+
 def test_only_rows_in_memory_can_be_wanted_on_the_device(pretend: Any, tmp_path: Path) -> None:
     assert "decoded as they are read" in pretend.run(lazy_on_the_device, tmp_path)
 

@@ -116,6 +116,14 @@ def test_bare_words(words: list[str], says: str) -> None:
     assert says in line
 
 
+def test_a_value_that_is_a_dict() -> None:
+    (line,) = mistakes(class_weight={0: 1.0})
+    assert "`class_weight` is Keras's" in line
+    assert "Did you mean" not in line
+    (line,) = mistakes(optimizer={"lr": 1.0})
+    assert "Did you mean `optim`" in line
+
+
 @pytest.mark.parametrize("word", _COMMANDS)
 def test_a_command_of_another_tool(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main([word, "somewhere", "epochs=0"]) == 2

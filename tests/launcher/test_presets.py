@@ -212,6 +212,25 @@ def test_a_preset_trains_in_both_doors() -> None:
     )
 
 
+def test_the_configuration_of_a_run_is_a_preset_once_it_has_the_line() -> None:
+    short = {"progress": False, "plot": False}
+    first = ml(epochs=1, tasks=2, strategy="er", seed=3, path="first", **short)
+    text = (first.path / "config.yaml").read_text()
+    Path("again.yaml").write_text(f"# @package _global_\n{text}")
+    second = ml(
+        task="again", path="second"
+    )  # Warnings are errors: nothing in it is without effect.
+    assert second.metrics == first.metrics
+    assert (second.path / "config.yaml").read_text() == text.replace("first", "second")
+
+
+def test_quotes_that_make_a_number_text_are_told() -> None:
+    write("mine.yaml", 'lr: "1e-3"')
+    assert mistakes("mine") == (
+        "mine.yaml, line 2: lr=1e-3: expected float > 0. It is text: leave out the quotes."
+    )
+
+
 def test_the_user_s_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     write("presets/mine.yaml", "# What it is for", "epochs: 3")
     write("other.yaml", "name: of another tool", package=False)

@@ -38,6 +38,12 @@ def test_gives_back_what_was_saved(saved: Path) -> None:
     assert torch.equal(state["generator"], STATE["generator"])
 
 
+def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    save({"a": float("nan"), "b": {"c": float("-inf")}}, tmp_path / "replay")
+    assert repr(load(tmp_path / "replay")) == "{'a': nan, 'b': {'c': -inf}}"
+    json.loads((tmp_path / "replay" / "replay.json").read_text(), parse_constant=pytest.fail)
+
+
 def test_nothing_is_pickled_and_nothing_left_beside_it(saved: Path) -> None:
     assert {path.suffix for path in saved.iterdir()} == {".json", ".npy"}
     for path in saved.glob("*.npy"):
