@@ -76,8 +76,8 @@ class EnvTask:
                 "environment already."
             )
         if not several:  # Before there are processes, which say less of what is wrong.
-            how = {"stack": stack, "channels": channels}
-            codec(first.observation_space, f"observations of {name}", **how)
+            observed, what = first.observation_space, f"observations of {name}"
+            codec(observed, what, stack=stack, channels=channels)
         first.close()
         if video:
             check_recording(make, name)

@@ -101,14 +101,6 @@ class Parts:
         return Parts(self.path, held_out, None, self.notes)
 
 
-def folder_of(name: Any) -> Path | None:
-    """The folder that a name says, `~` included, or None if it says none."""
-    if not isinstance(name, (str, Path)) or not str(name):
-        return None
-    path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
-    return path if path.is_dir() else None
-
-
 def open_folder(path: Path) -> Parts:
     """A folder of class folders of pictures, or of a training and a held-out part of such.
 
@@ -204,7 +196,7 @@ def _scan(path: Path, above: frozenset[str]) -> _Folder:
             elif here.suffix.lower() in _PICTURES:
                 found.pictures.append(here)
             else:
-                found.others[here.suffix.lower() or here.name] += 1
+                found.others[here.suffix.lower() or "without an ending"] += 1
     return found
 
 
@@ -257,10 +249,10 @@ def _check_classes(whole: _Folder, path: Path) -> None:
         DataError: If they do.
     """
     folders = [folder for folder in whole.folders if folder.total]
-    # `train` and `test` among others, or `seg_train` and `seg_test` alone.
+    # `train` and `test` among others, or nothing but such as `seg_train` and `seg_test`.
     plain = {_kind(folder.name) for folder in folders if _is_plain(folder.name)} - {None}
     kinds = {_kind(folder.name) for folder in folders}
-    if any("train" in found and len(found) > 1 for found in (plain, kinds) if None not in found):
+    if "train" in kinds and (len(plain) > 1 or None not in kinds):
         named = ", ".join(f"{folder.name}/" for folder in folders)
         raise DataError(
             f"{path} holds {named}, which hold pictures but no class folders: there are no labels to "

@@ -51,6 +51,14 @@ def _parameters(target: Any) -> set[str]:
     return names - {"self", "args", "kwargs"}
 
 
+def folder_of(name: Any) -> Path | None:
+    """The folder that a name says, `~` included, or None if it says none."""
+    if not isinstance(name, (str, Path)) or not str(name):
+        return None
+    path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
+    return path if path.is_dir() else None
+
+
 def default_data_dir() -> Path:
     """`$ANTELOPE_DATA`, else a cache directory of the user's."""
     if directory := os.environ.get("ANTELOPE_DATA"):

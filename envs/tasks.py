@@ -72,6 +72,7 @@ class DataWorld:
         tasks: The sequence.
         scenario: As above.
         notes: What a person should know of how the data was read.
+        decoded: Whether its parts are pictures (True), or arrays.
         single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
@@ -96,6 +97,7 @@ class DataWorld:
         standardize: bool | None = None,
     ):
         self.name = "-".join(arrays.name for arrays in train)
+        self.decoded: set[bool] = set()
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
         self.scenario = _scenario(scenario, kind, train)

@@ -101,6 +101,7 @@ def build_world(settings: Settings) -> Any:
     train: list[datasets.Arrays] = []
     test: list[datasets.Arrays | None] = []
     notes: list[str] = []
+    decoded: set[bool] = set()
     for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
@@ -119,6 +120,7 @@ def build_world(settings: Settings) -> Any:
         arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
         test.append(None if rest is None else _of_classes(rest, others))
+        decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
     world = DataWorld(
@@ -133,6 +135,7 @@ def build_world(settings: Settings) -> Any:
         standardize=settings.standardize if "standardize" in settings.given else None,
     )
     world.notes += notes
+    world.decoded = decoded
     if world.single_class is not None:
         warnings.warn(
             f"All rows of {world.name} are of one class ({world.single_class}): an accuracy of 1.0 means "
@@ -488,8 +491,10 @@ DATA_ONLY = (
 def without_effect(settings: Settings, world: Any) -> list[str]:
     """Settings that were given but that this run does not read."""
     unread = list(ENV_ONLY if world.on_data else DATA_ONLY)
-    if _dims(world.spec.obs) < 3:
+    if _dims(world.spec.obs) < 3 or (world.on_data and world.decoded == {True}):
         unread.append("channels")
+    if world.on_data and world.decoded == {False}:
+        unread.append("image_size")
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         unread += ["lr", "weight_decay"]
@@ -528,7 +533,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = folders.folder_of(item) or resolve(item, key)
+            item = sources.folder_of(item) or resolve(item, key)
             name = canonical_name(name, item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
@@ -538,7 +543,7 @@ def _parts(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
 
 def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
-    if not isinstance(value, dict) or (path := folders.folder_of(value.get("_target_"))) is None:
+    if not isinstance(value, dict) or (path := sources.folder_of(value.get("_target_"))) is None:
         return None
     return path, {k: v for k, v in value.items() if k != "_target_"}
 

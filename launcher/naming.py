@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from ..envs.folders import folder_of
+from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import resolve, unknown_arguments

@@ -244,6 +244,15 @@ class TestSizes:
             capsys.readouterr().out.split()
         )
 
+    def test_have_no_effect_on_arrays_nor_channels_on_pictures(
+        self, root: Path, learnt: Any
+    ) -> None:
+        with pytest.warns(UserWarning, match="`image_size` has no effect.*its inputs are arrays"):
+            learnt("Digits", image_size=16)
+        save(root)
+        with pytest.warns(UserWarning, match="`channels` has no effect.*no arrays of images"):
+            learnt(root, channels="last")
+
     def test_that_are_alike_are_not_worth_a_word(
         self, root: Path, learnt: Any, capsys: Any
     ) -> None:
@@ -274,6 +283,10 @@ class TestNames:
 
 def flat(root: Path) -> None:
     save(root, ["train", "test1"])
+
+
+def flat_and_alone(root: Path) -> None:
+    save(root, ["train"])
 
 
 def decorated(root: Path) -> None:
@@ -324,6 +337,7 @@ def arrays(root: Path) -> None:
     ("build", "message"),
     [
         (flat, r"test1/, train/, which hold pictures but no class folders.*pets/train/cat/1\.png"),
+        (flat_and_alone, "holds train/, which hold pictures but no class folders"),
         (decorated, "seg_test/, seg_train/, which hold pictures but no class folders"),
         (empty_class, "holds eel/ without pictures. Remove"),
         (unknown_class, "test holds the class eel, which is not among.*: cat, dog, fox"),
