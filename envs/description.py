@@ -71,10 +71,9 @@ def describe(
         action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
     else:
         action = _values([arrays.targets for arrays in train])
-    held_out = [arrays.inputs for arrays in test if arrays is not None]
     obs = input_space(
         [arrays.inputs for arrays in train],
-        held_out,
+        [arrays.inputs for arrays in test if arrays is not None],
         name=first.name,
         high=first.high,
         standardize=standardize,

@@ -65,6 +65,10 @@ class Numbers(nn.Module):
         space: Of the inputs, with their statistics.
     """
 
+    base: Tensor
+    mean: Tensor
+    stddev: Tensor
+
     def __init__(self, space: Space):
         super().__init__()
         mean, stddev = torch.as_tensor(space.mean), positive(torch.as_tensor(space.stddev))

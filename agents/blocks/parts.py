@@ -282,8 +282,8 @@ def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
     if isinstance(space, dict):
         return {name: draw(part, n, device) for name, part in space.items()}
     if space.ids is not None:
-        low = min(int(space.low), space.ids - 1)  # type: ignore[arg-type]
-        return torch.randint(low, space.ids, (n, *space.shape), device=device)
+        smallest = min(int(space.low), space.ids - 1)  # type: ignore[arg-type]
+        return torch.randint(smallest, space.ids, (n, *space.shape), device=device)
     unit = torch.rand(n, *space.shape)
     if space.discrete or space.dtype != torch.float32:  # One-hot choices, bytes as [0, 1].
         return unit.to(device)

@@ -22,9 +22,11 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     layers = [m for m in agent.modules() if isinstance(m, Layer)]
     called: list[Layer] = []
     hooks = [layer.register_forward_hook(lambda met, *_: called.append(met)) for layer in layers]
+    obs = context.spec.obs
+    zeros = torch.zeros(2, *obs.shape, device=context.device)
     try:
         with evaluating(agent), torch.no_grad():
-            agent(torch.zeros(2, *context.spec.obs.shape, device=context.device))
+            agent(zeros if obs.ids is None else zeros.long())
     finally:
         for hook in hooks:
             hook.remove()

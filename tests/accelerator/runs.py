@@ -204,7 +204,31 @@ class Mixed(Pixels):
         }
 
 
+class Clock(gymnasium.Env[Any, Any]):
+    """Tells the time in seconds since 1970."""
+
+    dtype: Any = np.float64
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 2**40, (1,), self.dtype)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.seconds = 1_700_000_000
+
+    def reset(self, **_: Any) -> Any:  # type: ignore[override]
+        return np.array([self.seconds], self.dtype), {}
+
+    def step(self, action: Any) -> Any:
+        self.seconds += 1
+        return np.array([self.seconds], self.dtype), 1.0, self.seconds % 20 == 0, False, {}
+
+
+class Counter(Clock):
+    dtype = np.int64
+
+
 _DIGITS = {"dataset": "Digits", "train_steps": 56}
+_LABELS = torch.arange(100) % 2
+_SECONDS = 1.7e9 + torch.arange(100, dtype=torch.float64)[:, None]
 _SEQUENCE = {"dataset": "Digits", "tasks": 2, "train_steps": 12, "model": MLP}
 
 
@@ -223,6 +247,14 @@ DATA: dict[str, dict[str, Any]] = {
         **{"scheduler": "CosineAnnealingLR", "scheduler.T_max": 100},
     },
     "values": {"dataset": "Diabetes", "train_steps": 56},
+    "integers": {"dataset": (torch.arange(300).view(100, 3), _LABELS), "train_steps": 56},
+    "pictures of integers": {
+        "dataset": (torch.arange(6400).view(100, 1, 8, 8), _LABELS),
+        "train_steps": 8,
+    },
+    "time stamps": {"dataset": (_SECONDS, _LABELS), "train_steps": 56},
+    "time stamps in RAM": {"dataset": (_SECONDS, _LABELS), "data": "ram", "train_steps": 8},
+    "truth values": {"dataset": (_SECONDS > 1.7e9 + 9, _LABELS), "train_steps": 8},
     "resnet18": {"model": "resnet18", "dataset": "Digits", "train_steps": 2},
     "updates itself": {"model": Holder, **_DIGITS},
     "plateau": {"model": MLP, "dataset": "Digits", "epochs": 2, "scheduler": "ReduceLROnPlateau"},
@@ -288,6 +320,12 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "ppo, normalised": {
         **{"model": "PPO", "model.steps": 64, "normalize_obs": True, "normalize_reward": True},
         **_PENDULUM,
+    },
+    "dqn, clock": {"model": "DQN", "normalize_obs": True, **_COMMON, "env": Clock},
+    "dqn, counter, gpu": {
+        **{"model": "DQN", "normalize_obs": True, "env": Counter},
+        **_GPU,
+        **_COMMON,
     },
     "ppo, gpu": {"model": "PPO", "model.steps": 64, **_GPU, **_CARTPOLE},
     "a2c": {"model": "A2C", **_CARTPOLE},

@@ -18,7 +18,7 @@ from antelope import ConfigError
 from antelope.launcher.randomness import forked_randomness, kept_randomness
 from antelope.replay import Table
 
-from .runs import MLP, Noisy, start
+from .runs import MLP, Clock, Counter, Noisy, _without_float64, start
 
 
 class ShiftedBy(MLP):
@@ -76,6 +76,24 @@ def learnt_with(data: str, folder: Path, *, free: float = 1e9) -> dict[str, Any]
     }
 
 
+def clocked(device: str, folder: Path) -> dict[str, float]:
+    """How many seconds are told apart in what is learnt from, by the observations' type."""
+    options = {"env": None, "normalize_obs": True, "train_steps": 60, "seed_steps": 10}
+    found = {}
+    for env, storage in ((Clock, "ram"), (Counter, "ram"), (Counter, "gpu")):
+        settings = {**options, "env": env, "model": "DQN", "replay.storage": storage}
+        run = start(device, folder / f"{env.__name__} {storage}", **settings)
+        obs = run.replay.sample(500).obs
+        assert (obs.dtype, obs.device.type) == (torch.float32, torch.device(device).type)
+        found[f"{env.__name__} {storage}"] = len(obs.cpu().unique())
+    return found
+
+
+def clocked_without_float64(folder: Path) -> dict[str, float]:
+    _without_float64()
+    return clocked("pretend", folder)
+
+
 def learnt_from_its_own_tensors(folder: Path) -> list[tuple[str, float]]:
     """Where the rows are, and a loss, of runs whose data was brought on the device, half of it, or none."""
     draws = torch.Generator().manual_seed(0)
@@ -130,6 +148,18 @@ def left_alone() -> dict[str, bool]:
         drawn = [torch.rand(2, device=place).cpu() for place in places]
         found[name] = all(torch.equal(a, b) for a, b in zip(expected, drawn, strict=True))
     return found
+
+
+def test_clocks_keep_their_digits(pretend: Any, tmp_path: Path) -> None:
+    found = pretend.run(clocked, "pretend", tmp_path)
+    assert min(found.values()) > 50, found
+
+
+def test_clocks_keep_their_digits_without_float64(
+    pretend_without_float64: Any, tmp_path: Path
+) -> None:
+    found = pretend_without_float64.run(clocked_without_float64, tmp_path)
+    assert min(found.values()) > 50, found
 
 
 def test_rows_are_on_the_device_where_they_fit(pretend: Any, tmp_path: Path) -> None:

@@ -335,6 +335,34 @@ def test_bfloat16() -> None:
     check(Net, 17, precision="bf16")
 
 
+class Texts(nn.Module):
+    """Learns values far from zero of integers."""
+
+    def __init__(self, vocab_size: int, out_features: int, spec: Any):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, out_features)
+        self.spec = [spec]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        space = self.spec[0].action
+        return self.embedding(obs).sum(1) * space.stddev + space.mean
+
+    def learn(self, replay: Any) -> Tensor:
+        stop()
+        batch = next(replay)
+        return F.mse_loss(self(batch.obs), batch.label)
+
+
+def test_integers_and_values_far_from_zero() -> None:
+    tokens = torch.arange(1500).view(500, 3) % 11
+    check(Texts, 12, dataset=(tokens, 1e9 + tokens.sum(1).double()), epochs=3)
+
+
+def test_inputs_far_from_zero() -> None:
+    seconds = 1_700_000_000 + torch.arange(1500).view(500, 3)
+    check(Net, 12, dataset=(seconds, torch.arange(500) % 3), epochs=3)
+
+
 def test_early_stopping() -> None:
     run = check(Noisy, 17, lr=0.2, epochs=20, eval_every=4, **{"early_stopping.patience": 2})
     assert run.history[-1]["step"] < 100

@@ -151,7 +151,7 @@ class TestRefused:
     def test_an_embedding_has_no_row_for_a_negative_one(self, quick: Any) -> None:
         padded = TOKENS.clone()
         padded[7, 1] = -1
-        with pytest.raises(ConfigError, match="-1 is out of range.*none for negative numbers"):
+        with pytest.raises(ConfigError, match=r"-1 is out of range.*none for negative numbers"):
             quick(model=Bag, dataset=(padded, CLASSES))
 
     def test_a_model_that_only_learns_is_told_in_the_first_step(self, quick: Any) -> None:
@@ -186,13 +186,13 @@ class TestRefused:
 
     def test_an_augmentation_changes_numbers(self, quick: Any) -> None:
         images = draw(20, 64, 256).view(20, 1, 8, 8)
-        with pytest.raises(ConfigError, match="aug= changes numbers.*standardize=true"):
+        with pytest.raises(ConfigError, match=r"aug= changes numbers.*standardize=true"):
             quick(dataset=(images, torch.arange(20) % 2), aug=torch.nn.Identity())
 
     @pytest.mark.parametrize("how", [{"model": "VAE"}, {"generate": True}])
     def test_generation_is_of_numbers(self, how: dict[str, Any], quick: Any) -> None:
         images = draw(20, 256, 256).view(20, 1, 16, 16)
-        with pytest.raises(ConfigError, match="Generation needs numbers.*standardize=true"):
+        with pytest.raises(ConfigError, match=r"Generation needs numbers.*standardize=true"):
             quick(dataset=(images, torch.arange(20) % 2), **how)
 
     def test_integers_and_floats_are_two_things(self, quick: Any) -> None:
@@ -253,8 +253,18 @@ class TestDefaultAgent:
         run = quick(dataset=(TOKENS, CLASSES), rl=True, encoder="MLP")
         assert run.metrics["accuracy"] > 0.85
 
-    def test_a_sequence_with_rehearsal(self, quick: Any) -> None:
+    @pytest.mark.parametrize(
+        ("strategy", "scenario"),
+        [
+            ("er", "class"),
+            ("cwr", "class"),
+            ("icarl", "class"),
+            ("pnn", "task"),
+            ("packnet", "task"),
+        ],
+    )
+    def test_a_sequence(self, strategy: str, scenario: str, quick: Any) -> None:
         tokens = draw(400, 3, 40)
         data = (tokens, tokens[:, 0] // 10)
-        run = quick(dataset=data, tasks=2, strategy="er", epochs=5)
+        run = quick(dataset=data, tasks=2, strategy=strategy, scenario=scenario, epochs=10)
         assert run.metrics["task_il_accuracy"] > 0.8

@@ -135,7 +135,7 @@ class TestTargets:
             spec = quick(dataset=(INPUTS, 1e9 + VALUES), epochs=1).spec
 
         monkeypatch.setattr("antelope.launcher.device.has_float64", lambda kind: kind != "mps")
-        with pytest.raises(ConfigError, match="mps has no float64.*device=cpu"):
+        with pytest.raises(ConfigError, match=r"mps has no float64.*device=cpu"):
             place_tables(World(), torch.device("mps"), "auto")
 
 

@@ -97,3 +97,30 @@ def test_the_state_continues_exactly() -> None:
     x = torch.rand(5, 2)
     assert torch.equal(one.obs(x), two.obs(x))
     assert torch.equal(one.reward(x), two.reward(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+@pytest.mark.parametrize("float64", [True, False])
+def test_a_clock_keeps_its_digits(
+    dtype: torch.dtype, float64: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not float64 and dtype == torch.float64:
+        pytest.skip("such a device holds none")
+    monkeypatch.setattr("antelope.replay.normalizer.has_float64", lambda kind: float64)
+    seconds = 1.7e9 + np.arange(400.0)[:, None]
+    moments = Moments((1,))
+    for row in seconds:
+        moments.add(row[None])
+    found = moments.normalize(torch.from_numpy(seconds).to(dtype))
+    assert found.dtype == torch.float32
+    expected = (seconds - seconds.mean()) / seconds.std()
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_the_mean_of_float32_observations_is_taken_off_unrounded() -> None:
+    # 100,000,000 and 100,000,008 are float32 numbers; a quarter of the way between them is not.
+    seen = np.array([[1e8], [1e8], [1e8], [1e8 + 8]])
+    moments = Moments((1,))
+    moments.add(seen)
+    found = moments.normalize(torch.from_numpy(seen).float())
+    np.testing.assert_allclose(found.numpy(), (seen - seen.mean()) / seen.std(), rtol=1e-6)
