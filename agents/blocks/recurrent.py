@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import ConfigError
+from ..traits import Traits
 
 State = Any  # A tensor [1, B, hidden]; of an LSTM, two of them.
 _KINDS = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -27,14 +28,11 @@ class Recurrent(nn.Module):
         hidden: Width of the state.
         kind: `gru` or `lstm`.
 
-    Attributes:
-        by_sequence: Steps are given as sequences of one.
-
     Raises:
         ConfigError: If `kind` is neither.
     """
 
-    by_sequence = True
+    antelope_traits = Traits(by_sequence=True)  # Steps come as sequences of one.
 
     def __init__(self, in_features: int, out_features: int, hidden: int = 64, kind: str = "gru"):
         super().__init__()

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import ConfigError, Run, ml
+from antelope import ConfigError, Run, Space, Spec, ml
+from antelope.agents.traits import Traits
+from antelope.launcher.offline import check_agent
 
 SHORT: dict[str, Any] = {"plot": False, "progress": False, "device": "cpu"}
 
@@ -115,12 +117,30 @@ def test_ordinary_names_mean_nothing_on_a_data_set() -> None:
     assert plain.metrics == own.metrics
 
 
+def test_ordinary_names_mean_nothing_in_the_header_and_in_the_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fit(named(Classifier, **OWN), progress=True, render_model=True)
+    assert "learns" not in "".join(capsys.readouterr())
+    assert "layer" in (run.path / "plots" / "model.txt").read_text()
+
+
+def test_an_error_in_a_model_is_told_by_the_method_it_is_in() -> None:
+    class Fails(Classifier):
+        def learn(self, replay: Any) -> Tensor:
+            raise RuntimeError("not today")
+
+    with pytest.raises(RuntimeError) as raised:
+        fit(named(Fails, learns_by="heart"))
+    assert "In Fails.learn, learning step 1." in raised.value.__notes__[0]
+
+
 DATA: dict[str, Any] = {
     "act": nn.GELU(),
     "observe": layer(2, 2),
     "evaluate": nn.CrossEntropyLoss(),
-    "begin_task": 3,
-    "end_task": nn.Identity(),
+    "begin_task": layer(2, 2),
+    "end_task": layer(2, 2),
     "predict": layer(2, 2),
 }
 
@@ -256,3 +276,13 @@ def test_compile_is_torchs_also_where_a_model_has_one_of_its_own(
     monkeypatch.setattr(nn.Module, "compile", compiled.append)
     run = fit(Compiles, compile=True)
     assert compiled == [run.agent]
+
+
+def test_what_learns_on_policy_is_told_by_traits_alone() -> None:
+    agent = Q(4, 2)
+    agent.on_policy = True
+    choices = Space((2,), torch.int64, low=0, high=1, discrete=True)
+    check_agent(agent, Spec(Space((4,)), choices))  # May learn offline.
+    agent.antelope_traits = Traits(on_policy=True)
+    with pytest.raises(ConfigError, match="Q learns on-policy"):
+        check_agent(agent, Spec(Space((4,)), choices))
