@@ -324,14 +324,14 @@ class Learner:
             "optimised": self.optimised,
             "tasks_begun": self.tasks_begun,
             "grown": grown(self.agent, self._built, self.tasks_begun),
-            "held": self._held(),
+            "held": self._held_names(),
             "waiting": list(self._waiting),
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent, self._constructed),
             **{name: part.state_dict() for name, part in parts.items() if part is not None},
         }
 
-    def _held(self) -> list[list[str | None]] | None:
+    def _held_names(self) -> list[list[str | None]] | None:
         """What each group of the optimiser holds, by name."""
         names = {id(p): name for name, p in self.parameters.named.items()}
         return None if self.optimizer is None else held_names(self.optimizer, names)
@@ -363,7 +363,7 @@ class Learner:
         self.parameters.look()
         waiting = state.get("waiting", self._waiting)
         self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
-        if self.optimizer is not None and state.get("held") and "optimizer" not in but:
+        if self.optimizer is not None and {"held", "optimizer"} <= state.keys() - set(but):
             hold(self.optimizer, state["held"], self.parameters.named)
             self.parameters.use(self.optimizer)
         if self.average is not None:
