@@ -482,7 +482,7 @@ class Learner:
         self.parameters.look()
         waiting = state.get("waiting", self._waiting)
         self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
-        if self.optimizer is not None and state.get("held") and "optimizer" not in but:
+        if self.optimizer is not None and {"held", "optimizer"} <= state.keys() - set(but):
             hold(self.optimizer, state["held"], self.parameters.named)
             self.parameters.use(self.optimizer)
         if self.average is not None:
