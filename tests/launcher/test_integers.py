@@ -259,7 +259,6 @@ class TestDefaultAgent:
             ("er", "class"),
             ("cwr", "class"),
             ("icarl", "class"),
-            ("pnn", "task"),
             ("packnet", "task"),
         ],
     )
