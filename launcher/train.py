@@ -293,6 +293,13 @@ def _scheduler(
     """The scheduler, and what is said of it before the run."""
     schedule = build.build_schedule(settings, world)
     plans = build.build_plans(schedule, settings, world)
+    if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):
+        of = "the run" if len(plans) == 1 else "a task"
+        warnings.warn(
+            f"accumulate={n} is more than the {most:,} learning steps of {of}: the weights are updated "
+            "only once, at its end. accumulate= counts learning steps, not examples.",
+            stacklevel=2,
+        )
     return build_scheduler(
         settings,
         optimizer,
@@ -378,7 +385,7 @@ def _header(
         lines["inputs"] = inputs
     if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
-        lines["spec"] += f" (inputs: mean {mean:.4g}, deviation {stddev:.4g})"
+        lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"

@@ -358,6 +358,13 @@ class TestGroups:
         with pytest.raises(ConfigError, match=says):
             quick(optim="SGD", lr=0.1, **{"optim.groups": groups})
 
+    def test_patterns_are_said_in_words_too(self, quick: Any) -> None:
+        words = "optim.groups.*.bias.lr=0.01", "optim.groups.*.bias.weight_decay=0"
+        run = quick(*words, "optim.groups.head.weight.lr=0.02", optim="SGD", lr=0.1)
+        assert [group["lr"] for group in run_groups(run)] == [0.1, 0.01, 0.02]
+        with pytest.raises(ConfigError, match=r"no trained parameter is called `\*.bais`"):
+            quick("optim.groups.*.bais.lr=0.01", optim="SGD", lr=0.1)
+
     def test_name_the_users_own_parameters_inside_an_agent(self, quick: Any) -> None:
         class Policy(nn.Module):
             def __init__(self, in_features: int, out_features: int):
