@@ -47,7 +47,7 @@ def answer(word: str) -> str | None:
         return None
     whose, _, here = (part.strip() for part in found.partition("|"))
     if "=" in word:
-        return f"`{word}` is how {whose} says it: {here}."
+        return f"`{word}` comes from {whose}: {here}."
     owners = " and ".join(f"{owner}'s" for owner in whose.split(" and "))
     return f"`{word}` is {owners} word: {here}."
 

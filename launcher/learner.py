@@ -281,9 +281,9 @@ class Learner:
         shown = ", ".join(f"`{name}`" for name in names[:4])
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         warnings.warn(
-            f"The optimiser does not hold {shown}{more} of {type(self.agent).__name__}: the loss reaches "
-            "them, and nothing trains them. Give it all parameters, or set requires_grad_(False) if that "
-            "is meant.",
+            f"The optimiser does not hold {shown}{more} of {type(self.agent).__name__}: the loss "
+            "depends on them, but nothing trains them. Give it all parameters, or set "
+            "requires_grad_(False) if that is intended.",
             stacklevel=2,
         )
 
@@ -572,8 +572,9 @@ def load_weights(
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
-            f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
-            "It is of a model that was constructed otherwise."
+            f"The checkpoint does not fit {type(agent).__name__}: "
+            f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
+            "differently."
         )
     load_in_place(agent, weights)
 

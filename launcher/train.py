@@ -72,9 +72,9 @@ def train(settings: Settings) -> Run:
                 "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
             )
             if key == "channels":
-                reason = "its inputs are no arrays of images"
+                reason = "its inputs are not arrays of images"
             elif key == "image_size" and world.on_data:
-                reason = "its inputs are arrays, and no pictures that are resized"
+                reason = "its inputs are arrays, and only pictures are resized"
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         placed = place_tables(world, device, settings.data) if world.on_data else None
         stack.enter_context(_threads(build.build_threads(settings, world, device)))

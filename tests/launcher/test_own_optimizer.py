@@ -163,7 +163,7 @@ class TestAModelThatHoldsOne:
                 self.optim.step()
                 return loss
 
-        with pytest.raises(ConfigError, match=r"has stepped its optimiser .*Return None"):
+        with pytest.raises(ConfigError, match=r"stepped its optimiser .*Return None"):
             quick(model=Both)
 
     def test_and_only_goes_backward_is_refused(self, quick: Any) -> None:
@@ -265,7 +265,7 @@ class TestAFunction:
 
     def test_that_gives_no_optimiser_is_refused(self, quick: Any) -> None:
         with pytest.raises(
-            ConfigError, match=r"gave a tuple, not a torch.optim.Optimizer.*scheduler="
+            ConfigError, match=r"returned a tuple, not a torch.optim.Optimizer.*scheduler="
         ):
             quick(optim=lambda params: (SGD(params, lr=0.1), None))
 
