@@ -207,13 +207,13 @@ def construct(
     ]
     if missing:
         quoted = " and ".join(f"`{key}`" for key in missing)
-        own = not str(getattr(target, "__module__", "")).startswith(
-            "torch"
-        )  # Which can be changed.
+        # A constructor of torch's cannot be made to ask for anything.
+        own = not str(getattr(target, "__module__", "")).startswith("torch")
         can = f", or ask for any of: {', '.join(inferred)}" if inferred and own else ""
         values = " ".join(f"{setting}.{key}=..." for key in missing)
+        were = "was" if len(missing) == 1 else "were"
         mistakes.append(
-            f"{name} needs {quoted}, which was not given and cannot be inferred. Pass {values}{can}."
+            f"{name} needs {quoted}, which {were} not given and cannot be inferred. Pass {values}{can}."
         )
         reasons = dict.fromkeys(instead[key] for key in missing if key in instead)
         mistakes += [f"{name}: {reason}." for reason in reasons]

@@ -586,8 +586,8 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
     if every == "evaluation":
         return [f"{name}, at each evaluation"]
     when = "once an epoch" if every == "epoch" else "at each update"
-    unit = "epochs" if every == "epoch" else "updates"
     length = plan.length(every)
+    unit = ("epoch" if every == "epoch" else "update") + "s" * (length > 1)
     if trial is None or length > _PREVIEWED or not hasattr(trial, "optimizer"):
         return [f"{name}, {when}"]
     group = trial.optimizer.param_groups[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _USAGE = "ml plot [FOLDER] [metric=NAME] [out=PATH]"
+_TABLE = 60  # Columns of a console below which a table would leave out what its runs are.
 
 
 def plot_runs(words: list[str]) -> None:
@@ -66,7 +68,7 @@ def plot_runs(words: list[str]) -> None:
         )
     names = name_groups(groups)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(summary(pictures, names))
+    console.print((summary if console.width >= _TABLE else _in_lines)(pictures, names))
     for place, runs in by_folder(groups).items():
         if different := ", ".join(different_settings(runs)):
             console.print(
@@ -149,12 +151,25 @@ def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("last value", "seeds", "at step"):
         table.add_column(title, no_wrap=True)
+    for cells in _rows(pictures, names):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _in_lines(pictures: Pictures, names: dict[Path, str]) -> str:
+    """The same for a console in which the table's columns would have no room."""
+    lines = []
+    for data, runs, metric, value, seeds, step in _rows(pictures, names):
+        count = "1 seed" if seeds == "1" else f"{seeds} seeds"
+        lines.append(f"{data}, {runs}: {metric} {value} ({count}, at step {step})")
+    return "\n".join(lines)
+
+
+def _rows(pictures: Pictures, names: dict[Path, str]) -> Iterator[tuple[str, ...]]:
     for metric, curves in pictures.items():
         for group, seeds in sorted(curves.items(), key=lambda item: item[0].name):
             mean, stddev = mean_of_last(seeds)
             value = f"{mean:.4g} ± {stddev:.2g}" if len(seeds) > 1 else f"{mean:.4g}"
             ends = {steps[-1] for steps, _ in seeds}
             step = " - ".join(f"{end:,.0f}" for end in sorted({min(ends), max(ends)}))
-            cells = group.name, names[group], metric, value, str(len(seeds)), step
-            table.add_row(*map(Text, cells))
-    return table
+            yield group.name, names[group], metric, value, str(len(seeds)), step

@@ -300,7 +300,8 @@ class TestConstruct:
         assert "Parts needs `width`, which was not given and cannot be inferred." in text
         assert "Pass model.width=..., or ask for any of: in_features, spec." in text
         with pytest.raises(
-            ConfigError, match=r"Pass model.in_features=... model.out_features=...\.$"
+            ConfigError,
+            match=r"were not given.*Pass model.in_features=... model.out_features=...\.$",
         ):
             construct(torch.nn.Linear, {}, {"spec": None}, setting="model")
 

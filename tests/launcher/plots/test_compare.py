@@ -57,6 +57,14 @@ def test_the_table_gives_last_value_deviation_and_seeds(folder, capsys):
     assert ["CartPole-v1", "Small", "return", "200", "1", "200"] in lines
 
 
+def test_a_narrow_console_still_says_which_runs_they_are(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    plot_runs([])
+    lines = capsys.readouterr().out.splitlines()
+    assert "Digits, Small: accuracy 0.6 ± 0.14 (2 seeds, at step 200)" in lines
+    assert "CartPole-v1, Small: return 200 (1 seed, at step 200)" in lines
+
+
 def test_a_metric_leaves_out_the_runs_without_it(folder, capsys):
     plot_runs(["runs", "metric=return"])
     assert not (folder / "runs" / "plots" / "accuracy.png").exists()
