@@ -29,7 +29,7 @@ from .attributes import (
     load_part,
 )
 from .device import advice
-from .growth import begin_task, grown, layout, regrow
+from .growth import begin_task, grown, layout, moved_along, regrow
 from .log import Log, as_floats
 from .meeting import Meetings
 from .optimisation import Average, Scaler, left_out
@@ -416,7 +416,8 @@ class Learner:
     def end_task(self, replay: Replay) -> None:
         self._flush(replay)
         if (end := hook(self.agent, "end_task")) is not None:
-            end(replay)
+            with moved_along(self.agent):
+                end(replay)
             self.parameters.look()
         if self.strategies is not None:
             self.strategies.end_task(replay)

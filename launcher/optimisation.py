@@ -86,7 +86,10 @@ def refuse_closures(kind: type) -> None:
     Raises:
         ConfigError: If it does, as LBFGS.
     """
-    closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
+    step = getattr(
+        kind, "step", None
+    )  # A class that is no optimiser has none, and is refused later.
+    closure = None if step is None else inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"optim={kind.__name__} evaluates the loss several times a step, which a `learn` that "

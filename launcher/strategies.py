@@ -63,10 +63,9 @@ class Strategies:
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
         self.look: Callable[[], bool] = bool  # Notices whether the model's parameters have changed.
-        self._changed_before = (
-            False  # Whether the model had changed when the checkpoint was written.
-        )
-        self._recalls = any(getattr(s, "recalls", False) for s in named.values())
+        # Whether the model had changed when the checkpoint was written.
+        self._changed_before = False
+        self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
@@ -123,8 +122,9 @@ class Strategies:
             return
         none = replay.batch[:0]
         for strategy in self.named.values():
-            if hasattr(strategy, "after_backward") and hasattr(strategy, "after_step"):
-                strategy.after_step(self.agent, none)
+            after = hook(strategy, "after_step")
+            if after is not None and hook(strategy, "after_backward") is not None:
+                after(self.agent, none)
 
     def begin_task(self, task: int, replay: Replay) -> None:
         self.context.task = task
