@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..replay import DataError, LazyColumn, Table
 from .declared import alterations, class_names, largest_value
-from .forms import form
-from .images import Pictures, is_image
+from .forms import form, is_image
+from .images import Pictures
 from .in_memory import columns
 from .items import decode
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones

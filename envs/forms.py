@@ -43,9 +43,7 @@ def is_array(value: Any) -> bool:
 
     A `shape` alone does not make one: a data set of the user's may have that attribute too.
     """
-    if not (
-        hasattr(type(value), "__array__") or hasattr(type(value), "toarray")
-    ):  # SciPy's, sparse.
+    if not (hasattr(type(value), "__array__") or _is_sparse(value)):
         return False
     shape = getattr(value, "shape", None)
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
@@ -58,6 +56,11 @@ def is_scalar(value: Any) -> bool:
     return hasattr(type(value), "__array__") and getattr(value, "ndim", None) == 0
 
 
+def is_image(value: Any) -> bool:
+    """Whether a value is a PIL image; neither torch nor PIL is imported to ask."""
+    return hasattr(value, "getbands")
+
+
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
     """Two data sets of two parts each, Keras's `(train, test)`, or two rows in two columns."""
     if any(is_array(part) for pair in value for part in pair):
@@ -67,8 +70,8 @@ def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
     return "sequence" if all(isinstance(part, tuple) for part in value) else "unclear"
 
 
-def _is_image(value: Any) -> bool:
-    return hasattr(value, "getbands")  # PIL's; neither torch nor PIL is imported to ask.
+def _is_sparse(value: Any) -> bool:
+    return hasattr(type(value), "toarray")  # SciPy's.
 
 
 def _is_list(value: Any) -> bool:
@@ -85,7 +88,7 @@ def _holds_numbers(value: Any) -> bool:
 
 
 def _holds_images(value: Any) -> bool:
-    return _is_list(value) and len(value) > 0 and _is_image(value[0])
+    return _is_list(value) and len(value) > 0 and is_image(value[0])
 
 
 def _holds_words(value: Any) -> bool:
@@ -101,7 +104,7 @@ def _is_item(value: Any, *, alone: bool) -> bool:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
         return False
     numbers = isinstance(value, tuple) and not alone and isinstance(value[0], (int, float))
-    return numbers or _holds_numbers(value[0]) or _is_image(value[0])
+    return numbers or _holds_numbers(value[0]) or is_image(value[0])
 
 
 def _could_be_pair(value: Any) -> bool:

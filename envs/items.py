@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn
 from . import in_memory
-from .forms import is_scalar
-from .images import Pictures, is_image
-from .layout import channels_first, common_type
-from .numbers import as_tensor
+from .forms import is_image, is_scalar
+from .images import Pictures
+from .layout import channels_first
+from .numbers import as_tensor, common_type
 
 # Items are decoded at each reading when all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5

@@ -136,9 +136,9 @@ def build_world(settings: Settings) -> Any:
         validation=settings.validation,
         seed=settings.seed,
         standardize=settings.standardize if "standardize" in settings.given else None,
+        notes=notes,
+        decoded=decoded,
     )
-    world.notes += notes
-    world.decoded = decoded
     if world.single_class is not None:
         warnings.warn(
             f"All rows of {world.name} are of one class ({world.single_class}): an accuracy of 1.0 means "

@@ -553,9 +553,8 @@ def _restore(optimizer: Optimizer, options: Groups) -> None:
 class _Stub(Optimizer):
     """Stands in for an optimiser while a schedule is only looked at."""
 
-    _opt_called = (
-        True  # What schedulers look for, to warn of their own step before the optimiser's.
-    )
+    # What schedulers look for, to warn of their own step before the optimiser's.
+    _opt_called = True
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass

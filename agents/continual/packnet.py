@@ -200,10 +200,8 @@ class PackNet(Strategy):
             self.fixed |= {n: t.detach().clone() for n, t in whole.items() if n not in self.owner}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "owner": self.owner,
-            "outputs": self.outputs,
-        }  # The rest follows from it and the weights.
+        # The rest follows from these and the weights.
+        return {"owner": self.owner, "outputs": self.outputs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = self.context.device
