@@ -107,9 +107,7 @@ def moved_along(agent: nn.Module) -> Iterator[None]:
         yield
         return
     before = [tensor for module in agent.modules() for tensor in _own_tensors(module)]
-    known = set(
-        map(id, before)
-    )  # Of tensors that are held until the end, so that no id is used again.
+    known = set(map(id, before))  # `before` holds them until the end: no id is used again.
     yield
     for module in agent.modules():
         new = [tensor for tensor in _own_tensors(module) if id(tensor) not in known]

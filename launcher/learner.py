@@ -34,7 +34,7 @@ from .log import Log, as_floats
 from .meeting import Meetings
 from .optimisation import Average, Scaler, left_out
 from .own_optimizer import OwnOptimizers
-from .parameters import Parameters, held_names, hold
+from .parameters import Parameters, held_names, hold, in_words
 from .recurrent import Recurrence
 from .schedulers import Scheduler
 from .strategies import Strategies
@@ -278,10 +278,8 @@ class Learner:
         names = left_out(optimizer, self.agent)
         if not names:
             return
-        shown = ", ".join(f"`{name}`" for name in names[:4])
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         warnings.warn(
-            f"The optimiser does not hold {shown}{more} of {type(self.agent).__name__}: the loss reaches "
+            f"The optimiser does not hold {in_words(names)} of {type(self.agent).__name__}: the loss reaches "
             "them, and nothing trains them. Give it all parameters, or set requires_grad_(False) if that "
             "is meant.",
             stacklevel=2,
@@ -315,11 +313,9 @@ class Learner:
         names, self._waiting = list(self._waiting), {}
         if not names or not self._looks:
             return
-        shown = ", ".join(f"`{name}`" for name in names[:4])
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         warnings.warn(
-            f"No loss reaches {shown}{more} of {type(self.agent).__name__}: nothing trains them. Use them in "
-            "the loss, or set requires_grad_(False) if that is meant.",
+            f"No loss reaches {in_words(names)} of {type(self.agent).__name__}: nothing trains them. Use "
+            "them in the loss, or set requires_grad_(False) if that is meant.",
             stacklevel=2,
         )
 

@@ -23,6 +23,9 @@ from .groups import check_options, divided, flat_patterns
 from .naming import makes_objects, named_object
 
 
+_ELSEWHERE = " A scheduler goes into scheduler=."
+
+
 def build_optimizer(
     settings: Settings, agent: nn.Module, own: nn.Module | None = None
 ) -> Optimizer | None:
@@ -61,12 +64,14 @@ def build_optimizer(
         # Momentum that begins late would begin damped too.
         inferred["fused"] &= not arguments.get("dampening")
     if inspect.isclass(base):
+        if not issubclass(base, Optimizer):
+            raise ConfigError(f"optim={name_of(target)} is not a torch.optim.Optimizer.{_ELSEWHERE}")
         refuse_closures(base)
     first = _what_it_asks_for(target, agent, trained)
     made = construct(target, arguments, inferred, setting="optim", positional=(first,))
     if not isinstance(made, Optimizer):
         what = f"a {type(made).__name__}"
-        also = " A scheduler goes into scheduler=." if isinstance(made, (tuple, list, dict)) else ""
+        also = _ELSEWHERE if isinstance(made, (tuple, list, dict)) else ""
         raise ConfigError(
             f"optim={name_of(target)} gave {what}, not a torch.optim.Optimizer. It is called with the "
             f"model's parameters, and returns an optimiser of them.{also}"
@@ -86,10 +91,7 @@ def refuse_closures(kind: type) -> None:
     Raises:
         ConfigError: If it does, as LBFGS.
     """
-    step = getattr(
-        kind, "step", None
-    )  # A class that is no optimiser has none, and is refused later.
-    closure = None if step is None else inspect.signature(step).parameters.get("closure")
+    closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"optim={kind.__name__} evaluates the loss several times a step, which a `learn` that "

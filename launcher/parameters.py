@@ -185,14 +185,18 @@ class Parameters:
         names = [name for name in names if name not in self._warned]
         self._warned |= set(names)
         if names:
-            shown = ", ".join(f"`{name}`" for name in names[:4])
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             warnings.warn(
-                f"Nothing trains {shown}{more} of {type(self.agent).__name__}: the optimiser given holds "
+                f"Nothing trains {in_words(names)} of {type(self.agent).__name__}: the optimiser given holds "
                 "only a part of the parameters, so new ones are not added to it. Call its "
                 "add_param_group, or give the optimiser's class.",
                 stacklevel=2,
             )
+
+
+def in_words(names: Sequence[str]) -> str:
+    """The first few of many names: `` `a.weight`, `a.bias` and 7 more ``."""
+    shown = ", ".join(f"`{name}`" for name in names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def _names(parameters: Sequence[nn.Parameter], named: Mapping[str, nn.Parameter]) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, ConfigError, Replay, Spec
-from .substitution import call_with
+from .substitution import call_with, tensors_of
 
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
 HIDDEN = -(2.0**15)
@@ -141,7 +141,7 @@ class Context:
 
     def snapshot(self) -> dict[str, Tensor]:
         """The agent's parameters and buffers as they are."""
-        return {name: tensor.detach().clone() for name, tensor in _tensors(self.agent).items()}
+        return {name: tensor.detach().clone() for name, tensor in tensors_of(self.agent).items()}
 
     def recall(self, weights: dict[str, Tensor], obs: Tensor, task: int | None = None) -> Tensor:
         """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient.
@@ -162,7 +162,7 @@ class Context:
     def keep_structure(self, task: int) -> None:
         """Remember the agent's layers as a task leaves them, without their weights."""
         known = next(reversed(self._structures.values()), None)
-        if known is not None and _shapes(_tensors(known)) == _shapes(_tensors(self.agent)):
+        if known is not None and _shapes(tensors_of(known)) == _shapes(tensors_of(self.agent)):
             self._structures[task] = known
             return
         try:
@@ -178,9 +178,9 @@ class Context:
             candidates = [self.agent, *reversed(self._structures.values())]
         else:
             candidates = [self._structures[task]] if task in self._structures else []
-            weights = _tensors(self.agent) | weights
+            weights = tensors_of(self.agent) | weights
         for agent in candidates:
-            there = _shapes(_tensors(agent))
+            there = _shapes(tensors_of(agent))
             found = {n: w for n, w in weights.items() if task is None or n in there}
             if _shapes(found) == there:
                 return agent, found
@@ -204,10 +204,6 @@ class Context:
         if self._hidden is None:
             return None
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
-
-
-def _tensors(agent: nn.Module) -> dict[str, Tensor]:
-    return dict((*agent.named_parameters(), *agent.named_buffers()))
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:

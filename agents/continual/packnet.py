@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...replay import Batch, ConfigError, Replay
 from .layers import names_of, output_layer, put_together, rest_normalisation, running_statistics
 from .strategy import Strategy
+from .substitution import tensors_of
 
 FREE = 2**15 - 1  # The owner of a weight that no task has kept: after all of them.
 
@@ -82,7 +83,7 @@ class PackNet(Strategy):
             self.setup(agent)
             self.fix(agent)
             return
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         for name, owner in self.owner.items():
             if name not in tensors or tensors[name].shape != owner.shape:
                 raise ConfigError(
@@ -125,7 +126,7 @@ class PackNet(Strategy):
         if self.fixed is None:  # Resumed, while gradients are accumulated.
             self.fix(agent)
         assert self.fixed is not None
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         for name, fixed in self.fixed.items():
             tensor = tensors[name].detach()
             if name in self.mine:  # Exact; torch.where takes 25 times as long.

@@ -269,6 +269,11 @@ class TestAFunction:
         ):
             quick(optim=lambda params: (SGD(params, lr=0.1), None))
 
+    @pytest.mark.parametrize("kind", [nn.Linear, torch.optim.lr_scheduler.StepLR, dict])
+    def test_a_class_of_something_else_is_refused(self, kind: type, quick: Any) -> None:
+        with pytest.raises(ConfigError, match=r"is not a torch.optim.Optimizer.*scheduler="):
+            quick(optim=kind)
+
     def test_of_other_parameters_is_refused(self, quick: Any) -> None:
         with pytest.raises(ConfigError, match="holds none of the model's parameters"):
             quick(optim=lambda params: SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
