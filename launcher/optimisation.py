@@ -22,7 +22,6 @@ from .construct import construct
 from .groups import check_options, divided, flat_patterns
 from .naming import makes_objects, named_object
 
-
 _ELSEWHERE = " A scheduler goes into scheduler=."
 
 
@@ -65,7 +64,9 @@ def build_optimizer(
         inferred["fused"] &= not arguments.get("dampening")
     if inspect.isclass(base):
         if not issubclass(base, Optimizer):
-            raise ConfigError(f"optim={name_of(target)} is not a torch.optim.Optimizer.{_ELSEWHERE}")
+            raise ConfigError(
+                f"optim={name_of(target)} is not a torch.optim.Optimizer.{_ELSEWHERE}"
+            )
         refuse_closures(base)
     first = _what_it_asks_for(target, agent, trained)
     made = construct(target, arguments, inferred, setting="optim", positional=(first,))
