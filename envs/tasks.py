@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
 from ..replay.transfer import upload
+from .alterations import EachTask
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
 from .inputs import stored
 from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
-from .sequences import EachTask
 
 Alter = Callable[[Tensor, int | Tensor], Tensor]
 
