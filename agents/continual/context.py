@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...replay import Batch, ConfigError, Replay, Spec
+from ...replay import Batch, ConfigError, Memory, Replay, Spec
 from .substitution import call_with, tensors_of
 
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
 HIDDEN = -(2.0**15)
+
+Shapes = dict[str, torch.Size]  # Of parameters and buffers, by name.
 
 
 class Context:
@@ -56,7 +58,8 @@ class Context:
         self._learn, self._augmented = learn, augmented
         self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.
-        self._structures: dict[int, nn.Module] = {}  # After each task.
+        # After each task: what there was, and a copy without weights, None of what cannot be copied.
+        self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
         self._handle = agent.register_forward_hook(self._met)
@@ -161,31 +164,35 @@ class Context:
 
     def keep_structure(self, task: int) -> None:
         """Remember the agent's layers as a task leaves them, without their weights."""
+        shapes = _shapes(tensors_of(self.agent))
         known = next(reversed(self._structures.values()), None)
-        if known is not None and _shapes(tensors_of(known)) == _shapes(tensors_of(self.agent)):
-            self._structures[task] = known
-            return
-        try:
-            self._structures[task] = copy.deepcopy(self.agent).to("meta")
-        except Exception:  # Of a module that cannot be copied, which matters only if it changes.
-            self._structures.pop(task, None)
+        if known is None or known[0] != shapes:
+            try:
+                known = shapes, _without_weights(self.agent)
+            except Exception:  # A module may hold anything; it matters only if it changes.
+                known = shapes, None
+        self._structures[task] = known
 
     def _as_it_was(
         self, weights: dict[str, Tensor], task: int | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         """The agent with the layers that it had with these weights, and all weights for them."""
+        if not self._structures:  # No strategy keeps whole networks: these are a part of one.
+            return self.agent, weights
+        now = _shapes(tensors_of(self.agent))
         if task is None:
-            candidates = [self.agent, *reversed(self._structures.values())]
+            candidates = [(now, self.agent), *reversed(self._structures.values())]
         else:
             candidates = [self._structures[task]] if task in self._structures else []
             weights = tensors_of(self.agent) | weights
-        for agent in candidates:
-            there = _shapes(tensors_of(agent))
+        for there, agent in candidates:
             found = {n: w for n, w in weights.items() if task is None or n in there}
-            if _shapes(found) == there:
+            if _shapes(found) != there:
+                continue
+            if agent is not None:
                 return agent, found
-        if not self._structures:  # No strategy keeps whole networks: these are a part of one.
-            return self.agent, weights
+            if there == now:
+                return self.agent, found
         raise ConfigError(
             f"The layers of {type(self.agent).__name__} have changed, and a strategy asks for what it "
             "answered before, which cannot be found out any more: it cannot be copied, or it changed in "
@@ -206,7 +213,21 @@ class Context:
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+def _without_weights(agent: nn.Module) -> nn.Module:
+    """A copy on the meta device. What no forward reads, and may be large, is not copied at all."""
+    memo: dict[int, Any] = {}
+    for tensor in (*agent.parameters(), *agent.buffers()):
+        empty = tensor.detach().to("meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, tensor.requires_grad)
+        memo[id(tensor)] = empty
+    for part in agent.modules():
+        held = (value for value in vars(part).values() if isinstance(value, (Optimizer, Memory)))
+        memo |= {id(value): value for value in held}
+    return copy.deepcopy(agent, memo)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> Shapes:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 

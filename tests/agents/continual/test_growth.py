@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope import ConfigError, ml
+from antelope import ConfigError, Memory, ml
 from antelope.agents.continual.importance import fit
 from antelope.agents.continual.strategy import Strategy
 
@@ -143,6 +143,36 @@ def test_lwf_asks_the_head_that_each_task_had() -> None:
     ml(model=Heads, strategy=Probe, **RUN)
     assert len(seen) == 4
     assert all(torch.equal(then, now) for then, now in seen)
+
+
+class Large(Memory):
+    """One that there is no room for twice."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        raise MemoryError
+
+
+class Remembers(Heads):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+        self.past = Large(20)
+
+
+class Uncopied(Heads):
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        raise TypeError("cannot pickle this")
+
+
+def test_to_remember_layers_copies_nothing_large() -> None:
+    run = ml(model=Remembers, strategy="lwf", **RUN)
+    assert run.task_il_matrix.diagonal().mean() > 0.7
+
+
+def test_layers_that_cannot_be_remembered_are_not_asked() -> None:
+    with pytest.raises(
+        ConfigError, match="which cannot be found out any more: it cannot be copied"
+    ):
+        ml(model=Uncopied, strategy="lwf", **RUN)
 
 
 def test_packnet_forgets_nothing() -> None:
