@@ -29,7 +29,7 @@ from .attributes import (
     load_part,
 )
 from .device import advice
-from .growth import begin_task, grown, layout, regrow
+from .growth import begin_again, begin_task, grown, layout, regrow
 from .log import Log, as_floats
 from .meeting import Meetings
 from .optimisation import Average, Scaler, left_out
@@ -475,7 +475,7 @@ class Learner:
             state.get("grown"),
             before=None if self.strategies is None else self.strategies.begin_again,
         )
-        load_attribute_state(self.agent, state["attributes"])
+        self._load_attributes(state)
         self.steps, self.optimised = state["steps"], state["optimised"]
         self._lr = state.get("lr")
         self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
@@ -488,8 +488,10 @@ class Learner:
         if self.average is not None:
             self.average.restart()
         self._load_gradients(state)
-        if self.own is not None and (held := self.own.only) is not None and self.optimised:
-            self._use(held, held=True)
+        if self.own is not None:
+            self.own.look()  # One may have come with `begin_task`.
+            if (held := self.own.only) is not None and self.optimised:
+                self._use(held, held=True)
         for name in ("optimizer", "scheduler", "average", "scaler"):
             part = getattr(self, name)
             if part is None or name in but or name not in state:
@@ -510,6 +512,20 @@ class Learner:
             self._schedule_again(self.optimizer)
         if self.strategies is not None and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
+
+    def _load_attributes(self, state: dict[str, Any]) -> None:
+        """Put back what the model holds beside its weights, and made in `begin_task` if not before."""
+        try:
+            load_attribute_state(self.agent, state["attributes"])
+        except CheckpointError as error:
+            if state.get("grown") is not None:  # Then it has begun its tasks again already.
+                raise
+            try:
+                begin_again(self.agent, state.get("tasks_begun", 0))
+                load_weights(self.agent, state["agent"], state["attributes"].get("places"))
+                load_attribute_state(self.agent, state["attributes"])
+            except Exception as second:
+                raise error from second
 
     def _schedule_again(self, optimizer: Optimizer) -> None:
         """Begin this run's schedule, where the saved one has left other rates in the optimiser."""

@@ -237,6 +237,32 @@ class TestAModelThatHoldsOne:
         for row, expected in zip(run.history, whole.history, strict=True):
             assert row == expected
 
+    def test_made_when_a_task_begins_resumes_to_the_bit(self, quick: Any, tmp_path: Path) -> None:
+        class Halt(Exception):
+            pass
+
+        class Late(Net):
+            halt_at = None
+
+            def begin_task(self, task: int) -> None:
+                self.optim = SGD(self.parameters(), lr=0.3, momentum=0.9)
+
+            def learn(self, replay: Any) -> Tensor:
+                if len(seen) == self.halt_at:
+                    raise Halt
+                return super().learn(replay)
+
+        halting = type("Late", (Late,), {"halt_at": 14})  # In the second epoch of the second task.
+        settings = {"dataset": [rows(), rows()], "save_every": 1}
+        settings["scheduler"] = {"_target_": "ExponentialLR", "gamma": 0.5}
+        whole = quick(model=Late, path=tmp_path / "whole", **settings)
+        with pytest.raises(Halt):
+            quick(model=halting, **settings)
+        run = quick(model=Late, resume=True, **settings)
+        assert len(seen) == 2
+        assert torch.equal(run.agent.head.weight, whole.agent.head.weight)
+        assert run.history == whole.history
+
 
 class TestAFunction:
     @pytest.mark.parametrize(
@@ -383,6 +409,14 @@ class TestGroups:
         )
         assert [group["lr"] for group in run_groups(run)] == [0.2, 0.01]
 
+    def test_may_be_damped_from_their_second_step_on(self, quick: Any) -> None:
+        def make(model: Net) -> SGD:
+            head = {"params": model.head.parameters(), "dampening": 0.5}
+            return SGD([{"params": model.body.parameters()}, head], lr=0.1, momentum=0.9)
+
+        optim = {"_target_": "SGD", "momentum": 0.9, "groups": {"head": {"dampening": 0.5}}}
+        close(quick(optim=optim, lr=0.1), by_hand(make))
+
     def test_that_are_others_begin_again(self, quick: Any) -> None:
         quick(optim="SGD", lr=0.3, **{"optim.groups": {"head": {"lr": 0.03}}})
         run = quick(
@@ -415,3 +449,14 @@ def test_optimisers_of_one_kernel_are_used_for_functions_too(quick: Any) -> None
     finally:
         handle.remove()
     assert all(made)
+
+
+def test_a_partial_may_be_damped(quick: Any) -> None:
+    damped = partial(SGD, lr=0.1, momentum=0.9, dampening=0.5)
+    close(quick(optim=damped), by_hand(lambda model: damped(model.parameters())))
+
+
+def test_a_rate_that_is_a_tensor_stays_the_users(quick: Any) -> None:
+    rate = torch.tensor(0.1)
+    quick(optim=partial(Adam, lr=rate), scheduler={"_target_": "StepLR", "step_size": 1})
+    assert rate.item() == pytest.approx(0.1)
