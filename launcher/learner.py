@@ -26,7 +26,9 @@ from .attributes import (
     fill_empty_buffers,
     load_attribute_state,
     load_in_place,
+    load_optimizer_fields,
     load_part,
+    optimizer_fields,
 )
 from .device import advice
 from .growth import begin_again, begin_task, grown, layout, regrow
@@ -96,6 +98,8 @@ class Learner:
         self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
         self.parameters = Parameters(agent, average=average)
         self.parameters.changed.append(self._wait_for)
+        if own is not None:
+            self.parameters.changed.append(lambda _: setattr(own, "changed", True))
         if strategies is not None:
             strategies.look = partial(self.parameters.look, closely=False)
             self.parameters.changed.append(lambda _: strategies.parameters_changed())
@@ -236,7 +240,8 @@ class Learner:
             self.scaler.update()
         else:
             optimizer.step()
-        self._lr = optimizer.param_groups[0]["lr"]
+        lr = optimizer.param_groups[0]["lr"]
+        self._lr = lr.clone() if isinstance(lr, Tensor) else lr  # A scheduler writes into it.
         if self.scheduler is not None:
             self.scheduler.updated()
         if self.average is not None:
@@ -431,12 +436,16 @@ class Learner:
             "scaler": self.scaler,
             "strategies": self.strategies,
         }
+        fields = {}
+        if self.optimizer is not None and not self._held:
+            fields["optimizer_fields"] = optimizer_fields(self.optimizer, beside=self.agent)
         pending = {}
         if self._pending:
             grads = {n: p.grad for n, p in self.agent.named_parameters() if p.grad is not None}
             pending = {"pending": [self._pending, self.accumulate], "gradients": grads}
         return {
             **pending,
+            **fields,
             "steps": self.steps,
             "optimised": self.optimised,
             "tasks_begun": self.tasks_begun,
@@ -503,6 +512,9 @@ class Learner:
                     part.load_state_dict(state[name], self.optimizer)
                 else:
                     load_part(part, state[name])
+                if name == "optimizer":
+                    fields = state.get("optimizer_fields", {})
+                    load_optimizer_fields(part, fields, beside=self.agent)
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "

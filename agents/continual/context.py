@@ -170,6 +170,21 @@ class Context:
         except Exception:  # Of a module that cannot be copied, which matters only if it changes.
             self._structures.pop(task, None)
 
+    def structures(self) -> dict[str, dict[str, list[int]]]:
+        """The shapes of the layers that each task has left, where they have changed since."""
+        if not self.changed:
+            return {}
+        return {str(task): _listed(agent) for task, agent in self._structures.items()}
+
+    def check_structures(self, saved: dict[str, dict[str, list[int]]]) -> None:
+        """Drop layers, found again by `begin_task`, that are not those which a task had left."""
+        for key, shapes in saved.items():
+            task = int(key)
+            if task in self._structures and _listed(self._structures[task]) != shapes:
+                del self._structures[task]
+            if task not in self._structures and _listed(self.agent) == shapes:
+                self.keep_structure(task)
+
     def _as_it_was(
         self, weights: dict[str, Tensor], task: int | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -212,6 +227,10 @@ def _tensors(agent: nn.Module) -> dict[str, Tensor]:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _listed(agent: nn.Module) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in _tensors(agent).items()}
 
 
 class _One:
