@@ -120,6 +120,13 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in held if tensor is not None]
 
 
+def begin_again(agent: nn.Module, tasks: int) -> None:
+    """Call the model's own `begin_task` for the first tasks, as a run does that is resumed."""
+    with forked_randomness(0):
+        for task in range(tasks):
+            begin_task(agent, task)
+
+
 def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[int], None]) -> None:
     """Give a model just constructed the modules of a checkpoint, which are then to be filled.
 

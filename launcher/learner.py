@@ -26,10 +26,12 @@ from .attributes import (
     fill_empty_buffers,
     load_attribute_state,
     load_in_place,
+    load_optimizer_fields,
     load_part,
+    optimizer_fields,
 )
 from .device import advice
-from .growth import begin_task, grown, layout, moved_along, regrow
+from .growth import begin_again, begin_task, grown, layout, moved_along, regrow
 from .log import Log, as_floats
 from .meeting import Meetings
 from .optimisation import Average, Scaler, left_out
@@ -96,6 +98,8 @@ class Learner:
         self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
         self.parameters = Parameters(agent, average=average)
         self.parameters.changed.append(self._wait_for)
+        if own is not None:
+            self.parameters.changed.append(lambda _: setattr(own, "changed", True))
         if strategies is not None:
             strategies.look = partial(self.parameters.look, closely=False)
             self.parameters.changed.append(lambda _: strategies.parameters_changed())
@@ -236,7 +240,8 @@ class Learner:
             self.scaler.update()
         else:
             optimizer.step()
-        self._lr = optimizer.param_groups[0]["lr"]
+        lr = optimizer.param_groups[0]["lr"]
+        self._lr = lr.clone() if isinstance(lr, Tensor) else lr  # A scheduler writes into it.
         if self.scheduler is not None:
             self.scheduler.updated()
         if self.average is not None:
@@ -428,12 +433,16 @@ class Learner:
             "scaler": self.scaler,
             "strategies": self.strategies,
         }
+        fields = {}
+        if self.optimizer is not None and not self._held:
+            fields["optimizer_fields"] = optimizer_fields(self.optimizer, beside=self.agent)
         pending = {}
         if self._pending:
             grads = {n: p.grad for n, p in self.agent.named_parameters() if p.grad is not None}
             pending = {"pending": [self._pending, self.accumulate], "gradients": grads}
         return {
             **pending,
+            **fields,
             "steps": self.steps,
             "optimised": self.optimised,
             "tasks_begun": self.tasks_begun,
@@ -472,7 +481,7 @@ class Learner:
             state.get("grown"),
             before=None if self.strategies is None else self.strategies.begin_again,
         )
-        load_attribute_state(self.agent, state["attributes"])
+        self._load_attributes(state)
         self.steps, self.optimised = state["steps"], state["optimised"]
         self._lr = state.get("lr")
         self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
@@ -485,8 +494,10 @@ class Learner:
         if self.average is not None:
             self.average.restart()
         self._load_gradients(state)
-        if self.own is not None and (held := self.own.only) is not None and self.optimised:
-            self._use(held, held=True)
+        if self.own is not None:
+            self.own.look()  # One may have come with `begin_task`.
+            if (held := self.own.only) is not None and self.optimised:
+                self._use(held, held=True)
         for name in ("optimizer", "scheduler", "average", "scaler"):
             part = getattr(self, name)
             if part is None or name in but or name not in state:
@@ -498,6 +509,9 @@ class Learner:
                     part.load_state_dict(state[name], self.optimizer)
                 else:
                     load_part(part, state[name])
+                if name == "optimizer":
+                    fields = state.get("optimizer_fields", {})
+                    load_optimizer_fields(part, fields, beside=self.agent)
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
@@ -507,6 +521,20 @@ class Learner:
             self._schedule_again(self.optimizer)
         if self.strategies is not None and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
+
+    def _load_attributes(self, state: dict[str, Any]) -> None:
+        """Put back what the model holds beside its weights, and made in `begin_task` if not before."""
+        try:
+            load_attribute_state(self.agent, state["attributes"])
+        except CheckpointError as error:
+            if state.get("grown") is not None:  # Then it has begun its tasks again already.
+                raise
+            try:
+                begin_again(self.agent, state.get("tasks_begun", 0))
+                load_weights(self.agent, state["agent"], state["attributes"].get("places"))
+                load_attribute_state(self.agent, state["attributes"])
+            except Exception as second:
+                raise error from second
 
     def _schedule_again(self, optimizer: Optimizer) -> None:
         """Begin this run's schedule, where the saved one has left other rates in the optimiser."""

@@ -177,12 +177,14 @@ class Strategies:
             name: object_state(s, beside=self.agent, constructed=self._constructed[name])
             for name, s in self.named.items()
         }
-        return {"task": self.context.task, "strategies": states}
+        structures = self.context.structures()
+        return {"task": self.context.task, "strategies": states, "structures": structures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before
         if self._recalls:  # The task may have ended just before the checkpoint.
             self.context.keep_structure(self.context.task)
+        self.context.check_structures(state.get("structures", {}))
         for name, strategy in self.named.items():
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 

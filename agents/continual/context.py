@@ -173,6 +173,22 @@ class Context:
                 known = shapes, None
         self._structures[task] = known
 
+    def structures(self) -> dict[str, dict[str, list[int]]]:
+        """The shapes of the layers that each task has left, where they have changed since."""
+        if not self.changed:
+            return {}
+        return {
+            str(task): {name: list(shape) for name, shape in shapes.items()}
+            for task, (shapes, _) in self._structures.items()
+        }
+
+    def check_structures(self, saved: dict[str, dict[str, list[int]]]) -> None:
+        """Drop layers, found again by `begin_task`, that are not those which a task had left."""
+        for task, listed in ((int(key), listed) for key, listed in saved.items()):
+            shapes = {name: torch.Size(shape) for name, shape in listed.items()}
+            if task not in self._structures or self._structures[task][0] != shapes:
+                self._structures[task] = shapes, None
+
     def _as_it_was(
         self, weights: dict[str, Tensor], task: int | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:

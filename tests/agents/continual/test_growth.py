@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from antelope import ConfigError, Memory, ml
 from antelope.agents.continual.importance import fit
 from antelope.agents.continual.strategy import Strategy
+
+from .resuming import Crashing, check_same_end, resumed
 
 
 class Two(nn.Module):
@@ -208,3 +211,38 @@ def _replaced(model: Callable[..., nn.Module]) -> Any:
 def test_what_cannot_be_right_is_an_error(model: Any, strategy: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ml(model=model, strategy=strategy, **RUN)
+
+
+class Adapted(Crashing):
+    """Gets a layer in the middle of its first task."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+        self.n = 0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        h = self.body(obs).relu()
+        return self.head(h + self.more(h) if hasattr(self, "more") else h)
+
+    def learn(self, replay: Any) -> Tensor:
+        self.n += 1
+        if self.n == 2:
+            self.more = nn.Linear(6, 6)
+        return super().learn(replay)
+
+
+def test_what_a_task_left_is_known_after_a_resumption(tmp_path: Path) -> None:
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    data = (x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long())
+
+    def learnt(path: Path, **more: Any) -> Any:
+        options = {"tasks": 2, "strategy": "packnet", "epochs": 2, "batch_size": 8, "save_every": 1}
+        quiet = {"plot": False, "progress": False}
+        return ml(model=Adapted, dataset=data, path=path, lr=0.05, **options, **quiet, **more)
+
+    Adapted.steps = 0
+    whole = learnt(tmp_path / "whole")
+    run = resumed(learnt, Adapted, Adapted.steps * 3 // 4, tmp_path / "resumed")
+    check_same_end(run, whole)
+    assert run.history == whole.history  # With the loss of each task.
