@@ -34,7 +34,7 @@ from .construct import construct
 from .data import build_data
 from .device import build_device as build_device
 from .infer import advice, inferred
-from .learner import learn_method, quiet
+from .learn_method import learn_method, quiet
 from .lengths import ENV_STEPS, build_schedule
 from .naming import makes_objects, named_object, named_objects
 from .networks import network

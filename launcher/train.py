@@ -31,7 +31,7 @@ from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
 from .header import header
 from .keeper import Interrupted, Keeper
-from .learner import Learner, load_weights
+from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task, total_steps
 from .log import CSV, Journal, Writer
 from .loop import run
@@ -45,7 +45,7 @@ from .schedulers import Scheduler, build_scheduler
 from .session import Session
 from .trackers import Tracker, check_installed
 from .unread import of_the_optimiser, without_effect
-from .weights import start_weights
+from .weights import load_weights, start_weights
 
 
 def train(settings: Settings) -> Run:
@@ -228,7 +228,7 @@ def _run(
         console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
         raise
     seconds = time.monotonic() - began
-    learner.warn_of_unreached()
+    learner.unreached.warn()
     if learner.own is not None and learner.optimised:
         learner.own.warn_of_schedulers()
     if learner.steps and not learner.optimised and at.step > first_step:
