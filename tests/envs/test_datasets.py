@@ -254,6 +254,10 @@ class TestItems:
         source.targets = [0, 1, 2, 3, 4, 5]  # type: ignore[attr-defined] # Before a target_transform.
         assert read(source, name="mine").targets.tolist() == [0, 1] * 3
 
+    def test_draws_for_few_of_the_items_are_noticed(self) -> None:
+        source = Items(lambda i: (torch.rand(2) if i % 10 == 9 else torch.zeros(2), 0), n=200)
+        assert isinstance(read(source, name="mine").inputs, LazyColumn)
+
     def test_rows_of_lazy_data_can_be_taken(self) -> None:
         source = Items(lambda i: (torch.rand(1) + 10 * i, i))
         arrays = take_rows(read(source, name="mine"), torch.tensor([4, 1]))
