@@ -544,6 +544,8 @@ def without_effect(settings: Settings, world: Any) -> list[str]:
         unread.append("channels")
     if world.on_data and world.decoded == {False}:
         unread.append("image_size")
+    if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
+        unread.append("normalize_obs")  # Images and choices alone, which stay as they are.
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         unread += ["lr", "weight_decay"]

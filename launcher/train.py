@@ -73,6 +73,8 @@ def train(settings: Settings) -> Run:
             )
             if key == "channels":
                 reason = "its inputs are no arrays of images"
+            elif key == "normalize_obs" and not world.on_data:
+                reason = "its observations are images or choices, which stay as they are"
             elif key == "image_size" and world.on_data:
                 reason = "its inputs are arrays, and no pictures that are resized"
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
