@@ -16,6 +16,7 @@ def form(value: Any) -> str:
         `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
         `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
         per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
+        `vectors`: three or more pairs of vectors of one length, which may be items or data sets.
         `arrays`: another number of arrays than two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
@@ -30,7 +31,9 @@ def form(value: Any) -> str:
     if value and all(_is_item(part, alone=len(value) == 2) for part in value):
         return "items"
     if len(value) != 2:
-        return "arrays" if value and all(map(is_array, value)) else "sequence"
+        if value and all(map(is_array, value)):
+            return "arrays"
+        return "vectors" if value[1:] and _are_pairs_of_vectors(value) else "sequence"
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
     # What may be wrong with the part beside an array or a list of numbers is said when it is read.
@@ -72,6 +75,24 @@ def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
 
 def _is_sparse(value: Any) -> bool:
     return hasattr(type(value), "toarray")  # SciPy's.
+
+
+def _are_pairs_of_vectors(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether all are pairs of two vectors, of numbers, and all of these have one length."""
+    lengths: set[int] = set()
+    for pair in value:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_vector, pair))):
+            return False
+        lengths |= {len(part) for part in pair}
+        if len(lengths) > 1:
+            return False
+    return True
+
+
+def _is_vector(value: Any) -> bool:
+    if is_array(value):
+        return bool(value.ndim == 1)
+    return _holds_numbers(value) and len(value) > 0 and is_scalar(value[0])
 
 
 def _is_list(value: Any) -> bool:

@@ -38,7 +38,7 @@ def build_data(settings: Settings) -> DataWorld:
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
         if own:
-            other = part
+            other, others = part, arguments
         elif isinstance(other, Path):
             other = folders.open_folder(other)
             other = other.numbered_as(part) if of_folder else other
@@ -47,11 +47,13 @@ def build_data(settings: Settings) -> DataWorld:
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
-        rest = _arrays(other, others, train=not own, role="held-out ", **options)
+        if own and makes_objects(part):
+            others = sources.own_test_arguments(part, arguments)
+        rest = None if others is None else _held_out(other, others, own=own, **options)
         # Classes are chosen by the number that both parts know them by.
         arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, others))
+        test.append(None if rest is None else _of_classes(rest, others or {}))
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
@@ -68,6 +70,16 @@ def build_data(settings: Settings) -> DataWorld:
         notes=notes,
         decoded=decoded,
     )
+
+
+def _held_out(
+    part: Any, arguments: dict[str, Any], *, own: bool, **options: Any
+) -> datasets.Arrays | None:
+    """The test part of what is learnt from (`own`), or of other data: all of it, if it has no parts."""
+    held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
+    if held_out is None and not own:
+        held_out = _arrays(part, arguments, train=True, role="held-out ", **options)
+    return held_out
 
 
 def _arrays(

@@ -64,6 +64,12 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
             "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
         )
+    if kind == "vectors":
+        raise ConfigError(
+            f"{key}= lists {len(value)} pairs of vectors: items (input, target), or {len(value)} data sets "
+            "with one number per row? Write items as one pair of arrays, (numpy.stack(inputs), "
+            "numpy.stack(targets)), and the inputs of data sets as columns, x[:, None]."
+        )
     if kind == "arrays":
         raise ConfigError(
             f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "

@@ -53,6 +53,8 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
         reasons["channels"] = "its inputs are no arrays of images"
     if world.on_data and world.decoded == {False}:
         reasons["image_size"] = "its inputs are arrays, and no pictures that are resized"
+    if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
+        reasons["normalize_obs"] = "its observations are images or choices, which stay as they are"
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         reasons |= dict.fromkeys(SHORTHANDS, "the optimiser is an instance")
