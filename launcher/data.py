@@ -47,13 +47,14 @@ def build_data(settings: Settings) -> DataWorld:
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
+        asked: dict[str, Any] | None = others
         if own and makes_objects(part):
-            others = sources.own_test_arguments(part, arguments)
-        rest = None if others is None else _held_out(other, others, own=own, **options)
+            asked = sources.own_test_arguments(part, arguments)
+        rest = None if asked is None else _held_out(other, asked, own=own, **options)
         # Classes are chosen by the number that both parts know them by.
         arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, others or {}))
+        test.append(None if rest is None else _of_classes(rest, asked or {}))
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
