@@ -216,11 +216,12 @@ class TestASchedulerSteps:
 
         class Careful:
             def __init__(self, optimizer: Any):
-                self.groups = optimizer.param_groups
+                self.optimizer = optimizer
 
             def step(self) -> None:
-                norm = sum(p.grad.norm().item() for p in self.groups[0]["params"])
-                self.groups[0]["lr"] = 0.1 / (1 + norm)
+                (group,) = self.optimizer.param_groups
+                norm = sum(p.grad.norm().item() for p in group["params"])
+                group["lr"] = 0.1 / (1 + norm)
 
         found = rates(quick(scheduler=Careful, scheduler_every="step"))
         assert found[0] == 0.1
