@@ -101,7 +101,8 @@ class Learner:
         if own is not None:
             self.parameters.changed.append(lambda _: setattr(own, "changed", True))
         if strategies is not None:
-            strategies.look = partial(self.parameters.look, closely=False)
+            strategies.context.look = partial(self.parameters.look, closely=False)
+            strategies.context.clip_grad = clip_grad
             self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._use(optimizer, held=own is not None and optimizer is own.only)
         # One that the module holds is scheduled once a loss is returned: it may as well step itself.

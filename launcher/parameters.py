@@ -91,14 +91,14 @@ class Parameters:
 
     def _is_different(self) -> bool:
         # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
-        return (
+        return bool(
             any(self._empty)
             or self._ids_of(self._filled) != self._ids
-            or list(map(len, self._still)) != self._still_sizes
-            or any(map(_REQUIRES_GRAD, self._frozen))
+            or (self._still and list(map(len, self._still)) != self._still_sizes)
+            or (self._frozen and any(map(_REQUIRES_GRAD, self._frozen)))
             # `weight.data = larger`: optimisers of one kernel write past the end of their state.
             or list(map(_SHAPE, self._moving)) != self._shapes
-            or not all(map(is_lazy, self._lazy))
+            or (self._lazy and not all(map(is_lazy, self._lazy)))
         )
 
     @staticmethod

@@ -599,6 +599,8 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
         except ValueError:
             ends = f"{name} ends after {len(rates) - 1} of this run's {length} {unit}"
             break
+        except Exception:  # It may look at gradients, which a stand-in has not got.
+            return [f"{name}, {when}"]
     line = f"{name}, {when}: lr {rates[0]:.3g} to {rates[-1]:.3g} in {length:,} {unit}"
     peak = max(rates)
     if peak > max(rates[0], rates[-1]):

@@ -62,7 +62,6 @@ class Strategies:
         self._constructed = {
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
-        self.look: Callable[[], bool] = bool  # Notices whether the model's parameters have changed.
         # Whether the model had changed when the checkpoint was written.
         self._changed_before = False
         self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
@@ -91,7 +90,7 @@ class Strategies:
             ConfigError: If it updates itself, and a strategy needs its loss.
         """
         loss = self.context.step(replay, log)
-        self.look()
+        self.context.look()
         if loss is None:
             for name, strategy in self.named.items():
                 if _works_on_the_loss(strategy):

@@ -36,6 +36,8 @@ class Context:
         num_tasks: Known beforehand, for models that grow.
         task: The current task.
         optimizer: The one that steps the agent; None before it is made.
+        clip_grad: Largest norm of the gradient that it steps by, or None.
+        look: Notices whether the agent's parameters have changed.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class Context:
         self.num_tasks, self.task = len(classes), 0
         self.classes = [index.to(self.device) for index in classes]
         self.optimizer: Optimizer | None = None
+        self.clip_grad: float | None = None
+        self.look: Callable[[], bool] = bool
         self._learn, self._augmented = learn, augmented
         self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.

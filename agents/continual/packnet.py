@@ -141,8 +141,12 @@ class PackNet(Strategy):
         assert optimizer is not None
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()
-            self.context.loss(batch := next(replay)).backward()
+            loss = self.context.loss(batch := next(replay))
+            self.context.look()
+            loss.backward()
             self.after_backward(agent)
+            if self.context.clip_grad is not None:
+                nn.utils.clip_grad_norm_(agent.parameters(), self.context.clip_grad)
             optimizer.step()
             self.after_step(agent, batch)
 

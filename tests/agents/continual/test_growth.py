@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ConfigError, Memory, ml
@@ -246,3 +247,41 @@ def test_what_a_task_left_is_known_after_a_resumption(tmp_path: Path) -> None:
     run = resumed(learnt, Adapted, Adapted.steps * 3 // 4, tmp_path / "resumed")
     check_same_end(run, whole)
     assert run.history == whole.history  # With the loss of each task.
+
+
+@pytest.mark.parametrize("strategy", ["gem", "agem"])
+def test_a_model_may_freeze_a_part_in_every_other_step(strategy: str) -> None:
+    """The strategy calls `learn` too, for the gradient on the rows that it keeps."""
+
+    class Alternates(nn.Module):
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__()
+            self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+            self.n = 0
+
+        def learn(self, replay: Any) -> Tensor:
+            self.n += 1
+            self.body.requires_grad_(self.n % 2 == 0)
+            batch = next(replay)
+            return F.cross_entropy(self.head(self.body(batch.obs.flatten(1)).relu()), batch.label)
+
+    run = ml(model=Alternates, strategy=strategy, **RUN)
+    assert all(p.isfinite().all() for p in run.agent.parameters())
+
+
+def test_packnet_trains_further_as_the_run_trains() -> None:
+    """With a gradient clipped to nothing, what is not pruned is as the constructor made it."""
+    options = {"optim": "SGD", "lr": 1.0, "clip_grad": 1e-12, "seed": 1}
+    run = ml(model=Wide, strategy="packnet", **(RUN | options))
+    torch.manual_seed(1)
+    for weight, first in zip(run.agent.parameters(), Wide(64, 10).parameters(), strict=True):
+        assert torch.where(weight.abs() < 1e-6, first, weight).allclose(first, atol=1e-6)
+
+
+class Wide(nn.Module):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.head(self.body(obs.flatten(1)).relu())
