@@ -195,6 +195,7 @@ def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
             arrays.inputs.convert,
             shape=arrays.inputs.shape[1:],
             dtype=arrays.inputs.dtype,
+            changes=arrays.inputs.changes,
         )
     return replace(arrays, inputs=inputs, targets=arrays.targets.index_select(0, index))
 
