@@ -50,6 +50,8 @@ def is_array(value: Any) -> bool:
         hasattr(type(value), "__array__") or hasattr(type(value), "toarray")
     ):  # SciPy's, sparse.
         return False
+    if getattr(value, "is_nested", False):  # Torch's, without a shape to ask for.
+        return True
     shape = getattr(value, "shape", None)
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
@@ -84,7 +86,7 @@ def _are_pairs_of_vectors(value: list[Any] | tuple[Any, ...]) -> bool:
 
 def _is_vector(value: Any) -> bool:
     if is_array(value):
-        return bool(value.ndim == 1)
+        return bool(getattr(value, "ndim", 0) == 1)
     return _holds_numbers(value) and len(value) > 0 and is_scalar(value[0])
 
 
