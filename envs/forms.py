@@ -48,6 +48,8 @@ def is_array(value: Any) -> bool:
     """
     if not (hasattr(type(value), "__array__") or _is_sparse(value)):
         return False
+    if getattr(value, "is_nested", False):  # Torch's, without a shape to ask for.
+        return True
     shape = getattr(value, "shape", None)
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
@@ -91,7 +93,7 @@ def _are_pairs_of_vectors(value: list[Any] | tuple[Any, ...]) -> bool:
 
 def _is_vector(value: Any) -> bool:
     if is_array(value):
-        return bool(value.ndim == 1)
+        return bool(getattr(value, "ndim", 0) == 1)
     return _holds_numbers(value) and len(value) > 0 and is_scalar(value[0])
 
 

@@ -72,7 +72,8 @@ def decode(
             raise DataError(f"Items of {name} differ in type: {tensor.dtype} and {dtype}.")
         return tensor.to(dtype)
 
-    return LazyColumn(items, converted, shape=tuple(example.shape), dtype=dtype), targets
+    shape = tuple(example.shape)
+    return LazyColumn(items, converted, shape=shape, dtype=dtype, changes=inputs_change), targets
 
 
 def _read_once(

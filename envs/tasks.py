@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
+from ..replay import ConfigError, DataError, LazyColumn, Replay, Space, Spec, Table
 from ..replay.transfer import upload
 from .alterations import EachTask
 from .datasets import Arrays, held_out_fifth, take_rows
@@ -117,6 +117,11 @@ class DataWorld:
         if self.single_class is not None:
             self.notes.append(
                 f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
+            )
+        if any(isinstance(x, LazyColumn) and x.changes for x in (part.inputs for part in held_out)):
+            self.notes.append(
+                "held-out inputs are drawn at every reading too (give test_dataset= without random "
+                "transforms)"
             )
         self.notes += notes
         self.spec: Spec = describe(

@@ -257,7 +257,9 @@ class TestItems:
 
     def test_draws_for_few_of_the_items_are_noticed(self) -> None:
         source = Items(lambda i: (torch.rand(2) if i % 10 == 9 else torch.zeros(2), 0), n=200)
-        assert isinstance(read(source, name="mine").inputs, LazyColumn)
+        inputs = read(source, name="mine").inputs
+        assert isinstance(inputs, LazyColumn)
+        assert inputs.changes
 
     def test_rows_of_lazy_data_can_be_taken(self) -> None:
         source = Items(lambda i: (torch.rand(1) + 10 * i, i))

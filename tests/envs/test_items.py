@@ -250,6 +250,8 @@ class TestPairs:
                 "more than an int64",
             ),
             (Frame(a=X[:, 0].tolist(), town=["Rome"] * N), "columns town are not numbers"),
+            (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: there is nothing in a row"),
+            (torch.nested.nested_tensor([X[0]] * N, layout=torch.jagged), "nested tensor. Pad"),
         ],
     )
     def test_that_hold_no_numbers_say_how_to_encode(
