@@ -174,7 +174,7 @@ def _note(targets: Tensor) -> str | None:
         return None
     return (
         f"0 and 1 in {targets.shape[1]} columns are learnt as values (regression), not as several "
-        "labels of a row"
+        "labels per row"
     )
 
 

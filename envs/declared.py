@@ -48,8 +48,9 @@ def alterations(source: Any, name: str) -> Callable[..., Any] | None:
         return method
     if "tasks" in parameters:
         raise DataError(
-            f"{name}.alterations({', '.join(parameters)}) takes no `seed`. A sequence of tasks is made by "
-            "alterations(tasks=..., seed=0); a method for another purpose needs another name."
+            f"{name}.alterations({', '.join(parameters)}) has no parameter `seed`. Antelope calls "
+            "alterations(tasks=..., seed=0) to make a sequence of tasks; give a method for "
+            "another purpose another name."
         )
     return None
 

@@ -22,7 +22,7 @@ _PICTURES = frozenset(
         "pnm", "jp2", "avif",
     )
 )  # fmt: skip
-# What systems leave behind; names that begin with a dot are passed over too.
+# What systems leave behind; names that begin with a dot are skipped too.
 _LEFT_BEHIND = frozenset(
     ("__macosx", "@eadir", "__pycache__", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found")
 )
@@ -112,7 +112,7 @@ def open_folder(path: Path) -> Parts:
 
     Parts are told by their names (`train`, `Training`, `seg_train`; `test`, `Testing`, `validation`),
     if they hold class folders; `test` goes before `val`. A folder that holds nothing but another is
-    looked through. Hidden files and folders are passed over.
+    looked through. Hidden files and folders are skipped.
 
     Raises:
         DataError: If it holds no pictures in class folders, or it cannot be told which of its
@@ -143,7 +143,7 @@ def open_folder(path: Path) -> Parts:
             )
         why = f" ({held_out.name}/ is held out)" if held_out is not None else ""
         why = why if other.has_classes else " (no class folders)"
-        notes.append(f"{other.name}/ passed over{why}")
+        notes.append(f"{other.name}/ skipped{why}")
     inner = _unwrapped(train)
     made = PictureFolder(train.path, _classes(inner, train.path))
     notes += _passed_over(inner)
@@ -313,8 +313,8 @@ def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[st
     empty = [f"{name}/" for name, pictures in files.items() if not pictures]
     if empty and not empty_too:
         raise DataError(
-            f"{path} holds {', '.join(empty[:5])} without pictures. Remove folders that are no classes. "
-            f"Pictures end in {', '.join(sorted(_PICTURES))}."
+            f"{path} holds {', '.join(empty[:5])} without pictures. Remove folders that are not "
+            f"classes. Pictures end in {', '.join(sorted(_PICTURES))}."
         )
     return {name: pictures for name, pictures in files.items() if pictures}
 
@@ -323,9 +323,9 @@ def _passed_over(folder: _Folder) -> list[str]:
     """What is in a folder of class folders and was not read."""
     notes = []
     if folder.pictures:
-        notes.append(f"{len(folder.pictures)} pictures outside of class folders passed over")
+        notes.append(f"{len(folder.pictures)} pictures outside of class folders skipped")
     others = sum((b.others for inner in folder.folders for b in inner.walk()), Counter())
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(3))
-        notes.append(f"{others.total()} files that are no pictures ({kinds}) passed over")
+        notes.append(f"{others.total()} files that are not pictures ({kinds}) skipped")
     return notes

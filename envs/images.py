@@ -94,8 +94,8 @@ class Pictures:
         """Array `[H, W]` or `[H, W, C]`."""
         if (image.mode in _WIDE) != (self._mode == "F"):
             raise DataError(
-                f"Images of the modes {image.mode} and {self._mode} are in one data set; the range of "
-                "numbers in modes I and F is not known. Convert all of them to one mode."
+                f"The data set mixes images of modes {image.mode} and {self._mode}; the range of "
+                "values in modes I and F is unknown. Convert all of them to one mode."
             )
         if self._mode == "F":
             return np.array(self._resized(image.convert("F")))
@@ -109,8 +109,8 @@ class Pictures:
             return np.repeat(pixels[:, :, None], 3, 2) if self._mode == "RGB" else pixels
         if self._mode == "L" and image.mode not in _GREY:
             raise DataError(
-                f"An image of mode {image.mode} is among grey ones. Convert all of them to one mode, as "
-                "in image.convert('RGB')."
+                f"The data set mixes images of mode {image.mode} with grey ones. Convert all of "
+                "them to one mode, as in image.convert('RGB')."
             )
         if image.mode != self._mode:
             image = _converted(image, self._mode)
@@ -137,8 +137,8 @@ def load(file: Path) -> Any:
             deep = _is_deep(image.mode) or (image.mode == "I" and image.format == "PPM")
             if image.mode in _WIDE and not deep:
                 raise DataError(
-                    f"{file} holds 32-bit numbers (mode {image.mode}), whose range a picture does not "
-                    "say. Convert it to 8 or 16 bits, or give the images as arrays."
+                    f"{file} holds 32-bit numbers (mode {image.mode}), whose range is unknown. "
+                    "Convert it to 8 or 16 bits, or give the images as arrays."
                 )
             image = _upright(image, image.getexif().get(_ORIENTATION, 1))
             if not deep:
@@ -149,8 +149,8 @@ def load(file: Path) -> Any:
     except Exception as error:  # PIL's decoders raise nearly anything.
         empty = " It is empty." if file.is_file() and file.stat().st_size == 0 else ""
         raise DataError(
-            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Mend or "
-            "remove it."
+            f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Repair "
+            "or remove it."
         ) from error
 
 

@@ -112,8 +112,9 @@ def _numbers(train: list[Column], name: str, *, standardize: bool | None, altere
         if is_far((mean - begin) / width, stddev / width, _GIVEN):
             why = "standardize=false" if standardize is False else "they are altered for each task"
             warnings.warn(
-                f"Inputs of {name} lie so far from zero, or so close together, that float32 cannot tell "
-                f"them apart as they are ({why}). Take off their mean first.",
+                f"Inputs of {name} lie so far from zero, or so close together, that float32 "
+                f"cannot tell them apart without standardisation ({why}). Subtract their mean "
+                "first.",
                 stacklevel=2,
             )
     wide = torch.float64 if is_far(mean, stddev, _TOLD) else torch.float32

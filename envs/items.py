@@ -45,8 +45,9 @@ def decode(
     inputs_change, targets_change = _changes(items, convert, n)
     if targets_change and not fits:
         raise DataError(
-            f"Targets of {name} differ from one reading to the next, and its {n:,} items do not fit in "
-            "memory, where each would be kept as it was read once. Draw targets once, in __init__."
+            f"Targets of {name} differ from one reading to the next, and its {n:,} items do not "
+            "fit in memory, so they cannot be read once and kept. Draw the targets once, in "
+            "__init__."
         )
     if fits and (targets_change or not inputs_change):
         return _read_once(items, convert, name, warn=targets_change)

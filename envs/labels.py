@@ -57,8 +57,8 @@ def as_targets(targets: Tensor, name: str) -> Tensor:
     if targets.dim() != 1:
         _refuse_one_hot(targets, name)
         raise DataError(
-            f"The integer targets of {name} have shape {list(targets.shape)}; classes are one number "
-            "a row. Give several values a row as floats (regression)."
+            f"The integer targets of {name} have shape {list(targets.shape)}; a class is one "
+            "number per row. Give several values per row as floats (regression)."
         )
     return targets.to(torch.int64)
 
@@ -118,12 +118,13 @@ def _plain(targets: list[Any], what: str) -> Any:
     words = not kinds.isdisjoint((str, bytes))
     if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
         raise DataError(
-            f"{what} lack some: that of item {none[0]} is {plain[none[0]]}. Fill or drop such rows."
+            f"{what} are incomplete: that of item {none[0]} is {plain[none[0]]}. Fill or drop "
+            "such rows."
         )
     if dict in kinds:
         raise DataError(
-            f"{what} are dicts ({', '.join(map(str, plain[0]))}). Return the part of them that is to be "
-            "learnt from __getitem__: a class, or floats."
+            f"{what} are dicts ({', '.join(map(str, plain[0]))}). From __getitem__, return only "
+            "the part to be learnt: a class, or floats."
         )
     if words and kinds - {str, bytes}:
         raise DataError(
@@ -157,7 +158,7 @@ def _words(array: np.ndarray, what: str) -> tuple[Tensor, Values]:
         array = array[:, 0]
     if array.ndim != 1:
         raise DataError(
-            f"{what} are words of shape {list(array.shape)}; a class is one word a row."
+            f"{what} are words of shape {list(array.shape)}; a class is one word per row."
         )
     found, numbers = np.unique(array.astype(str), return_inverse=True)
     return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, found))

@@ -59,8 +59,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
             array = np.asarray(array.tolist())
     except (ValueError, TypeError) as error:
         raise DataError(
-            f"{name} is no array of numbers: its rows differ in length or kind ({error}). Pad or encode "
-            "them."
+            f"{name} is not an array of numbers: its rows differ in length or kind ({error}). Pad "
+            "or encode them."
         ) from error
     return array
 
@@ -168,7 +168,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
 
 def _signed(array: np.ndarray, name: str) -> Tensor:
     if array.size and array.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{name} holds {array.max()}, more than an int64 can. Give floats.")
+        raise DataError(f"{name} holds {array.max()}, too large for int64. Give floats.")
     return torch.from_numpy(array.astype(np.int64))
 
 

@@ -49,6 +49,6 @@ class _Recorder(RecordVideo):
 
 def _say(error: Exception) -> None:
     warnings.warn(
-        f"An episode could not be filmed ({type(error).__name__}: {error}). The run goes on.",
+        f"An episode could not be recorded ({type(error).__name__}: {error}). The run continues.",
         stacklevel=2,
     )

@@ -132,8 +132,9 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
     far = value[np.abs(value) > _WHOLE]
     if far.size and (far != far.astype(code.dtype)).any():
         warnings.warn(
-            f"The environment gives observations as large as {np.abs(far).max():.6g} in {value.dtype}, and "
-            f"its space is {code.dtype}, which rounds them. Make the space a Box of {value.dtype}.",
+            f"The environment returns observations as large as {np.abs(far).max():.6g} in "
+            f"{value.dtype}, and its space is {code.dtype}, which rounds them. Make the space a "
+            f"Box of {value.dtype}.",
             stacklevel=2,
         )
 

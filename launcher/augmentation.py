@@ -53,8 +53,8 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
             )
         if obs.is_floating_point() and not augmented.is_floating_point():
             raise ConfigError(
-                f"aug turns inputs of float32 in [0, 1] into {str(augmented.dtype)[6:]}; it must give "
-                "floats in [0, 1]."
+                f"aug turns inputs of float32 in [0, 1] into {str(augmented.dtype)[6:]}; it must "
+                "return floats in [0, 1]."
             )
         if not torch.equal(augmented, obs):
             return
@@ -68,8 +68,8 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
     if "RandomCrop" in names:
         advice = "A crop as large as the image needs a padding, such as aug.padding=4."
     raise ConfigError(
-        f"aug={'+'.join(names)} changes nothing: inputs of shape {list(obs.shape[1:])} came back as they "
-        f"were, {_TRIES} times. {advice}"
+        f"aug={'+'.join(names)} changes nothing: inputs of shape {list(obs.shape[1:])} came back "
+        f"unchanged in {_TRIES} tries. {advice}"
     )
 
 
@@ -81,7 +81,7 @@ def _tried(augment: Augmentation, obs: Tensor) -> Tensor:
             f"aug raised {type(error).__name__} on inputs of shape {list(obs.shape)}: {error}"
         ) from error
     if not isinstance(augmented, Tensor):
-        raise ConfigError(f"aug gave a {type(augmented).__name__}; it must give a tensor.")
+        raise ConfigError(f"aug returned a {type(augmented).__name__}; it must return a tensor.")
     return augmented
 
 

@@ -338,9 +338,9 @@ def build_replay(
     where = {"storage": how["storage"], "folder": how["folder"], "device": device}
     if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
         warnings.warn(
-            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept there as "
-            "float32, before normalize_obs takes their mean off. Leave replay.storage out if they lie far "
-            "from zero, as a clock does.",
+            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept "
+            "there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
+            "out if they are far from zero, as a clock's are.",
             stacklevel=2,
         )
     if saved is None:

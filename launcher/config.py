@@ -196,10 +196,11 @@ def run_multirun(words: list[str], job: Any) -> None:
 
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
     def task(_: Any) -> Any:
-        chosen = list(HydraConfig.get().overrides.task)
-        chosen = [said(word) if _PRESET in word else word for word in chosen]
+        words = list(HydraConfig.get().overrides.task)
+        names = {word: said(word) if _PRESET in word else word for word in words}
+        chosen = list(names.values())
         try:
-            return job(chosen, [w for w in chosen if w.partition("=")[0] not in constant])
+            return job(chosen, [names[w] for w in words if w.partition("=")[0] not in constant])
         except Exception as error:
             if os.getpid() != parent:
                 raise  # In a launcher's own process, which reports it in its own way.
@@ -292,7 +293,14 @@ def _parse(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
                 "spaces, commas or equals signs: 'key=\"a, b\"'."
             )
             continue
-        for path, plain in _flatten(key, value):
+        if key == "optim.groups" and isinstance(value, dict) and len(value) == 1:
+            # One pattern, as it comes from `optim.groups.*.bias.lr=...`: another word may add to it.
+            ((pattern, options),) = value.items()
+            given = options.items() if isinstance(options, dict) else [("", options)]
+            pairs = [(f"{key}.{pattern}.{name}".removesuffix("."), v) for name, v in given]
+        else:
+            pairs = _flatten(key, value)
+        for path, plain in pairs:
             if path in layer and layer[path] != plain:
                 name = path.removesuffix("._target_")
                 mistakes.append(f"`{name}` is given twice: {layer[path]} and {plain}.")
@@ -310,6 +318,10 @@ def _parse_word(parser: Any, word: str) -> Any:
         return parser.parse_override(word)
     except HydraException:
         key, equals, value = word.partition("=")
+        if (pattern := re.fullmatch(r"(\+*optim\.groups)\.(.*\*.*)\.(\w+)", key)) and equals:
+            # Hydra's grammar has `*` in no key, but in those of a dict.
+            groups, name, option = pattern.groups()
+            return _parse_word(parser, f"{groups}={{{name}: {{{option}: {value}}}}}")
         if not key or not equals or not value or value[0] in "[{'\"":
             raise
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -475,6 +487,8 @@ def _merge(
                     node = values[root] = dict(values.get(root) or {})
                     if setting.kind == "names" and path[0] == node.get("_target_"):
                         path = path[1:]  # `strategy.er.capacity` with `strategy=er`.
+                    if root == "optim" and path[0] == "groups" and len(path) > 3:
+                        path = ["groups", ".".join(path[1:-1]), path[-1]]  # `*.bias`, `body.0`.
                 for part in path[:-1]:
                     node[part] = dict(node.get(part) or {})
                     node = node[part]
@@ -699,6 +713,9 @@ def _force(word: str, mistakes: list[str]) -> str:
         mistakes.append(_unknown(key))
     if setting and setting.names_object and not dot and not value.startswith(("[", "{")):
         key = f"{key}._target_"
+    if pattern := re.fullmatch(r"(optim\.groups)\.(.*\*.*)\.(\w+)", key):
+        groups, name, option = pattern.groups()
+        return f"++{groups}={{{name}: {{{option}: {value}}}}}"
     return f"++{key}{equals}{value}"
 
 

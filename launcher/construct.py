@@ -207,7 +207,10 @@ def construct(
     ]
     if missing:
         quoted = " and ".join(f"`{key}`" for key in missing)
-        can = f", or ask for any of: {', '.join(inferred)}" if inferred else ""
+        own = not str(getattr(target, "__module__", "")).startswith(
+            "torch"
+        )  # Which can be changed.
+        can = f", or ask for any of: {', '.join(inferred)}" if inferred and own else ""
         values = " ".join(f"{setting}.{key}=..." for key in missing)
         mistakes.append(
             f"{name} needs {quoted}, which was not given and cannot be inferred. Pass {values}{can}."

@@ -125,8 +125,9 @@ def place_tables(world: Any, device: torch.device, wanted: str) -> str | None:
         return None
     if world.spec.action.dtype == torch.float64 and not has_float64(device.type):
         raise ConfigError(
-            f"The targets of {world.name} lie so far from zero that float32 cannot tell them apart, and "
-            f"{device} has no float64. Take their mean off in your data, or set device=cpu."
+            f"The targets of {world.name} are so far from zero that float32 cannot tell them "
+            f"apart, and {device} has no float64. Subtract their mean in your data, or set "
+            "device=cpu."
         )
     if wanted == "ram":
         return "in RAM"

@@ -19,23 +19,23 @@ _OURS = (
 )
 # Commands of other tools, and how it is said here.
 _COMMANDS = {
-    "train": "`ml` alone trains: ml model=Model dataset=MNIST",
-    "fit": "`ml` alone trains: ml model=Model dataset=MNIST",
-    "run": "`ml` alone trains: ml model=Model dataset=MNIST",
-    "learn": "`ml` alone trains: ml model=Model dataset=MNIST",
-    "test": "every run ends with an evaluation; in Python, run.metrics has it",
-    "eval": "every run ends with an evaluation; in Python, run.metrics has it",
-    "evaluate": "every run ends with an evaluation; in Python, run.metrics has it",
-    "validate": "every run ends with an evaluation; in Python, run.metrics has it",
-    "predict": "in Python, run.agent is the trained module: run.agent(obs)",
-    "resume": "repeat the run's words, and add resume=true",
-    "sweep": "-m runs every combination: ml -m seed=1,2,3 lr=1e-3,1e-2",
-    "multirun": "-m runs every combination: ml -m seed=1,2,3 lr=1e-3,1e-2",
-    "config": "--cfg job prints the composed configuration",
-    "list": "ml models | datasets | envs | strategies | tasks",
-    "agents": "ml models lists agents too",
-    "optims": "optim= takes any name of torch.optim",
-    "presets": "ml tasks lists them",
+    "train": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
+    "fit": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
+    "run": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
+    "learn": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
+    "test": "every run ends with an evaluation, which run.metrics has in Python",
+    "eval": "every run ends with an evaluation, which run.metrics has in Python",
+    "evaluate": "every run ends with an evaluation, which run.metrics has in Python",
+    "validate": "every run ends with an evaluation, which run.metrics has in Python",
+    "predict": "in Python, run.agent(obs) calls the trained module",
+    "resume": "repeat the words of the run, and add resume=true",
+    "sweep": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
+    "multirun": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
+    "config": "`ml --cfg job` prints the composed configuration",
+    "list": "`ml models`, `datasets`, `envs`, `strategies` and `tasks` list what can be named",
+    "agents": "`ml models` lists agents too",
+    "optims": "`optim=` takes any name of torch.optim",
+    "presets": "`ml tasks` lists them",
 }
 
 
@@ -47,7 +47,7 @@ def answer(word: str) -> str | None:
         return None
     whose, _, here = (part.strip() for part in found.partition("|"))
     if "=" in word:
-        return f"`{word}` is how {whose} says it: {here}."
+        return f"`{word}` comes from {whose}: {here}."
     owners = " and ".join(f"{owner}'s" for owner in whose.split(" and "))
     return f"`{word}` is {owners} word: {here}."
 
@@ -105,7 +105,7 @@ def _is_value(word: Any) -> bool:
 
 def _mistake(said: str, word: str, key: str, value: str | None) -> str:
     if value is None and word in _COMMANDS:
-        return f"`ml {word}` is not a command here: {_COMMANDS[word]}."
+        return f"`ml {word}` is not a command: {_COMMANDS[word]}."
     if file := re.fullmatch(r"(.+\.py)(:\w+)?", word):
         return f"`{said}`: to name a model, write model={file[1]}{file[2] or ':Name'}."
     name = _setting(key)

@@ -138,10 +138,10 @@ def _check_output(
     if space.dtype == torch.float64 and output.dtype != torch.float64:
         mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
         raise ConfigError(
-            f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets lie around "
-            f"{mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. Take their mean off in "
-            "your data, or end forward with `output * spec.action.stddev + spec.action.mean`, which are "
-            "float64 here; the default agent does so."
+            f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets are "
+            f"around {mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. "
+            "Subtract their mean in your data, or end forward with `output * spec.action.stddev "
+            "+ spec.action.mean`, which are float64 here; the default agent does so."
         )
     if not bool(torch.isfinite(output).all()):
         raise ConfigError(

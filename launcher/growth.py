@@ -170,8 +170,8 @@ class _Rebuilding:
 
     def refuse(self, path: str, why: str) -> None:
         raise CheckpointError(
-            f"`{path}` of {self.name} came to the model while it learnt, and cannot be made again: it "
-            f"{why}. Make it in __init__, or in begin_task(task), which is called again when a run is "
+            f"`{path}` was added to {self.name} during learning and cannot be rebuilt: it {why}. "
+            "Create it in __init__, or in begin_task(task), which is called again when a run is "
             "resumed."
         )
 

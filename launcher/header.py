@@ -67,12 +67,12 @@ def _integers(world: Any, *, asked: bool) -> str | None:
         return None
     if space.ids is not None:
         return (
-            f"integers from {space.low:,} to {space.high:,}, given as they are (standardize=true makes "
-            "numbers of them)"
+            f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true treats "
+            "them as numbers)"
         )
     if asked or not is_whole(world.source_dtype):
         return None
     return (
-        f"integers up to {space.high:,.0f}: numbers, not ids (of which there are {LARGEST_ID:,} at most); "
-        "standardize=false gives them as they are"
+        f"integers up to {space.high:,.0f}: treated as numbers, since ids end at {LARGEST_ID:,}; "
+        "standardize=false leaves them unchanged"
     )

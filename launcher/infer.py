@@ -61,7 +61,7 @@ def advice(spec: Spec) -> dict[str, str]:
         why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
     elif spec.obs.ids is None:
-        why = f"the inputs are {spec.obs}, not integers that are given as they are"
+        why = f"the inputs are {spec.obs}, not integers that arrive unchanged"
         found |= dict.fromkeys(VOCABULARY, why)
     if isinstance(spec.action, dict):
         why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"

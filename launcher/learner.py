@@ -281,9 +281,9 @@ class Learner:
         if not names:
             return
         warnings.warn(
-            f"The optimiser does not hold {in_words(names)} of {type(self.agent).__name__}: the loss reaches "
-            "them, and nothing trains them. Give it all parameters, or set requires_grad_(False) if that "
-            "is meant.",
+            f"The optimiser does not hold {in_words(names)} of {type(self.agent).__name__}: the loss "
+            "depends on them, but nothing trains them. Give it all parameters, or set "
+            "requires_grad_(False) if that is intended.",
             stacklevel=2,
         )
 

@@ -292,10 +292,10 @@ def _message(name: str, short: Tensor, a: _Rows, long: Tensor, b: _Rows) -> str:
     whole = list(torch.broadcast_shapes(short.shape, long.shape))
     at = _place()
     return (
-        f"{_shown(at)}: `{name}` of a {row} and a {column} gives {whole}, every row with every other. "
-        f"The {row} is {_called(a, at)}; the {column} is {_called(b, at)}. Give both one shape: "
-        f"`.squeeze(-1)` the {column}, or `.unsqueeze(-1)` the {row}. If all pairs are meant, write the "
-        f"{row} with `[None]`."
+        f"{_shown(at)}: `{name}` of a {row} and a {column} gives {whole}, every row with every "
+        f"other. The {row} is {_called(a, at)}; the {column} is {_called(b, at)}. Give both one "
+        f"shape: `.squeeze(-1)` the {column}, or `.unsqueeze(-1)` the {row}. If all pairs are "
+        f"intended, write the {row} with `[None]`."
     )
 
 

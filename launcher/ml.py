@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import shlex
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +63,26 @@ def main(argv: list[str] | None = None) -> None:
     """The console command. Exits 0 only for a finished run; see README.md for the other codes."""
     words = sys.argv[1:] if argv is None else argv
     sys.path.insert(0, str(Path.cwd()))
-    sys.exit(_main(words))
+    before, warnings.formatwarning = warnings.formatwarning, _formatted
+    try:
+        sys.exit(_main(words))
+    finally:
+        warnings.formatwarning = before
+
+
+def _formatted(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """One of Antelope's warnings as its text alone; others with their file and line, as usual."""
+    if Path(filename).is_relative_to(Path(__file__).parent.parent):
+        return f"{message}\n"
+    text = f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    line = linecache.getline(filename, lineno).strip() if line is None else line
+    return f"{text}  {line}\n" if line else text
 
 
 def _main(words: list[str]) -> int:

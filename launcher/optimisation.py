@@ -75,8 +75,8 @@ def build_optimizer(
         what = f"a {type(made).__name__}"
         also = _ELSEWHERE if isinstance(made, (tuple, list, dict)) else ""
         raise ConfigError(
-            f"optim={name_of(target)} gave {what}, not a torch.optim.Optimizer. It is called with the "
-            f"model's parameters, and returns an optimiser of them.{also}"
+            f"optim={name_of(target)} returned {what}, not a torch.optim.Optimizer. It is called "
+            f"with the model's parameters, and must return an optimiser of them.{also}"
         )
     if inspect.isclass(base):
         for group in made.param_groups:  # Schedulers write into a tensor, which is the user's.
@@ -99,8 +99,8 @@ def refuse_closures(kind: type) -> None:
     closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
-            f"optim={kind.__name__} evaluates the loss several times a step, which a `learn` that "
-            "returns a loss once cannot serve. Use it inside the model, and return None."
+            f"optim={kind.__name__} evaluates the loss several times per step, but `learn` "
+            "returns it once. Use it inside the model, and return None."
         )
 
 

@@ -77,9 +77,9 @@ class OwnOptimizers:
         """
         if self.stepped:
             raise ConfigError(
-                f"{self._name}.learn has stepped its optimiser ({self._shown}) itself and returned its loss, "
-                "by which it would be stepped again. Return None (and `log.loss = loss`); or only return "
-                "the loss, without backward and step."
+                f"{self._name}.learn stepped its optimiser ({self._shown}) and also returned its "
+                "loss, so Antelope would step it again. Return None (and set `log.loss = loss`), "
+                "or return the loss without calling backward and step."
             )
         if self.changed or (self._chosen is not None and not self._is_held(self._chosen)):
             self.look()
@@ -100,15 +100,15 @@ class OwnOptimizers:
             return None
         if len(self.found) > 1:
             raise ConfigError(
-                f"{self._name} holds several optimisers ({held}), and its learn returned a loss: which of "
-                "them is to step? Step them in learn, and return None."
+                f"{self._name} holds several optimisers ({held}), and its learn returned a loss: "
+                "which one should step? Step them in learn, and return None."
             )
         if self.asked:
             given = " and ".join(f"{key}=" for key in self.asked)
             raise ConfigError(
-                f"{self._name} holds an optimiser ({held}) and returned its loss, and {given} is given too: "
-                f"which is to step? Leave {given} out, and {held} steps; or remove {held}; or step it "
-                "in learn, and return None."
+                f"{self._name} holds an optimiser ({held}) and returned its loss, and {given} is "
+                f"given too: which should step? Leave {given} out, and {held} steps; or remove "
+                f"{held}; or step it in learn, and return None."
             )
         optimizer = self.only
         assert optimizer is not None

@@ -162,8 +162,8 @@ class Scheduler:
         value = next((metrics[name] for name in names if name in metrics), math.nan)
         if math.isnan(value):
             self._say(
-                f"{self.name} (mode={_mode(self.torch)}) looks at {' or '.join(names)}, which this "
-                "evaluation does not give as a number: the learning rate stays as it is."
+                f"{self.name} (mode={_mode(self.torch)}) needs {' or '.join(names)}, which this "
+                "evaluation does not give as a number: the learning rate stays unchanged."
             )
             return
         self._step(value)
@@ -243,8 +243,8 @@ class Scheduler:
             return
         if state["every"] != self.every:
             raise CheckpointError(
-                f"The checkpoint's scheduler stepped once each {state['every']}, this run's once each "
-                f"{self.every}. Resume with the scheduler_every it was saved with."
+                f"The checkpoint's scheduler stepped once per {state['every']}, this run's once "
+                f"per {self.every}. Resume with the scheduler_every it was saved with."
             )
         self._task = min(state["task"], len(self._plans) - 1)
         self._steps, self._epochs = state["steps"], state["epochs"]
@@ -608,15 +608,15 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
     alive = max((i for i, rate in enumerate(rates) if rate > 1.001 * _OVER * peak), default=0) + 1
     if ends:
         warnings.warn(
-            f"{ends}; the learning rate then stays at {rates[-1]:.3g}. Leave its length out: Antelope "
-            "tells it.",
+            f"{ends}; the learning rate then stays at {rates[-1]:.3g}. Leave its length out: "
+            "Antelope fills it in.",
             stacklevel=4,
         )
     elif length - alive > _SHARE * length:
         warnings.warn(
-            f"{name} is over long before the run: after {alive} of {length} {unit} the learning rate is "
-            f"{rates[alive]:.3g}, and nearly nothing is learnt. It steps {when}"
-            f"{'' if every == 'epoch' else '; scheduler_every=epoch says otherwise'}.",
+            f"{name} is over long before the run: after {alive} of {length} {unit} the learning "
+            f"rate is {rates[alive]:.3g}, and almost nothing is learnt. It steps "
+            f"{when}{'' if every == 'epoch' else '; scheduler_every=epoch changes that'}.",
             stacklevel=4,
         )
     elif length == 1 and every == "epoch":
@@ -627,18 +627,21 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
         )
     elif length > 1 and every == "epoch" and rates[0] <= _OVER * peak:
         warnings.warn(
-            f"{name} begins with an epoch at a learning rate of {rates[0]:.3g}, in which nearly nothing is "
-            "learnt. It steps once an epoch; scheduler_every=step steps it at each update.",
+            f"{name} begins with an epoch at a learning rate of {rates[0]:.3g}, in which almost "
+            "nothing is learnt. It steps once an epoch; scheduler_every=step steps it at each "
+            "update.",
             stacklevel=4,
         )
     elif length > 1:
-        return [line, *_unfinished(name, rates, f"{length} {unit}. It steps {when}", every)]
+        return [line, *_unfinished(name, rates, f"{length} {unit}", every)]
     return [line]
 
 
 def _unfinished(name: str, rates: list[float], where: str, every: str) -> list[str]:
     """What to say of a schedule that the run's end cuts short, as if its numbers were of other steps."""
-    how = "; scheduler_every=step steps it at each update" if every == "epoch" else ""
+    how = ""
+    if every == "epoch":
+        how = ". It steps once an epoch; scheduler_every=step steps it at each update"
     span = f"({rates[0]:.4g} to {rates[-1]:.4g})"
     if max(rates) - min(rates) < _HARDLY * max(rates):
         return [f"{name} hardly changes the learning rate {span} in {where}{how}."]

@@ -287,6 +287,13 @@ def _scheduler(
     """The scheduler, and what is said of it before the run."""
     schedule = build_schedule(settings, world)
     plans = build_plans(schedule, settings, world)
+    if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):
+        of = "the run" if len(plans) == 1 else "a task"
+        warnings.warn(
+            f"accumulate={n} is more than the {most:,} learning steps of {of}: the weights are updated "
+            "only once, at its end. accumulate= counts learning steps, not examples.",
+            stacklevel=2,
+        )
     return build_scheduler(
         settings,
         optimizer,

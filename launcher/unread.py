@@ -50,9 +50,9 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
     kind = "data" if world.on_data else "an environment"
     reasons = dict.fromkeys(_ENV_ONLY if world.on_data else _DATA_ONLY, f"it learns from {kind}")
     if _dims(world.spec.obs) < 3 or (world.on_data and world.decoded == {True}):
-        reasons["channels"] = "its inputs are no arrays of images"
+        reasons["channels"] = "its inputs are not arrays of images"
     if world.on_data and world.decoded == {False}:
-        reasons["image_size"] = "its inputs are arrays, and no pictures that are resized"
+        reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
     if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
         reasons["normalize_obs"] = "its observations are images or choices, which stay as they are"
     optimizer = settings.live.get("optim")

@@ -117,8 +117,9 @@ def load_weights(
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
-            f"The checkpoint does not fit {type(agent).__name__}: {'; '.join(problems[:3])}{more}. "
-            "It is of a model that was constructed otherwise."
+            f"The checkpoint does not fit {type(agent).__name__}: "
+            f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
+            "differently."
         )
     load_in_place(agent, weights)
 

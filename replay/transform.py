@@ -51,8 +51,8 @@ class Standardize:
         if space.ids is not None:
             if augment is not None:
                 raise ConfigError(
-                    f"aug= changes numbers, and the inputs are integers ({space}), given as they are. "
-                    "standardize=true makes numbers of them."
+                    f"aug= needs numbers, but the inputs are integers ({space}) and arrive "
+                    "unchanged. standardize=true treats them as numbers."
                 )
             return
         low, width, shift, scale = _places(space, standardize=standardize)

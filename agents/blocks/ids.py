@@ -34,9 +34,9 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
         )
     if any(words in text for words in _NOT_NUMBERS):
         return (
-            f"{begin}The inputs are integers, which are given as they are (int64): nn.Embedding takes them. "
-            "Set standardize=true if they are numbers (amounts, measurements, pixels): they then come as "
-            "float32."
+            f"{begin}The inputs are integers and arrive unchanged (int64), as nn.Embedding needs "
+            "them. If they are numbers (amounts, measurements, pixels), set standardize=true: "
+            "they then come as float32."
         )
     return ""
 
@@ -59,9 +59,9 @@ def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
             return
         if isinstance(obs, Tensor) and _cut(obs, index):
             raise ConfigError(
-                "An embedding looks up `obs.long()`, and the inputs are floats or bytes, which are "
-                "standardised: every id would be cut to the wrong one. Give integers (int32, int64) in your "
-                "data, and they come as they are."
+                "An embedding looks up `obs.long()`, and the inputs are floats or bytes, which "
+                "are standardised: every id would become a wrong one. Give integers (int32, "
+                "int64) in your data; they arrive unchanged."
             )
         low, high = (int(end) for end in torch.aminmax(index))
         if low < 0 or high >= rows:  # type: ignore[operator]

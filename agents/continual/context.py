@@ -214,9 +214,9 @@ class Context:
             if there == now:
                 return self.agent, found
         raise ConfigError(
-            f"The layers of {type(self.agent).__name__} have changed, and a strategy asks for what it "
-            "answered before, which cannot be found out any more: it cannot be copied, or it changed in "
-            "`learn` before the run was resumed. Let it change in begin_task."
+            f"The layers of {type(self.agent).__name__} have changed, and a strategy needs the "
+            "outputs it had before, which are no longer available: the model cannot be copied, "
+            "or it changed in `learn` before the run was resumed. Change it in begin_task."
         )
 
     def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

@@ -52,8 +52,9 @@ class CWR(Strategy):
             self.consolidated[name] = cw = kept.get(own, torch.zeros_like(weight))
             if cw.shape != weight.shape:
                 raise ConfigError(
-                    f"strategy=cwr keeps the output layer of earlier tasks, {list(cw.shape)}, and `{name}` "
-                    f"has become {list(weight.shape)}. Let it keep its shape."
+                    "strategy=cwr keeps the output layer of earlier tasks, of shape "
+                    f"{list(cw.shape)}, but `{name}` now has shape {list(weight.shape)}. Keep its "
+                    "shape."
                 )
         if layer is not self.layer and self.in_task and self.context.task:
             self.load(agent, self.current > 0)

@@ -65,8 +65,9 @@ class PNN(Strategy):
         now, then = ({n: t.shape for n, t in named.items()} for named in (tensors, self.initial))
         if changed := sorted(n for n in now | then if now.get(n) != then.get(n)):
             raise ConfigError(
-                f"strategy=pnn gives the model a column for each task, and its layers must stay as they are: "
-                f"`{changed[0]}` came, went or changed its shape. Leave growing to the strategy."
+                "strategy=pnn adds a column to the model for each task, so its layers must not "
+                f"change: `{changed[0]}` was added, removed or reshaped. Leave growth to the "
+                "strategy."
             )
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:

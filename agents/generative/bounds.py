@@ -26,8 +26,8 @@ class Bounds(nn.Module):
         super().__init__()
         if space.ids is not None:
             raise ConfigError(
-                f"Generation needs numbers, and the inputs are integers ({space}), given as they are. "
-                "standardize=true makes numbers of them."
+                f"Generation needs numbers, but the inputs are integers ({space}) and arrive "
+                "unchanged. standardize=true treats them as numbers."
             )
         ends = Standardize(space, standardize=standardize).ends()
         for name, bound in zip(("low", "high"), ends, strict=True):

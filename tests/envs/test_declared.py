@@ -139,7 +139,9 @@ def test_alterations_without_a_seed_are_asked_for_one(learn: Any) -> None:
         def alterations(self, tasks: int = 3) -> Any:
             return []
 
-    with pytest.raises(DataError, match=r"takes no `seed`.*alterations\(tasks=\.\.\., seed=0\)"):
+    with pytest.raises(
+        DataError, match=r"has no parameter `seed`.*alterations\(tasks=\.\.\., seed=0\)"
+    ):
         learn(dataset=Unseeded())
 
 

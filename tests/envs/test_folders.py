@@ -114,8 +114,8 @@ class TestClasses:
         Image.new("RGB", (6, 4)).save(root / "cover.png")
         learnt(root, progress=True)
         header = " ".join(capsys.readouterr().out.split())
-        assert "1 pictures outside of class folders passed over" in header
-        assert "2 files that are no pictures (.txt, .heic) passed over" in header
+        assert "1 pictures outside of class folders skipped" in header
+        assert "2 files that are not pictures (.txt, .heic) skipped" in header
 
     @pytest.mark.parametrize("end", [".PNG", ".Jpg", ".JPEG", ".bmp", ".TIF", ".webp", ".GIF"])
     def test_ends_of_names_in_any_case(self, root: Path, end: str) -> None:
@@ -173,7 +173,7 @@ class TestParts:
         parts = open_folder(root)
         assert parts.held_out is not None
         assert parts.held_out.root == root / "test"
-        assert parts.notes == ["val/ passed over (test/ is held out)"]
+        assert parts.notes == ["val/ skipped (test/ is held out)"]
 
     def test_pictures_without_classes_are_passed_over_and_said(
         self, root: Path, learnt: Any, capsys: Any
@@ -183,7 +183,7 @@ class TestParts:
         run = learnt(root, progress=True)
         assert (run.spec.action.n, len(run.replay)) == (3, 10)
         header = " ".join(capsys.readouterr().out.split())
-        assert "10 to learn from, 2 held out; test/ passed over (no class folders)" in header
+        assert "10 to learn from, 2 held out; test/ skipped (no class folders)" in header
 
     def test_a_class_that_is_not_held_out_shifts_no_label(self, root: Path) -> None:
         save(root / "train", n=1)
@@ -250,7 +250,7 @@ class TestSizes:
         with pytest.warns(UserWarning, match="`image_size` has no effect.*its inputs are arrays"):
             learnt("Digits", image_size=16)
         save(root)
-        with pytest.warns(UserWarning, match="`channels` has no effect.*no arrays of images"):
+        with pytest.warns(UserWarning, match="`channels` has no effect.*not arrays of images"):
             learnt(root, channels="last")
 
     def test_that_are_alike_are_not_worth_a_word(
@@ -378,7 +378,9 @@ def test_a_broken_picture_is_named(root: Path, learnt: Any, content: bytes, mess
     save(root)
     whole = (root / "dog" / "0.png").read_bytes()
     (root / "dog" / "0.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"dog/0\.png cannot be read as a picture.*Mend or remove"):
+    with pytest.raises(
+        DataError, match=r"dog/0\.png cannot be read as a picture.*Repair or remove"
+    ):
         learnt(root)
 
 

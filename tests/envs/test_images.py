@@ -182,14 +182,14 @@ def test_pictures_of_a_data_set_share_channels_and_type(
 
 
 def test_numbers_of_an_unknown_range_do_not_mix_with_bytes() -> None:
-    with pytest.raises(DataError, match=r"modes F and RGB are in one data set.*Convert all"):
+    with pytest.raises(DataError, match=r"mixes images of modes F and RGB.*Convert all"):
         decoded(numbers(0.5, np.float32), picture())
 
 
 def test_a_colour_that_comes_late_is_not_lost() -> None:
     images = [picture("L")] * 301
     images[200] = picture()  # Every third one is looked at before.
-    with pytest.raises(DataError, match=r"mode RGB is among grey ones\. Convert all"):
+    with pytest.raises(DataError, match=r"mode RGB with grey ones\. Convert all"):
         read(Items(images), name="mine")
     images[200] = numbers(65535, np.uint16)
     assert read(Items(images), name="mine").inputs[200].tolist() == [[[255] * 6] * 4]

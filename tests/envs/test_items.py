@@ -244,10 +244,10 @@ class TestPairs:
             (np.zeros(N, [("a", "f4"), ("b", "i4")]), r"records \(a, b\)"),
             (np.zeros(N, "datetime64[s]"), "seconds"),
             (np.ma.masked_greater(X.numpy(), 3), "masked"),
-            (np.full((N, 1), 2**63, np.uint64), "more than an int64 can"),
+            (np.full((N, 1), 2**63, np.uint64), "too large for int64"),
             (
                 torch.full((N, 1), 2**62, dtype=torch.int64).to(torch.uint64) * 2,
-                "more than an int64",
+                "too large for int64",
             ),
             (Frame(a=X[:, 0].tolist(), town=["Rome"] * N), "columns town are not numbers"),
             (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: there is nothing in a row"),

@@ -172,8 +172,8 @@ class TestTargets:
             (np.array(["a", np.nan] * 30, object), "that of item 1 is nan"),
             ([2**63] * N, "too large for int64"),
             (labels(0, 1) + 1j, "view_as_real"),
-            (np.zeros((N, 2, 2), int), "one number a row"),
-            (np.array([["a", "b"]] * N), "one word a row"),
+            (np.zeros((N, 2, 2), int), "one number per row"),
+            (np.array([["a", "b"]] * N), "one word per row"),
         ],
     )
     def test_that_are_neither_classes_nor_values(self, targets: Any, says: str) -> None:

@@ -373,7 +373,7 @@ def test_a_model_that_observes_makes_its_optimiser_again() -> None:
 
 def test_what_cannot_be_made_again_is_named() -> None:
     with pytest.raises(
-        CheckpointError, match=r"`body` of PrunesInLearn .* Make it in __init__, or in"
+        CheckpointError, match=r"`body` was added to PrunesInLearn .* Create it in __init__, or in"
     ):
         resumed(PrunesInLearn, 17)
 

@@ -225,6 +225,13 @@ def test_a_model_that_updates_itself_is_told(
     assert "`accumulate` had no effect" in capsys.readouterr().err
 
 
+def test_more_than_a_run_has_is_warned_of(quick: Any) -> None:
+    with pytest.warns(
+        UserWarning, match=r"accumulate=9 is more than the 8 learning steps of the run"
+    ):
+        quick(accumulate=9, epochs=1)
+
+
 def test_in_environments(quick: Any) -> None:
     class Policy(nn.Module):
         def __init__(self, in_features: int, out_features: int):

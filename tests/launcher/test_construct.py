@@ -299,6 +299,10 @@ class TestConstruct:
         text = construct_error(Parts, {}, {"in_features": 3, "spec": None})
         assert "Parts needs `width`, which was not given and cannot be inferred." in text
         assert "Pass model.width=..., or ask for any of: in_features, spec." in text
+        with pytest.raises(
+            ConfigError, match=r"Pass model.in_features=... model.out_features=...\.$"
+        ):
+            construct(torch.nn.Linear, {}, {"spec": None}, setting="model")
 
     def test_all_mistakes_at_once(self) -> None:
         lines = construct_error(Parts, {"dept": 3, "nmae": "y"}).splitlines()

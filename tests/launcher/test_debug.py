@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from torch import nn
 
 from antelope import ConfigError, DataError, ml
-from antelope.launcher.ml import _main
+from antelope.launcher.ml import _formatted, _main, main
 
 pytestmark = pytest.mark.usefixtures("workdir")
 
@@ -66,3 +68,19 @@ def test_debug_in_a_preset(offline: dict[str, Any], capsys: pytest.CaptureFixtur
     assert "Traceback" in capsys.readouterr().err
     assert _main([*words, "debug=off"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_console_shows_the_text_of_a_warning_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    before = warnings.formatwarning
+    root = Path(ml.__code__.co_filename).parent
+    shown = _formatted("`x` has no effect.", UserWarning, str(root / "train.py"), 1)
+    assert shown == "`x` has no effect.\n"
+    assert _formatted("old", UserWarning, "theirs.py", 3).startswith(
+        "theirs.py:3: UserWarning: old"
+    )
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert warnings.formatwarning is before

@@ -128,7 +128,7 @@ def test_a_value_that_is_a_dict() -> None:
 def test_a_command_of_another_tool(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _main([word, "somewhere", "epochs=0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith(f"`ml {word}` is not a command here: ")
+    assert lines[0].startswith(f"`ml {word}` is not a command: ")
     assert lines[1:] == ["epochs=0: expected int >= 1."]
 
 

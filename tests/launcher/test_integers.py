@@ -106,8 +106,8 @@ class TestReceived:
         quick(dataset=(TOKENS + 2**30, CLASSES), epochs=1, progress=True)
         out, err = capsys.readouterr()
         shown = " ".join((out + err).split())
-        assert "integers from 0 to 9, given as they are" in shown
-        assert "integers up to 1,073,741,833: numbers, not ids" in shown
+        assert "integers from 0 to 9, unchanged" in shown
+        assert "integers up to 1,073,741,833: treated as numbers, since ids" in shown
 
     def test_models_that_observe_meet_them_twice(self, quick: Any) -> None:
         run = quick(model=Observes, dataset=(TOKENS, CLASSES), epochs=1)
@@ -186,7 +186,7 @@ class TestRefused:
 
     def test_an_augmentation_changes_numbers(self, quick: Any) -> None:
         images = draw(20, 64, 256).view(20, 1, 8, 8)
-        with pytest.raises(ConfigError, match=r"aug= changes numbers.*standardize=true"):
+        with pytest.raises(ConfigError, match=r"aug= needs numbers.*standardize=true"):
             quick(dataset=(images, torch.arange(20) % 2), aug=torch.nn.Identity())
 
     @pytest.mark.parametrize("how", [{"model": "VAE"}, {"generate": True}])

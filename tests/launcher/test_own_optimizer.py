@@ -181,7 +181,7 @@ class TestAModelThatHoldsOne:
                 self.optim.step()
                 return loss
 
-        with pytest.raises(ConfigError, match=r"has stepped its optimiser .*Return None"):
+        with pytest.raises(ConfigError, match=r"stepped its optimiser .*Return None"):
             quick(model=Both)
 
     def test_and_only_goes_backward_is_refused(self, quick: Any) -> None:
@@ -349,7 +349,7 @@ class TestAFunction:
 
     def test_that_gives_no_optimiser_is_refused(self, quick: Any) -> None:
         with pytest.raises(
-            ConfigError, match=r"gave a tuple, not a torch.optim.Optimizer.*scheduler="
+            ConfigError, match=r"returned a tuple, not a torch.optim.Optimizer.*scheduler="
         ):
             quick(optim=lambda params: (SGD(params, lr=0.1), None))
 
@@ -446,6 +446,13 @@ class TestGroups:
     def test_with_a_mistake_are_refused(self, groups: Any, says: str, quick: Any) -> None:
         with pytest.raises(ConfigError, match=says):
             quick(optim="SGD", lr=0.1, **{"optim.groups": groups})
+
+    def test_patterns_are_said_in_words_too(self, quick: Any) -> None:
+        words = "optim.groups.*.bias.lr=0.01", "optim.groups.*.bias.weight_decay=0"
+        run = quick(*words, "optim.groups.head.weight.lr=0.02", optim="SGD", lr=0.1)
+        assert [group["lr"] for group in run_groups(run)] == [0.1, 0.01, 0.02]
+        with pytest.raises(ConfigError, match=r"no trained parameter is called `\*.bais`"):
+            quick("optim.groups.*.bais.lr=0.01", optim="SGD", lr=0.1)
 
     def test_name_the_users_own_parameters_inside_an_agent(self, quick: Any) -> None:
         class Policy(nn.Module):

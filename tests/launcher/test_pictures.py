@@ -131,7 +131,7 @@ class Dark(gymnasium.Env[Any, Any]):
 def test_a_film_that_breaks_off() -> None:
     pytest.importorskip("moviepy")
     settings: dict[str, Any] = {"train_steps": 10, "seed_steps": 5, "eval_episodes": 2}
-    with pytest.warns(UserWarning, match="could not be filmed .OSError: no screen"):
+    with pytest.warns(UserWarning, match="could not be recorded .OSError: no screen"):
         run = ml(agent="Random", env=Dark, video=True, progress=False, plot=False, **settings)
     assert run.metrics["return"] == 6
     assert status(run)["status"] == "finished"

@@ -247,5 +247,7 @@ def test_a_sweep_over_presets() -> None:
     assert _main(["-m", "task=mine,presets/other.yaml", "seed=1"]) == 0
     names = {path.parents[3].name for path in Path("runs").rglob("eval.csv")}
     assert names == {"task=mine", "task=presets-other.yaml"}
+    assert _main(["-m", "task=mine", "lr=1e-3,1e-2", "experiment=lrs"]) == 0
+    assert {path.name for path in Path("runs/lrs").iterdir()} == {"lr=0.001", "lr=0.01"}
     assert _main(["-m", "task=mine,gone", "experiment=none"]) == 2
     assert not Path("runs/none").exists()

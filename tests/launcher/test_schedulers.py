@@ -415,7 +415,7 @@ class TestAPlateau:
                 batch = next(replay)
                 return F.cross_entropy(self.layer(batch.obs), batch.label)
 
-        with pytest.warns(UserWarning, match=r"looks at loss, which this evaluation does not give"):
+        with pytest.warns(UserWarning, match=r"needs loss, which this evaluation does not give"):
             run = quick(model=Silent, scheduler="ReduceLROnPlateau", epochs=2)
         assert set(rates(run)) == {0.1}
 

@@ -199,13 +199,17 @@ def _replaced(model: Callable[..., nn.Module]) -> Any:
 @pytest.mark.parametrize(
     ("model", "strategy", "why"),
     [
-        (Heads, "pnn", r"a column for each task, and its layers must stay as they are: `heads.1"),
+        (
+            Heads,
+            "pnn",
+            r"a column to the model for each task, so its layers must not change: `heads.1",
+        ),
         (
             _replaced(Heads),
             "packnet",
             r"keeps weights of earlier tasks in `body.1.weight`, which has an",
         ),
-        (_replaced(Heads), "cwr", r"keeps the output layer of earlier tasks, \[10, 32\]"),
+        (_replaced(Heads), "cwr", r"keeps the output layer of earlier tasks, of shape \[10, 32\]"),
     ],
     ids=["pnn", "packnet", "cwr"],
 )
