@@ -221,7 +221,7 @@ def test_the_word_of_a_person_wins_over_the_shape(learnt: Any) -> None:
 def test_channels_of_what_are_no_images_have_no_effect_which_is_said(learnt: Any) -> None:
     rows = np.zeros((ROWS, 7), np.float32)
     with pytest.warns(
-        UserWarning, match="`channels` has no effect in this run: its inputs are no arr"
+        UserWarning, match="`channels` has no effect in this run: its inputs are not arr"
     ):
         learnt(dataset=(rows, np.arange(ROWS) % 2), channels="last")
 

@@ -173,9 +173,7 @@ def test_to_remember_layers_copies_nothing_large() -> None:
 
 
 def test_layers_that_cannot_be_remembered_are_not_asked() -> None:
-    with pytest.raises(
-        ConfigError, match="which cannot be found out any more: it cannot be copied"
-    ):
+    with pytest.raises(ConfigError, match="no longer available: the model cannot be copied"):
         ml(model=Uncopied, strategy="lwf", **RUN)
 
 
