@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..replay import DataError, LazyColumn, Table
 from .declared import alterations, class_names, largest_value
-from .forms import form
-from .images import Pictures, is_image
+from .forms import form, is_image
+from .images import Pictures
 from .in_memory import columns
 from .items import decode
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
@@ -93,6 +93,10 @@ def read(
     if len(targets) == 0 or len(inputs) == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
     _check_lengths(inputs, targets, name)
+    for what, values in (("inputs", inputs), ("targets", targets)):
+        if 0 in values.shape:
+            shape = list(values.shape)
+            raise DataError(f"The {what} of {name} have shape {shape}: there is nothing in a row.")
     if isinstance(inputs, Tensor):
         check_finite(inputs, f"inputs of {name}")
     arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
@@ -195,6 +199,7 @@ def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
             arrays.inputs.convert,
             shape=arrays.inputs.shape[1:],
             dtype=arrays.inputs.dtype,
+            changes=arrays.inputs.changes,
         )
     return replace(arrays, inputs=inputs, targets=arrays.targets.index_select(0, index))
 

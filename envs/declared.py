@@ -1,12 +1,14 @@
 """What a data set says of itself, beside its items: the few attributes that mean something.
 
 A user's data set may have any attribute for its own ends. `classes` counts where it lists names, and
-`alterations` where it is the method that makes a sequence of tasks; all others are left alone.
+`alterations` where it is the method that makes a sequence of tasks; all others are left alone. Of
+torchvision's data sets `target_transform` is known too: `classes` says nothing of labels that it changes.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,7 @@ def class_names(source: Any) -> tuple[str, ...] | None:
     if isinstance(classes, (list, tuple)) and classes:
         names = [_name(entry) for entry in classes]
         if None not in names:
-            return tuple(map(str, names))
+            return tuple(map(str, names)) if _keeps_labels(source, names) else None
     return class_names(source.dataset) if isinstance(source, Subset) else None
 
 
@@ -60,6 +62,20 @@ def largest_value(source: Any) -> float | None:
     # A subclass that reads its items in its own way may do anything to them.
     own = isinstance(source, Digits) and type(source).__getitem__ is Digits.__getitem__
     return Digits.high if own else None
+
+
+def _keeps_labels(source: Any, names: list[str | None]) -> bool:
+    """Whether the classes numbered 0 to n - 1 are what items have as labels, or the names of these."""
+    module = sys.modules.get("torchvision.datasets")
+    if module is None or not isinstance(source, module.VisionDataset):
+        return True
+    if (transform := source.target_transform) is None:
+        return True
+    try:
+        labels = [transform(number) for number in range(len(names))]
+        return labels == names or [int(label) for label in labels] == list(range(len(names)))
+    except Exception:  # It may expect anything else; the items' own labels count then.
+        return False
 
 
 def _name(entry: Any) -> str | None:

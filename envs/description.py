@@ -25,61 +25,69 @@ def describe(
     """The spec of data: shapes, classes, and statistics of the training inputs.
 
     Args:
+        train: The data sets to learn from, one or several.
+        test: What is held out of each, or None.
+        num_tasks: How many tasks they are, as `Spec` has it.
         standardize: As the user said it; None: nothing was said.
         altered: Whether inputs are altered as they are stored, for each task.
 
     Raises:
         DataError: If the parts do not fit together, or held-out labels are out of range.
     """
-    first = train[0]
-    for arrays in [*train[1:], *(t for t in test if t is not None)]:
-        if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
-            raise DataError(
-                f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
-                f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
-                "(folders of images: set image_size)."
-            )
-        if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
-            raise DataError(
-                f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
-                f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
-            )
-        if arrays.discrete != first.discrete:
-            raise DataError(
-                f"{first.name} has {'classes' if first.discrete else 'values'} as targets, "
-                f"{arrays.name} has {'classes' if arrays.discrete else 'values'}."
-            )
-        if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
-            raise DataError(
-                f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
-                f"of {list(arrays.targets.shape[1:])}."
-            )
-    if first.discrete:
-        declared = max(arrays.num_classes or 0 for arrays in train)
-        n = max(declared, *(int(arrays.targets.max()) + 1 for arrays in train))
-        for held_out in test:
-            if held_out is not None and int(held_out.targets.max()) >= n:
-                raise DataError(
-                    f"Labels out of range: {held_out.name} holds label "
-                    f"{int(held_out.targets.max())}, but the training data has classes 0 to {n - 1}."
-                )
-        names = train[
-            -1
-        ].names  # In a sequence with outputs of its own for each part, of all of them.
-        if names is not None and len(names) != n:
-            names = None
-        action = Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
-    else:
-        action = _values([arrays.targets for arrays in train])
+    first, held_out = train[0], [arrays for arrays in test if arrays is not None]
+    for arrays in (*train[1:], *held_out):
+        _check_alike(first, arrays)
+    action = _classes(train, held_out) if first.discrete else _values([a.targets for a in train])
     obs = input_space(
         [arrays.inputs for arrays in train],
-        [arrays.inputs for arrays in test if arrays is not None],
+        [arrays.inputs for arrays in held_out],
         name=first.name,
         high=first.high,
         standardize=standardize,
         altered=altered,
     )
     return Spec(obs, action, num_tasks)
+
+
+def _check_alike(first: Arrays, arrays: Arrays) -> None:
+    if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
+        raise DataError(
+            f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
+            f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
+            "(folders of images: set image_size)."
+        )
+    if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
+        raise DataError(
+            f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
+            f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
+        )
+    if arrays.discrete != first.discrete:
+        raise DataError(
+            f"{first.name} has {'classes' if first.discrete else 'values'} as targets, "
+            f"{arrays.name} has {'classes' if arrays.discrete else 'values'}."
+        )
+    if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
+        raise DataError(
+            f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
+            f"of {list(arrays.targets.shape[1:])}."
+        )
+
+
+def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
+    """The space of classes: those declared, or as many as occur."""
+    declared = max(arrays.num_classes or 0 for arrays in train)
+    n = max(declared, *(int(arrays.targets.max()) + 1 for arrays in train))
+    for arrays in held_out:
+        if (highest := int(arrays.targets.max())) >= n:
+            raise DataError(
+                f"Labels out of range: {arrays.name} holds label {highest}, but the training data has "
+                f"classes 0 to {n - 1}."
+            )
+    # Where each data set has outputs of its own, the last one names those of all.
+    names = train[-1].names
+    if names is not None and len(names) != n:
+        names = None
+    return Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
 
 
 def _values(columns: list[Tensor]) -> Space:

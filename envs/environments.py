@@ -16,6 +16,7 @@ from gymnasium.vector import VectorEnv
 from ..replay import ConfigError, DataError, Normalizer, Replay, Spec, Transitions
 from .copies import Copies, Make, Vector
 from .recording import filmed
+from .rounding import Rounding
 from .spaces import Codec, codec
 from .workers import Fault, Workers, said
 
@@ -412,6 +413,7 @@ class EnvWorld:
                     f"{task.num_envs}; in one run they must be equally many."
                 )
         self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
+        self._rounding = Rounding(first.obs, self.name)
 
     @property
     def num_envs(self) -> int:
@@ -477,6 +479,8 @@ class EnvWorld:
             step["step"].update(extras)
         _ring(replay).add(task=task, **step)
         real = step["real"]
+        if self.normalizer is None or not self.normalizer.moments:
+            self._rounding.see(env.obs)
         if (normalizer := self.normalizer) is not None:
             fields = step["step"]
             normalizer.see(env.obs)
@@ -518,7 +522,10 @@ def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
         for key, part in space.items():
             found |= normalized_shapes(part, f"{name}/{key}" if name else key)
         return found
-    image = space.dtype == torch.uint8
+    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
+    image = space.dtype == torch.uint8 and len(space.shape) == 3
+    if image and space.high is not None:
+        image = bool((torch.as_tensor(space.high) == 255).all())
     return {} if space.discrete or image else {name: space.shape}
 
 

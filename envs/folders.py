@@ -34,6 +34,12 @@ _KINDS = {
     "val": re.compile(rf"(val|valid|validation|dev|eval|evaluation)({_FILLERS})?"),
     "unlabelled": re.compile(r"pred|predict|prediction|predictions|unlabell?ed|unsup|extra"),
 }
+# Folders beside each other that hold inputs and targets by the pixel.
+_INPUTS = re.compile(r"(?i)(images?|imgs?|inputs?|jpegimages|pictures?|photos?|rgb)")
+_BY_PIXEL = re.compile(
+    r"(?i)(masks?|labels?|annotations?|annots?|gts?|ground_?truths?|segmentations?|segs?|targets?|"
+    r"outputs?|trimaps?|depths?|segmentationclass)"
+)
 _SHORT = {"tr": "train", "te": "test", "ts": "test"}  # As whole names only.
 
 
@@ -266,6 +272,14 @@ def _check_classes(whole: _Folder, path: Path) -> None:
                 "are they parts, or classes? Keep the pictures of a class directly in its folder, or "
                 f"put those to learn from into {path / 'train'}."
             )
+    if len(folders) == 2 and not any(folder.has_classes for folder in folders):
+        for one, other in (folders, folders[::-1]):
+            if _INPUTS.fullmatch(one.name) and _BY_PIXEL.fullmatch(other.name):
+                raise DataError(
+                    f"{path} holds {one.name}/ and {other.name}/: they look like inputs and their targets, "
+                    "and not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
+                    "target); or call the folders by their classes."
+                )
     if len(folders) > 1 and all(folder.has_classes for folder in folders):
         inside = [{f.name for f in folder.folders if f.total} for folder in folders]
         shared = sorted(set.intersection(*inside))

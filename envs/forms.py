@@ -16,6 +16,7 @@ def form(value: Any) -> str:
         `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
         `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
         per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
+        `vectors`: three or more pairs of vectors of one length, which may be items or data sets.
         `arrays`: another number of arrays than two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
@@ -30,7 +31,9 @@ def form(value: Any) -> str:
     if value and all(_is_item(part, alone=len(value) == 2) for part in value):
         return "items"
     if len(value) != 2:
-        return "arrays" if value and all(map(is_array, value)) else "sequence"
+        if value and all(map(is_array, value)):
+            return "arrays"
+        return "vectors" if value[1:] and _are_pairs_of_vectors(value) else "sequence"
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
     # What may be wrong with the part beside an array or a list of numbers is said when it is read.
@@ -43,10 +46,10 @@ def is_array(value: Any) -> bool:
 
     A `shape` alone does not make one: a data set of the user's may have that attribute too.
     """
-    if not (
-        hasattr(type(value), "__array__") or hasattr(type(value), "toarray")
-    ):  # SciPy's, sparse.
+    if not (hasattr(type(value), "__array__") or _is_sparse(value)):
         return False
+    if getattr(value, "is_nested", False):  # Torch's, without a shape to ask for.
+        return True
     shape = getattr(value, "shape", None)
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
@@ -58,6 +61,11 @@ def is_scalar(value: Any) -> bool:
     return hasattr(type(value), "__array__") and getattr(value, "ndim", None) == 0
 
 
+def is_image(value: Any) -> bool:
+    """Whether a value is a PIL image; neither torch nor PIL is imported to ask."""
+    return hasattr(value, "getbands")
+
+
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
     """Two data sets of two parts each, Keras's `(train, test)`, or two rows in two columns."""
     if any(is_array(part) for pair in value for part in pair):
@@ -67,8 +75,26 @@ def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
     return "sequence" if all(isinstance(part, tuple) for part in value) else "unclear"
 
 
-def _is_image(value: Any) -> bool:
-    return hasattr(value, "getbands")  # PIL's; neither torch nor PIL is imported to ask.
+def _is_sparse(value: Any) -> bool:
+    return hasattr(type(value), "toarray")  # SciPy's.
+
+
+def _are_pairs_of_vectors(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether all are pairs of two vectors, of numbers, and all of these have one length."""
+    lengths: set[int] = set()
+    for pair in value:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_vector, pair))):
+            return False
+        lengths |= {len(part) for part in pair}
+        if len(lengths) > 1:
+            return False
+    return True
+
+
+def _is_vector(value: Any) -> bool:
+    if is_array(value):
+        return bool(getattr(value, "ndim", 0) == 1)
+    return _holds_numbers(value) and len(value) > 0 and is_scalar(value[0])
 
 
 def _is_list(value: Any) -> bool:
@@ -85,7 +111,7 @@ def _holds_numbers(value: Any) -> bool:
 
 
 def _holds_images(value: Any) -> bool:
-    return _is_list(value) and len(value) > 0 and _is_image(value[0])
+    return _is_list(value) and len(value) > 0 and is_image(value[0])
 
 
 def _holds_words(value: Any) -> bool:
@@ -101,7 +127,7 @@ def _is_item(value: Any, *, alone: bool) -> bool:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
         return False
     numbers = isinstance(value, tuple) and not alone and isinstance(value[0], (int, float))
-    return numbers or _holds_numbers(value[0]) or _is_image(value[0])
+    return numbers or _holds_numbers(value[0]) or is_image(value[0])
 
 
 def _could_be_pair(value: Any) -> bool:

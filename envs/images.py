@@ -20,11 +20,6 @@ _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.
 
 
-def is_image(value: Any) -> bool:
-    """Whether a value is a PIL image (PIL is not imported to ask)."""
-    return hasattr(value, "getbands")
-
-
 class Pictures:
     """From PIL images to tensors `[C, H, W]`, all alike.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError
+from .numbers import kept_type
 
 _COLOUR = (3, 4)  # Channels of pictures, without and with transparency.
 _USUAL = (1, *_COLOUR)
@@ -21,7 +22,7 @@ def channels_first(inputs: Tensor, name: str = "the data", channels: str | None 
     Raises:
         ConfigError: If it cannot be told where the channels are.
     """
-    inputs = inputs.to(_kept_type(inputs.dtype))
+    inputs = inputs.to(kept_type(inputs.dtype))
     if inputs.dtype == torch.uint8 and inputs.dim() == 3:
         return inputs[:, None]
     if is_channels_last(tuple(inputs.shape[1:]), f"The inputs of {name} are", channels):
@@ -74,17 +75,3 @@ def _told(first: int, middle: int, last: int) -> bool | None:
     if first in _USUAL or last in _USUAL:
         return fewest == last if fewest in _USUAL and {first, last} != set(_COLOUR) else None
     return fewest == last if fewest < middle else None
-
-
-def _kept_type(dtype: torch.dtype) -> torch.dtype:
-    """Bytes, truth values, float32 and float64 stay; other integers become int64, small floats float32."""
-    if dtype in (torch.uint8, torch.bool, torch.float64):
-        return dtype
-    return torch.float32 if dtype.is_floating_point else torch.int64
-
-
-def common_type(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
-    """A type that holds both, of types that are kept; None for bytes or truth values beside numbers."""
-    if torch.uint8 in (one, other) or torch.bool in (one, other):
-        return one if one == other else None
-    return one if one == other else torch.float64

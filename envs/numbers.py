@@ -84,7 +84,10 @@ def stacked(rows: list[Tensor], name: str) -> Tensor:
 
 
 def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """The type that holds the numbers of both: float64 where torch would round whole numbers."""
+    """The type that holds the numbers of both: float64 where torch would round whole numbers.
+
+    Of the parts of one item, which may be of any types; of whole items see `common_type`.
+    """
     both = torch.promote_types(one, other)
     whole = [d for d in (one, other) if not d.is_floating_point]
     if both.is_floating_point and any(
@@ -92,6 +95,23 @@ def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
     ):
         return torch.float64
     return torch.promote_types(both, torch.float32) if whole and both.is_floating_point else both
+
+
+def kept_type(dtype: torch.dtype) -> torch.dtype:
+    """Bytes, truth values, float32 and float64 stay; other integers become int64, small floats float32."""
+    if dtype in (torch.uint8, torch.bool, torch.float64):
+        return dtype
+    return torch.float32 if dtype.is_floating_point else torch.int64
+
+
+def common_type(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
+    """A type that holds both of two types that are kept.
+
+    None for bytes or truth values beside numbers: these are standardised otherwise.
+    """
+    if torch.uint8 in (one, other) or torch.bool in (one, other):
+        return one if one == other else None
+    return one if one == other else torch.float64
 
 
 def _dense(value: Tensor, name: str) -> Tensor:

@@ -36,9 +36,8 @@ def _advice(source: Any, by_number: bool) -> str | None:
         return "Give what it loads from (loader.dataset); batch_size= sets the size of batches."
     if isinstance(source, IterableDataset):
         return f"It has no items by number. {_WANTED}"
-    if library == "datasets" and hasattr(
-        source, "column_names"
-    ):  # Hugging Face's; items are dicts.
+    # Hugging Face's, whose items are dicts.
+    if library == "datasets" and hasattr(source, "column_names"):
         return (
             "Give a pair of its columns: (numpy.array(data['image']), data['label']), or wrap it in a "
             "Dataset whose __getitem__ returns (input, target)."

@@ -28,6 +28,21 @@ def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, An
     return arguments if train else None
 
 
+def own_test_arguments(target: Any, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Arguments of a data set's own test part, of those given for the part that is learnt from.
+
+    Whoever says `train=True` means the training data only. None where the test part itself is learnt
+    from, so that there is none to hold out.
+    """
+    train, test = (split_arguments(target, train=part, data_dir=Path()) for part in (True, False))
+    if train is None or test is None:
+        return arguments
+    choosing = {key: value for key, value in test.items() if train[key] != value}
+    if any(key in arguments and arguments[key] == choosing[key] for key in choosing):
+        return None
+    return {key: value for key, value in arguments.items() if key not in choosing}
+
+
 # torchvision's data sets whose parts have other names.
 _SPLITS = {
     "ImageNet": ("train", "val"),

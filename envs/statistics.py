@@ -46,9 +46,8 @@ def statistics(
         squares = squares + chunk_variance * n + delta**2 * (count * n / (count + n))
         mean = mean + delta * (n / (count + n))
         count += n
-    stddev = (
-        squares / count
-    ).sqrt()  # Exactly 0 of a constant: no difference from its mean is ever seen.
+    # Exactly 0 of a constant: no difference from its mean is ever seen.
+    stddev = (squares / count).sqrt()
     begin = 0.0 if base is None else base.to(torch.float64).view(low.shape)
     return mean, stddev, float((low + begin).min()), float((high + begin).max())
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError, Replay, Space, Spec, Table
+from ..replay import ConfigError, DataError, LazyColumn, Replay, Space, Spec, Table
 from ..replay.transfer import upload
+from .alterations import EachTask
 from .datasets import Arrays, held_out_fifth, take_rows
 from .description import describe
 from .inputs import stored
 from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
-from .sequences import EachTask
 
 Alter = Callable[[Tensor, int | Tensor], Tensor]
 
@@ -65,14 +65,17 @@ class DataWorld:
         seed: Of the order of classes, and of alterations.
         standardize: Whether inputs are to be numbers (True) or as they are, as the user said it; None:
             integers are as they are.
+        notes: What else a person should know of how the data was read.
+        decoded: Whether its parts are pictures (True), or arrays.
 
     Attributes:
         spec: Of inputs and labels as the tables hold them.
         train, test: `obs` and `label`.
         tasks: The sequence.
         scenario: As above.
-        notes: What a person should know of how the data was read.
-        decoded: Whether its parts are pictures (True), or arrays.
+        source_dtype: The type that inputs were read in.
+        notes: What a person should know of how the data was read, and of its labels.
+        decoded: As above.
         single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
@@ -95,9 +98,11 @@ class DataWorld:
         validation: float | None = None,
         seed: int = 0,
         standardize: bool | None = None,
+        notes: Sequence[str] = (),
+        decoded: Collection[bool] = (),
     ):
         self.name = "-".join(arrays.name for arrays in train)
-        self.decoded: set[bool] = set()
+        self.decoded = set(decoded)
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
         self.scenario = _scenario(scenario, kind, train)
@@ -113,6 +118,12 @@ class DataWorld:
             self.notes.append(
                 f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
             )
+        if any(isinstance(x, LazyColumn) and x.changes for x in (part.inputs for part in held_out)):
+            self.notes.append(
+                "held-out inputs are drawn at every reading too (give test_dataset= without random "
+                "transforms)"
+            )
+        self.notes += notes
         self.spec: Spec = describe(
             train,
             list(held_out),

@@ -33,6 +33,7 @@ from .log import Log
 from .parameters import held_names, hold
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
+_OPTIMIZERS = frozenset({*vars(torch.optim.SGD([torch.zeros(1)])), "step", "_opt_called"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 # Not the model's state: constants, and what the run saves itself.
 _NOT_STATE = (
@@ -225,6 +226,22 @@ def load_object_state(value: Any, state: Any, *, beside: nn.Module | None = None
         _Restore({} if beside is None else _registered(beside))(value, state, "object")
 
 
+def optimizer_fields(optimizer: torch.optim.Optimizer, *, beside: nn.Module) -> dict[str, Any]:
+    """What an optimiser of the user's class keeps in attributes, which its `state_dict` leaves out.
+
+    Args:
+        beside: The module whose parameters it steps.
+    """
+    return _Capture(_registered(beside)).fields(optimizer, "optimizer")
+
+
+def load_optimizer_fields(
+    optimizer: torch.optim.Optimizer, fields: Mapping[str, Any], *, beside: nn.Module
+) -> None:
+    """Put back what `optimizer_fields` found."""
+    _Restore(_registered(beside)).fields(optimizer, fields, "optimizer")
+
+
 def _registered(module: nn.Module) -> dict[str, Any]:
     """What torch itself finds by name: an attribute that is one of these is only a reference."""
     found: dict[str, Any] = dict(module.named_modules(remove_duplicate=False))
@@ -316,7 +333,8 @@ class _Capture:
             attributes = attribute_state(value, self.constructed)
             return {"$module": value.state_dict(), "attributes": attributes}
         if isinstance(value, torch.optim.Optimizer):
-            return {"$state": value.state_dict(), "held": held_names(value, self.paths)}
+            held = held_names(value, self.paths)
+            return {"$state": value.state_dict(), "held": held, "fields": self.fields(value, path)}
         if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
             return {"$state": value.state_dict()}
         if isinstance(value, Batch):
@@ -354,6 +372,16 @@ class _Capture:
             self.left_out.append(path)
         fields = {name: field for name, field in fields.items() if field is not _SKIP}
         return {"$object": fields} if fields else _SKIP
+
+    def fields(self, optimizer: torch.optim.Optimizer, path: str) -> dict[str, Any]:
+        """The attributes of an optimiser that torch does not know."""
+        if type(optimizer).__module__.startswith("torch."):
+            return {}
+        return {
+            name: captured
+            for name, value in vars(optimizer).items()
+            if name not in _OPTIMIZERS and (captured := self(value, f"{path}.{name}")) is not _SKIP
+        }
 
     def _keep(self, item: Any, path: str) -> Any:
         captured = self(item, path)
@@ -433,6 +461,11 @@ class _Restore:
             )
         return self._in_place(current, kind, content, whole, path)
 
+    def fields(self, owner: Any, fields: Mapping[str, Any], path: str) -> None:
+        for name, captured in fields.items():
+            value = self(getattr(owner, name, None), captured, f"{path}.{name}")
+            object.__setattr__(owner, name, value)
+
     def _tensor(self, current: Any, content: Tensor, whole: dict[str, Any]) -> Tensor:
         owner = self.made.get(whole["shares"])
         if owner is not None and isinstance(current, Tensor) and _memory(current) == _memory(owner):
@@ -480,10 +513,9 @@ class _Restore:
             if "held" in whole and isinstance(current, torch.optim.Optimizer):
                 hold(current, whole["held"], self.made)
             load_part(current, content)
+            self.fields(current, whole.get("fields", {}), path)
         else:
-            for name, item in content.items():
-                made = self(getattr(current, name, None), item, f"{path}.{name}")
-                object.__setattr__(current, name, made)
+            self.fields(current, content, path)
         return current
 
 

@@ -236,7 +236,8 @@ def name_of(value: Any) -> str:
             if len(value) > 8 or any(isinstance(item, (bool, int, float, str)) for item in value):
                 return f"{type(value).__name__} of {len(value)}"
             return f"[{', '.join(name_of(item) for item in value)}]"
-        shape = getattr(value, "shape", None)
+        nested = getattr(value, "is_nested", False)  # Torch's: they have no shape to ask for.
+        shape = None if nested else getattr(value, "shape", None)
         suffix = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
         if isinstance(value, functools.partial):
             return f"partial of {name_of(value.func)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
                     f"{describe(Batch(obs=obs))}: {error}{advice(error)}"
                     f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
-            _check_output(output, space, obs=obs, name=name, sources=sources)
+            _check_output(output, space, obs=obs, name=name, sources=sources, of_data=world.on_data)
     if learner.recurrence is not None and act is not None:
         signature = inspect.signature(act)
         if "state" not in signature.parameters:
@@ -110,7 +111,9 @@ def check_channels_last(
     return True
 
 
-def _check_output(output: Any, space: Any, *, obs: Any, name: str, sources: Sources) -> None:
+def _check_output(
+    output: Any, space: Any, *, obs: Any, name: str, sources: Sources, of_data: bool
+) -> None:
     """Whether a forward's output are values or logits of the space, or distributions over it."""
     if isinstance(space, dict) or isinstance(output, dict):
         # Other keys are the model's own business; the action of a space without names is `action`.
@@ -145,6 +148,17 @@ def _check_output(output: Any, space: Any, *, obs: Any, name: str, sources: Sour
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
             f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
+    if of_data and space.discrete and space.n > 1 and _are_probabilities(output):
+        warnings.warn(
+            f"{name}.forward returns probabilities (its rows sum to 1), and is taken to return logits: "
+            "cross-entropy makes probabilities of them itself. Leave the softmax out.",
+            stacklevel=2,
+        )
+
+
+def _are_probabilities(rows: Tensor) -> bool:
+    sums = rows.sum(-1)
+    return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def example(world: Any, transform: Any, learner: Learner) -> Any:

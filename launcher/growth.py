@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,16 +89,42 @@ def grown(agent: nn.Module, built: Layout, tasks: int) -> dict[str, Any] | None:
 
 
 def begin_task(agent: nn.Module, task: int) -> None:
-    """Call the model's own `begin_task`, if it has one; modules that it adds go where the others are."""
+    """Call the model's own `begin_task`, if it has one; what it adds goes where the rest is."""
     if (begin := hook(agent, "begin_task")) is None:
         return
-    known = set(agent.modules())
+    with moved_along(agent):
+        begin(task)
+
+
+@contextmanager
+def moved_along(agent: nn.Module) -> Iterator[None]:
+    """Afterwards, what was added inside, modules or single tensors, is on the device of the rest.
+
+    A model adds layers as its constructor made them: on the CPU.
+    """
     device = next((p.device for p in agent.parameters()), None)
-    begin(task)
-    if device is not None and device.type != "cpu":
-        for module in agent.modules():
-            if module not in known:
-                module.to(device)
+    if device is None or device.type == "cpu":
+        yield
+        return
+    before = [tensor for module in agent.modules() for tensor in _own_tensors(module)]
+    known = set(map(id, before))  # `before` holds them until the end: no id is used again.
+    yield
+    for module in agent.modules():
+        new = [tensor for tensor in _own_tensors(module) if id(tensor) not in known]
+        if any(tensor.device != device for tensor in new):
+            module._apply(lambda tensor: tensor.to(device), recurse=False)
+
+
+def _own_tensors(module: nn.Module) -> list[Tensor]:
+    held = (*module._parameters.values(), *module._buffers.values())
+    return [tensor for tensor in held if tensor is not None]
+
+
+def begin_again(agent: nn.Module, tasks: int) -> None:
+    """Call the model's own `begin_task` for the first tasks, as a run does that is resumed."""
+    with forked_randomness(0):
+        for task in range(tasks):
+            begin_task(agent, task)
 
 
 def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[int], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,34 +14,34 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..agents.blocks.ids import about_integers
-from ..agents.blocks.supervised import supervised_loss
 from ..agents.traits import has_forward, hook, traits
 from ..replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ..replay.batch import describe
 from .attributes import (
     Constructed,
-    add_copies,
     attribute_state,
-    fill_empty_buffers,
     load_attribute_state,
-    load_in_place,
+    load_optimizer_fields,
     load_part,
+    optimizer_fields,
 )
 from .device import advice
-from .growth import begin_task, grown, layout, regrow
+from .growth import begin_again, begin_task, grown, layout, moved_along
+from .learn_method import learn_method
 from .log import Log, as_floats
 from .meeting import Meetings
 from .optimisation import Average, Scaler, left_out
 from .own_optimizer import OwnOptimizers
-from .parameters import Parameters, held_names, hold
+from .parameters import Parameters, held_names, hold, in_words
 from .recurrent import Recurrence
 from .schedulers import Scheduler
 from .strategies import Strategies
+from .unreached import Unreached
+from .weights import load_weights
 
 # On a GPU losses are looked at together, so that no step waits for the device.
 _CHECK_EVERY = {"cpu": 1}
 _CHECK_EVERY_ELSEWHERE = 50
-_PATIENCE = 100  # Updates after which a parameter without a gradient is one that gets none.
 
 
 class Learner:
@@ -67,6 +66,7 @@ class Learner:
 
     Attributes:
         recurrence: How the model's state is carried in environments; None for one without.
+        unreached: Warns of parameters that no loss reaches.
     """
 
     def __init__(
@@ -95,9 +95,14 @@ class Learner:
         self._held = False  # Whether the optimiser is one that the module holds.
         self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
         self.parameters = Parameters(agent, average=average)
-        self.parameters.changed.append(self._wait_for)
+        self.parameters.changed.append(
+            lambda new: self.unreached.follow(self.parameters.named, new)
+        )
+        if own is not None:
+            self.parameters.changed.append(lambda _: setattr(own, "changed", True))
         if strategies is not None:
-            strategies.look = partial(self.parameters.look, closely=False)
+            strategies.context.look = partial(self.parameters.look, closely=False)
+            strategies.context.clip_grad = clip_grad
             self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._use(optimizer, held=own is not None and optimizer is own.only)
         # One that the module holds is scheduled once a loss is returned: it may as well step itself.
@@ -112,13 +117,9 @@ class Learner:
         self.optimised = False  # Whether `learn` ever returned a loss.
         self._learn = learn_method(agent, spec, supervised=supervised)
         self._meetings = Meetings(agent)
-        # Parameters that no gradient has come to yet; strategies freeze and add some on purpose.
-        self._waiting = {n: p for n, p in agent.named_parameters() if p.requires_grad}
-        self._may_wait = strategies is None and self._learn is not None
-        if not self._may_wait:
-            self._waiting = {}
-        self._looks = 0
-        self._patience = _PATIENCE if tasks == 1 else math.inf
+        # Strategies freeze parameters, and add some, on purpose.
+        waits = strategies is None and self._learn is not None
+        self.unreached = Unreached(agent, waits=waits, forever=tasks > 1)
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
@@ -154,8 +155,8 @@ class Learner:
                 loss = learn(replay, log)
             if loss is None:
                 self._watch(log.last("loss"))
-                if self._waiting:
-                    self._look_for_gradients()
+                if self.unreached.waiting:
+                    self.unreached.look()
                 if self.strategies is not None:
                     self.strategies.after_step(replay)
                 return
@@ -166,8 +167,8 @@ class Learner:
             if self.own is not None:
                 self._use_own(self.own.stepping())
             self._optimise(loss)
-            if self._waiting:
-                self._look_for_gradients()
+            if self.unreached.waiting:
+                self.unreached.look()
             if self.strategies is not None:
                 self.strategies.after_step(replay)
             if self.scheduler is not None:
@@ -236,7 +237,8 @@ class Learner:
             self.scaler.update()
         else:
             optimizer.step()
-        self._lr = optimizer.param_groups[0]["lr"]
+        lr = optimizer.param_groups[0]["lr"]
+        self._lr = lr.clone() if isinstance(lr, Tensor) else lr  # A scheduler writes into it.
         if self.scheduler is not None:
             self.scheduler.updated()
         if self.average is not None:
@@ -278,48 +280,10 @@ class Learner:
         names = left_out(optimizer, self.agent)
         if not names:
             return
-        shown = ", ".join(f"`{name}`" for name in names[:4])
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         warnings.warn(
-            f"The optimiser does not hold {shown}{more} of {type(self.agent).__name__}: the loss "
+            f"The optimiser does not hold {in_words(names)} of {type(self.agent).__name__}: the loss "
             "depends on them, but nothing trains them. Give it all parameters, or set "
             "requires_grad_(False) if that is intended.",
-            stacklevel=2,
-        )
-
-    def _look_for_gradients(self) -> None:
-        """Strike out the parameters that have a gradient now; after a while, tell which never had."""
-        before = len(self._waiting)
-        self._waiting = {
-            n: p for n, p in self._waiting.items() if p.grad is None and p.requires_grad
-        }
-        if self._looks or len(self._waiting) < before:  # From the first update on.
-            self._looks += 1
-        if self._looks >= self._patience:
-            self.warn_of_unreached()
-
-    def _wait_for(self, names: list[str]) -> None:
-        """Expect a gradient of parameters that came later; ones that went need none any more."""
-        named = self.parameters.named
-        self._waiting = {n: p for n, p in named.items() if self._waiting.get(n) is p}
-        if self._may_wait and names:
-            # Copies of what there is, as teachers are, are not to be trained.
-            others = [p for name, p in named.items() if name not in names]
-            self._waiting |= {
-                name: named[name] for name in names if not any(map(named[name].equal, others))
-            }
-            self._looks = min(self._looks, 1)
-
-    def warn_of_unreached(self) -> None:
-        """Warn, once, of parameters that no loss has reached in the updates so far."""
-        names, self._waiting = list(self._waiting), {}
-        if not names or not self._looks:
-            return
-        shown = ", ".join(f"`{name}`" for name in names[:4])
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        warnings.warn(
-            f"No loss reaches {shown}{more} of {type(self.agent).__name__}: nothing trains them. Use them in "
-            "the loss, or set requires_grad_(False) if that is meant.",
             stacklevel=2,
         )
 
@@ -416,7 +380,8 @@ class Learner:
     def end_task(self, replay: Replay) -> None:
         self._flush(replay)
         if (end := hook(self.agent, "end_task")) is not None:
-            end(replay)
+            with moved_along(self.agent):
+                end(replay)
             self.parameters.look()
         if self.strategies is not None:
             self.strategies.end_task(replay)
@@ -431,18 +396,22 @@ class Learner:
             "scaler": self.scaler,
             "strategies": self.strategies,
         }
+        fields = {}
+        if self.optimizer is not None and not self._held:
+            fields["optimizer_fields"] = optimizer_fields(self.optimizer, beside=self.agent)
         pending = {}
         if self._pending:
             grads = {n: p.grad for n, p in self.agent.named_parameters() if p.grad is not None}
             pending = {"pending": [self._pending, self.accumulate], "gradients": grads}
         return {
             **pending,
+            **fields,
             "steps": self.steps,
             "optimised": self.optimised,
             "tasks_begun": self.tasks_begun,
             "grown": grown(self.agent, self._built, self.tasks_begun),
             "held": self._held_names(),
-            "waiting": list(self._waiting),
+            "unreached": self.unreached.state_dict(),
             "lr": self.lr,
             "agent": self.agent.state_dict(),
             "attributes": attribute_state(self.agent, self._constructed),
@@ -475,21 +444,23 @@ class Learner:
             state.get("grown"),
             before=None if self.strategies is None else self.strategies.begin_again,
         )
-        load_attribute_state(self.agent, state["attributes"])
+        self._load_attributes(state)
         self.steps, self.optimised = state["steps"], state["optimised"]
         self._lr = state.get("lr")
         self.tasks_begun = state.get("tasks_begun", 0)  # Since 0.5.0, as are the next two.
         self.parameters.look()
-        waiting = state.get("waiting", self._waiting)
-        self._waiting = {n: p for n, p in self._waiting.items() if n in waiting}
+        if "unreached" in state:
+            self.unreached.load_state_dict(state["unreached"])
         if self.optimizer is not None and {"held", "optimizer"} <= state.keys() - set(but):
             hold(self.optimizer, state["held"], self.parameters.named)
             self.parameters.use(self.optimizer)
         if self.average is not None:
             self.average.restart()
         self._load_gradients(state)
-        if self.own is not None and (held := self.own.only) is not None and self.optimised:
-            self._use(held, held=True)
+        if self.own is not None:
+            self.own.look()  # One may have come with `begin_task`.
+            if (held := self.own.only) is not None and self.optimised:
+                self._use(held, held=True)
         for name in ("optimizer", "scheduler", "average", "scaler"):
             part = getattr(self, name)
             if part is None or name in but or name not in state:
@@ -501,6 +472,9 @@ class Learner:
                     part.load_state_dict(state[name], self.optimizer)
                 else:
                     load_part(part, state[name])
+                if name == "optimizer":
+                    fields = state.get("optimizer_fields", {})
+                    load_optimizer_fields(part, fields, beside=self.agent)
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(
                     f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
@@ -510,6 +484,20 @@ class Learner:
             self._schedule_again(self.optimizer)
         if self.strategies is not None and "strategies" in state:
             self.strategies.load_state_dict(state["strategies"])
+
+    def _load_attributes(self, state: dict[str, Any]) -> None:
+        """Put back what the model holds beside its weights, and made in `begin_task` if not before."""
+        try:
+            load_attribute_state(self.agent, state["attributes"])
+        except CheckpointError as error:
+            if state.get("grown") is not None:  # Then it has begun its tasks again already.
+                raise
+            try:
+                begin_again(self.agent, state.get("tasks_begun", 0))
+                load_weights(self.agent, state["agent"], state["attributes"].get("places"))
+                load_attribute_state(self.agent, state["attributes"])
+            except Exception as second:
+                raise error from second
 
     def _schedule_again(self, optimizer: Optimizer) -> None:
         """Begin this run's schedule, where the saved one has left other rates in the optimiser."""
@@ -528,104 +516,6 @@ class Learner:
                 # Of what each then had of the mean, to what it has now.
                 grad = torch.empty_like(parameter).copy_(saved[name])
                 parameter.grad = grad.mul_(accumulate / self.accumulate)
-
-
-def load_weights(
-    agent: nn.Module,
-    weights: dict[str, Tensor],
-    places: dict[str, str] | None = None,
-    changed: dict[str, Any] | None = None,
-    *,
-    before: Callable[[int], None] | None = None,
-) -> None:
-    """Load a checkpoint's weights.
-
-    Args:
-        changed: Which modules have come since the model was constructed, as of `grown`.
-        before: Called before each task that the model begins again to get them.
-        places: Where buffers were, as of `fill_empty_buffers`.
-
-    Raises:
-        CheckpointError: Naming what is missing, left over, or of another shape.
-    """
-
-    def begin(task: int) -> None:
-        if before is not None:
-            before(task)
-        begin_task(agent, task)
-
-    regrow(agent, changed, begin=begin)
-    fill_empty_buffers(agent, weights, places)
-    add_copies(agent, weights)
-    own = agent.state_dict()
-    problems = [f"`{name}` is missing" for name in own if name not in weights]
-    problems += [
-        f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own
-    ]
-    problems += [
-        f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
-        for name in own
-        if name in weights
-        and isinstance(own[name], Tensor)
-        and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"The checkpoint does not fit {type(agent).__name__}: "
-            f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
-            "differently."
-        )
-    load_in_place(agent, weights)
-
-
-def learn_method(
-    agent: nn.Module, spec: Spec, *, supervised: bool
-) -> Callable[[Replay, Log], Any] | None:
-    """`learn(replay, log)` of any module, or None where there is nothing to learn by.
-
-    Raises:
-        ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
-    """
-    name = type(agent).__name__
-    held, learn = getattr(agent, "learn", None), hook(agent, "learn")
-    if held is not None and not callable(held):
-        raise ConfigError(f"{name}.learn is a {type(held).__name__}, not a method.")
-    if learn is None:
-        if not has_forward(agent):
-            return None
-        if not supervised:
-            return None
-        return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
-    signature = inspect.signature(learn)
-    parameters = [
-        p
-        for p in signature.parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    required = [p for p in parameters if p.default is p.empty]
-    anything = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
-    demanded = [
-        p.name
-        for p in signature.parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-    ]
-    if len(required) > 2 or not (parameters or anything) or demanded:
-        raise ConfigError(
-            f"{name}.learn{signature} cannot be called: write learn(self, replay) or "
-            "learn(self, replay, log)."
-        )
-    takes_log = anything or len(required) == 2 or any(p.name == "log" for p in parameters[1:2])
-    return learn if takes_log else lambda replay, log: learn(replay)
-
-
-def quiet(learn: Callable[[Replay, Log], Any] | None) -> Callable[[Any, Any], Any]:
-    """`learn` with a log of None: what it logs is then forgotten."""
-
-    def learn_quietly(replay: Any, log: Any) -> Any:
-        return learn(replay, Log() if log is None else log) if learn is not None else None
-
-    return learn_quietly
 
 
 def _widened(output: Tensor) -> Tensor:

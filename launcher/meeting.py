@@ -30,7 +30,7 @@ _ARITHMETIC = frozenset(
         *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide"),
         *("floor_divide", "truediv", "floordiv", "pow", "maximum", "minimum", "max", "min"),
         *("fmax", "fmin", "hypot", "atan2", "logaddexp", "xlogy", "where", "lerp", "addcmul"),
-        *("addcdiv", "remainder", "fmod", "mod"),
+        *("addcdiv", "remainder", "fmod", "mod", "clamp", "clip"),
     )
 )
 _COMPARISONS = frozenset(
@@ -268,11 +268,14 @@ class _Watch(TorchFunctionMode):
 
 
 def _meet(short: Tensor, long: Tensor) -> bool:
-    """Whether they are `[*S]` and `[*S, 1]`, and broadcasting makes more of them."""
-    if long.dim() != short.dim() + 1 or long.shape != (*short.shape, 1):
+    """Whether they are `[*S]` and `[*S, 1]`, and broadcasting makes more of them.
+
+    Of an ensemble's `[E, B, 1]` too: `[B]` makes `[E, B, B]` of it.
+    """
+    if not short.dim() or long.shape[-short.dim() - 1 :] != (*short.shape, 1):
         return False
     try:
-        return torch.broadcast_shapes(short.shape, long.shape).numel() > short.numel()
+        return torch.broadcast_shapes(short.shape, long.shape).numel() > long.numel()
     except RuntimeError:  # Which torch will tell of itself.
         return False
 

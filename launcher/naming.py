@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
+from ..envs.forms import form
 from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
@@ -43,6 +46,64 @@ def makes_objects(value: Any) -> bool:
     return (
         inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, functools.partial)
     )
+
+
+def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The objects that a setting such as `dataset=`, `env=` or `strategy=` names, each with its arguments.
+
+    A folder of images is a `Path`.
+
+    Raises:
+        ConfigError: If a value is not one that can be told apart, or a name is not known.
+    """
+    value = settings.live.get(key, settings.values[key])
+    of_data = key in ("dataset", "test_dataset")
+    kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
+    if kind == "unclear":
+        raise ConfigError(
+            f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
+            "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
+        )
+    if kind == "vectors":
+        raise ConfigError(
+            f"{key}= lists {len(value)} pairs of vectors: items (input, target), or {len(value)} data sets "
+            "with one number per row? Write items as one pair of arrays, (numpy.stack(inputs), "
+            "numpy.stack(targets)), and the inputs of data sets as columns, x[:, None]."
+        )
+    if kind == "arrays":
+        raise ConfigError(
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
+            "into one array; held-out data is test_dataset=(inputs, targets)."
+        )
+    if kind != "sequence":
+        return [_folder(value) or named_object(settings, key)]
+    parts: list[tuple[Any, dict[str, Any]]] = []
+    names: list[Any] = []
+    for item in value:
+        arguments: dict[str, Any] = {}
+        if isinstance(item, dict):
+            arguments = {k: v for k, v in item.items() if k != "_target_"}
+            item = item["_target_"]
+        name = item if isinstance(item, str) else name_of(item)
+        if isinstance(item, str):
+            item = folder_of(item) or resolve(item, key)
+            name = canonical_name(name, item)
+        parts.append((item, arguments))
+        names.append({"_target_": name, **arguments} if arguments else name)
+    settings.values[key] = names
+    return parts
+
+
+def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
+    """The folder that a setting names, and its sub-keys; None if it names none."""
+    if not isinstance(value, dict) or (path := folder_of(value.get("_target_"))) is None:
+        return None
+    return path, {k: v for k, v in value.items() if k != "_target_"}
+
+
+def model_name(settings: Settings) -> str:
+    """`Model` of `model.py:Model`, `resnet18` of `torchvision.models.resnet.resnet18`."""
+    return re.split(r"[.:]", settings.model["_target_"])[-1]
 
 
 def unresolved(settings: Settings) -> list[str]:

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..replay import ConfigError
 from .optimisation import refuse_closures
 
+Places = tuple[tuple[Any, Any, Any], ...]  # What holds it, under which key, and it.
+
 
 class OwnOptimizers:
     """Looks for optimisers over the module's own parameters, among its attributes and those of its parts.
@@ -33,20 +35,23 @@ class OwnOptimizers:
         self.found: dict[str, Optimizer] = {}
         self.stepped, self.changed = False, True
         self._chosen: Optimizer | None = None
+        self._places: dict[int, Places] = {}
         self._handles: list[Any] = []
         self.look()
 
     def look(self) -> None:
         """Find them again."""
         self.close()
+        self._places = {}
         # Those of a target network, a copy of another part, step nothing.
         own = {id(p) for p in self.agent.parameters() if p.requires_grad}
         found: dict[str, Optimizer] = {}
-        for name, value in _held(self.agent):
+        for name, value, places in _held(self.agent):
             if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
                 continue
             if any(id(p) in own for group in value.param_groups for p in group["params"]):
                 found[name] = value
+                self._places[id(value)] = places
         self.found = found
         self._handles = [o.register_step_post_hook(self._step) for o in found.values()]
 
@@ -76,11 +81,18 @@ class OwnOptimizers:
                 "loss, so Antelope would step it again. Return None (and set `log.loss = loss`), "
                 "or return the loss without calling backward and step."
             )
-        if self.changed:
+        if self.changed or (self._chosen is not None and not self._is_held(self._chosen)):
             self.look()
             self.changed = False
             self._chosen = self._choose()
         return self._chosen
+
+    def _is_held(self, optimizer: Optimizer) -> bool:
+        """Whether it is where it was found: a model may make another one in a later `learn`."""
+        try:
+            return all(owner[key] is x for owner, key, x in self._places[id(optimizer)])
+        except (KeyError, IndexError):
+            return False
 
     def _choose(self) -> Optimizer | None:
         held = self._shown
@@ -113,7 +125,7 @@ class OwnOptimizers:
 
     def warn_of_schedulers(self) -> None:
         """Warn of schedulers that the module holds and nobody has stepped."""
-        for name, value in _held(self.agent):
+        for name, value, _ in _held(self.agent):
             if not isinstance(value, LRScheduler) or value.optimizer not in self.found.values():
                 continue
             parts = getattr(value, "_schedulers", [value])
@@ -126,19 +138,23 @@ class OwnOptimizers:
                 )
 
 
-def _held(agent: nn.Module) -> Iterable[tuple[str, Any]]:
+def _held(agent: nn.Module) -> Iterable[tuple[str, Any, Places]]:
     """The attributes of a module and its parts that torch does not know, lists and dicts opened."""
     for prefix, part in agent.named_modules():
         for name, value in vars(part).items():
             if name.startswith("_") and name in _TORCHS:
                 continue
             path = f"{prefix}.{name}" if prefix else name
+            place = (vars(part), name, value)
+            items: Iterable[tuple[Any, Any]] = ()
             if isinstance(value, (list, tuple)):
-                yield from ((f"{path}[{i}]", item) for i, item in enumerate(value))
+                items = enumerate(value)
             elif isinstance(value, dict):
-                yield from ((f"{path}[{key!r}]", item) for key, item in value.items())
+                items = value.items()
             else:
-                yield path, value
+                yield path, value, (place,)
+            for key, item in items:
+                yield f"{path}[{key!r}]", item, (place, (value, key, item))
 
 
 _TORCHS = frozenset(vars(nn.Module()))

@@ -91,14 +91,14 @@ class Parameters:
 
     def _is_different(self) -> bool:
         # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
-        return (
+        return bool(
             any(self._empty)
             or self._ids_of(self._filled) != self._ids
-            or list(map(len, self._still)) != self._still_sizes
-            or any(map(_REQUIRES_GRAD, self._frozen))
+            or (self._still and list(map(len, self._still)) != self._still_sizes)
+            or (self._frozen and any(map(_REQUIRES_GRAD, self._frozen)))
             # `weight.data = larger`: optimisers of one kernel write past the end of their state.
             or list(map(_SHAPE, self._moving)) != self._shapes
-            or not all(map(is_lazy, self._lazy))
+            or (self._lazy and not all(map(is_lazy, self._lazy)))
         )
 
     @staticmethod
@@ -185,14 +185,18 @@ class Parameters:
         names = [name for name in names if name not in self._warned]
         self._warned |= set(names)
         if names:
-            shown = ", ".join(f"`{name}`" for name in names[:4])
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             warnings.warn(
-                f"Nothing trains {shown}{more} of {type(self.agent).__name__}: the optimiser given holds "
+                f"Nothing trains {in_words(names)} of {type(self.agent).__name__}: the optimiser given holds "
                 "only a part of the parameters, so new ones are not added to it. Call its "
                 "add_param_group, or give the optimiser's class.",
                 stacklevel=2,
             )
+
+
+def in_words(names: Sequence[str]) -> str:
+    """The first few of many names: `` `a.weight`, `a.bias` and 7 more ``."""
+    shown = ", ".join(f"`{name}`" for name in names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def _names(parameters: Sequence[nn.Parameter], named: Mapping[str, nn.Parameter]) -> list[str]:

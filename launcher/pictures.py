@@ -22,9 +22,7 @@ class Spared:
     def __call__(self, *args: Any, **options: Any) -> None:
         try:
             self._draw(*args, **options)
-        except (
-            Exception
-        ) as error:  # Whatever goes wrong: a display, a disk, a model's own `sample`.
+        except Exception as error:  # Of a display, a disk, a model's own `sample`.
             if not self._failed:
                 reason = " ".join(str(error).split())[:200]
                 self._report(f"No {self._what}: {type(error).__name__}: {reason}")

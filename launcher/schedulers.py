@@ -553,9 +553,8 @@ def _restore(optimizer: Optimizer, options: Groups) -> None:
 class _Stub(Optimizer):
     """Stands in for an optimiser while a schedule is only looked at."""
 
-    _opt_called = (
-        True  # What schedulers look for, to warn of their own step before the optimiser's.
-    )
+    # What schedulers look for, to warn of their own step before the optimiser's.
+    _opt_called = True
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass
@@ -600,6 +599,8 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
         except ValueError:
             ends = f"{name} ends after {len(rates) - 1} of this run's {length} {unit}"
             break
+        except Exception:  # It may look at gradients, which a stand-in has not got.
+            return [f"{name}, {when}"]
     line = f"{name}, {when}: lr {rates[0]:.3g} to {rates[-1]:.3g} in {length:,} {unit}"
     peak = max(rates)
     if peak > max(rates[0], rates[-1]):

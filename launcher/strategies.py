@@ -62,11 +62,9 @@ class Strategies:
         self._constructed = {
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
-        self.look: Callable[[], bool] = bool  # Notices whether the model's parameters have changed.
-        self._changed_before = (
-            False  # Whether the model had changed when the checkpoint was written.
-        )
-        self._recalls = any(getattr(s, "recalls", False) for s in named.values())
+        # Whether the model had changed when the checkpoint was written.
+        self._changed_before = False
+        self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
@@ -92,7 +90,7 @@ class Strategies:
             ConfigError: If it updates itself, and a strategy needs its loss.
         """
         loss = self.context.step(replay, log)
-        self.look()
+        self.context.look()
         if loss is None:
             for name, strategy in self.named.items():
                 if _works_on_the_loss(strategy):
@@ -123,8 +121,9 @@ class Strategies:
             return
         none = replay.batch[:0]
         for strategy in self.named.values():
-            if hasattr(strategy, "after_backward") and hasattr(strategy, "after_step"):
-                strategy.after_step(self.agent, none)
+            after = hook(strategy, "after_step")
+            if after is not None and hook(strategy, "after_backward") is not None:
+                after(self.agent, none)
 
     def begin_task(self, task: int, replay: Replay) -> None:
         self.context.task = task
@@ -177,12 +176,14 @@ class Strategies:
             name: object_state(s, beside=self.agent, constructed=self._constructed[name])
             for name, s in self.named.items()
         }
-        return {"task": self.context.task, "strategies": states}
+        structures = self.context.structures()
+        return {"task": self.context.task, "strategies": states, "structures": structures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before
         if self._recalls:  # The task may have ended just before the checkpoint.
             self.context.keep_structure(self.context.task)
+        self.context.check_structures(state.get("structures", {}))
         for name, strategy in self.named.items():
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 

@@ -23,18 +23,19 @@ from ..replay import ConfigError, Diverged
 from . import build, offline
 from .actor import Actor
 from .checkpoint import Checkpoints, find
-from .config import SHORTHANDS, Settings
+from .config import Settings
 from .console import Console
 from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
 from .directory import RunDirectory
 from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
-from .integers import described
+from .header import header
 from .keeper import Interrupted, Keeper
-from .learner import Learner, load_weights
+from .learner import Learner
+from .lengths import build_plans, build_schedule, evaluates_in_task, total_steps
 from .log import CSV, Journal, Writer
 from .loop import run
-from .naming import unresolved
+from .naming import model_name, unresolved
 from .observe.observer import Observer
 from .optimisation import Average, build_optimizer
 from .pictures import Spared
@@ -43,7 +44,8 @@ from .run import Run
 from .schedulers import Scheduler, build_scheduler
 from .session import Session
 from .trackers import Tracker, check_installed
-from .weights import start_weights
+from .unread import of_the_optimiser, without_effect
+from .weights import load_weights, start_weights
 
 
 def train(settings: Settings) -> Run:
@@ -66,15 +68,7 @@ def train(settings: Settings) -> Run:
         seed_everything(settings.seed)
         world = build.build_world(settings)
         stack.callback(world.close)
-        for key in build.without_effect(settings, world):
-            kind = "data" if world.on_data else "an environment"
-            reason = (
-                "the optimiser is an instance" if key in SHORTHANDS else f"it learns from {kind}"
-            )
-            if key == "channels":
-                reason = "its inputs are not arrays of images"
-            elif key == "image_size" and world.on_data:
-                reason = "its inputs are arrays, and only pictures are resized"
+        for key, reason in without_effect(settings, world).items():
             warnings.warn(f"`{key}` has no effect in this run: {reason}.", stacklevel=3)
         placed = place_tables(world, device, settings.data) if world.on_data else None
         stack.enter_context(_threads(build.build_threads(settings, world, device)))
@@ -161,12 +155,12 @@ def _run(
     """
     path = run_path(settings, world)
     offline.check_path(settings, path)
-    schedule = build.build_schedule(settings, world)
+    schedule = build_schedule(settings, world)
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
     journal = _journal(settings, path)
     stack.callback(journal.close)
-    console = Console(enabled=settings.progress, total=build.total_steps(schedule, settings, world))
+    console = Console(enabled=settings.progress, total=total_steps(schedule, settings, world))
     stack.callback(console.stop)
     acts = not world.on_data and not replay.offline
     actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
@@ -183,7 +177,7 @@ def _run(
         draw=None if samples is None else Spared(samples, "pictures of samples", console.problem),
     )
     rates = about.pop("schedule")
-    console.header(_header(settings, world, learner, replay, path, **about, rates=rates[:1]))
+    console.header(header(settings, world, learner, replay, path, **about, rates=rates[:1]))
     for problem in rates[1:]:
         console.problem(problem)
     draw = functools.partial(_draw_model, own, learner.agent, obs, path / "plots", console)
@@ -234,11 +228,11 @@ def _run(
         console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
         raise
     seconds = time.monotonic() - began
-    learner.warn_of_unreached()
+    learner.unreached.warn()
     if learner.own is not None and learner.optimised:
         learner.own.warn_of_schedulers()
     if learner.steps and not learner.optimised and at.step > first_step:
-        for key in build.optimiser_settings(settings):
+        for key in of_the_optimiser(settings):
             if key in traits(learner.agent).reads:
                 continue
             console.problem(
@@ -291,8 +285,8 @@ def _scheduler(
     settings: Settings, world: Any, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
     """The scheduler, and what is said of it before the run."""
-    schedule = build.build_schedule(settings, world)
-    plans = build.build_plans(schedule, settings, world)
+    schedule = build_schedule(settings, world)
+    plans = build_plans(schedule, settings, world)
     if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):
         of = "the run" if len(plans) == 1 else "a task"
         warnings.warn(
@@ -304,7 +298,7 @@ def _scheduler(
         settings,
         optimizer,
         plans,
-        evaluations=build.evaluates_in_task(schedule, plans, world),
+        evaluations=evaluates_in_task(schedule, plans, world),
         validation=schedule.validation,
     )
 
@@ -354,47 +348,6 @@ def run_path(settings: Settings, world: Any) -> Path:
     names = (model_name(settings), world.name, str(settings.seed))
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
     return Path("runs", settings.experiment, *safe).absolute()
-
-
-def model_name(settings: Settings) -> str:
-    """`Model` of `model.py:Model`, `resnet18` of `torchvision.models.resnet.resnet18`."""
-    return re.split(r"[.:]", settings.model["_target_"])[-1]
-
-
-def _header(
-    settings: Settings,
-    world: Any,
-    learner: Learner,
-    replay: Any,
-    path: Path,
-    *,
-    where: str,
-    placed: str | None,
-    rates: list[str],
-) -> dict[str, str]:
-    count = sum(p.numel() for p in learner.agent.parameters())
-    spec = world.spec
-    lines = {
-        "model": f"{model_name(settings)}, {count:,} parameters, on {where}",
-        "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
-        "spec": str(spec),
-    }
-    if decision := traits(learner.agent).decision:
-        lines["learns"] = decision
-    if world.on_data and (inputs := described(world, asked="standardize" in settings.given)):
-        lines["inputs"] = inputs
-    if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
-        mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
-        lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"
-    if learner.own is not None and len(learner.own.found) == 1:
-        (name, optimizer), *_ = learner.own.found.items()
-        lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
-    if rates:
-        lines["schedule"] = rates[0]
-    if replay.offline:
-        lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
-    lines["run"] = str(path)
-    return lines
 
 
 @contextmanager

@@ -21,8 +21,8 @@ class Normalizer:
     What is stored stays in its own units and is normalised when a batch is made, so that old
     transitions follow the newest statistics.
 
-    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images (uint8) and choices are left
-      as they are.
+    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images and choices are left as
+      they are.
     - Rewards: divided by the deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
       keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
@@ -98,9 +98,16 @@ class Normalizer:
 
 
 class Moments:
-    """Mean and variance of a stream, in float64, merged batch by batch (Chan et al. 1979)."""
+    """Mean and variance of a stream, in float64, merged batch by batch (Chan et al. 1979).
+
+    Whole numbers are counted from the first of them, since float64 cannot hold nanoseconds since 1970.
+
+    Attributes:
+        base: Where the mean is counted from, int64 `[*shape]`; None: from zero.
+    """
 
     def __init__(self, shape: tuple[int, ...]):
+        self.base: np.ndarray | None = None
         self.count = 0
         self.mean = np.zeros(shape)
         self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
@@ -111,9 +118,17 @@ class Moments:
     def variance(self) -> np.ndarray:
         return self.squares / self.count if self.count else np.ones_like(self.squares)
 
+    @property
+    def origin(self) -> np.ndarray:
+        """The mean, counted from zero."""
+        return self.mean if self.base is None else self.base + self.mean
+
     def add(self, rows: np.ndarray) -> None:
         """Rows `[N, *shape]`."""
-        rows = np.asarray(rows, np.float64)
+        rows = np.asarray(rows)
+        if not self.count and rows.dtype.kind in "iu":
+            self.base = np.array(rows[0], np.int64)
+        rows = np.asarray(rows if self.base is None else rows - self.base, np.float64)
         n, mean = len(rows), rows.mean(0)
         total = self.count + n
         delta = mean - self.mean
@@ -135,8 +150,12 @@ class Moments:
             stddev = np.sqrt(self.variance + _EPSILON)
             parts = np.stack((high, self.mean - high, stddev)).astype(np.float32)
             ready = {"parts": torch.from_numpy(parts), "mean": torch.as_tensor(self.mean)}
+            if self.base is not None:
+                ready["base"] = torch.as_tensor(self.base)
             self._ready = upload(ready, x.device)
         high_part, low_part, deviation = self._ready["parts"]
+        if self.base is not None:
+            x = x - self._ready["base"]
         if x.dtype in (torch.float32, torch.float16, torch.bfloat16):
             centred = (x.float() - high_part).sub_(low_part)
         elif has_float64(x.device.type):
@@ -147,10 +166,13 @@ class Moments:
         return centred.div_(deviation).clamp_(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+        state = {"count": self.count, "mean": self.mean, "squares": self.squares}
+        return state if self.base is None else {**state, "base": self.base}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = int(state["count"])
         self.mean = np.array(state["mean"], np.float64)
         self.squares = np.array(state["squares"], np.float64)
+        base = state.get("base")
+        self.base = None if base is None else np.array(base, np.int64)
         self._ready = None

@@ -85,6 +85,7 @@ class LazyColumn:
     Args:
         source: Indexable; `source[i]` is item i.
         convert: Turns an item into a tensor of `shape` and `dtype`.
+        changes: Whether items differ from one reading to the next.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class LazyColumn:
         *,
         shape: tuple[int, ...],
         dtype: torch.dtype,
+        changes: bool = False,
     ):
-        self.source, self.convert = source, convert
+        self.source, self.convert, self.changes = source, convert, changes
         self.shape, self.dtype = (len(source), *shape), dtype
 
     def __len__(self) -> int:

@@ -91,3 +91,13 @@ def test_settings_are_read_without_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_run_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy\n"
+        "from antelope import ml\n"
+        "ml(dataset=(numpy.eye(8), numpy.arange(8) % 2), train_steps=1, plot=False, progress=False)\n"
+        "assert not {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

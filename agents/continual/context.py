@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...replay import Batch, ConfigError, Replay, Spec
-from .substitution import call_with
+from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from .substitution import call_with, tensors_of
 
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
 HIDDEN = -(2.0**15)
+
+Shapes = dict[str, torch.Size]  # Of parameters and buffers, by name.
 
 
 class Context:
@@ -34,6 +36,8 @@ class Context:
         num_tasks: Known beforehand, for models that grow.
         task: The current task.
         optimizer: The one that steps the agent; None before it is made.
+        clip_grad: Largest norm of the gradient that it steps by, or None.
+        look: Notices whether the agent's parameters have changed.
     """
 
     def __init__(
@@ -53,10 +57,13 @@ class Context:
         self.num_tasks, self.task = len(classes), 0
         self.classes = [index.to(self.device) for index in classes]
         self.optimizer: Optimizer | None = None
+        self.clip_grad: float | None = None
+        self.look: Callable[[], bool] = bool
         self._learn, self._augmented = learn, augmented
         self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.
-        self._structures: dict[int, nn.Module] = {}  # After each task.
+        # After each task: what there was, and a copy without weights, None of what cannot be copied.
+        self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
         self._handle = agent.register_forward_hook(self._met)
@@ -141,7 +148,7 @@ class Context:
 
     def snapshot(self) -> dict[str, Tensor]:
         """The agent's parameters and buffers as they are."""
-        return {name: tensor.detach().clone() for name, tensor in _tensors(self.agent).items()}
+        return {name: tensor.detach().clone() for name, tensor in tensors_of(self.agent).items()}
 
     def recall(self, weights: dict[str, Tensor], obs: Tensor, task: int | None = None) -> Tensor:
         """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient.
@@ -161,31 +168,51 @@ class Context:
 
     def keep_structure(self, task: int) -> None:
         """Remember the agent's layers as a task leaves them, without their weights."""
+        shapes = _shapes(tensors_of(self.agent))
         known = next(reversed(self._structures.values()), None)
-        if known is not None and _shapes(_tensors(known)) == _shapes(_tensors(self.agent)):
-            self._structures[task] = known
-            return
-        try:
-            self._structures[task] = copy.deepcopy(self.agent).to("meta")
-        except Exception:  # Of a module that cannot be copied, which matters only if it changes.
-            self._structures.pop(task, None)
+        if known is None or known[0] != shapes:
+            try:
+                known = shapes, _without_weights(self.agent)
+            except Exception:  # A module may hold anything; it matters only if it changes.
+                known = shapes, None
+        self._structures[task] = known
+
+    def structures(self) -> dict[str, dict[str, list[int]]]:
+        """The shapes of the layers that each task has left, where they have changed since."""
+        if not self.changed:
+            return {}
+        return {
+            str(task): {name: list(shape) for name, shape in shapes.items()}
+            for task, (shapes, _) in self._structures.items()
+        }
+
+    def check_structures(self, saved: dict[str, dict[str, list[int]]]) -> None:
+        """Drop layers, found again by `begin_task`, that are not those which a task had left."""
+        for task, listed in ((int(key), listed) for key, listed in saved.items()):
+            shapes = {name: torch.Size(shape) for name, shape in listed.items()}
+            if task not in self._structures or self._structures[task][0] != shapes:
+                self._structures[task] = shapes, None
 
     def _as_it_was(
         self, weights: dict[str, Tensor], task: int | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         """The agent with the layers that it had with these weights, and all weights for them."""
-        if task is None:
-            candidates = [self.agent, *reversed(self._structures.values())]
-        else:
-            candidates = [self._structures[task]] if task in self._structures else []
-            weights = _tensors(self.agent) | weights
-        for agent in candidates:
-            there = _shapes(_tensors(agent))
-            found = {n: w for n, w in weights.items() if task is None or n in there}
-            if _shapes(found) == there:
-                return agent, found
         if not self._structures:  # No strategy keeps whole networks: these are a part of one.
             return self.agent, weights
+        now = _shapes(tensors_of(self.agent))
+        if task is None:
+            candidates = [(now, self.agent), *reversed(self._structures.values())]
+        else:
+            candidates = [self._structures[task]] if task in self._structures else []
+            weights = tensors_of(self.agent) | weights
+        for there, agent in candidates:
+            found = {n: w for n, w in weights.items() if task is None or n in there}
+            if _shapes(found) != there:
+                continue
+            if agent is not None:
+                return agent, found
+            if there == now:
+                return self.agent, found
         raise ConfigError(
             f"The layers of {type(self.agent).__name__} have changed, and a strategy needs the "
             "outputs it had before, which are no longer available: the model cannot be copied, "
@@ -206,11 +233,21 @@ class Context:
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
 
 
-def _tensors(agent: nn.Module) -> dict[str, Tensor]:
-    return dict((*agent.named_parameters(), *agent.named_buffers()))
+def _without_weights(agent: nn.Module) -> nn.Module:
+    """A copy on the meta device. What no forward reads, and may be large, is not copied at all."""
+    memo: dict[int, Any] = {}
+    for tensor in (*agent.parameters(), *agent.buffers()):
+        empty = tensor.detach().to("meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, tensor.requires_grad)
+        memo[id(tensor)] = empty
+    for part in agent.modules():
+        held = (value for value in vars(part).values() if isinstance(value, (Optimizer, Memory)))
+        memo |= {id(value): value for value in held}
+    return copy.deepcopy(agent, memo)
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+def _shapes(tensors: dict[str, Tensor]) -> Shapes:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Memory, Replay
 from .strategy import Strategy
+from .substitution import tensors_of
 
 
 class GDumb(Strategy):
@@ -62,12 +63,11 @@ class GDumb(Strategy):
 
     def parameters_changed(self, agent: nn.Module) -> None:
         """New parameters and buffers start from what they are now."""
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         for kept in (self.initial, self.buffers):
-            for name in [
-                n for n, t in kept.items() if t.shape != getattr(tensors.get(n), "shape", None)
-            ]:
-                del kept[name]
+            for name, tensor in list(kept.items()):
+                if name not in tensors or tensors[name].shape != tensor.shape:
+                    del kept[name]
         if self.initial:
             self.initial = {n: t.detach().clone() for n, t in tensors.items()} | self.initial
         self.buffers = {n: b.clone() for n, b in agent.named_buffers()} | self.buffers
@@ -83,7 +83,7 @@ class GDumb(Strategy):
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         with torch.no_grad():
-            for name, tensor in (*agent.named_parameters(), *agent.named_buffers()):
+            for name, tensor in tensors_of(agent).items():
                 tensor.copy_(self.initial[name])
         parameters = [p for p in agent.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(

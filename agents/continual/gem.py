@@ -123,7 +123,9 @@ def gradient_now(agent: nn.Module) -> tuple[list[nn.Parameter], Tensor]:
 def gradient_on(past: Batch, parameters: Sequence[nn.Parameter], context: Context) -> Tensor:
     """Of the model's loss on rows of a memory, `[P]`; what backward has left is not touched."""
     loss = context.loss(context.augmented(past))
-    return flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    trained = [p for p in parameters if p.requires_grad]  # `learn` may have frozen others by now.
+    found = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
+    return flat([next(found) if p.requires_grad else torch.zeros_like(p) for p in parameters])
 
 
 def flat(gradients: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...replay import Batch, ConfigError, Replay
 from .layers import names_of, output_layer, put_together, rest_normalisation, running_statistics
 from .strategy import Strategy
+from .substitution import tensors_of
 
 FREE = 2**15 - 1  # The owner of a weight that no task has kept: after all of them.
 
@@ -82,7 +83,7 @@ class PackNet(Strategy):
             self.setup(agent)
             self.fix(agent)
             return
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         for name, owner in self.owner.items():
             if name not in tensors or tensors[name].shape != owner.shape:
                 raise ConfigError(
@@ -125,7 +126,7 @@ class PackNet(Strategy):
         if self.fixed is None:  # Resumed, while gradients are accumulated.
             self.fix(agent)
         assert self.fixed is not None
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         for name, fixed in self.fixed.items():
             tensor = tensors[name].detach()
             if name in self.mine:  # Exact; torch.where takes 25 times as long.
@@ -140,8 +141,12 @@ class PackNet(Strategy):
         assert optimizer is not None
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()
-            self.context.loss(batch := next(replay)).backward()
+            loss = self.context.loss(batch := next(replay))
+            self.context.look()
+            loss.backward()
             self.after_backward(agent)
+            if self.context.clip_grad is not None:
+                nn.utils.clip_grad_norm_(agent.parameters(), self.context.clip_grad)
             optimizer.step()
             self.after_step(agent, batch)
 
@@ -200,10 +205,8 @@ class PackNet(Strategy):
             self.fixed |= {n: t.detach().clone() for n, t in whole.items() if n not in self.owner}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "owner": self.owner,
-            "outputs": self.outputs,
-        }  # The rest follows from it and the weights.
+        # The rest follows from these and the weights.
+        return {"owner": self.owner, "outputs": self.outputs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = self.context.device

@@ -13,7 +13,7 @@ from ...replay import ConfigError, Replay
 from .context import evaluating
 from .layers import Layer, called_layers, put_together
 from .strategy import Strategy
-from .substitution import call_with
+from .substitution import call_with, tensors_of
 
 LATERALS = "laterals"
 
@@ -54,14 +54,14 @@ class PNN(Strategy):
             return
         self.columns.freeze(self.context.snapshot())
         with torch.no_grad():
-            for name, tensor in (*agent.named_parameters(), *agent.named_buffers()):
+            for name, tensor in tensors_of(agent).items():
                 tensor.copy_(self.initial[name])
         for parameter in agent.parameters():
             if self.context.optimizer is not None:
                 self.context.optimizer.state.pop(parameter, None)  # Momentum of other weights.
 
     def parameters_changed(self, agent: nn.Module) -> None:
-        tensors = dict((*agent.named_parameters(), *agent.named_buffers()))
+        tensors = tensors_of(agent)
         now, then = ({n: t.shape for n, t in named.items()} for named in (tensors, self.initial))
         if changed := sorted(n for n in now | then if now.get(n) != then.get(n)):
             raise ConfigError(

@@ -27,10 +27,14 @@ def call_with(
     )
 
 
+def tensors_of(agent: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict((*agent.named_parameters(), *agent.named_buffers()))
+
+
 def _at_every_place(agent: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights by every place that holds them, each module by one of its names."""
-    named = (*agent.named_parameters(), *agent.named_buffers())
-    name_of = {id(tensor): name for name, tensor in named}
+    name_of = {id(tensor): name for name, tensor in tensors_of(agent).items()}
     places: dict[str, Tensor] = {}
     for path, module in agent.named_modules():
         prefix = f"{path}." if path else ""

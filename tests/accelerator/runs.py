@@ -104,6 +104,21 @@ class Growing(MLP):
             self.network.insert(2, layer)
 
 
+class GrowingInParts(MLP):
+    """Gets single tensors with each task, and a layer when one ends, made on the CPU likewise."""
+
+    def begin_task(self, task: int) -> None:
+        self.scale = nn.Parameter(torch.ones(10))
+        self.register_buffer("shift", torch.zeros(10))
+
+    def end_task(self, replay: Any) -> None:
+        self.network.insert(2, nn.Linear(32, 32))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        output = super().forward(obs)
+        return output * self.scale + self.shift if hasattr(self, "scale") else output
+
+
 class Observing(ContinualModel):
     """Rehearses in the way of Mammoth."""
 
@@ -291,6 +306,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "grows": {**_SEQUENCE, "model": Growing, "ema": 0.9, "clip_grad": 1.0},
     "grows, lwf": {**_SEQUENCE, "model": Growing, "strategy": "lwf"},
+    "grows in parts": {**_SEQUENCE, "model": GrowingInParts},
     "observes": {**_SEQUENCE, "model": Observing},
     "rotated": {"model": MLP, "dataset": RotatedDigits, "tasks": 2, "train_steps": 12},
     **{f"strategy {name}": _strategy(name) for name in STRATEGIES},

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 from PIL import Image
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from antelope.envs import statistics as statistics_module
 from antelope.envs.datasets import Arrays, held_out_fifth, read, take_classes, take_rows
 from antelope.envs.description import describe
 from antelope.envs.images import Pictures
-from antelope.envs.sources import split_arguments
+from antelope.envs.sources import own_test_arguments, split_arguments
 from antelope.envs.statistics import statistics
 from antelope.replay import DataError, LazyColumn
 
@@ -254,6 +255,12 @@ class TestItems:
         source.targets = [0, 1, 2, 3, 4, 5]  # type: ignore[attr-defined] # Before a target_transform.
         assert read(source, name="mine").targets.tolist() == [0, 1] * 3
 
+    def test_draws_for_few_of_the_items_are_noticed(self) -> None:
+        source = Items(lambda i: (torch.rand(2) if i % 10 == 9 else torch.zeros(2), 0), n=200)
+        inputs = read(source, name="mine").inputs
+        assert isinstance(inputs, LazyColumn)
+        assert inputs.changes
+
     def test_rows_of_lazy_data_can_be_taken(self) -> None:
         source = Items(lambda i: (torch.rand(1) + 10 * i, i))
         arrays = take_rows(read(source, name="mine"), torch.tensor([4, 1]))
@@ -392,3 +399,63 @@ class TestParts:
         inputs = torch.zeros(3, 2)
         arrays = read(TensorDataset(inputs, torch.tensor([0, 1, 2])), name="mine")
         assert arrays.inputs is inputs
+
+
+class Halves(Dataset[Any]):
+    """Targets of 1 in the training part, of 3 in the test part."""
+
+    def __init__(self, train: bool = True):
+        self.train = train
+
+    def __len__(self) -> int:
+        return 40 if self.train else 20
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.eye(40)[i], 1.0 if self.train else 3.0
+
+
+class Nought(nn.Module):
+    """Predicts 0, so that the squared error is that of the held-out targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs[:, :1] * 0 * self.weight
+
+
+@pytest.mark.parametrize(
+    ("settings", "learnt", "mse"),
+    [
+        ({"dataset": Halves}, 40, 9),
+        ({"dataset": {"_target_": Halves, "train": True}}, 40, 9),
+        ({"dataset": {"_target_": Halves, "train": False}}, 16, 9),  # A fifth of the test part.
+        ({"dataset": Halves, "test_dataset": Halves}, 40, 9),
+        ({"dataset": Halves(), "test_dataset": Halves}, 40, 9),
+        ({"dataset": Halves, "test_dataset": {"_target_": Halves, "train": True}}, 40, 1),
+        ({"dataset": Halves, "test_dataset": Halves()}, 40, 1),
+    ],
+)
+def test_what_is_held_out_is_the_test_part_unless_said_otherwise(
+    learn: Any, settings: dict[str, Any], learnt: int, mse: float
+) -> None:
+    run = learn(**settings, model=Nought)
+    assert len(run.replay) == learnt
+    assert run.metrics["mse"] == mse
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "test"),
+    [
+        ("SVHN", {"split": "train"}, {}),
+        ("SVHN", {"split": "extra"}, {}),
+        ("SVHN", {"split": "test"}, None),
+        ("EMNIST", {"split": "letters", "train": True}, {"split": "letters"}),
+        ("FakeData", {"size": 10}, {"size": 10}),
+    ],
+)
+def test_arguments_that_choose_a_part_are_for_training_data(
+    name: str, arguments: dict[str, Any], test: dict[str, Any] | None
+) -> None:
+    assert own_test_arguments(getattr(torchvision.datasets, name), arguments) == test

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from antelope.envs import Digits, read
@@ -95,6 +96,37 @@ def test_a_property_that_raises_is_left_alone(learn: Any) -> None:
             raise KeyError("not loaded")
 
     assert learn(dataset=Lazy()).spec.action.names is None
+
+
+@pytest.mark.parametrize(
+    ("transform", "names", "labels"),
+    [
+        (lambda label: label % 2, None, [0, 1]),
+        (lambda label: label + 4, ("4", "5", "6"), [0, 1, 2]),
+        (lambda label: torch.tensor(label), ("a", "b", "c"), [0, 1, 2]),
+        (lambda label: "cab"[label], ("a", "b", "c"), [0, 1, 2]),
+        (lambda label: "abc"[label], ("a", "b", "c"), [0, 1, 2]),
+        (None, ("a", "b", "c"), [0, 1, 2]),
+    ],
+)
+def test_labels_that_a_target_transform_changes_have_names_of_their_own(
+    learn: Any, transform: Any, names: Any, labels: list[int]
+) -> None:
+    class Named(torchvision.datasets.VisionDataset):
+        classes = ("a", "b", "c")
+
+        def __len__(self) -> int:
+            return N
+
+        def __getitem__(self, i: int) -> Any:
+            label = i % 3
+            return torch.eye(N)[i], label if transform is None else transform(label)
+
+    source = Named(target_transform=transform)
+    for dataset in (source, Subset(source, range(N - 2))):
+        run = learn(dataset=dataset)
+        assert run.spec.action.names == names
+        assert run.spec.action.n == len(labels)
 
 
 def test_a_sequence_is_one_in_a_subset_too(learn: Any) -> None:

@@ -323,6 +323,10 @@ def unnamed_parts(root: Path) -> None:
         save(root / part)
 
 
+def masks(root: Path) -> None:
+    save(root, ["images", "Masks"])
+
+
 def no_classes(root: Path) -> None:
     save(root.parent, ["pets"])
 
@@ -348,6 +352,7 @@ def arrays(root: Path) -> None:
         (a_part_and_classes, "train/ with class folders, and car/ with pictures.*dataset=.*/train"),
         (two_training_parts, "train_a/ and train_b/: which of them is meant"),
         (unnamed_parts, "site A/ and site B/.* both hold cat, dog, fox: they look like parts"),
+        (masks, "Masks/: they look like inputs and their targets, and not like two classes"),
         (no_classes, r"4 pictures are directly in it\). Expected, for example, .*cat/1\.png"),
         (arrays, r"it holds no pictures, but 3 \.npy\). Expected"),
         (Path.exists, r"it is empty\). Expected, for example, .*cat/1\.png"),

@@ -250,6 +250,8 @@ class TestPairs:
                 "too large for int64",
             ),
             (Frame(a=X[:, 0].tolist(), town=["Rome"] * N), "columns town are not numbers"),
+            (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: there is nothing in a row"),
+            (torch.nested.nested_tensor([X[0]] * N, layout=torch.jagged), "nested tensor. Pad"),
         ],
     )
     def test_that_hold_no_numbers_say_how_to_encode(
@@ -299,6 +301,11 @@ class TestPairs:
             learn(dataset=((X, Y), (X, Y)))
         assert learn(dataset=[(X, Y), (X, Y)]).spec.num_tasks == 2
 
+    def test_a_list_of_vectors_and_vectors_is_asked_about(self, learn: Any) -> None:
+        with pytest.raises(ConfigError, match=f"{N} pairs of vectors: items .* or {N} data sets"):
+            learn(dataset=[(x, x.flip(0)) for x in X])
+        assert learn(dataset=(X, X.flip(1))).spec.action.shape == X.shape[1:]
+
 
 class Shaped(Items):
     shape, dtype = (2,), "float32"
@@ -332,6 +339,10 @@ class Shaped(Items):
         (({"a": X}, Y), "pair"),
         ((X, range(N)), "pair"),
         (([], []), "pair"),
+        ([(X[0], X[1])] * 3, "vectors"),
+        ([([1.0, 2.0], [0, 1])] * 3, "vectors"),
+        ([(X[0], X[1]), (X[0][:1], X[1][:1])] * 2, "sequence"),
+        ([(X, X)] * 3, "sequence"),
         ([(0.5, 1), (0.1, 0), (0.2, 0)], "items"),
         ([(X[0], "cat"), (X[1], "dog")], "items"),
         ([(X[0], torch.tensor(1))], "items"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from antelope.envs.environments import normalized_shapes
 from antelope.replay import Normalizer, Space
+from antelope.replay.normalizer import Moments
 
 from .test_copies import KINDS, everything, vector
 from .toys import Diary, flat
@@ -126,8 +127,69 @@ def test_images_alone_stay_as_they_are(quick: Any) -> None:
         def _obs(self) -> Any:
             return np.full((8, 6), 51, np.uint8)
 
-    batch = everything(quick(env=Pictures, agent="Random", normalize_obs=True))
+    with pytest.warns(UserWarning, match=r"`normalize_obs` has no effect.*images or choices"):
+        batch = everything(quick(env=Pictures, agent="Random", normalize_obs=True))
     assert torch.allclose(batch.obs, torch.tensor(0.2))
+
+
+class Counts(Noise):
+    """Counts its steps, from a number on, in a type."""
+
+    first: Any = 0
+    box: Any = spaces.Box(0, 255, (3,), np.uint8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = self.box
+
+    def _obs(self) -> Any:
+        return np.full(self.box.shape, self.first + self.np_random.integers(7), self.box.dtype)
+
+
+@pytest.mark.parametrize(
+    ("box", "first"),
+    [
+        (spaces.Box(0, 255, (128,), np.uint8), 50),  # A memory.
+        (spaces.Box(0, 6, (3, 8, 8), np.uint8), 0),  # A board.
+        (spaces.Box(0, 2**62, (1,), np.int64), 1_700_000_000_000_000_000),  # Nanoseconds.
+    ],
+)
+def test_bytes_that_are_no_images_and_large_whole_numbers_are_normalised(
+    quick: Any, box: Any, first: int
+) -> None:
+    counts = type("Counts", (Counts,), {"box": box, "first": first})
+    run = quick(env=counts, model=Meets, normalize_obs=True, train_steps=600)
+    obs = everything(run).obs.flatten(1)
+    assert is_unit(obs)
+    assert len(obs[:, 0].unique()) == 7
+
+
+def test_observations_that_float32_cannot_tell_apart_are_said(quick: Any) -> None:
+    clock = spaces.Box(0, 1e10, (1,), np.float64)
+    late = type("Clock", (Counts,), {"box": clock, "first": 1.7e9})
+    with pytest.warns(
+        UserWarning, match=r"Observations of Clock.*normalize_obs=true takes"
+    ) as said:
+        quick(env=late, model=Meets, train_steps=300)
+    assert len(said) == 1
+    # Warnings are errors: nothing is said of these.
+    assert is_unit(
+        everything(quick(env=late, model=Meets, train_steps=600, normalize_obs=True)).obs
+    )
+    quick(
+        env=type("Early", (Counts,), {"box": clock, "first": 500.0}), model=Meets, train_steps=300
+    )
+
+
+def test_moments_of_whole_numbers_are_restored() -> None:
+    moments, other = Moments((1,)), Moments((1,))
+    x = 10**18 + np.array([[3], [5], [7]])
+    moments.add(x[:1])
+    moments.add(x[1:])
+    other.load_state_dict(moments.state_dict())
+    for each in (moments, other):
+        expected = torch.tensor([[-1.0], [0.0], [1.0]]) * 1.5**0.5
+        assert torch.allclose(each.normalize(torch.from_numpy(x)), expected)
 
 
 @pytest.mark.parametrize("normalize_obs", [False, True])

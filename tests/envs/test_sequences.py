@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
 from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, datasets, read, sources
-from antelope.envs.sequences import EachTask, Permutations, Rotations
+from antelope.envs.alterations import EachTask, Permutations, Rotations
 from antelope.replay import ConfigError, Replay
 
 Make = Callable[[int, int], Any]

@@ -103,3 +103,17 @@ def test_describes_itself_in_a_line() -> None:
     world = DataWorld([arrays([0, 1] * 10)], [arrays([0, 1])], tasks=2, validation=0.2)
     expected = "mine, 16 to learn from, 4 to validate with, 2 held out, 2 tasks"
     assert world.describe() == expected
+
+
+def test_held_out_inputs_that_are_drawn_are_said() -> None:
+    def drawn(changes: bool) -> Arrays:
+        inputs = LazyColumn(
+            [0.0, 1.0] * 5, lambda x: torch.tensor([x]), shape=(1,), dtype=torch.float32
+        )
+        inputs.changes = changes
+        return Arrays(inputs, torch.tensor([0, 1] * 5), "mine")
+
+    says = "held-out inputs are drawn at every reading too"
+    assert says in DataWorld([drawn(True)], [None]).describe()
+    assert says not in DataWorld([drawn(False)], [None]).describe()
+    assert says not in DataWorld([drawn(True)], [arrays([0, 1])]).describe()

@@ -118,7 +118,7 @@ def test_losses_are_logged_whole(quick: Any) -> None:
     assert [row["loss"] for row in run.history if row["mode"] == "train"] == pytest.approx(losses)
 
 
-def test_float16_scales_the_sum(quick: Any) -> None:
+def test_autocast_leaves_the_sum_as_it_is(quick: Any) -> None:
     small, large = quick(accumulate=4, precision="bf16"), quick(batch_size=32, precision="bf16")
     torch.testing.assert_close(
         small.agent.layer.weight, large.agent.layer.weight, atol=5e-3, rtol=5e-2

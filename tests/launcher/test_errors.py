@@ -6,6 +6,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -806,3 +807,17 @@ def test_wrong_settings_names_and_arguments_are_reported_together() -> None:
         "SGD has no parameter `momentm`",
     ]
     refused("lrr=1", "model.hiden=3", "optim=SGD", "optim.momentm=3", model=Linear, says=says)
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_probabilities_in_the_place_of_logits_are_said(logarithm: bool) -> None:
+    class Sums(Linear):
+        def forward(self, obs: Tensor) -> Tensor:
+            logits = super().forward(obs)
+            return logits.log_softmax(-1) if logarithm else logits.softmax(-1)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ml(model=Sums, dataset=(INPUTS, LABELS), **SHORT)
+    texts = [str(warning.message) for warning in said]
+    assert texts == [] if logarithm else "returns probabilities (its rows sum to 1)" in texts[0]

@@ -105,6 +105,10 @@ MISTAKES = {
     "deviations": lambda self, b, log: (
         (self(b.obs) - self(b.obs).mean()) * (b.label - b.label.mean())[:, 0]
     ).mean(),
+    "ensemble": lambda self, b, log: (
+        (torch.stack([self(b.obs), self(-b.obs)]) - b.label.squeeze(-1)) ** 2
+    ).mean(),
+    "bound": lambda self, b, log: torch.clamp(self(b.obs).flatten(), max=b.label).mean(),
     # A dimension was added, and then all pairs only averaged.
     "column": lambda self, b, log: (
         (self(b.obs).flatten() - b.label[:, 0].unsqueeze(1)).square().mean()

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
 from antelope.launcher.checkpoint import Checkpoints
-from antelope.launcher.learner import load_weights
 from antelope.launcher.observe.observer import Observer
 from antelope.launcher.observe.options import Options
 from antelope.launcher.observe.provided import Backbone, ContinualDataset, Loader, Transform
+from antelope.launcher.weights import load_weights
 from antelope.replay import Space, Spec
 
 QUICK: dict[str, Any] = {"tasks": 5, "epochs": 1, "progress": False, "plot": False}

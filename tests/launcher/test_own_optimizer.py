@@ -109,6 +109,24 @@ class TestAModelThatHoldsOne:
 
         close(quick(model=Late), by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
+    @pytest.mark.parametrize("listed", [False, True])
+    def test_and_makes_another_in_learn_is_stepped_by_that(self, listed: bool, quick: Any) -> None:
+        class Again(Own):
+            def __init__(self, in_features: int, out_features: int):
+                super().__init__(in_features, out_features)
+                if listed:
+                    self.optim = [self.optim]
+
+            def learn(self, replay: Any) -> Tensor:
+                if len(seen) == 3:
+                    made = SGD(self.parameters(), lr=0.1)
+                    self.optim = [made] if listed else made
+                return super().learn(replay)
+
+        run = quick(model=Again)
+        rates = [row["lr"] for row in run.history if row["mode"] == "train"]
+        assert rates == [0.3] * 3 + [0.1] * 5
+
     def test_is_scheduled_clipped_and_averaged(self, quick: Any) -> None:
         run = quick(
             model=Own, scheduler={"_target_": "StepLR", "step_size": 1}, clip_grad=0.1, ema=0.9
@@ -237,6 +255,72 @@ class TestAModelThatHoldsOne:
         for row, expected in zip(run.history, whole.history, strict=True):
             assert row == expected
 
+    def test_made_when_a_task_begins_resumes_to_the_bit(self, quick: Any, tmp_path: Path) -> None:
+        class Halt(Exception):
+            pass
+
+        class Late(Net):
+            halt_at = None
+
+            def begin_task(self, task: int) -> None:
+                self.optim = SGD(self.parameters(), lr=0.3, momentum=0.9)
+
+            def learn(self, replay: Any) -> Tensor:
+                if len(seen) == self.halt_at:
+                    raise Halt
+                return super().learn(replay)
+
+        halting = type("Late", (Late,), {"halt_at": 14})  # In the second epoch of the second task.
+        settings = {"dataset": [rows(), rows()], "save_every": 1}
+        settings["scheduler"] = {"_target_": "ExponentialLR", "gamma": 0.5}
+        whole = quick(model=Late, path=tmp_path / "whole", **settings)
+        with pytest.raises(Halt):
+            quick(model=halting, **settings)
+        run = quick(model=Late, resume=True, **settings)
+        assert len(seen) == 2
+        assert torch.equal(run.agent.head.weight, whole.agent.head.weight)
+        assert run.history == whole.history
+
+
+class Counts(torch.optim.Optimizer):
+    """Robbins and Monro's: its rate falls with a count that is no part of its state."""
+
+    def __init__(self, params: Any, lr: float = 0.5):
+        super().__init__(params, {"lr": lr})
+        self.count = 0
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.count += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.sub_(p.grad, alpha=group["lr"] / self.count)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_an_optimiser_counts_is_resumed(held: bool, quick: Any, tmp_path: Path) -> None:
+    class Halt(Exception):
+        pass
+
+    class Model(Net):
+        halt_at: int | None = None
+
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__(in_features, out_features)
+            if held:
+                self.optim = Counts(self.parameters())
+
+        def learn(self, replay: Any) -> Tensor:
+            if len(seen) == self.halt_at:
+                raise Halt
+            return super().learn(replay)
+
+    settings = {"save_every": 1} | ({} if held else {"optim": Counts})
+    whole = quick(model=Model, path=tmp_path / "whole", **settings)
+    with pytest.raises(Halt):
+        quick(model=type("Model", (Model,), {"halt_at": 5}), **settings)
+    run = quick(model=Model, resume=True, **settings)
+    assert torch.equal(run.agent.head.weight, whole.agent.head.weight)
+
 
 class TestAFunction:
     @pytest.mark.parametrize(
@@ -268,6 +352,11 @@ class TestAFunction:
             ConfigError, match=r"returned a tuple, not a torch.optim.Optimizer.*scheduler="
         ):
             quick(optim=lambda params: (SGD(params, lr=0.1), None))
+
+    @pytest.mark.parametrize("kind", [nn.Linear, torch.optim.lr_scheduler.StepLR, dict])
+    def test_a_class_of_something_else_is_refused(self, kind: type, quick: Any) -> None:
+        with pytest.raises(ConfigError, match=r"is not a torch.optim.Optimizer.*scheduler="):
+            quick(optim=kind)
 
     def test_of_other_parameters_is_refused(self, quick: Any) -> None:
         with pytest.raises(ConfigError, match="holds none of the model's parameters"):
@@ -390,6 +479,14 @@ class TestGroups:
         )
         assert [group["lr"] for group in run_groups(run)] == [0.2, 0.01]
 
+    def test_may_be_damped_from_their_second_step_on(self, quick: Any) -> None:
+        def make(model: Net) -> SGD:
+            head = {"params": model.head.parameters(), "dampening": 0.5}
+            return SGD([{"params": model.body.parameters()}, head], lr=0.1, momentum=0.9)
+
+        optim = {"_target_": "SGD", "momentum": 0.9, "groups": {"head": {"dampening": 0.5}}}
+        close(quick(optim=optim, lr=0.1), by_hand(make))
+
     def test_that_are_others_begin_again(self, quick: Any) -> None:
         quick(optim="SGD", lr=0.3, **{"optim.groups": {"head": {"lr": 0.03}}})
         run = quick(
@@ -422,3 +519,16 @@ def test_optimisers_of_one_kernel_are_used_for_functions_too(quick: Any) -> None
     finally:
         handle.remove()
     assert all(made)
+
+
+def test_a_partial_may_be_damped(quick: Any) -> None:
+    damped = partial(SGD, lr=0.1, momentum=0.9, dampening=0.5)
+    close(quick(optim=damped), by_hand(lambda model: damped(model.parameters())))
+
+
+def test_a_rate_that_is_a_tensor_stays_the_users(quick: Any) -> None:
+    rate = torch.tensor(0.1)
+    run = quick(optim=partial(Adam, lr=rate), scheduler={"_target_": "StepLR", "step_size": 1})
+    assert rate.item() == pytest.approx(0.1)
+    rates = [row["lr"] for row in run.history if row["mode"] == "train"]
+    assert rates == pytest.approx([0.1] * 4 + [0.01] * 4)

@@ -253,6 +253,25 @@ class TestWhatIsDropped:
         assert {id(p) for p in optimizer.state} == now
 
 
+def test_a_momentum_that_the_scheduler_gives_begins_at_zero() -> None:
+    """OneCycleLR's, in an SGD that was made without one: a layer that comes later has none yet."""
+    settings = {"optim": "SGD", "scheduler": {"_target_": "OneCycleLR", "max_lr": 0.1}}
+    net = type("Net", (Net,), {"change": append})
+    run = ml(model=net, dataset=(X, Y), train_steps=STEPS, plot=False, progress=False, **settings)
+    hand = net()
+    optimizer = torch.optim.SGD(hand.parameters(), 0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=STEPS)
+    for step in range(STEPS):
+        append(hand, step)
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        optimizer.param_groups[0]["params"] += [p for p in hand.parameters() if id(p) not in known]
+        optimizer.zero_grad()
+        F.cross_entropy(hand(X), Y).backward()
+        optimizer.step()
+        scheduler.step()
+    torch.testing.assert_close(run.agent.state_dict(), hand.state_dict())
+
+
 class TestGroups:
     def test_a_new_parameter_joins_the_group_of_its_neighbours(self) -> None:
         def change(net: Net, step: int) -> None:

@@ -211,6 +211,22 @@ class TestASchedulerSteps:
         assert len(rates(run)) == 8
         assert rates(run)[-1] < whole.get_last_lr()[0]
 
+    def test_by_what_the_gradients_are(self, quick: Any) -> None:
+        """Nothing is known of such a schedule before the run."""
+
+        class Careful:
+            def __init__(self, optimizer: Any):
+                self.optimizer = optimizer
+
+            def step(self) -> None:
+                (group,) = self.optimizer.param_groups
+                norm = sum(p.grad.norm().item() for p in group["params"])
+                group["lr"] = 0.1 / (1 + norm)
+
+        found = rates(quick(scheduler=Careful, scheduler_every="step"))
+        assert found[0] == 0.1
+        assert all(0 < rate < 0.1 for rate in found[1:])
+
 
 class TestAnInstance:
     def test_is_stepped_and_started_again(self, quick: Any) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import ConfigError, ml
+from antelope import ConfigError, Memory, ml
 from antelope.agents.continual.importance import fit
 from antelope.agents.continual.strategy import Strategy
+
+from .resuming import Crashing, check_same_end, resumed
 
 
 class Two(nn.Module):
@@ -145,6 +149,34 @@ def test_lwf_asks_the_head_that_each_task_had() -> None:
     assert all(torch.equal(then, now) for then, now in seen)
 
 
+class Large(Memory):
+    """One that there is no room for twice."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        raise MemoryError
+
+
+class Remembers(Heads):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+        self.past = Large(20)
+
+
+class Uncopied(Heads):
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        raise TypeError("cannot pickle this")
+
+
+def test_to_remember_layers_copies_nothing_large() -> None:
+    run = ml(model=Remembers, strategy="lwf", **RUN)
+    assert run.task_il_matrix.diagonal().mean() > 0.7
+
+
+def test_layers_that_cannot_be_remembered_are_not_asked() -> None:
+    with pytest.raises(ConfigError, match="no longer available: the model cannot be copied"):
+        ml(model=Uncopied, strategy="lwf", **RUN)
+
+
 def test_packnet_forgets_nothing() -> None:
     run = ml(model=Heads, strategy="packnet", **RUN | {"scenario": "task"})
     matrix = run.task_il_matrix
@@ -182,3 +214,76 @@ def _replaced(model: Callable[..., nn.Module]) -> Any:
 def test_what_cannot_be_right_is_an_error(model: Any, strategy: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ml(model=model, strategy=strategy, **RUN)
+
+
+class Adapted(Crashing):
+    """Gets a layer in the middle of its first task."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+        self.n = 0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        h = self.body(obs).relu()
+        return self.head(h + self.more(h) if hasattr(self, "more") else h)
+
+    def learn(self, replay: Any) -> Tensor:
+        self.n += 1
+        if self.n == 2:
+            self.more = nn.Linear(6, 6)
+        return super().learn(replay)
+
+
+def test_what_a_task_left_is_known_after_a_resumption(tmp_path: Path) -> None:
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    data = (x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long())
+
+    def learnt(path: Path, **more: Any) -> Any:
+        options = {"tasks": 2, "strategy": "packnet", "epochs": 2, "batch_size": 8, "save_every": 1}
+        quiet = {"plot": False, "progress": False}
+        return ml(model=Adapted, dataset=data, path=path, lr=0.05, **options, **quiet, **more)
+
+    Adapted.steps = 0
+    whole = learnt(tmp_path / "whole")
+    run = resumed(learnt, Adapted, Adapted.steps * 3 // 4, tmp_path / "resumed")
+    check_same_end(run, whole)
+    assert run.history == whole.history  # With the loss of each task.
+
+
+@pytest.mark.parametrize("strategy", ["gem", "agem"])
+def test_a_model_may_freeze_a_part_in_every_other_step(strategy: str) -> None:
+    """The strategy calls `learn` too, for the gradient on the rows that it keeps."""
+
+    class Alternates(nn.Module):
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__()
+            self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+            self.n = 0
+
+        def learn(self, replay: Any) -> Tensor:
+            self.n += 1
+            self.body.requires_grad_(self.n % 2 == 0)
+            batch = next(replay)
+            return F.cross_entropy(self.head(self.body(batch.obs.flatten(1)).relu()), batch.label)
+
+    run = ml(model=Alternates, strategy=strategy, **RUN)
+    assert all(p.isfinite().all() for p in run.agent.parameters())
+
+
+def test_packnet_trains_further_as_the_run_trains() -> None:
+    """With a gradient clipped to nothing, what is not pruned is as the constructor made it."""
+    options = {"optim": "SGD", "lr": 1.0, "clip_grad": 1e-12, "seed": 1}
+    run = ml(model=Wide, strategy="packnet", **(RUN | options))
+    torch.manual_seed(1)
+    for weight, first in zip(run.agent.parameters(), Wide(64, 10).parameters(), strict=True):
+        assert torch.where(weight.abs() < 1e-6, first, weight).allclose(first, atol=1e-6)
+
+
+class Wide(nn.Module):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.body, self.head = nn.Linear(in_features, 6), nn.Linear(6, out_features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.head(self.body(obs.flatten(1)).relu())

@@ -1,0 +1,61 @@
+"""Says once that observations differ by less than float32, in which models receive them, can tell."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..replay import Normalizer
+
+_LOOKED_AT = 200  # Steps.
+# Shares of a standard deviation that may be lost by rounding, of numbers from this size on: a part of
+# a pose that stands still and trembles in its last digit is no clock.
+_LOST, _LARGE = 1e-2, 2.0**16
+
+
+class Rounding:
+    """Watches the first observations of an environment that have more digits than a float32.
+
+    Args:
+        space: Of the observations, or a dict of spaces.
+        name: Of the environment.
+    """
+
+    def __init__(self, space: Any, name: str):
+        self.name, self._left = name, _LOOKED_AT
+        shapes = _wide_shapes(space)
+        self._seen = Normalizer(shapes, num_envs=1, discount=1.0, obs=True, reward=False)
+
+    def see(self, obs: Any) -> None:
+        """Take in observations `[N, *shape]`, or a dict of them; the last one decides."""
+        if not self._left or not self._seen.moments:
+            return
+        self._seen.see(obs)
+        self._left -= 1
+        if self._left:
+            return
+        for part, moments in self._seen.moments.items():
+            size, stddev = np.abs(moments.origin), np.sqrt(moments.variance)
+            lost = (size >= _LARGE) & (stddev > 0) & (size * 2.0**-24 > _LOST * stddev)
+            if lost.any():
+                which = f"The observations {part!r}" if part else "Observations"
+                warnings.warn(
+                    f"{which} of {self.name} lie so far from zero that float32, in which models receive "
+                    "them, cannot tell them apart. normalize_obs=true takes their mean off before they "
+                    "are rounded.",
+                    stacklevel=2,
+                )
+
+
+def _wide_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
+    """Shapes by path of what float32 does not hold to the last digit."""
+    if isinstance(space, dict):
+        found: dict[str, tuple[int, ...]] = {}
+        for key, part in space.items():
+            found |= _wide_shapes(part, f"{name}/{key}" if name else key)
+        return found
+    wide = space.dtype in (torch.float64, torch.int64, torch.int32)
+    return {name: space.shape} if wide and not space.discrete else {}
