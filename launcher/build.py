@@ -118,19 +118,18 @@ def build_world(settings: Settings) -> Any:
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
-        if own:
-            others = (
-                sources.own_test_arguments(part, arguments) if makes_objects(part) else arguments
-            )
+        said: dict[str, Any] | None = others
+        if own and makes_objects(part):
+            said = sources.own_test_arguments(part, arguments)
         rest = None
-        if others is not None:
-            rest = _arrays(other, others, train=False, role="held-out ", **options)
+        if said is not None:
+            rest = _arrays(other, said, train=False, role="held-out ", **options)
             if rest is None and not own:  # Without parts: all of it.
-                rest = _arrays(other, others, train=True, role="held-out ", **options)
+                rest = _arrays(other, said, train=True, role="held-out ", **options)
         # Classes are chosen by the number that both parts know them by.
         arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, others or {}))
+        test.append(None if rest is None else _of_classes(rest, others))
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
