@@ -114,7 +114,8 @@ def _concerns_code_of_the_user(error: BaseException | None) -> bool:
     from .construct import user_frames
 
     while error is not None:
-        if user_frames(error):
+        # Notes hold the frames of an environment in a process of its own.
+        if user_frames(error) or getattr(error, "__notes__", None):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -7,7 +7,6 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...agents.traits import hook
 from ..config import did_you_mean
 
 # What such models call settings of the run, and the settings.
@@ -33,6 +32,8 @@ _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
 
 def observes(target: Any) -> bool:
     """Whether a class or object learns by `observe`, and not by `learn`."""
+    from ...agents.traits import hook  # Settings are checked without torch.
+
     return hook(target, "observe") is not None and hook(target, "learn") is None
 
 

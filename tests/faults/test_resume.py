@@ -312,7 +312,7 @@ def test_scheduler_average_and_clipping() -> None:
         {"_target_": "CosineAnnealingWarmRestarts", "T_0": 5},
         {"_target_": "CyclicLR", "base_lr": 0.01, "max_lr": 0.1},
         {"_target_": "LinearLR"},
-        {"_target_": "PolynomialLR"},
+        {"_target_": "PolynomialLR", "total_iters": 50},
     ],
     ids=lambda scheduler: scheduler["_target_"],
 )

@@ -304,7 +304,10 @@ class TestGroups:
     def test_an_optimiser_over_a_part_is_left_alone_with_a_warning(self) -> None:
         net = type("Net", (Net,), {"change": append})()
         optimizer = torch.optim.Adam(net.head.parameters(), lr=0.01)
-        with pytest.warns(UserWarning, match=r"Nothing trains `more.0.weight`, `more.0.bias`"):
+        with (
+            pytest.warns(UserWarning, match=r"does not hold `body.weight`, `body.bias`"),
+            pytest.warns(UserWarning, match=r"Nothing trains `more.0.weight`, `more.0.bias`"),
+        ):
             ml(
                 model=net,
                 dataset=(X, Y),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from antelope import ConfigError, ml
+from antelope.agents.traits import Traits
 from antelope.launcher import train
 from antelope.launcher.plots.compare import plot_runs
 
@@ -72,6 +73,8 @@ def test_what_fails_at_every_evaluation_is_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Generator(nn.Module):
+        antelope_traits = Traits(generates=True)
+
         def __init__(self, in_features: int):
             super().__init__()
             self.mean = nn.Parameter(torch.zeros(in_features))
