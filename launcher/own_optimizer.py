@@ -53,7 +53,13 @@ class OwnOptimizers:
                 found[name] = value
                 self._places[id(value)] = places
         self.found = found
-        self._handles = [o.register_step_post_hook(self._step) for o in found.values()]
+        # A wrapper need not have called the constructor of Optimizer; the one inside has.
+        stepping = [x for o in found.values() for x in (o, *vars(o).values())]
+        self._handles = [
+            x.register_step_post_hook(self._step)
+            for x in stepping
+            if isinstance(x, Optimizer) and hasattr(x, "_optimizer_step_post_hooks")
+        ]
 
     def close(self) -> None:
         """Leave them as they were."""

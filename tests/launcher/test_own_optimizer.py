@@ -203,6 +203,34 @@ class TestAModelThatHoldsOne:
         with pytest.raises(ConfigError, match="LBFGS evaluates the loss several times"):
             quick(model=Closure)
 
+    def test_inside_a_wrapper_of_its_own_is_stepped_by_that(self, quick: Any) -> None:
+        class Wrapper(torch.optim.Optimizer):
+            def __init__(self, inner: Any):
+                self.inner, self.defaults, self.state = inner, inner.defaults, inner.state
+                self.param_groups = inner.param_groups
+
+            def step(self, closure: Any = None) -> None:  # type: ignore[override]
+                self.inner.step()
+
+            def state_dict(self) -> dict[str, Any]:
+                return self.inner.state_dict()
+
+        class Wrapped(Own):
+            def __init__(self, in_features: int, out_features: int):
+                super().__init__(in_features, out_features)
+                self.optim = Wrapper(self.optim)
+
+        class Steps(Wrapped):
+            def learn(self, replay: Any) -> Tensor:
+                loss = super().learn(replay)
+                loss.backward()
+                self.optim.step()
+                return loss
+
+        close(quick(model=Wrapped), by_hand(lambda m: SGD(m.parameters(), 0.3, momentum=0.5)))
+        with pytest.raises(ConfigError, match="has stepped its optimiser"):
+            quick(model=Steps)
+
     def test_of_other_tensors_is_left_alone(self, quick: Any) -> None:
         class Latent(Net):
             def __init__(self, in_features: int, out_features: int):
