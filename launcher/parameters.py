@@ -14,7 +14,11 @@ from torch.optim import Optimizer
 
 from .optimisation import Average
 
-_REQUIRES_GRAD, _SHAPE = attrgetter("requires_grad"), attrgetter("shape")
+_REQUIRES_GRAD, _SHAPE, _NUMEL = (
+    attrgetter("requires_grad"),
+    attrgetter("shape"),
+    nn.Parameter.numel,
+)
 
 
 class Parameters:
@@ -70,7 +74,7 @@ class Parameters:
             closely: False where each microsecond counts, in a step: then a parameter that takes the place
                 of another one in a layer that is frozen as a whole is noticed by a later look.
         """
-        if not (self._is_different() or (closely and self._ids_of(self._still) != self._still_ids)):
+        if not (self._is_different() or (closely and self._is_different_inside())):
             return False
         before, sized = self.named, list(zip(self._moving, self._shapes, strict=True))
         self._walk()
@@ -97,9 +101,14 @@ class Parameters:
             or (self._still and list(map(len, self._still)) != self._still_sizes)
             or (self._frozen and any(map(_REQUIRES_GRAD, self._frozen)))
             # `weight.data = larger`: optimisers of one kernel write past the end of their state.
-            or list(map(_SHAPE, self._moving)) != self._shapes
+            # Numbers: as many shapes would wake the garbage collector up more often.
+            or list(map(_NUMEL, self._moving)) != self._sizes
             or (self._lazy and not all(map(is_lazy, self._lazy)))
         )
+
+    def _is_different_inside(self) -> bool:
+        shapes = list(map(_SHAPE, self._moving))
+        return self._ids_of(self._still) != self._still_ids or shapes != self._shapes
 
     @staticmethod
     def _ids_of(entries: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -122,6 +131,7 @@ class Parameters:
         self._frozen = [p for p in self.named.values() if not p.requires_grad]
         self._moving = [p for p in self.named.values() if p.requires_grad]
         self._shapes = list(map(_SHAPE, self._moving))
+        self._sizes = list(map(_NUMEL, self._moving))
 
     def _held(self) -> set[int]:
         if self.optimizer is None:
