@@ -19,6 +19,19 @@ _NO_ROW = ("out of range", "out of bounds", "class values")
 # Functions by their names, without underscores: what cuts fractions off, and what looks ids up.
 _CUTS = ("long", "int", "to", "type")
 _LOOKUPS = ("getitem", "embedding", "embedding_bag", "one_hot", "index_select")
+# What makes ids of a one-hot row, among others.
+_DECODES = ("argmax", "max", "topk", "nonzero", "where", "sum", "matmul", "mv", "mm", "einsum")
+_STANDARDISED = (
+    "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and the inputs are "
+    "floats or bytes, which are standardised: every id would become a wrong one. Give integers (int32, "
+    "int64) in your data; they arrive unchanged. In a table with other numbers, undo it for these "
+    "columns: `(obs * spec.obs.stddev + spec.obs.mean).round().long()`."
+)
+_ONE_HOT = (
+    "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and observations of a "
+    "Discrete space arrive one-hot: every id would be a 0 or a 1. Look up `obs.argmax(-1)`; of a "
+    "MultiDiscrete space, that of each part of `obs.split(spec.obs.nvec, -1)`."
+)
 
 
 def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str:
@@ -47,11 +60,12 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
 
 
 @contextmanager
-def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
+def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> Iterator[None]:
     """Inside, an embedding that is given what it has no row for raises; on a GPU, it would end the process.
 
     Args:
         obs: What the agent is given: floats that are cut to integers are an error as well.
+        one_hot: Whether it is a one-hot row, of which every number is whole.
 
     Raises:
         IndexError: Naming the id and how many rows there are.
@@ -73,7 +87,7 @@ def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
     ]
     floats = isinstance(obs, Tensor) and obs.dtype.is_floating_point
     try:
-        with _Cut(obs) if floats and not _is_compiled(agent) else nullcontext():
+        with _Cut(obs, one_hot=one_hot) if floats and not _is_compiled(agent) else nullcontext():
             yield
     finally:
         for hook in hooks:
@@ -83,8 +97,9 @@ def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
 class _Cut(TorchFunctionMode):
     """Follows observations, or columns of them, that are cut to integers, until they are looked up."""
 
-    def __init__(self, obs: Tensor):
+    def __init__(self, obs: Tensor, *, one_hot: bool):
         super().__init__()
+        self._one_hot = one_hot
         self._storage = obs.untyped_storage().data_ptr()
         self._ids: Any = WeakTensorKeyDictionary()
 
@@ -104,13 +119,7 @@ class _Cut(TorchFunctionMode):
             # `ids[:, 0]` looks up nothing: the ids are not what it is indexed by.
             by = given[1:] if name == "getitem" else given
             if any(x in self._ids for x in by):
-                raise ConfigError(
-                    "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and "
-                    "the inputs are floats or bytes, which are standardised: every id would become a "
-                    "wrong one. Give integers (int32, int64) in your data; they arrive unchanged. In a "
-                    "table with other numbers, undo it for these columns: `(obs * spec.obs.stddev + "
-                    "spec.obs.mean).round().long()`."
-                )
+                raise ConfigError(_ONE_HOT if self._one_hot else _STANDARDISED)
         for made in _flat(output if isinstance(output, (list, tuple)) else (output,)):
             if isinstance(made, Tensor) and _is_whole(made) and self._is_cut(name, made, given):
                 self._ids[made] = True
@@ -119,13 +128,13 @@ class _Cut(TorchFunctionMode):
     def _is_cut(self, name: str, made: Tensor, given: list[Tensor]) -> bool:
         """Whether a function's output are fractions cut off, or made of such."""
         if any(x in self._ids for x in given):
-            return True
+            return name not in _DECODES
         if name not in _CUTS or not given or not given[0].is_floating_point():
             return False
         numbers = given[0]
         try:
             ours = numbers.untyped_storage().data_ptr() == self._storage
-            return ours and not bool((numbers == numbers.round()).all())
+            return ours and (self._one_hot or not bool((numbers == numbers.round()).all()))
         except RuntimeError:  # Inside of vmap: neither memory nor truth.
             return False
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, DataError, Run, ml
@@ -146,6 +148,24 @@ def looking_up(rows: Any) -> type[nn.Module]:
     return Model
 
 
+def counting(space: Any) -> type[gymnasium.Env[Any, Any]]:
+    """An environment whose observations are of the space, in episodes of five steps."""
+
+    class Counts(gymnasium.Env[Any, Any]):
+        observation_space = space
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.steps = 0
+            return self.observation_space.sample(), {}
+
+        def step(self, action: Any) -> Any:
+            self.steps += 1
+            return self.observation_space.sample(), 1.0, self.steps == 5, False, {}
+
+    return Counts
+
+
 LOOKED_UP = {
     "a column": lambda self, obs: self.embedding(obs[:, 0].long().clamp(0, 9)),
     "columns": lambda self, obs: self.embedding(obs.split([3, 1], 1)[0].to(torch.int64) % 10),
@@ -225,6 +245,20 @@ class TestRefused:
     def test_what_is_no_lookup_of_cut_numbers_runs(self, way: str, quick: Any) -> None:
         table = torch.cat([TOKENS.float(), torch.randn(len(TOKENS), 1)], 1)
         quick(model=looking_up(FINE[way]), dataset=(table, CLASSES), epochs=1)
+
+    @pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([4, 3])], ids=str)
+    def test_one_hot_observations_are_no_ids(self, space: Any, quick: Any) -> None:
+        cut = looking_up(lambda self, obs: self.embedding(obs.long()))
+        with pytest.raises(ConfigError, match=r"arrive one-hot.*argmax\(-1\)"):
+            quick(model=cut, env=counting(space))
+
+        def parts(self: Any, obs: Tensor) -> Tensor:
+            ids = [
+                part.long().argmax(-1) for part in obs.split(self.spec.obs.nvec or obs.shape[1], -1)
+            ]
+            return self.embedding(torch.stack(ids, 1))
+
+        quick(model=looking_up(parts), env=counting(space), train_steps=20, seed_steps=5)
 
     def test_ids_in_a_table_of_floats_are_those_that_were_put_in(self, quick: Any) -> None:
         table = torch.cat([TOKENS.float(), torch.randn(len(TOKENS), 1)], 1)
