@@ -497,6 +497,7 @@ class EnvWorld:
     def close(self) -> None:
         for task in self.tasks:
             task.close()
+        self._rounding.close()
 
 
 def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:

@@ -35,10 +35,10 @@ _KINDS = {
     "unlabelled": re.compile(r"pred|predict|prediction|predictions|unlabell?ed|unsup|extra"),
 }
 # Folders beside each other that hold inputs and targets by the pixel.
-_INPUTS = re.compile(r"(?i)(images?|imgs?|inputs?|jpegimages|pictures?|photos?|rgb)")
+_INPUTS = re.compile(r"(?i)(images?|imgs?|inputs?|jpegimages|leftimg8bit|pictures?|photos?|rgb)")
 _BY_PIXEL = re.compile(
     r"(?i)(masks?|labels?|annotations?|annots?|gts?|ground_?truths?|segmentations?|segs?|targets?|"
-    r"outputs?|trimaps?|depths?|segmentationclass)"
+    r"outputs?|trimaps?|depths?|segmentationclass|gtfine|gtcoarse)"
 )
 _SHORT = {"tr": "train", "te": "test", "ts": "test"}  # As whole names only.
 
@@ -272,7 +272,10 @@ def _check_classes(whole: _Folder, path: Path) -> None:
                 "are they parts, or classes? Keep the pictures of a class directly in its folder, or "
                 f"put those to learn from into {path / 'train'}."
             )
-    if len(folders) == 2 and not any(folder.has_classes for folder in folders):
+    inside = [{f.name for f in folder.folders if f.total} for folder in folders]
+    shared = sorted(set.intersection(*inside)) if len(inside) > 1 else []
+    # `images/1.png` and `masks/1.png`, or `images/train/1.png` and `masks/train/1.png`.
+    if len(folders) == 2 and (shared or not any(folder.has_classes for folder in folders)):
         for one, other in (folders, folders[::-1]):
             if _INPUTS.fullmatch(one.name) and _BY_PIXEL.fullmatch(other.name):
                 raise DataError(
@@ -280,15 +283,12 @@ def _check_classes(whole: _Folder, path: Path) -> None:
                     "and not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
                     "target); or call the folders by their classes."
                 )
-    if len(folders) > 1 and all(folder.has_classes for folder in folders):
-        inside = [{f.name for f in folder.folders if f.total} for folder in folders]
-        shared = sorted(set.intersection(*inside))
-        if len(shared) > 1:
-            names = " and ".join(f"{folder.name}/" for folder in (folders[0], folders[-1]))
-            raise DataError(
-                f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, and not "
-                "like classes. Call the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
-            )
+    if len(shared) > 1 and all(folder.has_classes for folder in folders):
+        names = " and ".join(f"{folder.name}/" for folder in (folders[0], folders[-1]))
+        raise DataError(
+            f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, and not "
+            "like classes. Call the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
+        )
 
 
 def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[str, list[Path]]:

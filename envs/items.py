@@ -24,6 +24,8 @@ _MEMORY_SHARE = 0.5
 _COMPARED = 60  # Pairs of readings: a draw of one in ten is missed once in 100,000 times.
 _PROBED = 1000  # Items whose targets are read twice before their inputs alone are read at each use.
 
+_NESTS = (Tensor, np.ndarray, Mapping, list, tuple)
+
 AN_ITEM = "An item is (input, target)"
 
 
@@ -221,6 +223,11 @@ def _equal(one: Any, other: Any) -> bool:
             return True
         same = one.shape == other.shape and one.is_floating_point()
         return same and bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
+    parts = isinstance(one, (list, tuple)) and any(isinstance(part, _NESTS) for part in one)
+    if parts and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):  # Which are refused later, too.
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     try:
         arrays = np.asarray(one), np.asarray(other)
     except ValueError:  # Rows of different lengths, which are refused later.

@@ -10,7 +10,7 @@ import torch
 
 from ..replay import Normalizer
 
-_LOOKED_AT = 200  # Steps.
+_LOOKED_AT, _ENOUGH = 200, 10  # Steps; and of a run that ends before.
 # Shares of a standard deviation that may be lost by rounding, of numbers from this size on: a part of
 # a pose that stands still and trembles in its last digit is no clock.
 _LOST, _LARGE = 1e-2, 2.0**16
@@ -35,8 +35,16 @@ class Rounding:
             return
         self._seen.see(obs)
         self._left -= 1
-        if self._left:
-            return
+        if not self._left:
+            self._tell()
+
+    def close(self) -> None:
+        """The run is over: decide on what there was, if there was enough."""
+        if 0 < self._left <= _LOOKED_AT - _ENOUGH:
+            self._left = 0
+            self._tell()
+
+    def _tell(self) -> None:
         for part, moments in self._seen.moments.items():
             size, stddev = np.abs(moments.origin), np.sqrt(moments.variance)
             lost = (size >= _LARGE) & (stddev > 0) & (size * 2.0**-24 > _LOST * stddev)

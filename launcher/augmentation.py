@@ -15,6 +15,7 @@ from .randomness import forked_randomness
 # in 20,000 times.
 _TRIES = 1000
 _NOISE = 4  # Images per try.
+_DRAWS = 30  # Tries that none of the operations that it draws from may raise in.
 
 
 class Augmentation:
@@ -57,6 +58,8 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
                 "return floats in [0, 1]."
             )
         if not torch.equal(augmented, obs):
+            for _ in range(_DRAWS):
+                _tried(augment, obs)
             return
         # Nothing by chance, or because of these images: a black one is its own mirror image.
         noise = torch.rand(_NOISE, *obs.shape[1:], device=obs.device).to(obs.dtype)

@@ -44,9 +44,11 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if has_forward(agent):
         obs = _items(2, world, transform, learner.device)
+        seen = learner.spec.obs
+        one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
         with (
             watched(agent, name) as sources,
-            embeddings_checked(agent, obs if world.on_data else None),
+            embeddings_checked(agent, obs if world.on_data or one_hot else None, one_hot=one_hot),
         ):
             try:
                 with forked_randomness(0), learner.evaluating():

@@ -30,7 +30,7 @@ _ARITHMETIC = frozenset(
         *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide"),
         *("floor_divide", "truediv", "floordiv", "pow", "maximum", "minimum", "max", "min"),
         *("fmax", "fmin", "hypot", "atan2", "logaddexp", "xlogy", "where", "lerp", "addcmul"),
-        *("addcdiv", "remainder", "fmod", "mod", "clamp", "clip"),
+        *("addcdiv", "remainder", "fmod", "mod", "clamp", "clip", "rsub"),
     )
 )
 _COMPARISONS = frozenset(
@@ -45,7 +45,7 @@ _LOSSES = frozenset(
         *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy"),
         *("binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss"),
         *("gaussian_nll_loss", "soft_margin_loss", "hinge_embedding_loss"),
-        *("margin_ranking_loss",),
+        *("margin_ranking_loss", "dist", "pairwise_distance", "cosine_similarity"),
     )
 )
 # What comes out of these is the model's, whatever went in.

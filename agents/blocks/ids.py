@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...replay import ConfigError, Space
 
 # What torch says of integers where it wants floats, in lower case, and of ids that there is no row for.
 _NOT_NUMBERS = ("dtype", "long", "int64", "scalar type", "same type")
 _NO_ROW = ("out of range", "out of bounds", "class values")
+# Functions by their names, without underscores: what cuts fractions off, and what looks ids up.
+_CUTS = ("long", "int", "to", "type")
+_LOOKUPS = ("getitem", "embedding", "embedding_bag", "one_hot", "index_select")
+# What makes ids of a one-hot row, among others.
+_DECODES = ("argmax", "max", "topk", "nonzero", "where", "sum", "matmul", "mv", "mm", "einsum")
+_STANDARDISED = (
+    "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and the inputs are "
+    "floats or bytes, which are standardised: every id would become a wrong one. Give integers (int32, "
+    "int64) in your data; they arrive unchanged. In a table with other numbers, undo it for these "
+    "columns: `(obs * spec.obs.stddev + spec.obs.mean).round().long()`."
+)
+_ONE_HOT = (
+    "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and observations of a "
+    "Discrete space arrive one-hot: every id would be a 0 or a 1. Look up `obs.argmax(-1)`; of a "
+    "MultiDiscrete space, that of each part of `obs.split(spec.obs.nvec, -1)`."
+)
 
 
 def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str:
@@ -42,11 +60,12 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
 
 
 @contextmanager
-def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
+def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> Iterator[None]:
     """Inside, an embedding that is given what it has no row for raises; on a GPU, it would end the process.
 
     Args:
         obs: What the agent is given: floats that are cut to integers are an error as well.
+        one_hot: Whether it is a one-hot row, of which every number is whole.
 
     Raises:
         IndexError: Naming the id and how many rows there are.
@@ -57,12 +76,6 @@ def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
         index, rows = args[0] if args else None, module.num_embeddings
         if not isinstance(index, Tensor) or index.dtype.is_floating_point or not index.numel():
             return
-        if isinstance(obs, Tensor) and _cut(obs, index):
-            raise ConfigError(
-                "An embedding looks up `obs.long()`, and the inputs are floats or bytes, which "
-                "are standardised: every id would become a wrong one. Give integers (int32, "
-                "int64) in your data; they arrive unchanged."
-            )
         low, high = (int(end) for end in torch.aminmax(index))
         if low < 0 or high >= rows:  # type: ignore[operator]
             raise IndexError(f"{low if low < 0 else high} is out of range of its {rows} rows")
@@ -72,15 +85,75 @@ def embeddings_checked(agent: nn.Module, obs: Any) -> Iterator[None]:
         for part in agent.modules()
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag))
     ]
+    floats = isinstance(obs, Tensor) and obs.dtype.is_floating_point
     try:
-        yield
+        with _Cut(obs, one_hot=one_hot) if floats and not _is_compiled(agent) else nullcontext():
+            yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _cut(obs: Tensor, index: Tensor) -> bool:
-    """Whether ids are observations whose fractions were cut off."""
-    if not obs.dtype.is_floating_point or obs.shape != index.shape:
-        return False
-    return bool((index == obs.long()).all()) and not bool((obs == obs.round()).all())
+class _Cut(TorchFunctionMode):
+    """Follows observations, or columns of them, that are cut to integers, until they are looked up."""
+
+    def __init__(self, obs: Tensor, *, one_hot: bool):
+        super().__init__()
+        self._one_hot = one_hot
+        self._storage = obs.untyped_storage().data_ptr()
+        self._ids: Any = WeakTensorKeyDictionary()
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if torch.compiler.is_compiling():
+            return output
+        name = getattr(func, "__name__", "").strip("_")
+        given = [x for x in _flat((*args, *(kwargs or {}).values())) if isinstance(x, Tensor)]
+        if name in _LOOKUPS:
+            # `ids[:, 0]` looks up nothing: the ids are not what it is indexed by.
+            by = given[1:] if name == "getitem" else given
+            if any(x in self._ids for x in by):
+                raise ConfigError(_ONE_HOT if self._one_hot else _STANDARDISED)
+        for made in _flat(output if isinstance(output, (list, tuple)) else (output,)):
+            if isinstance(made, Tensor) and _is_whole(made) and self._is_cut(name, made, given):
+                self._ids[made] = True
+        return output
+
+    def _is_cut(self, name: str, made: Tensor, given: list[Tensor]) -> bool:
+        """Whether a function's output are fractions cut off, or made of such."""
+        if any(x in self._ids for x in given):
+            return name not in _DECODES
+        if name not in _CUTS or not given or not given[0].is_floating_point():
+            return False
+        numbers = given[0]
+        try:
+            ours = numbers.untyped_storage().data_ptr() == self._storage
+            return ours and (self._one_hot or not bool((numbers == numbers.round()).all()))
+        except RuntimeError:  # Inside of vmap: neither memory nor truth.
+            return False
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _is_whole(x: Tensor) -> bool:
+    return x.dtype in (torch.int64, torch.int32, torch.int16, torch.int8)
+
+
+def _is_compiled(agent: nn.Module) -> bool:
+    """Whether a part is compiled, which would be compiled once more for being watched."""
+    return any(
+        part._compiled_call_impl is not None or type(part).__name__ == "OptimizedModule"
+        for part in agent.modules()
+    )

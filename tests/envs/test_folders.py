@@ -327,6 +327,16 @@ def masks(root: Path) -> None:
     save(root, ["images", "Masks"])
 
 
+def masks_of_a_part(root: Path) -> None:
+    save(root / "images", ["train"])
+    save(root / "masks", ["train"])
+
+
+def masks_of_cities(root: Path) -> None:
+    save(root / "leftImg8bit", ["aachen"])
+    save(root / "gtFine", ["aachen"])
+
+
 def no_classes(root: Path) -> None:
     save(root.parent, ["pets"])
 
@@ -353,6 +363,8 @@ def arrays(root: Path) -> None:
         (two_training_parts, "train_a/ and train_b/: which of them is meant"),
         (unnamed_parts, "site A/ and site B/.* both hold cat, dog, fox: they look like parts"),
         (masks, "Masks/: they look like inputs and their targets, and not like two classes"),
+        (masks_of_a_part, "images/ and masks/: they look like inputs and their targets"),
+        (masks_of_cities, "leftImg8bit/ and gtFine/: they look like inputs and their targets"),
         (no_classes, r"4 pictures are directly in it\). Expected, for example, .*cat/1\.png"),
         (arrays, r"it holds no pictures, but 3 \.npy\). Expected"),
         (Path.exists, r"it is empty\). Expected, for example, .*cat/1\.png"),

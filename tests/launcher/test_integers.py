@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, DataError, Run, ml
@@ -131,6 +133,59 @@ class Observes(Bag):
         self.net = self.embedding
 
 
+def looking_up(rows: Any) -> type[nn.Module]:
+    """A model that makes ids of a table of floats, three columns of ids and one of numbers."""
+
+    class Model(nn.Module):
+        def __init__(self, spec: Any, out_features: int):
+            super().__init__()
+            self.spec = spec
+            self.embedding = nn.Embedding(10, out_features)
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return rows(self, obs).reshape(len(obs), -1, self.embedding.embedding_dim).mean(1)
+
+    return Model
+
+
+def counting(space: Any) -> type[gymnasium.Env[Any, Any]]:
+    """An environment whose observations are of the space, in episodes of five steps."""
+
+    class Counts(gymnasium.Env[Any, Any]):
+        observation_space = space
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.steps = 0
+            return self.observation_space.sample(), {}
+
+        def step(self, action: Any) -> Any:
+            self.steps += 1
+            return self.observation_space.sample(), 1.0, self.steps == 5, False, {}
+
+    return Counts
+
+
+LOOKED_UP = {
+    "a column": lambda self, obs: self.embedding(obs[:, 0].long().clamp(0, 9)),
+    "columns": lambda self, obs: self.embedding(obs.split([3, 1], 1)[0].to(torch.int64) % 10),
+    "an index": lambda self, obs: self.embedding.weight[obs.long()[:, :3] % 10],
+    "one-hot": lambda self, obs: (
+        F.one_hot(obs[..., 1].int().long().abs(), 10).float() @ self.embedding.weight
+    ),
+}
+FINE = {
+    "undone": lambda self, obs: self.embedding(
+        (obs * self.spec.obs.stddev + self.spec.obs.mean)[:, :3].round().long()
+    ),
+    "bins": lambda self, obs: self.embedding((obs * 2 + 5).long().clamp(0, 9)),
+    "columns of whole numbers": lambda self, obs: self.embedding.weight[:4] * obs.long()[..., None],
+    "mapped over rows": lambda self, obs: torch.vmap(
+        lambda row: self.embedding.weight.sum(0) * row.long().sum()
+    )(obs),
+}
+
+
 class TestRefused:
     def test_a_linear_layer_cannot_take_them(self, quick: Any) -> None:
         with pytest.raises(ConfigError, match=r"int64 \[2, 3\].*standardize=true"):
@@ -179,6 +234,37 @@ class TestRefused:
         quick(model=Cuts, dataset=(TOKENS, CLASSES), epochs=1)
         with pytest.raises(ConfigError, match=r"Give integers \(int32, int64\)"):
             quick(model=Cuts, dataset=(TOKENS.to(dtype), CLASSES))
+
+    @pytest.mark.parametrize("mistake", LOOKED_UP)
+    def test_nor_are_columns_of_a_table_in_any_way(self, mistake: str, quick: Any) -> None:
+        table = torch.cat([TOKENS.float(), torch.randn(len(TOKENS), 1)], 1)
+        with pytest.raises(ConfigError, match="or a part of it, is looked up"):
+            quick(model=looking_up(LOOKED_UP[mistake]), dataset=(table, CLASSES))
+
+    @pytest.mark.parametrize("way", FINE)
+    def test_what_is_no_lookup_of_cut_numbers_runs(self, way: str, quick: Any) -> None:
+        table = torch.cat([TOKENS.float(), torch.randn(len(TOKENS), 1)], 1)
+        quick(model=looking_up(FINE[way]), dataset=(table, CLASSES), epochs=1)
+
+    @pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([4, 3])], ids=str)
+    def test_one_hot_observations_are_no_ids(self, space: Any, quick: Any) -> None:
+        cut = looking_up(lambda self, obs: self.embedding(obs.long()))
+        with pytest.raises(ConfigError, match=r"arrive one-hot.*argmax\(-1\)"):
+            quick(model=cut, env=counting(space))
+
+        def parts(self: Any, obs: Tensor) -> Tensor:
+            ids = [
+                part.long().argmax(-1) for part in obs.split(self.spec.obs.nvec or obs.shape[1], -1)
+            ]
+            return self.embedding(torch.stack(ids, 1))
+
+        quick(model=looking_up(parts), env=counting(space), train_steps=20, seed_steps=5)
+
+    def test_ids_in_a_table_of_floats_are_those_that_were_put_in(self, quick: Any) -> None:
+        table = torch.cat([TOKENS.float(), torch.randn(len(TOKENS), 1)], 1)
+        model = looking_up(FINE["undone"])
+        run = quick(model=model, dataset=(table, CLASSES), epochs=20, lr=0.05)
+        assert run.metrics["accuracy"] > 0.9
 
     def test_floats_have_no_vocabulary(self, quick: Any) -> None:
         with pytest.raises(ConfigError, match="inputs are float32 3, not integers"):

@@ -109,6 +109,10 @@ MISTAKES = {
         (torch.stack([self(b.obs), self(-b.obs)]) - b.label.squeeze(-1)) ** 2
     ).mean(),
     "bound": lambda self, b, log: torch.clamp(self(b.obs).flatten(), max=b.label).mean(),
+    "from a number": lambda self, b, log: torch.rsub(self(b.obs)[:, 0], b.label).abs().mean(),
+    "distance": lambda self, b, log: torch.dist(self(b.obs).squeeze(1), b.label),
+    "distances": lambda self, b, log: F.pairwise_distance(self(b.obs)[:, 0], b.label).mean(),
+    "angle": lambda self, b, log: 1 - F.cosine_similarity(self(b.obs)[:, 0], b.label, dim=0).mean(),
     # A dimension was added, and then all pairs only averaged.
     "column": lambda self, b, log: (
         (self(b.obs).flatten() - b.label[:, 0].unsqueeze(1)).square().mean()
