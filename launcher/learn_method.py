@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from ..agents.blocks.supervised import supervised_loss
 from ..agents.traits import has_forward, hook
 from ..replay import ConfigError, Replay, Spec
 from .log import Log
+
+_OTHERS = {"training_step": "Lightning", "train_step": "Keras"}
 
 
 def learn_method(
@@ -52,6 +55,20 @@ def learn_method(
         )
     takes_log = anything or len(required) == 2 or any(p.name == "log" for p in parameters[1:2])
     return learn if takes_log else lambda replay, log: learn(replay)
+
+
+def warn_of_others(agent: nn.Module) -> None:
+    """Warn of a learning step that was written for another tool, where there is none for this one."""
+    if hook(agent, "learn") is not None or not has_forward(agent):
+        return
+    for method, whose in _OTHERS.items():
+        if hook(agent, method) is not None:
+            warnings.warn(
+                f"`{type(agent).__name__}.{method}` is {whose}'s and is not called here: this model has no "
+                "learn(self, replay), and is trained with the usual loss of its forward. Write learn, with "
+                "`batch = next(replay)` for the batch, and return the loss.",
+                stacklevel=2,
+            )
 
 
 def quiet(learn: Callable[[Replay, Log], Any] | None) -> Callable[[Any, Any], Any]:

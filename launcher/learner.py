@@ -36,6 +36,7 @@ from .parameters import Parameters, held_names, hold, in_words
 from .recurrent import Recurrence
 from .schedulers import Scheduler
 from .strategies import Strategies
+from .unmoved import Unmoved
 from .unreached import Unreached
 from .weights import load_weights
 
@@ -67,6 +68,7 @@ class Learner:
     Attributes:
         recurrence: How the model's state is carried in environments; None for one without.
         unreached: Warns of parameters that no loss reaches.
+        unmoved: Tells of a module that was to update itself, and did not.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Learner:
         # Strategies freeze parameters, and add some, on purpose.
         waits = strategies is None and self._learn is not None
         self.unreached = Unreached(agent, waits=waits, forever=tasks > 1)
+        self.unmoved = Unmoved(agent)
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
@@ -145,6 +148,8 @@ class Learner:
         if self._learn is None:
             return
         self.steps += 1
+        if not self.unmoved.begun:
+            self.unmoved.begin()
         if self.own is not None:
             self.own.stepped = False
         try:

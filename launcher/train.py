@@ -31,6 +31,7 @@ from .evaluate import Evaluator
 from .forward import check_channels_last, check_forward, example
 from .header import header
 from .keeper import Interrupted, Keeper
+from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task, total_steps
 from .log import CSV, Journal, Writer
@@ -78,7 +79,9 @@ def train(settings: Settings) -> Run:
         if saved is not None:
             offline.check_agent(agent, world.spec)
         options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
-        if not world.on_data:
+        if world.on_data:
+            warn_of_others(agent)
+        else:
             options["supervised"] = False
         trial = Learner(agent, world.spec, **options)
         channels_last = wants_channels_last(settings, world, device) and check_channels_last(
@@ -229,6 +232,8 @@ def _run(
         raise
     seconds = time.monotonic() - began
     learner.unreached.warn()
+    if learner.unmoved.begun and not learner.optimised and (problem := learner.unmoved.problem()):
+        console.problem(problem)
     if learner.own is not None and learner.optimised:
         learner.own.warn_of_schedulers()
     if learner.steps and not learner.optimised and at.step > first_step:

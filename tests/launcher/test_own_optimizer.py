@@ -560,3 +560,54 @@ def test_a_rate_that_is_a_tensor_stays_the_users(quick: Any) -> None:
     assert rate.item() == pytest.approx(0.1)
     rates = [row["lr"] for row in run.history if row["mode"] == "train"]
     assert rates == pytest.approx([0.1] * 4 + [0.01] * 4)
+
+
+class TestAModelThatIsNeverUpdated:
+    def test_because_a_return_is_missing_is_told(
+        self, quick: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Forgets(Net):
+            def learn(self, replay: Any) -> None:  # type: ignore[override]
+                super().learn(replay)
+
+        quick(model=Forgets)
+        assert "Nothing was trained: Forgets.learn returned no loss" in capsys.readouterr().err
+
+    def test_because_nobody_steps_is_told(
+        self, quick: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Backward(Net):
+            def learn(self, replay: Any) -> None:  # type: ignore[override]
+                super().learn(replay).backward()
+
+        quick(model=Backward)
+        assert "Return the loss, or step an optimiser there" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_on_purpose_or_until_a_tasks_end_is_not(
+        self, frozen: bool, quick: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Late(Net):
+            def learn(self, replay: Any) -> None:  # type: ignore[override]
+                self.requires_grad_(not frozen)
+
+            def end_task(self, replay: Any) -> None:
+                if not frozen:
+                    with torch.no_grad():
+                        self.head.bias += 1
+
+        quick(model=Late)
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        ("method", "whose"), [("training_step", "Lightning"), ("train_step", "Keras")]
+    )
+    def test_by_the_step_written_for_another_tool_is_told(
+        self, method: str, whose: str, quick: Any
+    ) -> None:
+        model = type("Theirs", (Net,), {"learn": None, method: lambda self, batch: None})
+        with pytest.warns(
+            UserWarning, match=rf"`Theirs.{method}` is {whose}'s.*Write learn"
+        ) as told:
+            quick(model=model)
+        assert len(told) == 1
