@@ -42,7 +42,7 @@ def input_space(
     """The space of inputs, `scale` and `ids` included.
 
     Args:
-        train, held_out: Inputs as they were read; statistics are of the first alone.
+        train, held_out: Inputs as read; the statistics are computed from `train` only.
         name: Of the data, for warnings.
         high: The largest value of bytes, where the source says so.
         standardize: As the user said it; None: nothing was said.

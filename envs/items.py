@@ -53,7 +53,7 @@ def decode(
         )
     if fits and (targets_change or not inputs_change):
         return _read_once(items, convert, name, warn=targets_change)
-    # Random transforms must be drawn anew at each reading, and large data must not be kept.
+    # Random transforms are sampled at each reading; data too large for memory is read from its source.
     targets, dtype = in_memory.labels(source), example.dtype
     if targets is None:
         targets = []

@@ -191,6 +191,6 @@ def _renumbered_pair(pair: tuple[Arrays, Arrays], union: list[Any]) -> tuple[Arr
 
 
 def same_label(parts: list[Tensor]) -> bool:
-    """Whether all rows of all parts are of one class."""
+    """Whether every row of every part has the same class."""
     first = parts[0][0]
     return all(bool((targets == first).all()) for targets in parts)

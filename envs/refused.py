@@ -17,7 +17,7 @@ _WANTED = (
 
 
 def refuse(source: Any, name: str) -> None:
-    """Raise DataError for what is no data set; a word of advice for what is often taken for one."""
+    """Raise DataError for anything but a data set, with advice for common mix-ups."""
     by_number = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     iterated = isinstance(source, (DataLoader, IterableDataset))
     if by_number and isinstance(source, Dataset) and not iterated:

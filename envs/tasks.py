@@ -116,7 +116,7 @@ class DataWorld:
         self.single_class = _single_class([*train, *held_out])
         if self.single_class is not None:
             self.notes.append(
-                f"all rows are of one class ({self.single_class}): an accuracy of 1.0 means nothing"
+                f"all rows have the same class ({self.single_class}): an accuracy of 1.0 means nothing"
             )
         if any(isinstance(x, LazyColumn) and x.changes for x in (part.inputs for part in held_out)):
             self.notes.append(

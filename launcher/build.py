@@ -81,7 +81,7 @@ def build_world(settings: Settings) -> Any:
     world = build_data(settings)
     if world.single_class is not None:
         warnings.warn(
-            f"All rows of {world.name} are of one class ({world.single_class}): an accuracy of 1.0 means "
+            f"All rows of {world.name} have the same class ({world.single_class}): an accuracy of 1.0 means "
             "nothing.",
             stacklevel=4,
         )

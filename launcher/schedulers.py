@@ -13,7 +13,16 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    StepLR,
+)
 
 from ..replay import CheckpointError, ConfigError, Replay
 from .attributes import load_object_state, object_state
@@ -25,6 +34,8 @@ _PER_STEP = (OneCycleLR, CyclicLR)  # PyTorch's own examples step these after ev
 _LENGTH = ("total_steps", "num_training_steps")  # Parameters that ask for the schedule's length.
 _PREVIEWED = 50_000  # Steps that are computed before a run, at most: half a second.
 _OVER, _SHARE = 1e-4, 0.25  # Below this part of its peak for this share of a task: it is over.
+# Schedulers whose rates follow from their arguments alone, so that only these can be wrong.
+_OF_NUMBERS = (StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, PolynomialLR, LinearLR)
 _HARDLY = 0.02  # A rate that changes by less than this part hardly changes.
 
 Groups = list[dict[str, Any]]
@@ -599,7 +610,13 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
         except ValueError:
             ends = f"{name} ends after {len(rates) - 1} of this run's {length} {unit}"
             break
-        except Exception:  # It may look at gradients, which a stand-in has not got.
+        except Exception as error:
+            if type(trial) in _OF_NUMBERS:
+                raise ConfigError(
+                    f"scheduler={name} cannot step ({type(error).__name__}: {error}). Check the types of "
+                    "its arguments."
+                ) from error
+            # One of the user's may look at gradients, which a stand-in does not have.
             return [f"{name}, {when}"]
     line = f"{name}, {when}: lr {rates[0]:.3g} to {rates[-1]:.3g} in {length:,} {unit}"
     peak = max(rates)

@@ -132,7 +132,9 @@ class TestNumbering:
 
     @pytest.mark.parametrize(("label", "name"), [(0, "0"), (7, "7"), (True, "True")])
     def test_a_single_class_is_a_warning(self, learn: Any, label: Any, name: str) -> None:
-        says = rf"All rows of arrays are of one class \({name}\): an accuracy of 1.0 means nothing"
+        says = (
+            rf"All rows of arrays have the same class \({name}\): an accuracy of 1.0 means nothing"
+        )
         with pytest.warns(UserWarning, match=says):
             run = learn(dataset=(X, labels(label)))
         assert run.spec.action.n == 1
@@ -141,7 +143,7 @@ class TestNumbering:
         assert learn(dataset=[(X, labels(0)), (X, labels(1))]).spec.action.n == 2
 
     def test_a_single_class_is_said_in_the_header(self) -> None:
-        assert "of one class (4): an accuracy" in world_of((X, labels(4))).describe()
+        assert "have the same class (4): an accuracy" in world_of((X, labels(4))).describe()
 
 
 class TestTargets:
@@ -287,7 +289,7 @@ class TestSequences:
     ) -> None:
         run = learn(dataset=[(X, labels(*first)), (X, labels(*second))], scenario=scenario)
         assert run.spec.action.names == names
-        # What is drawn in the end is of the last task.
+        # After the run, the replay holds the rows of the last task.
         assert run.replay.sample(200).label.unique().tolist() == second_labels
 
     def test_a_list_with_shared_names_shares_them(self, learn: Any) -> None:

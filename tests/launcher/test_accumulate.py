@@ -76,7 +76,7 @@ def by_hand(sizes: list[int], clip: float | None = None) -> Net:
     return model
 
 
-def close(run: Run, model: nn.Module) -> None:
+def assert_same_weights(run: Run, model: nn.Module) -> None:
     torch.testing.assert_close(run.agent.state_dict(), model.state_dict())
 
 
@@ -85,19 +85,19 @@ def test_four_batches_of_eight_are_one_of_thirty_two(quick: Any) -> None:
     assert len(seen) == 24
     large = quick(batch_size=32)
     assert len(seen) == 6
-    close(small, large.agent)
+    assert_same_weights(small, large.agent)
 
 
 def test_the_last_steps_of_a_task_are_not_lost(quick: Any) -> None:
     run = quick(accumulate=5)  # Of 24 learning steps.
-    close(run, by_hand([5, 5, 5, 5, 4]))
+    assert_same_weights(run, by_hand([5, 5, 5, 5, 4]))
     run = quick(accumulate=5, dataset=[rows(), rows()])
-    close(run, by_hand([5, 5, 5, 5, 4] * 2))
+    assert_same_weights(run, by_hand([5, 5, 5, 5, 4] * 2))
 
 
 def test_what_is_clipped_is_the_sum(quick: Any) -> None:
     run = quick(accumulate=4, clip_grad=0.01)
-    close(run, by_hand([4] * 6, clip=0.01))
+    assert_same_weights(run, by_hand([4] * 6, clip=0.01))
     assert {row["lr"] for row in run.history if row["mode"] == "train"} == {0.5}
 
 
@@ -163,7 +163,7 @@ def test_another_number_may_be_given_when_resuming(quick: Any) -> None:
     first = copy.copy(seen)
     run = quick(accumulate=4, resume=True, train_steps=6)
     seen[:0] = first
-    close(run, by_hand([4, 2]))
+    assert_same_weights(run, by_hand([4, 2]))
 
 
 @pytest.mark.parametrize("strategy", ["si", "gem", "agem", "packnet", "gdumb", "er", "ewc"])

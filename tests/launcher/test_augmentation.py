@@ -113,11 +113,13 @@ def test_grey_images_have_no_colour_to_lose(augmented: Any) -> None:
     ids=str,
 )
 def test_what_changes_little_or_seldom_is_accepted(aug: Any, augmented: Any) -> None:
-    augmented(aug)
+    run = augmented(aug, train_steps=60)
+    assert any(not torch.equal(batch.obs, batch.raw) for batch in run.agent.batches)
 
 
 def test_images_that_augmentation_leaves_as_they_are_say_nothing_of_others(augmented: Any) -> None:
-    augmented("RandomHorizontalFlip", images=np.zeros_like(IMAGES))
+    run = augmented("RandomHorizontalFlip", images=np.zeros_like(IMAGES))
+    assert not run.agent.batches[0].obs.any()
 
 
 @pytest.mark.parametrize(

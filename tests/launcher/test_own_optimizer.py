@@ -80,14 +80,14 @@ def by_hand(make: Callable[[Net], Any]) -> Net:
     return model
 
 
-def close(run: Run, model: Net) -> None:
+def assert_same_weights(run: Run, model: Net) -> None:
     torch.testing.assert_close(run.agent.state_dict(), model.state_dict())
 
 
 class TestAModelThatHoldsOne:
     def test_and_returns_its_loss_is_stepped_by_it(self, quick: Any) -> None:
         run = quick(model=Own)
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
         assert {row["lr"] for row in run.history if row["mode"] == "train"} == {0.3}
 
     def test_is_named_in_the_header(self, quick: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,14 +100,14 @@ class TestAModelThatHoldsOne:
                 super().__init__(in_features, out_features)
                 self.body.optim = SGD(self.parameters(), lr=0.3)
 
-        close(quick(model=Whole), by_hand(lambda model: SGD(model.parameters(), 0.3)))
+        assert_same_weights(quick(model=Whole), by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
     def test_made_when_a_task_begins_is_stepped_by_it(self, quick: Any) -> None:
         class Late(Net):
             def begin_task(self, task: int) -> None:
                 self.optim = SGD(self.parameters(), lr=0.3)
 
-        close(quick(model=Late), by_hand(lambda model: SGD(model.parameters(), 0.3)))
+        assert_same_weights(quick(model=Late), by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
     @pytest.mark.parametrize("listed", [False, True])
     def test_and_makes_another_in_learn_is_stepped_by_that(self, listed: bool, quick: Any) -> None:
@@ -147,7 +147,7 @@ class TestAModelThatHoldsOne:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run = quick(model=Self, scheduler={"_target_": "LinearLR", "total_iters": 2})
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
 
     @pytest.mark.parametrize("settings", [{"optim": "SGD"}, {"lr": 0.1}, {"weight_decay": 0.1}])
     def test_and_is_given_another_is_refused(self, settings: dict[str, Any], quick: Any) -> None:
@@ -159,7 +159,7 @@ class TestAModelThatHoldsOne:
         torch.manual_seed(3)
         model = Own(3, 2)
         run = quick(model=model, optim=model.optim)
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3, momentum=0.5)))
 
     def test_several_times_is_refused(self, quick: Any) -> None:
         class Two(Net):
@@ -227,7 +227,9 @@ class TestAModelThatHoldsOne:
                 self.optim.step()
                 return loss
 
-        close(quick(model=Wrapped), by_hand(lambda m: SGD(m.parameters(), 0.3, momentum=0.5)))
+        assert_same_weights(
+            quick(model=Wrapped), by_hand(lambda m: SGD(m.parameters(), 0.3, momentum=0.5))
+        )
         with pytest.raises(ConfigError, match="stepped its optimiser"):
             quick(model=Steps)
 
@@ -239,7 +241,7 @@ class TestAModelThatHoldsOne:
                 self.latent_optim = SGD(self.latents, 0.1)
 
         run = quick(model=Latent, optim="SGD", lr=0.2)
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.2)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.2)))
 
     def test_and_a_scheduler_that_nobody_steps_is_told(self, quick: Any) -> None:
         class Scheduled(Own):
@@ -362,18 +364,18 @@ class TestAFunction:
     )
     def test_makes_the_optimiser(self, make: Any, quick: Any) -> None:
         run = quick(optim=make)
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
     def test_by_name_has_arguments(self, quick: Any, workdir: Path) -> None:
         Path("mine.py").write_text(
             "import torch\ndef make(params, rate):\n    return torch.optim.SGD(params, lr=rate)\n"
         )
         run = quick("optim=mine.py:make", "optim.rate=0.3")
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
     def test_of_ours_wins_over_its_own_rate(self, quick: Any) -> None:
         run = quick(optim=partial(SGD, lr=0.1), lr=0.3)
-        close(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
+        assert_same_weights(run, by_hand(lambda model: SGD(model.parameters(), 0.3)))
 
     def test_that_gives_no_optimiser_is_refused(self, quick: Any) -> None:
         with pytest.raises(
@@ -427,10 +429,10 @@ class TestGroups:
     def test_have_settings_of_their_own(self, quick: Any) -> None:
         groups = {"head": {"lr": 0.03}, "*.bias": {"weight_decay": 0}}
         run = quick(optim={"_target_": SGD, "lr": 0.3, "weight_decay": 0.1, "groups": groups})
-        close(run, by_hand(two_rates))
+        assert_same_weights(run, by_hand(two_rates))
         words = ["optim=SGD", "lr=0.3", "weight_decay=0.1", "optim.groups.head.lr=0.03"]
         words.append("+optim.groups={*.bias:{weight_decay:0},head:{lr:0.03}}")
-        close(quick(*words[:3], words[4][1:]), by_hand(two_rates))
+        assert_same_weights(quick(*words[:3], words[4][1:]), by_hand(two_rates))
 
     def test_in_words(self, quick: Any) -> None:
         run = quick(
@@ -441,7 +443,7 @@ class TestGroups:
             groups = [{"params": [model.body.bias]}, {"params": [model.body.weight], "lr": 0.1}]
             return SGD([*groups, {"params": model.head.parameters(), "lr": 0.03}], lr=0.3)
 
-        close(run, by_hand(make))
+        assert_same_weights(run, by_hand(make))
         assert run.history[0]["lr"] == 0.3  # Of those that no group is about.
 
     def test_are_given_to_a_function(self, quick: Any) -> None:
@@ -458,7 +460,7 @@ class TestGroups:
                 lr=0.3,
             )
 
-        close(run, by_hand(make))
+        assert_same_weights(run, by_hand(make))
 
     @pytest.mark.parametrize(
         ("groups", "says"),
@@ -513,7 +515,7 @@ class TestGroups:
             return SGD([{"params": model.body.parameters()}, head], lr=0.1, momentum=0.9)
 
         optim = {"_target_": "SGD", "momentum": 0.9, "groups": {"head": {"dampening": 0.5}}}
-        close(quick(optim=optim, lr=0.1), by_hand(make))
+        assert_same_weights(quick(optim=optim, lr=0.1), by_hand(make))
 
     def test_that_are_others_begin_again(self, quick: Any) -> None:
         quick(optim="SGD", lr=0.3, **{"optim.groups": {"head": {"lr": 0.03}}})
@@ -551,7 +553,7 @@ def test_optimisers_of_one_kernel_are_used_for_functions_too(quick: Any) -> None
 
 def test_a_partial_may_be_damped(quick: Any) -> None:
     damped = partial(SGD, lr=0.1, momentum=0.9, dampening=0.5)
-    close(quick(optim=damped), by_hand(lambda model: damped(model.parameters())))
+    assert_same_weights(quick(optim=damped), by_hand(lambda model: damped(model.parameters())))
 
 
 def test_a_rate_that_is_a_tensor_stays_the_users(quick: Any) -> None:

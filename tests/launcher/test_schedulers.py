@@ -176,10 +176,15 @@ class TestASchedulerSteps:
         assert rates(run) == pytest.approx(by_hand(make, each="epoch", epochs=4)[0])
 
     def test_without_a_warning_of_torchs(self, quick: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             for given, _, _ in SCHEDULES.values():
                 quick(scheduler=given, epochs=6, dataset=[rows(), rows()], accumulate=3)
+        assert [str(warning.message) for warning in said] == []
+
+    def test_with_arguments_of_a_wrong_type_is_refused_before_training(self, quick: Any) -> None:
+        with pytest.raises(ConfigError, match=r"scheduler=StepLR cannot step \(TypeError"):
+            quick(scheduler={"_target_": "StepLR", "step_size": "3"})
 
     def test_where_a_model_draws_its_batches_another_way(self, quick: Any) -> None:
         class Samples(Net):

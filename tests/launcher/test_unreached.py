@@ -51,5 +51,8 @@ def test_a_resumed_run_goes_on_counting() -> None:
 
 def test_nothing_is_said_before_the_first_update() -> None:
     unreached = Unreached(Net(), waits=True, forever=False)
-    unreached.look()
-    unreached.warn()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        unreached.look()
+        unreached.warn()
+    assert not said
