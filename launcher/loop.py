@@ -67,38 +67,67 @@ class Schedule:
         return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
 
-def run(
-    world: Any,
-    learner: Learner,
-    actor: Actor | None,
-    replay: Replay,
-    *,
-    schedule: Schedule,
-    at: Progress,
-    evaluate: Evaluator,
-    log: Log,
-    journal: Journal,
-    keeper: Keeper,
-) -> None:
-    """Learn every task of the world in turn.
+class Loop:
+    """Learns the tasks of a world in turn, each from where it was left.
 
     Args:
         actor: Acts in the environments; None on data and offline.
         at: Where to start, and kept up to date; a resumed run continues in mid-task.
         keeper: Told of each step; shows, saves, and raises to interrupt.
     """
-    last = len(world.tasks) - 1
-    for task in range(at.task, last + 1):
-        if not at.begun:
-            if task == 0 < last and world.on_data:
-                at.baseline = [own_score(world, s) for s in evaluate(range(last + 1), step=0)]
-            world.begin(task, replay)
-            at.begin_task()
-            if schedule.borders or task == 0:
-                learner.begin_task(task, replay)
-        over = schedule.over(at, replay)
+
+    def __init__(
+        self,
+        world: Any,
+        learner: Learner,
+        actor: Actor | None,
+        replay: Replay,
+        *,
+        schedule: Schedule,
+        at: Progress,
+        evaluate: Evaluator,
+        log: Log,
+        journal: Journal,
+        keeper: Keeper,
+    ):
+        self.world, self.learner, self.actor, self.replay = world, learner, actor, replay
+        self.schedule, self.at, self.evaluate = schedule, at, evaluate
+        self.log, self.journal, self.keeper = log, journal, keeper
+
+    @property
+    def last(self) -> int:
+        """The last task's number."""
+        return len(self.world.tasks) - 1
+
+    def run(self) -> None:
+        """Learn every task that is left."""
+        for _ in range(self.at.task, self.last + 1):
+            self.learn_task()
+
+    def learn_task(self) -> None:
+        """Learn the current task, or what is left of it, and score all of them."""
+        if not self.at.begun:
+            self._begin()
+        self._learn()
+        self._end()
+
+    def _begin(self) -> None:
+        at, task = self.at, self.at.task
+        if task == 0 < self.last and self.world.on_data:
+            scores = self.evaluate(range(self.last + 1), step=0)
+            at.baseline = [own_score(self.world, s) for s in scores]
+        self.world.begin(task, self.replay)
+        at.begin_task()
+        if self.schedule.borders or task == 0:
+            self.learner.begin_task(task, self.replay)
+
+    def _learn(self) -> None:
+        """Step until the task has had its share."""
+        world, learner, replay, at = self.world, self.learner, self.replay, self.at
+        schedule, keeper, log, journal = self.schedule, self.keeper, self.log, self.journal
+        task, over = at.task, schedule.over(at, replay)
         while not over:
-            taken = world.collect(task, actor, replay)
+            taken = world.collect(task, self.actor, replay)
             at.task_step, at.step = at.task_step + taken, at.step + taken
             for _ in range(schedule.learning_steps(at, taken)):
                 learner.step(replay, log)
@@ -106,25 +135,35 @@ def run(
             if at.step % schedule.log_every < taken:
                 write_train_row(world, learner, replay, at, log, journal)
             if over := schedule.over(at, replay):
-                break  # The end of the task is evaluated below.
-            if schedule.evaluation_due(at, taken, replay, single=last == 0):
-                scores = evaluate(range(task + 1), step=at.step, validation=schedule.validation)
-                write_eval_row(scores, learner, replay, at, journal, validation=schedule.validation)
-                stop_early(at, schedule.patience)
+                break  # The end of the task is evaluated after it.
+            if schedule.evaluation_due(at, taken, replay, single=self.last == 0):
+                self._look()
                 over = at.stopped
-                keeper.evaluated()
             keeper.settled()
-        write_train_row(world, learner, replay, at, log, journal)
-        if schedule.borders or task == last:
+
+    def _look(self) -> None:
+        """Evaluate in mid-task."""
+        at, validation = self.at, self.schedule.validation
+        scores = self.evaluate(range(at.task + 1), step=at.step, validation=validation)
+        write_eval_row(scores, self.learner, self.replay, at, self.journal, validation=validation)
+        stop_early(at, self.schedule.patience)
+        self.keeper.evaluated()
+
+    def _end(self) -> None:
+        """End the task, score all of them, and save."""
+        world, learner, replay, at = self.world, self.learner, self.replay, self.at
+        task = at.task
+        write_train_row(world, learner, replay, at, self.log, self.journal)
+        if self.schedule.borders or task == self.last:
             learner.end_task(replay)
-        scores = evaluate(range(last + 1), step=at.step)
+        scores = self.evaluate(range(self.last + 1), step=at.step)
         at.matrix.append([score(metrics) for metrics in scores])
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([metrics["task_il_accuracy"] for metrics in scores])
-        more = {} if last == 0 else transfer_metrics(world, at)
-        write_eval_row(scores[: task + 1], learner, replay, at, journal, more=more)
+        more = {} if self.last == 0 else transfer_metrics(world, at)
+        write_eval_row(scores[: task + 1], learner, replay, at, self.journal, more=more)
         at.end_task()
-        keeper.task_ended(learner.strategies)
+        self.keeper.task_ended(learner.strategies)
 
 
 def write_train_row(

@@ -35,7 +35,7 @@ from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task, total_steps
 from .log import CSV, Journal, Writer
-from .loop import run
+from .loop import Loop
 from .naming import model_name, unresolved
 from .observe.observer import Observer
 from .optimisation import Average, build_optimizer
@@ -204,7 +204,7 @@ def _run(
     at, first_step, began = session.at, session.at.step, time.monotonic()
     try:
         with keeper:
-            run(
+            Loop(
                 world,
                 learner,
                 actor,
@@ -215,7 +215,7 @@ def _run(
                 log=session.log,
                 journal=journal,
                 keeper=keeper,
-            )
+            ).run()
             keeper.start()
     except Diverged as error:
         keeper.finish("diverged", reason=str(error))

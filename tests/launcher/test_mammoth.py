@@ -24,6 +24,8 @@ from antelope.launcher.mammoth import (
     add_rehearsal_args,
     load_runner,
     register_model,
+    registry,
+    runner,
     train,
 )
 
@@ -405,16 +407,16 @@ def test_a_registered_class_has_a_name() -> None:
     assert Derpp.NAME == "test-derpp"
 
 
-@pytest.mark.parametrize("name", mammoth.DATASETS)
+@pytest.mark.parametrize("name", registry.DATASETS)
 def test_every_named_sequence_is_made_of_settings_that_exist(name: str) -> None:
-    code = mammoth._settings("sgd", name, ARGS)
+    code = runner._settings("sgd", name, ARGS)
     settings = compose((), code)
-    assert settings.dataset["_target_"] == mammoth.DATASETS[name]["dataset"]
+    assert settings.dataset["_target_"] == registry.DATASETS[name]["dataset"]
     assert (settings.epochs, settings.batch_size, settings.lr) == (3, 32, 0.1)
 
 
 def test_sequences_of_colour_images_are_augmented() -> None:
-    settings = compose((), mammoth._settings("sgd", "seq-cifar10", ARGS))
+    settings = compose((), runner._settings("sgd", "seq-cifar10", ARGS))
     settings.values["dataset"] = {"_target_": "Digits"}
     settings.live.pop("dataset", None)
     kinds = [a if isinstance(a, str) else a["_target_"] for a in settings.aug]
