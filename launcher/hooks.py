@@ -151,9 +151,7 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def _not_callable(
-    name: str, method: str, found: Any, arguments: tuple[str, ...]
-) -> Iterable[str]:
+def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]) -> Iterable[str]:
     """Why a hook cannot be called with its arguments, if it cannot."""
     try:
         signature = inspect.signature(found)

@@ -66,9 +66,9 @@ class Strategies:
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
 
-    def has(self, name: str) -> bool:
-        """Whether any of the strategies has this hook."""
-        return bool(self._hooks[name])
+    def having(self, name: str) -> list[str]:
+        """The strategies that have this hook."""
+        return [strategy for strategy, _ in self._hooks[name]]
 
     @property
     def before_batch(self) -> Callable[[Batch], Batch] | None:
