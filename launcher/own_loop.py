@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -84,20 +85,18 @@ class Strategies:
         self.model, self.spec = model, spec
         first = next(iter((*model.parameters(), *model.buffers())), torch.empty(0))
         before = {id(parameter) for parameter in model.parameters()}
-        settings = compose([], {} if strategies is None else {"strategy": strategies})
+        none = strategies is None or (isinstance(strategies, (list, tuple)) and not strategies)
+        settings = compose([], {} if none else {"strategy": strategies})
         if mistakes := unresolved(settings):
             raise ConfigError("\n".join(mistakes))
         named = named_strategies(settings, spec, first.device)
-        if loss is None:
-            learn = learn_method(model, spec, supervised=True)
-        else:
-            learn = partial(_learn, model, loss)
+        own = None if loss is None else partial(_learn, model, loss)
         context = Context(
             model,
             spec,
             scenario=spec.scenario,
             classes=[torch.tensor(own, dtype=torch.int64) for own in spec.classes],
-            learn=quiet(learn),
+            learn=quiet(own or learn_method(model, spec, supervised=True)),
             device=first.device,
             seed=spec.seed if seed is None else seed,
         )
@@ -270,13 +269,14 @@ class Strategies:
                 "state_dict() in the middle of a step. Call it after after_step(batch)."
             )
         if self._loaded is not None:
-            return self._loaded
-        return {
+            return _without_arrays(self._loaded)
+        state = {
             "task": self._next if self._task is None else self._task.number,
             "in_task": self._task is not None,
             "hooks": self._hooks.state_dict(),
             "tasks": None if self._sequence is None else self._sequence.state_dict(),
         }
+        return _without_arrays(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state, into a new object for a model that has its weights back.
@@ -288,6 +288,7 @@ class Strategies:
             raise ConfigError(
                 "load_state_dict: this object has learnt already. Construct it again."
             )
+        state = _with_arrays(state)
         self._parameters.look()
         self._hooks.load_state_dict(state["hooks"])
         self._next, self._loaded = state["task"], state
@@ -412,7 +413,7 @@ class Strategies:
         names = " and ".join(self._hooks.having(call))
         more = ""
         if call == "after_backward" and self.context.optimizer is None:
-            more = " If gradients add up over several batches, name the optimiser: begin_task(task, optimizer)."
+            more = " Where gradients add up over batches, name the optimiser: begin_task(task, optimizer)."
         raise ConfigError(f"strategy={names} needs {call}. Write {_CALLS[call]}.{more}")
 
     def _unfinished(self) -> str:
@@ -450,6 +451,30 @@ class _Given:
         return getattr(self._replay, name)
 
 
+_ARRAY = "numpy array"
+
+
+def _without_arrays(state: Any) -> Any:
+    """A state with tensors for its arrays, which `torch.load` reads without running code."""
+    if isinstance(state, np.ndarray) and state.dtype.kind in "biuf":
+        return {_ARRAY: torch.from_numpy(np.array(state))}
+    return _each(_without_arrays, state)
+
+
+def _with_arrays(state: Any) -> Any:
+    if isinstance(state, dict) and state.keys() == {_ARRAY}:
+        return state[_ARRAY].numpy()
+    return _each(_with_arrays, state)
+
+
+def _each(function: Callable[[Any], Any], state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: function(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(function(value) for value in state)
+    return state
+
+
 def _tasks_of(spec: TasksSpec) -> tuple[Any, ...]:
     """What must agree between the tasks that strategies were made for and those that they get."""
     return spec.scenario, spec.classes, spec.obs.shape, spec.action.shape
@@ -465,7 +490,7 @@ def _check(model: Any, spec: Any, loss: Any) -> None:
         raise ConfigError(f"Strategies needs a torch.nn.Module, not {model!r:.60}.")
     if not isinstance(spec, (TasksSpec, Tasks)):
         raise ConfigError(
-            f"Strategies needs the spec of antelope.tasks(...), `tasks.spec`, which knows the tasks' classes; "
+            "Strategies needs the spec of antelope.tasks(...), `tasks.spec`, which knows the tasks' classes; "
             f"this is a {type(spec).__name__}."
         )
     if loss is not None and not callable(loss):

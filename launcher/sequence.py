@@ -170,7 +170,7 @@ class Tasks:
         assert isinstance(sampler, Epochs)
         size = len(sampler) if len(self.replay) else 0
         left = size - sampler.position if self._goes_on else size
-        if not self._goes_on and 0 < sampler.position:
+        if not self._goes_on and sampler.position > 0:
             sampler.position = len(sampler)  # The next batch is the first of a new order.
         self._goes_on, self._iterations = False, self._iterations + 1
         mine, listener = self._iterations, self.listener
