@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -120,6 +121,10 @@ class Strategies:
         self._given = self._learnt = 0  # Batches of this task.
         self._done: set[str] = set()  # Of the calls for this batch.
         self._stepped = False
+        self._owed: set[int] = (
+            set()
+        )  # Losses that `after_loss` returned, and no backward has reached yet.
+        self._numbers = itertools.count()
         if optimizer is not None:
             self._use(optimizer)
 
@@ -150,6 +155,7 @@ class Strategies:
             self._handle = context.optimizer.register_step_pre_hook(self._steps)
         sequence.listener, self._sequence = self, sequence
         self._task, self._given, self._learnt = task, 0, 0
+        self._owed.clear()
         if loaded is not None and loaded["in_task"]:
             sequence.replay.before = self._hooks.before_batch
             return
@@ -192,9 +198,16 @@ class Strategies:
         self._at("after_loss", batch)
         self._parameters.look(closely=False)
         self.context.watch(None)
-        loss = self._hooks.after_loss(batch, loss)
         self._done.add("after_loss")
-        return loss
+        if not self._hooks.having("after_loss"):
+            return loss
+        total = self._hooks.after_loss(batch, loss)
+        if total.requires_grad:
+            # Another tensor than the one that was given, whose gradient tells that it was used.
+            total = total.clone() if total is loss else total
+            self._owed.add(total_id := next(self._numbers))
+            total.register_hook(lambda _: self._owed.discard(total_id))
+        return total
 
     def after_backward(self) -> None:
         """Once the gradients are there, before they are clipped and the optimiser steps."""
@@ -211,10 +224,11 @@ class Strategies:
 
     def after_step(self, batch: Batch | None = None) -> None:
         """Once the optimiser has stepped; where gradients add up over several batches, after each."""
-        self._at("after_step")
+        self._at("after_step", batch)
         self._need("after_loss")
         if self.context.optimizer is None or self._stepped:
             self._need("after_backward")
+            self._check_backward()
         self.context.watch(None)
         self._hooks.stepped(self._batch if batch is None else batch)
         self._batch, self._done, self._stepped = None, set(), False
@@ -385,6 +399,7 @@ class Strategies:
             return
         self._need("after_loss")
         self._need("after_backward")
+        self._check_backward()
         self._stepped = True
 
     def _in_task(self, call: str) -> None:
@@ -403,6 +418,11 @@ class Strategies:
                 f"{call}: there is no batch to learn. Take it from task.train, and call after_step(batch) "
                 "last; a batch from elsewhere goes through before_batch(batch)."
             )
+        if batch is not None and batch is not self._batch and len(batch) < len(self._batch):
+            raise ConfigError(
+                f"{call}: this batch has {len(batch)} rows, and the one that strategies made of it has "
+                f"{len(self._batch)}. Learn from that one: batch = strategies.before_batch(batch)."
+            )
         if ("after_loss" if call == "loss" else call) in self._done:
             twice = " (strategies.loss has added to it already)" if call == "after_loss" else ""
             raise ConfigError(f"{call} is called twice for one batch{twice}.")
@@ -415,6 +435,14 @@ class Strategies:
         if call == "after_backward" and self.context.optimizer is None:
             more = " Where gradients add up over batches, name the optimiser: begin_task(task, optimizer)."
         raise ConfigError(f"strategy={names} needs {call}. Write {_CALLS[call]}.{more}")
+
+    def _check_backward(self) -> None:
+        if self._owed:
+            self._owed.clear()
+            raise ConfigError(
+                "The loss that strategies.after_loss returned was not back-propagated: what they add to it "
+                f"is lost. Write {_CALLS['after_loss']}."
+            )
 
     def _unfinished(self) -> str:
         for call in ("after_loss", "after_backward"):

@@ -308,6 +308,40 @@ def test_a_loop_that_forgets_a_call_which_its_strategy_needs_hears_of_it(named: 
     assert "gem needs after_backward" in without("gem", "after_backward", named=named)
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+def test_a_loss_that_is_dropped_or_comes_too_late_is_told_at_the_first_step(
+    named: bool, late: bool
+) -> None:
+    tasks, agent, told, optimizer = made("ewc")
+    told.begin_task(tasks[0], *([optimizer] if named else []))
+    batch = next(iter(tasks[0].train))
+    loss = usual(agent, batch)
+    if not late:
+        told.after_loss(batch, loss)  # What it returns is the loss to learn by.
+    loss.backward()
+
+    def rest_of_the_step() -> None:
+        optimizer.step()
+        if late:
+            told.after_loss(batch, loss)
+        told.after_step(batch)
+
+    with pytest.raises(ConfigError, match=r"loss = strategies\.after_loss\(batch, loss\)"):
+        rest_of_the_step()
+
+
+def test_a_batch_that_is_dropped_is_told() -> None:
+    tasks, agent, told, optimizer = made("er")
+    x, y = blobs()
+    batch = Batch(obs=x[:8], label=y[:8], task=torch.zeros(8, dtype=torch.int64))
+    told.begin_task(tasks[0])
+    step(agent, told, optimizer, told.before_batch(batch), usual)
+    told.before_batch(batch)  # What it returns is the batch to learn from.
+    with pytest.raises(ConfigError, match=r"this batch has 8 rows, .* has 16"):
+        told.after_loss(batch, usual(agent, batch))
+
+
 @pytest.mark.parametrize("name", ["cwr", "pnn", "packnet"])
 def test_what_works_on_the_optimiser_asks_for_it(name: str) -> None:
     tasks, _, told, _ = made(name)
@@ -427,6 +461,17 @@ def test_batches_from_elsewhere_go_through_before_batch() -> None:
         assert told.before_batch(batch) is batch  # Once is enough.
         step(agent, told, optimizer, batch, usual)
     assert sizes == [8, 16, 16]
+
+
+def test_batches_of_a_task_come_with_what_is_rehearsed() -> None:
+    tasks, agent, told, optimizer = made("er")
+    told.begin_task(tasks[0])
+    sizes = []
+    for batch in tasks[0].train:
+        assert told.before_batch(batch) is batch  # Nothing is rehearsed twice.
+        sizes.append(len(batch))
+        step(agent, told, optimizer, batch, usual)
+    assert sizes[:3] == [8, 16, 16]
 
 
 def test_a_loss_that_is_given_is_what_strategies_learn_by_themselves() -> None:
