@@ -182,11 +182,16 @@ class Strategies:
     def loss(self, batch: Batch) -> Tensor:
         """The model's own loss of the batch, with what the strategies add to it.
 
-        Of a model that updates itself in `learn` None, and it has done so.
+        None of a model that updates itself in `learn`: then it has done so, and `after_step` is next.
         """
         self._at("loss", batch)
         given = _Given(batch, self._replay)
         loss: Any = self._hooks.loss(given, None)  # type: ignore[arg-type]
+        if loss is not None and not (isinstance(loss, Tensor) and loss.dim() == 0):
+            what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(
+                f"{type(self.model).__name__}.learn must return a scalar loss tensor, not {what}."
+            )
         self._done |= {"after_loss"} if loss is not None else {"after_loss", "after_backward"}
         return loss
 
@@ -505,7 +510,7 @@ def _each(function: Callable[[Any], Any], state: Any) -> Any:
 
 def _tasks_of(spec: TasksSpec) -> tuple[Any, ...]:
     """What must agree between the tasks that strategies were made for and those that they get."""
-    return spec.scenario, spec.classes, spec.obs.shape, spec.action.shape
+    return spec.scenario, spec.classes, str(spec)
 
 
 def _learn(model: nn.Module, loss: Callable[..., Tensor], replay: Any, log: Any) -> Tensor:
