@@ -96,7 +96,7 @@ class Strategies:
             model,
             spec,
             scenario=spec.scenario,
-            classes=[torch.tensor(own, dtype=torch.int64) for own in spec.classes],
+            classes=[torch.tensor(index, dtype=torch.int64) for index in spec.classes],
             learn=quiet(own or learn_method(model, spec, supervised=True)),
             device=first.device,
             seed=spec.seed if seed is None else seed,
@@ -121,9 +121,7 @@ class Strategies:
         self._given = self._learnt = 0  # Batches of this task.
         self._done: set[str] = set()  # Of the calls for this batch.
         self._stepped = False
-        self._owed: set[int] = (
-            set()
-        )  # Losses that `after_loss` returned, and no backward has reached yet.
+        self._owed: set[int] = set()  # Losses that `after_loss` gave, and no backward has reached.
         self._numbers = itertools.count()
         if optimizer is not None:
             self._use(optimizer)

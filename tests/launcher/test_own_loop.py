@@ -572,6 +572,25 @@ def test_a_loop_continues_from_a_file_to_the_bit(name: str, stop: int) -> None:
     assert accuracies(parts[0], parts[2]) == accuracies(whole[0], whole[2])
 
 
+def test_a_state_is_taken_between_steps_and_loaded_into_a_new_object() -> None:
+    tasks, agent, told, optimizer = made("er")
+    told.begin_task(tasks[0])
+    given = iter(tasks[0].train)
+    batch = next(given)
+    with pytest.raises(ConfigError, match="in the middle of a step"):
+        told.state_dict()
+    step(agent, told, optimizer, batch, usual)
+    state = told.state_dict()
+    with pytest.raises(ConfigError, match="has learnt already"):
+        told.load_state_dict(state)
+    again = made("er")
+    again[2].load_state_dict(state)
+    with pytest.raises(ConfigError, match="task 0 comes next"):
+        again[2].begin_task(again[0][1])
+    again[2].begin_task(again[0][0])
+    assert torch.equal(next(iter(again[0][0].train)).index, next(given).index)
+
+
 def test_a_task_has_words_for_a_person() -> None:
     task = antelope.tasks("Digits", tasks=5)[0]
     assert isinstance(task, Task)
