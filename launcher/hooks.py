@@ -59,7 +59,7 @@ AVALANCHE = {
 
 # The callbacks of Lightning and Keras, and what else a place in training may be called, by their words.
 _ELSEWHERE = [
-    (r"on_.*(optimizer_step|after_backward)", "after_backward"),
+    (r"on_.*(optimizer_step|after_backward)|on_grad.*", "after_backward"),
     (r"(on_|pre_|post_)(before_)?(backward|forward|loss)(_.*)?", "after_loss"),
     (r"on_before_(backward|zero_grad)", "after_loss"),
     (r"on_.*(validation|val|test|eval|evaluate|evaluation|predict)(_.*)?", "after_evaluation"),
@@ -77,6 +77,8 @@ _ELSEWHERE = [
     (r"(post|finish)_(batch|step)|batch_end", "after_step"),
 ]
 _PREFIXES = ("before_", "after_", "begin_", "end_")
+# What has no counterpart, and yet is nobody's own name.
+_OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)(_.*)?"
 
 
 def mistaken(name: str, strategy: Any) -> Iterable[str]:
@@ -92,7 +94,8 @@ def mistaken(name: str, strategy: Any) -> Iterable[str]:
     for method in dir(strategy):
         if method in _KNOWN or method.startswith("_"):
             continue
-        # What holds no hook is only looked at by name: a property may be anything.
+        if isinstance(inspect.getattr_static(strategy, method, None), property):
+            continue  # It may do anything when it is read.
         if (meant := _meant(method)) is not None and hook(strategy, method) is not None:
             yield f"strategy={name} has a method `{method}`, {meant}"
     for method, arguments in (HOOKS | _STATE).items():
@@ -112,14 +115,11 @@ def _meant(method: str) -> str | None:
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
             return f"which is no hook and is never called. Here it is `{signature_of(ours)}`."
-    if method.startswith(_PREFIXES):
-        close = nearest(method, HOOKS, count=1)
-    else:
-        close = _misspelt(method)
-        if not close:
-            return None
-    if close:
+    looks = method.startswith(_PREFIXES)
+    if close := nearest(method, HOOKS, count=1) if looks else _misspelt(method):
         return f"which is no hook and is never called. Did you mean `{signature_of(close[0])}`?"
+    if not looks and not re.fullmatch(_OTHERS, method):
+        return None
     return (
         f"which looks like a hook and is never called. The hooks are {', '.join(HOOKS)}; one of your own "
         f"that you call yourself needs another name, such as `_{method}`."

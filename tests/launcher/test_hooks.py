@@ -174,6 +174,9 @@ def strategy_with(*methods: str) -> Any:
         ("on_step", "after_step(agent, batch)"),
         ("prdict", "predict(agent, obs, task)"),
         ("after_everything_else", "The hooks are begin_task"),
+        ("on_rollout_end", "The hooks are begin_task"),
+        ("on_grad_computed", "after_backward(agent)"),
+        ("on_save_checkpoint", "The hooks are begin_task"),
     ],
 )
 def test_a_method_that_looks_like_a_hook_and_is_none_is_answered(method: str, nearest: str) -> None:
@@ -195,6 +198,15 @@ def test_names_of_ones_own_are_ones_own() -> None:
     mine = strategy_with(*names)()
     mine.after_norm, mine.before_weights = nn.ReLU(), torch.zeros(3)
     assert not list(mistaken("mine", mine))
+
+    class Network(nn.Module):
+        def after_step(self, agent: nn.Module, batch: Batch) -> None: ...
+
+        @property
+        def after_all(self) -> Any:
+            raise RuntimeError("Looked at.")
+
+    assert not list(mistaken("mine", Network()))
 
 
 def test_no_strategy_of_ours_has_a_method_like_that() -> None:
