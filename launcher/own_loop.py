@@ -184,14 +184,14 @@ class Strategies:
         """
         self._at("loss", batch)
         given = _Given(batch, self._replay)
-        loss: Any = self._hooks.loss(given, None)  # type: ignore[arg-type]
+        loss = self._hooks.loss(given, None)  # type: ignore[arg-type]
         if loss is not None and not (isinstance(loss, Tensor) and loss.dim() == 0):
             what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(
                 f"{type(self.model).__name__}.learn must return a scalar loss tensor, not {what}."
             )
         self._done |= {"after_loss"} if loss is not None else {"after_loss", "after_backward"}
-        return loss
+        return loss  # type: ignore[return-value]  # Most loops would have to rule None out.
 
     def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
         """The loss to back-propagate: the loop's own with what the strategies add to it."""
