@@ -9,7 +9,6 @@ from typing import Any
 
 from .progress import Progress
 
-
 _REDRAW_SECONDS = 0.2
 
 
