@@ -161,7 +161,7 @@ def _run(
     schedule = build_schedule(settings, world)
     directory = RunDirectory(path, resume=settings.resume)
     stack.callback(directory.close)
-    journal = _journal(settings, path)
+    journal = _journal(settings, path, tasks=len(world.tasks))
     stack.callback(journal.close)
     console = Console(enabled=settings.progress, total=total_steps(schedule, settings, world))
     stack.callback(console.stop)
@@ -175,9 +175,11 @@ def _run(
         learner,
         transform=plain,
         episodes=settings.eval_episodes,
+        rows=settings.eval_rows,
         seed=settings.seed,
         folder=path / "videos",
         draw=None if samples is None else Spared(samples, "pictures of samples", console.problem),
+        show=console.evaluating,
     )
     rates = about.pop("schedule")
     console.header(header(settings, world, learner, replay, path, **about, rates=rates[:1]))
@@ -299,11 +301,18 @@ def _scheduler(
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
+    evaluations = evaluates_in_task(schedule, plans, world)
+    if schedule.judges and not evaluations:
+        warnings.warn(
+            "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
+            "Set eval_every, the steps between evaluations.",
+            stacklevel=2,
+        )
     return build_scheduler(
         settings,
         optimizer,
         plans,
-        evaluations=evaluates_in_task(schedule, plans, world),
+        evaluations=evaluations,
         validation=schedule.validation,
     )
 
@@ -322,11 +331,11 @@ def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, consol
     render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)
 
 
-def _journal(settings: Settings, path: Path) -> Journal:
+def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
     writers: list[Writer] = []
     for name in settings.loggers:
         if name == "csv":
-            writers += [CSV(path / f"{mode}.csv", mode=mode) for mode in ("train", "eval")]
+            writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         else:
             writers.append(Tracker(name, path, settings.values))
     return Journal(writers)

@@ -292,6 +292,7 @@ DATA: dict[str, dict[str, Any]] = {
     "validation": {
         **{"model": MLP, "dataset": "Digits", "validation": 0.1, "epochs": 2},
         "early_stopping.patience": 1,
+        "early_stopping.restore": True,
     },
     "init and picture": {
         **{"model": "CNN", "init": "orthogonal", "render_model": True, "plot": True},
