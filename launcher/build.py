@@ -44,6 +44,7 @@ from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
 from .strategies import Strategies
+from .told import warn_caller
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_BATCH = 32
@@ -80,10 +81,9 @@ def build_world(settings: Settings) -> Any:
         settings.values["dataset"] = {"_target_": "Digits"}
     world = build_data(settings)
     if world.single_class is not None:
-        warnings.warn(
+        warn_caller(
             f"All rows of {world.name} have the same class ({world.single_class}): an accuracy of 1.0 means "
-            "nothing.",
-            stacklevel=4,
+            "nothing."
         )
     return world
 

@@ -83,6 +83,7 @@ class Keeper:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[signum] = signal.signal(signum, self._receive)
+        self._task_began = time.monotonic()  # What the caller did in between is no part of a task.
         return self
 
     def __exit__(self, *_: Any) -> None:
