@@ -28,6 +28,8 @@ _ENDLESS = 250_000  # Steps after which an episode of evaluation is taken to hav
 
 # Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
 Act = Callable[[Any, np.ndarray], Any]
+# Of an evaluation: how many episodes have ended, and how many steps all copies have made.
+Show = Callable[[int, int], None]
 
 
 class EnvTask:
@@ -156,13 +158,20 @@ class EnvTask:
         return {"step": fields, "began": step.began, "first": step.first, "real": step.real}
 
     def evaluate(
-        self, act: Act, *, episodes: int, folder: Path | None = None, step: int = 0
+        self,
+        act: Act,
+        *,
+        episodes: int,
+        folder: Path | None = None,
+        step: int = 0,
+        show: Show | None = None,
     ) -> tuple[list[float], list[int]]:
         """Returns and lengths of whole episodes, the same ones at each evaluation.
 
         Args:
             folder: Where the video of the first one goes, if it is to be recorded.
             step: Of the run, for the video's name.
+            show: Told after each step how many episodes have ended, and how many steps were made.
         """
         recorded = self._video and folder is not None
         if self._evaluated is None or recorded:
@@ -174,7 +183,7 @@ class EnvTask:
             envs.envs[0].close()
             envs.envs[0] = filmed(self._make, folder, f"{self.video_prefix}step-{step}")
         try:
-            return play(envs, act, episodes=episodes, stack=self._stack)
+            return play(envs, act, episodes=episodes, stack=self._stack, show=show)
         finally:
             if recorded:
                 envs.close()  # Which also ends a recording.
@@ -226,7 +235,12 @@ class EnvTask:
 
 
 def play(
-    envs: Copies | Vector, act: Act, *, episodes: int, stack: int
+    envs: Copies | Vector,
+    act: Act,
+    *,
+    episodes: int,
+    stack: int,
+    show: Show | None = None,
 ) -> tuple[list[float], list[int]]:
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
 
@@ -241,6 +255,7 @@ def play(
     envs.episodes = [0] * n
     total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     results: list[tuple[int, float, int]] = []
+    made = 0  # Steps of all copies at once.
     frames = Frames(envs.obs_codec, n, stack)
     obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
     while (playing := played < share).any():
@@ -249,6 +264,7 @@ def play(
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
         length += real
+        made += 1
         if length.max() > _ENDLESS:
             raise ConfigError(
                 f"An episode of {envs.name} has not ended after {_ENDLESS:,} steps of evaluation. Set "
@@ -260,6 +276,8 @@ def play(
             played[copy] += 1
         obs = frames.push(step.first, step.began)
         began = step.began if step.began is not None else np.zeros(n, np.bool_)
+        if show is not None:
+            show(len(results), made)
     results.sort()
     return [r for _, r, _ in results], [steps for _, _, steps in results]
 

@@ -160,10 +160,17 @@ def _scheduler(
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
+    evaluations = evaluates_in_task(schedule, plans, world)
+    if schedule.judges and not evaluations:
+        warnings.warn(
+            "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
+            "Set eval_every, the steps between evaluations.",
+            stacklevel=2,
+        )
     return build_scheduler(
         settings,
         optimizer,
         plans,
-        evaluations=evaluates_in_task(schedule, plans, world),
+        evaluations=evaluations,
         validation=schedule.validation,
     )

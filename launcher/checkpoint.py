@@ -145,6 +145,14 @@ def find(path: Path) -> dict[str, Any]:
     return state
 
 
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """`state` as a checkpoint would give it back: on the CPU, and nothing of it shared."""
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, tensors, {})
+    again: dict[str, Any] = _unpack(tree, tensors)
+    return again
+
+
 def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
     """JSON for `value`; tensors go to `tensors` and leave their name. One memory, one tensor."""
     if isinstance(value, float) and not math.isfinite(value):

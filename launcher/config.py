@@ -560,6 +560,9 @@ def _unknown(key: str) -> str:
         if root in known and rest:
             return f"`{root}` has no sub-keys: got `{key}`."
         by_last = {name.split(".")[-1]: name for name in names}
+        below = [name for name in known if name.startswith(f"{key}.")]
+        if below:
+            return f"Unknown setting `{key}`. Did you mean {' or '.join(f'`{n}`' for n in below)}?"
         if not (near := did_you_mean(key, names)) and (close := nearest(key, by_last, count=1)):
             near = f" Did you mean `{by_last[close[0]]}`?"
         return f"Unknown setting `{key}`.{near} `ml --help` lists them all."

@@ -9,6 +9,8 @@ from typing import Any
 
 from .progress import Progress
 
+_REDRAW_SECONDS = 0.2
+
 
 class Console:
     """A live progress bar and a few lines; silent when `enabled` is false.
@@ -20,6 +22,8 @@ class Console:
     def __init__(self, *, enabled: bool, total: int | None = None):
         self.enabled, self.total = enabled, total
         self._bar: Any = None
+        self._values: list[str] = []  # On the live line.
+        self._redrawn = 0.0
         self._rate = _Rate()
         if enabled:
             from rich.console import Console as RichConsole
@@ -46,16 +50,34 @@ class Console:
         rate = self._rate(at.step)
         if not self.enabled or not self._console.is_terminal:
             return
-        if self._bar is None:
-            self._bar = _bar(self._console, self.total)
         shown = {} if loss is None else {"loss": loss}
         names = ("accuracy", "validation_accuracy", "return")
         shown |= {k: at.metrics[k] for k in names if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
-        values = [f"{name} {_short(value)}" for name, value in shown.items()]
-        self._bar.update(self._bar.task_ids[0], completed=at.step, shown=values)
+        self._values = [f"{name} {_short(value)}" for name, value in shown.items()]
+        self._redraw(self._values, completed=at.step)
+
+    def evaluating(self, done: int, total: int, what: str) -> None:
+        """Show on the live line how far an evaluation is; called often, and most calls do nothing.
+
+        Args:
+            what: Rows or episodes: what `done` and `total` count.
+        """
+        if not self.enabled or not self._console.is_terminal:
+            return
+        if done >= total:
+            if self._bar is not None:
+                self._redraw(self._values)
+        elif time.monotonic() - self._redrawn > _REDRAW_SECONDS:
+            self._redraw([f"evaluating {done:,}/{total:,} {what}", *self._values])
+
+    def _redraw(self, values: list[str], **more: Any) -> None:
+        if self._bar is None:
+            self._bar = _bar(self._console, self.total)
+        self._bar.update(self._bar.task_ids[0], shown=values, **more)
         self._bar.refresh()
+        self._redrawn = time.monotonic()
 
     def evaluated(self, at: Progress) -> None:
         """A line per evaluation where there is no live line to show it (a log file, a cluster)."""

@@ -18,7 +18,7 @@ from ..replay.tree import map_tree
 from .actor import Actor
 from .learner import Learner
 from .log import as_floats
-from .metrics.accuracy import accuracy, accuracy_among, share_equal
+from .metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
 from .metrics.regression import mae, mse, r2
 from .plots.samples import generates
 from .randomness import forked_randomness
@@ -32,9 +32,11 @@ class Evaluator:
     Args:
         transform: Makes floats of stored observations, without augmentation.
         episodes: Per evaluation of an environment.
-        seed: Of whatever the model draws while it is evaluated.
+        rows: Of a task's held-out data at most, always the same ones, unless the whole is asked for.
+        seed: Of whatever the model draws while it is evaluated, and of which rows are looked at.
         folder: Where videos go.
         draw: Given the model and the step at every evaluation, makes pictures of what it does.
+        show: Told how much is done, of how much, and of what.
     """
 
     def __init__(
@@ -44,38 +46,74 @@ class Evaluator:
         *,
         transform: Any,
         episodes: int,
+        rows: int | None = None,
         seed: int,
         folder: Path | None = None,
         draw: Callable[[nn.Module, int], None] | None = None,
+        show: Callable[[int, int, str], None] = lambda *_: None,
     ):
         self.world, self.learner, self.transform = world, learner, transform
         self.episodes, self.seed, self.folder, self.draw = episodes, seed, folder, draw
+        self.rows, self.show = rows, show
+        self._samples: dict[tuple[int, bool], Tensor] = {}
+        self._done = self._total = 0  # Rows or episodes of the evaluation going on.
 
     def __call__(
-        self, tasks: range, *, step: int, validation: bool = False
+        self, tasks: range, *, step: int, validation: bool = False, whole: bool = False
     ) -> list[dict[str, float]]:
         """The metrics of each task; empty ones for a model that can predict nothing.
 
         Args:
             validation: Of the rows set aside of the training data, not of the test data.
+            whole: Of all rows, also where `rows` is fewer.
         """
+        counts = [self._count(task, validation=validation, whole=whole) for task in tasks]
+        self._done, self._total = 0, sum(counts)
         with self.learner.evaluating(), forked_randomness(self.seed + step):
             if self.draw is not None:
                 self.draw(self.learner.agent, step)
-            return [self._task(task, step, validation=validation) for task in tasks]
+            scores = []
+            for task, count in zip(tasks, counts, strict=True):
+                scores.append(self._task(task, step, validation=validation, whole=whole))
+                self._done += count
+            self._show(0)
+            return scores
 
-    def _task(self, number: int, step: int, *, validation: bool) -> dict[str, float]:
+    def _count(self, number: int, *, validation: bool, whole: bool) -> int:
+        if not self.world.on_data:
+            return self.episodes
+        return len(self._index(number, validation=validation, whole=whole))
+
+    def _index(self, number: int, *, validation: bool, whole: bool) -> Tensor:
+        """The rows of a task that are looked at, int64, in the data's order."""
+        task = self.world.tasks[number]
+        index: Tensor = task.validation if validation else task.test
+        if whole or self.rows is None or self.rows >= len(index):
+            return index
+        # By seed and task alone: the same at every evaluation, and after a resumption.
+        if (sample := self._samples.get((number, validation))) is None:
+            seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+            generator = torch.Generator().manual_seed(seed)
+            chosen = torch.randperm(len(index), generator=generator)[: self.rows]
+            sample = self._samples[number, validation] = index[chosen.sort().values]
+        return sample
+
+    def _show(self, done: int, what: str = "rows") -> None:
+        self.show(self._done + done, self._total, what)
+
+    def _task(self, number: int, step: int, *, validation: bool, whole: bool) -> dict[str, float]:
         task = self.world.tasks[number]
         if self.world.on_data:
-            if validation:
-                return self._data(self.world.train, task.validation, number)
-            return self._data(self.world.test, task.test, number)
+            table = self.world.train if validation else self.world.test
+            index = self._index(number, validation=validation, whole=whole)
+            return self._data(table, index, number)
         actor = Actor(self.learner, self.transform.observe)
         returns, lengths = task.evaluate(
             lambda obs, began: actor(obs, began)[0],
             episodes=self.episodes,
             folder=self.folder,
             step=step,
+            show=lambda ended, steps: self._show(ended, f"episodes ({steps:,} steps)"),
         )
         return {
             "return": float(np.mean(returns)),
@@ -116,7 +154,10 @@ class Evaluator:
         scores = {"accuracy": accuracy(output, label)}
         if told:
             classes = world.tasks[task].classes
-            scores["task_il_accuracy"] = accuracy_among(held.get("told", output), label, classes)
+            known = held.get("told", output)
+            scores["task_il_accuracy"] = accuracy_among(known, label, classes)
+            if world.scenario == "task":
+                scores["task_il_loss"] = loss_among(known, label, classes)
         return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
 
     def _generated(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
@@ -138,7 +179,8 @@ class Evaluator:
         device = self.learner.device
         if table.device.type != "cpu":
             index = upload(index, device)
-        for rows in index.split(_ROWS):
+        for number, rows in enumerate(index.split(_ROWS)):
+            self._show(number * _ROWS)
             fields: dict[str, Any] = upload(table.gather(rows), device)
             if self.world.alter is not None:
                 fields["obs"] = self.world.alter(fields["obs"], task)

@@ -41,7 +41,7 @@ class Keeper:
         snapshot: Everything a checkpoint holds, as `Checkpoints.save` takes it.
         is_good: Whether that is worth keeping: a ruined model must not push out a good one.
         save_every: Steps between checkpoints; None: once a minute, or less often where that would
-            take more than a twentieth of the time.
+            take more than a twentieth of the time. The ends of tasks are saved by that rule too.
         newest_loss: Gives the loss that the live line shows, or None.
         begun: Called once the directory is the run's.
 
@@ -75,6 +75,7 @@ class Keeper:
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), at.step
         self._pause = _SAVE_SECONDS
+        self._save_took = 0.0  # Seconds, at the last time.
         self.tasks: list[dict[str, Any]] = directory.earlier_tasks()[: at.task]
         self._task_began = time.monotonic()
 
@@ -133,7 +134,12 @@ class Keeper:
         """After each evaluation."""
         self.console.evaluated(self.at)
 
-    def task_ended(self, strategies: Strategies | None) -> None:
+    def task_ended(self, strategies: Strategies | None, *, last: bool) -> None:
+        """After a task: save, unless tasks are so short that it would take too much of the time.
+
+        Args:
+            last: Whether it is the last one, after which the run is saved in any case.
+        """
         self.start()
         now = time.monotonic()
         took: dict[str, Any] = {"steps": self.at.task_step, "seconds": now - self._task_began}
@@ -143,7 +149,8 @@ class Keeper:
                 took["parameters"] = parameters
         self.tasks.append(took)
         self.console.task_ended(self.at, took)
-        self.save()
+        if last or now - self._saved_at >= self._save_took / _SAVING_SHARE:
+            self.save()
         self._task_began = time.monotonic()
         self.settled()
 
@@ -156,7 +163,8 @@ class Keeper:
         self.journal.sync()
         self.checkpoints.save(self._snapshot())
         self._saved_at, self._saved_step = time.monotonic(), self.at.step
-        self._pause = max(_SAVE_SECONDS, (self._saved_at - began) / _SAVING_SHARE)
+        self._save_took = self._saved_at - began
+        self._pause = max(_SAVE_SECONDS, self._save_took / _SAVING_SHARE)
         self._status("running")
         return True
 

@@ -249,7 +249,7 @@ class Learner:
         if self.average is not None:
             self.average.update()
 
-    def _flush(self, replay: Replay) -> None:
+    def flush(self, replay: Replay) -> None:
         """Step by the gradients that a task's last learning steps have left."""
         if self._pending and self.optimizer is not None:
             self._update(self.optimizer)
@@ -383,7 +383,7 @@ class Learner:
         self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
-        self._flush(replay)
+        self.flush(replay)
         if (end := hook(self.agent, "end_task")) is not None:
             with moved_along(self.agent):
                 end(replay)

@@ -34,6 +34,8 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
         patience=settings.early_stopping["patience"],
         borders=not settings.online,
         validation=on_data and world.tasks[0].validation is not None,
+        restore=settings.early_stopping["restore"],
+        eval_future=settings.eval_future,
     )
 
 
@@ -60,8 +62,8 @@ def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan
 def evaluates_in_task(schedule: Schedule, plans: list[Plan], world: Any) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
-        single = len(world.tasks) == 1 and schedule.epochs is not None
-        return single and plans[0].length("epoch") > 1
+        each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
+        return each_epoch and any(plan.length("epoch") > 1 for plan in plans)
     steps = [plan.learning_steps if world.on_data else schedule.train_steps or 0 for plan in plans]
     return schedule.eval_every < sum(steps)
 

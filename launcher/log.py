@@ -166,12 +166,16 @@ class Journal:
 class CSV:
     """Rows of one mode as a CSV file. No wall-clock in it: a resumed run writes the same bytes.
 
-    A row with a new name rewrites the file with a wider header.
+    A row with a new name rewrites the file with a wider header. A metric of one task makes room for that
+    of all of them at once: two hundred tasks do not write the file two hundred times.
+
+    Args:
+        tasks: How many there will be.
     """
 
-    def __init__(self, path: Path, *, mode: str):
-        self.path, self.mode = path, mode
-        self.columns: list[str] = []
+    def __init__(self, path: Path, *, mode: str, tasks: int = 1):
+        self.path, self.mode, self.tasks = path, mode, tasks
+        self.columns: dict[str, None] = {}  # An ordered set.
         self.rows: list[Row] = []
         self._file: TextIO | None = None
 
@@ -179,17 +183,26 @@ class CSV:
         if row["mode"] != self.mode:
             return
         self.rows.append(row)
-        new = [name for name in row if name not in self.columns]
-        if new or self._file is None:
-            self.columns += new
+        if self._widen(row) or self._file is None:
             self._rewrite()
             return
         self._file.write(self._lines([row]))
         self._file.flush()
 
+    def _widen(self, row: Row) -> bool:
+        """Have columns for all that a row holds; whether there are new ones."""
+        before = len(self.columns)
+        for name in row:
+            if name not in self.columns:
+                self.columns |= dict.fromkeys(_with_name(name, self.tasks))
+        return len(self.columns) > before
+
     def _lines(self, rows: list[Row], *, header: bool = False) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        # `extrasaction`: every row is known to have no other names.
+        writer = csv.DictWriter(
+            text, self.columns, restval="", extrasaction="ignore", lineterminator="\n"
+        )
         if header:
             writer.writeheader()
         writer.writerows(rows)
@@ -207,7 +220,9 @@ class CSV:
     def cut(self, count: int) -> list[Row]:
         """Read the file back, keep its first `count` rows, and return them."""
         self.rows = read_csv(self.path)[:count]
-        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        self.columns = {}
+        for row in self.rows:
+            self._widen(row)
         if self.rows or self.path.exists():
             self._rewrite() if self.rows else self.path.unlink()
         return self.rows
@@ -216,6 +231,18 @@ class CSV:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+# Those of a sequence, the first of which is known after one task, the others after two.
+_OF_A_SEQUENCE = ("learning_accuracy", "forgetting", "bwt", "fwt")
+
+
+def _with_name(name: str, tasks: int) -> list[str]:
+    """A new column, and those that rows to come will have beside it."""
+    metric, found, _ = name.rpartition("/task_")
+    if found:
+        return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
+    return [*_OF_A_SEQUENCE] if name == _OF_A_SEQUENCE[0] else [name]
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ..replay import Replay
 from .actor import Actor
@@ -14,6 +17,7 @@ from .learner import Learner
 from .log import Journal, Log
 from .metrics.continual import bwt, forgetting, fwt, learning_accuracy
 from .progress import Progress
+from .stopping import EarlyStopping
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,13 @@ class Schedule:
     Attributes:
         epochs: Passes over each task's data; None: by steps alone.
         train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch of a single task.
+        eval_every: Steps between evaluations; None: every epoch, of a single task or where they
+            decide over its end.
         learn_every, seed_steps: Environment steps per learning step, and before the first.
         log_every: Steps per row of train.csv.
         patience: Evaluations without improvement after which a task ends, or None.
+        restore: Whether a task ends with its best weights.
+        eval_future: Whether tasks are scored that are yet to come.
         borders: Whether the learner is told where tasks end.
         validation: Whether evaluations before a task's end are of rows set aside for it.
     """
@@ -42,6 +49,13 @@ class Schedule:
     patience: int | None
     borders: bool = True
     validation: bool = False
+    restore: bool = False
+    eval_future: bool = False
+
+    @property
+    def judges(self) -> bool:
+        """Whether evaluations in mid-task decide over its end, or over its weights."""
+        return self.patience is not None or self.restore
 
     def over(self, at: Progress, replay: Replay) -> bool:
         """Whether the current task has had its share."""
@@ -58,7 +72,8 @@ class Schedule:
     def evaluation_due(self, at: Progress, taken: int, replay: Replay, *, single: bool) -> bool:
         if self.eval_every is not None:
             return at.step % self.eval_every < taken
-        return single and self.epochs is not None and at.task_step % replay.batches_per_epoch == 0
+        each_epoch = self.judges or (single and self.epochs is not None)
+        return each_epoch and at.task_step % replay.batches_per_epoch == 0
 
     def learning_steps(self, at: Progress, taken: int) -> int:
         """Learning steps that `taken` steps are followed by."""
@@ -93,6 +108,9 @@ class Loop:
         self.world, self.learner, self.actor, self.replay = world, learner, actor, replay
         self.schedule, self.at, self.evaluate = schedule, at, evaluate
         self.log, self.journal, self.keeper = log, journal, keeper
+        self.stopping = EarlyStopping(
+            world, learner, patience=schedule.patience, restore=schedule.restore
+        )
 
     @property
     def last(self) -> int:
@@ -105,7 +123,7 @@ class Loop:
             self.learn_task()
 
     def learn_task(self) -> None:
-        """Learn the current task, or what is left of it, and score all of them."""
+        """Learn the current task, or what is left of it, and score those seen."""
         if not self.at.begun:
             self._begin()
         self._learn()
@@ -145,25 +163,50 @@ class Loop:
         """Evaluate in mid-task."""
         at, validation = self.at, self.schedule.validation
         scores = self.evaluate(range(at.task + 1), step=at.step, validation=validation)
-        write_eval_row(scores, self.learner, self.replay, at, self.journal, validation=validation)
-        stop_early(at, self.schedule.patience)
+        self.stopping.look(at, scores[-1])
+        if at.stopped and not validation:
+            return  # The evaluation at the task's end, of this same step, takes its place.
+        write_eval_row(
+            scores, self.learner, self.replay, at, self.journal, self.last, validation=validation
+        )
         self.keeper.evaluated()
 
     def _end(self) -> None:
-        """End the task, score all of them, and save."""
+        """End the task, score the tasks seen, and save."""
         world, learner, replay, at = self.world, self.learner, self.replay, self.at
         task = at.task
         write_train_row(world, learner, replay, at, self.log, self.journal)
+        if self.schedule.restore:
+            self._choose_weights()
         if self.schedule.borders or task == self.last:
             learner.end_task(replay)
-        scores = self.evaluate(range(self.last + 1), step=at.step)
-        at.matrix.append([score(metrics) for metrics in scores])
+        scores = self.evaluate(self._scored(), step=at.step, whole=task == self.last)
+        unknown = [math.nan] * (self.last + 1 - len(scores))
+        at.matrix.append([*map(score, scores), *unknown])
         if "task_il_accuracy" in scores[0]:
-            at.task_il.append([metrics["task_il_accuracy"] for metrics in scores])
+            at.task_il.append([*(metrics["task_il_accuracy"] for metrics in scores), *unknown])
         more = {} if self.last == 0 else transfer_metrics(world, at)
-        write_eval_row(scores[: task + 1], learner, replay, at, self.journal, more=more)
+        write_eval_row(scores[: task + 1], learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        self.keeper.task_ended(learner.strategies)
+        self.keeper.task_ended(learner.strategies, last=task == self.last)
+
+    def _scored(self) -> range:
+        """The tasks that are scored after the current one: those seen, and what transfer is seen by."""
+        tasks, seen = self.last + 1, self.at.task + 1
+        if self.schedule.eval_future:
+            return range(tasks)
+        # Forward transfer is what a task's score is before it is learnt, over the untrained model's.
+        return range(min(seen + 1, tasks) if self.at.baseline else seen)
+
+    def _choose_weights(self) -> None:
+        """Have the best weights of the task that is ending, of which the newest may be the best."""
+        at, validation = self.at, self.schedule.validation
+        if not at.stopped and at.best is not None:
+            self.learner.flush(self.replay)
+            only = range(at.task, at.task + 1)
+            (metrics,) = self.evaluate(only, step=at.step, validation=validation)
+            self.stopping.look(at, metrics)
+        self.stopping.go_back(at)
 
 
 def write_train_row(
@@ -183,18 +226,21 @@ def write_eval_row(
     replay: Replay,
     at: Progress,
     journal: Journal,
+    last: int,
     *,
     validation: bool = False,
     more: Mapping[str, float] = {},
 ) -> None:
-    """A row of the mean over the tasks seen, and of each of them; one at most for a step."""
-    if at.evaluated == (now := [at.step, at.task, validation]):
-        return
-    at.evaluated = now
+    """A row of the mean over the tasks seen, and of each of them in a sequence.
+
+    Args:
+        last: The last task's number.
+        more: Metrics of the sequence.
+    """
     metrics = mean_over_tasks(scores)
     learner.evaluated(scores[-1], validation=validation)
     each: dict[str, float] = {}
-    if len(scores) > 1:
+    if last > 0:
         each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
     metrics = {**metrics, **more}
     if validation:
@@ -223,26 +269,10 @@ def own_score(world: Any, metrics: dict[str, float]) -> float:
 
 def transfer_metrics(world: Any, at: Progress) -> dict[str, float]:
     """Forgetting and the like, of the tasks learnt so far."""
-    matrix = at.task_il if world.on_data and world.scenario == "task" else at.matrix
+    matrix = np.array(at.task_il if world.on_data and world.scenario == "task" else at.matrix)
     found = {"learning_accuracy": learning_accuracy(matrix)}
     if len(matrix) > 1:
         found |= {"forgetting": forgetting(matrix), "bwt": bwt(matrix)}
         if at.baseline:
             found["fwt"] = fwt(matrix, at.baseline)
     return {name: value for name, value in found.items() if value == value}
-
-
-def stop_early(at: Progress, patience: int | None) -> None:
-    """Count evaluations without improvement; the loss is what improves on data."""
-    if patience is None:
-        return
-    names = ("return", "validation_loss", "loss", "validation_accuracy", "accuracy")
-    name = next((n for n in names if n in at.metrics), None)
-    if name is None:
-        return
-    value = at.metrics[name] if MAIN[name.removeprefix("validation_")] else -at.metrics[name]
-    if at.best is None or value > at.best:
-        at.best, at.waited = value, 0
-        return
-    at.waited += 1
-    at.stopped = at.waited >= patience

@@ -83,7 +83,7 @@ class OpenRun:
         schedule = build_schedule(settings, world)
         directory = RunDirectory(path, resume=settings.resume)
         self._held.callback(directory.close)
-        self.journal = journal = _journal(settings, path)
+        self.journal = journal = _journal(settings, path, tasks=len(world.tasks))
         self._held.callback(journal.close)
         self.console = console = Console(
             enabled=settings.progress, total=total_steps(schedule, settings, world)
@@ -100,11 +100,13 @@ class OpenRun:
             learner,
             transform=plain,
             episodes=settings.eval_episodes,
+            rows=settings.eval_rows,
             seed=settings.seed,
             folder=path / "videos",
             draw=None
             if samples is None
             else Spared(samples, "pictures of samples", console.problem),
+            show=console.evaluating,
         )
         about = {"where": parts.where, "placed": parts.placed, "rates": parts.rates[:1]}
         console.header(header(settings, world, learner, replay, path, **about))
@@ -333,11 +335,11 @@ def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, consol
     render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)
 
 
-def _journal(settings: Settings, path: Path) -> Journal:
+def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
     writers: list[Writer] = []
     for name in settings.loggers:
         if name == "csv":
-            writers += [CSV(path / f"{mode}.csv", mode=mode) for mode in ("train", "eval")]
+            writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         else:
             writers.append(Tracker(name, path, settings.values))
     return Journal(writers)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
+
+_MATRICES = ("matrix", "task_il")
 
 
 @dataclass
@@ -16,8 +22,8 @@ class Progress:
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
         best, waited: The best score of this task, and evaluations since.
-        evaluated: The step and task of the newest evaluation, and whether of rows set aside.
-        matrix: Row i: the score on every task after task i was learnt.
+        best_state: What the learner was then, if it is to go back there at the end of the task.
+        matrix: Row i: the score on each task after task i was learnt; NaN where none was wanted.
         task_il: The same with the task told, where that is another score; else empty.
         baseline: The score on every task before any learning, of the scenario's own kind.
         metrics: The newest evaluation.
@@ -30,20 +36,43 @@ class Progress:
     stopped: bool = False
     best: float | None = None
     waited: int = 0
-    evaluated: list[Any] = field(default_factory=list)
+    best_state: dict[str, Any] | None = None
     matrix: list[list[float]] = field(default_factory=list)
     task_il: list[list[float]] = field(default_factory=list)
     baseline: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        state = {known.name: getattr(self, known.name) for known in fields(self)}
+        # As arrays: two hundred tasks have eighty thousand scores, which take long as text.
+        return state | {name: _as_array(state[name]) for name in _MATRICES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        known = {name: value for name, value in state.items() if hasattr(self, name)}
+        self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
 
     def begin_task(self) -> None:
-        self.begun, self.stopped, self.task_step, self.best, self.waited = True, False, 0, None, 0
+        self.begun, self.stopped, self.task_step = True, False, 0
+        self.forget_best()
 
     def end_task(self) -> None:
         self.task, self.begun = self.task + 1, False
+        self.forget_best()
+
+    def forget_best(self) -> None:
+        """Judge the task by the evaluations from now on."""
+        self.best, self.waited, self.best_state = None, 0, None
+
+
+def _as_array(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """float64 `[rows, tasks]`, NaN where a row ends early."""
+    array = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for i, row in enumerate(rows):
+        array[i, : len(row)] = row
+    return array
+
+
+def _as_rows(matrix: np.ndarray | Sequence[Sequence[float]]) -> list[list[float]]:
+    """Lists of numbers: those of an array, or of a checkpoint before 0.5.0."""
+    # One and the same NaN: two matrices without a difference stay equal.
+    return [[x if x == x else math.nan for x in map(float, row)] for row in matrix]

@@ -41,6 +41,7 @@ _DATA_ONLY = (
     "online",
     "validation",
     "epochs",
+    "eval_rows",
     "lr_decay_epochs",
 )
 
@@ -55,6 +56,8 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
         reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
     if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
         reasons["normalize_obs"] = "its observations are images or choices, which stay as they are"
+    if len(world.tasks) == 1:
+        reasons["eval_future"] = "there is one task"
     optimizer = settings.live.get("optim")
     if optimizer is not None and not makes_objects(optimizer):
         reasons |= dict.fromkeys(SHORTHANDS, "the optimiser is an instance")

@@ -1,4 +1,7 @@
-"""Share of examples whose highest logit is the label's: of all logits, or of those of some classes."""
+"""Share of examples whose highest logit is the label's: of all logits, or of those of some classes.
+
+And the cross-entropy of the latter.
+"""
 
 from torch import Tensor
 
@@ -34,3 +37,15 @@ def accuracy_among(logits: Tensor, label: Tensor, classes: Tensor) -> float:
     """
     answer = classes[logits.index_select(-1, classes).argmax(-1)]
     return share_equal(answer, label)
+
+
+def loss_among(logits: Tensor, label: Tensor, classes: Tensor) -> float:
+    """Cross-entropy in float64 when only `classes` int64 `[k]` may be answered, the label being one.
+
+    >>> import torch
+    >>> round(loss_among(torch.tensor([[9.0, 1.0, 1.0]]), torch.tensor([2]), torch.tensor([1, 2])), 4)
+    0.6931
+    """
+    logits = logits.double()
+    own = logits.gather(-1, label[:, None]).squeeze(-1)
+    return float((logits.index_select(-1, classes).logsumexp(-1) - own).mean())

@@ -1,8 +1,8 @@
 """What a sequence of tasks did to the score of each: forgetting, transfer, learning accuracy.
 
 All are read from one matrix: row i after learning task i, column j on task j. Rows may end early
-(`[[0.9], [0.6, 0.8]]`: only the tasks seen), and later tasks may have no row yet: what is counted
-are the tasks learnt, one per row. More must be better (accuracy, return, R2).
+(`[[0.9], [0.6, 0.8]]`: only the tasks seen) or hold NaN for tasks to come, and later tasks may have no
+row yet: what is counted are the tasks learnt, one per row. More must be better (accuracy, return, R2).
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ class TestTasks:
         assert matrix.shape == (5, 5)
         assert (matrix.diagonal() > 0.8).all()
         assert matrix[4, 0] < 0.5  # Nothing was done against forgetting.
-        assert matrix[0, 1:].max() == 0.0  # Nothing was learnt before its time.
+        assert matrix[0, 1] == 0.0  # Nothing was learnt before its time.
         assert run.metrics["accuracy"] == pytest.approx(matrix[4].mean())
 
     def test_a_list_of_data_sets_is_a_sequence(self, quick: Any) -> None:

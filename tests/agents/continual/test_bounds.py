@@ -73,7 +73,8 @@ def check_joint(run: Run) -> None:
     expected[0] = 2 * sizes(run)
     assert np.array_equal(shares(run), expected)
     assert (np.bincount(run.agent.index) == 2).all()
-    assert (run.accuracy_matrix == run.accuracy_matrix[0]).all()
+    seen = np.tri(5, 5, 1, dtype=bool)
+    assert (run.accuracy_matrix == run.accuracy_matrix[-1])[seen].all()
     assert run.accuracy_matrix[-1].min() > 0.7
 
 

@@ -1,0 +1,85 @@
+"""Early stopping: judges the task that is being learnt, ends it, and goes back to its best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..replay.devices import moving
+from .checkpoint import copied
+from .growth import layout
+from .learner import Learner
+from .progress import Progress
+
+# What is looked at, the first of these that there is, and whether more of it is better. The loss moves on
+# when accuracy stands still, and is the first to rise when a model overfits.
+_LOOKED_AT = {"return": True, "loss": False, "accuracy": True}
+# With the task told, a model need not know it from the others.
+_TOLD = {"task_il_loss": False, "task_il_accuracy": True}
+# A learner goes on counting its steps, and what no loss has reached so far.
+_GOES_ON = ("steps", "unreached", "pending", "gradients")
+
+
+class EarlyStopping:
+    """Looks at the evaluations of the current task alone: forgetting others is no reason to end it.
+
+    Going back to the best weights is going back to all that the learner was then: buffers, averaged
+    weights, the optimiser's state, what strategies know, and an environment's normalisation. What
+    happens at the end of a task happens to a learner that might have stopped there.
+
+    Args:
+        patience: Evaluations without improvement that end a task, or None.
+        restore: Whether a task ends with its best weights.
+    """
+
+    def __init__(self, world: Any, learner: Learner, *, patience: int | None, restore: bool):
+        self.world, self.learner = world, learner
+        self.patience, self.restore = patience, restore
+
+    def look(self, at: Progress, metrics: Mapping[str, float]) -> None:
+        """Compare an evaluation of the current task with the best one, and count.
+
+        Args:
+            metrics: Of the task's own rows or episodes, by their names in the held-out data.
+        """
+        value = self._value(metrics)
+        if value is None or not (self.restore or self.patience is not None):
+            return
+        if at.best_state is not None and at.best_state["layout"] != layout(self.learner.agent):
+            at.forget_best()  # Of a model that had other parameters: none of it fits any more.
+        if at.best is None or value > at.best or (at.best != at.best and value == value):
+            at.best, at.waited = value, 0
+            if self.restore:
+                at.best_state = copied(self._state())
+            return
+        at.waited += 1
+        at.stopped = self.patience is not None and at.waited >= self.patience
+
+    def go_back(self, at: Progress) -> None:
+        """Put back the best weights, unless the model's are those, after the last look at the task."""
+        best, at.best_state = at.best_state, None
+        if best is None or at.waited == 0:
+            return
+        learner = self.learner
+        with moving(learner.device, learner.device):
+            learner.load_state_dict({"steps": learner.steps, **best["learner"]})
+        if best["normalizer"] is not None:
+            self.world.normalizer.load_state_dict(best["normalizer"])
+
+    def _value(self, metrics: Mapping[str, float]) -> float | None:
+        """What is looked at, as a number of which more is better."""
+        told = self.world.on_data and self.world.scenario == "task"
+        names = {**_TOLD, **_LOOKED_AT} if told else _LOOKED_AT
+        name = next((name for name in names if name in metrics), None)
+        if name is None:
+            return None
+        return metrics[name] if names[name] else -metrics[name]
+
+    def _state(self) -> dict[str, Any]:
+        normalizer = None if self.world.on_data else self.world.normalizer
+        learner = self.learner.state_dict()
+        return {
+            "layout": layout(self.learner.agent),
+            "learner": {name: part for name, part in learner.items() if name not in _GOES_ON},
+            "normalizer": None if normalizer is None else normalizer.state_dict(),
+        }
