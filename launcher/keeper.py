@@ -154,6 +154,11 @@ class Keeper:
         self._task_began = time.monotonic()
         self.settled()
 
+    def save_newest(self) -> None:
+        """Save what was learnt since the last checkpoint, if anything was."""
+        if self.directory.started and self.at.step > self._saved_step:
+            self.save()
+
     def save(self) -> bool:
         """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
         if not self._is_good():

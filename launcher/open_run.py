@@ -38,6 +38,8 @@ from .session import Session
 from .trackers import Tracker, check_installed
 from .unread import of_the_optimiser
 
+_PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
+
 
 class OpenRun:
     """A run from its first word to its last: built and claimed when made; then any of its methods.
@@ -58,7 +60,7 @@ class OpenRun:
     def __init__(self, settings: Settings):
         self.settings, self.status = settings, "open"
         self._workplace, self._held = Workplace(), ExitStack()
-        self._seconds = 0.0
+        self._seconds, self._closed = 0.0, False
         self._modes: dict[nn.Module, bool] | None = None  # Of its modules, while the model rests.
         self._averaged = False  # Whether it rests with averaged weights.
         with self._workplace.spell():
@@ -202,10 +204,15 @@ class OpenRun:
 
     def evaluate(self, tasks: range) -> list[dict[str, float]]:
         """The metrics of each of these tasks now; nothing of the run's own goes on by it."""
+        if self._closed and not self.world.on_data:
+            raise ConfigError(
+                f"This run has ended ({self.status}), and its environments are closed."
+            )
+        whole = self.at.task == len(self.world.tasks)
         with self._workplace.spell(moves_on=False):
             self._wake()
             try:
-                return self.loop.evaluate(tasks, step=self.at.step)
+                return self.loop.evaluate(tasks, step=self.at.step, whole=whole)
             finally:
                 self._rest()
 
@@ -236,14 +243,38 @@ class OpenRun:
             tasks=self.keeper.tasks,
         )
 
+    def row(self, task: int) -> dict[str, float]:
+        """The evaluation at the end of a task that was learnt, as the journal has it."""
+        rows = (row for row in reversed(self.journal.history) if row["mode"] == "eval")
+        found = next((row for row in rows if row["task"] == task), {})
+        return {name: value for name, value in found.items() if name not in _PLACE}
+
+    def check_open(self) -> None:
+        """Raise ConfigError if nothing can be learnt any more."""
+        if self.status != "open":
+            raise ConfigError(
+                f"This run has ended ({self.status}), and learns no more. Call ml.tasks again, with "
+                "resume=true to continue from its last checkpoint."
+            )
+
+    def fail(self, reason: str) -> None:
+        """Say that the run has failed."""
+        self._end("failed", reason=reason)
+
     def close(self, reason: str = "") -> None:
         """Let go of everything. A run that has neither finished nor failed was interrupted.
 
         Args:
             reason: What interrupted it.
         """
+        if self._closed:
+            return
+        self._closed = True
         with self._workplace.spell(moves_on=False):
             if self.status == "open":
+                self._wake()
+                self.keeper.save_newest()
+                self._rest()
                 self._end("interrupted", reason=reason)
             self._held.close()
 

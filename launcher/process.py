@@ -17,7 +17,7 @@ from .randomness import kept_randomness, random_state, set_random_state
 class Workplace:
     """The process as one run needs it, for each of its spells of work; between them it is the caller's.
 
-    Random streams, the default dtype and import paths go on where the spell before left them.
+    Random streams, the default dtype, threads and import paths go on where the spell before left them.
 
     Attributes:
         device: Where the run learns, whose random stream is kept too.
@@ -44,6 +44,10 @@ class Workplace:
                     sys.path.insert(0, folder)
                     added_to_path.add(folder)
                 set_random_state(left["random"], self.device)
+                if (
+                    torch.get_num_threads() != left["threads"]
+                ):  # More of them add up in another order.
+                    self._spell.enter_context(threads(left["threads"]))
             for setting in self._settings:
                 self._spell.enter_context(setting())
             try:
@@ -55,6 +59,7 @@ class Workplace:
                         "dtype": torch.get_default_dtype(),
                         "path": [folder for folder in reversed(sys.path) if folder in added],
                         "random": random_state(self.device),
+                        "threads": torch.get_num_threads(),
                     }
 
     def keep(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
