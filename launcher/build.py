@@ -36,6 +36,7 @@ from .device import build_device as build_device
 from .infer import advice, inferred
 from .learn_method import learn_method, quiet
 from .lengths import ENV_STEPS, build_schedule
+from .loaders import heed_loaders
 from .naming import makes_objects, named_object, named_objects
 from .networks import network
 from .observe.observer import Observer, build_observer
@@ -94,6 +95,7 @@ def complete(settings: Settings) -> None:
     Raises:
         ConfigError: If settings contradict each other.
     """
+    heed_loaders(settings)
     values = settings.values
     if values["batch_size"] is None:
         usual = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH

@@ -12,6 +12,7 @@ from ..envs.tasks import DataWorld
 from ..replay import ConfigError
 from .config import Settings
 from .construct import construct
+from .loaders import unwrapped
 from .naming import makes_objects, named_objects
 
 
@@ -35,6 +36,7 @@ def build_data(settings: Settings) -> DataWorld:
     notes: list[str] = []
     decoded: set[bool] = set()
     for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
+        part, other = unwrapped(part), unwrapped(other)
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
         if own:

@@ -8,18 +8,15 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..replay.errors import ConfigError, Diverged
+from .plainly import plainly
 
 if TYPE_CHECKING:
-    from .config import Settings
     from .run import Run
     from .task_by_task import Tasks
-
-T = TypeVar("T")
 
 _INPUT, _FAILURE, _DIVERGED = 2, 1, 3
 
@@ -47,14 +44,16 @@ class Launcher:
             Diverged: If the loss becomes NaN or infinite.
             KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
         """
-        composed = _composed(overrides, settings)
+        from .config import compose
+
+        composed = compose(overrides, settings)
 
         def work() -> Run:
             from .train import train
 
             return train(composed)
 
-        return _in_the_process(composed, work)
+        return plainly(composed, work)
 
     def tasks(self, *overrides: str, **settings: Any) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
@@ -67,35 +66,19 @@ class Launcher:
         Raises:
             ConfigError, DataError, CheckpointError: Before training, for bad input.
         """
-        composed = _composed(overrides, settings)
+        from .config import compose
+
+        composed = compose(overrides, settings)
 
         def work() -> Tasks:
             from .task_by_task import Tasks
 
             return Tasks(composed)
 
-        return _in_the_process(composed, work)
+        return plainly(composed, work)
 
 
 ml = Launcher()
-
-
-def _composed(overrides: tuple[str, ...], settings: dict[str, Any]) -> Settings:
-    from .config import compose
-
-    return compose(overrides, settings)
-
-
-def _in_the_process(settings: Settings, work: Callable[[], T]) -> T:
-    """What `work` returns, done without a trace in the process, what it imports included."""
-    from .plainly import plainly
-    from .process import left_as_found
-
-    def alone() -> T:
-        with left_as_found():  # What is imported adds filters for warnings, too.
-            return work()
-
-    return plainly(settings, alone)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,16 +15,20 @@ T = TypeVar("T")
 
 
 def plainly(settings: Settings, work: Callable[[], T]) -> T:
-    """What `work` returns; its errors without our frames, and a run that was interrupted as Python says it.
+    """What `work` returns, done without a trace in the process, what it imports included.
+
+    Its errors lose our frames, and a run that was interrupted is what Python makes of the signal.
 
     Raises:
         ConfigError: That says which preset is part of it, too.
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
     """
     from .keeper import Interrupted
+    from .process import left_as_found
 
     try:
-        return work()
+        with left_as_found():  # What is imported adds filters for warnings, too.
+            return work()
     except ConfigError as error:
         if settings.preset is not None and settings.preset not in str(error):
             error.args = (f"{error}\n(With the settings of {settings.preset}.)",)
