@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import time
 from collections.abc import Callable
@@ -27,12 +28,14 @@ from .directory import RunDirectory
 from .evaluate import Evaluator
 from .header import header
 from .keeper import Interrupted, Keeper
-from .lengths import build_schedule, total_steps
+from .later import check_classes, check_grows, read_later
+from .lengths import build_schedule, plan_of, total_steps
 from .log import CSV, Journal, Writer
 from .loop import Loop
 from .naming import model_name, unresolved
 from .pictures import Spared
 from .process import Workplace
+from .randomness import seed_everything
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
@@ -51,7 +54,9 @@ class OpenRun:
         settings: Are completed with the defaults that depend on others.
 
     Attributes:
-        status: "open", or how the run has ended, as `status.json` says it.
+        status: "open", "waiting" for the data of a later task, or how the run has ended, as `status.json`
+            says it.
+        own_tasks: How many tasks the settings say there are; later ones are added to them.
 
     Raises:
         ConfigError, DataError, CheckpointError: For anything that cannot work.
@@ -94,7 +99,7 @@ class OpenRun:
         acts = not world.on_data and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(settings, world, learner, actor, replay, schedule, journal)
-        self.at = session.at
+        self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
         self.checkpoints = Checkpoints(path / "checkpoints")
         samples = build.build_pictures(settings, world, path)
         evaluate = Evaluator(
@@ -161,11 +166,91 @@ class OpenRun:
             Diverged: If the loss becomes NaN or infinite.
             Interrupted: After SIGINT or SIGTERM, once the run is saved.
         """
-        self._learn(self.loop.run)
+
+        def each() -> None:
+            while self.at.task < self.own_tasks:
+                self.loop.learn_task()
+
+        self._learn(each)
 
     def learn_task(self) -> None:
         """Learn the current task, or what is left of it; raises as `learn` does."""
         self._learn(self.loop.learn_task)
+
+    def learn_later(self, settings: Settings, name: str | None) -> int:
+        """Learn data that has come after all else, as one more task; its number.
+
+        A resumed run must be given the data that it had learnt so far again, in order: what was learnt
+        is not learnt again.
+
+        Args:
+            settings: Which data that is, and what is held out of it.
+            name: Of the task.
+
+        Raises:
+            ConfigError, DataError: If the run cannot learn it; then it stays as it was.
+            Diverged, Interrupted: As `learn` does.
+        """
+        check_grows(self)
+        self.close()  # In the body of a loop over its tasks it is open still.
+        with self._workplace.spell(moves_on=False):
+            seed_everything(self.settings.seed)
+            train, test = read_later(settings, self.settings)
+            check_classes(self, train, name)
+            expected, before = self.world.expecting, self.world.filled
+            directory = self.keeper.directory
+            if self._claimed != _newest(self.checkpoints):
+                raise ConfigError(
+                    f"{self.path} does not hold this run any more. Give a run that is to go on a path= "
+                    "of its own, and leave it there."
+                )
+            directory.reopen()
+            try:
+                self.world.add(train, test, name=name)
+            except BaseException:
+                directory.close()
+                raise
+        self._reopen()
+        try:
+            if not expected:
+                self.session.grow()
+            if before < self.at.task:
+                self.session.fill(before)
+                self.status = "finished"
+                return before
+            self._learn(lambda: self._learn_added(before, expected=expected))
+            self.finish()
+        finally:
+            self.close(f"{self.world.tasks[before].name} was being learnt.")
+        return before
+
+    def _learn_added(self, task: int, *, expected: bool) -> None:
+        if expected:
+            self.session.fill(task)
+        elif task == 1 and self.world.spec.discrete and not self.at.task_il:
+            # With a second task, to tell the task makes a difference for the first one, too.
+            (scores,) = self.loop.evaluate(range(1), step=self.at.step, whole=True)
+            if "task_il_accuracy" in scores:
+                self.at.task_il.append([scores["task_il_accuracy"], math.nan])
+        self.loop.learn_task()
+
+    def _reopen(self) -> None:
+        """Hold again what `close` has let go of."""
+        self.status, self._closed, held = "open", False, self._held
+        held.callback(self.keeper.directory.close)
+        held.callback(self.journal.close)
+        held.callback(self.console.stop)
+        if (strategies := self.learner.strategies) is not None:
+            strategies.context.open()
+            held.callback(strategies.context.close)
+        if self.learner.own is not None:
+            self.learner.own.look()
+            held.callback(self.learner.own.close)
+        self._first_step, self._seconds = self.at.step, 0.0
+        total = self.console.total
+        if total is not None:
+            plan = plan_of(len(self.world.tasks[-1].train), self.loop.schedule, self.settings)
+            self.console.total = total + plan.learning_steps
 
     def _learn(self, learn: Callable[[], None]) -> None:
         """Learn under supervision; whatever goes wrong is the run's end, and `status.json` says so."""
@@ -218,6 +303,8 @@ class OpenRun:
 
     def finish(self) -> Run:
         """Say the last words of a run whose tasks are all learnt, and draw its pictures."""
+        if self.at.task < len(self.world.tasks):
+            return self._wait()
         with self._workplace.spell(moves_on=False):
             self._last_words()
             self.journal.close()
@@ -228,10 +315,22 @@ class OpenRun:
             self.console.finished(self.at, self.path, seconds=self._seconds, steps=steps)
         return self.result()
 
+    def _wait(self) -> Run:
+        """Leave a resumed run in the middle of a task whose data has yet to come."""
+        task = self.world.tasks[self.at.task]
+        reason = (
+            f"Task {self.at.task}, {task.name}, is half learnt: run.learn_task continues it, given the same "
+            "data and name."
+        )
+        self._end("interrupted", reason=reason)
+        self.status = "waiting"
+        self.console.note(reason)
+        return self.result()
+
     def result(self) -> Run:
         """What the run has come to so far."""
         at = self.at
-        return Run(
+        run = Run(
             agent=self.own,
             spec=self.world.spec,
             metrics=dict(at.metrics),
@@ -242,6 +341,8 @@ class OpenRun:
             task_il_matrix=np.array(at.task_il, dtype=np.float64),
             tasks=self.keeper.tasks,
         )
+        vars(run)["_open"] = self
+        return run
 
     def row(self, task: int) -> dict[str, float]:
         """The evaluation at the end of a task that was learnt, as the journal has it."""
@@ -277,6 +378,7 @@ class OpenRun:
                 self._rest()
                 self._end("interrupted", reason=reason)
             self._held.close()
+            self._claimed = _newest(self.checkpoints)
 
     def _end(self, status: str, **details: Any) -> None:
         self.status = status
@@ -374,6 +476,12 @@ def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
         else:
             writers.append(Tracker(name, path, settings.values))
     return Journal(writers)
+
+
+def _newest(checkpoints: Checkpoints) -> tuple[str, int] | None:
+    """What tells a run's newest checkpoint from that of another run at the same place."""
+    kept = checkpoints.numbered()
+    return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
 
 
 def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> bool:

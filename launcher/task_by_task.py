@@ -36,7 +36,7 @@ class Tasks:
 
     def __len__(self) -> int:
         """How many tasks there are, those learnt before a resumption included."""
-        return len(self._open.world.tasks)
+        return self._open.own_tasks
 
     def __repr__(self) -> str:
         opened = self._open
@@ -49,7 +49,7 @@ class Tasks:
             ConfigError: For a task that was not learnt, once the loop goes on; and if the run has ended.
         """
         opened = self._open
-        if opened.status != "finished":
+        if opened.status not in ("finished", "waiting"):
             opened.check_open()
         try:
             for number in range(opened.at.task, len(self)):
@@ -107,7 +107,7 @@ class Task:
         if opened.at.task == self.number:
             opened.check_open()
             plainly(opened.settings, opened.learn_task)
-            if opened.at.task == len(opened.world.tasks):
+            if opened.at.task == opened.own_tasks:
                 opened.finish()
         return opened.row(self.number)
 
@@ -151,5 +151,5 @@ class Task:
 
 
 def _close(opened: OpenRun) -> None:
-    done, of = opened.at.task, len(opened.world.tasks)
+    done, of = opened.at.task, opened.own_tasks
     opened.close(f"The loop over the tasks ended after {done} of {of}.")

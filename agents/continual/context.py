@@ -113,6 +113,18 @@ class Context:
             return self._known[1]
         return self.agent(obs)
 
+    def add_task(self, classes: Tensor) -> None:
+        """Know of one more task, of these outputs."""
+        self.classes.append(classes.to(self.device))
+        self.num_tasks = len(self.classes)
+        if self._hidden is not None:
+            self._hidden = hidden_outputs(self.classes, self.spec)
+
+    def open(self) -> None:
+        """Notice the agent's forwards again, after `close`."""
+        self.close()
+        self._handle = self.agent.register_forward_hook(self._met)
+
     def hide_others(self) -> None:
         """Let the model meet only the outputs of each row's task from now on, in any scenario."""
         self._hidden = hidden_outputs(self.classes, self.spec)

@@ -30,6 +30,8 @@ class Strategy:
         needs_borders: Whether it must be told where a task ends: refused with `online=true`.
         needs_classes: Whether it is of classes alone: refused for regression.
         needs_forward: Whether it calls the model, which then needs a `forward`.
+        needs_all_tasks: Whether it must know all tasks at the start: refused with `run.learn_task`.
+        needs_new_classes: Whether tasks must have no classes in common, but for scenario=domain.
         scenarios: Those it is made for.
         recalls: Whether it asks for outputs of the model as an earlier task left it.
         task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
@@ -40,6 +42,8 @@ class Strategy:
     needs_borders = False
     needs_classes = False
     needs_forward = False
+    needs_all_tasks = False
+    needs_new_classes = False
     scenarios: tuple[str, ...] = ("class", "task", "domain")
     recalls = False
     task_aware = False
