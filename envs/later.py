@@ -25,20 +25,23 @@ class Outputs:
         n: How many outputs there are.
         known: What the first ones stand for, numbers or words, or None: each for its own number.
         listed: Whether `known` are names that a data set lists for its numbers, in its `classes`.
+        chosen: Whether `known` are those that `subset=` chose, which a label without a name is one of.
         taken: How many are taken, where each data set has outputs of its own, behind those before; or None.
     """
 
     n: int
     known: tuple[Any, ...] | None = None
     listed: bool = False
+    chosen: bool = False
     taken: int | None = None
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """A name for every output, its number where nothing is known yet; None where none has a name."""
+        """A name for every output, `output 3` where nothing is known yet; None where none has a name."""
         if self.known is None:
             return None
-        return (*map(str, self.known), *map(str, range(len(self.known), self.n)))
+        unknown = range(len(self.known), self.n)
+        return (*map(str, self.known), *(f"output {number}" for number in unknown))
 
     def number(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
         """What is known with this data, and its parts with the numbers of outputs as labels.
@@ -49,6 +52,10 @@ class Outputs:
         """
         if self.taken is not None:
             return self._behind(train, test)
+        if self.known is None and train.chosen and train.names is not None:
+            train, test = (_by_number(part) for part in (train, test))
+        if self.chosen:
+            train, test = (_by_name(part) for part in (train, test))
         if self.known is None or (self.listed and not _words(train)):
             if _words(train) and train.names is None:
                 raise DataError(
@@ -131,6 +138,26 @@ def digest(train: Arrays, test: Arrays) -> str:
         for tensor in (some, part.targets):
             found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def _by_number(arrays: Arrays) -> Arrays:
+    """Classes that `subset=` chose with the numbers that they were chosen by."""
+    names = arrays.names or ()
+    if not all(name.isdecimal() for name in names):
+        raise DataError(
+            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, and the "
+            "data that this run began with has no names for its own. Give rows with the numbers of outputs "
+            "as labels."
+        )
+    numbers = torch.tensor([int(name) for name in names])
+    return replace(arrays, targets=numbers[arrays.targets], names=None, values=None)
+
+
+def _by_name(arrays: Arrays) -> Arrays:
+    """Labels without names as those that are called by their numbers."""
+    if arrays.names is not None or arrays.values is not None:
+        return arrays
+    return replace(arrays, names=tuple(map(str, range(int(arrays.targets.max()) + 1))))
 
 
 def _words(arrays: Arrays) -> bool:

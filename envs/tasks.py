@@ -289,7 +289,8 @@ class DataWorld:
             return Outputs(n)
         if last.values is not None:
             return Outputs(n, last.values)
-        return Outputs(n, last.names, listed=last.names is not None)
+        named = last.names is not None
+        return Outputs(n, last.names, listed=named, chosen=named and last.chosen)
 
     def example(self, device: torch.device) -> dict[str, Any]:
         """The `obs` of two rows on a device, as a batch of the first task begins: stored, and altered.
