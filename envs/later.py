@@ -82,10 +82,8 @@ class Outputs:
                 f"Labels out of range: {test.name} holds label {unknown[0]}, which is not among the training "
                 f"data's: {in_words(known)}."
             )
-        return (
-            replace(self, known=known),
-            *(replace(part, targets=_places(part, known)) for part in (train, test)),
-        )
+        train, test = (replace(part, targets=_places(part, known)) for part in (train, test))
+        return replace(self, known=known), train, test
 
     def _behind(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
         """The classes of this data numbered after those of the data before it."""
@@ -94,11 +92,12 @@ class Outputs:
         assert held_out is not None
         count = train.num_classes or int(train.targets.max()) + 1
         self._check(self.taken + count, f"{count} classes", train)
-        parts = (replace(part, targets=part.targets + self.taken) for part in (train, held_out))
+        taken = self.taken
+        train, test = (replace(p, targets=p.targets + taken) for p in (train, held_out))
         known = self.known
         if known is not None:
             known = (*known[: self.taken], *(train.names or map(str, range(count))))
-        return replace(self, taken=self.taken + count, known=known), *parts
+        return replace(self, taken=taken + count, known=known), train, test
 
     def _check(self, wanted: int, what: str, part: Arrays) -> None:
         if wanted > self.n:
@@ -145,8 +144,8 @@ def _by_number(arrays: Arrays) -> Arrays:
     names = arrays.names or ()
     if not all(name.isdecimal() for name in names):
         raise DataError(
-            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, and the "
-            "data that this run began with has no names for its own. Give rows with the numbers of outputs "
+            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, "
+            "and the data that this run began with has no names for its own. Give rows with the numbers of outputs "
             "as labels."
         )
     numbers = torch.tensor([int(name) for name in names])

@@ -103,9 +103,9 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
             f"The DataLoader has {what}: which rows make up a batch is up to the run. Give its data set "
             "(loader.dataset), of single items, and batch_size=."
         )
-    elif (what := _draws(loader.sampler, loader.dataset)) is not None:
+    elif (drawn := _draws(loader.sampler, loader.dataset)) is not None:
         found.append(
-            f"The DataLoader draws rows by {what}, and a run draws each row once per epoch. Give a data set "
+            f"The DataLoader draws rows by {drawn}, and a run draws each row once per epoch. Give a data set "
             "of the rows that are wanted (torch.utils.data.Subset), or weigh classes in the loss."
         )
     return found

@@ -115,7 +115,11 @@ class OpenRun:
             else Spared(samples, "pictures of samples", console.problem),
             show=console.evaluating,
         )
-        about = {"where": parts.where, "placed": parts.placed, "rates": parts.rates[:1]}
+        about: dict[str, Any] = {
+            "where": parts.where,
+            "placed": parts.placed,
+            "rates": parts.rates[:1],
+        }
         console.header(header(settings, world, learner, replay, path, **about))
         for problem in parts.rates[1:]:
             console.problem(problem)

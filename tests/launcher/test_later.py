@@ -205,15 +205,16 @@ def test_classes_that_subset_chose_are_known_by_their_numbers() -> None:
     chosen = run(digits(3, 4), model=None, epochs=1, num_classes=10)
     chosen.learn_task(digits(7, 4), "later")
     assert chosen.spec.action.names[:3] == ("3", "4", "7")
+    other = run(part(0, 1), num_classes=6)
     with pytest.raises(DataError, match="numbered from 0 by subset="):
-        plain.learn_task({"_target_": Named, "subset": [1]})
+        other.learn_task({"_target_": Named, "subset": [1]})
 
 
 class Named(TensorDataset):
     classes = ("ant", "bee", "cat")
 
     def __init__(self) -> None:
-        super().__init__(torch.zeros(90, 1, 8, 8, dtype=torch.uint8), torch.arange(90) % 3)
+        super().__init__(INPUTS[:90], torch.arange(90) % 3)
 
 
 def test_labels_are_the_numbers_of_outputs_where_there_are_more_to_come() -> None:
