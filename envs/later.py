@@ -145,8 +145,8 @@ def _by_number(arrays: Arrays) -> Arrays:
     if not all(name.isdecimal() for name in names):
         raise DataError(
             f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, "
-            "and the data that this run began with has no names for its own. Give rows with the numbers of outputs "
-            "as labels."
+            "and the data that this run began with has no names for its own. Give rows with "
+            "the numbers of outputs as labels."
         )
     numbers = torch.tensor([int(name) for name in names])
     return replace(arrays, targets=numbers[arrays.targets], names=None, values=None)
