@@ -20,7 +20,9 @@ from .replay.lazy import lazily
 if TYPE_CHECKING:
     from .launcher.construct import register
     from .launcher.log import Log
+    from .launcher.own_loop import Strategies
     from .launcher.run import Run
+    from .launcher.sequence import tasks
     from .replay import Batch, Memory, Replay, Space, Spec
 
 __version__ = "0.4.0"
@@ -37,8 +39,10 @@ __all__ = [
     "Run",
     "Space",
     "Spec",
+    "Strategies",
     "ml",
     "register",
+    "tasks",
 ]
 
 # Imported when first used: `ml --help` and a typo must not pay for torch.
@@ -50,7 +54,9 @@ _HOME = {
     "Run": "launcher.run",
     "Space": "replay",
     "Spec": "replay",
+    "Strategies": "launcher.own_loop",
     "register": "launcher.construct",
+    "tasks": "launcher.sequence",
 }
 
 

@@ -21,6 +21,7 @@ from ..replay import (
     ConfigError,
     Observations,
     Replay,
+    Spec,
     Standardize,
     Transitions,
 )
@@ -258,27 +259,14 @@ def build_strategies(
         if settings.strategy is not None:
             raise ConfigError("strategy= is of data sets: environments have no labels to rehearse.")
         return None
-    named: dict[str, Any] = {}
-    table = inferred(world.spec, device=device)
-    for target, arguments in (
-        named_objects(settings, "strategy") if settings.strategy is not None else ()
-    ):
-        name = strategy_name(target)
-        if name in named:
-            raise ConfigError(f"strategy={name} is given twice.")
-        made = makes_objects(target)
-        if arguments and not made:
-            raise ConfigError(f"strategy={name} is an instance; it takes no arguments any more.")
-        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+    named = named_strategies(settings, world.spec, device)
     if not named and world.scenario != "task":
         return None
-    outputs = torch.arange(world.spec.action.n) if world.spec.discrete else torch.arange(0)
-    hidden = settings.online or not world.spec.discrete
     context = Context(
         agent,
         world.spec,
         scenario=world.scenario or "domain",
-        classes=[outputs if hidden else task.classes for task in world.tasks],
+        classes=classes_of_tasks(world, told=not settings.online),
         learn=quiet(learn_method(agent, world.spec, supervised=True)),
         augmented=transform.anew if transform.augment is not None else None,
         device=device,
@@ -298,6 +286,35 @@ def build_strategies(
         context.close()
         return None
     return strategies
+
+
+def named_strategies(settings: Settings, spec: Spec, device: torch.device) -> dict[str, Any]:
+    """The strategies asked for, constructed, by their names.
+
+    Raises:
+        ConfigError: If one is unknown, cannot be constructed, or is asked for twice.
+    """
+    named: dict[str, Any] = {}
+    table = inferred(spec, device=device)
+    for target, arguments in (
+        named_objects(settings, "strategy") if settings.strategy is not None else ()
+    ):
+        name = strategy_name(target)
+        if name in named:
+            raise ConfigError(f"strategy={name} is given twice.")
+        made = makes_objects(target)
+        if arguments and not made:
+            raise ConfigError(f"strategy={name} is an instance; it takes no arguments any more.")
+        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+    return named
+
+
+def classes_of_tasks(world: Any, *, told: bool) -> list[torch.Tensor]:
+    """Output indices of each task, int64: all of them where tasks are not `told` apart, none of values."""
+    if not world.spec.discrete:
+        return [torch.arange(0) for _ in world.tasks]
+    every = torch.arange(world.spec.action.n)
+    return [task.classes if told else every for task in world.tasks]
 
 
 def strategy_name(strategy: Any) -> str:

@@ -243,6 +243,8 @@ def write_eval_row(
     at.metrics = metrics
     place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
     journal.write("eval", **place, **at.metrics, **each)
+    if learner.strategies is not None:
+        learner.strategies.after_evaluation({**at.metrics, **each})
 
 
 # The metric by which a task is judged, and whether more of it is better.

@@ -11,20 +11,11 @@ from torch import Tensor
 from ..agents.continual.context import Context
 from ..agents.continual.strategy import Strategy
 from ..agents.traits import has_forward, hook, traits
-from ..replay import Batch, ConfigError, Replay
+from ..replay import Batch, ConfigError, Memory, Replay
 from .attributes import Constructed, load_object_state, object_state
+from .config import did_you_mean
+from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .log import Log
-
-HOOKS = (
-    "begin_task",
-    "end_task",
-    "before_batch",
-    "after_loss",
-    "after_backward",
-    "after_step",
-    "parameters_changed",
-    "predict",
-)
 
 _WHY = {
     "batch": "both add rows of a memory of their own to what is learnt",
@@ -34,6 +25,7 @@ _WHY = {
     "weights": "both say which weights belong to which task",
     "data": "both decide which data is learnt",
 }
+_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, let it say so: owns = ().)"
 
 
 class Strategies:
@@ -51,10 +43,15 @@ class Strategies:
         self.named, self.context, self.agent = named, context, context.agent
         if mistakes := [*_unfit(named, context, borders=borders), *_conflicts(named)]:
             raise ConfigError("\n".join(mistakes))
-        self._hooks: dict[str, list[Callable[..., Any]]] = {
-            name: [method for s in named.values() if (method := hook(s, name)) is not None]
+        self.borders = borders
+        self._hooks: dict[str, list[tuple[str, Callable[..., Any]]]] = {
+            name: [(n, method) for n, s in named.items() if (method := hook(s, name)) is not None]
             for name in HOOKS
         }
+        # Whether each pass over the data is told, and is told of now.
+        self._by_epoch = bool(self._hooks["begin_epoch"] or self._hooks["end_epoch"])
+        self._in_epoch, self._passes = False, 0
+        self._adding: set[str] = set()  # Strategies that have added rows to a batch.
         for strategy in named.values():
             strategy.context = context
             if isinstance(strategy, Strategy):
@@ -69,19 +66,45 @@ class Strategies:
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
 
+    def having(self, name: str) -> list[str]:
+        """The strategies that have this hook."""
+        return [strategy for strategy, _ in self._hooks[name]]
+
     @property
     def before_batch(self) -> Callable[[Batch], Batch] | None:
         """What is done to every batch, or None."""
         hooks, agent = self._hooks["before_batch"], self.agent
         if not hooks:
             return None
+        # Of two that say what they own, those that conflict are known before.
+        silent = {name for name, _ in hooks if not says_what_it_owns(self.named[name])}
+        counted = len(hooks) > 1 and bool(silent)
 
         def before(batch: Batch) -> Batch:
-            for method in hooks:
-                batch = method(agent, batch)
+            for name, method in hooks:
+                given, batch = batch, method(agent, batch)
+                if not isinstance(batch, Batch):
+                    raise ConfigError(_returned(name, "before_batch", batch, "the batch"))
+                if counted and len(batch) > len(given):
+                    self._adds_rows(name, silent)
             return batch
 
         return before
+
+    def _adds_rows(self, name: str, silent: set[str]) -> None:
+        """Notice that a strategy rehearses.
+
+        Raises:
+            ConfigError: If another one does too, and they have not both said so.
+        """
+        self._adding.add(name)
+        for other in self._adding - {name}:
+            if silent & {name, other}:
+                raise ConfigError(
+                    f"strategy={other} and strategy={name} conflict: both add rows to what is learnt. "
+                    "Choose one of them. (What a strategy takes for itself it may say beforehand: "
+                    'owns = {"batch"}.)'
+                )
 
     def loss(self, replay: Replay, log: Log) -> Tensor | None:
         """The model's loss with what the strategies add to it; None if it updates itself.
@@ -89,6 +112,8 @@ class Strategies:
         Raises:
             ConfigError: If it updates itself, and a strategy needs its loss.
         """
+        if self._by_epoch:
+            self.begin_epoch(replay)
         loss = self.context.step(replay, log)
         self.context.look()
         if loss is None:
@@ -100,19 +125,54 @@ class Strategies:
                     )
             return None
         if self._hooks["after_loss"] and isinstance(loss, Tensor) and loss.dim() == 0:
-            batch = replay.batch
-            for method in self._hooks["after_loss"]:
-                loss = method(self.agent, batch, loss)
+            assert replay.batch is not None
+            loss = self.after_loss(replay.batch, loss)
+        return loss
+
+    def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
+        """The loss with what the strategies add to it."""
+        for name, method in self._hooks["after_loss"]:
+            loss = method(self.agent, batch, loss)
+            if not isinstance(loss, Tensor):  # None would be a model that has updated itself.
+                raise ConfigError(_returned(name, "after_loss", loss, "the loss"))
         return loss
 
     def after_backward(self) -> None:
-        for method in self._hooks["after_backward"]:
+        for _, method in self._hooks["after_backward"]:
             method(self.agent)
 
     def after_step(self, replay: Replay) -> None:
+        self.stepped(replay.batch)
+        if self._by_epoch and self.borders and replay.passes != self._passes:
+            self.end_epoch(replay)
+
+    def stepped(self, batch: Batch | None) -> None:
+        """The learning step of a batch is over."""
         self.context.stepped()
-        for method in self._hooks["after_step"]:
-            method(self.agent, replay.batch)
+        for _, method in self._hooks["after_step"]:
+            method(self.agent, batch)
+
+    def begin_epoch(self, replay: Replay) -> None:
+        """A pass begins, unless one is on its way; without borders all of the stream is one."""
+        self._passes = replay.passes
+        if self._in_epoch:
+            return
+        self._in_epoch = True
+        for _, method in self._hooks["begin_epoch"]:
+            method(self.agent, replay)
+
+    def end_epoch(self, replay: Replay) -> None:
+        """A pass is over, or the task that it belongs to; nothing if none has begun."""
+        if not self._in_epoch:
+            return
+        self._in_epoch = False
+        for _, method in self._hooks["end_epoch"]:
+            method(self.agent, replay)
+
+    def after_evaluation(self, metrics: dict[str, float]) -> None:
+        """Held-out metrics are there, by the names that eval.csv has."""
+        for _, method in self._hooks["after_evaluation"]:
+            method(self.agent, dict(metrics))
 
     def after_flush(self, replay: Replay) -> None:
         """After an update that no learning step belongs to: no rows have come with it."""
@@ -127,18 +187,19 @@ class Strategies:
 
     def begin_task(self, task: int, replay: Replay) -> None:
         self.context.task = task
-        for method in self._hooks["begin_task"]:
+        for _, method in self._hooks["begin_task"]:
             method(self.agent, replay)
 
     def end_task(self, replay: Replay) -> None:
-        for method in self._hooks["end_task"]:
+        self.end_epoch(replay)
+        for _, method in self._hooks["end_task"]:
             method(self.agent, replay)
         if self._recalls:
             self.context.keep_structure(self.context.task)
 
     def parameters_changed(self) -> None:
         self.context.changed = True
-        for method in self._hooks["parameters_changed"]:
+        for _, method in self._hooks["parameters_changed"]:
             method(self.agent)
 
     def begin_again(self, task: int) -> None:
@@ -149,8 +210,10 @@ class Strategies:
 
     def predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         """Logits of the strategy that has its own way; None where none has."""
-        for method in self._hooks["predict"]:
-            output: Tensor = method(self.agent, obs, task)
+        for name, method in self._hooks["predict"]:
+            output = method(self.agent, obs, task)
+            if not isinstance(output, Tensor):
+                raise ConfigError(_returned(name, "predict", output, "the logits"))
             return output
         return None
 
@@ -177,10 +240,12 @@ class Strategies:
             for name, s in self.named.items()
         }
         structures = self.context.structures()
-        return {"task": self.context.task, "strategies": states, "structures": structures}
+        where = {"task": self.context.task, "in_epoch": self._in_epoch}
+        return {**where, "strategies": states, "structures": structures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before
+        self._in_epoch = state.get("in_epoch", False)
         if self._recalls:  # The task may have ended just before the checkpoint.
             self.context.keep_structure(self.context.task)
         self.context.check_structures(state.get("structures", {}))
@@ -196,11 +261,14 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
         needs = strategy if isinstance(strategy, Strategy) else Strategy
         if not any(hook(strategy, method) for method in HOOKS) and name != "naive":
             yield f"strategy={name} has none of the hooks of a strategy: {', '.join(HOOKS)}."
-        if wrong := [what for what in _owned(strategy) if not isinstance(what, str)]:
-            yield (
-                f"strategy={name}: its `owns` holds {wrong[0]!r:.40}; it names what the strategy takes for "
-                f"itself: {', '.join(_WHY)}."
-            )
+        yield from mistaken(name, strategy)
+        for what in _owned(strategy):
+            close = "" if what in _WHY else did_you_mean(str(what), _WHY)
+            if not isinstance(what, str) or close:
+                yield (
+                    f"strategy={name}: its `owns` holds {what!r:.40}; it names what the strategy takes for "
+                    f"itself: {', '.join(_WHY)}.{close}"
+                )
         if needs.needs_borders and not borders:
             yield (
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
@@ -229,7 +297,11 @@ def _conflicts(named: dict[str, Any]) -> Iterable[str]:
             if shared := _owned(strategy) & _owned(second):
                 known = [why for key, why in _WHY.items() if key in shared]
                 why = known[0] if known else f"both own {', '.join(sorted(map(str, shared)))}"
-                yield f"strategy={name} and strategy={other} conflict: {why}. Choose one of them."
+                silent = [n for n in (name, other) if "batch" in shared and _adds_unsaid(named[n])]
+                unless = f" {_UNLESS.format(type(named[silent[0]]).__name__)}" if silent else ""
+                yield (
+                    f"strategy={name} and strategy={other} conflict: {why}. Choose one of them.{unless}"
+                )
 
 
 def _works_on_the_loss(strategy: Any) -> bool:
@@ -240,7 +312,24 @@ def _owned(strategy: Any) -> set[str]:
     owns: Any = getattr(strategy, "owns", ())
     reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
     listed = isinstance(owns, (set, frozenset, list, tuple))
-    return (set(owns) if listed else {owns}) | reads_outputs
+    adds_rows = {"batch"} if _adds_unsaid(strategy) else set()
+    return (set(owns) if listed else {owns}) | reads_outputs | adds_rows
+
+
+def _adds_unsaid(strategy: Any) -> bool:
+    """Whether a class that does not say what it owns is seen to rehearse: it has a memory for batches."""
+    held = getattr(strategy, "__dict__", {}).values()
+    return (
+        hook(strategy, "before_batch") is not None
+        and any(isinstance(value, Memory) for value in held)
+        and not says_what_it_owns(strategy)
+    )
+
+
+def _returned(name: str, method: str, value: Any, what: str) -> str:
+    """The error of a hook that does not return what it has to."""
+    given = "None" if value is None else f"a {type(value).__name__}"
+    return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
 
 
 def _nbytes(state: Any) -> int:

@@ -60,7 +60,7 @@ class Context:
         self.clip_grad: float | None = None
         self.look: Callable[[], bool] = bool
         self._learn, self._augmented = learn, augmented
-        self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
+        self._replay: Any = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.
         # After each task: what there was, and a copy without weights, None of what cannot be copied.
         self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
@@ -68,9 +68,30 @@ class Context:
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
         self._handle = agent.register_forward_hook(self._met)
 
+    def open(self) -> None:
+        """Notice the agent's forwards again, after `close`."""
+        self.close()
+        self._handle = self.agent.register_forward_hook(self._met)
+
     def close(self) -> None:
         """Leave the agent as it was."""
         self._handle.remove()
+        self._known = self._replay = None
+
+    def watch(self, replay: Any) -> None:
+        """Take forwards from now on for those of `learn` on this replay's batch; None: no longer."""
+        if replay is not None:
+            self._known = None
+        self._replay = replay
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Inside, forwards are none of `learn`'s."""
+        replay, self._replay = self._replay, None
+        try:
+            yield
+        finally:
+            self._replay = replay
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Context:
         """For a copy that a model makes of itself, which is no part of the run."""
@@ -120,10 +141,9 @@ class Context:
         if self._hidden is not None:
             self._hidden = hidden_outputs(self.classes, self.spec)
 
-    def open(self) -> None:
-        """Notice the agent's forwards again, after `close`."""
-        self.close()
-        self._handle = self.agent.register_forward_hook(self._met)
+    def use_augmentation(self, augmented: Callable[[Tensor], Tensor] | None) -> None:
+        """Augment rows of a memory so from now on."""
+        self._augmented = augmented
 
     def hide_others(self) -> None:
         """Let the model meet only the outputs of each row's task from now on, in any scenario."""
@@ -238,11 +258,16 @@ class Context:
         batch = self._replay.batch
         if batch is None or not args:
             return None
-        if args[0] is batch.obs:
+        # A look at the outputs without gradient does not take the place of those with one.
+        if args[0] is batch.obs and (self._known is None or _has_graph(output)):
             self._known = (args[0], output)
         if self._hidden is None:
             return None
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
+
+
+def _has_graph(output: Any) -> bool:
+    return bool(getattr(output, "requires_grad", True))
 
 
 def _without_weights(agent: nn.Module) -> nn.Module:

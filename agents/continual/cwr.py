@@ -27,7 +27,7 @@ class CWR(Strategy):
     """
 
     owns = frozenset({"weights", "output"})
-    needs_borders = needs_classes = needs_forward = True
+    needs_borders = needs_classes = needs_forward = needs_optimizer = True
 
     def __init__(self) -> None:
         self.consolidated: dict[str, Tensor] = {}  # cw and its biases, by the agent's names.

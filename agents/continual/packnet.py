@@ -39,7 +39,7 @@ class PackNet(Strategy):
 
     owns = frozenset({"gradient", "weights", "output"})
     needs_all_tasks = True
-    needs_borders = needs_classes = needs_forward = True
+    needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = recalls = True
 
     def __init__(self, keep: float | None = None, retrain_epochs: int = 1):

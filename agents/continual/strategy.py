@@ -13,12 +13,14 @@ class Strategy:
     | hook | when |
     |---|---|
     | `begin_task(agent, replay)`, `end_task(agent, replay)` | around a task |
+    | `begin_epoch(agent, replay)`, `end_epoch(agent, replay)` | around a pass over its data |
     | `before_batch(agent, batch) -> Batch` | on every batch that `next(replay)` is about to give |
     | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
     | `after_backward(agent)` | the gradients are there, before each update: projection, masks |
     | `after_step(agent, batch)` | the learning step is over, and the update if one was due |
     | `parameters_changed(agent)` | the model's parameters were added, replaced, dropped or unfrozen |
     | `predict(agent, obs, task) -> logits` | instead of the agent, of rows of a task |
+    | `after_evaluation(agent, metrics)` | held-out metrics are there, by their names in eval.csv |
     | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |
 
     A hook that a class has not got costs nothing. What it holds in attributes is saved and resumed:
@@ -32,6 +34,7 @@ class Strategy:
         needs_forward: Whether it calls the model, which then needs a `forward`.
         needs_all_tasks: Whether it must know all tasks at the start: refused with `run.learn_task`.
         needs_new_classes: Whether tasks must have no classes in common, but for scenario=domain.
+        needs_optimizer: Whether it works on the optimiser, which a loop of one's own must then name.
         scenarios: Those it is made for.
         recalls: Whether it asks for outputs of the model as an earlier task left it.
         task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
@@ -44,6 +47,7 @@ class Strategy:
     needs_forward = False
     needs_all_tasks = False
     needs_new_classes = False
+    needs_optimizer = False
     scenarios: tuple[str, ...] = ("class", "task", "domain")
     recalls = False
     task_aware = False

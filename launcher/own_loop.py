@@ -1,0 +1,534 @@
+"""Strategies of continual learning in a loop of one's own, without the launcher."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..agents.continual.context import HIDDEN, Context, evaluating, hidden_outputs
+from ..agents.traits import has_forward
+from ..replay import Batch, ConfigError, Replay
+from .build import named_strategies
+from .config import compose
+from .learn_method import learn_method, quiet
+from .naming import unresolved
+from .optimisation import may_get_parameters
+from .parameters import Parameters
+from .sequence import Task, Tasks, TasksSpec
+from .strategies import Strategies as Hooks
+
+_CALLS = {
+    "after_loss": "loss = strategies.after_loss(batch, loss) before loss.backward()",
+    "after_backward": "strategies.after_backward() between loss.backward() and optimizer.step()",
+    "after_step": "strategies.after_step(batch) after optimizer.step()",
+}
+
+
+class Strategies:
+    """One or more strategies, told what happens in a loop that somebody else writes.
+
+        tasks = antelope.tasks("Digits", tasks=5)
+        strategies = antelope.Strategies(model, ["er", EWC(importance=1e3)], tasks.spec)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for task in tasks:
+            strategies.begin_task(task, optimizer)
+            for batch in task.train:
+                loss = strategies.after_loss(batch, F.cross_entropy(model(batch.obs), batch.label))
+                optimizer.zero_grad()
+                loss.backward()
+                strategies.after_backward()
+                optimizer.step()
+                strategies.after_step(batch)
+            strategies.end_task(task)
+
+    `task.train` gives the batches that the strategies make. The same calls in the same order are what
+    `ml` does: with the same seeds and arithmetic the weights are the same to the bit. A call that a
+    strategy needs and does not get is an error at the next one.
+
+    Args:
+        model: The module that the loop trains, on its device, with all its layers.
+        strategies: What `strategy=` takes: a name, a class, an object, `{"_target_": "er", "capacity": 100}`,
+            or a list of them.
+        spec: `tasks.spec`.
+        optimizer: What steps the model; may also be given to `begin_task`. `cwr`, `pnn` and `packnet` need
+            it; given it, the order of the calls is checked at each of its steps. Construct it after this
+            object: strategies may add parameters to the model.
+        loss: `loss(output, label)`, where strategies learn on their own (rows of a memory: `gem`, `derpp`;
+            `gdumb`; pruned weights: `packnet`); default: the model's `learn`, else cross-entropy, or for
+            values the squared error over their variance.
+        clip_grad: Largest norm of the gradient there; the loop's own is the loop's affair.
+        seed: Of what strategies draw; default: the seed of the tasks.
+
+    Raises:
+        ConfigError: If a strategy is unknown or does not fit, or two conflict.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategies: Any,
+        spec: TasksSpec,
+        *,
+        optimizer: Optimizer | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        clip_grad: float | None = None,
+        seed: int | None = None,
+    ):
+        _check(model, spec, loss)
+        spec = spec.spec if isinstance(spec, Tasks) else spec
+        self.model, self.spec = model, spec
+        first = next(iter((*model.parameters(), *model.buffers())), torch.empty(0))
+        before = {id(parameter) for parameter in model.parameters()}
+        none = strategies is None or (isinstance(strategies, (list, tuple)) and not strategies)
+        settings = compose([], {} if none else {"strategy": strategies})
+        if mistakes := unresolved(settings):
+            raise ConfigError("\n".join(mistakes))
+        named = named_strategies(settings, spec, first.device)
+        own = None if loss is None else partial(_learn, model, loss)
+        context = Context(
+            model,
+            spec,
+            scenario=spec.scenario,
+            classes=[torch.tensor(index, dtype=torch.int64) for index in spec.classes],
+            learn=quiet(own or learn_method(model, spec, supervised=True)),
+            device=first.device,
+            seed=spec.seed if seed is None else seed,
+        )
+        try:
+            self._hooks = Hooks(named, context)
+        finally:
+            context.close()  # Outside of a task nothing is left on the model.
+        context.clip_grad = clip_grad
+        self.context, self._parameters = context, Parameters(model)
+        context.look = partial(self._parameters.look, closely=False)
+        self._parameters.changed.append(lambda _: self._hooks.parameters_changed())
+        self._added = {n for n, p in model.named_parameters() if id(p) not in before}
+        self._hidden = hidden_outputs(context.classes, spec) if spec.discrete else None
+        self._task: Task | None = None
+        self._next = 0  # The number of the task that comes next.
+        self._loaded: dict[str, Any] | None = None
+        self._sequence: Tasks | None = None  # That of the newest task.
+        self._handle: Any = None  # Of the look at each step of the optimiser.
+        self._ending = False  # Whether strategies learn on their own, at a task's end.
+        self._batch: Batch | None = None  # What is being learnt.
+        self._given = self._learnt = 0  # Batches of this task.
+        self._done: set[str] = set()  # Of the calls for this batch.
+        self._stepped = False
+        self._owed: set[int] = set()  # Losses that `after_loss` gave, and no backward has reached.
+        self._numbers = itertools.count()
+        if optimizer is not None:
+            self._use(optimizer)
+
+    def begin_task(self, task: Task, optimizer: Optimizer | None = None) -> None:
+        """Before a task's first batch; after `load_state_dict`, to go on where the state was taken.
+
+        Args:
+            task: Of `antelope.tasks(...)`, each in its turn.
+            optimizer: What steps the model from now on; None: the one that is known, if any.
+        """
+        self._check_turn(task)
+        if optimizer is not None:
+            self._use(optimizer)
+        self._check_optimizer()
+        sequence, context = task.sequence, self.context
+        if sequence.replay.device.type != context.device.type:
+            raise ConfigError(
+                f"The tasks give batches on {sequence.replay.device}, and the model is on {context.device}. "
+                f"Say antelope.tasks(..., device='{context.device}')."
+            )
+        transform: Any = sequence.replay.transform
+        context.use_augmentation(transform.anew if transform.augment is not None else None)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and loaded["tasks"] is not None:
+            sequence.load_state_dict(loaded["tasks"])
+        context.open()
+        if context.optimizer is not None:
+            self._handle = context.optimizer.register_step_pre_hook(self._steps)
+        sequence.listener, self._sequence = self, sequence
+        self._task, self._given, self._learnt = task, 0, 0
+        self._owed.clear()
+        if loaded is not None and loaded["in_task"]:
+            sequence.replay.before = self._hooks.before_batch
+            return
+        sequence.begin(task.number)
+        sequence.replay.before = self._hooks.before_batch
+        self._hooks.begin_task(task.number, sequence.replay)
+        self._parameters.look()
+
+    def before_batch(self, batch: Batch) -> Batch:
+        """The batch that the strategies make of one; what `task.train` gives has been through it already.
+
+        For batches that come from elsewhere than `task.train`.
+        """
+        if self._batch is not None and not self._done:
+            if batch is not self._batch:  # The loop has changed it: moved, or augmented.
+                self._learn_from(batch)
+            return batch
+        self._in_task("before_batch")
+        before = self._hooks.before_batch
+        batch = batch if before is None else before(batch)
+        self.batch_given(batch)
+        return batch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The model's own loss of the batch, with what the strategies add to it.
+
+        None of a model that updates itself in `learn`: then it has done so, and `after_step` is next.
+        """
+        self._at("loss", batch)
+        given = _Given(batch, self._replay)
+        loss: Any = self._hooks.loss(given, None)  # type: ignore[arg-type]
+        if loss is not None and not (isinstance(loss, Tensor) and loss.dim() == 0):
+            what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(
+                f"{type(self.model).__name__}.learn must return a scalar loss tensor, not {what}."
+            )
+        self._done |= {"after_loss"} if loss is not None else {"after_loss", "after_backward"}
+        return loss
+
+    def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
+        """The loss to back-propagate: the loop's own with what the strategies add to it."""
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(f"after_loss(batch, loss) needs a scalar loss tensor, not {what}.")
+        self._at("after_loss", batch)
+        self._parameters.look(closely=False)
+        self.context.watch(None)
+        self._done.add("after_loss")
+        if not self._hooks.having("after_loss"):
+            return loss
+        total = self._hooks.after_loss(batch, loss)
+        if total.requires_grad:
+            # Another tensor than the one that was given, whose gradient tells that it was used.
+            total = total.clone() if total is loss else total
+            self._owed.add(total_id := next(self._numbers))
+            total.register_hook(lambda _: self._owed.discard(total_id))
+        return total
+
+    def after_backward(self) -> None:
+        """Once the gradients are there, before they are clipped and the optimiser steps."""
+        self._at("after_backward")
+        self._need("after_loss")
+        if all(parameter.grad is None for parameter in self.model.parameters()):
+            raise ConfigError(
+                "after_backward was called, and no parameter has a gradient. Call it between "
+                "loss.backward() and optimizer.step()."
+            )
+        self.context.watch(None)
+        self._hooks.after_backward()
+        self._done.add("after_backward")
+
+    def after_step(self, batch: Batch | None = None) -> None:
+        """Once the optimiser has stepped; where gradients add up over several batches, after each."""
+        self._at("after_step", batch)
+        self._need("after_loss")
+        if self.context.optimizer is None or self._stepped:
+            self._need("after_backward")
+            self._check_backward()
+        self.context.watch(None)
+        self._hooks.stepped(self._batch if batch is None else batch)
+        self._batch, self._done, self._stepped = None, set(), False
+        self._learnt += 1
+
+    def end_task(self, task: Task | None = None) -> None:
+        """After a task's last batch. Some strategies learn here: `gdumb`, `packnet`."""
+        self._in_task("end_task")
+        assert self._task is not None
+        if task is not None and task.number != self._task.number:
+            raise ConfigError(f"end_task: task {self._task.number} was begun, not {task.number}.")
+        if self._batch is not None or (self._given and not self._learnt):
+            raise ConfigError(self._unfinished())
+        sequence = self._task.sequence
+        self._parameters.look()
+        self._ending = True
+        self._hooks.end_task(sequence.replay)
+        self._ending = False
+        self._next, self._task = self._task.number + 1, None
+        sequence.listener = sequence.replay.before = None
+        self.context.close()
+        if self._handle is not None:
+            self._handle.remove()
+
+    def predict(self, obs: Tensor, task: Task | int | None = None) -> Tensor:
+        """Logits or values `[B, *action.shape]`, in evaluation mode and without gradient.
+
+        Args:
+            task: The one that the rows belong to, where that is told: then only its outputs compete
+                (task-IL); None: all do (class-IL).
+        """
+        number = task.number if isinstance(task, Task) else task
+        with self.context.unwatched(), evaluating(self.model), torch.no_grad():
+            output = self._hooks.predict(obs, number)
+            output = self.model(obs) if output is None else output
+        if number is None or self._hidden is None:
+            return output
+        return output.masked_fill(self._hidden[number].to(output.device), HIDDEN)
+
+    def after_evaluation(self, metrics: dict[str, float]) -> None:
+        """Held-out metrics, for strategies that ask for them."""
+        self._hooks.after_evaluation(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of the strategies and of the tasks that continuing exactly needs, between two steps.
+
+        The model, the optimiser and torch's random stream are the loop's own to save. Tensors are the
+        strategies' own, not copies; `torch.save` writes it.
+        """
+        if self._batch is not None:
+            raise ConfigError(
+                "state_dict() in the middle of a step. Call it after after_step(batch)."
+            )
+        if self._loaded is not None:
+            return _without_arrays(self._loaded)
+        state = {
+            "task": self._next if self._task is None else self._task.number,
+            "in_task": self._task is not None,
+            "hooks": self._hooks.state_dict(),
+            "tasks": None if self._sequence is None else self._sequence.state_dict(),
+        }
+        return _without_arrays(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state, into a new object for a model that has its weights back.
+
+        Then call `begin_task` with task number `state["task"]`: if the state was taken in its midst,
+        `task.train` goes on with the rest of the pass.
+        """
+        if self._task is not None or self._next:
+            raise ConfigError(
+                "load_state_dict: this object has learnt already. Construct it again."
+            )
+        state = _with_arrays(state)
+        self._parameters.look()
+        self._hooks.load_state_dict(state["hooks"])
+        self._next, self._loaded = state["task"], state
+
+    # ------------------------------------------------------------------ told by `task.train`
+
+    def pass_begins(self) -> None:
+        self._hooks.begin_epoch(self._replay)
+
+    def pass_ends(self) -> None:
+        if self._batch is not None:
+            raise ConfigError(self._unfinished())
+        self._hooks.end_epoch(self._replay)
+
+    def batch_given(self, batch: Batch) -> None:
+        if self._batch is not None:
+            raise ConfigError(self._unfinished())
+        self._given += 1
+        self._learn_from(batch)
+
+    def _learn_from(self, batch: Batch) -> None:
+        self._batch = batch
+        self.context.watch(_Given(batch, self._replay))
+
+    def batch_dropped(self) -> None:
+        """The loop was left with a batch that nothing was done with."""
+        if self._batch is not None and not self._done and self._learnt:
+            self._batch = None
+            self.context.watch(None)
+
+    # ------------------------------------------------------------------------- what is wrong
+
+    @property
+    def _replay(self) -> Replay:
+        assert self._task is not None
+        return self._task.sequence.replay
+
+    def _check_turn(self, task: Any) -> None:
+        if not isinstance(task, Task):
+            raise ConfigError(
+                f"begin_task takes a task of antelope.tasks(...), not {task!r:.60}. Data of your own goes in "
+                "there: antelope.tasks([(x, y), (x, y)])."
+            )
+        if self._task is not None:
+            raise ConfigError(
+                f"Task {self._task.number} has begun and not ended. Call end_task(task) before the next one."
+            )
+        if _tasks_of(task.sequence.spec) != _tasks_of(self.spec):
+            raise ConfigError(
+                "begin_task: the task belongs to other tasks than the spec that Strategies was given."
+            )
+        if task.number != self._next:
+            raise ConfigError(
+                f"Tasks are learnt in their order: task {self._next} comes next, not task {task.number}. To "
+                "begin again, construct Strategies again."
+            )
+
+    def _check_optimizer(self) -> None:
+        optimizer = self.context.optimizer
+        if optimizer is None:
+            for name, strategy in self._hooks.named.items():
+                if getattr(strategy, "needs_optimizer", False) is True:
+                    raise ConfigError(
+                        f"strategy={name} works on the optimiser. Name it: begin_task(task, optimizer)."
+                    )
+            return
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = dict(self.model.named_parameters())
+        if left := [n for n in self._added if n in named and id(named[n]) not in held]:
+            raise ConfigError(
+                f"The optimiser does not hold `{sorted(left)[0]}`, which a strategy has added to the model. "
+                "Construct the optimiser after Strategies(...)."
+            )
+        if named and not held & {id(parameter) for parameter in named.values()}:
+            raise ConfigError("The optimiser holds none of the model's parameters.")
+
+    def _use(self, optimizer: Any) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__}, not a torch.optim.Optimizer."
+            )
+        self.context.optimizer = optimizer
+
+    def _steps(self, *_: Any) -> None:
+        """The optimiser is about to step: of a batch that has had all its calls before."""
+        if self._ending:
+            return
+        if self._batch is None:
+            if self._hooks.having("after_backward"):
+                raise ConfigError(
+                    "optimizer.step() was called when there is no batch to learn. It comes between "
+                    "strategies.after_backward() and strategies.after_step(batch)."
+                )
+            return
+        self._need("after_loss")
+        self._need("after_backward")
+        self._check_backward()
+        self._stepped = True
+
+    def _in_task(self, call: str) -> None:
+        if self._task is None:
+            raise ConfigError(f"{call}: no task has begun. Call begin_task(task) first.")
+
+    def _at(self, call: str, batch: Any = None) -> None:
+        """A call for the current batch, each once."""
+        self._in_task(call)
+        if batch is not None and not isinstance(batch, Batch):
+            raise ConfigError(
+                f"{call}: the batch is a {type(batch).__name__}; it needs the Batch of task.train."
+            )
+        if self._batch is None:
+            raise ConfigError(
+                f"{call}: there is no batch to learn. Take it from task.train, and call after_step(batch) "
+                "last; a batch from elsewhere goes through before_batch(batch)."
+            )
+        if batch is not None and batch is not self._batch and len(batch) < len(self._batch):
+            raise ConfigError(
+                f"{call}: this batch has {len(batch)} rows, and the one that strategies made of it has "
+                f"{len(self._batch)}. Learn from that one: batch = strategies.before_batch(batch)."
+            )
+        if ("after_loss" if call == "loss" else call) in self._done:
+            twice = " (strategies.loss has added to it already)" if call == "after_loss" else ""
+            raise ConfigError(f"{call} is called twice for one batch{twice}.")
+
+    def _need(self, call: str) -> None:
+        if call in self._done or not self._hooks.having(call):
+            return
+        names = " and ".join(self._hooks.having(call))
+        more = ""
+        if call == "after_backward" and self.context.optimizer is None:
+            more = " Where gradients add up over batches, name the optimiser: begin_task(task, optimizer)."
+        raise ConfigError(f"strategy={names} needs {call}. Write {_CALLS[call]}.{more}")
+
+    def _check_backward(self) -> None:
+        if self._owed:
+            self._owed.clear()
+            raise ConfigError(
+                "The loss that strategies.after_loss returned was not back-propagated: what they add to it "
+                f"is lost. Write {_CALLS['after_loss']}."
+            )
+
+    def _unfinished(self) -> str:
+        for call in ("after_loss", "after_backward"):
+            if call not in self._done and self._hooks.having(call):
+                return f"A batch was not learnt to its end: {call} was not called. Write {_CALLS[call]}."
+        return (
+            f"A batch was not learnt to its end: after_step was not called. Write {_CALLS['after_step']}. To "
+            "look at rows without learning them, use task.train.once()."
+        )
+
+
+class _Given:
+    """The replay as a step of the loop sees it: its batch is the one that the loop has drawn."""
+
+    def __init__(self, batch: Batch, replay: Replay):
+        self.batch, self._replay, self._drawn = batch, replay, False
+
+    def __iter__(self) -> _Given:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._drawn:
+            raise ConfigError(
+                "learn draws several batches in a step, and strategies.loss(batch) has one. Such a model is "
+                "trained by ml(...)."
+            )
+        self._drawn = True
+        return self.batch
+
+    def __len__(self) -> int:
+        return len(self._replay)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._replay, name)
+
+
+_ARRAY = "numpy array"
+
+
+def _without_arrays(state: Any) -> Any:
+    """A state with tensors for its arrays, which `torch.load` reads without running code."""
+    if isinstance(state, np.ndarray) and state.dtype.kind in "biuf":
+        return {_ARRAY: torch.from_numpy(np.array(state))}
+    return _each(_without_arrays, state)
+
+
+def _with_arrays(state: Any) -> Any:
+    if isinstance(state, dict) and state.keys() == {_ARRAY}:
+        return state[_ARRAY].numpy()
+    return _each(_with_arrays, state)
+
+
+def _each(function: Callable[[Any], Any], state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: function(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(function(value) for value in state)
+    return state
+
+
+def _tasks_of(spec: TasksSpec) -> tuple[Any, ...]:
+    """What must agree between the tasks that strategies were made for and those that they get."""
+    return spec.scenario, spec.classes, str(spec)
+
+
+def _learn(model: nn.Module, loss: Callable[..., Tensor], replay: Any, log: Any) -> Tensor:
+    batch = next(replay)
+    return loss(model(batch.obs), batch.label)
+
+
+def _check(model: Any, spec: Any, loss: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"Strategies needs a torch.nn.Module, not {model!r:.60}.")
+    if not isinstance(spec, (TasksSpec, Tasks)):
+        raise ConfigError(
+            "Strategies needs the spec of antelope.tasks(...), `tasks.spec`, which knows the tasks' classes; "
+            f"this is a {type(spec).__name__}."
+        )
+    if loss is not None and not callable(loss):
+        raise ConfigError(
+            f"loss is a {type(loss).__name__}; it must be callable as loss(output, label)."
+        )
+    if loss is None and not has_forward(model) and not hasattr(model, "learn"):
+        raise ConfigError(f"{type(model).__name__} has no forward and no learn.")
+    if not any(True for _ in model.parameters()) and not may_get_parameters(model):
+        raise ConfigError(f"{type(model).__name__} has no parameters to train.")
