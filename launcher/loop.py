@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,12 +157,21 @@ class Loop:
     def _look(self) -> None:
         """Evaluate in mid-task."""
         at, validation = self.at, self.schedule.validation
-        scores = self.evaluate(range(at.task + 1), step=at.step, validation=validation)
-        self.stopping.look(at, scores[-1])
+        learnt, seen = self._being_learnt(), at.task + 1
+        tasks = range(max(seen, *(task + 1 for task in learnt)))
+        scores = self.evaluate(tasks, step=at.step, validation=validation)
+        if at.step >= self.schedule.seed_steps:  # Before, nothing can have improved.
+            self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
             return  # The evaluation at the task's end, of this same step, takes its place.
         write_eval_row(
-            scores, self.learner, self.replay, at, self.journal, self.last, validation=validation
+            scores[:seen],
+            self.learner,
+            self.replay,
+            at,
+            self.journal,
+            self.last,
+            validation=validation,
         )
         self.keeper.evaluated()
 
@@ -193,14 +202,19 @@ class Loop:
         # Forward transfer is what a task's score is before it is learnt, over the untrained model's.
         return range(min(seen + 1, tasks) if self.at.baseline else seen)
 
+    def _being_learnt(self) -> Sequence[int]:
+        """The tasks whose data is learnt: the current one alone, unless a strategy gives others too."""
+        given = self.replay.given if self.world.on_data else ()
+        return given or [self.at.task]
+
     def _choose_weights(self) -> None:
         """Have the best weights of the task that is ending, of which the newest may be the best."""
         at, validation = self.at, self.schedule.validation
         if not at.stopped and at.best is not None:
             self.learner.flush(self.replay)
-            only = range(at.task, at.task + 1)
-            (metrics,) = self.evaluate(only, step=at.step, validation=validation)
-            self.stopping.look(at, metrics)
+            learnt = self._being_learnt()
+            scores = self.evaluate(learnt, step=at.step, validation=validation)
+            self.stopping.look(at, mean_over_tasks(scores))
         self.stopping.go_back(at)
 
 

@@ -26,7 +26,9 @@ class Run:
         history: The rows of train.csv and eval.csv, in order.
         replay: What it learnt from.
         path: The run directory.
-        accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j.
+        accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
+            tasks to come after the next one, unless `eval_future=true`. With `eval_rows` all rows but the
+            last are of the sample.
             The main metric (return, accuracy or R2) where that is not accuracy. Of classes split
             into tasks it is class-IL: all classes compete.
         task_il_matrix: The same when the task is told, and only its classes compete; the same as

@@ -16,12 +16,14 @@ from .progress import Progress
 _LOOKED_AT = {"return": True, "loss": False, "accuracy": True}
 # With the task told, a model need not know it from the others.
 _TOLD = {"task_il_loss": False, "task_il_accuracy": True}
-# A learner goes on counting its steps, and what no loss has reached so far.
-_GOES_ON = ("steps", "unreached", "pending", "gradients")
+# A learner goes on counting its steps, and knows what it has seen of the model: none of it is undone.
+_GOES_ON = ("steps", "optimised", "unreached", "pending", "gradients")
 
 
 class EarlyStopping:
     """Looks at the evaluations of the current task alone: forgetting others is no reason to end it.
+
+    Where a strategy learns several tasks' data together (joint, cumulative), at their mean.
 
     Going back to the best weights is going back to all that the learner was then: buffers, averaged
     weights, the optimiser's state, what strategies know, and an environment's normalisation. What
@@ -61,8 +63,9 @@ class EarlyStopping:
         if best is None or at.waited == 0:
             return
         learner = self.learner
+        known = {"steps": learner.steps, "optimised": learner.optimised}
         with moving(learner.device, learner.device):
-            learner.load_state_dict({"steps": learner.steps, **best["learner"]})
+            learner.load_state_dict({**known, **best["learner"]})
         if best["normalizer"] is not None:
             self.world.normalizer.load_state_dict(best["normalizer"])
 

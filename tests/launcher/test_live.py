@@ -53,3 +53,26 @@ def test_a_run_of_unknown_length_shows_what_there_is_room_for() -> None:
 
 def test_a_value_that_is_not_a_number_is_shown() -> None:
     assert "accuracy nan" in line(100, values={"accuracy": float("nan")})
+
+
+def test_an_evaluation_is_shown_and_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("antelope.launcher.console.time.monotonic", lambda: now[0])
+    console = Console(enabled=True, total=100)
+    file = io.StringIO()
+    console._console = RichConsole(
+        file=file, width=100, force_terminal=True, legacy_windows=False, color_system=None
+    )
+    shown = []
+    for done in range(0, 50_000, 10_000):
+        now[0] += 1.0
+        console.evaluating(done, 40_000, "rows")
+        console.evaluating(done + 1, 40_000, "rows")  # Too soon to be drawn.
+        shown.append(file.getvalue())
+    console.stop()
+    assert [
+        f"evaluating {done:,}/40,000 rows" in shown[-1] for done in range(0, 40_000, 10_000)
+    ] == [True] * 4
+    assert "10,001" not in shown[-1]
+    last = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown[-1]).strip())[-1]
+    assert "evaluating" not in last
