@@ -72,7 +72,7 @@ def status() -> str:
     "settings",
     [
         {"strategy": "er", "ema": 0.9},
-        {"strategy": ["ewc"], "scheduler": "CosineAnnealingLR", "scheduler.T_max": 2},
+        {"strategy": ["ewc"], "scheduler": "OneCycleLR", "scheduler.max_lr": 0.1},
         {"strategy": "cumulative", "validation": 0.2, "eval_every": 3},
         {"accumulate": 2, "optim": "SGD", "lr": 0.1, "lr_decay_epochs": 2},
     ],
@@ -81,7 +81,7 @@ def status() -> str:
 def test_tasks_that_come_one_by_one_are_learnt_as_a_list_of_them(settings: dict[str, Any]) -> None:
     # With outputs of their own accord, and inputs that no statistics of other tasks have touched.
     settings |= {"scenario": "domain", "standardize": False}
-    parts = [part(0, 1), part(2, 3), part(4, 5)]
+    parts = [part(0, 1), part(2, 3, 4), part(5)]
     known = run(parts, path="known", **settings)
     found = run(parts[0], num_classes=6, **settings)
     for number, data in enumerate(parts[1:], 1):
@@ -89,7 +89,7 @@ def test_tasks_that_come_one_by_one_are_learnt_as_a_list_of_them(settings: dict[
         row = found.learn_task(data, f"part {number}")
         assert row.items() >= found.metrics.items()
     assert all(map(torch.equal, weights(known), weights(found)))
-    lower = [np.tril(r.accuracy_matrix)[np.tril_indices(3)] for r in (known, found)]
+    lower = [np.nan_to_num(r.accuracy_matrix)[np.tril_indices(3)] for r in (known, found)]
     assert np.array_equal(*lower)
     assert found.metrics["forgetting"] == known.metrics["forgetting"]
     assert len(found.tasks) == 3
