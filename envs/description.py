@@ -36,7 +36,7 @@ def describe(
     """
     first, held_out = train[0], [arrays for arrays in test if arrays is not None]
     for arrays in (*train[1:], *held_out):
-        _check_alike(first, arrays)
+        check_alike(first, arrays)
     action = _classes(train, held_out) if first.discrete else _values([a.targets for a in train])
     obs = input_space(
         [arrays.inputs for arrays in train],
@@ -49,7 +49,7 @@ def describe(
     return Spec(obs, action, num_tasks)
 
 
-def _check_alike(first: Arrays, arrays: Arrays) -> None:
+def check_alike(first: Arrays, arrays: Arrays) -> None:
     if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
         raise DataError(
             f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "

@@ -33,7 +33,7 @@ def refuse(source: Any, name: str) -> None:
 def _advice(source: Any, by_number: bool) -> str | None:
     library = type(source).__module__.partition(".")[0]
     if isinstance(source, DataLoader):
-        return "Give what it loads from (loader.dataset); batch_size= sets the size of batches."
+        return "Give what it loads from: loader.dataset."
     if isinstance(source, IterableDataset):
         return f"It has no items by number. {_WANTED}"
     # Hugging Face's, whose items are dicts.

@@ -14,8 +14,9 @@ from ..replay import ConfigError, DataError, LazyColumn, Replay, Space, Spec, Ta
 from ..replay.transfer import upload
 from .alterations import EachTask
 from .datasets import Arrays, held_out_fifth, take_rows
-from .description import describe
+from .description import check_alike, describe
 from .inputs import stored
+from .later import Outputs, check_numbers, digest
 from .numbering import note, same_label, share
 from .scenarios import SCENARIOS, divide, held_out_share, listed
 
@@ -62,6 +63,7 @@ class DataWorld:
             "domain": all tasks share the outputs; in a split, a label is the place of a class in its
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
+        num_classes: How many outputs there are, where more classes come later; None: as many as classes.
         seed: Of the order of classes, and of alterations.
         standardize: Whether inputs are to be numbers (True) or as they are, as the user said it; None:
             integers are as they are.
@@ -76,6 +78,7 @@ class DataWorld:
         source_dtype: The type that inputs were read in.
         notes: What a person should know of how the data was read, and of its labels.
         decoded: As above.
+        later: Of each task that was added, what tells its data from other data.
         single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
@@ -94,6 +97,7 @@ class DataWorld:
         tasks: int | None = None,
         classes_per_task: int | list[int] | None = None,
         class_order: str | list[int] | None = None,
+        num_classes: int | None = None,
         scenario: str | None = None,
         validation: float | None = None,
         seed: int = 0,
@@ -105,7 +109,9 @@ class DataWorld:
         self.decoded = set(decoded)
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = _kind(train, {key: value for key, value in asked.items() if value is not None})
-        self.scenario = _scenario(scenario, kind, train)
+        if num_classes is not None:
+            check_numbers(train, num_classes)
+        self.scenario = _scenario(scenario, kind, train, grows=num_classes is not None)
         parts = [_with_test(*pair) for pair in zip(train, test, strict=True)]
         train, held_out = [part[0] for part in parts], [part[1] for part in parts]
         if kind == "list":
@@ -131,6 +137,18 @@ class DataWorld:
             standardize=standardize,
             altered=kind == "altered",
         )
+        self._kind, self._validation = kind, validation
+        self._like = _one_row(train[0])
+        self._outputs = self._known_outputs(train, num_classes)
+        classes = self.spec.action.n  # Of the data that is there.
+        if num_classes is not None:
+            action = replace(
+                self.spec.action,
+                shape=(num_classes,),
+                high=num_classes - 1,
+                names=self._outputs.names,
+            )
+            self.spec = replace(self.spec, action=action)
         self.source_dtype = train[0].inputs.dtype
         exact = [_exact(part, self.spec) for part in (train, held_out)]
         train, held_out = ([stored(arrays, self.spec) for arrays in p] for p in (train, held_out))
@@ -138,7 +156,7 @@ class DataWorld:
         self.alter: Alter | None = None
         if kind == "split":
             groups = divide(
-                self.spec.action.n,
+                classes,
                 self.name,
                 tasks=tasks,
                 classes_per_task=classes_per_task,
@@ -151,16 +169,128 @@ class DataWorld:
                 train, held_out = self._share_outputs(groups, train[0], held_out[0])
         else:
             self.tasks = _in_turn(train, held_out, self.spec.action.n, self.scenario)
+            if kind == "one" and num_classes is not None and self.scenario != "domain":
+                self.tasks = [replace(self.tasks[0], classes=train[0].targets.unique())]
         if kind == "altered":
             self.alter, num_tasks = _alterations(train[0], tasks, seed)
             self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(num_tasks)]
         if chosen is not None:
             self.tasks = [_with_validation(task, chosen) for task in self.tasks]
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
+        self.later: list[dict[str, Any]] = []
+        self._known_tasks = len(self.tasks)  # Those whose rows are there.
         self.train, self.test = _join(train), _join(held_out)
         self.train.exact, self.test.exact = exact
         if self.alter is not None:
             _altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
+
+    def add(self, train: Arrays, test: Arrays | None, *, name: str | None = None) -> DataTask:
+        """Have one more task, or the rows of the next one that was only expected so far.
+
+        Inputs are standardised as those are that the sequence began with; labels are numbered among
+        theirs.
+
+        Args:
+            test: What is held out of it; None: a fixed fifth.
+            name: Of the task; None: that of the data.
+
+        Raises:
+            ConfigError: If the sequence cannot grow, or there are more classes than outputs.
+            DataError: If the data does not fit, or is not what was expected.
+        """
+        if self._kind == "altered" or self._like is None:
+            why = (
+                "makes its own tasks"
+                if self._kind == "altered"
+                else "is read from its source at each use"
+            )
+            raise ConfigError(f"{self.name} {why}, and no other task can follow.")
+        train, test = _with_test(train, test)
+        for part in (train, test):
+            _check_later(self._like, part, self.spec)
+        outputs = self._outputs
+        if self.spec.discrete:
+            outputs, train, test = outputs.number(train, test)
+        exact = [_exact([part], self.spec) for part in (train, test)]
+        chosen = _validation([train], self._validation)
+        train, test = stored(train, self.spec), stored(test, self.spec)
+        own = self.scenario != "domain" and self.spec.discrete
+        task = DataTask(
+            name or train.name,
+            torch.arange(len(train)) + len(self.train),
+            torch.arange(len(test)) + len(self.test),
+            train.targets.unique() if own else self.tasks[0].classes,
+        )
+        if chosen is not None:
+            held = replace(task, train=torch.arange(len(train)))
+            held = _with_validation(held, chosen)
+            assert held.validation is not None
+            begin = len(self.train)
+            task = replace(task, train=held.train + begin, validation=held.validation + begin)
+        known = {
+            "name": task.name,
+            "rows": len(task.train),
+            "classes": task.classes,
+            "digest": digest(train, test),
+        }
+        if self.expecting:
+            expected = self.later[self._known_tasks - len(self.tasks)]
+            if any(known[key] != expected[key] for key in ("name", "rows", "digest")):
+                raise DataError(
+                    f"{task.name} ({len(task.train):,} rows to learn from) is not the data that this run has "
+                    f"learnt next: {expected['name']}, {expected['rows']:,} rows. Give the same data, by the "
+                    "same name."
+                )
+            self.tasks[self._known_tasks] = task
+        else:
+            self.later.append(known)
+            self.tasks.append(task)
+            self.spec = replace(self.spec, num_tasks=len(self.tasks))
+        self._outputs, self._known_tasks = outputs, self._known_tasks + 1
+        if self.spec.discrete and outputs.names is not None:
+            self.spec = replace(self.spec, action=replace(self.spec.action, names=outputs.names))
+        for table, part, values in ((self.train, train, exact[0]), (self.test, test, exact[1])):
+            more = part.table()
+            more.exact = values
+            table.append(more)
+        return task
+
+    def expect(self, known: dict[str, Any]) -> None:
+        """Know of a task that was added before the run was resumed, whose rows have yet to come."""
+        none = torch.arange(0)
+        self.later.append(known)
+        self.tasks.append(DataTask(known["name"], none, none, known["classes"]))
+        self.spec = replace(self.spec, num_tasks=len(self.tasks))
+
+    def outputs_of(self, train: Arrays) -> Tensor:
+        """The outputs that classes of later data have, int64; raises as `add` does."""
+        if not self.spec.discrete:
+            return torch.arange(0)
+        return self._outputs.number(train, train)[1].targets.unique()
+
+    @property
+    def filled(self) -> int:
+        """How many tasks have their rows."""
+        return self._known_tasks
+
+    @property
+    def expecting(self) -> bool:
+        """Whether the rows of a task have yet to come."""
+        return self._known_tasks < len(self.tasks)
+
+    def _known_outputs(self, train: list[Arrays], num_classes: int | None) -> Outputs:
+        """What the outputs stand for, with the data of the beginning."""
+        if not self.spec.discrete:
+            return Outputs(0)
+        n, last = num_classes or self.spec.action.n, train[-1]
+        if self._kind == "list" and self.scenario != "domain":
+            return Outputs(n, last.names, taken=self.spec.action.n)
+        if self._kind == "split" and self.scenario == "domain":
+            return Outputs(n)
+        if last.values is not None:
+            return Outputs(n, last.values)
+        named = last.names is not None
+        return Outputs(n, last.names, listed=named, chosen=named and last.chosen)
 
     def example(self, device: torch.device) -> dict[str, Any]:
         """The `obs` of two rows on a device, as a batch of the first task begins: stored, and altered.
@@ -236,6 +366,12 @@ class DataWorld:
                 "scenario=domain needs as many classes in every task, which share their outputs; "
                 f"classes_per_task={[len(group) for group in groups]}."
             )
+        if self._outputs.n != size * len(groups):
+            raise ConfigError(
+                f"num_classes={self._outputs.n} stands for outputs of classes to come, and with "
+                f"scenario=domain the tasks of a split share {size} outputs. Leave it out."
+            )
+        self._outputs = Outputs(size)
         place = torch.empty(size * len(groups), dtype=torch.int64)
         place[torch.tensor(groups)] = torch.arange(size)
         self.spec = replace(
@@ -285,14 +421,14 @@ def _kind(train: list[Arrays], asked: dict[str, Any]) -> str:
     return "split"
 
 
-def _scenario(given: str | None, kind: str, train: list[Arrays]) -> str:
+def _scenario(given: str | None, kind: str, train: list[Arrays], *, grows: bool) -> str:
     """The scenario asked for, if it can be, or the usual one of this kind."""
     first = train[0]
     if given is None:
         return "class" if kind in ("one", "split") and first.discrete else "domain"
     if given not in SCENARIOS:
         raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
-    if kind == "one":
+    if kind == "one" and not grows:
         raise ConfigError(
             f"scenario={given} is of a sequence of tasks, and {first.name} is one task. Give tasks= or "
             "classes_per_task= to split its classes."
@@ -476,6 +612,30 @@ def _join(parts: list[Arrays]) -> Table:
         raise DataError("A sequence of data sets needs each of them in memory.")
     inputs: list[Any] = [part.inputs for part in parts]
     return Table(obs=torch.cat(inputs), label=torch.cat([part.targets for part in parts]))
+
+
+def _one_row(arrays: Arrays) -> Arrays | None:
+    """A data set with its first row alone, to compare others with; None of one that is not in memory."""
+    if not isinstance(arrays.inputs, Tensor):
+        return None
+    return replace(arrays, inputs=arrays.inputs[:1].clone(), targets=arrays.targets[:1].clone())
+
+
+def _check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
+    """Raise DataError for data that a model of this spec cannot learn after the first."""
+    if not isinstance(part.inputs, Tensor):
+        raise DataError(
+            f"{part.name} is read from its source at each use, and a task that comes later must be in "
+            "memory: leave out random transforms (aug= has them), or give fewer rows at a time."
+        )
+    check_alike(first, part)
+    if spec.obs.ids is not None and not (
+        spec.obs.low <= int(part.inputs.min()) and int(part.inputs.max()) < spec.obs.ids
+    ):
+        raise DataError(
+            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, and the "
+            f"model of this run was built for {spec.obs.low} to {spec.obs.ids - 1}."
+        )
 
 
 def _exact(parts: list[Arrays], spec: Spec) -> Tensor | None:

@@ -37,6 +37,7 @@ from .device import build_device as build_device
 from .infer import advice, inferred
 from .learn_method import learn_method, quiet
 from .lengths import ENV_STEPS, build_schedule
+from .loaders import heed_loaders
 from .naming import makes_objects, named_object, named_objects
 from .networks import network
 from .observe.observer import Observer, build_observer
@@ -45,6 +46,7 @@ from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
 from .strategies import Strategies
+from .told import warn_caller
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_BATCH = 32
@@ -81,10 +83,9 @@ def build_world(settings: Settings) -> Any:
         settings.values["dataset"] = {"_target_": "Digits"}
     world = build_data(settings)
     if world.single_class is not None:
-        warnings.warn(
+        warn_caller(
             f"All rows of {world.name} have the same class ({world.single_class}): an accuracy of 1.0 means "
-            "nothing.",
-            stacklevel=4,
+            "nothing."
         )
     return world
 
@@ -95,6 +96,7 @@ def complete(settings: Settings) -> None:
     Raises:
         ConfigError: If settings contradict each other.
     """
+    heed_loaders(settings)
     values = settings.values
     if values["batch_size"] is None:
         usual = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH

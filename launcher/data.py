@@ -7,11 +7,13 @@ from typing import Any
 
 from ..envs import datasets, folders, sources
 from ..envs.images import Pictures
+from ..envs.later import are_numbers
 from ..envs.numbering import number_labels
 from ..envs.tasks import DataWorld
 from ..replay import ConfigError
 from .config import Settings
 from .construct import construct
+from .loaders import unwrapped
 from .naming import makes_objects, named_objects
 
 
@@ -21,6 +23,31 @@ def build_data(settings: Settings) -> DataWorld:
     Raises:
         ConfigError: If what is named cannot be told, or settings contradict each other.
         DataError: If a data set cannot be read or learnt from.
+    """
+    train, test, notes, decoded = read_data(settings)
+    return DataWorld(
+        train,
+        test,
+        tasks=settings.tasks,
+        classes_per_task=settings.classes_per_task,
+        class_order=settings.class_order,
+        num_classes=settings.num_classes,
+        scenario=settings.scenario,
+        validation=settings.validation,
+        seed=settings.seed,
+        standardize=settings.standardize if "standardize" in settings.given else None,
+        notes=notes,
+        decoded=decoded,
+    )
+
+
+def read_data(
+    settings: Settings, *, numbered: bool = True
+) -> tuple[list[datasets.Arrays], list[datasets.Arrays | None], list[str], set[bool]]:
+    """What is learnt from and what is held out, and what `DataWorld` calls `notes` and `decoded`.
+
+    Args:
+        numbered: Whether labels are to be 0 to n - 1; else they stay as they are read.
     """
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "channels": settings.channels}
@@ -35,6 +62,7 @@ def build_data(settings: Settings) -> DataWorld:
     notes: list[str] = []
     decoded: set[bool] = set()
     for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
+        part, other = unwrapped(part), unwrapped(other)
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
         if own:
@@ -52,25 +80,14 @@ def build_data(settings: Settings) -> DataWorld:
             asked = sources.own_test_arguments(part, arguments)
         rest = None if asked is None else _held_out(other, asked, own=own, **options)
         # Classes are chosen by the number that both parts know them by.
-        arrays, rest = number_labels(arrays, rest)
+        if numbered and (settings.num_classes is None or not are_numbers(arrays)):
+            arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
         test.append(None if rest is None else _of_classes(rest, asked or {}))
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return DataWorld(
-        train,
-        test,
-        tasks=settings.tasks,
-        classes_per_task=settings.classes_per_task,
-        class_order=settings.class_order,
-        scenario=settings.scenario,
-        validation=settings.validation,
-        seed=settings.seed,
-        standardize=settings.standardize if "standardize" in settings.given else None,
-        notes=notes,
-        decoded=decoded,
-    )
+    return train, test, notes, decoded
 
 
 def _held_out(

@@ -48,6 +48,21 @@ class RunDirectory:
                 f"Cannot write the run to {path} ({error.strerror or error}). Give another path=."
             ) from error
 
+    def reopen(self) -> None:
+        """Claim the directory again after `close`, for a run that goes on.
+
+        Raises:
+            ConfigError: If another run is writing there, or it cannot be written.
+        """
+        try:
+            self._lock = _locked(self.path / _LOCK)
+        except BlockingIOError as error:
+            raise ConfigError(f"Another run is writing to {self.path}.") from error
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot write to {self.path} any more ({error.strerror or error})."
+            ) from error
+
     @property
     def has_run(self) -> bool:
         """Whether an earlier run wrote here."""

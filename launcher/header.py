@@ -9,6 +9,7 @@ from ..agents.traits import traits
 from ..envs.inputs import LARGEST_ID, is_whole
 from .config import Settings
 from .learner import Learner
+from .loaders import described
 from .naming import model_name
 
 
@@ -38,6 +39,8 @@ def header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
+    if (batches := described(settings)) is not None:
+        lines["batches"] = batches
     if decision := traits(learner.agent).decision:
         lines["learns"] = decision
     if world.on_data and (inputs := _integers(world, asked="standardize" in settings.given)):

@@ -84,6 +84,7 @@ class Keeper:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[signum] = signal.signal(signum, self._receive)
+        self._task_began = time.monotonic()  # What the caller did in between is no part of a task.
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -152,6 +153,11 @@ class Keeper:
             self.save()
         self._task_began = time.monotonic()
         self.settled()
+
+    def save_newest(self) -> None:
+        """Save what was learnt since the last checkpoint, if anything was."""
+        if self.directory.started and self.at.step > self._saved_step:
+            self.save()
 
     def save(self) -> bool:
         """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""

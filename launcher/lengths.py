@@ -56,7 +56,13 @@ def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan
     batches = [len(batch_sizes(len(task.train), settings.batch_size)) for task in world.tasks]
     if not schedule.borders:
         return [Plan(steps and steps * len(batches), epochs, sum(batches), accumulate)]
-    return [Plan(steps, epochs, count, accumulate) for count in batches]
+    return [plan_of(len(task.train), schedule, settings) for task in world.tasks]
+
+
+def plan_of(rows: int, schedule: Schedule, settings: Settings) -> Plan:
+    """How long a task of so many rows is for a scheduler."""
+    batches = len(batch_sizes(rows, settings.batch_size))
+    return Plan(schedule.train_steps, schedule.epochs, batches, settings.accumulate)
 
 
 def evaluates_in_task(schedule: Schedule, plans: list[Plan], world: Any) -> bool:

@@ -189,6 +189,13 @@ class CSV:
         self._file.write(self._lines([row]))
         self._file.flush()
 
+    def expect(self, tasks: int) -> None:
+        """Have columns for so many tasks, in the order of a file that was begun with them."""
+        self.close()  # The next row rewrites it.
+        self.tasks, self.columns = tasks, {}
+        for row in self.rows:
+            self._widen(row)
+
     def _widen(self, row: Row) -> bool:
         """Have columns for all that a row holds; whether there are new ones."""
         before = len(self.columns)

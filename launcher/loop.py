@@ -117,11 +117,6 @@ class Loop:
         """The last task's number."""
         return len(self.world.tasks) - 1
 
-    def run(self) -> None:
-        """Learn every task that is left."""
-        for _ in range(self.at.task, self.last + 1):
-            self.learn_task()
-
     def learn_task(self) -> None:
         """Learn the current task, or what is left of it, and score those seen."""
         if not self.at.begun:

@@ -1,4 +1,4 @@
-"""The two doors: `ml(...)` in Python, `ml ...` in a console. Both end in `train(settings)`."""
+"""The doors: `ml(...)` and `ml.tasks(...)` in Python, `ml ...` in a console."""
 
 from __future__ import annotations
 
@@ -12,51 +12,73 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..replay.errors import ConfigError, Diverged
+from .plainly import plainly
 
 if TYPE_CHECKING:
     from .run import Run
+    from .task_by_task import Tasks
 
 _INPUT, _FAILURE, _DIVERGED = 2, 1, 3
 
 
-def ml(*overrides: str, **settings: Any) -> Run:
-    """Train a model: `ml(model=Model, dataset="CIFAR10")`.
+class Launcher:
+    """Train a model: `ml(model=Model, dataset="CIFAR10")`; task by task: `ml.tasks(...)`.
 
-    Args:
-        *overrides: Console words, such as `"lr=1e-3"`; they win over keywords.
-        **settings: Any setting of `ml --help`; values may be Python objects (a class, an instance, a
-            tensor, `{"_target_": AdamW, "lr": 1e-2}`).
-
-    Returns:
-        The finished run: `agent`, `spec`, `metrics`, `history`, `replay`, `path`.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: Before training, for bad input.
-        Diverged: If the loss becomes NaN or infinite.
-        KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
+    Both take any setting of `ml --help`: as keywords, whose values may be Python objects (a class, an
+    instance, a tensor, `{"_target_": AdamW, "lr": 1e-2}`), and as console words, such as `"lr=1e-3"`,
+    which win over keywords.
     """
-    from .config import compose
 
-    composed = compose(overrides, settings)
-    from .keeper import Interrupted
-    from .process import left_as_found
+    def __call__(self, *overrides: str, **settings: Any) -> Run:
+        """Train a model: `ml(model=Model, dataset="CIFAR10")`.
 
-    try:
-        with left_as_found():
-            from .train import train  # What is imported adds filters for warnings, too.
+        Args:
+            *overrides: Console words, such as `"lr=1e-3"`; they win over keywords.
+            **settings: Any setting of `ml --help`; values may be Python objects.
+
+        Returns:
+            The finished run: `agent`, `spec`, `metrics`, `history`, `replay`, `path`.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: Before training, for bad input.
+            Diverged: If the loss becomes NaN or infinite.
+            KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
+        """
+        from .config import compose
+
+        composed = compose(overrides, settings)
+
+        def work() -> Run:
+            from .train import train
 
             return train(composed)
-    except ConfigError as error:
-        if composed.preset is not None and composed.preset not in str(error):
-            error.args = (f"{error}\n(With the settings of {composed.preset}.)",)
-        if composed.debug or _concerns_code_of_the_user(error):
-            raise
-        raise error.with_traceback(None) from None
-    except Interrupted as error:
-        print("Continue it with the same call and resume=true.", file=sys.stderr)
-        if error.signum == 2:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + error.signum) from None
+
+        return plainly(composed, work)
+
+    def tasks(self, *overrides: str, **settings: Any) -> Tasks:
+        """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
+
+        Takes what a call takes, and comes to the same results, whatever is done between the tasks.
+
+        Returns:
+            The tasks to iterate over; `.run` is the `Run` so far, or once finished.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: Before training, for bad input.
+        """
+        from .config import compose
+
+        composed = compose(overrides, settings)
+
+        def work() -> Tasks:
+            from .task_by_task import Tasks
+
+            return Tasks(composed)
+
+        return plainly(composed, work)
+
+
+ml = Launcher()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -128,18 +150,6 @@ def _wants_debug(words: list[str]) -> bool:
         return bool(compose(words, {}).debug)
     except ConfigError:
         return False
-
-
-def _concerns_code_of_the_user(error: BaseException | None) -> bool:
-    """Whether the user's own code raised it, or what it was raised from."""
-    from .construct import user_frames
-
-    while error is not None:
-        # Notes hold the frames of an environment in a process of its own.
-        if user_frames(error) or getattr(error, "__notes__", None):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _say_how_to_resume(words: list[str]) -> None:

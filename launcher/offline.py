@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..replay import CheckpointError, ConfigError, Spec, archive
 from ..replay.offline import saved_sizes
 from .checkpoint import find
 from .config import Settings
+from .told import warn_caller
 
 # What is as it was when the replay was filled, by the names of a replay's sizes.
 _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}
@@ -45,13 +45,12 @@ def adopt(settings: Settings) -> dict[str, Any] | None:
         raise refused(settings, error) from error
     acting = {*_OF_ACTING, "num_envs", "capacity"} & settings.given
     for key in sorted(acting):
-        warnings.warn(f"`{key}` has no effect in this run: it does not act.", stacklevel=4)
+        warn_caller(f"`{key}` has no effect in this run: it does not act.")
     for key, name in _SAVED.items():
         if key in settings.given and settings.values[key] != sizes[name]:
-            warnings.warn(
+            warn_caller(
                 f"`{key}={settings.values[key]}` has no effect in this run: the replay was saved with "
-                f"{sizes[name]}.",
-                stacklevel=4,
+                f"{sizes[name]}."
             )
         settings.values[key] = sizes[name]
     settings.values.update(_OF_ACTING)

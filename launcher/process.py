@@ -1,16 +1,86 @@
-"""What a run changes in the caller's process, and gives back when it ends or fails."""
+"""What a run changes in the caller's process, and gives back whenever it is not at work."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 
 from .construct import added_to_path
-from .randomness import kept_randomness
+from .randomness import kept_randomness, random_state, set_random_state
+
+
+class Workplace:
+    """The process as one run needs it, for each of its spells of work; between them it is the caller's.
+
+    Random streams, the default dtype, threads and import paths go on where the spell before left them.
+
+    Attributes:
+        device: Where the run learns, whose random stream is kept too.
+    """
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self._settings: list[Callable[[], AbstractContextManager[Any]]] = []
+        self._spell: ExitStack | None = None
+        self._left: dict[str, Any] | None = None
+
+    @contextmanager
+    def spell(self, *, moves_on: bool = True) -> Iterator[None]:
+        """Runs the block in the run's own surroundings.
+
+        Args:
+            moves_on: Whether the next spell continues from where this one ends, not from where it began.
+        """
+        before = set(added_to_path)
+        with left_as_found(), ExitStack() as self._spell:
+            if (left := self._left) is not None:
+                torch.set_default_dtype(left["dtype"])
+                for folder in left["path"]:
+                    sys.path.insert(0, folder)
+                    added_to_path.add(folder)
+                set_random_state(left["random"], self.device)
+                if (
+                    torch.get_num_threads() != left["threads"]
+                ):  # More of them add up in another order.
+                    self._spell.enter_context(threads(left["threads"]))
+            for setting in self._settings:
+                self._spell.enter_context(setting())
+            try:
+                yield
+            finally:
+                if moves_on:
+                    added = added_to_path - before
+                    self._left = {
+                        "dtype": torch.get_default_dtype(),
+                        "path": [folder for folder in reversed(sys.path) if folder in added],
+                        "random": random_state(self.device),
+                        "threads": torch.get_num_threads(),
+                    }
+
+    def keep(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
+        """Enter a context for the rest of this spell, and again for every later one."""
+        assert self._spell is not None
+        self._spell.enter_context(setting())
+        self._settings.append(setting)
+
+
+@contextmanager
+def threads(wanted: int | None) -> Iterator[None]:
+    """Inside, torch uses as many threads; None: as many as before."""
+    if wanted is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

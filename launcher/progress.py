@@ -59,6 +59,11 @@ class Progress:
         self.task, self.begun = self.task + 1, False
         self.forget_best()
 
+    def widen(self, tasks: int) -> None:
+        """Have a column for each of so many tasks, NaN where nothing was scored."""
+        for row in (*self.matrix, *self.task_il, *([self.baseline] if self.baseline else ())):
+            row += [math.nan] * (tasks - len(row))
+
     def forget_best(self) -> None:
         """Judge the task by the evaluations from now on."""
         self.best, self.waited, self.best_state = None, 0, None

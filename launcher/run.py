@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from ..replay import Replay, Spec
+from ..replay import ConfigError, Replay, Spec
+
+if TYPE_CHECKING:
+    from .open_run import OpenRun
 
 
 @dataclass
@@ -42,6 +45,53 @@ class Run:
     accuracy_matrix: np.ndarray = field(repr=False)
     task_il_matrix: np.ndarray = field(repr=False)
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    # No field: what copies or compares a Run means its results.
+    _open: ClassVar[OpenRun | None] = None
+
+    def learn_task(
+        self, data: Any, name: str | None = None, *, test_dataset: Any = None
+    ) -> dict[str, float]:
+        """Learn data that has come later, as one more task, and go on from where the run ended.
+
+            run = ml(model=Model, dataset=first, num_classes=10, strategy="er")
+            run.learn_task(second, "second")
+
+        The run is the same one, with the same settings: `metrics`, the matrices, which get a row and a
+        column, and the run directory are brought up to date. Inputs are standardised by the statistics
+        of the data that the run began with. In a run with `resume=true` the same calls with the same
+        data continue: what was learnt is not learnt again.
+
+        Args:
+            data: Whatever `dataset=` takes, a `DataLoader` for example; a single data set.
+            name: Of the task; None: that of the data.
+            test_dataset: What is held out of it; None: its own test part, else a fixed fifth.
+
+        Returns:
+            The row of eval.csv at the task's end: the means over all tasks so far, and each score.
+
+        Raises:
+            ConfigError, DataError: Before anything is learnt, for data that the run cannot learn.
+            Diverged, KeyboardInterrupt, SystemExit: As `ml` does.
+        """
+        if (opened := self._open) is None:
+            raise ConfigError(
+                "This Run is a copy, which holds results alone. Call learn_task of the one that ml returned, "
+                "or of the one that ml returns with resume=True."
+            )
+        from .config import compose
+        from .plainly import plainly
+
+        given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
+        settings = compose((), given)
+        try:
+            number = plainly(settings, lambda: opened.learn_later(settings, name))
+        finally:
+            vars(self).update(vars(opened.result()))
+        return opened.row(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The results, without the run itself."""
+        return {name: value for name, value in vars(self).items() if name != "_open"}
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items())

@@ -131,6 +131,10 @@ class Scheduler:
         self.optimizer, self.initial = optimizer, _options(optimizer)
         self.torch = self._make(optimizer, self._plan)
 
+    def add_plan(self, plan: Plan) -> None:
+        """Know of one more task."""
+        self._plans.append(plan)
+
     def begin_task(self, task: int, replay: Replay) -> None:
         """Start the schedule again, with the optimiser's initial settings."""
         self._task = min(task, len(self._plans) - 1)

@@ -14,7 +14,8 @@ from .attributes import load_object_state, object_state
 from .config import Settings
 from .console import Console
 from .learner import Learner
-from .log import Journal, Log
+from .lengths import plan_of
+from .log import CSV, Journal, Log
 from .loop import Schedule
 from .progress import Progress
 from .randomness import random_state, set_random_state
@@ -26,6 +27,7 @@ _SEQUENCE = {
     "tasks",
     "classes_per_task",
     "class_order",
+    "num_classes",
     "scenario",
     "online",
     "validation",
@@ -46,6 +48,31 @@ class Session:
     journal: Journal
     at: Progress = field(default_factory=Progress)
     log: Log = field(default_factory=Log)
+    pending: dict[str, Any] | None = None  # The checkpoint of a task whose data has yet to come.
+
+    def grow(self) -> None:
+        """Tell all parts of the task that the world has just come to have."""
+        number, world = len(self.world.tasks) - 1, self.world
+        task = world.tasks[number]
+        self.replay.set_task(number, task.train)
+        if self.learner.strategies is not None:
+            outputs = task.classes if world.spec.discrete else torch.arange(0)
+            self.learner.strategies.context.add_task(outputs)
+        if self.learner.scheduler is not None:
+            rows = world.later[-1]["rows"]
+            self.learner.scheduler.add_plan(plan_of(rows, self.schedule, self.settings))
+        self.at.widen(len(world.tasks))
+        for writer in self.journal.writers:
+            if isinstance(writer, CSV):
+                writer.expect(len(world.tasks))
+
+    def fill(self, task: int) -> None:
+        """Continue in the middle of a task whose rows have come at last."""
+        self.replay.set_task(task, self.world.tasks[task].train)
+        if self.pending is not None and self.at.begun and self.at.task == task:
+            self.world.resume(task, self.replay, self.pending["replay"])
+            set_random_state(self.pending["random"], self.learner.device)
+            self.pending = None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing exactly needs."""
@@ -62,6 +89,7 @@ class Session:
             "journal": self.journal.state_dict(),
             "random": random_state(self.learner.device),
             "settings": self.settings.values,
+            "later": self.world.later if self.world.on_data else [],
         }
 
     def load_state_dict(self, state: dict[str, Any], console: Console) -> None:
@@ -77,6 +105,10 @@ class Session:
                 f"The checkpoint is of a run with {key}={before}, this one has {key}={now}: it cannot "
                 "be continued so. Give another path or experiment."
             )
+        for known in state.get("later", ()):
+            self.world.expect(known)
+            self.grow()
+            self.pending = {"replay": state["replay"], "random": state["random"]}
         at = self.at
         at.load_state_dict(state["progress"])
         anew = _parts_to_begin_anew(changed)

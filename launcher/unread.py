@@ -37,6 +37,7 @@ _DATA_ONLY = (
     "tasks",
     "classes_per_task",
     "class_order",
+    "num_classes",
     "scenario",
     "online",
     "validation",

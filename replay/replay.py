@@ -99,6 +99,11 @@ class Replay:
         if isinstance(self.storage, Table):
             self.give([task])
 
+    def set_task(self, task: int, rows: Tensor) -> None:
+        """Say which rows of the data set belong to a task: the next new one, or one that had none yet."""
+        assert isinstance(self.storage, Table)
+        self._tasks[task : task + 1] = [rows.to(self.storage.device)]
+
     def give(self, tasks: Iterable[int]) -> None:
         """From now on batches are of all these tasks of a data set together; none: nothing to learn."""
         self.given = list(tasks)

@@ -67,6 +67,19 @@ class Table:
             return {name: take(index) for name, take in self._take.items()}
         return {name: _taken(column, index, empty) for name, column in self.columns.items()}
 
+    def append(self, other: Table) -> None:
+        """Have the rows of another table of the same columns too, after these; both are in memory."""
+        for name, column in self.columns.items():
+            more = other.columns[name]
+            assert isinstance(column, Tensor)
+            assert isinstance(more, Tensor)
+            self.columns[name] = torch.cat([column, more.to(column.device)])
+        if self.exact is not None:
+            more = other.columns["label"] if other.exact is None else other.exact
+            assert isinstance(more, Tensor)
+            self.exact = torch.cat([self.exact, more.to(self.exact)])
+        self._bind()
+
     def to(self, device: torch.device) -> Table:
         """The same rows on another device; all stay where they are if one is decoded on the fly."""
         if self.in_memory:

@@ -27,6 +27,7 @@ class AGEM(Strategy):
     """
 
     owns = frozenset({"gradient"})
+    needs_all_tasks = True
     borders = True  # Whether it is told where a task ends.
 
     def __init__(self, capacity: int = 500, batch_size: int = 128):

@@ -134,6 +134,13 @@ class Context:
             return self._known[1]
         return self.agent(obs)
 
+    def add_task(self, classes: Tensor) -> None:
+        """Know of one more task, of these outputs."""
+        self.classes.append(classes.to(self.device))
+        self.num_tasks = len(self.classes)
+        if self._hidden is not None:
+            self._hidden = hidden_outputs(self.classes, self.spec)
+
     def use_augmentation(self, augmented: Callable[[Tensor], Tensor] | None) -> None:
         """Augment rows of a memory so from now on."""
         self._augmented = augmented

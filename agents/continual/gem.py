@@ -33,6 +33,7 @@ class GEM(Strategy):
 
     owns = frozenset({"gradient"})
     needs_borders = True
+    needs_all_tasks = True
 
     def __init__(self, capacity: int = 500, margin: float = 0.5, eps: float = 1e-3):
         self.capacity, self.margin, self.eps = capacity, margin, eps

@@ -40,6 +40,7 @@ class ICaRL(Strategy):
     """
 
     owns = frozenset({"batch", "loss", "output"})
+    needs_new_classes = True
     needs_borders = needs_classes = needs_forward = True
     recalls = True
     scenarios = ("class", "task")  # Herding needs all rows of a class at once.

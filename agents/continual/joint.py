@@ -12,6 +12,7 @@ class Joint(Strategy):
     """Learn the data of all tasks together, as the first task; for the others nothing is left."""
 
     owns = frozenset({"data"})
+    needs_all_tasks = True
     needs_borders = True
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:

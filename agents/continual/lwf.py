@@ -29,6 +29,7 @@ class LwF(Strategy):
     """
 
     needs_borders = True
+    needs_new_classes = True
     needs_classes = True
     needs_forward = True
     recalls = True

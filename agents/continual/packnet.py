@@ -38,6 +38,7 @@ class PackNet(Strategy):
     """
 
     owns = frozenset({"gradient", "weights", "output"})
+    needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = recalls = True
 

@@ -36,6 +36,7 @@ class PNN(Strategy):
     """
 
     owns = frozenset({"weights", "output"})
+    needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = True
 

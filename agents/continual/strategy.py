@@ -32,6 +32,8 @@ class Strategy:
         needs_borders: Whether it must be told where a task ends: refused with `online=true`.
         needs_classes: Whether it is of classes alone: refused for regression.
         needs_forward: Whether it calls the model, which then needs a `forward`.
+        needs_all_tasks: Whether it must know all tasks at the start: refused with `run.learn_task`.
+        needs_new_classes: Whether tasks must have no classes in common, but for scenario=domain.
         needs_optimizer: Whether it works on the optimiser, which a loop of one's own must then name.
         scenarios: Those it is made for.
         recalls: Whether it asks for outputs of the model as an earlier task left it.
@@ -43,6 +45,8 @@ class Strategy:
     needs_borders = False
     needs_classes = False
     needs_forward = False
+    needs_all_tasks = False
+    needs_new_classes = False
     needs_optimizer = False
     scenarios: tuple[str, ...] = ("class", "task", "domain")
     recalls = False

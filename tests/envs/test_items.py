@@ -279,7 +279,7 @@ class TestPairs:
             (Series(Y.numpy()), "A Series is not a data set.*Give a pair"),
             (Frame(a=[1], b=[2], y=[0]), r"\(data\[\['a', 'b'\]\], data\['y'\]\)"),
             (np.zeros(N, [("a", "f4"), ("y", "i4")]), r"fields \(a, y\)"),
-            (DataLoader(TensorDataset(X, Y)), r"loader\.dataset"),
+            (DataLoader(TensorDataset(X, X, Y), shuffle=True), "tuple of 3"),
             (Stream(), "no items by number"),
             (((x, 0) for x in X), "Give a list of its items, list"),
             (zip(X, Y, strict=True), "Give a list of its items, list"),

@@ -75,7 +75,7 @@ def test_a_console_shows_the_text_of_a_warning_alone(
 ) -> None:
     monkeypatch.setattr("sys.path", sys.path.copy())
     before = warnings.formatwarning
-    root = Path(ml.__code__.co_filename).parent
+    root = Path(sys.modules[_main.__module__].__file__ or "").parent
     shown = _formatted("`x` has no effect.", UserWarning, str(root / "train.py"), 1)
     assert shown == "`x` has no effect.\n"
     assert _formatted("old", UserWarning, "theirs.py", 3).startswith(

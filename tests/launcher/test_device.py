@@ -214,9 +214,9 @@ class TestLayout:
     def test_a_model_that_cannot_take_it_keeps_the_usual_layout(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        from antelope.launcher import train
+        from antelope.launcher import assembly
 
-        monkeypatch.setattr(train, "wants_channels_last", lambda *_: True)
+        monkeypatch.setattr(assembly, "wants_channels_last", lambda *_: True)
         run = ml(model=Viewing, dataset=IMAGES, path=str(tmp_path / "run"), **QUIET)
         weight: Any = run.agent.filters.weight  # type: ignore[union-attr]
         assert weight.is_contiguous()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, ml
 from antelope.agents.traits import Traits
-from antelope.launcher import train
+from antelope.launcher import open_run
 from antelope.launcher.plots.compare import plot_runs
 
 pytestmark = pytest.mark.usefixtures("workdir")
@@ -97,7 +97,7 @@ def test_a_picture_of_the_model_that_fails(
     def fails(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(train, "_draw_model", fails)
+    monkeypatch.setattr(open_run, "_draw_model", fails)
     run = ml(render_model=True, plot=False, **SHORT)
     assert "No picture of the model: OSError: disk full" in capsys.readouterr().err
     assert status(run)["status"] == "finished"

@@ -1,0 +1,181 @@
+"""Data that comes to a sequence after it was begun: its labels among those that are known by then."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..replay import ConfigError, DataError
+from .datasets import Arrays
+from .numbering import in_words, number_labels
+
+_LOOKED_AT = 1000  # Rows whose inputs tell whether data is the same as before.
+
+
+@dataclass
+class Outputs:
+    """Which label each output of a model stands for; more come to be known with later data.
+
+    Attributes:
+        n: How many outputs there are.
+        known: What the first ones stand for, numbers or words, or None: each for its own number.
+        listed: Whether `known` are names that a data set lists for its numbers, in its `classes`.
+        chosen: Whether `known` are those that `subset=` chose, which a label without a name is one of.
+        taken: How many are taken, where each data set has outputs of its own, behind those before; or None.
+    """
+
+    n: int
+    known: tuple[Any, ...] | None = None
+    listed: bool = False
+    chosen: bool = False
+    taken: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """A name for every output, `output 3` where nothing is known yet; None where none has a name."""
+        if self.known is None:
+            return None
+        unknown = range(len(self.known), self.n)
+        return (*map(str, self.known), *(f"output {number}" for number in unknown))
+
+    def number(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
+        """What is known with this data, and its parts with the numbers of outputs as labels.
+
+        Raises:
+            ConfigError: If there are more classes than outputs.
+            DataError: If its labels cannot be told from those before, or held-out ones are unknown.
+        """
+        if self.taken is not None:
+            return self._behind(train, test)
+        if self.known is None and train.chosen and train.names is not None:
+            train, test = (_by_number(part) for part in (train, test))
+        if self.chosen:
+            train, test = (_by_name(part) for part in (train, test))
+        if self.known is None or (self.listed and not _words(train)):
+            if _words(train) and train.names is None:
+                raise DataError(
+                    f"{train.name} has words as labels, and the data that this run began with has numbers. "
+                    "Give the numbers of its classes, or words from the beginning."
+                )
+            for part in (train, test):
+                self._check(int(part.targets.max()) + 1, f"label {int(part.targets.max())}", part)
+                if (low := int(part.targets.min())) < 0:
+                    raise DataError(f"{part.name} holds label {low}. Count labels from 0.")
+            return self, train, test
+        if isinstance(self.known[0], str) and not _words(train):
+            raise DataError(
+                f"{train.name} has numbers as labels, and the data that this run began with has words "
+                f"({in_words(self.known)}). Give words, too."
+            )
+        met = _met(train)
+        known = (*self.known, *(value for value in met if value not in self.known))
+        new = [value for value in met if value not in self.known]
+        what = f"{len(new)} new classes" if len(new) > 1 else "a new class"
+        self._check(len(known), f"{what} ({in_words(new)})" if new else "", train)
+        if unknown := [value for value in _met(test) if value not in known]:
+            raise DataError(
+                f"Labels out of range: {test.name} holds label {unknown[0]}, which is not among the training "
+                f"data's: {in_words(known)}."
+            )
+        train, test = (replace(part, targets=_places(part, known)) for part in (train, test))
+        return replace(self, known=known), train, test
+
+    def _behind(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
+        """The classes of this data numbered after those of the data before it."""
+        assert self.taken is not None
+        train, held_out = number_labels(train, test)
+        assert held_out is not None
+        count = train.num_classes or int(train.targets.max()) + 1
+        self._check(self.taken + count, f"{count} classes", train)
+        taken = self.taken
+        train, test = (replace(p, targets=p.targets + taken) for p in (train, held_out))
+        known = self.known
+        if known is not None:
+            known = (*known[: self.taken], *(train.names or map(str, range(count))))
+        return replace(self, taken=taken + count, known=known), train, test
+
+    def _check(self, wanted: int, what: str, part: Arrays) -> None:
+        if wanted > self.n:
+            raise ConfigError(
+                f"{part.name} holds {what}, and the model of this run has {self.n} outputs, for classes 0 to "
+                f"{self.n - 1}. Say beforehand how many classes there will be: num_classes={wanted} or more."
+            )
+
+
+def are_numbers(arrays: Arrays) -> bool:
+    """Whether labels are whole numbers without a list of names, which may be those of outputs."""
+    return arrays.discrete and arrays.names is None and arrays.values is None
+
+
+def check_numbers(parts: Sequence[Arrays], n: int) -> None:
+    """Raise for labels that are no numbers of outputs, 0 to n - 1, of which there are `num_classes`."""
+    for part in parts:
+        if not part.discrete:
+            raise ConfigError(
+                f"num_classes={n} counts classes, and the targets of {part.name} are values."
+            )
+        low, high = int(part.targets.min()), int(part.targets.max())
+        if low < 0 or max(high + 1, part.num_classes or 0) > n:
+            found = f"{part.num_classes} classes" if part.num_classes else f"labels {low} to {high}"
+            raise ConfigError(
+                f"{part.name} has {found}, and num_classes={n} stands for classes 0 to {n - 1}."
+            )
+
+
+def digest(train: Arrays, test: Arrays) -> str:
+    """What tells data from other data: its labels, and the inputs of some of its rows."""
+    found = hashlib.sha256()
+    for part in (train, test):
+        assert isinstance(part.inputs, Tensor)
+        some = part.inputs[:: max(1, len(part) // _LOOKED_AT)]
+        found.update(f"{tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
+        for tensor in (some, part.targets):
+            found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _by_number(arrays: Arrays) -> Arrays:
+    """Classes that `subset=` chose with the numbers that they were chosen by."""
+    names = arrays.names or ()
+    if not all(name.isdecimal() for name in names):
+        raise DataError(
+            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, "
+            "and the data that this run began with has no names for its own. Give rows with "
+            "the numbers of outputs as labels."
+        )
+    numbers = torch.tensor([int(name) for name in names])
+    return replace(arrays, targets=numbers[arrays.targets], names=None, values=None)
+
+
+def _by_name(arrays: Arrays) -> Arrays:
+    """Labels without names as those that are called by their numbers."""
+    if arrays.names is not None or arrays.values is not None:
+        return arrays
+    return replace(arrays, names=tuple(map(str, range(int(arrays.targets.max()) + 1))))
+
+
+def _words(arrays: Arrays) -> bool:
+    values = arrays.values or arrays.names
+    return values is not None and isinstance(values[0], str)
+
+
+def _value(arrays: Arrays, label: int) -> Any:
+    if arrays.values is None and arrays.names is not None:
+        return arrays.names[label]
+    return arrays.value(label)
+
+
+def _met(arrays: Arrays) -> list[Any]:
+    """What the labels that occur stand for, in their order."""
+    return [_value(arrays, label) for label in arrays.targets.unique().tolist()]
+
+
+def _places(arrays: Arrays, known: tuple[Any, ...]) -> Tensor:
+    place = {value: i for i, value in enumerate(known)}
+    labels, inverse = arrays.targets.unique(return_inverse=True)
+    return torch.tensor([place[_value(arrays, label)] for label in labels.tolist()])[inverse]

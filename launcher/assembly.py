@@ -1,0 +1,176 @@
+"""From settings to the parts of a run, in the order in which they need each other."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from . import build, offline
+from .checkpoint import find
+from .config import Settings
+from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
+from .forward import check_channels_last, check_forward, example
+from .learn_method import warn_of_others
+from .learner import Learner
+from .lengths import build_plans, build_schedule, evaluates_in_task
+from .observe.observer import Observer
+from .optimisation import Average, build_optimizer
+from .process import Workplace, threads
+from .randomness import kept_randomness, seed_everything
+from .schedulers import Scheduler, build_scheduler
+from .told import warn_caller
+from .unread import without_effect
+from .weights import load_weights, start_weights
+
+
+@dataclass
+class Assembly:
+    """What a run is made of.
+
+    Attributes:
+        plain: Makes floats of stored observations, without augmentation.
+        own: The user's own module, which may be a part of what learns.
+        obs: Two observations, as it meets them.
+        placed: Where the data's rows are, or None.
+        rates: The schedule of learning rates in a line, and what is wrong with it.
+        where: The device and how it computes.
+    """
+
+    world: Any
+    learner: Learner
+    replay: Any
+    plain: Any
+    own: nn.Module
+    obs: Any
+    placed: str | None
+    rates: list[str]
+    where: str
+
+
+def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assembly:
+    """Build everything that the settings name.
+
+    Args:
+        workplace: Takes on how torch is to compute.
+        held: Takes on what has to be closed when the run is.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: For anything that cannot work.
+    """
+    build.complete(settings)
+    saved = offline.adopt(settings)
+    device = workplace.device = build.build_device(device_wanted(settings))
+    workplace.keep(kept_randomness)  # The device's too, which is in use by now.
+    workplace.keep(lambda: arithmetic(settings, device))
+    seed_everything(settings.seed)
+    world = build.build_world(settings)
+    held.callback(world.close)
+    for key, reason in without_effect(settings, world).items():
+        warn_caller(f"`{key}` has no effect in this run: {reason}.")
+    placed = place_tables(world, device, settings.data) if world.on_data else None
+    wanted = build.build_threads(settings, world, device)
+    workplace.keep(lambda: threads(wanted))
+    transform, plain = build.build_transforms(settings, world, device)
+    seed_everything(settings.seed)  # Weights do not depend on how the data was read.
+    agent, own = build.build_agent(settings, world, device, (transform, plain))
+    if saved is not None:
+        offline.check_agent(agent, world.spec)
+    options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
+    if world.on_data:
+        warn_of_others(agent)
+    else:
+        options["supervised"] = False
+    trial = Learner(agent, world.spec, **options)
+    channels_last = wants_channels_last(settings, world, device) and check_channels_last(
+        trial, world, transforms=(plain, transform), needed=bool(settings.channels_last)
+    )
+    if not channels_last:
+        check_forward(trial, world, transform=plain)
+    recurrence = trial.recurrence
+    obs = example(world, plain, trial)
+    start_weights(settings, agent, world, obs)
+    if settings.load is not None:
+        earlier = find(Path(settings.load))["learner"]
+        load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
+    strategies = build.build_strategies(settings, world, agent, transform, device)
+    if strategies is not None:
+        held.callback(strategies.context.close)
+    optimizers = build.own_optimizers(settings, agent)
+    if optimizers is not None:
+        held.callback(optimizers.close)
+    optimizer = (optimizers and optimizers.only) or build_optimizer(settings, agent, own)
+    scheduler, rates = _scheduler(settings, world, optimizer)
+    learner = Learner(
+        agent,
+        world.spec,
+        optimizer=optimizer,
+        own=optimizers,
+        scheduler=scheduler,
+        clip_grad=settings.clip_grad,
+        accumulate=settings.accumulate,
+        average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
+        strategies=strategies,
+        tasks=len(world.tasks),
+        **options,
+    )
+    if recurrence is not None:
+        learner.recurrence, transform.unpack = recurrence, recurrence.unpack
+        transform.initial = recurrence.zeros
+    if settings.compile:
+        if isinstance(agent, Observer):
+            agent.compile()
+        else:  # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+            nn.Module.compile(agent)
+    replay = build.build_replay(
+        settings, world, transform, device, recurrent=recurrence is not None, saved=saved
+    )
+    held.callback(replay.close)
+    replay.before = None if strategies is None else strategies.before_batch
+    if isinstance(agent, Observer):
+        agent.bind(replay)
+    return Assembly(
+        world,
+        learner,
+        replay,
+        plain,
+        own,
+        obs,
+        placed=placed,
+        rates=rates,
+        where=describe(settings, device, channels_last),
+    )
+
+
+def _scheduler(
+    settings: Settings, world: Any, optimizer: Optimizer | None
+) -> tuple[Scheduler | None, list[str]]:
+    """The scheduler, and what is said of it before the run."""
+    schedule = build_schedule(settings, world)
+    plans = build_plans(schedule, settings, world)
+    if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):
+        of = "the run" if len(plans) == 1 else "a task"
+        warnings.warn(
+            f"accumulate={n} is more than the {most:,} learning steps of {of}: the weights are updated "
+            "only once, at its end. accumulate= counts learning steps, not examples.",
+            stacklevel=2,
+        )
+    evaluations = evaluates_in_task(schedule, plans, world)
+    if schedule.judges and not evaluations:
+        warnings.warn(
+            "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
+            "Set eval_every, the steps between evaluations.",
+            stacklevel=2,
+        )
+    return build_scheduler(
+        settings,
+        optimizer,
+        plans,
+        evaluations=evaluations,
+        validation=schedule.validation,
+    )

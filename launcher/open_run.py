@@ -1,0 +1,511 @@
+"""A run while it is open: learnt task by task, looked at in between, and finished."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..agents.blocks.composition import Composition, View
+from ..agents.blocks.parts import OBS, asks_for
+from ..agents.traits import has_forward, traits
+from ..replay import ConfigError, Diverged
+from . import build, offline
+from .actor import Actor
+from .assembly import assemble
+from .checkpoint import Checkpoints
+from .config import Settings
+from .console import Console
+from .directory import RunDirectory
+from .evaluate import Evaluator
+from .header import header
+from .keeper import Interrupted, Keeper
+from .later import check_classes, check_grows, read_later
+from .lengths import build_schedule, plan_of, total_steps
+from .log import CSV, Journal, Writer
+from .loop import Loop
+from .naming import model_name, unresolved
+from .pictures import Spared
+from .process import Workplace
+from .randomness import seed_everything
+from .run import Run
+from .session import Session
+from .trackers import Tracker, check_installed
+from .unread import of_the_optimiser
+
+_PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
+
+
+class OpenRun:
+    """A run from its first word to its last: built and claimed when made; then any of its methods.
+
+    The process is changed only while one of them works. Between them the model is as a finished run
+    leaves it, in eval mode and with averaged weights, for whoever looks.
+
+    Args:
+        settings: Are completed with the defaults that depend on others.
+
+    Attributes:
+        status: "open", "waiting" for the data of a later task, or how the run has ended, as `status.json`
+            says it.
+        own_tasks: How many tasks the settings say there are; later ones are added to them.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: For anything that cannot work.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings, self.status = settings, "open"
+        self._workplace, self._held = Workplace(), ExitStack()
+        self._seconds, self._closed = 0.0, False
+        self._modes: dict[nn.Module, bool] | None = None  # Of its modules, while the model rests.
+        self._averaged = False  # Whether it rests with averaged weights.
+        with self._workplace.spell():
+            try:
+                self._build()
+            except BaseException:
+                self._held.close()
+                raise
+
+    def _build(self) -> None:
+        """Assemble the parts, claim the directory, and continue a run or begin one."""
+        settings = self.settings
+        if mistakes := unresolved(settings):
+            raise ConfigError("\n".join(mistakes))
+        check_installed(settings.loggers)
+        parts = assemble(settings, self._workplace, self._held)
+        self.world, self.learner, self.replay = parts.world, parts.learner, parts.replay
+        self.own = parts.own
+        world, learner, replay, plain = parts.world, parts.learner, parts.replay, parts.plain
+        self.path = path = run_path(settings, world)
+        offline.check_path(settings, path)
+        schedule = build_schedule(settings, world)
+        directory = RunDirectory(path, resume=settings.resume)
+        self._held.callback(directory.close)
+        self.journal = journal = _journal(settings, path, tasks=len(world.tasks))
+        self._held.callback(journal.close)
+        self.console = console = Console(
+            enabled=settings.progress, total=total_steps(schedule, settings, world)
+        )
+        self._held.callback(console.stop)
+        acts = not world.on_data and not replay.offline
+        actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
+        session = Session(settings, world, learner, actor, replay, schedule, journal)
+        self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        samples = build.build_pictures(settings, world, path)
+        evaluate = Evaluator(
+            world,
+            learner,
+            transform=plain,
+            episodes=settings.eval_episodes,
+            rows=settings.eval_rows,
+            seed=settings.seed,
+            folder=path / "videos",
+            draw=None
+            if samples is None
+            else Spared(samples, "pictures of samples", console.problem),
+            show=console.evaluating,
+        )
+        about: dict[str, Any] = {
+            "where": parts.where,
+            "placed": parts.placed,
+            "rates": parts.rates[:1],
+        }
+        console.header(header(settings, world, learner, replay, path, **about))
+        for problem in parts.rates[1:]:
+            console.problem(problem)
+        draw = functools.partial(
+            _draw_model, parts.own, learner.agent, parts.obs, path / "plots", console
+        )
+        if settings.resume:
+            directory.resume = _resume(session, self.checkpoints, console)
+        self.keeper = Keeper(
+            directory,
+            self.checkpoints,
+            journal,
+            console,
+            at=session.at,
+            config_yaml=settings.yaml(),
+            snapshot=session.state_dict,
+            is_good=learner.is_finite,
+            save_every=settings.save_every,
+            newest_loss=lambda: session.log.last("loss"),
+            begun=Spared(draw, "picture of the model", console.problem)
+            if settings.render_model
+            else None,
+        )
+        self._first_step = session.at.step
+        self.loop = Loop(
+            world,
+            learner,
+            actor,
+            replay,
+            schedule=schedule,
+            at=session.at,
+            evaluate=evaluate,
+            log=session.log,
+            journal=journal,
+            keeper=self.keeper,
+        )
+
+    def __enter__(self) -> OpenRun:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def learn(self) -> None:
+        """Learn every task that is left.
+
+        Raises:
+            Diverged: If the loss becomes NaN or infinite.
+            Interrupted: After SIGINT or SIGTERM, once the run is saved.
+        """
+
+        def each() -> None:
+            while self.at.task < self.own_tasks:
+                self.loop.learn_task()
+
+        self._learn(each)
+
+    def learn_task(self) -> None:
+        """Learn the current task, or what is left of it; raises as `learn` does."""
+        self._learn(self.loop.learn_task)
+
+    def learn_later(self, settings: Settings, name: str | None) -> int:
+        """Learn data that has come after all else, as one more task; its number.
+
+        A resumed run must be given the data that it had learnt so far again, in order: what was learnt
+        is not learnt again.
+
+        Args:
+            settings: Which data that is, and what is held out of it.
+            name: Of the task.
+
+        Raises:
+            ConfigError, DataError: If the run cannot learn it; then it stays as it was.
+            Diverged, Interrupted: As `learn` does.
+        """
+        check_grows(self)
+        self.close()  # In the body of a loop over its tasks it is open still.
+        with self._workplace.spell(moves_on=False):
+            seed_everything(self.settings.seed)
+            train, test = read_later(settings, self.settings)
+            check_classes(self, train, name)
+            expected, before = self.world.expecting, self.world.filled
+            directory = self.keeper.directory
+            if self._claimed != _newest(self.checkpoints):
+                raise ConfigError(
+                    f"{self.path} does not hold this run any more. Give a run that is to go on a path= "
+                    "of its own, and leave it there."
+                )
+            directory.reopen()
+            try:
+                self.world.add(train, test, name=name)
+            except BaseException:
+                directory.close()
+                raise
+        self._reopen()
+        try:
+            if not expected:
+                self.session.grow()
+            if before < self.at.task:
+                self.session.fill(before)
+                self.status = "finished"
+                return before
+            self._learn(lambda: self._learn_added(before, expected=expected))
+            self.finish()
+        finally:
+            self.close(f"{self.world.tasks[before].name} was being learnt.")
+        return before
+
+    def _learn_added(self, task: int, *, expected: bool) -> None:
+        if expected:
+            self.session.fill(task)
+        elif task == 1 and self.world.spec.discrete and not self.at.task_il:
+            # With a second task, to tell the task makes a difference for the first one, too.
+            (scores,) = self.loop.evaluate(range(1), step=self.at.step, whole=True)
+            if "task_il_accuracy" in scores:
+                self.at.task_il.append([scores["task_il_accuracy"], math.nan])
+        self.loop.learn_task()
+
+    def _reopen(self) -> None:
+        """Hold again what `close` has let go of."""
+        self.status, self._closed, held = "open", False, self._held
+        held.callback(self.keeper.directory.close)
+        held.callback(self.journal.close)
+        held.callback(self.console.stop)
+        if (strategies := self.learner.strategies) is not None:
+            strategies.context.open()
+            held.callback(strategies.context.close)
+        if self.learner.own is not None:
+            self.learner.own.look()
+            held.callback(self.learner.own.close)
+        self._first_step, self._seconds = self.at.step, 0.0
+        total = self.console.total
+        if total is not None:
+            plan = plan_of(len(self.world.tasks[-1].train), self.loop.schedule, self.settings)
+            self.console.total = total + plan.learning_steps
+
+    def _learn(self, learn: Callable[[], None]) -> None:
+        """Learn under supervision; whatever goes wrong is the run's end, and `status.json` says so."""
+        at, keeper, console = self.at, self.keeper, self.console
+        with self._workplace.spell():
+            self._wake()
+            began = time.monotonic()
+            try:
+                with keeper:
+                    learn()
+                    keeper.start()
+            except Diverged as error:
+                self._end("diverged", reason=str(error))
+                kept = self.checkpoints.numbered()
+                last = (
+                    f"The last good checkpoint is {kept[0]}."
+                    if kept
+                    else "There is no checkpoint yet."
+                )
+                raise Diverged(f"{error} {last} Try a smaller lr, or clip_grad=1.") from None
+            except Exception as error:
+                self._end("failed", reason=f"{type(error).__name__}: {error}")
+                raise
+            except Interrupted as error:
+                self.status = "interrupted"  # Which the keeper has written with the checkpoint.
+                console.stop()
+                outcome = f"saved to {self.path}" if error.saved else "not saved"
+                console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
+                raise
+            except BaseException as error:  # Asked twice, or SystemExit in the user's code.
+                self._end("interrupted", reason=type(error).__name__)
+                raise
+            self._seconds += time.monotonic() - began
+            console.stop()
+            self._rest()
+
+    def evaluate(self, tasks: range) -> list[dict[str, float]]:
+        """The metrics of each of these tasks now; nothing of the run's own goes on by it."""
+        if self._closed and not self.world.on_data:
+            raise ConfigError(
+                f"This run has ended ({self.status}), and its environments are closed."
+            )
+        whole = self.at.task == len(self.world.tasks)
+        with self._workplace.spell(moves_on=False):
+            self._wake()
+            try:
+                return self.loop.evaluate(tasks, step=self.at.step, whole=whole)
+            finally:
+                self._rest()
+
+    def finish(self) -> Run:
+        """Say the last words of a run whose tasks are all learnt, and draw its pictures."""
+        if self.at.task < len(self.world.tasks):
+            return self._wait()
+        with self._workplace.spell(moves_on=False):
+            self._last_words()
+            self.journal.close()
+            self._end("finished")
+            if self.settings.plot:
+                self._draw()
+            steps = self.at.step - self._first_step
+            self.console.finished(self.at, self.path, seconds=self._seconds, steps=steps)
+        return self.result()
+
+    def _wait(self) -> Run:
+        """Leave a resumed run in the middle of a task whose data has yet to come."""
+        task = self.world.tasks[self.at.task]
+        reason = (
+            f"Task {self.at.task}, {task.name}, is half learnt: run.learn_task continues it, given the same "
+            "data and name."
+        )
+        self._end("interrupted", reason=reason)
+        self.status = "waiting"
+        self.console.note(reason)
+        return self.result()
+
+    def result(self) -> Run:
+        """What the run has come to so far."""
+        at = self.at
+        run = Run(
+            agent=self.own,
+            spec=self.world.spec,
+            metrics=dict(at.metrics),
+            history=self.journal.history,
+            replay=self.replay,
+            path=self.path,
+            accuracy_matrix=np.array(at.matrix, dtype=np.float64),
+            task_il_matrix=np.array(at.task_il, dtype=np.float64),
+            tasks=self.keeper.tasks,
+        )
+        vars(run)["_open"] = self
+        return run
+
+    def row(self, task: int) -> dict[str, float]:
+        """The evaluation at the end of a task that was learnt, as the journal has it."""
+        rows = (row for row in reversed(self.journal.history) if row["mode"] == "eval")
+        found = next((row for row in rows if row["task"] == task), {})
+        return {name: value for name, value in found.items() if name not in _PLACE}
+
+    def check_open(self) -> None:
+        """Raise ConfigError if nothing can be learnt any more."""
+        if self.status != "open":
+            raise ConfigError(
+                f"This run has ended ({self.status}), and learns no more. Call ml.tasks again, with "
+                "resume=true to continue from its last checkpoint."
+            )
+
+    def fail(self, reason: str) -> None:
+        """Say that the run has failed."""
+        self._end("failed", reason=reason)
+
+    def close(self, reason: str = "") -> None:
+        """Let go of everything. A run that has neither finished nor failed was interrupted.
+
+        Args:
+            reason: What interrupted it.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._workplace.spell(moves_on=False):
+            if self.status == "open":
+                self._wake()
+                self.keeper.save_newest()
+                self._rest()
+                self._end("interrupted", reason=reason)
+            self._held.close()
+            self._claimed = _newest(self.checkpoints)
+
+    def _end(self, status: str, **details: Any) -> None:
+        self.status = status
+        self.keeper.finish(status, **details)
+
+    def _rest(self) -> None:
+        """Leave the model as a finished run does: in eval mode, with averaged weights if there are any."""
+        learner = self.learner
+        self._modes = {module: module.training for module in learner.agent.modules()}
+        if learner.average is not None and learner.optimised:
+            learner.parameters.look()
+            learner.average.swap()
+            self._averaged = True
+        learner.agent.eval()
+
+    def _wake(self) -> None:
+        """Put the model back to where its last learning step left it."""
+        if self._modes is None:
+            return
+        if self._averaged:
+            assert self.learner.average is not None
+            self.learner.average.swap()
+        # Module by module: a part that the user froze in eval mode stays so.
+        for module, training in self._modes.items():
+            module.training = training
+        self._modes, self._averaged = None, False
+
+    def _last_words(self) -> None:
+        """Say what had no effect, or less than was hoped for."""
+        settings, learner, console = self.settings, self.learner, self.console
+        learner.unreached.warn()
+        if (
+            learner.unmoved.begun
+            and not learner.optimised
+            and (problem := learner.unmoved.problem())
+        ):
+            console.problem(problem)
+        if learner.own is not None and learner.optimised:
+            learner.own.warn_of_schedulers()
+        name = model_name(settings)
+        if learner.steps and not learner.optimised and self.at.step > self._first_step:
+            for key in of_the_optimiser(settings):
+                if key in traits(learner.agent).reads:
+                    continue
+                console.problem(
+                    f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
+                    "like set its own arguments, where it has them."
+                )
+        if learner.scaler is not None and learner.steps and not learner.optimised:
+            console.problem(
+                f"precision=16: {name} updates itself, so its losses were not scaled, and small "
+                "gradients may have been lost. precision=bf16 needs no scaling."
+            )
+
+    def _draw(self) -> None:
+        """The run's curves and matrices."""
+        world, at, tasks = self.world, self.at, self.keeper.tasks
+        many = f" in {len(world.tasks)} tasks" if len(world.tasks) > 1 else ""
+        Spared(_draw_run, "pictures of the run", self.console.problem)(
+            self.path,
+            self.journal.history,
+            matrix=at.matrix,
+            # Where tasks share their outputs, to tell the task makes no difference.
+            task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
+            parameters=tasks[-1].get("parameters") if tasks else None,
+            title=f"{model_name(self.settings)} on {world.name}{many}, seed {self.settings.seed}",
+        )
+
+
+def _draw_run(*args: Any, **options: Any) -> None:
+    from .plots.curves import draw_run  # Matplotlib is loaded where there is something to draw.
+
+    draw_run(*args, **options)
+
+
+def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
+    """A picture of the user's module, or of the parts that an agent is composed of."""
+    from .render.model import render_model
+
+    composition = traits(agent).composition
+    drawn = View(composition) if isinstance(composition, Composition) else own
+    if not has_forward(drawn):
+        console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
+        return
+    if drawn is own and asks_for(own, "obs_shapes") and not isinstance(obs, dict):
+        obs = {OBS: obs}
+    render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)
+
+
+def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
+    writers: list[Writer] = []
+    for name in settings.loggers:
+        if name == "csv":
+            writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
+        else:
+            writers.append(Tracker(name, path, settings.values))
+    return Journal(writers)
+
+
+def _newest(checkpoints: Checkpoints) -> tuple[str, int] | None:
+    """What tells a run's newest checkpoint from that of another run at the same place."""
+    kept = checkpoints.numbered()
+    return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
+
+
+def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> bool:
+    """Continue from the newest valid checkpoint; returns whether there was one."""
+    state, problems = checkpoints.newest()
+    for problem in problems:
+        console.problem(f"Passed over: {problem}")
+    if state is None:
+        console.note(
+            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh."
+        )
+        return False
+    session.load_state_dict(state, console)
+    return True
+
+
+def run_path(settings: Settings, world: Any) -> Path:
+    """The run directory, absolute."""
+    if settings.path is not None:
+        return Path(settings.path).absolute()
+    names = (model_name(settings), world.name, str(settings.seed))
+    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
+    return Path("runs", settings.experiment, *safe).absolute()

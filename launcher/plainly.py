@@ -1,0 +1,54 @@
+"""Errors of a run as its caller is to see them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ..replay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .config import Settings
+
+T = TypeVar("T")
+
+
+def plainly(settings: Settings, work: Callable[[], T]) -> T:
+    """What `work` returns, done without a trace in the process, what it imports included.
+
+    Its errors lose our frames, and a run that was interrupted is what Python makes of the signal.
+
+    Raises:
+        ConfigError: That says which preset is part of it, too.
+        KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
+    """
+    from .keeper import Interrupted
+    from .process import left_as_found
+
+    try:
+        with left_as_found():  # What is imported adds filters for warnings, too.
+            return work()
+    except ConfigError as error:
+        if settings.preset is not None and settings.preset not in str(error):
+            error.args = (f"{error}\n(With the settings of {settings.preset}.)",)
+        if settings.debug or _concerns_code_of_the_user(error):
+            raise
+        raise error.with_traceback(None) from None
+    except Interrupted as error:
+        print("Continue it with the same call and resume=true.", file=sys.stderr)
+        if error.signum == 2:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + error.signum) from None
+
+
+def _concerns_code_of_the_user(error: BaseException | None) -> bool:
+    """Whether the user's own code raised it, or what it was raised from."""
+    from .construct import user_frames
+
+    while error is not None:
+        # Notes hold the frames of an environment in a process of its own.
+        if user_frames(error) or getattr(error, "__notes__", None):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

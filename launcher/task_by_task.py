@@ -1,0 +1,155 @@
+"""The tasks of a run one after another, with the caller's own code in between: `ml.tasks(...)`."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+
+from torch import nn
+
+from ..replay import ConfigError, Replay, Spec
+from .config import Settings
+from .loop import EACH, mean_over_tasks, transfer_metrics
+from .open_run import OpenRun
+from .plainly import plainly
+from .run import Run
+
+
+class Tasks:
+    """A run that its caller takes task by task.
+
+        for task in ml.tasks(model=Model, dataset="Digits", tasks=5):
+            task.learn()
+            print(task.name, task.evaluate())
+
+    The results are those of `ml` with the same settings, to the bit. A resumed run begins with the task
+    that it had not finished. A loop that ends early closes the run, which then counts as interrupted.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Before training, for bad input.
+    """
+
+    def __init__(self, settings: Settings):
+        self._open = OpenRun(settings)
+        # Of a loop that was never begun, too, and at the latest when Python ends.
+        self._close = weakref.finalize(self, _close, self._open)
+
+    def __len__(self) -> int:
+        """How many tasks there are, those learnt before a resumption included."""
+        return self._open.own_tasks
+
+    def __repr__(self) -> str:
+        opened = self._open
+        return f"<{opened.at.task} of {len(self)} tasks learnt, {opened.status}, path={str(opened.path)!r}>"
+
+    def __iter__(self) -> Iterator[Task]:
+        """The tasks that are left.
+
+        Raises:
+            ConfigError: For a task that was not learnt, once the loop goes on; and if the run has ended.
+        """
+        opened = self._open
+        if opened.status not in ("finished", "waiting"):
+            opened.check_open()
+        try:
+            for number in range(opened.at.task, len(self)):
+                yield Task(opened, number)
+                if opened.at.task <= number:
+                    opened.check_open()
+                    opened.fail(f"Task {number} was not learnt.")
+                    raise ConfigError(
+                        f"Task {number} ({opened.world.tasks[number].name}) was not learnt, and the loop "
+                        "went on. Call task.learn() for each task."
+                    )
+            if opened.status == "open":  # Resumed, with nothing left to learn.
+                plainly(opened.settings, opened.learn)
+                opened.finish()
+        finally:
+            self._close()
+
+    @property
+    def run(self) -> Run:
+        """What the run has come to so far; after the last task, what `ml` returns."""
+        return self._open.result()
+
+
+class Task:
+    """One task of a run.
+
+    Attributes:
+        number: From 0.
+        name: Such as `classes 0-1`, or that of its data set or environment.
+        classes: The outputs that belong to it; none in an environment, and where values are learnt.
+    """
+
+    def __init__(self, opened: OpenRun, number: int):
+        self._open, self.number = opened, number
+        task = opened.world.tasks[number]
+        self.name: str = task.name
+        discrete = opened.world.on_data and opened.world.spec.discrete
+        self.classes: list[int] = task.classes.tolist() if discrete else []
+
+    def __repr__(self) -> str:
+        return f"Task({self.number}, {self.name!r})"
+
+    def learn(self) -> dict[str, float]:
+        """Learn the task to its end; the run is finished with its last one.
+
+        Returns:
+            Its row of eval.csv: the means over the tasks seen, and the score on each.
+
+        Raises:
+            ConfigError: If the run has ended.
+            Diverged: If the loss becomes NaN or infinite.
+            KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
+        """
+        opened = self._open
+        if opened.at.task == self.number:
+            opened.check_open()
+            plainly(opened.settings, opened.learn_task)
+            if opened.at.task == opened.own_tasks:
+                opened.finish()
+        return opened.row(self.number)
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics of the tasks up to this one, as a row of eval.csv has them; nothing else changes.
+
+        Raises:
+            ConfigError: In environments, once the run has ended.
+        """
+        opened = self._open
+        scores = plainly(opened.settings, lambda: opened.evaluate(range(self.number + 1)))
+        metrics = mean_over_tasks(scores)
+        if len(opened.world.tasks) == 1:
+            return metrics
+        if opened.at.task == self.number + 1:
+            metrics |= transfer_metrics(opened.world, opened.at)
+        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
+        return metrics | each
+
+    @property
+    def agent(self) -> nn.Module:
+        """The user's own module as it is now: in eval mode, until learning goes on."""
+        return self._open.own
+
+    @property
+    def spec(self) -> Spec:
+        """What it was built from."""
+        spec: Spec = self._open.world.spec
+        return spec
+
+    @property
+    def replay(self) -> Replay:
+        """What it learns from."""
+        replay: Replay = self._open.replay
+        return replay
+
+    @property
+    def run(self) -> Run:
+        """What the run has come to so far."""
+        return self._open.result()
+
+
+def _close(opened: OpenRun) -> None:
+    done, of = opened.at.task, opened.own_tasks
+    opened.close(f"The loop over the tasks ended after {done} of {of}.")
