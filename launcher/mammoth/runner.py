@@ -145,6 +145,15 @@ def _settings(model: str, dataset: str, args: dict[str, Any]) -> dict[str, Any]:
             settings[name] = value
         else:
             options[key] = value
+    fits = getattr(target, "COMPATIBILITY", None) or ("class-il",)
+    if "tasks" in settings and not {"scenario", "online"} & settings.keys() | {"class-il"} & set(
+        fits
+    ):
+        # Of the scenarios that the classes of one data set can be split for, the one it is for.
+        if "task-il" in fits:
+            settings["scenario"] = "task"
+        elif "general-continual" in fits:
+            settings["online"] = True
     settings["model"] = {"_target_": target, **options}
     if optim:
         settings["optim"] = {"_target_": "SGD", **optim}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.continual.layers import put_together
 from ...agents.traits import Traits, hook
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings
@@ -95,6 +96,7 @@ class Observer(nn.Module):
         # Its `net` predicts where the model has no forward, or one that does not work yet.
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
+        self.task_told = not self._net_predicts and needs_task(model)
         # What an earlier run counted for this very object is not the object's own doing.
         self._counted = getattr(model, _COUNTED, None) or tuple(
             name for name in dataset.counters(0) if not _sets(model, name)
@@ -113,20 +115,36 @@ class Observer(nn.Module):
         """Learn from this replay."""
         self.replay = self.dataset.replay = replay
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """The model's `forward`, or its network's: logits `[B, n]`."""
-        output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
+    def forward(self, obs: Tensor, task: int | None = None) -> Tensor:
+        """The model's `forward`, or its network's: logits `[B, n]`.
+
+        Args:
+            task: That the rows are of, for a model that asks for it: a later one than the current is
+                taken as that. None: of each task so far its own outputs.
+        """
+        if self.task_told:
+            output = self._forward_told(obs, task)
+        else:
+            output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
         if self.started:
             output = fitted(output, self.spec.action.n)
         return self.dataset.outputs(output)
 
-    def _own_forward(self, obs: Tensor) -> Tensor:
+    def _forward_told(self, obs: Tensor, task: int | None) -> Tensor:
+        last = max(self.dataset.c_task, 0)
+        if task is not None:
+            return self._own_forward(obs, min(task, last))
+        outputs = [self._own_forward(obs, each) for each in range(last + 1)]
+        offsets = [self.dataset.get_offsets(each) for each in range(last + 1)]
+        return put_together(outputs, [torch.arange(*pair) for pair in offsets])
+
+    def _own_forward(self, obs: Tensor, *task: int) -> Tensor:
         """The outputs of a model's own `forward`, which may need to have learnt something first."""
         forward = self.model if isinstance(self.model, nn.Module) else self.model.forward
         if self.started:
-            return forward(obs)
+            return forward(obs, *task)
         try:
-            return forward(obs)
+            return forward(obs, *task)
         except Exception as error:
             if not self._warned:
                 warnings.warn(
@@ -314,6 +332,16 @@ def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], A
     if not isinstance(made, nn.Module):
         raise ConfigError(f"model.backbone gave a {type(made).__name__}, not a torch.nn.Module.")
     return made
+
+
+def needs_task(model: Any) -> bool:
+    """Whether `forward` is given the task of the rows: it asks for it, or the model is for that alone."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.default is p.empty for p in placed[1:2]):
+        return True
+    fits = getattr(model, "COMPATIBILITY", None) or ("class-il",)
+    return len(placed) > 1 and not {"class-il", "domain-il", "general-continual"} & set(fits)
 
 
 _SCENARIOS = {

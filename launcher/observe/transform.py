@@ -73,7 +73,7 @@ class Normalise:
     def __init__(self, spec: Spec, low: Tensor, width: Tensor, device: torch.device):
         self._nothing = spec.obs.ids is not None  # Integers have no [0, 1].
         self._shift, self._scale = (_one_if_alike(values, device) for values in (low, width))
-        mean, std = (values.float() for values in (-low / width, 1 / width))
+        mean, std = (values.float() for values in (0 - low / width, 1 / width))
         if len(spec.obs.shape) == 3 and bool((low == low[:, :1, :1]).all()):
             mean, std = mean[:, 0, 0], std[:, 0, 0]
         self.mean: tuple[float, ...] = tuple(mean.tolist())
