@@ -26,7 +26,7 @@ from ..observe.backbones import (
     resnet34,
     xavier,
 )
-from ..observe.provided import ContinualDataset
+from ..observe.sequence import ContinualDataset
 from .args import add_rehearsal_args
 from .backbones import get_backbone
 from .buffer import Buffer

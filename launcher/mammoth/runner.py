@@ -17,7 +17,7 @@ from ..device import device_wanted
 from ..naming import unresolved
 from ..observe.observer import Observer
 from ..observe.options import OF_THE_RUN
-from ..observe.provided import ContinualDataset
+from ..observe.sequence import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
 from .registry import DATASETS, MODELS
 

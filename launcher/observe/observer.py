@@ -22,12 +22,12 @@ from .arguments import GENERAL, Arguments, use_device
 from .backbones import default_backbone
 from .options import Options, constructor_names
 from .provided import (
-    ContinualDataset,
-    Transform,
     fitted,
     make_optimizer,
     run_arguments,
 )
+from .sequence import ContinualDataset
+from .transform import Transform
 
 # What the methods of such a model can ask for.
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
