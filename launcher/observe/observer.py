@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 
 from ...agents.continual.layers import put_together
 from ...agents.traits import Traits, hook
-from ...replay import ConfigError, Replay, Spec
+from ...replay import ConfigError, Replay, Spec, Table
 from ..config import Settings
 from ..construct import construct, resolve
 from ..infer import inferred
 from ..log import Log
 from ..naming import makes_objects
+from .arguments import GENERAL, Arguments, use_device
 from .backbones import default_backbone
 from .options import Options, constructor_names
 from .provided import (
@@ -32,16 +32,37 @@ from .transform import Transform
 
 # What the methods of such a model can ask for.
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
+_ALWAYS = _OBSERVED[:4]  # What `*args, **kwargs` receive.
 _TOLD = ("dataset", "epoch", "task", "replay")
 _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
 _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
 
+class _OfSequence:
+    """What the model's sequence of tasks says, until the model has a value of its own."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        sequence = model.__dict__.get("dataset")
+        if sequence is None:
+            raise AttributeError(
+                f"{type(model).__name__}.{self.name}: the model has no dataset yet. Pass `dataset` on to "
+                "super().__init__(backbone, loss, args, transform, dataset=dataset)."
+            )
+        return sequence.counters(0)[self.name]
+
+
 class Counters:
     """Where in the sequence a model is. A base whose attributes do not count as the model's own."""
 
-    current_task = 0
+    current_task = task_iteration = epoch_iteration = 0
     n_classes_current_task = n_past_classes = n_seen_classes = n_remaining_classes = -1
+    cpt, n_tasks, N_TASKS = _OfSequence(), _OfSequence(), _OfSequence()
+    num_classes, N_CLASSES = _OfSequence(), _OfSequence()
 
 
 class Observer(nn.Module):
@@ -82,6 +103,8 @@ class Observer(nn.Module):
             for method in ("observe", *_HOOKS)
             if hook(model, method) is not None
         }
+        # `observe(*args, **kwargs)` receives what Mammoth passes by place.
+        self._by_place = _ALWAYS[:3] if _takes_any(model.observe) else ()
         for name, make in provided.items():
             if getattr(model, name, None) is None:
                 setattr(model, name, make())
@@ -105,6 +128,12 @@ class Observer(nn.Module):
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
+        self._iterations = [
+            name for name in ("task_iteration", "epoch_iteration") if not _sets(model, name)
+        ]
+        # Only for models that are made to have them: others may mean anything by these names.
+        self._reopens = isinstance(model, Counters)
+        self.scheduler: Any = None  # Steps after each epoch, or after each step.
 
     @property
     def own(self) -> nn.Module:
@@ -176,9 +205,12 @@ class Observer(nn.Module):
                 given[name] = epoch
             elif name == "task":
                 given[name] = replay.task
-            else:
+            elif name == "indexes":
                 given[name] = batch.index
-        self._record(self.model.observe(**given), log)
+            elif name in batch:  # A field that the model added to the task's rows.
+                given[name] = batch[name]
+        self._record(self.model.observe(*map(given.pop, self._by_place), **given), log)
+        self._count_iteration()
         # Where no border is told, the end of a task's rows is none either.
         if replay.passes > epoch and replay.borders:
             self._end_epoch()
@@ -200,8 +232,37 @@ class Observer(nn.Module):
         """Count, and tell the model."""
         self.dataset.c_task = task
         self._count(task)
+        for name in self._iterations:
+            setattr(self.model, name, 0)
         self.model.net.train()  # A model may have left it in evaluation mode.
+        if self._reopens and getattr(self.model, "custom_scheduler", None) is None:
+            self.model.opt = self.model.get_optimizer()  # Its state is that of the task before.
         self._tell("begin_task")
+        self._begin_schedule()
+        self._replace_rows()
+
+    def _begin_schedule(self) -> None:
+        """Start the scheduler that the model has, or that `args.lr_scheduler` asks for."""
+        if not self._reopens:
+            return
+        from ..mammoth.schedulers import get_scheduler
+
+        self.scheduler = getattr(self.model, "custom_scheduler", None)
+        if self.scheduler is None:
+            self.scheduler = get_scheduler(self.model, self.model.args)
+
+    def _replace_rows(self) -> None:
+        """Learn from the rows that the model has made of the task's."""
+        replay = self.replay
+        if replay is None or not self.dataset.was_read:
+            return
+        rows = self.dataset.train_loader.dataset
+        if rows.changed:
+            assert isinstance(replay.storage, Table)
+            replay.replace(Table(**rows.columns()).to(replay.storage.device))
+            extra = [name for name in rows.extra_return_fields if name not in self._asks["observe"]]
+            asked = inspect.signature(self.model.observe).parameters
+            self._asks["observe"] += tuple(name for name in extra if name in asked)
 
     def end_task(self, replay: Replay) -> None:
         if self.epoch is not None:
@@ -210,9 +271,19 @@ class Observer(nn.Module):
         if "current_task" in self._counted:
             self.model.current_task = self.dataset.c_task + 1
 
+    def _count_iteration(self) -> None:
+        for name in self._iterations:
+            setattr(self.model, name, getattr(self.model, name) + 1)
+        if self.scheduler is not None and self.model.args.scheduler_mode == "iter":
+            self.scheduler.step()
+
     def _end_epoch(self) -> None:
+        if self.scheduler is not None and self.model.args.scheduler_mode == "epoch":
+            self.scheduler.step()
         self._tell("end_epoch")
         self.epoch = None
+        if "epoch_iteration" in self._iterations:
+            self.model.epoch_iteration = 0
 
     def _tell(self, hook: str) -> None:
         if hook not in self._asks:
@@ -273,17 +344,23 @@ def build_observer(
         dataset.describe(world, transform, online=settings.online)
     else:
         dataset = ContinualDataset(world, transform, online=settings.online)
+    use_device(device)
     usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
+    usual = GENERAL | {"model": getattr(target, "NAME", name)} | usual
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
-    args = Namespace(**{**usual, **declared, **decided, **options.values})
+    args = Arguments(**{**usual, **declared, **decided, **options.values})
 
     net: list[nn.Module] = []
 
+    def new_backbone() -> nn.Module:
+        return _backbone(options.constructor.get("backbone"), world.spec, network).to(device)
+
     def backbone() -> nn.Module:
         if not net:
-            net.append(_backbone(options.constructor.get("backbone"), world.spec, network))
-            net[0].to(device)
+            net.append(new_backbone())
         return net[0]
+
+    args.sequence, args.make_backbone = dataset, new_backbone
 
     table = inferred(world.spec, device=device)
     table |= {"backbone": None, "loss": dataset.get_loss(), "args": args, "transform": transform}
@@ -298,6 +375,8 @@ def build_observer(
         direct = constructor_names(target, passed_on=False)
         passed = {key: table[key] for key in takes if key in table and key not in direct}
         model = construct(target, passed | own, table, setting="model")
+        if args.n_epochs != epochs:
+            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it set it itself.")
     trained = model if isinstance(model, nn.Module) else None
     instance = settings.live.get("optim")
     instance = None if makes_objects(instance) else instance
@@ -381,9 +460,16 @@ def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
             f"for: {', '.join(there)}. Give {quoted} a default, or leave it out."
         )
     asked = {p.name for p in named}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
         asked |= set(there[:4])  # What such a method is given everywhere.
     return tuple(name for name in there if name in asked)
+
+
+def _takes_any(method: Any) -> bool:
+    """Whether a method has `*args`, and none of the first three by name."""
+    parameters = inspect.signature(method).parameters
+    any_place = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    return any_place and not set(_ALWAYS[:3]) & parameters.keys()
 
 
 def _sets(model: Any, name: str) -> bool:
