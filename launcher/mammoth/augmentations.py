@@ -119,7 +119,7 @@ def random_crop(x: Tensor, padding: int) -> Tensor:
     return cropped.permute(0, 3, 1, 2).contiguous()
 
 
-class soft_aug:  # noqa: N801
+class soft_aug:
     """Moves by up to 4 pixels, mirrors and standardises images `[B, C, H, W]` in [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -129,7 +129,7 @@ class soft_aug:  # noqa: N801
         return normalize(random_flip(random_crop(x, 4)), self.mean, self.std)
 
 
-class strong_aug:  # noqa: N801
+class strong_aug:
     """SimCLR's augmentation of images `[B, C, H, W]` in [0, 1], standardised: X-DER's second view.
 
     Source: Chen et al. (2020), arXiv 2002.05709, appendix A, without the blur.
@@ -139,9 +139,7 @@ class strong_aug:  # noqa: N801
         mean, std: Of each channel.
     """
 
-    def __init__(
-        self, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]
-    ):
+    def __init__(self, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]):
         from torchvision import transforms  # Only where it is used: it takes long to import.
 
         jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
@@ -241,7 +239,9 @@ class CustomRandomCrop:
             rate = max(self.size[0] // each.shape[-1], 1)
             padded = functional.pad(each, self.padding // rate)
             each = functional.crop(padded, *(side // rate for side in box))
-            maps.append(F.interpolate(each[None], size=before, mode="nearest")[0] if larger else each)
+            maps.append(
+                F.interpolate(each[None], size=before, mode="nearest")[0] if larger else each
+            )
         return functional.crop(img, *box), maps
 
 

@@ -49,7 +49,8 @@ class Buffer(Memory):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Buffer:
         if cls is Buffer and (
-            (len(args) > 2 and not isinstance(args[2], str)) or {"minibatch_size", "model"} & {*kwargs}
+            (len(args) > 2 and not isinstance(args[2], str))
+            or {"minibatch_size", "model"} & {*kwargs}
         ):
             from .gradient_buffer import GradientBuffer
 
@@ -181,7 +182,9 @@ class Buffer(Memory):
             ConfigError: If a field is missing that rows have or the strategy needs.
         """
         if attention_maps is not None:
-            raise ConfigError("Buffer.add_data: attention_maps are not kept. Keep them in the model.")
+            raise ConfigError(
+                "Buffer.add_data: attention_maps are not kept. Keep them in the model."
+            )
         given = {"labels": labels, "logits": logits, "task_labels": task_labels}
         given |= {"true_labels": true_labels}
         rows = len(examples)
@@ -216,7 +219,10 @@ class Buffer(Memory):
             return
         if not self._columns:
             self._make(checked, next(iter(checked.values())).device)
-        strategy, values = self.sample_selection_fn, None if scores is None else scores.detach().cpu()
+        strategy, values = (
+            self.sample_selection_fn,
+            None if scores is None else scores.detach().cpu(),
+        )
         for row, label in enumerate(labels):
             if self._size < self.capacity:
                 place = self._size

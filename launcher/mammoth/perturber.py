@@ -22,7 +22,10 @@ def add_perturb_args(parser: ArgumentParser) -> None:
     parser.add_argument("--p-steps", type=int, default=1, help="steps of the perturbation")
     parser.add_argument("--p-lam", type=float, default=0.01, help="weight of the loss")
     parser.add_argument(
-        "--p-gamma", type=float, default=0.05, help="size of the perturbation, relative to the weights"
+        "--p-gamma",
+        type=float,
+        default=0.05,
+        help="size of the perturbation, relative to the weights",
     )
 
 
@@ -39,7 +42,7 @@ class Perturber:
         self.proxy = copy.deepcopy(self.net)
         self.steps, self.lam, self.gamma = self.args.p_steps, self.args.p_lam, self.args.p_gamma
 
-    def __call__(self, X: Tensor, y: Tensor) -> None:  # noqa: N803
+    def __call__(self, X: Tensor, y: Tensor) -> None:
         """Backpropagate the loss of rows `[B, *shape]` with labels `[B]`; weights end as they were."""
         rows, labels = X.to(self.device), y.to(self.device)
         with torch.no_grad():
@@ -82,5 +85,7 @@ class Perturber:
     def _change(net: Any, rows: Tensor, before: Tensor, right: Tensor) -> Tensor:
         """How far predictions are from `before`, KL divergence, on average over those that were right."""
         now = F.log_softmax(net(rows), dim=1)
-        change: Tensor = (F.kl_div(now, before, reduction="none").sum(1) * right).sum() / right.sum()
+        change: Tensor = (
+            F.kl_div(now, before, reduction="none").sum(1) * right
+        ).sum() / right.sum()
         return change

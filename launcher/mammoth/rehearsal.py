@@ -136,9 +136,7 @@ def _shrink(buffer: Buffer, fields: Sequence[str], share: int) -> None:
         buffer.add_data(**{name: data[name][of_class] for name in fields})
 
 
-def _computed(
-    dataset: Any, net: Any, *, normalize: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The rows of the task in [0, 1], their labels, and the network's features and outputs in (0, 1)."""
     transform = dataset.get_normalization_transform() or (lambda rows: rows)
     examples, labels, features, outputs = [], [], [], []

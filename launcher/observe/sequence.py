@@ -132,6 +132,11 @@ class ContinualDataset:
         return self._train_loader[1]
 
     @property
+    def rows_read(self) -> TaskRows | None:
+        """The current task's rows if anything has looked at them, which may have changed them."""
+        return self.train_loader.dataset if self._train_loader is not None else None
+
+    @property
     def test_loaders(self) -> list[TaskLoader]:
         """Of each task so far, the rows held out; those to validate with where there are any."""
         there = self._test_loaders

@@ -1,4 +1,4 @@
-"""Learning-rate schedulers that Mammoth's models make for themselves."""
+"""Learning-rate schedulers by the names of Mammoth."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def get_scheduler(model: Any, args: Namespace, reload_optim: bool = True) -> LRS
 class CosineSchedule(LRScheduler):
     """From the first learning rate along a cosine to nearly 0 after `K - 1` steps."""
 
-    def __init__(self, optimizer: Optimizer, K: int):  # noqa: N803
+    def __init__(self, optimizer: Optimizer, K: int):
         if K < 2:
             raise ConfigError(f"CosineSchedule: K={K} must be at least 2.")
         self.K = K
