@@ -28,6 +28,7 @@ from .provided import (
     make_optimizer,
     run_arguments,
 )
+from .sequence import OwnTransform, SequenceWorld
 
 # What the methods of such a model can ask for.
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
@@ -251,6 +252,8 @@ def build_observer(
         raise ConfigError("\n".join(mistakes))
     transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
     dataset = getattr(target, "dataset", None)
+    if isinstance(world, SequenceWorld):
+        transform, dataset = OwnTransform(world.spec, world.rows, device), world.sequence
     if isinstance(dataset, ContinualDataset):
         dataset.describe(world, transform, online=settings.online)
     else:

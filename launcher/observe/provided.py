@@ -19,6 +19,7 @@ from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings, did_you_mean
 from ..naming import makes_objects, named_object
+from .own_sequence import declare
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
 
@@ -134,14 +135,21 @@ class ContinualDataset:
     """
 
     settings: dict[str, Any] | None = None
+    parts: Any = None  # What was read of a subclass with data of its own.
 
-    def __init__(self, world: Any, transform: Transform, *, online: bool):
+    def __init__(self, world: Any, transform: Transform | None = None, *, online: bool = False):
+        if isinstance(world, Namespace):  # The arguments of a run, as Mammoth calls a subclass.
+            declare(self, world)
+            return
+        assert transform is not None
         self.describe(world, transform, online=online)
 
     def describe(self, world: Any, transform: Transform, *, online: bool) -> None:
         """Begin with a sequence."""
         classes, n = [task.classes for task in world.tasks], world.spec.action.n
-        self.NAME, self.SIZE, self.N_CLASSES = world.name, tuple(world.spec.obs.shape), n
+        self.NAME, self.N_CLASSES = world.name, n
+        if not hasattr(type(self), "SIZE"):
+            self.SIZE = tuple(world.spec.obs.shape)
         self.SETTING = "general-continual" if online else f"{world.scenario}-il"
         self.N_TASKS = 1 if online else len(classes)
         self._apart = self.SETTING in (
