@@ -11,19 +11,49 @@ Nothing is shared between two runners. Source of the interface: https://github.c
 
 from __future__ import annotations
 
+from ..observe.backbones import (
+    MNISTMLP_PNN,
+    BaseMNISTMLP,
+    BasicBlock,
+    MammothBackbone,
+    ResNet,
+    ReturnTypes,
+    mnistmlp,
+    num_flat_features,
+    reduced_resnet18,
+    resnet18,
+    resnet18_pnn,
+    resnet34,
+    xavier,
+)
 from ..observe.provided import ContinualDataset
 from .args import add_rehearsal_args
+from .backbones import get_backbone
 from .buffer import Buffer
 from .model import ContinualModel
 from .registry import register_model
 from .runner import load_runner, train
 
 __all__ = [
+    "MNISTMLP_PNN",
+    "BaseMNISTMLP",
+    "BasicBlock",
     "Buffer",
     "ContinualDataset",
     "ContinualModel",
+    "MammothBackbone",
+    "ResNet",
+    "ReturnTypes",
     "add_rehearsal_args",
+    "get_backbone",
     "load_runner",
+    "mnistmlp",
+    "num_flat_features",
+    "reduced_resnet18",
     "register_model",
+    "resnet18",
+    "resnet18_pnn",
+    "resnet34",
     "train",
+    "xavier",
 ]

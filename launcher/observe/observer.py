@@ -19,9 +19,9 @@ from ..construct import construct, resolve
 from ..infer import inferred
 from ..log import Log
 from ..naming import makes_objects
+from .backbones import default_backbone
 from .options import Options, constructor_names
 from .provided import (
-    Backbone,
     ContinualDataset,
     Transform,
     fitted,
@@ -306,7 +306,7 @@ def build_observer(
 
 def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], Any]) -> nn.Module:
     if value is None:
-        return Backbone(spec)
+        return default_backbone(spec)
     arguments: dict[str, Any] = {}
     if isinstance(value, Mapping):
         arguments = {k: v for k, v in value.items() if k != "_target_"}

@@ -6,7 +6,6 @@ import inspect
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from math import prod
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...agents.blocks.residual import ResidualCNN
 from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings, did_you_mean
@@ -22,52 +20,6 @@ from ..naming import makes_objects, named_object
 from .own_sequence import declare
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
-
-
-class Backbone(nn.Module):
-    """A network of the spec's sizes: `features`, then a linear `classifier` with an output per class.
-
-    Colour images and those above 32 pixels meet a small residual CNN; everything else an MLP with
-    two layers of 100, Xavier-uniform weights and no bias at first (Buzzega et al., 2020, arXiv
-    2004.07211, on MNIST).
-    """
-
-    def __init__(self, spec: Spec):
-        super().__init__()
-        shape, width = spec.obs.shape, prod(spec.action.shape)
-        if len(shape) == 3 and min(shape[1:]) >= 4 and (shape[0] == 3 or min(shape[1:]) > 32):
-            *layers, self.classifier = ResidualCNN(shape, width)
-            self.features = nn.Sequential(*layers)
-            return
-        hidden = [nn.Linear(prod(shape), 100), nn.Linear(100, 100)]
-        self.features = nn.Sequential(nn.Flatten(), hidden[0], nn.ReLU(), hidden[1], nn.ReLU())
-        self.classifier = nn.Linear(100, width)
-        for layer in (*hidden, self.classifier):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor, returnt: str = "out") -> Any:
-        """`[B, *obs.shape]` to logits; or to `features` `[B, D]`, or `both`, as `returnt` says."""
-        features = self.features(x if x.dim() > 1 else x[:, None])
-        if returnt == "features":
-            return features
-        out = self.classifier(features)
-        if returnt not in ("out", "both"):
-            raise ValueError(f"returnt={returnt!r}: there are out, features and both.")
-        return out if returnt == "out" else (out, features)
-
-    def get_params(self) -> Tensor:
-        """All parameters in a row."""
-        return nn.utils.parameters_to_vector(self.parameters())
-
-    def set_params(self, params: Tensor) -> None:
-        """Take parameters as `get_params` gives them."""
-        nn.utils.vector_to_parameters(params, self.parameters())
-
-    def get_grads(self) -> Tensor:
-        """All gradients in a row, zero where there is none."""
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
-        return torch.cat([grad.flatten() for grad in grads])
 
 
 class Transform:
