@@ -40,7 +40,7 @@ from .naming import makes_objects, named_object, named_objects
 from .networks import network
 from .observe.observer import Observer, build_observer
 from .observe.options import observes
-from .observe.sequence import Plain, SequenceWorld
+from .observe.own_world import Plain, SequenceWorld
 from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples

@@ -13,7 +13,7 @@ from ..replay import ConfigError
 from .config import Settings
 from .construct import construct
 from .naming import makes_objects, named_objects
-from .observe.sequence import SequenceWorld, is_sequence
+from .observe.own_world import SequenceWorld, is_sequence
 
 
 def build_data(settings: Settings) -> DataWorld:

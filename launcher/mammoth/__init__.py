@@ -26,12 +26,22 @@ from ..observe.backbones import (
     resnet34,
     xavier,
 )
+from ..observe.own_sequence import MammothDataset, base_path, store_masked_loaders
 from ..observe.provided import ContinualDataset
 from .args import add_rehearsal_args
+from .arguments import get_avail_args
 from .backbones import get_backbone
 from .buffer import Buffer
+from .device import get_device
 from .model import ContinualModel
-from .registry import register_model
+from .registry import (
+    get_backbone_names,
+    get_dataset_names,
+    get_model_names,
+    register_backbone,
+    register_dataset,
+    register_model,
+)
 from .runner import load_runner, train
 
 __all__ = [
@@ -42,18 +52,28 @@ __all__ = [
     "ContinualDataset",
     "ContinualModel",
     "MammothBackbone",
+    "MammothDataset",
     "ResNet",
     "ReturnTypes",
     "add_rehearsal_args",
+    "base_path",
+    "get_avail_args",
     "get_backbone",
+    "get_backbone_names",
+    "get_dataset_names",
+    "get_device",
+    "get_model_names",
     "load_runner",
     "mnistmlp",
     "num_flat_features",
     "reduced_resnet18",
+    "register_backbone",
+    "register_dataset",
     "register_model",
     "resnet18",
     "resnet18_pnn",
     "resnet34",
+    "store_masked_loaders",
     "train",
     "xavier",
 ]

@@ -21,6 +21,7 @@ from ..log import Log
 from ..naming import makes_objects
 from .backbones import default_backbone
 from .options import Options, constructor_names
+from .own_world import OwnTransform, SequenceWorld
 from .provided import (
     ContinualDataset,
     Transform,
@@ -28,7 +29,7 @@ from .provided import (
     make_optimizer,
     run_arguments,
 )
-from .sequence import OwnTransform, SequenceWorld
+from .rates import rates
 
 # What the methods of such a model can ask for.
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
@@ -104,6 +105,7 @@ class Observer(nn.Module):
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
+        self.rates = rates(model.args)
 
     @property
     def own(self) -> nn.Module:
@@ -113,6 +115,12 @@ class Observer(nn.Module):
     def bind(self, replay: Replay) -> None:
         """Learn from this replay."""
         self.replay = self.dataset.replay = replay
+
+    def take_as_learnt(self) -> None:
+        """Be as after the last task: what was learnt came from elsewhere."""
+        last = self.dataset.N_TASKS - 1
+        self.dataset.c_task, self.started = last, True
+        self._count(last)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The model's `forward`, or its network's: logits `[B, n]`."""
@@ -145,6 +153,8 @@ class Observer(nn.Module):
         if self.epoch is None:
             self.epoch = epoch
             self._tell("begin_epoch")
+        if self.rates is not None:
+            self.rates.begin_step(self.model, epoch)
         self.started = True
         given: dict[str, Any] = {}
         for name in self._asks["observe"]:
@@ -185,11 +195,15 @@ class Observer(nn.Module):
         self._count(task)
         self.model.net.train()  # A model may have left it in evaluation mode.
         self._tell("begin_task")
+        if self.rates is not None:
+            self.rates.begin_task(self.model)
 
     def end_task(self, replay: Replay) -> None:
         if self.epoch is not None:
             self._end_epoch()
         self._tell("end_task")
+        if self.dataset.when_ended is not None:
+            self.dataset.when_ended(self.model, self.dataset.c_task)
         if "current_task" in self._counted:
             self.model.current_task = self.dataset.c_task + 1
 

@@ -124,7 +124,9 @@ def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskLoade
 def _rows_of_task(part: Any, setting: Any) -> Any:
     name = type(part).__name__
     if lacking := [key for key in ("data", "targets") if not hasattr(part, key)]:
-        raise DataError(f"{name} has no attribute {' and '.join(lacking)}, which tell its rows apart.")
+        raise DataError(
+            f"{name} has no attribute {' and '.join(lacking)}, which tell its rows apart."
+        )
     targets = np.asarray(part.targets)
     if len(part.data) != len(targets):
         raise DataError(f"{name} has {len(part.data)} rows of data but {len(targets)} targets.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError, Replay, Spec
 from ..config import Settings, did_you_mean
 from ..naming import makes_objects, named_object
+from .options import MORE
 from .own_sequence import declare
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
@@ -88,6 +90,9 @@ class ContinualDataset:
 
     settings: dict[str, Any] | None = None
     parts: Any = None  # What was read of a subclass with data of its own.
+    evaluates: Path | None = None  # With `inference_only`, where the model was loaded from.
+    saver: Any = None  # With `savecheck`, what writes checkpoints.
+    when_ended: Callable[[Any, int], None] | None = None  # Given a model that has learnt a task.
 
     def __init__(self, world: Any, transform: Transform | None = None, *, online: bool = False):
         if isinstance(world, Namespace):  # The arguments of a run, as Mammoth calls a subclass.
@@ -208,6 +213,7 @@ def run_arguments(
     """What `args` holds of the run: what a model may have other values for, and what is decided."""
     usual = {"optimizer": "sgd", "lr": _LEARNING_RATE, "minibatch_size": settings.batch_size}
     usual |= {"optim_wd": 0.0, "optim_mom": 0.0, "optim_nesterov": False, "optim": {}}
+    usual |= MORE.get()
     return usual, {
         **_optimizer_asked(settings),
         "batch_size": settings.batch_size,

@@ -246,9 +246,7 @@ class _Items:
                 f"Item {i} of {self.name} is {_described(item)}. It has to be (input, label"
                 f"{', input not augmented' if self.needed == 3 else ''})."
             )
-        tensors = [
-            self._tensor(part, i, k) for k, part in enumerate(item[: self.needed]) if k != 1
-        ]
+        tensors = [self._tensor(part, i, k) for k, part in enumerate(item[: self.needed]) if k != 1]
         return (tensors[0], int(item[1]), *tensors[1:])
 
     def _tensor(self, part: Any, i: int, k: int) -> Tensor:
@@ -312,9 +310,7 @@ def _read(sequence: Any, name: str) -> _Parts:
             not torch.equal(items[i][0], items[i][0])
             for i in np.linspace(0, len(items) - 1, _READ_TWICE).astype(int).tolist()
         )
-        sample = [
-            items[i] for i in np.linspace(0, len(items) - 1, _SAMPLED).astype(int).tolist()
-        ]
+        sample = [items[i] for i in np.linspace(0, len(items) - 1, _SAMPLED).astype(int).tolist()]
         obs, raw = (torch.stack([item[k] for item in sample]) for k in (0, 2))
         if obs.shape != raw.shape:
             raise DataError(
