@@ -24,7 +24,7 @@ from ..observe.options import MORE, OF_THE_RUN, declared
 from ..observe.own_sequence import make_sequence, permutation, sequence_options
 from ..observe.provided import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
-from .arguments import IDLE, known, refuse, served, share_of
+from .arguments import IDLE, SERVED, known, refuse, served, share_of
 from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
@@ -59,7 +59,7 @@ def load_runner(
     if unknown := names.keys() - given.keys():
         raise ConfigError(f"load_runner has no argument {', '.join(unknown)}.")
     model, dataset, args = (names.get(name, value) for name, value in given.items())
-    asked = _Asked(str(model), str(dataset), _plain(args))
+    asked = Asked(str(model), str(dataset), _plain(args))
     code = asked.settings()
     settings = compose((), code)
     if mistakes := unresolved(settings):
@@ -137,7 +137,7 @@ def _more(values: Mapping[str, Any]) -> Any:
         MORE.reset(token)
 
 
-class _Asked:
+class Asked:
     """What `load_runner` was asked for.
 
     Attributes:
@@ -243,7 +243,7 @@ class _Asked:
                 continue
             name = OF_THE_RUN.get(key, key)
             if key in IDLE:
-                if value not in (IDLE[key], str(IDLE[key]), False):
+                if str(value) != str(IDLE[key]):
                     warnings.warn(f"`{key}` has no effect here.", stacklevel=4)
             elif key == "optimizer":
                 optim["_target_"] = _optimizer_name(value)
@@ -251,7 +251,7 @@ class _Asked:
                 optim[name.removeprefix("optim.")] = value
             elif key in own and name not in ("lr", "batch_size", "epochs"):
                 options[key] = value
-            elif key in ("validation", *known()) and name == key and key != "seed":
+            elif key in SERVED and key not in OF_THE_RUN:
                 continue  # Said below.
             elif name in schema():
                 settings[name] = value
