@@ -11,6 +11,7 @@ Nothing is shared between two runners. Source of the interface: https://github.c
 
 from __future__ import annotations
 
+from ..observe.arguments import get_device
 from ..observe.backbones import (
     MNISTMLP_PNN,
     BaseMNISTMLP,
@@ -27,12 +28,11 @@ from ..observe.backbones import (
     xavier,
 )
 from ..observe.own_sequence import MammothDataset, base_path, store_masked_loaders
-from ..observe.provided import ContinualDataset
+from ..observe.sequence import ContinualDataset
 from .args import add_rehearsal_args
 from .arguments import get_avail_args
 from .backbones import get_backbone
 from .buffer import Buffer
-from .device import get_device
 from .model import ContinualModel
 from .registry import (
     get_backbone_names,

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from ...replay import ConfigError
 from ..observe.observer import Counters
-from ..observe.provided import ContinualDataset, make_optimizer
+from ..observe.provided import make_optimizer
+from ..observe.sequence import ContinualDataset
 from .registry import register_model
 
 

@@ -22,7 +22,7 @@ from ..naming import unresolved
 from ..observe.observer import Observer
 from ..observe.options import MORE, OF_THE_RUN, declared
 from ..observe.own_sequence import make_sequence, permutation, sequence_options
-from ..observe.provided import ContinualDataset
+from ..observe.sequence import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
 from .arguments import IDLE, SERVED, known, refuse, served, share_of
 from .backbones import BACKBONES
@@ -262,6 +262,7 @@ class Asked:
             options["backbone"] = (
                 functools.partial(self.network, **of_network) if of_network else self.network
             )
+        self._scenario(settings)
         if (share := share_of(values["validation"])) is not None:
             settings["validation"] = share
         if values["n_iters"] is not None:
@@ -273,6 +274,17 @@ class Asked:
         if optim:
             settings["optim"] = {"_target_": "SGD", **optim}
         return settings
+
+    def _scenario(self, settings: dict[str, Any]) -> None:
+        """Of the scenarios that the classes of one data set can be split for, the one a model is for."""
+        fits = getattr(self.target, "COMPATIBILITY", None) or ("class-il",)
+        decided = {"scenario", "online"} & settings.keys()
+        if decided or "class-il" in fits or "tasks" not in settings:
+            return
+        if "task-il" in fits:
+            settings["scenario"] = "task"
+        elif "general-continual" in fits:
+            settings["online"] = True
 
     def _data(self) -> dict[str, Any]:
         """The sequence of tasks."""

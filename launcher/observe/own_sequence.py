@@ -12,13 +12,13 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...envs.sources import default_data_dir
 from ...replay import ConfigError, DataError
 from ..config import did_you_mean
+from .own_rows import rows_of
 
 _SETTINGS = ("class-il", "task-il", "domain-il")
 _BELOW: ContextVar[str | None] = ContextVar("data folder", default=None)
@@ -103,11 +103,11 @@ def permutation(n: int, seed: int | None) -> np.ndarray[Any, Any]:
     return np.random.RandomState(seed).permutation(n)
 
 
-class TaskLoader(DataLoader[Any]):
+class TaskData(DataLoader[Any]):
     """Batches of a task's rows, which `store_masked_loaders` has found."""
 
 
-def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskLoader, TaskLoader]:
+def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskData, TaskData]:
     """The rows of the next task of a sequence, of data that holds all of them.
 
     Args:
@@ -118,7 +118,7 @@ def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskLoade
         setting.c_task += 1
     options = {"batch_size": setting.args.batch_size}
     parts = [_rows_of_task(part, setting) for part in (train, test)]
-    return TaskLoader(parts[0], shuffle=True, **options), TaskLoader(parts[1], **options)
+    return TaskData(parts[0], shuffle=True, **options), TaskData(parts[1], **options)
 
 
 def _rows_of_task(part: Any, setting: Any) -> Any:
@@ -137,16 +137,8 @@ def _rows_of_task(part: Any, setting: Any) -> Any:
         first, end = setting.get_offsets(setting.c_task)
         chosen = (targets >= first) & (targets < end)
     rows = copy.copy(part)
-    rows.targets, rows.data = targets[chosen], _rows(part.data, chosen)
+    rows.targets, rows.data = targets[chosen], rows_of(part.data, chosen)
     return rows
-
-
-def _rows(data: Any, chosen: np.ndarray[Any, Any]) -> Any:
-    if isinstance(data, Tensor):
-        return data[torch.from_numpy(chosen)]
-    if isinstance(data, (list, tuple)):
-        return [row for row, keep in zip(data, chosen, strict=True) if keep]
-    return data[chosen]
 
 
 def make_sequence(make: Callable[..., Any], args: Namespace, options: dict[str, Any]) -> Any:

@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader
 
 from ...envs.scenarios import held_out_share
 from ...envs.tasks import DataTask, DataWorld
-from ...replay import ConfigError, DataError, LazyColumn, Space, Spec, Table
+from ...replay import ConfigError, DataError, Space, Spec, Table
 from ..config import Settings
 from ..randomness import forked_randomness
-from .own_sequence import TaskLoader, data_below, make_sequence, store_masked_loaders
-from .provided import ContinualDataset, Transform
+from .own_items import Drawn, Items
+from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
+from .sequence import ContinualDataset
+from .transform import Transform
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
@@ -106,6 +108,15 @@ class _Parts:
     ends: tuple[list[tuple[int, int]], list[tuple[int, int]]]
     rows: Rows
     spec: Spec
+    sets: tuple[list[Any], list[Any]]
+
+    def part_of(self, table: Table, index: Tensor, task: int) -> tuple[Any, Tensor]:
+        """The data set of a task that rows of a table come from, and which of its rows they are."""
+        which = 0 if table is self.train else 1
+        first, end = self.ends[which][task]
+        chosen = torch.zeros(end - first, dtype=torch.bool)
+        chosen[index.cpu() - first] = True
+        return self.sets[which][task], chosen
 
 
 class Rows:
@@ -208,65 +219,6 @@ class OwnTransform(Transform):
         return self.rows.unit(obs)
 
 
-class _Drawn(Table):
-    """Rows that are read, and transformed another way, each time."""
-
-    def __init__(self, items: _Items, shape: tuple[int, ...], labels: Tensor):
-        options: dict[str, Any] = {"shape": shape, "dtype": torch.float32, "changes": True}
-        columns = (LazyColumn(items, lambda item, k=k: item[k], **options) for k in (0, 2))
-        super().__init__(obs=next(columns), raw=next(columns), label=labels)
-        self._items = items
-
-    def gather(self, index: Tensor, *, empty: Any = None) -> dict[str, Tensor]:
-        items = [self._items[i] for i in index.tolist()]  # Each once, for both of its parts.
-        obs, raw = (torch.stack([item[k] for item in items]) for k in (0, 2))
-        return {"obs": obs, "raw": raw, "label": self._take["label"](index)}
-
-
-class _Items:
-    """The items of all tasks in turn, checked: `(input, label)` and, to learn from, what is not augmented."""
-
-    def __init__(self, parts: list[Any], name: str, *, parts_of_item: int):
-        self.parts, self.name, self.needed = parts, name, parts_of_item
-        sizes = np.array([len(part) for part in parts])
-        self.first = np.concatenate([[0], sizes.cumsum()])
-        if empty := [task for task, size in enumerate(sizes) if not size]:
-            raise DataError(f"Task {empty[0]} of {name} has no rows.")
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def __getitem__(self, i: int) -> tuple[Any, ...]:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        task = int(np.searchsorted(self.first, i, side="right")) - 1
-        item = self.parts[task][i - int(self.first[task])]
-        if not isinstance(item, (tuple, list)) or len(item) < self.needed:
-            raise DataError(
-                f"Item {i} of {self.name} is {_described(item)}. It has to be (input, label"
-                f"{', input not augmented' if self.needed == 3 else ''})."
-            )
-        tensors = [self._tensor(part, i, k) for k, part in enumerate(item[: self.needed]) if k != 1]
-        return (tensors[0], int(item[1]), *tensors[1:])
-
-    def _tensor(self, part: Any, i: int, k: int) -> Tensor:
-        if isinstance(part, np.ndarray):
-            part = torch.from_numpy(part)
-        if not isinstance(part, Tensor):
-            which = "TRANSFORM and TEST_TRANSFORM end" if k == 0 else "not_aug_transform ends"
-            raise DataError(
-                f"Item {i} of {self.name} holds a {type(part).__name__} where a tensor has to be: "
-                f"see that {which} with ToTensor()."
-            )
-        return part.float()
-
-
-def _described(item: Any) -> str:
-    if isinstance(item, (tuple, list)):
-        return f"({', '.join(type(part).__name__ for part in item)})"
-    return f"a {type(item).__name__}"
-
-
 def _arguments(settings: Settings) -> Namespace:
     """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
     return Namespace(
@@ -304,8 +256,8 @@ def _read(sequence: Any, name: str) -> _Parts:
             for parts, part in zip((train, test), _loaded(sequence, name), strict=True):
                 parts.append(part)
         sequence.c_task = -1
-        items = _Items(train, name, parts_of_item=3)
-        held_out = _Items(test, f"held-out {name}", parts_of_item=2)
+        items = Items(train, name, parts_of_item=3)
+        held_out = Items(test, f"held-out {name}", parts_of_item=2)
         changes = any(
             not torch.equal(items[i][0], items[i][0])
             for i in np.linspace(0, len(items) - 1, _READ_TWICE).astype(int).tolist()
@@ -323,7 +275,7 @@ def _read(sequence: Any, name: str) -> _Parts:
         n = sequence.N_CLASSES
         if changes:
             labels = _labels(items)
-            table: Table = _Drawn(items, tuple(obs.shape[1:]), labels)
+            table: Table = Drawn(items, tuple(obs.shape[1:]), labels)
         else:
             columns = _columns(items, obs.shape[1:], 3)
             labels = columns["label"]
@@ -342,7 +294,8 @@ def _read(sequence: Any, name: str) -> _Parts:
         list(zip(part.first[:-1].tolist(), part.first[1:].tolist(), strict=True))
         for part in (items, held_out)
     )
-    return _Parts(table, Table(**held), (ends_of[0], ends_of[1]), rows, spec)
+    sets = (train, test)
+    return _Parts(table, Table(**held), (ends_of[0], ends_of[1]), rows, spec, sets)
 
 
 def _loaded(sequence: Any, name: str) -> Sequence[Any]:
@@ -358,7 +311,7 @@ def _loaded(sequence: Any, name: str) -> Sequence[Any]:
         raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
     if not isinstance(pair[0], DataLoader):
         pair = store_masked_loaders(*pair, sequence)
-    elif not isinstance(pair[0], TaskLoader):
+    elif not isinstance(pair[0], TaskData):
         warnings.warn(
             f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",
             stacklevel=2,
@@ -421,7 +374,7 @@ def _space(obs: Tensor, ends: tuple[Tensor, Tensor]) -> Space:
     )
 
 
-def _labels(items: _Items) -> Tensor:
+def _labels(items: Items) -> Tensor:
     """Of all items without reading them, where `targets` say the same as some that are read."""
     if all(hasattr(part, "targets") for part in items.parts):
         listed = np.concatenate([np.asarray(part.targets) for part in items.parts])
@@ -431,7 +384,7 @@ def _labels(items: _Items) -> Tensor:
     return torch.tensor([items[i][1] for i in range(len(items))])
 
 
-def _columns(items: _Items, shape: Sequence[int], parts: int) -> dict[str, Tensor]:
+def _columns(items: Items, shape: Sequence[int], parts: int) -> dict[str, Tensor]:
     """All items, read once."""
     n = len(items)
     columns = {"obs": torch.empty(n, *shape), "label": torch.empty(n, dtype=torch.int64)}
@@ -452,7 +405,7 @@ def _columns(items: _Items, shape: Sequence[int], parts: int) -> dict[str, Tenso
     return columns
 
 
-def _check_labels(sequence: Any, items: _Items, labels: Tensor) -> None:
+def _check_labels(sequence: Any, items: Items, labels: Tensor) -> None:
     for task in range(len(items.parts)):
         first, end = sequence.get_offsets(task)
         rows = labels[int(items.first[task]) : int(items.first[task + 1])]

@@ -276,7 +276,7 @@ def test_a_runner_is_a_model_and_a_sequence() -> None:
     model, dataset = load_runner("test_er", "seq_digits", REHEARSAL)
     assert type(model) is Er
     assert (dataset.N_TASKS, dataset.N_CLASSES_PER_TASK, dataset.N_CLASSES) == (5, 2, 10)
-    assert (dataset.SETTING, dataset.SIZE) == ("class-il", (1, 8, 8))
+    assert (dataset.SETTING, dataset.SIZE) == ("class-il", (8, 8))
     assert model.dataset is dataset
     assert (model.args.buffer_size, model.args.lr, model.args.n_epochs) == (200, 0.1, 3)
     assert model.net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

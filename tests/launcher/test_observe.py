@@ -20,7 +20,9 @@ from antelope.launcher.checkpoint import Checkpoints
 from antelope.launcher.observe.backbones import MammothBackbone, default_backbone
 from antelope.launcher.observe.observer import Observer
 from antelope.launcher.observe.options import Options
-from antelope.launcher.observe.provided import ContinualDataset, Loader, Transform
+from antelope.launcher.observe.rows import TaskLoader
+from antelope.launcher.observe.sequence import ContinualDataset
+from antelope.launcher.observe.transform import Transform
 from antelope.launcher.weights import load_weights
 from antelope.replay import Space, Spec
 
@@ -633,7 +635,7 @@ def test_the_tasks_data_can_be_gone_through_again() -> None:
     class Again(Plain):
         def end_task(self, dataset: ContinualDataset) -> None:
             loader = dataset.train_loader
-            assert isinstance(loader, Loader)
+            assert isinstance(loader, TaskLoader)
             batches = list(loader)
             assert len(batches) == len(loader)
             inputs, labels, rows = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -645,8 +647,8 @@ def test_the_tasks_data_can_be_gone_through_again() -> None:
             assert 1 - 1e-6 < rows.max() <= 1
             torch.testing.assert_close(dataset.get_normalization_transform()(rows), inputs)
             sizes.append(len(labels))
-            with pytest.raises(ConfigError, match="cannot be replaced"):
-                _ = loader.dataset
+            assert loader is dataset.train_loader
+            assert loader.dataset.data.shape == (len(labels), 8, 8)
 
     run = ml(model=Again, **QUICK)
     assert sum(sizes) == len(run.replay.storage)
