@@ -29,6 +29,7 @@ from ..observe.backbones import (
     resnet34,
     xavier,
 )
+from ..observe.own_sequence import MammothDataset, base_path, store_masked_loaders
 from ..observe.schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
 from ..observe.sequence import ContinualDataset
 from .args import (
@@ -37,6 +38,7 @@ from .args import (
     custom_str_underscore,
     none_or_float,
 )
+from .arguments import get_avail_args
 from .augmentations import (
     CustomRandomCrop,
     CustomRandomHorizontalFlip,
@@ -62,7 +64,14 @@ from .loaders import create_seeded_dataloader
 from .losses import SPKDLoss, SupConLoss
 from .model import ContinualModel
 from .perturber import Perturber, add_perturb_args
-from .registry import register_model
+from .registry import (
+    get_backbone_names,
+    get_dataset_names,
+    get_model_names,
+    register_backbone,
+    register_dataset,
+    register_model,
+)
 from .rehearsal import fill_buffer, icarl_replay
 from .reports import progress_bar, warn_once
 from .ring_buffer import RingBuffer
@@ -85,6 +94,7 @@ __all__ = [
     "DoubleTransform",
     "GradientBuffer",
     "MammothBackbone",
+    "MammothDataset",
     "Namespace",
     "Perturber",
     "RepeatedTransform",
@@ -96,15 +106,20 @@ __all__ = [
     "add_perturb_args",
     "add_rehearsal_args",
     "apply_transform",
+    "base_path",
     "binary_to_boolean_type",
     "bn_track_stats",
     "create_seeded_dataloader",
     "custom_str_underscore",
     "cutmix_data",
     "fill_buffer",
+    "get_avail_args",
     "get_backbone",
+    "get_backbone_names",
     "get_dataset",
+    "get_dataset_names",
     "get_device",
+    "get_model_names",
     "get_scheduler",
     "icarl_replay",
     "load_runner",
@@ -121,12 +136,15 @@ __all__ = [
     "random_flip",
     "random_grayscale",
     "reduced_resnet18",
+    "register_backbone",
+    "register_dataset",
     "register_model",
     "resnet18",
     "resnet18_pnn",
     "resnet34",
     "soft_aug",
     "store_grad",
+    "store_masked_loaders",
     "strong_aug",
     "train",
     "warn_once",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from ..device import build_device
 
 if TYPE_CHECKING:
     from .sequence import ContinualDataset
@@ -75,7 +78,7 @@ class Arguments(Namespace):
         return other
 
 
-_device = torch.device("cpu")
+_device: torch.device | None = None
 
 
 def use_device(device: torch.device) -> None:
@@ -85,9 +88,9 @@ def use_device(device: torch.device) -> None:
 
 
 def get_device(avail_devices: Any = None) -> torch.device:
-    """Where the run that was built last learns.
+    """Where the run that was built last learns; before there is one, where it would by default.
 
     Args:
         avail_devices: Without effect: the setting `device` says where.
     """
-    return _device
+    return _device or build_device(os.environ.get("ANTELOPE_DEVICE") or None)

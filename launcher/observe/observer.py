@@ -21,7 +21,8 @@ from ..log import Log
 from ..naming import makes_objects
 from .arguments import GENERAL, Arguments, use_device
 from .backbones import default_backbone
-from .options import Options, constructor_names
+from .options import MORE, Options, constructor_names
+from .own_world import OwnTransform, SequenceWorld
 from .provided import (
     fitted,
     make_optimizer,
@@ -147,6 +148,12 @@ class Observer(nn.Module):
         """Learn from this replay."""
         self.replay = self.dataset.replay = replay
 
+    def take_as_learnt(self) -> None:
+        """Be as after the last task: what was learnt came from elsewhere."""
+        last = self.dataset.N_TASKS - 1
+        self.dataset.c_task, self.started = last, True
+        self._count(last)
+
     def forward(self, obs: Tensor, task: int | None = None) -> Tensor:
         """The model's `forward`, or its network's: logits `[B, n]`.
 
@@ -252,7 +259,7 @@ class Observer(nn.Module):
         if rows is None or replay is None or not rows.changed:
             return
         assert isinstance(replay.storage, Table)
-        replay.replace(Table(**rows.columns()).to(replay.storage.device))
+        replay.replace(rows.table().to(replay.storage.device))
         takes = inspect.signature(self.model.observe).parameters.values()
         named = {p.name for p in takes}
         if any(p.kind is p.VAR_KEYWORD for p in takes):
@@ -267,6 +274,8 @@ class Observer(nn.Module):
         self._tell("end_task")
         if (end_eval := hook(self.model, "end_eval")) is not None and self._reopens:
             end_eval(self.dataset, self.dataset.evaluate(self.model, self.dataset))
+        if self.dataset.when_ended is not None:
+            self.dataset.when_ended(self.model, self.dataset.c_task)
         if "current_task" in self._counted:
             self.model.current_task = self.dataset.c_task + 1
 
@@ -346,13 +355,15 @@ def build_observer(
         raise ConfigError("\n".join(mistakes))
     transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
     dataset = getattr(target, "dataset", None)
+    if isinstance(world, SequenceWorld):
+        transform, dataset = OwnTransform(world.spec, world.rows, device), world.sequence
     if isinstance(dataset, ContinualDataset):
         dataset.describe(world, transform, online=settings.online)
     else:
         dataset = ContinualDataset(world, transform, online=settings.online)
     use_device(device)
     usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
-    usual = GENERAL | {"model": getattr(target, "NAME", name)} | usual
+    usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
     args = Arguments(**{**usual, **declared, **decided, **options.values})
 

@@ -28,10 +28,10 @@ class TaskLoader:
         batch_size: Rows in a batch; the last may have fewer.
 
     Attributes:
-        dataset: The rows, `TaskRows`.
+        dataset: The rows, `TaskRows`, or the data set of one's own that has them, `OwnRows`.
     """
 
-    def __init__(self, dataset: TaskRows, batch_size: int):
+    def __init__(self, dataset: Any, batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
 
     def __len__(self) -> int:
@@ -196,6 +196,10 @@ class TaskRows:
         label = self._sequence.own_labels(self._of_label(every))
         fields = dict(zip(self.extra_return_fields, self._fields(every), strict=True))
         return {"obs": obs, "label": label, **fields}
+
+    def table(self) -> Table:
+        """The same, to learn from."""
+        return Table(**self.columns())
 
     def _stored(self) -> Tensor:
         return self._gathered(torch.arange(len(self.indexes)), None).cpu()

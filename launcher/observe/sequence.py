@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...replay import ConfigError, Replay
+from ...replay import ConfigError, Replay, Table
+from .own_rows import OwnRows
+from .own_sequence import declare
 from .rows import TaskLoader, TaskRows
 from .transform import Denormalise, Normalise, Transform
 
@@ -35,8 +39,16 @@ class ContinualDataset:
     settings: dict[str, Any] | None = None
     args: Namespace | None = None
     AVAIL_SCHEDS = ("multisteplr", "cosine")
+    parts: Any = None  # What was read of a subclass with data of its own.
+    evaluates: Path | None = None  # With `inference_only`, where the model was loaded from.
+    saver: Any = None  # With `savecheck`, what writes checkpoints.
+    when_ended: Callable[[Any, int], None] | None = None  # Given a model that has learnt a task.
 
-    def __init__(self, world: Any, transform: Transform, *, online: bool):
+    def __init__(self, world: Any, transform: Transform | None = None, *, online: bool = False):
+        if isinstance(world, Namespace):  # The arguments of a run, as Mammoth calls a subclass.
+            declare(self, world)
+            return
+        assert transform is not None
         self.describe(world, transform, online=online)
 
     def describe(self, world: Any, transform: Transform, *, online: bool) -> None:
@@ -44,7 +56,10 @@ class ContinualDataset:
         classes, n = [task.classes for task in world.tasks], world.spec.action.n
         self.NAME, self.N_CLASSES = world.name, n
         shape = tuple(world.spec.obs.shape)
-        self.SIZE = shape[1:] if len(shape) == 3 else shape
+        if self.parts is None:  # A subclass with data of its own says these itself.
+            self.SIZE = shape[1:] if len(shape) == 3 else shape
+            self.TRANSFORM, self.TEST_TRANSFORM = transform, transform.normalise
+            self.MEAN, self.STD = transform.normalise.mean, transform.normalise.std
         self.SETTING = "general-continual" if online else f"{world.scenario}-il"
         self.N_TASKS = 1 if online else len(classes)
         self._apart = self.SETTING in (
@@ -61,8 +76,6 @@ class ContinualDataset:
         self._order = order
         self.place = order.argsort() if moved else None
         self.spec, self.transform, self.alter = world.spec, transform, world.alter
-        self.TRANSFORM, self.TEST_TRANSFORM = transform, transform.normalise
-        self.MEAN, self.STD = transform.normalise.mean, transform.normalise.std
         self.device = transform.device
         self._world, self._online = world, online
         self._train_loader: tuple[Any, TaskLoader] | None = None
@@ -127,7 +140,7 @@ class ContinualDataset:
         if self._train_loader is None or self._train_loader[0] != key:
             tasks = given or [max(self.c_task, 0)]
             index = torch.cat([self._world.tasks[task].train for task in tasks])
-            rows = TaskRows(self, self._world.train, index, tasks[0], train=True)
+            rows = self._rows(self._world.train, index, tasks[0], train=True)
             self._train_loader = key, TaskLoader(rows, self.replay.batch_size)
         return self._train_loader[1]
 
@@ -146,8 +159,14 @@ class ContinualDataset:
             if task.validation is not None:
                 table, index = self._world.train, task.validation
             size = self.replay.batch_size if self.replay is not None else 256
-            there.append(TaskLoader(TaskRows(self, table, index, number, train=False), size))
+            there.append(TaskLoader(self._rows(table, index, number, train=False), size))
         return there[: self.c_task + 1]
+
+    def _rows(self, table: Table, index: Tensor, task: int, *, train: bool) -> TaskRows | OwnRows:
+        if self.parts is None:
+            return TaskRows(self, table, index, task, train=train)
+        part, chosen = self.parts.part_of(table, index, task)
+        return OwnRows(self, part, chosen, train=train)
 
     def evaluate(
         self,
