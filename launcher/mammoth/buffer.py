@@ -265,11 +265,12 @@ class Buffer(Memory):
         if force_indexes is not None:
             places = torch.as_tensor(force_indexes)
         else:
-            there = np.arange(len(self))
+            there, available = None, len(self)
             if mask_task_out is not None:
-                there = there[(self._tasks(cpt) != mask_task_out).cpu().numpy()]
-            drawn = self._draws.choice(len(there), min(size, len(there)), replace=False)
-            places = torch.from_numpy(there[drawn])
+                there = np.flatnonzero((self._tasks(cpt) != mask_task_out).cpu().numpy())
+                available = len(there)
+            drawn = self._draws.choice(available, min(size, available), replace=False)
+            places = torch.from_numpy(drawn if there is None else there[drawn])
         data = self.get_data_by_index(places, transform, device)
         if return_not_aug:
             plain = self.get_data_by_index(places, not_aug_transform, device)[0]

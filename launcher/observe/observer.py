@@ -130,11 +130,10 @@ class Observer(nn.Module):
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
-        self._iterations = [
-            name for name in ("task_iteration", "epoch_iteration") if not _sets(model, name)
-        ]
-        # Only for models that are made to have them: others may mean anything by these names.
+        # What only models of that base have: others may mean anything by these names.
         self._reopens = isinstance(model, Counters)
+        counted = ("task_iteration", "epoch_iteration") if self._reopens else ()
+        self._iterations = [name for name in counted if not _sets(model, name)]
         self.scheduler: Any = None  # What `args.lr_scheduler` asks for.
         if self._reopens:
             self.scheduler = get_scheduler(model, model.args, reload_optim=False)
@@ -280,20 +279,23 @@ class Observer(nn.Module):
             self.model.current_task = self.dataset.c_task + 1
 
     def _count_iteration(self) -> None:
+        held = vars(self.model)  # torch's own __setattr__ takes microseconds.
         for name in self._iterations:
-            setattr(self.model, name, getattr(self.model, name) + 1)
-        self._step_scheduler("iter")
+            held[name] += 1
+        if self._reopens:
+            self._step_scheduler("iter")
 
     def _step_scheduler(self, after: str) -> None:
         """Step the scheduler, the model's own or the run's, if that is due after an `iter` or `epoch`."""
-        if not self._reopens or getattr(self.model.args, "scheduler_mode", "epoch") != after:
+        if getattr(self.model.args, "scheduler_mode", "epoch") != after:
             return
         scheduler = getattr(self.model, "custom_scheduler", None) or self.scheduler
         if scheduler is not None:
             scheduler.step()
 
     def _end_epoch(self) -> None:
-        self._step_scheduler("epoch")
+        if self._reopens:
+            self._step_scheduler("epoch")
         self._tell("end_epoch")
         self.epoch = None
         if "epoch_iteration" in self._iterations:
