@@ -28,6 +28,7 @@ from .provided import (
     make_optimizer,
     run_arguments,
 )
+from .schedulers import get_scheduler
 from .sequence import ContinualDataset
 from .transform import Transform
 
@@ -134,7 +135,9 @@ class Observer(nn.Module):
         ]
         # Only for models that are made to have them: others may mean anything by these names.
         self._reopens = isinstance(model, Counters)
-        self.scheduler: Any = None  # Steps after each epoch, or after each step.
+        self.scheduler: Any = None  # What `args.lr_scheduler` asks for.
+        if self._reopens:
+            self.scheduler = get_scheduler(model, model.args, reload_optim=False)
 
     @property
     def own(self) -> nn.Module:
@@ -243,38 +246,34 @@ class Observer(nn.Module):
             setattr(self.model, name, 0)
         self.model.net.train()  # A model may have left it in evaluation mode.
         if self._reopens and getattr(self.model, "custom_scheduler", None) is None:
-            self.model.opt = self.model.get_optimizer()  # Its state is that of the task before.
+            # As Mammoth does: a momentum of the task before would go on. Some set their own and return None.
+            self.model.opt = self.model.get_optimizer() or self.model.opt
         self._tell("begin_task")
-        self._begin_schedule()
-        self._replace_rows()
-
-    def _begin_schedule(self) -> None:
-        """Start the scheduler that the model has, or that `args.lr_scheduler` asks for."""
-        if not self._reopens:
-            return
-        from ..mammoth.schedulers import get_scheduler
-
-        self.scheduler = getattr(self.model, "custom_scheduler", None)
-        if self.scheduler is None:
+        if self._reopens:
             self.scheduler = get_scheduler(self.model, self.model.args)
+        self._replace_rows()
 
     def _replace_rows(self) -> None:
         """Learn from the rows that the model has made of the task's."""
-        replay = self.replay
-        if replay is None or not self.dataset.was_read:
+        rows, replay = self.dataset.rows_read, self.replay
+        if rows is None or replay is None or not rows.changed:
             return
-        rows = self.dataset.train_loader.dataset
-        if rows.changed:
-            assert isinstance(replay.storage, Table)
-            replay.replace(rows.table().to(replay.storage.device))
-            extra = [name for name in rows.extra_return_fields if name not in self._asks["observe"]]
-            asked = inspect.signature(self.model.observe).parameters
-            self._asks["observe"] += tuple(name for name in extra if name in asked)
+        assert isinstance(replay.storage, Table)
+        replay.replace(rows.table().to(replay.storage.device))
+        takes = inspect.signature(self.model.observe).parameters.values()
+        named = {p.name for p in takes}
+        if any(p.kind is p.VAR_KEYWORD for p in takes):
+            named.update(rows.extra_return_fields)
+        asked = self._asks["observe"]
+        extra = [name for name in rows.extra_return_fields if name in named and name not in asked]
+        self._asks["observe"] = (*asked, *extra)
 
     def end_task(self, replay: Replay) -> None:
         if self.epoch is not None:
             self._end_epoch()
         self._tell("end_task")
+        if (end_eval := hook(self.model, "end_eval")) is not None and self._reopens:
+            end_eval(self.dataset, self.dataset.evaluate(self.model, self.dataset))
         if self.dataset.when_ended is not None:
             self.dataset.when_ended(self.model, self.dataset.c_task)
         if "current_task" in self._counted:
@@ -283,12 +282,18 @@ class Observer(nn.Module):
     def _count_iteration(self) -> None:
         for name in self._iterations:
             setattr(self.model, name, getattr(self.model, name) + 1)
-        if self.scheduler is not None and self.model.args.scheduler_mode == "iter":
-            self.scheduler.step()
+        self._step_scheduler("iter")
+
+    def _step_scheduler(self, after: str) -> None:
+        """Step the scheduler, the model's own or the run's, if that is due after an `iter` or `epoch`."""
+        if not self._reopens or getattr(self.model.args, "scheduler_mode", "epoch") != after:
+            return
+        scheduler = getattr(self.model, "custom_scheduler", None) or self.scheduler
+        if scheduler is not None:
+            scheduler.step()
 
     def _end_epoch(self) -> None:
-        if self.scheduler is not None and self.model.args.scheduler_mode == "epoch":
-            self.scheduler.step()
+        self._step_scheduler("epoch")
         self._tell("end_epoch")
         self.epoch = None
         if "epoch_iteration" in self._iterations:
@@ -344,7 +349,8 @@ def build_observer(
             "write learn(self, replay, log)."
         )
     options = Options(target if makes_objects(target) else object, given)
-    mistakes = [*_unfit(name, target, world, online=settings.online), *options.mistakes]
+    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
+    mistakes += options.mistakes
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
@@ -372,6 +378,7 @@ def build_observer(
         return net[0]
 
     args.sequence, args.make_backbone = dataset, new_backbone
+    dataset.args = args
 
     table = inferred(world.spec, device=device)
     table |= {"backbone": None, "loss": dataset.get_loss(), "args": args, "transform": transform}
@@ -387,7 +394,8 @@ def build_observer(
         passed = {key: table[key] for key in takes if key in table and key not in direct}
         model = construct(target, passed | own, table, setting="model")
         if args.n_epochs != epochs:
-            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it set it itself.")
+            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it sets it itself.")
+    dataset.args = getattr(model, "args", args)
     trained = model if isinstance(model, nn.Module) else None
     instance = settings.live.get("optim")
     instance = None if makes_objects(instance) else instance
@@ -452,6 +460,13 @@ def _unfit(name: str, target: Any, world: Any, *, online: bool) -> Iterable[str]
     there = [_SCENARIOS[fit] for fit in fits if fit in _SCENARIOS]
     right = f"Set {' or '.join(there)}, or extend it." if there else "Extend it."
     yield f"{name} is for {', '.join(fits)} (its COMPATIBILITY), and this run is {here}. {right}"
+
+
+def _wrapped(name: str, target: Any) -> Iterable[str]:
+    """Methods by which Mammoth calls those of a model, and which are never called here."""
+    for method in ("begin_task", "observe", "end_task", "begin_epoch", "end_epoch", "end_eval"):
+        if hook(target, f"meta_{method}") is not None:
+            yield f"{name}.meta_{method} is not called. Write it into {method}."
 
 
 def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:

@@ -268,7 +268,7 @@ class TaskRows:
             ConfigError: If it has another shape, or other numbers.
         """
         shape = tuple(self._sequence.spec.obs.shape)
-        stored = torch.as_tensor(self._data)
+        stored = torch.as_tensor(self._data).cpu()
         if len(shape) == 3 and shape[0] == 1 and stored.shape[1:] == shape[1:]:
             stored = stored[:, None]
         elif len(shape) == 3 and shape[0] == 3 and stored.shape[1:] == (*shape[1:], 3):

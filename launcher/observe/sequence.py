@@ -145,6 +145,11 @@ class ContinualDataset:
         return self._train_loader[1]
 
     @property
+    def rows_read(self) -> TaskRows | None:
+        """The current task's rows if anything has looked at them, which may have changed them."""
+        return self.train_loader.dataset if self._train_loader is not None else None
+
+    @property
     def test_loaders(self) -> list[TaskLoader]:
         """Of each task so far, the rows held out; those to validate with where there are any."""
         there = self._test_loaders
@@ -162,11 +167,6 @@ class ContinualDataset:
             return TaskRows(self, table, index, task, train=train)
         part, chosen = self.parts.part_of(table, index, task)
         return OwnRows(self, part, chosen, task, train=train)
-
-    @property
-    def was_read(self) -> bool:
-        """Whether anyone asked for the current task's rows."""
-        return self._train_loader is not None
 
     def evaluate(
         self,

@@ -1,4 +1,4 @@
-"""Learning-rate schedulers that Mammoth's models make for themselves."""
+"""Learning-rate schedulers by the names of Mammoth."""
 
 from __future__ import annotations
 
