@@ -390,7 +390,7 @@ class Replay:
             else:
                 state["given"] = self.given
                 if self.storage is not self._whole:
-                    state["rows"] = dict(self.storage.columns)
+                    state["rows"] = self.storage.saved()
             return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
@@ -413,7 +413,8 @@ class Replay:
         elif in_task:
             self.give(state["given"])
             if (rows := state.get("rows")) is not None:
-                self.replace(Table(**rows).to(self._whole.device))
+                assert isinstance(self._whole, Table)
+                self.replace(self._whole.restored(rows).to(self._whole.device))
         self.task, self.step = state["task"], state["step"]
         if in_task:
             self.sampler.load_state_dict(state["sampler"])

@@ -6,6 +6,7 @@ A file of Mammoth's is read as data alone (`torch.load(weights_only=True)`): not
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,9 @@ def _is_memory(observer: Observer, name: str) -> bool:
 
 def _load_file(model: Any, path: Path) -> None:
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of other protocols: what matters is an error.
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(
             f"loadcheck={path} cannot be read as data alone, without executing what it holds. Save it "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,36 @@ from ...replay import DataError, LazyColumn, Table
 
 
 class Drawn(Table):
-    """Rows that are read, and transformed another way, each time."""
+    """Rows that are read, and transformed another way, each time.
 
-    def __init__(self, items: Items, shape: tuple[int, ...], labels: Tensor):
+    Args:
+        task: Whose rows they take the place of, if they do.
+    """
+
+    def __init__(
+        self, items: Items, shape: tuple[int, ...], labels: Tensor, *, task: int | None = None
+    ):
         options: dict[str, Any] = {"shape": shape, "dtype": torch.float32, "changes": True}
         columns = (LazyColumn(items, lambda item, k=k: item[k], **options) for k in (0, 2))
         super().__init__(obs=next(columns), raw=next(columns), label=labels)
-        self._items = items
+        self._items, self._shape, self.task = items, shape, task
 
     def gather(self, index: Tensor, *, empty: Any = None) -> dict[str, Tensor]:
         items = [self._items[i] for i in index.tolist()]  # Each once, for both of its parts.
         obs, raw = (torch.stack([item[k] for item in items]) for k in (0, 2))
         return {"obs": obs, "raw": raw, "label": self._take["label"](index)}
+
+    def saved(self) -> dict[str, Any]:
+        part = self._items.parts[0]
+        return {"task": self.task, "data": part.data, "label": self.columns["label"]}
+
+    def restored(self, saved: dict[str, Any]) -> Table:
+        if "task" not in saved:  # They were read once: nothing in them is drawn.
+            return super().restored(saved)
+        part = copy.copy(self._items.parts[saved["task"]])
+        part.data, part.targets = saved["data"], saved["label"].numpy()
+        items = Items([part], self._items.name, parts_of_item=3)
+        return Drawn(items, self._shape, saved["label"], task=saved["task"])
 
 
 class Items:
@@ -68,3 +88,24 @@ def _described(item: Any) -> str:
     if isinstance(item, (tuple, list)):
         return f"({', '.join(type(part).__name__ for part in item)})"
     return f"a {type(item).__name__}"
+
+
+def read_all(items: Items, shape: Sequence[int]) -> dict[str, Tensor]:
+    """All items, read once: `obs`, `label`, and `raw` where they have a third part."""
+    n = len(items)
+    columns = {"obs": torch.empty(n, *shape), "label": torch.empty(n, dtype=torch.int64)}
+    if items.needed == 3:
+        columns["raw"] = torch.empty(n, *shape)
+    for i in range(n):
+        item = items[i]
+        for key, k in (("obs", 0), ("raw", 2)):
+            if key not in columns:
+                continue
+            if item[k].shape != columns[key].shape[1:]:
+                raise DataError(
+                    f"Items of {items.name} differ in shape: {list(shape)} and {list(item[k].shape)} at "
+                    f"{i}."
+                )
+            columns[key][i] = item[k]
+        columns["label"][i] = item[1]
+    return columns

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...replay import ConfigError, Table
-from .own_items import Drawn, Items
+from .own_items import Drawn, Items, read_all
 
 if TYPE_CHECKING:
     from .sequence import ContinualDataset
@@ -25,12 +25,15 @@ class OwnRows:
         sequence: That the task belongs to.
         part: The data set, of which a copy is kept, so that another run finds it as it was.
         chosen: Which of its rows are meant, bool `[N]`.
+        task: The task's number.
         train: Whether they are to learn from.
     """
 
     extra_return_fields: tuple[str, ...] = ()
 
-    def __init__(self, sequence: ContinualDataset, part: Any, chosen: Tensor, *, train: bool):
+    def __init__(
+        self, sequence: ContinualDataset, part: Any, chosen: Tensor, task: int, *, train: bool
+    ):
         own = copy.copy(part)
         if not bool(chosen.all()):
             if not (hasattr(own, "data") and hasattr(own, "targets")):
@@ -40,7 +43,7 @@ class OwnRows:
                 )
             own.data = rows_of(own.data, chosen.numpy())
             own.targets = rows_of(np.asarray(own.targets), chosen.numpy())
-        values = {"_sequence": sequence, "_part": own, "train": train}
+        values = {"_sequence": sequence, "_part": own, "_task": task, "train": train}
         values["_held"] = {name: getattr(own, name, None) for name in ("data", "targets")}
         self.__dict__.update(values)
 
@@ -93,7 +96,9 @@ class OwnRows:
                 f"there are classes 0 to {self._sequence.N_CLASSES - 1}."
             )
         shape = tuple(self._sequence.spec.obs.shape)
-        return Drawn(self._items(), shape, labels)
+        if self._sequence.parts.rows.augment is None:  # Nothing is drawn: once is enough.
+            return Table(**read_all(self._items(), shape))
+        return Drawn(self._items(), shape, labels, task=self._task)
 
     def _items(self) -> Items:
         return Items([self._part], type(self._part).__name__, parts_of_item=3 if self.train else 2)

@@ -23,7 +23,7 @@ from ...envs.tasks import DataTask, DataWorld
 from ...replay import ConfigError, DataError, Space, Spec, Table
 from ..config import Settings
 from ..randomness import forked_randomness
-from .own_items import Drawn, Items
+from .own_items import Drawn, Items, read_all
 from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
 from .sequence import ContinualDataset
 from .transform import Transform
@@ -277,13 +277,13 @@ def _read(sequence: Any, name: str) -> _Parts:
             labels = _labels(items)
             table: Table = Drawn(items, tuple(obs.shape[1:]), labels)
         else:
-            columns = _columns(items, obs.shape[1:], 3)
+            columns = read_all(items, obs.shape[1:])
             labels = columns["label"]
             # Where it is all the same, rows that are not augmented are found from those that are.
             if torch.allclose(rows.normalise(columns["raw"]), columns["obs"], atol=1e-5):
                 del columns["raw"]
             table = Table(**columns)
-        held = _columns(held_out, obs.shape[1:], 2)
+        held = read_all(held_out, obs.shape[1:])
     for part, found in ((items, labels), (held_out, held["label"])):
         _check_labels(sequence, part, found)
     space = _space(obs, ends)
@@ -382,27 +382,6 @@ def _labels(items: Items) -> Tensor:
         if all(items[i][1] == int(listed[i]) for i in places):
             return torch.from_numpy(listed.astype(np.int64))
     return torch.tensor([items[i][1] for i in range(len(items))])
-
-
-def _columns(items: Items, shape: Sequence[int], parts: int) -> dict[str, Tensor]:
-    """All items, read once."""
-    n = len(items)
-    columns = {"obs": torch.empty(n, *shape), "label": torch.empty(n, dtype=torch.int64)}
-    if parts == 3:
-        columns["raw"] = torch.empty(n, *shape)
-    for i in range(n):
-        item = items[i]
-        for key, k in (("obs", 0), ("raw", 2)):
-            if key not in columns:
-                continue
-            if item[k].shape != columns[key].shape[1:]:
-                raise DataError(
-                    f"Items of {items.name} differ in shape: {list(shape)} and {list(item[k].shape)} at "
-                    f"{i}."
-                )
-            columns[key][i] = item[k]
-        columns["label"][i] = item[1]
-    return columns
 
 
 def _check_labels(sequence: Any, items: Items, labels: Tensor) -> None:

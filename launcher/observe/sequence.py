@@ -166,7 +166,7 @@ class ContinualDataset:
         if self.parts is None:
             return TaskRows(self, table, index, task, train=train)
         part, chosen = self.parts.part_of(table, index, task)
-        return OwnRows(self, part, chosen, train=train)
+        return OwnRows(self, part, chosen, task, train=train)
 
     def evaluate(
         self,
