@@ -306,7 +306,6 @@ class Holds(Plain):
         self.sizes: list[int] = []
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        self.loaders.append(dataset.train_loader)
         if dataset.c_task:
             rows, first = dataset.train_loader.dataset, self.loaders[0].dataset
             rows.data = torch.cat((rows.data, first.data[:9]))
@@ -319,7 +318,7 @@ class Holds(Plain):
         return super().observe(inputs, labels, not_aug_inputs)
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        assert self.loaders[-1] is dataset.train_loader
+        self.loaders.append(dataset.train_loader)
         self.sizes.append(len(dataset.train_loader.dataset))
 
 
