@@ -176,7 +176,8 @@ class Buffer(Memory):
             logits: `[B, n]`, kept as float32.
             task_labels: `[B]`, kept as int64.
             true_labels: `[B]`, kept as int64: of rows with noisy labels.
-            sample_selection_scores: `[B]`, by which `lars`, `labrs` and `abs` choose: negative losses.
+            sample_selection_scores: `[B]`, by which rows are chosen: losses for `abs`, for `lars` and
+                `labrs` minus losses.
 
         Raises:
             ConfigError: If a field is missing that rows have or the strategy needs.
@@ -199,8 +200,12 @@ class Buffer(Memory):
             raise ConfigError(f"Buffer.add_data: {self.sample_selection_strategy} needs labels=.")
         if strategy.scored and scores is None:
             raise ConfigError(
-                f"Buffer.add_data: {self.sample_selection_strategy} needs sample_selection_scores=, of each "
-                "row minus its loss."
+                f"Buffer.add_data: {self.sample_selection_strategy} needs sample_selection_scores=, "
+                + (
+                    "the rows' losses."
+                    if self.sample_selection_strategy == "abs"
+                    else "minus the rows' losses."
+                )
             )
         if self.sample_selection_strategy == "unlimited" and len(self) + rows > self.capacity:
             self._resize(max(2 * self.capacity, len(self) + rows))
@@ -265,11 +270,12 @@ class Buffer(Memory):
         if force_indexes is not None:
             places = torch.as_tensor(force_indexes)
         else:
-            there = np.arange(len(self))
+            there, available = None, len(self)
             if mask_task_out is not None:
-                there = there[(self._tasks(cpt) != mask_task_out).cpu().numpy()]
-            drawn = self._draws.choice(len(there), min(size, len(there)), replace=False)
-            places = torch.from_numpy(there[drawn])
+                there = np.flatnonzero((self._tasks(cpt) != mask_task_out).cpu().numpy())
+                available = len(there)
+            drawn = self._draws.choice(available, min(size, available), replace=False)
+            places = torch.from_numpy(drawn if there is None else there[drawn])
         data = self.get_data_by_index(places, transform, device)
         if return_not_aug:
             plain = self.get_data_by_index(places, not_aug_transform, device)[0]

@@ -100,18 +100,18 @@ class GradientBuffer(Buffer):
         if not self._columns and len(examples):
             self._make(checked, device)
         for row in range(len(examples)):
-            place = self._size
+            place, kept = self._size, score
             if place < self.capacity:
                 self._size += 1
             else:
                 place = -1
                 if score < 1 and known is not None:
                     one = slice(row, row + 1)
-                    place, new = self._replaced(examples[one], labels[one], known)
+                    place, kept = self._replaced(examples[one], labels[one], known)
             self.seen += 1
             if place >= 0:
                 self._write(checked, {place: row})
-                self.scores[place] = score if self.seen <= self.capacity else new
+                self.scores[place] = kept
                 self.cache.pop(place, None)
 
     def _replaced(

@@ -100,7 +100,7 @@ class AlternateBalanced(LossAware):
     """Gives up rows of high loss of the current task, and of low loss of the tasks before: noisy labels.
 
     Source: Millunzi et al. (2024), "May the Forgetting Be with You", arXiv 2408.14284. Which of the two
-    gives up a row is drawn by their shares of the buffer.
+    gives up a row is drawn by their shares of the buffer. Scores are losses.
 
     Args:
         size: Rows of the buffer.

@@ -37,6 +37,7 @@ _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
 _ALWAYS = _OBSERVED[:4]  # What `*args, **kwargs` receive.
 _TOLD = ("dataset", "epoch", "task", "replay")
 _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+_ITERATIONS = ("task_iteration", "epoch_iteration")
 _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
 
@@ -122,19 +123,19 @@ class Observer(nn.Module):
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
         self.task_told = not self._net_predicts and needs_task(model)
+        # What only models of that base have: others may mean anything by these names.
+        self._reopens = isinstance(model, Counters)
+        names = [*dataset.counters(0), *(_ITERATIONS if self._reopens else ())]
         # What an earlier run counted for this very object is not the object's own doing.
         self._counted = getattr(model, _COUNTED, None) or tuple(
-            name for name in dataset.counters(0) if not _sets(model, name)
+            name for name in names if not _sets(model, name)
         )
         setattr(model, _COUNTED, self._counted)
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
-        self._iterations = [
-            name for name in ("task_iteration", "epoch_iteration") if not _sets(model, name)
-        ]
-        # Only for models that are made to have them: others may mean anything by these names.
-        self._reopens = isinstance(model, Counters)
+        self._iterations = [name for name in _ITERATIONS if name in self._counted]
+        vars(model).update(dict.fromkeys(self._iterations, 0))
         self.scheduler: Any = None  # What `args.lr_scheduler` asks for.
         if self._reopens:
             self.scheduler = get_scheduler(model, model.args, reload_optim=False)
@@ -242,8 +243,7 @@ class Observer(nn.Module):
         """Count, and tell the model."""
         self.dataset.c_task = task
         self._count(task)
-        for name in self._iterations:
-            setattr(self.model, name, 0)
+        vars(self.model).update(dict.fromkeys(self._iterations, 0))
         self.model.net.train()  # A model may have left it in evaluation mode.
         if self._reopens and getattr(self.model, "custom_scheduler", None) is None:
             # As Mammoth does: a momentum of the task before would go on. Some set their own and return None.
@@ -280,24 +280,27 @@ class Observer(nn.Module):
             self.model.current_task = self.dataset.c_task + 1
 
     def _count_iteration(self) -> None:
+        held = vars(self.model)  # torch's own __setattr__ takes microseconds.
         for name in self._iterations:
-            setattr(self.model, name, getattr(self.model, name) + 1)
-        self._step_scheduler("iter")
+            held[name] += 1
+        if self._reopens:
+            self._step_scheduler("iter")
 
     def _step_scheduler(self, after: str) -> None:
         """Step the scheduler, the model's own or the run's, if that is due after an `iter` or `epoch`."""
-        if not self._reopens or getattr(self.model.args, "scheduler_mode", "epoch") != after:
+        if getattr(self.model.args, "scheduler_mode", "epoch") != after:
             return
         scheduler = getattr(self.model, "custom_scheduler", None) or self.scheduler
         if scheduler is not None:
             scheduler.step()
 
     def _end_epoch(self) -> None:
-        self._step_scheduler("epoch")
+        if self._reopens:
+            self._step_scheduler("epoch")
         self._tell("end_epoch")
         self.epoch = None
         if "epoch_iteration" in self._iterations:
-            self.model.epoch_iteration = 0
+            vars(self.model)["epoch_iteration"] = 0
 
     def _tell(self, hook: str) -> None:
         if hook not in self._asks:
