@@ -404,6 +404,26 @@ def test_data_that_cannot_be_learnt_is_refused(kind: Any, expected: str) -> None
         runner(Wrong)
 
 
+def test_a_class_that_does_not_call_its_base_is_refused() -> None:
+    class Own(Sequence):
+        def __init__(self, args: Any):
+            self.own = args
+
+    with pytest.raises(ConfigError, match=r"Own.__init__ does not call super\(\).__init__\(args\)"):
+        runner(Own)
+
+
+def test_names_of_the_classes_are_those_of_the_class() -> None:
+    class Named(Sequence):
+        class_names = None
+
+        def get_class_names(self) -> list[str]:
+            return [f"digit {k}" for k in range(10)]
+
+    run = train(*runner(Named, n_epochs=1))
+    assert run.spec.action.names[3] == "digit 3"
+
+
 def test_a_class_that_says_too_little_is_refused() -> None:
     class Silent(ContinualDataset):
         N_TASKS = 5
