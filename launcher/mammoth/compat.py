@@ -130,8 +130,8 @@ class _File:
         self.asked_for: set[str] = set()
         self.options: set[str] = set()
         self.sets_anything = self.options_unknown = False
-        for node in ast.walk(tree):
-            self._look(node)
+        for part in ast.walk(tree):
+            self._look(part)
 
     def _find_models(self) -> tuple[list[ast.ClassDef], bool]:
         known = True
@@ -234,9 +234,9 @@ def _tried(file: _File) -> Iterator[Finding]:
         for handler in node.handlers
         for part in ast.walk(handler)
     }
-    for node in ast.walk(file.tree):
-        lacking = _without(node) if isinstance(node, ast.Try) and id(node) not in inner else None
-        if lacking is not None:
+    tried = [part for part in ast.walk(file.tree) if isinstance(part, ast.Try)]
+    for node in tried:
+        if id(node) not in inner and (lacking := _without(node)) is not None:
             are = "is" if len(lacking) == 1 else "are"
             yield Finding(
                 node.lineno, f"{' and '.join(lacking)} {are} tried, and not installed here."
@@ -506,7 +506,7 @@ def _replaced(file: _File) -> set[str]:
     """Which of `net` and `buffer` the file makes itself, of something else than ours."""
     replaced: set[str] = set()
     for node in ast.walk(file.tree):
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             for name in ("net", "buffer"):

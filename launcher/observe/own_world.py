@@ -312,7 +312,7 @@ def _loaded(sequence: Any, name: str) -> Sequence[Any]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
     if not isinstance(pair[0], DataLoader):
-        pair = store_masked_loaders(*pair, sequence)
+        pair = store_masked_loaders(pair[0], pair[1], sequence)
     elif not isinstance(pair[0], TaskData):
         warnings.warn(
             f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",
