@@ -149,6 +149,10 @@ class Observer(nn.Module):
         """Learn from this replay."""
         self.replay = self.dataset.replay = replay
 
+    def parts_referred_to(self) -> dict[str, Any]:
+        """What the model may hold on to, and is the run's: it is not saved with the model."""
+        return self.dataset.parts_referred_to()
+
     def take_as_learnt(self) -> None:
         """Be as after the last task: what was learnt came from elsewhere."""
         last = self.dataset.N_TASKS - 1

@@ -77,6 +77,12 @@ class OwnRows:
         """Whether other rows or labels were put here than the data set had."""
         return any(getattr(self._part, name, None) is not held for name, held in self._held.items())
 
+    def reset(self) -> None:
+        """Be the data set's own rows again."""
+        for name, held in self._held.items():
+            if held is not None:
+                setattr(self._part, name, held)
+
     def table(self) -> Table:
         """All rows, to learn from.
 

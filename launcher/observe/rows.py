@@ -168,7 +168,7 @@ class TaskRows:
         Raises:
             ConfigError: If another `transform` was left here, which training does not heed.
         """
-        if self.transform is not self._usual:
+        if not self.transform_is_usual:
             raise ConfigError(
                 "train_loader.dataset.transform was replaced, and training goes on with the run's own "
                 "(aug=..., standardize=...). Put it back after reading the rows, or give it as aug=."
@@ -182,6 +182,31 @@ class TaskRows:
             held is not None and not np.array_equal(np.asarray(held), np.asarray(fresh))
             for held, fresh in pairs
         )
+
+    @property
+    def transform_is_usual(self) -> bool:
+        """Whether `transform` is the run's own."""
+        return self.transform is self._usual
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was put here: rows as they are stored, labels in the order in which classes come, fields."""
+        every = torch.arange(len(self))
+        fields = dict(zip(self.extra_return_fields, self._fields(every), strict=True))
+        data = None if self._data is None else self._as_stored()
+        return {"data": data, "targets": self._of_label(every), "fields": fields}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be as `state_dict` found it."""
+        self._data = None if state["data"] is None else self._presented(state["data"])
+        self._targets, self._assigned = state["targets"], True
+        self.extra_return_fields = tuple(state["fields"])
+        for name, value in state["fields"].items():
+            setattr(self, name, value)
+
+    def reset(self) -> None:
+        """Be the run's own rows again."""
+        self._data = self._targets = None
+        self._assigned, self.extra_return_fields = False, ()
 
     def columns(self) -> dict[str, Tensor]:
         """All rows as a `Table` keeps them, altered as the task has it: `obs`, `label`, and added fields.

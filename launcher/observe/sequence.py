@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,9 @@ class ContinualDataset:
         self.spec, self.transform, self.alter = world.spec, transform, world.alter
         self.device = transform.device
         self._world, self._online = world, online
-        self._train_loader: tuple[Any, TaskLoader] | None = None
+        self._current: TaskLoader | None = None
+        # Of earlier tasks, as long as anyone holds on to one.
+        self._loaders: WeakValueDictionary[tuple[int, ...], TaskLoader] = WeakValueDictionary()
         self._test_loaders: list[TaskLoader] = []
         self.c_task = -1
         self.replay: Replay | None = None
@@ -134,20 +137,49 @@ class ContinualDataset:
         """The current task's rows, to go through, to look at, or to replace before they are learnt."""
         if self.replay is None:
             raise ConfigError("The data's rows are there when training has begun.")
-        # Of a task it is always the same one; a later task's leaves it as it is.
-        given = [] if not self._online else self.replay.given
-        key = (self.c_task, id(self.replay), *given)
-        if self._train_loader is None or self._train_loader[0] != key:
-            tasks = given or [max(self.c_task, 0)]
-            index = torch.cat([self._world.tasks[task].train for task in tasks])
+        # Where no border is told, the current task is what the replay gives.
+        tasks = tuple(self.replay.given) if self._online else (max(self.c_task, 0),)
+        self._current = self._loader(tasks)
+        return self._current
+
+    def _loader(self, tasks: tuple[int, ...]) -> TaskLoader:
+        """Of a task it is always the same one, whatever comes later."""
+        assert self.replay is not None
+        if (loader := self._loaders.get(tasks)) is None:
+            parts = [self._world.tasks[task].train for task in tasks]
+            index = parts[0] if len(parts) == 1 else torch.cat(parts)
             rows = self._rows(self._world.train, index, tasks[0], train=True)
-            self._train_loader = key, TaskLoader(rows, self.replay.batch_size)
-        return self._train_loader[1]
+            loader = self._loaders[tasks] = TaskLoader(rows, self.replay.batch_size)
+        return loader
+
+    def parts_referred_to(self) -> dict[str, Any]:
+        """The loaders of all tasks, by names: a model that holds one is given it again when resumed."""
+        if self.replay is None or self._online:
+            return {}
+        loaders = {f"train_loader {task}": self._loader((task,)) for task in range(self.N_TASKS)}
+        return loaders | {f"{name} rows": loader.dataset for name, loader in loaders.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the data does not tell: the task, and its rows where a model has replaced them."""
+        rows = self.rows_read
+        kept = None
+        told = isinstance(rows, TaskRows) and not self._online
+        if told and rows.transform_is_usual and rows.changed:
+            kept = rows.state_dict()
+        return {"c_task": self.c_task, "rows": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # What beginning its tasks again has made of a model's rows is not what it had.
+        for loader in self._loaders.values():
+            loader.dataset.reset()
+        self.c_task, self._current = state["c_task"], None
+        if state["rows"] is not None:
+            self.train_loader.dataset.load_state_dict(state["rows"])
 
     @property
     def rows_read(self) -> TaskRows | None:
         """The current task's rows if anything has looked at them, which may have changed them."""
-        return self.train_loader.dataset if self._train_loader is not None else None
+        return None if self._current is None else self.train_loader.dataset
 
     @property
     def test_loaders(self) -> list[TaskLoader]:

@@ -291,6 +291,54 @@ def test_another_transform_holds_for_the_loader_and_is_not_forgotten_there() -> 
     during(check)
 
 
+class Stopped(Exception):
+    """The run's end, too early."""
+
+
+class Holds(Plain):
+    """Holds on to loaders, and learns some of the first task's rows again in every other."""
+
+    calls, stop_at = 0, 0
+
+    def __init__(self, *args: Any, **more: Any):
+        super().__init__(*args, **more)
+        self.loaders: list[Any] = []
+        self.sizes: list[int] = []
+
+    def begin_task(self, dataset: ContinualDataset) -> None:
+        self.loaders.append(dataset.train_loader)
+        if dataset.c_task:
+            rows, first = dataset.train_loader.dataset, self.loaders[0].dataset
+            rows.data = torch.cat((rows.data, first.data[:9]))
+            rows.targets = torch.cat((rows.targets, first.targets[:9]))
+
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor) -> float:  # type: ignore[override]
+        Holds.calls += 1
+        if Holds.calls == Holds.stop_at:
+            raise Stopped
+        return super().observe(inputs, labels, not_aug_inputs)
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        assert self.loaders[-1] is dataset.train_loader
+        self.sizes.append(len(dataset.train_loader.dataset))
+
+
+def test_loaders_and_replaced_rows_are_there_again_when_a_run_is_resumed() -> None:
+    settings = {"train_steps": 6, "save_every": 1, "seed": 1}
+    Holds.calls, Holds.stop_at = 0, 0
+    whole = run(Holds, path="whole", **settings)
+    Holds.calls, Holds.stop_at = 0, 16  # In the third task.
+    with pytest.raises(Stopped):
+        run(Holds, path="stopped", **settings)
+    Holds.stop_at = 0
+    resumed = run(Holds, path="stopped", resume=True, **settings)
+    assert resumed.agent.sizes == whole.agent.sizes
+    plain = [len(loader.dataset) for loader in whole.agent.loaders]
+    assert whole.agent.sizes == plain
+    for name in ("train.csv", "eval.csv"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
 # ------------------------------------------------------------------------------- the sequence
 
 
