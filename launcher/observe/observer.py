@@ -224,7 +224,8 @@ class Observer(nn.Module):
                 given[name] = batch.index
             elif name in batch:  # A field that the model added to the task's rows.
                 given[name] = batch[name]
-        self._record(self.model.observe(*map(given.pop, self._by_place), **given), log)
+        by_place = [given.pop(name) for name in self._by_place]
+        self._record(self.model.observe(*by_place, **given), log)
         self._count_iteration()
         # Where no border is told, the end of a task's rows is none either.
         if replay.passes > epoch and replay.borders:

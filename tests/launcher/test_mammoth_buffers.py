@@ -86,7 +86,7 @@ def test_noisy_rows_of_the_current_task_and_easy_ones_of_the_past_are_given_up()
     labels = torch.arange(40) // 10  # Classes 0 and 1 are of the past.
     loss = torch.tensor([1.0, 3.0]).repeat(20)
     buffer.add_data(loss[:, None], labels, sample_selection_scores=loss)
-    for _ in range(40):
+    for _ in range(15):
         buffer.add_data(
             torch.full((1, 1), 9.0), torch.tensor([3]), sample_selection_scores=torch.tensor([3.0])
         )

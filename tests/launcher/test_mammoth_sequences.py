@@ -269,6 +269,44 @@ def test_what_a_model_puts_into_the_data_set_is_learnt() -> None:
     assert sum(len(b[1]) for b in model.batches) == len(own) + 4 * 50
 
 
+def test_rows_that_a_model_put_there_are_there_after_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Cropped(Sequence):
+        TRANSFORM = CROPPED
+
+    class Twice(Seen):
+        def begin_task(self, dataset: Any) -> None:
+            rows = dataset.train_loader.dataset
+            rows.data = np.concatenate([rows.data, rows.data[:40]])
+            rows.targets = np.concatenate([rows.targets, rows.targets[:40]])
+
+        def observe(
+            self, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
+        ) -> float:
+            self.batches = []
+            return super().observe(inputs, labels, not_aug_inputs, epoch)
+
+    more = {"n_epochs": 1, "save_every": 3}
+    reference = train(*runner(Cropped, model=Twice, path="reference", **more))
+    inner, calls = Twice.observe, []
+
+    def observe(
+        self: Any, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
+    ) -> float:
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyError("crash")
+        return inner(self, inputs, labels, not_aug_inputs, epoch)
+
+    monkeypatch.setattr(Twice, "observe", observe)
+    with pytest.raises(KeyError):
+        train(*runner(Cropped, model=Twice, path="run", **more))
+    run = train(*runner(Cropped, model=Twice, path="run", **more), {"resume": True})
+    for key, weight in reference.agent.state_dict().items():
+        assert torch.equal(run.agent.state_dict()[key], weight), key
+
+
 def test_a_sequence_is_a_data_set_of_ml_too() -> None:
     class Net(nn.Module):
         def __init__(self, in_features: int, num_classes: int):
