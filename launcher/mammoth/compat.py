@@ -15,11 +15,11 @@ import textwrap
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from ...replay import ConfigError
 from ..config import did_you_mean
@@ -28,6 +28,7 @@ HERE = "antelope.launcher.mammoth"
 _THEIRS = ("models", "utils", "datasets", "backbone", "mammoth_lite", "mammoth")
 _BASES = ("ContinualModel", "FutureModel")
 _OF_THE_BASE = ("self.get_optimizer", "self.get_offsets", "self.get_parameters")
+_GPU_ONLY = ("torch.cuda.synchronize", "torch.cuda.current_device", "torch.cuda.set_device")
 _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
 
 
@@ -38,10 +39,12 @@ class Finding:
     Attributes:
         line: Where in the file.
         text: What is missing, and what to do about it.
+        when: The condition on arguments that the line stands behind, or "".
     """
 
     line: int
     text: str
+    when: str = ""
 
 
 def compat(words: list[str]) -> int:
@@ -62,12 +65,14 @@ def compat(words: list[str]) -> int:
         except (SyntaxError, UnicodeDecodeError) as error:
             raise ConfigError(f"ml compat {word}: this is not Python: {error}.") from error
         for finding in found:
-            print(f"{path}:{finding.line}: {finding.text}")
-        missing += len(found)
-        if not found:
+            when = f" Only where {finding.when}." if finding.when else ""
+            print(f"{path}:{finding.line}: {finding.text}{when}")
+        certain = [finding for finding in found if not finding.when]
+        missing += len(certain)
+        if not certain:
             lines = ", ".join(map(str, rewrites))
             change = f" Import from {HERE} in line {lines}." if rewrites else ""
-            print(f"{path}: every name is there.{change}")
+            print(f"{path}: every {'other ' if found else ''}name is there.{change}")
     return 1 if missing else 0
 
 
@@ -84,8 +89,10 @@ def check(source: str) -> tuple[list[Finding], list[int]]:
         warnings.simplefilter("ignore")  # Of the file's own strings.
         tree = ast.parse(source)
     file = _File(tree)
-    found = [*_imports(file), *_tried(file), *_classes(file), *_uses(file), *_calls(file)]
-    return sorted(set(found)), sorted(file.rewrites)
+    found = {*_imports(file), *_tried(file), *_classes(file), *_uses(file), *_calls(file)}
+    behind = dict(_lines_behind(tree, "args."))
+    placed = [replace(finding, when=behind.get(finding.line, "")) for finding in found]
+    return sorted(placed), sorted(file.rewrites)
 
 
 class _File:
@@ -123,8 +130,8 @@ class _File:
         self.asked_for: set[str] = set()
         self.options: set[str] = set()
         self.sets_anything = self.options_unknown = False
-        for node in ast.walk(tree):
-            self._look(node)
+        for part in ast.walk(tree):
+            self._look(part)
 
     def _find_models(self) -> tuple[list[ast.ClassDef], bool]:
         known = True
@@ -178,6 +185,10 @@ class _File:
             self.options |= {str(o.value) for o in own if isinstance(o, ast.Constant)} or set(words)
         elif name == "set_defaults":
             self.options |= {k.arg for k in node.keywords if k.arg}
+        elif name in self.ours and any(_path(argument) == "self" for argument in node.args):
+            # It may put attributes there.
+            self.sets_anything = self.sets_anything or self.ours[name] is None
+            self.set_on_self |= _set_by(self.ours[name])
         elif name in self.ours and name.endswith("_args") and first:
             self.options |= set(_declares(self.ours[name]))
             self.options_unknown = self.options_unknown or self.ours[name] is None
@@ -223,15 +234,34 @@ def _tried(file: _File) -> Iterator[Finding]:
         for handler in node.handlers
         for part in ast.walk(handler)
     }
-    for node in ast.walk(file.tree):
-        if isinstance(node, ast.Try) and id(node) not in inner:
-            if (lacking := _without(node)) is not None:
-                yield Finding(
-                    node.lineno,
-                    f"{' and '.join(lacking)} are tried, and not installed here."
-                    if len(lacking) > 1
-                    else f"{lacking[0]} is tried, and not installed here.",
-                )
+    tried = [part for part in ast.walk(file.tree) if isinstance(part, ast.Try)]
+    for node in tried:
+        if id(node) not in inner and (lacking := _without(node)) is not None:
+            are = "is" if len(lacking) == 1 else "are"
+            yield Finding(
+                node.lineno, f"{' and '.join(lacking)} {are} tried, and not installed here."
+            )
+
+
+def _lines_behind(tree: ast.Module, *words: str) -> Iterator[tuple[int, str]]:
+    """Lines that are reached only if a condition holds in which one of the words is, and that condition."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.If):
+            continue
+        condition = ast.unparse(node.test)
+        if any(word in condition for word in words):
+            for part in node.body:
+                for line in range(part.lineno, (part.end_lineno or part.lineno) + 1):
+                    yield line, condition
+
+
+def _set_by(function: Any) -> set[str]:
+    """Attributes that a function of ours sets on what it is given."""
+    if not inspect.isfunction(function):
+        return set()
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return {node.attr for node in nodes if isinstance(node.ctx, ast.Store)}
 
 
 def _without(node: ast.Try) -> list[str] | None:
@@ -358,10 +388,18 @@ def _calls(file: _File) -> Iterator[Finding]:
     """Keywords that functions, classes and methods of ours do not take."""
     there = _Attributes.get()
     replaced = _replaced(file)
+    asked = dict(_lines_behind(file.tree, "cuda"))
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call):
             continue
         place = _path(node.func)
+        cuda = getattr(node.func, "attr", "") == "cuda" or place in _GPU_ONLY
+        if cuda and node.lineno not in asked and not torch.cuda.is_available():
+            yield Finding(
+                node.lineno,
+                f"{place or '.cuda'}() needs an NVIDIA GPU, and there is none here. Write "
+                ".to(self.device), or leave it out.",
+            )
         target: Any = None
         if place in file.ours:
             target = file.ours[place]
@@ -468,7 +506,7 @@ def _replaced(file: _File) -> set[str]:
     """Which of `net` and `buffer` the file makes itself, of something else than ours."""
     replaced: set[str] = set()
     for node in ast.walk(file.tree):
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             for name in ("net", "buffer"):
@@ -545,21 +583,22 @@ def _declares(add: Any) -> Iterable[str]:
 
 
 def _takes(target: Any, name: str) -> bool:
-    if (
-        inspect.isclass(target)
-        and issubclass(target, nn.Module)
-        and target.__init__ is nn.Module.__init__
-    ):
-        return True
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+    calls = [target]
+    if inspect.isclass(target):  # A Buffer may become one of its kinds.
+        calls = [kind.__init__ for kind in (target, *target.__subclasses__())]
+    for each in calls:
+        try:
+            parameters = inspect.signature(each).parameters.values()
+        except (TypeError, ValueError):
+            return True
+        if any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters):
+            return True
+    return False
 
 
 def _signature(target: Any) -> str:
-    names = [p for p in inspect.signature(target).parameters if p != "self"]
+    called = target.__init__ if inspect.isclass(target) else target
+    names = [p for p in inspect.signature(called).parameters if p != "self"]
     return f"{getattr(target, '__name__', target)}({', '.join(names)})"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ class Drawn(Table):
         self, items: Items, shape: tuple[int, ...], labels: Tensor, *, task: int | None = None
     ):
         options: dict[str, Any] = {"shape": shape, "dtype": torch.float32, "changes": True}
-        columns = (LazyColumn(items, lambda item, k=k: item[k], **options) for k in (0, 2))
-        super().__init__(obs=next(columns), raw=next(columns), label=labels)
+        obs, raw = (LazyColumn(items, itemgetter(place), **options) for place in (0, 2))
+        super().__init__(obs=obs, raw=raw, label=labels)
         self._items, self._shape, self.task = items, shape, task
 
     def gather(self, index: Tensor, *, empty: Any = None) -> dict[str, Tensor]:

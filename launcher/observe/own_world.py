@@ -75,7 +75,7 @@ class SequenceWorld(DataWorld):
             sequence = make_sequence(sequence, _arguments(settings), arguments)
         elif arguments:
             raise ConfigError(f"dataset={kind} is already constructed and takes no arguments.")
-        if not hasattr(sequence, "args"):
+        if sequence.args is None:
             raise ConfigError(f"{kind}.__init__ does not call super().__init__(args).")
         self.sequence: ContinualDataset = sequence
         self.name = str(getattr(sequence, "NAME", None) or kind)
@@ -288,6 +288,8 @@ def _read(sequence: Any, name: str) -> _Parts:
         _check_labels(sequence, part, found)
     space = _space(obs, ends)
     names = getattr(sequence, "class_names", None)
+    if type(sequence).get_class_names is not ContinualDataset.get_class_names:
+        names = sequence.get_class_names()
     names = tuple(map(str, names)) if names is not None and len(names) == n else None
     spec = Spec(space, Space((n,), torch.int64, 0, n - 1, discrete=True, names=names), len(train))
     ends_of = tuple(
@@ -310,7 +312,7 @@ def _loaded(sequence: Any, name: str) -> Sequence[Any]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
     if not isinstance(pair[0], DataLoader):
-        pair = store_masked_loaders(*pair, sequence)
+        pair = store_masked_loaders(pair[0], pair[1], sequence)
     elif not isinstance(pair[0], TaskData):
         warnings.warn(
             f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",

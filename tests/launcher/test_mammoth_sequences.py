@@ -269,6 +269,44 @@ def test_what_a_model_puts_into_the_data_set_is_learnt() -> None:
     assert sum(len(b[1]) for b in model.batches) == len(own) + 4 * 50
 
 
+def test_rows_that_a_model_put_there_are_there_after_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Cropped(Sequence):
+        TRANSFORM = CROPPED
+
+    class Twice(Seen):
+        def begin_task(self, dataset: Any) -> None:
+            rows = dataset.train_loader.dataset
+            rows.data = np.concatenate([rows.data, rows.data[:40]])
+            rows.targets = np.concatenate([rows.targets, rows.targets[:40]])
+
+        def observe(
+            self, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
+        ) -> float:
+            self.batches = []
+            return super().observe(inputs, labels, not_aug_inputs, epoch)
+
+    more = {"n_epochs": 1, "save_every": 3}
+    reference = train(*runner(Cropped, model=Twice, path="reference", **more))
+    inner, calls = Twice.observe, []
+
+    def observe(
+        self: Any, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
+    ) -> float:
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyError("crash")
+        return inner(self, inputs, labels, not_aug_inputs, epoch)
+
+    monkeypatch.setattr(Twice, "observe", observe)
+    with pytest.raises(KeyError):
+        train(*runner(Cropped, model=Twice, path="run", **more))
+    run = train(*runner(Cropped, model=Twice, path="run", **more), {"resume": True})
+    for key, weight in reference.agent.state_dict().items():
+        assert torch.equal(run.agent.state_dict()[key], weight), key
+
+
 def test_a_sequence_is_a_data_set_of_ml_too() -> None:
     class Net(nn.Module):
         def __init__(self, in_features: int, num_classes: int):
@@ -402,6 +440,26 @@ def test_data_that_cannot_be_learnt_is_refused(kind: Any, expected: str) -> None
 
     with pytest.raises(DataError, match=expected):
         runner(Wrong)
+
+
+def test_a_class_that_does_not_call_its_base_is_refused() -> None:
+    class Own(Sequence):
+        def __init__(self, args: Any):
+            self.own = args
+
+    with pytest.raises(ConfigError, match=r"Own.__init__ does not call super\(\).__init__\(args\)"):
+        runner(Own)
+
+
+def test_names_of_the_classes_are_those_of_the_class() -> None:
+    class Named(Sequence):
+        class_names = None
+
+        def get_class_names(self) -> list[str]:
+            return [f"digit {k}" for k in range(10)]
+
+    run = train(*runner(Named, n_epochs=1))
+    assert run.spec.action.names[3] == "digit 3"
 
 
 def test_a_class_that_says_too_little_is_refused() -> None:
