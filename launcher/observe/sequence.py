@@ -163,9 +163,8 @@ class ContinualDataset:
         """What the data does not tell: the task, and its rows where a model has replaced them."""
         rows = self.rows_read
         kept = None
-        told = isinstance(rows, TaskRows) and not self._online
-        if told and rows.transform_is_usual and rows.changed:
-            kept = rows.state_dict()
+        if isinstance(rows, TaskRows) and not self._online:
+            kept = rows.state_dict() if rows.transform_is_usual and rows.changed else None
         return {"c_task": self.c_task, "rows": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
