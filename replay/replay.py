@@ -125,7 +125,7 @@ class Replay:
 
     def _restore(self) -> None:
         """Back to the data set's own rows."""
-        if self.storage is not self._whole:
+        if self.storage is not self._whole and isinstance(self._whole, Table):
             self._keep_rows_in(self._whole)
 
     def _keep_rows_in(self, table: Table) -> None:

@@ -27,6 +27,8 @@ class GradientBuffer(Buffer):
         model: Its `get_grads(examples, labels)` gives a gradient, `[1, P]`.
     """
 
+    model: Any
+
     def __init__(
         self,
         buffer_size: int,
@@ -36,7 +38,7 @@ class GradientBuffer(Buffer):
     ):
         super().__init__(buffer_size, device)
         self.minibatch_size = int(minibatch_size)
-        object.__setattr__(self, "model", model)
+        self.model = model
         self.scores = torch.zeros(self.capacity)
         self.cache: dict[int, Tensor] = {}  # The gradient of the row at a place.
         self.reset_fathom()
@@ -81,7 +83,7 @@ class GradientBuffer(Buffer):
         data = self.get_data_by_index(places, transform, device)
         return (*data, places) if give_index else data
 
-    def add_data(self, examples: Tensor, labels: Tensor | None = None, **_: Any) -> None:
+    def add_data(self, examples: Tensor, labels: Tensor | None = None) -> None:  # type: ignore[override]
         """Offer rows with their labels.
 
         Raises:

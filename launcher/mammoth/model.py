@@ -60,7 +60,7 @@ class ContinualModel(Counters, nn.Module):
             )
         self.net, self.loss, self.args = backbone, loss, args
         self.transform = self.original_transform = transform
-        self.dataset = getattr(args, "sequence", None) if dataset is None else dataset
+        self.dataset: Any = getattr(args, "sequence", None) if dataset is None else dataset
         self.device = torch.device(getattr(args, "device", "cpu"))
         self.opt = self.get_optimizer()
         if self.dataset is not None:

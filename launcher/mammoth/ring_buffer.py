@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...replay import ConfigError
 from .buffer import Buffer
@@ -44,17 +43,6 @@ class RingBuffer(Buffer):
 
     def is_empty(self) -> bool:
         return self.seen == 0 and self.task_number == 0
-
-    def add_data(
-        self,
-        examples: Tensor,
-        labels: Tensor | None = None,
-        logits: Tensor | None = None,
-        task_labels: Tensor | None = None,
-        **more: Any,
-    ) -> None:
-        """Keep rows, which replace the oldest of the current part."""
-        super().add_data(examples, labels, logits, task_labels, **more)
 
     def _reservoir(self, rows: int) -> dict[int, int]:
         portion = self.buffer_portion_size

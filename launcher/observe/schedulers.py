@@ -50,7 +50,7 @@ class CosineSchedule(LRScheduler):
         self.K = K
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         # Not quite a quarter of a wave, so that it does not end at 0.
         factor = math.cos(0.99 * math.pi / 2 * self.last_epoch / (self.K - 1))
         return [base * factor for base in self.base_lrs]
@@ -75,7 +75,7 @@ class CosineSchedulerWithLinearWarmup(LRScheduler):
         self.warmup_length, self.steps = warmup_length, steps
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         if self.last_epoch < self.warmup_length:
             factor = (self.last_epoch + 1) / self.warmup_length
         else:
