@@ -107,16 +107,27 @@ _UNSERVED = {
 }
 
 
-def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """Those of the arguments that are served, of their kinds, and the defaults of all the others."""
-    values = {name: argument.default for name, argument in SERVED.items()}
-    for name, argument in SERVED.items():
-        if given.get(name) is None:
+_NUMBERS = {"lr": "float", "batch_size": "int", "n_epochs": "int"}
+
+
+def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """The arguments with those that every model has in their kinds: numbers may be given as text."""
+    kinds: dict[str, Any] = {name: argument.kind for name, argument in SERVED.items()} | _NUMBERS
+    values = dict(given)
+    for name, kind in kinds.items():
+        if values.get(name) is None or (name == "backbone" and not isinstance(values[name], str)):
             continue
         try:
-            values[name] = _converted(given[name], argument.kind)
+            values[name] = _converted(values[name], kind)
         except (TypeError, ValueError):
-            mistakes.append(f"{name}={given[name]}: expected {_in_words(argument.kind)}.")
+            mistakes.append(f"{name}={values.pop(name)}: expected {_in_words(kind)}.")
+    return values
+
+
+def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """Those of the arguments that are served, and the defaults of all the others."""
+    values = {name: argument.default for name, argument in SERVED.items()}
+    values |= {name: given[name] for name in SERVED if given.get(name) is not None}
     for name, advice in _UNSERVED.items():
         if given.get(name) is not None:
             mistakes.append(f"{name}={given[name]} is not served here. {advice}".rstrip())

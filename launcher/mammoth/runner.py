@@ -24,7 +24,7 @@ from ..observe.options import MORE, OF_THE_RUN, declared
 from ..observe.own_sequence import make_sequence, permutation, sequence_options
 from ..observe.sequence import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
-from .arguments import IDLE, SERVED, known, refuse, served, share_of
+from .arguments import IDLE, SERVED, known, read, refuse, served, share_of
 from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
@@ -149,7 +149,7 @@ class Asked:
 
     def __init__(self, model: str, dataset: str, args: dict[str, Any]):
         mistakes: list[str] = []
-        self.model_name, self.args = key_of(model), args
+        self.args = read(args, mistakes)
         self.dataset_name = key_of(dataset)
         self.target = self._model(model, mistakes)
         if self.dataset_name not in {**DATASETS, **SEQUENCES}:
@@ -206,7 +206,10 @@ class Asked:
         if name is None:
             return None
         if not isinstance(name, str):
-            return name  # A class, or a module.
+            if not callable(name):
+                mistakes.append(f"backbone={name}: expected a name, a class or a module.")
+                return None
+            return name
         self.values["backbone"] = name
         if (key := key_of(name)) in BACKBONES:
             return BACKBONES[key]

@@ -115,6 +115,9 @@ def test_every_argument_listed_can_be_given_its_default() -> None:
         ({"validation": 80}, r"validation=80.0: expected a share"),
         ({"fitting_mode": "iters"}, r"fitting_mode=iters and n_iters=N go together"),
         ({"n_iters": 2.5, "fitting_mode": "iters"}, r"n_iters=2.5: expected a whole number"),
+        ({"lr": "fast"}, r"lr=fast: expected a number"),
+        ({"n_epochs": 1.5}, r"n_epochs=1.5: expected a whole number"),
+        ({"backbone": 5}, r"backbone=5: expected a name, a class or a module"),
         ({"noise_rate": 0.2}, r"noise_rate=0.2 is not served"),
         ({"early_stopping_patience": 3}, r"is not served here.*early_stopping.patience"),
     ],
@@ -133,6 +136,9 @@ def test_several_mistakes_are_told_at_once() -> None:
 def test_values_may_be_text_as_on_a_command_line() -> None:
     model, _ = runner(joint="0", lr_scheduler="Cosine", permute_classes="true", validation="0.1")
     assert (model.args.lr_scheduler, model.args.permute_classes) == ("cosine", 1)
+    model, _ = runner(lr="0.2", batch_size="8", n_epochs="2", optim_wd="0.1", optim_nesterov="0")
+    assert (model.args.lr, model.args.batch_size, model.args.n_epochs) == (0.2, 8, 2)
+    assert model.opt.defaults["weight_decay"] == 0.1
 
 
 # ------------------------------------------------------------------------------------ learning
