@@ -20,8 +20,11 @@ from ..observe.backbones import (
     BasicBlock,
     MammothBackbone,
     ResNet,
+    ResNetPNN,
     ReturnTypes,
+    conv3x3,
     mnistmlp,
+    mnistmlp_pnn,
     num_flat_features,
     reduced_resnet18,
     resnet18,
@@ -78,7 +81,10 @@ from .ring_buffer import RingBuffer
 from .runner import load_runner, train
 from .sequences import get_dataset
 
+MNISTMLP = BaseMNISTMLP  # Its name in earlier releases.
+
 __all__ = [
+    "MNISTMLP",
     "MNISTMLP_PNN",
     "ArgumentParser",
     "BaseMNISTMLP",
@@ -99,6 +105,7 @@ __all__ = [
     "Perturber",
     "RepeatedTransform",
     "ResNet",
+    "ResNetPNN",
     "ReturnTypes",
     "RingBuffer",
     "SPKDLoss",
@@ -109,6 +116,7 @@ __all__ = [
     "base_path",
     "binary_to_boolean_type",
     "bn_track_stats",
+    "conv3x3",
     "create_seeded_dataloader",
     "custom_str_underscore",
     "cutmix_data",
@@ -124,6 +132,7 @@ __all__ = [
     "icarl_replay",
     "load_runner",
     "mnistmlp",
+    "mnistmlp_pnn",
     "none_or_float",
     "normalize",
     "num_flat_features",
