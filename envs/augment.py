@@ -41,9 +41,9 @@ class RandomCrop:
         column = left + torch.arange(width, device=images.device)  # (B, width)
         which = torch.arange(b, device=images.device)[:, None, None]
         # Channels last while indexing: the three index tensors are adjacent, one gather.
-        return padded.permute(0, 2, 3, 1)[which, row[:, :, None], column[:, None, :]].permute(
-            0, 3, 1, 2
-        )
+        window = padded.permute(0, 2, 3, 1)[which, row[:, :, None], column[:, None, :]]
+        # In memory as images are without it: a model may `view` what its convolutions give.
+        return window.permute(0, 3, 1, 2).contiguous()
 
 
 class RandomHorizontalFlip:

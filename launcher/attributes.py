@@ -244,7 +244,8 @@ def load_optimizer_fields(
 
 def _registered(module: nn.Module) -> dict[str, Any]:
     """What torch itself finds by name: an attribute that is one of these is only a reference."""
-    found: dict[str, Any] = dict(module.named_modules(remove_duplicate=False))
+    found: dict[str, Any] = getattr(module, "parts_referred_to", dict)()
+    found |= dict(module.named_modules(remove_duplicate=False))
     found |= dict(module.named_parameters(remove_duplicate=False))
     return found | dict(module.named_buffers(remove_duplicate=False))
 
@@ -269,7 +270,10 @@ class _Capture:
     """Describes values; one met again, or registered, by a reference to its first path."""
 
     def __init__(self, registered: dict[str, Any], constructed: Constructed | None = None):
-        self.constructed = constructed
+        self.constructed, self._registered = (
+            constructed,
+            registered,
+        )  # An id needs its object alive.
         self.paths = {id(value): path for path, value in reversed(list(registered.items()))}
         self.memory = {
             _memory(value): (path, _region(value))

@@ -42,6 +42,7 @@ from .naming import makes_objects, named_object, named_objects
 from .networks import network
 from .observe.observer import Observer, build_observer
 from .observe.options import observes
+from .observe.own_world import Plain, SequenceWorld
 from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
@@ -228,6 +229,8 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if not world.on_data:
         transform = Observations(world.spec.obs, world.normalizer)
         return transform, transform
+    if isinstance(world, SequenceWorld):
+        return world.rows, Plain(world.rows)
     space, standardize = world.spec.obs, settings.standardize
     plain = Standardize(space, standardize=standardize, device=device)
     if settings.aug is None:

@@ -31,6 +31,7 @@ Antelope trains a PyTorch model in one call.
 
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
+          ml compat FILE                        what a model file of Mammoth's uses that is not here
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
 """
@@ -50,6 +51,8 @@ def command(words: list[str]) -> Command | None:
         return _print_version
     if first in _LISTS:
         return functools.partial(_LISTS[first], words[1:])
+    if first == "compat":
+        return functools.partial(_compat, words[1:])
     if first == "plot":
         return functools.partial(_plot, words[1:])
     if "--cfg" in words or "-c" in words:
@@ -156,6 +159,12 @@ def _plot(words: list[str]) -> None:
     from .plots.compare import plot_runs
 
     plot_runs(words)
+
+
+def _compat(words: list[str]) -> int:
+    from .mammoth.compat import compat
+
+    return compat(words)
 
 
 def _multirun(words: list[str]) -> None:

@@ -52,6 +52,7 @@ def candidates(line: str, *, whole: bool) -> list[str]:
             "strategies",
             "tasks",
             "plot",
+            "compat",
             "--help",
             "--cfg",
             "-m",

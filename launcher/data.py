@@ -15,6 +15,7 @@ from .config import Settings
 from .construct import construct
 from .loaders import unwrapped
 from .naming import makes_objects, named_objects
+from .observe.own_world import SequenceWorld, is_sequence
 
 
 def build_data(settings: Settings) -> DataWorld:
@@ -52,6 +53,8 @@ def read_data(
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "channels": settings.channels}
     parts = held_out = named_objects(settings, "dataset")
+    if len(parts) == 1 and is_sequence(parts[0][0]):
+        return SequenceWorld(parts[0][0], settings, parts[0][1])
     own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := named_objects(settings, "test_dataset")) != len(parts):
         raise ConfigError(

@@ -128,7 +128,7 @@ class Evaluator:
         world = self.world
         # Which task a row is of makes a difference only where tasks have classes of their own.
         told = world.scenario is not None and len(world.tasks) > 1 and world.spec.discrete
-        aware = told and self.learner.strategies is not None and self.learner.strategies.task_aware
+        aware = told and self.learner.task_aware
         outputs: list[Tensor] = []
         outputs_told: list[Any] = []
         labels: list[Tensor] = []

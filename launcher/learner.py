@@ -359,7 +359,15 @@ class Learner:
             output = self.strategies.predict(obs, task)
             if output is not None:
                 return _widened(output)
+        if getattr(self.agent, "task_told", False):
+            return _widened(self.agent(obs, task))
         return _widened(self.agent(obs)) if has_forward(self.agent) else None
+
+    @property
+    def task_aware(self) -> bool:
+        """Whether predictions differ where the task is told."""
+        strategies = self.strategies is not None and self.strategies.task_aware
+        return strategies or getattr(self.agent, "task_told", False) is True
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""

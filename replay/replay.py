@@ -63,6 +63,7 @@ class Replay:
         borders: bool = True,
     ):
         self.storage, self.transform = storage, transform
+        self._whole = storage  # The data set, also while other rows take its place.
         self.alter, self.borders = alter, borders
         self.batch: Batch | None = None
         self.before: Callable[[Batch], Batch] | None = None
@@ -97,6 +98,7 @@ class Replay:
         """Move on to a task."""
         self.task = task if self.borders else 0
         if isinstance(self.storage, Table):
+            self._restore()
             self.give([task])
 
     def set_task(self, task: int, rows: Tensor) -> None:
@@ -113,6 +115,31 @@ class Replay:
             task = torch.cat([torch.full_like(r, t) for r, t in zip(rows, self.given, strict=True)])
         index = rows[0] if len(rows) == 1 else torch.cat(rows)
         self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
+
+    def replace(self, table: Table) -> None:
+        """Until the next task begins batches are of these rows, of which the current task then consists.
+
+        Args:
+            table: Rows as the data set's own are stored, altered already, and fields beside them.
+        """
+        self._keep_rows_in(table)
+        index = torch.arange(len(table), device=table.device)
+        self.sampler = Epochs(
+            index, batch_size=self.batch_size, generator=self._orders, task=self.given[0]
+        )
+
+    def _restore(self) -> None:
+        """Back to the data set's own rows."""
+        if self.storage is not self._whole and isinstance(self._whole, Table):
+            self._keep_rows_in(self._whole)
+
+    def _keep_rows_in(self, table: Table) -> None:
+        self.storage = table
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+        if self._moves and table.device.type == "cpu":
+            self._ahead = Ahead(table, self.device)
 
     @property
     def environments(self) -> bool:
@@ -310,7 +337,7 @@ class Replay:
         transform = self.transform
         if self._moves:
             fields, transform = self._moved(fields, parcel)
-        if self.alter is not None:
+        if self.alter is not None and self.storage is self._whole:
             fields["obs"] = self._altered(fields["obs"], fields["task"])
         if not self.borders:
             fields["task"] = torch.zeros_like(fields["task"])
@@ -367,6 +394,8 @@ class Replay:
                 state["transitions"] = self.storage.state_dict()
             else:
                 state["given"] = self.given
+                if self.storage is not self._whole:
+                    state["rows"] = self.storage.saved()
             return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
@@ -388,6 +417,9 @@ class Replay:
                 self.storage.load_state_dict(state["transitions"])
         elif in_task:
             self.give(state["given"])
+            if (rows := state.get("rows")) is not None:
+                assert isinstance(self._whole, Table)
+                self.replace(self._whole.restored(rows).to(self._whole.device))
         self.task, self.step = state["task"], state["step"]
         if in_task:
             self.sampler.load_state_dict(state["sampler"])

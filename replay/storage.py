@@ -80,6 +80,14 @@ class Table:
             self.exact = torch.cat([self.exact, more.to(self.exact)])
         self._bind()
 
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds of rows that took the place of a data set's own."""
+        return dict(self.columns)
+
+    def restored(self, saved: dict[str, Any]) -> Table:
+        """The rows that `saved` was asked of, in the place of these."""
+        return Table(**saved)
+
     def to(self, device: torch.device) -> Table:
         """The same rows on another device; all stay where they are if one is decoded on the fly."""
         if self.in_memory:

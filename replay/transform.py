@@ -75,6 +75,13 @@ class Standardize:
         fields["obs"] = self._finish(fields["obs"])
         return fields if self.layout is None else _laid_out(fields, self.layout)
 
+    def stored(self, obs: Tensor) -> Tensor:
+        """The stored rows that `plain` makes `obs` of, whole numbers where these are stored; float32."""
+        if self.space.ids is not None:
+            return obs
+        rows = self._finish.undone(obs)  # type: ignore[attr-defined]
+        return rows if self.space.dtype.is_floating_point else rows.round_()
+
     def anew(self, raw: Tensor) -> Tensor:
         """Rows that were met before, `batch.raw`, augmented another way."""
         if self.augment is None:

@@ -11,19 +11,151 @@ Nothing is shared between two runners. Source of the interface: https://github.c
 
 from __future__ import annotations
 
-from ..observe.provided import ContinualDataset
-from .args import add_rehearsal_args
+from argparse import ArgumentParser, Namespace
+
+from ..observe.arguments import get_device
+from ..observe.backbones import (
+    MNISTMLP_PNN,
+    BaseMNISTMLP,
+    BasicBlock,
+    MammothBackbone,
+    ResNet,
+    ResNetPNN,
+    ReturnTypes,
+    conv3x3,
+    mnistmlp,
+    mnistmlp_pnn,
+    num_flat_features,
+    reduced_resnet18,
+    resnet18,
+    resnet18_pnn,
+    resnet34,
+    xavier,
+)
+from ..observe.own_sequence import MammothDataset, base_path, store_masked_loaders
+from ..observe.schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
+from ..observe.sequence import ContinualDataset
+from .args import (
+    add_rehearsal_args,
+    binary_to_boolean_type,
+    custom_str_underscore,
+    none_or_float,
+)
+from .arguments import get_avail_args
+from .augmentations import (
+    CustomRandomCrop,
+    CustomRandomHorizontalFlip,
+    DoubleCompose,
+    DoubleTransform,
+    RepeatedTransform,
+    apply_transform,
+    cutmix_data,
+    normalize,
+    rand_bbox,
+    random_crop,
+    random_flip,
+    random_grayscale,
+    soft_aug,
+    strong_aug,
+)
+from .backbones import get_backbone
+from .batch_norm import bn_track_stats
 from .buffer import Buffer
+from .gradient_buffer import GradientBuffer
+from .gradients import overwrite_grad, project, project2cone2, store_grad
+from .loaders import create_seeded_dataloader
+from .losses import SPKDLoss, SupConLoss
 from .model import ContinualModel
-from .registry import register_model
+from .perturber import Perturber, add_perturb_args
+from .registry import (
+    get_backbone_names,
+    get_dataset_names,
+    get_model_names,
+    register_backbone,
+    register_dataset,
+    register_model,
+)
+from .rehearsal import fill_buffer, icarl_replay
+from .reports import progress_bar, warn_once
+from .ring_buffer import RingBuffer
 from .runner import load_runner, train
+from .sequences import get_dataset
+
+MNISTMLP = BaseMNISTMLP  # Its name in earlier releases.
 
 __all__ = [
+    "MNISTMLP",
+    "MNISTMLP_PNN",
+    "ArgumentParser",
+    "BaseMNISTMLP",
+    "BasicBlock",
     "Buffer",
     "ContinualDataset",
     "ContinualModel",
+    "CosineSchedule",
+    "CosineSchedulerWithLinearWarmup",
+    "CustomRandomCrop",
+    "CustomRandomHorizontalFlip",
+    "DoubleCompose",
+    "DoubleTransform",
+    "GradientBuffer",
+    "MammothBackbone",
+    "MammothDataset",
+    "Namespace",
+    "Perturber",
+    "RepeatedTransform",
+    "ResNet",
+    "ResNetPNN",
+    "ReturnTypes",
+    "RingBuffer",
+    "SPKDLoss",
+    "SupConLoss",
+    "add_perturb_args",
     "add_rehearsal_args",
+    "apply_transform",
+    "base_path",
+    "binary_to_boolean_type",
+    "bn_track_stats",
+    "conv3x3",
+    "create_seeded_dataloader",
+    "custom_str_underscore",
+    "cutmix_data",
+    "fill_buffer",
+    "get_avail_args",
+    "get_backbone",
+    "get_backbone_names",
+    "get_dataset",
+    "get_dataset_names",
+    "get_device",
+    "get_model_names",
+    "get_scheduler",
+    "icarl_replay",
     "load_runner",
+    "mnistmlp",
+    "mnistmlp_pnn",
+    "none_or_float",
+    "normalize",
+    "num_flat_features",
+    "overwrite_grad",
+    "progress_bar",
+    "project",
+    "project2cone2",
+    "rand_bbox",
+    "random_crop",
+    "random_flip",
+    "random_grayscale",
+    "reduced_resnet18",
+    "register_backbone",
+    "register_dataset",
     "register_model",
+    "resnet18",
+    "resnet18_pnn",
+    "resnet34",
+    "soft_aug",
+    "store_grad",
+    "store_masked_loaders",
+    "strong_aug",
     "train",
+    "warn_once",
+    "xavier",
 ]

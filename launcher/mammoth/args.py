@@ -1,11 +1,37 @@
-"""Options that many of Mammoth's models declare alike."""
+"""Options that many of Mammoth's models declare alike, and the types that they are declared with."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+_TRUE = ("true", "1", "t", "y", "yes")
+_FALSE = ("false", "0", "f", "n", "no")
 
 
 def add_rehearsal_args(parser: ArgumentParser) -> None:
     """Declare `buffer_size`, and `minibatch_size`: as many rows as are new unless it is given."""
     parser.add_argument("--buffer_size", type=int, required=True, help="rows of the memory")
     parser.add_argument("--minibatch_size", type=int, help="rows of a batch from the memory")
+
+
+def binary_to_boolean_type(value: Any) -> bool:
+    """Whether a word means yes: `1`, `true`, `t`, `yes` and `y` do, whatever their case.
+
+    Raises:
+        ArgumentTypeError: If it means no neither.
+    """
+    word = str(value).lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise ArgumentTypeError(f"{value!r} must be one of {', '.join((*_TRUE, *_FALSE))}")
+    return word in _TRUE
+
+
+def none_or_float(value: Any) -> float | None:
+    """A number, or None for the word `None`."""
+    return None if value in (None, "None") else float(value)
+
+
+def custom_str_underscore(value: Any) -> str:
+    """A name with `-` in place of `_`."""
+    return str(value).replace("_", "-").strip()

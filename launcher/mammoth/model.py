@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from ...replay import ConfigError
 from ..observe.observer import Counters
-from ..observe.provided import ContinualDataset, make_optimizer
+from ..observe.provided import make_optimizer
+from ..observe.sequence import ContinualDataset
 from .registry import register_model
 
 
@@ -24,14 +25,23 @@ class ContinualModel(Counters, nn.Module):
         loss: Of outputs and labels.
         args: Options.
         transform: Makes of rows in [0, 1] what the network meets in training.
-        dataset: The sequence of tasks; given by the run if not here.
+        dataset: The sequence of tasks; the run's, if a constructor does not pass it on.
 
     Attributes:
-        opt: The optimiser of the network that `args` describes.
+        opt: The optimiser of the network that `args` describes, made again for each task, unless there
+            is a `custom_scheduler`.
+        custom_scheduler: Set it, and the run steps it after each epoch, or after each step if
+            `args.scheduler_mode` is `iter`.
         device: Where the run's batches are.
+        current_task, n_classes_current_task, n_past_classes, n_seen_classes, n_remaining_classes: Where
+            the run is; numbers of classes are -1 before the first task.
+        task_iteration, epoch_iteration: Calls of `observe` so far in this task and in this pass.
+        cpt: Classes per task: a number, or a list where they differ.
+        num_classes, N_CLASSES, n_tasks, N_TASKS: Classes, and tasks, in all.
     """
 
     NAME: str
+    AVAIL_OPTIMS = ("sgd", "adam", "adamw")
     COMPATIBILITY: Sequence[str] = ("class-il", "task-il")
 
     def __init__(
@@ -49,12 +59,13 @@ class ContinualModel(Counters, nn.Module):
                 "epoch=None)."
             )
         self.net, self.loss, self.args = backbone, loss, args
-        self.transform, self.dataset = transform, dataset
+        self.transform = self.original_transform = transform
+        self.dataset: Any = getattr(args, "sequence", None) if dataset is None else dataset
         self.device = torch.device(getattr(args, "device", "cpu"))
         self.opt = self.get_optimizer()
-        if dataset is not None:
-            self.num_classes, self.n_tasks = dataset.N_CLASSES, dataset.N_TASKS
-            self.normalization_transform = dataset.get_normalization_transform()
+        if self.dataset is not None:
+            self.SETTING = self.dataset.SETTING
+            self.normalization_transform = self.dataset.get_normalization_transform()
 
     @staticmethod
     def get_parser(parser: ArgumentParser) -> ArgumentParser:
@@ -69,7 +80,16 @@ class ContinualModel(Counters, nn.Module):
         self, params: list[Tensor] | None = None, lr: float | None = None
     ) -> Optimizer:
         """The optimiser that `args` describes, of `get_parameters()` unless others are given."""
-        return make_optimizer(self.args, params or self.get_parameters(), lr)
+        return make_optimizer(self.args, self.get_parameters() if params is None else params, lr)
+
+    def get_offsets(self, task: int) -> tuple[int, int]:
+        """The first class of a task, and the one after its last."""
+        offsets: tuple[int, int] = self.dataset.get_offsets(task)
+        return offsets
+
+    def get_debug_iters(self) -> int:
+        """Steps of a pass in Mammoth's `debug_mode`, which no run of ours is in."""
+        return 5
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits `[B, classes]`."""
@@ -93,6 +113,9 @@ class ContinualModel(Counters, nn.Module):
 
     def end_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
         """After each pass."""
+
+    def autolog_wandb(self, locals: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
+        """Log nothing: what `observe` returns is logged, to W&B too with `loggers=[csv,wandb]`."""
 
 
 @register_model("sgd")

@@ -1,4 +1,4 @@
-"""What can be asked for by a name of Mammoth's: models, data sets."""
+"""What can be asked for by a name of Mammoth's: models, data sets, networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ...replay import ConfigError
 from ..config import name_of
+from .backbones import BACKBONES
 
 T = TypeVar("T")
 
@@ -20,7 +21,9 @@ DATASETS: dict[str, dict[str, Any]] = {
     "rot-mnist": {"dataset": "RotatedMNIST", "tasks": 20, "standardize": False},
     "seq-digits": {"dataset": "Digits", "tasks": 5, "standardize": False},
 }
+CLASSES = {"CIFAR100": 100}  # Of those that are split; ten in the others.
 MODELS: dict[str, Any] = {}
+SEQUENCES: dict[str, Any] = {}  # Classes of the user's own, or functions.
 
 
 def register_model(name: str) -> Callable[[T], T]:
@@ -29,15 +32,85 @@ def register_model(name: str) -> Callable[[T], T]:
     Raises:
         ConfigError: If the name is taken by another class.
     """
-    key = name.replace("_", "-")
+    return _register(name, MODELS)
 
-    def keep(model: T) -> T:
-        taken = MODELS.get(key)
-        if taken is not None and name_of(taken) != name_of(model):
+
+def register_dataset(name: str) -> Callable[[T], T]:
+    """Make a `ContinualDataset`, or a function of `args` that returns one, known to `load_runner`.
+
+    Raises:
+        ConfigError: If the name is taken by another class.
+    """
+    return _register(name, SEQUENCES)
+
+
+def register_backbone(name: str) -> Callable[[T], T]:
+    """Make a network, or a function that returns one, known as `backbone`.
+
+    Of its arguments it is given those that the run knows, such as `num_classes`, and those among the
+    arguments of `load_runner`.
+
+    Raises:
+        ConfigError: If the name is taken by another one.
+    """
+    return _register(name, BACKBONES)
+
+
+def get_model_names(names_only: bool = False) -> Any:
+    """Registered models: `{name: {"class": ..., "parsable_args": ...}}`, or a list of the names."""
+    return _named(MODELS, names_only)
+
+
+def get_dataset_names(names_only: bool = False) -> Any:
+    """Registered sequences, as of `get_model_names`; the class of one of ours is its settings."""
+    return _named({**DATASETS, **SEQUENCES}, names_only)
+
+
+def get_backbone_names(names_only: bool = False) -> Any:
+    """Registered networks, as of `get_model_names`."""
+    return _named(BACKBONES, names_only)
+
+
+def key_of(name: str) -> str:
+    """The one form of a name."""
+    return name.replace("_", "-").lower()
+
+
+def _register(name: str, table: dict[str, Any]) -> Callable[[T], T]:
+    key = key_of(name)
+
+    def keep(item: T) -> T:
+        taken = table.get(key)
+        if taken is not None and name_of(taken) != name_of(item):
             raise ConfigError(f"The name `{name}` is registered already, by {name_of(taken)}.")
-        MODELS[key] = model
-        if inspect.isclass(model) and not hasattr(model, "NAME"):
-            model.NAME = name  # type: ignore[attr-defined]
-        return model
+        table[key] = item
+        if inspect.isclass(item) and not hasattr(item, "NAME"):
+            item.NAME = name  # type: ignore[attr-defined]
+        return item
 
     return keep
+
+
+def _named(table: dict[str, Any], names_only: bool) -> Any:
+    if names_only:
+        return list(table)
+    return {
+        name: {"class": item, "parsable_args": _arguments(item) if callable(item) else {}}
+        for name, item in table.items()
+    }
+
+
+def _arguments(item: Any) -> dict[str, dict[str, Any]]:
+    """The arguments of a class or a function: whether they are needed, their type and default."""
+    found = {}
+    for p in inspect.signature(item).parameters.values():
+        if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) or p.name.startswith("_"):
+            continue
+        kind: Any = str if p.default in (p.empty, None) else type(p.default)
+        found[p.name] = {
+            "type": kind if p.annotation is p.empty else p.annotation,
+            "required": p.default is p.empty and p.name != "num_classes",
+        }
+        if not found[p.name]["required"]:
+            found[p.name]["default"] = None if p.default is p.empty else p.default
+    return found

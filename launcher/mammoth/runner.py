@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,17 +20,20 @@ from ..construct import resolve
 from ..device import device_wanted
 from ..naming import unresolved
 from ..observe.observer import Observer
-from ..observe.options import OF_THE_RUN
-from ..observe.provided import ContinualDataset
+from ..observe.options import MORE, OF_THE_RUN, declared
+from ..observe.own_sequence import make_sequence, permutation, sequence_options
+from ..observe.sequence import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
-from .registry import DATASETS, MODELS
+from .arguments import IDLE, SERVED, known, read, refuse, served, share_of
+from .backbones import BACKBONES
+from .checkpoints import Saver, load_checkpoint
+from .inference import evaluate_only
+from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, key_of
 
 if TYPE_CHECKING:
     from ..run import Run
 
 _NEEDED = ("lr", "batch_size", "n_epochs")
-# Of Mammoth's own running, and without a meaning here.
-_IDLE = ("num_workers", "debug_mode", "nowand", "wandb_name", "wandb_entity", "wandb_project")
 
 
 def load_runner(
@@ -39,40 +46,48 @@ def load_runner(
 
     Args:
         model: A name given to `register_model`, or any that `ml(model=...)` knows.
-        dataset: One of `DATASETS`, such as `seq-mnist`.
-        args: `lr`, `batch_size` and `n_epochs`; the model's own options; `optimizer`, `optim_wd`,
-            `optim_mom`, `optim_nesterov`, `backbone`, `seed`, `device`, `base_path`, `joint`; and any
-            setting of `ml`.
+        dataset: One of `get_dataset_names()`, such as `seq-mnist`.
+        args: `lr`, `batch_size` and `n_epochs`; the options of the model, of the data set and of the
+            backbone; what `get_avail_args()` lists; and any setting of `ml`.
         **names: The same as `model_name`, `dataset_name`, `experiment_args`.
 
     Raises:
         ConfigError: With every mistake at once.
+        CheckpointError: If what `loadcheck` names does not fit the model.
     """
-    known = {"model_name": model, "dataset_name": dataset, "experiment_args": args}
-    if unknown := names.keys() - known.keys():
+    given = {"model_name": model, "dataset_name": dataset, "experiment_args": args}
+    if unknown := names.keys() - given.keys():
         raise ConfigError(f"load_runner has no argument {', '.join(unknown)}.")
-    model, dataset, args = (names.get(name, value) for name, value in known.items())
-    code = _settings(str(model), str(dataset), _plain(args))
+    model, dataset, args = (names.get(name, value) for name, value in given.items())
+    asked = Asked(str(model), str(dataset), _plain(args))
+    code = asked.settings()
     settings = compose((), code)
     if mistakes := unresolved(settings):
         raise ConfigError("\n".join(mistakes))
     build.complete(settings)
     device = build.build_device(device_wanted(settings))
-    with forked_randomness(settings.seed):
+    with forked_randomness(settings.seed), _more(asked.values):
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
         observer, _ = build.build_agent(settings, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
-    observer.dataset.settings = code
-    return observer.model, observer.dataset
+    sequence, values = observer.dataset, asked.values
+    if values["loadcheck"] is not None:
+        load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
+    sequence.settings = code
+    sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None
+    sequence.saver = Saver(values) if values["savecheck"] else None
+    return observer.model, sequence
 
 
 def train(
     model: Any, dataset: ContinualDataset, args: Mapping[str, Any] | Namespace | None = None
 ) -> Run:
     """Learn every task of the sequence, and score all of them after each.
+
+    With `inference_only=1`, score what was loaded, and learn nothing.
 
     Args:
         model, dataset: What `load_runner` gave.
@@ -96,59 +111,227 @@ def train(
                 f"train: {key}={value} comes too late, the model is made. Give it to load_runner."
             )
         settings[name] = value
-    return ml(**settings, model=model)
+    if dataset.evaluates is not None:
+        return evaluate_only({**settings, "model": model}, dataset.evaluates)
+    saver = dataset.saver
+    dataset.when_ended = None if saver is None else saver.task_ended
+    try:
+        run = ml(**settings, model=model)
+    finally:
+        dataset.when_ended = None
+    if saver is not None:
+        saver.finish(model, run)
+    return run
 
 
 def _plain(args: Mapping[str, Any] | Namespace | None) -> dict[str, Any]:
     return dict(vars(args) if isinstance(args, Namespace) else args or {})
 
 
-def _settings(model: str, dataset: str, args: dict[str, Any]) -> dict[str, Any]:
-    """What `ml` is asked for, in its own words."""
-    mistakes = []
-    target: Any = None
-    if (key := model.replace("_", "-")) in MODELS:
-        target = MODELS[key]
-    else:
+@contextmanager
+def _more(values: Mapping[str, Any]) -> Any:
+    token = MORE.set(values)
+    try:
+        yield
+    finally:
+        MORE.reset(token)
+
+
+class Asked:
+    """What `load_runner` was asked for.
+
+    Attributes:
+        values: The arguments that every model has, with their defaults.
+
+    Raises:
+        ConfigError: With every mistake at once.
+    """
+
+    def __init__(self, model: str, dataset: str, args: dict[str, Any]):
+        mistakes: list[str] = []
+        self.args = read(args, mistakes)
+        self.dataset_name = key_of(dataset)
+        self.target = self._model(model, mistakes)
+        if self.dataset_name not in {**DATASETS, **SEQUENCES}:
+            near = did_you_mean(self.dataset_name, {**DATASETS, **SEQUENCES})
+            there = ", ".join([*DATASETS, *SEQUENCES])
+            mistakes.append(f"No data set `{dataset}`.{near} There are: {there}.")
+        sequence = SEQUENCES.get(self.dataset_name)
+        self.sequence = sequence
+        self._fill_in_of_the_class()
+        iterations = self.args.get("fitting_mode") == "iters"
+        needed = [key for key in _NEEDED if not (key == "n_epochs" and iterations)]
+        if lacking := [name for name in needed if self.args.get(name) is None]:
+            mistakes.append(f"load_runner needs {', '.join(lacking)} in args.")
+        self.values = served(self.args, mistakes)
+        path = self.values["loadcheck"]
+        if path is not None and not Path(path).exists():
+            mistakes.append(_nothing_at(Path(path)))
+        self.network = self._network(mistakes)
+        self.of_sequence = sequence_options(sequence) if sequence is not None else {}
+        self.of_network = _named(self.network) if self.network is not None else []
+        if self.target is not None:
+            self._refuse_unknown(model, mistakes)
+        refuse(mistakes)
+
+    @staticmethod
+    def _model(name: str, mistakes: list[str]) -> Any:
+        if (key := key_of(name)) in MODELS:
+            return MODELS[key]
         try:
-            target = resolve(model, "model")
+            return resolve(name, "model")
         except ConfigError:
             near = did_you_mean(key, MODELS)
             mistakes.append(
-                f"No model `{model}` is registered.{near} There are: {', '.join(MODELS)}."
+                f"No model `{name}` is registered.{near} There are: {', '.join(MODELS)}."
             )
-    place = dataset.replace("_", "-")
-    if place not in DATASETS:
-        near = did_you_mean(place, DATASETS)
-        mistakes.append(f"No data set `{dataset}`.{near} There are: {', '.join(DATASETS)}.")
-    if lacking := [name for name in _NEEDED if args.get(name) is None]:
-        mistakes.append(f"load_runner needs {', '.join(lacking)} in args.")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        return None
 
-    settings = dict(DATASETS[place])
-    options: dict[str, Any] = {}
-    optim: dict[str, Any] = {}
-    for key, value in args.items():
-        if value is None or key in ("model", "dataset"):
-            continue
-        name = OF_THE_RUN.get(key, key)
-        if key in _IDLE:
-            warnings.warn(f"`{key}` has no effect here.", stacklevel=3)
-        elif key == "joint":
-            settings["tasks"] = 1 if value else settings["tasks"]
-        elif key == "optimizer":
-            optim["_target_"] = _optimizer_name(value)
-        elif name.startswith("optim.") or name == "weight_decay":
-            optim[name.removeprefix("optim.")] = value
-        elif name in schema():
-            settings[name] = value
-        else:
-            options[key] = value
-    settings["model"] = {"_target_": target, **options}
-    if optim:
-        settings["optim"] = {"_target_": "SGD", **optim}
-    return settings
+    def _fill_in_of_the_class(self) -> None:
+        """What a data set's class says, where the arguments do not: epochs and batch size."""
+        for key, method in (("n_epochs", "get_epochs"), ("batch_size", "get_batch_size")):
+            own = getattr(self.sequence, method, None)
+            if own is None or self.args.get(key) is not None:
+                continue
+            if own is not getattr(ContinualDataset, method, None):
+                takes_self = len(inspect.signature(own).parameters) > 0
+                self.args = {**self.args, key: own(None) if takes_self else own()}
+
+    def _network(self, mistakes: list[str]) -> Any:
+        """The network of `backbone`, or of the data set's class; None: one that fits the data."""
+        name = self.args.get("backbone")
+        own = getattr(self.sequence, "get_backbone", None)
+        if name is None and own not in (None, getattr(ContinualDataset, "get_backbone", None)):
+            name = own(None) if len(inspect.signature(own).parameters) else own()
+        if name is None:
+            return None
+        if not isinstance(name, str):
+            if not callable(name):
+                mistakes.append(f"backbone={name}: expected a name, a class or a module.")
+                return None
+            return name
+        self.values["backbone"] = name
+        if (key := key_of(name)) in BACKBONES:
+            return BACKBONES[key]
+        try:
+            return resolve(name, "model")
+        except ConfigError:
+            near = did_you_mean(key, BACKBONES)
+            mistakes.append(
+                f"No backbone `{name}` is registered.{near} There are: {', '.join(BACKBONES)}."
+            )
+        return None
+
+    def _refuse_unknown(self, model: str, mistakes: list[str]) -> None:
+        own = [*declared(self.target), *self.of_sequence, *self.of_network]
+        for key, value in self.args.items():
+            name = OF_THE_RUN.get(key, key)
+            known_here = key in own or key in known() or key in IDLE or name in schema()
+            unserved = any(mistake.startswith(f"{key}=") for mistake in mistakes)
+            if value is None or known_here or unserved or "." in key:
+                continue
+            near = did_you_mean(key, [*own, *known()])
+            there = f" {model} has: {', '.join(own)}." if own else ""
+            mistakes.append(
+                f"{model} has no option `{key}`, nor is it one of get_avail_args().{near}{there}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What `ml` is asked for, in its own words."""
+        values, options, optim = self.values, {}, {}
+        settings = self._data()
+        own = declared(self.target)
+        for key, value in self.args.items():
+            if value is None or key in ("model", "dataset"):
+                continue
+            name = OF_THE_RUN.get(key, key)
+            if key in IDLE:
+                if str(value) != str(IDLE[key]):
+                    warnings.warn(f"`{key}` has no effect here.", stacklevel=4)
+            elif key == "optimizer":
+                optim["_target_"] = _optimizer_name(value)
+            elif name.startswith("optim.") or name == "weight_decay":
+                optim[name.removeprefix("optim.")] = value
+            elif key in own and name not in ("lr", "batch_size", "epochs"):
+                options[key] = value
+            elif key in SERVED and key not in OF_THE_RUN:
+                continue  # Said below.
+            elif name in schema():
+                settings[name] = value
+            elif key not in self.of_sequence and key not in self.of_network:
+                options[key] = value
+        if self.network is not None:
+            of_network = {key: self.args[key] for key in self.of_network if key in self.args}
+            options["backbone"] = (
+                functools.partial(self.network, **of_network) if of_network else self.network
+            )
+        self._scenario(settings)
+        if (share := share_of(values["validation"])) is not None:
+            settings["validation"] = share
+        if values["n_iters"] is not None:
+            settings["train_steps"] = values["n_iters"]
+            settings.pop("epochs", None)
+        if values["non_verbose"]:
+            settings["progress"] = False
+        settings["model"] = {"_target_": self.target, **options}
+        if optim:
+            settings["optim"] = {"_target_": "SGD", **optim}
+        return settings
+
+    def _scenario(self, settings: dict[str, Any]) -> None:
+        """Of the scenarios that the classes of one data set can be split for, the one a model is for."""
+        fits = getattr(self.target, "COMPATIBILITY", None) or ("class-il",)
+        decided = {"scenario", "online"} & settings.keys()
+        if decided or "class-il" in fits or "tasks" not in settings:
+            return
+        if "task-il" in fits:
+            settings["scenario"] = "task"
+        elif "general-continual" in fits:
+            settings["online"] = True
+
+    def _data(self) -> dict[str, Any]:
+        """The sequence of tasks."""
+        values = self.values
+        seed = values["seed"]
+        if self.sequence is not None:
+            args = Namespace(**{**IDLE, **values, **self.args})
+            args.joint, args.permute_classes = values["joint"], values["permute_classes"]
+            args.seed = 0 if seed is None else seed
+            options = {k: self.args[k] for k in self.of_sequence if k in self.args}
+            return {"dataset": make_sequence(self.sequence, args, options)}
+        settings = dict(DATASETS[self.dataset_name])
+        name = settings["dataset"]
+        below = Path(values["base_path"] or ".") / name
+        if values["base_path"] is not None and below.is_dir():
+            settings["data_dir"] = str(below)  # Where Mammoth puts it.
+        altered = settings["tasks"] == 20
+        if values["joint"]:
+            settings["tasks"] = 1
+        if values["permute_classes"] and altered:
+            warnings.warn(
+                "`permute_classes` has no effect here: all tasks have all classes.", stacklevel=5
+            )
+        elif values["permute_classes"] and not values["joint"]:
+            # Mammoth gives every class a new number; the class with the lowest one comes first.
+            order = permutation(CLASSES.get(name, 10), seed or 0).argsort()
+            settings["class_order"] = [int(label) for label in order]
+        return settings
+
+
+def _named(make: Callable[..., Any]) -> list[str]:
+    """The arguments that a network's class or function can be given by name."""
+    if isinstance(make, torch.nn.Module):
+        return []
+    parameters = inspect.signature(make).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [p.name for p in named if p.name != "num_classes"]
+
+
+def _nothing_at(path: Path) -> str:
+    folder = path.parent
+    there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    near = did_you_mean(path.name, there)
+    return f"loadcheck={path}: there is no such file or run directory.{near}"
 
 
 def _optimizer_name(name: str) -> str:

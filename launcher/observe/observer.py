@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -12,35 +11,61 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.continual.layers import put_together
 from ...agents.traits import Traits, hook
-from ...replay import ConfigError, Replay, Spec
+from ...replay import ConfigError, Replay, Spec, Table
 from ..config import Settings
 from ..construct import construct, resolve
 from ..infer import inferred
 from ..log import Log
 from ..naming import makes_objects
-from .options import Options, constructor_names
+from .arguments import GENERAL, Arguments, use_device
+from .backbones import default_backbone
+from .options import MORE, Options, constructor_names
+from .own_world import OwnTransform, SequenceWorld
 from .provided import (
-    Backbone,
-    ContinualDataset,
-    Transform,
     fitted,
     make_optimizer,
     run_arguments,
 )
+from .schedulers import get_scheduler
+from .sequence import ContinualDataset
+from .transform import Transform
 
 # What the methods of such a model can ask for.
 _OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
+_ALWAYS = _OBSERVED[:4]  # What `*args, **kwargs` receive.
 _TOLD = ("dataset", "epoch", "task", "replay")
 _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+_ITERATIONS = ("task_iteration", "epoch_iteration")
 _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
+
+
+class _OfSequence:
+    """What the model's sequence of tasks says, until the model has a value of its own."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        sequence = model.__dict__.get("dataset")
+        if sequence is None:
+            raise AttributeError(
+                f"{type(model).__name__}.{self.name}: the model has no dataset yet. Pass `dataset` on to "
+                "super().__init__(backbone, loss, args, transform, dataset=dataset)."
+            )
+        return sequence.counters(0)[self.name]
 
 
 class Counters:
     """Where in the sequence a model is. A base whose attributes do not count as the model's own."""
 
-    current_task = 0
+    current_task = task_iteration = epoch_iteration = 0
     n_classes_current_task = n_past_classes = n_seen_classes = n_remaining_classes = -1
+    cpt, n_tasks, N_TASKS = _OfSequence(), _OfSequence(), _OfSequence()
+    num_classes, N_CLASSES = _OfSequence(), _OfSequence()
 
 
 class Observer(nn.Module):
@@ -81,6 +106,8 @@ class Observer(nn.Module):
             for method in ("observe", *_HOOKS)
             if hook(model, method) is not None
         }
+        # `observe(*args, **kwargs)` receives what Mammoth passes by place.
+        self._by_place = _ALWAYS[:3] if _takes_any(model.observe) else ()
         for name, make in provided.items():
             if getattr(model, name, None) is None:
                 setattr(model, name, make())
@@ -95,14 +122,23 @@ class Observer(nn.Module):
         # Its `net` predicts where the model has no forward, or one that does not work yet.
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
+        self.task_told = not self._net_predicts and needs_task(model)
+        # What only models of that base have: others may mean anything by these names.
+        self._reopens = isinstance(model, Counters)
+        names = [*dataset.counters(0), *(_ITERATIONS if self._reopens else ())]
         # What an earlier run counted for this very object is not the object's own doing.
         self._counted = getattr(model, _COUNTED, None) or tuple(
-            name for name in dataset.counters(0) if not _sets(model, name)
+            name for name in names if not _sets(model, name)
         )
         setattr(model, _COUNTED, self._counted)
         self._count(0)
         self.started = False  # Whether anything was observed.
         self.epoch: int | None = None  # The one that is under way.
+        self._iterations = [name for name in _ITERATIONS if name in self._counted]
+        vars(model).update(dict.fromkeys(self._iterations, 0))
+        self.scheduler: Any = None  # What `args.lr_scheduler` asks for.
+        if self._reopens:
+            self.scheduler = get_scheduler(model, model.args, reload_optim=False)
 
     @property
     def own(self) -> nn.Module:
@@ -113,20 +149,46 @@ class Observer(nn.Module):
         """Learn from this replay."""
         self.replay = self.dataset.replay = replay
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """The model's `forward`, or its network's: logits `[B, n]`."""
-        output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
+    def parts_referred_to(self) -> dict[str, Any]:
+        """What the model may hold on to, and is the run's: it is not saved with the model."""
+        return self.dataset.parts_referred_to()
+
+    def take_as_learnt(self) -> None:
+        """Be as after the last task: what was learnt came from elsewhere."""
+        last = self.dataset.N_TASKS - 1
+        self.dataset.c_task, self.started = last, True
+        self._count(last)
+
+    def forward(self, obs: Tensor, task: int | None = None) -> Tensor:
+        """The model's `forward`, or its network's: logits `[B, n]`.
+
+        Args:
+            task: That the rows are of, for a model that asks for it: a later one than the current is
+                taken as that. None: of each task so far its own outputs.
+        """
+        if self.task_told:
+            output = self._forward_told(obs, task)
+        else:
+            output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
         if self.started:
             output = fitted(output, self.spec.action.n)
         return self.dataset.outputs(output)
 
-    def _own_forward(self, obs: Tensor) -> Tensor:
+    def _forward_told(self, obs: Tensor, task: int | None) -> Tensor:
+        last = max(self.dataset.c_task, 0)
+        if task is not None:
+            return self._own_forward(obs, min(task, last))
+        outputs = [self._own_forward(obs, each) for each in range(last + 1)]
+        offsets = [self.dataset.get_offsets(each) for each in range(last + 1)]
+        return put_together(outputs, [torch.arange(*pair) for pair in offsets])
+
+    def _own_forward(self, obs: Tensor, *task: int) -> Tensor:
         """The outputs of a model's own `forward`, which may need to have learnt something first."""
         forward = self.model if isinstance(self.model, nn.Module) else self.model.forward
         if self.started:
-            return forward(obs)
+            return forward(obs, *task)
         try:
-            return forward(obs)
+            return forward(obs, *task)
         except Exception as error:
             if not self._warned:
                 warnings.warn(
@@ -158,9 +220,13 @@ class Observer(nn.Module):
                 given[name] = epoch
             elif name == "task":
                 given[name] = replay.task
-            else:
+            elif name == "indexes":
                 given[name] = batch.index
-        self._record(self.model.observe(**given), log)
+            elif name in batch:  # A field that the model added to the task's rows.
+                given[name] = batch[name]
+        by_place = [given.pop(name) for name in self._by_place]
+        self._record(self.model.observe(*by_place, **given), log)
+        self._count_iteration()
         # Where no border is told, the end of a task's rows is none either.
         if replay.passes > epoch and replay.borders:
             self._end_epoch()
@@ -182,19 +248,64 @@ class Observer(nn.Module):
         """Count, and tell the model."""
         self.dataset.c_task = task
         self._count(task)
+        vars(self.model).update(dict.fromkeys(self._iterations, 0))
         self.model.net.train()  # A model may have left it in evaluation mode.
+        if self._reopens and getattr(self.model, "custom_scheduler", None) is None:
+            # As Mammoth does: a momentum of the task before would go on. Some set their own and return None.
+            self.model.opt = self.model.get_optimizer() or self.model.opt
         self._tell("begin_task")
+        if self._reopens:
+            self.scheduler = get_scheduler(self.model, self.model.args)
+        self._replace_rows()
+
+    def _replace_rows(self) -> None:
+        """Learn from the rows that the model has made of the task's."""
+        rows, replay = self.dataset.rows_read, self.replay
+        if rows is None or replay is None or not rows.changed:
+            return
+        assert isinstance(replay.storage, Table)
+        replay.replace(rows.table().to(replay.storage.device))
+        takes = inspect.signature(self.model.observe).parameters.values()
+        named = {p.name for p in takes}
+        if any(p.kind is p.VAR_KEYWORD for p in takes):
+            named.update(rows.extra_return_fields)
+        asked = self._asks["observe"]
+        extra = [name for name in rows.extra_return_fields if name in named and name not in asked]
+        self._asks["observe"] = (*asked, *extra)
 
     def end_task(self, replay: Replay) -> None:
         if self.epoch is not None:
             self._end_epoch()
         self._tell("end_task")
+        if (end_eval := hook(self.model, "end_eval")) is not None and self._reopens:
+            end_eval(self.dataset, self.dataset.evaluate(self.model, self.dataset))
+        if self.dataset.when_ended is not None:
+            self.dataset.when_ended(self.model, self.dataset.c_task)
         if "current_task" in self._counted:
             self.model.current_task = self.dataset.c_task + 1
 
+    def _count_iteration(self) -> None:
+        held = vars(self.model)  # torch's own __setattr__ takes microseconds.
+        for name in self._iterations:
+            held[name] += 1
+        if self._reopens:
+            self._step_scheduler("iter")
+
+    def _step_scheduler(self, after: str) -> None:
+        """Step the scheduler, the model's own or the run's, if that is due after an `iter` or `epoch`."""
+        if getattr(self.model.args, "scheduler_mode", "epoch") != after:
+            return
+        scheduler = getattr(self.model, "custom_scheduler", None) or self.scheduler
+        if scheduler is not None:
+            scheduler.step()
+
     def _end_epoch(self) -> None:
+        if self._reopens:
+            self._step_scheduler("epoch")
         self._tell("end_epoch")
         self.epoch = None
+        if "epoch_iteration" in self._iterations:
+            vars(self.model)["epoch_iteration"] = 0
 
     def _tell(self, hook: str) -> None:
         if hook not in self._asks:
@@ -246,26 +357,36 @@ def build_observer(
             "write learn(self, replay, log)."
         )
     options = Options(target if makes_objects(target) else object, given)
-    mistakes = [*_unfit(name, target, world, online=settings.online), *options.mistakes]
+    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
+    mistakes += options.mistakes
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
     dataset = getattr(target, "dataset", None)
+    if isinstance(world, SequenceWorld):
+        transform, dataset = OwnTransform(world.spec, world.rows, device), world.sequence
     if isinstance(dataset, ContinualDataset):
         dataset.describe(world, transform, online=settings.online)
     else:
         dataset = ContinualDataset(world, transform, online=settings.online)
+    use_device(device)
     usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
+    usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
-    args = Namespace(**{**usual, **declared, **decided, **options.values})
+    args = Arguments(**{**usual, **declared, **decided, **options.values})
 
     net: list[nn.Module] = []
 
+    def new_backbone() -> nn.Module:
+        return _backbone(options.constructor.get("backbone"), world.spec, network).to(device)
+
     def backbone() -> nn.Module:
         if not net:
-            net.append(_backbone(options.constructor.get("backbone"), world.spec, network))
-            net[0].to(device)
+            net.append(new_backbone())
         return net[0]
+
+    args.sequence, args.make_backbone = dataset, new_backbone
+    dataset.args = args
 
     table = inferred(world.spec, device=device)
     table |= {"backbone": None, "loss": dataset.get_loss(), "args": args, "transform": transform}
@@ -280,6 +401,9 @@ def build_observer(
         direct = constructor_names(target, passed_on=False)
         passed = {key: table[key] for key in takes if key in table and key not in direct}
         model = construct(target, passed | own, table, setting="model")
+        if args.n_epochs != epochs:
+            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it sets it itself.")
+    dataset.args = getattr(model, "args", args)
     trained = model if isinstance(model, nn.Module) else None
     instance = settings.live.get("optim")
     instance = None if makes_objects(instance) else instance
@@ -303,7 +427,7 @@ def build_observer(
 
 def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], Any]) -> nn.Module:
     if value is None:
-        return Backbone(spec)
+        return default_backbone(spec)
     arguments: dict[str, Any] = {}
     if isinstance(value, Mapping):
         arguments = {k: v for k, v in value.items() if k != "_target_"}
@@ -314,6 +438,16 @@ def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], A
     if not isinstance(made, nn.Module):
         raise ConfigError(f"model.backbone gave a {type(made).__name__}, not a torch.nn.Module.")
     return made
+
+
+def needs_task(model: Any) -> bool:
+    """Whether `forward` is given the task of the rows: it asks for it, or the model is for that alone."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.default is p.empty for p in placed[1:2]):
+        return True
+    fits = getattr(model, "COMPATIBILITY", None) or ("class-il",)
+    return len(placed) > 1 and not {"class-il", "domain-il", "general-continual"} & set(fits)
 
 
 _SCENARIOS = {
@@ -336,6 +470,13 @@ def _unfit(name: str, target: Any, world: Any, *, online: bool) -> Iterable[str]
     yield f"{name} is for {', '.join(fits)} (its COMPATIBILITY), and this run is {here}. {right}"
 
 
+def _wrapped(name: str, target: Any) -> Iterable[str]:
+    """Methods by which Mammoth calls those of a model, and which are never called here."""
+    for method in ("begin_task", "observe", "end_task", "begin_epoch", "end_epoch", "end_eval"):
+        if hook(target, f"meta_{method}") is not None:
+            yield f"{name}.meta_{method} is not called. Write it into {method}."
+
+
 def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
     """The names that a method has parameters for, of those that are to be had.
 
@@ -353,9 +494,16 @@ def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
             f"for: {', '.join(there)}. Give {quoted} a default, or leave it out."
         )
     asked = {p.name for p in named}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
         asked |= set(there[:4])  # What such a method is given everywhere.
     return tuple(name for name in there if name in asked)
+
+
+def _takes_any(method: Any) -> bool:
+    """Whether a method has `*args`, and none of the first three by name."""
+    parameters = inspect.signature(method).parameters
+    any_place = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    return any_place and not set(_ALWAYS[:3]) & parameters.keys()
 
 
 def _sets(model: Any, name: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 from ..config import did_you_mean
@@ -24,6 +26,8 @@ OF_THE_RUN = {
     "dataset": "dataset",
     "model": "model",
 }
+# What `args` holds besides, while `load_runner` makes a model.
+MORE: ContextVar[Mapping[str, Any]] = ContextVar("more arguments", default=MappingProxyType({}))
 # These a model may have a value of its own for; the rest is decided already.
 _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
 # Arguments of a constructor that it is given anyway.
@@ -50,6 +54,14 @@ def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
         if not passed_on or not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(dict.fromkeys(names))
+
+
+def declared(target: Any) -> list[str]:
+    """The options that a class declares, and what its constructor can be given."""
+    parser = _parser(target)
+    actions = [] if parser is None else [a.dest for a in parser._actions if a.dest != "help"]
+    takes = constructor_names(target) if inspect.isclass(target) else []
+    return list(dict.fromkeys([*actions, *(key for key in takes if key not in _GIVEN)]))
 
 
 class Options:

@@ -276,7 +276,7 @@ def test_a_runner_is_a_model_and_a_sequence() -> None:
     model, dataset = load_runner("test_er", "seq_digits", REHEARSAL)
     assert type(model) is Er
     assert (dataset.N_TASKS, dataset.N_CLASSES_PER_TASK, dataset.N_CLASSES) == (5, 2, 10)
-    assert (dataset.SETTING, dataset.SIZE) == ("class-il", (1, 8, 8))
+    assert (dataset.SETTING, dataset.SIZE) == ("class-il", (8, 8))
     assert model.dataset is dataset
     assert (model.args.buffer_size, model.args.lr, model.args.n_epochs) == (200, 0.1, 3)
     assert model.net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
@@ -409,14 +409,14 @@ def test_a_registered_class_has_a_name() -> None:
 
 @pytest.mark.parametrize("name", registry.DATASETS)
 def test_every_named_sequence_is_made_of_settings_that_exist(name: str) -> None:
-    code = runner._settings("sgd", name, ARGS)
+    code = runner.Asked("sgd", name, ARGS).settings()
     settings = compose((), code)
     assert settings.dataset["_target_"] == registry.DATASETS[name]["dataset"]
     assert (settings.epochs, settings.batch_size, settings.lr) == (3, 32, 0.1)
 
 
 def test_sequences_of_colour_images_are_augmented() -> None:
-    settings = compose((), runner._settings("sgd", "seq-cifar10", ARGS))
+    settings = compose((), runner.Asked("sgd", "seq-cifar10", ARGS).settings())
     settings.values["dataset"] = {"_target_": "Digits"}
     settings.live.pop("dataset", None)
     kinds = [a if isinstance(a, str) else a["_target_"] for a in settings.aug]

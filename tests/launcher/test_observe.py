@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
 from antelope.launcher.checkpoint import Checkpoints
+from antelope.launcher.observe.backbones import MammothBackbone, default_backbone
 from antelope.launcher.observe.observer import Observer
 from antelope.launcher.observe.options import Options
-from antelope.launcher.observe.provided import Backbone, ContinualDataset, Loader, Transform
+from antelope.launcher.observe.rows import TaskLoader
+from antelope.launcher.observe.sequence import ContinualDataset
+from antelope.launcher.observe.transform import Transform
 from antelope.launcher.weights import load_weights
 from antelope.replay import Space, Spec
 
@@ -92,7 +95,7 @@ def test_it_learns_what_a_model_with_learn_does_to_the_bit(model: Any) -> None:
     class Same(nn.Module):
         def __init__(self, spec: Spec):
             super().__init__()
-            self.net = Backbone(spec)
+            self.net = default_backbone(spec)
             self.opt = torch.optim.SGD(self.net.parameters(), lr=0.1)
 
         def forward(self, obs: Tensor) -> Tensor:
@@ -331,7 +334,7 @@ def test_an_error_inside_says_where() -> None:
 
 def test_what_a_class_lacks_is_provided() -> None:
     model = ml(model=Plain, lr=0.2, **QUICK).agent.model
-    assert isinstance(model.net, Backbone)
+    assert isinstance(model.net, MammothBackbone)
     assert isinstance(model.opt, torch.optim.SGD)
     assert model.opt.param_groups[0]["lr"] == model.args.lr == 0.2
     assert model.opt.param_groups[0]["params"] == list(model.net.parameters())
@@ -451,19 +454,19 @@ def test_a_plain_class_is_given_the_backbone_named() -> None:
     [((64,), "MLP"), ((1, 28, 28), "MLP"), ((3, 32, 32), "CNN"), ((1, 64, 64), "CNN")],
 )
 def test_the_network_fits_the_data(shape: tuple[int, ...], kind: str) -> None:
-    net = Backbone(Spec(Space(shape), Space((7,), torch.int64, discrete=True)))
+    net = default_backbone(Spec(Space(shape), Space((7,), torch.int64, discrete=True)))
     has = any(isinstance(part, nn.Conv2d) for part in net.modules())
     assert has is (kind == "CNN")
     x = torch.rand(2, *shape)
     out, features = net(x, returnt="both")
     assert out.shape == (2, 7)
     assert torch.equal(net.classifier(net(x, returnt="features")), net.classifier(features))
-    with pytest.raises(ValueError, match="out, features and both"):
+    with pytest.raises(ValueError, match="out, features, both and full"):
         net(x, returnt="all")
 
 
 def test_parameters_and_gradients_of_the_network_in_a_row() -> None:
-    net = Backbone(Spec(Space((5,)), Space((2,), torch.int64, discrete=True)))
+    net = default_backbone(Spec(Space((5,)), Space((2,), torch.int64, discrete=True)))
     total = 5 * 100 + 100 + 100 * 100 + 100 + 200 + 2
     assert net.get_params().shape == net.get_grads().shape == (total,)
     assert not net.get_grads().any()
@@ -632,7 +635,7 @@ def test_the_tasks_data_can_be_gone_through_again() -> None:
     class Again(Plain):
         def end_task(self, dataset: ContinualDataset) -> None:
             loader = dataset.train_loader
-            assert isinstance(loader, Loader)
+            assert isinstance(loader, TaskLoader)
             batches = list(loader)
             assert len(batches) == len(loader)
             inputs, labels, rows = (torch.cat(part) for part in zip(*batches, strict=True))
@@ -644,8 +647,8 @@ def test_the_tasks_data_can_be_gone_through_again() -> None:
             assert 1 - 1e-6 < rows.max() <= 1
             torch.testing.assert_close(dataset.get_normalization_transform()(rows), inputs)
             sizes.append(len(labels))
-            with pytest.raises(ConfigError, match="cannot be replaced"):
-                _ = loader.dataset
+            assert loader is dataset.train_loader
+            assert loader.dataset.data.shape == (len(labels), 8, 8)
 
     run = ml(model=Again, **QUICK)
     assert sum(sizes) == len(run.replay.storage)

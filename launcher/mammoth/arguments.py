@@ -1,0 +1,221 @@
+"""The arguments of `load_runner` that Mammoth and Mammoth Lite have for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...replay import ConfigError
+
+REQUIRED = {
+    "dataset": "which sequence of tasks: a registered name",
+    "model": "which model: a registered name",
+    "lr": "learning rate",
+    "batch_size": "rows of a batch",
+    "n_epochs": "passes over each task's data",
+}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument that may be left out.
+
+    Attributes:
+        default: Its value then.
+        kind: `int`, `float`, `str`, `flag` (0 or 1), `ints`, or the values that there are.
+        help: What it does here.
+    """
+
+    default: Any
+    kind: str | tuple[str, ...]
+    help: str
+
+
+SERVED = {
+    "backbone": Argument(
+        None, "str", "the network: a registered name; default: the data set's own"
+    ),
+    "joint": Argument(0, "flag", "learn all classes as a single task"),
+    "permute_classes": Argument(0, "flag", "classes come in an order drawn from the seed"),
+    "optimizer": Argument("sgd", "str", "an optimiser of torch.optim"),
+    "optim_wd": Argument(0.0, "float", "weight decay"),
+    "optim_mom": Argument(0.0, "float", "momentum"),
+    "optim_nesterov": Argument(0, "flag", "Nesterov's momentum"),
+    "lr_scheduler": Argument(
+        None, ("multisteplr", "cosine"), "how the learning rate falls within each task"
+    ),
+    "scheduler_mode": Argument("epoch", ("epoch", "iter"), "what the scheduler counts"),
+    "lr_milestones": Argument((), "ints", "when multisteplr multiplies the learning rate"),
+    "sched_multistep_lr_gamma": Argument(0.1, "float", "what multisteplr multiplies it by"),
+    "validation": Argument(
+        None, "float", "share of each class's training rows, or percentage from 1, to validate with"
+    ),
+    "fitting_mode": Argument("epochs", ("epochs", "iters"), "whether n_epochs or n_iters counts"),
+    "n_iters": Argument(None, "int", "steps of each task, with fitting_mode=iters"),
+    "savecheck": Argument(
+        None, ("last", "task"), "write a checkpoint at the end, or after each task"
+    ),
+    "ckpt_name": Argument(
+        None, "str", "what savecheck calls its files; default: model and data set"
+    ),
+    "checkpoint_path": Argument("checkpoints", "str", "folder of savecheck"),
+    "loadcheck": Argument(
+        None, "str", "start from a checkpoint: a file of Mammoth's, or a run directory of ours"
+    ),
+    "inference_only": Argument(0, "flag", "evaluate what loadcheck gives, and learn nothing"),
+    "seed": Argument(None, "int", "of weights, order of the data, order of classes"),
+    "device": Argument(None, "str", "cpu, cuda, cuda:1, ...; default: a GPU if there is one"),
+    "base_path": Argument(None, "str", "folder of data sets"),
+    "non_verbose": Argument(0, "flag", "show no progress"),
+}
+# Of Mammoth's own running, and without a meaning here: a warning says so.
+IDLE = {
+    "num_workers": None,
+    "debug_mode": 0,
+    "nowand": 1,
+    "wandb_name": None,
+    "wandb_entity": None,
+    "wandb_project": None,
+    "disable_log": 0,
+    "notes": None,
+    "results_path": None,
+    "code_optimization": 0,
+    "distributed": "no",
+    "save_checkpoint_mode": "safe",
+    "enable_other_metrics": 0,
+    "eval_epochs": None,
+    "drop_last": 0,
+}
+# Arguments of Mammoth that change what is learnt, and are not served.
+_UNSERVED = {
+    "early_stopping_patience": "Pass early_stopping.patience=N, a setting of ml.",
+    "early_stopping_metric": "Pass early_stopping.patience=N, a setting of ml.",
+    "early_stopping_freq": "Pass eval_every=N, a setting of ml.",
+    "early_stopping_epsilon": "Pass early_stopping.patience=N, a setting of ml.",
+    "custom_class_order": "Pass class_order=[...], a setting of ml.",
+    "custom_task_order": "Pass class_order=[...], a setting of ml.",
+    **dict.fromkeys(("label_perc", "label_perc_by_task", "label_perc_by_class"), ""),
+    **dict.fromkeys(("noise_type", "noise_rate", "disable_noisy_labels_cache"), ""),
+    "cache_path_noisy_labels": "",
+    "validation_mode": "",
+    "dataset_config": "Pass what the file says.",
+    "model_config": "Pass what the file says.",
+    "load_best_args": "Pass what they are.",
+    "start_from": "",
+    "stop_after": "",
+}
+
+
+_NUMBERS = {"lr": "float", "batch_size": "int", "n_epochs": "int"}
+
+
+def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """The arguments with those that every model has in their kinds: numbers may be given as text."""
+    kinds: dict[str, Any] = {name: argument.kind for name, argument in SERVED.items()} | _NUMBERS
+    values = dict(given)
+    for name, kind in kinds.items():
+        if values.get(name) is None or (name == "backbone" and not isinstance(values[name], str)):
+            continue
+        try:
+            values[name] = _converted(values[name], kind)
+        except (TypeError, ValueError):
+            mistakes.append(f"{name}={values.pop(name)}: expected {_in_words(kind)}.")
+    return values
+
+
+def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """Those of the arguments that are served, and the defaults of all the others."""
+    values = {name: argument.default for name, argument in SERVED.items()}
+    values |= {name: given[name] for name in SERVED if given.get(name) is not None}
+    for name, advice in _UNSERVED.items():
+        if given.get(name) is not None:
+            mistakes.append(f"{name}={given[name]} is not served here. {advice}".rstrip())
+    _check(values, mistakes)
+    values["lr_milestones"] = list(values["lr_milestones"])
+    return values
+
+
+def _check(values: Mapping[str, Any], mistakes: list[str]) -> None:
+    """What arguments say of each other."""
+    if values["lr_scheduler"] == "multisteplr" and not values["lr_milestones"]:
+        mistakes.append("lr_scheduler=multisteplr needs lr_milestones, such as [10, 20].")
+    if values["lr_scheduler"] != "multisteplr" and values["lr_milestones"]:
+        mistakes.append("lr_milestones are of lr_scheduler=multisteplr, which was not given.")
+    if (values["fitting_mode"] == "iters") != (values["n_iters"] is not None):
+        mistakes.append("fitting_mode=iters and n_iters=N go together.")
+    share = values["validation"]
+    if share is not None and not 0 <= share <= 50:
+        mistakes.append(
+            f"validation={share}: expected a share up to 0.5, or a percentage up to 50."
+        )
+    if values["inference_only"] and values["loadcheck"] is None:
+        mistakes.append("inference_only=1 needs loadcheck=PATH: nothing has been learnt yet.")
+
+
+def share_of(validation: float | None) -> float | None:
+    """A share from 0 to 0.5; from 1 on, Mammoth takes a number for a percentage."""
+    if not validation:
+        return None
+    return validation if validation < 1 else validation / 100
+
+
+def get_avail_args() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The arguments that must be given, and those that may be: what they do, and their defaults."""
+    required = {name: {"description": text} for name, text in REQUIRED.items()}
+    optional = {
+        name: {"default": argument.default, "description": argument.help}
+        for name, argument in SERVED.items()
+    }
+    idle = {"description": "has no effect here"}
+    return required, {**optional, **{name: {"default": v, **idle} for name, v in IDLE.items()}}
+
+
+def known() -> list[str]:
+    """The names of all arguments that are served."""
+    return [*REQUIRED, *SERVED]
+
+
+def _converted(value: Any, kind: str | tuple[str, ...]) -> Any:
+    if isinstance(kind, tuple):
+        text = str(value).lower()
+        if text not in kind:
+            raise ValueError
+        return text
+    if kind == "ints":
+        values = value.split() if isinstance(value, str) else value
+        return [
+            _converted(item, "int")
+            for item in (values if isinstance(values, Iterable) else [values])
+        ]
+    if kind == "flag":
+        text = str(value).lower()
+        if text not in _FLAGS:
+            raise ValueError
+        return _FLAGS[text]
+    if kind == "str":
+        return str(value)
+    if isinstance(value, bool):
+        raise TypeError
+    if kind == "int" and float(value) != int(float(value)):
+        raise ValueError
+    return int(float(value)) if kind == "int" else float(value)
+
+
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "t", "y", "yes"), 1),
+    **dict.fromkeys(("0", "false", "f", "n", "no"), 0),
+}
+
+
+def _in_words(kind: str | tuple[str, ...]) -> str:
+    if isinstance(kind, tuple):
+        return f"one of {', '.join(kind)}"
+    words = {"flag": "0 or 1", "ints": "a list of whole numbers", "int": "a whole number"}
+    return {**words, "float": "a number", "str": "text"}[kind]
+
+
+def refuse(mistakes: list[str]) -> None:
+    """One error of all mistakes, if there are any."""
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))

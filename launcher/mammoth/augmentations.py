@@ -1,0 +1,269 @@
+"""Augmentations that models apply themselves, of images `[B, C, H, W]` in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are.
+
+
+def apply_transform(x: Any, transform: Any, autosqueeze: bool = False) -> Any:
+    """Rows with a transform: the model's own meets all of them at once, any other one after another.
+
+    Args:
+        x: `[B, *shape]`, or a PIL image.
+        transform: None: rows as they are.
+        autosqueeze: Give a single row without its first dimension.
+    """
+    if transform is None:
+        return x
+    if not isinstance(x, Tensor):  # A PIL image.
+        return transform(x)
+    if _takes_batches(transform):
+        out: Tensor = transform(x)
+    elif not len(x):
+        return x
+    else:
+        out = torch.stack([torch.as_tensor(transform(row)) for row in x]).to(x.device)
+    return out[0] if autosqueeze and len(out) == 1 else out
+
+
+def _takes_batches(transform: Any) -> bool:
+    function = getattr(transform, "__self__", transform)  # `Transform.normalise` is its method.
+    return bool(getattr(function, "takes_batches", False))
+
+
+def rand_bbox(size: Sequence[int], lam: float) -> tuple[int, int, int, int]:
+    """A random box that covers about `1 - lam` of an image: first row and column, and those past the last.
+
+    Args:
+        size: Of a batch of images, `[B, C, H, W]`.
+        lam: In [0, 1].
+    """
+    height, width = size[2], size[3]
+    side = np.sqrt(1.0 - lam)
+    tall, wide = int(height * side), int(width * side)
+    row, column = np.random.randint(height), np.random.randint(width)
+    top, bottom = np.clip([row - tall // 2, row + tall // 2], 0, height)
+    left, right = np.clip([column - wide // 2, column + wide // 2], 0, width)
+    return int(top), int(left), int(bottom), int(right)
+
+
+def cutmix_data(
+    x: Tensor, y: Tensor, alpha: float = 1.0, cutmix_prob: float = 0.5, force: bool = False
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Images with a box of another one, both labels, and the first label's share. Changes `x`.
+
+    Source: Yun et al. (2019), CutMix, arXiv 1905.04899.
+
+    Args:
+        x: `[B, C, H, W]`.
+        y: `[B]`.
+        alpha: Of the Beta distribution that the share is drawn from.
+        cutmix_prob: Chance that anything is mixed; the share is 1 if not.
+        force: Mix in any case.
+
+    Raises:
+        ValueError: If `x` is not a batch of images, or `alpha` not above 0.
+    """
+    if not force and np.random.rand() > cutmix_prob:
+        return x, y, y, 1.0
+    if x.dim() != 4 or alpha <= 0:
+        raise ValueError(
+            f"cutmix_data needs x [B, C, H, W] and alpha > 0, not {list(x.shape)} and {alpha}."
+        )
+    other = torch.randperm(len(x)).to(x.device)
+    top, left, bottom, right = rand_bbox(x.shape, np.random.beta(alpha, alpha))
+    x[:, :, top:bottom, left:right] = x[other][:, :, top:bottom, left:right]
+    share = 1 - (bottom - top) * (right - left) / (x.shape[-1] * x.shape[-2])
+    return x, y, y[other], share
+
+
+def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images `[B, C, H, W]` less `mean`, divided by `std`, of each channel."""
+    shift, scale = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in (mean, std))
+    return (x - shift.view(1, -1, 1, 1)) / scale.view(1, -1, 1, 1)
+
+
+def random_flip(x: Tensor) -> Tensor:
+    """Half of the images `[B, C, H, W]`, by chance, mirrored. Changes `x`."""
+    chosen = torch.rand(len(x)) < 0.5
+    x[chosen] = x[chosen].flip(3)
+    return x
+
+
+def random_grayscale(x: Tensor, prob: float = 0.2) -> Tensor:
+    """A share of the colour images `[B, 3, H, W]`, by chance, in grey. Changes `x`; grey ones stay."""
+    if x.shape[1] == 3:
+        chosen = torch.rand(len(x)) < prob
+        luma = torch.tensor(_LUMA, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
+        x[chosen] = (x[chosen] * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    return x
+
+
+def random_crop(x: Tensor, padding: int) -> Tensor:
+    """Images `[B, C, H, W]` moved by up to `padding` pixels each, black where nothing was."""
+    rows, height, width = len(x), x.shape[2], x.shape[3]
+    padded = F.pad(x, (padding,) * 4)
+    top, left = torch.randint(2 * padding or 1, (2, rows), device=x.device)
+    down = top[:, None] + torch.arange(height, device=x.device)  # (B, H)
+    along = left[:, None] + torch.arange(width, device=x.device)  # (B, W)
+    which = torch.arange(rows, device=x.device)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[which, down[:, :, None], along[:, None]]
+    return cropped.permute(0, 3, 1, 2).contiguous()
+
+
+class soft_aug:
+    """Moves by up to 4 pixels, mirrors and standardises images `[B, C, H, W]` in [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean, self.std = mean, std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return normalize(random_flip(random_crop(x, 4)), self.mean, self.std)
+
+
+class strong_aug:
+    """SimCLR's augmentation of images `[B, C, H, W]` in [0, 1], standardised: X-DER's second view.
+
+    Source: Chen et al. (2020), arXiv 2002.05709, appendix A, without the blur.
+
+    Args:
+        size: Of the images given back.
+        mean, std: Of each channel.
+    """
+
+    def __init__(self, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]):
+        from torchvision import transforms  # Only where it is used: it takes long to import.
+
+        jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(_sides(size), scale=(0.2, 1.0), antialias=True),
+                transforms.RandomApply([jitter], p=0.8),
+            ]
+        )
+        self.mean, self.std = mean, std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = torch.stack([self.transform(image) for image in random_flip(x.clone())])
+        return normalize(random_grayscale(x), self.mean, self.std)
+
+
+def _sides(size: int | Sequence[int]) -> list[int]:
+    """Height and width of `28`, `(28, 28)` or `(1, 28, 28)`."""
+    sides = [size] if isinstance(size, int) else list(size)
+    return [int(sides[-2] if len(sides) > 1 else sides[0]), int(sides[-1])]
+
+
+class RepeatedTransform:
+    """Several transforms of the same rows, `[n, B, *shape]`."""
+
+    def __init__(self, transform_list: Sequence[Any], autosqueeze: bool = False):
+        if not transform_list:
+            raise ValueError("RepeatedTransform needs at least one transform.")
+        self.transform_list, self.autosqueeze = list(transform_list), autosqueeze
+
+    @torch.no_grad()
+    def __call__(self, x: Any) -> Tensor:
+        each = [apply_transform(x, t, autosqueeze=self.autosqueeze) for t in self.transform_list]
+        return torch.stack(each)
+
+
+class DoubleTransform:
+    """A transform of the first of two; the second is given back as it is."""
+
+    def __init__(self, tf: Callable[[Any], Any]):
+        self.transform = tf
+
+    @torch.no_grad()
+    def __call__(self, img: Any, other_img: Any) -> tuple[Any, Any]:
+        return self.transform(img), other_img
+
+
+class CustomRandomHorizontalFlip:
+    """Mirrors an image, and the maps that belong to it `[C, H, W]`, or none of them."""
+
+    def __init__(self, p: float = 0.5):
+        self.p = p
+
+    @torch.no_grad()
+    def __call__(self, img: Any, other_img: Sequence[Tensor] = ()) -> tuple[Any, list[Tensor]]:
+        from torchvision.transforms.functional import hflip
+
+        if np.random.rand() < self.p:
+            return hflip(img), [each.flip(-1) for each in other_img]
+        return img, list(other_img)
+
+
+class CustomRandomCrop:
+    """Crops an image, and the maps that belong to it at the same place.
+
+    Args:
+        size: Height and width of what is left.
+        padding: Added on every side first.
+        resize: Enlarge maps twofold for the crop.
+        min_resize_index: Only those up to this one; None: all.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        padding: int = 0,
+        resize: bool = False,
+        min_resize_index: int | None = None,
+    ):
+        self.size, self.padding = _sides(size), padding
+        self.resize, self.min_resize_index = resize, min_resize_index
+
+    @torch.no_grad()
+    def __call__(self, img: Any, other_img: Sequence[Tensor] = ()) -> tuple[Any, list[Tensor]]:
+        from torchvision.transforms import RandomCrop, functional
+
+        img = functional.pad(img, self.padding)
+        box = RandomCrop.get_params(img, self.size)
+        maps = []
+        for number, each in enumerate(other_img):
+            before = list(each.shape[-2:])
+            larger = self.resize and (
+                self.min_resize_index is None or number <= self.min_resize_index
+            )
+            if larger:
+                each = F.interpolate(each[None], scale_factor=2.0, mode="nearest")[0]
+            rate = max(self.size[0] // each.shape[-1], 1)
+            padded = functional.pad(each, self.padding // rate)
+            each = functional.crop(padded, *(side // rate for side in box))
+            maps.append(
+                F.interpolate(each[None], size=before, mode="nearest")[0] if larger else each
+            )
+        return functional.crop(img, *box), maps
+
+
+class DoubleCompose:
+    """Transforms of an image and its maps, one after another, as `CustomRandomCrop` is one."""
+
+    def __init__(self, transforms: Sequence[Any]):
+        self.transforms = list(transforms)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.transforms)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transforms[index]
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    @torch.no_grad()
+    def __call__(self, img: Any, other_img: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+        maps = [each.clone() for each in other_img]
+        img = img.clone() if isinstance(img, Tensor) else img.copy()
+        for transform in self.transforms:
+            img, maps = transform(img, maps)
+        return img, maps

@@ -1,0 +1,65 @@
+"""Mammoth's networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ...replay import ConfigError
+from ..config import did_you_mean
+from ..observe.backbones import (
+    mnistmlp,
+    mnistmlp_pnn,
+    reduced_resnet18,
+    resnet18,
+    resnet18_pnn,
+    resnet34,
+)
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "mnistmlp": mnistmlp,
+    "resnet18": resnet18,
+    "reduced-resnet18": reduced_resnet18,
+    "resnet34": resnet34,
+    "mnistmlp-pnn": mnistmlp_pnn,
+    "resnet18-pnn": resnet18_pnn,
+}
+
+
+def get_backbone(args: Namespace) -> nn.Module:
+    """A new network of the kind that `args` describes.
+
+    Args:
+        args: `backbone`, a registered name, and the arguments of its network, such as `num_classes`.
+            A run's own `args` will do, whatever its network is.
+
+    Raises:
+        ConfigError: If there is none of that name, or `args` lacks what it needs.
+    """
+    if (make := getattr(args, "make_backbone", None)) is not None:
+        made: nn.Module = make()
+        return made
+    return named_backbone(args.backbone, vars(args))
+
+
+def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
+    """A new network that is registered under this name, in which `_` is as good as `-`.
+
+    Args:
+        values: Its arguments, among others.
+    """
+    key = name.replace("_", "-").lower()
+    if key not in BACKBONES:
+        near = did_you_mean(key, BACKBONES)
+        raise ConfigError(
+            f"No backbone `{name}` is registered.{near} There are: {', '.join(BACKBONES)}."
+        )
+    parameters = inspect.signature(BACKBONES[key]).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if missing := [p.name for p in named if p.default is p.empty and p.name not in values]:
+        raise ConfigError(f"The backbone {name} needs {', '.join(missing)}, not given in args.")
+    return BACKBONES[key](**{p.name: values[p.name] for p in named if p.name in values})

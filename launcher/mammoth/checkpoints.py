@@ -1,0 +1,168 @@
+"""Checkpoints as Mammoth writes them, and how a model is loaded from one, or from a run of ours.
+
+A file of Mammoth's is read as data alone (`torch.load(weights_only=True)`): nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...replay import CheckpointError, Memory
+from ..attributes import load_attribute_state
+from ..checkpoint import find
+from ..observe.observer import Observer
+from ..weights import load_weights
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+_FIELDS = ("examples", "labels", "logits", "task_labels", "true_labels")
+
+
+def load_checkpoint(observer: Observer, path: str, *, whole: bool) -> None:
+    """Give a model the weights, and the rows of its buffer, that a checkpoint holds.
+
+    Args:
+        path: A file of Mammoth's, a run directory, or a folder of its checkpoints.
+        whole: Whether to put back everything else as well, counters and copies: to evaluate.
+
+    Raises:
+        CheckpointError: If it cannot be read, or does not fit.
+    """
+    if Path(path).is_dir():
+        _load_run(observer, Path(path), whole=whole)
+    else:
+        _load_file(observer.model, Path(path))
+    observer.started = True  # Its own `forward` has something to go by.
+
+
+def _load_run(observer: Observer, path: Path, *, whole: bool) -> None:
+    state = find(path)["learner"]
+    load_weights(observer, state["agent"], changed=state.get("grown"))
+    attributes = state["attributes"]
+    if not whole:
+        values = attributes["values"]
+        kept = {name: value for name, value in values.items() if _is_memory(observer, name)}
+        attributes = {**attributes, "values": kept}
+    load_attribute_state(observer, attributes)
+    if not whole:
+        observer.train()
+
+
+def _is_memory(observer: Observer, name: str) -> bool:
+    owner: Any = observer
+    for part in name.split("."):
+        owner = getattr(owner, part, None)
+    return isinstance(owner, Memory)
+
+
+def _load_file(model: Any, path: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of other protocols: what matters is an error.
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"loadcheck={path} cannot be read as data alone, without executing what it holds. Save it "
+            "again with Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
+        ) from error
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(f"loadcheck={path} holds a {type(saved).__name__}, not a checkpoint.")
+    weights = saved.get("model", saved)
+    weights = {_plain_name(name): w for name, w in weights.items() if isinstance(w, Tensor)}
+    module = model if isinstance(model, nn.Module) else model.net
+    own = module.state_dict()
+    if not set(weights) & set(own) and set(weights) & set(model.net.state_dict()):
+        module = model.net  # The weights of the network alone.
+    load_weights(module, weights)
+    if isinstance(rows := saved.get("buffer"), Mapping):
+        _fill(model, rows, path)
+
+
+def _plain_name(name: str) -> str:
+    """Without what torch's DataParallel adds."""
+    return name.replace("net.module.", "net.").removeprefix("module.")
+
+
+def _fill(model: Any, rows: Mapping[str, Tensor], path: Path) -> None:
+    buffer = getattr(model, "buffer", None)
+    if not isinstance(buffer, Memory) or not hasattr(buffer, "add_data"):
+        raise CheckpointError(
+            f"loadcheck={path} holds a buffer, and {type(model).__name__} has no `buffer` to load it into."
+        )
+    count = len(rows["examples"])
+    if count > buffer.capacity:
+        raise CheckpointError(
+            f"loadcheck={path} holds a buffer of {count} rows; buffer_size is {buffer.capacity}. Pass "
+            f"buffer_size={count}."
+        )
+    buffer.clear()
+    buffer.add_data(**{name: rows[name] for name in _FIELDS if name in rows})
+
+
+class Saver:
+    """Writes a model as Mammoth does, after each task or after the last.
+
+    Args:
+        values: `savecheck`, `checkpoint_path` and `ckpt_name`, among others.
+    """
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.every_task = values["savecheck"] == "task"
+        self.folder, self.name = Path(values["checkpoint_path"]), values["ckpt_name"]
+        self.joint = bool(values["joint"])
+        self.written: list[Path] = []
+
+    def task_ended(self, model: Any, task: int) -> None:
+        """Keep what was learnt so far, if that is wanted."""
+        if self.every_task:
+            self._write(model, "joint" if self.joint else str(task))
+
+    def finish(self, model: Any, run: Run) -> None:
+        """Keep the whole, and put the results into what was written."""
+        if not self.every_task:
+            self._write(model, "joint" if self.joint else "last")
+        told = run.task_il_matrix.tolist() or run.accuracy_matrix.tolist()
+        for number, path in enumerate(self.written):
+            rows = number + 1 if self.every_task else len(told)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved["results"] = [
+                [[100 * share for share in row[: i + 1]] for i, row in enumerate(matrix[:rows])]
+                for matrix in (run.accuracy_matrix.tolist(), told)
+            ]
+            torch.save(saved, path)
+        self.written = []
+
+    def _write(self, model: Any, part: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        args = vars(model.args)
+        name = self.name or f"{args.get('model', type(model).__name__)}_{args['dataset']}"
+        path = self.folder / f"{name}_{part}.pt"
+        module = model if isinstance(model, nn.Module) else model.net
+        saved: dict[str, Any] = {
+            "model": {key: value.detach().cpu() for key, value in module.state_dict().items()},
+            "args": {key: value for key, value in args.items() if _is_plain(value)},
+            "results": [],
+        }
+        if hasattr(model, "opt"):
+            saved["optimizer"] = model.opt.state_dict()
+        buffer = getattr(model, "buffer", None)
+        if isinstance(buffer, Memory) and len(buffer):
+            used = getattr(buffer, "used_attributes", ())
+            saved["buffer"] = {name: getattr(buffer, name).detach().cpu() for name in used}
+        torch.save(saved, path)
+        if path not in self.written:
+            self.written.append(path)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,0 +1,68 @@
+"""Gradients as one vector, and projected so that they do not conflict with those of a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def store_grad(
+    params: Callable[[], Iterable[Tensor]], grads: Tensor, grad_dims: Sequence[int]
+) -> None:
+    """Write the parameters' gradients into a vector, zero where there is none.
+
+    Args:
+        params: Gives the parameters, such as `model.parameters`.
+        grads: `[P]`, overwritten.
+        grad_dims: Elements of each parameter.
+    """
+    grads.zero_()
+    for param, part in zip(params(), grads.split(list(grad_dims)), strict=True):
+        if param.grad is not None:
+            part.copy_(param.grad.detach().flatten())
+
+
+def overwrite_grad(
+    params: Callable[[], Iterable[Tensor]], newgrad: Tensor, grad_dims: Sequence[int]
+) -> None:
+    """Give the parameters that have a gradient the one in a vector, as `store_grad` wrote it."""
+    for param, part in zip(params(), newgrad.split(list(grad_dims)), strict=True):
+        if param.grad is not None:
+            param.grad.detach().copy_(part.view_as(param.grad))
+
+
+def project(gxy: Tensor, ger: Tensor) -> Tensor:
+    """`gxy`, `[P]`, without its part along `ger`.
+
+    Source: Chaudhry et al. (2019), A-GEM, arXiv 1812.00420, eq. 11.
+    """
+    return gxy - torch.dot(gxy, ger) / torch.dot(ger, ger) * ger
+
+
+def project2cone2(
+    solver: Any, gradient: Tensor, memories: Tensor, margin: float = 0.5, eps: float = 1e-3
+) -> None:
+    """Change a gradient as little as makes it agree with each of the memories' gradients.
+
+    Source: Lopez-Paz and Ranzato (2017), GEM, arXiv 1706.08840, eq. 11: its dual is solved.
+
+    Args:
+        solver: A module with quadprog's `solve_qp`.
+        gradient: `[P, 1]`, overwritten.
+        memories: `[P, t]`.
+        margin: Added to the dual variables: a memory's gradient has at least this weight.
+        eps: Added to the diagonal, so that the problem is strictly convex.
+    """
+    import numpy as np
+
+    held = memories.detach().cpu().t().double().numpy()
+    new = gradient.detach().cpu().flatten().double().numpy()
+    gram = held @ held.T
+    gram = 0.5 * (gram + gram.T) + eps * np.eye(len(held))
+    weights = solver.solve_qp(
+        gram, -held @ new, np.eye(len(held)), np.full(len(held), float(margin))
+    )[0]
+    gradient.copy_(torch.from_numpy(weights @ held + new).view(-1, 1))

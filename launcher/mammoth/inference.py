@@ -1,0 +1,78 @@
+"""A run that evaluates what was loaded, and learns nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import build
+from ..config import compose
+from ..console import Console
+from ..device import describe, device_wanted, place_tables
+from ..evaluate import Evaluator, mean_over_tasks
+from ..learner import Learner
+from ..loop import score
+from ..observe.observer import Observer
+from ..process import left_as_found
+from ..randomness import seed_everything
+from ..run import Run
+
+
+def evaluate_only(code: dict[str, Any], path: Path) -> Run:
+    """Score a model on every task, as after the last one of a run.
+
+    Args:
+        code: Settings, the model itself among them.
+        path: Where it was loaded from, which becomes the run's `path`: nothing is written.
+    """
+    settings = compose((), code)
+    build.complete(settings)
+    device = build.build_device(device_wanted(settings))
+    with left_as_found():
+        seed_everything(settings.seed)
+        world = build.build_world(settings)
+        place_tables(world, device, settings.data)
+        transform, plain = build.build_transforms(settings, world, device)
+        agent, own = build.build_agent(settings, world, device, (transform, plain))
+        assert isinstance(agent, Observer)
+        agent.take_as_learnt()
+        precision = str(settings.precision)
+        learner = Learner(agent, world.spec, device=device, precision=precision)
+        replay = build.build_replay(settings, world, transform, device)
+        agent.bind(replay)
+        evaluate = Evaluator(
+            world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
+        )
+        tasks = range(len(world.tasks))
+        scores = evaluate(tasks, step=0)
+        replay.close()
+        world.close()
+        learner.agent.eval()
+    metrics = mean_over_tasks(scores)
+    console = Console(enabled=settings.progress)
+    console.header(
+        {
+            "Model": f"{type(own).__name__}, loaded from {path}; it learns nothing (inference_only)",
+            "Data": world.describe(),
+            "Device": describe(settings, device, False),
+        }
+    )
+    console.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    console.stop()
+    rows = [
+        [values.get(name, float("nan")) for values in scores]
+        for name in ("task_il_accuracy",)
+        if name in scores[0]
+    ]
+    return Run(
+        agent=own,
+        spec=world.spec,
+        metrics=metrics,
+        history=[],
+        replay=replay,
+        path=path,
+        accuracy_matrix=np.array([[score(values) for values in scores]]),
+        task_il_matrix=np.array(rows, dtype=np.float64),
+    )

@@ -1,0 +1,100 @@
+"""Losses of contrastive learning and of distillation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SupConLoss(nn.Module):
+    """Pulls features of one class together, and pushes all others away.
+
+        L_i = -1/|P(i)| sum_{p in P(i)} log( exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t) )
+
+    Source: Khosla et al. (2020), arXiv 2004.11362, eq. 2. Without labels it is SimCLR's loss, where the
+    views of one example are one class (Chen et al., 2020, arXiv 2002.05709).
+
+    Args:
+        temperature: `t`.
+        contrast_mode: Which features are anchors `i`: `all`, or `one`: those of the first view.
+        base_temperature: The loss is scaled by `temperature / base_temperature`.
+        reduction: `mean` over anchors, or their `sum` divided by the number of anchors' views.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        contrast_mode: str = "all",
+        base_temperature: float = 0.07,
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        if contrast_mode not in ("all", "one"):
+            raise ValueError(f"SupConLoss: contrast_mode={contrast_mode!r} must be 'all' or 'one'.")
+        self.temperature, self.base_temperature = temperature, base_temperature
+        self.contrast_mode, self.reduction = contrast_mode, reduction
+
+    def forward(
+        self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The loss of features `[B, views, ...]`.
+
+        Args:
+            labels: `[B]`; rows with the same one are pulled together.
+            mask: `[B, B]` instead of labels: which rows are pulled to which.
+
+        Raises:
+            ValueError: If the shapes do not fit, or both are given.
+        """
+        if features.dim() < 3:
+            raise ValueError(
+                f"SupConLoss needs features [B, views, ...], not {list(features.shape)}."
+            )
+        if labels is not None and mask is not None:
+            raise ValueError("SupConLoss: give labels or a mask, not both.")
+        rows, views = features.shape[:2]
+        features = features.flatten(2)
+        if labels is not None:
+            labels = labels.flatten()
+            if len(labels) != rows:
+                raise ValueError(f"SupConLoss: {len(labels)} labels for {rows} rows of features.")
+            mask = labels[:, None] == labels
+        elif mask is None:
+            mask = torch.eye(rows, device=features.device)
+        contrast = features.transpose(0, 1).reshape(rows * views, -1)  # View after view.
+        anchors = contrast if self.contrast_mode == "all" else contrast[:rows]
+        kinds = len(anchors) // rows
+        alike = mask.to(features).repeat(kinds, views)
+        others = torch.ones_like(alike).fill_diagonal_(0)
+        alike = alike * others
+        logits = anchors @ contrast.T / self.temperature
+        logits = logits - logits.detach().amax(1, keepdim=True)  # So that exp does not overflow.
+        log_prob = logits - (logits.exp() * others).sum(1, keepdim=True).log()
+        loss = -(alike * log_prob).sum(1) / alike.sum(1)
+        loss = (loss * (self.temperature / self.base_temperature)).view(kinds, rows).mean(0)
+        return loss.mean() if self.reduction == "mean" else loss.sum()
+
+
+class SPKDLoss(nn.Module):
+    """How far the similarities between a batch's rows differ for a teacher and a student.
+
+    Source: Tung and Mori (2019), "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682, eq. 4.
+
+    Args:
+        reduction: `batchmean` divides by the square of the batch's size; anything else does not.
+    """
+
+    def __init__(self, reduction: str = "batchmean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, teacher_outputs: Tensor, student_outputs: Tensor) -> Tensor:
+        """The loss of outputs `[B, ...]`."""
+        teacher, student = (
+            # Rows of length 1 in the 1-norm, as Mammoth has it; the paper takes the 2-norm.
+            F.normalize(flat @ flat.T, 1)
+            for flat in (teacher_outputs.flatten(1), student_outputs.flatten(1))
+        )
+        loss = (teacher - student).square().sum()
+        return loss / len(teacher) ** 2 if self.reduction == "batchmean" else loss

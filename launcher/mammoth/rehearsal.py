@@ -1,0 +1,171 @@
+"""What a model keeps of a task, and learns again with the next."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...replay import ConfigError
+from .buffer import Buffer
+from .loaders import create_seeded_dataloader
+
+
+def icarl_replay(model: Any, dataset: Any, val_set_split: float = 0) -> None:
+    """Put the rows of `model.buffer` among those of the task that is about to be learnt.
+
+    Does nothing in the first task. With a split it sets `model.val_dataset` and `model.val_loader`.
+
+    Args:
+        dataset: Its `train_loader.dataset` gets the rows.
+        val_set_split: Share of the buffer's rows that go to a validation set instead, together with as
+            many rows of the task.
+    """
+    if model.current_task == 0:
+        return
+    rows, buffer = dataset.train_loader.dataset, model.buffer
+    examples, labels = buffer.examples.cpu(), buffer.labels.cpu()
+    held_out = torch.rand(len(buffer)) < val_set_split
+    new_held_out = torch.zeros(len(rows), dtype=torch.bool)
+    new_held_out[torch.randperm(len(rows))[: int(held_out.sum())]] = True
+    data, targets = rows.data, rows.targets
+    if val_set_split > 0:
+        model.val_dataset = copy.deepcopy(rows)
+        _fill(model.val_dataset, data, targets, new_held_out, examples[held_out], labels[held_out])
+        model.val_loader = create_seeded_dataloader(
+            model.args, model.val_dataset, batch_size=model.args.batch_size, shuffle=True
+        )
+    _fill(rows, data, targets, ~new_held_out, examples[~held_out], labels[~held_out])
+
+
+def _fill(
+    rows: Any, data: Any, targets: Any, chosen: Tensor, examples: Tensor, labels: Tensor
+) -> None:
+    """Make of `rows` the chosen ones of `data`, followed by those of a buffer."""
+    more = rows.data_of(examples)
+    mask = chosen if isinstance(data, Tensor) else chosen.numpy()
+    kept = [torch.as_tensor(part) for part in (data[mask], more)]
+    both = torch.cat(kept)
+    rows.data = both if isinstance(data, Tensor) else both.numpy()
+    label = torch.cat([torch.as_tensor(targets)[chosen], labels.to(torch.as_tensor(targets).dtype)])
+    rows.targets = label if isinstance(targets, Tensor) else label.numpy()
+
+
+@torch.no_grad()
+def fill_buffer(
+    buffer: Buffer,
+    dataset: Any,
+    t_idx: int,
+    net: Any = None,
+    use_herding: bool = False,
+    required_attributes: Sequence[str] | None = None,
+    normalize_features: bool = False,
+    extend_equalize_buffer: bool = False,
+) -> None:
+    """Keep as many rows of each class seen: fewer of the classes held, and some of the new ones.
+
+    Args:
+        dataset: Its `train_loader` gives the task's rows. Those of earlier classes, which
+            `icarl_replay` put there, are taken out of it.
+        t_idx: The task, from 0.
+        net: Computes features and, if they are required, logits (their sigmoid).
+        use_herding: Keep the rows whose mean feature is nearest to the class's, best first (iCaRL:
+            Rebuffi et al., 2017, arXiv 1611.07725); else random ones.
+        required_attributes: Fields of the rows, in the buffer's order; None: examples and labels.
+        normalize_features: Features of length 1.
+        extend_equalize_buffer: Round the rows per class up, and let the buffer grow to hold them.
+
+    Raises:
+        ConfigError: If it lacks a network, or the buffer holds other fields.
+    """
+    fields = list(required_attributes or ("examples", "labels"))
+    if net is None and (use_herding or "logits" in fields):
+        raise ConfigError("fill_buffer: herding and logits need net=.")
+    if len(buffer) and (lacking := [name for name in fields if name not in buffer.used_attributes]):
+        raise ConfigError(
+            f"fill_buffer: the buffer's rows have no {', '.join(lacking)}, only "
+            f"{', '.join(buffer.used_attributes)}."
+        )
+    past, seen = dataset.get_offsets(t_idx)
+    rows = dataset.train_loader.dataset
+    new = torch.as_tensor(rows.targets) >= past
+    if not bool(new.all()):
+        mask = new if isinstance(rows.data, Tensor) else new.numpy()
+        data, targets = rows.data[mask], rows.targets[mask]
+        rows.data, rows.targets = data, targets
+
+    if buffer.sample_selection_strategy == "unlimited":
+        share = len(rows) + len(buffer)
+    else:
+        size = int(dataset.args.buffer_size)
+        share = -(-size // seen) if extend_equalize_buffer else size // seen
+        buffer.buffer_size = share * seen if extend_equalize_buffer else size
+    _shrink(buffer, fields, share)
+
+    mode = None if net is None else net.training
+    if net is not None:
+        net.eval()
+    examples, labels, features, logits = _computed(dataset, net, normalize=normalize_features)
+    for label in labels.unique():
+        of_class = (labels == label).nonzero().flatten()
+        if use_herding:
+            chosen = of_class[_nearest_to_mean(features[of_class], share)]
+        else:
+            chosen = of_class[torch.randperm(len(of_class))[:share]]
+        given = {"examples": examples[chosen], "labels": labels[chosen]}
+        if "logits" in fields:
+            given["logits"] = logits[chosen]
+        if "task_labels" in fields:
+            given["task_labels"] = torch.full((len(chosen),), t_idx)
+        buffer.add_data(**given)
+    if net is not None:
+        net.train(mode)
+
+
+def _shrink(buffer: Buffer, fields: Sequence[str], share: int) -> None:
+    """Keep the first `share` rows of each class."""
+    if not len(buffer):
+        return
+    data = dict(zip(buffer.used_attributes, buffer.get_all_data(), strict=True))
+    buffer.empty()
+    for label in data["labels"].unique():
+        of_class = (data["labels"] == label).nonzero().flatten()[:share]
+        buffer.add_data(**{name: data[name][of_class] for name in fields})
+
+
+def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows of the task in [0, 1], their labels, and the network's features and outputs in (0, 1)."""
+    transform = dataset.get_normalization_transform() or (lambda rows: rows)
+    examples, labels, features, outputs = [], [], [], []
+    for _, label, rows, *_ in dataset.train_loader:
+        examples.append(rows)
+        labels.append(label)
+        if net is not None:
+            found = net(transform(rows), returnt="features")
+            outputs.append(torch.sigmoid(net.classifier(found)))
+            if normalize:
+                found = found / found.norm(dim=1, keepdim=True)
+            features.append(found)
+    none = torch.empty(0)
+    return (
+        torch.cat(examples),
+        torch.cat(labels),
+        torch.cat(features) if features else none,
+        torch.cat(outputs) if outputs else none,
+    )
+
+
+def _nearest_to_mean(features: Tensor, n: int) -> Tensor:
+    """Places of `n` rows at most, each chosen so that the mean of those so far is nearest to that of all."""
+    mean, chosen = features.mean(0), []
+    taken, total = torch.zeros(len(features), dtype=torch.bool, device=features.device), 0 * mean
+    for k in range(min(n, len(features))):
+        distance = (mean - (features + total) / (k + 1)).norm(dim=1)
+        best = int(distance.masked_fill(taken, torch.inf).argmin())
+        taken[best] = True
+        total = total + features[best]
+        chosen.append(best)
+    return torch.tensor(chosen, dtype=torch.int64, device=features.device)

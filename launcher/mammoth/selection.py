@@ -1,0 +1,178 @@
+"""Which rows a full `Buffer` gives up for new ones, and which it declines.
+
+A strategy is asked for one row after another: `select(buffer, label)` is the place that the row takes in
+the buffer, -1 where it is declined. While there is room every row enters, which the buffer sees to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...replay import ConfigError
+
+if TYPE_CHECKING:
+    from .buffer import Buffer
+
+NAMES = ("reservoir", "lars", "labrs", "abs", "balancoir", "unlimited")
+
+
+class Selection:
+    """A uniform sample of the stream (Vitter, 1985), and the base of the others."""
+
+    scored = False  # Whether rows need a score.
+    labelled = False  # Whether rows need a label.
+
+    def select(self, buffer: Buffer, label: int) -> int:
+        """The place in a full buffer for a row with this label."""
+        place = int(buffer.choices.integers(buffer.seen + 1))
+        return place if place < buffer.capacity else -1
+
+    def update(self, indexes: Any, values: Any) -> None:
+        """Give the rows at these places other scores; without effect where rows have none."""
+
+    def state(self) -> Tensor | None:
+        """What has to be saved beside the rows."""
+        return None
+
+    def load(self, state: Tensor | None) -> None:
+        """Put back what `state` gave."""
+
+
+class LossAware(Selection):
+    """Gives up rows of low loss: loss-aware reservoir sampling.
+
+    Source: Buzzega et al. (2020), "Rethinking Experience Replay", arXiv 2010.05595. Scores are
+    negative losses; the chance to be given up grows with the score.
+
+    Args:
+        size: Rows of the buffer.
+
+    Attributes:
+        importance_scores: float32 `[size]`, of the row at each place.
+    """
+
+    scored = True
+
+    def __init__(self, size: int):
+        self.importance_scores = torch.full((size,), -torch.inf)
+
+    def update(self, indexes: Any, values: Any) -> None:
+        scores = self.importance_scores
+        if isinstance(values, Tensor):
+            values = values.detach().to(scores)
+        scores[indexes.to(scores.device) if isinstance(indexes, Tensor) else indexes] = values
+
+    def select(self, buffer: Buffer, label: int) -> int:
+        if int(buffer.choices.integers(buffer.seen)) >= buffer.capacity:
+            return -1
+        return self.given_up(buffer)
+
+    def given_up(self, buffer: Buffer) -> int:
+        """The place of a row to give up."""
+        return _drawn(buffer, _spread(self.importance_scores))
+
+    def state(self) -> Tensor | None:
+        return self.importance_scores
+
+    def load(self, state: Tensor | None) -> None:
+        if state is not None:
+            self.importance_scores = state.clone()
+
+
+class LossAwareBalanced(LossAware):
+    """Gives up rows of low loss and of classes with many rows: `labrs` of the same paper."""
+
+    labelled = True
+
+    def given_up(self, buffer: Buffer) -> int:
+        _, which, counts = buffer.labels.unique(return_inverse=True, return_counts=True)
+        balance = counts[which].to(self.importance_scores)
+        scale = self.importance_scores.abs().mean() * balance.abs().mean()
+        importance = self.importance_scores / scale if scale > 0 else self.importance_scores
+        return _drawn(buffer, _spread(0.5 * importance + 0.5 * balance))
+
+
+class AlternateBalanced(LossAware):
+    """Gives up rows of high loss of the current task, and of low loss of the tasks before: noisy labels.
+
+    Source: Millunzi et al. (2024), "May the Forgetting Be with You", arXiv 2408.14284. Which of the two
+    gives up a row is drawn by their shares of the buffer. Scores are losses.
+
+    Args:
+        size: Rows of the buffer.
+        dataset: Tells where the current task's classes begin.
+    """
+
+    labelled = True
+
+    def __init__(self, size: int, dataset: Any):
+        super().__init__(size)
+        self.dataset = dataset
+
+    def given_up(self, buffer: Buffer) -> int:
+        first, _ = self.dataset.get_offsets()
+        past = (buffer.labels < first).to(self.importance_scores.device)
+        if float(buffer.choices.random()) < float(past.double().mean()):
+            of, weights = past, 1 - _spread(self.importance_scores[past])
+        else:
+            of, weights = ~past, _spread(self.importance_scores[~past])
+        places = of.nonzero().flatten()
+        return int(places[_drawn(buffer, weights)])
+
+
+class Balanced(Selection):
+    """Gives up rows of the largest class, and takes every row of a class with few: `balancoir`.
+
+    Source: Buzzega et al. (2020), arXiv 2010.05595, balanced reservoir sampling.
+    """
+
+    labelled = True
+
+    def select(self, buffer: Buffer, label: int) -> int:
+        labels = buffer.labels.cpu().numpy()
+        counts = np.bincount(labels, minlength=label + 1)
+        drawn = int(buffer.choices.integers(buffer.seen + 1))
+        if drawn >= buffer.capacity and counts[label] >= np.median(counts[counts > 0]):
+            return -1
+        largest = np.flatnonzero(labels == counts.argmax())
+        return int(largest[drawn % len(largest)])
+
+
+def make_selection(name: str, size: int, dataset: Any = None) -> Selection:
+    """The strategy of that name.
+
+    Raises:
+        ConfigError: If `abs` lacks the data set that tells of tasks.
+    """
+    if name == "abs" and dataset is None:
+        raise ConfigError(
+            "Buffer: sample_selection_strategy='abs' needs dataset=..., which tells where a task's "
+            "classes begin."
+        )
+    if name == "abs":
+        return AlternateBalanced(size, dataset)
+    if name == "lars":
+        return LossAware(size)
+    if name == "labrs":
+        return LossAwareBalanced(size)
+    return Balanced() if name == "balancoir" else Selection()
+
+
+def _spread(scores: Tensor) -> Tensor:
+    """Scores moved to [0, 1], or ones where all are alike."""
+    if not len(scores):
+        return scores
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if bool(high > low) else torch.ones_like(scores)
+
+
+def _drawn(buffer: Buffer, weights: Tensor) -> int:
+    """A place, in proportion to these weights."""
+    chances = weights.double().cpu().numpy()
+    total = chances.sum()
+    chances = chances / total if total > 0 else np.full(len(chances), 1 / len(chances))
+    return int(buffer.choices.choice(len(chances), p=chances))

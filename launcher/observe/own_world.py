@@ -1,0 +1,399 @@
+"""A user's own `ContinualDataset` as the world of a run: its data sets, with its own transforms.
+
+What a model learns from is `train[i][0]`, what a memory keeps is `train[i][2]`, and what it is evaluated
+on is `test[i][0]`, of the data sets that `get_data_loaders` gives for each task.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ...envs.scenarios import held_out_share
+from ...envs.tasks import DataTask, DataWorld
+from ...replay import ConfigError, DataError, Space, Spec, Table
+from ..config import Settings
+from ..randomness import forked_randomness
+from .own_items import Drawn, Items, read_all
+from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
+from .sequence import ContinualDataset
+from .transform import Transform
+
+_READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
+_SAMPLED = 300  # Rows that statistics are computed from.
+# What a class decides, for each setting that would decide it again.
+_DECIDED = {
+    **dict.fromkeys(("tasks", "classes_per_task", "class_order", "scenario"), "tasks"),
+    **dict.fromkeys(("aug", "standardize", "channels", "image_size"), "transforms"),
+    "test_dataset": "held-out data",
+}
+
+
+def is_sequence(item: Any) -> bool:
+    """Whether a class, or an object, is a `ContinualDataset` with data of its own."""
+    kind = item if inspect.isclass(item) else type(item)
+    own = getattr(kind, "get_data_loaders", None)
+    base = getattr(ContinualDataset, "get_data_loaders", None)
+    return issubclass(kind, ContinualDataset) and own is not base
+
+
+class SequenceWorld(DataWorld):
+    """The tables and tasks of a `ContinualDataset`.
+
+    Args:
+        sequence: Its class, or what was made of it.
+        settings: Of the run.
+        arguments: Of its constructor.
+
+    Attributes:
+        sequence: The object, which models know as their `dataset`.
+        rows: Makes batches of its rows.
+
+    Raises:
+        ConfigError: If a setting does not go with it, or it lacks what it needs.
+        DataError: If its data cannot be read or learnt from.
+    """
+
+    def __init__(self, sequence: Any, settings: Settings, arguments: dict[str, Any]):
+        kind = getattr(sequence, "__name__", type(sequence).__name__)
+        for key, what in _DECIDED.items():
+            if key in settings.given and settings.values[key] is not None:
+                raise ConfigError(
+                    f"{key}={settings.values[key]} and dataset={kind}: a ContinualDataset has {what} of "
+                    f"its own. Leave {key}= out, or change the class."
+                )
+        if inspect.isclass(sequence):
+            sequence = make_sequence(sequence, _arguments(settings), arguments)
+        elif arguments:
+            raise ConfigError(f"dataset={kind} is already constructed and takes no arguments.")
+        if sequence.args is None:
+            raise ConfigError(f"{kind}.__init__ does not call super().__init__(args).")
+        self.sequence: ContinualDataset = sequence
+        self.name = str(getattr(sequence, "NAME", None) or kind)
+        self.scenario = sequence.SETTING.removesuffix("-il")
+        if sequence.parts is None:  # Read once, however often it is learnt.
+            sequence.parts = _read(sequence, self.name)
+        parts: _Parts = sequence.parts
+        self.train, self.test, self.rows = parts.train, parts.test, parts.rows
+        self.rows.layout = None  # What an earlier run decided.
+        held = None
+        if settings.validation:
+            labels = self.train.columns["label"]
+            assert isinstance(labels, Tensor)
+            held = held_out_share(labels, settings.validation)
+        self.tasks = [
+            _task(sequence, t, *rows, held) for t, rows in enumerate(zip(*parts.ends, strict=True))
+        ]
+        self.spec = parts.spec
+        self.notes = ["transformed by its class"]
+        self.source_dtype, self.decoded = torch.float32, {True}
+        self.single_class = self.alter = None
+
+
+@dataclass
+class _Parts:
+    """What was read: tables, where in them each task's rows end, and what is known of all."""
+
+    train: Table
+    test: Table
+    ends: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+    rows: Rows
+    spec: Spec
+    sets: tuple[list[Any], list[Any]]
+
+    def part_of(self, table: Table, index: Tensor, task: int) -> tuple[Any, Tensor]:
+        """The data set of a task that rows of a table come from, and which of its rows they are."""
+        which = 0 if table is self.train else 1
+        first, end = self.ends[which][task]
+        chosen = torch.zeros(end - first, dtype=torch.bool)
+        chosen[index.cpu() - first] = True
+        return self.sets[which][task], chosen
+
+
+class Rows:
+    """Batches of a sequence's rows, in the place of `Standardize`.
+
+    Args:
+        train: Makes of a row in [0, 1] what a model learns from.
+        ends: What 0 and 1 become where a row is not augmented.
+        augments: Whether `train` draws anew at each call.
+
+    Attributes:
+        augment: None where it does not.
+        layout: How images lie in memory; None: channels first.
+    """
+
+    layout: torch.memory_format | None = None
+
+    def __init__(
+        self,
+        train: Callable[[Tensor], Tensor],
+        ends: tuple[Tensor, Tensor],
+        *,
+        augments: bool,
+        bytes_only: bool,
+    ):
+        self.train, self._ends, self.bytes_only = train, ends, bytes_only
+        self.augment = self._augmented if augments else None
+
+    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "raw" in fields:
+            fields["raw"] = self.normalise(fields["raw"])
+        return self._laid_out(fields)
+
+    def plain(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The same without augmentation."""
+        if "raw" in fields:
+            fields["obs"] = self.normalise(fields.pop("raw"))
+        return self._laid_out(fields)
+
+    def normalise(self, rows: Tensor) -> Tensor:
+        low, high = (end.to(rows.device) for end in self._ends)
+        return rows * (high - low) + low
+
+    def unit(self, obs: Tensor) -> Tensor:
+        """Rows as they were before they were normalised."""
+        low, high = (end.to(obs.device) for end in self._ends)
+        rows = (obs - low) / torch.where(high > low, high - low, 1.0)
+        # To the bit what they were: a byte by 255, as torchvision makes floats of pictures.
+        return (rows * 255).round_().div_(255) if self.bytes_only else rows
+
+    def anew(self, raw: Tensor) -> Tensor:
+        """Rows that were met before, `batch.raw`, augmented another way."""
+        obs = self._augmented(self.unit(raw))
+        return self._laid_out({"obs": obs})["obs"]
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        return self._ends
+
+    def _augmented(self, rows: Tensor) -> Tensor:
+        host = rows.cpu()
+        return torch.stack([self.train(row) for row in host]).to(rows.device)
+
+    def _laid_out(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.layout is not None and fields["obs"].dim() == 4:
+            fields["obs"] = fields["obs"].contiguous(memory_format=self.layout)
+        return fields
+
+
+class Plain:
+    """The same rows, to evaluate with."""
+
+    layout: torch.memory_format | None = None
+    augment = None
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return self.rows.plain(fields)
+
+    plain = __call__
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        return self.rows.ends()
+
+
+class OwnTransform(Transform):
+    """As every `Transform`, of a sequence that has its own."""
+
+    def __init__(self, spec: Spec, rows: Rows, device: torch.device):
+        super().__init__(spec, rows, rows.augment, device)
+        self.rows = rows
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        single = rows.dim() == self.dims
+        made = self.rows._augmented(rows[None] if single else rows)
+        return made[0] if single else made
+
+    def undone(self, obs: Tensor) -> Tensor:
+        return self.rows.unit(obs)
+
+
+def _arguments(settings: Settings) -> Namespace:
+    """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
+    return Namespace(
+        batch_size=settings.batch_size,
+        n_epochs=settings.epochs,
+        seed=settings.seed,
+        base_path=settings.data_dir,
+        joint=0,
+        permute_classes=0,
+        num_workers=0,
+    )
+
+
+def _task(
+    sequence: Any, t: int, train: tuple[int, int], test: tuple[int, int], held: Tensor | None
+) -> DataTask:
+    first, end = sequence.get_offsets(t)
+    rows, validation = torch.arange(*train), None
+    if held is not None:
+        chosen = held[rows]
+        rows, validation = rows[~chosen], rows[chosen]
+    apart = sequence.SETTING != "domain-il"
+    name = f"classes {first} to {end - 1}" if apart else f"task {t}"
+    return DataTask(name, rows, torch.arange(*test), torch.arange(first, end), validation)
+
+
+def _read(sequence: Any, name: str) -> _Parts:
+    """The data sets of all tasks, and the transforms of their class."""
+    train: list[Any] = []
+    test: list[Any] = []
+    seed = sequence.args.seed or 0
+    with data_below(sequence.args.base_path), forked_randomness(seed):
+        for task in range(sequence.N_TASKS):
+            sequence.c_task = task - 1
+            for parts, part in zip((train, test), _loaded(sequence, name), strict=True):
+                parts.append(part)
+        sequence.c_task = -1
+        items = Items(train, name, parts_of_item=3)
+        held_out = Items(test, f"held-out {name}", parts_of_item=2)
+        changes = any(
+            not torch.equal(items[i][0], items[i][0])
+            for i in np.linspace(0, len(items) - 1, _READ_TWICE).astype(int).tolist()
+        )
+        sample = [items[i] for i in np.linspace(0, len(items) - 1, _SAMPLED).astype(int).tolist()]
+        obs, raw = (torch.stack([item[k] for item in sample]) for k in (0, 2))
+        if obs.shape != raw.shape:
+            raise DataError(
+                f"An item of {name} is {list(obs.shape[1:])}, and {list(raw.shape[1:])} not augmented. "
+                "Let TRANSFORM and not_aug_transform give the same size."
+            )
+        ends = _ends(sequence, raw, name)
+        bytes_only = bool(torch.equal((raw * 255).round() / 255, raw))
+        rows = Rows(_transform(sequence), ends, augments=changes, bytes_only=bytes_only)
+        n = sequence.N_CLASSES
+        if changes:
+            labels = _labels(items)
+            table: Table = Drawn(items, tuple(obs.shape[1:]), labels)
+        else:
+            columns = read_all(items, obs.shape[1:])
+            labels = columns["label"]
+            # Where it is all the same, rows that are not augmented are found from those that are.
+            if torch.allclose(rows.normalise(columns["raw"]), columns["obs"], atol=1e-5):
+                del columns["raw"]
+            table = Table(**columns)
+        held = read_all(held_out, obs.shape[1:])
+    for part, found in ((items, labels), (held_out, held["label"])):
+        _check_labels(sequence, part, found)
+    space = _space(obs, ends)
+    names = getattr(sequence, "class_names", None)
+    if type(sequence).get_class_names is not ContinualDataset.get_class_names:
+        names = sequence.get_class_names()
+    names = tuple(map(str, names)) if names is not None and len(names) == n else None
+    spec = Spec(space, Space((n,), torch.int64, 0, n - 1, discrete=True, names=names), len(train))
+    ends_of = tuple(
+        list(zip(part.first[:-1].tolist(), part.first[1:].tolist(), strict=True))
+        for part in (items, held_out)
+    )
+    sets = (train, test)
+    return _Parts(table, Table(**held), (ends_of[0], ends_of[1]), rows, spec, sets)
+
+
+def _loaded(sequence: Any, name: str) -> Sequence[Any]:
+    """The current task's data sets, as `get_data_loaders` gives them, of both kinds that there are."""
+    try:
+        pair = sequence.get_data_loaders()
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{name}.get_data_loaders raised {type(error).__name__}: {error} (base_path: "
+            f"{sequence.args.base_path or 'the default'})"
+        ) from error
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
+    if not isinstance(pair[0], DataLoader):
+        pair = store_masked_loaders(pair[0], pair[1], sequence)
+    elif not isinstance(pair[0], TaskData):
+        warnings.warn(
+            f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",
+            stacklevel=2,
+        )
+    return [loader.dataset for loader in pair]
+
+
+def _transform(sequence: Any) -> Callable[[Tensor], Tensor]:
+    """What makes of a row in [0, 1] what a model learns from."""
+    if type(sequence).get_transform is not ContinualDataset.get_transform:
+        own: Callable[[Tensor], Tensor] | None = sequence.get_transform()
+        return own or _as_it_is
+    from torchvision.transforms import Compose, ToPILImage
+
+    if not hasattr(sequence, "TRANSFORM"):
+        raise ConfigError(f"{type(sequence).__name__} has no TRANSFORM, and no get_transform().")
+    made: Callable[[Tensor], Tensor] = Compose([ToPILImage(), sequence.TRANSFORM])
+    return made
+
+
+def _as_it_is(row: Tensor) -> Tensor:
+    return row
+
+
+def _ends(sequence: Any, raw: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What its normalisation makes of rows of 0 and of 1."""
+    kind = type(sequence)
+    if kind.get_normalization_transform is not ContinualDataset.get_normalization_transform:
+        normalise = sequence.get_normalization_transform()
+    elif hasattr(sequence, "MEAN") and hasattr(sequence, "STD"):
+        from torchvision.transforms import Normalize
+
+        normalise = Normalize(sequence.MEAN, sequence.STD)
+    else:
+        raise ConfigError(
+            f"{kind.__name__} has no MEAN and STD, and no get_normalization_transform() (which may "
+            "return None)."
+        )
+    if normalise is None:
+        return torch.zeros(raw.shape[1:]), torch.ones(raw.shape[1:])
+    row = raw[0]
+    low, high, found = (normalise(x) for x in (torch.zeros_like(row), torch.ones_like(row), row))
+    if not torch.allclose(row * (high - low) + low, found, atol=1e-4):
+        raise ConfigError(
+            f"{kind.__name__}.get_normalization_transform() is more than a shift and a scale of each "
+            "value, which could not be undone. Put the rest into TRANSFORM and TEST_TRANSFORM."
+        )
+    return low, high
+
+
+def _space(obs: Tensor, ends: tuple[Tensor, Tensor]) -> Space:
+    spread = (2, 3) if obs.dim() == 4 else ()
+    return Space(
+        tuple(obs.shape[1:]),
+        torch.float32,
+        float(ends[0].min()),
+        float(ends[1].max()),
+        obs.mean((0, *spread)),
+        obs.std((0, *spread)),
+    )
+
+
+def _labels(items: Items) -> Tensor:
+    """Of all items without reading them, where `targets` say the same as some that are read."""
+    if all(hasattr(part, "targets") for part in items.parts):
+        listed = np.concatenate([np.asarray(part.targets) for part in items.parts])
+        places = np.linspace(0, len(items) - 1, _SAMPLED).astype(int).tolist()
+        if all(items[i][1] == int(listed[i]) for i in places):
+            return torch.from_numpy(listed.astype(np.int64))
+    return torch.tensor([items[i][1] for i in range(len(items))])
+
+
+def _check_labels(sequence: Any, items: Items, labels: Tensor) -> None:
+    for task in range(len(items.parts)):
+        first, end = sequence.get_offsets(task)
+        rows = labels[int(items.first[task]) : int(items.first[task + 1])]
+        if bool(((rows < first) | (rows >= end)).any()):
+            wrong = int(rows[(rows < first) | (rows >= end)][0])
+            raise DataError(
+                f"Task {task} of {items.name} has classes {first} to {end - 1} (N_CLASSES_PER_TASK), and "
+                f"a row of class {wrong}. Let __getitem__ read `data[index]` and `targets[index]`, of which "
+                "a task has its own rows."
+            )
