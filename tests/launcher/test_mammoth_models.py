@@ -278,8 +278,13 @@ def test_a_memory_is_filled_by_herding_with_logits() -> None:
                 every = torch.arange(len(rows))[rows.targets == 0]
                 inputs = self.normalization_transform(rows.read(every)[2])
                 features = F.normalize(self.net(inputs, returnt="features"), dim=1)
-                best = (features.mean(0) - features).norm(dim=1).argmin()
-                assert torch.equal(rows.read(every[best : best + 1])[2][0], self.first[0])
+                mean, chosen = features.mean(0), []
+                for k in range(1, 6):
+                    so_far = features[chosen].sum(0)
+                    distance = (mean - (so_far + features) / k).norm(dim=1)
+                    distance[chosen] = torch.inf
+                    chosen.append(int(distance.argmin()))
+                assert torch.equal(rows.read(every[chosen])[2], self.first[:5])
 
     agent = ml(model=Herding, **RUN, **{"model.buffer_size": 50}).agent
     held = agent.buffer.examples[agent.buffer.labels == 0]
