@@ -339,11 +339,13 @@ def sum_over_rows(
     if not uses:
         return None if total.any() or few.any() else zero
     for layout in (0, 1):
-        pairs = [_by_row(use, rows, layout) for use in uses]
+        pairs = [_by_row(use, rows, layout, weight.dtype) for use in uses]
         if any(pair is None for pair in pairs):
             continue
         kind = _Rows if any(use.padding is None for use in uses) else _Lookups
         made = kind(uses, pairs, weight.shape)
+        if not made.alike():
+            return None
         each, bound = made.gradients(known.chosen)
         if not _close(each.sum(0), few, few.norm(), bound):
             continue
@@ -357,10 +359,12 @@ def _close(found: Tensor, known: Tensor, norm: Tensor, bound: Tensor) -> bool:
     return bool((found - known).norm() <= 1e-3 * norm + 1e-5 * bound)
 
 
-def _by_row(use: Use, rows: int, layout: int) -> tuple[Tensor, Tensor] | None:
+def _by_row(use: Use, rows: int, layout: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """What went in and came back, `[B, k, ...]`, with rows first (0) or second (1), or flattened so."""
     x, dy = use.x, use.dy
     assert dy is not None
+    if x.is_floating_point():  # A model's own autocast may have mixed them.
+        x, dy = x.to(dtype), dy.to(dtype)
     if layout == 1 and use.second and dy.dim() > 2 and x.shape[1] == dy.shape[1] == rows:
         return x.transpose(0, 1), dy.transpose(0, 1)
     if not x.dim() or not len(x) or len(x) != len(dy) or len(x) % rows:
@@ -378,15 +382,23 @@ class _Rows:
     ) -> None:
         self.uses, self.pairs, self.shape = uses, pairs, shape
 
+    def alike(self) -> bool:
+        """Whether all uses are of one kind, or of kinds that can be added up."""
+        return len({(*a.shape[:2], a.shape[3], *c.shape[3:]) for a, c in self._each(slice(1))}) == 1
+
     def factors(self, part: Tensor | slice) -> tuple[Tensor, Tensor]:
-        made = [
-            use.factors(x[part], dy[part])
-            for use, (x, dy) in zip(self.uses, self.pairs, strict=True)
-        ]
+        """Those of all uses, one after another: `[b, G, N, o]` and `[b, G, N, i]`."""
+        made = self._each(part)
         if len(made) == 1:
             return made[0]
         a, c = zip(*made, strict=True)
         return torch.cat(a, 2), torch.cat(c, 2)
+
+    def _each(self, part: Tensor | slice) -> list[tuple[Tensor, Tensor]]:
+        return [
+            use.factors(x[part], dy[part])
+            for use, (x, dy) in zip(self.uses, self.pairs, strict=True)
+        ]
 
     def gradients(self, part: Tensor) -> tuple[Tensor, Tensor]:
         """Of some rows `[b, *shape]`, and a bound of their norm."""

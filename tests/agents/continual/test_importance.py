@@ -404,6 +404,33 @@ class Chosen(nn.Module):
         return out
 
 
+class TwoKinds(nn.Module):
+    """One weight in a convolution of one group and in one of two, and in a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 2, 1))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        hidden = F.conv1d(obs, self.weight)
+        hidden = F.conv1d(hidden, self.weight, groups=2).tanh()
+        return self.head(hidden.flatten(1)) + (obs.mT @ self.weight[:, :, 0].T).sum((1, 2))[:, None]
+
+
+class Mixed(nn.Module):
+    """Half of it in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.first(obs)
+        return self.head(hidden.float().tanh())
+
+
 def normed(kind: Any) -> nn.Module:
     agent = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, CLASSES))
     kind(agent[0])
@@ -414,6 +441,7 @@ OTHERS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "attention": lambda: (Attention(batch_first=True), numbers(6, 4)),
     # As many steps as rows: which of the two dimensions is that of the rows?
     "attention, time-major": lambda: (Attention(batch_first=False), numbers(6, 4)),
+    "two kinds": lambda: (TwoKinds(), numbers(2, 3)),
     "packed": lambda: (Packed(), numbers(5, 3)),
     "chosen": lambda: (Chosen(), numbers(4)),
     "weight norm": lambda: (normed(parametrizations.weight_norm), numbers(4)),
@@ -454,6 +482,14 @@ def each_class(output: Tensor, batch: Batch) -> Tensor:
 def test_a_row_may_have_several_values(name: str, of: Any) -> None:
     torch.manual_seed(0)
     check(*(KNOWN | OTHERS)[name](), each_class, of=of)
+
+
+def test_a_model_with_precisions_of_its_own_has_importances_too() -> None:
+    agent, rows = Mixed(), Rows(numbers(4))
+    found = mean_over_rows(agent, rows, log_likelihood, of=torch.square)  # type: ignore[arg-type]
+    expected = one_by_one(agent, rows, log_likelihood, torch.square)
+    for name, importance_ in found.items():
+        torch.testing.assert_close(importance_, expected[name], rtol=0.05, atol=1e-3)
 
 
 def test_a_task_that_is_known_by_heart_has_no_importance_left() -> None:
