@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antelope.agents.continual import NAMES
 from antelope.agents import continual
+from antelope.agents.continual import NAMES
 
 from .course import WIDTH, Course
 
