@@ -38,6 +38,7 @@ class Context:
         optimizer: The one that steps the agent; None before it is made.
         clip_grad: Largest norm of the gradient that it steps by, or None.
         look: Notices whether the agent's parameters have changed.
+        undo: Called at the end, to take back what `setup` has added to the agent.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Context:
         self.optimizer: Optimizer | None = None
         self.clip_grad: float | None = None
         self.look: Callable[[], bool] = bool
+        self.undo: list[Callable[[], None]] = []
         self._learn, self._augmented = learn, augmented
         self._replay: Replay | _One | None = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.
@@ -71,6 +73,8 @@ class Context:
     def close(self) -> None:
         """Leave the agent as it was."""
         self._handle.remove()
+        for undo in self.undo:
+            undo()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Context:
         """For a copy that a model makes of itself, which is no part of the run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ class PNN(Strategy):
     of other layers are the column's own; they have no lateral connections.
 
     The layers get their U, of as many columns as there will be, as `laterals`, and hooks, which stay
-    after the run: the model goes on being the last column.
+    after the run: the model goes on being the last column. A run that ends before it has learnt
+    anything takes them back.
     """
 
     owns = frozenset({"weights", "output"})
@@ -47,7 +48,14 @@ class PNN(Strategy):
     def setup(self, agent: nn.Module) -> None:
         called = called_layers(agent, self.context)
         self.columns = Columns()
-        self.columns.connect(agent, called, self.context.num_tasks - 1)
+        disconnect = self.columns.connect(agent, called, self.context.num_tasks - 1)
+        versions = [(p, p._version) for p in agent.parameters()]
+
+        def undo() -> None:
+            if all(p._version == version for p, version in versions):
+                disconnect()
+
+        self.context.undo.append(undo)
         self.initial = self.context.snapshot()
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
@@ -103,11 +111,16 @@ class Columns:
         self._inputs: list[dict[nn.Module, list[Tensor]]] = []
         self._earlier = False  # Whether that is an earlier one.
 
-    def connect(self, agent: nn.Module, called: Sequence[Layer], earlier: int) -> None:
+    def connect(
+        self, agent: nn.Module, called: Sequence[Layer], earlier: int
+    ) -> Callable[[], None]:
         """Give the layers, but for the first, connections with so many earlier columns.
 
         Args:
             called: The layers in the order of a forward.
+
+        Returns:
+            What takes them back.
 
         Raises:
             ConfigError: If one is connected already.
@@ -120,12 +133,22 @@ class Columns:
                     f"strategy=pnn: {names[layer]} has `{LATERALS}` already, those of an earlier run. "
                     "Give the model anew."
                 )
+        handles = [
+            agent.register_forward_pre_hook(self._before, with_kwargs=True),
+            agent.register_forward_hook(self._after, always_call=True),
+        ]
         for layer in listening:
             laterals = [nn.Parameter(torch.zeros_like(layer.weight)) for _ in range(earlier)]
             layer.register_module(LATERALS, nn.ParameterList(laterals))
-            layer.register_forward_hook(self._listen)
-        agent.register_forward_pre_hook(self._before, with_kwargs=True)
-        agent.register_forward_hook(self._after, always_call=True)
+            handles.append(layer.register_forward_hook(self._listen))
+
+        def disconnect() -> None:
+            for handle in handles:
+                handle.remove()
+            for layer in listening:
+                delattr(layer, LATERALS)
+
+        return disconnect
 
     def freeze(self, weights: dict[str, Tensor]) -> None:
         """Let the newest column be an earlier one from now on."""

@@ -314,6 +314,20 @@ def test_a_layer_that_is_called_twice_listens_to_the_same_call() -> None:
 # ---------------------------------------------------------------------------------------- errors
 
 
+def test_a_run_that_fails_before_it_learns_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = Shallow(64, 10)
+    settings: dict[str, Any] = {"progress": False, "plot": False, "tasks": 5, "epochs": 1}
+    wrong: list[dict[str, Any]] = [{"ema": 0.9}, {"optim": "Nope"}, {"online": True}]
+    for words in wrong:
+        path = tmp_path / next(iter(words))
+        with pytest.raises(ConfigError):
+            ml(model=model, dataset="Digits", strategy="pnn", path=path, **{**settings, **words})
+        assert len(list(model.parameters())) == 4
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    ml(model=model, dataset="Digits", strategy="pnn", path=tmp_path / "right", **settings)
+    assert len(list(model.parameters())) == 4 + 4
+
+
 def test_a_model_of_an_earlier_run_is_refused() -> None:
     agent = Course(PNN()).agent
     with pytest.raises(ConfigError, match="those of an earlier run"):
