@@ -205,7 +205,50 @@ def check_agem() -> None:
     assert changed > 5
 
 
-@pytest.mark.parametrize("check", [check_gem, check_margin, check_agem])
+def check_agem_draws() -> None:
+    """The reference of each step is another draw of so many rows of all earlier tasks."""
+    agent, strategy = Table(), AGEM(capacity=40, batch_size=3)
+    met: list[Tensor] = []
+
+    def learn(replay: Any, log: Any) -> Tensor:
+        batch = next(replay)
+        met.append(batch.obs)
+        return agent.learn(iter([batch]), log)
+
+    strategy.context = Context(
+        agent,
+        Spec(Space((5,)), Space((4,), torch.int64, discrete=True)),
+        scenario="class",
+        classes=list(torch.arange(4).split(2)),
+        learn=learn,
+    )
+    strategy.setup(agent)
+    past = -torch.rand(40, 5)
+    for task in (0, 1):
+        strategy.context.task = task
+        strategy.begin_task(agent, Past(past[task::2]))  # type: ignore[arg-type]
+        strategy.end_task(agent, Past(past[task::2]))  # type: ignore[arg-type]
+    now, steps = torch.ones(5), 60
+    draws: list[Tensor] = []
+    for _ in range(steps):
+        agent.zero_grad()
+        strategy.context.loss(Batch(obs=now[None])).backward()
+        met.clear()
+        strategy.after_backward(agent)
+        (drawn,) = met
+        assert agent.weight.grad is not None
+        assert agent.other.grad is not None
+        left = torch.cat([agent.weight.grad, agent.other.grad.flatten()])
+        reference = drawn.mean(0)
+        expected = now - (now @ reference) / (reference @ reference) * reference
+        np.testing.assert_allclose(left, expected, atol=1e-5, err_msg="Of the rows drawn.")
+        assert len(drawn) == len(drawn.unique(dim=0)) == 3, "So many rows, all different."
+        draws.append(drawn)
+    assert len({tuple(sorted(draw[:, 0].tolist())) for draw in draws}) > steps / 2, "Each another."
+    assert len(torch.cat(draws).unique(dim=0)) > 30, "Of all earlier tasks."
+
+
+@pytest.mark.parametrize("check", [check_gem, check_margin, check_agem, check_agem_draws])
 def test_what_is_left_of_the_gradient_does_no_harm(check: Callable[[], None]) -> None:
     check()
 
