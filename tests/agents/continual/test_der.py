@@ -162,8 +162,8 @@ def check_every_draw() -> None:
     stepped.context.logits = noted  # type: ignore[method-assign]
     stepped.met.clear()
     steps = 60
-    for _ in range(steps):
-        stepped(1.0, rows(100))
+    for step in range(steps):
+        stepped(1.0, rows(100 + step))
     # Of a step: the batch's outputs and those of the first draw; the batch's loss and the second's.
     for draws in (answered[1::2], stepped.met[1::2]):
         assert len(draws) == steps
