@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -128,7 +128,11 @@ def mean_over_rows(
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     rows = 0
     # A compiled model would be compiled anew, for gradients that are asked for once in a task.
-    with evaluating(agent), _kept_randomness(weights), torch.compiler.set_stance("force_eager"):
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(agent))
+        stack.enter_context(_kept_randomness(weights))
+        stack.enter_context(_recurrent_in_evaluation(agent))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         for batch in _spread(replay, samples):
             for name, part in _sums(agent, weights, batch, value, of).items():
                 sums[name] += part
@@ -154,6 +158,18 @@ def _kept_randomness(weights: Mapping[str, Tensor]) -> Iterator[None]:
     devices = {weight.device for weight in weights.values() if weight.device.type == "cuda"}
     with torch.random.fork_rng([device.index for device in devices]):
         yield
+
+
+@contextmanager
+def _recurrent_in_evaluation(agent: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers have gradients in evaluation mode too, which those of cuDNN have not."""
+    enabled = torch.backends.cudnn.enabled
+    if any(isinstance(module, nn.RNNBase) for module in agent.modules()):
+        torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 def _sums(

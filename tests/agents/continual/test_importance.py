@@ -503,6 +503,21 @@ def test_a_task_that_is_known_by_heart_has_no_importance_left() -> None:
     assert not any(importance_.any() for importance_ in found.values())
 
 
+def test_recurrent_layers_do_without_cudnn_which_has_no_gradients_in_evaluation() -> None:
+    class Noting(Cells):
+        def forward(self, obs: Tensor) -> Tensor:
+            self.met = torch.backends.cudnn.enabled
+            return super().forward(obs)
+
+    agent, rows = Noting("GRUCell"), Rows(numbers(5, 3))
+    for whether in (True, False):
+        if not whether:
+            agent.rnn = nn.GRU(3, 4)  # Of cells there is none of cuDNN's.
+        mean_over_rows(agent, rows, log_likelihood, of=torch.square)  # type: ignore[arg-type]
+        assert agent.met is whether
+        assert torch.backends.cudnn.enabled
+
+
 class Random(nn.Module):
     """Draws in evaluation mode too."""
 
