@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 State = tuple[Tensor, ...]
-# (what the input adds to the gates, state, what the state adds to them, or how it is asked) -> state
+# (what the input adds to the gates, state, and how what the state adds to them is asked) -> state
 Step = Callable[[Tensor, State, Callable[[Tensor], Tensor]], State]
 
 _VF = torch._C._VariableFunctions
@@ -105,14 +105,15 @@ def _over_time(
     back: bool,
 ) -> tuple[Tensor, State]:
     """One layer in one direction: outputs `[B, T, H]` for `x`, `[B, T, F]`, and the last state."""
-    w_input, w_state, *rest = weights
-    b_input, b_state, *rest = rest if biases else (None, None, *rest)
+    w_input, w_state = weights[:2]
+    b_input, b_state = weights[2:4] if biases else (None, None)
+    w_output = weights[-1] if len(weights) % 2 else None  # Of an LSTM with `proj_size`.
     gates = linear(x, w_input, b_input).unbind(1)
     outputs = []
     for of_step in reversed(gates) if back else gates:
         h, *others = step(of_step, state, lambda h: linear(h, w_state, b_state))
-        if rest:  # An LSTM with `proj_size`.
-            h = linear(h, rest[0], None)
+        if w_output is not None:
+            h = linear(h, w_output, None)
         state = (h, *others)
         outputs.append(h)
     return torch.stack(outputs[::-1] if back else outputs, 1), state

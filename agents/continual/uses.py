@@ -339,8 +339,9 @@ def sum_over_rows(
     if not uses:
         return None if total.any() or few.any() else zero
     for layout in (0, 1):
-        pairs = [_by_row(use, rows, layout, weight.dtype) for use in uses]
-        if any(pair is None for pair in pairs):
+        laid_out = (_by_row(use, rows, layout, weight.dtype) for use in uses)
+        pairs = [pair for pair in laid_out if pair is not None]
+        if len(pairs) < len(uses):
             continue
         kind = _Rows if any(use.padding is None for use in uses) else _Lookups
         made = kind(uses, pairs, weight.shape)
