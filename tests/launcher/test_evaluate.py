@@ -198,6 +198,32 @@ def test_looking_on_changes_nothing(name: str) -> None:
     assert torch.equal(ends[0], ends[2])
 
 
+class Heard(Draws):
+    """Remembers what was drawn in each evaluation, after so many learning steps."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.steps, self.drawn = 0, dict[int, list[float]]()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        self.steps += self.training
+        if not self.training:
+            self.drawn.setdefault(self.steps, []).append(random.random())
+        return super().forward(obs)
+
+
+def test_what_is_drawn_depends_on_the_seed_and_the_step_alone() -> None:
+    settings = QUIET | {"model": Heard, "dataset": "Digits", "eval_every": 5}
+    first, again, other = (
+        ml(path=f"{i}", seed=seed, **settings).agent.drawn for i, seed in enumerate((1, 1, 2))
+    )
+    assert first == again
+    each = [tuple(drawn) for number, drawn in first.items() if number]
+    assert len(each) > 4
+    assert len(set(each)) == len(each)
+    assert not set(each) & {tuple(drawn) for number, drawn in other.items() if number == 5}
+
+
 @pytest.mark.parametrize(
     ("agent", "env", "steps"),
     [("DQN", "CartPole-v1", 240), ("PPO", "CartPole-v1", 300), ("TD3", "Pendulum-v1", 120)],
