@@ -314,6 +314,45 @@ def test_the_checks_object_to_a_broken_projection(
 # ---------------------------------------------------------------------------------------- oracles
 
 
+@pytest.mark.parametrize("strategy", [GEM(capacity=50), AGEM(capacity=50)])
+def test_each_task_keeps_a_sample_of_its_own(strategy: Any) -> None:
+    """Of tasks with the same rows, others are kept."""
+    obs = torch.arange(200.0).view(40, 5)
+    projected(strategy, torch.ones(5), [obs] * 5)
+    if isinstance(strategy, GEM):
+        kept = [memory.all().obs[:, 0] for memory in strategy.past]
+    else:
+        kept = list(strategy.memory.all().obs[:, 0].split(10))
+    assert [len(rows) for rows in kept] == [10] * 5
+    assert len({tuple(sorted(rows.tolist())) for rows in kept}) == 5
+
+
+@pytest.mark.parametrize("strategy", [GEM(capacity=10, margin=0.0, eps=0.0), AGEM(capacity=10)])
+def test_weights_that_have_been_frozen_since_keep_their_gradient(strategy: Any) -> None:
+    past, now = torch.tensor([[-1.0, 0, 0, -1, -1]]), torch.tensor([1.0, 2, 3, 4, 5])
+    agent = Table()
+    strategy.context = Context(
+        agent,
+        Spec(Space((5,)), Space((10,), torch.int64, discrete=True)),
+        scenario="class",
+        classes=list(torch.arange(10).split(2)),
+        learn=agent.learn,
+    )
+    strategy.setup(agent)
+    strategy.context.task = 0
+    if isinstance(strategy, AGEM):
+        strategy.begin_task(agent, Past(past))  # type: ignore[arg-type]
+    strategy.end_task(agent, Past(past))  # type: ignore[arg-type]
+    strategy.context.loss(Batch(obs=now[None])).backward()
+    agent.other.requires_grad_(False)
+    strategy.after_backward(agent)
+    assert agent.weight.grad is not None
+    assert agent.other.grad is not None
+    # Of what is left to change, the first weight alone would do harm.
+    torch.testing.assert_close(agent.weight.grad, torch.tensor([0.0, 2, 3]))
+    torch.testing.assert_close(agent.other.grad.flatten(), torch.tensor([4.0, 5]))
+
+
 def same_twice() -> list[tuple[Tensor, Tensor]]:
     """Two tasks that are the same data."""
     torch.manual_seed(0)
