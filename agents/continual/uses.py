@@ -201,8 +201,6 @@ def _embedding(
 ) -> Tensor:
     options = (max_norm, norm_type, scale_grad_by_freq, sparse)
     output: Tensor = function(input, weight, padding_idx, *options)
-    if scale_grad_by_freq:  # By that of the batch.
-        return output
     words = len(weight)
     padding = -1 if padding_idx is None else padding_idx % words
 

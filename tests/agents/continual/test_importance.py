@@ -471,6 +471,28 @@ def test_as_many_steps_as_rows_are_not_mistaken_for_rows() -> None:
     check(Then(nn.GRU(3, 4), obs, time_major, last_step), obs)
 
 
+class Elsewhere(nn.Module):
+    """Some rows use the layer's weight without the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, CLASSES)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layer(obs) + obs[:, :1] * (obs @ self.layer.weight.T)
+
+
+def test_what_some_rows_do_with_a_weight_is_noticed_whichever_are_looked_at() -> None:
+    torch.manual_seed(0)
+    obs = numbers(4)
+    obs[[0, 1, 6, 7], 0] = 0  # In each batch those that count for the most do nothing else.
+
+    def value(output: Tensor, batch: Batch) -> Tensor:
+        return output.sum(1) * torch.where(batch.obs[:, 0] == 0, 10.0, 1.0)
+
+    check(Elsewhere(), obs, value)
+
+
 def each_class(output: Tensor, batch: Batch) -> Tensor:
     return output.log_softmax(1) * output.detach().softmax(1).sqrt()
 
