@@ -103,8 +103,10 @@ class Strategies:
         )
         try:
             self._hooks = Hooks(named, context)
-        finally:
-            context.close()  # Outside of a task nothing is left on the model.
+        except BaseException:
+            context.close()
+            raise
+        context.pause()  # Outside of a task nothing is left on the model.
         context.clip_grad = clip_grad
         self.context, self._parameters = context, Parameters(model)
         context.look = partial(self._parameters.look, closely=False)
@@ -252,7 +254,7 @@ class Strategies:
         self._ending = False
         self._next, self._task = self._task.number + 1, None
         sequence.listener = sequence.replay.before = None
-        self.context.close()
+        self.context.pause()
         if self._handle is not None:
             self._handle.remove()
 

@@ -38,6 +38,7 @@ class Context:
         optimizer: The one that steps the agent; None before it is made.
         clip_grad: Largest norm of the gradient that it steps by, or None.
         look: Notices whether the agent's parameters have changed.
+        undo: Called at the end, to take back what `setup` has added to the agent.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Context:
         self.optimizer: Optimizer | None = None
         self.clip_grad: float | None = None
         self.look: Callable[[], bool] = bool
+        self.undo: list[Callable[[], None]] = []
         self._learn, self._augmented = learn, augmented
         self._replay: Any = None  # While `learn` runs: where its batch comes from.
         self.changed = False  # Whether the agent has other parameters than it started with.
@@ -69,14 +71,20 @@ class Context:
         self._handle = agent.register_forward_hook(self._met)
 
     def open(self) -> None:
-        """Notice the agent's forwards again, after `close`."""
-        self.close()
+        """Notice the agent's forwards again, after `pause`."""
+        self.pause()
         self._handle = self.agent.register_forward_hook(self._met)
+
+    def pause(self) -> None:
+        """Leave nothing on the agent until `open`."""
+        self._handle.remove()
+        self._known = self._replay = None
 
     def close(self) -> None:
         """Leave the agent as it was."""
-        self._handle.remove()
-        self._known = self._replay = None
+        self.pause()
+        for undo in self.undo:
+            undo()
 
     def watch(self, replay: Any) -> None:
         """Take forwards from now on for those of `learn` on this replay's batch; None: no longer."""

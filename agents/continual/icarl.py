@@ -54,7 +54,7 @@ class ICaRL(Strategy):
         self.means: tuple[Tensor, Tensor] | None = None  # Of `class_means`; None: look again.
 
     def setup(self, agent: nn.Module) -> None:
-        self.layer = output_layer(agent, self.context, "icarl")
+        self.layer = output_layer(agent, self.context, "icarl", weights=False)
         n = self.context.spec.action.n
         if self.memory.capacity < n:
             raise ConfigError(
@@ -63,7 +63,7 @@ class ICaRL(Strategy):
             )
 
     def parameters_changed(self, agent: nn.Module) -> None:
-        self.layer, self.means = output_layer(agent, self.context, "icarl"), None
+        self.layer, self.means = output_layer(agent, self.context, "icarl", weights=False), None
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
         self.old = self.context.snapshot() if self.context.task else {}

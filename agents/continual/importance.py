@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,9 @@ from torch.func import grad, vmap
 
 from ...replay import Batch, ConfigError, Replay
 from .context import evaluating
+from .recurrences import vectorisable
 from .substitution import call_with
+from .uses import Known, Uses, sum_over_rows
 
 Weights = dict[str, Tensor]  # By the names of the agent's parameters.
 
@@ -112,7 +116,8 @@ def mean_over_rows(
     f is taken of the gradient of every row; f of the gradient of a batch's mean is something else.
 
     Args:
-        value: From the outputs `[B, n]` for a batch a scalar of each row, `[B]`.
+        value: From the outputs `[B, n]` for a batch a scalar of each row, `[B]`, or several, `[B, K]`,
+            whose f are added up.
         of: f, with f(ab) = f(a) f(b): `torch.square` or `torch.abs`.
         samples: Rows to look at, at equal distances; None: all.
 
@@ -123,12 +128,13 @@ def mean_over_rows(
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     rows = 0
     # A compiled model would be compiled anew, for gradients that are asked for once in a task.
-    with evaluating(agent), torch.compiler.set_stance("force_eager"):
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(agent))
+        stack.enter_context(_kept_randomness(weights))
+        stack.enter_context(_recurrent_in_evaluation(agent))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         for batch in _spread(replay, samples):
-            found = _sums_of_linear_layers(agent, weights, batch, value, of)
-            if left := {name: weights[name].detach() for name in weights if name not in found}:
-                found |= _sums_row_by_row(agent, left, batch, value, of)
-            for name, part in found.items():
+            for name, part in _sums(agent, weights, batch, value, of).items():
                 sums[name] += part
             rows += len(batch)
     return {name: total / max(1, rows) for name, total in sums.items()}
@@ -146,56 +152,84 @@ def _spread(replay: Replay, samples: int | None) -> Iterator[Batch]:
             yield batch if len(chosen) == len(batch) else batch[chosen]
 
 
-def _sums_of_linear_layers(
+@contextmanager
+def _kept_randomness(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, what a model draws in its forward is taken from none of the streams of training."""
+    devices = {weight.device for weight in weights.values() if weight.device.type == "cuda"}
+    with torch.random.fork_rng([device.index for device in devices]):
+        yield
+
+
+@contextmanager
+def _recurrent_in_evaluation(agent: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers have gradients in evaluation mode too, which those of cuDNN have not."""
+    enabled = torch.backends.cudnn.enabled
+    if any(isinstance(module, nn.RNNBase) for module in agent.modules()):
+        torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
+def _sums(
     agent: nn.Module,
     weights: dict[str, nn.Parameter],
     batch: Batch,
     value: Callable[[Tensor, Batch], Tensor],
     of: Callable[[Tensor], Tensor],
 ) -> Weights:
-    """Sums over rows for those layers y = W x + b that each row meets once, and once only.
+    """Sums over the rows of a batch.
 
-    There the gradient of a row, dy x^T, has rank one, and f of it is f(dy) f(x)^T: the sum over rows
-    is one matrix product, where a gradient for every row would take dozens of times as long.
+    One forward and backward give what goes into each weight and what comes back, row by row: a
+    gradient for every row takes many times as long. Whether these are all the weight has to do with
+    is seen from the batch's gradient, and whether rows are told apart from that of two rows alone.
     """
-    met: dict[nn.Module, list[Tensor]] = {}
-    pulled: dict[nn.Module, list[Tensor]] = {}
-
-    def meet(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        met.setdefault(layer, []).append(args[0].detach())
-        if output.requires_grad:
-            # Not `autograd.grad` of the output: an activation in place would make another of it.
-            output.register_hook(pulled.setdefault(layer, []).append)
-
-    layers = [layer for layer in agent.modules() if type(layer) is nn.Linear]
-    handles = [layer.register_forward_hook(meet) for layer in layers]
-    try:
-        total = value(agent(batch.obs), batch).sum()
-        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    gradient_of = {id(weight): g for weight, g in zip(weights.values(), gradients, strict=True)}
-    names = {id(weight): name for name, weight in weights.items()}
+    if not weights:
+        return {}
+    uses = Uses(weights)
+    with uses:
+        output = agent(batch.obs)
+    shown = output.detach().requires_grad_()
+    values = value(shown, batch)
+    columns = values.reshape(len(batch), -1).unbind(1)
     sums: Weights = {}
-    for layer in layers:
-        if len(met.get(layer, ())) != 1 or len(pulled.get(layer, ())) != 1:
-            continue
-        x, dy = met[layer][0], pulled[layer][0]
-        if x.dim() != 2 or len(x) != len(batch):
-            continue
-        for weight, factor in ((layer.weight, x), (layer.bias, x.new_ones(len(x), 1))):
-            gradient = gradient_of.get(id(weight))
-            # Something else where the weight has a part elsewhere too, as that of a tied decoder.
-            if gradient is not None and _is_product(gradient.view(len(gradient), -1), dy, factor):
-                sums[names[id(weight)]] = (of(dy).T @ of(factor)).view_as(weight)
+    left = set(weights)
+    for column in columns:
+        (pull,) = torch.autograd.grad(
+            column.sum(), shown, retain_graph=True, materialize_grads=True
+        )
+        size = pull.reshape(len(batch), -1).norm(dim=1)
+        chosen = size.topk(min(2, len(batch))).indices
+        # Never a single row, which a `squeeze` would take for no batch at all.
+        few = chosen.expand(2)
+        alone = pull[few] * (len(chosen) / 2)
+        again = agent(batch[few].obs)
+        totals, fews = _gradients(output, pull, weights), _gradients(again, alone, weights)
+        for name in sorted(left):
+            known = Known(totals[name], fews[name], chosen)
+            part = sum_over_rows(uses.of.get(name, ()), weights[name], len(batch), of, known)
+            if part is None:
+                left.discard(name)
+                sums.pop(name, None)
+            else:
+                sums[name] = sums.get(name, 0) + part
+        uses.forget()
+    if rest := {name: weight.detach() for name, weight in weights.items() if name not in sums}:
+        sums |= _sums_row_by_row(agent, rest, batch, value, of, len(columns))
     return sums
 
 
-def _is_product(gradient: Tensor, dy: Tensor, x: Tensor) -> bool:
-    """Whether it is `dy^T x`, but for rounding."""
-    scale = (dy.norm(dim=1) * x.norm(dim=1)).norm()
-    return bool((gradient - dy.T @ x).norm() <= 1e-3 * scale)
+def _gradients(
+    output: Tensor, pull: Tensor | None, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor | None]:
+    """Of each weight, None where the output does not depend on it."""
+    if not output.requires_grad:
+        return dict.fromkeys(weights)
+    found = torch.autograd.grad(
+        output, list(weights.values()), pull, retain_graph=True, allow_unused=True
+    )
+    return dict(zip(weights, found, strict=True))
 
 
 def _sums_row_by_row(
@@ -204,31 +238,35 @@ def _sums_row_by_row(
     batch: Batch,
     value: Callable[[Tensor, Batch], Tensor],
     of: Callable[[Tensor], Tensor],
+    columns: int,
 ) -> Weights:
-    """Sums over rows from the gradient of every single one."""
+    """Sums over rows from the gradient of every single one, of each of the values that it has."""
     fields = {name: batch[name] for name in ("obs", "label", "task")}
+    own = {name: weight for name, weight in trainable(agent).items() if name in weights}
 
-    def value_of_row(weights: Weights, fields: dict[str, Tensor]) -> Tensor:
+    def value_of_row(weights: Weights, fields: dict[str, Tensor], column: int) -> Tensor:
         row = Batch(**fields).map(lambda field: field[None])
-        return value(call_with(agent, weights, (row.obs,)), row)[0]
+        return value(call_with(agent, weights, (row.obs,)), row).reshape(-1)[column]
 
     gradients = grad(value_of_row)
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     step = max(1, _BYTES // size)
-    for start in range(0, len(batch), step):
+    for start, column in itertools.product(range(0, len(batch), step), range(columns)):
         rows = {name: field[start : start + step] for name, field in fields.items()}
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), vectorisable():
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                found = vmap(gradients, in_dims=(None, 0))(weights, rows)
+                found = vmap(gradients, in_dims=(None, 0, None))(weights, rows, column)
             for name, of_rows in found.items():
                 sums[name] += of(of_rows).sum(0)
         except RuntimeError:
             # What cannot be vectorised: a branch on a value (`if x.sum() > 0`), writing into a
-            # tensor made in `forward`, a GRUCell. One row after another is slow, and always works.
-            for i in range(len(rows["obs"])):
-                found = gradients(weights, {name: field[i] for name, field in rows.items()})
-                for name, of_row in found.items():
-                    sums[name] += of(of_row)
+            # tensor made in `forward`. One row after another is slow, and always works.
+            for i in range(start, min(start + step, len(batch))):
+                row = batch[i : i + 1]
+                number = value(agent(row.obs), row).reshape(-1)[column]
+                for name, of_row in _gradients(number, None, own).items():
+                    if of_row is not None:
+                        sums[name] += of(of_row)
     return sums

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ...replay import ConfigError
 from .context import HIDDEN, Context, evaluating
@@ -33,27 +36,47 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     return called
 
 
-def output_layer(agent: nn.Module, context: Context, strategy: str) -> nn.Linear:
+def output_layer(
+    agent: nn.Module, context: Context, strategy: str, *, weights: bool = True
+) -> nn.Linear:
     """The `nn.Linear` that gives the outputs: the last one called of as many outputs as there are.
 
     Args:
         strategy: Who asks, for the error.
+        weights: Whether it works on the layer's weights, not on what goes into it alone.
 
     Raises:
         ConfigError: If there is none.
     """
     n = context.spec.action.n
     for layer in reversed(called_layers(agent, context)):
-        if (
-            isinstance(layer, nn.Linear)
-            and layer.out_features == n
-            and "weight" in layer._parameters
-        ):
-            return layer
+        if not isinstance(layer, nn.Linear) or layer.out_features != n:
+            continue
+        if weights and "weight" not in layer._parameters:
+            name = next(name for name, module in agent.named_modules() if module is layer)
+            raise ConfigError(
+                f"strategy={strategy} works on the weights of the output layer, and those of `{name}` are "
+                "computed from others (weight_norm, spectral_norm or another parametrization). Take it off, "
+                "or choose another strategy."
+            )
+        return layer
     raise ConfigError(
         f"strategy={strategy} works on the output layer, and {type(agent).__name__} calls no nn.Linear "
         f"with out_features={n}. Let one such layer end its forward."
     )
+
+
+def computed_weights(agent: nn.Module) -> list[str]:
+    """Names of the modules of which a weight is computed from other parameters."""
+    return [
+        name
+        for name, module in agent.named_modules()
+        if is_parametrized(module)
+        or any(
+            isinstance(hook, (WeightNorm, SpectralNorm))
+            for hook in module._forward_pre_hooks.values()
+        )
+    ]
 
 
 def features(agent: nn.Module, layer: nn.Module, obs: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
-from .layers import names_of, output_layer, put_together, rest_normalisation, running_statistics
+from .layers import (
+    computed_weights,
+    names_of,
+    output_layer,
+    put_together,
+    rest_normalisation,
+    running_statistics,
+)
 from .strategy import Strategy
 from .substitution import tensors_of
 
@@ -53,6 +60,12 @@ class PackNet(Strategy):
         self.fixed: dict[str, Tensor] | None = None
 
     def setup(self, agent: nn.Module) -> None:
+        if computed := computed_weights(agent):
+            raise ConfigError(
+                f"strategy=packnet prunes weights, and those of `{computed[0]}` are computed from others "
+                "(weight_norm, spectral_norm or another parametrization). Take it off, or choose another "
+                "strategy."
+            )
         trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
         self.owner = {
             name: torch.zeros_like(p, dtype=torch.int16)

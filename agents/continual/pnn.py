@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,13 +26,15 @@ class PNN(Strategy):
         h_i^k = f( W_i^k h_{i-1}^k  +  sum over j < k of U_i^{k:j} h_{i-1}^j )
 
     and columns j < k are never changed again. For any model of `nn.Linear` and `nn.Conv2d` layers:
-    h_{i-1}^j is whatever goes into layer i in column j, so U is a layer like W, without bias. There are
-    no adapters (eq. 2). The model itself is the newest column. Each column starts from the weights that
+    h_{i-1}^j is whatever goes into layer i in column j, so U is a layer like W, without bias. A layer that
+    a forward calls several times listens each time to what goes into the same call. There are no
+    adapters (eq. 2). The model itself is the newest column. Each column starts from the weights that
     the model started from, and its U from 0, as if it were alone. Running statistics and parameters
     of other layers are the column's own; they have no lateral connections.
 
     The layers get their U, of as many columns as there will be, as `laterals`, and hooks, which stay
-    after the run: the model goes on being the last column.
+    after the run: the model goes on being the last column. A run that ends before it has learnt
+    anything takes them back.
     """
 
     owns = frozenset({"weights", "output"})
@@ -47,7 +49,14 @@ class PNN(Strategy):
     def setup(self, agent: nn.Module) -> None:
         called = called_layers(agent, self.context)
         self.columns = Columns()
-        self.columns.connect(agent, called, self.context.num_tasks - 1)
+        disconnect = self.columns.connect(agent, called, self.context.num_tasks - 1)
+        versions = [(p, p._version) for p in agent.parameters()]
+
+        def undo() -> None:
+            if all(p._version == version for p, version in versions):
+                disconnect()
+
+        self.context.undo.append(undo)
         self.initial = self.context.snapshot()
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
@@ -99,36 +108,48 @@ class Columns:
 
     def __init__(self) -> None:
         self.frozen: list[dict[str, Tensor]] = []
-        self._inputs: list[dict[nn.Module, Tensor]] = []  # Of each column up to the one that runs.
+        # Of each column up to the one that runs, what went into each call of a layer.
+        self._inputs: list[dict[nn.Module, list[Tensor]]] = []
         self._earlier = False  # Whether that is an earlier one.
 
-    def connect(self, agent: nn.Module, called: Sequence[Layer], earlier: int) -> None:
+    def connect(
+        self, agent: nn.Module, called: Sequence[Layer], earlier: int
+    ) -> Callable[[], None]:
         """Give the layers, but for the first, connections with so many earlier columns.
 
         Args:
             called: The layers in the order of a forward.
 
+        Returns:
+            What takes them back.
+
         Raises:
-            ConfigError: If one is called twice, or is connected already.
+            ConfigError: If one is connected already.
         """
         names = {module: name for name, module in agent.named_modules()}
-        for layer in called[1:]:
-            if called.count(layer) > 1:
-                raise ConfigError(
-                    f"strategy=pnn connects layers that a forward calls once, and {names[layer]} is "
-                    f"called {called.count(layer)} times. Give each call a layer of its own."
-                )
+        listening = dict.fromkeys(called[1:])  # Each of them once, in this order.
+        for layer in listening:
             if hasattr(layer, LATERALS):
                 raise ConfigError(
                     f"strategy=pnn: {names[layer]} has `{LATERALS}` already, those of an earlier run. "
                     "Give the model anew."
                 )
-        for layer in called[1:]:
+        handles = [
+            agent.register_forward_pre_hook(self._before, with_kwargs=True),
+            agent.register_forward_hook(self._after, always_call=True),
+        ]
+        for layer in listening:
             laterals = [nn.Parameter(torch.zeros_like(layer.weight)) for _ in range(earlier)]
             layer.register_module(LATERALS, nn.ParameterList(laterals))
-            layer.register_forward_hook(self._listen)
-        agent.register_forward_pre_hook(self._before, with_kwargs=True)
-        agent.register_forward_hook(self._after, always_call=True)
+            handles.append(layer.register_forward_hook(self._listen))
+
+        def disconnect() -> None:
+            for handle in handles:
+                handle.remove()
+            for layer in listening:
+                delattr(layer, LATERALS)
+
+        return disconnect
 
     def freeze(self, weights: dict[str, Tensor]) -> None:
         """Let the newest column be an earlier one from now on."""
@@ -137,9 +158,10 @@ class Columns:
 
     def outputs(self, agent: nn.Module, obs: Tensor, columns: int) -> list[Tensor]:
         """What each of the first columns makes of `obs`, in eval mode and without gradient."""
-        found = self._run(agent, [*self.frozen, {}][:columns], (obs,), {})
-        self._inputs = []
-        return found
+        try:
+            return self._run(agent, [*self.frozen, {}][:columns], (obs,), {})
+        finally:
+            self._inputs = []
 
     def _before(self, agent: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a forward of the newest column: that of all others."""
@@ -174,10 +196,11 @@ class Columns:
                 )
             return output
         *earlier, own = self._inputs
-        if self._earlier:
-            own[layer] = args[0]
+        own.setdefault(layer, []).append(args[0])
+        call = len(own[layer])
         for inputs, weight in zip(earlier, getattr(layer, LATERALS), strict=False):
-            output = output + apply(layer, inputs[layer], weight)
+            if call <= len(inputs.get(layer, ())):
+                output = output + apply(layer, inputs[layer][call - 1], weight)
         return output
 
 

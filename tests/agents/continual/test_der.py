@@ -148,7 +148,34 @@ def check_draws() -> None:
     assert set(draws[1]) != set(stepped.met[-1]), "The draws are different ones."
 
 
-@pytest.mark.parametrize("check", [check_answers, check_labels, check_draws])
+def check_every_draw() -> None:
+    """Both draws are of so many different rows of the whole memory, and others in each step."""
+    stepped = Stepped(DERPP(capacity=200, batch_size=5))
+    stepped(1.0, rows(*range(40)))
+    answered: list[list[int]] = []
+    logits = stepped.context.logits
+
+    def noted(obs: Tensor) -> Tensor:
+        answered.append(obs[:, 0].long().tolist())
+        return logits(obs)
+
+    stepped.context.logits = noted  # type: ignore[method-assign]
+    stepped.met.clear()
+    steps = 60
+    for step in range(steps):
+        stepped(1.0, rows(100 + step))
+    # Of a step: the batch's outputs and those of the first draw; the batch's loss and the second's.
+    for draws in (answered[1::2], stepped.met[1::2]):
+        assert len(draws) == steps
+        assert {len(set(draw)) for draw in draws} == {5}, "So many rows, all of them different."
+        assert len({tuple(sorted(draw)) for draw in draws}) > steps / 2, "Each draw is another."
+        met = set(range(40)) & {row for draw in draws for row in draw}
+        assert len(met) > 30, "All of the memory."
+    same = [set(a) == set(b) for a, b in zip(answered[1::2], stepped.met[1::2], strict=True)]
+    assert not any(same), "The draws are independent."
+
+
+@pytest.mark.parametrize("check", [check_answers, check_labels, check_draws, check_every_draw])
 def test_past_answers_are_held_to(check: Callable[[], None]) -> None:
     check()
 
@@ -209,6 +236,16 @@ def _first(self: Memory, n: int) -> Batch:
             id="without answers",
         ),
         pytest.param(check_draws, Memory, "sample", _first, id="one draw for both"),
+        pytest.param(check_every_draw, Memory, "sample", _first, id="always the first rows"),
+        pytest.param(
+            check_every_draw,
+            DERPP,
+            "rehearsal",
+            lambda self, rows: (
+                DER.rehearsal(self, rows) + self.context.loss(self.memory.all()[:rows])
+            ),
+            id="the labels of the first rows",
+        ),
     ],
 )
 def test_the_checks_object_to_a_broken_rehearsal(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import Batch, Memory, Run, ml
-from antelope.agents.continual import ER, er
+from antelope.agents.continual import ER, ERACE, er
 from antelope.agents.continual.context import Context
 from antelope.replay import Space, Spec
 
@@ -149,6 +149,36 @@ def test_a_memory_as_large_as_the_stream_holds_every_row_once(tmp_path: Path) ->
     run = learnt(tmp_path, strategy, epochs=1)
     everything = torch.arange(len(run.replay.storage))
     assert torch.equal(strategy.memory.all().index.sort().values, everything)
+
+
+@pytest.mark.parametrize("strategy", [ER, ERACE])
+@pytest.mark.parametrize("policy", ["reservoir", "balanced", "ring"])
+def test_the_policy_says_which_rows_are_kept(strategy: Any, policy: str, tmp_path: Path) -> None:
+    """Three tasks of two classes, of which the second has far more rows than the first."""
+    label = torch.arange(6).repeat_interleave(torch.tensor([30, 300] * 3))
+    obs = torch.randn(len(label), 4, generator=torch.Generator().manual_seed(0))
+    made, seen = strategy(capacity=30, policy=policy), Seen()
+    learnt(tmp_path, [seen, made], dataset=(obs, label), tasks=3, epochs=1, batch_size=10)
+    kept = made.memory.all()
+    counts = kept.label.bincount(minlength=6)
+    if policy == "reservoir":  # As often as in the stream.
+        assert int(counts[[0, 2, 4]].sum()) < 8
+        assert len(kept) == 30
+        return
+    assert counts.tolist() == [5] * 6
+    newest = [row for c in range(6) for row in [row for row, of in seen.rows if of == c][-5:]]
+    assert (sorted(kept.index.tolist()) == sorted(newest)) == (policy == "ring")
+
+
+class Seen:
+    """Remembers the rows of the stream in their order, with their labels."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int]] = []
+
+    def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+        self.rows += zip(batch.index.tolist(), batch.label.tolist(), strict=True)
+        return batch
 
 
 def test_the_past_is_learnt_as_the_model_s_own_loss_wants_it(tmp_path: Path) -> None:

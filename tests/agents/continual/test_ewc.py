@@ -332,6 +332,23 @@ def test_values_have_the_fisher_information_of_a_gaussian_in_the_units_of_the_ta
     torch.testing.assert_close(strategy.fishers[0]["weight"], expected.detach())
 
 
+@pytest.mark.parametrize("stddev", [None, torch.tensor([0.0])])
+def test_targets_that_do_not_vary_are_taken_in_their_own_units(stddev: Tensor | None) -> None:
+    agent, strategy = nn.Linear(3, 1), EWC()
+    strategy.context = Context(
+        agent,
+        Spec(obs=Space((3,)), action=Space((1,), stddev=stddev)),
+        scenario="domain",
+        classes=[torch.arange(1)],
+        learn=lambda *_: None,
+    )
+    rows = task(1)
+    rows.batch["label"] = torch.randn(20, 1)
+    strategy.end_task(agent, rows)  # type: ignore[arg-type]
+    error = agent(rows.batch.obs) - rows.batch.label
+    torch.testing.assert_close(strategy.fishers[0]["bias"], error.square().mean(0).detach())
+
+
 @pytest.mark.parametrize(
     ("samples", "chosen"),
     [(4, [0, 5, 10, 15]), (3, [0, 7, 14]), (20, [*range(20)]), (99, [*range(20)])],

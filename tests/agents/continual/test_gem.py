@@ -205,7 +205,50 @@ def check_agem() -> None:
     assert changed > 5
 
 
-@pytest.mark.parametrize("check", [check_gem, check_margin, check_agem])
+def check_agem_draws() -> None:
+    """The reference of each step is another draw of so many rows of all earlier tasks."""
+    agent, strategy = Table(), AGEM(capacity=40, batch_size=3)
+    met: list[Tensor] = []
+
+    def learn(replay: Any, log: Any) -> Tensor:
+        batch = next(replay)
+        met.append(batch.obs)
+        return agent.learn(iter([batch]), log)
+
+    strategy.context = Context(
+        agent,
+        Spec(Space((5,)), Space((4,), torch.int64, discrete=True)),
+        scenario="class",
+        classes=list(torch.arange(4).split(2)),
+        learn=learn,
+    )
+    strategy.setup(agent)
+    past = -torch.rand(40, 5)
+    for task in (0, 1):
+        strategy.context.task = task
+        strategy.begin_task(agent, Past(past[task::2]))  # type: ignore[arg-type]
+        strategy.end_task(agent, Past(past[task::2]))  # type: ignore[arg-type]
+    now, steps = torch.ones(5), 60
+    draws: list[Tensor] = []
+    for _ in range(steps):
+        agent.zero_grad()
+        strategy.context.loss(Batch(obs=now[None])).backward()
+        met.clear()
+        strategy.after_backward(agent)
+        (drawn,) = met
+        assert agent.weight.grad is not None
+        assert agent.other.grad is not None
+        left = torch.cat([agent.weight.grad, agent.other.grad.flatten()])
+        reference = drawn.mean(0)
+        expected = now - (now @ reference) / (reference @ reference) * reference
+        np.testing.assert_allclose(left, expected, atol=1e-5, err_msg="Of the rows drawn.")
+        assert len(drawn) == len(drawn.unique(dim=0)) == 3, "So many rows, all different."
+        draws.append(drawn)
+    assert len({tuple(sorted(draw[:, 0].tolist())) for draw in draws}) > steps / 2, "Each another."
+    assert len(torch.cat(draws).unique(dim=0)) > 30, "Of all earlier tasks."
+
+
+@pytest.mark.parametrize("check", [check_gem, check_margin, check_agem, check_agem_draws])
 def test_what_is_left_of_the_gradient_does_no_harm(check: Callable[[], None]) -> None:
     check()
 
@@ -269,6 +312,45 @@ def test_the_checks_object_to_a_broken_projection(
 
 
 # ---------------------------------------------------------------------------------------- oracles
+
+
+@pytest.mark.parametrize("strategy", [GEM(capacity=50), AGEM(capacity=50)])
+def test_each_task_keeps_a_sample_of_its_own(strategy: Any) -> None:
+    """Of tasks with the same rows, others are kept."""
+    obs = torch.arange(200.0).view(40, 5)
+    projected(strategy, torch.ones(5), [obs] * 5)
+    if isinstance(strategy, GEM):
+        kept = [memory.all().obs[:, 0] for memory in strategy.past]
+    else:
+        kept = list(strategy.memory.all().obs[:, 0].split(10))
+    assert [len(rows) for rows in kept] == [10] * 5
+    assert len({tuple(sorted(rows.tolist())) for rows in kept}) == 5
+
+
+@pytest.mark.parametrize("strategy", [GEM(capacity=10, margin=0.0, eps=0.0), AGEM(capacity=10)])
+def test_weights_that_have_been_frozen_since_keep_their_gradient(strategy: Any) -> None:
+    past, now = torch.tensor([[-1.0, 0, 0, -1, -1]]), torch.tensor([1.0, 2, 3, 4, 5])
+    agent = Table()
+    strategy.context = Context(
+        agent,
+        Spec(Space((5,)), Space((10,), torch.int64, discrete=True)),
+        scenario="class",
+        classes=list(torch.arange(10).split(2)),
+        learn=agent.learn,
+    )
+    strategy.setup(agent)
+    strategy.context.task = 0
+    if isinstance(strategy, AGEM):
+        strategy.begin_task(agent, Past(past))  # type: ignore[arg-type]
+    strategy.end_task(agent, Past(past))  # type: ignore[arg-type]
+    strategy.context.loss(Batch(obs=now[None])).backward()
+    agent.other.requires_grad_(False)
+    strategy.after_backward(agent)
+    assert agent.weight.grad is not None
+    assert agent.other.grad is not None
+    # Of what is left to change, the first weight alone would do harm.
+    torch.testing.assert_close(agent.weight.grad, torch.tensor([0.0, 2, 3]))
+    torch.testing.assert_close(agent.other.grad.flatten(), torch.tensor([4.0, 5]))
 
 
 def same_twice() -> list[tuple[Tensor, Tensor]]:

@@ -282,17 +282,50 @@ def test_a_model_may_copy_itself_while_it_learns() -> None:
     assert Course(PNN(), Copies).learn(0, 1).accuracy(1) > 0.9
 
 
+class Twice(MLP):
+    """Its last two layers are called twice, with different inputs."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        x = self.first(obs).relu()
+        return self.last(self.second(x).relu()) + 2 * self.last(self.second(-x).relu())
+
+
+def test_a_layer_that_is_called_twice_listens_to_the_same_call() -> None:
+    course = Course(PNN(), Twice).learn(0, 1)
+    old, agent, obs = course.strategy.columns.frozen[0], course.agent, course.obs
+    new = dict(agent.named_parameters())
+    assert new["second.laterals.0"].abs().max() > 0.01
+
+    def layer(weights: Any, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    first = [layer(weights, "first", obs).relu() for weights in (old, new)]
+    total = torch.zeros(len(obs), 6)
+    for sign, share in ((1, 1), (-1, 2)):
+        below = layer(old, "second", sign * first[0]).relu()
+        heard = F.linear(sign * first[0], new["second.laterals.0"])
+        own = (layer(new, "second", sign * first[1]) + heard).relu()
+        total += share * (layer(new, "last", own) + F.linear(below, new["last.laterals.0"]))
+    torch.testing.assert_close(course.predict(1), total.detach())
+    assert course.accuracy(0) > 0.9
+    assert course.accuracy(1) > 0.9
+
+
 # ---------------------------------------------------------------------------------------- errors
 
 
-def test_a_layer_that_is_called_twice_is_refused() -> None:
-    class Twice(MLP):
-        def forward(self, obs: Tensor) -> Tensor:
-            x = self.first(obs).relu()
-            return self.last(self.second(x).relu()) + self.last(self.second(-x).relu())
-
-    with pytest.raises(ConfigError, match=r"second is called 2 times\. Give each call a layer"):
-        Course(PNN(), Twice)
+def test_a_run_that_fails_before_it_learns_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = Shallow(64, 10)
+    settings: dict[str, Any] = {"progress": False, "plot": False, "tasks": 5, "epochs": 1}
+    wrong: list[dict[str, Any]] = [{"ema": 0.9}, {"optim": "Nope"}, {"online": True}]
+    for words in wrong:
+        path = tmp_path / next(iter(words))
+        with pytest.raises(ConfigError):
+            ml(model=model, dataset="Digits", strategy="pnn", path=path, **{**settings, **words})
+        assert len(list(model.parameters())) == 4
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    ml(model=model, dataset="Digits", strategy="pnn", path=tmp_path / "right", **settings)
+    assert len(list(model.parameters())) == 4 + 4
 
 
 def test_a_model_of_an_earlier_run_is_refused() -> None:
