@@ -163,7 +163,9 @@ def _run(
     stack.callback(directory.close)
     journal = _journal(settings, path)
     stack.callback(journal.close)
-    console = Console(enabled=settings.progress, total=total_steps(schedule, settings, world))
+    told = world.scenario == "task"
+    total = total_steps(schedule, settings, world)
+    console = Console(enabled=settings.progress, total=total, told=told)
     stack.callback(console.stop)
     acts = not world.on_data and not replay.offline
     actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
@@ -263,6 +265,7 @@ def _run(
             matrix=at.matrix,
             # Where tasks share their outputs, to tell the task makes no difference.
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
+            told=told,
             parameters=keeper.tasks[-1].get("parameters") if keeper.tasks else None,
             title=f"{model_name(settings)} on {world.name}{tasks}, seed {settings.seed}",
         )

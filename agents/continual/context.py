@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,7 +67,8 @@ class Context:
         self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
-        self._handle = agent.register_forward_hook(self._met)
+        self._hid = False  # Whether outputs were hidden since learning last began.
+        self._handle = agent.register_forward_hook(self._met, with_kwargs=True)
 
     def close(self) -> None:
         """Leave the agent as it was."""
@@ -83,9 +85,12 @@ class Context:
         """The loss of the next batch, whose outputs `logits` then knows."""
         self._known, self._replay = None, replay
         try:
-            return self._learn(replay, log)
+            loss = self._learn(replay, log)
         finally:
             self._replay = None
+        if not self._hid:
+            self._check_hidden(loss)
+        return loss
 
     def stepped(self) -> None:
         """The weights have changed: nothing that was computed with them holds any more."""
@@ -219,15 +224,31 @@ class Context:
             "or it changed in `learn` before the run was resumed. Change it in begin_task."
         )
 
-    def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def _check_hidden(self, loss: Tensor | None) -> None:
+        """Warn, in the first step, of a `learn` in which no outputs could be hidden."""
+        self._hid = True
+        if self._hidden is not None and self.scenario == "task" and loss is not None:
+            name = type(self.agent).__name__
+            warnings.warn(
+                f"scenario=task hides the outputs of other tasks from {name}.learn, which never called "
+                "self(batch.obs): they compete in its loss. Call it, rather than a part of the model, "
+                "or choose the outputs by batch.task yourself.",
+                stacklevel=2,
+            )
+
+    def _met(
+        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""
         if self._replay is None:
             return None
         batch = self._replay.batch
-        if batch is None or not args:
+        if batch is None or not (args or kwargs):
             return None
-        if args[0] is batch.obs:
-            self._known = (args[0], output)
+        obs = args[0] if args else next(iter(kwargs.values()))
+        if obs is batch.obs:
+            self._known = (obs, output)
+        self._hid = True
         if self._hidden is None:
             return None
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
