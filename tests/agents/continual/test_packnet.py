@@ -290,3 +290,22 @@ def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
 def test_a_stream_without_borders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must know where a task ends"):
         learnt(tmp_path, online=True, epochs=1)
+
+
+def test_what_was_pruned_is_made_up_for_also_where_the_rate_has_fallen_to_0(tmp_path: Path) -> None:
+    runs = [
+        ml(
+            model=Shallow,
+            tasks=2,
+            epochs=2,
+            lr_decay_epochs=2,
+            strategy=PackNet(retrain_epochs=epochs),
+            plot=False,
+            progress=False,
+            path=tmp_path / str(epochs),
+        )
+        for epochs in (0, 1)
+    ]
+    assert not torch.equal(runs[0].agent[1].weight, runs[1].agent[1].weight)
+    rates = [[row["lr"] for row in run.history if row["mode"] == "train"] for run in runs]
+    assert rates[0] == rates[1], "The schedule goes on as if there had been no more training."
