@@ -13,7 +13,8 @@ mean is out of the allowed range:
 - Naive: as rehearsal, in what its suite is about (suite C: within 5); elsewhere it is only shown.
 - Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8; with its weighted Fisher
   information within 2.5 of that; with the default at least 68, and 10 above naive at the same rate.
-- Suite D, ContinualAI's baselines and van de Ven et al. (2022): within a point.
+- Suite D, ContinualAI's baselines and van de Ven et al. (2022): within a point; SI, which is a
+  regulariser, no more than one below.
 
 A run is a line of the file given by --out, and is not repeated while its settings and the code of its
 strategy stay the same.
@@ -370,16 +371,16 @@ _SUITE_C = {
 }
 
 
-def _d(metric: str, published: float, model: type[nn.Module], *words: str) -> Row:
-    return Row("split_mnist_task", {metric: near(published, within=1)}, words, model)
+def _d(metric: str, figure: Figure, model: type[nn.Module], *words: str) -> Row:
+    return Row("split_mnist_task", {metric: figure}, words, model)
 
 
-# ContinualAI's baselines as their tests have them, and van de Ven et al. (2022),
+# ContinualAI's baselines with the figures of their own tests, and van de Ven et al. (2022),
 # https://doi.org/10.1038/s42256-022-00568-3.
 _SUITE_D = {
     "er_online": _d(
         "class-IL",
-        92.0,
+        near(92.0, within=1),
         DroppedMLP,
         "scenario=class",
         "online=true",
@@ -394,7 +395,7 @@ _SUITE_D = {
     ),
     "si": _d(
         "task-IL",
-        97.0,
+        Figure(97.0, low=96.0),  # As in their test: more is no failure.
         MLP256,
         "standardize=true",
         "batch_size=64",
@@ -405,7 +406,7 @@ _SUITE_D = {
     ),
     "er_weighted": _d(
         "class-IL",
-        88.8,
+        near(88.8, within=1),
         MLP400,
         "scenario=class",
         "epochs=null",

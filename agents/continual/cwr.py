@@ -87,21 +87,23 @@ class CWR(Strategy):
         return batch
 
     def after_backward(self, agent: nn.Module) -> None:
-        own_step = not isinstance(self.context.optimizer, torch.optim.SGD)
-        for name, parameter in agent.named_parameters():
-            # Without a gradient an optimiser passes over it, weight decay and momentum too.
-            if name in self.consolidated:
-                if own_step and parameter.grad is not None:
-                    self.descend(parameter)
+        # Without a gradient an optimiser passes over a weight, weight decay and momentum too.
+        if self.context.task:
+            for name, parameter in agent.named_parameters():
+                if name not in self.consolidated:
                     parameter.grad = None
-            elif self.context.task:
-                parameter.grad = None
+        if not isinstance(self.context.optimizer, torch.optim.SGD):
+            self.descend(agent)
 
-    def descend(self, parameter: Tensor) -> None:
-        """A step of plain SGD."""
-        assert parameter.grad is not None
-        # precision=16 finds its scale by gradients that overflow: no step follows these.
-        parameter.data.sub_(parameter.grad.nan_to_num(0, 0, 0), alpha=self.lr)
+    def descend(self, agent: nn.Module) -> None:
+        """Let the output layer take a step of plain SGD, and none of the run's optimiser."""
+        if self.context.clip_grad is not None:
+            nn.utils.clip_grad_norm_(agent.parameters(), self.context.clip_grad)
+        for name, parameter in agent.named_parameters():
+            if name in self.consolidated and parameter.grad is not None:
+                # precision=16 finds its scale by gradients that overflow: no step follows these.
+                parameter.data.sub_(parameter.grad.nan_to_num(0, 0, 0), alpha=self.lr)
+                parameter.grad = None
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         self.consolidated = self.merged(agent)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...replay import Batch, ConfigError, Memory
+from ...replay import Batch, ConfigError, Memory, Replay
 from .importance import checked
 from .strategy import Strategy
 
@@ -26,8 +26,9 @@ class ER(Strategy):
 
         L = (1 - w) loss(B) + w loss(M)
 
-    `tasks` is w = 1 - 1/k in the k-th task, as many parts for each task so far: van de Ven et al., 2022
-    (https://doi.org/10.1038/s42256-022-00568-3).
+    `tasks` is w = 1 - 1/k in the k-th task, so that each task so far counts the same: van de Ven et al.,
+    2022 (https://doi.org/10.1038/s42256-022-00568-3). As there, rows enter the memory when their task
+    ends, so that only earlier tasks are rehearsed.
 
     Args:
         capacity: Rows in memory.
@@ -59,8 +60,9 @@ class ER(Strategy):
 
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
-        # After the draw: a row is not rehearsed in the step that it is new in.
-        self.memory.add(self.context.kept(batch))
+        if self.weight != TASKS:
+            # After the draw: a row is not rehearsed in the step that it is new in.
+            self.memory.add(self.context.kept(batch))
         if past is None:
             return batch
         past = self.context.augmented(past)
@@ -68,6 +70,11 @@ class ER(Strategy):
             return joined(batch, past)
         self.past = past
         return batch
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        if self.weight == TASKS:
+            for batch in replay.once():
+                self.memory.add(self.context.kept(batch))
 
     @property
     def after_loss(self) -> Callable[[nn.Module, Batch, Tensor], Tensor] | None:

@@ -262,3 +262,19 @@ def test_a_weight_that_is_no_share_is_refused(weight: Any, tmp_path: Path) -> No
 def test_the_weight_by_tasks_needs_to_know_where_they_end(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="strategy=er must know where a task ends"):
         learnt(tmp_path, "er", epochs=None, online=True, **{"strategy.er.weight": "tasks"})
+
+
+def test_by_tasks_only_earlier_tasks_are_rehearsed_in_equal_shares(tmp_path: Path) -> None:
+    class Seen(ER):
+        def weighted(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+            seen.append(
+                (self.context.task, None if self.past is None else set(self.past.task.tolist()))
+            )
+            return super().weighted(agent, batch, loss)
+
+    seen: list[Any] = []
+    run = learnt(tmp_path, Seen(weight="tasks", policy="balanced"), tasks=5)
+    assert {task for task, past in seen if past is None} == {0}
+    assert all(past <= set(range(task)) for task, past in seen if past is not None)
+    assert set.union(*(past for task, past in seen if task == 4)) == {0, 1, 2, 3}
+    assert run.metrics["accuracy"] > 0.6
