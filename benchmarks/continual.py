@@ -577,7 +577,7 @@ def show(name: str, row: Row, seen: Seen, suite: dict[str, Seen]) -> bool:
         published += "" if figure.deviation is None else f"±{figure.deviation:.2f}"
         verdict = "" if not judged else "pass" if fine else "FAIL"
         print(
-            f"{name:<20}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
+            f"{name:<24}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
             f"{_range(figure):>16}{len(ours):>6}{cpu:>8.1f}  {verdict:<5}{figure.note}".rstrip(),
             flush=True,
         )
@@ -621,7 +621,7 @@ def reproduce(arguments: argparse.Namespace) -> bool:
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread a run"
     )
     print(
-        f"{'row':<20}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
+        f"{'row':<24}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
         f"{'CPU s':>8}"
     )
     seen: dict[str, dict[str, Seen]] = {suite: {} for suite in SUITES}
