@@ -42,7 +42,7 @@ class ERACE(ER):
         self.new = len(batch)
         return super().before_batch(agent, batch)
 
-    def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:  # type: ignore[override]
+    def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         new, label = self.new, batch.label
         logits = self.context.masked(self.context.logits(batch.obs), batch.task)
         loss = F.cross_entropy(among(logits[:new], label[:new]), label[:new])
