@@ -293,19 +293,22 @@ def test_a_stream_without_borders_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_was_pruned_is_made_up_for_also_where_the_rate_has_fallen_to_0(tmp_path: Path) -> None:
-    runs = [
-        ml(
-            model=Shallow,
-            tasks=2,
-            epochs=2,
-            lr_decay_epochs=2,
-            strategy=PackNet(retrain_epochs=epochs),
-            plot=False,
-            progress=False,
-            path=tmp_path / str(epochs),
-        )
-        for epochs in (0, 1)
-    ]
-    assert not torch.equal(runs[0].agent[1].weight, runs[1].agent[1].weight)
-    rates = [[row["lr"] for row in run.history if row["mode"] == "train"] for run in runs]
-    assert rates[0] == rates[1], "The schedule goes on as if there had been no more training."
+    class Watched(PackNet):
+        def prune(self, agent: nn.Module) -> None:
+            super().prune(agent)
+            self.pruned = self.context.snapshot()
+
+        def end_task(self, agent: nn.Module, replay: Any) -> None:
+            optimizer = self.context.optimizer
+            assert optimizer is not None
+            before = optimizer.param_groups[0]["lr"]
+            super().end_task(agent, replay)
+            moved = self.context.snapshot()["1.weight"] - self.pruned["1.weight"]
+            seen.append((before, float(moved.abs().max())))
+            assert optimizer.param_groups[0]["lr"] == before
+
+    seen: list[tuple[float, float]] = []
+    how: dict[str, Any] = {"plot": False, "progress": False, "path": tmp_path / "run"}
+    ml(model=Shallow, tasks=2, epochs=2, lr=0.01, lr_decay_epochs=2, strategy=Watched(), **how)
+    assert all(rate < 1e-9 and moved > 1e-3 for rate, moved in seen)
+    assert len(seen) == 2
