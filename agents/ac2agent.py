@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..replay import ConfigError, Replay, Space, Spec
 from .blocks.bandit import Bandit
 from .blocks.parts import PolicyPart, asks_for
-from .blocks.supervised import Supervised
+from .blocks.supervised import Supervised, supervised_loss
 from .dqn import DQN
 from .generative.dcgan import DCGAN
 from .ppo import PPO
@@ -118,6 +118,8 @@ class AC2Agent(nn.Module):
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
         """One learning step, or the loss of one."""
+        if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
+            return supervised_loss(self, next(replay), self.spec.action)
         return self.way.learn(replay, log)
 
     def sample(self, n: int, label: Tensor | None = None) -> Tensor:

@@ -11,12 +11,17 @@ mean is out of the allowed range:
   point above our naive mean, and above its best seed. The same bound holds for PNN, and for joint
   where the task is told.
 - Naive: as rehearsal, in what its suite is about (suite C: within 5); elsewhere it is only shown.
+- Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8; with its weighted Fisher
+  information within 2.5 of that; with the default at least 68, and 10 above naive at the same rate.
+- Suite D, ContinualAI's baselines and van de Ven et al. (2022): within a point; SI, which is a
+  regulariser, no more than one below.
 
 A run is a line of the file given by --out, and is not repeated while its settings and the code of its
 strategy stay the same.
 
     python benchmarks/continual.py [--data ../shared/data] [--suite A B C] [--rows er_500 ...]
                                    [--seeds 0 1 2] [--jobs 1] [--out FILE] [--extra]
+    python benchmarks/continual.py --digits [--seeds 0 1 2] [--rows er ewc ...]
     python benchmarks/continual.py --speed [--pairs 7] [--only naive er observe hooks evaluation]
 """
 
@@ -51,6 +56,7 @@ from antelope import ml
 from antelope.agents import continual
 from antelope.launcher.config import compose
 from antelope.launcher.evaluate import Evaluator
+from benchmarks.digits import digits
 from benchmarks.launcher import load
 from benchmarks.plain import rehearsal as plain
 from benchmarks.plain.rehearsal import Clock
@@ -109,6 +115,37 @@ class PaddedMLP(nn.Sequential):
         return super().forward(F.pad(obs, (2, 2, 2, 2)).sub(0.1).div(0.2752))
 
 
+class MLP256(nn.Sequential):
+    """Suite D: two hidden layers, initialised as torch does."""
+
+    width = 256
+
+    def __init__(self, out_features: int):
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(784, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, self.width),
+            nn.ReLU(),
+            nn.Linear(self.width, out_features),
+        )
+
+
+class MLP400(MLP256):
+    """The same, wider."""
+
+    width = 400
+
+
+class DroppedMLP(nn.Sequential):
+    """ContinualAI's `SimpleMLP`."""
+
+    def __init__(self, out_features: int):
+        super().__init__(
+            nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Dropout(), nn.Linear(512, out_features)
+        )
+
+
 # ----------------------------------------------------------------------------------------- rows
 
 
@@ -121,6 +158,7 @@ class Figure:
         deviation: Over the seeds of the publication; None where it is not given.
         low, high: Allowed.
         above: The row of the same suite that ours has to be clearly above.
+        by: How far, at least; in any case above its best seed.
         note: What is not as published.
     """
 
@@ -129,6 +167,7 @@ class Figure:
     low: float = -math.inf
     high: float = math.inf
     above: str | None = None
+    by: float = 1.0
     note: str = ""
 
 
@@ -321,12 +360,65 @@ _SUITE_C = {
     "joint": _c("_joint", near(94.33)),
     "er_500": _c("_er", near(80.60)),
     "derpp_500": _c("_derpp", near(88.21)),
-    "ewc_online": _c("_ewc_online", at_least(75.79, above="naive")),
+    "naive_0.1": _c("", shown(49.7), "lr=0.1"),
+    # 75.79 is published, and not what the printed settings give in the authors' own code: 62.1, 59.1.
+    "ewc_online": _c("_ewc_online", Figure(75.79, low=68, above="naive_0.1", by=10)),
+    "ewc_online_weighted": _c(
+        "_ewc_online", near(60.5, within=2.5, note="authors' code"), "strategy.fisher=weighted"
+    ),
     "er_200": _c("_er", near(72.37), *_rows(200), required=False),
     "er_5120": _c("_er", near(89.90), *_rows(5120), required=False),
 }
 
-SUITES = {"A": _SUITE_A, "B": _SUITE_B, "C": _SUITE_C}
+
+def _d(metric: str, figure: Figure, model: type[nn.Module], *words: str) -> Row:
+    return Row("split_mnist_task", {metric: figure}, words, model)
+
+
+# ContinualAI's baselines with the figures of their own tests, and van de Ven et al. (2022),
+# https://doi.org/10.1038/s42256-022-00568-3.
+_SUITE_D = {
+    "er_online": _d(
+        "class-IL",
+        near(92.0, within=1),
+        DroppedMLP,
+        "scenario=class",
+        "online=true",
+        "standardize=true",
+        "batch_size=10",
+        "optim=SGD",
+        "lr=0.1",
+        "epochs=1",
+        "strategy=er",
+        "strategy.capacity=1000",
+        "strategy.policy=balanced",
+    ),
+    "si": _d(
+        "task-IL",
+        Figure(97.0, low=96.0),  # As in their test: more is no failure.
+        MLP256,
+        "standardize=true",
+        "batch_size=64",
+        "epochs=10",
+        "strategy=si",
+        "strategy.importance=1",
+        "strategy.damping=0.1",
+    ),
+    "er_weighted": _d(
+        "class-IL",
+        near(88.8, within=1),
+        MLP400,
+        "scenario=class",
+        "epochs=null",
+        "train_steps=2000",
+        "strategy=er",
+        "strategy.capacity=1000",
+        "strategy.policy=balanced",
+        "strategy.weight=tasks",
+    ),
+}
+
+SUITES = {"A": _SUITE_A, "B": _SUITE_B, "C": _SUITE_C, "D": _SUITE_D}
 
 
 # --------------------------------------------------------------------------------- reproduction
@@ -463,7 +555,7 @@ def judge(figure: Figure, ours: list[float], against: list[float] | None) -> boo
         return True
     return (
         bool(against)
-        and mean >= statistics.mean(against or []) + 1
+        and mean >= statistics.mean(against or []) + figure.by
         and mean > max(against or [math.inf])
     )
 
@@ -485,7 +577,7 @@ def show(name: str, row: Row, seen: Seen, suite: dict[str, Seen]) -> bool:
         published += "" if figure.deviation is None else f"±{figure.deviation:.2f}"
         verdict = "" if not judged else "pass" if fine else "FAIL"
         print(
-            f"{name:<20}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
+            f"{name:<24}{metric:<11}{statistics.mean(ours):>8.2f}{deviation:<7}{published:>13}"
             f"{_range(figure):>16}{len(ours):>6}{cpu:>8.1f}  {verdict:<5}{figure.note}".rstrip(),
             flush=True,
         )
@@ -529,7 +621,7 @@ def reproduce(arguments: argparse.Namespace) -> bool:
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread a run"
     )
     print(
-        f"{'row':<20}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
+        f"{'row':<24}{'metric':<11}{'ours':>8}{'':<7}{'published':>13}{'allowed':>16}{'seeds':>6}"
         f"{'CPU s':>8}"
     )
     seen: dict[str, dict[str, Seen]] = {suite: {} for suite in SUITES}
@@ -767,12 +859,17 @@ def main() -> None:
     out = Path(tempfile.gettempdir(), f"antelope-continual-{os.getuid()}.jsonl")
     parser.add_argument("--out", default=str(out), help=f"a line per run; default: {out}")
     parser.add_argument("--speed", action="store_true", help="throughput instead")
+    parser.add_argument(
+        "--digits", action="store_true", help="all strategies on the digits instead"
+    )
     names = list(_FLOORS)
     parser.add_argument("--only", nargs="*", default=names, choices=names, help="of --speed")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--steps", type=int, default=600, help="timed per task, with batch 10")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.digits:
+        sys.exit(not digits(arguments.seeds, arguments.rows))
     sys.exit(not (speed(arguments) if arguments.speed else reproduce(arguments)))
 
 

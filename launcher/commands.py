@@ -184,7 +184,8 @@ def _job(words: list[str], swept: list[str]) -> float | None:
         words.append(f"experiment='{settings.experiment}/{folder}'")
     run = ml(*words)
     # What a sweeper may minimise or maximise.
-    return next((run.metrics[k] for k in ("return", "accuracy", "loss") if k in run.metrics), None)
+    accuracy = "task_il_accuracy" if settings.scenario == "task" else "accuracy"
+    return next((run.metrics[k] for k in ("return", accuracy, "loss") if k in run.metrics), None)
 
 
 def _print_completion(words: list[str]) -> None:

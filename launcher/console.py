@@ -17,10 +17,11 @@ class Console:
 
     Args:
         total: Steps of the whole run, or None where that is not known.
+        told: Whether the model is told the task (`scenario=task`): that accuracy comes first.
     """
 
-    def __init__(self, *, enabled: bool, total: int | None = None):
-        self.enabled, self.total = enabled, total
+    def __init__(self, *, enabled: bool, total: int | None = None, told: bool = False):
+        self.enabled, self.total, self.told = enabled, total, told
         self._bar: Any = None
         self._values: list[str] = []  # On the live line.
         self._redrawn = 0.0
@@ -51,7 +52,8 @@ class Console:
         if not self.enabled or not self._console.is_terminal:
             return
         shown = {} if loss is None else {"loss": loss}
-        names = ("accuracy", "validation_accuracy", "return")
+        accuracy = "task_il_accuracy" if self.told else "accuracy"
+        names = (accuracy, f"validation_{accuracy}", "return")
         shown |= {k: at.metrics[k] for k in names if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
@@ -82,8 +84,7 @@ class Console:
     def evaluated(self, at: Progress) -> None:
         """A line per evaluation where there is no live line to show it (a log file, a cluster)."""
         if self.enabled and not self._console.is_terminal:
-            metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
-            self._print(f"step {at.step:,}  {metrics}")
+            self._print(f"step {at.step:,}  {self._in_words(at.metrics)}")
 
     def task_ended(self, at: Progress, took: dict[str, Any]) -> None:
         """The scores of the tasks seen, and what the task took; of a single task only in `finished`."""
@@ -100,6 +101,8 @@ class Console:
             rows = {"accuracy": rows["score"]}
         elif at.task_il:
             rows = {"class-IL": rows["score"], "task-IL": at.task_il[-1][: at.task]}
+            if self.told:
+                rows = dict(reversed(rows.items()))
         self._print(f"task {at.task} of {tasks} learnt in {', '.join(used)}")
         for name, seen in rows.items():
             each = "  ".join(f"{value:.4f}" for value in seen)
@@ -112,8 +115,7 @@ class Console:
         self.stop()
         if not self.enabled:
             return
-        metrics = "  ".join(f"{name} {_short(value)}" for name, value in at.metrics.items())
-        self._print(f"[bold green]{metrics or 'done'}[/]", markup=True)
+        self._print(f"[bold green]{self._in_words(at.metrics) or 'done'}[/]", markup=True)
         rate = steps / seconds if seconds > 0 else 0.0
         self._print(
             f"{at.step:,} steps in {seconds:.1f} s ({rate:,.0f} steps/s). Written to {path}"
@@ -124,6 +126,12 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _in_words(self, metrics: dict[str, float]) -> str:
+        """All of them, what the scenario is about first."""
+        first = [name for name in metrics if self.told and name.endswith("task_il_accuracy")]
+        names = dict.fromkeys([*first, *metrics])
+        return "  ".join(f"{name} {_short(metrics[name])}" for name in names)
 
     def _print(self, text: str, *, markup: bool = False) -> None:
         console = self._bar.console if self._bar is not None else self._console

@@ -93,7 +93,9 @@ class OpenRun:
         self.journal = journal = _journal(settings, path, tasks=len(world.tasks))
         self._held.callback(journal.close)
         self.console = console = Console(
-            enabled=settings.progress, total=total_steps(schedule, settings, world)
+            enabled=settings.progress,
+            total=total_steps(schedule, settings, world),
+            told=world.scenario == "task",
         )
         self._held.callback(console.stop)
         acts = not world.on_data and not replay.offline
@@ -447,6 +449,7 @@ class OpenRun:
             matrix=at.matrix,
             # Where tasks share their outputs, to tell the task makes no difference.
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
+            told=world.scenario == "task",
             parameters=tasks[-1].get("parameters") if tasks else None,
             title=f"{model_name(self.settings)} on {world.name}{many}, seed {self.settings.seed}",
         )

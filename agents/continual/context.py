@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,12 +69,13 @@ class Context:
         self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
-        self._handle = agent.register_forward_hook(self._met)
+        self._hid = False  # Whether outputs were hidden since learning last began.
+        self._handle = agent.register_forward_hook(self._met, with_kwargs=True)
 
     def open(self) -> None:
         """Notice the agent's forwards again, after `pause`."""
         self.pause()
-        self._handle = self.agent.register_forward_hook(self._met)
+        self._handle = self.agent.register_forward_hook(self._met, with_kwargs=True)
 
     def pause(self) -> None:
         """Leave nothing on the agent until `open`."""
@@ -112,9 +114,12 @@ class Context:
         """The loss of the next batch, whose outputs `logits` then knows."""
         self._known, self._replay = None, replay
         try:
-            return self._learn(replay, log)
+            loss = self._learn(replay, log)
         finally:
             self._replay = None
+        if not self._hid:
+            self._check_hidden(loss)
+        return loss
 
     def stepped(self) -> None:
         """The weights have changed: nothing that was computed with them holds any more."""
@@ -259,16 +264,32 @@ class Context:
             "or it changed in `learn` before the run was resumed. Change it in begin_task."
         )
 
-    def _met(self, agent: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def _check_hidden(self, loss: Tensor | None) -> None:
+        """Warn, in the first step, of a `learn` in which no outputs could be hidden."""
+        self._hid = True
+        if self._hidden is not None and self.scenario == "task" and loss is not None:
+            name = type(self.agent).__name__
+            warnings.warn(
+                f"scenario=task hides the outputs of other tasks from {name}.learn, which never called "
+                "self(batch.obs): they compete in its loss. Call it, rather than a part of the model, "
+                "or choose the outputs by batch.task yourself.",
+                stacklevel=2,
+            )
+
+    def _met(
+        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""
         if self._replay is None:
             return None
         batch = self._replay.batch
-        if batch is None or not args:
+        if batch is None or not (args or kwargs):
             return None
+        obs = args[0] if args else next(iter(kwargs.values()))
         # A look at the outputs without gradient does not take the place of those with one.
-        if args[0] is batch.obs and (self._known is None or _has_graph(output)):
-            self._known = (args[0], output)
+        if obs is batch.obs and (self._known is None or _has_graph(output)):
+            self._known = (obs, output)
+        self._hid = True
         if self._hidden is None:
             return None
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Callable
 
-from ...replay import Batch, Memory
+import torch
+from torch import Tensor, nn
+
+from ...replay import Batch, ConfigError, Memory, Replay
+from .importance import checked
 from .strategy import Strategy
+
+TASKS = "tasks"
 
 
 class ER(Strategy):
@@ -17,25 +22,73 @@ class ER(Strategy):
 
         L = mean over B u M of l(f(x), y)
 
+    With a weight w the model's own losses of the two are computed one after the other, and
+
+        L = (1 - w) loss(B) + w loss(M)
+
+    `tasks` is w = 1 - 1/k in the k-th task, so that each task so far counts the same: van de Ven et al.,
+    2022 (https://doi.org/10.1038/s42256-022-00568-3). As there, rows enter the memory when their task
+    ends, so that only earlier tasks are rehearsed.
+
     Args:
         capacity: Rows in memory.
         batch_size: Rows of a batch that are rehearsed; None: as many as are new.
         policy: Which rows the memory keeps: `reservoir`, `balanced` or `ring`.
+        weight: Of the rehearsed rows' loss, 0 to 1, or `tasks`; None: each row counts the same.
     """
 
     owns = frozenset({"batch"})
 
     def __init__(
-        self, capacity: int = 500, batch_size: int | None = None, policy: str = "reservoir"
+        self,
+        capacity: int = 500,
+        batch_size: int | None = None,
+        policy: str = "reservoir",
+        weight: float | str | None = None,
     ):
         self.memory = Memory(capacity, policy)
         self.batch_size = batch_size
+        if isinstance(weight, str) and weight != TASKS:
+            raise ConfigError(
+                f"er.weight is {weight!r}; it must be a number from 0 to 1, or `{TASKS}`."
+            )
+        if weight is not None and not isinstance(weight, str):
+            checked("er.weight", weight, high=1)
+        self.weight = weight
+        self.needs_borders = weight == TASKS
+        self.past: Batch | None = None  # Drawn for this step, if its loss is apart.
 
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
-        # After the draw: a row is not rehearsed in the step that it is new in.
-        self.memory.add(self.context.kept(batch))
-        return batch if past is None else joined(batch, self.context.augmented(past))
+        if self.weight != TASKS:
+            # After the draw: a row is not rehearsed in the step that it is new in.
+            self.memory.add(self.context.kept(batch))
+        if past is None:
+            return batch
+        past = self.context.augmented(past)
+        if self.weight is None:
+            return joined(batch, past)
+        self.past = past
+        return batch
+
+    def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        if self.weight == TASKS:
+            for batch in replay.once():
+                self.memory.add(self.context.kept(batch))
+
+    @property
+    def after_loss(self) -> Callable[[nn.Module, Batch, Tensor], Tensor] | None:
+        """A hook only with a weight: without one, models that update themselves can rehearse too."""
+        return None if self.weight is None else self.weighted
+
+    def weighted(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+        """The loss of the new rows with that of the rehearsed ones."""
+        past, self.past = self.past, None
+        if past is None:
+            return loss
+        weight = 1 - 1 / (self.context.task + 1) if self.weight == TASKS else self.weight
+        assert isinstance(weight, (int, float))
+        return (1 - weight) * loss + weight * self.context.loss(past)
 
 
 def joined(batch: Batch, past: Batch) -> Batch:

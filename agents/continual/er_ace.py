@@ -33,6 +33,11 @@ class ERACE(ER):
     needs_forward = True
     new = 0  # Rows of the batch that are not rehearsed.
 
+    def __init__(
+        self, capacity: int = 500, batch_size: int | None = None, policy: str = "reservoir"
+    ):
+        super().__init__(capacity, batch_size, policy)
+
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         self.new = len(batch)
         return super().before_batch(agent, batch)

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...replay import Batch, Replay
+from ...replay import Batch, ConfigError, Replay
 from .context import Context
 from .importance import Weights, checked, copied, fit, mean_over_rows, penalty
 from .strategy import Strategy
+
+LABELS, WEIGHTED = "labels", "weighted"
 
 
 class EWC(Strategy):
@@ -28,13 +30,18 @@ class EWC(Strategy):
         importance: Strength of the penalty; the default is that of Hsu et al., 2018
             (arXiv 1810.12488), for Split-MNIST with the task told.
         samples: Rows of a task that its Fisher information is measured on; None: all.
+        fisher: Of the `labels`, or `weighted` by their probability: see `fisher_information`.
     """
 
     needs_borders = True
     needs_forward = True
 
-    def __init__(self, importance: float = 100.0, samples: int | None = None):
+    def __init__(
+        self, importance: float = 100.0, samples: int | None = None, fisher: str = "labels"
+    ):
         self.importance = checked("ewc.importance", importance)
+        self.kind = checked_kind("ewc.fisher", fisher)
+        self.needs_classes = self.kind == WEIGHTED
         self.samples = samples if samples is None else int(checked("ewc.samples", samples, low=1))
         self.fishers: list[Weights] = []
         self.anchors: list[Weights] = []
@@ -49,21 +56,53 @@ class EWC(Strategy):
         fit(agent, *self.fishers, *self.anchors)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
-        self.fishers.append(fisher_information(agent, replay, self.context, samples=self.samples))
+        new = fisher_information(
+            agent, replay, self.context, samples=self.samples, weighted=self.kind == WEIGHTED
+        )
+        self.fishers.append(new)
         self.anchors.append(copied(agent))
 
 
+def checked_kind(name: str, kind: str) -> str:
+    """Which Fisher information a strategy is to take.
+
+    Raises:
+        ConfigError: If there is none such.
+    """
+    if kind not in (LABELS, WEIGHTED):
+        raise ConfigError(f"{name} is {kind!r}; it must be `{LABELS}` or `{WEIGHTED}`.")
+    return kind
+
+
 def fisher_information(
-    agent: nn.Module, replay: Replay, context: Context, *, samples: int | None
+    agent: nn.Module,
+    replay: Replay,
+    context: Context,
+    *,
+    samples: int | None,
+    weighted: bool = False,
 ) -> Weights:
     """Diagonal of the empirical Fisher information of the current task:
 
         F_i = mean over rows (x, y) of (d log p(y | x) / d w_i)^2
 
     with y the label of the data. p is the softmax over the outputs that compete in this scenario;
-    for values the Gaussian of the targets' deviation (1 where it is not known).
+    for values the Gaussian of the targets' deviation (1 where it is not known). Weighted it is
+
+        F_i = mean over rows (x, y) of p(y | x) (d log p(y | x) / d w_i)^2
+
+    what the model's own expectation over labels has of the label of the data, and nothing of the
+    others: the Fisher information of the code of Buzzega et al., 2020 (arXiv 2004.07211). Rows that
+    the model takes for another class hardly count.
     """
-    return mean_over_rows(agent, replay, _log_likelihood(context), of=torch.square, samples=samples)
+    value = log_likelihood = _log_likelihood(context)
+    if weighted:
+
+        def value(output: Tensor, batch: Batch) -> Tensor:
+            logarithm = log_likelihood(output, batch)
+            return logarithm * (logarithm.detach() / 2).exp()  # It is squared.
+
+    return mean_over_rows(agent, replay, value, of=torch.square, samples=samples)
 
 
 def _log_likelihood(context: Context) -> Callable[[Tensor, Batch], Tensor]:

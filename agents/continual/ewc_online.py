@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .ewc import fisher_information
+from .ewc import WEIGHTED, checked_kind, fisher_information
 from .importance import Weights, checked, copied, fit, penalty
 from .strategy import Strategy
 
@@ -23,17 +23,26 @@ class EWCOnline(Strategy):
             (arXiv 1810.12488), for Split-MNIST with the task told.
         gamma: What is left of the earlier tasks' information, 0 to 1.
         samples: Rows of a task that its Fisher information is measured on; None: all.
+        fisher: Of the `labels`, or `weighted` by their probability: see `ewc.fisher_information`.
     """
 
     needs_borders = True
     needs_forward = True
 
-    def __init__(self, importance: float = 400.0, gamma: float = 1.0, samples: int | None = None):
+    def __init__(
+        self,
+        importance: float = 400.0,
+        gamma: float = 1.0,
+        samples: int | None = None,
+        fisher: str = "labels",
+    ):
         self.importance = checked("ewc_online.importance", importance)
         self.gamma = checked("ewc_online.gamma", gamma, high=1)
         self.samples = samples
         if samples is not None:
             self.samples = int(checked("ewc_online.samples", samples, low=1))
+        self.kind = checked_kind("ewc_online.fisher", fisher)
+        self.needs_classes = self.kind == WEIGHTED
         self.fisher: Weights = {}
         self.anchor: Weights = {}
 
@@ -46,7 +55,9 @@ class EWCOnline(Strategy):
         fit(agent, self.fisher, self.anchor)
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
-        new = fisher_information(agent, replay, self.context, samples=self.samples)
+        new = fisher_information(
+            agent, replay, self.context, samples=self.samples, weighted=self.kind == WEIGHTED
+        )
         for name, fisher in new.items():
             old = self.fisher.get(name)
             self.fisher[name] = fisher if old is None else self.gamma * old + fisher

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ...replay import Batch, Memory, Replay
+from ...replay import Batch, ConfigError, Memory, Replay
 from .strategy import Strategy
 from .substitution import tensors_of
 
 
 class GDumb(Strategy):
-    """Learn nothing from the stream but a balanced memory of it, anew at the end of each task.
+    """Keep a balanced memory of the stream, and learn from that alone, from scratch.
 
     Source: Prabhu et al., 2020 (https://doi.org/10.1007/978-3-030-58536-5_31). Training starts from
     the weights before the first task, and is SGD on the model's own loss. After a pass at a tenth of
@@ -27,6 +27,8 @@ class GDumb(Strategy):
 
     Args:
         capacity: Rows in memory, equally many of each class.
+        when: At the end of each `task`, or once, at the `end` of the run; until then the model stays as
+            it was, and is evaluated so.
         passes: Over the memory.
         batch_size: Rows of a step, at most.
         lr, min_lr, momentum, weight_decay, clip_grad: Of this training; those of the run do not count.
@@ -46,7 +48,11 @@ class GDumb(Strategy):
         momentum: float = 0.9,
         weight_decay: float = 1e-6,
         clip_grad: float = 10.0,
+        when: str = "task",
     ):
+        if when not in ("task", "end"):
+            raise ConfigError(f"gdumb.when is {when!r}; it must be `task` or `end`.")
+        self.when = when
         self.memory = Memory(capacity, "balanced")
         self.passes, self.batch_size, self.clip_grad = passes, batch_size, clip_grad
         self.lr, self.min_lr = lr, min_lr
@@ -82,6 +88,9 @@ class GDumb(Strategy):
             buffer.copy_(self.buffers[name])  # BatchNorm's have moved in the forward.
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
+        last = self.context.task == self.context.num_tasks - 1
+        if self.when == "end" and replay.borders and not last:
+            return
         with torch.no_grad():
             for name, tensor in tensors_of(agent).items():
                 tensor.copy_(self.initial[name])

@@ -23,7 +23,11 @@ class MAS(Strategy):
     No label is asked for. With `scenario="task"` f are the outputs of the row's own task.
 
     Args:
-        importance: Strength of the penalty; 1 in the paper.
+        importance: Strength of the penalty; 1 in the paper. The code of Hsu et al., 2018 (arXiv
+            1810.12488) has in the place of ||f||^2 the mean over the n outputs of a task, and f's
+            gradient of a batch's mean instead of each row's: its Omega is 1/n of ours, or less where
+            rows pull in opposite directions. Its strength c is c/n here, or less: for Split-MNIST with
+            the task told, n = 2.
         samples: Rows of a task that are looked at; None: all.
     """
 

@@ -153,6 +153,10 @@ class PackNet(Strategy):
         self.fix(agent)
         optimizer = self.context.optimizer
         assert optimizer is not None
+        ended = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            # A schedule may have ended at 0, at which nothing would make up for what was pruned.
+            group["lr"] = group.get("initial_lr", group["lr"])
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()
             loss = self.context.loss(batch := next(replay))
@@ -163,6 +167,8 @@ class PackNet(Strategy):
                 nn.utils.clip_grad_norm_(agent.parameters(), self.context.clip_grad)
             optimizer.step()
             self.after_step(agent, batch)
+        for group, lr in zip(optimizer.param_groups, ended, strict=True):
+            group["lr"] = lr
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
         """Outputs `[B, n]` of the weights of the tasks up to `task`; None: of each task its own."""

@@ -31,6 +31,7 @@ from .tasks import draw_tasks
 Row = dict[str, Any]
 
 _PANELS = ("loss", "accuracy", "return", "r2", "mse")
+_TOLD = {"accuracy": "task_il_accuracy"}  # What is drawn instead where the task is told.
 _MOST_POINTS = 300  # Of a line; longer ones are averaged down, which also calms them.
 
 
@@ -40,6 +41,7 @@ def draw_run(
     *,
     matrix: list[list[float]],
     task_il: list[list[float]] | None = None,
+    told: bool = False,
     parameters: Mapping[str, Any] | None = None,
     title: str = "",
 ) -> None:
@@ -55,6 +57,7 @@ def draw_run(
             numbers, are passed over.
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
         task_il: The same if the model is told which task it is asked about.
+        told: Whether that is what the run is about (`scenario=task`): it is drawn first.
         parameters: Of a model that gives each task its own: `used`, their number for each task
             learnt, and `total`, the number of all.
         title: Which run this is; stands above every picture.
@@ -62,21 +65,22 @@ def draw_run(
     evals = [row for row in history if row.get("mode") == "eval"]
     metric = next((name for name in METRICS if any(name in row for row in evals)), "score")
     with context():
-        _draw_curves(path / "plots" / "learning_curve", history, title)
+        _draw_curves(path / "plots" / "learning_curve", history, title, told=told)
         if len(matrix) > 1:
-            draw_tasks(path / "plots", matrix, metric, task_il=task_il, title=title)
+            draw_tasks(path / "plots", matrix, metric, task_il=task_il, told=told, title=title)
         if parameters is not None:
             draw_parameters(path / "plots", parameters["used"], parameters["total"], title=title)
 
 
-def _draw_curves(stem: Path, history: list[Row], title: str) -> None:
+def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> None:
+    shown = [_TOLD.get(name, name) if told else name for name in _PANELS]
     modes = {m: [row for row in history if row.get("mode") == m] for m in ("train", "eval")}
-    curves = {(name, m): series(rows, name) for name in _PANELS for m, rows in modes.items()}
+    curves = {(name, m): series(rows, name) for name in shown for m, rows in modes.items()}
     if len(curves["mse", "eval"][0]):
         # The evaluation's loss is the squared error then, often in other units than training's.
         del curves["loss", "eval"]
     drawn = {key: curve for key, curve in curves.items() if len(curve[0])}
-    names = [name for name in _PANELS if any(name == key[0] for key in drawn)]
+    names = [name for name in shown if any(name == key[0] for key in drawn)]
     if not names:
         return
     borders = task_borders(history)

@@ -23,7 +23,8 @@ The last part of the path also says what the folder's name does not: `Digits, ta
 Pictures = dict[str, dict[Path, list[Curve]]]
 """What to draw: by metric and group, one curve per seed."""
 
-_DEFAULTS = (*METRICS, "train/return", "train/loss")
+_TOLD = "task_il_accuracy"  # What a run with `scenario=task` is about.
+_DEFAULTS = (_TOLD, *METRICS, "train/return", "train/loss")
 # Settings in which the runs of a group may differ without being different experiments.
 _INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
 # Those whose runs are not drawn over each other: their scores mean something else.
@@ -88,6 +89,8 @@ def choose(groups: Groups, metric: str | None) -> Pictures:
     for name in (metric,) if metric else _DEFAULTS:
         file, column = ("train", name[6:]) if name.startswith("train/") else ("eval", name)
         for group, runs in list(left.items()):
+            if name == _TOLD != metric and ", scenario=task" not in group.name:
+                continue
             curves = [series(read_rows(run / f"{file}.csv"), column) for run in runs]
             if curves := [curve for curve in curves if len(curve[0])]:
                 pictures.setdefault(name, {})[group] = curves

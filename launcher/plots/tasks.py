@@ -22,6 +22,7 @@ def draw_tasks(
     metric: str,
     *,
     task_il: list[list[float]] | None = None,
+    told: bool = False,
     title: str = "",
 ) -> None:
     """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
@@ -31,6 +32,7 @@ def draw_tasks(
         metric: Its name; an accuracy's scale is from 0 to 1.
         task_il: The same, if the model is also told which task it is asked about: a second heat
             map, and a second panel of curves.
+        told: Whether that is what the run is about, and comes first.
         title: Which run this is.
     """
     drawn = {metric: ("accuracy_matrix", _square(matrix))}
@@ -39,6 +41,8 @@ def draw_tasks(
             f"class-IL {metric}": drawn[metric],
             f"task-IL {metric}": ("task_il_matrix", _square(task_il)),
         }
+        if told:
+            drawn = dict(reversed(drawn.items()))
     drawn = {name: pair for name, pair in drawn.items() if np.isfinite(pair[1]).any()}
     for name, (stem, scores) in drawn.items():
         _draw_matrix(folder / stem, scores, name, title)

@@ -781,3 +781,73 @@ def test_settings_of_ours_are_what_the_console_lists(capsys: pytest.CaptureFixtu
 def test_several_objects_are_told_apart_by_their_class() -> None:
     finished = run(strategy=[ER(capacity=40), EWC(importance=10.0), SI()])
     assert finished.metrics["accuracy"] > 0.2
+
+
+# ------------------------------------------------------------------------ where the task is told
+
+
+class Rows:
+    """Keeps the rows of the output layer of the default agent as the first task leaves them."""
+
+    def begin_task(self, agent: nn.Module, replay: Any) -> None:
+        if replay.task == 0:
+            self.before = output_rows(agent)
+
+    def end_task(self, agent: nn.Module, replay: Any) -> None:
+        if replay.task == 0:
+            self.moved = (output_rows(agent) != self.before).any(1).tolist()
+
+
+def output_rows(agent: nn.Module) -> Tensor:
+    layers = [layer for layer in agent.modules() if isinstance(layer, nn.Linear)]
+    return next(layer.weight.detach().clone() for layer in layers if layer.out_features == 10)
+
+
+def test_the_default_agent_learns_the_outputs_of_the_task_alone() -> None:
+    rows = Rows()
+    settings = {**SHORT, "epochs": None, "train_steps": 2, "optim": "SGD"}
+    ml(dataset="Digits", scenario="task", strategy=rows, **settings)
+    assert rows.moved == [True] * 2 + [False] * 8
+
+
+class ByName(MLP):
+    def learn(self, replay: Any) -> Tensor:
+        batch = next(replay)
+        return F.cross_entropy(self(obs=batch.obs), batch.label)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.network(obs)
+
+
+def test_a_model_called_by_name_learns_the_outputs_of_the_task_alone() -> None:
+    rows = Rows()
+    run(scenario="task", strategy=rows, model=ByName, optim="SGD")
+    assert rows.moved == [True] * 2 + [False] * 8
+
+
+class OfParts(MLP):
+    """Calls a part of itself, whose outputs cannot be hidden."""
+
+    def learn(self, replay: Any) -> Tensor:
+        batch = next(replay)
+        return F.cross_entropy(self.network(batch.obs), batch.label)
+
+
+def test_a_model_whose_outputs_cannot_be_hidden_is_warned_of() -> None:
+    says = r"hides the outputs of other tasks from OfParts\.learn, which never called self\(batch\.obs\)"
+    with pytest.warns(UserWarning, match=says) as found:
+        run(scenario="task", model=OfParts)
+    assert len(found) == 1
+    run(scenario="class", model=OfParts, path="other")  # Warnings are errors.
+
+
+@pytest.mark.parametrize("scenario", ["class", "task"])
+def test_the_scenario_s_own_accuracy_is_printed_first(
+    scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(scenario=scenario, tasks=2, classes_per_task=5, progress=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first = [line[0] for line in lines if line and line[0] in ("class-IL", "task-IL")]
+    headline = next(line[0] for line in lines if line and "forgetting" in line)
+    own = {"class": ("class-IL", "accuracy"), "task": ("task-IL", "task_il_accuracy")}[scenario]
+    assert (first[0], headline) == own

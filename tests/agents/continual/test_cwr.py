@@ -251,3 +251,39 @@ def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"strategy=cwr .* no nn\.Linear with out_features=10"):
         learnt(tmp_path, Wider)
+
+
+# ----------------------------------------------------------------------- whatever optimiser there is
+
+
+def test_the_output_layer_takes_steps_of_plain_sgd() -> None:
+    """Also in the first task, in which an optimiser trains the rest."""
+    course = Course(CWR(lr=0.25), optim=OPTIMISERS["AdamW"])
+    for task in range(2):
+        batch = course.begin(task).rows(task)
+        course.replay.before = lambda _, batch=batch: batch  # type: ignore[misc]
+        before = course.weights()
+        agent = copy.deepcopy(course.agent)
+        F.cross_entropy(agent(batch.obs), batch.label).backward()
+        course.steps(1)
+        after = course.weights()
+        for name, weight in agent.named_parameters():
+            assert weight.grad is not None
+            moved = before[name] - after[name]
+            if name.startswith("last."):
+                torch.testing.assert_close(moved, 0.25 * weight.grad)
+            else:
+                assert bool(moved.any()) == (task == 0)
+        course.end()
+
+
+@pytest.mark.parametrize("optim", ["AdamW", "Adam"])
+def test_later_tasks_are_learnt_with_an_optimiser_that_adapts(optim: str, tmp_path: Path) -> None:
+    run = learnt(tmp_path, optim=optim)
+    assert run.metrics["accuracy"] > 0.6
+    assert (run.accuracy_matrix[-1] > 0.3).all()
+
+
+def test_a_rate_that_is_no_number_above_0_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cwr\.lr is -1"):
+        CWR(lr=-1)

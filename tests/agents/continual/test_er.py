@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antelope import Batch, Memory, Run, ml
+from antelope import Batch, ConfigError, Memory, Run, ml
 from antelope.agents.continual import ER, ERACE, er
 from antelope.agents.continual.context import Context
 from antelope.replay import Space, Spec
@@ -244,3 +244,67 @@ def test_it_draws_from_streams_of_its_own() -> None:
     for number in range(20):
         strategy.before_batch(nn.Identity(), rows(number, number + 1))
     assert torch.equal(before, torch.get_rng_state())
+
+
+# ------------------------------------------------------------------------------ the weight of a loss
+
+
+def weights_of(run: Run) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in run.agent.parameters()])
+
+
+def test_a_weight_of_0_is_learning_without_rehearsal(tmp_path: Path) -> None:
+    found = learnt(tmp_path / "er", "er", **{"strategy.er.weight": 0})
+    assert torch.equal(weights_of(found), weights_of(learnt(tmp_path / "naive")))
+
+
+def test_a_weight_of_a_half_is_one_batch_of_as_many_old_rows_as_new_ones(tmp_path: Path) -> None:
+    """The whole first task is one batch, so there are as many rows to draw as are new."""
+    how: dict[str, Any] = {"model": Learner, "tasks": 2, "batch_size": 100, "train_steps": 6}
+    half = learnt(tmp_path / "half", "er", **how, **{"strategy.er.weight": 0.5})
+    one = learnt(tmp_path / "one", "er", **how)
+    torch.testing.assert_close(weights_of(half), weights_of(one), rtol=1e-4, atol=1e-5)
+    assert set(half.agent.sizes) == {100}, "The two losses are computed one after the other."
+    assert set(one.agent.sizes) == {100, 200}
+
+
+@pytest.mark.parametrize(
+    ("weight", "task", "expected"), [("tasks", 0, 3.0), ("tasks", 3, 6.0), (0.2, 3, 3.8), (1, 0, 7)]
+)
+def test_the_rehearsed_loss_has_its_weight(weight: Any, task: int, expected: float) -> None:
+    """New rows have a loss of 3, those in memory one of 7."""
+    strategy, agent = placed(ER(weight=weight)), nn.Identity()
+    strategy.context._learn = lambda replay, log: next(replay).obs.mean()
+    strategy.memory.add(Batch(obs=torch.full((4, 2), 7.0), label=torch.zeros(4).long()))
+    strategy.context.task = task
+    new = Batch(obs=torch.full((4, 2), 3.0), label=torch.zeros(4).long())
+    assert torch.equal(strategy.before_batch(agent, new).obs, new.obs)
+    loss = strategy.after_loss(agent, new, new.obs.mean())
+    assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.5, "half"])
+def test_a_weight_that_is_no_share_is_refused(weight: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"er\.weight is .*must be a number .*from 0 to 1"):
+        learnt(tmp_path, "er", **{"strategy.er.weight": weight})
+
+
+def test_the_weight_by_tasks_needs_to_know_where_they_end(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="strategy=er must know where a task ends"):
+        learnt(tmp_path, "er", epochs=None, online=True, **{"strategy.er.weight": "tasks"})
+
+
+def test_by_tasks_only_earlier_tasks_are_rehearsed_in_equal_shares(tmp_path: Path) -> None:
+    class Seen(ER):
+        def weighted(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+            seen.append(
+                (self.context.task, None if self.past is None else set(self.past.task.tolist()))
+            )
+            return super().weighted(agent, batch, loss)
+
+    seen: list[Any] = []
+    run = learnt(tmp_path, Seen(weight="tasks", policy="balanced"), tasks=5)
+    assert {task for task, past in seen if past is None} == {0}
+    assert all(past <= set(range(task)) for task, past in seen if past is not None)
+    assert set.union(*(past for task, past in seen if task == 4)) == {0, 1, 2, 3}
+    assert run.metrics["accuracy"] > 0.6

@@ -445,3 +445,57 @@ def test_numbers_out_of_bounds_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         strategy(**arguments)
+
+
+# ------------------------------------------------------------------------- the weighted information
+
+
+@pytest.mark.parametrize("kind", [EWC, EWCOnline])
+def test_weighted_each_row_counts_by_the_probability_of_its_label(kind: Any) -> None:
+    """In closed form for a linear softmax: p_y ((1[y = k] - p_k) x_j)^2, a mean over rows."""
+    torch.manual_seed(0)
+    agent, rows = nn.Linear(3, 4), task(1)
+    strategy = kind(fisher="weighted")
+    strategy.context = context_of(agent)
+    strategy.end_task(agent, rows)
+    obs, label = rows.batch.obs, rows.batch.label
+    p = agent(obs).softmax(1).detach()
+    own = p.gather(1, label[:, None])[:, 0]
+    error = F.one_hot(label, 4) - p
+    expected = (own[:, None, None] * (error[:, :, None] * obs[:, None]).square()).mean(0)
+    found = strategy.fishers[0] if kind is EWC else strategy.fisher
+    torch.testing.assert_close(found["weight"], expected)
+    torch.testing.assert_close(found["bias"], (own[:, None] * error.square()).mean(0))
+
+
+def test_it_is_weighted_also_where_rows_are_taken_one_by_one() -> None:
+    """A layer that is called twice has a gradient of its own for every row."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(3, 3), nn.Linear(3, 4)
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return self.last(self.layer(self.layer(obs).tanh()))
+
+    torch.manual_seed(0)
+    agent, rows = Twice(), task(1)
+    strategy = EWC(fisher="weighted")
+    strategy.context = context_of(agent)
+    strategy.end_task(agent, rows)  # type: ignore[arg-type]
+    expected = torch.zeros(3, 3)
+    for obs, label in zip(rows.batch.obs, rows.batch.label, strict=True):
+        value = agent(obs).log_softmax(0)[label]
+        (gradient,) = torch.autograd.grad(value, agent.layer.weight)
+        expected += value.exp().detach() * gradient.square() / len(rows)
+    torch.testing.assert_close(strategy.fishers[0]["layer.weight"], expected)
+
+
+@pytest.mark.parametrize("name", ["ewc", "ewc_online"])
+def test_what_has_no_such_information_is_refused(name: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"plot": False, "progress": False, "path": tmp_path / "run"}
+    with pytest.raises(ConfigError, match=rf"{name}\.fisher is 'full'; .* `labels` or `weighted`"):
+        ml("tasks=5", f"strategy={name}", "strategy.fisher=full", **how)
+    with pytest.raises(ConfigError, match="is for classes, and the targets of this run are values"):
+        ml("dataset=Diabetes", f"strategy={name}", "strategy.fisher=weighted", **how)

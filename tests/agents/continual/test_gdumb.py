@@ -295,3 +295,21 @@ def test_it_draws_from_a_stream_of_its_own() -> None:
         ends.append(weights(stream.agent))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
+
+
+# ------------------------------------------------------------------------------- when it learns
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_it_may_learn_once_at_the_end_of_the_run(online: bool, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"online": True, "epochs": None} if online else {}
+    run = learnt(tmp_path, GDumb(when="end", passes=32), **how)
+    matrix = run.accuracy_matrix
+    assert (matrix[:-1] == matrix[0]).all(), "Until then the model stays as it was."
+    assert matrix[0].mean() < 0.3
+    assert matrix[-1].mean() > 0.8
+
+
+def test_another_time_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gdumb\.when is 'never'; it must be `task` or `end`"):
+        GDumb(when="never")

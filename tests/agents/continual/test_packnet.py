@@ -290,3 +290,25 @@ def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
 def test_a_stream_without_borders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must know where a task ends"):
         learnt(tmp_path, online=True, epochs=1)
+
+
+def test_what_was_pruned_is_made_up_for_also_where_the_rate_has_fallen_to_0(tmp_path: Path) -> None:
+    class Watched(PackNet):
+        def prune(self, agent: nn.Module) -> None:
+            super().prune(agent)
+            self.pruned = self.context.snapshot()
+
+        def end_task(self, agent: nn.Module, replay: Any) -> None:
+            optimizer = self.context.optimizer
+            assert optimizer is not None
+            before = optimizer.param_groups[0]["lr"]
+            super().end_task(agent, replay)
+            moved = self.context.snapshot()["1.weight"] - self.pruned["1.weight"]
+            seen.append((before, float(moved.abs().max())))
+            assert optimizer.param_groups[0]["lr"] == before
+
+    seen: list[tuple[float, float]] = []
+    how: dict[str, Any] = {"plot": False, "progress": False, "path": tmp_path / "run"}
+    ml(model=Shallow, tasks=2, epochs=2, lr=0.01, lr_decay_epochs=2, strategy=Watched(), **how)
+    assert all(rate < 1e-9 and moved > 1e-3 for rate, moved in seen)
+    assert len(seen) == 2

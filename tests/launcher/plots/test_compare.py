@@ -147,3 +147,18 @@ def test_plotting_needs_neither_torch_nor_pyplot(folder):
     root = Path(__file__).parents[3]
     env = {"PYTHONPATH": str(root), "PATH": "", "HOME": str(folder)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, capture_output=True)
+
+
+def test_runs_that_are_told_the_task_are_drawn_by_that_accuracy(folder, capsys):
+    for group, scenario in (("Small", "task"), ("Large", "class")):
+        run = Path("runs/told", group, "Digits", "0")
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(f"seed: 0\ntasks: 5\nscenario: {scenario}\n")
+        (run / "eval.csv").write_text("mode,step,accuracy,task_il_accuracy\neval,100,0.2,0.9\n")
+    plot_runs(["runs/told"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["Digits,", "tasks=5", "Large", "accuracy", "0.2", "1", "100"] in lines
+    told = next(line for line in lines if "task_il_accuracy" in line)
+    assert told[-3] == "0.9"
+    plot_runs(["runs/told", "metric=task_il_accuracy"])
+    assert "Large" in capsys.readouterr().out

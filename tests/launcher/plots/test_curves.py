@@ -129,3 +129,11 @@ def test_a_long_line_is_thinned_by_means_of_neighbours():
     np.testing.assert_allclose(values, 3.0)
     short = thinned(np.array([1.0, 2.0]), np.array([5.0, 7.0]))
     np.testing.assert_array_equal(short, [[1.0, 2.0], [5.0, 7.0]])
+
+
+def test_where_the_task_is_told_that_accuracy_is_drawn(tmp_path):
+    evals = [{**row, "task_il_accuracy": 0.9} for row in EVAL]
+    draw_run(tmp_path, TRAIN + evals, matrix=[[0.8]], told=True)
+    labels = texts(tmp_path / "plots" / "learning_curve.svg")
+    assert "task_il_accuracy" in labels
+    assert "accuracy" not in labels

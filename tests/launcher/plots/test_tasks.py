@@ -113,3 +113,10 @@ def test_a_run_is_drawn_with_all_of_its_pictures(tmp_path):
 def test_a_single_task_has_no_picture_of_tasks(tmp_path):
     draw_run(tmp_path, EVAL, matrix=[[0.9]], task_il=[[0.9]])
     assert {found.name for found in (tmp_path / "plots").glob("*")} == names("learning_curve")
+
+
+def test_what_the_run_is_about_comes_first(tmp_path):
+    with style.context():
+        draw_tasks(tmp_path, CLASS_IL, "accuracy", task_il=TASK_IL, told=True)
+    found = texts(tmp_path / "tasks.svg")
+    assert found.index("task-IL accuracy") < found.index("class-IL accuracy")
