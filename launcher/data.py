@@ -25,6 +25,9 @@ def build_data(settings: Settings) -> DataWorld:
         ConfigError: If what is named cannot be told, or settings contradict each other.
         DataError: If a data set cannot be read or learnt from.
     """
+    named = named_objects(settings, "dataset")
+    if len(named) == 1 and is_sequence(named[0][0]):
+        return SequenceWorld(named[0][0], settings, named[0][1])
     train, test, notes, decoded = read_data(settings)
     return DataWorld(
         train,
@@ -53,8 +56,6 @@ def read_data(
     data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
     options = {"data_dir": data_dir, "channels": settings.channels}
     parts = held_out = named_objects(settings, "dataset")
-    if len(parts) == 1 and is_sequence(parts[0][0]):
-        return SequenceWorld(parts[0][0], settings, parts[0][1])
     own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := named_objects(settings, "test_dataset")) != len(parts):
         raise ConfigError(
