@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -93,17 +94,17 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 def random_flip(x: Tensor) -> Tensor:
     """Half of the images `[B, C, H, W]`, by chance, mirrored. Changes `x`."""
-    chosen = torch.rand(len(x)) < 0.5
-    x[chosen] = x[chosen].flip(3)
-    return x
+    mirrored = (torch.rand(len(x)) < 0.5).to(x.device).view(-1, 1, 1, 1)
+    return x.copy_(torch.where(mirrored, x.flip(-1), x))
 
 
 def random_grayscale(x: Tensor, prob: float = 0.2) -> Tensor:
     """A share of the colour images `[B, 3, H, W]`, by chance, in grey. Changes `x`; grey ones stay."""
     if x.shape[1] == 3:
-        chosen = torch.rand(len(x)) < prob
-        luma = torch.tensor(_LUMA, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
-        x[chosen] = (x[chosen] * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+        grey = (torch.rand(len(x)) < prob).to(x.device).view(-1, 1, 1, 1)
+        luma = torch.tensor(_LUMA, dtype=x.dtype, device=x.device)
+        brightness = torch.einsum("bchw,c->bhw", x, luma)[:, None]
+        x.copy_(torch.where(grey, brightness, x))
     return x
 
 
@@ -226,23 +227,29 @@ class CustomRandomCrop:
     def __call__(self, img: Any, other_img: Sequence[Tensor] = ()) -> tuple[Any, list[Tensor]]:
         from torchvision.transforms import RandomCrop, functional
 
-        img = functional.pad(img, self.padding)
-        box = RandomCrop.get_params(img, self.size)
-        maps = []
-        for number, each in enumerate(other_img):
-            before = list(each.shape[-2:])
-            larger = self.resize and (
-                self.min_resize_index is None or number <= self.min_resize_index
-            )
-            if larger:
-                each = F.interpolate(each[None], scale_factor=2.0, mode="nearest")[0]
-            rate = max(self.size[0] // each.shape[-1], 1)
-            padded = functional.pad(each, self.padding // rate)
-            each = functional.crop(padded, *(side // rate for side in box))
-            maps.append(
-                F.interpolate(each[None], size=before, mode="nearest")[0] if larger else each
-            )
-        return functional.crop(img, *box), maps
+        padded = functional.pad(img, self.padding)
+        box = RandomCrop.get_params(padded, self.size)  # Top, left, height, width.
+        last = len(other_img) if self.min_resize_index is None else self.min_resize_index
+        maps = [
+            self._enlarged_crop(each, box)
+            if self.resize and number <= last
+            else self._crop(each, box)
+            for number, each in enumerate(other_img)
+        ]
+        return functional.crop(padded, *box), maps
+
+    def _crop(self, each: Tensor, box: Sequence[int]) -> Tensor:
+        """The part of a map `[C, h, w]` that belongs to a box of the padded image."""
+        shrunk = max(self.size[0] // each.shape[-1], 1)  # How much smaller the map is.
+        top, left, height, width = (side // shrunk for side in box)
+        padded = F.pad(each, (self.padding // shrunk,) * 4)
+        return padded[:, top : top + height, left : left + width]
+
+    def _enlarged_crop(self, each: Tensor, box: Sequence[int]) -> Tensor:
+        """The same from a map of twice the size, which is then given its own size again."""
+        twice = each.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        part = self._crop(twice, box)
+        return F.interpolate(part[None], size=list(each.shape[-2:]), mode="nearest")[0]
 
 
 class DoubleCompose:
@@ -262,8 +269,8 @@ class DoubleCompose:
 
     @torch.no_grad()
     def __call__(self, img: Any, other_img: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
-        maps = [each.clone() for each in other_img]
-        img = img.clone() if isinstance(img, Tensor) else img.copy()
+        # Transforms may write into what they are given.
+        pair = copy.deepcopy(img), [each.clone() for each in other_img]
         for transform in self.transforms:
-            img, maps = transform(img, maps)
-        return img, maps
+            pair = transform(*pair)
+        return pair

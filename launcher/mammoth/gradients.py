@@ -56,13 +56,13 @@ def project2cone2(
         margin: Added to the dual variables: a memory's gradient has at least this weight.
         eps: Added to the diagonal, so that the problem is strictly convex.
     """
-    import numpy as np
-
-    held = memories.detach().cpu().t().double().numpy()
-    new = gradient.detach().cpu().flatten().double().numpy()
-    gram = held @ held.T
-    gram = 0.5 * (gram + gram.T) + eps * np.eye(len(held))
-    weights = solver.solve_qp(
-        gram, -held @ new, np.eye(len(held)), np.full(len(held), float(margin))
-    )[0]
-    gradient.copy_(torch.from_numpy(weights @ held + new).view(-1, 1))
+    held = memories.detach().cpu().double()  # (P, t)
+    new = gradient.detach().cpu().double().flatten()  # (P,)
+    tasks = held.shape[1]
+    quadratic = held.T @ held
+    quadratic.diagonal().add_(eps)
+    at_least = torch.full((tasks,), margin, dtype=torch.float64)
+    # Minimise w'Qw / 2 + (held' new)'w over w >= margin: one weight of each memory's gradient.
+    problem = (quadratic, -(held.T @ new), torch.eye(tasks, dtype=torch.float64), at_least)
+    weights = torch.from_numpy(solver.solve_qp(*(part.numpy() for part in problem))[0])
+    gradient.copy_((new + held @ weights)[:, None])

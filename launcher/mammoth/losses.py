@@ -54,26 +54,22 @@ class SupConLoss(nn.Module):
         if labels is not None and mask is not None:
             raise ValueError("SupConLoss: give labels or a mask, not both.")
         rows, views = features.shape[:2]
-        features = features.flatten(2)
         if labels is not None:
-            labels = labels.flatten()
-            if len(labels) != rows:
-                raise ValueError(f"SupConLoss: {len(labels)} labels for {rows} rows of features.")
-            mask = labels[:, None] == labels
+            label = labels.flatten()
+            if len(label) != rows:
+                raise ValueError(f"SupConLoss: {len(label)} labels for {rows} rows of features.")
+            mask = label[:, None] == label
         elif mask is None:
             mask = torch.eye(rows, device=features.device)
-        contrast = features.transpose(0, 1).reshape(rows * views, -1)  # View after view.
-        anchors = contrast if self.contrast_mode == "all" else contrast[:rows]
-        kinds = len(anchors) // rows
-        alike = mask.to(features).repeat(kinds, views)
-        others = torch.ones_like(alike).fill_diagonal_(0)
-        alike = alike * others
-        logits = anchors @ contrast.T / self.temperature
-        logits = logits - logits.detach().amax(1, keepdim=True)  # So that exp does not overflow.
-        log_prob = logits - (logits.exp() * others).sum(1, keepdim=True).log()
-        loss = -(alike * log_prob).sum(1) / alike.sum(1)
-        loss = (loss * (self.temperature / self.base_temperature)).view(kinds, rows).mean(0)
-        return loss.mean() if self.reduction == "mean" else loss.sum()
+        every = features.flatten(2).transpose(0, 1).flatten(0, 1)  # (views * B, D), view by view.
+        anchors = every if self.contrast_mode == "all" else every[:rows]  # (A, D)
+        itself = torch.eye(len(anchors), len(every), dtype=torch.bool, device=every.device)
+        similarity = anchors @ every.T / self.temperature  # (A, views * B)
+        to_others = similarity.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+        positive = mask.to(every).tile(len(anchors) // rows, views).masked_fill(itself, 0)
+        loss = (positive * (to_others - similarity)).sum(1) / positive.sum(1)  # (A,)
+        loss = loss * (self.temperature / self.base_temperature)
+        return loss.mean() if self.reduction == "mean" else loss.sum() * rows / len(anchors)
 
 
 class SPKDLoss(nn.Module):
