@@ -50,6 +50,11 @@ class Traits:
     learns_by: str = "learn"
     reads: tuple[str, ...] = ()
 
+    @property
+    def observes(self) -> bool:
+        """Whether it learns by `observe`, as Mammoth's models do: the launcher's `Observer`."""
+        return self.learns_by == "observe"
+
 
 _NONE = Traits()
 _IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType)  # torch.tanh, torch.Tensor.relu

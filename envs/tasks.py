@@ -82,12 +82,14 @@ class DataWorld:
         single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
+        transforms: How batches are made to learn from, and to evaluate with; None: as the settings say.
 
     Raises:
         ConfigError, DataError: If the parts do not fit together, or cannot be split so.
     """
 
     on_data = True
+    transforms: tuple[Any, Any] | None = None
 
     def __init__(
         self,

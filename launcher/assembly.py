@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from ..agents.traits import traits
 from . import build, offline
 from .checkpoint import find
 from .config import Settings
@@ -19,11 +20,11 @@ from .forward import check_channels_last, check_forward, example
 from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task
-from .observe.observer import Observer
 from .optimisation import Average, build_optimizer
 from .process import Workplace, threads
 from .randomness import kept_randomness, seed_everything
 from .schedulers import Scheduler, build_scheduler
+from .strategies import Strategies
 from .told import warn_caller
 from .unread import without_effect
 from .weights import load_weights, start_weights
@@ -78,6 +79,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     workplace.keep(lambda: threads(wanted))
     transform, plain = build.build_transforms(settings, world, device)
     seed_everything(settings.seed)  # Weights do not depend on how the data was read.
+    agent: Any
     agent, own = build.build_agent(settings, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
@@ -87,11 +89,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     else:
         options["supervised"] = False
     trial = Learner(agent, world.spec, **options)
-    channels_last = wants_channels_last(settings, world, device) and check_channels_last(
-        trial, world, transforms=(plain, transform), needed=bool(settings.channels_last)
-    )
-    if not channels_last:
-        check_forward(trial, world, transform=plain)
+    channels_last = _try_forward(settings, trial, world, device, (transform, plain))
     recurrence = trial.recurrence
     obs = example(world, plain, trial)
     start_weights(settings, agent, world, obs)
@@ -101,6 +99,61 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     strategies = build.build_strategies(settings, world, agent, transform, device)
     if strategies is not None:
         held.callback(strategies.context.close)
+    learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)
+    if recurrence is not None:
+        learner.recurrence, transform.unpack = recurrence, recurrence.unpack
+        transform.initial = recurrence.zeros
+    if settings.compile:
+        # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+        agent.compile() if traits(agent).observes else nn.Module.compile(agent)
+    replay = build.build_replay(
+        settings, world, transform, device, recurrent=recurrence is not None, saved=saved
+    )
+    held.callback(replay.close)
+    replay.before = None if strategies is None else strategies.before_batch
+    if traits(agent).observes:
+        agent.bind(replay)
+    return Assembly(
+        world,
+        learner,
+        replay,
+        plain,
+        own,
+        obs,
+        placed=placed,
+        rates=rates,
+        where=describe(settings, device, channels_last),
+    )
+
+
+def _try_forward(
+    settings: Settings, trial: Learner, world: Any, device: Any, transforms: tuple[Any, Any]
+) -> bool:
+    """Call the model once, before anything is begun; whether images are to lie channels last."""
+    transform, plain = transforms
+    if wants_channels_last(settings, world, device) and check_channels_last(
+        trial, world, transforms=(plain, transform), needed=bool(settings.channels_last)
+    ):
+        return True
+    check_forward(trial, world, transform=plain)
+    return False
+
+
+def _build_learner(
+    settings: Settings,
+    world: Any,
+    modules: tuple[nn.Module, nn.Module],
+    held: ExitStack,
+    strategies: Strategies | None,
+    options: dict[str, Any],
+) -> tuple[Learner, list[str]]:
+    """The learner with its optimiser, and what is said of its schedule before the run.
+
+    Args:
+        modules: What learns, and the user's own.
+        options: Of any learner of this run.
+    """
+    agent, own = modules
     optimizers = build.own_optimizers(settings, agent)
     if optimizers is not None:
         held.callback(optimizers.close)
@@ -119,32 +172,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
         tasks=len(world.tasks),
         **options,
     )
-    if recurrence is not None:
-        learner.recurrence, transform.unpack = recurrence, recurrence.unpack
-        transform.initial = recurrence.zeros
-    if settings.compile:
-        if isinstance(agent, Observer):
-            agent.compile()
-        else:  # A method of its own may be another thing: Keras' takes an optimiser and a loss.
-            nn.Module.compile(agent)
-    replay = build.build_replay(
-        settings, world, transform, device, recurrent=recurrence is not None, saved=saved
-    )
-    held.callback(replay.close)
-    replay.before = None if strategies is None else strategies.before_batch
-    if isinstance(agent, Observer):
-        agent.bind(replay)
-    return Assembly(
-        world,
-        learner,
-        replay,
-        plain,
-        own,
-        obs,
-        placed=placed,
-        rates=rates,
-        where=describe(settings, device, channels_last),
-    )
+    return learner, rates
 
 
 def _scheduler(

@@ -15,7 +15,7 @@ from torch import nn
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import Context
-from ..agents.traits import has_forward, hook
+from ..agents.traits import has_forward, hook, traits
 from ..replay import (
     CheckpointError,
     ConfigError,
@@ -40,9 +40,7 @@ from .lengths import ENV_STEPS, build_schedule
 from .loaders import heed_loaders
 from .naming import makes_objects, named_object, named_objects
 from .networks import network
-from .observe.observer import Observer, build_observer
 from .observe.options import observes
-from .observe.own_world import Plain, SequenceWorld
 from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
@@ -151,6 +149,8 @@ def build_agent(
     if made and not observes(target):
         agent = make(target, {**arguments, **parts})
     if observes(agent):
+        from .observe.observer import build_observer  # Few runs observe.
+
         agent = build_observer(
             agent,
             arguments if agent is target else {},
@@ -165,7 +165,7 @@ def build_agent(
         raise ConfigError(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
         )
-    own = agent.own if isinstance(agent, Observer) else agent
+    own: Any = agent.own if traits(agent).observes else agent
     _check_train(own)
     if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
         refuse_parts(settings, AC2Agent)
@@ -229,8 +229,8 @@ def build_transforms(settings: Settings, world: Any, device: torch.device) -> tu
     if not world.on_data:
         transform = Observations(world.spec.obs, world.normalizer)
         return transform, transform
-    if isinstance(world, SequenceWorld):
-        return world.rows, Plain(world.rows)
+    if world.transforms is not None:
+        return world.transforms
     space, standardize = world.spec.obs, settings.standardize
     plain = Standardize(space, standardize=standardize, device=device)
     if settings.aug is None:
@@ -399,7 +399,7 @@ def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
 
 def own_optimizers(settings: Settings, agent: nn.Module) -> OwnOptimizers | None:
     """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
-    if isinstance(agent, Observer):
+    if traits(agent).observes:
         return None
     values = settings.values
     asked = [key for key in ("lr", "weight_decay") if values[key] is not None]

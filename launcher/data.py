@@ -15,7 +15,6 @@ from .config import Settings
 from .construct import construct
 from .loaders import unwrapped
 from .naming import makes_objects, named_objects
-from .observe.own_world import SequenceWorld, is_sequence
 
 
 def build_data(settings: Settings) -> DataWorld:
@@ -26,8 +25,11 @@ def build_data(settings: Settings) -> DataWorld:
         DataError: If a data set cannot be read or learnt from.
     """
     named = named_objects(settings, "dataset")
-    if len(named) == 1 and is_sequence(named[0][0]):
-        return SequenceWorld(named[0][0], settings, named[0][1])
+    if len(named) == 1 and hasattr(named[0][0], "get_data_loaders"):
+        from .observe.own_world import SequenceWorld, is_sequence  # Few runs observe.
+
+        if is_sequence(named[0][0]):
+            return SequenceWorld(named[0][0], settings, named[0][1])
     train, test, notes, decoded = read_data(settings)
     return DataWorld(
         train,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..agents.continual.strategy import Strategy
+from ..agents.traits import traits
 from ..envs.datasets import Arrays
 from ..replay import ConfigError
 from .config import Settings
 from .data import read_data
 from .loaders import heed_loaders
 from .naming import named_objects, unresolved
-from .observe.observer import Observer
 
 if TYPE_CHECKING:
     from .open_run import OpenRun
@@ -28,7 +28,7 @@ def check_grows(run: OpenRun) -> None:
         raise ConfigError("learn_task needs a data set; this run learns from an environment.")
     if run.settings.online:
         raise ConfigError("online=true tells no task from another; learn_task begins one.")
-    if isinstance(run.learner.agent, Observer):
+    if traits(run.learner.agent).observes:
         raise ConfigError(
             f"{type(run.own).__name__} has an `observe`, and such models are told all tasks at the start. "
             "Give the data sets as a list, dataset=[...], or write a `learn`."

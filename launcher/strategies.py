@@ -274,7 +274,7 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
                 "Without borders work er, er_ace, der, derpp, agem and the like."
             )
-        if _works_on_the_loss(strategy) and traits(context.agent).learns_by == "observe":
+        if _works_on_the_loss(strategy) and traits(context.agent).observes:
             yield (
                 f"strategy={name} works on the loss, and {name_of_agent}.observe keeps it to itself. Return "
                 "it from a `learn` instead."

@@ -86,6 +86,7 @@ class SequenceWorld(DataWorld):
         parts: _Parts = sequence.parts
         self.train, self.test, self.rows = parts.train, parts.test, parts.rows
         self.rows.layout = None  # What an earlier run decided.
+        self.transforms = self.rows, Plain(self.rows)
         held = None
         if settings.validation:
             labels = self.train.columns["label"]
