@@ -15,24 +15,21 @@ from argparse import ArgumentParser, Namespace
 
 from ..observe.arguments import get_device
 from ..observe.backbones import (
-    MNISTMLP_PNN,
     BaseMNISTMLP,
     BasicBlock,
     MammothBackbone,
     ResNet,
-    ResNetPNN,
     ReturnTypes,
     conv3x3,
     mnistmlp,
-    mnistmlp_pnn,
     num_flat_features,
     reduced_resnet18,
     resnet18,
-    resnet18_pnn,
     resnet34,
     xavier,
 )
 from ..observe.own_sequence import MammothDataset, base_path, store_masked_loaders
+from ..observe.progressive import MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn
 from ..observe.schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
 from ..observe.sequence import ContinualDataset
 from .args import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...replay import ConfigError
+from ..observe.schedulers import SCHEDULERS
 
 REQUIRED = {
     "dataset": "which sequence of tasks: a registered name",
@@ -42,9 +43,7 @@ SERVED = {
     "optim_wd": Argument(0.0, "float", "weight decay"),
     "optim_mom": Argument(0.0, "float", "momentum"),
     "optim_nesterov": Argument(0, "flag", "Nesterov's momentum"),
-    "lr_scheduler": Argument(
-        None, ("multisteplr", "cosine"), "how the learning rate falls within each task"
-    ),
+    "lr_scheduler": Argument(None, SCHEDULERS, "how the learning rate falls within each task"),
     "scheduler_mode": Argument("epoch", ("epoch", "iter"), "what the scheduler counts"),
     "lr_milestones": Argument((), "ints", "when multisteplr multiplies the learning rate"),
     "sched_multistep_lr_gamma": Argument(0.1, "float", "what multisteplr multiplies it by"),

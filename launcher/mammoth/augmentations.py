@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..observe.transform import transformed
+
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are.
 
 
@@ -26,18 +28,8 @@ def apply_transform(x: Any, transform: Any, autosqueeze: bool = False) -> Any:
         return x
     if not isinstance(x, Tensor):  # A PIL image.
         return transform(x)
-    if _takes_batches(transform):
-        out: Tensor = transform(x)
-    elif not len(x):
-        return x
-    else:
-        out = torch.stack([torch.as_tensor(transform(row)) for row in x]).to(x.device)
+    out = transformed(x, transform)
     return out[0] if autosqueeze and len(out) == 1 else out
-
-
-def _takes_batches(transform: Any) -> bool:
-    function = getattr(transform, "__self__", transform)  # `Transform.normalise` is its method.
-    return bool(getattr(function, "takes_batches", False))
 
 
 def rand_bbox(size: Sequence[int], lam: float) -> tuple[int, int, int, int]:

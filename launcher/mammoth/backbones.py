@@ -11,14 +11,8 @@ from torch import nn
 
 from ...replay import ConfigError
 from ..config import did_you_mean
-from ..observe.backbones import (
-    mnistmlp,
-    mnistmlp_pnn,
-    reduced_resnet18,
-    resnet18,
-    resnet18_pnn,
-    resnet34,
-)
+from ..observe.backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
+from ..observe.progressive import mnistmlp_pnn, resnet18_pnn
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mnistmlp": mnistmlp,

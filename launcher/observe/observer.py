@@ -22,21 +22,18 @@ from ..naming import makes_objects
 from .arguments import GENERAL, Arguments, use_device
 from .backbones import default_backbone
 from .options import MORE, Options, constructor_names
-from .own_world import OwnTransform, SequenceWorld
-from .provided import (
-    fitted,
-    make_optimizer,
-    run_arguments,
-)
+from .own_transform import OwnTransform
+from .own_world import SequenceWorld
+from .provided import fitted, make_optimizer, run_arguments
 from .schedulers import get_scheduler
 from .sequence import ContinualDataset
 from .transform import Transform
 
 # What the methods of such a model can ask for.
-_OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
-_ALWAYS = _OBSERVED[:4]  # What `*args, **kwargs` receive.
-_TOLD = ("dataset", "epoch", "task", "replay")
-_HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
+_ALWAYS = OBSERVED[:4]  # What `*args, **kwargs` receive.
+TOLD = ("dataset", "epoch", "task", "replay")
+HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
 _ITERATIONS = ("task_iteration", "epoch_iteration")
 _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
@@ -102,8 +99,8 @@ class Observer(nn.Module):
         self.name = type(model).__name__
         self.spec, self.dataset, self.transform = spec, dataset, transform
         self._asks = {
-            method: _asked(model, method, _OBSERVED if method == "observe" else _TOLD)
-            for method in ("observe", *_HOOKS)
+            method: _asked(model, method, OBSERVED if method == "observe" else TOLD)
+            for method in ("observe", *HOOKS)
             if hook(model, method) is not None
         }
         # `observe(*args, **kwargs)` receives what Mammoth passes by place.

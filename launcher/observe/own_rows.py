@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...replay import ConfigError, Table
 from .own_items import Drawn, Items, read_all
+from .rows import check_classes, check_lengths
 
 if TYPE_CHECKING:
     from .sequence import ContinualDataset
@@ -90,17 +91,9 @@ class OwnRows:
             ConfigError: If there are more rows than labels, or labels of no class.
         """
         part = self._part
-        if len(part.data) != len(part.targets):
-            raise ConfigError(
-                f"train_loader.dataset has {len(part.data)} rows in `data` and {len(part.targets)} in "
-                "`targets`."
-            )
+        check_lengths(len(part.data), len(part.targets))
         labels = torch.as_tensor(np.asarray(part.targets)).long()
-        if not 0 <= int(labels.min()) <= int(labels.max()) < self._sequence.N_CLASSES:
-            raise ConfigError(
-                f"train_loader.dataset.targets has labels from {int(labels.min())} to {int(labels.max())}; "
-                f"there are classes 0 to {self._sequence.N_CLASSES - 1}."
-            )
+        check_classes(labels, self._sequence.N_CLASSES)
         shape = tuple(self._sequence.spec.obs.shape)
         if self._sequence.parts.rows.augment is None:  # Nothing is drawn: once is enough.
             return Table(**read_all(self._items(), shape))

@@ -93,7 +93,7 @@ def declare(sequence: Any, args: Namespace) -> None:
         if not apart:
             raise ConfigError(f"joint=1: the tasks of {name} share their classes (domain-il).")
         sequence.N_TASKS, sequence.N_CLASSES_PER_TASK, sizes = 1, total, [total]
-    sequence._apart, sequence._ends = apart, [0, *accumulate(sizes)]
+    sequence.tasks_apart, sequence.class_ends = apart, [0, *accumulate(sizes)]
     if getattr(args, "permute_classes", 0) and not hasattr(args, "class_order"):
         args.class_order = permutation(total, args.seed)
 
@@ -114,7 +114,7 @@ def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskData,
         train, test: With `data` and `targets`; they stay as they are.
         setting: The `ContinualDataset`.
     """
-    if setting._apart:
+    if setting.tasks_apart:
         setting.c_task += 1
     options = {"batch_size": setting.args.batch_size}
     parts = [_rows_of_task(part, setting) for part in (train, test)]
@@ -133,7 +133,7 @@ def _rows_of_task(part: Any, setting: Any) -> Any:
     if getattr(setting.args, "permute_classes", 0):
         targets = setting.args.class_order[targets]
     chosen = np.ones(len(targets), dtype=bool)
-    if setting._apart:
+    if setting.tasks_apart:
         first, end = setting.get_offsets(setting.c_task)
         chosen = (targets >= first) & (targets < end)
     rows = copy.copy(part)

@@ -25,8 +25,8 @@ from ..config import Settings
 from ..randomness import forked_randomness
 from .own_items import Drawn, Items, read_all
 from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
+from .own_transform import Plain, Rows
 from .sequence import ContinualDataset
-from .transform import Transform
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
@@ -123,106 +123,6 @@ class _Parts:
         return self.sets[which][task], chosen
 
 
-class Rows:
-    """Batches of a sequence's rows, in the place of `Standardize`.
-
-    Args:
-        train: Makes of a row in [0, 1] what a model learns from.
-        ends: What 0 and 1 become where a row is not augmented.
-        augments: Whether `train` draws anew at each call.
-
-    Attributes:
-        augment: None where it does not.
-        layout: How images lie in memory; None: channels first.
-    """
-
-    layout: torch.memory_format | None = None
-
-    def __init__(
-        self,
-        train: Callable[[Tensor], Tensor],
-        ends: tuple[Tensor, Tensor],
-        *,
-        augments: bool,
-        bytes_only: bool,
-    ):
-        self.train, self._ends, self.bytes_only = train, ends, bytes_only
-        self.augment = self._augmented if augments else None
-
-    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if "raw" in fields:
-            fields["raw"] = self.normalise(fields["raw"])
-        return self._laid_out(fields)
-
-    def plain(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The same without augmentation."""
-        if "raw" in fields:
-            fields["obs"] = self.normalise(fields.pop("raw"))
-        return self._laid_out(fields)
-
-    def normalise(self, rows: Tensor) -> Tensor:
-        low, high = (end.to(rows.device) for end in self._ends)
-        return rows * (high - low) + low
-
-    def unit(self, obs: Tensor) -> Tensor:
-        """Rows as they were before they were normalised."""
-        low, high = (end.to(obs.device) for end in self._ends)
-        rows = (obs - low) / torch.where(high > low, high - low, 1.0)
-        # To the bit what they were: a byte by 255, as torchvision makes floats of pictures.
-        return (rows * 255).round_().div_(255) if self.bytes_only else rows
-
-    def anew(self, raw: Tensor) -> Tensor:
-        """Rows that were met before, `batch.raw`, augmented another way."""
-        obs = self._augmented(self.unit(raw))
-        return self._laid_out({"obs": obs})["obs"]
-
-    def ends(self) -> tuple[Tensor, Tensor]:
-        return self._ends
-
-    def _augmented(self, rows: Tensor) -> Tensor:
-        host = rows.cpu()
-        return torch.stack([self.train(row) for row in host]).to(rows.device)
-
-    def _laid_out(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if self.layout is not None and fields["obs"].dim() == 4:
-            fields["obs"] = fields["obs"].contiguous(memory_format=self.layout)
-        return fields
-
-
-class Plain:
-    """The same rows, to evaluate with."""
-
-    layout: torch.memory_format | None = None
-    augment = None
-
-    def __init__(self, rows: Rows):
-        self.rows = rows
-
-    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return self.rows.plain(fields)
-
-    plain = __call__
-
-    def ends(self) -> tuple[Tensor, Tensor]:
-        return self.rows.ends()
-
-
-class OwnTransform(Transform):
-    """As every `Transform`, of a sequence that has its own."""
-
-    def __init__(self, spec: Spec, rows: Rows, device: torch.device):
-        super().__init__(spec, rows, rows.augment, device)
-        self.rows = rows
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        single = rows.dim() == self.dims
-        made = self.rows._augmented(rows[None] if single else rows)
-        return made[0] if single else made
-
-    def undone(self, obs: Tensor) -> Tensor:
-        return self.rows.unit(obs)
-
-
 def _arguments(settings: Settings) -> Namespace:
     """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
     return Namespace(
@@ -244,8 +144,7 @@ def _task(
     if held is not None:
         chosen = held[rows]
         rows, validation = rows[~chosen], rows[chosen]
-    apart = sequence.SETTING != "domain-il"
-    name = f"classes {first} to {end - 1}" if apart else f"task {t}"
+    name = f"classes {first} to {end - 1}" if sequence.tasks_apart else f"task {t}"
     return DataTask(name, rows, torch.arange(*test), torch.arange(first, end), validation)
 
 
@@ -273,7 +172,7 @@ def _read(sequence: Any, name: str) -> _Parts:
                 f"An item of {name} is {list(obs.shape[1:])}, and {list(raw.shape[1:])} not augmented. "
                 "Let TRANSFORM and not_aug_transform give the same size."
             )
-        ends = _ends(sequence, raw, name)
+        ends = _ends(sequence, raw)
         bytes_only = bool(torch.equal((raw * 255).round() / 255, raw))
         rows = Rows(_transform(sequence), ends, augments=changes, bytes_only=bytes_only)
         n = sequence.N_CLASSES
@@ -342,7 +241,7 @@ def _as_it_is(row: Tensor) -> Tensor:
     return row
 
 
-def _ends(sequence: Any, raw: Tensor, name: str) -> tuple[Tensor, Tensor]:
+def _ends(sequence: Any, raw: Tensor) -> tuple[Tensor, Tensor]:
     """What its normalisation makes of rows of 0 and of 1."""
     kind = type(sequence)
     if kind.get_normalization_transform is not ContinualDataset.get_normalization_transform:

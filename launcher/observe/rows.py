@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ...replay import ConfigError, Table
 from ...replay.transfer import upload
+from .transform import transformed
 
 if TYPE_CHECKING:
-    from .provided import ContinualDataset
+    from .sequence import ContinualDataset
 
 
 class TaskLoader:
@@ -155,7 +156,7 @@ class TaskRows:
         obs = transform.plain.plain({"obs": obs})["obs"]
         rows = transform.undone(obs)
         same = self.transform is self._usual and (transform.augment is None or not self.train)
-        inputs = obs if same else _transformed(rows, self.transform)
+        inputs = obs if same else transformed(rows, self.transform)
         labels = self._of_label(places).to(device)
         if not self.train:
             return inputs, labels
@@ -245,19 +246,12 @@ class TaskRows:
 
     def _of_label(self, places: Tensor) -> Tensor:
         targets = torch.as_tensor(self.targets).cpu()
-        if len(targets) != len(self):
-            raise ConfigError(
-                f"train_loader.dataset has {len(self)} rows in `data` and {len(targets)} in `targets`."
-            )
+        check_lengths(len(self), len(targets))
         taken = targets.index_select(0, places)
         if not self._sequence.spec.discrete:
             return taken.float()
         taken = taken.long()
-        if len(taken) and not 0 <= int(taken.min()) <= int(taken.max()) < self._sequence.N_CLASSES:
-            raise ConfigError(
-                f"train_loader.dataset.targets has labels from {int(taken.min())} to {int(taken.max())}; "
-                f"there are classes 0 to {self._sequence.N_CLASSES - 1}."
-            )
+        check_classes(taken, self._sequence.N_CLASSES)
         return taken
 
     def _fields(self, places: Tensor) -> Iterator[Tensor]:
@@ -311,10 +305,18 @@ class TaskRows:
         return stored.to(self._dtype)
 
 
-def _transformed(rows: Tensor, transform: Any) -> Tensor:
-    if transform is None:
-        return rows
-    if getattr(transform, "takes_batches", False):
-        whole: Tensor = transform(rows)
-        return whole
-    return torch.stack([transform(row) for row in rows]).to(rows.device)
+def check_lengths(rows: int, targets: int) -> None:
+    """Raise ConfigError if a model has put in another number of labels than of rows."""
+    if rows != targets:
+        raise ConfigError(
+            f"train_loader.dataset has {rows} rows in `data` and {targets} in `targets`."
+        )
+
+
+def check_classes(labels: Tensor, n: int) -> None:
+    """Raise ConfigError if a model has put in labels, int64 `[N]`, that are not among 0 to n - 1."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n:
+        raise ConfigError(
+            f"train_loader.dataset.targets has labels from {int(labels.min())} to {int(labels.max())}; "
+            f"there are classes 0 to {n - 1}."
+        )

@@ -17,6 +17,7 @@ from ...replay import ConfigError, Replay, Table
 from .own_rows import OwnRows
 from .own_sequence import declare
 from .rows import TaskLoader, TaskRows
+from .schedulers import SCHEDULERS
 from .transform import Denormalise, Normalise, Transform
 
 
@@ -35,15 +36,21 @@ class ContinualDataset:
         args: The run's, once there are any.
         settings: What `load_runner` was asked for, to train with; None elsewhere.
         alter: Makes of stored rows those of a task; None where they are as stored.
+        tasks_apart: Whether each task has outputs of its own.
+        class_ends: 0, and how many classes there are after each task.
+        parts: What was read of a subclass with data of its own; None: the run's tables have the rows.
+        evaluates: With `inference_only`, where the model was loaded from.
+        saver: With `savecheck`, what writes checkpoints.
+        when_ended: Given a model that has learnt a task, and the task.
     """
 
     settings: dict[str, Any] | None = None
     args: Namespace | None = None
-    AVAIL_SCHEDS = ("multisteplr", "cosine")
-    parts: Any = None  # What was read of a subclass with data of its own.
-    evaluates: Path | None = None  # With `inference_only`, where the model was loaded from.
-    saver: Any = None  # With `savecheck`, what writes checkpoints.
-    when_ended: Callable[[Any, int], None] | None = None  # Given a model that has learnt a task.
+    AVAIL_SCHEDS = SCHEDULERS
+    parts: Any = None
+    evaluates: Path | None = None
+    saver: Any = None
+    when_ended: Callable[[Any, int], None] | None = None
 
     def __init__(self, world: Any, transform: Transform | None = None, *, online: bool = False):
         if isinstance(world, Namespace):  # The arguments of a run, as Mammoth calls a subclass.
@@ -63,16 +70,13 @@ class ContinualDataset:
             self.MEAN, self.STD = transform.normalise.mean, transform.normalise.std
         self.SETTING = "general-continual" if online else f"{world.scenario}-il"
         self.N_TASKS = 1 if online else len(classes)
-        self._apart = self.SETTING in (
-            "class-il",
-            "task-il",
-        )  # Whether tasks have their own outputs.
-        sizes = [len(task) for task in classes] if self._apart else [n] * self.N_TASKS
+        self.tasks_apart = self.SETTING in ("class-il", "task-il")
+        sizes = [len(task) for task in classes] if self.tasks_apart else [n] * self.N_TASKS
         alike = len(set(sizes)) == 1
         self.N_CLASSES_PER_TASK: int | list[int] = sizes[0] if alike else sizes
-        self._ends = [0, *accumulate(sizes)]
+        self.class_ends = [0, *accumulate(sizes)]
         # Such models take it that the classes of a task follow on those of the one before.
-        order = torch.cat(classes) if self._apart and world.spec.discrete else torch.arange(n)
+        order = torch.cat(classes) if self.tasks_apart and world.spec.discrete else torch.arange(n)
         moved = len(order) == n and not torch.equal(order, torch.arange(n))
         self._order = order
         self.place = order.argsort() if moved else None
@@ -95,9 +99,9 @@ class ContinualDataset:
         A task beyond the last has no classes: both are the number of all.
         """
         task = self.c_task if task is None else task
-        if not self._apart:
+        if not self.tasks_apart:
             return 0, self.N_CLASSES
-        first, end = (self._ends[min(max(at, 0), self.N_TASKS)] for at in (task, task + 1))
+        first, end = (self.class_ends[min(max(at, 0), self.N_TASKS)] for at in (task, task + 1))
         return first, end
 
     def counters(self, task: int) -> dict[str, Any]:
@@ -210,6 +214,7 @@ class ContinualDataset:
         """Accuracies of the tasks so far, in percent: among the classes seen, and among each task's own.
 
         Args:
+            dataset: Without effect: this sequence is meant. Mammoth's models pass it.
             last: Of the current task only.
             return_loss: Whether the mean loss comes third.
         """

@@ -104,6 +104,23 @@ class Denormalise:
         return rows * std + mean
 
 
+def transformed(rows: Tensor, transform: Any) -> Tensor:
+    """Rows `[B, *shape]` with a transform: one of ours meets all of them at once, any other one by one.
+
+    Args:
+        transform: None: rows as they are.
+    """
+    if transform is None:
+        return rows
+    function = getattr(transform, "__self__", transform)  # `Transform.normalise` may be its method.
+    if getattr(function, "takes_batches", False):
+        whole: Tensor = transform(rows)
+        return whole
+    if not len(rows):
+        return rows
+    return torch.stack([torch.as_tensor(transform(row)) for row in rows]).to(rows.device)
+
+
 def _one_if_alike(values: Tensor, device: torch.device) -> float | Tensor:
     """A number, where it is the same for all places: twice as fast as a tensor."""
     if bool((values == values.flatten()[0]).all()):
