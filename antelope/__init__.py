@@ -61,3 +61,8 @@ _HOME = {
 
 
 __getattr__ = lazily(__name__, _HOME)
+
+
+def __dir__() -> list[str]:
+    """What is offered for completion, before it is imported too."""
+    return sorted([*__all__, "__version__"])

@@ -216,19 +216,7 @@ class DataWorld:
         exact = [_exact([part], self.spec) for part in (train, test)]
         chosen = _validation([train], self._validation)
         train, test = stored(train, self.spec), stored(test, self.spec)
-        own = self.scenario != "domain" and self.spec.discrete
-        task = DataTask(
-            name or train.name,
-            torch.arange(len(train)) + len(self.train),
-            torch.arange(len(test)) + len(self.test),
-            train.targets.unique() if own else self.tasks[0].classes,
-        )
-        if chosen is not None:
-            held = replace(task, train=torch.arange(len(train)))
-            held = _with_validation(held, chosen)
-            assert held.validation is not None
-            begin = len(self.train)
-            task = replace(task, train=held.train + begin, validation=held.validation + begin)
+        task = self._behind_the_others(name or train.name, train, test, chosen)
         known = {
             "name": task.name,
             "rows": len(task.train),
@@ -256,6 +244,25 @@ class DataWorld:
             more.exact = values
             table.append(more)
         return task
+
+    def _behind_the_others(
+        self, name: str, train: Arrays, test: Arrays, chosen: Tensor | None
+    ) -> DataTask:
+        """A task whose rows come after all rows that the tables have.
+
+        Args:
+            chosen: Which of its rows to learn from are set aside, bool `[N]`; None: none.
+        """
+        own = self.scenario != "domain" and self.spec.discrete
+        classes = train.targets.unique() if own else self.tasks[0].classes
+        task = DataTask(name, torch.arange(len(train)), torch.arange(len(test)), classes)
+        if chosen is not None:
+            task = _with_validation(task, chosen)
+        rows, held_out = len(self.train), len(self.test)
+        validation = None if task.validation is None else task.validation + rows
+        return replace(
+            task, train=task.train + rows, test=task.test + held_out, validation=validation
+        )
 
     def expect(self, known: dict[str, Any]) -> None:
         """Know of a task that was added before the run was resumed, whose rows have yet to come."""

@@ -248,9 +248,7 @@ def write_eval_row(
     """
     metrics = mean_over_tasks(scores)
     learner.evaluated(scores[-1], validation=validation)
-    each: dict[str, float] = {}
-    if last > 0:
-        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
+    each = by_task(scores) if last > 0 else {}
     metrics = {**metrics, **more}
     if validation:
         metrics, each = ({f"validation_{k}": v for k, v in row.items()} for row in (metrics, each))
@@ -264,6 +262,11 @@ def write_eval_row(
 # The metric by which a task is judged, and whether more of it is better.
 MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
 EACH = (*MAIN, "task_il_accuracy")  # Written for every task.
+
+
+def by_task(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of each task, from the first on, as eval.csv names them: `accuracy/task_0`."""
+    return {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
 
 
 def score(metrics: dict[str, float]) -> float:

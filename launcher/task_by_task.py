@@ -9,7 +9,8 @@ from torch import nn
 
 from ..replay import ConfigError, Replay, Spec
 from .config import Settings
-from .loop import EACH, mean_over_tasks, transfer_metrics
+from .evaluate import mean_over_tasks
+from .loop import by_task, transfer_metrics
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
@@ -124,8 +125,7 @@ class Task:
             return metrics
         if opened.at.task == self.number + 1:
             metrics |= transfer_metrics(opened.world, opened.at)
-        each = {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
-        return metrics | each
+        return metrics | by_task(scores)
 
     @property
     def agent(self) -> nn.Module:

@@ -19,11 +19,10 @@ from ..attributes import load_attribute_state
 from ..checkpoint import find
 from ..observe.observer import Observer
 from ..weights import load_weights
+from .buffer import Buffer
 
 if TYPE_CHECKING:
     from ..run import Run
-
-_FIELDS = ("examples", "labels", "logits", "task_labels", "true_labels")
 
 
 def load_checkpoint(observer: Observer, path: str, *, whole: bool) -> None:
@@ -104,7 +103,7 @@ def _fill(model: Any, rows: Mapping[str, Tensor], path: Path) -> None:
             f"buffer_size={count}."
         )
     buffer.clear()
-    buffer.add_data(**{name: rows[name] for name in _FIELDS if name in rows})
+    buffer.add_data(**{name: rows[name] for name in Buffer.attributes if name in rows})
 
 
 class Saver:

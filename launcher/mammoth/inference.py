@@ -61,11 +61,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     )
     console.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     console.stop()
-    rows = [
-        [values.get(name, float("nan")) for values in scores]
-        for name in ("task_il_accuracy",)
-        if name in scores[0]
-    ]
+    told = [values["task_il_accuracy"] for values in scores if "task_il_accuracy" in values]
     return Run(
         agent=own,
         spec=world.spec,
@@ -74,5 +70,5 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
         replay=replay,
         path=path,
         accuracy_matrix=np.array([[score(values) for values in scores]]),
-        task_il_matrix=np.array(rows, dtype=np.float64),
+        task_il_matrix=np.array([told] if told else [], dtype=np.float64),
     )

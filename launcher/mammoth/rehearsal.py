@@ -91,12 +91,7 @@ def fill_buffer(
         )
     past, seen = dataset.get_offsets(t_idx)
     rows = dataset.train_loader.dataset
-    new = torch.as_tensor(rows.targets) >= past
-    if not bool(new.all()):
-        mask = new if isinstance(rows.data, Tensor) else new.numpy()
-        data, targets = rows.data[mask], rows.targets[mask]
-        rows.data, rows.targets = data, targets
-
+    _take_out_earlier(rows, past)
     if buffer.sample_selection_strategy == "unlimited":
         share = len(rows) + len(buffer)
     else:
@@ -104,10 +99,6 @@ def fill_buffer(
         share = -(-size // seen) if extend_equalize_buffer else size // seen
         buffer.buffer_size = share * seen if extend_equalize_buffer else size
     _shrink(buffer, fields, share)
-
-    mode = None if net is None else net.training
-    if net is not None:
-        net.eval()
     examples, labels, features, logits = _computed(dataset, net, normalize=normalize_features)
     for label in labels.unique():
         of_class = (labels == label).nonzero().flatten()
@@ -121,8 +112,15 @@ def fill_buffer(
         if "task_labels" in fields:
             given["task_labels"] = torch.full((len(chosen),), t_idx)
         buffer.add_data(**given)
-    if net is not None:
-        net.train(mode)
+
+
+def _take_out_earlier(rows: Any, past: int) -> None:
+    """Leave only the rows of the task's own classes, from `past` on."""
+    new = torch.as_tensor(rows.targets) >= past
+    if not bool(new.all()):
+        mask = new if isinstance(rows.data, Tensor) else new.numpy()
+        data, targets = rows.data[mask], rows.targets[mask]
+        rows.data, rows.targets = data, targets
 
 
 def _shrink(buffer: Buffer, fields: Sequence[str], share: int) -> None:
@@ -140,6 +138,9 @@ def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tenso
     """The rows of the task in [0, 1], their labels, and the network's features and outputs in (0, 1)."""
     transform = dataset.get_normalization_transform() or (lambda rows: rows)
     examples, labels, features, outputs = [], [], [], []
+    training = net is not None and net.training
+    if net is not None:
+        net.eval()
     for _, label, rows, *_ in dataset.train_loader:
         examples.append(rows)
         labels.append(label)
@@ -149,6 +150,8 @@ def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tenso
             if normalize:
                 found = found / found.norm(dim=1, keepdim=True)
             features.append(found)
+    if net is not None:
+        net.train(training)
     none = torch.empty(0)
     return (
         torch.cat(examples),

@@ -151,7 +151,7 @@ class Asked:
         mistakes: list[str] = []
         self.args = read(args, mistakes)
         self.dataset_name = key_of(dataset)
-        self.target = self._model(model, mistakes)
+        self.target = _registered(model, MODELS, "model", mistakes)
         if self.dataset_name not in {**DATASETS, **SEQUENCES}:
             near = did_you_mean(self.dataset_name, {**DATASETS, **SEQUENCES})
             there = ", ".join([*DATASETS, *SEQUENCES])
@@ -173,19 +173,6 @@ class Asked:
         if self.target is not None:
             self._refuse_unknown(model, mistakes)
         refuse(mistakes)
-
-    @staticmethod
-    def _model(name: str, mistakes: list[str]) -> Any:
-        if (key := key_of(name)) in MODELS:
-            return MODELS[key]
-        try:
-            return resolve(name, "model")
-        except ConfigError:
-            near = did_you_mean(key, MODELS)
-            mistakes.append(
-                f"No model `{name}` is registered.{near} There are: {', '.join(MODELS)}."
-            )
-        return None
 
     def _fill_in_of_the_class(self) -> None:
         """What a data set's class says, where the arguments do not: epochs and batch size."""
@@ -211,16 +198,7 @@ class Asked:
                 return None
             return name
         self.values["backbone"] = name
-        if (key := key_of(name)) in BACKBONES:
-            return BACKBONES[key]
-        try:
-            return resolve(name, "model")
-        except ConfigError:
-            near = did_you_mean(key, BACKBONES)
-            mistakes.append(
-                f"No backbone `{name}` is registered.{near} There are: {', '.join(BACKBONES)}."
-            )
-        return None
+        return _registered(name, BACKBONES, "backbone", mistakes)
 
     def _refuse_unknown(self, model: str, mistakes: list[str]) -> None:
         own = [*declared(self.target), *self.of_sequence, *self.of_network]
@@ -316,6 +294,18 @@ class Asked:
             order = permutation(CLASSES.get(name, 10), seed or 0).argsort()
             settings["class_order"] = [int(label) for label in order]
         return settings
+
+
+def _registered(name: str, table: Mapping[str, Any], kind: str, mistakes: list[str]) -> Any:
+    """What goes by a name, registered or known to `ml(model=...)`; else None, and a mistake more."""
+    if (key := key_of(name)) in table:
+        return table[key]
+    try:
+        return resolve(name, "model")
+    except ConfigError:
+        near = did_you_mean(key, table)
+        mistakes.append(f"No {kind} `{name}` is registered.{near} There are: {', '.join(table)}.")
+    return None
 
 
 def _named(make: Callable[..., Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -348,40 +348,18 @@ def build_observer(
         ConfigError: If it does not fit the run, or an option is wrong.
     """
     name = getattr(target, "__name__", type(target).__name__)
-    if not world.on_data:
-        raise ConfigError(
-            f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
-            "write learn(self, replay, log)."
-        )
-    options = Options(target if makes_objects(target) else object, given)
-    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
-    mistakes += options.mistakes
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
-    dataset = getattr(target, "dataset", None)
-    if isinstance(world, SequenceWorld):
-        transform, dataset = OwnTransform(world.spec, world.rows, device), world.sequence
-    if isinstance(dataset, ContinualDataset):
-        dataset.describe(world, transform, online=settings.online)
-    else:
-        dataset = ContinualDataset(world, transform, online=settings.online)
+    options = _checked_options(name, target, given, settings, world)
+    dataset, transform = _sequence(target, settings, world, device, transforms)
     use_device(device)
     usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
     usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
     args = Arguments(**{**usual, **declared, **decided, **options.values})
 
-    net: list[nn.Module] = []
-
     def new_backbone() -> nn.Module:
         return _backbone(options.constructor.get("backbone"), world.spec, network).to(device)
 
-    def backbone() -> nn.Module:
-        if not net:
-            net.append(new_backbone())
-        return net[0]
-
+    backbone = cache(new_backbone)  # Made when it is asked for: the model may have its own.
     args.sequence, args.make_backbone = dataset, new_backbone
     dataset.args = args
 
@@ -390,23 +368,15 @@ def build_observer(
     table["dataset"] = dataset
     model = target
     if makes_objects(target):
-        takes = constructor_names(target)
-        own = {key: value for key, value in options.constructor.items() if key in takes}
-        if "backbone" in takes:
-            own["backbone"] = backbone()
-        # What a base takes by way of `**kwargs`, of which the signature tells nothing.
-        direct = constructor_names(target, passed_on=False)
-        passed = {key: table[key] for key in takes if key in table and key not in direct}
-        model = construct(target, passed | own, table, setting="model")
+        model = _construct(target, options, table, backbone)
         if args.n_epochs != epochs:
             raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it sets it itself.")
     dataset.args = getattr(model, "args", args)
-    trained = model if isinstance(model, nn.Module) else None
     instance = settings.live.get("optim")
     instance = None if makes_objects(instance) else instance
 
     def opt() -> Any:
-        parameters = (trained or model.net).parameters()
+        parameters = (model if isinstance(model, nn.Module) else model.net).parameters()
         return instance or make_optimizer(args, [p for p in parameters if p.requires_grad])
 
     provided: dict[str, Callable[[], Any]] = {"net": backbone}
@@ -420,6 +390,56 @@ def build_observer(
         settings_read = ("optim", "lr", "weight_decay")
         observer.antelope_traits = Traits(learns_by="observe", reads=settings_read)
     return observer
+
+
+def _checked_options(
+    name: str, target: Any, given: Mapping[str, Any], settings: Settings, world: Any
+) -> Options:
+    """The options of a model that fits the run.
+
+    Raises:
+        ConfigError: If it does not, or for options; all of it at once.
+    """
+    if not world.on_data:
+        raise ConfigError(
+            f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
+            "write learn(self, replay, log)."
+        )
+    options = Options(target if makes_objects(target) else object, given)
+    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
+    if mistakes := [*mistakes, *options.mistakes]:
+        raise ConfigError("\n".join(mistakes))
+    return options
+
+
+def _sequence(
+    target: Any, settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
+) -> tuple[ContinualDataset, Transform]:
+    """The run's sequence of tasks, one that the model or the data has already if there is one."""
+    if isinstance(world, SequenceWorld):
+        dataset: Any = world.sequence
+        transform: Transform = OwnTransform(world.spec, world.rows, device)
+    else:
+        dataset = getattr(target, "dataset", None)
+        transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
+    if not isinstance(dataset, ContinualDataset):
+        return ContinualDataset(world, transform, online=settings.online), transform
+    dataset.describe(world, transform, online=settings.online)
+    return dataset, transform
+
+
+def _construct(
+    target: Any, options: Options, table: dict[str, Any], backbone: Callable[[], nn.Module]
+) -> Any:
+    """A model of a class, from its options and from what the run can give it (`table`)."""
+    takes = constructor_names(target)
+    own = {key: value for key, value in options.constructor.items() if key in takes}
+    if "backbone" in takes:
+        own["backbone"] = backbone()
+    # What a base takes by way of `**kwargs`, of which the signature tells nothing.
+    direct = constructor_names(target, passed_on=False)
+    passed = {key: table[key] for key in takes if key in table and key not in direct}
+    return construct(target, passed | own, table, setting="model")
 
 
 def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], Any]) -> nn.Module:
