@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..agents.traits import hook
 from ..replay import Batch, Table
 from ..replay.transfer import download, upload
-from ..replay.tree import map_tree
+from ..replay.tree import leaves, map_tree
 from .actor import Actor
 from .learner import Learner
 from .log import as_floats
@@ -193,7 +193,7 @@ class Evaluator:
     def _rows_at_once(self) -> int:
         if self.learner.device.type != "cpu":
             return _ROWS
-        numbers = max(1, _numbers(self.world.spec.obs))
+        numbers = max(1, sum(math.prod(part.shape) for part in leaves(self.world.spec.obs)))
         return min(_ROWS, max(_FEWEST_ROWS, _NUMBERS // numbers))
 
     def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
@@ -202,13 +202,6 @@ class Evaluator:
             action = act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output
-
-
-def _numbers(space: Any) -> int:
-    """How many numbers an observation has."""
-    if isinstance(space, dict):
-        return sum(map(_numbers, space.values()))
-    return math.prod(space.shape)
 
 
 def mean_over_tasks(results: list[dict[str, float]]) -> dict[str, float]:

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..agents.blocks.composition import Composition, View
-from ..agents.blocks.parts import OBS, asks_for
-from ..agents.traits import has_forward, traits
+from ..agents.traits import traits
 from ..replay import ConfigError, Diverged
 from . import build, offline
 from .actor import Actor
@@ -33,7 +31,7 @@ from .lengths import build_schedule, plan_of, total_steps
 from .log import CSV, Journal, Writer
 from .loop import Loop
 from .naming import model_name, unresolved
-from .pictures import Spared
+from .pictures import Spared, draw_model, draw_run
 from .process import Workplace
 from .randomness import seed_everything
 from .run import Run
@@ -103,20 +101,7 @@ class OpenRun:
         session = Session(settings, world, learner, actor, replay, schedule, journal)
         self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
         self.checkpoints = Checkpoints(path / "checkpoints")
-        samples = build.build_pictures(settings, world, path)
-        evaluate = Evaluator(
-            world,
-            learner,
-            transform=plain,
-            episodes=settings.eval_episodes,
-            rows=settings.eval_rows,
-            seed=settings.seed,
-            folder=path / "videos",
-            draw=None
-            if samples is None
-            else Spared(samples, "pictures of samples", console.problem),
-            show=console.evaluating,
-        )
+        evaluate = self._evaluator(plain)
         about: dict[str, Any] = {
             "where": parts.where,
             "placed": parts.placed,
@@ -126,7 +111,7 @@ class OpenRun:
         for problem in parts.rates[1:]:
             console.problem(problem)
         draw = functools.partial(
-            _draw_model, parts.own, learner.agent, parts.obs, path / "plots", console
+            draw_model, parts.own, learner.agent, parts.obs, path / "plots", console
         )
         if settings.resume:
             directory.resume = _resume(session, self.checkpoints, console)
@@ -157,6 +142,27 @@ class OpenRun:
             log=session.log,
             journal=journal,
             keeper=self.keeper,
+        )
+
+    def _evaluator(self, plain: Any) -> Evaluator:
+        """What scores the tasks, and draws what a generative model makes.
+
+        Args:
+            plain: Makes floats of stored observations, without augmentation.
+        """
+        settings, console = self.settings, self.console
+        samples = build.build_pictures(settings, self.world, self.path)
+        draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
+        return Evaluator(
+            self.world,
+            self.learner,
+            transform=plain,
+            episodes=settings.eval_episodes,
+            rows=settings.eval_rows,
+            seed=settings.seed,
+            folder=self.path / "videos",
+            draw=draw,
+            show=console.evaluating,
         )
 
     def __enter__(self) -> OpenRun:
@@ -443,7 +449,7 @@ class OpenRun:
         """The run's curves and matrices."""
         world, at, tasks = self.world, self.at, self.keeper.tasks
         many = f" in {len(world.tasks)} tasks" if len(world.tasks) > 1 else ""
-        Spared(_draw_run, "pictures of the run", self.console.problem)(
+        Spared(draw_run, "pictures of the run", self.console.problem)(
             self.path,
             self.journal.history,
             matrix=at.matrix,
@@ -453,26 +459,6 @@ class OpenRun:
             parameters=tasks[-1].get("parameters") if tasks else None,
             title=f"{model_name(self.settings)} on {world.name}{many}, seed {self.settings.seed}",
         )
-
-
-def _draw_run(*args: Any, **options: Any) -> None:
-    from .plots.curves import draw_run  # Matplotlib is loaded where there is something to draw.
-
-    draw_run(*args, **options)
-
-
-def _draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
-    """A picture of the user's module, or of the parts that an agent is composed of."""
-    from .render.model import render_model
-
-    composition = traits(agent).composition
-    drawn = View(composition) if isinstance(composition, Composition) else own
-    if not has_forward(drawn):
-        console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
-        return
-    if drawn is own and asks_for(own, "obs_shapes") and not isinstance(obs, dict):
-        obs = {OBS: obs}
-    render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)
 
 
 def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:

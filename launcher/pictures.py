@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from torch import nn
+
+from ..agents.blocks.composition import Composition, View
+from ..agents.blocks.parts import OBS, asks_for
+from ..agents.traits import has_forward, traits
+from .console import Console
 
 
 class Spared:
@@ -27,3 +35,24 @@ class Spared:
                 reason = " ".join(str(error).split())[:200]
                 self._report(f"No {self._what}: {type(error).__name__}: {reason}")
             self._failed = True
+
+
+def draw_run(*args: Any, **options: Any) -> None:
+    """The curves and matrices of a run: see `plots.curves`."""
+    from .plots import curves  # Matplotlib is loaded where there is something to draw.
+
+    curves.draw_run(*args, **options)
+
+
+def draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
+    """A picture of the user's module, or of the parts that an agent is composed of."""
+    from .render.model import render_model
+
+    composition = traits(agent).composition
+    drawn = View(composition) if isinstance(composition, Composition) else own
+    if not has_forward(drawn):
+        console.problem(f"render_model: {type(drawn).__name__} has no forward to draw.")
+        return
+    if drawn is own and asks_for(own, "obs_shapes") and not isinstance(obs, dict):
+        obs = {OBS: obs}
+    render_model(drawn, (obs,), folder, title=type(own).__name__, report=console.problem)

@@ -98,6 +98,18 @@ def test_a_run_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
         "import sys, numpy\n"
         "from antelope import ml\n"
         "ml(dataset=(numpy.eye(8), numpy.arange(8) % 2), train_steps=1, plot=False, progress=False)\n"
-        "assert not {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich'} & set(sys.modules)"
+        "unused = {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich', 'scipy'}\n"
+        "unused |= {'antelope.launcher.mammoth', 'antelope.launcher.observe.observer'}\n"
+        "unused |= {f'antelope.launcher.observe.{name}' for name in ('backbones', 'own_world')}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_every_name_is_offered_before_it_is_imported() -> None:
+    code = (
+        "import sys, antelope\n"
+        "assert set(antelope.__all__) <= set(dir(antelope))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -97,7 +97,7 @@ def test_a_picture_of_the_model_that_fails(
     def fails(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(open_run, "_draw_model", fails)
+    monkeypatch.setattr(open_run, "draw_model", fails)
     run = ml(render_model=True, plot=False, **SHORT)
     assert "No picture of the model: OSError: disk full" in capsys.readouterr().err
     assert status(run)["status"] == "finished"
