@@ -82,7 +82,7 @@ _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)
 
 
 def mistaken(name: str, strategy: Any) -> Iterable[str]:
-    """What is wrong with the methods of a strategy: those that look like a hook and are none, and hooks
+    """What is wrong with the methods of a strategy: those that look like a hook and are not, and hooks
     that cannot be called.
 
     Every other public method, whatever its name, is the strategy's own; so is each that begins with an
@@ -114,10 +114,10 @@ def _meant(method: str) -> str | None:
         return f"which is Avalanche's. Here it is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
-            return f"which is no hook and is never called. Here it is `{signature_of(ours)}`."
+            return f"which is not a hook and is never called. Here it is `{signature_of(ours)}`."
     looks = method.startswith(_PREFIXES)
     if close := nearest(method, HOOKS, count=1) if looks else _misspelt(method):
-        return f"which is no hook and is never called. Did you mean `{signature_of(close[0])}`?"
+        return f"which is not a hook and is never called. Did you mean `{signature_of(close[0])}`?"
     if not looks and not re.fullmatch(_OTHERS, method):
         return None
     return (

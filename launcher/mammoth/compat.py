@@ -224,8 +224,8 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
         for b in file.bases(m)
         if b in file.classes
     ]
-    made_anew = replaced(file)
-    known_buffer = "buffer" not in made_anew and inspect.isclass(file.ours.get("Buffer"))
+    others = replaced(file)
+    known_buffer = "buffer" not in others and inspect.isclass(file.ours.get("Buffer"))
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
             continue
@@ -249,10 +249,10 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
                 near = did_you_mean(name, [each for each in known if not each.startswith("_")])
                 yield Finding(
                     node.lineno,
-                    f"{place}.{name} is no argument.{near} Declare it in get_parser, or give it as an "
+                    f"{place}.{name} is not an argument.{near} Declare it in get_parser, or give it as an "
                     "option of the model.",
                 )
-        elif place == "self.net" and "net" not in made_anew and name not in there.net:
+        elif place == "self.net" and "net" not in others and name not in there.net:
             yield Finding(node.lineno, f"self.net.{name}: no registered backbone has it.")
         elif place == "self.buffer" and known_buffer and name not in buffer:
             near = did_you_mean(name, buffer)
@@ -271,7 +271,7 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
 def _calls(file: SourceFile) -> Iterator[Finding]:
     """Keywords that functions, classes and methods of ours do not take."""
     there = Present.get()
-    made_anew = replaced(file)
+    others = replaced(file)
     asked = dict(lines_behind(file.tree, "cuda"))
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call):
@@ -287,7 +287,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         target: Any = None
         if place in file.ours:
             target = file.ours[place]
-        elif place.startswith("self.buffer.") and "buffer" not in made_anew:
+        elif place.startswith("self.buffer.") and "buffer" not in others:
             target = getattr(file.ours.get("Buffer"), place.split(".")[-1], None)
         elif place in _OF_THE_BASE and place[5:] not in file.set_on_self:
             target = getattr(there.model_class, place[5:], None)

@@ -65,7 +65,7 @@ def test_what_is_missing_has_its_line_and_its_remedy(capsys: pytest.CaptureFixtu
     Path("mine.py").write_text(MODEL.replace("{line}", "self.args.alhpa"))
     code, said = status(capsys, "mine.py")
     assert code == 1
-    assert said.startswith("mine.py:23: self.args.alhpa is no argument. Did you mean `alpha`?")
+    assert said.startswith("mine.py:23: self.args.alhpa is not an argument. Did you mean `alpha`?")
     assert "Declare it in get_parser" in said
 
 
@@ -89,7 +89,7 @@ def test_nothing_of_the_file_is_executed() -> None:
             "self.bufer",
             "self.bufer is not there, and nothing in the file sets it. Did you mean `buffer`",
         ),
-        ("self.args.buffersize", "no argument. Did you mean `buffer_size`"),
+        ("self.args.buffersize", "not an argument. Did you mean `buffer_size`"),
         ("self.net.layer7", "self.net.layer7: no registered backbone has it"),
         ("self.buffer.drop_all()", "self.buffer.drop_all: a Buffer has no such attribute"),
         ("self.buffer.add_data(inputs, loss=1)", "self.buffer.add_data takes no `loss`"),
