@@ -123,6 +123,12 @@ class Strategies:
                         f"strategy={name} works on the loss, and {type(self.agent).__name__}.learn "
                         "returned None: it has updated itself. Return the loss instead."
                     )
+                if isinstance(strategy, Strategy) and strategy.needs_optimizer:
+                    raise ConfigError(
+                        f"strategy={name} adds parameters for the run's optimiser to train, and "
+                        f"{type(self.agent).__name__}.learn returned None: it has updated itself. Return "
+                        "the loss instead."
+                    )
             return None
         if self._hooks["after_loss"] and isinstance(loss, Tensor) and loss.dim() == 0:
             assert replay.batch is not None

@@ -267,10 +267,11 @@ class Context:
     def _check_hidden(self, loss: Tensor | None) -> None:
         """Warn, in the first step, of a `learn` in which no outputs could be hidden."""
         self._hid = True
-        if self._hidden is not None and self.scenario == "task" and loss is not None:
+        if self._hidden is not None and loss is not None:
             name = type(self.agent).__name__
+            who = "scenario=task" if self.scenario == "task" else "The strategy"
             warnings.warn(
-                f"scenario=task hides the outputs of other tasks from {name}.learn, which never called "
+                f"{who} hides the outputs of other tasks from {name}.learn, which never called "
                 "self(batch.obs): they compete in its loss. Call it, rather than a part of the model, "
                 "or choose the outputs by batch.task yourself.",
                 stacklevel=2,

@@ -148,7 +148,9 @@ def consolidate(cw: Tensor, tw: Tensor, past_share: Tensor, ours: Tensor) -> Ten
         ours: bool `[n]`, the classes of the task; the others keep what they have.
     """
     shifted = tw - tw[ours].mean()
-    share = like(past_share, cw)
+    share = like(past_share, cw).to(
+        cw.dtype
+    )  # Rows are counted in float32, whatever the weights are.
     return torch.where(like(ours, cw), (share * cw + shifted) / (share + 1), cw)
 
 

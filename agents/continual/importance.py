@@ -125,7 +125,8 @@ def mean_over_rows(
         For each parameter that learns a tensor of its shape.
     """
     weights = trainable(agent)
-    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    # In float32 at least: to a sum of 16 bits, what is much smaller than it adds nothing.
+    sums = {name: _zeros(weight) for name, weight in weights.items()}
     rows = 0
     # A compiled model would be compiled anew, for gradients that are asked for once in a task.
     with ExitStack() as stack:
@@ -137,7 +138,12 @@ def mean_over_rows(
             for name, part in _sums(agent, weights, batch, value, of).items():
                 sums[name] += part
             rows += len(batch)
-    return {name: total / max(1, rows) for name, total in sums.items()}
+    return {name: (sums[name] / max(1, rows)).to(weight.dtype) for name, weight in weights.items()}
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.zeros_like(weight, dtype=dtype)
 
 
 def _spread(replay: Replay, samples: int | None) -> Iterator[Batch]:
@@ -249,7 +255,7 @@ def _sums_row_by_row(
         return value(call_with(agent, weights, (row.obs,)), row).reshape(-1)[column]
 
     gradients = grad(value_of_row)
-    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    sums = {name: _zeros(weight) for name, weight in weights.items()}
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     step = max(1, _BYTES // size)
     for start, column in itertools.product(range(0, len(batch), step), range(columns)):

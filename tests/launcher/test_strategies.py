@@ -841,6 +841,51 @@ def test_a_model_whose_outputs_cannot_be_hidden_is_warned_of() -> None:
     run(scenario="class", model=OfParts, path="other")  # Warnings are errors.
 
 
+def test_so_it_is_where_a_strategy_hides_them() -> None:
+    with pytest.warns(
+        UserWarning, match=r"The strategy hides the outputs of other tasks from OfParts"
+    ):
+        run(scenario="class", model=OfParts, strategy="packnet")
+
+
+class OfItself(MLP):
+    """Has an optimiser of its own, which it steps."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+        self.optimiser = torch.optim.SGD(self.network.parameters(), 0.01)
+
+    def learn(self, replay: Any) -> None:
+        batch = next(replay)
+        self.optimiser.zero_grad()
+        F.cross_entropy(self(batch.obs), batch.label).backward()
+        self.optimiser.step()
+
+
+@pytest.mark.parametrize("strategy", ["pnn", "packnet", "cwr"])
+def test_what_the_run_s_optimiser_has_to_train_is_refused_to_a_model_that_steps(
+    strategy: str,
+) -> None:
+    with pytest.raises(ConfigError, match=rf"strategy={strategy} .*OfItself\.learn returned None"):
+        run(model=OfItself, strategy=strategy)
+
+
+class OfSixteenBits(MLP):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+        self.bfloat16()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return super().forward(obs.bfloat16())
+
+
+@pytest.mark.parametrize("strategy", ["cwr", "ewc", "si"])
+def test_weights_of_16_bits_stay_so(strategy: str) -> None:
+    found = run(model=OfSixteenBits, strategy=strategy, tasks=2, classes_per_task=5)
+    assert {weight.dtype for weight in found.agent.parameters()} == {torch.bfloat16}
+    assert found.metrics["task_il_accuracy"] > 0.3
+
+
 @pytest.mark.parametrize("scenario", ["class", "task"])
 def test_the_scenario_s_own_accuracy_is_printed_first(
     scenario: str, capsys: pytest.CaptureFixture[str]

@@ -556,3 +556,26 @@ def test_what_a_model_draws_meanwhile_moves_no_stream_of_training() -> None:
     before = torch.get_rng_state()
     mean_over_rows(agent, rows, log_likelihood, of=torch.square)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Scaled(nn.Module):
+    """Whose weights are used in no layer of a known kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, CLASSES))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs @ self.weight
+
+
+@pytest.mark.parametrize("of_known_kind", [True, False])
+def test_many_rows_of_16_bits_are_added_up(of_known_kind: bool) -> None:
+    agent = nn.Linear(4, CLASSES) if of_known_kind else Scaled()
+    obs = numbers(4)[:1].expand(1200, 4)
+    exact = mean_over_rows(agent, Rows(obs), log_likelihood, of=torch.square)  # type: ignore[arg-type]
+    agent.bfloat16()
+    rows = Rows(obs.bfloat16())
+    for name, found in mean_over_rows(agent, rows, log_likelihood, of=torch.square).items():  # type: ignore[arg-type]
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), exact[name], rtol=0.05, atol=0.01)
