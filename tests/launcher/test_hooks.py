@@ -161,6 +161,12 @@ def strategy_with(*methods: str) -> Any:
         ("begin_taks", "begin_task(agent, replay)"),
         ("end_of_task", "end_task(agent, replay)"),
         ("start_task", "begin_task(agent, replay)"),
+        ("before_task", "begin_task(agent, replay)"),
+        ("after_task", "end_task(agent, replay)"),
+        ("begin_experience", "begin_task(agent, replay)"),
+        ("after_epoch", "end_epoch(agent, replay)"),
+        ("begin_batch", "before_batch(agent, batch)"),
+        ("after_batch", "after_step(agent, batch)"),
         ("after_optimizer_step", "after_step(agent, batch)"),
         ("after_evaluate", "after_evaluation(agent, metrics)"),
         ("before_backward", "after_loss(agent, batch, loss)"),
@@ -463,11 +469,11 @@ def test_two_runs_that_are_open_at_once_need_an_object_each() -> None:
     strategy = ER(capacity=20)
     usual: dict[str, Any] = {"model": MLP, "dataset": "Digits", "tasks": 2, "epochs": 1}
     usual |= {"plot": False, "progress": False, "device": "cpu"}
-    first = ml.tasks(**usual, strategy=strategy, path="first")
-    second = ml.tasks(**usual, strategy=strategy, path="second")
+    first = iter(ml.tasks(**usual, strategy=strategy, path="first"))
+    second = iter(ml.tasks(**usual, strategy=strategy, path="second"))
     with pytest.raises(ConfigError, match="another run has taken meanwhile"):
-        next(iter(first)).learn()
-    next(iter(second)).learn()
+        next(first).learn()
+    next(second).learn()
 
 
 @dataclass(frozen=True)
