@@ -101,6 +101,10 @@ class Strategies:
                 given, batch = batch, method(agent, batch)
                 if not isinstance(batch, Batch):
                     raise ConfigError(_returned(name, "before_batch", batch, "the batch"))
+                if not len(batch) and len(given):
+                    raise ConfigError(
+                        f"strategy={name}: before_batch returned a batch without rows, which has no loss."
+                    )
                 if counted and len(batch) > len(given):
                     self._adds_rows(name, silent)
             return batch

@@ -511,3 +511,11 @@ def test_predictions_that_are_no_logits_are_refused(read: Any) -> None:
             return read(agent(obs))
 
     refused(Predicts, "Return the logits of all 10 outputs")
+
+
+def test_a_batch_without_rows_is_refused() -> None:
+    class Filters:
+        def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+            return batch[batch.label > 100]
+
+    refused(Filters, "strategy=Filters", "without rows")
