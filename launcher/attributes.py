@@ -19,7 +19,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class Constructed:
     """
 
     def __init__(self, value: Any, *, beside: nn.Module | None = None):
-        look = _Look({} if beside is None else _registered(beside))
+        look = Look({} if beside is None else _registered(beside))
         look(value, "object")
         # Weak references: an id may be another tensor's when its own is gone.
         self._known = {id(x): weakref.ref(x) for x in look.kept if isinstance(x, Tensor)}
@@ -392,8 +392,13 @@ class _Capture:
         return {"$skip": True} if captured is _SKIP else captured
 
 
-class _Look(_Capture):
+class Look(_Capture):
     """Only looks at what there is: nothing is asked for its state."""
+
+    @classmethod
+    def beside(cls, module: nn.Module) -> Self:
+        """One that only refers to what the module holds."""
+        return cls(_registered(module))
 
     def _object(self, value: Any, path: str) -> Any:
         if isinstance(value, nn.Module):

@@ -115,6 +115,8 @@ class OpenRun:
         )
         if settings.resume:
             directory.resume = _resume(session, self.checkpoints, console)
+        if learner.strategies is not None and not directory.resume:
+            learner.strategies.check_fresh()
         self.keeper = Keeper(
             directory,
             self.checkpoints,
@@ -383,7 +385,7 @@ class OpenRun:
         if self._closed:
             return
         self._closed = True
-        with self._workplace.spell(moves_on=False):
+        with self._workplace.spell(moves_on=False, waits=False):
             if self.status == "open":
                 self._wake()
                 self.keeper.save_newest()

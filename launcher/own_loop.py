@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,6 +24,11 @@ from .optimisation import may_get_parameters
 from .parameters import Parameters
 from .sequence import Task, Tasks, TasksSpec
 from .strategies import Strategies as Hooks
+
+# Which strategies are in the middle of a task with a model.
+_AT_WORK: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Strategies]] = (
+    weakref.WeakKeyDictionary()
+)
 
 _CALLS = {
     "after_loss": "loss = strategies.after_loss(batch, loss) before loss.backward()",
@@ -82,6 +88,7 @@ class Strategies:
         seed: int | None = None,
     ):
         _check(model, spec, loss)
+        _leave(model)
         spec = spec.spec if isinstance(spec, Tasks) else spec
         self.model, self.spec = model, spec
         first = next(iter((*model.parameters(), *model.buffers())), torch.empty(0))
@@ -136,6 +143,8 @@ class Strategies:
             optimizer: What steps the model from now on; None: the one that is known, if any.
         """
         self._check_turn(task)
+        if self._loaded is None and not self._next:
+            self._hooks.check_fresh()
         if optimizer is not None:
             self._use(optimizer)
         self._check_optimizer()
@@ -150,6 +159,8 @@ class Strategies:
         loaded, self._loaded = self._loaded, None
         if loaded is not None and loaded["tasks"] is not None:
             sequence.load_state_dict(loaded["tasks"])
+        _leave(self.model)
+        _AT_WORK[self.model] = weakref.ref(self)
         context.open()
         if context.optimizer is not None:
             self._handle = context.optimizer.register_step_pre_hook(self._steps)
@@ -266,6 +277,10 @@ class Strategies:
                 (task-IL); None: all do (class-IL).
         """
         number = task.number if isinstance(task, Task) else task
+        if number is not None and not 0 <= number < len(self.context.classes):
+            raise ConfigError(
+                f"predict: there is no task {number!r}; they are 0 to {len(self.context.classes) - 1}."
+            )
         with self.context.unwatched(), evaluating(self.model), torch.no_grad():
             output = self._hooks.predict(obs, number)
             output = self.model(obs) if output is None else output
@@ -359,6 +374,11 @@ class Strategies:
             raise ConfigError(
                 "begin_task: the task belongs to other tasks than the spec that Strategies was given."
             )
+        if self._next < 0:
+            raise ConfigError(
+                "These strategies were left in the middle of a task, and others have the model now. "
+                "Construct Strategies again."
+            )
         if task.number != self._next:
             raise ConfigError(
                 f"Tasks are learnt in their order: task {self._next} comes next, not task {task.number}. To "
@@ -376,13 +396,43 @@ class Strategies:
             return
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         named = dict(self.model.named_parameters())
+        if isinstance(optimizer, torch.optim.LBFGS):
+            for name in (*self._hooks.having("after_loss"), *self._hooks.having("after_backward")):
+                raise ConfigError(
+                    f"LBFGS computes the loss several times in a step, and strategy={name} works on it once. "
+                    "Choose another optimiser."
+                )
         if left := [n for n in self._added if n in named and id(named[n]) not in held]:
             raise ConfigError(
                 f"The optimiser does not hold `{sorted(left)[0]}`, which a strategy has added to the model. "
                 "Construct the optimiser after Strategies(...)."
             )
+        for name, strategy in self._hooks.named.items():
+            needs = getattr(strategy, "needs_optimizer", False) is True
+            other = [n for n, p in named.items() if p.requires_grad and id(p) not in held]
+            if needs and other and len(other) < len(named):
+                raise ConfigError(
+                    f"strategy={name} works on the optimiser, and this one does not hold `{other[0]}`. One "
+                    "optimiser has to hold all that is trained; what is not, freeze: requires_grad_(False)."
+                )
         if named and not held & {id(parameter) for parameter in named.values()}:
             raise ConfigError("The optimiser holds none of the model's parameters.")
+
+    def _let_go(self) -> None:
+        """Take back all that is on the model and the optimiser, in the middle of a task that will not end.
+
+        So does another `Strategies` for the same model, as where a notebook's cell is run again.
+        """
+        if self._task is None:
+            return
+        sequence, self._task = self._task.sequence, None
+        if sequence.listener is self:
+            sequence.listener = sequence.replay.before = None
+        self._batch, self._done = None, set()
+        self._next = -1  # No task comes next.
+        self.context.close()
+        if self._handle is not None:
+            self._handle.remove()
 
     def _use(self, optimizer: Any) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -506,6 +556,14 @@ def _each(function: Callable[[Any], Any], state: Any) -> Any:
     if isinstance(state, (list, tuple)):
         return type(state)(function(value) for value in state)
     return state
+
+
+def _leave(model: nn.Module) -> None:
+    """Let strategies that another loop was left with, by an error or an interruption, let go of the model."""
+    if (reference := _AT_WORK.pop(model, None)) is not None and (
+        earlier := reference()
+    ) is not None:
+        earlier._let_go()
 
 
 def _tasks_of(spec: TasksSpec) -> tuple[Any, ...]:

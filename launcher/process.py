@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,6 +13,9 @@ import torch
 
 from .construct import added_to_path
 from .randomness import kept_randomness, random_state, set_random_state
+
+# Random streams, warnings and import paths belong to the process: runs in several threads take turns.
+_AT_WORK = threading.RLock()
 
 
 class Workplace:
@@ -30,14 +34,16 @@ class Workplace:
         self._left: dict[str, Any] | None = None
 
     @contextmanager
-    def spell(self, *, moves_on: bool = True) -> Iterator[None]:
+    def spell(self, *, moves_on: bool = True, waits: bool = True) -> Iterator[None]:
         """Runs the block in the run's own surroundings.
 
         Args:
             moves_on: Whether the next spell continues from where this one ends, not from where it began.
+            waits: Whether for a run that is at work in another thread; not where Python may collect
+                garbage, in a thread that the other one waits for.
         """
         before = set(added_to_path)
-        with left_as_found(), ExitStack() as self._spell:
+        with left_as_found(waits=waits), ExitStack() as self._spell:
             if (left := self._left) is not None:
                 torch.set_default_dtype(left["dtype"])
                 for folder in left["path"]:
@@ -70,6 +76,17 @@ class Workplace:
 
 
 @contextmanager
+def taking_turns(*, waits: bool = True) -> Iterator[None]:
+    """Runs the block when no other thread is at work for a run."""
+    got = _AT_WORK.acquire(blocking=waits)
+    try:
+        yield
+    finally:
+        if got:
+            _AT_WORK.release()
+
+
+@contextmanager
 def threads(wanted: int | None) -> Iterator[None]:
     """Inside, torch uses as many threads; None: as many as before."""
     if wanted is None:
@@ -84,11 +101,19 @@ def threads(wanted: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def left_as_found() -> Iterator[None]:
+def left_as_found(*, waits: bool = True) -> Iterator[None]:
     """Runs the block with gradients on; then restores random streams, warnings, path and default dtype.
 
     Threads, signal handlers and torch's arithmetic are restored by those who change them.
+
+    Args:
+        waits: Whether for a run that is at work in another thread.
     """
+    with taking_turns(waits=waits):
+        yield from _left_as_found()
+
+
+def _left_as_found() -> Iterator[None]:
     seed, dtype, earlier = torch.initial_seed(), torch.get_default_dtype(), set(added_to_path)
     try:
         with ExitStack() as stack:

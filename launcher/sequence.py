@@ -17,7 +17,9 @@ from ..replay.transfer import upload
 from . import build
 from .config import compose, did_you_mean, schema
 from .device import build_device, place_tables
+from .foreign import answer
 from .naming import unresolved
+from .process import taking_turns
 from .randomness import kept_randomness, seed_everything
 from .unread import without_effect
 
@@ -57,7 +59,10 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
         raise ConfigError("\n".join(mistakes))
     build.complete(composed)
     device = build_device(composed.device)
-    with kept_randomness():  # The caller's streams go on as if nothing had been read.
+    with (
+        taking_turns(),
+        kept_randomness(),
+    ):  # The caller's streams go on as if nothing had been read.
         seed_everything(composed.seed)
         world = build.build_world(composed)
         for key, reason in without_effect(composed, world).items():
@@ -74,6 +79,8 @@ def _not_of_data(key: str, allowed: set[str]) -> str:
             f"tasks() only gives data, so `{key}` means nothing to it: model, optimiser and how long to "
             "train belong to your loop, strategies to antelope.Strategies."
         )
+    if (said := answer(key)) is not None:
+        return f"tasks() has no setting `{key}`. {said}"
     return f"tasks() has no setting `{key}`.{did_you_mean(key, allowed)}"
 
 

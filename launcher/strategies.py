@@ -16,6 +16,8 @@ from .attributes import Constructed, load_object_state, object_state
 from .config import did_you_mean
 from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .log import Log
+from .reuse import holds, leftover, told_of_leftovers
+from .told import warn_caller
 
 _WHY = {
     "batch": "both add rows of a memory of their own to what is learnt",
@@ -52,8 +54,10 @@ class Strategies:
         self._by_epoch = bool(self._hooks["begin_epoch"] or self._hooks["end_epoch"])
         self._in_epoch, self._passes = False, 0
         self._adding: set[str] = set()  # Strategies that have added rows to a batch.
-        for strategy in named.values():
-            strategy.context = context
+        self._leftover = [(name, s) for name, s in named.items() if leftover(s)]
+        context.began |= {id(strategy): None for _, strategy in self._leftover}
+        for name, strategy in named.items():
+            _set_context(name, strategy, context)
             if isinstance(strategy, Strategy):
                 strategy.setup(context.agent)
         self._constructed = {
@@ -65,6 +69,18 @@ class Strategies:
         self.idle = not any(self._hooks.values())
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
+
+    def check_fresh(self) -> None:
+        """See to it that none brings along what it kept in another run, where none is resumed.
+
+        Raises:
+            ConfigError: If one does.
+        """
+        errors, warnings = told_of_leftovers(self._leftover)
+        if errors:
+            raise ConfigError("\n".join(errors))
+        for text in warnings:
+            warn_caller(text)
 
     def having(self, name: str) -> list[str]:
         """The strategies that have this hook."""
@@ -85,6 +101,10 @@ class Strategies:
                 given, batch = batch, method(agent, batch)
                 if not isinstance(batch, Batch):
                     raise ConfigError(_returned(name, "before_batch", batch, "the batch"))
+                if not len(batch) and len(given):
+                    raise ConfigError(
+                        f"strategy={name}: before_batch returned a batch without rows, which has no loss."
+                    )
                 if counted and len(batch) > len(given):
                     self._adds_rows(name, silent)
             return batch
@@ -192,7 +212,15 @@ class Strategies:
                 after(self.agent, none)
 
     def begin_task(self, task: int, replay: Replay) -> None:
-        self.context.task = task
+        self.context.task, began = task, self.context.began
+        for name, strategy in self.named.items():
+            if strategy.context is not self.context:
+                raise ConfigError(
+                    f"strategy={name} is an object that another run has taken meanwhile. Construct one for "
+                    "each run, or give its class."
+                )
+            if id(strategy) not in began:
+                began[id(strategy)] = holds(strategy, self.agent)
         for _, method in self._hooks["begin_task"]:
             method(self.agent, replay)
 
@@ -220,6 +248,7 @@ class Strategies:
             output = method(self.agent, obs, task)
             if not isinstance(output, Tensor):
                 raise ConfigError(_returned(name, "predict", output, "the logits"))
+            _check_logits(name, output, obs, self.context.spec)
             return output
         return None
 
@@ -256,6 +285,7 @@ class Strategies:
             self.context.keep_structure(self.context.task)
         self.context.check_structures(state.get("structures", {}))
         for name, strategy in self.named.items():
+            self.context.began[id(strategy)] = None  # Other than any that has not learnt.
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 
 
@@ -336,6 +366,41 @@ def _returned(name: str, method: str, value: Any, what: str) -> str:
     """The error of a hook that does not return what it has to."""
     given = "None" if value is None else f"a {type(value).__name__}"
     return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
+
+
+def _check_logits(name: str, output: Tensor, obs: Any, spec: Any) -> None:
+    """Raise ConfigError for outputs of `predict` that are not a row of logits for each row."""
+    if not spec.discrete or len(spec.action.shape) != 1 or not isinstance(obs, Tensor):
+        return
+    if output.dim() != 2 or len(output) != len(obs) or output.shape[1] < spec.action.n:
+        raise ConfigError(
+            f"strategy={name}: {signature_of('predict')} returned a tensor of shape {list(output.shape)}. "
+            f"Return the logits of all {spec.action.n} outputs, {[len(obs), spec.action.n]} for these rows."
+        )
+
+
+def _set_context(name: str, strategy: Any, context: Context) -> None:
+    """Give a strategy its context.
+
+    Raises:
+        ConfigError: If there is no place for it.
+    """
+    kind = type(strategy)
+    own = getattr(strategy, "__dict__", {}).get("context")
+    taken = own is not None and not isinstance(own, Context)
+    try:
+        if not taken:
+            strategy.context = context
+            return
+    except AttributeError:  # Frozen, or with slots; or a property.
+        taken = hasattr(kind, "context") and "context" not in getattr(kind, "__slots__", ())
+    todo = (
+        "`context` is what Antelope gives it: call the attribute of your own something else."
+        if taken
+        else f"Antelope gives it `context`, and {kind.__name__} allows no new attributes: write it without "
+        "frozen=True and slots."
+    )
+    raise ConfigError(f"strategy={name}: {todo}")
 
 
 def _nbytes(state: Any) -> int:

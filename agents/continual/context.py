@@ -39,6 +39,7 @@ class Context:
         optimizer: The one that steps the agent; None before it is made.
         clip_grad: Largest norm of the gradient that it steps by, or None.
         look: Notices whether the agent's parameters have changed.
+        began: What each strategy held before its first task, by its id.
         undo: Called at the end, to take back what `setup` has added to the agent.
     """
 
@@ -61,6 +62,7 @@ class Context:
         self.optimizer: Optimizer | None = None
         self.clip_grad: float | None = None
         self.look: Callable[[], bool] = bool
+        self.began: dict[int, Any] = {}
         self.undo: list[Callable[[], None]] = []
         self._learn, self._augmented = learn, augmented
         self._replay: Any = None  # While `learn` runs: where its batch comes from.

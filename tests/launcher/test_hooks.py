@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from antelope import Batch, ConfigError, Memory, Run, ml
-from antelope.agents.continual import ER, NAMES, Strategy
+from antelope.agents.continual import ER, EWC, NAMES, Strategy
 from antelope.launcher.hooks import AVALANCHE, HOOKS, mistaken
 
 
@@ -160,6 +161,12 @@ def strategy_with(*methods: str) -> Any:
         ("begin_taks", "begin_task(agent, replay)"),
         ("end_of_task", "end_task(agent, replay)"),
         ("start_task", "begin_task(agent, replay)"),
+        ("before_task", "begin_task(agent, replay)"),
+        ("after_task", "end_task(agent, replay)"),
+        ("begin_experience", "begin_task(agent, replay)"),
+        ("after_epoch", "end_epoch(agent, replay)"),
+        ("begin_batch", "before_batch(agent, batch)"),
+        ("after_batch", "after_step(agent, batch)"),
         ("after_optimizer_step", "after_step(agent, batch)"),
         ("after_evaluate", "after_evaluation(agent, metrics)"),
         ("before_backward", "after_loss(agent, batch, loss)"),
@@ -379,3 +386,136 @@ def test_a_misspelt_word_of_owns_is_answered() -> None:
         owns = frozenset({"batch", "temperature"})
 
     run(strategy=Other)
+
+
+# -------------------------------------------------------------------- objects, and what they are given
+
+
+class Rehearses:
+    def __init__(self) -> None:
+        self.memory = Memory(20)
+
+    def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+        self.new = batch
+        if not len(self.memory):
+            return batch
+        past = self.memory.sample(20)
+        return Batch(**{name: torch.cat((batch[name], past[name])) for name in batch})
+
+    def after_step(self, agent: nn.Module, batch: Batch) -> None:
+        self.memory.add(self.new)
+
+
+@pytest.mark.parametrize("kind", [Rehearses, lambda: ER(capacity=20), lambda: EWC()])
+def test_an_object_that_has_learnt_is_not_taken_for_a_fresh_one(kind: Any) -> None:
+    strategy = kind()
+    run(strategy=strategy)
+    refused(strategy, "has learnt in another run", "Construct it again")
+    refused(strategy, "Construct it again")  # Nor by asking twice.
+
+
+def test_an_object_that_was_refused_before_it_learnt_is_fresh() -> None:
+    strategy = ER(capacity=20)
+    refused([strategy, "der"], "conflict")
+    run(strategy=strategy)
+
+
+def test_an_object_that_keeps_nothing_serves_many_runs() -> None:
+    class Penalty:
+        def __init__(self, importance: float):
+            self.importance = importance
+
+        def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+            return loss + self.importance * sum(p.square().sum() for p in agent.parameters())
+
+    strategy = Penalty(0.1)
+    first, second = run(strategy=strategy), run(strategy=strategy)
+    assert all(map(torch.equal, first.agent.parameters(), second.agent.parameters()))
+
+
+def test_an_object_that_only_records_goes_on_with_a_word() -> None:
+    class Records:
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def after_evaluation(self, agent: nn.Module, metrics: dict[str, float]) -> None:
+            self.seen.append(metrics["accuracy"])
+
+    strategy = Records()
+    run(strategy=strategy)
+    with pytest.warns(UserWarning, match="goes on with what it recorded"):
+        run(strategy=strategy)
+    assert len(strategy.seen) == 4
+
+
+def test_an_interrupted_run_goes_on_with_the_object_it_had() -> None:
+    class Stops:
+        left = 20
+
+        def after_step(self, agent: nn.Module, batch: Batch) -> None:
+            Stops.left -= 1
+            if Stops.left == 0:
+                raise KeyboardInterrupt
+
+    strategy = Rehearses()
+    with pytest.raises(KeyboardInterrupt):  # In the second task: the first is saved.
+        run(strategy=[strategy, Stops], batch_size=100, path="stopped")
+    resumed = run(strategy=[strategy, Stops], batch_size=100, path="stopped", resume=True)
+    whole = run(strategy=[Rehearses, Stops], batch_size=100, path="whole")
+    assert all(map(torch.equal, resumed.agent.parameters(), whole.agent.parameters()))
+
+
+def test_two_runs_that_are_open_at_once_need_an_object_each() -> None:
+    strategy = ER(capacity=20)
+    usual: dict[str, Any] = {"model": MLP, "dataset": "Digits", "tasks": 2, "epochs": 1}
+    usual |= {"plot": False, "progress": False, "device": "cpu"}
+    first = iter(ml.tasks(**usual, strategy=strategy, path="first"))
+    second = iter(ml.tasks(**usual, strategy=strategy, path="second"))
+    with pytest.raises(ConfigError, match="another run has taken meanwhile"):
+        next(first).learn()
+    next(second).learn()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    importance: float = 0.1
+
+    def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+        return loss
+
+
+@dataclass(slots=True)
+class Slots:
+    importance: float = 0.1
+
+    def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
+        return loss
+
+
+class OwnContext(Rehearses):
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = {"mine": 1}
+
+
+def test_a_strategy_without_a_place_for_its_context_is_refused() -> None:
+    refused(Frozen(), "strategy=Frozen", "without frozen=True and slots")
+    refused(Slots(), "strategy=Slots", "without frozen=True and slots")
+    refused(OwnContext(), "strategy=OwnContext", "call the attribute of your own something else")
+
+
+@pytest.mark.parametrize("read", [lambda logits: logits.argmax(1), lambda logits: logits[:, :2]])
+def test_predictions_that_are_no_logits_are_refused(read: Any) -> None:
+    class Predicts:
+        def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
+            return read(agent(obs))
+
+    refused(Predicts, "Return the logits of all 10 outputs")
+
+
+def test_a_batch_without_rows_is_refused() -> None:
+    class Filters:
+        def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
+            return batch[batch.label > 100]
+
+    refused(Filters, "strategy=Filters", "without rows")

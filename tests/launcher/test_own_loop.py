@@ -595,3 +595,56 @@ def test_a_task_has_words_for_a_person() -> None:
     task = antelope.tasks("Digits", tasks=5)[0]
     assert isinstance(task, Task)
     assert repr(task) == "Task(0, 'classes 0-1', 291 rows to learn from, 69 held out)"
+
+
+# ------------------------------------------------------------------- a cell of a notebook, run again
+
+
+@pytest.mark.parametrize("name", ["er", "gem", "cwr", "packnet"])
+def test_a_loop_that_was_interrupted_leaves_the_model_and_the_optimiser_to_the_next(
+    name: str,
+) -> None:
+    tasks, model, told, optimizer = made(name)
+    told.begin_task(tasks[0], optimizer)
+    batch = next(iter(tasks[0].train))
+    usual(model, batch).backward()  # And here the cell was stopped.
+    again = Strategies(model, name, tasks.spec)
+    assert not model._forward_hooks
+    learn((tasks, model, again, optimizer))
+    assert not model._forward_hooks
+    with pytest.raises(ConfigError, match="left in the middle of a task"):
+        told.begin_task(tasks[0])
+
+
+def test_an_object_serves_one_loop() -> None:
+    strategy = ER(capacity=20)
+    for first in (True, False):
+        tasks, model, told, optimizer = made(strategy)
+        if first:
+            learn((tasks, model, told, optimizer))
+    with pytest.raises(ConfigError, match="Construct it again"):
+        told.begin_task(tasks[0], optimizer)
+
+
+def test_lbfgs_and_an_optimiser_of_a_part_are_refused_where_they_cannot_work() -> None:
+    tasks, model, told, _ = made("ewc")
+    with pytest.raises(ConfigError, match="LBFGS computes the loss several times"):
+        told.begin_task(tasks[0], torch.optim.LBFGS(model.parameters()))
+    tasks, model, told, _ = made("cwr")
+    with pytest.raises(ConfigError, match="does not hold `norm"):
+        told.begin_task(tasks[0], torch.optim.SGD(model.first.parameters(), 0.1))
+    model.last.requires_grad_(False)
+    model.norm.requires_grad_(False)
+    told.begin_task(tasks[0], torch.optim.SGD(model.first.parameters(), 0.1))
+
+
+@pytest.mark.parametrize("task", [-1, 3])
+def test_a_task_that_there_is_not_cannot_be_told(task: int) -> None:
+    tasks, _, told, _ = made("er")
+    with pytest.raises(ConfigError, match="they are 0 to 2"):
+        told.predict(next(iter(tasks[0].test)).obs, task)
+
+
+def test_words_of_other_libraries_are_answered() -> None:
+    with pytest.raises(ConfigError, match="here it is tasks="):
+        antelope.tasks(blobs(), n_experiences=3)

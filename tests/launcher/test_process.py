@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import signal
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,31 @@ def test_composing_draws_nothing() -> None:
     state = random.getstate()
     compose(["lr=1e-3"], {})
     assert random.getstate() == state
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+def test_runs_in_several_threads_are_those_of_one(by_task: bool) -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+
+    def learnt(model: nn.Module, path: str) -> torch.Tensor:
+        settings: dict[str, Any] = {"dataset": (x, torch.arange(60) % 4), "tasks": 2, "epochs": 4}
+        settings |= {
+            "model": model,
+            "path": path,
+            "strategy": "er",
+            "plot": False,
+            "progress": False,
+        }
+        if not by_task:
+            ml(**settings)
+        else:
+            for task in ml.tasks(**settings):
+                task.learn()
+        return model[0].weight
+
+    models = [nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 4)) for _ in range(4)]
+    twins = copy.deepcopy(models)
+    alone = [learnt(model, f"alone-{i}") for i, model in enumerate(models)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(learnt, twins, [f"together-{i}" for i in range(4)]))
+    assert all(map(torch.equal, alone, together))
