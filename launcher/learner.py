@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -97,15 +98,13 @@ class Learner:
         self._held = False  # Whether the optimiser is one that the module holds.
         self._built_with: list[dict[str, Any]] = []  # The settings of each of its groups.
         self.parameters = Parameters(agent, average=average)
-        self.parameters.changed.append(
-            lambda new: self.unreached.follow(self.parameters.named, new)
-        )
-        if own is not None:
-            self.parameters.changed.append(lambda _: setattr(own, "changed", True))
+        # Held in a circle, a run that is dropped would keep its memory until Python looks for circles,
+        # which tens of runs may come before.
+        changed = WeakMethod(self._changed)
+        self.parameters.changed.append(lambda new: changed()(new))  # type: ignore[misc]
         if strategies is not None:
             strategies.context.look = partial(self.parameters.look, closely=False)
             strategies.context.clip_grad = clip_grad
-            self.parameters.changed.append(lambda _: strategies.parameters_changed())
         self._use(optimizer, held=own is not None and optimizer is own.only)
         # One that the module holds is scheduled once a loss is returned: it may as well step itself.
         if scheduler is not None and optimizer is not None and not self._held:
@@ -126,11 +125,19 @@ class Learner:
         dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
         self.autocast: Callable[[], Any] = nullcontext
         if dtype is not None:
-            self.autocast = lambda: torch.autocast(self.device.type, dtype)
+            self.autocast = partial(torch.autocast, self.device.type, dtype)
         scaled = dtype is torch.float16
         self.scaler = Scaler(self.device.type) if scaled else None
         self._unchecked: list[tuple[int, Tensor | float]] = []
         self._check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ELSEWHERE)
+
+    def _changed(self, new: list[str]) -> None:
+        """The model's parameters have changed; `new` ones are trained since then."""
+        self.unreached.follow(self.parameters.named, new)
+        if self.own is not None:
+            self.own.changed = True
+        if self.strategies is not None:
+            self.strategies.parameters_changed()
 
     @property
     def learns(self) -> bool:

@@ -15,6 +15,9 @@ from .config import Settings, name_of, schema
 from .construct import resolve, unknown_arguments
 from .observe.options import Options, observes
 
+# A folder called `er`, of runs with it, is no strategy.
+_MAY_BE_FOLDERS = ("dataset", "test_dataset")
+
 
 def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
     """The class or object of `key`, and its sub-keys with their Python values.
@@ -57,7 +60,7 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
         ConfigError: If a value is not one that can be told apart, or a name is not known.
     """
     value = settings.live.get(key, settings.values[key])
-    of_data = key in ("dataset", "test_dataset")
+    of_data = key in _MAY_BE_FOLDERS
     kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
     if kind == "unclear":
         raise ConfigError(
@@ -76,7 +79,7 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             "into one array; held-out data is test_dataset=(inputs, targets)."
         )
     if kind != "sequence":
-        return [_folder(value) or named_object(settings, key)]
+        return [(of_data and _folder(value)) or named_object(settings, key)]
     parts: list[tuple[Any, dict[str, Any]]] = []
     names: list[Any] = []
     for item in value:
@@ -86,7 +89,7 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = folder_of(item) or resolve(item, key)
+            item = (of_data and folder_of(item)) or resolve(item, key)
             name = canonical_name(name, item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
@@ -118,7 +121,8 @@ def unresolved(settings: Settings) -> list[str]:
             target: Any = settings.live.get(key, item.get("_target_"))
             arguments = [name for name in item if name not in ("_target_", "subset")]
             try:
-                if isinstance(target, str) and folder_of(target) is None:
+                folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
+                if isinstance(target, str) and not folder:
                     target = resolve(target, key)
             except ConfigError as error:
                 mistakes.append(settings.place(f"{key}._target_") + str(error))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import signal
 import sys
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,30 @@ def test_runs_in_several_threads_are_those_of_one(by_task: bool) -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(learnt, twins, [f"together-{i}" for i in range(4)]))
     assert all(map(torch.equal, alone, together))
+
+
+class Plain(nn.Module):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.layer(obs.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"tasks": 2, "strategy": "ewc"}, {"tasks": 2, "strategy": "gem", "precision": "bf16"}],
+    ids=["plain", "ewc", "gem"],
+)
+def test_a_run_that_is_dropped_gives_its_memory_back_at_once(settings: dict[str, Any]) -> None:
+    """Otherwise models, and what strategies keep, pile up until Python looks for circles."""
+    gc.collect()
+    gc.disable()
+    try:
+        run = ml(model=Plain, dataset="Digits", **SHORT | settings)
+        held = [weakref.ref(run.agent), weakref.ref(run.replay)]
+        del run
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()

@@ -16,6 +16,7 @@ from antelope import Batch, ConfigError, Memory, Run, ml, register
 from antelope.agents.continual import ER, EWC, SI
 from antelope.launcher.checkpoint import Checkpoints
 from antelope.launcher.config import compose
+from antelope.launcher.naming import named_objects, unresolved
 
 SHORT: dict[str, Any] = {
     "tasks": 5,
@@ -86,6 +87,19 @@ def test_a_name_a_class_an_object_and_words_are_the_same_strategy() -> None:
     ends = [weights(run(*words, **settings)) for words, settings in said]
     assert all(torch.equal(ends[0], end) for end in ends)
     assert not torch.equal(ends[0], weights(run(strategy="er", **{"strategy.capacity": 80})))
+
+
+def test_a_folder_with_the_name_of_a_strategy_is_none() -> None:
+    Path("er").mkdir()  # Of runs with it, for example.
+    for strategy in ("er", ["er"]):
+        (found,) = named_objects(compose((), {"strategy": strategy}), "strategy")
+        assert found[0] is ER
+    assert unresolved(compose((), {"strategy": "er"})) == []
+
+
+def test_a_folder_with_a_strange_name_is_a_mistake_in_the_name() -> None:
+    Path("erx").mkdir()
+    refused("strategy=erx", says=["No strategy `erx`"])
 
 
 def test_arguments_in_a_list_go_to_the_strategy_they_name() -> None:
