@@ -35,6 +35,7 @@ _DECIDED = {
     **dict.fromkeys(("tasks", "classes_per_task", "class_order", "scenario"), "tasks"),
     **dict.fromkeys(("aug", "standardize", "channels", "image_size"), "transforms"),
     "test_dataset": "held-out data",
+    "num_classes": "outputs",
 }
 
 
@@ -97,6 +98,8 @@ class SequenceWorld(DataWorld):
         self.notes = ["transformed by its class"]
         self.source_dtype, self.decoded = torch.float32, {True}
         self.single_class = self.alter = None
+        self.later, self._known_tasks = [], len(self.tasks)
+        self._kind, self._like = "own", None  # No other task can follow.
 
 
 @dataclass

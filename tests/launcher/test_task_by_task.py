@@ -166,7 +166,7 @@ def leave(how: str) -> None:
             if how == "break":
                 break
             if how == "interrupt":
-                os.kill(os.getpid(), signal.SIGINT)
+                raise KeyboardInterrupt  # What Python itself makes of Ctrl-C there.
             raise IndexError(how)
 
 
