@@ -71,7 +71,7 @@ SERVED = {
 }
 # Of Mammoth's own running, and without a meaning here: a warning says so.
 IDLE = {
-    "num_workers": None,
+    "num_workers": 0,
     "debug_mode": 0,
     "nowand": 1,
     "wandb_name": None,

@@ -82,9 +82,18 @@ def _load_file(model: Any, path: Path) -> None:
     own = module.state_dict()
     if not set(weights) & set(own) and set(weights) & set(model.net.state_dict()):
         module = model.net  # The weights of the network alone.
+    elif isinstance(model, nn.Module):
+        _register(model, weights)
     load_weights(module, weights)
     if rows := saved.get("buffer"):
         _fill(model, rows, path)
+
+
+def _register(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model the buffers that it makes when it first learns, such as `classes_so_far`."""
+    for name, tensor in weights.items():
+        if "." not in name and not hasattr(model, name):
+            model.register_buffer(name, torch.zeros_like(tensor))
 
 
 def _plain_name(name: str) -> str:

@@ -87,7 +87,8 @@ def load_runner(
     _take_over(code, observer.model)
     sequence, values = observer.dataset, asked.values
     if values["loadcheck"] is not None:
-        load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
+        with forked_randomness(settings.seed):  # A buffer that is filled takes its streams from it.
+            load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
     sequence.settings = code
     sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None
     sequence.saver = Saver(values) if values["savecheck"] else None
