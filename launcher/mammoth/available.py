@@ -40,15 +40,16 @@ def get_avail_args(
     if model is not None:
         target = MODELS[_known("model", model, MODELS)]
         for action in declarations(target):
-            entry = {"description": action.help}
+            entry: dict[str, Any] = {"description": action.help}
             if action.required:
                 required[action.dest] = entry
             else:
                 optional[action.dest] = {"default": action.default, **entry}
         usual |= defaults(target)
     for name, value in usual.items():
-        entry = required.pop(name, None) or optional.get(name) or {"description": ""}
-        optional[name] = {**entry, "default": value}
+        known = {**optional, **required}.get(name, {"description": ""})
+        required.pop(name, None)
+        optional[name] = {**known, "default": value}
     return required, optional
 
 

@@ -266,7 +266,7 @@ class Asked:
 
     def _says_classes(self, key: str, value: Any) -> bool:
         """Whether an argument is the number of classes, which Mammoth writes into `args`."""
-        name = DATASETS.get(self.dataset_name, {}).get("dataset")
+        name = str(DATASETS.get(self.dataset_name, {}).get("dataset"))
         return key == "num_classes" and value == CLASSES.get(name, 10)
 
     def settings(self) -> dict[str, Any]:
