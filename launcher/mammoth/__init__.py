@@ -38,7 +38,6 @@ from .args import (
     custom_str_underscore,
     none_or_float,
 )
-from .arguments import get_avail_args
 from .augmentations import (
     CustomRandomCrop,
     CustomRandomHorizontalFlip,
@@ -55,6 +54,7 @@ from .augmentations import (
     soft_aug,
     strong_aug,
 )
+from .available import get_avail_args
 from .backbones import get_backbone
 from .batch_norm import bn_track_stats
 from .buffer import Buffer

@@ -70,7 +70,7 @@ SERVED = {
 }
 # Of Mammoth's own running, and without a meaning here: a warning says so.
 IDLE = {
-    "num_workers": None,
+    "num_workers": 0,
     "debug_mode": 0,
     "nowand": 1,
     "wandb_name": None,
@@ -78,31 +78,34 @@ IDLE = {
     "wandb_project": None,
     "disable_log": 0,
     "notes": None,
-    "results_path": None,
+    "results_path": "results/",
     "code_optimization": 0,
     "distributed": "no",
     "save_checkpoint_mode": "safe",
+    "save_after_interrupt": 1,
     "enable_other_metrics": 0,
     "eval_epochs": None,
-    "drop_last": 0,
 }
-# Arguments of Mammoth that change what is learnt, and are not served.
-_UNSERVED = {
-    "early_stopping_patience": "Pass early_stopping.patience=N, a setting of ml.",
-    "early_stopping_metric": "Pass early_stopping.patience=N, a setting of ml.",
-    "early_stopping_freq": "Pass eval_every=N, a setting of ml.",
-    "early_stopping_epsilon": "Pass early_stopping.patience=N, a setting of ml.",
-    "custom_class_order": "Pass class_order=[...], a setting of ml.",
-    "custom_task_order": "Pass class_order=[...], a setting of ml.",
-    **dict.fromkeys(("label_perc", "label_perc_by_task", "label_perc_by_class"), ""),
-    **dict.fromkeys(("noise_type", "noise_rate", "disable_noisy_labels_cache"), ""),
-    "cache_path_noisy_labels": "",
-    "validation_mode": "",
-    "dataset_config": "Pass what the file says.",
-    "model_config": "Pass what the file says.",
-    "load_best_args": "Pass what they are.",
-    "start_from": "",
-    "stop_after": "",
+# Arguments of Mammoth that change what is learnt, and are not served: its default, and advice.
+_UNSERVED: dict[str, tuple[Any, str]] = {
+    "drop_last": (0, "The last batch of a pass is learnt too."),
+    "early_stopping_patience": (5, "Pass early_stopping.patience=N, a setting of ml."),
+    "early_stopping_metric": ("loss", "Pass early_stopping.patience=N, a setting of ml."),
+    "early_stopping_freq": (1, "Pass eval_every=N, a setting of ml."),
+    "early_stopping_epsilon": (1e-6, "Pass early_stopping.patience=N, a setting of ml."),
+    "custom_class_order": (None, "Pass class_order=[...], a setting of ml."),
+    "custom_task_order": (None, "Pass class_order=[...], a setting of ml."),
+    **dict.fromkeys(("label_perc", "label_perc_by_task", "label_perc_by_class"), (1, "")),
+    "noise_type": ("symmetric", ""),
+    "noise_rate": (0, ""),
+    "disable_noisy_labels_cache": (0, ""),
+    "cache_path_noisy_labels": ("noisy_labels", ""),
+    "validation_mode": ("current", ""),
+    "dataset_config": (None, "Pass what the file says."),
+    "model_config": ("default", "Pass what the file says."),
+    "load_best_args": (0, "Pass what they are."),
+    "start_from": (None, ""),
+    "stop_after": (None, "Take the tasks one by one: for task in ml.tasks(...)."),
 }
 
 
@@ -127,8 +130,8 @@ def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
     """Those of the arguments that are served, and the defaults of all the others."""
     values = {name: argument.default for name, argument in SERVED.items()}
     values |= {name: given[name] for name in SERVED if given.get(name) is not None}
-    for name, advice in _UNSERVED.items():
-        if given.get(name) is not None:
+    for name, (default, advice) in _UNSERVED.items():
+        if given.get(name) is not None and not is_default(given[name], default):
             mistakes.append(f"{name}={given[name]} is not served here. {advice}".rstrip())
     _check(values, mistakes)
     values["lr_milestones"] = list(values["lr_milestones"])
@@ -159,20 +162,31 @@ def share_of(validation: float | None) -> float | None:
     return validation if validation < 1 else validation / 100
 
 
-def get_avail_args() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The arguments that must be given, and those that may be: what they do, and their defaults."""
-    required = {name: {"description": text} for name, text in REQUIRED.items()}
-    optional = {
-        name: {"default": argument.default, "description": argument.help}
-        for name, argument in SERVED.items()
-    }
-    idle = {"description": "has no effect here"}
-    return required, {**optional, **{name: {"default": v, **idle} for name, v in IDLE.items()}}
-
-
 def known() -> list[str]:
     """The names of all arguments that are served."""
     return [*REQUIRED, *SERVED]
+
+
+def means_nothing(name: str, value: Any) -> bool:
+    """Whether an argument says what is so anyway: Mammoth's default, or a note on the run."""
+    if name in _NOTES:
+        return True
+    return name in _UNSERVED and is_default(value, _UNSERVED[name][0])
+
+
+# What Mammoth writes into `args` itself, which its checkpoints hold.
+_NOTES = ("conf_jobnum", "conf_timestamp", "conf_host", "conf_git_hash", "conf_external_path")
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a value is the default, which is a number, text or None, in a spelling of its own."""
+    if isinstance(default, (int, float)):
+        word = str(value).lower()
+        try:
+            return float(_FLAGS.get(word, word)) == default
+        except ValueError:
+            return False
+    return default is not None and str(value).lower() == str(default)
 
 
 def _converted(value: Any, kind: str | tuple[str, ...]) -> Any:

@@ -5,7 +5,6 @@ A file of Mammoth's is read as data alone (`torch.load(weights_only=True)`): not
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ def _load_file(model: Any, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of other protocols: what matters is an error.
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # Of what torch does with any other file, there is no end.
         raise CheckpointError(
             f"loadcheck={path} cannot be read as data alone, without executing what it holds. Save it "
             "again with Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
@@ -75,14 +74,25 @@ def _load_file(model: Any, path: Path) -> None:
     if not isinstance(saved, Mapping):
         raise CheckpointError(f"loadcheck={path} holds a {type(saved).__name__}, not a checkpoint.")
     weights = saved.get("model", saved)
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"loadcheck={path}: its `model` is a {type(weights).__name__}.")
     weights = {_plain_name(name): w for name, w in weights.items() if isinstance(w, Tensor)}
     module = model if isinstance(model, nn.Module) else model.net
     own = module.state_dict()
     if not set(weights) & set(own) and set(weights) & set(model.net.state_dict()):
         module = model.net  # The weights of the network alone.
+    elif isinstance(model, nn.Module):
+        _register(model, weights)
     load_weights(module, weights)
-    if isinstance(rows := saved.get("buffer"), Mapping):
+    if rows := saved.get("buffer"):
         _fill(model, rows, path)
+
+
+def _register(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model the buffers that it makes when it first learns, such as `classes_so_far`."""
+    for name, tensor in weights.items():
+        if "." not in name and not hasattr(model, name):
+            model.register_buffer(name, torch.zeros_like(tensor))
 
 
 def _plain_name(name: str) -> str:
@@ -90,7 +100,9 @@ def _plain_name(name: str) -> str:
     return name.replace("net.module.", "net.").removeprefix("module.")
 
 
-def _fill(model: Any, rows: Mapping[str, Tensor], path: Path) -> None:
+def _fill(model: Any, rows: Any, path: Path) -> None:
+    if not isinstance(rows, Mapping) or not isinstance(rows.get("examples"), Tensor):
+        raise CheckpointError(f"loadcheck={path}: its `buffer` holds no `examples`.")
     buffer = getattr(model, "buffer", None)
     if not isinstance(buffer, Memory) or not hasattr(buffer, "add_data"):
         raise CheckpointError(

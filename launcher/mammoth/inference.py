@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...replay import CheckpointError
 from .. import build
 from ..config import compose
 from ..console import Console
@@ -46,7 +47,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
             world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
         )
         tasks = range(len(world.tasks))
-        scores = evaluate(tasks, step=0)
+        scores = _scores(evaluate, tasks, type(own).__name__, path)
         replay.close()
         world.close()
         learner.agent.eval()
@@ -72,3 +73,13 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
         accuracy_matrix=np.array([[score(values) for values in scores]]),
         task_il_matrix=np.array([told] if told else [], dtype=np.float64),
     )
+
+
+def _scores(evaluate: Evaluator, tasks: range, name: str, path: Path) -> Any:
+    try:
+        return evaluate(tasks, step=0)
+    except (AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{name} cannot predict with what loadcheck={path} holds: it raised {type(error).__name__} "
+            f"({error}). A run directory holds everything that a model has."
+        ) from error

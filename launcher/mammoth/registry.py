@@ -21,6 +21,15 @@ DATASETS: dict[str, dict[str, Any]] = {
     "rot-mnist": {"dataset": "RotatedMNIST", "tasks": 20, "standardize": False},
     "seq-digits": {"dataset": "Digits", "tasks": 5, "standardize": False},
 }
+# What the data sets say in Mammoth of arguments that are not given.
+_CIFAR = {"n_epochs": 50, "batch_size": 32}
+USUAL: dict[str, dict[str, Any]] = {
+    "seq-mnist": {"n_epochs": 1, "batch_size": 64},
+    "perm-mnist": {"n_epochs": 1, "batch_size": 128},
+    "rot-mnist": {"n_epochs": 1, "batch_size": 128},
+    "seq-cifar10": _CIFAR,
+    "seq-cifar100": {**_CIFAR, "lr_scheduler": "multisteplr", "lr_milestones": [35, 45]},
+}
 CLASSES = {"CIFAR100": 100}  # Of those that are split; ten in the others.
 MODELS: dict[str, Any] = {}
 SEQUENCES: dict[str, Any] = {}  # Classes of the user's own, or functions.

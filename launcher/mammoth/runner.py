@@ -20,15 +20,25 @@ from ..construct import resolve
 from ..device import device_wanted
 from ..naming import unresolved
 from ..observe.observer import Observer
-from ..observe.options import MORE, OF_THE_RUN, declared
+from ..observe.options import MORE, OF_THE_RUN, declared, defaults
 from ..observe.own_sequence import make_sequence, permutation, sequence_options
 from ..observe.sequence import ContinualDataset
 from ..randomness import forked_randomness, seed_everything
-from .arguments import IDLE, SERVED, known, read, refuse, served, share_of
+from .arguments import (
+    IDLE,
+    SERVED,
+    is_default,
+    known,
+    means_nothing,
+    read,
+    refuse,
+    served,
+    share_of,
+)
 from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
-from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, key_of
+from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -47,8 +57,9 @@ def load_runner(
     Args:
         model: A name given to `register_model`, or any that `ml(model=...)` knows.
         dataset: One of `get_dataset_names()`, such as `seq-mnist`.
-        args: `lr`, `batch_size` and `n_epochs`; the options of the model, of the data set and of the
-            backbone; what `get_avail_args()` lists; and any setting of `ml`.
+        args: `lr`, and `batch_size` and `n_epochs` where the data set has none of its own; the options
+            of the model, of the data set and of the backbone; what `get_avail_args()` lists; and any
+            setting of `ml`. A model may set `n_epochs` and `batch_size` itself.
         **names: The same as `model_name`, `dataset_name`, `experiment_args`.
 
     Raises:
@@ -73,9 +84,11 @@ def load_runner(
         observer, _ = build.build_agent(settings, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
+    _take_over(code, observer.model)
     sequence, values = observer.dataset, asked.values
     if values["loadcheck"] is not None:
-        load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
+        with forked_randomness(settings.seed):  # A buffer that is filled takes its streams from it.
+            load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
     sequence.settings = code
     sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None
     sequence.saver = Saver(values) if values["savecheck"] else None
@@ -124,7 +137,17 @@ def train(
     return run
 
 
+def _take_over(code: dict[str, Any], model: Any) -> None:
+    """Let a model's constructor decide on epochs and batch size, as Mammoth does."""
+    made = getattr(model, "args", Namespace())
+    for key in ("n_epochs", "batch_size"):
+        if (name := OF_THE_RUN[key]) in code:
+            code[name] = getattr(made, key, code[name])
+
+
 def _plain(args: Mapping[str, Any] | Namespace | None) -> dict[str, Any]:
+    if not isinstance(args, (Mapping, Namespace, type(None))):
+        raise ConfigError(f"args={args!r:.40}: expected a dict, such as {{'lr': 0.1}}.")
     return dict(vars(args) if isinstance(args, Namespace) else args or {})
 
 
@@ -158,7 +181,7 @@ class Asked:
             mistakes.append(f"No data set `{dataset}`.{near} There are: {there}.")
         sequence = SEQUENCES.get(self.dataset_name)
         self.sequence = sequence
-        self._fill_in_of_the_class()
+        self._fill_in()
         iterations = self.args.get("fitting_mode") == "iters"
         needed = [key for key in _NEEDED if not (key == "n_epochs" and iterations)]
         if lacking := [name for name in needed if self.args.get(name) is None]:
@@ -174,15 +197,19 @@ class Asked:
             self._refuse_unknown(model, mistakes)
         refuse(mistakes)
 
-    def _fill_in_of_the_class(self) -> None:
-        """What a data set's class says, where the arguments do not: epochs and batch size."""
+    def _fill_in(self) -> None:
+        """What the model's options or the data set say, where the arguments do not."""
+        usual = dict(USUAL.get(self.dataset_name, {}))
         for key, method in (("n_epochs", "get_epochs"), ("batch_size", "get_batch_size")):
             own = getattr(self.sequence, method, None)
-            if own is None or self.args.get(key) is not None:
-                continue
-            if own is not getattr(ContinualDataset, method, None):
+            if own is not None and own is not getattr(ContinualDataset, method, None):
                 takes_self = len(inspect.signature(own).parameters) > 0
-                self.args = {**self.args, key: own(None) if takes_self else own()}
+                usual[key] = own(None) if takes_self else own()
+        if self.args.get("lr_scheduler") is not None:
+            usual.pop("lr_milestones", None)
+        usual |= {key: value for key, value in defaults(self.target).items() if key in _NEEDED}
+        given = {key: value for key, value in self.args.items() if value is not None}
+        self.args = {**self.args, **usual, **given}
 
     def _network(self, mistakes: list[str]) -> Any:
         """The network of `backbone`, or of the data set's class; None: one that fits the data."""
@@ -205,6 +232,7 @@ class Asked:
         for key, value in self.args.items():
             name = OF_THE_RUN.get(key, key)
             known_here = key in own or key in known() or key in IDLE or name in schema()
+            known_here = known_here or means_nothing(key, value) or self._says_classes(key, value)
             unserved = any(mistake.startswith(f"{key}=") for mistake in mistakes)
             if value is None or known_here or unserved or "." in key:
                 continue
@@ -214,6 +242,11 @@ class Asked:
                 f"{model} has no option `{key}`, nor is it one of get_avail_args().{near}{there}"
             )
 
+    def _says_classes(self, key: str, value: Any) -> bool:
+        """Whether an argument is the number of classes, which Mammoth writes into `args`."""
+        name = str(DATASETS.get(self.dataset_name, {}).get("dataset"))
+        return key == "num_classes" and value == CLASSES.get(name, 10)
+
     def settings(self) -> dict[str, Any]:
         """What `ml` is asked for, in its own words."""
         values, options, optim = self.values, {}, {}
@@ -222,9 +255,11 @@ class Asked:
         for key, value in self.args.items():
             if value is None or key in ("model", "dataset"):
                 continue
+            if key not in own and (means_nothing(key, value) or self._says_classes(key, value)):
+                continue
             name = OF_THE_RUN.get(key, key)
             if key in IDLE:
-                if str(value) != str(IDLE[key]):
+                if not is_default(value, IDLE[key]):
                     warnings.warn(f"`{key}` has no effect here.", stacklevel=4)
             elif key == "optimizer":
                 optim["_target_"] = _optimizer_name(value)

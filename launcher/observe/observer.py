@@ -84,7 +84,7 @@ class Observer(nn.Module):
 
     antelope_traits = Traits(learns_by="observe")
     replay: Replay | None = None
-    _warned = False
+    _warned: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -130,6 +130,7 @@ class Observer(nn.Module):
         setattr(model, _COUNTED, self._counted)
         self._count(0)
         self.started = False  # Whether anything was observed.
+        self.under_way = False  # Whether a task is, which some need the end of before they predict.
         self.epoch: int | None = None  # The one that is under way.
         self._iterations = [name for name in _ITERATIONS if name in self._counted]
         vars(model).update(dict.fromkeys(self._iterations, 0))
@@ -180,20 +181,24 @@ class Observer(nn.Module):
         return put_together(outputs, [torch.arange(*pair) for pair in offsets])
 
     def _own_forward(self, obs: Tensor, *task: int) -> Tensor:
-        """The outputs of a model's own `forward`, which may need to have learnt something first."""
+        """The outputs of a model's own `forward`, which may need to have learnt something first.
+
+        Mammoth calls it after each task alone: iCaRL's means are those of rows kept in `end_task`.
+        """
         forward = self.model if isinstance(self.model, nn.Module) else self.model.forward
-        if self.started:
+        if self.started and not self.under_way:
             return forward(obs, *task)
         try:
             return forward(obs, *task)
         except Exception as error:
-            if not self._warned:
+            when = "in the midst of a task" if self.started else "before anything was observed"
+            if when not in self._warned:
                 warnings.warn(
-                    f"{self.name}.forward raised {type(error).__name__} ({error}) before anything was "
-                    "observed: until then its `net` stands in for it.",
+                    f"{self.name}.forward raised {type(error).__name__} ({error}) {when}: until "
+                    f"{'its end' if self.started else 'then'} its `net` stands in for it.",
                     stacklevel=2,
                 )
-            self._warned = True
+                self._warned = (*self._warned, when)
             return self.model.net(obs)
 
     def learn(self, replay: Replay, log: Log) -> None:
@@ -244,6 +249,7 @@ class Observer(nn.Module):
     def begin_task(self, task: int) -> None:
         """Count, and tell the model."""
         self.dataset.c_task = task
+        self.under_way = True
         self._count(task)
         vars(self.model).update(dict.fromkeys(self._iterations, 0))
         self.model.net.train()  # A model may have left it in evaluation mode.
@@ -274,6 +280,7 @@ class Observer(nn.Module):
         if self.epoch is not None:
             self._end_epoch()
         self._tell("end_task")
+        self.under_way = False
         if (end_eval := hook(self.model, "end_eval")) is not None and self._reopens:
             end_eval(self.dataset, self.dataset.evaluate(self.model, self.dataset))
         if self.dataset.when_ended is not None:
@@ -369,8 +376,8 @@ def build_observer(
     model = target
     if makes_objects(target):
         model = _construct(target, options, table, backbone)
-        if args.n_epochs != epochs:
-            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it sets it itself.")
+        if not MORE.get():  # `load_runner` takes over what a model sets itself, as Mammoth does.
+            _keeps(name, args, {"n_epochs": epochs, "batch_size": settings.batch_size})
     dataset.args = getattr(model, "args", args)
     instance = settings.live.get("optim")
     instance = None if makes_objects(instance) else instance
@@ -465,6 +472,13 @@ def needs_task(model: Any) -> bool:
         return True
     fits = getattr(model, "COMPATIBILITY", None) or ("class-il",)
     return len(placed) > 1 and not {"class-il", "domain-il", "general-continual"} & set(fits)
+
+
+def _keeps(name: str, args: Arguments, decided: Mapping[str, Any]) -> None:
+    for key, value in decided.items():
+        if (own := getattr(args, key)) != value:
+            words = f"epochs={own} (n_epochs)" if key == "n_epochs" else f"{key}={own}"
+            raise ConfigError(f"{name} needs {words}: it sets it itself.")
 
 
 _SCENARIOS = {

@@ -56,12 +56,23 @@ def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def declarations(target: Any) -> list[Action]:
+    """The options that a class declares."""
+    parser = _parser(target)
+    return [] if parser is None else [a for a in parser._actions if a.dest != "help"]
+
+
 def declared(target: Any) -> list[str]:
     """The options that a class declares, and what its constructor can be given."""
-    parser = _parser(target)
-    actions = [] if parser is None else [a.dest for a in parser._actions if a.dest != "help"]
+    actions = [action.dest for action in declarations(target)]
     takes = constructor_names(target) if inspect.isclass(target) else []
     return list(dict.fromkeys([*actions, *(key for key in takes if key not in _GIVEN)]))
+
+
+def defaults(target: Any) -> dict[str, Any]:
+    """What a class gives with `parser.set_defaults(...)`, for arguments of the run too."""
+    parser = _parser(target)
+    return {} if parser is None else dict(parser._defaults)
 
 
 class Options:

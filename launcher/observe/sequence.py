@@ -176,7 +176,7 @@ class ContinualDataset:
         for loader in self._loaders.values():
             loader.dataset.reset()
         self.c_task, self._current = state["c_task"], None
-        if state["rows"] is not None:
+        if state["rows"] is not None and self.replay is not None:  # Else it is to be evaluated.
             self.train_loader.dataset.load_state_dict(state["rows"])
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from antelope.launcher.mammoth import (
     registry,
     train,
 )
+from antelope.launcher.mammoth.runner import Asked
 
 ARGS: dict[str, Any] = {
     "lr": 0.1,
@@ -294,3 +296,208 @@ def test_weights_of_the_network_alone_will_do() -> None:
     torch.save(model.net.state_dict(), "net.pt")
     other, _ = runner(seed=6, loadcheck="net.pt")
     assert torch.equal(other.net.get_params(), model.net.get_params())
+
+
+# ------------------------------------------------------------------------- what Mammoth says itself
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "label_perc": 1,
+            "noise_rate": 0.0,
+            "noise_type": "symmetric",
+            "validation_mode": "current",
+        },
+        {"early_stopping_patience": 5, "early_stopping_metric": "loss", "drop_last": False},
+        {"model_config": "default", "load_best_args": False, "save_after_interrupt": 1},
+        {"results_path": "results/", "nowand": True, "conf_jobnum": "a1", "num_classes": 10},
+    ],
+)
+def test_what_mammoth_takes_by_default_is_no_mistake(
+    given: dict[str, Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    runner(**given)
+    assert not [w for w in recwarn if "has no effect" in str(w.message)]
+
+
+def test_incomplete_batches_are_not_left_out_in_silence() -> None:
+    with pytest.raises(ConfigError, match="drop_last=1 is not served"):
+        runner(drop_last=1)
+
+
+def test_the_arguments_in_a_checkpoint_can_be_given_again() -> None:
+    model, dataset = runner(Rehearsing, buffer_size=40, savecheck="last", path="first")
+    train(model, dataset)
+    [file] = Path("checkpoints").glob("*.pt")
+    args = torch.load(file, weights_only=True)["args"] | {"progress": False, "plot": False}
+    again, _ = load_runner("mine", "seq-digits", args)
+    assert (again.args.buffer_size, again.args.batch_size) == (40, ARGS["batch_size"])
+
+
+def test_arguments_have_to_be_named() -> None:
+    with pytest.raises(ConfigError, match="expected a dict"):
+        load_runner("sgd", "seq-digits", "lr=0.1")  # type: ignore[arg-type]
+
+
+def test_a_data_set_has_epochs_and_a_batch_size_of_its_own() -> None:
+    required, optional = get_avail_args(dataset="seq-mnist")
+    assert set(required) == {"dataset", "model", "lr"}
+    assert (optional["n_epochs"]["default"], optional["batch_size"]["default"]) == (1, 64)
+    asked = Asked("sgd", "seq-cifar100", {"lr": 0.1})
+    assert (asked.args["n_epochs"], asked.args["batch_size"]) == (50, 32)
+    assert (asked.values["lr_scheduler"], asked.values["lr_milestones"]) == (
+        "multisteplr",
+        [35, 45],
+    )
+    asked = Asked("sgd", "seq-cifar100", {"lr": 0.1, "n_epochs": 2, "lr_scheduler": "cosine"})
+    assert (asked.args["n_epochs"], asked.values["lr_scheduler"]) == (2, "cosine")
+
+
+def test_options_of_a_model_are_listed() -> None:
+    registry.MODELS["mine"] = Rehearsing
+    required, optional = get_avail_args(model="mine")
+    assert "buffer_size" in required
+    assert "minibatch_size" in optional
+    with pytest.raises(ConfigError, match=r"No model `mien` is registered. Did you mean `mine`"):
+        get_avail_args(model="mien")
+
+
+class OneByOne(Rates):
+    """Decides on its batches itself, as MER does, and on its epochs, as GDumb does."""
+
+    @staticmethod
+    def get_parser(parser: Any) -> Any:
+        parser.set_defaults(batch_size=40, n_epochs=1)
+        return parser
+
+    def __init__(self, backbone: Any, loss: Any, args: Any, transform: Any, dataset: Any = None):
+        args.batch_size, args.n_epochs = 40, 1
+        super().__init__(backbone, loss, args, transform, dataset=dataset)
+        self.rows: set[int] = set()
+
+    def observe(self, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None) -> float:
+        self.rows.add(len(inputs))
+        return super().observe(inputs, labels, not_aug_inputs, epoch)
+
+
+def test_a_model_decides_on_its_epochs_and_batches() -> None:
+    model, dataset = runner(OneByOne, batch_size=5, n_epochs=3)
+    train(model, dataset)
+    assert max(model.rows) == 40
+    assert {epoch for _, epoch, _ in model.seen} == {0}
+    quiet = {"lr": 0.1, "progress": False, "plot": False}
+    model, _ = load_runner("mine", "seq-digits", quiet)
+    assert (model.args.batch_size, model.args.n_epochs) == (40, 1)
+
+
+# --------------------------------------------------------------------------- what a file holds
+
+
+class Means(Rehearsing):
+    """Predicts with what it makes of its memory at a task's end, and counts classes as it goes."""
+
+    ready = False
+
+    def observe(self, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None) -> float:
+        seen = labels.unique()
+        if hasattr(self, "classes_so_far"):
+            seen = torch.cat((self.classes_so_far, seen)).unique()
+        self.register_buffer("classes_so_far", seen)
+        self.ready = False
+        return super().observe(inputs, labels, not_aug_inputs, epoch)
+
+    def begin_task(self, dataset: Any) -> None:
+        dataset.train_loader.dataset.targets = dataset.train_loader.dataset.targets[:64]
+        dataset.train_loader.dataset.data = dataset.train_loader.dataset.data[:64]
+
+    def end_task(self, dataset: Any) -> None:
+        self.ready = True
+
+    def forward(self, x: Any) -> Any:
+        if self.training or not (self.ready or self.loaded):
+            raise RuntimeError("no means yet")
+        return self.net(x) + 0 * self.classes_so_far.sum()
+
+    @property
+    def loaded(self) -> bool:
+        return self.args.loadcheck is not None
+
+
+@pytest.mark.filterwarnings("ignore:Means.forward raised RuntimeError .* before anything")
+def test_a_forward_that_needs_the_end_of_a_task_is_not_needed_before() -> None:
+    model, dataset = runner(Means, buffer_size=40, joint=1, n_epochs=3, eval_every=1)
+    with pytest.warns(UserWarning, match=r"Means.forward raised RuntimeError .* in the midst of a"):
+        run = train(model, dataset)
+    assert len(run.history) > 1
+
+
+@pytest.mark.filterwarnings("ignore:Means.forward raised")
+@pytest.mark.parametrize("source", ["run", "file"])
+def test_buffers_and_rows_made_in_learning_are_loaded(source: str) -> None:
+    model, dataset = runner(Means, buffer_size=40, savecheck="last", path="run")
+    learnt = train(model, dataset).metrics["accuracy"]
+    path = "run" if source == "run" else str(next(Path("checkpoints").glob("*.pt")))
+    model, dataset = runner(Means, buffer_size=40, loadcheck=path, inference_only=1)
+    assert train(model, dataset).metrics["accuracy"] == learnt
+    assert model.classes_so_far.tolist() == list(range(10))
+
+
+@pytest.mark.filterwarnings("ignore:Means.forward raised")
+def test_a_checkpoint_of_another_model_that_cannot_predict_is_an_error() -> None:
+    model, dataset = runner(Rehearsing, buffer_size=40, savecheck="last")
+    train(model, dataset)
+    path = str(next(Path("checkpoints").glob("*.pt")))
+    model, dataset = runner(Means, buffer_size=40, loadcheck=path, inference_only=1)
+    with pytest.raises(CheckpointError, match=r"Means cannot predict with what .* no attribute"):
+        train(model, dataset)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"hello", "cannot be read as data alone"),
+        ({"model": [1]}, "its `model` is a list"),
+        ({"buffer": [1]}, "its `buffer` holds no `examples`"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_an_error(content: Any, expected: str) -> None:
+    if isinstance(content, bytes):
+        Path("x.pt").write_bytes(content)
+    else:
+        model, _ = runner(Rehearsing, buffer_size=40)
+        torch.save({"model": model.state_dict(), **content}, "x.pt")
+    with pytest.raises(CheckpointError, match=expected):
+        runner(Rehearsing, buffer_size=40, loadcheck="x.pt")
+
+
+def test_learning_on_from_a_file_is_told_by_the_seed() -> None:
+    model, dataset = runner(Rehearsing, buffer_size=40, savecheck="last", seed=0)
+    train(model, dataset)
+    path = str(next(Path("checkpoints").glob("*.pt")))
+
+    def drawn() -> list[float]:
+        torch.manual_seed(time.time_ns() % 2**32)  # As another process would have it.
+        model, _ = runner(Rehearsing, buffer_size=40, loadcheck=path, seed=0)
+        rows: list[float] = model.buffer.get_data(20)[0].flatten().tolist()
+        return rows
+
+    assert drawn() == drawn()
+
+
+class Keeping(Rates):
+    """Has one optimiser for all tasks, as models have in Mammoth Lite."""
+
+    def get_optimizer(self, params: Any = None, lr: Any = None) -> Any:
+        return getattr(self, "opt", None) or super().get_optimizer(params, lr)
+
+    def begin_task(self, dataset: Any) -> None:
+        self.steps_before = [*getattr(self, "steps_before", []), len(self.opt.state)]
+
+
+def test_an_optimiser_is_kept_over_tasks_by_a_model_that_wants_it() -> None:
+    model, dataset = runner(Keeping, optim_mom=0.9)
+    train(model, dataset)
+    assert model.steps_before[0] == 0
+    assert min(model.steps_before[1:]) > 0
