@@ -59,18 +59,18 @@ class Outputs:
         if self.known is None or (self.listed and not _words(train)):
             if _words(train) and train.names is None:
                 raise DataError(
-                    f"{train.name} has words as labels, and the data that this run began with has numbers. "
-                    "Give the numbers of its classes, or words from the beginning."
+                    f"{train.name} has string labels, but this run started with numbers. Give the "
+                    "classes' numbers, or use strings from the start."
                 )
             for part in (train, test):
                 self._check(int(part.targets.max()) + 1, f"label {int(part.targets.max())}", part)
                 if (low := int(part.targets.min())) < 0:
-                    raise DataError(f"{part.name} holds label {low}. Count labels from 0.")
+                    raise DataError(f"{part.name} holds label {low}. Labels start at 0.")
             return self, train, test
         if isinstance(self.known[0], str) and not _words(train):
             raise DataError(
-                f"{train.name} has numbers as labels, and the data that this run began with has words "
-                f"({in_words(self.known)}). Give words, too."
+                f"{train.name} has numbers as labels, but this run started with strings "
+                f"({in_words(self.known)}). Give strings here too."
             )
         met = _met(train)
         known = (*self.known, *(value for value in met if value not in self.known))
@@ -102,8 +102,8 @@ class Outputs:
     def _check(self, wanted: int, what: str, part: Arrays) -> None:
         if wanted > self.n:
             raise ConfigError(
-                f"{part.name} holds {what}, and the model of this run has {self.n} outputs, for classes 0 to "
-                f"{self.n - 1}. Say beforehand how many classes there will be: num_classes={wanted} or more."
+                f"{part.name} holds {what}, but this run's model has {self.n} outputs, for classes 0 to "
+                f"{self.n - 1}. Set num_classes={wanted} or more at the start of the run."
             )
 
 
@@ -117,13 +117,13 @@ def check_numbers(parts: Sequence[Arrays], n: int) -> None:
     for part in parts:
         if not part.discrete:
             raise ConfigError(
-                f"num_classes={n} counts classes, and the targets of {part.name} are values."
+                f"num_classes={n} counts classes, but the targets of {part.name} are values."
             )
         low, high = int(part.targets.min()), int(part.targets.max())
         if low < 0 or max(high + 1, part.num_classes or 0) > n:
             found = f"{part.num_classes} classes" if part.num_classes else f"labels {low} to {high}"
             raise ConfigError(
-                f"{part.name} has {found}, and num_classes={n} stands for classes 0 to {n - 1}."
+                f"{part.name} has {found}, but num_classes={n} allows classes 0 to {n - 1} only."
             )
 
 
@@ -144,9 +144,9 @@ def _by_number(arrays: Arrays) -> Arrays:
     names = arrays.names or ()
     if not all(name.isdecimal() for name in names):
         raise DataError(
-            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, "
-            "and the data that this run began with has no names for its own. Give rows with "
-            "the numbers of outputs as labels."
+            f"{arrays.name} holds some of its classes ({in_words(names)}), renumbered from 0 by subset=, "
+            "but the run's first data has no class names to match them with. Give rows whose labels are "
+            "output numbers."
         )
     numbers = torch.tensor([int(name) for name in names])
     return replace(arrays, targets=numbers[arrays.targets], names=None, values=None)

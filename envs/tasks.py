@@ -204,7 +204,7 @@ class DataWorld:
                 if self._kind == "altered"
                 else "is read from its source at each use"
             )
-            raise ConfigError(f"{self.name} {why}, and no other task can follow.")
+            raise ConfigError(f"{self.name} {why}, so no task can be added.")
         train, test = _with_test(train, test)
         for part in (train, test):
             _check_later(self._like, part, self.spec)
@@ -237,9 +237,9 @@ class DataWorld:
             expected = self.later[self._known_tasks - len(self.tasks)]
             if any(known[key] != expected[key] for key in ("name", "rows", "digest")):
                 raise DataError(
-                    f"{task.name} ({len(task.train):,} rows to learn from) is not the data that this run has "
-                    f"learnt next: {expected['name']}, {expected['rows']:,} rows. Give the same data, by the "
-                    "same name."
+                    f"{task.name} ({len(task.train):,} training rows) is not the data that this run "
+                    f"learnt next: {expected['name']}, {expected['rows']:,} rows. Give the same data, "
+                    "under the same name."
                 )
             self.tasks[self._known_tasks] = task
         else:
@@ -368,7 +368,7 @@ class DataWorld:
             )
         if self._outputs.n != size * len(groups):
             raise ConfigError(
-                f"num_classes={self._outputs.n} stands for outputs of classes to come, and with "
+                f"num_classes={self._outputs.n} reserves outputs for later classes, but with "
                 f"scenario=domain the tasks of a split share {size} outputs. Leave it out."
             )
         self._outputs = Outputs(size)
@@ -625,16 +625,16 @@ def _check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
     """Raise DataError for data that a model of this spec cannot learn after the first."""
     if not isinstance(part.inputs, Tensor):
         raise DataError(
-            f"{part.name} is read from its source at each use, and a task that comes later must be in "
-            "memory: leave out random transforms (aug= has them), or give fewer rows at a time."
+            f"{part.name} is read from its source at each use, but a later task must be held in memory: "
+            "replace random transforms by aug=, or give fewer rows at a time."
         )
     check_alike(first, part)
     if spec.obs.ids is not None and not (
         spec.obs.low <= int(part.inputs.min()) and int(part.inputs.max()) < spec.obs.ids
     ):
         raise DataError(
-            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, and the "
-            f"model of this run was built for {spec.obs.low} to {spec.obs.ids - 1}."
+            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, but "
+            f"this run's model was built for {spec.obs.low} to {spec.obs.ids - 1}."
         )
 
 

@@ -111,18 +111,20 @@ def signature_of(name: str) -> str:
 def _meant(method: str) -> str | None:
     """What a method that looks like a hook is to be called instead; None of one that does not."""
     if method in AVALANCHE:
-        return f"which is Avalanche's. Here it is `{signature_of(AVALANCHE[method])}`."
+        return f"a callback of Avalanche's. The hook here is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
-            return f"which is no hook and is never called. Here it is `{signature_of(ours)}`."
+            return (
+                f"which is not a hook and is never called. The hook here is `{signature_of(ours)}`."
+            )
     looks = method.startswith(_PREFIXES)
     if close := nearest(method, HOOKS, count=1) if looks else _misspelt(method):
-        return f"which is no hook and is never called. Did you mean `{signature_of(close[0])}`?"
+        return f"which is not a hook and is never called. Did you mean `{signature_of(close[0])}`?"
     if not looks and not re.fullmatch(_OTHERS, method):
         return None
     return (
-        f"which looks like a hook and is never called. The hooks are {', '.join(HOOKS)}; one of your own "
-        f"that you call yourself needs another name, such as `_{method}`."
+        f"which looks like a hook but is never called. The hooks are {', '.join(HOOKS)}; give a method of "
+        f"your own another name, such as `_{method}`."
     )
 
 
@@ -168,7 +170,10 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
     named = [parameter.name for parameter in signature.parameters.values()]
     places = [(named.index(word), i) for i, word in enumerate(arguments) if word in named]
     if any(place != i for place, i in places):
-        yield f"strategy={name}: {method}{signature} has its arguments in another order. Write {right}."
+        yield (
+            f"strategy={name}: {method}{signature} has its arguments in the wrong order. Write "
+            f"{right}."
+        )
 
 
 def says_what_it_owns(strategy: Any) -> bool:

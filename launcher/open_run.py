@@ -207,8 +207,8 @@ class OpenRun:
             directory = self.keeper.directory
             if self._claimed != _newest(self.checkpoints):
                 raise ConfigError(
-                    f"{self.path} does not hold this run any more. Give a run that is to go on a path= "
-                    "of its own, and leave it there."
+                    f"{self.path} no longer holds this run: another run replaced it. Give a run that is to "
+                    "be continued a separate path=."
                 )
             directory.reopen()
             try:
@@ -325,8 +325,8 @@ class OpenRun:
         """Leave a resumed run in the middle of a task whose data has yet to come."""
         task = self.world.tasks[self.at.task]
         reason = (
-            f"Task {self.at.task}, {task.name}, is half learnt: run.learn_task continues it, given the same "
-            "data and name."
+            f"Task {self.at.task}, {task.name}, is half learnt. Call run.learn_task with the same data "
+            "and name to continue it."
         )
         self._end("interrupted", reason=reason)
         self.status = "waiting"
@@ -360,8 +360,8 @@ class OpenRun:
         """Raise ConfigError if nothing can be learnt any more."""
         if self.status != "open":
             raise ConfigError(
-                f"This run has ended ({self.status}), and learns no more. Call ml.tasks again, with "
-                "resume=true to continue from its last checkpoint."
+                f"This run has ended ({self.status}) and cannot be trained further. Call ml.tasks again, "
+                "with resume=True to continue from its last checkpoint."
             )
 
     def fail(self, reason: str) -> None:
@@ -498,7 +498,7 @@ def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> boo
         console.problem(f"Passed over: {problem}")
     if state is None:
         console.note(
-            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh."
+            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting from scratch."
         )
         return False
     session.load_state_dict(state, console)

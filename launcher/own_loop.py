@@ -142,8 +142,8 @@ class Strategies:
         sequence, context = task.sequence, self.context
         if sequence.replay.device.type != context.device.type:
             raise ConfigError(
-                f"The tasks give batches on {sequence.replay.device}, and the model is on {context.device}. "
-                f"Say antelope.tasks(..., device='{context.device}')."
+                f"Batches are on {sequence.replay.device}, but the model is on {context.device}. Pass "
+                f"device='{context.device}' to antelope.tasks."
             )
         transform: Any = sequence.replay.transform
         context.use_augmentation(transform.anew if transform.augment is not None else None)
@@ -220,8 +220,8 @@ class Strategies:
         self._need("after_loss")
         if all(parameter.grad is None for parameter in self.model.parameters()):
             raise ConfigError(
-                "after_backward was called, and no parameter has a gradient. Call it between "
-                "loss.backward() and optimizer.step()."
+                "after_backward: no parameter has a gradient. Call it between loss.backward() and "
+                "optimizer.step()."
             )
         self.context.watch(None)
         self._hooks.after_backward()
@@ -244,7 +244,9 @@ class Strategies:
         self._in_task("end_task")
         assert self._task is not None
         if task is not None and task.number != self._task.number:
-            raise ConfigError(f"end_task: task {self._task.number} was begun, not {task.number}.")
+            raise ConfigError(
+                f"end_task: the current task is {self._task.number}, not {task.number}."
+            )
         if self._batch is not None or (self._given and not self._learnt):
             raise ConfigError(self._unfinished())
         sequence = self._task.sequence
@@ -285,7 +287,7 @@ class Strategies:
         """
         if self._batch is not None:
             raise ConfigError(
-                "state_dict() in the middle of a step. Call it after after_step(batch)."
+                "state_dict() is not available in the middle of a step. Call it after after_step(batch)."
             )
         if self._loaded is not None:
             return _without_arrays(self._loaded)
@@ -305,7 +307,8 @@ class Strategies:
         """
         if self._task is not None or self._next:
             raise ConfigError(
-                "load_state_dict: this object has learnt already. Construct it again."
+                "load_state_dict needs new Strategies, and these have already learnt. Construct them "
+                "again."
             )
         state = _with_arrays(state)
         self._parameters.look()
@@ -348,21 +351,22 @@ class Strategies:
     def _check_turn(self, task: Any) -> None:
         if not isinstance(task, Task):
             raise ConfigError(
-                f"begin_task takes a task of antelope.tasks(...), not {task!r:.60}. Data of your own goes in "
-                "there: antelope.tasks([(x, y), (x, y)])."
+                f"begin_task needs a task from antelope.tasks(...), not {task!r:.60}. For your own data, "
+                "use antelope.tasks([(x, y), (x, y)])."
             )
         if self._task is not None:
             raise ConfigError(
-                f"Task {self._task.number} has begun and not ended. Call end_task(task) before the next one."
+                f"Task {self._task.number} has not ended. Call end_task(task) before the next one."
             )
         if _tasks_of(task.sequence.spec) != _tasks_of(self.spec):
             raise ConfigError(
-                "begin_task: the task belongs to other tasks than the spec that Strategies was given."
+                "begin_task: the task comes from other tasks than the spec that Strategies was "
+                "constructed with."
             )
         if task.number != self._next:
             raise ConfigError(
-                f"Tasks are learnt in their order: task {self._next} comes next, not task {task.number}. To "
-                "begin again, construct Strategies again."
+                f"Tasks must be learnt in order: task {self._next} comes next, not task {task.number}. To "
+                "start over, construct Strategies again."
             )
 
     def _check_optimizer(self) -> None:
@@ -371,7 +375,7 @@ class Strategies:
             for name, strategy in self._hooks.named.items():
                 if getattr(strategy, "needs_optimizer", False) is True:
                     raise ConfigError(
-                        f"strategy={name} works on the optimiser. Name it: begin_task(task, optimizer)."
+                        f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
                     )
             return
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -398,7 +402,7 @@ class Strategies:
         if self._batch is None:
             if self._hooks.having("after_backward"):
                 raise ConfigError(
-                    "optimizer.step() was called when there is no batch to learn. It comes between "
+                    "optimizer.step() was called without a batch to learn. It belongs between "
                     "strategies.after_backward() and strategies.after_step(batch)."
                 )
             return
@@ -416,21 +420,26 @@ class Strategies:
         self._in_task(call)
         if batch is not None and not isinstance(batch, Batch):
             raise ConfigError(
-                f"{call}: the batch is a {type(batch).__name__}; it needs the Batch of task.train."
+                f"{call} needs a Batch from task.train, not a {type(batch).__name__}."
             )
         if self._batch is None:
             raise ConfigError(
                 f"{call}: there is no batch to learn. Take it from task.train, and call after_step(batch) "
-                "last; a batch from elsewhere goes through before_batch(batch)."
+                "last; pass a batch from elsewhere through before_batch(batch)."
             )
         if batch is not None and batch is not self._batch and len(batch) < len(self._batch):
             raise ConfigError(
-                f"{call}: this batch has {len(batch)} rows, and the one that strategies made of it has "
-                f"{len(self._batch)}. Learn from that one: batch = strategies.before_batch(batch)."
+                f"{call}: this batch has {len(batch)} rows, but the strategies made one of "
+                f"{len(self._batch)} rows from it. Learn from that one: batch = "
+                "strategies.before_batch(batch)."
             )
         if ("after_loss" if call == "loss" else call) in self._done:
-            twice = " (strategies.loss has added to it already)" if call == "after_loss" else ""
-            raise ConfigError(f"{call} is called twice for one batch{twice}.")
+            twice = (
+                " (strategies.loss already includes what the strategies add)"
+                if call == "after_loss"
+                else ""
+            )
+            raise ConfigError(f"{call} was called twice for one batch{twice}.")
 
     def _need(self, call: str) -> None:
         if call in self._done or not self._hooks.having(call):
@@ -438,24 +447,27 @@ class Strategies:
         names = " and ".join(self._hooks.having(call))
         more = ""
         if call == "after_backward" and self.context.optimizer is None:
-            more = " Where gradients add up over batches, name the optimiser: begin_task(task, optimizer)."
+            more = (
+                " To accumulate gradients over batches, pass the optimiser: begin_task(task, "
+                "optimizer)."
+            )
         raise ConfigError(f"strategy={names} needs {call}. Write {_CALLS[call]}.{more}")
 
     def _check_backward(self) -> None:
         if self._owed:
             self._owed.clear()
             raise ConfigError(
-                "The loss that strategies.after_loss returned was not back-propagated: what they add to it "
-                f"is lost. Write {_CALLS['after_loss']}."
+                "The loss that strategies.after_loss returned was not back-propagated, so what the "
+                f"strategies added to it is lost. Write {_CALLS['after_loss']}."
             )
 
     def _unfinished(self) -> str:
         for call in ("after_loss", "after_backward"):
             if call not in self._done and self._hooks.having(call):
-                return f"A batch was not learnt to its end: {call} was not called. Write {_CALLS[call]}."
+                return f"A batch was not learnt completely: {call} was not called. Write {_CALLS[call]}."
         return (
-            f"A batch was not learnt to its end: after_step was not called. Write {_CALLS['after_step']}. To "
-            "look at rows without learning them, use task.train.once()."
+            f"A batch was not learnt completely: after_step was not called. Write {_CALLS['after_step']}. "
+            "To look at rows without learning them, use task.train.once()."
         )
 
 
@@ -471,8 +483,8 @@ class _Given:
     def __next__(self) -> Batch:
         if self._drawn:
             raise ConfigError(
-                "learn draws several batches in a step, and strategies.loss(batch) has one. Such a model is "
-                "trained by ml(...)."
+                "learn draws several batches per step, but strategies.loss(batch) has only one. Train "
+                "such a model with ml(...)."
             )
         self._drawn = True
         return self.batch
@@ -523,8 +535,8 @@ def _check(model: Any, spec: Any, loss: Any) -> None:
         raise ConfigError(f"Strategies needs a torch.nn.Module, not {model!r:.60}.")
     if not isinstance(spec, (TasksSpec, Tasks)):
         raise ConfigError(
-            "Strategies needs the spec of antelope.tasks(...), `tasks.spec`, which knows the tasks' classes; "
-            f"this is a {type(spec).__name__}."
+            "Strategies needs `tasks.spec` from antelope.tasks(...), which holds the tasks' classes, not "
+            f"a {type(spec).__name__}."
         )
     if loss is not None and not callable(loss):
         raise ConfigError(

@@ -75,8 +75,8 @@ class Run:
         """
         if (opened := self._open) is None:
             raise ConfigError(
-                "This Run is a copy, which holds results alone. Call learn_task of the one that ml returned, "
-                "or of the one that ml returns with resume=True."
+                "This Run is a copy and holds only results. Call learn_task on the Run that ml returned, "
+                "or on one that ml returns with resume=True."
             )
         from .config import compose
         from .plainly import plainly

@@ -71,8 +71,8 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
 def _not_of_data(key: str, allowed: set[str]) -> str:
     if key in schema():
         return (
-            f"tasks() only gives data, so `{key}` means nothing to it: model, optimiser and how long to "
-            "train belong to your loop, strategies to antelope.Strategies."
+            f"tasks() only provides data and has no setting `{key}`: model, optimiser and length of "
+            "training belong in your loop, strategies in antelope.Strategies."
         )
     return f"tasks() has no setting `{key}`.{did_you_mean(key, allowed)}"
 
@@ -162,8 +162,8 @@ class Tasks:
         if self._begun != number:
             if self.listener is not None:
                 raise ConfigError(
-                    f"Strategies are learning task {self._begun}, and task {number} was asked for batches to "
-                    "learn from. Call begin_task first; to look at its rows, use task.train.once()."
+                    f"Strategies are learning task {self._begun}, but training batches of task {number} "
+                    "were requested. Call begin_task first; to look at its rows, use task.train.once()."
                 )
             self.begin(number)
         sampler = self.replay.sampler
@@ -182,8 +182,8 @@ class Tasks:
         for _ in range(left):
             if mine != self._iterations or sampler is not self.replay.sampler:
                 raise ConfigError(
-                    "task.train was iterated again while a pass over it was still going on. Finish one pass "
-                    "before the next; to look at the rows meanwhile, use task.train.once()."
+                    "task.train was iterated again before the previous pass over it ended. Finish one "
+                    "pass before the next; to look at the rows meanwhile, use task.train.once()."
                 )
             batch = next(self.replay)
             if listener is not None:
@@ -249,8 +249,8 @@ class Task:
 
     def __repr__(self) -> str:
         return (
-            f"Task({self.number}, {self.name!r}, {self.train.rows:,} rows to learn from, "
-            f"{self.test.rows:,} held out)"
+            f"Task({self.number}, {self.name!r}, {self.train.rows:,} training rows, {self.test.rows:,} "
+            "held out)"
         )
 
 

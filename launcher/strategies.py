@@ -18,14 +18,14 @@ from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .log import Log
 
 _WHY = {
-    "batch": "both add rows of a memory of their own to what is learnt",
+    "batch": "both add rows from their own memory to the batch",
     "loss": "both replace the model's loss",
     "gradient": "both change the gradient, and the second would undo the first",
     "output": "both decide how the outputs are read",
-    "weights": "both say which weights belong to which task",
-    "data": "both decide which data is learnt",
+    "weights": "both assign weights to tasks",
+    "data": "both choose the data that is learnt",
 }
-_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, let it say so: owns = ().)"
+_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, declare owns = ().)"
 
 
 class Strategies:
@@ -101,9 +101,8 @@ class Strategies:
         for other in self._adding - {name}:
             if silent & {name, other}:
                 raise ConfigError(
-                    f"strategy={other} and strategy={name} conflict: both add rows to what is learnt. "
-                    "Choose one of them. (What a strategy takes for itself it may say beforehand: "
-                    'owns = {"batch"}.)'
+                    f"strategy={other} and strategy={name} conflict: both add rows to the batch. Choose "
+                    f'one of them. (Strategies can declare this in advance: owns = {{"batch"}}.)'
                 )
 
     def loss(self, replay: Replay, log: Log) -> Tensor | None:
@@ -266,8 +265,7 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
             close = "" if what in _WHY else did_you_mean(str(what), _WHY)
             if not isinstance(what, str) or close:
                 yield (
-                    f"strategy={name}: its `owns` holds {what!r:.40}; it names what the strategy takes for "
-                    f"itself: {', '.join(_WHY)}.{close}"
+                    f"strategy={name}: `owns` holds {what!r:.40}; it may hold {', '.join(_WHY)}.{close}"
                 )
         if needs.needs_borders and not borders:
             yield (
@@ -276,8 +274,8 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
             )
         if _works_on_the_loss(strategy) and traits(context.agent).learns_by == "observe":
             yield (
-                f"strategy={name} works on the loss, and {name_of_agent}.observe keeps it to itself. Return "
-                "it from a `learn` instead."
+                f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
+                "Return it from a `learn` instead."
             )
         if context.scenario not in needs.scenarios:
             yield (

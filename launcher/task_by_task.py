@@ -58,8 +58,8 @@ class Tasks:
                     opened.check_open()
                     opened.fail(f"Task {number} was not learnt.")
                     raise ConfigError(
-                        f"Task {number} ({opened.world.tasks[number].name}) was not learnt, and the loop "
-                        "went on. Call task.learn() for each task."
+                        f"Task {number} ({opened.world.tasks[number].name}) was skipped. Call "
+                        "task.learn() for each task."
                     )
             if opened.status == "open":  # Resumed, with nothing left to learn.
                 plainly(opened.settings, opened.learn)

@@ -270,9 +270,9 @@ class Context:
         if self._hidden is not None and self.scenario == "task" and loss is not None:
             name = type(self.agent).__name__
             warnings.warn(
-                f"scenario=task hides the outputs of other tasks from {name}.learn, which never called "
-                "self(batch.obs): they compete in its loss. Call it, rather than a part of the model, "
-                "or choose the outputs by batch.task yourself.",
+                f"scenario=task cannot hide the outputs of other tasks: {name}.learn never called "
+                "self(batch.obs), so they compete in its loss. Call the whole model rather than a part "
+                "of it, or select outputs by batch.task.",
                 stacklevel=2,
             )
 

@@ -55,9 +55,9 @@ def output_layer(
         if weights and "weight" not in layer._parameters:
             name = next(name for name, module in agent.named_modules() if module is layer)
             raise ConfigError(
-                f"strategy={strategy} works on the weights of the output layer, and those of `{name}` are "
-                "computed from others (weight_norm, spectral_norm or another parametrization). Take it off, "
-                "or choose another strategy."
+                f"strategy={strategy} needs plain weights in the output layer; those of `{name}` are "
+                "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
+                "another strategy."
             )
         return layer
     raise ConfigError(

@@ -62,9 +62,9 @@ class PackNet(Strategy):
     def setup(self, agent: nn.Module) -> None:
         if computed := computed_weights(agent):
             raise ConfigError(
-                f"strategy=packnet prunes weights, and those of `{computed[0]}` are computed from others "
-                "(weight_norm, spectral_norm or another parametrization). Take it off, or choose another "
-                "strategy."
+                f"strategy=packnet needs plain weights to prune; those of `{computed[0]}` are "
+                "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
+                "another strategy."
             )
         trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
         self.owner = {

@@ -49,7 +49,7 @@ SERVED = {
     "lr_milestones": Argument((), "ints", "when multisteplr multiplies the learning rate"),
     "sched_multistep_lr_gamma": Argument(0.1, "float", "what multisteplr multiplies it by"),
     "validation": Argument(
-        None, "float", "share of each class's training rows, or percentage from 1, to validate with"
+        None, "float", "share of each class's training rows to validate with; from 1, a percentage"
     ),
     "fitting_mode": Argument("epochs", ("epochs", "iters"), "whether n_epochs or n_iters counts"),
     "n_iters": Argument(None, "int", "steps of each task, with fitting_mode=iters"),
@@ -63,8 +63,8 @@ SERVED = {
     "loadcheck": Argument(
         None, "str", "start from a checkpoint: a file of Mammoth's, or a run directory of ours"
     ),
-    "inference_only": Argument(0, "flag", "evaluate what loadcheck gives, and learn nothing"),
-    "seed": Argument(None, "int", "of weights, order of the data, order of classes"),
+    "inference_only": Argument(0, "flag", "evaluate the loadcheck checkpoint, without training"),
+    "seed": Argument(None, "int", "seeds the weights, the order of the data and of the classes"),
     "device": Argument(None, "str", "cpu, cuda, cuda:1, ...; default: a GPU if there is one"),
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
@@ -130,7 +130,7 @@ def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
     values |= {name: given[name] for name in SERVED if given.get(name) is not None}
     for name, advice in _UNSERVED.items():
         if given.get(name) is not None:
-            mistakes.append(f"{name}={given[name]} is not served here. {advice}".rstrip())
+            mistakes.append(f"{name}={given[name]} is not supported. {advice}".rstrip())
     _check(values, mistakes)
     values["lr_milestones"] = list(values["lr_milestones"])
     return values
@@ -141,7 +141,7 @@ def _check(values: Mapping[str, Any], mistakes: list[str]) -> None:
     if values["lr_scheduler"] == "multisteplr" and not values["lr_milestones"]:
         mistakes.append("lr_scheduler=multisteplr needs lr_milestones, such as [10, 20].")
     if values["lr_scheduler"] != "multisteplr" and values["lr_milestones"]:
-        mistakes.append("lr_milestones are of lr_scheduler=multisteplr, which was not given.")
+        mistakes.append("lr_milestones needs lr_scheduler=multisteplr.")
     if (values["fitting_mode"] == "iters") != (values["n_iters"] is not None):
         mistakes.append("fitting_mode=iters and n_iters=N go together.")
     share = values["validation"]

@@ -61,5 +61,5 @@ def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
     parameters = inspect.signature(BACKBONES[key]).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if missing := [p.name for p in named if p.default is p.empty and p.name not in values]:
-        raise ConfigError(f"The backbone {name} needs {', '.join(missing)}, not given in args.")
+        raise ConfigError(f"Backbone {name} needs {', '.join(missing)}, missing from args.")
     return BACKBONES[key](**{p.name: values[p.name] for p in named if p.name in values})

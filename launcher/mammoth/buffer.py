@@ -92,7 +92,7 @@ class Buffer(Memory):
             return
         if len(value) != len(self):
             raise ConfigError(
-                f"Buffer: {len(value)} {name} for the {len(self)} rows that it holds. Give add_data more."
+                f"Buffer: {len(value)} {name} for {len(self)} stored rows. Use add_data to add rows."
             )
         kept = torch.as_tensor(value, dtype=_dtype(name), device=self.device)
         column = kept.new_empty((self.capacity, *kept.shape[1:]))
@@ -184,7 +184,7 @@ class Buffer(Memory):
         """
         if attention_maps is not None:
             raise ConfigError(
-                "Buffer.add_data: attention_maps are not kept. Keep them in the model."
+                "Buffer.add_data: attention_maps are not supported. Keep them in the model."
             )
         given = {"labels": labels, "logits": logits, "task_labels": task_labels}
         given |= {"true_labels": true_labels}
@@ -266,7 +266,7 @@ class Buffer(Memory):
             ConfigError: If the buffer is empty, or cannot tell tasks apart.
         """
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         if force_indexes is not None:
             places = torch.as_tensor(force_indexes)
         else:
@@ -287,7 +287,7 @@ class Buffer(Memory):
     ) -> tuple[Tensor, ...]:
         """Rows of `n_classes` random classes, of each as many; -1: of all that are held."""
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         labels = self.labels.cpu().numpy()
         stream = self._draws
         classes = stream.permutation(np.unique(labels))[: n_classes if n_classes > 0 else None]

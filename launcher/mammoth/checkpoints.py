@@ -70,8 +70,8 @@ def _load_file(model: Any, path: Path) -> None:
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(
-            f"loadcheck={path} cannot be read as data alone, without executing what it holds. Save it "
-            "again with Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
+            f"loadcheck={path} cannot be loaded without executing code in it. Save it again with "
+            "Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
         ) from error
     if not isinstance(saved, Mapping):
         raise CheckpointError(f"loadcheck={path} holds a {type(saved).__name__}, not a checkpoint.")
@@ -95,12 +95,12 @@ def _fill(model: Any, rows: Mapping[str, Tensor], path: Path) -> None:
     buffer = getattr(model, "buffer", None)
     if not isinstance(buffer, Memory) or not hasattr(buffer, "add_data"):
         raise CheckpointError(
-            f"loadcheck={path} holds a buffer, and {type(model).__name__} has no `buffer` to load it into."
+            f"loadcheck={path} holds a buffer, but {type(model).__name__} has no `buffer` to load it into."
         )
     count = len(rows["examples"])
     if count > buffer.capacity:
         raise CheckpointError(
-            f"loadcheck={path} holds a buffer of {count} rows; buffer_size is {buffer.capacity}. Pass "
+            f"loadcheck={path} holds a buffer of {count} rows, but buffer_size is {buffer.capacity}. Pass "
             f"buffer_size={count}."
         )
     buffer.clear()

@@ -54,7 +54,7 @@ def compat(words: list[str]) -> int:
         ConfigError: If no file is named, or it cannot be read.
     """
     if not words:
-        raise ConfigError("Name the files to look at: ml compat er.py derpp.py")
+        raise ConfigError("Name the files to check: ml compat er.py derpp.py")
     missing = 0
     for word in words:
         path = Path(word)
@@ -63,7 +63,7 @@ def compat(words: list[str]) -> int:
         except OSError as error:
             raise ConfigError(f"ml compat {word}: {error.strerror}.") from error
         except (SyntaxError, UnicodeDecodeError) as error:
-            raise ConfigError(f"ml compat {word}: this is not Python: {error}.") from error
+            raise ConfigError(f"ml compat {word}: not valid Python: {error}.") from error
         for finding in found:
             when = f" Only where {finding.when}." if finding.when else ""
             print(f"{path}:{finding.line}: {finding.text}{when}")
@@ -72,7 +72,7 @@ def compat(words: list[str]) -> int:
         if not certain:
             lines = ", ".join(map(str, rewrites))
             change = f" Import from {HERE} in line {lines}." if rewrites else ""
-            print(f"{path}: every {'other ' if found else ''}name is there.{change}")
+            print(f"{path}: every {'other ' if found else ''}name is available.{change}")
     return 1 if missing else 0
 
 
@@ -200,7 +200,8 @@ def _imports(file: _File) -> Iterator[Finding]:
     for node in file.imports:
         if isinstance(node, ast.ImportFrom) and node.level:
             yield Finding(
-                node.lineno, f"a relative import: put what it needs of {node.module} here."
+                node.lineno,
+                f"a relative import: copy what it uses from {node.module} into this file.",
             )
         elif isinstance(node, ast.ImportFrom) and _is_mammoth(node.module):
             for alias in node.names:
@@ -208,8 +209,8 @@ def _imports(file: _File) -> Iterator[Finding]:
                     near = did_you_mean(alias.name, names) if node.module == HERE else ""
                     yield Finding(
                         node.lineno,
-                        f"{node.module}.{alias.name} is not there.{near} Copy it into the file, if it "
-                        "stands on torch alone.",
+                        f"{node.module}.{alias.name} is not available.{near} Copy it into the file if it "
+                        "needs only torch.",
                     )
         else:
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -219,10 +220,10 @@ def _imports(file: _File) -> Iterator[Finding]:
                 if root in _THEIRS:
                     yield Finding(
                         node.lineno,
-                        f"import {module}: name what is used, from {HERE} import ...",
+                        f"import {module}: import the names that are used instead, from {HERE} import ...",
                     )
                 elif not _is_installed(root):
-                    yield Finding(node.lineno, f"{root} is not installed here.")
+                    yield Finding(node.lineno, f"{root} is not installed.")
 
 
 def _tried(file: _File) -> Iterator[Finding]:
@@ -238,9 +239,7 @@ def _tried(file: _File) -> Iterator[Finding]:
     for node in tried:
         if id(node) not in inner and (lacking := _without(node)) is not None:
             are = "is" if len(lacking) == 1 else "are"
-            yield Finding(
-                node.lineno, f"{' and '.join(lacking)} {are} tried, and not installed here."
-            )
+            yield Finding(node.lineno, f"{' and '.join(lacking)} {are} tried and not installed.")
 
 
 def _lines_behind(tree: ast.Module, *words: str) -> Iterator[tuple[int, str]]:
@@ -308,14 +307,15 @@ def _classes(file: _File) -> Iterator[Finding]:
                 near = did_you_mean(parameter, there)
                 yield Finding(
                     method.lineno,
-                    f"{name} asks for `{parameter}`, which it is not given.{near} There are: "
+                    f"{name} asks for `{parameter}`, which is not provided.{near} There are: "
                     f"{', '.join(there)}. Give it a default, or leave it out.",
                 )
             if name in _HOOKS and (
                 method.args.posonlyargs or isinstance(method, ast.AsyncFunctionDef)
             ):
                 yield Finding(
-                    method.lineno, f"{name} is called with names, and takes places alone."
+                    method.lineno,
+                    f"{name} is called with keyword arguments, but has positional-only parameters.",
                 )
 
 
@@ -355,7 +355,8 @@ def _uses(file: _File) -> Iterator[Finding]:
             if name not in there.model and name not in file.set_on_self:
                 near = did_you_mean(name, [*file.set_on_self, *there.model])
                 yield Finding(
-                    node.lineno, f"self.{name} is not there, and nothing in the file sets it.{near}"
+                    node.lineno,
+                    f"self.{name} does not exist, and nothing in the file sets it.{near}",
                 )
         elif place in ("self.args", "args") and in_model and file.own_bases:
             if file.options_unknown:
@@ -365,7 +366,7 @@ def _uses(file: _File) -> Iterator[Finding]:
                 near = did_you_mean(name, [each for each in known if not each.startswith("_")])
                 yield Finding(
                     node.lineno,
-                    f"{place}.{name} is no argument.{near} Declare it in get_parser, or give it as an "
+                    f"{place}.{name} is not an argument.{near} Declare it in get_parser, or pass it as an "
                     "option of the model.",
                 )
         elif place == "self.net" and "net" not in replaced and name not in there.net:
@@ -375,13 +376,15 @@ def _uses(file: _File) -> Iterator[Finding]:
             yield Finding(node.lineno, f"self.buffer.{name}: a Buffer has no such attribute.{near}")
         elif place in ("dataset", "self.dataset") and name not in there.dataset:
             near = did_you_mean(name, there.dataset)
-            yield Finding(node.lineno, f"{place}.{name}: a ContinualDataset here has none.{near}")
+            yield Finding(
+                node.lineno, f"{place}.{name}: a ContinualDataset has no such attribute.{near}"
+            )
         elif place.endswith("dataset.train_loader") and name not in there.loader:
             near = did_you_mean(name, there.loader)
-            yield Finding(node.lineno, f"train_loader.{name} is not there.{near}")
+            yield Finding(node.lineno, f"train_loader.{name} does not exist.{near}")
         elif place.endswith("train_loader.dataset") and name not in there.rows | _stored(file):
             near = did_you_mean(name, there.rows)
-            yield Finding(node.lineno, f"train_loader.dataset.{name} is not there.{near}")
+            yield Finding(node.lineno, f"train_loader.dataset.{name} does not exist.{near}")
 
 
 def _calls(file: _File) -> Iterator[Finding]:
@@ -397,7 +400,7 @@ def _calls(file: _File) -> Iterator[Finding]:
         if cuda and node.lineno not in asked and not torch.cuda.is_available():
             yield Finding(
                 node.lineno,
-                f"{place or '.cuda'}() needs an NVIDIA GPU, and there is none here. Write "
+                f"{place or '.cuda'}() needs an NVIDIA GPU, which this machine lacks. Use "
                 ".to(self.device), or leave it out.",
             )
         target: Any = None
@@ -412,7 +415,9 @@ def _calls(file: _File) -> Iterator[Finding]:
         for keyword in node.keywords:
             if keyword.arg is not None and not _takes(target, keyword.arg):
                 yield Finding(
-                    node.lineno, f"{place} takes no `{keyword.arg}`. It is {_signature(target)}."
+                    node.lineno,
+                    f"{place} has no parameter `{keyword.arg}`; its signature is "
+                    f"{_signature(target)}.",
                 )
 
 

@@ -71,7 +71,7 @@ class GradientBuffer(Buffer):
             ConfigError: If the buffer is empty.
         """
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         if random:
             count = min(size, len(self))
             places = torch.from_numpy(self._draws.choice(len(self), count, replace=False))

@@ -54,7 +54,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     console = Console(enabled=settings.progress)
     console.header(
         {
-            "Model": f"{type(own).__name__}, loaded from {path}; it learns nothing (inference_only)",
+            "Model": f"{type(own).__name__}, loaded from {path}, without training (inference_only)",
             "Data": world.describe(),
             "Device": describe(settings, device, False),
         }

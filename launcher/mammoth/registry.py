@@ -82,7 +82,7 @@ def _register(name: str, table: dict[str, Any]) -> Callable[[T], T]:
     def keep(item: T) -> T:
         taken = table.get(key)
         if taken is not None and name_of(taken) != name_of(item):
-            raise ConfigError(f"The name `{name}` is registered already, by {name_of(taken)}.")
+            raise ConfigError(f"`{name}` is already registered, by {name_of(taken)}.")
         table[key] = item
         if inspect.isclass(item) and not hasattr(item, "NAME"):
             item.NAME = name  # type: ignore[attr-defined]

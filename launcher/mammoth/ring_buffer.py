@@ -51,7 +51,7 @@ class RingBuffer(Buffer):
             position = (self.seen + row) % portion + self.task_number * portion
             if position >= self.capacity:
                 raise ConfigError(
-                    f"RingBuffer: task_number={self.task_number}, and it has parts for "
+                    f"RingBuffer: task_number={self.task_number}, but it was built for "
                     f"{self.capacity // portion} tasks."
                 )
             place[self._place_of.setdefault(position, len(self._place_of))] = row

@@ -99,7 +99,9 @@ def train(
     from ..ml import ml
 
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
-        raise ConfigError("train takes the model and the dataset of one load_runner(...).")
+        raise ConfigError(
+            "train needs the model and the dataset that one load_runner(...) call returned."
+        )
     settings = {key: value for key, value in dataset.settings.items() if key != "model"}
     made = vars(getattr(model, "args", Namespace()))
     for key, value in _plain(args).items():
@@ -108,7 +110,8 @@ def train(
         name = OF_THE_RUN.get(key, key)
         if name not in schema() or name in ("model", "dataset", "optim", "lr", "weight_decay"):
             raise ConfigError(
-                f"train: {key}={value} comes too late, the model is made. Give it to load_runner."
+                f"train: {key}={value} comes too late: the model is already constructed. Pass it to "
+                "load_runner."
             )
         settings[name] = value
     if dataset.evaluates is not None:
@@ -331,7 +334,7 @@ def _nothing_at(path: Path) -> str:
     folder = path.parent
     there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     near = did_you_mean(path.name, there)
-    return f"loadcheck={path}: there is no such file or run directory.{near}"
+    return f"loadcheck={path}: no such file or run directory.{near}"
 
 
 def _optimizer_name(name: str) -> str:

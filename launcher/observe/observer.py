@@ -402,7 +402,9 @@ def build_observer(
         passed = {key: table[key] for key in takes if key in table and key not in direct}
         model = construct(target, passed | own, table, setting="model")
         if args.n_epochs != epochs:
-            raise ConfigError(f"{name} needs epochs={args.n_epochs} (n_epochs): it sets it itself.")
+            raise ConfigError(
+                f"{name} sets n_epochs={args.n_epochs} itself. Pass epochs={args.n_epochs}."
+            )
     dataset.args = getattr(model, "args", args)
     trained = model if isinstance(model, nn.Module) else None
     instance = settings.live.get("optim")
@@ -474,7 +476,7 @@ def _wrapped(name: str, target: Any) -> Iterable[str]:
     """Methods by which Mammoth calls those of a model, and which are never called here."""
     for method in ("begin_task", "observe", "end_task", "begin_epoch", "end_epoch", "end_eval"):
         if hook(target, f"meta_{method}") is not None:
-            yield f"{name}.meta_{method} is not called. Write it into {method}."
+            yield f"{name}.meta_{method} is never called. Move its code into {method}."
 
 
 def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:

@@ -69,8 +69,8 @@ class SequenceWorld(DataWorld):
         for key, what in _DECIDED.items():
             if key in settings.given and settings.values[key] is not None:
                 raise ConfigError(
-                    f"{key}={settings.values[key]} and dataset={kind}: a ContinualDataset has {what} of "
-                    f"its own. Leave {key}= out, or change the class."
+                    f"{key}={settings.values[key]} conflicts with dataset={kind}: a ContinualDataset "
+                    f"defines its own {what}. Leave {key}= out, or change the class."
                 )
         if inspect.isclass(sequence):
             sequence = make_sequence(sequence, _arguments(settings), arguments)
@@ -269,8 +269,8 @@ def _read(sequence: Any, name: str) -> _Parts:
         obs, raw = (torch.stack([item[k] for item in sample]) for k in (0, 2))
         if obs.shape != raw.shape:
             raise DataError(
-                f"An item of {name} is {list(obs.shape[1:])}, and {list(raw.shape[1:])} not augmented. "
-                "Let TRANSFORM and not_aug_transform give the same size."
+                f"Items of {name} are {list(obs.shape[1:])} with augmentation and {list(raw.shape[1:])} "
+                "without. TRANSFORM and not_aug_transform must return the same size."
             )
         ends = _ends(sequence, raw, name)
         bytes_only = bool(torch.equal((raw * 255).round() / 255, raw))
@@ -313,12 +313,14 @@ def _loaded(sequence: Any, name: str) -> Sequence[Any]:
             f"{sequence.args.base_path or 'the default'})"
         ) from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
+        raise DataError(
+            f"{name}.get_data_loaders must return two data sets, for training and for testing."
+        )
     if not isinstance(pair[0], DataLoader):
         pair = store_masked_loaders(pair[0], pair[1], sequence)
     elif not isinstance(pair[0], TaskData):
         warnings.warn(
-            f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",
+            f"{name}: only the data sets of its own DataLoaders are used; their samplers have no effect.",
             stacklevel=2,
         )
     return [loader.dataset for loader in pair]
@@ -361,8 +363,8 @@ def _ends(sequence: Any, raw: Tensor, name: str) -> tuple[Tensor, Tensor]:
     low, high, found = (normalise(x) for x in (torch.zeros_like(row), torch.ones_like(row), row))
     if not torch.allclose(row * (high - low) + low, found, atol=1e-4):
         raise ConfigError(
-            f"{kind.__name__}.get_normalization_transform() is more than a shift and a scale of each "
-            "value, which could not be undone. Put the rest into TRANSFORM and TEST_TRANSFORM."
+            f"{kind.__name__}.get_normalization_transform() must only shift and scale each value, so that "
+            "it can be undone. Move everything else to TRANSFORM and TEST_TRANSFORM."
         )
     return low, high
 
@@ -396,7 +398,7 @@ def _check_labels(sequence: Any, items: Items, labels: Tensor) -> None:
         if bool(((rows < first) | (rows >= end)).any()):
             wrong = int(rows[(rows < first) | (rows >= end)][0])
             raise DataError(
-                f"Task {task} of {items.name} has classes {first} to {end - 1} (N_CLASSES_PER_TASK), and "
-                f"a row of class {wrong}. Let __getitem__ read `data[index]` and `targets[index]`, of which "
-                "a task has its own rows."
+                f"Task {task} of {items.name} should have classes {first} to {end - 1} "
+                f"(N_CLASSES_PER_TASK), but holds a row of class {wrong}. __getitem__ must read "
+                "`data[index]` and `targets[index]`, which hold the task's own rows."
             )

@@ -136,7 +136,7 @@ class ContinualDataset:
     def train_loader(self) -> TaskLoader:
         """The current task's rows, to go through, to look at, or to replace before they are learnt."""
         if self.replay is None:
-            raise ConfigError("The data's rows are there when training has begun.")
+            raise ConfigError("The data's rows are not available before training begins.")
         # Where no border is told, the current task is what the replay gives.
         tasks = tuple(self.replay.given) if self._online else (max(self.c_task, 0),)
         self._current = self._loader(tasks)

@@ -938,7 +938,10 @@ def test_without_a_checkpoint_a_run_starts_afresh_and_says_so(
         interrupted(3, "crash", model=Net, path="run", save_every=100)
     run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
     said = printed(capsys)
-    assert f"No checkpoint to resume from in {Path('run').absolute()} yet: starting afresh." in said
+    assert (
+        f"No checkpoint to resume from in {Path('run').absolute()} yet: starting from scratch."
+        in said
+    )
     assert_same_run(run, reference)
 
 

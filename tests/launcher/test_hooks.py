@@ -253,7 +253,7 @@ def test_a_hook_with_its_arguments_in_another_order_is_refused() -> None:
         def after_loss(self, agent: nn.Module, loss: Tensor, batch: Batch) -> Tensor:
             return loss
 
-    refused(Turned, "another order", "after_loss(self, agent, batch, loss)")
+    refused(Turned, "wrong order", "after_loss(self, agent, batch, loss)")
 
     class Renamed:
         def after_loss(self, model: nn.Module, rows: Batch, loss: Tensor, *more: Any) -> Tensor:

@@ -361,7 +361,7 @@ def test_the_model_is_as_it_was_after_the_run() -> None:
 @pytest.mark.parametrize(
     ("pair", "reason"),
     [
-        (["er", "derpp"], "rows of a memory"),
+        (["er", "derpp"], "rows from their own memory"),
         (["gem", "agem"], "gradient"),
         (["icarl", "cwr"], "outputs"),
         (["pnn", "packnet"], "outputs"),
@@ -834,7 +834,7 @@ class OfParts(MLP):
 
 
 def test_a_model_whose_outputs_cannot_be_hidden_is_warned_of() -> None:
-    says = r"hides the outputs of other tasks from OfParts\.learn, which never called self\(batch\.obs\)"
+    says = r"cannot hide the outputs of other tasks: OfParts\.learn never called self\(batch\.obs\)"
     with pytest.warns(UserWarning, match=says) as found:
         run(scenario="task", model=OfParts)
     assert len(found) == 1
