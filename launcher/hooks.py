@@ -28,7 +28,7 @@ HOOKS = {
 _STATE = {"state_dict": (), "load_state_dict": ("state",)}
 _KNOWN = {*HOOKS, *_STATE, "setup", "parameters_used"}
 
-# Of Avalanche's plugins: `before_training_exp` and so on; see the table in README.md.
+# The callbacks of Avalanche's plugins, as in the table of docs/continual.md.
 AVALANCHE = {
     "before_training": "begin_task",
     "before_training_exp": "begin_task",
