@@ -174,7 +174,7 @@ def test_a_run_killed_in_a_later_task_goes_on_with_the_same_calls(first: int) ->
         ({"num_classes": 6}, (INPUTS, INPUTS[:, 0]), "has classes as targets, arrays has values"),
         ({"num_classes": 6}, (INPUTS > 0, LABELS), "one standardisation cannot serve both"),
         ({"num_classes": 6}, words(2), "string labels"),
-        ({"num_classes": 6}, [part(2), part(3)], "one data set at a time, and 2 are given"),
+        ({"num_classes": 6}, [part(2), part(3)], "one data set at a time, and received 2"),
         (
             {"num_classes": 6, "strategy": "gem"},
             part(2),
@@ -224,7 +224,7 @@ class Named(TensorDataset):
 def test_labels_are_the_numbers_of_outputs_where_there_are_more_to_come() -> None:
     found = run(part(1, 4), num_classes=6)
     assert set(found.replay.storage.columns["label"].tolist()) == {1, 4}  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"labels 1 to 4, and num_classes=3"):
+    with pytest.raises(ConfigError, match=r"labels 1 to 4, but num_classes=3"):
         run(part(1, 4), num_classes=3)
     with pytest.raises(ConfigError, match="targets of arrays are values"):
         run((INPUTS, INPUTS[:, :1]), num_classes=3)
@@ -264,7 +264,7 @@ def test_environments_learn_no_data() -> None:
 
 def test_a_loader_of_other_batches_is_said() -> None:
     found = run(num_classes=6)
-    with pytest.warns(UserWarning, match="batches of 8; batch_size=32"):
+    with pytest.warns(UserWarning, match="batch_size=8; this run uses batch_size=32"):
         found.learn_task(DataLoader(part(2), batch_size=8, shuffle=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -201,7 +201,7 @@ def test_a_field_can_be_given_other_values() -> None:
     buffer = filled(Buffer(5), 4)
     buffer.logits = torch.ones(4, 2)
     assert buffer.get_data(4)[2].tolist() == [[1, 1]] * 4
-    with pytest.raises(ConfigError, match="3 labels for the 4 rows"):
+    with pytest.raises(ConfigError, match="3 labels for 4 stored rows"):
         buffer.labels = torch.zeros(3)
 
 

@@ -153,7 +153,7 @@ def test_a_model_that_sets_its_epochs_says_so() -> None:
             super().__init__(backbone, loss, args, transform, dataset=dataset)
 
     assert ml(model=Once, **RUN).metrics
-    with pytest.raises(ConfigError, match=r"Once needs epochs=1 \(n_epochs\)"):
+    with pytest.raises(ConfigError, match=r"Once sets n_epochs=1 itself"):
         ml(model=Once, **{**RUN, "epochs": 3})
 
 
