@@ -1,4 +1,4 @@
-"""The hooks of a strategy: their names and arguments, and what other libraries call them."""
+"""The hooks of a strategy: names, arguments, and their names in other libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..agents.continual.strategy import Strategy
 from ..agents.traits import hook
 from .config import nearest
 
-# What each is called with.
+# The arguments of each.
 HOOKS = {
     "begin_task": ("agent", "replay"),
     "end_task": ("agent", "replay"),
@@ -57,7 +57,7 @@ AVALANCHE = {
     "after_eval": "after_evaluation",
 }
 
-# The callbacks of Lightning and Keras, and what else a place in training may be called, by their words.
+# Callbacks of Lightning and Keras, and other common names for a place in training.
 _ELSEWHERE = [
     (r"on_.*(optimizer_step|after_backward)|on_grad.*", "after_backward"),
     (r"(on_|pre_|post_)(before_)?(backward|forward|loss)(_.*)?", "after_loss"),
@@ -77,25 +77,23 @@ _ELSEWHERE = [
     (r"(post|finish)_(batch|step)|batch_end", "after_step"),
 ]
 _PREFIXES = ("before_", "after_", "begin_", "end_")
-# What has no counterpart, and yet is nobody's own name.
+# Callback names without a counterpart here.
 _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)(_.*)?"
 
 
 def mistaken(name: str, strategy: Any) -> Iterable[str]:
-    """What is wrong with the methods of a strategy: those that look like a hook and are none, and hooks
-    that cannot be called.
+    """Errors in the methods of a strategy: lookalikes of hooks, and hooks that cannot be called.
 
-    Every other public method, whatever its name, is the strategy's own; so is each that begins with an
-    underscore.
+    All other public methods, and all that begin with an underscore, are the strategy's own.
 
     Args:
-        name: What the strategy is called in errors.
+        name: The strategy's name in errors.
     """
     for method in dir(strategy):
         if method in _KNOWN or method.startswith("_"):
             continue
         if isinstance(inspect.getattr_static(strategy, method, None), property):
-            continue  # It may do anything when it is read.
+            continue  # Reading a property may have side effects.
         if (meant := _meant(method)) is not None and hook(strategy, method) is not None:
             yield f"strategy={name} has a method `{method}`, {meant}"
     for method, arguments in (HOOKS | _STATE).items():
@@ -109,7 +107,7 @@ def signature_of(name: str) -> str:
 
 
 def _meant(method: str) -> str | None:
-    """What a method that looks like a hook is to be called instead; None of one that does not."""
+    """What to say of a method that looks like a hook but is not one; None if it does not look like one."""
     if method in AVALANCHE:
         return f"a callback of Avalanche's. The hook here is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
@@ -131,13 +129,13 @@ def _meant(method: str) -> str | None:
 def _misspelt(method: str) -> list[str]:
     """The hook that a name without one of the prefixes is a misspelling of, if any."""
     if any(method.startswith(known) for known in _KNOWN):
-        return []  # `predict_rows`, `predictor`: names of one's own.
+        return []  # `predict_rows`, `predictor`: the user's own names.
     plain = {known.replace("_", ""): known for known in HOOKS}
     word = method.replace("_", "").lower()
     if word in plain:
         return [plain[word]]
     close = nearest(word, plain, count=1)
-    # Nearer than usual: names of one's own are words of the same field, such as `product`.
+    # A smaller distance than usual: the user's own names come from the same vocabulary, such as `product`.
     if not close or _distance(word, close[0]) > (2 if len(close[0]) > 8 else 1):
         return []
     return [plain[close[0]]]
@@ -157,7 +155,7 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
     """Why a hook cannot be called with its arguments, if it cannot."""
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # Written in C, it has none.
+    except (TypeError, ValueError):  # Written in C: no signature.
         return
     right = f"{method}({', '.join(('self', *arguments))})"
     try:
@@ -177,7 +175,7 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
 
 
 def says_what_it_owns(strategy: Any) -> bool:
-    """Whether a class, or its author, has said what it takes for itself."""
+    """Whether a class declares what it owns."""
     kinds = [kind for kind in type(strategy).__mro__ if kind is not Strategy]
     return any("owns" in vars(kind) for kind in kinds) or "owns" in getattr(
         strategy, "__dict__", {}

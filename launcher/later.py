@@ -1,4 +1,4 @@
-"""Data that a run is given after its own: what may be learnt, and how it is read."""
+"""Data that arrives after a run has finished: what can be learnt, and how it is read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_classes(run: OpenRun, train: Arrays, name: str | None) -> None:
 
 
 def read_later(settings: Settings, of_run: Settings) -> tuple[Arrays, Arrays | None]:
-    """The data that settings name, read as the run's own was; labels as they are.
+    """The data that settings name, read as the run's own was, with labels unchanged.
 
     Raises:
         ConfigError, DataError: If it cannot be read.
@@ -72,7 +72,7 @@ def read_later(settings: Settings, of_run: Settings) -> tuple[Arrays, Arrays | N
 
 
 def _strategies(run: OpenRun) -> list[tuple[str, Any]]:
-    """Our own strategies by name; what a class of the user's calls `needs_all_tasks` is its own."""
+    """Built-in strategies by name; a user's class may use `needs_all_tasks` for anything."""
     strategies = run.learner.strategies
     named = {} if strategies is None else strategies.named
     return [(name, found) for name, found in named.items() if isinstance(found, Strategy)]

@@ -1,4 +1,4 @@
-"""A `DataLoader` in place of a data set: its data set is read, and what else it says is heeded or refused."""
+"""A `DataLoader` given as a data set: its data set is used, its other options are applied or refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .told import warn_caller
 
 
 def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
-    """Take the batch size of the loaders that `dataset=` gives, and say what else of them is not heeded.
+    """Apply the batch size of the loaders in `dataset=`, and warn about options that are ignored.
 
     Args:
-        batch_size: Of a run that is under way; None: it may be decided here.
+        batch_size: That of a run in progress; None: it may be set here.
 
     Raises:
-        ConfigError: For a loader that gives other rows, or changes them; all of it at once.
+        ConfigError: For loaders that change or resample rows; every mistake at once.
     """
     train, held_out = (_loaders(settings, key) for key in ("dataset", "test_dataset"))
     if mistakes := [text for loader in (*train, *held_out) for text in _wrong(loader)]:
@@ -56,14 +56,14 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
 
 
 def described(settings: Settings) -> str | None:
-    """What the header says of loaders: whose batch size the run has taken."""
+    """The header's line about loaders, if the run uses their batch size."""
     if not _loaders(settings, "dataset") or "batch_size" in settings.given:
         return None
     return f"batches of {settings.batch_size}, as its DataLoader has them"
 
 
 def unwrapped(source: Any) -> Any:
-    """The data set of a loader, with only the rows that it gives; anything else as it is."""
+    """The data set of a loader, restricted to the rows that it samples; anything else unchanged."""
     if not isinstance(source, DataLoader):
         return source
     if isinstance(source.sampler, SubsetRandomSampler):
@@ -78,7 +78,7 @@ def _loaders(settings: Settings, key: str) -> list[DataLoader[Any]]:
 
 
 def _wrong(loader: DataLoader[Any]) -> list[str]:
-    """What the loader does to rows that reading its data set would not."""
+    """Errors for a loader that changes what its data set yields."""
     kind, found = type(loader), []
     if kind.__iter__ is not DataLoader.__iter__:
         found.append(
@@ -107,7 +107,7 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
 
 
 def _draws(sampler: Any, source: Any) -> str | None:
-    """What chooses other rows than all once, or None."""
+    """The sampler's description if it does not use every row once, else None."""
     name = type(sampler).__name__
     if type(sampler) is RandomSampler:
         if sampler.replacement:

@@ -320,7 +320,9 @@ def test_a_sequence_is_a_data_set_of_ml_too() -> None:
     run = ml(model=Net, dataset=Sequence, strategy="er", epochs=2, progress=False, plot=False)
     assert run.accuracy_matrix.shape == (5, 5)
     assert run.metrics["accuracy"] > 0.4
-    with pytest.raises(ConfigError, match=r"tasks=2 conflicts with dataset=Sequence.*Leave tasks= out"):
+    with pytest.raises(
+        ConfigError, match=r"tasks=2 conflicts with dataset=Sequence.*Leave tasks= out"
+    ):
         ml(model=Net, dataset=Sequence, tasks=2, progress=False)
     with pytest.raises(ConfigError, match=r"standardize=.*its own transforms"):
         ml(model=Net, dataset=Sequence, standardize=False, progress=False)
