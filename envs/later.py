@@ -1,4 +1,4 @@
-"""Data that comes to a sequence after it was begun: its labels among those that are known by then."""
+"""Data added to a sequence later: matching its labels with the known ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..replay import ConfigError, DataError
 from .datasets import Arrays
 from .numbering import in_words, number_labels
 
-_LOOKED_AT = 1000  # Rows whose inputs tell whether data is the same as before.
+_LOOKED_AT = 1000  # Rows whose inputs identify data.
 
 
 @dataclass
 class Outputs:
-    """Which label each output of a model stands for; more come to be known with later data.
+    """The label of each output of a model; later data adds labels.
 
     Attributes:
-        n: How many outputs there are.
-        known: What the first ones stand for, numbers or words, or None: each for its own number.
-        listed: Whether `known` are names that a data set lists for its numbers, in its `classes`.
+        n: Number of outputs.
+        known: Labels of the first outputs, numbers or strings; None: each output's own number.
+        listed: Whether `known` are names that a data set lists in its `classes`.
         chosen: Whether `known` are those that `subset=` chose, which a label without a name is one of.
         taken: How many are taken, where each data set has outputs of its own, behind those before; or None.
     """
@@ -37,7 +37,7 @@ class Outputs:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """A name for every output, `output 3` where nothing is known yet; None where none has a name."""
+        """A name for every output, `output 3` for those not known yet; None if no output has a name."""
         if self.known is None:
             return None
         unknown = range(len(self.known), self.n)
@@ -86,7 +86,7 @@ class Outputs:
         return replace(self, known=known), train, test
 
     def _behind(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
-        """The classes of this data numbered after those of the data before it."""
+        """Number this data's classes after those of earlier data."""
         assert self.taken is not None
         train, held_out = number_labels(train, test)
         assert held_out is not None
@@ -108,12 +108,12 @@ class Outputs:
 
 
 def are_numbers(arrays: Arrays) -> bool:
-    """Whether labels are whole numbers without a list of names, which may be those of outputs."""
+    """Whether labels are integers without class names, and so may be output numbers."""
     return arrays.discrete and arrays.names is None and arrays.values is None
 
 
 def check_numbers(parts: Sequence[Arrays], n: int) -> None:
-    """Raise for labels that are no numbers of outputs, 0 to n - 1, of which there are `num_classes`."""
+    """Raise for labels that are not output numbers, 0 to `num_classes` - 1."""
     for part in parts:
         if not part.discrete:
             raise ConfigError(
@@ -128,7 +128,7 @@ def check_numbers(parts: Sequence[Arrays], n: int) -> None:
 
 
 def digest(train: Arrays, test: Arrays) -> str:
-    """What tells data from other data: its labels, and the inputs of some of its rows."""
+    """A digest that identifies data: of its labels, and of the inputs of some rows."""
     found = hashlib.sha256()
     for part in (train, test):
         assert isinstance(part.inputs, Tensor)
@@ -153,7 +153,7 @@ def _by_number(arrays: Arrays) -> Arrays:
 
 
 def _by_name(arrays: Arrays) -> Arrays:
-    """Labels without names as those that are called by their numbers."""
+    """Labels without names, named by their numbers."""
     if arrays.names is not None or arrays.values is not None:
         return arrays
     return replace(arrays, names=tuple(map(str, range(int(arrays.targets.max()) + 1))))
@@ -171,7 +171,7 @@ def _value(arrays: Arrays, label: int) -> Any:
 
 
 def _met(arrays: Arrays) -> list[Any]:
-    """What the labels that occur stand for, in their order."""
+    """The labels that occur, in order."""
     return [_value(arrays, label) for label in arrays.targets.unique().tolist()]
 
 

@@ -1,4 +1,4 @@
-"""From settings to the parts of a run, in the order in which they need each other."""
+"""Builds the parts of a run from settings, in order of dependency."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from .weights import load_weights, start_weights
 
 @dataclass
 class Assembly:
-    """What a run is made of.
+    """The parts of a run.
 
     Attributes:
         plain: Makes floats of stored observations, without augmentation.
         own: The user's own module, which may be a part of what learns.
-        obs: Two observations, as it meets them.
+        obs: Two example observations, as the model receives them.
         placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, and what is wrong with it.
+        rates: The schedule of learning rates in a line, and warnings about it.
         where: The device and how it computes.
     """
 
@@ -57,8 +57,8 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     """Build everything that the settings name.
 
     Args:
-        workplace: Takes on how torch is to compute.
-        held: Takes on what has to be closed when the run is.
+        workplace: Applies settings of the process, such as threads and precision.
+        held: Closes with the run.
 
     Raises:
         ConfigError, DataError, CheckpointError: For anything that cannot work.
@@ -125,7 +125,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     if settings.compile:
         if isinstance(agent, Observer):
             agent.compile()
-        else:  # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+        else:  # The user's own `compile` may mean something else, as Keras's does.
             nn.Module.compile(agent)
     replay = build.build_replay(
         settings, world, transform, device, recurrent=recurrence is not None, saved=saved
@@ -150,7 +150,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
 def _scheduler(
     settings: Settings, world: Any, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
-    """The scheduler, and what is said of it before the run."""
+    """The scheduler, and its lines in the header."""
     schedule = build_schedule(settings, world)
     plans = build_plans(schedule, settings, world)
     if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):

@@ -155,7 +155,7 @@ class PackNet(Strategy):
         assert optimizer is not None
         ended = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            # A schedule may have ended at 0, at which nothing would make up for what was pruned.
+            # A schedule may have ended at 0, and could not make up for what was pruned.
             group["lr"] = group.get("initial_lr", group["lr"])
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()

@@ -69,7 +69,7 @@ SERVED = {
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
 }
-# Of Mammoth's own running, and without a meaning here: a warning says so.
+# Arguments of Mammoth's own infrastructure, without a meaning here: they are warned about.
 IDLE = {
     "num_workers": None,
     "debug_mode": 0,
@@ -87,7 +87,7 @@ IDLE = {
     "eval_epochs": None,
     "drop_last": 0,
 }
-# Arguments of Mammoth that change what is learnt, and are not served.
+# Arguments of Mammoth that change what is learnt and are not supported.
 _UNSERVED = {
     "early_stopping_patience": "Pass early_stopping.patience=N, a setting of ml.",
     "early_stopping_metric": "Pass early_stopping.patience=N, a setting of ml.",
@@ -125,7 +125,7 @@ def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
 
 
 def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """Those of the arguments that are served, and the defaults of all the others."""
+    """The supported arguments, completed with defaults."""
     values = {name: argument.default for name, argument in SERVED.items()}
     values |= {name: given[name] for name in SERVED if given.get(name) is not None}
     for name, advice in _UNSERVED.items():
@@ -137,7 +137,7 @@ def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
 
 
 def _check(values: Mapping[str, Any], mistakes: list[str]) -> None:
-    """What arguments say of each other."""
+    """Check arguments against each other."""
     if values["lr_scheduler"] == "multisteplr" and not values["lr_milestones"]:
         mistakes.append("lr_scheduler=multisteplr needs lr_milestones, such as [10, 20].")
     if values["lr_scheduler"] != "multisteplr" and values["lr_milestones"]:
@@ -161,7 +161,7 @@ def share_of(validation: float | None) -> float | None:
 
 
 def get_avail_args() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The arguments that must be given, and those that may be: what they do, and their defaults."""
+    """Required and optional arguments of `load_runner`: descriptions and defaults."""
     required = {name: {"description": text} for name, text in REQUIRED.items()}
     optional = {
         name: {"default": argument.default, "description": argument.help}
@@ -172,7 +172,7 @@ def get_avail_args() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any
 
 
 def known() -> list[str]:
-    """The names of all arguments that are served."""
+    """Names of all supported arguments."""
     return [*REQUIRED, *SERVED]
 
 
@@ -216,6 +216,6 @@ def _in_words(kind: str | tuple[str, ...]) -> str:
 
 
 def refuse(mistakes: list[str]) -> None:
-    """One error of all mistakes, if there are any."""
+    """Raise one error for all mistakes, if any."""
     if mistakes:
         raise ConfigError("\n".join(mistakes))

@@ -1,4 +1,4 @@
-"""`ml compat FILE`: what a model file written for Mammoth uses that is not there, before it is run.
+"""`ml compat FILE`: names that a Mammoth model file uses and that are not available, without running it.
 
 The file is parsed and never imported: nothing in it is executed.
 """
@@ -34,12 +34,12 @@ _HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something that is not there.
+    """A name that is not available.
 
     Attributes:
         line: Where in the file.
         text: What is missing, and what to do about it.
-        when: The condition on arguments that the line stands behind, or "".
+        when: The condition on arguments under which the line runs, or "".
     """
 
     line: int
@@ -77,13 +77,13 @@ def compat(words: list[str]) -> int:
 
 
 def check(source: str) -> tuple[list[Finding], list[int]]:
-    """What is missing, and the lines whose imports have to name us instead of Mammoth.
+    """What is missing, and the lines whose imports must name Antelope instead of Mammoth.
 
     Args:
         source: Of a Python file.
 
     Raises:
-        SyntaxError: If it is none.
+        SyntaxError: If it is not valid Python.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of the file's own strings.
@@ -99,10 +99,10 @@ class _File:
     """What a file defines and imports.
 
     Attributes:
-        ours: Names that it has from Mammoth, and what they are here; None where they are not.
+        ours: Names imported from Mammoth, and what they are here, if available.
         rewrites: Lines that import them from Mammoth.
         models: Its classes that are models.
-        own_bases: Whether every base of them is known.
+        own_bases: Whether all their bases are known.
         set_on_self, set_on_args: Attributes that it sets itself.
         asked_for: Names that it asks for by `hasattr` and `getattr`, and so can do without.
         options: What its models declare in `get_parser`.
@@ -195,7 +195,7 @@ class _File:
 
 
 def _imports(file: _File) -> Iterator[Finding]:
-    """Imported names that are not there, and libraries that are not installed."""
+    """Imported names that are not available, and libraries that are not installed."""
     names = _names_here()
     for node in file.imports:
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -286,7 +286,7 @@ def _without(node: ast.Try) -> list[str] | None:
 
 
 def _classes(file: _File) -> Iterator[Finding]:
-    """Models without `observe`, and hooks that ask for what they are not given."""
+    """Models without `observe`, and hooks with parameters that are not provided."""
     from ..observe.observer import _OBSERVED, _TOLD
 
     if not file.models:
@@ -330,7 +330,7 @@ def _adds_field(file: _File, name: str) -> bool:
 
 
 def _uses(file: _File) -> Iterator[Finding]:
-    """Attributes that are read and that nothing has."""
+    """Attributes that are read but do not exist."""
     there = _Attributes.get()
     buffer = _held_by(file.ours.get("Buffer")) | _stored_on(file, "self.buffer")
     spans = [(m.lineno, m.end_lineno or m.lineno) for m in file.models]
@@ -388,7 +388,7 @@ def _uses(file: _File) -> Iterator[Finding]:
 
 
 def _calls(file: _File) -> Iterator[Finding]:
-    """Keywords that functions, classes and methods of ours do not take."""
+    """Keywords that our functions, classes and methods do not accept."""
     there = _Attributes.get()
     replaced = _replaced(file)
     asked = dict(_lines_behind(file.tree, "cuda"))
@@ -453,7 +453,7 @@ class _Attributes:
 
 
 def _names_here() -> dict[str, Any]:
-    """All that can be imported from us."""
+    """All names that can be imported from Antelope."""
     from antelope.launcher import mammoth
 
     return {name: getattr(mammoth, name) for name in mammoth.__all__}
