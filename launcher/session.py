@@ -48,10 +48,11 @@ class Session:
     journal: Journal
     at: Progress = field(default_factory=Progress)
     log: Log = field(default_factory=Log)
-    pending: dict[str, Any] | None = None  # The checkpoint of a task whose data has yet to come.
+    # The checkpoint of a task whose data has not arrived yet.
+    pending: dict[str, Any] | None = None
 
     def grow(self) -> None:
-        """Tell all parts of the task that the world has just come to have."""
+        """Notify all parts of a task that was just added to the world."""
         number, world = len(self.world.tasks) - 1, self.world
         task = world.tasks[number]
         self.replay.set_task(number, task.train)
@@ -67,7 +68,7 @@ class Session:
                 writer.expect(len(world.tasks))
 
     def fill(self, task: int) -> None:
-        """Continue in the middle of a task whose rows have come at last."""
+        """Continue in the middle of a task whose rows have arrived."""
         self.replay.set_task(task, self.world.tasks[task].train)
         if self.pending is not None and self.at.begun and self.at.task == task:
             self.world.resume(task, self.replay, self.pending["replay"])

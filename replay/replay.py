@@ -102,7 +102,7 @@ class Replay:
             self.give([task])
 
     def set_task(self, task: int, rows: Tensor) -> None:
-        """Say which rows of the data set belong to a task: the next new one, or one that had none yet."""
+        """Set which rows of the data set belong to a task: the next new one, or one without rows so far."""
         assert isinstance(self.storage, Table)
         self._tasks[task : task + 1] = [rows.to(self.storage.device)]
 
@@ -117,10 +117,10 @@ class Replay:
         self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
 
     def replace(self, table: Table) -> None:
-        """Until the next task begins batches are of these rows, of which the current task then consists.
+        """Replace the current task's rows until the next task begins.
 
         Args:
-            table: Rows as the data set's own are stored, altered already, and fields beside them.
+            table: Rows stored like the data set's own, already altered, with any extra fields.
         """
         self._keep_rows_in(table)
         index = torch.arange(len(table), device=table.device)

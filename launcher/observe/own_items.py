@@ -1,4 +1,4 @@
-"""The items of a user's own data sets, checked, and read each time a batch needs them."""
+"""The items of a user's data sets, checked, and read whenever a batch needs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...replay import DataError, LazyColumn, Table
 
 
 class Drawn(Table):
-    """Rows that are read, and transformed another way, each time.
+    """Rows that are read and randomly transformed each time.
 
     Args:
         task: Whose rows they take the place of, if they do.

@@ -30,7 +30,7 @@ from .transform import Transform
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
-# What a class decides, for each setting that would decide it again.
+# Settings that a class already determines, and what they determine.
 _DECIDED = {
     **dict.fromkeys(("tasks", "classes_per_task", "class_order", "scenario"), "tasks"),
     **dict.fromkeys(("aug", "standardize", "channels", "image_size"), "transforms"),
@@ -51,16 +51,16 @@ class SequenceWorld(DataWorld):
     """The tables and tasks of a `ContinualDataset`.
 
     Args:
-        sequence: Its class, or what was made of it.
+        sequence: The class, or an instance.
         settings: Of the run.
         arguments: Of its constructor.
 
     Attributes:
-        sequence: The object, which models know as their `dataset`.
+        sequence: The instance, which models see as their `dataset`.
         rows: Makes batches of its rows.
 
     Raises:
-        ConfigError: If a setting does not go with it, or it lacks what it needs.
+        ConfigError: If a setting conflicts with it, or it lacks required attributes.
         DataError: If its data cannot be read or learnt from.
     """
 

@@ -21,7 +21,7 @@ class TaskLoader:
     """Batches of a task's rows: `(inputs, labels, not_aug_inputs, ...)` to learn from, `(inputs, labels)`
     to evaluate with.
 
-    Those to learn from come in another random order each time, augmented.
+    Training batches come in a new random order each time, augmented.
 
     Args:
         dataset: The rows.
@@ -57,7 +57,7 @@ class TaskRows:
         sequence: The sequence that the task belongs to.
         table: Where the rows are.
         index: Which they are, int64 `[N]`.
-        task: Number of the task, by which rows are altered, if they are.
+        task: Number of the task, for sequences that alter rows.
         train: Whether they are to learn from.
 
     Attributes:
@@ -204,7 +204,7 @@ class TaskRows:
             setattr(self, name, value)
 
     def reset(self) -> None:
-        """Be the run's own rows again."""
+        """Restore the run's own rows."""
         self._data = self._targets = None
         self._assigned, self.extra_return_fields = False, ()
 
