@@ -96,7 +96,7 @@ def test_a_task_is_learnt_for_as_long_as_it_improves_itself() -> None:
     """The mean over the tasks seen only falls from the second task on."""
     finished = run("early_stopping.patience=2", model=Forgets, tasks=5, train_steps=60)
     steps = [task["steps"] for task in finished.tasks]
-    assert steps == [60] * 5 or min(steps[1:]) > 20
+    assert min(steps[1:]) > 20  # Judged by the mean, they end after 9 steps.
 
 
 @pytest.mark.parametrize("validation", [None, 0.3])
