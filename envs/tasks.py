@@ -429,20 +429,20 @@ def _scenario(given: str | None, kind: str, train: list[Arrays], *, grows: bool)
         raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
     if kind == "one" and not grows:
         raise ConfigError(
-            f"scenario={given} is of a sequence of tasks, and {first.name} is one task. Give tasks= or "
+            f"scenario={given} needs a sequence of tasks; {first.name} is a single one. Give tasks= or "
             "classes_per_task= to split its classes."
         )
     if given == "domain":
         return given
     if not first.discrete:
         raise ConfigError(
-            f"scenario={given} tells classes apart, and the targets of {first.name} are values. Leave it "
-            "out, or say scenario=domain."
+            f"scenario={given} needs classes, but the targets of {first.name} are values. Leave it out, "
+            "or set scenario=domain."
         )
     if kind == "altered":
         raise ConfigError(
-            f"scenario={given} is of tasks with classes of their own; all tasks of {first.name} have the "
-            "same rows and labels. Leave it out, or say scenario=domain."
+            f"scenario={given} needs tasks with disjoint classes; all tasks of {first.name} have the same "
+            "rows and labels. Leave it out, or set scenario=domain."
         )
     return given
 

@@ -128,8 +128,8 @@ def build_agent(
     made = makes_objects(target)
     if arguments and not made:
         raise ConfigError(
-            f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
-            "its class instead."
+            f"The model is already constructed, so {', '.join(arguments)} cannot be set. Give its class "
+            "instead."
         )
     table = inferred(world.spec, device=device)
     about = {

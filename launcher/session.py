@@ -103,8 +103,8 @@ class Session:
         for key in _SEQUENCE & changed.keys():
             before, now = changed[key]
             raise ConfigError(
-                f"The checkpoint is of a run with {key}={before}, this one has {key}={now}: it cannot "
-                "be continued so. Give another path or experiment."
+                f"The checkpoint comes from a run with {key}={before}, but this one has {key}={now}: it "
+                "cannot be resumed with different settings. Give another path or experiment."
             )
         for known in state.get("later", ()):
             self.world.expect(known)
@@ -178,7 +178,9 @@ class Session:
         except Exception as error:
             console.problem(f"The environment could not be put back: {error}")
         if not there:
-            console.problem("The environment could not be kept whole: its episodes begin anew.")
+            console.problem(
+                "The environment's state could not be restored; its episodes start over."
+            )
             self.world.resume(task, self.replay, state["replay"])
         elif self.actor is not None:
             self.actor.load_state_dict(state["actor"])

@@ -493,8 +493,8 @@ def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
     if wrong:
         quoted = " and ".join(f"`{name}`" for name in wrong)
         raise ConfigError(
-            f"{type(model).__name__}.{method} asks for {quoted}, which is not to be had. It can ask "
-            f"for: {', '.join(there)}. Give {quoted} a default, or leave it out."
+            f"{type(model).__name__}.{method} asks for {quoted}, which Antelope does not provide. It can "
+            f"ask for: {', '.join(there)}. Give {quoted} a default, or leave it out."
         )
     asked = {p.name for p in named}
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):

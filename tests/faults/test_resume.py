@@ -1187,7 +1187,7 @@ def test_environment_that_cannot_be_played_again_begins_its_episodes_anew_and_sa
         ml(path="run", **settings)
     run = ml(path="run", resume=True, **settings)
     assert run.history[-1]["step"] == 150
-    assert "its episodes begin anew" in capsys.readouterr().err
+    assert "its episodes start over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Acrobot-v1", "Pendulum-v1"])
