@@ -913,7 +913,7 @@ def test_when_every_checkpoint_is_damaged_the_run_is_moved_aside_and_begun_afres
     run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
     said = printed(capsys)
     assert "000001 is damaged" in said
-    assert "starting afresh" in said
+    assert "starting from scratch" in said
     assert Path("run.1/checkpoints/000001/state.json").exists()
     assert_same_run(run, reference)
 

@@ -338,7 +338,7 @@ def test_a_batch_that_is_dropped_is_told() -> None:
     told.begin_task(tasks[0])
     step(agent, told, optimizer, told.before_batch(batch), usual)
     told.before_batch(batch)  # What it returns is the batch to learn from.
-    with pytest.raises(ConfigError, match=r"this batch has 8 rows, .* has 16"):
+    with pytest.raises(ConfigError, match=r"this batch has 8 rows, .* one of 16 rows"):
         told.after_loss(batch, usual(agent, batch))
 
 
@@ -376,7 +376,7 @@ def test_calls_in_a_wrong_order_are_refused() -> None:
     usual(agent, batch).backward()
     told.after_backward()
     told.after_step(batch)
-    with pytest.raises(ConfigError, match="comes between"):
+    with pytest.raises(ConfigError, match="belongs between"):
         optimizer.step()
     next(given)
     with pytest.raises(ConfigError, match="learnt completely"):

@@ -119,7 +119,7 @@ def test_a_wrong_word_is_refused_with_what_would_be_right(
 
 
 def test_a_strategy_in_an_environment_is_refused() -> None:
-    with pytest.raises(ConfigError, match="data sets"):
+    with pytest.raises(ConfigError, match="strategy= needs a data set"):
         ml(env="CartPole-v1", model="Random", strategy="er", progress=False, train_steps=10)
 
 
@@ -365,7 +365,7 @@ def test_the_model_is_as_it_was_after_the_run() -> None:
         (["gem", "agem"], "gradient"),
         (["icarl", "cwr"], "outputs"),
         (["pnn", "packnet"], "outputs"),
-        (["joint", "cumulative"], "which data"),
+        (["joint", "cumulative"], "both choose the data"),
     ],
 )
 def test_two_that_conflict_are_refused_with_the_reason(pair: list[str], reason: str) -> None:
