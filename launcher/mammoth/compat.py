@@ -71,7 +71,8 @@ def compat(words: list[str]) -> int:
         missing += len(certain)
         if not certain:
             lines = ", ".join(map(str, rewrites))
-            change = f" Import from {HERE} in line {lines}." if rewrites else ""
+            plural = "s" if len(rewrites) > 1 else ""
+            change = f" Import from {HERE} in line{plural} {lines}." if rewrites else ""
             print(f"{path}: every {'other ' if found else ''}name is available.{change}")
     return 1 if missing else 0
 

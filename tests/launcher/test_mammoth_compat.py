@@ -57,7 +57,7 @@ def test_a_file_that_has_all_it_needs(capsys: pytest.CaptureFixture[str]) -> Non
     code, said = status(capsys, "mine.py")
     assert code == 0
     assert said == (
-        "mine.py: every name is there. Import from antelope.launcher.mammoth in line 2, 3, 4.\n"
+        "mine.py: every name is available. Import from antelope.launcher.mammoth in lines 2, 3, 4.\n"
     )
 
 
