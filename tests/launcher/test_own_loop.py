@@ -240,9 +240,9 @@ def test_the_callers_random_streams_go_on_as_if_nothing_had_been_read() -> None:
     [
         ({"tasks": 4}, "Cannot split the 6 classes"),
         ({"taks": 3}, "Did you mean `tasks`"),
-        ({"tasks": 3, "lr": 0.1}, "`lr` means nothing"),
+        ({"tasks": 3, "lr": 0.1}, "has no setting `lr`"),
         ({"tasks": 3, "strategy": "er"}, "antelope.Strategies"),
-        ({"tasks": 3, "online": True}, "`online` means nothing"),
+        ({"tasks": 3, "online": True}, "has no setting `online`"),
     ],
 )
 def test_what_the_tasks_cannot_do_is_said(settings: dict[str, Any], says: str) -> None:
