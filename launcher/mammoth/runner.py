@@ -42,7 +42,7 @@ def load_runner(
     args: Mapping[str, Any] | Namespace | None = None,
     **names: Any,
 ) -> tuple[Any, ContinualDataset]:
-    """A model, made and ready to be trained, and its sequence of tasks.
+    """A model, ready to train, and its sequence of tasks.
 
     Args:
         model: A name given to `register_model`, or any that `ml(model=...)` knows.
@@ -85,21 +85,23 @@ def load_runner(
 def train(
     model: Any, dataset: ContinualDataset, args: Mapping[str, Any] | Namespace | None = None
 ) -> Run:
-    """Learn every task of the sequence, and score all of them after each.
+    """Learn every task of the sequence, and evaluate after each.
 
-    With `inference_only=1`, score what was loaded, and learn nothing.
+    With `inference_only=1`, only evaluate the loaded checkpoint.
 
     Args:
-        model, dataset: What `load_runner` gave.
+        model, dataset: As returned by `load_runner`.
         args: Settings of the run to change, such as `n_epochs`, `path` or `resume`.
 
     Raises:
-        ConfigError: If they are not of one `load_runner`, or `args` says something else than they do.
+        ConfigError: If they come from different `load_runner` calls, or `args` contradict theirs.
     """
     from ..ml import ml
 
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
-        raise ConfigError("train takes the model and the dataset of one load_runner(...).")
+        raise ConfigError(
+            "train needs the model and the dataset that one load_runner(...) call returned."
+        )
     settings = {key: value for key, value in dataset.settings.items() if key != "model"}
     made = vars(getattr(model, "args", Namespace()))
     for key, value in _plain(args).items():
@@ -108,7 +110,8 @@ def train(
         name = OF_THE_RUN.get(key, key)
         if name not in schema() or name in ("model", "dataset", "optim", "lr", "weight_decay"):
             raise ConfigError(
-                f"train: {key}={value} comes too late, the model is made. Give it to load_runner."
+                f"train: {key}={value} comes too late: the model is already constructed. Pass it to "
+                "load_runner."
             )
         settings[name] = value
     if dataset.evaluates is not None:
@@ -175,7 +178,7 @@ class Asked:
         refuse(mistakes)
 
     def _fill_in_of_the_class(self) -> None:
-        """What a data set's class says, where the arguments do not: epochs and batch size."""
+        """Fill in epochs and batch size from the data set's class, if not given."""
         for key, method in (("n_epochs", "get_epochs"), ("batch_size", "get_batch_size")):
             own = getattr(self.sequence, method, None)
             if own is None or self.args.get(key) is not None:
@@ -215,7 +218,7 @@ class Asked:
             )
 
     def settings(self) -> dict[str, Any]:
-        """What `ml` is asked for, in its own words."""
+        """The settings of `ml`."""
         values, options, optim = self.values, {}, {}
         settings = self._data()
         own = declared(self.target)
@@ -321,7 +324,7 @@ def _nothing_at(path: Path) -> str:
     folder = path.parent
     there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     near = did_you_mean(path.name, there)
-    return f"loadcheck={path}: there is no such file or run directory.{near}"
+    return f"loadcheck={path}: no such file or run directory.{near}"
 
 
 def _optimizer_name(name: str) -> str:
