@@ -104,7 +104,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
         learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         transform.initial = recurrence.zeros
     if settings.compile:
-        # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+        # The user's own `compile` may mean something else, as Keras's does.
         agent.compile() if traits(agent).observes else nn.Module.compile(agent)
     replay = build.build_replay(
         settings, world, transform, device, recurrent=recurrence is not None, saved=saved

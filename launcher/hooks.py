@@ -82,8 +82,7 @@ _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)
 
 
 def mistaken(name: str, strategy: Any) -> Iterable[str]:
-    """What is wrong with the methods of a strategy: those that look like a hook and are not, and hooks
-    that cannot be called.
+    """Errors in the methods of a strategy: lookalikes of hooks, and hooks that cannot be called.
 
     All other public methods, and all that begin with an underscore, are the strategy's own.
 
@@ -113,7 +112,9 @@ def _meant(method: str) -> str | None:
         return f"a callback of Avalanche's. The hook here is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
-            return f"which is not a hook and is never called. Here it is `{signature_of(ours)}`."
+            return (
+                f"which is not a hook and is never called. The hook here is `{signature_of(ours)}`."
+            )
     looks = method.startswith(_PREFIXES)
     if close := nearest(method, HOOKS, count=1) if looks else _misspelt(method):
         return f"which is not a hook and is never called. Did you mean `{signature_of(close[0])}`?"

@@ -25,7 +25,7 @@ def check_grows(run: OpenRun) -> None:
     if not run.world.on_data:
         raise ConfigError("learn_task needs a data set; this run learns from an environment.")
     if run.settings.online:
-        raise ConfigError("online=true tells no task from another; learn_task begins one.")
+        raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
     if traits(run.learner.agent).observes:
         raise ConfigError(
             f"{type(run.own).__name__} has an `observe`, and such models must know all tasks at the "

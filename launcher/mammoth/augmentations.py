@@ -85,7 +85,7 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 
 def random_flip(x: Tensor) -> Tensor:
-    """Half of the images `[B, C, H, W]`, by chance, mirrored. Changes `x`."""
+    """Mirror each image `[B, C, H, W]` with probability 1/2, in place."""
     mirrored = (torch.rand(len(x)) < 0.5).to(x.device).view(-1, 1, 1, 1)
     return x.copy_(torch.where(mirrored, x.flip(-1), x))
 

@@ -103,7 +103,7 @@ def check(source: str) -> tuple[list[Finding], list[int]]:
 
 
 def _imports(file: SourceFile) -> Iterator[Finding]:
-    """Imported names that are not there, and libraries that are not installed."""
+    """Imported names that are not available, and libraries that are not installed."""
     names = names_here()
     for node in file.imports:
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -131,7 +131,7 @@ def _imports(file: SourceFile) -> Iterator[Finding]:
                         f"import {module}: import the names that are used instead, from {HERE} import ...",
                     )
                 elif not is_installed(root):
-                    yield Finding(node.lineno, f"{root} is not installed here.")
+                    yield Finding(node.lineno, f"{root} is not installed.")
 
 
 def _tried(file: SourceFile) -> Iterator[Finding]:
@@ -173,7 +173,7 @@ def _without(node: ast.Try) -> list[str] | None:
 
 
 def _classes(file: SourceFile) -> Iterator[Finding]:
-    """Models without `observe`, and hooks that ask for what they are not given."""
+    """Models without `observe`, and hooks with parameters that are not provided."""
     if not file.models:
         yield Finding(1, "no class here derives from ContinualModel or has `observe`.")
     for model in file.models:
@@ -215,7 +215,7 @@ def _adds_field(file: SourceFile, name: str) -> bool:
 
 
 def _uses(file: SourceFile) -> Iterator[Finding]:
-    """Attributes that are read and that nothing has."""
+    """Attributes that are read but do not exist."""
     there = Present.get()
     buffer = held_by(file.ours.get("Buffer")) | stored_on(file, "self.buffer")
     spans = [(m.lineno, m.end_lineno or m.lineno) for m in file.models]
@@ -266,14 +266,14 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
             )
         elif place.endswith("dataset.train_loader") and name not in there.loader:
             near = did_you_mean(name, there.loader)
-            yield Finding(node.lineno, f"train_loader.{name} is not there.{near}")
+            yield Finding(node.lineno, f"train_loader.{name} does not exist.{near}")
         elif place.endswith("train_loader.dataset") and name not in there.rows | stored(file):
             near = did_you_mean(name, there.rows)
             yield Finding(node.lineno, f"train_loader.dataset.{name} does not exist.{near}")
 
 
 def _calls(file: SourceFile) -> Iterator[Finding]:
-    """Keywords that functions, classes and methods of ours do not take."""
+    """Keywords that our functions, classes and methods do not accept."""
     there = Present.get()
     others = replaced(file)
     asked = dict(lines_behind(file.tree, "cuda"))
@@ -300,5 +300,6 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         for keyword in node.keywords:
             if keyword.arg is not None and not takes(target, keyword.arg):
                 yield Finding(
-                    node.lineno, f"{place} takes no `{keyword.arg}`. It is {signature(target)}."
+                    node.lineno,
+                    f"{place} has no parameter `{keyword.arg}`; its signature is {signature(target)}.",
                 )

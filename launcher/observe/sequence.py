@@ -215,8 +215,8 @@ class ContinualDataset:
 
         Args:
             dataset: Without effect: this sequence is meant. Mammoth's models pass it.
-            last: Of the current task only.
-            return_loss: Whether the mean loss comes third.
+            last: Only of the current task.
+            return_loss: Whether to return the mean loss as a third value.
         """
         return evaluate(model, self, last=last, return_loss=return_loss)
 
