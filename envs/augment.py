@@ -42,7 +42,7 @@ class RandomCrop:
         which = torch.arange(b, device=images.device)[:, None, None]
         # Channels last while indexing: the three index tensors are adjacent, one gather.
         window = padded.permute(0, 2, 3, 1)[which, row[:, :, None], column[:, None, :]]
-        # In memory as images are without it: a model may `view` what its convolutions give.
+        # Contiguous, as images are without it: a model may `view` the outputs of its convolutions.
         return window.permute(0, 3, 1, 2).contiguous()
 
 

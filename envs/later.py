@@ -1,4 +1,4 @@
-"""Data that comes to a sequence after it was begun: its labels among those that are known by then."""
+"""Data added to a sequence later: matching its labels with the known ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..replay import ConfigError, DataError
 from .datasets import Arrays
 from .numbering import in_words, number_labels
 
-_LOOKED_AT = 1000  # Rows whose inputs tell whether data is the same as before.
+_LOOKED_AT = 1000  # Rows whose inputs identify data.
 
 
 @dataclass
 class Outputs:
-    """Which label each output of a model stands for; more come to be known with later data.
+    """The label of each output of a model; later data adds labels.
 
     Attributes:
-        n: How many outputs there are.
-        known: What the first ones stand for, numbers or words, or None: each for its own number.
-        listed: Whether `known` are names that a data set lists for its numbers, in its `classes`.
+        n: Number of outputs.
+        known: Labels of the first outputs, numbers or strings; None: each output's own number.
+        listed: Whether `known` are names that a data set lists in its `classes`.
         chosen: Whether `known` are those that `subset=` chose, which a label without a name is one of.
         taken: How many are taken, where each data set has outputs of its own, behind those before; or None.
     """
@@ -37,7 +37,7 @@ class Outputs:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """A name for every output, `output 3` where nothing is known yet; None where none has a name."""
+        """A name for every output, `output 3` for those not known yet; None if no output has a name."""
         if self.known is None:
             return None
         unknown = range(len(self.known), self.n)
@@ -59,18 +59,18 @@ class Outputs:
         if self.known is None or (self.listed and not _words(train)):
             if _words(train) and train.names is None:
                 raise DataError(
-                    f"{train.name} has words as labels, and the data that this run began with has numbers. "
-                    "Give the numbers of its classes, or words from the beginning."
+                    f"{train.name} has string labels, but this run started with numbers. Give the "
+                    "classes' numbers, or use strings from the start."
                 )
             for part in (train, test):
                 self._check(int(part.targets.max()) + 1, f"label {int(part.targets.max())}", part)
                 if (low := int(part.targets.min())) < 0:
-                    raise DataError(f"{part.name} holds label {low}. Count labels from 0.")
+                    raise DataError(f"{part.name} holds label {low}. Labels start at 0.")
             return self, train, test
         if isinstance(self.known[0], str) and not _words(train):
             raise DataError(
-                f"{train.name} has numbers as labels, and the data that this run began with has words "
-                f"({in_words(self.known)}). Give words, too."
+                f"{train.name} has numbers as labels, but this run started with strings "
+                f"({in_words(self.known)}). Give strings here too."
             )
         met = _met(train)
         known = (*self.known, *(value for value in met if value not in self.known))
@@ -86,7 +86,7 @@ class Outputs:
         return replace(self, known=known), train, test
 
     def _behind(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
-        """The classes of this data numbered after those of the data before it."""
+        """Number this data's classes after those of earlier data."""
         assert self.taken is not None
         train, held_out = number_labels(train, test)
         assert held_out is not None
@@ -102,33 +102,33 @@ class Outputs:
     def _check(self, wanted: int, what: str, part: Arrays) -> None:
         if wanted > self.n:
             raise ConfigError(
-                f"{part.name} holds {what}, and the model of this run has {self.n} outputs, for classes 0 to "
-                f"{self.n - 1}. Say beforehand how many classes there will be: num_classes={wanted} or more."
+                f"{part.name} holds {what}, but this run's model has {self.n} outputs, for classes 0 to "
+                f"{self.n - 1}. Set num_classes={wanted} or more at the start of the run."
             )
 
 
 def are_numbers(arrays: Arrays) -> bool:
-    """Whether labels are whole numbers without a list of names, which may be those of outputs."""
+    """Whether labels are integers without class names, and so may be output numbers."""
     return arrays.discrete and arrays.names is None and arrays.values is None
 
 
 def check_numbers(parts: Sequence[Arrays], n: int) -> None:
-    """Raise for labels that are no numbers of outputs, 0 to n - 1, of which there are `num_classes`."""
+    """Raise for labels that are not output numbers, 0 to `num_classes` - 1."""
     for part in parts:
         if not part.discrete:
             raise ConfigError(
-                f"num_classes={n} counts classes, and the targets of {part.name} are values."
+                f"num_classes={n} counts classes, but the targets of {part.name} are values."
             )
         low, high = int(part.targets.min()), int(part.targets.max())
         if low < 0 or max(high + 1, part.num_classes or 0) > n:
             found = f"{part.num_classes} classes" if part.num_classes else f"labels {low} to {high}"
             raise ConfigError(
-                f"{part.name} has {found}, and num_classes={n} stands for classes 0 to {n - 1}."
+                f"{part.name} has {found}, but num_classes={n} allows classes 0 to {n - 1} only."
             )
 
 
 def digest(train: Arrays, test: Arrays) -> str:
-    """What tells data from other data: its labels, and the inputs of some of its rows."""
+    """A digest that identifies data: of its labels, and of the inputs of some rows."""
     found = hashlib.sha256()
     for part in (train, test):
         assert isinstance(part.inputs, Tensor)
@@ -144,16 +144,16 @@ def _by_number(arrays: Arrays) -> Arrays:
     names = arrays.names or ()
     if not all(name.isdecimal() for name in names):
         raise DataError(
-            f"{arrays.name} gives some of its classes ({in_words(names)}), numbered from 0 by subset=, "
-            "and the data that this run began with has no names for its own. Give rows with "
-            "the numbers of outputs as labels."
+            f"{arrays.name} holds some of its classes ({in_words(names)}), renumbered from 0 by subset=, "
+            "but the run's first data has no class names to match them with. Give rows whose labels are "
+            "output numbers."
         )
     numbers = torch.tensor([int(name) for name in names])
     return replace(arrays, targets=numbers[arrays.targets], names=None, values=None)
 
 
 def _by_name(arrays: Arrays) -> Arrays:
-    """Labels without names as those that are called by their numbers."""
+    """Labels without names, named by their numbers."""
     if arrays.names is not None or arrays.values is not None:
         return arrays
     return replace(arrays, names=tuple(map(str, range(int(arrays.targets.max()) + 1))))
@@ -171,7 +171,7 @@ def _value(arrays: Arrays, label: int) -> Any:
 
 
 def _met(arrays: Arrays) -> list[Any]:
-    """What the labels that occur stand for, in their order."""
+    """The labels that occur, in order."""
     return [_value(arrays, label) for label in arrays.targets.unique().tolist()]
 
 

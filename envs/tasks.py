@@ -63,7 +63,7 @@ class DataWorld:
             "domain": all tasks share the outputs; in a split, a label is the place of a class in its
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
-        num_classes: How many outputs there are, where more classes come later; None: as many as classes.
+        num_classes: Number of outputs, if more classes come later; None: as many as classes.
         seed: Of the order of classes, and of alterations.
         standardize: Whether inputs are to be numbers (True) or as they are, as the user said it; None:
             integers are as they are.
@@ -78,7 +78,7 @@ class DataWorld:
         source_dtype: The type that inputs were read in.
         notes: What a person should know of how the data was read, and of its labels.
         decoded: As above.
-        later: Of each task that was added, what tells its data from other data.
+        later: For each added task, a digest of its data.
         single_class: The only class of all rows, where there is only one.
         alter: Makes of stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
@@ -142,7 +142,7 @@ class DataWorld:
         self._kind, self._validation = kind, validation
         self._like = _one_row(train[0])
         self._outputs = self._known_outputs(train, num_classes)
-        classes = self.spec.action.n  # Of the data that is there.
+        classes = self.spec.action.n  # Of the data so far.
         if num_classes is not None:
             action = replace(
                 self.spec.action,
@@ -180,21 +180,20 @@ class DataWorld:
             self.tasks = [_with_validation(task, chosen) for task in self.tasks]
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
         self.later: list[dict[str, Any]] = []
-        self._known_tasks = len(self.tasks)  # Those whose rows are there.
+        self._known_tasks = len(self.tasks)  # Those whose rows are loaded.
         self.train, self.test = _join(train), _join(held_out)
         self.train.exact, self.test.exact = exact
         if self.alter is not None:
             _altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
 
     def add(self, train: Arrays, test: Arrays | None, *, name: str | None = None) -> DataTask:
-        """Have one more task, or the rows of the next one that was only expected so far.
+        """Add a task, or the rows of the next expected one.
 
-        Inputs are standardised as those are that the sequence began with; labels are numbered among
-        theirs.
+        Inputs are standardised like the sequence's first data; labels are matched with the known ones.
 
         Args:
-            test: What is held out of it; None: a fixed fifth.
-            name: Of the task; None: that of the data.
+            test: Held-out data; None: a fixed fifth.
+            name: Name of the task; None: that of the data.
 
         Raises:
             ConfigError: If the sequence cannot grow, or there are more classes than outputs.
@@ -206,7 +205,7 @@ class DataWorld:
                 if self._kind == "altered"
                 else "is read from its source at each use"
             )
-            raise ConfigError(f"{self.name} {why}, and no other task can follow.")
+            raise ConfigError(f"{self.name} {why}, so no task can be added.")
         train, test = _with_test(train, test)
         for part in (train, test):
             _check_later(self._like, part, self.spec)
@@ -227,9 +226,9 @@ class DataWorld:
             expected = self.later[self._known_tasks - len(self.tasks)]
             if any(known[key] != expected[key] for key in ("name", "rows", "digest")):
                 raise DataError(
-                    f"{task.name} ({len(task.train):,} rows to learn from) is not the data that this run has "
-                    f"learnt next: {expected['name']}, {expected['rows']:,} rows. Give the same data, by the "
-                    "same name."
+                    f"{task.name} ({len(task.train):,} training rows) is not the data that this run "
+                    f"learnt next: {expected['name']}, {expected['rows']:,} rows. Give the same data, "
+                    "under the same name."
                 )
             self.tasks[self._known_tasks] = task
         else:
@@ -265,30 +264,30 @@ class DataWorld:
         )
 
     def expect(self, known: dict[str, Any]) -> None:
-        """Know of a task that was added before the run was resumed, whose rows have yet to come."""
+        """Expect a task that was added before the run was resumed, whose rows are still to be given."""
         none = torch.arange(0)
         self.later.append(known)
         self.tasks.append(DataTask(known["name"], none, none, known["classes"]))
         self.spec = replace(self.spec, num_tasks=len(self.tasks))
 
     def outputs_of(self, train: Arrays) -> Tensor:
-        """The outputs that classes of later data have, int64; raises as `add` does."""
+        """The outputs of later data's classes, int64; raises as `add` does."""
         if not self.spec.discrete:
             return torch.arange(0)
         return self._outputs.number(train, train)[1].targets.unique()
 
     @property
     def filled(self) -> int:
-        """How many tasks have their rows."""
+        """Number of tasks whose rows are loaded."""
         return self._known_tasks
 
     @property
     def expecting(self) -> bool:
-        """Whether the rows of a task have yet to come."""
+        """Whether rows of an expected task are missing."""
         return self._known_tasks < len(self.tasks)
 
     def _known_outputs(self, train: list[Arrays], num_classes: int | None) -> Outputs:
-        """What the outputs stand for, with the data of the beginning."""
+        """The labels of the outputs, from the first data."""
         if not self.spec.discrete:
             return Outputs(0)
         n, last = num_classes or self.spec.action.n, train[-1]
@@ -377,7 +376,7 @@ class DataWorld:
             )
         if self._outputs.n != size * len(groups):
             raise ConfigError(
-                f"num_classes={self._outputs.n} stands for outputs of classes to come, and with "
+                f"num_classes={self._outputs.n} reserves outputs for later classes, but with "
                 f"scenario=domain the tasks of a split share {size} outputs. Leave it out."
             )
         self._outputs = Outputs(size)
@@ -439,20 +438,20 @@ def _scenario(given: str | None, kind: str, train: list[Arrays], *, grows: bool)
         raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
     if kind == "one" and not grows:
         raise ConfigError(
-            f"scenario={given} is of a sequence of tasks, and {first.name} is one task. Give tasks= or "
+            f"scenario={given} needs a sequence of tasks; {first.name} is a single one. Give tasks= or "
             "classes_per_task= to split its classes."
         )
     if given == "domain":
         return given
     if not first.discrete:
         raise ConfigError(
-            f"scenario={given} tells classes apart, and the targets of {first.name} are values. Leave it "
-            "out, or say scenario=domain."
+            f"scenario={given} needs classes, but the targets of {first.name} are values. Leave it out, "
+            "or set scenario=domain."
         )
     if kind == "altered":
         raise ConfigError(
-            f"scenario={given} is of tasks with classes of their own; all tasks of {first.name} have the "
-            "same rows and labels. Leave it out, or say scenario=domain."
+            f"scenario={given} needs tasks with disjoint classes; all tasks of {first.name} have the same "
+            "rows and labels. Leave it out, or set scenario=domain."
         )
     return given
 
@@ -624,7 +623,7 @@ def _join(parts: list[Arrays]) -> Table:
 
 
 def _one_row(arrays: Arrays) -> Arrays | None:
-    """A data set with its first row alone, to compare others with; None of one that is not in memory."""
+    """The data set's first row, to compare later data with; None if it is not in memory."""
     if not isinstance(arrays.inputs, Tensor):
         return None
     return replace(arrays, inputs=arrays.inputs[:1].clone(), targets=arrays.targets[:1].clone())
@@ -634,16 +633,16 @@ def _check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
     """Raise DataError for data that a model of this spec cannot learn after the first."""
     if not isinstance(part.inputs, Tensor):
         raise DataError(
-            f"{part.name} is read from its source at each use, and a task that comes later must be in "
-            "memory: leave out random transforms (aug= has them), or give fewer rows at a time."
+            f"{part.name} is read from its source at each use, but a later task must be held in memory: "
+            "replace random transforms by aug=, or give fewer rows at a time."
         )
     check_alike(first, part)
     if spec.obs.ids is not None and not (
         spec.obs.low <= int(part.inputs.min()) and int(part.inputs.max()) < spec.obs.ids
     ):
         raise DataError(
-            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, and the "
-            f"model of this run was built for {spec.obs.low} to {spec.obs.ids - 1}."
+            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, but "
+            f"this run's model was built for {spec.obs.low} to {spec.obs.ids - 1}."
         )
 
 

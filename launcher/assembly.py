@@ -1,4 +1,4 @@
-"""From settings to the parts of a run, in the order in which they need each other."""
+"""Builds the parts of a run from settings, in order of dependency."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from .weights import load_weights, start_weights
 
 @dataclass
 class Assembly:
-    """What a run is made of.
+    """The parts of a run.
 
     Attributes:
         plain: Makes floats of stored observations, without augmentation.
         own: The user's own module, which may be a part of what learns.
-        obs: Two observations, as it meets them.
+        obs: Two example observations, as the model receives them.
         placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, and what is wrong with it.
+        rates: The schedule of learning rates in a line, and warnings about it.
         where: The device and how it computes.
     """
 
@@ -58,8 +58,8 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     """Build everything that the settings name.
 
     Args:
-        workplace: Takes on how torch is to compute.
-        held: Takes on what has to be closed when the run is.
+        workplace: Applies settings of the process, such as threads and precision.
+        held: Closes with the run.
 
     Raises:
         ConfigError, DataError, CheckpointError: For anything that cannot work.
@@ -104,7 +104,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
         learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         transform.initial = recurrence.zeros
     if settings.compile:
-        # A method of its own may be another thing: Keras' takes an optimiser and a loss.
+        # The user's own `compile` may mean something else, as Keras's does.
         agent.compile() if traits(agent).observes else nn.Module.compile(agent)
     replay = build.build_replay(
         settings, world, transform, device, recurrent=recurrence is not None, saved=saved
@@ -178,7 +178,7 @@ def _build_learner(
 def _scheduler(
     settings: Settings, world: Any, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
-    """The scheduler, and what is said of it before the run."""
+    """The scheduler, and its lines in the header."""
     schedule = build_schedule(settings, world)
     plans = build_plans(schedule, settings, world)
     if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):

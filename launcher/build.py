@@ -126,8 +126,8 @@ def build_agent(
     made = makes_objects(target)
     if arguments and not made:
         raise ConfigError(
-            f"The model is an instance; it cannot be given {', '.join(arguments)} any more. Give "
-            "its class instead."
+            f"The model is already constructed, so {', '.join(arguments)} cannot be set. Give its class "
+            "instead."
         )
     table = inferred(world.spec, device=device)
     about = {
@@ -260,7 +260,9 @@ def build_strategies(
     """
     if not world.on_data:
         if settings.strategy is not None:
-            raise ConfigError("strategy= is of data sets: environments have no labels to rehearse.")
+            raise ConfigError(
+                "strategy= needs a data set: environments have no labels to rehearse."
+            )
         return None
     named = named_strategies(settings, world.spec, device)
     if not named and world.scenario != "task":
@@ -307,7 +309,7 @@ def named_strategies(settings: Settings, spec: Spec, device: torch.device) -> di
             raise ConfigError(f"strategy={name} is given twice.")
         made = makes_objects(target)
         if arguments and not made:
-            raise ConfigError(f"strategy={name} is an instance; it takes no arguments any more.")
+            raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
         named[name] = construct(target, arguments, table, setting="strategy") if made else target
     return named
 

@@ -31,7 +31,7 @@ Antelope trains a PyTorch model in one call.
 
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
-          ml compat FILE                        what a model file of Mammoth's uses that is not here
+          ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
 """

@@ -60,7 +60,7 @@ class RunDirectory:
             raise ConfigError(f"Another run is writing to {self.path}.") from error
         except OSError as error:
             raise ConfigError(
-                f"Cannot write to {self.path} any more ({error.strerror or error})."
+                f"Cannot write to {self.path} ({error.strerror or error})."
             ) from error
 
     @property

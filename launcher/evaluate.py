@@ -35,11 +35,11 @@ class Evaluator:
     Args:
         transform: Makes floats of stored observations, without augmentation.
         episodes: Per evaluation of an environment.
-        rows: Of a task's held-out data at most, always the same ones, unless the whole is asked for.
-        seed: Of whatever the model draws while it is evaluated, and of which rows are looked at.
+        rows: Maximum number of held-out rows per task, always the same ones, unless `whole`.
+        seed: Seeds the model's random draws in evaluation, and the sample of rows.
         folder: Where videos go.
-        draw: Given the model and the step at every evaluation, makes pictures of what it does.
-        show: Told how much is done, of how much, and of what.
+        draw: Called with model and step at every evaluation, to draw what the model does.
+        show: Called with the amount done, the total, and what is counted.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Evaluator:
         self.episodes, self.seed, self.folder, self.draw = episodes, seed, folder, draw
         self.rows, self.show = rows, show
         self._samples: dict[tuple[int, bool], Tensor] = {}
-        self._done = self._total = 0  # Rows or episodes of the evaluation going on.
+        self._done = self._total = 0  # Rows or episodes of the current evaluation.
 
     def __call__(
         self, tasks: Sequence[int], *, step: int, validation: bool = False, whole: bool = False
@@ -67,8 +67,8 @@ class Evaluator:
         """The metrics of each task; empty ones for a model that can predict nothing.
 
         Args:
-            validation: Of the rows set aside of the training data, not of the test data.
-            whole: Of all rows, also where `rows` is fewer.
+            validation: Use the rows held out of the training data instead of the test data.
+            whole: Use all rows, whatever `rows` says.
         """
         counts = [self._count(task, validation=validation, whole=whole) for task in tasks]
         self._done, self._total = 0, sum(counts)
@@ -88,7 +88,7 @@ class Evaluator:
         return len(self._index(number, validation=validation, whole=whole))
 
     def _index(self, number: int, *, validation: bool, whole: bool) -> Tensor:
-        """The rows of a task that are looked at, int64, in the data's order."""
+        """Indices of a task's evaluated rows, int64, in the data's order."""
         task = self.world.tasks[number]
         index: Tensor = task.validation if validation else task.test
         if whole or self.rows is None or self.rows >= len(index):

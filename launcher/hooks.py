@@ -1,4 +1,4 @@
-"""The hooks of a strategy: their names and arguments, and what other libraries call them."""
+"""The hooks of a strategy: names, arguments, and their names in other libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..agents.continual.strategy import Strategy
 from ..agents.traits import hook
 from .config import nearest
 
-# What each is called with.
+# The arguments of each.
 HOOKS = {
     "begin_task": ("agent", "replay"),
     "end_task": ("agent", "replay"),
@@ -28,7 +28,7 @@ HOOKS = {
 _STATE = {"state_dict": (), "load_state_dict": ("state",)}
 _KNOWN = {*HOOKS, *_STATE, "setup", "parameters_used"}
 
-# Of Avalanche's plugins: `before_training_exp` and so on; see the table in README.md.
+# The callbacks of Avalanche's plugins, as in the table of docs/continual.md.
 AVALANCHE = {
     "before_training": "begin_task",
     "before_training_exp": "begin_task",
@@ -57,7 +57,7 @@ AVALANCHE = {
     "after_eval": "after_evaluation",
 }
 
-# The callbacks of Lightning and Keras, and what else a place in training may be called, by their words.
+# Callbacks of Lightning and Keras, and other common names for a place in training.
 _ELSEWHERE = [
     (r"on_.*(optimizer_step|after_backward)|on_grad.*", "after_backward"),
     (r"(on_|pre_|post_)(before_)?(backward|forward|loss)(_.*)?", "after_loss"),
@@ -83,25 +83,23 @@ _ELSEWHERE = [
     (r"(post|finish)_(batch|step)|batch_end", "after_step"),
 ]
 _PREFIXES = ("before_", "after_", "begin_", "end_")
-# What has no counterpart, and yet is nobody's own name.
+# Callback names without a counterpart here.
 _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)(_.*)?"
 
 
 def mistaken(name: str, strategy: Any) -> Iterable[str]:
-    """What is wrong with the methods of a strategy: those that look like a hook and are not, and hooks
-    that cannot be called.
+    """Errors in the methods of a strategy: lookalikes of hooks, and hooks that cannot be called.
 
-    Every other public method, whatever its name, is the strategy's own; so is each that begins with an
-    underscore.
+    All other public methods, and all that begin with an underscore, are the strategy's own.
 
     Args:
-        name: What the strategy is called in errors.
+        name: The strategy's name in errors.
     """
     for method in dir(strategy):
         if method in _KNOWN or method.startswith("_"):
             continue
         if isinstance(inspect.getattr_static(strategy, method, None), property):
-            continue  # It may do anything when it is read.
+            continue  # Reading a property may have side effects.
         if (meant := _meant(method)) is not None and hook(strategy, method) is not None:
             yield f"strategy={name} has a method `{method}`, {meant}"
     for method, arguments in (HOOKS | _STATE).items():
@@ -115,33 +113,35 @@ def signature_of(name: str) -> str:
 
 
 def _meant(method: str) -> str | None:
-    """What a method that looks like a hook is to be called instead; None of one that does not."""
+    """What to say of a method that looks like a hook but is not one; None if it does not look like one."""
     if method in AVALANCHE:
-        return f"which is Avalanche's. Here it is `{signature_of(AVALANCHE[method])}`."
+        return f"a callback of Avalanche's. The hook here is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
-            return f"which is not a hook and is never called. Here it is `{signature_of(ours)}`."
+            return (
+                f"which is not a hook and is never called. The hook here is `{signature_of(ours)}`."
+            )
     looks = method.startswith(_PREFIXES)
     if close := nearest(method, HOOKS, count=1) if looks else _misspelt(method):
         return f"which is not a hook and is never called. Did you mean `{signature_of(close[0])}`?"
     if not looks and not re.fullmatch(_OTHERS, method):
         return None
     return (
-        f"which looks like a hook and is never called. The hooks are {', '.join(HOOKS)}; one of your own "
-        f"that you call yourself needs another name, such as `_{method}`."
+        f"which looks like a hook but is never called. The hooks are {', '.join(HOOKS)}; give a method of "
+        f"your own another name, such as `_{method}`."
     )
 
 
 def _misspelt(method: str) -> list[str]:
     """The hook that a name without one of the prefixes is a misspelling of, if any."""
     if any(method.startswith(known) for known in _KNOWN):
-        return []  # `predict_rows`, `predictor`: names of one's own.
+        return []  # `predict_rows`, `predictor`: the user's own names.
     plain = {known.replace("_", ""): known for known in HOOKS}
     word = method.replace("_", "").lower()
     if word in plain:
         return [plain[word]]
     close = nearest(word, plain, count=1)
-    # Nearer than usual: names of one's own are words of the same field, such as `product`.
+    # A smaller distance than usual: the user's own names come from the same vocabulary, such as `product`.
     if not close or _distance(word, close[0]) > (2 if len(close[0]) > 8 else 1):
         return []
     return [plain[close[0]]]
@@ -161,7 +161,7 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
     """Why a hook cannot be called with its arguments, if it cannot."""
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # Written in C, it has none.
+    except (TypeError, ValueError):  # Written in C: no signature.
         return
     right = f"{method}({', '.join(('self', *arguments))})"
     try:
@@ -174,11 +174,14 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
     named = [parameter.name for parameter in signature.parameters.values()]
     places = [(named.index(word), i) for i, word in enumerate(arguments) if word in named]
     if any(place != i for place, i in places):
-        yield f"strategy={name}: {method}{signature} has its arguments in another order. Write {right}."
+        yield (
+            f"strategy={name}: {method}{signature} has its arguments in the wrong order. Write "
+            f"{right}."
+        )
 
 
 def says_what_it_owns(strategy: Any) -> bool:
-    """Whether a class, or its author, has said what it takes for itself."""
+    """Whether a class declares what it owns."""
     kinds = [kind for kind in type(strategy).__mro__ if kind is not Strategy]
     return any("owns" in vars(kind) for kind in kinds) or "owns" in getattr(
         strategy, "__dict__", {}

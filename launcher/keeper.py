@@ -75,7 +75,7 @@ class Keeper:
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), at.step
         self._pause = _SAVE_SECONDS
-        self._save_took = 0.0  # Seconds, at the last time.
+        self._save_took = 0.0  # Seconds that the last save took.
         self.tasks: list[dict[str, Any]] = directory.earlier_tasks()[: at.task]
         self._task_began = time.monotonic()
 
@@ -84,7 +84,7 @@ class Keeper:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[signum] = signal.signal(signum, self._receive)
-        self._task_began = time.monotonic()  # What the caller did in between is no part of a task.
+        self._task_began = time.monotonic()  # Time that the caller spent in between does not count.
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -135,7 +135,7 @@ class Keeper:
         self.console.evaluated(self.at)
 
     def task_ended(self, strategies: Strategies | None, *, last: bool) -> None:
-        """After a task: save, unless tasks are so short that it would take too much of the time.
+        """After a task: save, unless tasks are too short for the time that it takes.
 
         Args:
             last: Whether it is the last one, after which the run is saved in any case.

@@ -166,11 +166,11 @@ class Journal:
 class CSV:
     """Rows of one mode as a CSV file. No wall-clock in it: a resumed run writes the same bytes.
 
-    A row with a new name rewrites the file with a wider header. A metric of one task makes room for that
-    of all of them at once: two hundred tasks do not write the file two hundred times.
+    A row with a new name rewrites the file with a wider header. A metric of one task adds columns for all
+    tasks at once, so that two hundred tasks do not rewrite the file two hundred times.
 
     Args:
-        tasks: How many there will be.
+        tasks: Number of tasks.
     """
 
     def __init__(self, path: Path, *, mode: str, tasks: int = 1):
@@ -190,14 +190,14 @@ class CSV:
         self._file.flush()
 
     def expect(self, tasks: int) -> None:
-        """Have columns for so many tasks, in the order of a file that was begun with them."""
+        """Add columns for this many tasks, in the order of a file that started with them."""
         self.close()  # The next row rewrites it.
         self.tasks, self.columns = tasks, {}
         for row in self.rows:
             self._widen(row)
 
     def _widen(self, row: Row) -> bool:
-        """Have columns for all that a row holds; whether there are new ones."""
+        """Add columns for everything in a row; returns whether any is new."""
         before = len(self.columns)
         for name in row:
             if name not in self.columns:

@@ -35,7 +35,7 @@ class Schedule:
         log_every: Steps per row of train.csv.
         patience: Evaluations without improvement after which a task ends, or None.
         restore: Whether a task ends with its best weights.
-        eval_future: Whether tasks are scored that are yet to come.
+        eval_future: Whether later tasks are evaluated.
         borders: Whether the learner is told where tasks end.
         validation: Whether evaluations before a task's end are of rows set aside for it.
     """
@@ -54,7 +54,7 @@ class Schedule:
 
     @property
     def judges(self) -> bool:
-        """Whether evaluations in mid-task decide over its end, or over its weights."""
+        """Whether evaluations in mid-task decide when it ends, or with which weights."""
         return self.patience is not None or self.restore
 
     def over(self, at: Progress, replay: Replay) -> bool:
@@ -118,7 +118,7 @@ class Loop:
         return len(self.world.tasks) - 1
 
     def learn_task(self) -> None:
-        """Learn the current task, or what is left of it, and score those seen."""
+        """Learn the current task, or the rest of it, and evaluate the tasks seen."""
         if not self.at.begun:
             self._begin()
         self._learn()
@@ -135,7 +135,7 @@ class Loop:
             self.learner.begin_task(task, self.replay)
 
     def _learn(self) -> None:
-        """Step until the task has had its share."""
+        """Step until the task ends."""
         world, learner, replay, at = self.world, self.learner, self.replay, self.at
         schedule, keeper, log, journal = self.schedule, self.keeper, self.log, self.journal
         task, over = at.task, schedule.over(at, replay)
@@ -148,7 +148,7 @@ class Loop:
             if at.step % schedule.log_every < taken:
                 write_train_row(world, learner, replay, at, log, journal)
             if over := schedule.over(at, replay):
-                break  # The end of the task is evaluated after it.
+                break  # The end of the task is evaluated separately.
             if schedule.evaluation_due(at, taken, replay, single=self.last == 0):
                 self._look()
                 over = at.stopped
@@ -163,7 +163,7 @@ class Loop:
         if at.step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
-            return  # The evaluation at the task's end, of this same step, takes its place.
+            return  # The evaluation at the task's end, at this same step, replaces it.
         write_eval_row(
             scores[:seen],
             self.learner,
@@ -195,20 +195,20 @@ class Loop:
         self.keeper.task_ended(learner.strategies, last=task == self.last)
 
     def _scored(self) -> range:
-        """The tasks that are scored after the current one: those seen, and what transfer is seen by."""
+        """The tasks evaluated after the current one: those seen, and the next one for forward transfer."""
         tasks, seen = self.last + 1, self.at.task + 1
         if self.schedule.eval_future:
             return range(tasks)
-        # Forward transfer is what a task's score is before it is learnt, over the untrained model's.
+        # Forward transfer compares a task's score before it is learnt with the untrained model's.
         return range(min(seen + 1, tasks) if self.at.baseline else seen)
 
     def _being_learnt(self) -> Sequence[int]:
-        """The tasks whose data is learnt: the current one alone, unless a strategy gives others too."""
+        """The tasks whose data is learnt: the current one, unless a strategy adds others."""
         given = self.replay.given if self.world.on_data else ()
         return given or [self.at.task]
 
     def _choose_weights(self) -> None:
-        """Have the best weights of the task that is ending, of which the newest may be the best."""
+        """Keep the best weights of the ending task, which may be the newest ones."""
         at, validation = self.at, self.schedule.validation
         if not at.stopped and at.best is not None:
             self.learner.flush(self.replay)
@@ -240,7 +240,7 @@ def write_eval_row(
     validation: bool = False,
     more: Mapping[str, float] = {},
 ) -> None:
-    """A row of the mean over the tasks seen, and of each of them in a sequence.
+    """Write the mean over the tasks seen and, in a sequence, each task's metrics.
 
     Args:
         last: The last task's number.

@@ -58,10 +58,10 @@ class Launcher:
     def tasks(self, *overrides: str, **settings: Any) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
 
-        Takes what a call takes, and comes to the same results, whatever is done between the tasks.
+        Accepts the same arguments as `ml(...)` and gives the same results, whatever happens between tasks.
 
         Returns:
-            The tasks to iterate over; `.run` is the `Run` so far, or once finished.
+            The tasks to iterate over; `.run` is the `Run` so far.
 
         Raises:
             ConfigError, DataError, CheckpointError: Before training, for bad input.

@@ -65,17 +65,19 @@ def _saved(folder: Path) -> dict[str, Any]:
     state = find(folder)["replay"] if a_run else archive.load(folder)
     transitions = state.get("transitions")
     if not isinstance(transitions, dict):
-        raise CheckpointError(f"offline={folder} is of a data set: it holds nothing that was done.")
+        raise CheckpointError(
+            f"offline={folder} was saved from a data set and holds no transitions."
+        )
     if "origin" in transitions:
         raise CheckpointError(
-            f"offline={folder} is a run that was offline itself. Give the replay that it learnt from."
+            f"offline={folder} was itself an offline run. Give the replay that it learnt from."
         )
     return transitions
 
 
 def refused(settings: Settings, error: CheckpointError) -> CheckpointError:
     """The error with the name of what it is about."""
-    return CheckpointError(f"offline={settings.offline} cannot be learnt from here: {error}.")
+    return CheckpointError(f"Cannot learn from offline={settings.offline}: {error}.")
 
 
 def check_agent(agent: nn.Module, spec: Spec) -> None:

@@ -1,4 +1,4 @@
-"""A run while it is open: learnt task by task, looked at in between, and finished."""
+"""An open run: learnt task by task, evaluated in between, and finished."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics
 
 
 class OpenRun:
-    """A run from its first word to its last: built and claimed when made; then any of its methods.
+    """A run from start to finish; built, and its directory claimed, on construction.
 
-    The process is changed only while one of them works. Between them the model is as a finished run
-    leaves it, in eval mode and with averaged weights, for whoever looks.
+    Methods change the process only while they run. Between them the model is as after a finished run: in
+    eval mode, with averaged weights.
 
     Args:
         settings: Are completed with the defaults that depend on others.
@@ -64,7 +64,7 @@ class OpenRun:
         self.settings, self.status = settings, "open"
         self._workplace, self._held = Workplace(), ExitStack()
         self._seconds, self._closed = 0.0, False
-        self._modes: dict[nn.Module, bool] | None = None  # Of its modules, while the model rests.
+        self._modes: dict[nn.Module, bool] | None = None  # Of its modules, while it rests.
         self._averaged = False  # Whether it rests with averaged weights.
         with self._workplace.spell():
             try:
@@ -192,10 +192,9 @@ class OpenRun:
         self._learn(self.loop.learn_task)
 
     def learn_later(self, settings: Settings, name: str | None) -> int:
-        """Learn data that has come after all else, as one more task; its number.
+        """Learn data that arrived later, as one more task; returns its number.
 
-        A resumed run must be given the data that it had learnt so far again, in order: what was learnt
-        is not learnt again.
+        A resumed run must receive the data it has learnt again, in order, and skips it.
 
         Args:
             settings: Which data that is, and what is held out of it.
@@ -206,7 +205,7 @@ class OpenRun:
             Diverged, Interrupted: As `learn` does.
         """
         check_grows(self)
-        self.close()  # In the body of a loop over its tasks it is open still.
+        self.close()  # Inside a loop over its tasks it is still open.
         with self._workplace.spell(moves_on=False):
             seed_everything(self.settings.seed)
             train, test = read_later(settings, self.settings)
@@ -215,8 +214,8 @@ class OpenRun:
             directory = self.keeper.directory
             if self._claimed != _newest(self.checkpoints):
                 raise ConfigError(
-                    f"{self.path} does not hold this run any more. Give a run that is to go on a path= "
-                    "of its own, and leave it there."
+                    f"{self.path} no longer holds this run: another run replaced it. Give a run that is to "
+                    "be continued a separate path=."
                 )
             directory.reopen()
             try:
@@ -249,7 +248,7 @@ class OpenRun:
         self.loop.learn_task()
 
     def _reopen(self) -> None:
-        """Hold again what `close` has let go of."""
+        """Acquire again what `close` released."""
         self.status, self._closed, held = "open", False, self._held
         held.callback(self.keeper.directory.close)
         held.callback(self.journal.close)
@@ -294,7 +293,7 @@ class OpenRun:
                 outcome = f"saved to {self.path}" if error.saved else "not saved"
                 console.note(f"Interrupted by {error} at step {at.step}; {outcome}.")
                 raise
-            except BaseException as error:  # Asked twice, or SystemExit in the user's code.
+            except BaseException as error:  # A second signal, or SystemExit in the user's code.
                 self._end("interrupted", reason=type(error).__name__)
                 raise
             self._seconds += time.monotonic() - began
@@ -302,7 +301,7 @@ class OpenRun:
             self._rest()
 
     def evaluate(self, tasks: range) -> list[dict[str, float]]:
-        """The metrics of each of these tasks now; nothing of the run's own goes on by it."""
+        """The current metrics of each of these tasks, without advancing the run."""
         if self._closed and not self.world.on_data:
             raise ConfigError(
                 f"This run has ended ({self.status}), and its environments are closed."
@@ -316,7 +315,7 @@ class OpenRun:
                 self._rest()
 
     def finish(self) -> Run:
-        """Say the last words of a run whose tasks are all learnt, and draw its pictures."""
+        """Report the end of a run whose tasks are all learnt, and draw its plots."""
         if self.at.task < len(self.world.tasks):
             return self._wait()
         with self._workplace.spell(moves_on=False):
@@ -330,11 +329,11 @@ class OpenRun:
         return self.result()
 
     def _wait(self) -> Run:
-        """Leave a resumed run in the middle of a task whose data has yet to come."""
+        """Pause a resumed run in the middle of a task whose data has not arrived yet."""
         task = self.world.tasks[self.at.task]
         reason = (
-            f"Task {self.at.task}, {task.name}, is half learnt: run.learn_task continues it, given the same "
-            "data and name."
+            f"Task {self.at.task}, {task.name}, is half learnt. Call run.learn_task with the same data "
+            "and name to continue it."
         )
         self._end("interrupted", reason=reason)
         self.status = "waiting"
@@ -342,7 +341,7 @@ class OpenRun:
         return self.result()
 
     def result(self) -> Run:
-        """What the run has come to so far."""
+        """The `Run` so far."""
         at = self.at
         run = Run(
             agent=self.own,
@@ -368,8 +367,8 @@ class OpenRun:
         """Raise ConfigError if nothing can be learnt any more."""
         if self.status != "open":
             raise ConfigError(
-                f"This run has ended ({self.status}), and learns no more. Call ml.tasks again, with "
-                "resume=true to continue from its last checkpoint."
+                f"This run has ended ({self.status}) and cannot be trained further. Call ml.tasks again, "
+                "with resume=True to continue from its last checkpoint."
             )
 
     def fail(self, reason: str) -> None:
@@ -377,7 +376,7 @@ class OpenRun:
         self._end("failed", reason=reason)
 
     def close(self, reason: str = "") -> None:
-        """Let go of everything. A run that has neither finished nor failed was interrupted.
+        """Release everything. A run that neither finished nor failed is marked interrupted.
 
         Args:
             reason: What interrupted it.
@@ -409,7 +408,7 @@ class OpenRun:
         learner.agent.eval()
 
     def _wake(self) -> None:
-        """Put the model back to where its last learning step left it."""
+        """Put the model back into the state of its last learning step."""
         if self._modes is None:
             return
         if self._averaged:
@@ -421,7 +420,7 @@ class OpenRun:
         self._modes, self._averaged = None, False
 
     def _last_words(self) -> None:
-        """Say what had no effect, or less than was hoped for."""
+        """Warn about settings that had no effect, or less than expected."""
         settings, learner, console = self.settings, self.learner, self.console
         learner.unreached.warn()
         if (
@@ -474,7 +473,7 @@ def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
 
 
 def _newest(checkpoints: Checkpoints) -> tuple[str, int] | None:
-    """What tells a run's newest checkpoint from that of another run at the same place."""
+    """Identifies a run's newest checkpoint among those of other runs at the same path."""
     kept = checkpoints.numbered()
     return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
 
@@ -486,7 +485,7 @@ def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> boo
         console.problem(f"Passed over: {problem}")
     if state is None:
         console.note(
-            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting afresh."
+            f"No checkpoint to resume from in {checkpoints.folder.parent} yet: starting from scratch."
         )
         return False
     session.load_state_dict(state, console)

@@ -1,4 +1,4 @@
-"""Strategies of continual learning in a loop of one's own, without the launcher."""
+"""Continual-learning strategies for a custom training loop, without the launcher."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CALLS = {
 
 
 class Strategies:
-    """One or more strategies, told what happens in a loop that somebody else writes.
+    """One or more strategies, for a training loop written by the caller.
 
         tasks = antelope.tasks("Digits", tasks=5)
         strategies = antelope.Strategies(model, ["er", EWC(importance=1e3)], tasks.spec)
@@ -54,23 +54,23 @@ class Strategies:
                 strategies.after_step(batch)
             strategies.end_task(task)
 
-    `task.train` gives the batches that the strategies make. The same calls in the same order are what
-    `ml` does: with the same seeds and arithmetic the weights are the same to the bit. A call that a
-    strategy needs and does not get is an error at the next one.
+    `task.train` yields batches that the strategies have processed. `ml` makes the same calls in the same
+    order: with the same seeds and arithmetic the weights are identical to the bit. If a call that a
+    strategy needs is missing, the next call raises an error.
 
     Args:
-        model: The module that the loop trains, on its device, with all its layers.
-        strategies: What `strategy=` takes: a name, a class, an object, `{"_target_": "er", "capacity": 100}`,
+        model: The module to train, already on its device and with all its layers.
+        strategies: As for `strategy=`: a name, a class, an object, `{"_target_": "er", "capacity": 100}`,
             or a list of them.
         spec: `tasks.spec`.
-        optimizer: What steps the model; may also be given to `begin_task`. `cwr`, `pnn` and `packnet` need
-            it; given it, the order of the calls is checked at each of its steps. Construct it after this
-            object: strategies may add parameters to the model.
-        loss: `loss(output, label)`, where strategies learn on their own (rows of a memory: `gem`, `derpp`;
-            `gdumb`; pruned weights: `packnet`); default: the model's `learn`, else cross-entropy, or for
+        optimizer: The model's optimiser; may be passed to `begin_task` instead. Required by `cwr`, `pnn`
+            and `packnet`; if given, the order of calls is checked at each of its steps. Construct it after
+            this object: strategies may add parameters to the model.
+        loss: `loss(output, label)`, for strategies that compute losses themselves (`gem`, `agem`, `derpp`,
+            `gdumb`, `packnet`); default: the model's `learn`, else cross-entropy, or for
             values the squared error over their variance.
-        clip_grad: Largest norm of the gradient there; the loop's own is the loop's affair.
-        seed: Of what strategies draw; default: the seed of the tasks.
+        clip_grad: Maximum gradient norm in the strategies' own training; the loop clips its own.
+        seed: Seeds the strategies' random streams; default: the seed of the tasks.
 
     Raises:
         ConfigError: If a strategy is unknown or does not fit, or two conflict.
@@ -113,7 +113,7 @@ class Strategies:
         except BaseException:
             context.close()
             raise
-        context.pause()  # Outside of a task nothing is left on the model.
+        context.pause()  # Outside a task no hooks stay on the model.
         context.clip_grad = clip_grad
         self.context, self._parameters = context, Parameters(model)
         context.look = partial(self._parameters.look, closely=False)
@@ -136,11 +136,11 @@ class Strategies:
             self._use(optimizer)
 
     def begin_task(self, task: Task, optimizer: Optimizer | None = None) -> None:
-        """Before a task's first batch; after `load_state_dict`, to go on where the state was taken.
+        """Begin a task before its first batch, or continue it after `load_state_dict`.
 
         Args:
-            task: Of `antelope.tasks(...)`, each in its turn.
-            optimizer: What steps the model from now on; None: the one that is known, if any.
+            task: A task from `antelope.tasks(...)`, in order.
+            optimizer: The model's optimiser from now on; None keeps the current one, if any.
         """
         self._check_turn(task)
         if self._loaded is None and not self._next:
@@ -151,8 +151,8 @@ class Strategies:
         sequence, context = task.sequence, self.context
         if sequence.replay.device.type != context.device.type:
             raise ConfigError(
-                f"The tasks give batches on {sequence.replay.device}, and the model is on {context.device}. "
-                f"Say antelope.tasks(..., device='{context.device}')."
+                f"Batches are on {sequence.replay.device}, but the model is on {context.device}. Pass "
+                f"device='{context.device}' to antelope.tasks."
             )
         transform: Any = sequence.replay.transform
         context.use_augmentation(transform.anew if transform.augment is not None else None)
@@ -176,10 +176,7 @@ class Strategies:
         self._parameters.look()
 
     def before_batch(self, batch: Batch) -> Batch:
-        """The batch that the strategies make of one; what `task.train` gives has been through it already.
-
-        For batches that come from elsewhere than `task.train`.
-        """
+        """The batch as the strategies process it; for batches that do not come from `task.train`."""
         if self._batch is not None and not self._done:
             if batch is not self._batch:  # The loop has changed it: moved, or augmented.
                 self._learn_from(batch)
@@ -193,7 +190,7 @@ class Strategies:
     def loss(self, batch: Batch) -> Tensor:
         """The model's own loss of the batch, with what the strategies add to it.
 
-        None of a model that updates itself in `learn`: then it has done so, and `after_step` is next.
+        Returns None if the model updates itself in `learn`; call `after_step` next.
         """
         self._at("loss", batch)
         given = _Given(batch, self._replay)
@@ -207,7 +204,7 @@ class Strategies:
         return loss  # type: ignore[return-value]  # Most loops would have to rule None out.
 
     def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
-        """The loss to back-propagate: the loop's own with what the strategies add to it."""
+        """The loss to back-propagate: `loss` plus what the strategies add."""
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(f"after_loss(batch, loss) needs a scalar loss tensor, not {what}.")
@@ -226,20 +223,20 @@ class Strategies:
         return total
 
     def after_backward(self) -> None:
-        """Once the gradients are there, before they are clipped and the optimiser steps."""
+        """Call after `backward`, before gradients are clipped and the optimiser steps."""
         self._at("after_backward")
         self._need("after_loss")
         if all(parameter.grad is None for parameter in self.model.parameters()):
             raise ConfigError(
-                "after_backward was called, and no parameter has a gradient. Call it between "
-                "loss.backward() and optimizer.step()."
+                "after_backward: no parameter has a gradient. Call it between loss.backward() and "
+                "optimizer.step()."
             )
         self.context.watch(None)
         self._hooks.after_backward()
         self._done.add("after_backward")
 
     def after_step(self, batch: Batch | None = None) -> None:
-        """Once the optimiser has stepped; where gradients add up over several batches, after each."""
+        """Call after the optimiser step; when accumulating gradients, after each batch."""
         self._at("after_step", batch)
         self._need("after_loss")
         if self.context.optimizer is None or self._stepped:
@@ -251,11 +248,13 @@ class Strategies:
         self._learnt += 1
 
     def end_task(self, task: Task | None = None) -> None:
-        """After a task's last batch. Some strategies learn here: `gdumb`, `packnet`."""
+        """Call after a task's last batch. Some strategies train here: `gdumb`, `packnet`."""
         self._in_task("end_task")
         assert self._task is not None
         if task is not None and task.number != self._task.number:
-            raise ConfigError(f"end_task: task {self._task.number} was begun, not {task.number}.")
+            raise ConfigError(
+                f"end_task: the current task is {self._task.number}, not {task.number}."
+            )
         if self._batch is not None or (self._given and not self._learnt):
             raise ConfigError(self._unfinished())
         sequence = self._task.sequence
@@ -273,8 +272,8 @@ class Strategies:
         """Logits or values `[B, *action.shape]`, in evaluation mode and without gradient.
 
         Args:
-            task: The one that the rows belong to, where that is told: then only its outputs compete
-                (task-IL); None: all do (class-IL).
+            task: The task of the rows, whose outputs alone then compete (task-IL); None: all compete
+                (class-IL).
         """
         number = task.number if isinstance(task, Task) else task
         if number is not None and not 0 <= number < len(self.context.classes):
@@ -289,18 +288,18 @@ class Strategies:
         return output.masked_fill(self._hidden[number].to(output.device), HIDDEN)
 
     def after_evaluation(self, metrics: dict[str, float]) -> None:
-        """Held-out metrics, for strategies that ask for them."""
+        """Pass held-out metrics to strategies that have this hook."""
         self._hooks.after_evaluation(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything of the strategies and of the tasks that continuing exactly needs, between two steps.
+        """The state of strategies and tasks needed to continue exactly, between two steps.
 
-        The model, the optimiser and torch's random stream are the loop's own to save. Tensors are the
-        strategies' own, not copies; `torch.save` writes it.
+        Save the model, the optimiser and torch's random stream separately. Tensors are references, not
+        copies; `torch.save` can write the result.
         """
         if self._batch is not None:
             raise ConfigError(
-                "state_dict() in the middle of a step. Call it after after_step(batch)."
+                "state_dict() is not available in the middle of a step. Call it after after_step(batch)."
             )
         if self._loaded is not None:
             return _without_arrays(self._loaded)
@@ -313,14 +312,15 @@ class Strategies:
         return _without_arrays(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state, into a new object for a model that has its weights back.
+        """Restore a state into new `Strategies`, whose model already has its weights restored.
 
-        Then call `begin_task` with task number `state["task"]`: if the state was taken in its midst,
-        `task.train` goes on with the rest of the pass.
+        Then call `begin_task` with task number `state["task"]`; if the state was saved in the middle of it,
+        `task.train` continues with the rest of the pass.
         """
         if self._task is not None or self._next:
             raise ConfigError(
-                "load_state_dict: this object has learnt already. Construct it again."
+                "load_state_dict needs new Strategies, and these have already learnt. Construct them "
+                "again."
             )
         state = _with_arrays(state)
         self._parameters.look()
@@ -348,7 +348,7 @@ class Strategies:
         self.context.watch(_Given(batch, self._replay))
 
     def batch_dropped(self) -> None:
-        """The loop was left with a batch that nothing was done with."""
+        """The loop ended with an unused batch."""
         if self._batch is not None and not self._done and self._learnt:
             self._batch = None
             self.context.watch(None)
@@ -363,16 +363,17 @@ class Strategies:
     def _check_turn(self, task: Any) -> None:
         if not isinstance(task, Task):
             raise ConfigError(
-                f"begin_task takes a task of antelope.tasks(...), not {task!r:.60}. Data of your own goes in "
-                "there: antelope.tasks([(x, y), (x, y)])."
+                f"begin_task needs a task from antelope.tasks(...), not {task!r:.60}. For your own data, "
+                "use antelope.tasks([(x, y), (x, y)])."
             )
         if self._task is not None:
             raise ConfigError(
-                f"Task {self._task.number} has begun and not ended. Call end_task(task) before the next one."
+                f"Task {self._task.number} has not ended. Call end_task(task) before the next one."
             )
         if _tasks_of(task.sequence.spec) != _tasks_of(self.spec):
             raise ConfigError(
-                "begin_task: the task belongs to other tasks than the spec that Strategies was given."
+                "begin_task: the task comes from other tasks than the spec that Strategies was "
+                "constructed with."
             )
         if self._next < 0:
             raise ConfigError(
@@ -381,8 +382,8 @@ class Strategies:
             )
         if task.number != self._next:
             raise ConfigError(
-                f"Tasks are learnt in their order: task {self._next} comes next, not task {task.number}. To "
-                "begin again, construct Strategies again."
+                f"Tasks must be learnt in order: task {self._next} comes next, not task {task.number}. To "
+                "start over, construct Strategies again."
             )
 
     def _check_optimizer(self) -> None:
@@ -391,7 +392,7 @@ class Strategies:
             for name, strategy in self._hooks.named.items():
                 if getattr(strategy, "needs_optimizer", False) is True:
                     raise ConfigError(
-                        f"strategy={name} works on the optimiser. Name it: begin_task(task, optimizer)."
+                        f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
                     )
             return
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -448,7 +449,7 @@ class Strategies:
         if self._batch is None:
             if self._hooks.having("after_backward"):
                 raise ConfigError(
-                    "optimizer.step() was called when there is no batch to learn. It comes between "
+                    "optimizer.step() was called without a batch to learn. It belongs between "
                     "strategies.after_backward() and strategies.after_step(batch)."
                 )
             return
@@ -466,21 +467,26 @@ class Strategies:
         self._in_task(call)
         if batch is not None and not isinstance(batch, Batch):
             raise ConfigError(
-                f"{call}: the batch is a {type(batch).__name__}; it needs the Batch of task.train."
+                f"{call} needs a Batch from task.train, not a {type(batch).__name__}."
             )
         if self._batch is None:
             raise ConfigError(
                 f"{call}: there is no batch to learn. Take it from task.train, and call after_step(batch) "
-                "last; a batch from elsewhere goes through before_batch(batch)."
+                "last; pass a batch from elsewhere through before_batch(batch)."
             )
         if batch is not None and batch is not self._batch and len(batch) < len(self._batch):
             raise ConfigError(
-                f"{call}: this batch has {len(batch)} rows, and the one that strategies made of it has "
-                f"{len(self._batch)}. Learn from that one: batch = strategies.before_batch(batch)."
+                f"{call}: this batch has {len(batch)} rows, but the strategies made one of "
+                f"{len(self._batch)} rows from it. Learn from that one: batch = "
+                "strategies.before_batch(batch)."
             )
         if ("after_loss" if call == "loss" else call) in self._done:
-            twice = " (strategies.loss has added to it already)" if call == "after_loss" else ""
-            raise ConfigError(f"{call} is called twice for one batch{twice}.")
+            twice = (
+                " (strategies.loss already includes what the strategies add)"
+                if call == "after_loss"
+                else ""
+            )
+            raise ConfigError(f"{call} was called twice for one batch{twice}.")
 
     def _need(self, call: str) -> None:
         if call in self._done or not self._hooks.having(call):
@@ -488,29 +494,32 @@ class Strategies:
         names = " and ".join(self._hooks.having(call))
         more = ""
         if call == "after_backward" and self.context.optimizer is None:
-            more = " Where gradients add up over batches, name the optimiser: begin_task(task, optimizer)."
+            more = (
+                " To accumulate gradients over batches, pass the optimiser: begin_task(task, "
+                "optimizer)."
+            )
         raise ConfigError(f"strategy={names} needs {call}. Write {_CALLS[call]}.{more}")
 
     def _check_backward(self) -> None:
         if self._owed:
             self._owed.clear()
             raise ConfigError(
-                "The loss that strategies.after_loss returned was not back-propagated: what they add to it "
-                f"is lost. Write {_CALLS['after_loss']}."
+                "The loss that strategies.after_loss returned was not back-propagated, so what the "
+                f"strategies added to it is lost. Write {_CALLS['after_loss']}."
             )
 
     def _unfinished(self) -> str:
         for call in ("after_loss", "after_backward"):
             if call not in self._done and self._hooks.having(call):
-                return f"A batch was not learnt to its end: {call} was not called. Write {_CALLS[call]}."
+                return f"A batch was not learnt completely: {call} was not called. Write {_CALLS[call]}."
         return (
-            f"A batch was not learnt to its end: after_step was not called. Write {_CALLS['after_step']}. To "
-            "look at rows without learning them, use task.train.once()."
+            f"A batch was not learnt completely: after_step was not called. Write {_CALLS['after_step']}. "
+            "To look at rows without learning them, use task.train.once()."
         )
 
 
 class _Given:
-    """The replay as a step of the loop sees it: its batch is the one that the loop has drawn."""
+    """The replay as one step of the loop sees it, whose batch is the one already drawn."""
 
     def __init__(self, batch: Batch, replay: Replay):
         self.batch, self._replay, self._drawn = batch, replay, False
@@ -521,8 +530,8 @@ class _Given:
     def __next__(self) -> Batch:
         if self._drawn:
             raise ConfigError(
-                "learn draws several batches in a step, and strategies.loss(batch) has one. Such a model is "
-                "trained by ml(...)."
+                "learn draws several batches per step, but strategies.loss(batch) has only one. Train "
+                "such a model with ml(...)."
             )
         self._drawn = True
         return self.batch
@@ -567,7 +576,7 @@ def _leave(model: nn.Module) -> None:
 
 
 def _tasks_of(spec: TasksSpec) -> tuple[Any, ...]:
-    """What must agree between the tasks that strategies were made for and those that they get."""
+    """What must be equal between the tasks that strategies were constructed for and those they receive."""
     return spec.scenario, spec.classes, str(spec)
 
 
@@ -581,8 +590,8 @@ def _check(model: Any, spec: Any, loss: Any) -> None:
         raise ConfigError(f"Strategies needs a torch.nn.Module, not {model!r:.60}.")
     if not isinstance(spec, (TasksSpec, Tasks)):
         raise ConfigError(
-            "Strategies needs the spec of antelope.tasks(...), `tasks.spec`, which knows the tasks' classes; "
-            f"this is a {type(spec).__name__}."
+            "Strategies needs `tasks.spec` from antelope.tasks(...), which holds the tasks' classes, not "
+            f"a {type(spec).__name__}."
         )
     if loss is not None and not callable(loss):
         raise ConfigError(

@@ -114,7 +114,7 @@ def build_parts(
             part = network(target, arguments, table, seen, setting=name, instead=why)
         elif arguments:
             raise ConfigError(
-                f"{name}= is an instance; it cannot be given {', '.join(arguments)} any more."
+                f"{name}= is already constructed, so {', '.join(arguments)} cannot be set."
             )
         if not isinstance(part, nn.Module):
             raise ConfigError(

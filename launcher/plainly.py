@@ -1,4 +1,4 @@
-"""Errors of a run as its caller is to see them."""
+"""How errors of a run appear to the caller."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 
 def plainly(settings: Settings, work: Callable[[], T]) -> T:
-    """What `work` returns, done without a trace in the process, what it imports included.
+    """Run `work` and leave the process, including imports' side effects, as it was.
 
-    Its errors lose our frames, and a run that was interrupted is what Python makes of the signal.
+    Errors lose our own frames; an interrupted run raises what Python raises for the signal.
 
     Raises:
-        ConfigError: That says which preset is part of it, too.
+        ConfigError: With the preset that is involved, if any.
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
     """
     from .keeper import Interrupted
     from .process import left_as_found
 
     try:
-        with left_as_found():  # What is imported adds filters for warnings, too.
+        with left_as_found():  # Imports add warning filters.
             return work()
     except ConfigError as error:
         if settings.preset is not None and settings.preset not in str(error):

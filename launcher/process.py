@@ -1,4 +1,4 @@
-"""What a run changes in the caller's process, and gives back whenever it is not at work."""
+"""What a run changes in the caller's process, and restores whenever it is not working."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _AT_WORK = threading.RLock()
 
 
 class Workplace:
-    """The process as one run needs it, for each of its spells of work; between them it is the caller's.
+    """Sets the process up for a run's spells of work, and restores it in between.
 
-    Random streams, the default dtype, threads and import paths go on where the spell before left them.
+    Random streams, the default dtype, threads and import paths continue where the previous spell left them.
 
     Attributes:
-        device: Where the run learns, whose random stream is kept too.
+        device: The run's device, whose random stream is kept too.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Workplace:
 
     @contextmanager
     def spell(self, *, moves_on: bool = True, waits: bool = True) -> Iterator[None]:
-        """Runs the block in the run's own surroundings.
+        """Runs the block with the run's own process settings.
 
         Args:
             moves_on: Whether the next spell continues from where this one ends, not from where it began.
@@ -50,9 +50,8 @@ class Workplace:
                     sys.path.insert(0, folder)
                     added_to_path.add(folder)
                 set_random_state(left["random"], self.device)
-                if (
-                    torch.get_num_threads() != left["threads"]
-                ):  # More of them add up in another order.
+                # The number of threads changes the order of sums.
+                if torch.get_num_threads() != left["threads"]:
                     self._spell.enter_context(threads(left["threads"]))
             for setting in self._settings:
                 self._spell.enter_context(setting())
@@ -88,7 +87,7 @@ def taking_turns(*, waits: bool = True) -> Iterator[None]:
 
 @contextmanager
 def threads(wanted: int | None) -> Iterator[None]:
-    """Inside, torch uses as many threads; None: as many as before."""
+    """Runs the block with this many threads; None: as many as before."""
     if wanted is None:
         yield
         return

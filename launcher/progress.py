@@ -22,9 +22,9 @@ class Progress:
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
         best, waited: The best score of this task, and evaluations since.
-        best_state: What the learner was then, if it is to go back there at the end of the task.
-        matrix: Row i: the score on each task after task i was learnt; NaN where none was wanted.
-        task_il: The same with the task told, where that is another score; else empty.
+        best_state: The learner's state then, if it is to be restored at the end of the task.
+        matrix: Row i: the score on each task after learning task i; NaN where it was not evaluated.
+        task_il: The same with the task known, if that differs; else empty.
         baseline: The score on every task before any learning, of the scenario's own kind.
         metrics: The newest evaluation.
     """
@@ -60,12 +60,12 @@ class Progress:
         self.forget_best()
 
     def widen(self, tasks: int) -> None:
-        """Have a column for each of so many tasks, NaN where nothing was scored."""
+        """Add columns up to this many tasks, filled with NaN."""
         for row in (*self.matrix, *self.task_il, *([self.baseline] if self.baseline else ())):
             row += [math.nan] * (tasks - len(row))
 
     def forget_best(self) -> None:
-        """Judge the task by the evaluations from now on."""
+        """Discard earlier evaluations of the task."""
         self.best, self.waited, self.best_state = None, 0, None
 
 
@@ -79,5 +79,5 @@ def _as_array(rows: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _as_rows(matrix: np.ndarray | Sequence[Sequence[float]]) -> list[list[float]]:
     """Lists of numbers: those of an array, or of a checkpoint before 0.5.0."""
-    # One and the same NaN: two matrices without a difference stay equal.
+    # A single NaN object, so that equal matrices compare equal.
     return [[x if x == x else math.nan for x in map(float, row)] for row in matrix]

@@ -27,11 +27,11 @@ class Run:
         replay: What it learnt from.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
-            tasks to come after the next one, unless `eval_future=true`. With `eval_rows` all rows but the
-            last are of the sample.
+            tasks after the next one, unless `eval_future=true`. With `eval_rows`, all rows but the last are
+            measured on the sample.
             The main metric (return, accuracy or R2) where that is not accuracy. Of classes split
             into tasks it is class-IL: all classes compete.
-        task_il_matrix: The same when the task is told, and only its classes compete; the same as
+        task_il_matrix: The same with the task known, so that only its classes compete; the same as
             `accuracy_matrix` where tasks share their classes, empty where there are no classes.
         tasks: For each task `steps`, `seconds`, and `memory_bytes` and `parameters` of strategies.
     """
@@ -45,38 +45,37 @@ class Run:
     accuracy_matrix: np.ndarray = field(repr=False)
     task_il_matrix: np.ndarray = field(repr=False)
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    # No field: what copies or compares a Run means its results.
+    # Not a field: copying or comparing a Run concerns its results only.
     _open: ClassVar[OpenRun | None] = None
 
     def learn_task(
         self, data: Any, name: str | None = None, *, test_dataset: Any = None
     ) -> dict[str, float]:
-        """Learn data that has come later, as one more task, and go on from where the run ended.
+        """Learn data that arrived later, as one more task of this finished run.
 
             run = ml(model=Model, dataset=first, num_classes=10, strategy="er")
             run.learn_task(second, "second")
 
-        The run is the same one, with the same settings: `metrics`, the matrices, which get a row and a
-        column, and the run directory are brought up to date. Inputs are standardised by the statistics
-        of the data that the run began with. In a run with `resume=true` the same calls with the same
-        data continue: what was learnt is not learnt again.
+        The run keeps its settings; `metrics`, the matrices (which gain a row and a column) and the run
+        directory are updated. Inputs are standardised by the statistics of the run's first data. With
+        `resume=true`, the same calls with the same data skip what was learnt and continue.
 
         Args:
-            data: Whatever `dataset=` takes, a `DataLoader` for example; a single data set.
-            name: Of the task; None: that of the data.
-            test_dataset: What is held out of it; None: its own test part, else a fixed fifth.
+            data: As for `dataset=`, such as a `DataLoader`, but a single data set.
+            name: Name of the task; None: that of the data.
+            test_dataset: Its held-out data; None: its own test part, else a fixed fifth.
 
         Returns:
             The row of eval.csv at the task's end: the means over all tasks so far, and each score.
 
         Raises:
-            ConfigError, DataError: Before anything is learnt, for data that the run cannot learn.
+            ConfigError, DataError: Before training, for data that the run cannot learn.
             Diverged, KeyboardInterrupt, SystemExit: As `ml` does.
         """
         if (opened := self._open) is None:
             raise ConfigError(
-                "This Run is a copy, which holds results alone. Call learn_task of the one that ml returned, "
-                "or of the one that ml returns with resume=True."
+                "This Run is a copy and holds only results. Call learn_task on the Run that ml returned, "
+                "or on one that ml returns with resume=True."
             )
         from .config import compose
         from .plainly import plainly

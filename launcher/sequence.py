@@ -1,4 +1,4 @@
-"""The tasks of a data set one after another, for a loop of one's own: `antelope.tasks("MNIST", tasks=5)`."""
+"""The tasks of a data set, for a custom training loop: `antelope.tasks("MNIST", tasks=5)`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
 
     Args:
         dataset: Whatever `ml` takes: a name, a folder, a `Dataset`, `(inputs, targets)`, a list of them.
-        **settings: Those of `ml` that concern data: `tasks`, `classes_per_task`, `class_order`,
+        **settings: The data settings of `ml`: `tasks`, `classes_per_task`, `class_order`,
             `scenario`, `test_dataset`, `validation`, `batch_size` (32), `seed` (0), `standardize`, `aug`,
             `image_size`, `channels`, `data_dir`; and `device` (cpu), where batches are.
 
@@ -59,10 +59,7 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
         raise ConfigError("\n".join(mistakes))
     build.complete(composed)
     device = build_device(composed.device)
-    with (
-        taking_turns(),
-        kept_randomness(),
-    ):  # The caller's streams go on as if nothing had been read.
+    with taking_turns(), kept_randomness():  # The caller's random streams stay as they were.
         seed_everything(composed.seed)
         world = build.build_world(composed)
         for key, reason in without_effect(composed, world).items():
@@ -76,8 +73,8 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
 def _not_of_data(key: str, allowed: set[str]) -> str:
     if key in schema():
         return (
-            f"tasks() only gives data, so `{key}` means nothing to it: model, optimiser and how long to "
-            "train belong to your loop, strategies to antelope.Strategies."
+            f"tasks() only provides data and has no setting `{key}`: model, optimiser and length of "
+            "training belong in your loop, strategies in antelope.Strategies."
         )
     if (said := answer(key)) is not None:
         return f"tasks() has no setting `{key}`. {said}"
@@ -91,7 +88,7 @@ class TasksSpec(Spec):
     Attributes:
         scenario: `class`, `task` or `domain`.
         classes: The outputs that belong to each task; none where targets are values.
-        seed: Of the order of rows, and of what strategies draw.
+        seed: Seeds the order of rows and the strategies' random streams.
     """
 
     scenario: str = "class"
@@ -100,7 +97,7 @@ class TasksSpec(Spec):
 
 
 class Listener(Protocol):
-    """What is told of the batches of a task: `antelope.Strategies`."""
+    """Notified of the batches of a task: `antelope.Strategies`."""
 
     def pass_begins(self) -> None: ...
     def batch_given(self, batch: Batch) -> None: ...
@@ -111,8 +108,8 @@ class Listener(Protocol):
 class Tasks:
     """A sequence of tasks: iterable, indexable, with a length.
 
-    All tasks draw from one stream of random orders, as in a run of `ml` with the same `seed`: learnt
-    one after another, they give the very batches of that run.
+    All tasks share one random stream for shuffling, as in a run of `ml` with the same `seed`: learnt in
+    order, they yield exactly the batches of that run.
 
     Attributes:
         spec: What goes in and what comes out: `spec.obs.shape`, `spec.action.n` classes.
@@ -156,21 +153,21 @@ class Tasks:
         return f"Tasks({self.world.describe()}; scenario={self.scenario}; {self.spec})"
 
     def begin(self, number: int) -> None:
-        """Let the replay give a task's rows, in a new order."""
+        """Switch the replay to a task's rows, in a new order."""
         self.replay.begin(number)
         self._begun, self._in_pass, self._goes_on = number, False, False
 
     def one_pass(self, number: int) -> Iterator[Batch]:
-        """Every row of a task once, in a new order; or the rest of a pass that was loaded.
+        """Iterate once over a task's rows in a new order, or over the rest of a restored pass.
 
         Raises:
-            ConfigError: If strategies are at another task, or another pass has begun meanwhile.
+            ConfigError: If strategies are learning another task, or another pass has begun meanwhile.
         """
         if self._begun != number:
             if self.listener is not None:
                 raise ConfigError(
-                    f"Strategies are learning task {self._begun}, and task {number} was asked for batches to "
-                    "learn from. Call begin_task first; to look at its rows, use task.train.once()."
+                    f"Strategies are learning task {self._begun}, but training batches of task {number} "
+                    "were requested. Call begin_task first; to look at its rows, use task.train.once()."
                 )
             self.begin(number)
         sampler = self.replay.sampler
@@ -181,7 +178,7 @@ class Tasks:
             sampler.position = len(sampler)  # The next batch is the first of a new order.
         self._goes_on, self._iterations = False, self._iterations + 1
         mine, listener = self._iterations, self.listener
-        if size == 0:  # A strategy has left nothing to learn: `joint`, after the first task.
+        if size == 0:  # A strategy has emptied the task: `joint`, after the first one.
             return
         self._in_pass = True
         if listener is not None:
@@ -189,8 +186,8 @@ class Tasks:
         for _ in range(left):
             if mine != self._iterations or sampler is not self.replay.sampler:
                 raise ConfigError(
-                    "task.train was iterated again while a pass over it was still going on. Finish one pass "
-                    "before the next; to look at the rows meanwhile, use task.train.once()."
+                    "task.train was iterated again before the previous pass over it ended. Finish one "
+                    "pass before the next; to look at the rows meanwhile, use task.train.once()."
                 )
             batch = next(self.replay)
             if listener is not None:
@@ -208,7 +205,7 @@ class Tasks:
     def in_order(
         self, table: Table, index: Tensor, number: int, size: int = _ROWS
     ) -> Iterator[Batch]:
-        """Rows as they are stored, not augmented; nothing that `task.train` draws is touched."""
+        """Rows in stored order, without augmentation or effect on the order of `task.train`."""
         device = self.replay.device
         if table.device.type != "cpu":
             index = upload(index, table.device)
@@ -220,7 +217,7 @@ class Tasks:
             yield Batch(**self._plain({**fields, "task": place, "index": rows.to(device)}))
 
     def state_dict(self) -> dict[str, Any]:
-        """Which task and batch it is at, and the orders to come."""
+        """The position in the data, and the state of the random stream."""
         return {"task": self._begun, "in_pass": self._in_pass, "replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,9 +235,9 @@ class Task:
         name: `classes 0-1`, or the data set's.
         classes: The labels that belong to it, in the order of `class_order`; all of them where tasks
             share their outputs, none where targets are values.
-        train: Its rows to learn from: each iteration is a pass in a new order.
+        train: Its training rows; each iteration is a pass in a new order.
         test: Its held-out rows, always in the same order.
-        validation: Its rows set aside by `validation=`; None without.
+        validation: The rows held out by `validation=`; None without it.
     """
 
     def __init__(self, sequence: Tasks, number: int):
@@ -256,16 +253,16 @@ class Task:
 
     def __repr__(self) -> str:
         return (
-            f"Task({self.number}, {self.name!r}, {self.train.rows:,} rows to learn from, "
-            f"{self.test.rows:,} held out)"
+            f"Task({self.number}, {self.name!r}, {self.train.rows:,} training rows, {self.test.rows:,} "
+            "held out)"
         )
 
 
 class Train:
-    """What a task is learnt from: an iterable of `Batch`, each iteration a pass in a new order.
+    """A task's training data: an iterable of `Batch`, each iteration a pass in a new order.
 
-    With strategies, between `begin_task` and `end_task`, these are the batches that they make: joined by
-    rows of a memory, or of other tasks too.
+    Between `begin_task` and `end_task` of `Strategies`, batches include what they add: rows of a memory, or
+    of other tasks.
     """
 
     def __init__(self, sequence: Tasks, number: int):
@@ -288,7 +285,7 @@ class Train:
         return len(self._rows)
 
     def once(self, batch_size: int = _ROWS) -> Iterator[Batch]:
-        """The task's own rows in order, not augmented, at any time: to measure something on them."""
+        """The task's own rows in order, without augmentation; usable at any time, for measurements."""
         sequence = self._sequence
         return sequence.in_order(sequence.world.train, self._rows, self._number, batch_size)
 

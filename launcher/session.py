@@ -48,10 +48,11 @@ class Session:
     journal: Journal
     at: Progress = field(default_factory=Progress)
     log: Log = field(default_factory=Log)
-    pending: dict[str, Any] | None = None  # The checkpoint of a task whose data has yet to come.
+    # The checkpoint of a task whose data has not arrived yet.
+    pending: dict[str, Any] | None = None
 
     def grow(self) -> None:
-        """Tell all parts of the task that the world has just come to have."""
+        """Notify all parts of a task that was just added to the world."""
         number, world = len(self.world.tasks) - 1, self.world
         task = world.tasks[number]
         self.replay.set_task(number, task.train)
@@ -67,7 +68,7 @@ class Session:
                 writer.expect(len(world.tasks))
 
     def fill(self, task: int) -> None:
-        """Continue in the middle of a task whose rows have come at last."""
+        """Continue in the middle of a task whose rows have arrived."""
         self.replay.set_task(task, self.world.tasks[task].train)
         if self.pending is not None and self.at.begun and self.at.task == task:
             self.world.resume(task, self.replay, self.pending["replay"])
@@ -102,8 +103,8 @@ class Session:
         for key in _SEQUENCE & changed.keys():
             before, now = changed[key]
             raise ConfigError(
-                f"The checkpoint is of a run with {key}={before}, this one has {key}={now}: it cannot "
-                "be continued so. Give another path or experiment."
+                f"The checkpoint comes from a run with {key}={before}, but this one has {key}={now}: it "
+                "cannot be resumed with different settings. Give another path or experiment."
             )
         for known in state.get("later", ()):
             self.world.expect(known)
@@ -177,7 +178,9 @@ class Session:
         except Exception as error:
             console.problem(f"The environment could not be put back: {error}")
         if not there:
-            console.problem("The environment could not be kept whole: its episodes begin anew.")
+            console.problem(
+                "The environment's state could not be restored; its episodes start over."
+            )
             self.world.resume(task, self.replay, state["replay"])
         elif self.actor is not None:
             self.actor.load_state_dict(state["actor"])

@@ -1,4 +1,4 @@
-"""Early stopping: judges the task that is being learnt, ends it, and goes back to its best weights."""
+"""Early stopping: evaluates the current task, ends it, and restores its best weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .growth import layout
 from .learner import Learner
 from .progress import Progress
 
-# What is looked at, the first of these that there is, and whether more of it is better. The loss moves on
-# when accuracy stands still, and is the first to rise when a model overfits.
+# Monitored metrics in order of preference, and whether higher is better. The loss still moves when accuracy
+# is constant, and is the first to rise when a model overfits.
 _LOOKED_AT = {"return": True, "loss": False, "accuracy": True}
-# With the task told, a model need not know it from the others.
+# With the task known, a model need not tell it from the others.
 _TOLD = {"task_il_loss": False, "task_il_accuracy": True}
-# A learner goes on counting its steps, and knows what it has seen of the model: none of it is undone.
+# Not restored: step counts, and what the learner has observed of the model.
 _GOES_ON = ("steps", "optimised", "unreached", "pending", "gradients")
 
 
 class EarlyStopping:
-    """Looks at the evaluations of the current task alone: forgetting others is no reason to end it.
+    """Monitors the current task only: forgetting earlier tasks does not end it.
 
-    Where a strategy learns several tasks' data together (joint, cumulative), at their mean.
+    Where a strategy learns several tasks' data together (joint, cumulative), monitors their mean.
 
-    Going back to the best weights is going back to all that the learner was then: buffers, averaged
-    weights, the optimiser's state, what strategies know, and an environment's normalisation. What
-    happens at the end of a task happens to a learner that might have stopped there.
+    Restoring the best weights restores the whole learner: buffers, averaged weights, the optimiser's and
+    strategies' state, and an environment's normalisation. The end of a task is processed afterwards, as if
+    learning had stopped there.
 
     Args:
         patience: Evaluations without improvement that end a task, or None.
@@ -39,16 +39,16 @@ class EarlyStopping:
         self.patience, self.restore = patience, restore
 
     def look(self, at: Progress, metrics: Mapping[str, float]) -> None:
-        """Compare an evaluation of the current task with the best one, and count.
+        """Compare an evaluation of the current task with the best one so far.
 
         Args:
-            metrics: Of the task's own rows or episodes, by their names in the held-out data.
+            metrics: Metrics of the task's own rows or episodes.
         """
         value = self._value(metrics)
         if value is None or not (self.restore or self.patience is not None):
             return
         if at.best_state is not None and at.best_state["layout"] != layout(self.learner.agent):
-            at.forget_best()  # Of a model that had other parameters: none of it fits any more.
+            at.forget_best()  # Belongs to a model with other parameters, and no longer fits.
         if at.best is None or value > at.best or (at.best != at.best and value == value):
             at.best, at.waited = value, 0
             if self.restore:
@@ -58,7 +58,7 @@ class EarlyStopping:
         at.stopped = self.patience is not None and at.waited >= self.patience
 
     def go_back(self, at: Progress) -> None:
-        """Put back the best weights, unless the model's are those, after the last look at the task."""
+        """Restore the best weights after the task's last evaluation, unless the model has them already."""
         best, at.best_state = at.best_state, None
         if best is None or at.waited == 0:
             return
@@ -70,7 +70,7 @@ class EarlyStopping:
             self.world.normalizer.load_state_dict(best["normalizer"])
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
-        """What is looked at, as a number of which more is better."""
+        """The monitored metric, negated if lower is better."""
         told = self.world.on_data and self.world.scenario == "task"
         names = {**_TOLD, **_LOOKED_AT} if told else _LOOKED_AT
         name = next((name for name in names if name in metrics), None)

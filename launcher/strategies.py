@@ -20,14 +20,14 @@ from .reuse import holds, leftover, told_of_leftovers
 from .told import warn_caller
 
 _WHY = {
-    "batch": "both add rows of a memory of their own to what is learnt",
+    "batch": "both add rows from their own memory to the batch",
     "loss": "both replace the model's loss",
     "gradient": "both change the gradient, and the second would undo the first",
     "output": "both decide how the outputs are read",
-    "weights": "both say which weights belong to which task",
-    "data": "both decide which data is learnt",
+    "weights": "both assign weights to tasks",
+    "data": "both choose the data that is learnt",
 }
-_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, let it say so: owns = ().)"
+_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, declare owns = ().)"
 
 
 class Strategies:
@@ -50,7 +50,7 @@ class Strategies:
             name: [(n, method) for n, s in named.items() if (method := hook(s, name)) is not None]
             for name in HOOKS
         }
-        # Whether each pass over the data is told, and is told of now.
+        # Whether passes over the data are announced, and whether one is under way.
         self._by_epoch = bool(self._hooks["begin_epoch"] or self._hooks["end_epoch"])
         self._in_epoch, self._passes = False, 0
         self._adding: set[str] = set()  # Strategies that have added rows to a batch.
@@ -92,7 +92,7 @@ class Strategies:
         hooks, agent = self._hooks["before_batch"], self.agent
         if not hooks:
             return None
-        # Of two that say what they own, those that conflict are known before.
+        # Conflicts between declared owners are found at the start.
         silent = {name for name, _ in hooks if not says_what_it_owns(self.named[name])}
         counted = len(hooks) > 1 and bool(silent)
 
@@ -112,18 +112,17 @@ class Strategies:
         return before
 
     def _adds_rows(self, name: str, silent: set[str]) -> None:
-        """Notice that a strategy rehearses.
+        """Record that a strategy adds rows to batches.
 
         Raises:
-            ConfigError: If another one does too, and they have not both said so.
+            ConfigError: If another one does too, and one of them has not declared it.
         """
         self._adding.add(name)
         for other in self._adding - {name}:
             if silent & {name, other}:
                 raise ConfigError(
-                    f"strategy={other} and strategy={name} conflict: both add rows to what is learnt. "
-                    "Choose one of them. (What a strategy takes for itself it may say beforehand: "
-                    'owns = {"batch"}.)'
+                    f"strategy={other} and strategy={name} conflict: both add rows to the batch. Choose "
+                    f'one of them. (Strategies can declare this in advance: owns = {{"batch"}}.)'
                 )
 
     def loss(self, replay: Replay, log: Log) -> Tensor | None:
@@ -159,7 +158,7 @@ class Strategies:
         """The loss with what the strategies add to it."""
         for name, method in self._hooks["after_loss"]:
             loss = method(self.agent, batch, loss)
-            if not isinstance(loss, Tensor):  # None would be a model that has updated itself.
+            if not isinstance(loss, Tensor):  # None would mean a model that updates itself.
                 raise ConfigError(_returned(name, "after_loss", loss, "the loss"))
         return loss
 
@@ -179,7 +178,7 @@ class Strategies:
             method(self.agent, batch)
 
     def begin_epoch(self, replay: Replay) -> None:
-        """A pass begins, unless one is on its way; without borders all of the stream is one."""
+        """Begin a pass, unless one is under way; without task boundaries the whole stream is one."""
         self._passes = replay.passes
         if self._in_epoch:
             return
@@ -188,7 +187,7 @@ class Strategies:
             method(self.agent, replay)
 
     def end_epoch(self, replay: Replay) -> None:
-        """A pass is over, or the task that it belongs to; nothing if none has begun."""
+        """End the current pass, if any: it, or its task, is over."""
         if not self._in_epoch:
             return
         self._in_epoch = False
@@ -196,7 +195,7 @@ class Strategies:
             method(self.agent, replay)
 
     def after_evaluation(self, metrics: dict[str, float]) -> None:
-        """Held-out metrics are there, by the names that eval.csv has."""
+        """Pass on held-out metrics, named as in eval.csv."""
         for _, method in self._hooks["after_evaluation"]:
             method(self.agent, dict(metrics))
 
@@ -302,8 +301,7 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
             close = "" if what in _WHY else did_you_mean(str(what), _WHY)
             if not isinstance(what, str) or close:
                 yield (
-                    f"strategy={name}: its `owns` holds {what!r:.40}; it names what the strategy takes for "
-                    f"itself: {', '.join(_WHY)}.{close}"
+                    f"strategy={name}: `owns` holds {what!r:.40}; it may hold {', '.join(_WHY)}.{close}"
                 )
         if needs.needs_borders and not borders:
             yield (
@@ -312,8 +310,8 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
             )
         if _works_on_the_loss(strategy) and traits(context.agent).observes:
             yield (
-                f"strategy={name} works on the loss, and {name_of_agent}.observe keeps it to itself. Return "
-                "it from a `learn` instead."
+                f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
+                "Return it from a `learn` instead."
             )
         if context.scenario not in needs.scenarios:
             yield (
@@ -353,7 +351,7 @@ def _owned(strategy: Any) -> set[str]:
 
 
 def _adds_unsaid(strategy: Any) -> bool:
-    """Whether a class that does not say what it owns is seen to rehearse: it has a memory for batches."""
+    """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
     held = getattr(strategy, "__dict__", {}).values()
     return (
         hook(strategy, "before_batch") is not None
@@ -363,7 +361,7 @@ def _adds_unsaid(strategy: Any) -> bool:
 
 
 def _returned(name: str, method: str, value: Any, what: str) -> str:
-    """The error of a hook that does not return what it has to."""
+    """The error for a hook that returns the wrong thing."""
     given = "None" if value is None else f"a {type(value).__name__}"
     return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
 

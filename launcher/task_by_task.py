@@ -1,4 +1,4 @@
-"""The tasks of a run one after another, with the caller's own code in between: `ml.tasks(...)`."""
+"""The tasks of a run one by one, with the caller's code in between: `ml.tasks(...)`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .run import Run
 
 
 class Tasks:
-    """A run that its caller takes task by task.
+    """A run that the caller steps through task by task.
 
         for task in ml.tasks(model=Model, dataset="Digits", tasks=5):
             task.learn()
             print(task.name, task.evaluate())
 
-    The results are those of `ml` with the same settings, to the bit. A resumed run begins with the task
-    that it had not finished. A loop that ends early closes the run, which then counts as interrupted.
+    The results are those of `ml` with the same settings, to the bit. A resumed run begins with the first
+    unfinished task. Leaving the loop early closes the run as interrupted.
 
     Raises:
         ConfigError, DataError, CheckpointError: Before training, for bad input.
@@ -32,11 +32,11 @@ class Tasks:
 
     def __init__(self, settings: Settings):
         self._open = OpenRun(settings)
-        # Of a loop that was never begun, too, and at the latest when Python ends.
+        # Also for a loop that never began, and at the latest when Python exits.
         self._close = weakref.finalize(self, _close, self._open)
 
     def __len__(self) -> int:
-        """How many tasks there are, those learnt before a resumption included."""
+        """Number of tasks, including those learnt before a resume."""
         return self._open.own_tasks
 
     def __repr__(self) -> str:
@@ -44,10 +44,10 @@ class Tasks:
         return f"<{opened.at.task} of {len(self)} tasks learnt, {opened.status}, path={str(opened.path)!r}>"
 
     def __iter__(self) -> Iterator[Task]:
-        """The tasks that are left.
+        """Iterate over the remaining tasks.
 
         Raises:
-            ConfigError: For a task that was not learnt, once the loop goes on; and if the run has ended.
+            ConfigError: If a task was skipped, or the run has ended.
         """
         opened = self._open
         if opened.status not in ("finished", "waiting"):
@@ -59,8 +59,8 @@ class Tasks:
                     opened.check_open()
                     opened.fail(f"Task {number} was not learnt.")
                     raise ConfigError(
-                        f"Task {number} ({opened.world.tasks[number].name}) was not learnt, and the loop "
-                        "went on. Call task.learn() for each task."
+                        f"Task {number} ({opened.world.tasks[number].name}) was skipped. Call "
+                        "task.learn() for each task."
                     )
             if opened.status == "open":  # Resumed, with nothing left to learn.
                 plainly(opened.settings, opened.learn)
@@ -70,7 +70,7 @@ class Tasks:
 
     @property
     def run(self) -> Run:
-        """What the run has come to so far; after the last task, what `ml` returns."""
+        """The `Run` so far; after the last task, what `ml` returns."""
         return self._open.result()
 
 
@@ -80,7 +80,7 @@ class Task:
     Attributes:
         number: From 0.
         name: Such as `classes 0-1`, or that of its data set or environment.
-        classes: The outputs that belong to it; none in an environment, and where values are learnt.
+        classes: Its outputs; empty in environments and for regression.
     """
 
     def __init__(self, opened: OpenRun, number: int):
@@ -94,7 +94,7 @@ class Task:
         return f"Task({self.number}, {self.name!r})"
 
     def learn(self) -> dict[str, float]:
-        """Learn the task to its end; the run is finished with its last one.
+        """Learn the task to its end; the last one finishes the run.
 
         Returns:
             Its row of eval.csv: the means over the tasks seen, and the score on each.
@@ -113,7 +113,7 @@ class Task:
         return opened.row(self.number)
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics of the tasks up to this one, as a row of eval.csv has them; nothing else changes.
+        """The metrics of the tasks up to this one, as in a row of eval.csv, without side effects.
 
         Raises:
             ConfigError: In environments, once the run has ended.
@@ -129,7 +129,7 @@ class Task:
 
     @property
     def agent(self) -> nn.Module:
-        """The user's own module as it is now: in eval mode, until learning goes on."""
+        """The user's module, in eval mode until learning continues."""
         return self._open.own
 
     @property

@@ -1,4 +1,4 @@
-"""Warnings of a run, told where it was called."""
+"""Warnings that point at the line that called `ml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OURS = str(Path(__file__).parent)
 
 
 def warn_caller(text: str) -> None:
-    """Warn with the line that called `ml`, however many frames of ours lie between them."""
+    """Warn with the line that called `ml`, however deep our own stack is."""
     frame, level = sys._getframe(1), 2
     while frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_name != "_main":
         if frame.f_back is None:

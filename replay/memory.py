@@ -331,7 +331,7 @@ class Memory:
         except RuntimeError as error:  # torch's way to say that there is not enough memory.
             size = sum(field[:1].nbytes for field in rows.values()) * self.capacity / 1e9
             raise ConfigError(
-                f"Memory: {self.capacity} rows need {size:.1f} GB on {device}, which are not to be had "
+                f"Memory: {self.capacity} rows need {size:.1f} GB on {device}, more than is available "
                 f"({error}). Lower its capacity."
             ) from error
 

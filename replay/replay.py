@@ -102,7 +102,7 @@ class Replay:
             self.give([task])
 
     def set_task(self, task: int, rows: Tensor) -> None:
-        """Say which rows of the data set belong to a task: the next new one, or one that had none yet."""
+        """Set which rows of the data set belong to a task: the next new one, or one without rows so far."""
         assert isinstance(self.storage, Table)
         self._tasks[task : task + 1] = [rows.to(self.storage.device)]
 
@@ -117,10 +117,10 @@ class Replay:
         self.sampler = Epochs(index, batch_size=self.batch_size, generator=self._orders, task=task)
 
     def replace(self, table: Table) -> None:
-        """Until the next task begins batches are of these rows, of which the current task then consists.
+        """Replace the current task's rows until the next task begins.
 
         Args:
-            table: Rows as the data set's own are stored, altered already, and fields beside them.
+            table: Rows stored like the data set's own, already altered, with any extra fields.
         """
         self._keep_rows_in(table)
         index = torch.arange(len(table), device=table.device)
@@ -251,7 +251,9 @@ class Replay:
             ConfigError: In environments.
         """
         if not isinstance(self.sampler, Epochs):
-            raise ConfigError("replay.once() is of data; this run learns from environments.")
+            raise ConfigError(
+                "replay.once() works on data sets only; this run learns from an environment."
+            )
         storage, index, task = self.storage, self.sampler.index, self.sampler.task
         assert isinstance(storage, Table)
         if order is not None:
@@ -310,7 +312,9 @@ class Replay:
 
     def _transitions(self, what: str) -> Transitions:
         if not isinstance(self.storage, Transitions):
-            raise ConfigError(f"{what} is of environments; this run learns from data.")
+            raise ConfigError(
+                f"{what} is only available in environments; this run learns from a data set."
+            )
         return self.storage
 
     def _parcel(self) -> Parcel | None:
@@ -406,8 +410,8 @@ class Replay:
                 from elsewhere.
         """
         if ("transitions" in state) != isinstance(self.storage, Transitions):
-            kinds = ("environments", "a data set")[:: 1 if "transitions" in state else -1]
-            raise CheckpointError(f"The saved replay is of {kinds[0]}, this one of {kinds[1]}.")
+            kinds = ("environment steps", "a data set")[:: 1 if "transitions" in state else -1]
+            raise CheckpointError(f"The saved replay holds {kinds[0]}, this one {kinds[1]}.")
         if ("leaves" in state["sampler"]) != self.prioritized:
             raise CheckpointError("Resume with the replay.prioritized that the run was saved with.")
         if isinstance(self.storage, Transitions):
@@ -446,7 +450,7 @@ _OTHER_ORIGIN = {
     (
         False,
         True,
-    ): "The state is of a replay that was added to; this one is offline, and stays as it is.",
+    ): "The checkpoint's replay was still growing; an offline replay is fixed.",
     (
         True,
         False,

@@ -68,7 +68,7 @@ class Table:
         return {name: _taken(column, index, empty) for name, column in self.columns.items()}
 
     def append(self, other: Table) -> None:
-        """Have the rows of another table of the same columns too, after these; both are in memory."""
+        """Append the rows of another in-memory table with the same columns."""
         for name, column in self.columns.items():
             more = other.columns[name]
             assert isinstance(column, Tensor)

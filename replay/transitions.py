@@ -523,7 +523,9 @@ class Transitions:
         fields = {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
         obs = {name: field for name, field in fields.items() if name.split(IN)[0] == "obs"}
         if fields and obs != self._obs_fields():
-            raise CheckpointError("The saved replay is of an environment with other observations.")
+            raise CheckpointError(
+                "The saved replay comes from an environment with other observations."
+            )
         with self.lock:
             self.fresh, self._high = state["fresh"], 0
             self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}

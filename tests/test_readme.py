@@ -1,4 +1,4 @@
-"""What the README and the examples show works."""
+"""What the README, the pages in docs/ and the examples show works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.split("\n")[0])
@@ -59,8 +61,21 @@ def test_every_example_is_short() -> None:
 def test_the_readme_names_only_commands_and_settings_that_exist() -> None:
     from antelope.launcher.config import ALIASES, schema
 
-    console = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    console = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
     known = {key.split(".")[0] for key in schema()} | set(ALIASES) | {"task"}
     words = [word for block in console for line in block.splitlines() for word in line.split()]
     keys = {word.split("=")[0].split(".")[0] for word in words if "=" in word}
     assert keys <= known
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path) if path else page
+            assert linked.exists(), target
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE) if anchor else []
+            names = [
+                re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in headings
+            ]
+            assert not anchor or anchor in names, target

@@ -32,7 +32,7 @@ def check(agent: str, *, counts: Any, amounts: Any, shares: Any, widths: Any) ->
         if not is_right(value)
     ]
     if wrong:
-        raise ConfigError(f"{agent} cannot be made so: {'; '.join(wrong)}.")
+        raise ConfigError(f"Invalid arguments for {agent}: {'; '.join(wrong)}.")
 
 
 def _is_number(value: Any) -> bool:

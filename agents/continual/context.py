@@ -24,14 +24,14 @@ Shapes = dict[str, torch.Size]  # Of parameters and buffers, by name.
 class Context:
     """The model's own loss and outputs, and what belongs to which task.
 
-    While `learn` runs, the outputs for the batch are remembered, so that strategies need no second
-    forward; with `scenario="task"` the model meets only the outputs of each row's task.
+    While `learn` runs, the outputs for the batch are kept, so that strategies need no second forward; with
+    `scenario="task"` the model sees only the outputs of each row's task.
 
     Args:
         classes: Output indices of each task, int64.
         learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
-        augmented: Makes of the `raw` of a batch its `obs`, augmented anew.
-        seed: Of the run, for random streams of a strategy's own.
+        augmented: Makes `obs` from the `raw` of a batch, augmented again.
+        seed: Seed of the run, for random streams of strategies.
 
     Attributes:
         num_tasks: Known beforehand, for models that grow.
@@ -65,22 +65,22 @@ class Context:
         self.began: dict[int, Any] = {}
         self.undo: list[Callable[[], None]] = []
         self._learn, self._augmented = learn, augmented
-        self._replay: Any = None  # While `learn` runs: where its batch comes from.
+        self._replay: Any = None  # While `learn` runs, the replay of its batch.
         self.changed = False  # Whether the agent has other parameters than it started with.
         # After each task: what there was, and a copy without weights, None of what cannot be copied.
         self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
         self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
-        self._hid = False  # Whether outputs were hidden since learning last began.
+        self._hid = False  # Whether outputs were hidden in this learning step.
         self._handle = agent.register_forward_hook(self._met, with_kwargs=True)
 
     def open(self) -> None:
-        """Notice the agent's forwards again, after `pause`."""
+        """Observe the agent's forwards again, after `pause`."""
         self.pause()
         self._handle = self.agent.register_forward_hook(self._met, with_kwargs=True)
 
     def pause(self) -> None:
-        """Leave nothing on the agent until `open`."""
+        """Remove all hooks from the agent until `open`."""
         self._handle.remove()
         self._known = self._replay = None
 
@@ -91,14 +91,14 @@ class Context:
             undo()
 
     def watch(self, replay: Any) -> None:
-        """Take forwards from now on for those of `learn` on this replay's batch; None: no longer."""
+        """Treat forwards from now on as those of `learn` on this replay's batch; None stops this."""
         if replay is not None:
             self._known = None
         self._replay = replay
 
     @contextmanager
     def unwatched(self) -> Iterator[None]:
-        """Inside, forwards are none of `learn`'s."""
+        """Runs the block without treating its forwards as those of `learn`."""
         replay, self._replay = self._replay, None
         try:
             yield
@@ -150,14 +150,14 @@ class Context:
         return self.agent(obs)
 
     def add_task(self, classes: Tensor) -> None:
-        """Know of one more task, of these outputs."""
+        """Add a task with these outputs."""
         self.classes.append(classes.to(self.device))
         self.num_tasks = len(self.classes)
         if self._hidden is not None:
             self._hidden = hidden_outputs(self.classes, self.spec)
 
     def use_augmentation(self, augmented: Callable[[Tensor], Tensor] | None) -> None:
-        """Augment rows of a memory so from now on."""
+        """Set how rows of a memory are augmented from now on."""
         self._augmented = augmented
 
     def hide_others(self) -> None:
@@ -267,15 +267,15 @@ class Context:
         )
 
     def _check_hidden(self, loss: Tensor | None) -> None:
-        """Warn, in the first step, of a `learn` in which no outputs could be hidden."""
+        """Warn in the first step if `learn` gave no outputs that could be hidden."""
         self._hid = True
         if self._hidden is not None and loss is not None:
             name = type(self.agent).__name__
             who = "scenario=task" if self.scenario == "task" else "The strategy"
             warnings.warn(
-                f"{who} hides the outputs of other tasks from {name}.learn, which never called "
-                "self(batch.obs): they compete in its loss. Call it, rather than a part of the model, "
-                "or choose the outputs by batch.task yourself.",
+                f"{who} cannot hide the outputs of other tasks: {name}.learn never called "
+                "self(batch.obs), so they compete in its loss. Call the whole model rather than a part "
+                "of it, or select outputs by batch.task.",
                 stacklevel=2,
             )
 
@@ -289,7 +289,7 @@ class Context:
         if batch is None or not (args or kwargs):
             return None
         obs = args[0] if args else next(iter(kwargs.values()))
-        # A look at the outputs without gradient does not take the place of those with one.
+        # Outputs without a gradient do not replace those with one.
         if obs is batch.obs and (self._known is None or _has_graph(output)):
             self._known = (obs, output)
         self._hid = True

@@ -13,7 +13,7 @@ from .strategy import Strategy
 
 
 class CWR(Strategy):
-    """Learn the output layer anew in each task, and merge it into one that is consolidated.
+    """Learn the output layer from scratch in each task, and merge it into a consolidated one.
 
     Source: Lomonaco, Maltoni & Pellegrini, 2020 (arXiv 1907.03799), algorithm 1, CWR*; mean-shift
     from CWR+: Maltoni & Lomonaco, 2019 (arXiv 1806.08568). The first task trains everything, the
@@ -26,14 +26,14 @@ class CWR(Strategy):
     rows of class j in earlier tasks and in this one. Biases, which the paper does without, are merged
     likewise by a mean of their own. The model is tested with cw, and with the classes seen alone.
 
-    The output layer is trained by plain SGD, as in the paper, whatever trains the rest. Rows of
-    different tasks are compared, so they must have grown by the same rule: an adaptive step moves
-    every weight equally far, whatever its gradient. The mean-shift then takes away most of what a
-    short task has learnt, and the first task, whose features grew with its rows, wins everywhere.
+    The output layer is trained by plain SGD, as in the paper, whatever optimiser trains the rest. Rows of
+    different tasks are compared, so they must be on the same scale: an adaptive step moves every weight
+    equally far, whatever its gradient. The mean-shift then removes most of what a short task has learnt,
+    and the first task, whose features grew with its rows, wins everywhere.
 
     Args:
-        lr: Of that SGD, unless the run's own optimiser is an SGD, which then trains all. The default is
-            the rate of plain SGD on Split-MNIST in Buzzega et al., 2020 (arXiv 2004.07211).
+        lr: Learning rate of that SGD, unless the run's own optimiser is SGD, which then trains everything.
+            The default is the rate of plain SGD on Split-MNIST in Buzzega et al., 2020 (arXiv 2004.07211).
     """
 
     owns = frozenset({"weights", "output"})
@@ -87,7 +87,7 @@ class CWR(Strategy):
         return batch
 
     def after_backward(self, agent: nn.Module) -> None:
-        # Without a gradient an optimiser passes over a weight, weight decay and momentum too.
+        # Without a gradient an optimiser skips a weight, including weight decay and momentum.
         if self.context.task:
             for name, parameter in agent.named_parameters():
                 if name not in self.consolidated:
@@ -96,12 +96,12 @@ class CWR(Strategy):
             self.descend(agent)
 
     def descend(self, agent: nn.Module) -> None:
-        """Let the output layer take a step of plain SGD, and none of the run's optimiser."""
+        """Step the output layer with plain SGD, and hide its gradient from the run's optimiser."""
         if self.context.clip_grad is not None:
             nn.utils.clip_grad_norm_(agent.parameters(), self.context.clip_grad)
         for name, parameter in agent.named_parameters():
             if name in self.consolidated and parameter.grad is not None:
-                # precision=16 finds its scale by gradients that overflow: no step follows these.
+                # precision=16 finds its scale by overflowing gradients, which must not be applied.
                 parameter.data.sub_(parameter.grad.nan_to_num(0, 0, 0), alpha=self.lr)
                 parameter.grad = None
 

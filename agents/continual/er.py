@@ -34,7 +34,7 @@ class ER(Strategy):
         capacity: Rows in memory.
         batch_size: Rows of a batch that are rehearsed; None: as many as are new.
         policy: Which rows the memory keeps: `reservoir`, `balanced` or `ring`.
-        weight: Of the rehearsed rows' loss, 0 to 1, or `tasks`; None: each row counts the same.
+        weight: Weight of the rehearsed rows' loss, 0 to 1, or `tasks`; None: every row counts the same.
     """
 
     owns = frozenset({"batch"})
@@ -56,12 +56,12 @@ class ER(Strategy):
             checked("er.weight", weight, high=1)
         self.weight = weight
         self.needs_borders = weight == TASKS
-        self.past: Batch | None = None  # Drawn for this step, if its loss is apart.
+        self.past: Batch | None = None  # Sampled for this step, if its loss is computed separately.
 
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
         if self.weight != TASKS:
-            # After the draw: a row is not rehearsed in the step that it is new in.
+            # After sampling: a row is not rehearsed in the step in which it is new.
             self.memory.add(self.context.kept(batch))
         if past is None:
             return batch
@@ -78,11 +78,11 @@ class ER(Strategy):
 
     @property
     def after_loss(self) -> Callable[[nn.Module, Batch, Tensor], Tensor] | None:
-        """A hook only with a weight: without one, models that update themselves can rehearse too."""
+        """A hook only if `weight` is set: without it, models that update themselves can rehearse too."""
         return None if self.weight is None else self.weighted
 
     def weighted(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
-        """The loss of the new rows with that of the rehearsed ones."""
+        """The weighted sum of the losses of new and rehearsed rows."""
         past, self.past = self.past, None
         if past is None:
             return loss

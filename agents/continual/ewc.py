@@ -30,7 +30,7 @@ class EWC(Strategy):
         importance: Strength of the penalty; the default is that of Hsu et al., 2018
             (arXiv 1810.12488), for Split-MNIST with the task told.
         samples: Rows of a task that its Fisher information is measured on; None: all.
-        fisher: Of the `labels`, or `weighted` by their probability: see `fisher_information`.
+        fisher: `labels`, or `weighted` by the labels' probability: see `fisher_information`.
     """
 
     needs_borders = True
@@ -64,10 +64,10 @@ class EWC(Strategy):
 
 
 def checked_kind(name: str, kind: str) -> str:
-    """Which Fisher information a strategy is to take.
+    """The kind of Fisher information, checked.
 
     Raises:
-        ConfigError: If there is none such.
+        ConfigError: If the kind is unknown.
     """
     if kind not in (LABELS, WEIGHTED):
         raise ConfigError(f"{name} is {kind!r}; it must be `{LABELS}` or `{WEIGHTED}`.")
@@ -87,13 +87,12 @@ def fisher_information(
         F_i = mean over rows (x, y) of (d log p(y | x) / d w_i)^2
 
     with y the label of the data. p is the softmax over the outputs that compete in this scenario;
-    for values the Gaussian of the targets' deviation (1 where it is not known). Weighted it is
+    for regression a Gaussian with the targets' standard deviation (1 if unknown). Weighted, it is
 
         F_i = mean over rows (x, y) of p(y | x) (d log p(y | x) / d w_i)^2
 
-    what the model's own expectation over labels has of the label of the data, and nothing of the
-    others: the Fisher information of the code of Buzzega et al., 2020 (arXiv 2004.07211). Rows that
-    the model takes for another class hardly count.
+    the data label's term of the expectation over the model's own labels, as in the code of Buzzega et al.,
+    2020 (arXiv 2004.07211). Misclassified rows hardly count.
     """
     value = log_likelihood = _log_likelihood(context)
     if weighted:

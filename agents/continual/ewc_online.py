@@ -23,7 +23,7 @@ class EWCOnline(Strategy):
             (arXiv 1810.12488), for Split-MNIST with the task told.
         gamma: What is left of the earlier tasks' information, 0 to 1.
         samples: Rows of a task that its Fisher information is measured on; None: all.
-        fisher: Of the `labels`, or `weighted` by their probability: see `ewc.fisher_information`.
+        fisher: `labels`, or `weighted` by the labels' probability: see `ewc.fisher_information`.
     """
 
     needs_borders = True

@@ -27,8 +27,8 @@ class GDumb(Strategy):
 
     Args:
         capacity: Rows in memory, equally many of each class.
-        when: At the end of each `task`, or once, at the `end` of the run; until then the model stays as
-            it was, and is evaluated so.
+        when: At the end of each `task`, or once, at the `end` of the run; until then the model is not
+            trained.
         passes: Over the memory.
         batch_size: Rows of a step, at most.
         lr, min_lr, momentum, weight_decay, clip_grad: Of this training; those of the run do not count.

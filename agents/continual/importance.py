@@ -109,20 +109,20 @@ def mean_over_rows(
     of: Callable[[Tensor], Tensor],
     samples: int | None = None,
 ) -> Weights:
-    """How strongly single rows of the current task pull at each weight, in evaluation mode:
+    """Mean of f over the per-row gradients of the current task, in evaluation mode:
 
         mean over rows b of f(d value_b / d weight)
 
     f is taken of the gradient of every row; f of the gradient of a batch's mean is something else.
 
     Args:
-        value: From the outputs `[B, n]` for a batch a scalar of each row, `[B]`, or several, `[B, K]`,
-            whose f are added up.
+        value: Maps the outputs `[B, n]` of a batch to a scalar per row, `[B]`, or several, `[B, K]`, whose
+            f are summed.
         of: f, with f(ab) = f(a) f(b): `torch.square` or `torch.abs`.
-        samples: Rows to look at, at equal distances; None: all.
+        samples: Number of rows to use, equally spaced; None: all.
 
     Returns:
-        For each parameter that learns a tensor of its shape.
+        A tensor for each trainable parameter, in its shape.
     """
     weights = trainable(agent)
     # In float32 at least: to a sum of 16 bits, what is much smaller than it adds nothing.
@@ -160,7 +160,7 @@ def _spread(replay: Replay, samples: int | None) -> Iterator[Batch]:
 
 @contextmanager
 def _kept_randomness(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, what a model draws in its forward is taken from none of the streams of training."""
+    """Runs the block without advancing the random streams of training."""
     devices = {weight.device for weight in weights.values() if weight.device.type == "cuda"}
     with torch.random.fork_rng([device.index for device in devices]):
         yield
@@ -168,7 +168,7 @@ def _kept_randomness(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _recurrent_in_evaluation(agent: nn.Module) -> Iterator[None]:
-    """Inside, recurrent layers have gradients in evaluation mode too, which those of cuDNN have not."""
+    """Runs the block with recurrent layers differentiable in evaluation mode, which cuDNN's are not."""
     enabled = torch.backends.cudnn.enabled
     if any(isinstance(module, nn.RNNBase) for module in agent.modules()):
         torch.backends.cudnn.enabled = False
@@ -229,7 +229,7 @@ def _sums(
 def _gradients(
     output: Tensor, pull: Tensor | None, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor | None]:
-    """Of each weight, None where the output does not depend on it."""
+    """Gradients of the weights, None where the output does not depend on one."""
     if not output.requires_grad:
         return dict.fromkeys(weights)
     found = torch.autograd.grad(
@@ -246,7 +246,7 @@ def _sums_row_by_row(
     of: Callable[[Tensor], Tensor],
     columns: int,
 ) -> Weights:
-    """Sums over rows from the gradient of every single one, of each of the values that it has."""
+    """Sums over rows from per-row gradients of each value."""
     fields = {name: batch[name] for name in ("obs", "label", "task")}
     own = {name: weight for name, weight in trainable(agent).items() if name in weights}
 

@@ -39,11 +39,11 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
 def output_layer(
     agent: nn.Module, context: Context, strategy: str, *, weights: bool = True
 ) -> nn.Linear:
-    """The `nn.Linear` that gives the outputs: the last one called of as many outputs as there are.
+    """The `nn.Linear` that computes the outputs: the last one called with the right number of outputs.
 
     Args:
-        strategy: Who asks, for the error.
-        weights: Whether it works on the layer's weights, not on what goes into it alone.
+        strategy: The strategy's name, for the error.
+        weights: Whether the strategy needs the layer's weights, not only its input.
 
     Raises:
         ConfigError: If there is none.
@@ -55,9 +55,9 @@ def output_layer(
         if weights and "weight" not in layer._parameters:
             name = next(name for name, module in agent.named_modules() if module is layer)
             raise ConfigError(
-                f"strategy={strategy} works on the weights of the output layer, and those of `{name}` are "
-                "computed from others (weight_norm, spectral_norm or another parametrization). Take it off, "
-                "or choose another strategy."
+                f"strategy={strategy} needs plain weights in the output layer; those of `{name}` are "
+                "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
+                "another strategy."
             )
         return layer
     raise ConfigError(
@@ -67,7 +67,7 @@ def output_layer(
 
 
 def computed_weights(agent: nn.Module) -> list[str]:
-    """Names of the modules of which a weight is computed from other parameters."""
+    """Names of modules whose weight is parametrized."""
     return [
         name
         for name, module in agent.named_modules()

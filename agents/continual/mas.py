@@ -20,13 +20,13 @@ class MAS(Strategy):
         L = loss + importance sum_i Omega_i (w_i - w*_i)^2
         Omega_i <- Omega_i + mean over rows x of |d ||f(x)||^2 / d w_i| after each task
 
-    No label is asked for. With `scenario="task"` f are the outputs of the row's own task.
+    Labels are not used. With `scenario="task"`, f are the outputs of the row's own task.
 
     Args:
-        importance: Strength of the penalty; 1 in the paper. The code of Hsu et al., 2018 (arXiv
-            1810.12488) has in the place of ||f||^2 the mean over the n outputs of a task, and f's
-            gradient of a batch's mean instead of each row's: its Omega is 1/n of ours, or less where
-            rows pull in opposite directions. Its strength c is c/n here, or less: for Split-MNIST with
+        importance: Strength of the penalty; 1 in the paper. The code of Hsu et al., 2018 (arXiv 1810.12488)
+            uses the mean over the n outputs of a task instead of ||f||^2, and the gradient of a batch's
+            mean instead of each row's: its Omega is 1/n of ours, or less if rows pull in opposite
+            directions. Its strength c is c/n here, or less: for Split-MNIST with
             the task told, n = 2.
         samples: Rows of a task that are looked at; None: all.
     """

@@ -62,9 +62,9 @@ class PackNet(Strategy):
     def setup(self, agent: nn.Module) -> None:
         if computed := computed_weights(agent):
             raise ConfigError(
-                f"strategy=packnet prunes weights, and those of `{computed[0]}` are computed from others "
-                "(weight_norm, spectral_norm or another parametrization). Take it off, or choose another "
-                "strategy."
+                f"strategy=packnet needs plain weights to prune; those of `{computed[0]}` are "
+                "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
+                "another strategy."
             )
         trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
         self.owner = {
@@ -155,7 +155,7 @@ class PackNet(Strategy):
         assert optimizer is not None
         ended = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            # A schedule may have ended at 0, at which nothing would make up for what was pruned.
+            # A schedule may have ended at 0, and could not make up for what was pruned.
             group["lr"] = group.get("initial_lr", group["lr"])
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()

@@ -131,8 +131,8 @@ class Columns:
         for layer in listening:
             if hasattr(layer, LATERALS):
                 raise ConfigError(
-                    f"strategy=pnn: {names[layer]} has `{LATERALS}` already, those of an earlier run. "
-                    "Give the model anew."
+                    f"strategy=pnn: {names[layer]} already has `{LATERALS}`, from an earlier run. "
+                    "Construct the model again."
                 )
         handles = [
             agent.register_forward_pre_hook(self._before, with_kwargs=True),

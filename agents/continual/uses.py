@@ -1,4 +1,4 @@
-"""Where a forward uses its weights, and the gradient of every row that follows from it.
+"""Where a forward uses its weights, and the per-row gradients that follow from it.
 
 Legend: B rows, N uses of a weight by one row (places of an image, steps of a sequence, calls), G groups.
 """
@@ -45,7 +45,7 @@ class Use:
 
 
 class Uses(TorchFunctionMode):
-    """Inside, every use of some weights in a layer of a known kind is remembered, by name.
+    """Records every use of the given weights in layers of known kinds, by name, while active.
 
     Known are linear maps, convolutions, embeddings, normalisation with fixed statistics or those of a
     row, and recurrent layers, as modules or as functions, however often they are called. What else

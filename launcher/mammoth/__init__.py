@@ -5,7 +5,7 @@
     model, dataset = load_runner("er", "seq-mnist", {"lr": 0.1, "batch_size": 10, "n_epochs": 1})
     run = train(model, dataset)
 
-Nothing is shared between two runners. Source of the interface: https://github.com/aimagelab/mammoth
+Two runners share nothing. Source of the interface: https://github.com/aimagelab/mammoth
 (Boschini et al., 2022, arXiv 2201.00766) and https://github.com/aimagelab/mammoth-lite.
 """
 

@@ -1,4 +1,4 @@
-"""Options that many of Mammoth's models declare alike, and the types that they are declared with."""
+"""Options that many of Mammoth's models declare, and their argument types."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _FALSE = ("false", "0", "f", "n", "no")
 
 
 def add_rehearsal_args(parser: ArgumentParser) -> None:
-    """Declare `buffer_size`, and `minibatch_size`: as many rows as are new unless it is given."""
+    """Declare `buffer_size` and `minibatch_size`, which defaults to the batch size."""
     parser.add_argument("--buffer_size", type=int, required=True, help="rows of the memory")
     parser.add_argument("--minibatch_size", type=int, help="rows of a batch from the memory")
 
 
 def binary_to_boolean_type(value: Any) -> bool:
-    """Whether a word means yes: `1`, `true`, `t`, `yes` and `y` do, whatever their case.
+    """Convert a word to bool: `1`, `true`, `t`, `yes` and `y` are True, in any case.
 
     Raises:
-        ArgumentTypeError: If it means no neither.
+        ArgumentTypeError: If it is neither true nor false.
     """
     word = str(value).lower()
     if word not in (*_TRUE, *_FALSE):

@@ -48,7 +48,7 @@ SERVED = {
     "lr_milestones": Argument((), "ints", "when multisteplr multiplies the learning rate"),
     "sched_multistep_lr_gamma": Argument(0.1, "float", "what multisteplr multiplies it by"),
     "validation": Argument(
-        None, "float", "share of each class's training rows, or percentage from 1, to validate with"
+        None, "float", "share of each class's training rows to validate with; from 1, a percentage"
     ),
     "fitting_mode": Argument("epochs", ("epochs", "iters"), "whether n_epochs or n_iters counts"),
     "n_iters": Argument(None, "int", "steps of each task, with fitting_mode=iters"),
@@ -62,13 +62,13 @@ SERVED = {
     "loadcheck": Argument(
         None, "str", "start from a checkpoint: a file of Mammoth's, or a run directory of ours"
     ),
-    "inference_only": Argument(0, "flag", "evaluate what loadcheck gives, and learn nothing"),
-    "seed": Argument(None, "int", "of weights, order of the data, order of classes"),
+    "inference_only": Argument(0, "flag", "evaluate the loadcheck checkpoint, without training"),
+    "seed": Argument(None, "int", "seeds the weights, the order of the data and of the classes"),
     "device": Argument(None, "str", "cpu, cuda, cuda:1, ...; default: a GPU if there is one"),
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
 }
-# Of Mammoth's own running, and without a meaning here: a warning says so.
+# Arguments of Mammoth's own infrastructure, without a meaning here: they are warned about.
 IDLE = {
     "num_workers": 0,
     "debug_mode": 0,
@@ -86,7 +86,7 @@ IDLE = {
     "enable_other_metrics": 0,
     "eval_epochs": None,
 }
-# Arguments of Mammoth that change what is learnt, and are not served: its default, and advice.
+# Arguments of Mammoth that change what is learnt and are not supported: its default, and advice.
 _UNSERVED: dict[str, tuple[Any, str]] = {
     "drop_last": (0, "The last batch of a pass is learnt too."),
     "early_stopping_patience": (5, "Pass early_stopping.patience=N, a setting of ml."),
@@ -127,23 +127,23 @@ def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
 
 
 def served(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """Those of the arguments that are served, and the defaults of all the others."""
+    """The supported arguments, completed with defaults."""
     values = {name: argument.default for name, argument in SERVED.items()}
     values |= {name: given[name] for name in SERVED if given.get(name) is not None}
     for name, (default, advice) in _UNSERVED.items():
         if given.get(name) is not None and not is_default(given[name], default):
-            mistakes.append(f"{name}={given[name]} is not served here. {advice}".rstrip())
+            mistakes.append(f"{name}={given[name]} is not supported. {advice}".rstrip())
     _check(values, mistakes)
     values["lr_milestones"] = list(values["lr_milestones"])
     return values
 
 
 def _check(values: Mapping[str, Any], mistakes: list[str]) -> None:
-    """What arguments say of each other."""
+    """Check arguments against each other."""
     if values["lr_scheduler"] == "multisteplr" and not values["lr_milestones"]:
         mistakes.append("lr_scheduler=multisteplr needs lr_milestones, such as [10, 20].")
     if values["lr_scheduler"] != "multisteplr" and values["lr_milestones"]:
-        mistakes.append("lr_milestones are of lr_scheduler=multisteplr, which was not given.")
+        mistakes.append("lr_milestones needs lr_scheduler=multisteplr.")
     if (values["fitting_mode"] == "iters") != (values["n_iters"] is not None):
         mistakes.append("fitting_mode=iters and n_iters=N go together.")
     share = values["validation"]
@@ -163,7 +163,7 @@ def share_of(validation: float | None) -> float | None:
 
 
 def known() -> list[str]:
-    """The names of all arguments that are served."""
+    """Names of all supported arguments."""
     return [*REQUIRED, *SERVED]
 
 
@@ -229,6 +229,6 @@ def _in_words(kind: str | tuple[str, ...]) -> str:
 
 
 def refuse(mistakes: list[str]) -> None:
-    """One error of all mistakes, if there are any."""
+    """Raise one error for all mistakes, if any."""
     if mistakes:
         raise ConfigError("\n".join(mistakes))

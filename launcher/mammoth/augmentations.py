@@ -17,11 +17,11 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue ar
 
 
 def apply_transform(x: Any, transform: Any, autosqueeze: bool = False) -> Any:
-    """Rows with a transform: the model's own meets all of them at once, any other one after another.
+    """Apply a transform to rows: the model's own to all at once, any other to one after another.
 
     Args:
         x: `[B, *shape]`, or a PIL image.
-        transform: None: rows as they are.
+        transform: None: rows unchanged.
         autosqueeze: Give a single row without its first dimension.
     """
     if transform is None:
@@ -59,7 +59,7 @@ def cutmix_data(
         x: `[B, C, H, W]`.
         y: `[B]`.
         alpha: Of the Beta distribution that the share is drawn from.
-        cutmix_prob: Chance that anything is mixed; the share is 1 if not.
+        cutmix_prob: Probability of mixing; otherwise the share is 1.
         force: Mix in any case.
 
     Raises:
@@ -85,13 +85,13 @@ def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 
 def random_flip(x: Tensor) -> Tensor:
-    """Half of the images `[B, C, H, W]`, by chance, mirrored. Changes `x`."""
+    """Mirror each image `[B, C, H, W]` with probability 1/2, in place."""
     mirrored = (torch.rand(len(x)) < 0.5).to(x.device).view(-1, 1, 1, 1)
     return x.copy_(torch.where(mirrored, x.flip(-1), x))
 
 
 def random_grayscale(x: Tensor, prob: float = 0.2) -> Tensor:
-    """A share of the colour images `[B, 3, H, W]`, by chance, in grey. Changes `x`; grey ones stay."""
+    """Turn colour images `[B, 3, H, W]` grey with a given probability, in place."""
     if x.shape[1] == 3:
         grey = (torch.rand(len(x)) < prob).to(x.device).view(-1, 1, 1, 1)
         luma = torch.tensor(_LUMA, dtype=x.dtype, device=x.device)
@@ -101,7 +101,7 @@ def random_grayscale(x: Tensor, prob: float = 0.2) -> Tensor:
 
 
 def random_crop(x: Tensor, padding: int) -> Tensor:
-    """Images `[B, C, H, W]` moved by up to `padding` pixels each, black where nothing was."""
+    """Shift each image `[B, C, H, W]` by up to `padding` pixels, filled with black."""
     rows, height, width = len(x), x.shape[2], x.shape[3]
     padded = F.pad(x, (padding,) * 4)
     top, left = torch.randint(2 * padding or 1, (2, rows), device=x.device)
@@ -113,7 +113,7 @@ def random_crop(x: Tensor, padding: int) -> Tensor:
 
 
 class soft_aug:
-    """Moves by up to 4 pixels, mirrors and standardises images `[B, C, H, W]` in [0, 1]."""
+    """Shift by up to 4 pixels, mirror and standardise images `[B, C, H, W]` in [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean, self.std = mean, std
@@ -128,12 +128,12 @@ class strong_aug:
     Source: Chen et al. (2020), arXiv 2002.05709, appendix A, without the blur.
 
     Args:
-        size: Of the images given back.
+        size: Size of the result.
         mean, std: Of each channel.
     """
 
     def __init__(self, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]):
-        from torchvision import transforms  # Only where it is used: it takes long to import.
+        from torchvision import transforms  # Imported here: it takes long to import.
 
         jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
         self.transform = transforms.Compose(
@@ -199,7 +199,7 @@ class CustomRandomCrop:
     """Crops an image, and the maps that belong to it at the same place.
 
     Args:
-        size: Height and width of what is left.
+        size: Height and width of the crop.
         padding: Added on every side first.
         resize: Enlarge maps twofold for the crop.
         min_resize_index: Only those up to this one; None: all.

@@ -25,14 +25,14 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 
 
 def get_backbone(args: Namespace) -> nn.Module:
-    """A new network of the kind that `args` describes.
+    """A new network, as described by `args`.
 
     Args:
         args: `backbone`, a registered name, and the arguments of its network, such as `num_classes`.
-            A run's own `args` will do, whatever its network is.
+            A run's own `args` are sufficient, whatever its network.
 
     Raises:
-        ConfigError: If there is none of that name, or `args` lacks what it needs.
+        ConfigError: If the name is unknown, or `args` lacks what it needs.
     """
     if (make := getattr(args, "make_backbone", None)) is not None:
         made: nn.Module = make()
@@ -41,7 +41,7 @@ def get_backbone(args: Namespace) -> nn.Module:
 
 
 def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
-    """A new network that is registered under this name, in which `_` is as good as `-`.
+    """A new network registered under this name; `_` and `-` are equivalent.
 
     Args:
         values: Its arguments, among others.
@@ -55,5 +55,5 @@ def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
     parameters = inspect.signature(BACKBONES[key]).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if missing := [p.name for p in named if p.default is p.empty and p.name not in values]:
-        raise ConfigError(f"The backbone {name} needs {', '.join(missing)}, not given in args.")
+        raise ConfigError(f"Backbone {name} needs {', '.join(missing)}, missing from args.")
     return BACKBONES[key](**{p.name: values[p.name] for p in named if p.name in values})

@@ -1,4 +1,4 @@
-"""Batch normalisation that does not learn from what it sees."""
+"""Batch normalisation with fixed running statistics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def bn_track_stats(module: nn.Module, condition: bool = True) -> Iterator[None]:
-    """Inside, unless `condition`, running statistics of batch normalisation stay as they are."""
+    """Runs the block without updating running statistics of batch normalisation, unless `condition`."""
     layers = [] if condition else [m for m in module.modules() if isinstance(m, _NORMS)]
     before = [layer.track_running_stats for layer in layers]
     for layer in layers:

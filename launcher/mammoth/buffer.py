@@ -20,7 +20,7 @@ _ROOM = 64  # Rows of an unlimited buffer at first.
 
 
 class Buffer(Memory):
-    """Mammoth's name for a reservoir of rows; a `Memory` that is told its fields by position.
+    """Mammoth's name for a reservoir of rows; a `Memory` whose fields are given by position.
 
     >>> buffer = Buffer(100)
     >>> buffer.add_data(torch.rand(8, 2), labels=torch.arange(8))
@@ -33,8 +33,8 @@ class Buffer(Memory):
     Args:
         buffer_size: Rows, at most.
         device: Where they are kept; None: where the first ones come from.
-        sample_selection_strategy: What a full buffer does: `reservoir`, `lars` (gives up rows of low
-            loss), `labrs` (and of large classes), `abs` (for noisy labels; needs `dataset=`),
+        sample_selection_strategy: Which rows a full buffer drops: `reservoir`, `lars` (low loss), `labrs`
+            (also large classes), `abs` (for noisy labels; needs `dataset=`),
             `balancoir` (keeps classes balanced), or `unlimited` (keeps everything).
         dataset: The sequence of tasks, for `abs`.
 
@@ -77,7 +77,7 @@ class Buffer(Memory):
         self.sample_selection_fn = make_selection(name, self.capacity, dataset)
 
     def __getattr__(self, name: str) -> Tensor:
-        """The rows held of a field, as they are kept: what is written there stays."""
+        """A field of the stored rows, as a view: writes to it persist."""
         columns = self.__dict__.get("_columns", {})
         if (name,) not in columns:
             there = ", ".join(key for (key,) in columns) or "nothing yet"
@@ -86,13 +86,13 @@ class Buffer(Memory):
         return held
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Other values of a field for the rows held, `buffer.logits = logits`; any other attribute."""
+        """Replace a field of the stored rows, `buffer.logits = logits`, or set any other attribute."""
         if name not in type(self).attributes:
             object.__setattr__(self, name, value)
             return
         if len(value) != len(self):
             raise ConfigError(
-                f"Buffer: {len(value)} {name} for the {len(self)} rows that it holds. Give add_data more."
+                f"Buffer: {len(value)} {name} for {len(self)} stored rows. Use add_data to add rows."
             )
         kept = torch.as_tensor(value, dtype=_dtype(name), device=self.device)
         column = kept.new_empty((self.capacity, *kept.shape[1:]))
@@ -101,7 +101,7 @@ class Buffer(Memory):
 
     @property
     def device(self) -> torch.device:
-        """Where its rows are, or will be."""
+        """Device of its rows."""
         return self._wanted or self._device
 
     @device.setter
@@ -110,7 +110,7 @@ class Buffer(Memory):
 
     @property
     def choices(self) -> np.random.Generator:
-        """The random stream that says which rows are kept."""
+        """Random stream for which rows are kept."""
         if not self._streams:
             self._start_streams()
         return self._streams[0]
@@ -134,7 +134,7 @@ class Buffer(Memory):
 
     @property
     def used_attributes(self) -> list[str]:
-        """The fields that rows have."""
+        """Names of the stored fields."""
         return [name for name in self.attributes if (name,) in self._columns]
 
     def is_empty(self) -> bool:
@@ -144,14 +144,14 @@ class Buffer(Memory):
         return len(self) == self.capacity and self.sample_selection_strategy != "unlimited"
 
     def to(self, device: torch.device | str) -> Buffer:
-        """Keep the rows there."""
+        """Move the rows to a device."""
         self._wanted = torch.device(device)
         if self._columns:
             self._move(self._wanted)
         return self
 
     def reset(self) -> None:
-        """Forget every row."""
+        """Delete all rows."""
         self.clear()
 
     empty = reset
@@ -184,7 +184,7 @@ class Buffer(Memory):
         """
         if attention_maps is not None:
             raise ConfigError(
-                "Buffer.add_data: attention_maps are not kept. Keep them in the model."
+                "Buffer.add_data: attention_maps are not supported. Keep them in the model."
             )
         given = {"labels": labels, "logits": logits, "task_labels": task_labels}
         given |= {"true_labels": true_labels}
@@ -266,7 +266,7 @@ class Buffer(Memory):
             ConfigError: If the buffer is empty, or cannot tell tasks apart.
         """
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         if force_indexes is not None:
             places = torch.as_tensor(force_indexes)
         else:
@@ -287,7 +287,7 @@ class Buffer(Memory):
     ) -> tuple[Tensor, ...]:
         """Rows of `n_classes` random classes, of each as many; -1: of all that are held."""
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         labels = self.labels.cpu().numpy()
         stream = self._draws
         classes = stream.permutation(np.unique(labels))[: n_classes if n_classes > 0 else None]
@@ -381,7 +381,7 @@ class Buffer(Memory):
         return self.labels // cpt
 
     def _resize(self, capacity: int) -> None:
-        """Room for so many rows; the first ones stay."""
+        """Change the capacity, keeping the first rows."""
         if capacity == self.capacity:
             return
         held = {path: column[: min(self._size, capacity)] for path, column in self._columns.items()}

@@ -1,6 +1,6 @@
-"""Checkpoints as Mammoth writes them, and how a model is loaded from one, or from a run of ours.
+"""Checkpoints in Mammoth's format, and loading models from them or from our own runs.
 
-A file of Mammoth's is read as data alone (`torch.load(weights_only=True)`): nothing in it is executed.
+Mammoth's files are loaded with `torch.load(weights_only=True)`: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def load_checkpoint(observer: Observer, path: str, *, whole: bool) -> None:
-    """Give a model the weights, and the rows of its buffer, that a checkpoint holds.
+    """Load the weights and the buffer of a checkpoint into a model.
 
     Args:
         path: A file of Mammoth's, a run directory, or a folder of its checkpoints.
-        whole: Whether to put back everything else as well, counters and copies: to evaluate.
+        whole: Whether to restore everything else too, such as counters and copies, for evaluation.
 
     Raises:
         CheckpointError: If it cannot be read, or does not fit.
@@ -68,8 +68,8 @@ def _load_file(model: Any, path: Path) -> None:
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Of what torch does with any other file, there is no end.
         raise CheckpointError(
-            f"loadcheck={path} cannot be read as data alone, without executing what it holds. Save it "
-            "again with Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
+            f"loadcheck={path} cannot be loaded without executing code in it. Save it again with "
+            "Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
         ) from error
     if not isinstance(saved, Mapping):
         raise CheckpointError(f"loadcheck={path} holds a {type(saved).__name__}, not a checkpoint.")
@@ -106,12 +106,12 @@ def _fill(model: Any, rows: Any, path: Path) -> None:
     buffer = getattr(model, "buffer", None)
     if not isinstance(buffer, Memory) or not hasattr(buffer, "add_data"):
         raise CheckpointError(
-            f"loadcheck={path} holds a buffer, and {type(model).__name__} has no `buffer` to load it into."
+            f"loadcheck={path} holds a buffer, but {type(model).__name__} has no `buffer` to load it into."
         )
     count = len(rows["examples"])
     if count > buffer.capacity:
         raise CheckpointError(
-            f"loadcheck={path} holds a buffer of {count} rows; buffer_size is {buffer.capacity}. Pass "
+            f"loadcheck={path} holds a buffer of {count} rows, but buffer_size is {buffer.capacity}. Pass "
             f"buffer_size={count}."
         )
     buffer.clear()
@@ -132,12 +132,12 @@ class Saver:
         self.written: list[Path] = []
 
     def task_ended(self, model: Any, task: int) -> None:
-        """Keep what was learnt so far, if that is wanted."""
+        """Save the model after a task, if requested."""
         if self.every_task:
             self._write(model, "joint" if self.joint else str(task))
 
     def finish(self, model: Any, run: Run) -> None:
-        """Keep the whole, and put the results into what was written."""
+        """Save the final model, and add the results to what was written."""
         if not self.every_task:
             self._write(model, "joint" if self.joint else "last")
         told = run.task_il_matrix.tolist() or run.accuracy_matrix.tolist()

@@ -1,4 +1,4 @@
-"""`ml compat FILE`: what a model file written for Mammoth uses that is not there, before it is run.
+"""`ml compat FILE`: names that a Mammoth model file uses and that are not available, without running it.
 
 The file is parsed and never imported: nothing in it is executed.
 """
@@ -40,12 +40,12 @@ _GPU_ONLY = ("torch.cuda.synchronize", "torch.cuda.current_device", "torch.cuda.
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something that is not there.
+    """A name that is not available.
 
     Attributes:
         line: Where in the file.
         text: What is missing, and what to do about it.
-        when: The condition on arguments that the line stands behind, or "".
+        when: The condition on arguments under which the line runs, or "".
     """
 
     line: int
@@ -60,7 +60,7 @@ def compat(words: list[str]) -> int:
         ConfigError: If no file is named, or it cannot be read.
     """
     if not words:
-        raise ConfigError("Name the files to look at: ml compat er.py derpp.py")
+        raise ConfigError("Name the files to check: ml compat er.py derpp.py")
     missing = 0
     for word in words:
         path = Path(word)
@@ -69,7 +69,7 @@ def compat(words: list[str]) -> int:
         except OSError as error:
             raise ConfigError(f"ml compat {word}: {error.strerror}.") from error
         except (SyntaxError, UnicodeDecodeError) as error:
-            raise ConfigError(f"ml compat {word}: this is not Python: {error}.") from error
+            raise ConfigError(f"ml compat {word}: not valid Python: {error}.") from error
         for finding in found:
             when = f" Only where {finding.when}." if finding.when else ""
             print(f"{path}:{finding.line}: {finding.text}{when}")
@@ -77,19 +77,20 @@ def compat(words: list[str]) -> int:
         missing += len(certain)
         if not certain:
             lines = ", ".join(map(str, rewrites))
-            change = f" Import from {HERE} in line {lines}." if rewrites else ""
-            print(f"{path}: every {'other ' if found else ''}name is there.{change}")
+            plural = "s" if len(rewrites) > 1 else ""
+            change = f" Import from {HERE} in line{plural} {lines}." if rewrites else ""
+            print(f"{path}: every {'other ' if found else ''}name is available.{change}")
     return 1 if missing else 0
 
 
 def check(source: str) -> tuple[list[Finding], list[int]]:
-    """What is missing, and the lines whose imports have to name us instead of Mammoth.
+    """What is missing, and the lines whose imports must name Antelope instead of Mammoth.
 
     Args:
         source: Of a Python file.
 
     Raises:
-        SyntaxError: If it is none.
+        SyntaxError: If it is not valid Python.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of the file's own strings.
@@ -102,12 +103,13 @@ def check(source: str) -> tuple[list[Finding], list[int]]:
 
 
 def _imports(file: SourceFile) -> Iterator[Finding]:
-    """Imported names that are not there, and libraries that are not installed."""
+    """Imported names that are not available, and libraries that are not installed."""
     names = names_here()
     for node in file.imports:
         if isinstance(node, ast.ImportFrom) and node.level:
             yield Finding(
-                node.lineno, f"a relative import: put what it needs of {node.module} here."
+                node.lineno,
+                f"a relative import: copy what it uses from {node.module} into this file.",
             )
         elif isinstance(node, ast.ImportFrom) and is_mammoths(node.module):
             for alias in node.names:
@@ -115,8 +117,8 @@ def _imports(file: SourceFile) -> Iterator[Finding]:
                     near = did_you_mean(alias.name, names) if node.module == HERE else ""
                     yield Finding(
                         node.lineno,
-                        f"{node.module}.{alias.name} is not there.{near} Copy it into the file, if it "
-                        "stands on torch alone.",
+                        f"{node.module}.{alias.name} is not available.{near} Copy it into the file if it "
+                        "needs only torch.",
                     )
         else:
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -126,10 +128,10 @@ def _imports(file: SourceFile) -> Iterator[Finding]:
                 if root in THEIRS:
                     yield Finding(
                         node.lineno,
-                        f"import {module}: name what is used, from {HERE} import ...",
+                        f"import {module}: import the names that are used instead, from {HERE} import ...",
                     )
                 elif not is_installed(root):
-                    yield Finding(node.lineno, f"{root} is not installed here.")
+                    yield Finding(node.lineno, f"{root} is not installed.")
 
 
 def _tried(file: SourceFile) -> Iterator[Finding]:
@@ -145,9 +147,7 @@ def _tried(file: SourceFile) -> Iterator[Finding]:
     for node in tried:
         if id(node) not in inner and (lacking := _without(node)) is not None:
             are = "is" if len(lacking) == 1 else "are"
-            yield Finding(
-                node.lineno, f"{' and '.join(lacking)} {are} tried, and not installed here."
-            )
+            yield Finding(node.lineno, f"{' and '.join(lacking)} {are} tried and not installed.")
 
 
 def _without(node: ast.Try) -> list[str] | None:
@@ -173,7 +173,7 @@ def _without(node: ast.Try) -> list[str] | None:
 
 
 def _classes(file: SourceFile) -> Iterator[Finding]:
-    """Models without `observe`, and hooks that ask for what they are not given."""
+    """Models without `observe`, and hooks with parameters that are not provided."""
     if not file.models:
         yield Finding(1, "no class here derives from ContinualModel or has `observe`.")
     for model in file.models:
@@ -192,14 +192,15 @@ def _classes(file: SourceFile) -> Iterator[Finding]:
                 near = did_you_mean(parameter, there)
                 yield Finding(
                     method.lineno,
-                    f"{name} asks for `{parameter}`, which it is not given.{near} There are: "
+                    f"{name} asks for `{parameter}`, which is not provided.{near} There are: "
                     f"{', '.join(there)}. Give it a default, or leave it out.",
                 )
             if name in HOOKS and (
                 method.args.posonlyargs or isinstance(method, ast.AsyncFunctionDef)
             ):
                 yield Finding(
-                    method.lineno, f"{name} is called with names, and takes places alone."
+                    method.lineno,
+                    f"{name} is called with keyword arguments, but has positional-only parameters.",
                 )
 
 
@@ -214,7 +215,7 @@ def _adds_field(file: SourceFile, name: str) -> bool:
 
 
 def _uses(file: SourceFile) -> Iterator[Finding]:
-    """Attributes that are read and that nothing has."""
+    """Attributes that are read but do not exist."""
     there = Present.get()
     buffer = held_by(file.ours.get("Buffer")) | stored_on(file, "self.buffer")
     spans = [(m.lineno, m.end_lineno or m.lineno) for m in file.models]
@@ -239,7 +240,8 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
             if name not in there.model and name not in file.set_on_self:
                 near = did_you_mean(name, [*file.set_on_self, *there.model])
                 yield Finding(
-                    node.lineno, f"self.{name} is not there, and nothing in the file sets it.{near}"
+                    node.lineno,
+                    f"self.{name} does not exist, and nothing in the file sets it.{near}",
                 )
         elif place in ("self.args", "args") and in_model and file.own_bases:
             if file.options_unknown:
@@ -259,17 +261,19 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
             yield Finding(node.lineno, f"self.buffer.{name}: a Buffer has no such attribute.{near}")
         elif place in ("dataset", "self.dataset") and name not in there.dataset:
             near = did_you_mean(name, there.dataset)
-            yield Finding(node.lineno, f"{place}.{name}: a ContinualDataset here has none.{near}")
+            yield Finding(
+                node.lineno, f"{place}.{name}: a ContinualDataset has no such attribute.{near}"
+            )
         elif place.endswith("dataset.train_loader") and name not in there.loader:
             near = did_you_mean(name, there.loader)
-            yield Finding(node.lineno, f"train_loader.{name} is not there.{near}")
+            yield Finding(node.lineno, f"train_loader.{name} does not exist.{near}")
         elif place.endswith("train_loader.dataset") and name not in there.rows | stored(file):
             near = did_you_mean(name, there.rows)
-            yield Finding(node.lineno, f"train_loader.dataset.{name} is not there.{near}")
+            yield Finding(node.lineno, f"train_loader.dataset.{name} does not exist.{near}")
 
 
 def _calls(file: SourceFile) -> Iterator[Finding]:
-    """Keywords that functions, classes and methods of ours do not take."""
+    """Keywords that our functions, classes and methods do not accept."""
     there = Present.get()
     others = replaced(file)
     asked = dict(lines_behind(file.tree, "cuda"))
@@ -281,7 +285,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         if cuda and node.lineno not in asked and not torch.cuda.is_available():
             yield Finding(
                 node.lineno,
-                f"{place or '.cuda'}() needs an NVIDIA GPU, and there is none here. Write "
+                f"{place or '.cuda'}() needs an NVIDIA GPU, which this machine lacks. Use "
                 ".to(self.device), or leave it out.",
             )
         target: Any = None
@@ -296,5 +300,6 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         for keyword in node.keywords:
             if keyword.arg is not None and not takes(target, keyword.arg):
                 yield Finding(
-                    node.lineno, f"{place} takes no `{keyword.arg}`. It is {signature(target)}."
+                    node.lineno,
+                    f"{place} has no parameter `{keyword.arg}`; its signature is {signature(target)}.",
                 )

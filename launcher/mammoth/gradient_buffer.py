@@ -1,4 +1,4 @@
-"""GSS's buffer: rows are kept whose gradients differ most from each other's."""
+"""GSS's buffer, which keeps rows whose gradients differ most from each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .buffer import Buffer
 
 
 class GradientBuffer(Buffer):
-    """Keeps rows of which the gradients point in many directions.
+    """Keeps rows whose gradients point in many directions.
 
     The score of a row is the largest cosine of its gradient with those of `minibatch_size` rows held,
     plus 1. A batch with a gradient that points away from all of them may replace rows, of high score
@@ -44,7 +44,7 @@ class GradientBuffer(Buffer):
         self.reset_fathom()
 
     def reset_fathom(self) -> None:
-        """Begin to give the rows once more, in a new order."""
+        """Start over with the rows in a new order."""
         self.fathom, self.fathom_mask = 0, torch.empty(0, dtype=torch.int64)
         if len(self):
             self.fathom_mask = torch.from_numpy(self._draws.permutation(len(self)))
@@ -61,17 +61,17 @@ class GradientBuffer(Buffer):
         random: bool = False,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, ...]:
-        """The next rows of the order, each once before any comes again; fewer at its end.
+        """The next rows in order, each once before any repeats; fewer at the end.
 
         Args:
-            give_index: Give their places too, after the fields.
+            give_index: Return their indices too, after the fields.
             random: Any rows instead.
 
         Raises:
             ConfigError: If the buffer is empty.
         """
         if self.is_empty():
-            raise ConfigError("The buffer is empty: look at `is_empty()` before drawing from it.")
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         if random:
             count = min(size, len(self))
             places = torch.from_numpy(self._draws.choice(len(self), count, replace=False))
@@ -119,7 +119,7 @@ class GradientBuffer(Buffer):
     def _replaced(
         self, example: Tensor, label: Tensor, known: tuple[Tensor, ...]
     ) -> tuple[int, float]:
-        """The place that a row takes in a full buffer, or -1; and its score."""
+        """The index that a row takes in a full buffer, or -1, and its score."""
         score = self._score(example, label, *known)
         chances = self.scores.double().numpy()
         place = int(self.choices.choice(self.capacity, p=chances / chances.sum()))

@@ -1,4 +1,4 @@
-"""Gradients as one vector, and projected so that they do not conflict with those of a memory."""
+"""Gradients as one vector, and their projection to agree with a memory's gradients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store_grad(
 def overwrite_grad(
     params: Callable[[], Iterable[Tensor]], newgrad: Tensor, grad_dims: Sequence[int]
 ) -> None:
-    """Give the parameters that have a gradient the one in a vector, as `store_grad` wrote it."""
+    """Write a vector, as made by `store_grad`, into the existing gradients."""
     for param, part in zip(params(), newgrad.split(list(grad_dims)), strict=True):
         if param.grad is not None:
             param.grad.detach().copy_(part.view_as(param.grad))
@@ -45,7 +45,7 @@ def project(gxy: Tensor, ger: Tensor) -> Tensor:
 def project2cone2(
     solver: Any, gradient: Tensor, memories: Tensor, margin: float = 0.5, eps: float = 1e-3
 ) -> None:
-    """Change a gradient as little as makes it agree with each of the memories' gradients.
+    """Project a gradient to the nearest one that agrees with every memory's gradient.
 
     Source: Lopez-Paz and Ranzato (2017), GEM, arXiv 1706.08840, eq. 11: its dual is solved.
 

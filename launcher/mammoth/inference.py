@@ -1,4 +1,4 @@
-"""A run that evaluates what was loaded, and learns nothing."""
+"""Evaluates a loaded checkpoint without training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..run import Run
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:
-    """Score a model on every task, as after the last one of a run.
+    """Evaluate a model on every task, as at the end of a run.
 
     Args:
         code: Settings, the model itself among them.
@@ -55,7 +55,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     console = Console(enabled=settings.progress)
     console.header(
         {
-            "Model": f"{type(own).__name__}, loaded from {path}; it learns nothing (inference_only)",
+            "Model": f"{type(own).__name__}, loaded from {path}, without training (inference_only)",
             "Data": world.describe(),
             "Device": describe(settings, device, False),
         }

@@ -24,8 +24,8 @@ class ContinualModel(Counters, nn.Module):
         backbone: The network, `net`.
         loss: Of outputs and labels.
         args: Options.
-        transform: Makes of rows in [0, 1] what the network meets in training.
-        dataset: The sequence of tasks; the run's, if a constructor does not pass it on.
+        transform: Converts rows in [0, 1] to the network's training inputs.
+        dataset: The sequence of tasks; the run's, if the constructor does not pass it on.
 
     Attributes:
         opt: The optimiser of the network that `args` describes, made again for each task, unless there
@@ -53,7 +53,7 @@ class ContinualModel(Counters, nn.Module):
         dataset: ContinualDataset | None = None,
     ):
         super().__init__()
-        if type(self).observe is ContinualModel.observe:  # Said before anything is trained.
+        if type(self).observe is ContinualModel.observe:  # Reported before training.
             raise ConfigError(
                 f"{type(self).__name__} has no observe. Write observe(self, inputs, labels, not_aug_inputs, "
                 "epoch=None)."
@@ -69,7 +69,7 @@ class ContinualModel(Counters, nn.Module):
 
     @staticmethod
     def get_parser(parser: ArgumentParser) -> ArgumentParser:
-        """Declare options of one's own, which become settings `model.KEY=value`."""
+        """Declare the model's options, which become settings `model.KEY=value`."""
         return parser
 
     def get_parameters(self) -> list[Tensor]:
@@ -120,7 +120,7 @@ class ContinualModel(Counters, nn.Module):
 
 @register_model("sgd")
 class Sgd(ContinualModel):
-    """Learns each task as it comes, and does nothing against forgetting."""
+    """Learns each task in turn, without any measure against forgetting."""
 
     NAME = "sgd"
     COMPATIBILITY = ("class-il", "domain-il", "task-il", "general-continual")

@@ -1,4 +1,4 @@
-"""What can be asked for by a name of Mammoth's: models, data sets, networks."""
+"""Models, data sets and networks by their Mammoth names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SEQUENCES: dict[str, Any] = {}  # Classes of the user's own, or functions.
 
 
 def register_model(name: str) -> Callable[[T], T]:
-    """Make a class known to `load_runner` by a name, in which `_` is as good as `-`.
+    """Register a class for `load_runner` under a name; `_` and `-` are equivalent.
 
     Raises:
         ConfigError: If the name is taken by another class.
@@ -45,7 +45,7 @@ def register_model(name: str) -> Callable[[T], T]:
 
 
 def register_dataset(name: str) -> Callable[[T], T]:
-    """Make a `ContinualDataset`, or a function of `args` that returns one, known to `load_runner`.
+    """Register a `ContinualDataset`, or a function of `args` that returns one, for `load_runner`.
 
     Raises:
         ConfigError: If the name is taken by another class.
@@ -54,10 +54,10 @@ def register_dataset(name: str) -> Callable[[T], T]:
 
 
 def register_backbone(name: str) -> Callable[[T], T]:
-    """Make a network, or a function that returns one, known as `backbone`.
+    """Register a network, or a function that returns one, as a `backbone`.
 
-    Of its arguments it is given those that the run knows, such as `num_classes`, and those among the
-    arguments of `load_runner`.
+    It receives those of its arguments that the run knows, such as `num_classes`, or that `load_runner` was
+    given.
 
     Raises:
         ConfigError: If the name is taken by another one.
@@ -91,7 +91,7 @@ def _register(name: str, table: dict[str, Any]) -> Callable[[T], T]:
     def keep(item: T) -> T:
         taken = table.get(key)
         if taken is not None and name_of(taken) != name_of(item):
-            raise ConfigError(f"The name `{name}` is registered already, by {name_of(taken)}.")
+            raise ConfigError(f"`{name}` is already registered, by {name_of(taken)}.")
         table[key] = item
         if inspect.isclass(item) and not hasattr(item, "NAME"):
             item.NAME = name  # type: ignore[attr-defined]

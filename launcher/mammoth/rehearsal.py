@@ -1,4 +1,4 @@
-"""What a model keeps of a task, and learns again with the next."""
+"""Keeping rows of a task and learning them again with the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .loaders import create_seeded_dataloader
 
 
 def icarl_replay(model: Any, dataset: Any, val_set_split: float = 0) -> None:
-    """Put the rows of `model.buffer` among those of the task that is about to be learnt.
+    """Add the rows of `model.buffer` to the task that is about to be learnt.
 
     Does nothing in the first task. With a split it sets `model.val_dataset` and `model.val_loader`.
 
@@ -65,7 +65,7 @@ def fill_buffer(
     normalize_features: bool = False,
     extend_equalize_buffer: bool = False,
 ) -> None:
-    """Keep as many rows of each class seen: fewer of the classes held, and some of the new ones.
+    """Keep equally many rows of each class seen: fewer of the old classes, and some of the new.
 
     Args:
         dataset: Its `train_loader` gives the task's rows. Those of earlier classes, which

@@ -1,4 +1,4 @@
-"""What models say while they work on something of their own."""
+"""Warnings and progress of models' own work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _said: set[str] = set()
 
 
 def warn_once(*words: object) -> None:
-    """Warn of something the first time that it is said in this process."""
+    """Warn once per process."""
     text = " ".join(map(str, words))
     if text not in _said:
         _said.add(text)
@@ -18,4 +18,4 @@ def warn_once(*words: object) -> None:
 def progress_bar(
     i: int, max_iter: int | None, epoch: int | str, task_number: int | str, loss: float
 ) -> None:
-    """Accepts how far a model's own loop is, and shows nothing: the run's bar is the only one."""
+    """Accepts a model's own progress and shows nothing: the run's bar is the only one."""

@@ -1,4 +1,4 @@
-"""A buffer with a part for each task, in which new rows replace the oldest."""
+"""A buffer with a partition per task, in which new rows replace the oldest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RingBuffer(Buffer):
         device: Where rows are kept; None: where the first ones come from.
 
     Raises:
-        ConfigError: If a part would have no row.
+        ConfigError: If a partition would hold no row.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RingBuffer(Buffer):
             position = (self.seen + row) % portion + self.task_number * portion
             if position >= self.capacity:
                 raise ConfigError(
-                    f"RingBuffer: task_number={self.task_number}, and it has parts for "
+                    f"RingBuffer: task_number={self.task_number}, but it was built for "
                     f"{self.capacity // portion} tasks."
                 )
             place[self._place_of.setdefault(position, len(self._place_of))] = row

@@ -52,7 +52,7 @@ def load_runner(
     args: Mapping[str, Any] | Namespace | None = None,
     **names: Any,
 ) -> tuple[Any, ContinualDataset]:
-    """A model, made and ready to be trained, and its sequence of tasks.
+    """A model, ready to train, and its sequence of tasks.
 
     Args:
         model: A name given to `register_model`, or any that `ml(model=...)` knows.
@@ -98,21 +98,23 @@ def load_runner(
 def train(
     model: Any, dataset: ContinualDataset, args: Mapping[str, Any] | Namespace | None = None
 ) -> Run:
-    """Learn every task of the sequence, and score all of them after each.
+    """Learn every task of the sequence, and evaluate after each.
 
-    With `inference_only=1`, score what was loaded, and learn nothing.
+    With `inference_only=1`, only evaluate the loaded checkpoint.
 
     Args:
-        model, dataset: What `load_runner` gave.
+        model, dataset: As returned by `load_runner`.
         args: Settings of the run to change, such as `n_epochs`, `path` or `resume`.
 
     Raises:
-        ConfigError: If they are not of one `load_runner`, or `args` says something else than they do.
+        ConfigError: If they come from different `load_runner` calls, or `args` contradict theirs.
     """
     from ..ml import ml
 
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
-        raise ConfigError("train takes the model and the dataset of one load_runner(...).")
+        raise ConfigError(
+            "train needs the model and the dataset that one load_runner(...) call returned."
+        )
     settings = {key: value for key, value in dataset.settings.items() if key != "model"}
     made = vars(getattr(model, "args", Namespace()))
     for key, value in _plain(args).items():
@@ -121,7 +123,8 @@ def train(
         name = OF_THE_RUN.get(key, key)
         if name not in schema() or name in ("model", "dataset", "optim", "lr", "weight_decay"):
             raise ConfigError(
-                f"train: {key}={value} comes too late, the model is made. Give it to load_runner."
+                f"train: {key}={value} comes too late: the model is already constructed. Pass it to "
+                "load_runner."
             )
         settings[name] = value
     if dataset.evaluates is not None:
@@ -198,7 +201,7 @@ class Asked:
         refuse(mistakes)
 
     def _fill_in(self) -> None:
-        """What the model's options or the data set say, where the arguments do not."""
+        """Fill in, where not given, what the model's options or the data set say."""
         usual = dict(USUAL.get(self.dataset_name, {}))
         for key, method in (("n_epochs", "get_epochs"), ("batch_size", "get_batch_size")):
             own = getattr(self.sequence, method, None)
@@ -248,7 +251,7 @@ class Asked:
         return key == "num_classes" and value == CLASSES.get(name, 10)
 
     def settings(self) -> dict[str, Any]:
-        """What `ml` is asked for, in its own words."""
+        """The settings of `ml`."""
         values, options, optim = self.values, {}, {}
         settings = self._data()
         own = declared(self.target)
@@ -356,7 +359,7 @@ def _nothing_at(path: Path) -> str:
     folder = path.parent
     there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     near = did_you_mean(path.name, there)
-    return f"loadcheck={path}: there is no such file or run directory.{near}"
+    return f"loadcheck={path}: no such file or run directory.{near}"
 
 
 def _optimizer_name(name: str) -> str:

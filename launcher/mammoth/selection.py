@@ -1,7 +1,7 @@
-"""Which rows a full `Buffer` gives up for new ones, and which it declines.
+"""Which rows a full `Buffer` replaces, and which it declines.
 
-A strategy is asked for one row after another: `select(buffer, label)` is the place that the row takes in
-the buffer, -1 where it is declined. While there is room every row enters, which the buffer sees to.
+A strategy is called for one row after another: `select(buffer, label)` returns the row's index in the
+buffer, or -1 if it is declined. While there is room, the buffer adds every row.
 """
 
 from __future__ import annotations

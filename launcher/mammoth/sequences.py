@@ -17,7 +17,7 @@ def get_dataset(args: Namespace) -> ContinualDataset:
     sequence = getattr(args, "sequence", None)
     if not isinstance(sequence, ContinualDataset):
         raise ConfigError(
-            "get_dataset(args) needs the args of a run, which a model receives. Elsewhere, "
-            "load_runner(model, dataset, args) gives the model and its sequence of tasks."
+            "get_dataset(args) needs the args that a model receives. Elsewhere, load_runner(model, "
+            "dataset, args) returns the model and its sequence of tasks."
         )
     return sequence

@@ -1,4 +1,4 @@
-"""The `args` that Mammoth's models read: the run's settings under its names, and the rest at its defaults."""
+"""The `args` that Mammoth's models read: the run's settings, and Mammoth's defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..device import build_device
 if TYPE_CHECKING:
     from .sequence import ContinualDataset
 
-# What every model may read of a run of Mammoth's own, where a run of ours has nothing else to say.
+# Mammoth's defaults for arguments without a counterpart here.
 GENERAL: dict[str, Any] = {
     "backbone": None,
     "code_optimization": 0,
@@ -55,7 +55,7 @@ GENERAL: dict[str, Any] = {
 class Arguments(Namespace):
     """A namespace that also knows the run's sequence and how its network is made.
 
-    These two are no arguments: `vars(args)` does not have them.
+    These two are not arguments, and not in `vars(args)`.
 
     Attributes:
         sequence: The sequence of tasks.
@@ -82,13 +82,13 @@ _device: torch.device | None = None
 
 
 def use_device(device: torch.device) -> None:
-    """From now on `get_device` gives this one."""
+    """Set the device that `get_device` returns."""
     global _device
     _device = device
 
 
 def get_device(avail_devices: Any = None) -> torch.device:
-    """Where the run that was built last learns; before there is one, where it would by default.
+    """The device of the run built last; before that, the default device.
 
     Args:
         avail_devices: Without effect: the setting `device` says where.

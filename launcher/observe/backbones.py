@@ -267,7 +267,7 @@ def answer(
     if returnt == "features":
         return features
     if returnt not in ("out", "both", "full"):
-        raise ValueError(f"returnt={returnt!r}: there are out, features, both and full.")
+        raise ValueError(f"returnt={returnt!r} must be out, features, both or full.")
     out = net.classifier(features) + lateral
     if returnt == "out":
         return out

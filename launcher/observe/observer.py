@@ -39,7 +39,7 @@ _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
 
 class _OfSequence:
-    """What the model's sequence of tasks says, until the model has a value of its own."""
+    """An attribute of the model's sequence of tasks, until the model sets its own."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -120,7 +120,7 @@ class Observer(nn.Module):
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
         self.task_told = not self._net_predicts and needs_task(model)
-        # What only models of that base have: others may mean anything by these names.
+        # Only for models of that base: others may use these names for anything.
         self._reopens = isinstance(model, Counters)
         names = [*dataset.counters(0), *(_ITERATIONS if self._reopens else ())]
         # What an earlier run counted for this very object is not the object's own doing.
@@ -148,11 +148,11 @@ class Observer(nn.Module):
         self.replay = self.dataset.replay = replay
 
     def parts_referred_to(self) -> dict[str, Any]:
-        """What the model may hold on to, and is the run's: it is not saved with the model."""
+        """Parts of the run that the model may refer to; they are not saved with the model."""
         return self.dataset.parts_referred_to()
 
     def take_as_learnt(self) -> None:
-        """Be as after the last task: what was learnt came from elsewhere."""
+        """Set the state after the last task, for a loaded model."""
         last = self.dataset.N_TASKS - 1
         self.dataset.c_task, self.started = last, True
         self._count(last)
@@ -161,8 +161,8 @@ class Observer(nn.Module):
         """The model's `forward`, or its network's: logits `[B, n]`.
 
         Args:
-            task: That the rows are of, for a model that asks for it: a later one than the current is
-                taken as that. None: of each task so far its own outputs.
+            task: The rows' task, for a model that asks for it, at most the current one. None: each task's
+                outputs come from that task.
         """
         if self.task_told:
             output = self._forward_told(obs, task)
@@ -254,7 +254,8 @@ class Observer(nn.Module):
         vars(self.model).update(dict.fromkeys(self._iterations, 0))
         self.model.net.train()  # A model may have left it in evaluation mode.
         if self._reopens and getattr(self.model, "custom_scheduler", None) is None:
-            # As Mammoth does: a momentum of the task before would go on. Some set their own and return None.
+            # As in Mammoth: otherwise the previous task's momentum would carry over. Some set their own and
+            # return None.
             self.model.opt = self.model.get_optimizer() or self.model.opt
         self._tell("begin_task")
         if self._reopens:
@@ -262,7 +263,7 @@ class Observer(nn.Module):
         self._replace_rows()
 
     def _replace_rows(self) -> None:
-        """Learn from the rows that the model has made of the task's."""
+        """Learn from the rows with which the model replaced the task's."""
         rows, replay = self.dataset.rows_read, self.replay
         if rows is None or replay is None or not rows.changed:
             return
@@ -296,7 +297,7 @@ class Observer(nn.Module):
             self._step_scheduler("iter")
 
     def _step_scheduler(self, after: str) -> None:
-        """Step the scheduler, the model's own or the run's, if that is due after an `iter` or `epoch`."""
+        """Step the model's or the run's scheduler, if it is due after an `iter` or `epoch`."""
         if getattr(self.model.args, "scheduler_mode", "epoch") != after:
             return
         scheduler = getattr(self.model, "custom_scheduler", None) or self.scheduler
@@ -465,7 +466,7 @@ def _backbone(value: Any, spec: Spec, network: Callable[[Any, dict[str, Any]], A
 
 
 def needs_task(model: Any) -> bool:
-    """Whether `forward` is given the task of the rows: it asks for it, or the model is for that alone."""
+    """Whether `forward` receives the rows' task: it asks for it, or the model only supports task-IL."""
     parameters = list(inspect.signature(model.forward).parameters.values())
     placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if any(p.default is p.empty for p in placed[1:2]):
@@ -477,8 +478,8 @@ def needs_task(model: Any) -> bool:
 def _keeps(name: str, args: Arguments, decided: Mapping[str, Any]) -> None:
     for key, value in decided.items():
         if (own := getattr(args, key)) != value:
-            words = f"epochs={own} (n_epochs)" if key == "n_epochs" else f"{key}={own}"
-            raise ConfigError(f"{name} needs {words}: it sets it itself.")
+            word = "epochs" if key == "n_epochs" else key
+            raise ConfigError(f"{name} sets {key}={own} itself. Pass {word}={own}.")
 
 
 _SCENARIOS = {
@@ -502,10 +503,10 @@ def _unfit(name: str, target: Any, world: Any, *, online: bool) -> Iterable[str]
 
 
 def _wrapped(name: str, target: Any) -> Iterable[str]:
-    """Methods by which Mammoth calls those of a model, and which are never called here."""
+    """Mammoth's wrappers of a model's methods, which are never called here."""
     for method in ("begin_task", "observe", "end_task", "begin_epoch", "end_epoch", "end_eval"):
         if hook(target, f"meta_{method}") is not None:
-            yield f"{name}.meta_{method} is not called. Write it into {method}."
+            yield f"{name}.meta_{method} is never called. Move its code into {method}."
 
 
 def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
@@ -521,8 +522,8 @@ def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
     if wrong:
         quoted = " and ".join(f"`{name}`" for name in wrong)
         raise ConfigError(
-            f"{type(model).__name__}.{method} asks for {quoted}, which is not to be had. It can ask "
-            f"for: {', '.join(there)}. Give {quoted} a default, or leave it out."
+            f"{type(model).__name__}.{method} asks for {quoted}, which Antelope does not provide. It can "
+            f"ask for: {', '.join(there)}. Give {quoted} a default, or leave it out."
         )
     asked = {p.name for p in named}
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):

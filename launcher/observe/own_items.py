@@ -1,4 +1,4 @@
-"""The items of a user's own data sets, checked, and read each time a batch needs them."""
+"""The items of a user's data sets, checked, and read whenever a batch needs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...replay import DataError, LazyColumn, Table
 
 
 class Drawn(Table):
-    """Rows that are read, and transformed another way, each time.
+    """Rows that are read and randomly transformed each time.
 
     Args:
         task: Whose rows they take the place of, if they do.
@@ -67,8 +67,8 @@ class Items:
         item = self.parts[task][i - int(self.first[task])]
         if not isinstance(item, (tuple, list)) or len(item) < self.needed:
             raise DataError(
-                f"Item {i} of {self.name} is {_described(item)}. It has to be (input, label"
-                f"{', input not augmented' if self.needed == 3 else ''})."
+                f"Item {i} of {self.name} is {_described(item)}. It must be (input, "
+                f"label{', input without augmentation' if self.needed == 3 else ''})."
             )
         tensors = [self._tensor(part, i, k) for k, part in enumerate(item[: self.needed]) if k != 1]
         return (tensors[0], int(item[1]), *tensors[1:])
@@ -79,8 +79,8 @@ class Items:
         if not isinstance(part, Tensor):
             which = "TRANSFORM and TEST_TRANSFORM end" if k == 0 else "not_aug_transform ends"
             raise DataError(
-                f"Item {i} of {self.name} holds a {type(part).__name__} where a tensor has to be: "
-                f"see that {which} with ToTensor()."
+                f"Item {i} of {self.name} holds a {type(part).__name__} instead of a tensor. Make sure "
+                f"that {which} with ToTensor()."
             )
         return part.float()
 

@@ -39,8 +39,8 @@ class OwnRows:
         if not bool(chosen.all()):
             if not (hasattr(own, "data") and hasattr(own, "targets")):
                 raise ConfigError(
-                    f"{type(part).__name__} has no `data` and `targets`, of which validation= could hold "
-                    "some out."
+                    "validation= needs `data` and `targets` to hold rows out, which "
+                    f"{type(part).__name__} lacks."
                 )
             own.data = rows_of(own.data, chosen.numpy())
             own.targets = rows_of(np.asarray(own.targets), chosen.numpy())

@@ -74,7 +74,7 @@ def declare(sequence: Any, args: Namespace) -> None:
     name = type(sequence).__name__
     needed = ("SETTING", "N_CLASSES_PER_TASK", "N_TASKS")
     if missing := [key for key in needed if not hasattr(sequence, key)]:
-        raise ConfigError(f"{name} does not say {', '.join(missing)}: attributes of its class.")
+        raise ConfigError(f"{name} lacks the class attributes {', '.join(missing)}.")
     if sequence.SETTING not in _SETTINGS:
         near = did_you_mean(sequence.SETTING, _SETTINGS)
         raise ConfigError(
@@ -85,13 +85,15 @@ def declare(sequence: Any, args: Namespace) -> None:
     listed = isinstance(sizes, (list, tuple))
     if listed and len(sizes) != sequence.N_TASKS:
         raise ConfigError(
-            f"{name}.N_CLASSES_PER_TASK has {len(sizes)} entries, and N_TASKS is {sequence.N_TASKS}."
+            f"{name}.N_CLASSES_PER_TASK has {len(sizes)} entries, but N_TASKS is {sequence.N_TASKS}."
         )
     sizes = list(sizes) if listed else [int(sizes)] * sequence.N_TASKS
     sequence.N_CLASSES = total = sum(sizes) if apart else max(sizes)
     if getattr(args, "joint", 0):
         if not apart:
-            raise ConfigError(f"joint=1: the tasks of {name} share their classes (domain-il).")
+            raise ConfigError(
+                f"joint=1 needs tasks with disjoint classes; those of {name} share theirs (domain-il)."
+            )
         sequence.N_TASKS, sequence.N_CLASSES_PER_TASK, sizes = 1, total, [total]
     sequence.tasks_apart, sequence.class_ends = apart, [0, *accumulate(sizes)]
     if getattr(args, "permute_classes", 0) and not hasattr(args, "class_order"):
@@ -125,7 +127,7 @@ def _rows_of_task(part: Any, setting: Any) -> Any:
     name = type(part).__name__
     if lacking := [key for key in ("data", "targets") if not hasattr(part, key)]:
         raise DataError(
-            f"{name} has no attribute {' and '.join(lacking)}, which tell its rows apart."
+            f"{name} has no attribute {' and '.join(lacking)}, needed to select each task's rows."
         )
     targets = np.asarray(part.targets)
     if len(part.data) != len(targets):

@@ -30,7 +30,7 @@ from .sequence import ContinualDataset
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
-# What a class decides, for each setting that would decide it again.
+# Settings that a class already determines, and what they determine.
 _DECIDED = {
     **dict.fromkeys(("tasks", "classes_per_task", "class_order", "scenario"), "tasks"),
     **dict.fromkeys(("aug", "standardize", "channels", "image_size"), "transforms"),
@@ -51,16 +51,16 @@ class SequenceWorld(DataWorld):
     """The tables and tasks of a `ContinualDataset`.
 
     Args:
-        sequence: Its class, or what was made of it.
+        sequence: The class, or an instance.
         settings: Of the run.
         arguments: Of its constructor.
 
     Attributes:
-        sequence: The object, which models know as their `dataset`.
+        sequence: The instance, which models see as their `dataset`.
         rows: Makes batches of its rows.
 
     Raises:
-        ConfigError: If a setting does not go with it, or it lacks what it needs.
+        ConfigError: If a setting conflicts with it, or it lacks required attributes.
         DataError: If its data cannot be read or learnt from.
     """
 
@@ -69,8 +69,8 @@ class SequenceWorld(DataWorld):
         for key, what in _DECIDED.items():
             if key in settings.given and settings.values[key] is not None:
                 raise ConfigError(
-                    f"{key}={settings.values[key]} and dataset={kind}: a ContinualDataset has {what} of "
-                    f"its own. Leave {key}= out, or change the class."
+                    f"{key}={settings.values[key]} conflicts with dataset={kind}: a ContinualDataset "
+                    f"defines its own {what}. Leave {key}= out, or change the class."
                 )
         if inspect.isclass(sequence):
             sequence = make_sequence(sequence, _arguments(settings), arguments)
@@ -169,8 +169,8 @@ def _read(sequence: Any, name: str) -> _Parts:
         obs, raw = (torch.stack([item[k] for item in sample]) for k in (0, 2))
         if obs.shape != raw.shape:
             raise DataError(
-                f"An item of {name} is {list(obs.shape[1:])}, and {list(raw.shape[1:])} not augmented. "
-                "Let TRANSFORM and not_aug_transform give the same size."
+                f"Items of {name} are {list(obs.shape[1:])} with augmentation and {list(raw.shape[1:])} "
+                "without. TRANSFORM and not_aug_transform must return the same size."
             )
         ends = _ends(sequence, raw)
         bytes_only = bool(torch.equal((raw * 255).round() / 255, raw))
@@ -213,12 +213,14 @@ def _loaded(sequence: Any, name: str) -> Sequence[Any]:
             f"{sequence.args.base_path or 'the default'})"
         ) from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise DataError(f"{name}.get_data_loaders has to give two data sets, to learn and to test.")
+        raise DataError(
+            f"{name}.get_data_loaders must return two data sets, for training and for testing."
+        )
     if not isinstance(pair[0], DataLoader):
         pair = store_masked_loaders(pair[0], pair[1], sequence)
     elif not isinstance(pair[0], TaskData):
         warnings.warn(
-            f"{name}: of its own DataLoaders the data sets are read; their samplers have no effect.",
+            f"{name}: only the data sets of its own DataLoaders are used; their samplers have no effect.",
             stacklevel=2,
         )
     return [loader.dataset for loader in pair]
@@ -261,8 +263,8 @@ def _ends(sequence: Any, raw: Tensor) -> tuple[Tensor, Tensor]:
     low, high, found = (normalise(x) for x in (torch.zeros_like(row), torch.ones_like(row), row))
     if not torch.allclose(row * (high - low) + low, found, atol=1e-4):
         raise ConfigError(
-            f"{kind.__name__}.get_normalization_transform() is more than a shift and a scale of each "
-            "value, which could not be undone. Put the rest into TRANSFORM and TEST_TRANSFORM."
+            f"{kind.__name__}.get_normalization_transform() must only shift and scale each value, so that "
+            "it can be undone. Move everything else to TRANSFORM and TEST_TRANSFORM."
         )
     return low, high
 
@@ -296,7 +298,7 @@ def _check_labels(sequence: Any, items: Items, labels: Tensor) -> None:
         if bool(((rows < first) | (rows >= end)).any()):
             wrong = int(rows[(rows < first) | (rows >= end)][0])
             raise DataError(
-                f"Task {task} of {items.name} has classes {first} to {end - 1} (N_CLASSES_PER_TASK), and "
-                f"a row of class {wrong}. Let __getitem__ read `data[index]` and `targets[index]`, of which "
-                "a task has its own rows."
+                f"Task {task} of {items.name} should have classes {first} to {end - 1} "
+                f"(N_CLASSES_PER_TASK), but holds a row of class {wrong}. __getitem__ must read "
+                "`data[index]` and `targets[index]`, which hold the task's own rows."
             )

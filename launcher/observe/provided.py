@@ -1,4 +1,4 @@
-"""What a model that observes is given of the run: its arguments, and an optimiser."""
+"""What a model with `observe` receives from the run: its arguments, and an optimiser."""
 
 from __future__ import annotations
 

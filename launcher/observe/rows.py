@@ -22,7 +22,7 @@ class TaskLoader:
     """Batches of a task's rows: `(inputs, labels, not_aug_inputs, ...)` to learn from, `(inputs, labels)`
     to evaluate with.
 
-    Those to learn from come in another random order each time, augmented.
+    Training batches come in a new random order each time, augmented.
 
     Args:
         dataset: The rows.
@@ -58,7 +58,7 @@ class TaskRows:
         sequence: The sequence that the task belongs to.
         table: Where the rows are.
         index: Which they are, int64 `[N]`.
-        task: Number of the task, by which rows are altered, if they are.
+        task: Number of the task, for sequences that alter rows.
         train: Whether they are to learn from.
 
     Attributes:
@@ -115,7 +115,7 @@ class TaskRows:
     def __getitem__(self, place: int) -> tuple[Any, ...]:
         """`(input, label, not_aug_input, ...)` of a row; a label is a number."""
         if not -len(self) <= place < len(self):
-            raise IndexError(f"Row {place} of {len(self)}.")
+            raise IndexError(f"Row {place} is out of range for {len(self)} rows.")
         row = self.read(torch.tensor([int(place) % len(self)]))
         label = row[1][0]
         return row[0][0], label.item() if label.dim() == 0 else label, *(x[0] for x in row[2:])
@@ -171,8 +171,8 @@ class TaskRows:
         """
         if not self.transform_is_usual:
             raise ConfigError(
-                "train_loader.dataset.transform was replaced, and training goes on with the run's own "
-                "(aug=..., standardize=...). Put it back after reading the rows, or give it as aug=."
+                "train_loader.dataset.transform was replaced, but training still uses the run's own "
+                "(aug=..., standardize=...). Put it back after reading the rows, or pass it as aug=."
             )
         if self._assigned or self.extra_return_fields:
             return True
@@ -205,7 +205,7 @@ class TaskRows:
             setattr(self, name, value)
 
     def reset(self) -> None:
-        """Be the run's own rows again."""
+        """Restore the run's own rows."""
         self._data = self._targets = None
         self._assigned, self.extra_return_fields = False, ()
 
@@ -294,13 +294,13 @@ class TaskRows:
             stored = stored.permute(0, 3, 1, 2)
         if stored.shape[1:] != shape:
             raise ConfigError(
-                f"train_loader.dataset.data has rows of shape {list(stored.shape[1:])}; the data's have "
+                f"train_loader.dataset.data has rows of shape {list(stored.shape[1:])} instead of "
                 f"{list(shape)}."
             )
         if stored.is_floating_point() and not self._dtype.is_floating_point:
             raise ConfigError(
-                f"train_loader.dataset.data is {stored.dtype}, and the data's own {self._dtype}. Rows in "
-                "[0, 1], such as a buffer's, become so by train_loader.dataset.data_of(rows)."
+                f"train_loader.dataset.data is {stored.dtype} instead of {self._dtype}. Convert rows in "
+                "[0, 1], such as a buffer's, with train_loader.dataset.data_of(rows)."
             )
         return stored.to(self._dtype)
 

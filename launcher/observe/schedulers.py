@@ -37,7 +37,7 @@ def get_scheduler(model: Any, args: Namespace, reload_optim: bool = True) -> LRS
     if name.lower() == "cosine":
         return CosineAnnealingLR(model.opt, T_max=args.n_epochs)
     raise ConfigError(
-        f"lr_scheduler={name}: there are {', '.join(SCHEDULERS)}.{did_you_mean(name, SCHEDULERS)}"
+        f"lr_scheduler={name} must be one of {', '.join(SCHEDULERS)}.{did_you_mean(name, SCHEDULERS)}"
     )
 
 

@@ -22,7 +22,7 @@ from .transform import Denormalise, Normalise, Transform
 
 
 class ContinualDataset:
-    """What a model that observes may know of its sequence of tasks.
+    """What a model with `observe` can read about its sequence of tasks.
 
     Attributes:
         NAME: Of the data.
@@ -31,7 +31,7 @@ class ContinualDataset:
         N_CLASSES_PER_TASK: A number; a list where they differ.
         SIZE: Height and width of images; one row's shape of other data.
         MEAN, STD: What is taken off rows in [0, 1], and what they are divided by then: of each channel.
-        TRANSFORM, TEST_TRANSFORM: Make of rows in [0, 1] what the model meets in training, and elsewhere.
+        TRANSFORM, TEST_TRANSFORM: Convert rows in [0, 1] to the model's inputs, in training and elsewhere.
         c_task: The current task, -1 before the first.
         args: The run's, once there are any.
         settings: What `load_runner` was asked for, to train with; None elsewhere.
@@ -105,7 +105,7 @@ class ContinualDataset:
         return first, end
 
     def counters(self, task: int) -> dict[str, Any]:
-        """What a model is told of where it is, in the names that such models use."""
+        """The task counters, under the names that such models use."""
         past, seen = self.get_offsets(task)
         return {
             "current_task": task,
@@ -138,9 +138,9 @@ class ContinualDataset:
 
     @property
     def train_loader(self) -> TaskLoader:
-        """The current task's rows, to go through, to look at, or to replace before they are learnt."""
+        """Loader of the current task's rows, which a model may replace before they are learnt."""
         if self.replay is None:
-            raise ConfigError("The data's rows are there when training has begun.")
+            raise ConfigError("The data's rows are not available before training begins.")
         # Where no border is told, the current task is what the replay gives.
         tasks = tuple(self.replay.given) if self._online else (max(self.c_task, 0),)
         self._current = self._loader(tasks)
@@ -186,7 +186,7 @@ class ContinualDataset:
 
     @property
     def test_loaders(self) -> list[TaskLoader]:
-        """Of each task so far, the rows held out; those to validate with where there are any."""
+        """Loaders of the held-out rows of each task so far; of the validation rows, if any."""
         there = self._test_loaders
         for number in range(len(there), self.c_task + 1):
             task, table = self._world.tasks[number], self._world.test
@@ -215,8 +215,8 @@ class ContinualDataset:
 
         Args:
             dataset: Without effect: this sequence is meant. Mammoth's models pass it.
-            last: Of the current task only.
-            return_loss: Whether the mean loss comes third.
+            last: Only of the current task.
+            return_loss: Whether to return the mean loss as a third value.
         """
         return evaluate(model, self, last=last, return_loss=return_loss)
 
@@ -224,15 +224,15 @@ class ContinualDataset:
         return self.transform
 
     def get_normalization_transform(self) -> Normalise:
-        """Makes of rows in [0, 1] what the model meets when it is evaluated."""
+        """Converts rows in [0, 1] to the model's inputs in evaluation."""
         return self.transform.normalise
 
     def get_denormalization_transform(self) -> Denormalise:
-        """The other way round."""
+        """The inverse of `get_normalization_transform()`."""
         return Denormalise(self.MEAN, self.STD)
 
     def get_loss(self) -> nn.Module:
-        """Of outputs and labels; it can be called with arguments of its function too, `reduction="none"`."""
+        """The loss function of outputs and labels; accepts options such as `reduction="none"`."""
         return CrossEntropy() if self.spec.discrete else SquaredError()
 
     def get_epochs(self) -> int:

@@ -1,4 +1,4 @@
-"""What makes of a row in [0, 1] what a model meets, and the other way round."""
+"""Conversion of rows in [0, 1] to a model's inputs, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...replay import Spec
 
 
 class Transform:
-    """Makes of rows in [0, 1] what the model meets in training: augmented, then standardised.
+    """Converts rows in [0, 1] to the model's training inputs: augmented, then standardised.
 
     For rows of a memory, which keeps them as `not_aug_inputs` are. A single row will do as well.
 
@@ -27,7 +27,7 @@ class Transform:
         self.plain, self.device = plain, device
         self.augment, self.dims = augment, len(spec.obs.shape)
         self.as_they_are = spec.obs.ids is not None  # Integers have no [0, 1].
-        # Where the ends of [0, 1] come to lie, which is all there is to an affine map.
+        # An affine map is determined by the images of 0 and 1.
         # On the host, in float64, which not every device has.
         low, high = (end.cpu().double() for end in plain.ends())
         width = torch.where(high > low, high - low, 1.0)
@@ -43,7 +43,7 @@ class Transform:
         return self.normalise(rows)
 
     def undone(self, obs: Tensor) -> Tensor:
-        """Rows in [0, 1] of those as the model meets them un-augmented."""
+        """Rows in [0, 1] from unaugmented inputs of the model."""
         if self.as_they_are:
             return obs
         # In this order black is exactly 0.

@@ -229,7 +229,7 @@ class TestOneTask:
 
     @pytest.mark.parametrize("scenario", ["class", "task", "domain"])
     def test_is_no_scenario(self, scenario: str) -> None:
-        with pytest.raises(ConfigError, match=r"mine is one task\. Give tasks="):
+        with pytest.raises(ConfigError, match=r"mine is a single one\. Give tasks="):
             world_of([0, 1], scenario=scenario)
         assert world_of([0, 1], tasks=1, scenario=scenario).scenario == scenario
 

@@ -913,7 +913,7 @@ def test_when_every_checkpoint_is_damaged_the_run_is_moved_aside_and_begun_afres
     run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
     said = printed(capsys)
     assert "000001 is damaged" in said
-    assert "starting afresh" in said
+    assert "starting from scratch" in said
     assert Path("run.1/checkpoints/000001/state.json").exists()
     assert_same_run(run, reference)
 
@@ -938,7 +938,10 @@ def test_without_a_checkpoint_a_run_starts_afresh_and_says_so(
         interrupted(3, "crash", model=Net, path="run", save_every=100)
     run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
     said = printed(capsys)
-    assert f"No checkpoint to resume from in {Path('run').absolute()} yet: starting afresh." in said
+    assert (
+        f"No checkpoint to resume from in {Path('run').absolute()} yet: starting from scratch."
+        in said
+    )
     assert_same_run(run, reference)
 
 
@@ -1184,7 +1187,7 @@ def test_environment_that_cannot_be_played_again_begins_its_episodes_anew_and_sa
         ml(path="run", **settings)
     run = ml(path="run", resume=True, **settings)
     assert run.history[-1]["step"] == 150
-    assert "its episodes begin anew" in capsys.readouterr().err
+    assert "its episodes start over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Acrobot-v1", "Pendulum-v1"])

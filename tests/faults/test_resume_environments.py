@@ -118,5 +118,5 @@ def test_episodes_that_cannot_be_put_back_begin_anew_and_the_run_says_so(
             run(settings, tmp_path / "run")
     capsys.readouterr()
     resumed = run(settings, tmp_path / "run", resume=True, progress=True)
-    assert "its episodes begin anew" in "".join(capsys.readouterr())
+    assert "its episodes start over" in "".join(capsys.readouterr())
     assert resumed.history[-1]["step"] == 1500

@@ -96,7 +96,7 @@ def test_a_task_is_learnt_for_as_long_as_it_improves_itself() -> None:
     """The mean over the tasks seen only falls from the second task on."""
     finished = run("early_stopping.patience=2", model=Forgets, tasks=5, train_steps=60)
     steps = [task["steps"] for task in finished.tasks]
-    assert steps == [60] * 5 or min(steps[1:]) > 20
+    assert min(steps[1:]) > 20  # Judged by the mean, they end after 9 steps.
 
 
 @pytest.mark.parametrize("validation", [None, 0.3])
@@ -182,6 +182,27 @@ def test_a_task_ends_with_the_weights_of_its_best_evaluation(settings: dict[str,
         assert same_weights(finished, stopped)
         assert finished.agent.calls == best
         assert finished.metrics["loss"] == stopped.metrics["loss"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_optimiser_goes_back_before_the_task_ends(held: bool) -> None:
+    class Holds(Net):
+        def __init__(self, in_features: int, out_features: int):
+            super().__init__(in_features, out_features)
+            self.optim = torch.optim.Adam(self.parameters(), lr=0.05)
+
+    class AtTheEnd:
+        steps: list[int] = []  # noqa: RUF012
+
+        def end_task(self, agent: nn.Module, replay: Any) -> None:
+            states = self.context.optimizer.state.values()  # type: ignore[attr-defined]
+            self.steps[:] = [int(state["step"]) for state in states]
+
+    settings = {"model": Holds, "lr": None} if held else {}
+    finished = restored(tasks=None, strategy=AtTheEnd, **settings)
+    best = best_step(finished)
+    assert best < finished.tasks[0]["steps"]
+    assert AtTheEnd.steps == [best] * len(list(finished.agent.parameters()))
 
 
 class Scripted(nn.Module):
@@ -275,8 +296,7 @@ def test_a_model_that_has_grown_is_judged_from_then_on() -> None:
     assert "more" in finished.agent.state_dict()
 
 
-@pytest.mark.parametrize("strategy", ["er", "ewc", None])
-@pytest.mark.parametrize("task", [0, 1])
+@pytest.mark.parametrize(("strategy", "task"), [("er", 0), ("er", 1), ("ewc", 1), (None, 0)])
 def test_a_resumed_run_goes_back_to_the_same_weights(
     strategy: str | None, task: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

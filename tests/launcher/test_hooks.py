@@ -224,9 +224,9 @@ def test_no_strategy_of_ours_has_a_method_like_that() -> None:
     assert not list(mistaken("base", Strategy()))
 
 
-def test_every_callback_of_avalanches_plugins_has_an_answer_in_the_readme_too() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = [line.strip("|").split("|") for line in readme.splitlines() if line.startswith("|")]
+def test_every_callback_of_avalanches_plugins_has_an_answer_in_the_docs_too() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "continual.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
     listed = {name: row[1].strip() for row in rows if len(row) == 2 for name in row[0].split(", ")}
     for theirs, ours in AVALANCHE.items():
         assert ours in HOOKS
@@ -260,7 +260,7 @@ def test_a_hook_with_its_arguments_in_another_order_is_refused() -> None:
         def after_loss(self, agent: nn.Module, loss: Tensor, batch: Batch) -> Tensor:
             return loss
 
-    refused(Turned, "another order", "after_loss(self, agent, batch, loss)")
+    refused(Turned, "wrong order", "after_loss(self, agent, batch, loss)")
 
     class Renamed:
         def after_loss(self, model: nn.Module, rows: Batch, loss: Tensor, *more: Any) -> Tensor:

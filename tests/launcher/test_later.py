@@ -127,7 +127,7 @@ def test_names_keep_their_numbers_and_new_ones_follow() -> None:
     found.learn_task(words(0, 1), "more")
     assert found.spec.action.names == ("bee", "dog", "ant", "output 3")
     assert set(found.replay.storage.columns["label"].tolist()) == {0, 1, 2}  # type: ignore[union-attr]
-    with pytest.raises(DataError, match=r"numbers as labels.*began with has words"):
+    with pytest.raises(DataError, match=r"numbers as labels.*started with strings"):
         found.learn_task(part(2))
 
 
@@ -149,7 +149,7 @@ def test_a_run_killed_in_a_later_task_goes_on_with_the_same_calls(first: int) ->
     Net.stop = -1
     waiting = run(num_classes=6, strategy=["er", "ewc"], save_every=3, resume=True)
     assert status() == "interrupted"
-    with pytest.raises(DataError, match="not the data that this run has learnt next: two"):
+    with pytest.raises(DataError, match="not the data that this run learnt next: two"):
         waiting.learn_task(part(4, 5), "two")
     Net.steps = 0
     resumed = script(resume=True)
@@ -168,14 +168,18 @@ def test_a_run_killed_in_a_later_task_goes_on_with_the_same_calls(first: int) ->
 @pytest.mark.parametrize(
     ("settings", "data", "said"),
     [
-        ({}, part(2), r"label 2, and the model of this run has 2 outputs.*num_classes=3 or more"),
+        ({}, part(2), r"label 2, but this run's model has 2 outputs.*num_classes=3 or more"),
         ({"num_classes": 4}, part(5), "num_classes=6 or more"),
         ({"num_classes": 6}, (torch.zeros(20, 3), torch.arange(20) % 2), r"\[8\], arrays of \[3\]"),
         ({"num_classes": 6}, (INPUTS, INPUTS[:, 0]), "has classes as targets, arrays has values"),
         ({"num_classes": 6}, (INPUTS > 0, LABELS), "one standardisation cannot serve both"),
-        ({"num_classes": 6}, words(2), "words as labels"),
-        ({"num_classes": 6}, [part(2), part(3)], "one data set at a time, and 2 are given"),
-        ({"num_classes": 6, "strategy": "gem"}, part(2), "strategy=gem must know at the start"),
+        ({"num_classes": 6}, words(2), "string labels"),
+        ({"num_classes": 6}, [part(2), part(3)], "one data set at a time, and received 2"),
+        (
+            {"num_classes": 6, "strategy": "gem"},
+            part(2),
+            "strategy=gem must know the number of tasks",
+        ),
         ({"num_classes": 6, "strategy": "lwf"}, part(1, 2), "has class 1 again"),
         ({"num_classes": 6, "online": True, "epochs": 1}, part(2), "online=true"),
     ],
@@ -206,7 +210,7 @@ def test_classes_that_subset_chose_are_known_by_their_numbers() -> None:
     chosen.learn_task(digits(7, 4), "later")
     assert chosen.spec.action.names[:3] == ("3", "4", "7")
     other = run(part(0, 1), num_classes=6)
-    with pytest.raises(DataError, match="numbered from 0 by subset="):
+    with pytest.raises(DataError, match="renumbered from 0 by subset="):
         other.learn_task({"_target_": Named, "subset": [1]})
 
 
@@ -220,7 +224,7 @@ class Named(TensorDataset):
 def test_labels_are_the_numbers_of_outputs_where_there_are_more_to_come() -> None:
     found = run(part(1, 4), num_classes=6)
     assert set(found.replay.storage.columns["label"].tolist()) == {1, 4}  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"labels 1 to 4, and num_classes=3"):
+    with pytest.raises(ConfigError, match=r"labels 1 to 4, but num_classes=3"):
         run(part(1, 4), num_classes=3)
     with pytest.raises(ConfigError, match="targets of arrays are values"):
         run((INPUTS, INPUTS[:, :1]), num_classes=3)
@@ -232,9 +236,9 @@ def test_labels_are_the_numbers_of_outputs_where_there_are_more_to_come() -> Non
 def test_a_run_that_is_no_longer_in_its_directory_is_not_gone_on_with() -> None:
     found = run(num_classes=6)
     run(num_classes=6)
-    with pytest.raises(ConfigError, match="does not hold this run any more"):
+    with pytest.raises(ConfigError, match="no longer holds this run"):
         found.learn_task(part(2))
-    with pytest.raises(ConfigError, match="a copy, which holds results alone"):
+    with pytest.raises(ConfigError, match="a copy and holds only results"):
         copy.deepcopy(found).learn_task(part(2))
 
 
@@ -260,7 +264,7 @@ def test_environments_learn_no_data() -> None:
 
 def test_a_loader_of_other_batches_is_said() -> None:
     found = run(num_classes=6)
-    with pytest.warns(UserWarning, match="batches of 8; batch_size=32"):
+    with pytest.warns(UserWarning, match="batch_size=8; this run uses batch_size=32"):
         found.learn_task(DataLoader(part(2), batch_size=8, shuffle=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -44,7 +44,7 @@ def test_a_loader_is_its_data_set_in_batches_of_its_size(
 
 
 def test_a_size_that_is_given_wins_and_is_said() -> None:
-    with pytest.warns(UserWarning, match="batches of 16; batch_size=50 of this run"):
+    with pytest.warns(UserWarning, match="batch_size=16; this run uses batch_size=50"):
         assert run(dataset=loader(), batch_size=50).replay.batch_size == 50
 
 
@@ -52,13 +52,16 @@ def test_loaders_make_a_sequence_and_hold_rows_out() -> None:
     found = run(dataset=[loader(), loader()], test_dataset=[loader(batch_size=50), DATA])
     assert found.accuracy_matrix.shape == (2, 2)
     assert found.replay.batch_size == 16
-    with pytest.raises(ConfigError, match=r"batches of 8 and 16.*batch_size="):
+    with pytest.raises(ConfigError, match=r"batch sizes .8 and 16.*batch_size="):
         run(dataset=[loader(), loader(batch_size=8)])
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"shuffle": False}, "does not shuffle"), ({"drop_last": True}, "uses every row")],
+    [
+        ({"shuffle": False}, "shuffle=False, which is ignored"),
+        ({"drop_last": True}, "uses every row"),
+    ],
 )
 def test_what_a_run_does_otherwise_is_said(options: dict[str, Any], said: str) -> None:
     with pytest.warns(UserWarning, match=said):
@@ -81,10 +84,10 @@ class Doubling(DataLoader[Any]):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (loader(collate_fn=lambda rows: rows), r"collate_fn of its own \(<lambda>\)"),
+        (loader(collate_fn=lambda rows: rows), r"custom collate_fn \(<lambda>\)"),
         (
             DataLoader(DATA, sampler=WeightedRandomSampler(torch.ones(100), 100)),
-            "draws rows by WeightedRandomSampler",
+            "samples rows with WeightedRandomSampler",
         ),
         (
             DataLoader(DATA, sampler=RandomSampler(DATA, replacement=True)),
@@ -92,10 +95,10 @@ class Doubling(DataLoader[Any]):
         ),
         (
             DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 4, drop_last=True)),
-            "a batch_sampler of its own",
+            "a custom batch_sampler",
         ),
         (DataLoader(DATA, batch_size=None), "batch_size=None"),
-        (Doubling(DATA, shuffle=True), "Doubling is a DataLoader with an __iter__ of its own"),
+        (Doubling(DATA, shuffle=True), "Doubling overrides DataLoader.__iter__"),
     ],
 )
 def test_a_loader_that_changes_what_is_seen_is_refused(wrong: Any, said: str) -> None:

@@ -362,7 +362,7 @@ def test_a_model_trained_again_goes_on_from_what_it_has_learnt() -> None:
 def test_model_and_dataset_must_belong_together() -> None:
     model, _ = load_runner("sgd", "seq-digits", ARGS)
     _, other = load_runner("sgd", "seq-digits", ARGS)
-    with pytest.raises(ConfigError, match="of one load_runner"):
+    with pytest.raises(ConfigError, match="that one load_runner"):
         train(model, other)
 
 
@@ -399,7 +399,7 @@ def test_a_model_that_does_not_observe_is_refused() -> None:
 
 def test_a_name_is_taken_once() -> None:
     register_model("test-er")(Er)  # The same class again, as when a cell of a notebook is rerun.
-    with pytest.raises(ConfigError, match="`test-er` is registered already, by"):
+    with pytest.raises(ConfigError, match="`test-er` is already registered, by"):
         register_model("test-er")(Derpp)
 
 

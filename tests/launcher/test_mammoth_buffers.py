@@ -201,7 +201,7 @@ def test_a_field_can_be_given_other_values() -> None:
     buffer = filled(Buffer(5), 4)
     buffer.logits = torch.ones(4, 2)
     assert buffer.get_data(4)[2].tolist() == [[1, 1]] * 4
-    with pytest.raises(ConfigError, match="3 labels for the 4 rows"):
+    with pytest.raises(ConfigError, match="3 labels for 4 stored rows"):
         buffer.labels = torch.zeros(3)
 
 
@@ -233,7 +233,7 @@ def test_a_ring_keeps_the_newest_rows_of_each_task() -> None:
         each.add_data(torch.zeros(2, 1), torch.tensor([12, 13]))
         assert sorted(each.labels.tolist()) == [2, 3, 4, 11, 12, 13]
     buffer.task_number = 2
-    with pytest.raises(ConfigError, match="task_number=2, and it has parts for 2 tasks"):
+    with pytest.raises(ConfigError, match="task_number=2, but it was built for 2 tasks"):
         filled(buffer, 1)
     with pytest.raises(ConfigError, match="buffer_size=3 leaves no row for each of 5 tasks"):
         RingBuffer(3, n_tasks=5)

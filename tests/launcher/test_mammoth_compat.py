@@ -57,7 +57,7 @@ def test_a_file_that_has_all_it_needs(capsys: pytest.CaptureFixture[str]) -> Non
     code, said = status(capsys, "mine.py")
     assert code == 0
     assert said == (
-        "mine.py: every name is there. Import from antelope.launcher.mammoth in line 2, 3, 4.\n"
+        "mine.py: every name is available. Import from antelope.launcher.mammoth in lines 2, 3, 4.\n"
     )
 
 
@@ -87,19 +87,19 @@ def test_nothing_of_the_file_is_executed() -> None:
     [
         (
             "self.bufer",
-            "self.bufer is not there, and nothing in the file sets it. Did you mean `buffer`",
+            "self.bufer does not exist, and nothing in the file sets it. Did you mean `buffer`",
         ),
         ("self.args.buffersize", "not an argument. Did you mean `buffer_size`"),
         ("self.net.layer7", "self.net.layer7: no registered backbone has it"),
         ("self.buffer.drop_all()", "self.buffer.drop_all: a Buffer has no such attribute"),
-        ("self.buffer.add_data(inputs, loss=1)", "self.buffer.add_data takes no `loss`"),
-        ("Buffer(10, policy=3)", "Buffer takes no `policy`"),
+        ("self.buffer.add_data(inputs, loss=1)", "self.buffer.add_data has no parameter `loss`"),
+        ("Buffer(10, policy=3)", "Buffer has no parameter `policy`"),
         (
             "self.dataset.N_CLASES",
-            "N_CLASES: a ContinualDataset here has none. Did you mean `N_CLASSES`",
+            "N_CLASES: a ContinualDataset has no such attribute. Did you mean `N_CLASSES`",
         ),
-        ("self.dataset.train_loader.sampler", "train_loader.sampler is not there"),
-        ("self.dataset.train_loader.dataset.probs", "train_loader.dataset.probs is not there"),
+        ("self.dataset.train_loader.sampler", "train_loader.sampler does not exist"),
+        ("self.dataset.train_loader.dataset.probs", "train_loader.dataset.probs does not exist"),
     ],
 )
 def test_what_is_read_and_not_there(line: str, expected: str) -> None:
@@ -133,7 +133,7 @@ def test_what_is_there_is_not_reported(line: str) -> None:
 def test_hooks_are_held_against_what_they_are_given() -> None:
     hook = MODEL + "\n    def end_task(self, dataset, accs):\n        pass\n"
     (text,) = found(source=hook)
-    assert "end_task asks for `accs`, which it is not given" in text
+    assert "end_task asks for `accs`, which is not provided" in text
     assert "dataset, epoch, task, replay" in text
     misnamed = MODEL.replace("not_aug_inputs, epoch=None", "not_augmented, epoch=None")
     assert any("observe asks for `not_augmented`" in text for text in found(source=misnamed))
@@ -147,9 +147,9 @@ def test_imports_that_are_not_there() -> None:
         + MODEL
     )
     texts = found(source=source)
-    assert "utils.nothing.NoSuchThing is not there" in texts[0]
-    assert "import utils.buffer: name what is used" in texts[1]
-    assert texts[2] == "no_such_library is not installed here."
+    assert "utils.nothing.NoSuchThing is not available" in texts[0]
+    assert "import utils.buffer: import the names that are used" in texts[1]
+    assert texts[2] == "no_such_library is not installed."
     ours = "from antelope.launcher.mammoth import Bufer\n" + MODEL
     assert "Did you mean `Buffer`" in found(source=ours)[0]
     tried = (
@@ -158,7 +158,7 @@ def test_imports_that_are_not_there() -> None:
     )
     assert found(source=tried) == []
     needed = tried.replace("no_such_library = None", "raise")
-    assert found(source=needed) == ["no_such_library is tried, and not installed here."]
+    assert found(source=needed) == ["no_such_library is tried and not installed."]
     typed = "if TYPE_CHECKING:\n    from datasets import Whatever\n" + MODEL
     assert found(source=typed) == []
 
@@ -171,14 +171,14 @@ def test_what_an_argument_has_to_ask_for_is_said_and_does_not_count(
     code, said = status(capsys, "mine.py")
     assert code == 0
     assert "self.net.module: no registered backbone has it. Only where self.args.alpha > 1." in said
-    assert "every other name is there" in said
+    assert "every other name is available" in said
 
 
 def test_what_cannot_be_known_is_not_claimed() -> None:
     other = MODEL.replace("class Mine(ContinualModel)", "class Mine(Elsewhere)")
     other = "from elsewhere import Elsewhere\n" + other
     assert found("self.anything; self.args.anything", source=other) == [
-        "elsewhere is not installed here."
+        "elsewhere is not installed."
     ]
     own_net = "self.net = torch.nn.Linear(1, 1); self.net.weight"
     assert found(own_net, source="import torch\n" + MODEL) == []

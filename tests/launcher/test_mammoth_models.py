@@ -67,7 +67,7 @@ def test_a_constructor_knows_the_sequence_before_the_first_task() -> None:
     assert agent.asked == (agent.dataset, torch.device("cpu"), (6, 8), "class-il")
     assert type(agent.spare) is type(agent.net)
     assert agent.spare is not agent.net
-    with pytest.raises(ConfigError, match="needs the args of a run"):
+    with pytest.raises(ConfigError, match="needs the args that a model receives"):
         get_dataset(Namespace(dataset="seq-mnist"))
 
 
@@ -140,7 +140,9 @@ def test_methods_that_are_not_called_are_an_error() -> None:
         def meta_observe(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             return 0.0
 
-    with pytest.raises(ConfigError, match=r"meta_observe is not called. Write it into observe"):
+    with pytest.raises(
+        ConfigError, match=r"meta_observe is never called. Move its code into observe"
+    ):
         ml(model=Wrapped, **RUN)
 
 
@@ -151,7 +153,7 @@ def test_a_model_that_sets_its_epochs_says_so() -> None:
             super().__init__(backbone, loss, args, transform, dataset=dataset)
 
     assert ml(model=Once, **RUN).metrics
-    with pytest.raises(ConfigError, match=r"Once needs epochs=1 \(n_epochs\)"):
+    with pytest.raises(ConfigError, match=r"Once sets n_epochs=1 itself"):
         ml(model=Once, **{**RUN, "epochs": 3})
 
 

@@ -320,9 +320,11 @@ def test_a_sequence_is_a_data_set_of_ml_too() -> None:
     run = ml(model=Net, dataset=Sequence, strategy="er", epochs=2, progress=False, plot=False)
     assert run.accuracy_matrix.shape == (5, 5)
     assert run.metrics["accuracy"] > 0.4
-    with pytest.raises(ConfigError, match=r"tasks=2 and dataset=Sequence.*Leave tasks= out"):
+    with pytest.raises(
+        ConfigError, match=r"tasks=2 conflicts with dataset=Sequence.*Leave tasks= out"
+    ):
         ml(model=Net, dataset=Sequence, tasks=2, progress=False)
-    with pytest.raises(ConfigError, match=r"standardize=.*transforms of its own"):
+    with pytest.raises(ConfigError, match=r"standardize=.*its own transforms"):
         ml(model=Net, dataset=Sequence, standardize=False, progress=False)
 
 
@@ -428,9 +430,9 @@ class Untransformed(Pictures):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (TwoParts, r"\(Tensor, int64\).*input, label, input not augmented"),
-        (WholeList, r"has classes 0 to 1 .* and a row of class 2.*data\[index\]"),
-        (Untransformed, r"holds a Image where a tensor has to be.*ToTensor"),
+        (TwoParts, r"\(Tensor, int64\).*input, label, input without augmentation"),
+        (WholeList, r"should have classes 0 to 1 .* holds a row of class 2.*data\[index\]"),
+        (Untransformed, r"holds a Image instead of a tensor.*ToTensor"),
     ],
 )
 def test_data_that_cannot_be_learnt_is_refused(kind: Any, expected: str) -> None:
@@ -469,7 +471,9 @@ def test_a_class_that_says_too_little_is_refused() -> None:
         def get_data_loaders(self) -> Any:
             return ()
 
-    with pytest.raises(ConfigError, match="Silent does not say SETTING, N_CLASSES_PER_TASK"):
+    with pytest.raises(
+        ConfigError, match="Silent lacks the class attributes SETTING, N_CLASSES_PER_TASK"
+    ):
         runner(Silent)
     registry.SEQUENCES.pop("mine")
 
@@ -549,5 +553,5 @@ def test_what_is_registered_can_be_listed() -> None:
     entry = get_backbone_names()["mine-listed"]
     assert entry["class"] is OwnNet
     assert entry["parsable_args"]["width"] == {"type": "int", "required": False, "default": 16}
-    with pytest.raises(ConfigError, match="`mine-listed` is registered already"):
+    with pytest.raises(ConfigError, match="`mine-listed` is already registered"):
         register_backbone("mine-listed")(nn.Linear)

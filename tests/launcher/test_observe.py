@@ -461,7 +461,7 @@ def test_the_network_fits_the_data(shape: tuple[int, ...], kind: str) -> None:
     out, features = net(x, returnt="both")
     assert out.shape == (2, 7)
     assert torch.equal(net.classifier(net(x, returnt="features")), net.classifier(features))
-    with pytest.raises(ValueError, match="out, features, both and full"):
+    with pytest.raises(ValueError, match="out, features, both or full"):
         net(x, returnt="all")
 
 

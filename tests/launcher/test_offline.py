@@ -166,10 +166,10 @@ def test_a_replay_of_something_else_is_refused(folders: dict[str, Path]) -> None
     data = ml("train_steps=1", path="data", plot=False, progress=False)
     data.replay.save("digits")
     for folder in ("data", "digits"):
-        with pytest.raises(CheckpointError, match=f"offline={folder} is of a data set"):
+        with pytest.raises(CheckpointError, match=f"offline={folder} was saved from a data set"):
             learn(Path(folder))
     learn(folders["cartpole"], path="offline")
-    with pytest.raises(CheckpointError, match=r"offline itself\. Give the replay"):
+    with pytest.raises(CheckpointError, match=r"itself an offline run\. Give the replay"):
         learn(Path("offline"), path="other")
 
 

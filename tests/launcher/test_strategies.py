@@ -133,7 +133,7 @@ def test_a_wrong_word_is_refused_with_what_would_be_right(
 
 
 def test_a_strategy_in_an_environment_is_refused() -> None:
-    with pytest.raises(ConfigError, match="data sets"):
+    with pytest.raises(ConfigError, match="strategy= needs a data set"):
         ml(env="CartPole-v1", model="Random", strategy="er", progress=False, train_steps=10)
 
 
@@ -375,11 +375,11 @@ def test_the_model_is_as_it_was_after_the_run() -> None:
 @pytest.mark.parametrize(
     ("pair", "reason"),
     [
-        (["er", "derpp"], "rows of a memory"),
+        (["er", "derpp"], "rows from their own memory"),
         (["gem", "agem"], "gradient"),
         (["icarl", "cwr"], "outputs"),
         (["pnn", "packnet"], "outputs"),
-        (["joint", "cumulative"], "which data"),
+        (["joint", "cumulative"], "both choose the data"),
     ],
 )
 def test_two_that_conflict_are_refused_with_the_reason(pair: list[str], reason: str) -> None:
@@ -848,7 +848,7 @@ class OfParts(MLP):
 
 
 def test_a_model_whose_outputs_cannot_be_hidden_is_warned_of() -> None:
-    says = r"hides the outputs of other tasks from OfParts\.learn, which never called self\(batch\.obs\)"
+    says = r"cannot hide the outputs of other tasks: OfParts\.learn never called self\(batch\.obs\)"
     with pytest.warns(UserWarning, match=says) as found:
         run(scenario="task", model=OfParts)
     assert len(found) == 1

@@ -191,7 +191,7 @@ def test_a_state_of_another_replay_is_refused() -> None:
     for replay, state, match in (
         (replay_of(other), kept, "another offline replay"),
         (grown, kept, "offline replay, which this one is not"),
-        (replay_of(offline), grown.state_dict(), "that was added to"),
+        (replay_of(offline), grown.state_dict(), "was still growing"),
     ):
         with pytest.raises(CheckpointError, match=match):
             replay.load_state_dict(state)

@@ -313,7 +313,7 @@ def test_rollouts_have_all_that_is_new() -> None:
 
 def test_data_has_no_rollouts_and_environments_no_epochs() -> None:
     for ask in (lambda r: r.rollout(), lambda r: r.fresh):
-        with pytest.raises(ConfigError, match="this run learns from data"):
+        with pytest.raises(ConfigError, match="this run learns from a data set"):
             ask(replay_of())
     with pytest.raises(ConfigError, match="count steps instead"):
         _ = transitions(1).batches_per_epoch
@@ -361,9 +361,9 @@ def test_a_saved_replay_of_environments_continues_identically(
 
 
 def test_a_state_of_another_kind_of_replay_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="of environments, this one of a data set"):
+    with pytest.raises(CheckpointError, match="environment steps, this one a data set"):
         replay_of().load_state_dict(transitions(3).state_dict())
-    with pytest.raises(CheckpointError, match="of a data set, this one of environments"):
+    with pytest.raises(CheckpointError, match="a data set, this one environment steps"):
         transitions(3).load_state_dict(replay_of().state_dict())
     with pytest.raises(CheckpointError, match=r"replay\.prioritized"):
         transitions(3).load_state_dict(transitions(3, priorities={}).state_dict())

@@ -138,5 +138,5 @@ def test_all_data_is_no_stream(name: str, tmp_path: Path) -> None:
 
 
 def test_the_bounds_conflict(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="both decide which data is learnt"):
+    with pytest.raises(ConfigError, match="both choose the data"):
         learnt(tmp_path, ["joint", "cumulative"])

@@ -256,15 +256,20 @@ def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------- whatever optimiser there is
 
 
-def test_the_output_layer_takes_steps_of_plain_sgd() -> None:
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_the_output_layer_takes_steps_of_plain_sgd(clip: float | None) -> None:
     """Also in the first task, in which an optimiser trains the rest."""
     course = Course(CWR(lr=0.25), optim=OPTIMISERS["AdamW"])
+    course.learner.clip_grad = course.context.clip_grad = clip
     for task in range(2):
         batch = course.begin(task).rows(task)
         course.replay.before = lambda _, batch=batch: batch  # type: ignore[misc]
         before = course.weights()
         agent = copy.deepcopy(course.agent)
         F.cross_entropy(agent(batch.obs), batch.label).backward()
+        if clip is not None:  # Of what is learnt: all in the first task, then the output layer.
+            learnt = [p for n, p in agent.named_parameters() if task == 0 or n.startswith("last.")]
+            nn.utils.clip_grad_norm_(learnt, clip)
         course.steps(1)
         after = course.weights()
         for name, weight in agent.named_parameters():

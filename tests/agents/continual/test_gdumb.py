@@ -303,7 +303,7 @@ def test_it_draws_from_a_stream_of_its_own() -> None:
 @pytest.mark.parametrize("online", [False, True])
 def test_it_may_learn_once_at_the_end_of_the_run(online: bool, tmp_path: Path) -> None:
     how: dict[str, Any] = {"online": True, "epochs": None} if online else {}
-    run = learnt(tmp_path, GDumb(when="end", passes=32), **how)
+    run = learnt(tmp_path, GDumb(when="end", passes=32), eval_future=True, **how)
     matrix = run.accuracy_matrix
     assert (matrix[:-1] == matrix[0]).all(), "Until then the model stays as it was."
     assert matrix[0].mean() < 0.3

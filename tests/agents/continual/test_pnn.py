@@ -330,7 +330,7 @@ def test_a_run_that_fails_before_it_learns_leaves_the_model_as_it_was(tmp_path: 
 
 def test_a_model_of_an_earlier_run_is_refused() -> None:
     agent = Course(PNN()).agent
-    with pytest.raises(ConfigError, match="those of an earlier run"):
+    with pytest.raises(ConfigError, match="from an earlier run"):
         Course(PNN(), lambda outputs: agent)
 
 

@@ -161,7 +161,7 @@ def test_a_network_of_before_answers_as_it_did(model: type[nn.Module]) -> None:
     assert not torch.allclose(agent.eval()(obs), twin(obs))
 
 
-REFUSED = {("packnet", Normed): "computed from others"}
+REFUSED = {("packnet", Normed): "parametrized"}
 
 
 @pytest.mark.parametrize("model", MODELS)
