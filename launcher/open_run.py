@@ -32,7 +32,7 @@ from .log import CSV, Journal, Writer
 from .loop import Loop
 from .naming import model_name, unresolved
 from .pictures import Spared, draw_model, draw_run
-from .process import Workplace
+from .process import Workplace, taking_turns
 from .randomness import seed_everything
 from .run import Run
 from .session import Session
@@ -384,11 +384,17 @@ class OpenRun:
         if self._closed:
             return
         self._closed = True
-        with self._workplace.spell(moves_on=False, waits=False):
+        # Not waiting: Python may collect garbage in a thread that the run at work waits for.
+        with taking_turns(waits=False) as undisturbed, ExitStack() as stack:
+            if undisturbed:
+                stack.enter_context(self._workplace.spell(moves_on=False))
             if self.status == "open":
-                self._wake()
-                self.keeper.save_newest()
-                self._rest()
+                if (
+                    undisturbed
+                ):  # Else its random streams are not to be had: the last checkpoint stands.
+                    self._wake()
+                    self.keeper.save_newest()
+                    self._rest()
                 self._end("interrupted", reason=reason)
             self._held.close()
             self._claimed = _newest(self.checkpoints)

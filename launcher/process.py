@@ -34,16 +34,14 @@ class Workplace:
         self._left: dict[str, Any] | None = None
 
     @contextmanager
-    def spell(self, *, moves_on: bool = True, waits: bool = True) -> Iterator[None]:
+    def spell(self, *, moves_on: bool = True) -> Iterator[None]:
         """Runs the block with the run's own process settings.
 
         Args:
             moves_on: Whether the next spell continues from where this one ends, not from where it began.
-            waits: Whether for a run that is at work in another thread; not where Python may collect
-                garbage, in a thread that the other one waits for.
         """
         before = set(added_to_path)
-        with left_as_found(waits=waits), ExitStack() as self._spell:
+        with left_as_found(), ExitStack() as self._spell:
             if (left := self._left) is not None:
                 torch.set_default_dtype(left["dtype"])
                 for folder in left["path"]:
@@ -75,11 +73,15 @@ class Workplace:
 
 
 @contextmanager
-def taking_turns(*, waits: bool = True) -> Iterator[None]:
-    """Runs the block when no other thread is at work for a run."""
+def taking_turns(*, waits: bool = True) -> Iterator[bool]:
+    """Runs the block when no other thread is at work for a run.
+
+    Args:
+        waits: Whether to wait for such a thread; otherwise the value says whether there is none.
+    """
     got = _AT_WORK.acquire(blocking=waits)
     try:
-        yield
+        yield got
     finally:
         if got:
             _AT_WORK.release()
@@ -100,15 +102,12 @@ def threads(wanted: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def left_as_found(*, waits: bool = True) -> Iterator[None]:
+def left_as_found() -> Iterator[None]:
     """Runs the block with gradients on; then restores random streams, warnings, path and default dtype.
 
     Threads, signal handlers and torch's arithmetic are restored by those who change them.
-
-    Args:
-        waits: Whether for a run that is at work in another thread.
     """
-    with taking_turns(waits=waits):
+    with taking_turns():
         yield from _left_as_found()
 
 

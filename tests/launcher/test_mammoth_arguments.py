@@ -323,7 +323,7 @@ def test_what_mammoth_takes_by_default_is_no_mistake(
 
 
 def test_incomplete_batches_are_not_left_out_in_silence() -> None:
-    with pytest.raises(ConfigError, match="drop_last=1 is not served"):
+    with pytest.raises(ConfigError, match="drop_last=1 is not supported"):
         runner(drop_last=1)
 
 
@@ -457,7 +457,7 @@ def test_a_checkpoint_of_another_model_that_cannot_predict_is_an_error() -> None
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"hello", "cannot be read as data alone"),
+        (b"hello", "cannot be loaded without executing"),
         ({"model": [1]}, "its `model` is a list"),
         ({"buffer": [1]}, "its `buffer` holds no `examples`"),
     ],
