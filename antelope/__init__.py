@@ -18,6 +18,28 @@ from .replay.errors import CheckpointError, ConfigError, DataError, Diverged
 from .replay.lazy import lazily
 
 if TYPE_CHECKING:
+    from .agents.continual import (
+        AGEM,
+        CWR,
+        DER,
+        DERPP,
+        ER,
+        ERACE,
+        EWC,
+        GEM,
+        MAS,
+        PNN,
+        SI,
+        Cumulative,
+        EWCOnline,
+        GDumb,
+        ICaRL,
+        Joint,
+        LwF,
+        Naive,
+        PackNet,
+        Strategy,
+    )
     from .launcher.construct import register
     from .launcher.log import Log
     from .launcher.own_loop import Strategies
@@ -28,22 +50,47 @@ if TYPE_CHECKING:
 __version__ = "0.4.0"
 
 __all__ = [
+    "AGEM",
+    "CWR",
+    "DER",
+    "DERPP",
+    "ER",
+    "ERACE",
+    "EWC",
+    "GEM",
+    "MAS",
+    "PNN",
+    "SI",
     "Batch",
     "CheckpointError",
     "ConfigError",
+    "Cumulative",
     "DataError",
     "Diverged",
+    "EWCOnline",
+    "GDumb",
+    "ICaRL",
+    "Joint",
     "Log",
+    "LwF",
     "Memory",
+    "Naive",
+    "PackNet",
     "Replay",
     "Run",
     "Space",
     "Spec",
     "Strategies",
+    "Strategy",
     "ml",
     "register",
     "tasks",
 ]
+
+_STRATEGIES = (
+    *("AGEM", "CWR", "DER", "DERPP", "ER", "ERACE", "EWC", "GEM", "MAS", "PNN", "SI", "Cumulative"),
+    *("EWCOnline", "GDumb", "ICaRL", "Joint", "LwF", "Naive", "PackNet", "Strategy"),
+)
 
 # Imported when first used: `ml --help` and a typo must not pay for torch.
 _HOME = {
@@ -57,6 +104,7 @@ _HOME = {
     "Strategies": "launcher.own_loop",
     "register": "launcher.construct",
     "tasks": "launcher.sequence",
+    **dict.fromkeys(_STRATEGIES, "agents.continual"),
 }
 
 

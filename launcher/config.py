@@ -534,7 +534,7 @@ def _at(values: dict[str, Any], key: str) -> Any:
 
 
 def _names_in(items: list[Any]) -> list[str]:
-    return [str(item["_target_"] if isinstance(item, dict) else item) for item in items]
+    return [str(item.get("_target_") if isinstance(item, dict) else item) for item in items]
 
 
 def _item_named(items: list[Any], name: str) -> int | None:
@@ -549,6 +549,7 @@ def _forget(live: dict[str, Any], key: str) -> None:
 
 
 def _unknown(key: str) -> str:
+    from ..agents.continual import NAMES as STRATEGIES
     from .foreign import answer
 
     known = schema()
@@ -569,6 +570,8 @@ def _unknown(key: str) -> str:
     below = [name for name in known if name.startswith(f"{root}.")]
     if below:
         return f"Unknown setting `{key}`. There are: {', '.join(below)}."
+    if root in STRATEGIES["strategy"]:
+        return f"Unknown setting `{key}`. Did you mean `strategy.{key}`?"
     near, foreign = did_you_mean(root, known), answer(root)
     if foreign:
         # The nearest name may look alike and be something else: `class_order` for `class_weight`.

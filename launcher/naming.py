@@ -86,6 +86,11 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
         arguments: dict[str, Any] = {}
         if isinstance(item, dict):
             arguments = {k: v for k, v in item.items() if k != "_target_"}
+            if "_target_" not in item:
+                raise ConfigError(
+                    f"`{key}` lists {item!r:.60}, which has arguments but no name: "
+                    '{"_target_": NAME, ...}, or an object.'
+                )
             item = item["_target_"]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):

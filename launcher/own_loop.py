@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .learn_method import learn_method, quiet
 from .naming import unresolved
 from .optimisation import may_get_parameters
 from .parameters import Parameters
-from .sequence import Task, Tasks, TasksSpec
+from .sequence import Task, Tasks, TasksSpec, Train
 from .strategies import Strategies as Hooks
 
 # Which strategies are in the middle of a task with a model.
@@ -35,6 +35,19 @@ _CALLS = {
     "after_backward": "strategies.after_backward() between loss.backward() and optimizer.step()",
     "after_step": "strategies.after_step(batch) after optimizer.step()",
 }
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+def _also_as_hook(method: _Call) -> _Call:
+    """Let a call have the model first, as the hooks of a strategy do: `after_loss(model, batch, loss)`."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        model_first = bool(args) and args[0] is self.model
+        return method(self, *args[model_first:], **kwargs)
+
+    return cast(_Call, call)
 
 
 class Strategies:
@@ -56,7 +69,8 @@ class Strategies:
 
     `task.train` yields batches that the strategies have processed. `ml` makes the same calls in the same
     order: with the same seeds and arithmetic the weights are identical to the bit. If a call that a
-    strategy needs is missing, the next call raises an error.
+    strategy needs is missing, the next call raises an error. As in a strategy's hooks, the model may come
+    first: `strategies.after_loss(model, batch, loss)`.
 
     Args:
         model: The module to train, already on its device and with all its layers.
@@ -135,13 +149,15 @@ class Strategies:
         if optimizer is not None:
             self._use(optimizer)
 
-    def begin_task(self, task: Task, optimizer: Optimizer | None = None) -> None:
+    @_also_as_hook
+    def begin_task(self, task: Task | Train, optimizer: Optimizer | None = None) -> None:
         """Begin a task before its first batch, or continue it after `load_state_dict`.
 
         Args:
-            task: A task from `antelope.tasks(...)`, in order.
+            task: A task from `antelope.tasks(...)`, in order, or its `train`.
             optimizer: The model's optimiser from now on; None keeps the current one, if any.
         """
+        task = task.task if isinstance(task, Train) else task
         self._check_turn(task)
         if self._loaded is None and not self._next:
             self._hooks.check_fresh()
@@ -175,6 +191,19 @@ class Strategies:
         self._hooks.begin_task(task.number, sequence.replay)
         self._parameters.look()
 
+    @_also_as_hook
+    def begin_epoch(self, replay: Any = None) -> None:
+        """Begin a pass over the task's data; only for batches that do not come from `task.train`."""
+        self._in_task("begin_epoch")
+        self._hooks.begin_epoch(self._replay)
+
+    @_also_as_hook
+    def end_epoch(self, replay: Any = None) -> None:
+        """End a pass that `begin_epoch` has begun; `task.train` ends its own."""
+        self._in_task("end_epoch")
+        self._hooks.end_epoch(self._replay)
+
+    @_also_as_hook
     def before_batch(self, batch: Batch) -> Batch:
         """The batch as the strategies process it; for batches that do not come from `task.train`."""
         if self._batch is not None and not self._done:
@@ -203,6 +232,7 @@ class Strategies:
         self._done |= {"after_loss"} if loss is not None else {"after_loss", "after_backward"}
         return loss  # type: ignore[return-value]  # Most loops would have to rule None out.
 
+    @_also_as_hook
     def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
         """The loss to back-propagate: `loss` plus what the strategies add."""
         if not isinstance(loss, Tensor) or loss.dim() != 0:
@@ -222,6 +252,7 @@ class Strategies:
             total.register_hook(lambda _: self._owed.discard(total_id))
         return total
 
+    @_also_as_hook
     def after_backward(self) -> None:
         """Call after `backward`, before gradients are clipped and the optimiser steps."""
         self._at("after_backward")
@@ -235,6 +266,7 @@ class Strategies:
         self._hooks.after_backward()
         self._done.add("after_backward")
 
+    @_also_as_hook
     def after_step(self, batch: Batch | None = None) -> None:
         """Call after the optimiser step; when accumulating gradients, after each batch."""
         self._at("after_step", batch)
@@ -247,10 +279,12 @@ class Strategies:
         self._batch, self._done, self._stepped = None, set(), False
         self._learnt += 1
 
-    def end_task(self, task: Task | None = None) -> None:
+    @_also_as_hook
+    def end_task(self, task: Task | Train | None = None) -> None:
         """Call after a task's last batch. Some strategies train here: `gdumb`, `packnet`."""
         self._in_task("end_task")
         assert self._task is not None
+        task = task.task if isinstance(task, Train) else task
         if task is not None and task.number != self._task.number:
             raise ConfigError(
                 f"end_task: the current task is {self._task.number}, not {task.number}."
@@ -268,6 +302,7 @@ class Strategies:
         if self._handle is not None:
             self._handle.remove()
 
+    @_also_as_hook
     def predict(self, obs: Tensor, task: Task | int | None = None) -> Tensor:
         """Logits or values `[B, *action.shape]`, in evaluation mode and without gradient.
 
@@ -287,6 +322,7 @@ class Strategies:
             return output
         return output.masked_fill(self._hidden[number].to(output.device), HIDDEN)
 
+    @_also_as_hook
     def after_evaluation(self, metrics: dict[str, float]) -> None:
         """Pass held-out metrics to strategies that have this hook."""
         self._hooks.after_evaluation(metrics)
@@ -363,8 +399,9 @@ class Strategies:
     def _check_turn(self, task: Any) -> None:
         if not isinstance(task, Task):
             raise ConfigError(
-                f"begin_task needs a task from antelope.tasks(...), not {task!r:.60}. For your own data, "
-                "use antelope.tasks([(x, y), (x, y)])."
+                "begin_task needs a task from antelope.tasks(...), as in `for task in tasks: "
+                f"strategies.begin_task(task)`, not {_short(task)}. For your own data, use "
+                "antelope.tasks([(x, y), (x, y)])."
             )
         if self._task is not None:
             raise ConfigError(
@@ -565,6 +602,10 @@ def _each(function: Callable[[Any], Any], state: Any) -> Any:
     if isinstance(state, (list, tuple)):
         return type(state)(function(value) for value in state)
     return state
+
+
+def _short(value: Any) -> str:
+    return repr(value) if isinstance(value, (int, str)) else f"a {type(value).__name__}"
 
 
 def _leave(model: nn.Module) -> None:

@@ -280,6 +280,11 @@ class Train:
         return len(batch_sizes(len(self._rows), replay.batch_size))
 
     @property
+    def task(self) -> Task:
+        """The task that it is the training data of."""
+        return self._sequence[self._number]
+
+    @property
     def rows(self) -> int:
         """Rows of the task."""
         return len(self._rows)

@@ -76,6 +76,10 @@ def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> N
     shown = [_TOLD.get(name, name) if told else name for name in _PANELS]
     modes = {m: [row for row in history if row.get("mode") == m] for m in ("train", "eval")}
     curves = {(name, m): series(rows, name) for name in shown for m, rows in modes.items()}
+    told_loss = series(modes["eval"], "task_il_loss")
+    if told and len(told_loss[0]):
+        # Comparable with training's, in which the outputs of other tasks are hidden.
+        curves["loss", "eval"] = told_loss
     if len(curves["mse", "eval"][0]):
         # The evaluation's loss is the squared error then, often in other units than training's.
         del curves["loss", "eval"]

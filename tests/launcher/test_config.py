@@ -249,6 +249,7 @@ class TestMistakes:
             ("early_stopping=3", "Did you mean `early_stopping.patience`"),
             ("lr.warmup=3", "`lr` has no sub-keys: got `lr.warmup`"),
             ("nothing.like=3", "Unknown setting `nothing`"),
+            ("er.weight=0.5", "Did you mean `strategy.er.weight`?"),
             ("task=classify/mist", "No preset `classify/mist`. Did you mean `classify/mnist`"),
             ("loggers=[csv,tensorbord]", "list of csv tensorboard"),
             ("seed=1,2", "Add -m to run each of them, or write a list as seed=[...]"),

@@ -149,6 +149,13 @@ def test_the_loss_is_judged_and_with_the_task_told_that_among_its_classes(
     assert finished.tasks[0]["steps"] == ended
 
 
+def test_a_later_task_of_icarl_has_a_loss_to_judge_before_it_has_exemplars() -> None:
+    finished = run("early_stopping.patience=2", strategy="icarl", lr=0.003, eval_every=15)
+    losses = [row["validation_loss"] for row in finished.history if "validation_loss" in row]
+    assert max(losses) < 100
+    assert finished.tasks[1]["steps"] > 100
+
+
 # ---------------------------------------------------------------------------------- going back
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import antelope
-from antelope import Batch, ConfigError, Run, Strategies, ml
-from antelope.agents.continual import ER, EWC, NAMES, PNN
+from antelope import ER, EWC, PNN, Batch, ConfigError, Run, Strategies, ml
+from antelope.agents.continual import NAMES
 from antelope.launcher.randomness import kept_randomness
 from antelope.launcher.sequence import Task, Tasks
 
@@ -383,6 +383,12 @@ def test_calls_in_a_wrong_order_are_refused() -> None:
         next(given)
 
 
+def test_each_strategy_is_offered_by_the_package_itself() -> None:
+    assert {*NAMES["strategy"].values(), "Strategy"} <= set(antelope.__all__)
+    for name in NAMES["strategy"].values():
+        assert getattr(antelope, name) is getattr(antelope.agents.continual, name)
+
+
 @pytest.mark.parametrize("task", [0, [1, 2], None])
 def test_only_a_task_can_begin(task: Any) -> None:
     with pytest.raises(ConfigError, match=r"antelope\.tasks"):
@@ -394,6 +400,7 @@ def test_strategies_are_named_and_refused_as_in_a_run() -> None:
         ("erx", "Did you mean `er`"),
         (["er", "derpp"], "conflict"),
         ({"_target_": "er", "capacit": 4}, "Did you mean `capacity`"),
+        (["er", {"ewc": {"importance": 4}}], "arguments but no name"),
     ):
         with pytest.raises(ConfigError, match=says):
             made(strategies)
@@ -512,6 +519,49 @@ def test_passes_and_evaluations_are_told() -> None:
     parts[2].after_evaluation({"accuracy": 0.5})
     # Joint leaves nothing to learn after the first task.
     assert passes.told == [*["begin", "end"] * 2, "task", "task", "task", "{'accuracy': 0.5}"]
+
+
+def test_calls_may_be_written_as_the_hooks_are_with_the_model_first() -> None:
+    def ends(model_first: bool, *, train: bool) -> dict[str, Tensor]:
+        tasks, agent, told, optimizer = made(["er", "ewc"])
+        first = (agent,) if model_first else ()
+        for task in tasks:
+            told.begin_task(*first, task.train if train else task)  # type: ignore[arg-type]
+            for batch in task.train:
+                batch = told.before_batch(*first, batch)
+                loss = told.after_loss(*first, batch, usual(agent, batch))
+                optimizer.zero_grad()
+                loss.backward()
+                told.after_backward(*first)
+                optimizer.step()
+                told.after_step(*first, batch)
+            told.end_task(*first, task.train if train else task)
+        told.predict(*first, blobs()[0], 1)
+        return agent.state_dict()
+
+    expected = ends(False, train=False)
+    for train in (False, True):
+        seen = ends(True, train=train)
+        assert all(torch.equal(seen[name], expected[name]) for name in expected)
+
+
+def test_passes_over_batches_from_elsewhere_are_told_by_the_loop() -> None:
+    passes = Passes()
+    tasks, agent, told, optimizer = made(passes)
+    told.begin_task(tasks[0])
+    for _ in range(2):
+        told.begin_epoch()
+        for batch in tasks[0].train.once():
+            step(agent, told, optimizer, told.before_batch(batch), usual)
+        told.end_epoch()
+    told.begin_epoch()
+    for batch in tasks[0].train:  # Tells by itself, once.
+        step(agent, told, optimizer, batch, usual)
+    told.end_epoch()
+    told.end_task()
+    assert passes.told == [*["begin", "end"] * 3, "task"]
+    with pytest.raises(ConfigError, match="no task has begun"):
+        told.begin_epoch()
 
 
 # ------------------------------------------------------------------------------------- resumption

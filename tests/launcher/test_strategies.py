@@ -857,7 +857,7 @@ def test_a_model_whose_outputs_cannot_be_hidden_is_warned_of() -> None:
 
 def test_so_it_is_where_a_strategy_hides_them() -> None:
     with pytest.warns(
-        UserWarning, match=r"The strategy hides the outputs of other tasks from OfParts"
+        UserWarning, match=r"The strategy cannot hide the outputs of other tasks: OfParts"
     ):
         run(scenario="class", model=OfParts, strategy="packnet")
 

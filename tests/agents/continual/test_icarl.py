@@ -203,7 +203,7 @@ def test_as_many_exemplars_join_a_batch_as_asked_for() -> None:
 
 
 def check_the_nearest_mean_is_predicted() -> None:
-    """Also after further steps, which move the features."""
+    """Also after further steps of a task whose exemplars are chosen, which move the features."""
     course = Course(ICaRL(capacity=20)).learn(0, 1)
     course.predict()
     for _ in range(2):
@@ -214,7 +214,7 @@ def check_the_nearest_mean_is_predicted() -> None:
         distance = (features(course.agent, course.obs)[:, None] - means).norm(dim=2)
         torch.testing.assert_close(course.predict()[:, :4], -distance)
         assert (course.predict()[:, 4:] < -1e4).all()
-        course.begin(2).steps(3)
+        course.steps(3)
     # A classifier of its own: the outputs would say something else.
     assert (distance.argmin(1) != course.agent(course.obs)[:, :4].argmax(1)).any()
 
@@ -246,10 +246,11 @@ def test_the_check_notices_features_that_are_not_normalised(
         check_the_nearest_mean_is_predicted()
 
 
-def test_before_there_are_exemplars_the_outputs_are_the_model_s() -> None:
+def test_until_a_task_has_exemplars_the_outputs_are_the_model_s() -> None:
     course = Course(ICaRL(capacity=20)).begin(0).steps(3)
-    output = course.predict()
-    assert torch.equal(output, course.agent(course.obs))
+    assert torch.equal(course.predict(), course.agent(course.obs))
+    course = Course(ICaRL(capacity=20)).learn(0, 1).begin(2).steps(3)
+    assert torch.equal(course.predict(), course.agent(course.obs))
 
 
 def test_prediction_leaves_the_model_as_it_is() -> None:

@@ -137,3 +137,15 @@ def test_where_the_task_is_told_that_accuracy_is_drawn(tmp_path):
     labels = texts(tmp_path / "plots" / "learning_curve.svg")
     assert "task_il_accuracy" in labels
     assert "accuracy" not in labels
+
+
+def test_where_the_task_is_told_the_loss_beside_the_training_s_is_told_too(tmp_path):
+    def ticks(told: bool, **losses: float) -> list[str]:
+        evals = [{**row, "task_il_accuracy": 0.9, **losses} for row in EVAL]
+        draw_run(tmp_path, TRAIN + evals, matrix=[[0.8]], told=told)
+        return texts(tmp_path / "plots" / "learning_curve.svg")
+
+    expected = ticks(True, loss=0.5)
+    assert ticks(True, loss=40.0, task_il_loss=0.5) == expected
+    assert ticks(True, loss=40.0) != expected
+    assert "task_il_loss" not in expected
