@@ -176,6 +176,7 @@ class Asked:
     def __init__(self, model: str, dataset: str, args: dict[str, Any]):
         mistakes: list[str] = []
         self.args = read(args, mistakes)
+        unreadable = set(args) - set(self.args)  # What is wrong with them is said already.
         self.dataset_name = key_of(dataset)
         self.target = _registered(model, MODELS, "model", mistakes)
         if self.dataset_name not in {**DATASETS, **SEQUENCES}:
@@ -187,6 +188,7 @@ class Asked:
         self._fill_in()
         iterations = self.args.get("fitting_mode") == "iters"
         needed = [key for key in _NEEDED if not (key == "n_epochs" and iterations)]
+        needed = [key for key in needed if key not in unreadable]
         if lacking := [name for name in needed if self.args.get(name) is None]:
             mistakes.append(f"load_runner needs {', '.join(lacking)} in args.")
         self.values = served(self.args, mistakes)

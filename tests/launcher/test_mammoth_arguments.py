@@ -501,3 +501,11 @@ def test_an_optimiser_is_kept_over_tasks_by_a_model_that_wants_it() -> None:
     train(model, dataset)
     assert model.steps_before[0] == 0
     assert min(model.steps_before[1:]) > 0
+
+
+def test_an_argument_that_cannot_be_read_is_not_called_missing_as_well() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_runner("sgd", "seq-digits", {**ARGS, "lr": "fast", "batch_size": "ten"})
+    assert "lr=fast: expected a number" in str(raised.value)
+    assert "batch_size=ten: expected a whole number" in str(raised.value)
+    assert "load_runner needs" not in str(raised.value)
