@@ -77,7 +77,9 @@ def load_runner(
         raise ConfigError("\n".join(mistakes))
     build.complete(settings)
     device = build.build_device(device_wanted(settings))
-    with forked_randomness(settings.seed), _more(asked.values):
+    # Steps may bound a task instead; models read `n_epochs` all the same.
+    more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
+    with forked_randomness(settings.seed), _more(more):
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.

@@ -509,3 +509,12 @@ def test_an_argument_that_cannot_be_read_is_not_called_missing_as_well() -> None
     assert "lr=fast: expected a number" in str(raised.value)
     assert "batch_size=ten: expected a whole number" in str(raised.value)
     assert "load_runner needs" not in str(raised.value)
+
+
+def test_a_model_reads_n_epochs_where_steps_bound_a_task() -> None:
+    register_model("mine")(Rates)
+    steps = {"fitting_mode": "iters", "n_iters": 2}
+    model, dataset = load_runner("mine", "seq-digits", {**ARGS, "n_epochs": 3, **steps})
+    train(model, dataset)
+    assert model.args.n_epochs == 3
+    assert len(model.seen) == 2 * dataset.N_TASKS
