@@ -389,7 +389,7 @@ def test_an_unknown_option_is_an_error_that_names_the_nearest() -> None:
 
 def test_arguments_without_a_meaning_here_are_named() -> None:
     with pytest.warns(UserWarning, match="`num_workers` has no effect"):
-        load_runner("sgd", "seq-digits", {**ARGS, "num_workers": 0})
+        load_runner("sgd", "seq-digits", {**ARGS, "num_workers": 4})
 
 
 def test_a_model_that_does_not_observe_is_refused() -> None:
