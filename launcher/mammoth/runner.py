@@ -77,7 +77,9 @@ def load_runner(
         raise ConfigError("\n".join(mistakes))
     build.complete(settings)
     device = build.build_device(device_wanted(settings))
-    with forked_randomness(settings.seed), _more(asked.values):
+    # Steps may bound a task instead; models read `n_epochs` all the same.
+    more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
+    with forked_randomness(settings.seed), _more(more):
         world = build.build_world(settings)
         transforms = build.build_transforms(settings, world, device)
         seed_everything(settings.seed)  # Weights do not depend on how the data was read.
@@ -176,6 +178,7 @@ class Asked:
     def __init__(self, model: str, dataset: str, args: dict[str, Any]):
         mistakes: list[str] = []
         self.args = read(args, mistakes)
+        unreadable = set(args) - set(self.args)  # What is wrong with them is said already.
         self.dataset_name = key_of(dataset)
         self.target = _registered(model, MODELS, "model", mistakes)
         if self.dataset_name not in {**DATASETS, **SEQUENCES}:
@@ -187,6 +190,7 @@ class Asked:
         self._fill_in()
         iterations = self.args.get("fitting_mode") == "iters"
         needed = [key for key in _NEEDED if not (key == "n_epochs" and iterations)]
+        needed = [key for key in needed if key not in unreadable]
         if lacking := [name for name in needed if self.args.get(name) is None]:
             mistakes.append(f"load_runner needs {', '.join(lacking)} in args.")
         self.values = served(self.args, mistakes)

@@ -361,6 +361,8 @@ def build_observer(
     use_device(device)
     usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
     usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
+    if decided["n_epochs"] is None and usual.get("n_epochs") is not None:
+        del decided["n_epochs"]
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
     args = Arguments(**{**usual, **declared, **decided, **options.values})
 

@@ -501,3 +501,20 @@ def test_an_optimiser_is_kept_over_tasks_by_a_model_that_wants_it() -> None:
     train(model, dataset)
     assert model.steps_before[0] == 0
     assert min(model.steps_before[1:]) > 0
+
+
+def test_an_argument_that_cannot_be_read_is_not_called_missing_as_well() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_runner("sgd", "seq-digits", {**ARGS, "lr": "fast", "batch_size": "ten"})
+    assert "lr=fast: expected a number" in str(raised.value)
+    assert "batch_size=ten: expected a whole number" in str(raised.value)
+    assert "load_runner needs" not in str(raised.value)
+
+
+def test_a_model_reads_n_epochs_where_steps_bound_a_task() -> None:
+    register_model("mine")(Rates)
+    steps = {"fitting_mode": "iters", "n_iters": 2}
+    model, dataset = load_runner("mine", "seq-digits", {**ARGS, "n_epochs": 3, **steps})
+    train(model, dataset)
+    assert model.args.n_epochs == 3
+    assert len(model.seen) == 2 * dataset.N_TASKS
