@@ -290,7 +290,7 @@ def test_every_wrong_argument_is_named_with_what_would_be_right() -> None:
     with pytest.raises(ConfigError) as error:
         PPO(OBS, CHOICE, steps=0, epochs=1.5, clip=-1, gae_lambda=1.5, hidden=64, lr=math.nan)
     message = str(error.value)
-    assert message.startswith("PPO")
+    assert message.startswith("Invalid arguments for PPO: ")
     for part in (
         "steps=0 must be a whole number from 1",
         "epochs=1.5 must be a whole number from 1",
