@@ -31,9 +31,14 @@ from .transform import Transform
 
 # What the methods of such a model can ask for.
 OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
-_ALWAYS = OBSERVED[:4]  # What `*args, **kwargs` receive.
 TOLD = ("dataset", "epoch", "task", "replay")
 HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
+# What Mammoth passes by place, and `*args` receives.
+_BY_PLACE = {
+    "observe": OBSERVED[:3],
+    **dict.fromkeys(("begin_task", "end_task"), ("dataset",)),
+    **dict.fromkeys(("begin_epoch", "end_epoch"), ("epoch", "dataset")),
+}
 _ITERATIONS = ("task_iteration", "epoch_iteration")
 _COUNTED = "_antelope_counted"  # An attribute that no model has of its own.
 
@@ -103,8 +108,7 @@ class Observer(nn.Module):
             for method in ("observe", *HOOKS)
             if hook(model, method) is not None
         }
-        # `observe(*args, **kwargs)` receives what Mammoth passes by place.
-        self._by_place = _ALWAYS[:3] if _takes_any(model.observe) else ()
+        self._by_place = {method: _placed(model, method) for method in self._asks}
         for name, make in provided.items():
             if getattr(model, name, None) is None:
                 setattr(model, name, make())
@@ -226,7 +230,7 @@ class Observer(nn.Module):
                 given[name] = batch.index
             elif name in batch:  # A field that the model added to the task's rows.
                 given[name] = batch[name]
-        by_place = [given.pop(name) for name in self._by_place]
+        by_place = [given.pop(name) for name in self._by_place["observe"]]
         self._record(self.model.observe(*by_place, **given), log)
         self._count_iteration()
         # Where no border is told, the end of a task's rows is none either.
@@ -321,7 +325,9 @@ class Observer(nn.Module):
             "task": self.dataset.c_task,
             "replay": self.replay,
         }
-        getattr(self.model, hook)(**{name: told[name] for name in self._asks[hook]})
+        by_place = self._by_place[hook]
+        named = {name: told[name] for name in self._asks[hook] if name not in by_place}
+        getattr(self.model, hook)(*(told[name] for name in by_place), **named)
 
     def _count(self, task: int) -> None:
         for name, value in self.dataset.counters(task).items():
@@ -527,17 +533,17 @@ def _asked(model: Any, method: str, there: tuple[str, ...]) -> tuple[str, ...]:
             f"{type(model).__name__}.{method} asks for {quoted}, which Antelope does not provide. It can "
             f"ask for: {', '.join(there)}. Give {quoted} a default, or leave it out."
         )
-    asked = {p.name for p in named}
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+    asked = {p.name for p in named} | set(_placed(model, method))
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
         asked |= set(there[:4])  # What such a method is given everywhere.
     return tuple(name for name in there if name in asked)
 
 
-def _takes_any(method: Any) -> bool:
-    """Whether a method has `*args`, and none of the first three by name."""
-    parameters = inspect.signature(method).parameters
+def _placed(model: Any, method: str) -> tuple[str, ...]:
+    """What a method takes by place: what Mammoth passes so, if it has `*args` and names none of it."""
+    parameters, places = inspect.signature(getattr(model, method)).parameters, _BY_PLACE[method]
     any_place = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-    return any_place and not set(_ALWAYS[:3]) & parameters.keys()
+    return places if any_place and not set(places) & parameters.keys() else ()
 
 
 def _sets(model: Any, name: str) -> bool:

@@ -102,6 +102,32 @@ def test_arguments_by_place_are_those_of_mammoth() -> None:
     assert seen[0] == ([torch.float32, torch.int64, torch.float32], ["epoch"])
 
 
+def test_so_they_are_in_hooks_and_without_keywords() -> None:
+    seen: dict[str, Any] = {}
+
+    class Placed(Plain):
+        def observe(self, *args):  # type: ignore[no-untyped-def]
+            seen["observe"] = len(args)
+            return 0.0
+
+        def begin_task(self, *args):  # type: ignore[no-untyped-def]
+            seen["begin_task"] = args
+
+        def begin_epoch(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            seen["begin_epoch"] = args, sorted(kwargs)
+
+        def end_task(self, **kwargs):  # type: ignore[no-untyped-def]
+            seen["end_task"] = sorted(kwargs)
+
+    dataset = ml(model=Placed, **RUN).agent.dataset
+    assert seen == {
+        "observe": 3,
+        "begin_task": (dataset,),
+        "begin_epoch": ((0, dataset), ["replay", "task"]),
+        "end_task": ["dataset", "epoch", "replay", "task"],
+    }
+
+
 def test_what_mammoth_has_for_every_model_is_in_args() -> None:
     agent = ml(model=Plain, **RUN).agent
     args = agent.args
