@@ -368,7 +368,11 @@ def test_all_wrong_arguments_of_a_constructor_at_once() -> None:
 
 
 def test_instance_takes_no_arguments() -> None:
-    refused("model.hidden=3", model=Linear(64, 10), says=["already constructed", "hidden", "Give its class"])
+    refused(
+        "model.hidden=3",
+        model=Linear(64, 10),
+        says=["already constructed", "hidden", "Give its class"],
+    )
 
 
 def test_argument_of_the_wrong_type_names_the_constructor() -> None:
