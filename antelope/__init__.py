@@ -87,11 +87,6 @@ __all__ = [
     "tasks",
 ]
 
-_STRATEGIES = (
-    *("AGEM", "CWR", "DER", "DERPP", "ER", "ERACE", "EWC", "GEM", "MAS", "PNN", "SI", "Cumulative"),
-    *("EWCOnline", "GDumb", "ICaRL", "Joint", "LwF", "Naive", "PackNet", "Strategy"),
-)
-
 # Imported when first used: `ml --help` and a typo must not pay for torch.
 _HOME = {
     "Batch": "replay",
@@ -104,8 +99,9 @@ _HOME = {
     "Strategies": "launcher.own_loop",
     "register": "launcher.construct",
     "tasks": "launcher.sequence",
-    **dict.fromkeys(_STRATEGIES, "agents.continual"),
 }
+# Everything else is a strategy.
+_HOME |= dict.fromkeys(set(__all__) - _HOME.keys() - globals().keys(), "agents.continual")
 
 
 __getattr__ = lazily(__name__, _HOME)

@@ -159,6 +159,10 @@ def _distance(a: str, b: str) -> int:
 
 def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]) -> Iterable[str]:
     """Why a hook cannot be called with its arguments, if it cannot."""
+    if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
+        kind = "`async`" if inspect.iscoroutinefunction(found) else "a generator (it has a `yield`)"
+        yield f"strategy={name}: {method} is {kind}, so calling it runs nothing. Write a plain method."
+        return
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):  # Written in C: no signature.

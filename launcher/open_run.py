@@ -391,7 +391,7 @@ class OpenRun:
             if self.status == "open":
                 if (
                     undisturbed
-                ):  # Else its random streams are not to be had: the last checkpoint stands.
+                ):  # Otherwise another run uses the random streams: keep the last checkpoint.
                     self._wake()
                     self.keeper.save_newest()
                     self._rest()

@@ -313,7 +313,7 @@ class Strategies:
         number = task.number if isinstance(task, Task) else task
         if number is not None and not 0 <= number < len(self.context.classes):
             raise ConfigError(
-                f"predict: there is no task {number!r}; they are 0 to {len(self.context.classes) - 1}."
+                f"predict: task={number!r}; tasks are numbered 0 to {len(self.context.classes) - 1}."
             )
         with self.context.unwatched(), evaluating(self.model), torch.no_grad():
             output = self._hooks.predict(obs, number)

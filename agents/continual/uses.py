@@ -382,7 +382,7 @@ class _Rows:
         self.uses, self.pairs, self.shape = uses, pairs, shape
 
     def alike(self) -> bool:
-        """Whether all uses are of one kind, or of kinds that can be added up."""
+        """Whether the gradients of all uses have the same layout, so that they can be added."""
         return len({(*a.shape[:2], a.shape[3], *c.shape[3:]) for a, c in self._each(slice(1))}) == 1
 
     def factors(self, part: Tensor | slice) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,9 @@ class Observer(nn.Module):
         setattr(model, _COUNTED, self._counted)
         self._count(0)
         self.started = False  # Whether anything was observed.
-        self.under_way = False  # Whether a task is, which some need the end of before they predict.
+        self.under_way = (
+            False  # In the middle of a task: some models cannot predict before its end.
+        )
         self.epoch: int | None = None  # The one that is under way.
         self._iterations = [name for name in _ITERATIONS if name in self._counted]
         vars(model).update(dict.fromkeys(self._iterations, 0))

@@ -18,7 +18,7 @@ class Rows:
     Args:
         train: Makes of a row in [0, 1] what a model learns from.
         ends: What 0 and 1 become where a row is not augmented.
-        augments: Whether `train` draws anew at each call.
+        augments: Whether `train` is random.
 
     Attributes:
         augment: None where it does not.
@@ -62,7 +62,7 @@ class Rows:
         return (rows * 255).round_().div_(255) if self.bytes_only else rows
 
     def anew(self, raw: Tensor) -> Tensor:
-        """Rows that were met before, `batch.raw`, augmented another way."""
+        """Stored rows (`batch.raw`), augmented again."""
         obs = self.augmented(self.unit(raw))
         return self._laid_out({"obs": obs})["obs"]
 

@@ -91,7 +91,7 @@ class ContinualDataset:
         self.replay: Replay | None = None
 
     def __deepcopy__(self, memo: Any) -> ContinualDataset:
-        return self  # A copy of a model is of the same sequence; the rows are not to be copied.
+        return self  # A copied model shares the sequence: copying the rows would cost memory for nothing.
 
     def get_offsets(self, task: int | None = None) -> tuple[int, int]:
         """The first class of a task, and the one after its last; all where tasks share them.

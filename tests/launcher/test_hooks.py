@@ -360,7 +360,18 @@ def test_those_that_hold_a_memory_are_seen_before_training(pair: tuple[Any, Any]
 
 @pytest.mark.parametrize("other", [Adds, ER, Keeps])
 def test_one_that_only_keeps_rows_may_say_so(other: Any) -> None:
-    run(strategy=[Looks, other])
+    assert [task["steps"] > 0 for task in run(strategy=[Looks, other]).tasks] == [True, True]
+
+
+def test_a_hook_that_runs_nothing_when_it_is_called_is_refused() -> None:
+    class Later:
+        async def after_step(self, agent: nn.Module, batch: Batch) -> None: ...
+
+        def end_task(self, agent: nn.Module, replay: Any) -> Any:
+            yield
+
+    refused(Later, "after_step is `async`", "end_task is a generator", "plain method")
+    assert not Path("runs").exists()
 
 
 class First:

@@ -98,7 +98,8 @@ def test_the_arguments_there_are_can_be_listed() -> None:
 def test_every_argument_listed_can_be_given_its_default() -> None:
     _, optional = get_avail_args()
     given = {name: entry["default"] for name, entry in optional.items()}
-    load_runner("sgd", "seq-digits", {**given, **ARGS})
+    _, dataset = load_runner("sgd", "seq-digits", {**given, **ARGS})
+    assert dataset.N_TASKS == 5
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_noisy_rows_of_the_current_task_and_easy_ones_of_the_past_are_given_up()
 
     torch.manual_seed(0)
     buffer = Buffer(40, sample_selection_strategy="abs", dataset=Sequence())
-    labels = torch.arange(40) // 10  # Classes 0 and 1 are of the past.
+    labels = torch.arange(40) // 10  # Classes 0 and 1 belong to earlier tasks.
     loss = torch.tensor([1.0, 3.0]).repeat(20)
     buffer.add_data(loss[:, None], labels, sample_selection_scores=loss)
     for _ in range(15):

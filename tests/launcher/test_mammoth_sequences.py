@@ -269,6 +269,28 @@ def test_what_a_model_puts_into_the_data_set_is_learnt() -> None:
     assert sum(len(b[1]) for b in model.batches) == len(own) + 4 * 50
 
 
+def check_continues(sequence: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that crashes at its 20th batch and is resumed ends with the weights of one that does not."""
+    more = {"n_epochs": 1, "save_every": 3}
+    reference = train(*runner(sequence, model=model, path="reference", **more))
+    inner, calls = model.observe, []
+
+    def observe(
+        self: Any, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
+    ) -> float:
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyError("crash")
+        return inner(self, inputs, labels, not_aug_inputs, epoch)
+
+    monkeypatch.setattr(model, "observe", observe)
+    with pytest.raises(KeyError):
+        train(*runner(sequence, model=model, path="run", **more))
+    run = train(*runner(sequence, model=model, path="run", **more), {"resume": True})
+    for key, weight in reference.agent.state_dict().items():
+        assert torch.equal(run.agent.state_dict()[key], weight), key
+
+
 def test_rows_that_a_model_put_there_are_there_after_a_crash(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -287,24 +309,7 @@ def test_rows_that_a_model_put_there_are_there_after_a_crash(
             self.batches = []
             return super().observe(inputs, labels, not_aug_inputs, epoch)
 
-    more = {"n_epochs": 1, "save_every": 3}
-    reference = train(*runner(Cropped, model=Twice, path="reference", **more))
-    inner, calls = Twice.observe, []
-
-    def observe(
-        self: Any, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
-    ) -> float:
-        calls.append(1)
-        if len(calls) == 20:
-            raise KeyError("crash")
-        return inner(self, inputs, labels, not_aug_inputs, epoch)
-
-    monkeypatch.setattr(Twice, "observe", observe)
-    with pytest.raises(KeyError):
-        train(*runner(Cropped, model=Twice, path="run", **more))
-    run = train(*runner(Cropped, model=Twice, path="run", **more), {"resume": True})
-    for key, weight in reference.agent.state_dict().items():
-        assert torch.equal(run.agent.state_dict()[key], weight), key
+    check_continues(Cropped, Twice, monkeypatch)
 
 
 def test_a_sequence_is_a_data_set_of_ml_too() -> None:
@@ -339,25 +344,7 @@ def test_a_run_over_a_sequence_continues_exactly(monkeypatch: pytest.MonkeyPatch
             self.batches = []
             return super().observe(inputs, labels, not_aug_inputs, epoch)
 
-    more = {"n_epochs": 1, "save_every": 3}
-    reference = train(*runner(Cropped, model=Plain, path="reference", **more))
-    inner, calls = Plain.observe, []
-
-    def observe(
-        self: Any, inputs: Any, labels: Any, not_aug_inputs: Any, epoch: Any = None
-    ) -> float:
-        calls.append(1)
-        if len(calls) == 20:
-            raise KeyError("crash")
-        return inner(self, inputs, labels, not_aug_inputs, epoch)
-
-    monkeypatch.setattr(Plain, "observe", observe)
-    with pytest.raises(KeyError):
-        train(*runner(Cropped, model=Plain, path="run", **more))
-    model, dataset = runner(Cropped, model=Plain, path="run", **more)
-    run = train(model, dataset, {"resume": True})
-    for key, weight in reference.agent.state_dict().items():
-        assert torch.equal(run.agent.state_dict()[key], weight), key
+    check_continues(Cropped, Plain, monkeypatch)
 
 
 def test_options_of_a_sequence_are_arguments_of_the_runner() -> None:

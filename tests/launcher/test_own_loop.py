@@ -691,7 +691,7 @@ def test_lbfgs_and_an_optimiser_of_a_part_are_refused_where_they_cannot_work() -
 @pytest.mark.parametrize("task", [-1, 3])
 def test_a_task_that_there_is_not_cannot_be_told(task: int) -> None:
     tasks, _, told, _ = made("er")
-    with pytest.raises(ConfigError, match="they are 0 to 2"):
+    with pytest.raises(ConfigError, match="tasks are numbered 0 to 2"):
         told.predict(next(iter(tasks[0].test)).obs, task)
 
 

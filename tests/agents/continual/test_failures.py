@@ -44,7 +44,7 @@ class Fragile(nn.Module):
 
 
 class Looking:
-    """What there is of a model that a strategy might leave changed."""
+    """Everything of a model that a strategy could leave changed."""
 
     def __init__(self, agent: nn.Module) -> None:
         named = dict((*agent.named_parameters(), *agent.named_buffers()))
