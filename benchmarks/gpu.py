@@ -32,7 +32,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
-from antelope.envs.environments import EnvWorld
+from antelope.envs.env_world import EnvWorld
 from antelope.launcher.learner import Learner
 from tests.accelerator.runs import (
     DATA,

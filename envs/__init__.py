@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .augment import RandomCrop, RandomHorizontalFlip
     from .datasets import Arrays, read
     from .embedded import Diabetes, Digits
-    from .environments import EnvTask, EnvWorld
+    from .env_world import EnvWorld
+    from .environments import EnvTask
     from .errand import Errand
     from .recall import Recall
     from .sequences import PermutedMNIST, RotatedMNIST
@@ -33,7 +34,7 @@ _HOME = {
     "DataTask": "tasks",
     "DataWorld": "tasks",
     "EnvTask": "environments",
-    "EnvWorld": "environments",
+    "EnvWorld": "env_world",
     "Atari": "atari",
     "Errand": "errand",
     "Recall": "recall",

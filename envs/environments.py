@@ -1,35 +1,25 @@
-"""gymnasium environments as a sequence of tasks."""
+"""One gymnasium environment, as a task to learn."""
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
-from ..replay import ConfigError, DataError, Normalizer, Replay, Spec, Transitions
+from ..replay import ConfigError, DataError, Spec
 from .copies import Copies, Make, Vector
-from .recording import filmed
-from .rounding import Rounding
-from .spaces import Codec, codec
-from .workers import Fault, Workers, said
+from .episodes import Act, Episodes, Show, play
+from .frames import Frames
+from .recording import check_recording, filmed
+from .spaces import codec
+from .workers import Fault, Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
 _EVALUATED_AT_ONCE = 10
-_MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
-_ENDLESS = 250_000  # Steps after which an episode of evaluation is taken to have no end.
-
-# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
-Act = Callable[[Any, np.ndarray], Any]
-# Of an evaluation: how many episodes have ended, and how many steps all copies have made.
-Show = Callable[[int, int], None]
 
 
 class EnvTask:
@@ -82,7 +72,7 @@ class EnvTask:
             codec(observed, what, stack=stack, channels=channels)
         first.close()
         if video:
-            check_recording(make, name)
+            check_recording(make, name, seed=EVALUATION_SEED)
         self.envs: Copies | Vector
         if vectorization == "vector_entry_point":
             if make_vector is None:
@@ -232,332 +222,6 @@ class EnvTask:
         self.envs.close()
         if self._evaluated is not None:
             self._evaluated.close()
-
-
-def play(
-    envs: Copies | Vector,
-    act: Act,
-    *,
-    episodes: int,
-    stack: int,
-    show: Show | None = None,
-) -> tuple[list[float], list[int]]:
-    """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
-
-    Returns:
-        Their returns and lengths, in an order that does not depend on which ended first.
-
-    Raises:
-        ConfigError: If one does not end.
-    """
-    n = envs.num_envs
-    share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
-    envs.episodes = [0] * n
-    total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    results: list[tuple[int, float, int]] = []
-    made = 0  # Steps of all copies at once.
-    frames = Frames(envs.obs_codec, n, stack)
-    obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
-    while (playing := played < share).any():
-        action = act(obs, began)
-        step = envs.step(action, playing) if isinstance(envs, Copies) else envs.step(action)
-        real = playing if step.real is None else playing & step.real
-        total += np.where(real, step.reward, 0.0)
-        length += real
-        made += 1
-        if length.max() > _ENDLESS:
-            raise ConfigError(
-                f"An episode of {envs.name} has not ended after {_ENDLESS:,} steps of evaluation. Set "
-                "time_limit."
-            )
-        for copy in np.flatnonzero(real & (step.terminated | step.truncated)).tolist():
-            results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
-            total[copy], length[copy] = 0.0, 0
-            played[copy] += 1
-        obs = frames.push(step.first, step.began)
-        began = step.began if step.began is not None else np.zeros(n, np.bool_)
-        if show is not None:
-            show(len(results), made)
-    results.sort()
-    return [r for _, r, _ in results], [steps for _, _, steps in results]
-
-
-def check_recording(make: Make, name: str) -> None:
-    """Find out before training whether episodes can be recorded.
-
-    Raises:
-        ConfigError: If not.
-    """
-    if importlib.util.find_spec("moviepy") is None:
-        raise ConfigError("video=true needs moviepy: pip install 'antelope-ml[video]'.")
-    refused = f"video=true cannot record {name}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What gymnasium warns of is checked below.
-            env = make(render_mode="rgb_array")
-    except ConfigError as error:
-        raise ConfigError(
-            f"{refused}, which has to take render_mode='rgb_array': {error}"
-        ) from error
-    try:
-        if isinstance(env, VectorEnv):
-            raise ConfigError(f"{refused}: it is a vector environment.")
-        if env.render_mode != "rgb_array":
-            raise ConfigError(
-                f"{refused}: given render_mode='rgb_array', it has {env.render_mode}."
-            )
-        env.reset(seed=EVALUATION_SEED)
-        frame = env.render()
-        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
-    finally:
-        env.close()
-
-
-class Frames:
-    """The last `k` frames of N copies, joined along the first axis, as models meet them.
-
-    Frames of before an episode's start are its first frame again.
-    """
-
-    def __init__(self, code: Codec, num_envs: int, k: int):
-        self.code, self.k = code, k
-        self.stacks: Any = None
-
-    def start(self, obs: Any) -> Any:
-        """All copies are at a first observation `[N, *shape]`."""
-        if self.k == 1:
-            return obs
-        self.stacks = self._each(self.code, obs, None, lambda x, _: np.stack([x] * self.k, 1))
-        return self._joined(self.code, self.stacks)
-
-    def push(self, obs: Any, began: np.ndarray | None) -> Any:
-        """The next frame, a first one where `began`."""
-        if self.k == 1:
-            return obs
-
-        def shift(frame: np.ndarray, stack: np.ndarray) -> np.ndarray:
-            stack = np.concatenate([stack[:, 1:], frame[:, None]], 1)
-            if began is not None:
-                stack[began] = frame[began][:, None]
-            return stack
-
-        self.stacks = self._each(self.code, obs, self.stacks, shift)
-        return self._joined(self.code, self.stacks)
-
-    def newest(self, obs: Any) -> Any:
-        """The last frame of each stack that `start` or `push` gave."""
-        if self.k == 1:
-            return obs
-
-        def cut(stack: np.ndarray, _: Any) -> np.ndarray:
-            return stack[:, -(stack.shape[1] // self.k) :]
-
-        return self._each(self.code, obs, None, cut)
-
-    def _each(self, code: Codec, obs: Any, stacks: Any, function: Any) -> Any:
-        if code.parts is not None:
-            return {
-                name: self._each(part, obs[name], stacks and stacks[name], function)
-                for name, part in code.parts.items()
-            }
-        return obs if code.space.discrete else function(obs, stacks)
-
-    def _joined(self, code: Codec, stacks: Any) -> Any:
-        if code.parts is not None:
-            return {n: self._joined(part, stacks[n]) for n, part in code.parts.items()}
-        if code.space.discrete:
-            return stacks
-        return stacks.reshape(len(stacks), -1, *stacks.shape[3:])
-
-
-@dataclass
-class Episodes:
-    """Returns of the episodes that ended since they were last taken."""
-
-    num_envs: int
-    ended: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.total = np.zeros(self.num_envs)
-
-    def add(self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None) -> None:
-        self.total += reward if real is None else np.where(real, reward, 0.0)
-        if np.count_nonzero(done):  # Four times as fast as any().
-            self.ended += self.total[done].tolist()
-            self.total[done] = 0.0
-
-    def take(self) -> list[float]:
-        ended, self.ended = self.ended, []
-        return ended
-
-
-class EnvWorld:
-    """A sequence of environments that share one spec.
-
-    Args:
-        normalizer: Takes in what happens while training, or None.
-
-    Raises:
-        ConfigError: If their observations or actions differ.
-    """
-
-    on_data = False
-    scenario = None  # Of classes.
-
-    def __init__(
-        self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
-    ):
-        self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
-        self.name = "-".join(task.name for task in tasks)
-        for number, task in enumerate(tasks[1:], 1):
-            task.video_prefix = f"task-{number}-"
-        first = tasks[0].spec
-        for task in tasks[1:]:
-            if not _alike(task.spec.obs, first.obs, bounds=False) or not _alike(
-                task.spec.action, first.action
-            ):
-                raise ConfigError(
-                    f"Environments of one run must share their spaces: {tasks[0].name} has {first}, "
-                    f"{task.name} has {task.spec}."
-                )
-            if task.num_envs != tasks[0].num_envs:
-                raise ConfigError(
-                    f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
-                    f"{task.num_envs}; in one run they must be equally many."
-                )
-        self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
-        self._rounding = Rounding(first.obs, self.name)
-
-    @property
-    def num_envs(self) -> int:
-        return self.tasks[0].num_envs
-
-    def begin(self, task: int, replay: Replay) -> None:
-        """Start episodes of this task's environment; offline, none."""
-        replay.begin(task)
-        if replay.offline:
-            self._measure(_ring(replay))
-        else:
-            self._start(task, replay)
-
-    def _measure(self, ring: Transitions) -> None:
-        """Take in all observations that an offline replay holds."""
-        if self.normalizer is None:
-            return
-        rows = np.flatnonzero(ring.ok)
-        for start in range(0, len(rows), _MEASURED_AT_ONCE):
-            obs = ring.gather(rows[start : start + _MEASURED_AT_ONCE])["obs"]
-            self.normalizer.see(_arrays(obs))
-
-    def _start(self, task: int, replay: Replay) -> None:
-        first = self.tasks[task].reset()
-        _ring(replay).start(first)
-        if self.normalizer is not None:
-            self.normalizer.see(self.tasks[task].obs)
-
-    def resume(
-        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
-    ) -> None:
-        """Put the replay back to where it was, in the middle of `task` or (None) between tasks.
-
-        Args:
-            anew: Begin new episodes; else those in progress are put back by the caller.
-        """
-        replay.load_state_dict(state)
-        if task is None:
-            return
-        replay.begin(task)
-        if anew and not replay.offline:
-            self._start(task, replay)
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"{self.name}, {self.num_envs} in parallel"
-
-    def collect(self, task: int, actor: Any, replay: Replay) -> int:
-        """Act once in every copy and remember it. Returns the environment steps taken.
-
-        Offline there is no actor, nothing is done, and a step is a learning step.
-        """
-        if actor is None:
-            return 1
-        env = self.tasks[task]
-        action, extras = actor(env.obs, env.began)
-        step = env.step(action)
-        if extras:
-            if taken := step["step"].keys() & extras.keys():
-                raise ConfigError(
-                    f"`act` gave an extra named `{min(taken)}`, which transitions have already."
-                )
-            step["step"].update(extras)
-        _ring(replay).add(task=task, **step)
-        real = step["real"]
-        if self.normalizer is None or not self.normalizer.moments:
-            self._rounding.see(env.obs)
-        if (normalizer := self.normalizer) is not None:
-            fields = step["step"]
-            normalizer.see(env.obs)
-            normalizer.see_rewards(
-                fields["reward"], np.logical_or(fields["terminated"], fields["truncated"]), real
-            )
-        return env.num_envs if real is None else int(real.sum())
-
-    def episode_metrics(self, task: int) -> dict[str, float]:
-        """The mean return of the episodes that ended since the last call."""
-        ended = self.tasks[task].episodes.take()
-        return {"return": float(np.mean(ended))} if ended else {}
-
-    def close(self) -> None:
-        for task in self.tasks:
-            task.close()
-        self._rounding.close()
-
-
-def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
-    """Whether one model can serve both spaces."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
-    if isinstance(a, dict) or isinstance(b, dict):
-        return False
-    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary) for s in (a, b)]
-    if not bounds or a.discrete:
-        return kinds[0] == kinds[1]
-    return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
-
-
-def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of: not images, not choices.
-
-    >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
-    {'arm/angle': (2,)}
-    """
-    if isinstance(space, dict):
-        found: dict[str, tuple[int, ...]] = {}
-        for key, part in space.items():
-            found |= normalized_shapes(part, f"{name}/{key}" if name else key)
-        return found
-    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
-    image = space.dtype == torch.uint8 and len(space.shape) == 3
-    if image and space.high is not None:
-        image = bool((torch.as_tensor(space.high) == 255).all())
-    return {} if space.discrete or image else {name: space.shape}
-
-
-def _ring(replay: Replay) -> Transitions:
-    assert isinstance(replay.storage, Transitions)
-    return replay.storage
-
-
-def _arrays(obs: Any) -> Any:
-    """Tensors, or dicts of them, as arrays."""
-    if isinstance(obs, dict):
-        return {name: _arrays(part) for name, part in obs.items()}
-    return obs.cpu().numpy()
 
 
 def _packed(actions: list[Any]) -> Any:

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
+
+from ..replay import ConfigError
+from .copies import Make
+from .workers import said
+
+
+def check_recording(make: Make, name: str, *, seed: int) -> None:
+    """Find out before training whether episodes can be recorded.
+
+    Args:
+        seed: Of the episode that is tried.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if importlib.util.find_spec("moviepy") is None:
+        raise ConfigError("video=true needs moviepy: pip install 'antelope-ml[video]'.")
+    refused = f"video=true cannot record {name}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What gymnasium warns of is checked below.
+            env = make(render_mode="rgb_array")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{refused}, which has to take render_mode='rgb_array': {error}"
+        ) from error
+    try:
+        if isinstance(env, VectorEnv):
+            raise ConfigError(f"{refused}: it is a vector environment.")
+        if env.render_mode != "rgb_array":
+            raise ConfigError(
+                f"{refused}: given render_mode='rgb_array', it has {env.render_mode}."
+            )
+        env.reset(seed=seed)
+        frame = env.render()
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+            raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
+    finally:
+        env.close()
 
 
 def filmed(

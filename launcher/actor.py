@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from ..agents.blocks.distributions import distribution, executable
-from ..agents.blocks.parts import ACTION
-from ..agents.blocks.spaces import bounds
 from ..agents.traits import hook
-from ..replay import ConfigError, Space
+from ..replay import ConfigError
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
+from .choices import choose
 from .learner import Learner
 from .recurrent import State
 
-# Exploration of a model with `forward` but no `act`.
-_EPSILON = 0.1  # Share of random discrete actions.
 _CPU = torch.device("cpu")
-_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
 
 
 class Actor:
@@ -68,7 +62,7 @@ class Actor:
             elif self._act is not None:
                 result = self._act(tensor)
             else:
-                result = _choose(learner.agent(tensor), learner)
+                result = choose(learner.agent(tensor), learner)
         if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
             return result.numpy(), {}  # Its like has been checked before.
         n = len(began)
@@ -97,7 +91,7 @@ class Actor:
             extras = given[0] if given else {}
         else:
             output, self.state = recurrence.step(obs, before)
-            action = _choose(output, self.learner)
+            action = choose(output, self.learner)
         # Stored with the step: a sequence that starts here begins with this state.
         return action, {**extras, "state": recurrence.pack(before)}
 
@@ -112,49 +106,6 @@ class Actor:
         if "state" in state and recurrence is not None:
             packed = {name: torch.as_tensor(part) for name, part in state["state"].items()}
             self.state = recurrence.unpack({n: p.to(self._device) for n, p in packed.items()})
-
-
-def _choose(output: Any, learner: Learner) -> Any:
-    """The action that a forward's output means; when training, with some exploration."""
-    return _each(learner.spec.action, output, learner.agent.training)
-
-
-def _each(space: Any, output: Any, explore: bool) -> Any:
-    if isinstance(space, dict):
-        return {name: _each(part, output[name], explore) for name, part in space.items()}
-    if isinstance(output, dict):
-        output = output[ACTION]
-    if isinstance(output, Distribution) or output.shape[1:] != space.shape:
-        # A distribution, or what makes one: twice as many numbers as a Box has.
-        policy = distribution(space, output)
-        return executable(space, policy.sample() if explore else policy.mode)
-    if not space.discrete:
-        return _continuous(space, output, explore)
-    if space.binary:
-        action = (output > 0).long()
-        return _sometimes(action, torch.randint_like(action, 2)) if explore else action
-    if space.nvec:
-        parts = [part.argmax(-1) for part in output.split(list(space.nvec), -1)]
-        action = torch.stack(parts, -1)
-        if not explore:
-            return action
-        draws = [torch.randint_like(p, n) for p, n in zip(parts, space.nvec, strict=True)]
-        return _sometimes(action, torch.stack(draws, -1))
-    action = output.argmax(-1)
-    return _sometimes(action, torch.randint_like(action, space.n)) if explore else action
-
-
-def _sometimes(action: Tensor, other: Tensor) -> Tensor:
-    random = torch.rand(len(action), device=action.device) < _EPSILON
-    return torch.where(random.view(-1, *[1] * (action.dim() - 1)), other, action)
-
-
-def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
-    low, high, _ = bounds(space, output.device)
-    if explore:
-        half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
-        output = output + _NOISE * half * torch.randn_like(output)
-    return output.clamp(low, high)
 
 
 def checked_action(action: Any, space: Any, n: int, name: str) -> Any:

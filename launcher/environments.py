@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..envs.environments import EnvTask, EnvWorld, normalized_shapes
+from ..envs.env_world import EnvWorld, normalized_shapes
+from ..envs.environments import EnvTask
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
 from .config import Settings, name_of

@@ -151,7 +151,7 @@ class TestEvaluation:
     def test_an_episode_without_an_end_is_an_error(
         self, quick: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("antelope.envs.environments._ENDLESS", 100)
+        monkeypatch.setattr("antelope.envs.episodes._ENDLESS", 100)
         with pytest.raises(
             ConfigError, match=r"An episode of Endless has not ended.* Set time_limit"
         ):

@@ -1,0 +1,178 @@
+"""A sequence of environments that a run learns in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..replay import ConfigError, Normalizer, Replay, Spec, Transitions
+from .environments import EnvTask
+from .rounding import Rounding
+
+_MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
+
+
+class EnvWorld:
+    """A sequence of environments that share one spec.
+
+    Args:
+        normalizer: Takes in what happens while training, or None.
+
+    Raises:
+        ConfigError: If their observations or actions differ.
+    """
+
+    on_data = False
+    scenario = None  # Of classes.
+
+    def __init__(
+        self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
+    ):
+        self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
+        self.name = "-".join(task.name for task in tasks)
+        for number, task in enumerate(tasks[1:], 1):
+            task.video_prefix = f"task-{number}-"
+        first = tasks[0].spec
+        for task in tasks[1:]:
+            if not _alike(task.spec.obs, first.obs, bounds=False) or not _alike(
+                task.spec.action, first.action
+            ):
+                raise ConfigError(
+                    f"Environments of one run must share their spaces: {tasks[0].name} has {first}, "
+                    f"{task.name} has {task.spec}."
+                )
+            if task.num_envs != tasks[0].num_envs:
+                raise ConfigError(
+                    f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
+                    f"{task.num_envs}; in one run they must be equally many."
+                )
+        self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
+        self._rounding = Rounding(first.obs, self.name)
+
+    @property
+    def num_envs(self) -> int:
+        return self.tasks[0].num_envs
+
+    def begin(self, task: int, replay: Replay) -> None:
+        """Start episodes of this task's environment; offline, none."""
+        replay.begin(task)
+        if replay.offline:
+            self._measure(_ring(replay))
+        else:
+            self._start(task, replay)
+
+    def _measure(self, ring: Transitions) -> None:
+        """Take in all observations that an offline replay holds."""
+        if self.normalizer is None:
+            return
+        rows = np.flatnonzero(ring.ok)
+        for start in range(0, len(rows), _MEASURED_AT_ONCE):
+            obs = ring.gather(rows[start : start + _MEASURED_AT_ONCE])["obs"]
+            self.normalizer.see(_arrays(obs))
+
+    def _start(self, task: int, replay: Replay) -> None:
+        first = self.tasks[task].reset()
+        _ring(replay).start(first)
+        if self.normalizer is not None:
+            self.normalizer.see(self.tasks[task].obs)
+
+    def resume(
+        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
+    ) -> None:
+        """Put the replay back to where it was, in the middle of `task` or (None) between tasks.
+
+        Args:
+            anew: Begin new episodes; else those in progress are put back by the caller.
+        """
+        replay.load_state_dict(state)
+        if task is None:
+            return
+        replay.begin(task)
+        if anew and not replay.offline:
+            self._start(task, replay)
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"{self.name}, {self.num_envs} in parallel"
+
+    def collect(self, task: int, actor: Any, replay: Replay) -> int:
+        """Act once in every copy and remember it. Returns the environment steps taken.
+
+        Offline there is no actor, nothing is done, and a step is a learning step.
+        """
+        if actor is None:
+            return 1
+        env = self.tasks[task]
+        action, extras = actor(env.obs, env.began)
+        step = env.step(action)
+        if extras:
+            if taken := step["step"].keys() & extras.keys():
+                raise ConfigError(
+                    f"`act` gave an extra named `{min(taken)}`, which transitions have already."
+                )
+            step["step"].update(extras)
+        _ring(replay).add(task=task, **step)
+        real = step["real"]
+        if self.normalizer is None or not self.normalizer.moments:
+            self._rounding.see(env.obs)
+        if (normalizer := self.normalizer) is not None:
+            fields = step["step"]
+            normalizer.see(env.obs)
+            normalizer.see_rewards(
+                fields["reward"], np.logical_or(fields["terminated"], fields["truncated"]), real
+            )
+        return env.num_envs if real is None else int(real.sum())
+
+    def episode_metrics(self, task: int) -> dict[str, float]:
+        """The mean return of the episodes that ended since the last call."""
+        ended = self.tasks[task].episodes.take()
+        return {"return": float(np.mean(ended))} if ended else {}
+
+    def close(self) -> None:
+        for task in self.tasks:
+            task.close()
+        self._rounding.close()
+
+
+def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
+    """Whether one model can serve both spaces."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
+    if isinstance(a, dict) or isinstance(b, dict):
+        return False
+    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary) for s in (a, b)]
+    if not bounds or a.discrete:
+        return kinds[0] == kinds[1]
+    return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
+
+
+def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
+    """Shapes of the observations that running statistics are kept of: not images, not choices.
+
+    >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
+    {'arm/angle': (2,)}
+    """
+    if isinstance(space, dict):
+        found: dict[str, tuple[int, ...]] = {}
+        for key, part in space.items():
+            found |= normalized_shapes(part, f"{name}/{key}" if name else key)
+        return found
+    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
+    image = space.dtype == torch.uint8 and len(space.shape) == 3
+    if image and space.high is not None:
+        image = bool((torch.as_tensor(space.high) == 255).all())
+    return {} if space.discrete or image else {name: space.shape}
+
+
+def _ring(replay: Replay) -> Transitions:
+    assert isinstance(replay.storage, Transitions)
+    return replay.storage
+
+
+def _arrays(obs: Any) -> Any:
+    """Tensors, or dicts of them, as arrays."""
+    if isinstance(obs, dict):
+        return {name: _arrays(part) for name, part in obs.items()}
+    return obs.cpu().numpy()
