@@ -13,13 +13,14 @@ from ..replay import ConfigError, DataError, Spec
 from .copies import Copies, Make, Vector
 from .episodes import Act, Episodes, Show, play
 from .frames import Frames
+from .interface import Interface
 from .recording import check_recording, filmed
 from .spaces import codec
 from .workers import Fault, Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
-_EVALUATED_AT_ONCE = 10
+EVALUATED_AT_ONCE = 10
 
 
 class EnvTask:
@@ -165,7 +166,7 @@ class EnvTask:
         """
         recorded = self._video and folder is not None
         if self._evaluated is None or recorded:
-            at_once = min(episodes, _EVALUATED_AT_ONCE)
+            at_once = min(episodes, EVALUATED_AT_ONCE)
             self._evaluated = self._copies(at_once, EVALUATION_SEED)
         envs = self._evaluated
         if recorded and isinstance(envs, Copies):
@@ -178,6 +179,15 @@ class EnvTask:
             if recorded:
                 envs.close()  # Which also ends a recording.
                 self._evaluated = None
+
+    def make(self, **arguments: Any) -> Any:
+        """A fresh copy, with `render_mode=`, say."""
+        return self._make(**arguments)
+
+    @property
+    def interface(self) -> Interface:
+        """What the environment gives and takes, also after it was closed."""
+        return Interface.of(self.envs, stack=self._stack, channels=self._options["channels"])
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes in progress are; what the environments themselves hold is apart."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agents.traits import hook
 from ..replay import ConfigError
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
 from .choices import choose
 from .learner import Learner
+from .raw_observations import own_act
 from .recurrent import State
 
 _CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ class Actor:
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
-        self._act = hook(learner.agent, "act")
+        self._act = own_act(learner.agent)
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"

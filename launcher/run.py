@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,7 @@ from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
     from .open_run import OpenRun
+    from .policy import Policies
 
 
 @dataclass
@@ -88,9 +90,94 @@ class Run:
             vars(self).update(vars(opened.result()))
         return opened.row(number)
 
+    def act(self, obs: Any, *, task: int | None = None) -> Any:
+        """The greedy action for an environment's own observation, as `env.step` takes it.
+
+            obs, info = env.reset()
+            run.reset()
+            while True:
+                obs, reward, terminated, truncated, info = env.step(run.act(obs))
+                ...
+
+        Stacks of frames, image layout, one-hot choices, running statistics (`normalize_obs`), a recurrent
+        model's state and the range of actions are taken care of. `reset()` is needed at an episode's start
+        where the model remembers anything of an episode: with `frame_stack`, or a state.
+
+        Args:
+            obs: What `env.reset()` or `env.step()` returned, of the environment with its wrappers (what
+                `env=` makes, and what settings such as `discrete` put around it). Or what a vector
+                environment returned: told by the shape, with N actions for N observations.
+            task: Which environment of a sequence, from 0, where their spaces differ.
+
+        Raises:
+            DataError: If it is not an observation of the environment: which part, and what is expected.
+            ConfigError: If this run has no environment.
+        """
+        return self._policies("act").of(task).act(obs)
+
+    def reset(self, began: Any = None) -> None:
+        """Tell `act` that the next observation is an episode's first.
+
+        Args:
+            began: With a vector environment, whose next observation is one, bool `[N]`; None: all.
+        """
+        self._policies("reset").reset(began)
+
+    def play(
+        self,
+        episodes: int = 1,
+        *,
+        render: bool = False,
+        video: str | Path | None = None,
+        seed: int | None = None,
+        task: int | None = None,
+    ) -> list[float]:
+        """Play greedy episodes in a fresh copy of the environment; returns their returns.
+
+        Args:
+            render: Show them in a window (`render_mode="human"`).
+            video: Film them: a file that ends in `.mp4`, or a folder for a film of each episode. Needs
+                `moviepy`.
+            seed: Of the episodes; None: those of the run's evaluations.
+            task: Which environment of a sequence, from 0; None: the last one.
+
+        Raises:
+            ConfigError: If this run has no environment, or it cannot be shown or filmed.
+        """
+        from .playing import play
+
+        policies, opened = self._policies("play"), self._open
+        number = policies.number(task)
+        with opened.playing():
+            make = functools.partial(opened.make_env, number)
+            return play(
+                policies.new(number),
+                make,
+                episodes=episodes,
+                render=render,
+                video=video,
+                seed=seed,
+            )
+
+    def _policies(self, method: str) -> Policies:
+        if (opened := self._open) is None:
+            raise ConfigError(
+                f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or on "
+                f"antelope.load({str(self.path)!r})."
+            )
+        if opened.world.on_data:
+            raise ConfigError(
+                f"run.{method} is for environments, and this run learnt from a data set, {opened.world.name}. "
+                "`run.agent` is the module itself."
+            )
+        if "_acting" not in vars(self):
+            vars(self)["_acting"] = opened.policies()
+        policies: Policies = vars(self)["_acting"]
+        return policies
+
     def __getstate__(self) -> dict[str, Any]:
         """The results, without the run itself."""
-        return {name: value for name, value in vars(self).items() if name != "_open"}
+        return {name: value for name, value in vars(self).items() if name not in ("_open", "_acting")}
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items())
