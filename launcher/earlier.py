@@ -22,8 +22,8 @@ def read_earlier(settings: Settings) -> dict[str, Any] | None:
     """
     if settings.load is None:
         return None
-    state = find(Path(settings.load))
-    before = state["settings"]
+    state = find(Path(settings.load), without=("replay",))
+    before = state.get("settings") or {}
     if settings.env is None or before.get("env") is None:
         return state
     had, has = bool(before.get("normalize_obs")), settings.normalize_obs

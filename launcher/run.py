@@ -13,6 +13,7 @@ from torch import nn
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
+    from .loading import Loaded
     from .open_run import OpenRun
     from .policy import Policies
 
@@ -26,7 +27,7 @@ class Run:
         spec: What it was built from.
         metrics: The final evaluation; over a sequence of tasks, the mean of all of them.
         history: The rows of train.csv and eval.csv, in order.
-        replay: What it learnt from.
+        replay: What it learnt from; a run that `antelope.load` returned has none.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
             tasks after the next one, unless `eval_future=true`. With `eval_rows`, all rows but the last are
@@ -48,7 +49,7 @@ class Run:
     task_il_matrix: np.ndarray = field(repr=False)
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
     # Not a field: copying or comparing a Run concerns its results only.
-    _open: ClassVar[OpenRun | None] = None
+    _open: ClassVar[OpenRun | Loaded | None] = None
 
     def learn_task(
         self, data: Any, name: str | None = None, *, test_dataset: Any = None
@@ -80,7 +81,14 @@ class Run:
                 "or on one that ml returns with resume=True."
             )
         from .config import compose
+        from .open_run import OpenRun
         from .plainly import plainly
+
+        if not isinstance(opened, OpenRun):
+            raise ConfigError(
+                "A run that antelope.load returned is there to be used. To learn more, call learn_task on one "
+                "that ml returns with resume=True."
+            )
 
         given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
         settings = compose((), given)
@@ -174,6 +182,14 @@ class Run:
             vars(self)["_acting"] = opened.policies()
         policies: Policies = vars(self)["_acting"]
         return policies
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "replay":
+            raise AttributeError(
+                f"antelope.load leaves the replay where it is, in {self.path}. To learn from it: "
+                f"ml(env=..., offline={str(self.path)!r}); to continue the run: ml(..., resume=True)."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         """The results, without the run itself."""
