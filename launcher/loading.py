@@ -21,7 +21,8 @@ from torch import nn
 
 from ..agents.traits import traits
 from ..envs.interface import Interface
-from ..replay import CheckpointError, ConfigError, Normalizer, Spec
+from ..envs.sources import folder_of
+from ..replay import ConfigError, Normalizer, Spec
 from ..replay.devices import moving
 from . import build
 from .checkpoint import Checkpoints, find
@@ -47,7 +48,7 @@ from .trust import known_argument, known_arguments, known_object
 # Settings that say what the model is made of, where it acts, and on what device.
 _MODULES = ("model", *PARTS)
 _MAY_BE_SAID = (*_MODULES, "env", "dataset", "device")
-_WITHOUT = ("replay", "environment", "random", "augmentation", "actor")  # What training alone needs.
+_WITHOUT = ("replay", "environment", "augmentation", "actor")  # What training alone needs.
 
 
 def load(path: str | Path, *overrides: str, trust: bool = False, **settings: Any) -> Run:
@@ -398,10 +399,27 @@ class Loaded:
             spec, name = spec_from(state["spec"]), state["name"]
             tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
             return LoadedWorld(name, spec, tasks, on_data=True)
-        raise CheckpointError(
-            f"The run in {self.path} was written before 0.5.0, which did not keep what its data is like. Continue "
-            "it with resume=true, which writes a checkpoint that can be loaded."
-        )
+        value = settings.values["dataset"]
+        if not (self._trust or self._said("dataset")):
+            settings.live["dataset"] = self._known_data(value)
+        read = build.build_world(settings)
+        tasks = [LoadedTask(task.name) for task in read.tasks]
+        return LoadedWorld(read.name, read.spec, tasks, on_data=True)
+
+    def _known_data(self, value: Any) -> Any:
+        """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""
+        if isinstance(value, list):
+            return [self._known_data(item) for item in value]
+        name, arguments = value, {}
+        if isinstance(value, Mapping):
+            name = value.get("_target_")
+            arguments = {k: v for k, v in value.items() if k != "_target_"}
+        if folder_of(name) is not None:
+            return value
+        target = known_object(str(name), "dataset")
+        if target is None:
+            raise self._unnamed("dataset", str(name))
+        return {"_target_": target, **arguments} if arguments else target
 
 
 def _laid_over(saved: Any, given: Settings, key: str) -> Any:

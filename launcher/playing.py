@@ -174,8 +174,9 @@ class _OneFilm(RecordVideo):
         self._file = file
 
     def stop_recording(self) -> None:
+        written = self._file.parent / f"{self._video_name}.mp4"
         super().stop_recording()
-        (self._file.parent / f"{self._video_name}.mp4").replace(self._file)
+        written.replace(self._file)
 
 
 def _play_vector(policy: Policy, env: Any, *, episodes: int, seed: int) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -139,6 +140,7 @@ class Run:
         video: str | Path | None = None,
         seed: int | None = None,
         task: int | None = None,
+        show: Callable[[int, float, int], None] | None = None,
     ) -> list[float]:
         """Play greedy episodes in a fresh copy of the environment; returns their returns.
 
@@ -148,6 +150,7 @@ class Run:
                 `moviepy`.
             seed: Of the episodes; None: those of the run's evaluations.
             task: Which environment of a sequence, from 0; None: the last one.
+            show: Called with the number, the return and the length of each episode that has ended.
 
         Raises:
             ConfigError: If this run has no environment, or it cannot be shown or filmed.
@@ -165,6 +168,7 @@ class Run:
                 render=render,
                 video=video,
                 seed=seed,
+                show=show,
             )
 
     def _policies(self, method: str) -> Policies:

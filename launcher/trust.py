@@ -28,6 +28,8 @@ def known_object(name: str, kind: str) -> Any:
         return found
     if kind == "env":
         return _environment(name)
+    if kind == "dataset":
+        return _data_set(name)
     if (found := _within(name, _MODULES)) is not None:
         return found
     place = KINDS[kind]
@@ -74,6 +76,19 @@ def _environment(name: str) -> Any:
         home, _, last = name.rpartition(".")
         if last in NAMES["env"]:
             return getattr(importlib.import_module(home), last)
+    return None
+
+
+def _data_set(name: str) -> Any:
+    """A data set of ours or of torchvision's."""
+    from ..envs import NAMES
+
+    last = name.rpartition(".")[2]
+    if name.startswith("antelope.envs.") and last in NAMES["dataset"]:
+        return resolve(name, "dataset")
+    if name.startswith("torchvision.datasets."):
+        item = getattr(importlib.import_module("torchvision.datasets"), last, None)
+        return item if inspect.isclass(item) else None
     return None
 
 
