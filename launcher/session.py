@@ -34,6 +34,7 @@ _SEQUENCE = {
     "online",
     "validation",
     "strategy",
+    "env_info",
 }
 
 
