@@ -24,6 +24,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from ..replay import ConfigError
 from .spaces import Codec, codec, zeros
+from .unseen import seen, seen_value
 
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = 2.0**24  # Up to here float32 holds every whole number.
@@ -141,10 +142,10 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
-        if set(obs) != set(code.parts):
-            return f"gave an observation with {sorted(obs)} instead of {sorted(code.parts)}"
+        if problem := code.misfit(obs):
+            return f"gave an observation with {problem}"
         for name, part in code.parts.items():
-            if problem := _put(into[name], where, obs[name], part, wary):
+            if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
                 return f"{problem} (in {name!r})"
         return None
     value, row = code.stored(obs), into[where]
@@ -289,16 +290,18 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
+        self.observation_space = seen(self.observation_space)
         self._row = zeros(self._code, 1)
         self._wary = WARY
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return reset_into(self.env, seed, self._row, 0, self._code), {}
+        return seen_value(self._code, reset_into(self.env, seed, self._row, 0, self._code)), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._wary -= 1
         wary = self._wary >= 0
-        return *step_into(self.env, action, self._row, 0, self._code, wary=wary), {}
+        obs, *rest = step_into(self.env, action, self._row, 0, self._code, wary=wary)
+        return seen_value(self._code, obs), *rest, {}
 
     def play_again(self, seed: int, actions: list[Any]) -> Any:
         """The observation that they lead to, or None: they went another way this time."""
