@@ -82,6 +82,15 @@ def path_of(name: str) -> Path:
     return tuple(key.replace("~1", "/").replace("~0", "~") for key in keys)
 
 
+def slashed(tree: Any) -> dict[str, Any]:
+    """The leaves by their keys joined by `/`: for people, who need no other name for a key with a slash.
+
+    >>> slashed({"arm": {"angle": 1}, "cam/front": 3})
+    {'arm/angle': 1, 'cam/front': 3}
+    """
+    return {"/".join(path): leaf for path, leaf in walk(tree)}
+
+
 def at_path(tree: Any, path: Path) -> Any:
     """What lies at the end of a path."""
     for key in path:
