@@ -18,6 +18,7 @@ from .infos import InfoFault, Infos, Layout, Rows
 from .interface import Interface
 from .recording import check_recording, filmed
 from .spaces import codec
+from .unseen import tell_left_out
 from .workers import Fault, Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
@@ -108,6 +109,7 @@ class EnvTask:
                 f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
             )
         self.num_envs = self.envs.num_envs
+        tell_left_out(first.single_observation_space if several else first.observation_space, name)
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
         self.info: Rows = {}
