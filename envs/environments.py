@@ -220,7 +220,9 @@ class EnvTask:
     @property
     def interface(self) -> Interface:
         """What the environment gives and takes, also after it was closed."""
-        return Interface.of(self.envs, stack=self._stack, channels=self._options["channels"])
+        fields = () if self.infos is None else self.infos.names
+        options = {"stack": self._stack, "channels": self._options["channels"]}
+        return Interface.of(self.envs, env_info=fields, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes in progress are; what the environments themselves hold is apart."""

@@ -14,6 +14,7 @@ from gymnasium.wrappers import TimeLimit
 from ..replay import Space
 from .copies import Copies, Vector
 from .spaces import Codec, codec
+from .unseen import seen
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Interface:
 
     Attributes:
         name: What errors call the environment.
-        observation, action: Its spaces, as its wrappers give them.
+        observation, action: Its spaces, as its wrappers give them, without what models cannot receive.
         stack: Frames that the model receives at once.
         channels: Where images have theirs, as in `codec`.
         longest: Actions after which an episode is truncated, at the latest; None: not known.
+        env_info: Fields of `info` that the model may receive.
     """
 
     name: str
@@ -34,16 +36,21 @@ class Interface:
     stack: int = 1
     channels: str | None = None
     longest: int | None = None
+    env_info: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, envs: Copies | Vector, *, stack: int, channels: str | None) -> Interface:
-        """That of copies which are there, or were there before they were closed."""
+    def of(cls, envs: Copies | Vector, **options: Any) -> Interface:
+        """That of copies which are there, or were there before they were closed.
+
+        Args:
+            options: `stack`, `channels` and `env_info`.
+        """
         if isinstance(envs, Vector):
             given, taken = envs.envs.single_observation_space, envs.envs.single_action_space
-            return cls(envs.name, given, taken, stack, channels)
+            return cls(envs.name, seen(given), taken, **options)
         env = envs.envs[0]
         given, taken = env.observation_space, env.action_space
-        return cls(envs.name, given, taken, stack, channels, _longest(env))
+        return cls(envs.name, seen(given), taken, longest=_longest(env), **options)
 
     @cached_property
     def obs_codec(self) -> Codec:
@@ -65,12 +72,13 @@ class Interface:
         if given is None or taken is None:
             return None
         rest = {key: getattr(self, key) for key in ("name", "stack", "channels", "longest")}
+        rest["env_info"] = list(self.env_info)
         return {**rest, "observation": given, "action": taken}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Interface:
         read = {key: from_data(state[key]) for key in ("observation", "action")}
-        return cls(**{**state, **read})
+        return cls(**{**state, **read, "env_info": tuple(state["env_info"])})
 
 
 def _longest(env: Any) -> int | None:
@@ -112,7 +120,7 @@ def _described(space: gymnasium.Space[Any]) -> dict[str, Any] | None:
         return {**kind, **lengths, "charset": "".join(sorted(space.character_set))}
     if isinstance(space, spaces.Dict):
         parts = [[key, _described(part)] for key, part in space.spaces.items()]
-        known = all(isinstance(key, str) and part is not None for key, part in parts)
+        known = all(isinstance(key, (str, int)) and part is not None for key, part in parts)
         return {"kind": "Dict", "parts": parts} if known else None
     if isinstance(space, spaces.Tuple):
         items = [_described(part) for part in space.spaces]

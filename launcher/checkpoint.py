@@ -60,9 +60,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
-    def newest(
-        self, *, without: Collection[str] = ()
-    ) -> tuple[dict[str, Any] | None, list[str]]:
+    def newest(self, *, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest valid checkpoint's state (or None), and what was wrong with newer ones.
 
         Args:

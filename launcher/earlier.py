@@ -31,8 +31,8 @@ def read_earlier(settings: Settings) -> dict[str, Any] | None:
         return state
     if not had:
         raise ConfigError(
-            f"normalize_obs=true, but {settings.load} learnt from observations as they are, which is what its "
-            "weights expect. Leave out normalize_obs, or load."
+            f"normalize_obs=true, but {settings.load} learnt from observations as they are, which is what "
+            "its weights expect. Leave out normalize_obs, or load."
         )
     if "normalize_obs" in settings.given:
         raise ConfigError(
@@ -70,7 +70,7 @@ def load_statistics(normalizer: Normalizer, state: dict[str, Any]) -> None:
         if kept is None or shape != list(moments.mean.shape):
             which = f" `{name}`" if name else ""
             raise CheckpointError(
-                f"The checkpoint's statistics of observations{which} are {shape or 'missing'}; this run's are "
-                f"{list(moments.mean.shape)}. It comes from another environment."
+                f"The checkpoint's statistics of observations{which} are {shape or 'missing'}; this run's "
+                f"are {list(moments.mean.shape)}. It comes from another environment."
             )
         moments.load_state_dict(kept)

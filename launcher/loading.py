@@ -17,16 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from ..agents.traits import traits
 from ..envs.interface import Interface
 from ..envs.sources import folder_of
 from ..replay import ConfigError, Normalizer, Spec
 from ..replay.devices import moving
 from . import build
 from .checkpoint import Checkpoints, find
-from .config import Settings, compose, name_of
+from .config import Settings, compose
 from .device import device_wanted
 from .earlier import load_statistics
 from .forward import check_forward
@@ -73,8 +71,8 @@ def load(path: str | Path, *overrides: str, trust: bool = False, **settings: Any
     given = compose(overrides, settings)
     if wrong := sorted(given.given - set(_MAY_BE_SAID)):
         raise ConfigError(
-            f"antelope.load takes {', '.join(_MAY_BE_SAID)} and trust, not {', '.join(wrong)}: the rest is as "
-            "in the run. To train on, use ml(..., resume=True) or ml(..., load=PATH)."
+            f"antelope.load takes {', '.join(_MAY_BE_SAID)} and trust, not {', '.join(wrong)}: the rest is "
+            "as in the run. To train on, use ml(..., resume=True) or ml(..., load=PATH)."
         )
     folder = find_run(Path(path))
     state = find(folder, without=_WITHOUT)
@@ -92,7 +90,9 @@ def find_run(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise ConfigError(f"{path} {what}. Give a run directory, as run.path or the console shows it.")
+        raise ConfigError(
+            f"{path} {what}. Give a run directory, as run.path or the console shows it."
+        )
     if any((path / name).exists() for name in ("config.yaml", "checkpoints", "manifest.json")):
         return path
     if Checkpoints(path).numbered():
@@ -101,7 +101,9 @@ def find_run(path: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigError(f"{path} is not a run directory, and holds none: there is no config.yaml.")
+        raise ConfigError(
+            f"{path} is not a run directory, and holds none: there is no config.yaml."
+        )
     some = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     raise ConfigError(f"{path} holds {len(found)} runs. Name one: {some}")
 
@@ -192,7 +194,8 @@ class Loaded:
     def policies(self) -> Policies:
         """What the model does in each environment, by their own observations and actions."""
         interfaces = [task.interface for task in self.world.tasks if task.interface is not None]
-        return Policies(self._learner, self._observe, interfaces, resting=lambda: True)
+        options = {"resting": lambda: True, "layout": self._state.get("info_layout")}
+        return Policies(self._learner, self._observe, interfaces, **options)
 
     def make_env(self, task: int, **arguments: Any) -> Any:
         """A fresh copy of an environment.
@@ -305,9 +308,9 @@ class Loaded:
                 f"antelope.load(path, {key}=...)."
             )
         return ConfigError(
-            f"The {what} of the run in {self.path} is {name}, and a run directory's own words run no code. Name "
-            f"it here: {key}={last} in Python (the class), '{key}={name}' in a console. Or say trust=true, to "
-            "import whatever the directory names."
+            f"The {what} of the run in {self.path} is {name}, and a run directory's own words run no code. "
+            f"Name it here: {key}={last} in Python (the class), '{key}={name}' in a console. Or say "
+            "trust=true, to import whatever the directory names."
         )
 
     # ------------------------------------------------------------------------------------ parts

@@ -364,7 +364,8 @@ class OpenRun:
         """What the model does in each environment, by their own observations and actions."""
         interfaces = [task.interface for task in self.world.tasks]
         resting = lambda: self._modes is not None  # noqa: E731
-        return Policies(self.learner, self._observe, interfaces, resting=resting)
+        layout = self.world.info_layout
+        return Policies(self.learner, self._observe, interfaces, resting=resting, layout=layout)
 
     def make_env(self, task: int, **arguments: Any) -> Any:
         """A fresh copy of an environment."""

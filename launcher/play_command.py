@@ -10,7 +10,9 @@ from typing import Any
 from ..replay.errors import ConfigError
 from .config import ALIASES, did_you_mean, is_bool, is_true, schema
 
-USAGE = "ml play RUN [episodes=3] [render=true] [video=out.mp4] [seed=0] [task=0] [model=...] [env=...]"
+USAGE = (
+    "ml play RUN [episodes=3] [render=true] [video=out.mp4] [seed=0] [task=0] [model=...] [env=...]"
+)
 _NUMBERS, _SWITCHES, _TEXT = ("episodes", "seed", "task"), ("render", "trust"), ("video",)
 _OWN = (*_NUMBERS, *_SWITCHES, *_TEXT)
 
@@ -60,7 +62,9 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
         if key not in _OWN:
             known = root in schema() or root in ALIASES
             if not equals or not known:
-                mistakes.append(f"`{word}` is not a word of ml play.{did_you_mean(key, _OWN)} {USAGE}")
+                mistakes.append(
+                    f"`{word}` is not a word of ml play.{did_you_mean(key, _OWN)} {USAGE}"
+                )
             others.append(word)
         elif key in _NUMBERS and value.isdigit():
             options[key] = int(value)
@@ -69,7 +73,13 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
         elif key in _TEXT and value:
             options[key] = value
         else:
-            kind = "a whole number" if key in _NUMBERS else "true or false" if key in _SWITCHES else "a path"
+            kind = (
+                "a whole number"
+                if key in _NUMBERS
+                else "true or false"
+                if key in _SWITCHES
+                else "a path"
+            )
             mistakes.append(f"{word}: expected {kind}.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))

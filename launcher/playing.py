@@ -16,6 +16,7 @@ from gymnasium.wrappers import RecordVideo
 from ..envs.copies import Vector, seed_of_episode
 from ..envs.environments import EVALUATED_AT_ONCE, EVALUATION_SEED
 from ..envs.episodes import play as play_vector
+from ..envs.unseen import seen
 from ..replay import ConfigError, DataError
 from .policy import Policy
 
@@ -82,7 +83,7 @@ def _episode(env: Any, policy: Policy, seed: int, name: str) -> tuple[float, int
     try:
         obs, info = env.reset(seed=seed)
         while not over:
-            action = policy.act(obs)
+            action = policy.act(obs, info)
             obs, reward, terminated, truncated, info = env.step(action)
             total, steps, over = total + float(reward), steps + 1, terminated or truncated
     except ConfigError:
@@ -130,7 +131,7 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
 
 def _check_spaces(env: Any, policy: Policy) -> None:
     known = policy.interface
-    if (env.observation_space, env.action_space) != (known.observation, known.action):
+    if (seen(env.observation_space), env.action_space) != (known.observation, known.action):
         raise ConfigError(
             f"This environment is not the one that {known.name} was: it has {env.observation_space} and "
             f"{env.action_space}, and the model learnt {known.observation} and {known.action}."
@@ -152,9 +153,7 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
             if one:
                 return _OneFilm(env, video)
             prefix = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-            return RecordVideo(
-                env, str(folder), episode_trigger=lambda _: True, name_prefix=prefix
-            )
+            return RecordVideo(env, str(folder), episode_trigger=lambda _: True, name_prefix=prefix)
     except OSError as error:
         env.close()
         raise ConfigError(f"video={video} cannot be written: {error}.") from error
@@ -182,7 +181,8 @@ class _OneFilm(RecordVideo):
 def _play_vector(policy: Policy, env: Any, *, episodes: int, seed: int) -> list[float]:
     """In an environment that is several already, the first episodes of each."""
     known = policy.interface
-    envs = Vector(env, name=known.name, stack=known.stack, channels=known.channels, seed=seed)
+    options = {"name": known.name, "stack": known.stack, "channels": known.channels}
+    envs = Vector(env, seed=seed, infos=policy.infos, **options)
     try:
         return play_vector(envs, policy.act_stored, episodes=episodes, stack=known.stack)[0]
     finally:

@@ -11,10 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from ..envs.frames import Frames
+from ..envs.infos import InfoFault, Infos, Rows
 from ..envs.interface import Interface
 from ..envs.spaces import Codec, zeros
 from ..replay import ConfigError, DataError
 from ..replay.transfer import as_array
+from ..replay.transitions import IN
 from ..replay.tree import map_tree
 from .actor import Actor
 from .learner import Learner
@@ -33,6 +35,7 @@ class Policy:
         observe: Makes stored observations what the model receives.
         interface: Of the environment.
         resting: Whether the model is in evaluation mode already, with averaged weights if there are any.
+        layout: What the fields of `info` are that the run kept; None: it kept none.
     """
 
     def __init__(
@@ -42,9 +45,14 @@ class Policy:
         interface: Interface,
         *,
         resting: Callable[[], bool],
+        layout: dict[str, Any] | None = None,
     ):
         self.learner, self.interface, self._resting = learner, interface, resting
         self._actor = Actor(learner, observe)
+        self._infos: Infos | None = None
+        if layout is not None and self._actor.informed:
+            self._infos = Infos(interface.env_info, interface.action_codec.space)
+            self._infos.layout.load_state_dict(layout)
         self.stateful = interface.stack > 1 or learner.recurrence is not None
         self.reset()
 
@@ -74,19 +82,21 @@ class Policy:
         self._actor.state = None
         self._acted = 0
 
-    def act(self, obs: Any) -> Any:
+    def act(self, obs: Any, info: Any = None) -> Any:
         """The action for an observation, as the environment gives the one and takes the other.
 
         Args:
             obs: As `env.reset()` or `env.step()` gave it (arrays, tensors or lists), or those of N
                 environments, as a vector environment gives them.
+            info: What came with it, where the model receives fields of it (`env_info`).
 
         Raises:
-            DataError: If it is not an observation of the environment.
+            DataError: If it is not an observation of the environment, or a field of `info` is missing.
             ConfigError: If another number of environments than before is observed.
         """
         stored, n = self._stored(obs)
         rows = 1 if n is None else n
+        fields = None if self._infos is None else self._fields(self._infos, info, n)
         if self.stateful and self._n is not None and rows != self._n:
             raise ConfigError(
                 f"run.act received observations of {rows} environments, and of {self._n} before. Call "
@@ -103,17 +113,44 @@ class Policy:
         else:
             stored = self._frames.push(stored, began if began.any() else None)
         with self._evaluating():
-            action, _ = self._actor(stored, began)
+            action, _ = self._actor(stored, began, fields)
         self._began = np.zeros(rows, np.bool_)
         self._acted += 1
         if n is None:
             action = map_tree(lambda x: x[0], action)
         return self.interface.action_codec.native(action)
 
-    def act_stored(self, obs: Any, began: np.ndarray) -> Any:
+    def act_stored(self, obs: Any, began: np.ndarray, info: Rows) -> Any:
         """Actions for observations `[N, *shape]` as replays keep them, stacked; as `play` asks for them."""
         with self._evaluating():
-            return self._actor(obs, began)[0]
+            return self._actor(obs, began, info)[0]
+
+    @property
+    def infos(self) -> Infos | None:
+        """Reads the fields of `info` that the model receives; None where it receives none."""
+        return self._infos
+
+    def _fields(self, infos: Infos, info: Any, n: int | None) -> Rows:
+        """The fields of `info` that the model receives, `{name: [N, ...]}`."""
+        name = self.interface.name
+        try:
+            picked = [infos.pick(info)] if n is None else infos.of_vector(info or {}, n)
+            for one in picked:
+                missing = [f for f in infos.layout.with_obs or () if f not in one.values]
+                if missing:
+                    asked = missing[0].replace(IN, "/")
+                    there = ", ".join(map(str, one.others)) or "nothing"
+                    raise DataError(
+                        f"This model receives `{asked}` of the environment's info, and run.act was given "
+                        f"{there}. Call run.act(obs, info) with the info that env.reset() or env.step() of "
+                        f"{name} returned with this observation."
+                    )
+            rows = infos.rows(picked)
+        except InfoFault as fault:
+            raise DataError(f"run.act: {name} {fault.what}.") from fault
+        if (stuck := infos.stuck(rows, np.ones(len(picked), np.bool_))) is not None:
+            raise DataError(f"run.act: `{stuck[1]}` in the info of {name} allows no action.")
+        return rows
 
     def _check_episode(self) -> None:
         """Warn once where an episode goes on for longer than the environment lets it.
@@ -159,7 +196,9 @@ class Policy:
         counts: set[int | None] = set()
         rows = _filled(code, stored, counts, lambda why: DataError(self._blame(obs, why)))
         if len(counts) != 1:
-            raise DataError(self._blame(obs, "some parts are of several environments, others of one"))
+            raise DataError(
+                self._blame(obs, "some parts are of several environments, others of one")
+            )
         (n,) = counts
         return (map_tree(lambda x: x[None], rows) if n is None else rows), n
 
@@ -176,7 +215,7 @@ class Policies:
     """The policies of a run, one for each environment of its sequence.
 
     Args:
-        learner, observe, resting: As of `Policy`.
+        learner, observe, resting, layout: As of `Policy`.
         interfaces: Of the environments, in order.
     """
 
@@ -187,8 +226,9 @@ class Policies:
         interfaces: list[Interface],
         *,
         resting: Callable[[], bool],
+        layout: dict[str, Any] | None = None,
     ):
-        self._make = lambda i: Policy(learner, observe, i, resting=resting)
+        self._make = lambda i: Policy(learner, observe, i, resting=resting, layout=layout)
         self.interfaces = interfaces
         self._made: dict[int, Policy] = {}
 
@@ -273,7 +313,9 @@ def _filled(
     else:
         low, high = (0, 255) if code.dtype == np.uint8 else (-np.inf, np.inf)
     if not ((value >= low) & (value <= high)).all():
-        raise refused(f"it is outside of its bounds, with values from {value.min()} to {value.max()}")
+        raise refused(
+            f"it is outside of its bounds, with values from {value.min()} to {value.max()}"
+        )
     rows = zeros(code, len(value)) if many else np.zeros(code.shape, code.dtype)
     rows[...] = value
     return rows

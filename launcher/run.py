@@ -87,8 +87,8 @@ class Run:
 
         if not isinstance(opened, OpenRun):
             raise ConfigError(
-                "A run that antelope.load returned is there to be used. To learn more, call learn_task on one "
-                "that ml returns with resume=True."
+                "A run that antelope.load returned is there to be used. To learn more, call learn_task on "
+                "one that ml returns with resume=True."
             )
 
         given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
@@ -99,7 +99,7 @@ class Run:
             vars(self).update(vars(opened.result()))
         return opened.row(number)
 
-    def act(self, obs: Any, *, task: int | None = None) -> Any:
+    def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
         """The greedy action for an environment's own observation, as `env.step` takes it.
 
             obs, info = env.reset()
@@ -116,13 +116,15 @@ class Run:
             obs: What `env.reset()` or `env.step()` returned, of the environment with its wrappers (what
                 `env=` makes, and what settings such as `discrete` put around it). Or what a vector
                 environment returned: told by the shape, with N actions for N observations.
+            info: What came with it, where the model receives fields of it (`env_info`).
             task: Which environment of a sequence, from 0, where their spaces differ.
 
         Raises:
-            DataError: If it is not an observation of the environment: which part, and what is expected.
+            DataError: If it is not an observation of the environment (which part, and what is expected), or
+                a field of `info` is missing.
             ConfigError: If this run has no environment.
         """
-        return self._policies("act").of(task).act(obs)
+        return self._policies("act").of(task).act(obs, info)
 
     def reset(self, began: Any = None) -> None:
         """Tell `act` that the next observation is an episode's first.
@@ -174,13 +176,13 @@ class Run:
     def _policies(self, method: str) -> Policies:
         if (opened := self._open) is None:
             raise ConfigError(
-                f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or on "
-                f"antelope.load({str(self.path)!r})."
+                f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or "
+                f"on antelope.load({str(self.path)!r})."
             )
         if opened.world.on_data:
             raise ConfigError(
-                f"run.{method} is for environments, and this run learnt from a data set, {opened.world.name}. "
-                "`run.agent` is the module itself."
+                f"run.{method} is for environments, and this run learnt from a data set, "
+                f"{opened.world.name}. `run.agent` is the module itself."
             )
         if "_acting" not in vars(self):
             vars(self)["_acting"] = opened.policies()
@@ -197,7 +199,9 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         """The results, without the run itself."""
-        return {name: value for name, value in vars(self).items() if name not in ("_open", "_acting")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_open", "_acting")
+        }
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items())

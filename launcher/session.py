@@ -97,6 +97,7 @@ class Session:
             "name": self.world.name,
             "spec": spec_state(self.world.spec),
             "interfaces": self._interfaces,
+            "info_layout": None if self.world.on_data else self.world.info_layout,
             "later": self.world.later if self.world.on_data else [],
         }
 

@@ -71,7 +71,11 @@ def _environment(name: str) -> Any:
 
     known = name in gymnasium.registry or name.startswith("ALE/")
     if ":" not in name and (known or name in NAMES["env"]):
-        return resolve(name, "env") if known else getattr(importlib.import_module("antelope.envs"), name)
+        return (
+            resolve(name, "env")
+            if known
+            else getattr(importlib.import_module("antelope.envs"), name)
+        )
     if name.startswith("antelope.envs."):
         home, _, last = name.rpartition(".")
         if last in NAMES["env"]:
