@@ -25,6 +25,7 @@ from ..replay.devices import moving
 from . import build
 from .checkpoint import Checkpoints, find
 from .config import Settings, compose
+from .construct import resolve
 from .device import device_wanted
 from .earlier import load_statistics
 from .forward import check_forward
@@ -215,7 +216,7 @@ class Loaded:
     def _makers(self) -> list[Any]:
         from .environments import env_makers
 
-        if "env" not in self.settings.live:
+        if not (self._trust or self._said("env")):
             self.settings.live["env"] = self._environments(self.settings.values["env"])
         return [make for _, make in env_makers(self.settings)]
 
@@ -234,9 +235,8 @@ class Loaded:
                 settings.given.add(key)
         values["device"] = given.values["device"]  # Not that of the machine it was trained on.
         values["compile"] = False
-        if not self._trust:
-            for key in _MODULES:
-                self._look_up(settings, key)
+        for key in _MODULES:
+            self._look_up(settings, key)
         return settings
 
     def _look_up(self, settings: Settings, key: str) -> None:
@@ -245,7 +245,8 @@ class Loaded:
         if not isinstance(value, dict):
             return
         name = value.get("_target_")
-        if key not in settings.live and not self._said(key) and isinstance(name, str):
+        named = self._trust or key in settings.live or self._said(key)
+        if not named and isinstance(name, str):
             found = known_object(name, key)
             if found is None:
                 raise self._unnamed(key, name)
@@ -257,14 +258,23 @@ class Loaded:
             if argument == "_target_" or argument in said or path in settings.live:
                 continue
             if path in self._state.get("objects", ()):
-                settings.live[path] = known_argument(str(item))
+                settings.live[path] = self._argument(str(item))
                 if settings.live[path] is None:
                     raise ConfigError(
                         f"{path} was a Python object in the run in {self.path}, {item}. Give it again, as in "
                         f'{key}={{"_target_": ..., "{argument}": ...}}.'
                     )
-            else:
+            elif not self._trust:
                 value[argument] = known_arguments(item, refused)
+
+    def _argument(self, name: str) -> Any:
+        """The object that a constructor was given, by the name that it was recorded under, or None."""
+        if (found := known_argument(name)) is not None or not self._trust:
+            return found
+        try:
+            return resolve(name, "model")
+        except ConfigError:
+            return None
 
     def _said(self, key: str) -> bool:
         """Whether the user names the object of a setting."""
@@ -279,8 +289,6 @@ class Loaded:
 
     def _environments(self, value: Any) -> Any:
         """What an `env` of the run's directory names."""
-        if self._trust or self._said("env"):
-            return value
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
         def found(item: Any) -> Any:

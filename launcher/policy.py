@@ -191,6 +191,8 @@ class Policy:
         given = _as_arrays(obs)
         try:
             stored = code.stored(given)
+        except KeyError as error:
+            raise DataError(self._blame(obs, f"{error} is missing")) from error
         except Exception as error:
             raise DataError(self._blame(obs, f"{type(error).__name__}: {error}")) from error
         counts: set[int | None] = set()
@@ -204,8 +206,11 @@ class Policy:
 
     def _blame(self, obs: Any, why: str) -> str:
         interface = self.interface
+        if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict):
+            why = f"it is all that env.{'reset' if len(obs) == 2 else 'step'}() returned"
         return (
-            f"run.act received {_described(obs)}, which is not an observation of {interface.name}: {why}. "
+            f"run.act received {_described(obs)}, which is not an observation of {interface.name}: "
+            f"{why.rstrip('.')}. "
             f"Its observations are {interface.observation}; give one as env.reset() and env.step() return "
             "it, after the environment's wrappers, or those of N environments at once."
         )
@@ -286,36 +291,38 @@ def _as_arrays(obs: Any) -> Any:
 
 
 def _filled(
-    code: Codec, value: Any, counts: set[int | None], refused: Callable[[str], Exception]
+    code: Codec, value: Any, counts: set[int | None], refused: Callable[[str], Exception], at: str = ""
 ) -> Any:
     """Stored values in arrays of the space's own types, checked.
 
     Args:
         counts: Is given how many observations each part is of; None: one, without a dimension for it.
         refused: Makes the error of a reason.
+        at: Which part this is.
     """
     if code.parts is not None:
-        return {n: _filled(part, value[n], counts, refused) for n, part in code.parts.items()}
-    value = np.asarray(value)
+        return {
+            name: _filled(part, value[name], counts, refused, f"{at}[{name!r}]")
+            for name, part in code.parts.items()
+        }
+    value, it = np.asarray(value), f"obs{at}" if at else "it"
     many = value.ndim == len(code.shape) + 1
     if value.shape[many:] != code.shape:
-        raise refused(f"its shape is {list(value.shape)}, not {list(code.shape)}")
+        raise refused(f"{it} is not of shape {list(code.given)}")
     counts.add(len(value) if many else None)
     whole = value.dtype.kind in "iub" and code.dtype.kind in "iu"
     if not whole and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        raise refused(f"it is of {value.dtype}, not {code.dtype}")
+        raise refused(f"{it} is of {value.dtype}, not {code.dtype}")
+    low, high = code.low, code.high
     if value.dtype.kind == "f":
         if not np.isfinite(value).all():
-            raise refused("it holds NaN or infinity")
+            raise refused(f"{it} holds NaN or infinity")
+        # Bounds of floats are often wrong; only an infinity in float32 does harm.
         low, high = -_LARGEST, _LARGEST
-    elif code.low is not None:
-        low, high = code.low, code.high
-    else:
-        low, high = (0, 255) if code.dtype == np.uint8 else (-np.inf, np.inf)
-    if not ((value >= low) & (value <= high)).all():
-        raise refused(
-            f"it is outside of its bounds, with values from {value.min()} to {value.max()}"
-        )
+    elif low is None and code.dtype.kind in "iu":
+        low, high = np.iinfo(code.dtype).min, np.iinfo(code.dtype).max
+    if low is not None and not ((value >= low) & (value <= high)).all():
+        raise refused(f"{it} is outside of its bounds, with values from {value.min()} to {value.max()}")
     rows = zeros(code, len(value)) if many else np.zeros(code.shape, code.dtype)
     rows[...] = value
     return rows
