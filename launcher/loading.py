@@ -20,7 +20,7 @@ import torch
 
 from ..envs.interface import Interface
 from ..envs.sources import folder_of
-from ..replay import ConfigError, Normalizer, Spec
+from ..replay import CheckpointError, ConfigError, Normalizer, Spec
 from ..replay.devices import moving
 from . import build
 from .checkpoint import Checkpoints, find
@@ -32,6 +32,7 @@ from .forward import check_forward
 from .learner import Learner
 from .log import read_csv
 from .naming import makes_objects, model_name
+from .observe.options import observes
 from .optimisation import Average
 from .parts import PARTS
 from .policy import Policies
@@ -334,8 +335,11 @@ class Loaded:
         try:
             agent, self.own = build.build_agent(settings, world, device, (transform, plain))
         except AttributeError as error:
+            if not observes(settings.live.get("model")):
+                raise
             raise ConfigError(
-                f"{model_name(settings)} cannot be constructed without its data: {error}"
+                f"{model_name(settings)} learns by `observe` and is made with its data at hand; such runs "
+                "cannot be loaded. ml(..., resume=True) with the same settings gives the model."
             ) from error
         options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
         if not world.on_data:
@@ -346,13 +350,26 @@ class Loaded:
         learner = Learner(agent, world.spec, average=average, **options)
         learner.recurrence = trial.recurrence
         with moving(saved_device(state), device):
-            learner.load_state_dict(state["learner"], but=("optimizer", "scheduler", "scaler"))
+            self._fill(learner)
         if average is not None and learner.optimised:
             average.swap()
         agent.eval()
         if not world.on_data:
             takes_raw(self.own, world.normalizer)
         self._learner = learner
+
+    def _fill(self, learner: Learner) -> None:
+        """Put the checkpoint's weights, and what else the model holds, into it."""
+        kept = self._state["learner"]
+        try:
+            learner.load_state_dict(kept, but=("optimizer", "scheduler", "scaler"))
+        except CheckpointError as error:
+            if "strategies" not in kept:
+                raise
+            raise CheckpointError(
+                f"{error} A strategy may have added to it, as pnn does: such runs cannot be loaded. "
+                "ml(..., resume=True) with the same settings gives the model."
+            ) from error
 
     def _world(self) -> LoadedWorld:
         state, settings = self._state, self.settings
