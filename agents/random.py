@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import Space
+from .blocks.encoder import rows
 
 
 class Random(nn.Module):
@@ -23,9 +24,7 @@ class Random(nn.Module):
 
     def act(self, obs: Any) -> Any:
         """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
-        while isinstance(obs, dict):
-            obs = next(iter(obs.values()))
-        return draw(self.space, len(obs))  # On the host, where actions are wanted.
+        return draw(self.space, rows(obs))  # On the host, where actions are wanted.
 
 
 def draw(space: Any, n: int) -> Any:

@@ -17,6 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from ..replay import ConfigError, DataError
 from .infos import InfoFault, Infos, Picked, Rows
 from .spaces import codec, zeros
+from .unseen import seen
 from .workers import PICKED, WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
 
 Make = Callable[..., Any]  # An environment, or a vector environment.
@@ -86,8 +87,8 @@ class Copies:
         )
         self.action_codec = codec(first.action_space, f"actions of {name}", action=True)
         for env in self.envs:
-            if (env.observation_space, env.action_space) != (
-                first.observation_space,
+            if (seen(env.observation_space), env.action_space) != (
+                seen(first.observation_space),
                 first.action_space,
             ):
                 raise ConfigError(f"{name}: copies of it differ in their spaces.")
@@ -515,6 +516,10 @@ def _seed(seed: int, copy: int, episode: int) -> int:
 def _pick(value: Any, copy: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _pick(part, copy) for name, part in value.items()}
+    if isinstance(
+        value, tuple
+    ):  # Of text, which models do not receive, there is one for each copy.
+        return tuple(part if isinstance(part, str) else _pick(part, copy) for part in value)
     return value[copy]
 
 
@@ -527,5 +532,7 @@ def _copied(value: Any) -> Any:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_short(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
     text = np.array2string(np.asarray(value), precision=4, threshold=8)
     return text if len(text) < 200 else text[:200] + "..."

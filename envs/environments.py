@@ -17,6 +17,7 @@ from .frames import Frames
 from .infos import InfoFault, Infos, Layout, Rows
 from .recording import check_recording, filmed
 from .spaces import codec
+from .unseen import tell_left_out
 from .workers import Fault, Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
@@ -107,6 +108,7 @@ class EnvTask:
                 f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
             )
         self.num_envs = self.envs.num_envs
+        tell_left_out(first.single_observation_space if several else first.observation_space, name)
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
         self.info: Rows = {}

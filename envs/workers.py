@@ -25,6 +25,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from ..replay import ConfigError
 from .infos import InfoFault, Infos
 from .spaces import Codec, codec, zeros
+from .unseen import seen, seen_value
 
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = 2.0**24  # Up to here float32 holds every whole number.
@@ -144,10 +145,10 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
-        if set(obs) != set(code.parts):
-            return f"gave an observation with {sorted(obs)} instead of {sorted(code.parts)}"
+        if problem := code.misfit(obs):
+            return f"gave an observation with {problem}"
         for name, part in code.parts.items():
-            if problem := _put(into[name], where, obs[name], part, wary):
+            if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
                 return f"{problem} (in {name!r})"
         return None
     value, row = code.stored(obs), into[where]
@@ -300,18 +301,19 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
+        self.observation_space = seen(self.observation_space)
         self._row = zeros(self._code, 1)
         self._wary, self._infos = WARY, infos
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         obs, info = reset_into(self.env, seed, self._row, 0, self._code)
-        return obs, self._picked(info)
+        return seen_value(self._code, obs), self._picked(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._wary -= 1
         wary = self._wary >= 0
-        *what, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
-        return *what, self._picked(info)  # type: ignore[return-value]
+        obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
+        return seen_value(self._code, obs), *rest, self._picked(info)  # type: ignore[return-value]
 
     def _picked(self, info: Any) -> dict[str, Any]:
         if self._infos is None:

@@ -24,6 +24,9 @@ from .tree import map_tree
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
+# `obs::camera` is a part of a dict. Names of their own have slashes and dots in them; a colon is written
+# `%3A` there, and a `%` `%25`.
+IN = "::"
 IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
 _ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
 # Fields of a batch that `act` cannot give.
@@ -79,7 +82,7 @@ class Transitions:
             "device": torch.device(device),
         }
         self._obs = dict(named("obs", spec.obs))
-        self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
+        self._stacked = [n for n, s in self._obs.items() if stack > 1 and s.numeric]
         self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
         self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
@@ -585,6 +588,8 @@ def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, part in value.items():
+        if ":" in key or "%" in key:
+            key = key.replace("%", "%25").replace(":", "%3A")
         yield from named(f"{name}{IN}{key}", part)
 
 
@@ -596,12 +601,18 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `named`, for all fields."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
-        *path, last = name.split(IN)
+        field, *keys = name.split(IN)
+        *path, last = (field, *(_key(key) if "%" in key else key for key in keys))
         into = nested
         for key in path:
             into = into.setdefault(key, {})
         into[last] = value
     return nested
+
+
+def _key(written: str) -> str:
+    """A dict's key, as `named` writes it."""
+    return written.replace("%3A", ":").replace("%25", "%")
 
 
 def _shaped(fields: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

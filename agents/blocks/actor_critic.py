@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
+from ...replay.tree import slashed
 from ..traits import Traits
 from .advantages import advantages, at, next_values, places
 from .composition import Composition, as_steps, estimate, first_steps
@@ -129,17 +130,19 @@ class ActorCritic(nn.Module):
         return executable(self.action_spec, action)
 
     def head_layers(self) -> dict[str, tuple[nn.Module | None, slice]]:
-        """The layer that each action's logits come from, and which of its outputs they are."""
+        """The layer that each action's logits come from, and which of its outputs they are.
+
+        By the action's name: `arm/door` in nested dicts, `action` of one without.
+        """
         if self.composition is not None:
             heads = self.composition.heads
             return {name or ACTION: (layer, slice(None)) for name, layer in heads.items()}
-        if not isinstance(self.action_spec, dict):
-            return {ACTION: (self.actor[-1], slice(None))}
         layers: dict[str, tuple[nn.Module | None, slice]] = {}
-        start = 0
-        for name, head in zip(self.head.names, self.head.heads, strict=True):  # type: ignore[arg-type]
-            layers[name] = (self.actor[-1], slice(start, start + head.out_features))
-            start += head.out_features
+        start = 0  # The output is split among the actions in the order of the dict.
+        for name, space in slashed(self.action_spec).items():
+            end = start + action_head(space).out_features
+            layers[name or ACTION] = (self.actor[-1], slice(start, end))
+            start = end
         return layers
 
     def judged(self, rollout: Batch, *, gae_lambda: float) -> Batch:
