@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Space
+from .in_numpy import KNOWN, ROWS
 
 
 def encoder(
@@ -72,6 +73,9 @@ class Trunk(Layers):
     def __init__(self, layers: Sequence[nn.Module], out_features: int):
         super().__init__(*layers)
         self.out_features = out_features
+
+
+ROWS |= {Layers, Trunk}
 
 
 class Joint(nn.Module):
