@@ -84,6 +84,14 @@ def hook(owner: Any, name: str) -> Callable[..., Any] | None:
     return None if home == "torch" or home.startswith("torch.") else value
 
 
+def takes_info(act: Any) -> bool:
+    """Whether an `act` has a parameter `info`: it receives the fields that `env_info` names."""
+    try:
+        return "info" in inspect.signature(act).parameters
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return False
+
+
 def has_forward(agent: Any) -> bool:
     """Whether a module or its class predicts; an agent of many ways sets `forward` to None if not."""
     forward = getattr(agent, "forward", None)

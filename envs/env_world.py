@@ -74,7 +74,7 @@ class EnvWorld:
 
     def _start(self, task: int, replay: Replay) -> None:
         first = self.tasks[task].reset()
-        _ring(replay).start(first)
+        _ring(replay).start(first, info=self.tasks[task].obs_info)
         if self.normalizer is not None:
             self.normalizer.see(self.tasks[task].obs)
 
@@ -105,10 +105,10 @@ class EnvWorld:
         if actor is None:
             return 1
         env = self.tasks[task]
-        action, extras = actor(env.obs, env.began)
+        action, extras = actor(env.obs, env.began, env.info)
         step = env.step(action)
         if extras:
-            if taken := step["step"].keys() & extras.keys():
+            if taken := (step["step"].keys() | step.get("info", {}).keys()) & extras.keys():
                 raise ConfigError(
                     f"`act` gave an extra named `{min(taken)}`, which transitions have already."
                 )
@@ -127,8 +127,9 @@ class EnvWorld:
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         """The mean return of the episodes that ended since the last call."""
-        ended = self.tasks[task].episodes.take()
-        return {"return": float(np.mean(ended))} if ended else {}
+        env = self.tasks[task]
+        ended, finals = env.episodes.take(), env.finals.take()
+        return {"return": float(np.mean(ended)), **finals} if ended else {}
 
     def close(self) -> None:
         for task in self.tasks:

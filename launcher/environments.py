@@ -8,6 +8,7 @@ from typing import Any
 
 from ..envs.env_world import EnvWorld, normalized_shapes
 from ..envs.environments import EnvTask
+from ..envs.infos import Layout, check_names
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
 from .config import Settings, name_of
@@ -22,6 +23,8 @@ def build_environments(settings: Settings) -> EnvWorld:
         ConfigError: If one cannot be made or copied, or its spaces are not known.
     """
     tasks: list[EnvTask] = []
+    env_info, layout = settings.env_info or (), Layout()
+    check_names(env_info)
     for number, (target, arguments) in enumerate(named_objects(settings, "env")):
         if not callable(target):
             raise ConfigError(
@@ -47,6 +50,8 @@ def build_environments(settings: Settings) -> EnvWorld:
                 channels=settings.channels,
                 seed=settings.seed + number,
                 video=settings.video,
+                env_info=env_info,
+                layout=layout,
             )
         )
     world = EnvWorld(tasks, seed=settings.seed)

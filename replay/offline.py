@@ -64,7 +64,8 @@ def opened(
         folder=folder,
         device=device,
     )
-    ring.load_state_dict({**state, "columns": columns, "length": ring.length})
+    beside = [name for name in state.get("beside", ()) if name in columns]
+    ring.load_state_dict({**state, "columns": columns, "length": ring.length, "beside": beside})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
     return ring
 

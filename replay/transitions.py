@@ -25,6 +25,7 @@ _PATIENCE = 100  # Draws after which to ask whether there is anything to be draw
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
 IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
+_ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", HOP}
 
@@ -85,6 +86,9 @@ class Transitions:
         self._drawable = 0  # and how many they are: counting ten million takes a millisecond.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
+        self._beside: tuple[
+            str, ...
+        ] = ()  # Fields that came with observations, and lie where they do.
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
         # The row being filled in each environment, when they are not.
@@ -105,14 +109,20 @@ class Transitions:
 
     # ---------------------------------------------------------------- writing
 
-    def start(self, obs: Any) -> None:
-        """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them)."""
+    def start(self, obs: Any, *, info: Mapping[str, np.ndarray] | None = None) -> None:
+        """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them).
+
+        Args:
+            info: Fields that came with them, `{name: [N, ...]}`.
+        """
         with self.lock:
+            first = dict(named("obs", obs)) | dict(info or {})
             if self.columns is None:
-                self._first = {n: np.array(v) for n, v in named("obs", obs)}
+                self._first = {name: np.array(value) for name, value in first.items()}
+                self._beside = tuple(info or ())
                 return
             self._cut()
-            self._begin(np.ones(self.num_envs, np.bool_), obs)
+            self._begin(np.ones(self.num_envs, np.bool_), first)
 
     def add(
         self,
@@ -122,6 +132,8 @@ class Transitions:
         began: np.ndarray | None = None,
         first: Any = None,
         real: np.ndarray | None = None,
+        info: Mapping[str, np.ndarray] | None = None,
+        first_info: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Store one step of every environment.
 
@@ -132,13 +144,18 @@ class Transitions:
             began: Which environments started a new episode after it, bool `[N]`.
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
+            info: Fields that came with `next_obs`, as in `start`: kept as observations are, so that a
+                batch has them, and as `next_...` those of what it led to.
+            first_info: Those that came with `first`.
         """
         with self.lock:
             if step.keys() == self._usual:  # Checked before.
                 fields = {**step}
                 next_obs = {"obs": fields.pop("next_obs")}
             else:
-                fields, next_obs = self._checked(step), dict(named("obs", step["next_obs"]))
+                fields, next_obs = self._checked(step, info), dict(named("obs", step["next_obs"]))
+            if info is not None:
+                next_obs.update(info)
             columns = self.columns
             assert columns is not None
             at: Any
@@ -168,15 +185,18 @@ class Transitions:
             self._store(after, next_obs, first=False)
             self.fresh += 1 if real is None else int(real.any())
             if began is not None and began.any():
-                self._begin(began, first)
+                beginning = dict(named("obs", first))
+                self._begin(began, beginning if first_info is None else {**beginning, **first_info})
 
-    def _checked(self, step: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(
+        self, step: Mapping[str, Any], info: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Any]:
         """The step's fields, by the names of columns."""
         fields = {key: part for key, part in step.items() if key != "next_obs"}
         for key in [key for key, part in fields.items() if isinstance(part, dict)]:
             fields.update(named(key, fields.pop(key)))
         if self.columns is None:
-            self._allocate(fields)
+            self._allocate(fields, info or {})
         if fields.keys() != self._given:
             raise ConfigError(
                 f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has to "
@@ -259,9 +279,8 @@ class Transitions:
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
             self._mark_rows(oldest % self.size, False)
 
-    def _begin(self, which: np.ndarray, obs: Any) -> None:
+    def _begin(self, which: np.ndarray, obs: Mapping[str, Any]) -> None:
         """The next row of these environments is an episode's first."""
-        obs = dict(named("obs", obs))
         if self._at is not None and which.all():
             self._at = (self._at + self.num_envs) % self.size
             self._ticks += 1
@@ -285,13 +304,13 @@ class Transitions:
             waiting = self._pending >= k
             self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)
 
-    def _allocate(self, fields: Mapping[str, Any]) -> None:
+    def _allocate(self, fields: Mapping[str, Any], info: Mapping[str, np.ndarray]) -> None:
         if taken := _OURS & {name.split(IN)[0] for name in fields}:
             raise ConfigError(
                 f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
             )
         found = self._obs_fields()
-        for name, value in fields.items():
+        for name, value in {**fields, **info}.items():
             value = np.asarray(value)
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
@@ -310,15 +329,16 @@ class Transitions:
             self.columns = Columns(
                 fields,
                 self.size,
-                apart=self._obs,
+                apart=[*self._obs, *self._beside],
                 # A mapped field is saved as it lies, without a copy in another order.
                 lanes=1 if storage == "mmap" else self.num_envs,
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
             )
-        self._given = {n for n in fields if n.split(IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in self._obs and name != HOP]
-        self._pairs = [name for name in self._obs if name not in self._stacked]
+        by_obs = {*self._obs, *self._beside}
+        self._given = {n for n in fields.keys() - by_obs if n.split(IN)[0] not in _OURS}
+        self._others = [name for name in fields if name not in by_obs and name != HOP]
+        self._pairs = [name for name in self._obs if name not in self._stacked] + [*self._beside]
         self._flat = not any(IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
@@ -364,11 +384,19 @@ class Transitions:
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
 
-    def gather(self, index: np.ndarray | Tensor, *, empty: Empty | None = None) -> dict[str, Any]:
+    def gather(
+        self,
+        index: np.ndarray | Tensor,
+        *,
+        empty: Empty | None = None,
+        by_step: bool = False,
+    ) -> dict[str, Any]:
         """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
 
         Args:
             empty: Makes the arrays that rows are gathered into; None: ordinary memory.
+            by_step: Whether `terminated` and `truncated` are those of the first step of a return of
+                several, not of its last.
         """
         columns, index = self.columns, np.asarray(index)
         assert columns is not None
@@ -380,10 +408,12 @@ class Transitions:
             stacked=self._stacked,
             frames=self._frames,
             empty=empty,
+            ends=() if by_step or self.nstep == 1 else _ENDS,
+            back=self.num_envs,
         )
         for name in self._stacked:
             fields[name], fields[f"next_{name}"] = self._joined(fields[name], len(index))
-        return fields if self._flat else _nested(fields)
+        return fields if self._flat else nested(fields)
 
     def _frames(self, index: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Rows of the frames of the stacks at `index` and at `after`, oldest first, flat.
@@ -426,7 +456,7 @@ class Transitions:
         last = mask.sum(1, keepdims=True) - 1
         rows = np.where(mask, rows, np.take_along_axis(rows, np.maximum(last, 0), axis=1))
         flat = rows.reshape(-1)
-        fields = _shaped(self.gather(flat, empty=empty), (len(index), length))
+        fields = _shaped(self.gather(flat, empty=empty, by_step=True), (len(index), length))
         if "state" in fields:
             fields["state"] = map_tree(lambda x: x[:, 0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
@@ -491,6 +521,7 @@ class Transitions:
                 "nstep": self.nstep,
                 "stack": self.stack,
                 "fresh": self.fresh,
+                "beside": list(self._beside),
                 "rows": self.rows,
                 "time": self.time,
                 "pending": self._pending,
@@ -528,6 +559,7 @@ class Transitions:
         with self.lock:
             self.fresh, self._high = state["fresh"], 0
             self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}
+            self._beside = tuple(state.get("beside", ()))  # 0.4.0 kept none.
             for name in ("_rows", "_time", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
             start, self._ticks = int(self._rows[0]), 0
@@ -560,7 +592,7 @@ def _words(names: Any) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `named`, for all fields."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
