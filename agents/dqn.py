@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.encoder import Layers, rows
+from .blocks.in_numpy import in_numpy
 from .blocks.outputs import check_outputs
 from .blocks.parts import Part, trunk
 from .blocks.schedule import Falling
@@ -85,19 +86,26 @@ class DQN(nn.Module):
     def act(self, obs: Any) -> Tensor:
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
         if not self.training:
-            return self.network(obs).argmax(1)
+            return self.best(obs)
         n = rows(obs)
         epsilon = self.epsilon.next(n)
         # Python's random numbers: as tensors, these few would take as long as the network.
         explore = [random.random() < epsilon for _ in range(n)]
         if all(explore):
             return torch.randint(self.num_actions, (n,))
-        action = self.network(obs).argmax(1)
+        action = self.best(obs)
         if any(explore):
             action = action.cpu()  # Actions are wanted there: what is drawn need not go up first.
             chance = torch.randint_like(action, self.num_actions)
             action = torch.where(torch.tensor(explore), chance, action)
         return action
+
+    def best(self, obs: Any) -> Tensor:
+        """`[N, *obs.shape]` to the actions that are worth most, `[N]`."""
+        values = in_numpy(self.network, obs)
+        if values is None:
+            return self.network(obs).argmax(1)
+        return torch.from_numpy(values.argmax(1))
 
     def learn(self, replay: Replay, log: Any) -> Tensor:
         batch = next(replay)

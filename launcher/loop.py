@@ -61,7 +61,7 @@ class Schedule:
         """Whether the current task has had its share."""
         if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
             return True
-        if len(replay) == 0 and not replay.environments:
+        if not replay.environments and len(replay) == 0:
             return True
         if self.epochs is None:
             return False
