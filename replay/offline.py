@@ -64,7 +64,8 @@ def opened(
         folder=folder,
         device=device,
     )
-    ring.load_state_dict({**state, "columns": columns, "length": ring.length})
+    every = {"borders": (), "oldest": 0}  # Of a sequence of tasks, the rows of all.
+    ring.load_state_dict({**state, **every, "columns": columns, "length": ring.length})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
     return ring
 
