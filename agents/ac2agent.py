@@ -18,7 +18,7 @@ from .generative.dcgan import DCGAN
 from .ppo import PPO
 from .sac import SAC
 from .td3 import TD3
-from .traits import takes_state, traits
+from .traits import hook, takes_state, traits
 
 
 class AC2Agent(nn.Module):
@@ -121,6 +121,11 @@ class AC2Agent(nn.Module):
         if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
             return supervised_loss(self, next(replay), self.spec.action)
         return self.way.learn(replay, log)
+
+    def begin_task(self, task: int) -> None:
+        """Tell what was chosen, if it has to know."""
+        if (begin := hook(self.way, "begin_task")) is not None:
+            begin(task)
 
     def sample(self, n: int, label: Tensor | None = None) -> Tensor:
         """n generated inputs `[n, *obs.shape]`."""

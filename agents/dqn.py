@@ -39,7 +39,7 @@ class DQN(nn.Module):
         hidden: Widths of the layers; images pass a CNN first.
         double: Let the network choose the next action, and its target only judge it.
         dueling: Learn the state's value apart from the actions' advantages.
-        epsilon: Share of random actions, first and last; falls linearly.
+        epsilon: Share of random actions, first and last; falls linearly, in every task again.
         explore_steps: Environment steps that it falls over.
         target_every: Learning steps between the target's moves.
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
@@ -128,6 +128,10 @@ class DQN(nn.Module):
             loss = loss + self.conservative * gap
             log.gap = gap.detach()
         return loss
+
+    def begin_task(self, task: int) -> None:
+        """Explore again: what was best in an earlier task may never meet what this one rewards."""
+        self.epsilon.taken = 0
 
     def next_value(self, next_obs: Any) -> Tensor:
         """`[B, *obs.shape]` to what the best action there is worth, `[B]`."""

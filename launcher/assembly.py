@@ -96,7 +96,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     if settings.load is not None:
         earlier = find(Path(settings.load))["learner"]
         load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
-    strategies = build.build_strategies(settings, world, agent, transform, device)
+    strategies = build.build_strategies(settings, world, agent, transform, device, obs=obs)
     if strategies is not None:
         held.callback(strategies.context.close)
     learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)

@@ -53,6 +53,7 @@ class ActorCritic(nn.Module):
             by_sequence=self._carries_state,
             on_policy=True,
             composition=self.composition,
+            logits=True,
         )
         if self.composition is not None:
             return
