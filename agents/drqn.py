@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..replay import Replay, Space
 from ..replay.tree import leaves, map_tree, zip_trees
 from .blocks.encoder import encoder
+from .blocks.masks import NEXT_ACTION_MASK, mask_in, masked
 from .blocks.target import follow, target_of
 from .dqn import choices
 
@@ -23,7 +24,8 @@ class DRQN(nn.Module):
         L = mean over the steps of a sequence of huber(y_t - Q_t(a_t))
 
     Learns from sequences (`replay.sequence`) that begin with the state the network had there
-    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`.
+    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`. With
+    `env_info=[action_mask]` it acts by, and a in the argmax ranges over, the actions that are allowed.
 
     Args:
         hidden: Width of the features and of the state.
@@ -52,7 +54,7 @@ class DRQN(nn.Module):
         q, _ = self._first_and_rest(self.network, batch)
         with torch.no_grad():
             next_q, _ = self._first_and_rest(self.target, batch)
-            best = q[:, 1:].argmax(-1, keepdim=True)
+            best = masked(q[:, 1:], mask_in(batch, NEXT_ACTION_MASK)).argmax(-1, keepdim=True)
             following = next_q[:, 1:].gather(-1, best).squeeze(-1)
             target = batch.reward + batch.discount * following  # [B, T]
         chosen = q[:, :-1].gather(-1, batch.action[..., None]).squeeze(-1)

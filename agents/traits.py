@@ -37,6 +37,8 @@ class Traits:
         composition: The user's modules that it is put together from.
         learns_by: The method that its learning step is written in.
         reads: Settings of the optimiser that it reads itself.
+        logits: Whether `forward` gives the logits of a policy where an action is one choice; else it
+            gives Q-values.
     """
 
     recurrent: bool | None = None
@@ -49,6 +51,7 @@ class Traits:
     composition: nn.Module | None = None
     learns_by: str = "learn"
     reads: tuple[str, ...] = ()
+    logits: bool = False
 
     @property
     def observes(self) -> bool:

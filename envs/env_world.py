@@ -69,6 +69,7 @@ class EnvWorld:
             self._measure(_ring(replay))
         else:
             self._start(task, replay)
+            replay.begin_stream()
 
     def _measure(self, ring: Transitions) -> None:
         """Take in all observations that an offline replay holds."""

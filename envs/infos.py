@@ -17,6 +17,7 @@ import numpy as np
 
 from ..replay import ConfigError, Space
 from ..replay.transitions import IN, named
+from ..replay.tree import map_tree
 
 ACTION_MASK = "action_mask"
 Rows = dict[str, np.ndarray]  # `{field: [N, *shape]}`.
@@ -91,7 +92,7 @@ class Infos:
     def __init__(self, names: Sequence[str], space: Any, layout: Layout | None = None):
         self.names, self.layout = tuple(names), Layout() if layout is None else layout
         # Of each mask, into how many choices for each part of the action it falls.
-        self.masks = dict(_masks(ACTION_MASK, space)) if ACTION_MASK in names else {}
+        self.masks = _masks(space) if ACTION_MASK in names else {}
         self._space = space
         self.seen: set[str] = set()
         self._others: dict[str, None] = {}
@@ -376,13 +377,9 @@ def _array(value: Any, path: str) -> np.ndarray:
     return array.astype(np.int64) if array.dtype.str[1:] in ("u2", "u4", "u8") else array
 
 
-def _masks(name: str, space: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The masks of an action: how many choices each of its parts has."""
-    if isinstance(space, dict):
-        for key, part in space.items():
-            yield from _masks(f"{name}{IN}{key}", part)
-    elif sizes := _choices(space):
-        yield name, sizes
+def _masks(space: Any) -> dict[str, tuple[int, ...]]:
+    """The masks of an action, by field: how many choices each of its parts has."""
+    return {name: s for name, s in named(ACTION_MASK, map_tree(_choices, space)) if s}
 
 
 def _choices(space: Space) -> tuple[int, ...]:
@@ -402,7 +399,9 @@ def _mask(value: Any, space: Any, name: str) -> Any:
     if isinstance(space, dict):
         if isinstance(value, (tuple, list)) and len(value) == len(space):
             value = dict(zip(space, value, strict=True))
-        parts = {key: part for key, part in space.items() if dict(_masks(name, part))}
+        parts = {key: part for key, part in space.items() if _masks(part)}
+        if isinstance(value, Mapping):
+            value = {str(key): part for key, part in value.items()}
         if not isinstance(value, Mapping) or value.keys() - space.keys():
             given = sorted(value) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             raise InfoFault(
@@ -439,7 +438,7 @@ def _mask(value: Any, space: Any, name: str) -> Any:
 
 def _everything(space: Any) -> Any:
     if isinstance(space, dict):
-        return {key: _everything(part) for key, part in space.items() if dict(_masks("", part))}
+        return {key: _everything(part) for key, part in space.items() if _masks(part)}
     return np.ones(sum(_choices(space)), np.bool_)
 
 

@@ -160,9 +160,7 @@ def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return value.reshape(*lead, -1)
 
 
-def _refusal(
-    space: gymnasium.Space[Any], what: str, *, action: bool, within: bool
-) -> ConfigError:
+def _refusal(space: gymnasium.Space[Any], what: str, *, action: bool, within: bool) -> ConfigError:
     kind = type(space).__name__
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         given = f"a {kind} without parts" if not len(space) else f"a {kind} of nothing but text"

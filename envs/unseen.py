@@ -125,10 +125,14 @@ def _action_advice(space: gymnasium.Space[Any]) -> str:
     if _is_text(space):
         return f"{transform} can take a MultiDiscrete of letters or words, and write the text."
     if isinstance(space, spaces.Sequence):
-        return f"{transform} can take a Dict of its length and of as many values as there are at most."
+        return (
+            f"{transform} can take a Dict of its length and of as many values as there are at most."
+        )
     if isinstance(space, (spaces.Dict, spaces.Tuple)) or 0 in (space.shape or ()):
         return f"There is nothing to do. {transform} can take a Discrete(1), which does nothing."
-    return f"{transform} can take a Box, a Discrete, or a Dict of those, and make it what is needed."
+    return (
+        f"{transform} can take a Box, a Discrete, or a Dict of those, and make it what is needed."
+    )
 
 
 def _unseen_leaves(

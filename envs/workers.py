@@ -312,8 +312,8 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._wary -= 1
         wary = self._wary >= 0
-        obs, *what, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
-        return seen_value(self._code, obs), *what, self._picked(info)  # type: ignore[return-value]
+        obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
+        return seen_value(self._code, obs), *rest, self._picked(info)  # type: ignore[return-value]
 
     def _picked(self, info: Any) -> dict[str, Any]:
         if self._infos is None:

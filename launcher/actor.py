@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..agents.blocks.masks import ACTION_MASK
 from ..agents.traits import takes_info
 from ..replay import ConfigError
 from ..replay.transfer import as_array, download, upload
@@ -75,7 +76,8 @@ class Actor:
                 else:
                     result = self._act(tensor)
             else:
-                result = choose(learner.agent(tensor), learner)
+                mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
+                result = choose(learner.agent(tensor), learner, mask)
         if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
             return result.numpy(), {}  # Its like has been checked before.
         n = len(began)
@@ -109,7 +111,8 @@ class Actor:
             extras = given[0] if given else {}
         else:
             output, self.state = recurrence.step(obs, before)
-            action = choose(output, self.learner)
+            mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
+            action = choose(output, self.learner, mask)
         # Stored with the step: a sequence that starts here begins with this state.
         return action, {**extras, "state": recurrence.pack(before)}
 

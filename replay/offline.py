@@ -65,7 +65,9 @@ def opened(
         device=device,
     )
     beside = [name for name in state.get("beside", ()) if name in columns]
-    ring.load_state_dict({**state, "columns": columns, "length": ring.length, "beside": beside})
+    every = {"borders": (), "oldest": 0}  # Of a sequence of tasks, the rows of all.
+    kept = {"columns": columns, "length": ring.length, "beside": beside}
+    ring.load_state_dict({**state, **every, **kept})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
     return ring
 

@@ -20,6 +20,7 @@ from .errors import CheckpointError, ConfigError
 from .spec import Spec
 from .transfer import Empty
 from .tree import map_tree
+from .window import Window
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
@@ -84,7 +85,8 @@ class Transitions:
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and s.numeric]
         self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
-        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
+        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn,
+        self._drawable = 0  # and how many they are: counting ten million takes a millisecond.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
         self._beside: tuple[
@@ -100,6 +102,9 @@ class Transitions:
         self.fresh = 0  # Steps of all environments since the last rollout.
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
         self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
+        self._borders: dict[int, np.ndarray] = {}  # `time` when each task began.
+        self.oldest = 0  # The first task that is drawn from,
+        self._window: Window | None = None  # and its rows and those after it; None: all.
         self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
         self._powers = [discount**k for k in range(nstep + 1)]
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
@@ -124,6 +129,19 @@ class Transitions:
                 return
             self._cut()
             self._begin(np.ones(self.num_envs, np.bool_), first)
+
+    def begin_task(self, task: int) -> None:
+        """Note that what is added from now on belongs to this task, and to the next rollout."""
+        with self.lock:
+            self._borders[task] = self.time.copy()
+            self._mark, self.fresh = self.time.copy(), 0
+
+    def draw_from(self, oldest: int) -> None:
+        """Draw only from this task and those after it, from now on."""
+        border = self._borders.get(oldest) if oldest else None
+        with self.lock:
+            self.oldest = oldest
+            self._window = None if border is None else Window(border, self.length)
 
     def add(
         self,
@@ -181,8 +199,6 @@ class Transitions:
             columns.write(at, fields)
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
-            elif self.changes is None:
-                self.ok[at] = True
             else:
                 self._mark_rows(at, True)
             self._store(after, next_obs, first=False)
@@ -260,6 +276,9 @@ class Transitions:
             self._mark_rows(became, True)
 
     def _mark_rows(self, rows: Any, ok: bool) -> None:
+        """Say of rows, which are all different, whether they can be drawn."""
+        before = self.ok[rows]
+        self._drawable += (len(before) if ok else 0) - int(np.count_nonzero(before))
         self.ok[rows] = ok
         if self.changes is None:
             return
@@ -274,10 +293,7 @@ class Transitions:
         assert self.columns is not None
         self.columns.write(rows, obs)
         self.first[rows] = first
-        if self.changes is None:
-            self.ok[rows] = False
-        else:
-            self._mark_rows(rows, False)
+        self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
             self._mark_rows(oldest % self.size, False)
@@ -358,7 +374,22 @@ class Transitions:
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
-        return int(np.count_nonzero(self.ok))
+        return self._drawable if self._window is None else len(self.drawable())
+
+    def drawable(self) -> np.ndarray:
+        """The rows that can be drawn, int64, oldest first."""
+        if self._window is not None:
+            rows = self._window.rows(self.time)
+        else:  # From the place after the newest on, the ring being full or not.
+            oldest = (int(self.rows.max()) // self.num_envs + 1) * self.num_envs
+            rows = np.roll(np.arange(self.size), -oldest)
+        return rows[self.ok[rows]]
+
+    def outside(self) -> np.ndarray | None:
+        """Which rows are of tasks that are not drawn from, bool `[rows]`; None: none."""
+        if self._window is None:
+            return None
+        return ~self._window.holds(np.arange(self.size), self.time)
 
     def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
         """`n` rows, int64, all that can be drawn equally likely, with replacement.
@@ -369,6 +400,8 @@ class Transitions:
         Raises:
             ConfigError: If there is none.
         """
+        if self._window is not None:
+            return self._drawn(n, self._window, generator)
         if self._high < self.size:
             self._high = min(int(self.time.max()), self.length) * self.num_envs
         if (high := self._high) == 0:
@@ -377,7 +410,7 @@ class Transitions:
         index, attempts = np.empty(0, np.int64), 0
         while len(index) < n:
             attempts += 1
-            if attempts == _PATIENCE and not self.ok.any():
+            if attempts == _PATIENCE and not self._drawable:
                 raise ConfigError(
                     "The replay holds no transition that is final: raise seed_steps or capacity."
                 )
@@ -386,6 +419,22 @@ class Transitions:
             rows = rows[self.ok.take(rows)]
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
+
+    def _drawn(self, n: int, window: Window, generator: torch.Generator) -> np.ndarray:
+        """`draw` from a part of the ring."""
+        time, found, attempts = self.time, np.empty(0, np.int64), 0
+        if window.empty(time):
+            raise ConfigError("There is no transition of this task to draw yet: raise seed_steps.")
+        while len(found) < n:
+            attempts += 1
+            if attempts == _PATIENCE and not len(self):
+                raise ConfigError(
+                    "The replay holds no transition of this task that is final: raise seed_steps or "
+                    "capacity."
+                )
+            rows = window.draw(n + n // 8 + 8, time, generator)
+            found = np.concatenate((found, rows[self.ok.take(rows)]))
+        return found[:n]
 
     def gather(
         self,
@@ -529,6 +578,10 @@ class Transitions:
                 "time": self.time,
                 "pending": self._pending,
                 "mark": self._mark,
+                "borders": np.array(
+                    [[task, *time] for task, time in self._borders.items()], np.int64
+                ).reshape(-1, 1 + self.num_envs),
+                "oldest": self.oldest,
                 "ok": self.ok[:filled],
                 "first": self.first[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
@@ -572,6 +625,10 @@ class Transitions:
             for name in ("ok", "first"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
+            self._drawable = int(np.count_nonzero(self.ok))
+            borders = np.array(state.get("borders", ()), np.int64)  # Since 0.5.0.
+            self._borders = {int(row[0]): row[1:] for row in borders}
+            self.draw_from(int(state.get("oldest", 0)))
             if self.columns is None or self.columns.fields != fields:
                 self.columns = None
                 if fields:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...replay import Space
 from ...replay.tree import leaves
+from .in_numpy import KNOWN, ROWS
 from .integers import Lookup
 
 
@@ -77,6 +78,9 @@ class Trunk(Layers):
     def __init__(self, layers: Sequence[nn.Module], out_features: int):
         super().__init__(*layers)
         self.out_features = out_features
+
+
+ROWS |= {Layers, Trunk}
 
 
 class Joint(nn.Module):

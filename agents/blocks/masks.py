@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from ...replay import ConfigError, Space
+from ...replay import Batch, ConfigError, Space
 from .distributions import Bernoulli, Categorical, Joint, MultiCategorical
 
 ACTION_MASK = "action_mask"
@@ -30,9 +29,9 @@ NEXT_ACTION_MASK = "next_action_mask"
 _FAR = 1e9  # A logit that is as good as infinite, and that arithmetic survives.
 
 
-def mask_in(info: Mapping[str, Any] | None) -> Any:
-    """The mask among the fields of `info`, or None."""
-    return info.get(ACTION_MASK) if info else None
+def mask_in(fields: Mapping[str, Any] | Batch | None, name: str = ACTION_MASK) -> Any:
+    """The mask among the fields of `info` or of a batch, or None."""
+    return fields[name] if fields is not None and name in fields else None
 
 
 def allowed(mask: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
@@ -60,10 +59,8 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     return scores if mask is None else scores.masked_fill(~allowed(mask), -torch.inf)
 
 
-def draw_allowed(space: Any, mask: Any) -> Any:
-    """Values of discrete actions, all that are allowed equally likely."""
-    if isinstance(space, dict):
-        return {name: draw_allowed(part, mask[name]) for name, part in space.items()}
+def draw_allowed(space: Space, mask: Tensor) -> Tensor:
+    """Values of a discrete action, all that are allowed equally likely."""
     if space.binary or space.nvec:
         sizes = (2,) * space.n if space.binary else space.nvec
         return torch.stack([_one(part) for part in mask.split(list(sizes), -1)], -1)

@@ -434,6 +434,24 @@ def test_rollouts_give_each_step_once_and_in_order(
 
 
 @settings(max_examples=150)
+@given(worlds(), steps, steps, st.booleans())
+def test_the_number_of_what_can_be_drawn_is_kept_exactly(
+    drawn: tuple[World, Transitions], before: int, after: int, prioritized: bool
+) -> None:
+    world, ring = drawn
+    other = world.ring((ring.length - 1) * world.num_envs)
+    replays = [
+        Replay(x, lambda fields: fields, batch_size=4, priorities={} if prioritized else None)
+        for x in (ring, other)
+    ]
+    for replay, played in zip(replays, (before, after), strict=True):
+        for _ in play(world, ring, played):
+            assert len(ring) == np.count_nonzero(ring.ok)
+        replay.storage.load_state_dict(copy.deepcopy(ring.state_dict()))
+        assert len(replay) == len(ring) == np.count_nonzero(ring.ok)
+
+
+@settings(max_examples=150)
 @given(worlds(), steps, steps, st.booleans(), st.booleans())
 def test_saved_and_loaded_it_continues_exactly(
     drawn: tuple[World, Transitions], before: int, after: int, as_files: bool, used: bool
