@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..agents.blocks.masks import ACTION_MASK
 from ..envs.frames import Frames
 from ..envs.infos import InfoFault, Infos, Rows
 from ..envs.interface import Interface
@@ -50,7 +51,8 @@ class Policy:
         self.learner, self.interface, self._resting = learner, interface, resting
         self._actor = Actor(learner, observe)
         self._infos: Infos | None = None
-        if layout is not None and self._actor.informed:
+        # A mask is for those who have no `act` too: their scores are chosen among.
+        if layout is not None and (self._actor.informed or ACTION_MASK in interface.env_info):
             self._infos = Infos(interface.env_info, interface.action_codec.space)
             self._infos.layout.load_state_dict(layout)
         self.stateful = interface.stack > 1 or learner.recurrence is not None
