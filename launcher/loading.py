@@ -306,20 +306,24 @@ class Loaded:
         return [found(item) for item in items]
 
     def _unnamed(self, key: str, name: str) -> ConfigError:
-        what = {"env": "environment"}.get(key, key)
-        last = name.rpartition(":")[2].rpartition(".")[2]
+        """What to do about a name that is not looked up for a directory."""
+        what = f"The {'environment' if key == 'env' else key} of the run in {self.path}"
         if name.startswith(("instance of ", "partial of ")):
             return ConfigError(
-                f"The {what} of the run in {self.path} was a Python object, an {name}. Give one that is made "
-                f"the same way: antelope.load(path, {key}=...)."
-                if name.startswith("instance")
-                else f"The {what} of the run in {self.path} was a Python object, a {name}. Give it again: "
+                f"{what} was a Python object ({name}). Give one that is made the same way: "
                 f"antelope.load(path, {key}=...)."
             )
+        if key == "env" and not {":", "."} & set(name):
+            return ConfigError(
+                f"{what} is {name}, which is not registered with gymnasium here. Import what registers it "
+                "first, or give the class: env=..."
+            )
+        file, _, last = name.rpartition(":")
+        python = last if file.endswith(".py") or not file else repr(name)
+        python = python.rpartition(".")[2] + " (the class)" if python == last else python
         return ConfigError(
-            f"The {what} of the run in {self.path} is {name}, and a run directory's own words run no code. "
-            f"Name it here: {key}={last} in Python (the class), '{key}={name}' in a console. Or say "
-            "trust=true, to import whatever the directory names."
+            f"{what} is {name}, and a run directory's own words run no code. Name it here: {key}={python} in "
+            f"Python, {key}={name} in a console. Or say trust=true, to import whatever the directory names."
         )
 
     # ------------------------------------------------------------------------------------ parts

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import math
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
@@ -148,6 +147,8 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
     folder = video.parent if one else video
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Older films of the same name are replaced.
             if one:
@@ -187,9 +188,3 @@ def _play_vector(policy: Policy, env: Any, *, episodes: int, seed: int) -> list[
         return play_vector(envs, policy.act_stored, episodes=episodes, stack=known.stack)[0]
     finally:
         envs.close()
-
-
-def describe(returns: list[float]) -> str:
-    """The mean of the returns, and how they vary."""
-    mean = math.fsum(returns) / len(returns)
-    return f"return {mean:.4g}" + (f" ± {np.std(returns):.3g}" if len(returns) > 1 else "")

@@ -293,7 +293,11 @@ def _as_arrays(obs: Any) -> Any:
 
 
 def _filled(
-    code: Codec, value: Any, counts: set[int | None], refused: Callable[[str], Exception], at: str = ""
+    code: Codec,
+    value: Any,
+    counts: set[int | None],
+    refused: Callable[[str], Exception],
+    at: str = "",
 ) -> Any:
     """Stored values in arrays of the space's own types, checked.
 
@@ -324,7 +328,9 @@ def _filled(
     elif low is None and code.dtype.kind in "iu":
         low, high = np.iinfo(code.dtype).min, np.iinfo(code.dtype).max
     if low is not None and not ((value >= low) & (value <= high)).all():
-        raise refused(f"{it} is outside of its bounds, with values from {value.min()} to {value.max()}")
+        raise refused(
+            f"{it} is outside of its bounds, with values from {value.min()} to {value.max()}"
+        )
     rows = zeros(code, len(value)) if many else np.zeros(code.shape, code.dtype)
     rows[...] = value
     return rows
