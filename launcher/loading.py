@@ -7,6 +7,7 @@ Runs before 0.5.0 kept less: there the environment or the data set is built once
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -205,7 +206,7 @@ class Loaded:
         Raises:
             ConfigError: If it has to be named by the user, or cannot be made.
         """
-        return self._makers[task](**arguments)
+        return self._environments[task][1](**arguments)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
@@ -214,12 +215,13 @@ class Loaded:
             yield
 
     @cached_property
-    def _makers(self) -> list[Any]:
+    def _environments(self) -> list[tuple[tuple[Any, dict[str, Any]], Any]]:
+        """Of each environment what it is, and what makes a copy."""
         from .environments import env_makers
 
         if not (self._trust or self._said("env")):
-            self.settings.live["env"] = self._environments(self.settings.values["env"])
-        return [make for _, make in env_makers(self.settings)]
+            self.settings.live["env"] = self._known_environments(self.settings.values["env"])
+        return env_makers(self.settings)
 
     # --------------------------------------------------------------------------------- settings
 
@@ -288,7 +290,7 @@ class Loaded:
         own = isinstance(value, dict) and key in self._given.given
         return set(value) if own else set()
 
-    def _environments(self, value: Any) -> Any:
+    def _known_environments(self, value: Any) -> Any:
         """What an `env` of the run's directory names."""
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
@@ -410,19 +412,13 @@ class Loaded:
         from ..envs.copies import Copies
 
         settings, found = self.settings, []
-        for number in range(len(self._makers)):
-            make = lambda number=number: self.make_env(number)  # noqa: E731
-            name, stack = self._makers_names[number], settings.frame_stack
-            options = {"name": name, "stack": stack, "channels": settings.channels}
-            with closing(Copies(make, num_envs=1, **options)) as envs:
-                found.append(Interface.of(envs, stack=stack, channels=settings.channels))
+        options = {"stack": settings.frame_stack, "channels": settings.channels}
+        for number, ((target, _), _) in enumerate(self._environments):
+            make = functools.partial(self.make_env, number)
+            name = getattr(target, "__name__", type(target).__name__)
+            with closing(Copies(make, name=name, num_envs=1, **options)) as envs:
+                found.append(Interface.of(envs, **options))
         return found
-
-    @property
-    def _makers_names(self) -> list[str]:
-        value = self.settings.values["env"]
-        items = value if isinstance(value, list) else [value]
-        return [str(i.get("_target_") if isinstance(i, dict) else i) for i in items]
 
     def _data(self) -> LoadedWorld:
         """A data set's part in a run; before 0.5.0 the data itself has to be read."""
