@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -32,7 +32,6 @@ from .log import CSV, Journal, Writer
 from .loop import Loop
 from .naming import model_name, unresolved
 from .pictures import Spared, draw_model, draw_run
-from .policy import Policies
 from .process import Workplace, taking_turns
 from .randomness import forked_randomness, seed_everything
 from .raw_observations import takes_normalised, takes_raw
@@ -40,6 +39,9 @@ from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
 from .unread import of_the_optimiser
+
+if TYPE_CHECKING:
+    from .policy import Policies
 
 _PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
 
@@ -362,6 +364,8 @@ class OpenRun:
 
     def policies(self) -> Policies:
         """What the model does in each environment, by their own observations and actions."""
+        from .policy import Policies  # Which needs gymnasium.
+
         interfaces = [task.interface for task in self.world.tasks]
         resting = lambda: self._modes is not None  # noqa: E731
         layout = self.world.info_layout

@@ -477,6 +477,9 @@ def test_the_module_itself_acts_on_observations_in_their_own_units(tmp_path: Pat
     for one in (run.agent, copy.deepcopy(run.agent), unpickled(run.agent), read_back(run.agent)):
         assert by_hand(one) > 4.6
     assert by_hand(antelope.load(tmp_path, model=Side).agent) > 4.6
+    contrary = copy.deepcopy(run.agent)
+    contrary.weight.data.neg_()  # A copy acts by its own weights.
+    assert by_hand(contrary) < 0.4
     obs = np.float32([1003])
     assert (run.act(obs), run.act(obs - 6)) == (1, 0)  # Not normalised twice.
 
