@@ -23,7 +23,7 @@ from .workers import Fault, Workers, said
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
-_EVALUATED_AT_ONCE = 10
+EVALUATED_AT_ONCE = 10
 # Episodes of evaluation that have no time limit are cut after this many times the longest one of
 # training, and never earlier than that.
 _TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
@@ -32,9 +32,9 @@ _TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
 class EnvTask:
     """One environment, stepped in `num_envs` copies at once, and separate ones to evaluate in.
 
-    All of them are opened here, before there is anything to lose: each once, and no more than are used
-    at the same time. If none can be opened beside those that are learnt in (a robot, a port, a licence),
-    evaluation takes place in these, and ends their episodes in progress.
+    Each is opened once, before there is anything to lose, and no more of them than are used at the same
+    time. If none can be opened beside those that are learnt in (a robot, a port, a licence), evaluation
+    takes place in these, and ends their episodes in progress.
 
     Args:
         make: Builds one environment, with `render_mode=` where it is recorded.
@@ -46,8 +46,6 @@ class EnvTask:
         channels: Where images have them, "first" or "last"; None: told from their shape.
         seed: Of the episodes.
         video: Record the first episode of each evaluation.
-        eval_episodes: Per evaluation; 0: nothing is ever opened to evaluate in. None: that is known at
-            the first evaluation.
         eval_limit: Steps after which an episode of evaluation is cut; None: the environment's own
             limit, or ten times the longest episode of training so far, and at least 1,000.
 
@@ -74,7 +72,6 @@ class EnvTask:
         channels: str | None = None,
         seed: int = 0,
         video: bool = False,
-        eval_episodes: int | None = None,
         eval_limit: int | None = None,
     ):
         self.name, self._make, self._stack, self._video = name, make, stack, video
@@ -86,13 +83,9 @@ class EnvTask:
         self._spare: list[Any] = []  # Opened, and nobody's yet.
         try:
             self._open(num_envs, vectorization, make_vector, seed)
-            if eval_episodes is not None:
-                self._open_for_evaluation(eval_episodes)
         except BaseException:
             self.close()
             raise
-        close(self._spare)
-        self._spare = []
         self.num_envs = self.envs.num_envs
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
@@ -184,10 +177,17 @@ class EnvTask:
             raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
         return self._vector_of(workers, seed)
 
-    def _open_for_evaluation(self, episodes: int) -> None:
-        """Open as many copies as an evaluation can use, or as can be opened."""
-        at_once = min(episodes, _EVALUATED_AT_ONCE)
+    def open_for_evaluation(self, episodes: int) -> None:
+        """Open as many copies as an evaluation of so many episodes can use, or as can be opened.
+
+        Called before training, once all tasks have what they learn in; else at the first evaluation.
+
+        Raises:
+            ConfigError: If episodes are to be recorded and cannot be.
+        """
+        at_once = min(episodes, EVALUATED_AT_ONCE)
         if at_once == 0:
+            self._give_up_spare()
             return
         if self._video:
             film = recordable(self._make, self.name, seed=EVALUATION_SEED)
@@ -202,6 +202,7 @@ class EnvTask:
             else:
                 self._evaluated = self._vector_of(envs, EVALUATION_SEED)
                 self.running.freeze(envs)
+            self._give_up_spare()
             return
         made, self._spare = self._spare, []
         try:
@@ -278,12 +279,10 @@ class EnvTask:
         """
         recorded = self._video and folder is not None
         if self._evaluated is None and self.lacking is None:
-            self._open_for_evaluation(episodes)
+            self.open_for_evaluation(episodes)
         with self._evaluated_in(film=folder if recorded else None, step=step) as envs:
             limit = self.eval_limit
-            played = play(
-                envs, act, episodes=episodes, stack=self._stack, limit=limit, show=show
-            )
+            played = play(envs, act, episodes=episodes, stack=self._stack, limit=limit, show=show)
         self.cut = played.cut
         return played.returns, played.lengths
 
@@ -356,7 +355,8 @@ class EnvTask:
         lengths = state.get("lengths", state["steps"])  # Before 0.5.0.
         self.episodes.go_on(np.array(state["total"]), np.array(lengths, np.int64))
         if play_again:
-            obs = envs.play_again()
+            with self.running.paused():
+                obs = envs.play_again()
             if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
                 return False
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)

@@ -54,7 +54,10 @@ class Given:
                 "Give a function that makes it."
             )
         if self._taken:
-            raise ConfigError(f"env= is an instance of {self.__name__}, and there is only this one")
+            raise ConfigError(
+                f"env= is an instance of {self.__name__}, and there is only this one; a function "
+                "that makes it allows others"
+            )
         self._taken = True
         if isinstance(self.env, gymnasium.vector.VectorEnv):
             return _LeftOpenVector(self.env)

@@ -61,9 +61,7 @@ def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
     return env
 
 
-def filmed(
-    env: gymnasium.Env[Any, Any], folder: Path, prefix: str
-) -> gymnasium.Env[Any, Any]:
+def filmed(env: gymnasium.Env[Any, Any], folder: Path, prefix: str) -> gymnasium.Env[Any, Any]:
     """The environment, which films its first episode, to `<folder>/<prefix>-episode-0.mp4`."""
     try:
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ Rewards are counted in evaluation as they are, so that returns can be compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -91,9 +92,22 @@ class RunningStatistics:
             elif isinstance(layer, NormalizeRewards):
                 layer.accumulated_reward = np.zeros_like(layer.accumulated_reward)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, what happens in the copies that are learnt in goes into no statistics."""
+        for layer in _each(self._groups):
+            layer.update_running_mean = False
+        try:
+            yield
+        finally:
+            for layer in _each(self._groups):
+                layer.update_running_mean = True
+
     def _lend(self, groups: Sequence[Sequence[Sequence[Any]]]) -> None:
         for group, shared in zip(groups, self._shared, strict=False):
-            for copy in group:  # Copies of a factory that differ in their wrappers keep what is theirs.
+            for (
+                copy
+            ) in group:  # Copies of a factory that differ in their wrappers keep what is theirs.
                 for layer, kept in zip(copy, shared, strict=False):
                     if isinstance(layer, _OF_REWARDS):
                         layer.return_rms = kept

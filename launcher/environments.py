@@ -10,7 +10,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from ..envs.env_world import EnvWorld, normalized_shapes
-from ..envs.environments import EnvTask
+from ..envs.environments import EVALUATED_AT_ONCE, EnvTask
 from ..envs.opening import Given
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
@@ -33,6 +33,8 @@ def build_environments(settings: Settings) -> EnvWorld:
         for number, (target, arguments) in enumerate(named_objects(settings, "env")):
             tasks.append(_task(settings, number, target, arguments))
         world = EnvWorld(tasks, seed=settings.seed)
+        for task in tasks:  # Once each has what it learns in, which matters more.
+            task.open_for_evaluation(settings.eval_episodes)
     except BaseException:
         for task in tasks:
             task.close()
@@ -77,7 +79,6 @@ def _task(settings: Settings, number: int, target: Any, arguments: dict[str, Any
         channels=settings.channels,
         seed=settings.seed + number,
         video=settings.video,
-        eval_episodes=settings.eval_episodes,
         eval_limit=settings.eval_limit,
     )
 
@@ -90,7 +91,11 @@ def _given(settings: Settings, env: Any) -> Given:
     """
     several = settings.num_envs > 1 and isinstance(env, gymnasium.Env)
     if several or settings.vectorization != "sync":
-        asked = f"num_envs={settings.num_envs}" if several else "vectorization=" + settings.vectorization
+        asked = (
+            f"num_envs={settings.num_envs}"
+            if several
+            else "vectorization=" + settings.vectorization
+        )
         name = type(env.unwrapped).__name__
         raise ConfigError(
             f"env= is an instance of {name}, which cannot be copied, and {asked} needs more. Give a "
@@ -108,9 +113,11 @@ def _check_evaluations(settings: Settings) -> None:
     if settings.eval_episodes > 0:
         return
     stopping = settings.early_stopping
+    scheduler = str((settings.scheduler or {}).get("_target_"))
     needs = {
         "early_stopping.patience": stopping["patience"] is not None,
         "early_stopping.restore": stopping["restore"],
+        "scheduler=ReduceLROnPlateau": scheduler.endswith("ReduceLROnPlateau"),
         "video": settings.video,
     }
     if mistakes := [key for key, asked in needs.items() if asked]:
@@ -129,7 +136,7 @@ def _warn(task: EnvTask, settings: Settings) -> None:
             "eval_episodes=0 leaves evaluation out."
         )
     elif task.lacking is not None:
-        wanted = min(settings.eval_episodes, 10)
+        wanted = min(settings.eval_episodes, EVALUATED_AT_ONCE)
         warn_caller(
             f"Only {task.copies_to_evaluate_in} of {wanted} copies of {task.name} to evaluate in can be "
             f"open at once ({task.lacking}). Episodes are played in these, one after another."

@@ -173,6 +173,8 @@ class Session:
         self.world.resume(task, self.replay, state["replay"], anew=False)
         env, whole = self.world.tasks[task], kept["envs"] is not None
         env.reset()
+        if lasting is not None:  # Which the reset has changed.
+            self.world.load_kept(lasting)
         there = False
         try:
             if whole:
@@ -180,7 +182,7 @@ class Session:
             there = env.load_state_dict(kept["task"], play_again=not whole)
         except Exception as error:
             console.problem(f"The environment could not be put back: {error}")
-        if lasting is not None:  # What was played again went into running statistics.
+        if lasting is not None:  # Restored environments have brought statistics of their own.
             self.world.load_kept(lasting)
         if not there:
             console.problem(

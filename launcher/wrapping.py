@@ -54,7 +54,9 @@ class Wrap:
         of_several = inspect.isclass(self.target) and issubclass(self.target, VectorWrapper)
         if of_several and not several:
             single = getattr(self.target, "__name__", "")
-            instead = f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
+            instead = (
+                f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
+            )
             raise ConfigError(
                 f"{_KEY}={self.name} wraps vector environments, and {_KEY} is put around each single "
                 f"one.{instead}"
@@ -68,8 +70,14 @@ class Wrap:
             self.target, self.arguments, {}, setting=f"{_KEY}.{self.name}", positional=(env,)
         )
         if not isinstance(made, VectorEnv if several else gymnasium.Env):
-            given = "None: does it end with `return env`?" if made is None else f"a {type(made).__name__}."
-            raise ConfigError(f"{_KEY}={self.name} has to return a gymnasium.Env, and returned {given}")
+            given = (
+                "None: does it end with `return env`?"
+                if made is None
+                else f"a {type(made).__name__}."
+            )
+            raise ConfigError(
+                f"{_KEY}={self.name} has to return a gymnasium.Env, and returned {given}"
+            )
         return made
 
 
@@ -113,7 +121,9 @@ def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
     given = list(live) if isinstance(live, (list, tuple)) else [None] * len(written)
     recorded: list[Any] = []
     for item, value in zip(written, given, strict=True):
-        arguments = {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
+        arguments = (
+            {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
+        )
         target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
         if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
             arguments = {**{k: v for k, v in value.items() if k != "_target_"}, **arguments}
@@ -157,10 +167,11 @@ def _problem(target: Any, name: str) -> str | None:
             f"{_KEY} lists a {type(target).__name__} that is around an environment already. Give its "
             f'class, with its arguments: {{"_target_": {type(target).__name__}, ...}}.'
         )
-    if inspect.isclass(target) and issubclass(target, gymnasium.Env):
-        if not issubclass(target, gymnasium.Wrapper):
+    if inspect.isclass(target):
+        if issubclass(target, (gymnasium.Wrapper, VectorWrapper)):
+            return None
+        if issubclass(target, gymnasium.Env):
             return f"{_KEY}={name} is an environment, not a wrapper. env={name} learns in it."
-    if inspect.isclass(target) and not issubclass(target, (gymnasium.Env, VectorEnv)):
         return f"{_KEY}={name} is a class, and not a gymnasium.Wrapper."
     if not callable(target):
         return (
