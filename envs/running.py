@@ -87,10 +87,8 @@ class RunningStatistics:
         self._lend(self._groups)
         for layer in _each(self._groups):
             layer.update_running_mean = True
-            if isinstance(layer, NormalizeReward):
-                layer.discounted_reward = np.array([0.0])
-            elif isinstance(layer, NormalizeRewards):
-                layer.accumulated_reward = np.zeros_like(layer.accumulated_reward)
+            if isinstance(layer, _OF_REWARDS):
+                _set_return(layer, np.zeros_like(_return(layer)))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -114,18 +112,37 @@ class RunningStatistics:
                     else:
                         layer.obs_rms = kept
 
-    def state_dict(self) -> list[list[dict[str, Any]]]:
-        return [
+    def state_dict(self) -> dict[str, Any]:
+        """The statistics, and the discounted returns of the episodes in progress."""
+        shared = [
             [{"mean": s.mean, "var": s.var, "count": s.count} for s in shared]
             for shared in self._shared
         ]
+        rewards = [layer for layer in _each(self._groups) if isinstance(layer, _OF_REWARDS)]
+        return {"shared": shared, "returns": [np.array(_return(layer)) for layer in rewards]}
 
-    def load_state_dict(self, state: Sequence[Sequence[dict[str, Any]]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._lend(self._groups)  # Environments that were put back whole have their own again.
-        for shared, saved in zip(self._shared, state, strict=True):
+        for shared, saved in zip(self._shared, state["shared"], strict=True):
             for kept, values in zip(shared, saved, strict=True):
                 kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
                 kept.count = float(values["count"])
+        rewards = [layer for layer in _each(self._groups) if isinstance(layer, _OF_REWARDS)]
+        for layer, value in zip(rewards, state["returns"], strict=True):
+            _set_return(layer, np.array(value))
+
+
+def _return(layer: Any) -> Any:
+    single = isinstance(layer, NormalizeReward)
+    return layer.discounted_reward if single else layer.accumulated_reward
+
+
+def _set_return(layer: Any, value: np.ndarray) -> None:
+    setattr(
+        layer,
+        "discounted_reward" if isinstance(layer, NormalizeReward) else "accumulated_reward",
+        value,
+    )
 
 
 def _groups(envs: Any) -> list[list[list[Any]]]:
