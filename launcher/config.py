@@ -538,9 +538,11 @@ def _names_in(items: list[Any]) -> list[str]:
 
 
 def _item_named(items: list[Any], name: str) -> int | None:
-    """Where in a list of names, some with arguments, one of them is."""
+    """Where in a list of names, some with arguments, one of them is; by its last part, if that is unique."""
     names = _names_in(items)
-    return names.index(name) if name in names else None
+    if name not in names:
+        names = [re.split(r"[.:]", known)[-1] for known in names]
+    return names.index(name) if names.count(name) == 1 else None
 
 
 def _forget(live: dict[str, Any], key: str) -> None:

@@ -199,6 +199,8 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
             value = value.astype(np.float32) if value.dtype.kind in "fi" else value
         elif isinstance(value, list) and "tuple" in kind.lower():
             value = tuple(value)
+        elif isinstance(value, np.generic):
+            value = value.item()
         elif isinstance(value, str) and ("Callable" in kind or key == "func"):
             value = _function(value)
         found[key] = value
