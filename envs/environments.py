@@ -247,7 +247,7 @@ class EnvTask:
         self.episodes.ended = [float(value) for value in state["ended"]]
         self.episodes.total = np.array(state["total"])
         if self.infos is not None:
-            self.infos.layout.load_state_dict(state["info_layout"])
+            self.infos.load_state_dict(state["info_layout"])
             self.info, self.finals = dict(state["info"]), Finals(state["finals"])
         if play_again:
             obs = envs.play_again()

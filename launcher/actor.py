@@ -29,13 +29,18 @@ class Actor:
         observe: Makes stored observations what the model receives; on an accelerator it is told
             which, `observe(obs, device)`.
         as_stored: Whether they are that already.
+
+    Attributes:
+        informed: Whether the model's actions depend on fields of `info`.
     """
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
         self._act = hook(learner.agent, "act")
         # Given nothing where there is nothing, unless `act` cannot do without: dicts take time, too.
-        self._informed, self._always = takes_info(self._act), needs_info(self._act)
+        self.informed, self._always = takes_info(self._act), needs_info(self._act)
+        if self._act is None:  # Of a forward's output, those that `action_mask` allows are chosen.
+            self.informed = True
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"
@@ -67,7 +72,7 @@ class Actor:
             if learner.recurrence is not None:
                 result = self._recurrent(tensor, began, info)
             elif self._act is not None:
-                if self._informed and (info or self._always):
+                if self.informed and (info or self._always):
                     result = self._act(tensor, info=Info.of(info, self._device))
                 else:
                     result = self._act(tensor)
@@ -101,7 +106,7 @@ class Actor:
         extras: dict[str, Any] = {}
         if self._act is not None:
             more = {}
-            if self._informed and (info or self._always):
+            if self.informed and (info or self._always):
                 more["info"] = Info.of(info, self._device)
             action, *given, self.state = self._act(obs, before, **more)
             extras = given[0] if given else {}
