@@ -17,6 +17,7 @@ from .blocks.ensemble import Critics, td_loss
 from .blocks.parts import trunk
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .traits import Traits
 
 
 class SAC(nn.Module):
@@ -65,6 +66,7 @@ class SAC(nn.Module):
             self.box = UnitBox(action_spec, "SAC")
             size, width = self.box.size, 2 * self.box.size
             default = -float(size)
+        self.antelope_traits = Traits(logits=True)
         self.tau, self.entropy = tau, default if entropy is None else entropy
         seen = trunk(encoder, obs_spec, hidden, detach=True)
         self.actor = Layers(*seen, nn.Linear(seen.out_features, width))

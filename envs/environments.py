@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
-from .copies import Copies, Make, Vector
+from .copies import Copies, Make, Step, Vector
 from .episodes import Act, Episodes, Show, play
+from .finals import Finals
 from .frames import Frames
+from .infos import InfoFault, Infos, Layout, Rows
 from .opening import close
 from .recording import developed, filmed, recordable
 from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
 from .spaces import codec
+from .unseen import tell_left_out
 from .workers import Fault, Workers, said
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
@@ -48,9 +51,12 @@ class EnvTask:
         video: Record the first episode of each evaluation.
         eval_limit: Steps after which an episode of evaluation is cut; None: the environment's own
             limit, or ten times the longest episode of training so far, and at least 1,000.
+        env_info: Names of the fields of `info` that are kept.
+        layout: What these are, shared by the environments of a run.
 
     Attributes:
         obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
+        info: The fields of `info` that came with `obs`, `{name: [N, ...]}`; empty without `env_info`.
         began: Which of them are at an episode's start, bool `[N]`.
         time_limit: Steps after which the environment truncates its episodes itself, if that is known.
         lacking: Why fewer copies than wanted could be opened to evaluate in, or None.
@@ -73,6 +79,8 @@ class EnvTask:
         seed: int = 0,
         video: bool = False,
         eval_limit: int | None = None,
+        env_info: Sequence[str] = (),
+        layout: Layout | None = None,
     ):
         self.name, self._make, self._stack, self._video = name, make, stack, video
         self._channels, self._eval_limit = channels, eval_limit
@@ -80,28 +88,27 @@ class EnvTask:
         self._evaluated: Copies | Vector | None = None
         self.lacking: str | None = None
         self.interrupted, self.cut, self.video_prefix = False, 0, ""
+        self.infos: Infos | None = None
         self._spare: list[Any] = []  # Opened, and nobody's yet.
         try:
-            self._open(num_envs, vectorization, make_vector, seed)
+            first = self._look(vectorization)
+            if env_info:
+                self.infos = self._options["infos"] = _infos(first, self.name, env_info, layout)
+            self._open(first, num_envs, vectorization, make_vector, seed)
         except BaseException:
             self.close()
             raise
         self.num_envs = self.envs.num_envs
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
+        self.info: Rows = {}
         self.began = np.ones(self.num_envs, np.bool_)
         self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
-        self.episodes = Episodes(self.num_envs)
+        self.episodes, self.finals = Episodes(self.num_envs), Finals()
         self._none = np.zeros(self.num_envs, np.bool_)
 
-    def _open(
-        self,
-        num_envs: int,
-        vectorization: str,
-        make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None,
-        seed: int,
-    ) -> None:
-        """Open the copies that are learnt in, the first of which tells what the environment is."""
+    def _look(self, vectorization: str) -> Any:
+        """Open one, which tells what the environment is."""
         first = self._make()
         self._spare.append(first)
         several = isinstance(first, VectorEnv)
@@ -126,6 +133,19 @@ class EnvTask:
             codec(observed, what, stack=self._stack, channels=self._channels)
         found = {"obs": normalizes_obs(first), "rewards": normalizes_rewards(first)}
         self.normalizes = tuple(kind for kind, there in found.items() if there)
+        tell_left_out(first.single_observation_space if several else first.observation_space, name)
+        return first
+
+    def _open(
+        self,
+        first: Any,
+        num_envs: int,
+        vectorization: str,
+        make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None,
+        seed: int,
+    ) -> None:
+        """Open the copies that are learnt in, of which the `first` may be one."""
+        name, several = self.name, self._vector is not None
         if vectorization == "vector_entry_point":
             if make_vector is None:
                 raise ConfigError(
@@ -172,7 +192,7 @@ class EnvTask:
     def _workers(self, num_envs: int, seed: int) -> Vector:
         """Copies in processes of their own."""
         try:
-            workers = Workers(self._make, num_envs, self._channels)
+            workers = Workers(self._make, num_envs, self._channels, self.infos)
         except Fault as fault:
             raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
         return self._vector_of(workers, seed)
@@ -238,10 +258,16 @@ class EnvTask:
         """First observations `[N, *frame shape]` of new episodes, as they are stored."""
         first = self.envs.reset()
         self.obs = self.frames.start(first)
+        self.info = self.envs.first_info
         self.began = np.ones(self.num_envs, np.bool_)
         self.interrupted, episodes = False, self.episodes
         self.episodes = Episodes(self.num_envs, episodes.ended, episodes.longest)
         return first
+
+    @property
+    def obs_info(self) -> Rows | None:
+        """The fields of `info` that belong to observations; None without `env_info`."""
+        return None if self.infos is None else self.infos.of_obs(self.info)
 
     def step(self, action: Any) -> dict[str, Any]:
         """Act in every copy: what `Transitions.add` takes, but for the task."""
@@ -259,7 +285,20 @@ class EnvTask:
             "truncated": step.truncated,
             "next_obs": step.next_obs,
         }
-        return {"step": fields, "began": step.began, "first": step.first, "real": step.real}
+        taken = {"step": fields, "began": step.began, "first": step.first, "real": step.real}
+        return taken if self.infos is None else self._with_info(taken, step, done)
+
+    def _with_info(self, taken: dict[str, Any], step: Step, done: np.ndarray) -> dict[str, Any]:
+        """What `Transitions.add` takes, with the fields of `info`."""
+        infos: Any = self.infos
+        info: Any = step.info
+        first: Any = step.first_info
+        self.info = first
+        if ended := bool(done.any()):
+            self.finals.add(info, done if step.real is None else done & step.real)
+        infos.settle(ended=ended, name=self.name)
+        taken["step"].update(infos.of_step(info))
+        return {**taken, "info": infos.of_obs(info), "first_info": infos.of_obs(first)}
 
     def evaluate(
         self,
@@ -269,6 +308,7 @@ class EnvTask:
         folder: Path | None = None,
         step: int = 0,
         show: Show | None = None,
+        finals: Finals | None = None,
     ) -> tuple[list[float], list[int]]:
         """Returns and lengths of whole episodes, the same ones at each evaluation.
 
@@ -276,13 +316,22 @@ class EnvTask:
             folder: Where the video of the first one goes, if it is to be recorded.
             step: Of the run, for the video's name.
             show: Told after each step how many episodes have ended, and how many steps were made.
+            finals: Receives what `info` said at their last steps.
         """
         recorded = self._video and folder is not None
         if self._evaluated is None and self.lacking is None:
             self.open_for_evaluation(episodes)
         with self._evaluated_in(film=folder if recorded else None, step=step) as envs:
             limit = self.eval_limit
-            played = play(envs, act, episodes=episodes, stack=self._stack, limit=limit, show=show)
+            played = play(
+                envs,
+                act,
+                episodes=episodes,
+                stack=self._stack,
+                limit=limit,
+                show=show,
+                finals=finals,
+            )
         self.cut = played.cut
         return played.returns, played.lengths
 
@@ -334,6 +383,9 @@ class EnvTask:
             "steps": list(self.envs.steps),
             "actions": [_packed(actions) for actions in self.envs.actions],
             "reset_due": getattr(self.envs, "ended", None),
+            "info": self.info,
+            "finals": self.finals.values,
+            "info_layout": None if self.infos is None else self.infos.layout.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, play_again: bool) -> bool:
@@ -354,6 +406,9 @@ class EnvTask:
         self.episodes.ended = [float(value) for value in state["ended"]]
         lengths = state.get("lengths", state["steps"])  # Before 0.5.0.
         self.episodes.go_on(np.array(state["total"]), np.array(lengths, np.int64))
+        if self.infos is not None:
+            self.infos.load_state_dict(state["info_layout"])
+            self.info, self.finals = dict(state["info"]), Finals(state["finals"])
         if play_again:
             with self.running.paused():
                 obs = envs.play_again()
@@ -385,6 +440,27 @@ def _time_limit(env: Any) -> int | None:
         return _time_limit(inside[0])
     limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
     return None if limit is None else int(limit)
+
+
+def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None) -> Infos:
+    """What reads the infos, tried on one environment where that can be.
+
+    Raises:
+        DataError: If a field is not numeric, or the mask does not fit the actions.
+    """
+    several = isinstance(first, VectorEnv)
+    space = first.single_action_space if several else first.action_space
+    infos = Infos(env_info, codec(space, f"actions of {name}", action=True).space, layout)
+    if not several:
+        running = RunningStatistics([first])
+        before = running.state_dict()
+        try:
+            with running.paused():
+                infos.probe(first)
+        except InfoFault as fault:
+            raise DataError(f"{name} {fault.what}.") from None
+        running.load_state_dict(before)
+    return infos
 
 
 def _packed(actions: list[Any]) -> Any:

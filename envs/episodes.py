@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .copies import Copies, Step, Vector
+from .finals import Finals
 from .frames import Frames
+from .infos import Rows
 
-# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
-Act = Callable[[Any, np.ndarray], Any]
+# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`, and the
+# fields of `info` that came with them.
+Act = Callable[[Any, np.ndarray, Rows], Any]
 # Of an evaluation: how many episodes have ended, and how many steps all copies have made.
 Show = Callable[[int, int], None]
 
@@ -37,11 +40,13 @@ def play(
     stack: int,
     limit: int | None = None,
     show: Show | None = None,
+    finals: Finals | None = None,
 ) -> Played:
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
 
     Args:
         limit: Steps after which an episode is cut; None: it ends by itself.
+        finals: Receives what `info` said at their last steps.
     """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
@@ -51,8 +56,9 @@ def play(
     made = cut = 0  # Steps of all copies at once, and episodes cut.
     frames = Frames(envs.obs_codec, n, stack)
     obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
+    infos, info = envs.infos, envs.first_info
     while (playing := played < share).any():
-        action = act(obs, began)
+        action = act(obs, began, info)
         step = envs.step(action, playing) if isinstance(envs, Copies) else envs.step(action)
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
@@ -60,13 +66,19 @@ def play(
         made += 1
         over = real & (step.terminated | step.truncated)
         late = real & ~over & (length >= limit) if limit is not None else None
-        for copy in np.flatnonzero(over if late is None else over | late).tolist():
+        done = over if late is None else over | late
+        if infos is not None:
+            if finals is not None:
+                finals.add(step.info, done)
+            infos.check(ended=bool(done.any()), name=envs.name)
+        for copy in np.flatnonzero(done).tolist():
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0
             played[copy] += 1
         if late is not None and late.any():
             cut += int(late.sum())
             step = _restarted(envs, step, late, played, share)
+        info = info if step.first_info is None else step.first_info
         obs = frames.push(step.first, step.began)
         began = step.began if step.began is not None else np.zeros(n, np.bool_)
         if show is not None:
@@ -85,10 +97,10 @@ def _restarted(
     late = late & (played < share)
     if not late.any():
         return step
-    if (first := envs.restart(late, step.first)) is None:
+    if (begun := envs.restart(step, late)) is None:
         played[late] = share[late]
         return step
-    return step._replace(first=first, began=late if step.began is None else step.began | late)
+    return begun
 
 
 @dataclass

@@ -17,6 +17,7 @@ from .checkpoint import find
 from .config import Settings
 from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
 from .forward import check_channels_last, check_forward, example
+from .infos import check_masks
 from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task
@@ -83,6 +84,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     agent, own = build.build_agent(settings, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
+    check_masks(agent, world.spec, settings.env_info)
     options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
     if world.on_data:
         warn_of_others(agent)
@@ -96,7 +98,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     if settings.load is not None:
         earlier = find(Path(settings.load))["learner"]
         load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
-    strategies = build.build_strategies(settings, world, agent, transform, device)
+    strategies = build.build_strategies(settings, world, agent, transform, device, obs=obs)
     if strategies is not None:
         held.callback(strategies.context.close)
     learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)

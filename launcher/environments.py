@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from ..envs.env_world import EnvWorld, normalized_shapes
 from ..envs.environments import EVALUATED_AT_ONCE, EnvTask
+from ..envs.infos import Layout, check_names
 from ..envs.opening import Given
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
@@ -29,9 +30,11 @@ def build_environments(settings: Settings) -> EnvWorld:
     """
     _check_evaluations(settings)
     tasks: list[EnvTask] = []
+    env_info, layout = settings.env_info or (), Layout()
+    check_names(env_info)
     try:
         for number, (target, arguments) in enumerate(named_objects(settings, "env")):
-            tasks.append(_task(settings, number, target, arguments))
+            tasks.append(_task(settings, number, target, arguments, layout))
         world = EnvWorld(tasks, seed=settings.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
             task.open_for_evaluation(settings.eval_episodes)
@@ -52,7 +55,9 @@ def build_environments(settings: Settings) -> EnvWorld:
     return world
 
 
-def _task(settings: Settings, number: int, target: Any, arguments: dict[str, Any]) -> EnvTask:
+def _task(
+    settings: Settings, number: int, target: Any, arguments: dict[str, Any], layout: Layout
+) -> EnvTask:
     if isinstance(target, (gymnasium.Env, VectorEnv)):
         target = _given(settings, target)
     if not callable(target):
@@ -80,6 +85,8 @@ def _task(settings: Settings, number: int, target: Any, arguments: dict[str, Any
         seed=settings.seed + number,
         video=settings.video,
         eval_limit=settings.eval_limit,
+        env_info=settings.env_info or (),
+        layout=layout,
     )
 
 

@@ -32,6 +32,7 @@ _SEQUENCE = {
     "online",
     "validation",
     "strategy",
+    "env_info",
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from antelope import Run, agents, ml
+from tests.envs.toys import Ruled
 
 # Stopped in mid-episode, with a replay that has wrapped where it is small.
 RUNS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,20 @@ RUNS: dict[str, dict[str, Any]] = {
     "processes": {
         **{"env": "CartPole-v1", "agent": "DQN", "num_envs": 2},
         "vectorization": "async",
+    },
+    "infos": {
+        **{"env": Ruled, "agent": "DQN", "num_envs": 2, "nstep": 3, "capacity": 900},
+        "env_info": ["action_mask", "age", "cost", "late"],
+    },
+    "infos of processes": {
+        **{
+            "env": Ruled,
+            "agent": "PPO",
+            "num_envs": 2,
+            "vectorization": "async",
+            "model.steps": 32,
+        },
+        "env_info": ["action_mask", "late"],
     },
     "simulator in C": {"env": "LunarLander-v3", "agent": "DQN"},
 }
