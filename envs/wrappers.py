@@ -85,13 +85,15 @@ def _check_reset(env: Any) -> None:
     """Refuse environments that cannot be reset with a seed, which is how episodes are repeated."""
     reset = env.unwrapped.reset
     try:
-        inspect.signature(reset).bind(seed=0)
-    except ValueError:  # Written in C: no signature.
+        signature = inspect.signature(reset)
+    except (TypeError, ValueError):  # Written in C: no signature.
         return
+    try:
+        signature.bind(seed=0)
     except TypeError:
-        name = type(env.unwrapped).__name__
+        name, given = type(env.unwrapped).__name__, ", ".join(signature.parameters)
         raise ConfigError(
-            f"{name}.reset{inspect.signature(reset)} takes no `seed`. Write reset(self, *, seed=None, "
+            f"{name}.reset({given}) takes no `seed`. Write reset(self, *, seed=None, "
             "options=None), beginning with super().reset(seed=seed), as gymnasium.Env does."
         ) from None
 

@@ -356,6 +356,8 @@ def _flatten_code(
                 mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
             of_data = setting is not None and setting.key in ("dataset", "test_dataset")
             kind = form(item) if of_data else "sequence"
+            if isinstance(item, tuple) and setting and setting.kind == "names" and not of_data:
+                item = list(item)
             if _is_plain(item) and not (isinstance(item, (list, tuple)) and kind != "sequence"):
                 layer[key] = _plain(item)
                 continue

@@ -38,12 +38,12 @@ def build_environments(settings: Settings) -> EnvWorld:
         world = EnvWorld(tasks, seed=settings.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
             task.open_for_evaluation(settings.eval_episodes)
+        for task in tasks:
+            _warn(task, settings)
     except BaseException:
         for task in tasks:
             task.close()
         raise
-    for task in tasks:
-        _warn(task, settings)
     if settings.normalize_obs or settings.normalize_reward:
         world.normalizer = Normalizer(
             normalized_shapes(world.spec.obs),

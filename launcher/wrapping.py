@@ -197,6 +197,8 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list) and "ndarray" in kind:
             value = np.array(value)
             value = value.astype(np.float32) if value.dtype.kind in "fi" else value
+        elif isinstance(value, float) and "floating" in kind:
+            value = np.float32(value)  # Of another precision gymnasium warns.
         elif isinstance(value, list) and "tuple" in kind.lower():
             value = tuple(value)
         elif isinstance(value, np.generic):
@@ -209,7 +211,13 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _function(name: str) -> Any:
     """The function that a text names."""
-    value = resolve(name, _KEY)
+    try:
+        value = resolve(name, _KEY)
+    except ConfigError:
+        raise ConfigError(
+            f"there is no function `{name}`. Write file.py:name, for one in the working directory, or a "
+            "dotted path such as numpy.sign."
+        ) from None
     if not callable(value):
         raise ConfigError(f"`{name}` is a {type(value).__name__}; a function is needed.")
     return value
