@@ -254,6 +254,11 @@ class Infos:
                 stacklevel=2,
             )
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with a layout whose fields have come before."""
+        self.layout.load_state_dict(state)
+        self.seen.update(path.split(IN)[0] for path in self.layout.types)
+
     def _fields(self) -> list[str]:
         """All fields, those that have not come yet by their names."""
         come = {path.split(IN)[0] for path in self.layout.types}

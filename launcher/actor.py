@@ -32,7 +32,7 @@ class Actor:
         as_stored: Whether they are that already.
 
     Attributes:
-        informed: Whether the model's `act` receives fields of `info`.
+        informed: Whether the model's actions depend on fields of `info`.
     """
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
@@ -40,6 +40,8 @@ class Actor:
         self._act = own_act(learner.agent)
         # Given nothing where there is nothing, unless `act` cannot do without: dicts take time, too.
         self.informed, self._always = takes_info(self._act), needs_info(self._act)
+        if self._act is None:  # Of a forward's output, those that `action_mask` allows are chosen.
+            self.informed = True
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"

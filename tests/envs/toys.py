@@ -157,3 +157,89 @@ def flat(value: Any) -> Tensor:
     if isinstance(value, dict):
         return torch.cat([flat(part) for part in value.values()], 1)
     return value.flatten(1)
+
+
+class Ruled(Diary):
+    """A diary that rules actions out, by its observation, and raises when one of them is taken.
+
+    Its info has `action_mask` and `age`, also from reset; `cost` from steps alone, and `late`, which only
+    comes at an episode's end.
+
+    Args:
+        kind: Of the action: "one", "several", "yes" (or no), "many" (a dict of them), "tuple".
+    """
+
+    KINDS: Any = {  # noqa: RUF012
+        "one": spaces.Discrete(4, start=3),
+        "several": spaces.MultiDiscrete([2, 3]),
+        "yes": spaces.MultiBinary(3),
+        "many": spaces.Dict(
+            {
+                "go": spaces.Discrete(3),
+                "say": spaces.MultiDiscrete([2, 2]),
+                "push": spaces.Box(-1, 1, (1,)),
+            }
+        ),
+        "tuple": spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2))),
+    }
+    SIZES: Any = {  # noqa: RUF012
+        "one": [4],
+        "several": [2, 3],
+        "yes": [2, 2, 2],
+        "many": {"go": [3], "say": [2, 2]},
+        "tuple": ([3], [2]),
+    }
+
+    def __init__(self, kind: str = "one", longest: int = 5) -> None:
+        super().__init__(longest)
+        self.kind, self.action_space = kind, self.KINDS[kind]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, Any]:
+        obs, _ = super().reset(seed=seed)
+        return obs, {"action_mask": self.mask(), "age": self.count}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Any]:
+        _check_allowed(action, self.mask(), self.KINDS[self.kind], self.SIZES[self.kind])
+        assert self.count < self.length, "stepped after the episode's end"
+        self.count += 1
+        over, odd = self.count == self.length, self.episode % 2 == 1
+        info = {"action_mask": self.mask(), "age": self.count, "cost": self.count / 2}
+        if over:
+            info["late"] = odd
+        if over and odd and self.kind == "one":
+            info["action_mask"] = np.zeros(4, np.int8)  # Nothing is left to be done.
+        return self._obs(), self.reward(self.count), over and odd, over and not odd, info
+
+    def mask(self) -> Any:
+        def each(sizes: Any) -> Any:
+            if isinstance(sizes, dict):
+                return {name: each(part) for name, part in sizes.items()}
+            if isinstance(sizes, tuple):
+                return tuple(each(part) for part in sizes)
+            return np.concatenate([allowed_at(self.episode, self.count, n) for n in sizes])
+
+        return each(self.SIZES[self.kind])
+
+
+def allowed_at(episode: Any, step: Any, n: int) -> np.ndarray:
+    """Which of n actions `Ruled` allows there, int8 `[n]`; of N places, `[N, n]`."""
+    at = np.asarray(episode).astype(np.int64) + np.asarray(step).astype(np.int64)
+    choices = (at[..., None] + np.arange(n)) % n
+    return (choices < max(1, n // 2)).astype(np.int8)
+
+
+def _check_allowed(action: Any, mask: Any, space: Any, sizes: Any) -> None:
+    if isinstance(space, spaces.Dict):
+        for name, part in space.items():
+            if name in sizes:
+                _check_allowed(action[name], mask[name], part, sizes[name])
+        return
+    if isinstance(space, spaces.Tuple):
+        for each in zip(action, mask, space, sizes, strict=True):
+            _check_allowed(*each)
+        return
+    first = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    start = 0
+    for choice, n in zip(np.atleast_1d(action) - first, sizes, strict=True):
+        assert mask[start + int(choice)] == 1, f"took {action}, which {mask} rules out"
+        start += n
