@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
+from ..envs.environments import cut_after
 from ..envs.interface import Interface
+from ..envs.running import RunningStatistics, normalizing
 from ..envs.sources import folder_of
 from ..replay import CheckpointError, ConfigError, Normalizer, Spec
 from ..replay.devices import moving
@@ -48,7 +51,7 @@ from .trust import known_argument, known_arguments, known_object
 
 # Settings that say what the model is made of, where it acts, and on what device.
 _MODULES = ("model", *PARTS)
-_MAY_BE_SAID = (*_MODULES, "env", "dataset", "device")
+_MAY_BE_SAID = (*_MODULES, "env", "env_wrappers", "dataset", "device")
 _WITHOUT = ("replay", "environment", "augmentation", "actor")  # What training alone needs.
 
 
@@ -206,7 +209,21 @@ class Loaded:
         Raises:
             ConfigError: If it has to be named by the user, or cannot be made.
         """
-        return self._environments[task][1](**arguments)
+        env = self._environments[task][1](**arguments)
+        if (kept := self._state.get("environments")) is not None:
+            # Statistics of wrappers such as NormalizeObservation, as they were.
+            running = RunningStatistics(env if isinstance(env, VectorEnv) else [env])
+            if normalizing(env):
+                running.load_shared(kept[task]["running"])
+            running.freeze()
+        return env
+
+    def eval_limit(self, task: int) -> int | None:
+        """Steps after which an episode played in an environment is cut; None: it ends by itself."""
+        known = self.world.tasks[task].interface
+        kept = self._state.get("environments")
+        longest = 0 if kept is None else int(kept[task]["longest"])
+        return cut_after(self.settings.eval_limit, known.longest, longest)  # type: ignore[union-attr]
 
     @contextmanager
     def playing(self) -> Iterator[None]:
@@ -221,6 +238,8 @@ class Loaded:
 
         if not (self._trust or self._said("env")):
             self.settings.live["env"] = self._known_environments(self.settings.values["env"])
+        if not (self._trust or self._said("env_wrappers")):
+            self._check_wrappers(self.settings.values["env_wrappers"])
         return env_makers(self.settings)
 
     # --------------------------------------------------------------------------------- settings
@@ -306,6 +325,15 @@ class Loaded:
 
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
+
+    def _check_wrappers(self, value: Any) -> None:
+        """Refuse wrappers other than gymnasium's, and those that are given a function by its name."""
+        for item in value if isinstance(value, list) else [] if value is None else [value]:
+            arguments = dict(item) if isinstance(item, Mapping) else {"_target_": item}
+            name = str(arguments.pop("_target_", None))
+            known = known_object(name, "env_wrappers") is not None
+            if not known or any(isinstance(part, (str, Mapping)) for part in arguments.values()):
+                raise self._unnamed("env_wrappers", name)
 
     def _unnamed(self, key: str, name: str) -> ConfigError:
         """What to do about a name that is not looked up for a directory."""

@@ -377,6 +377,11 @@ class OpenRun:
         """A fresh copy of an environment."""
         return self.world.tasks[task].make(**arguments)
 
+    def eval_limit(self, task: int) -> int | None:
+        """Steps after which an episode played in an environment is cut; None: it ends by itself."""
+        limit: int | None = self.world.tasks[task].eval_limit
+        return limit
+
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Inside, the process is set up as for an evaluation, and as before afterwards."""

@@ -18,6 +18,7 @@ from ..envs.episodes import play as play_vector
 from ..envs.unseen import seen
 from ..replay import ConfigError, DataError
 from .policy import Policy
+from .told import warn_caller
 
 Make = Callable[..., Any]
 
@@ -30,6 +31,7 @@ def play(
     render: bool = False,
     video: str | Path | None = None,
     seed: int | None = None,
+    limit: int | None = None,
     show: Callable[[int, float, int], None] | None = None,
 ) -> list[float]:
     """The returns of whole episodes, played greedily.
@@ -40,6 +42,7 @@ def play(
         render: Open a window, if the environment has one.
         video: A file for one film of all episodes, or a folder for a film of each.
         seed: Of the episodes; None: those of the run's own evaluations.
+        limit: Steps after which an episode is cut; None: it ends by itself.
         show: Called with the number, the return and the length of each episode that has ended.
 
     Raises:
@@ -58,30 +61,36 @@ def play(
     at_once = min(episodes, EVALUATED_AT_ONCE)
     first = EVALUATION_SEED if seed is None else seed
     if isinstance(env, VectorEnv):
-        return _play_vector(policy, env, episodes=episodes, seed=first)
-    returns = []
+        return _play_vector(policy, env, episodes=episodes, seed=first, limit=limit)
+    returns, cut = [], 0
     try:
         _check_spaces(env, policy)
         if video is not None:
             env = _filmed(env, Path(video), name)
         for number in range(episodes):
             began = seed_of_episode(first, number % at_once, number // at_once + 1)
-            gained, length = _episode(env, policy, began, name)
+            gained, length, over = _episode(env, policy, began, name, limit)
             returns.append(gained)
+            cut += not over
             if show is not None:
                 show(number, gained, length)
     finally:
         env.close()
+    if cut:
+        some = "1 episode" if cut == 1 else f"{cut} episodes"
+        warn_caller(f"{some} of {name} had no end and was cut after {limit:,} steps (eval_limit).")
     return returns
 
 
-def _episode(env: Any, policy: Policy, seed: int, name: str) -> tuple[float, int]:
-    """One episode's return and length."""
+def _episode(
+    env: Any, policy: Policy, seed: int, name: str, limit: int | None
+) -> tuple[float, int, bool]:
+    """One episode's return and length, and whether it ended by itself."""
     policy.reset()
     total, steps, over = 0.0, 0, False
     try:
         obs, info = env.reset(seed=seed)
-        while not over:
+        while not over and steps != limit:
             action = policy.act(obs, info)
             obs, reward, terminated, truncated, info = env.step(action)
             total, steps, over = total + float(reward), steps + 1, terminated or truncated
@@ -92,7 +101,7 @@ def _episode(env: Any, policy: Policy, seed: int, name: str) -> tuple[float, int
             f"{name} raised {type(error).__name__}: {error}. At step {steps + 1} of the episode with seed "
             f"{seed}."
         ) from error
-    return total, steps
+    return total, steps, bool(over)
 
 
 def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
@@ -179,12 +188,15 @@ class _OneFilm(RecordVideo):
         written.replace(self._file)
 
 
-def _play_vector(policy: Policy, env: Any, *, episodes: int, seed: int) -> list[float]:
+def _play_vector(
+    policy: Policy, env: Any, *, episodes: int, seed: int, limit: int | None
+) -> list[float]:
     """In an environment that is several already, the first episodes of each."""
     known = policy.interface
     options = {"name": known.name, "stack": known.stack, "channels": known.channels}
     envs = Vector(env, seed=seed, infos=policy.infos, **options)
     try:
-        return play_vector(envs, policy.act_stored, episodes=episodes, stack=known.stack)[0]
+        options = {"stack": known.stack, "limit": limit}
+        return play_vector(envs, policy.act_stored, episodes=episodes, **options).returns
     finally:
         envs.close()

@@ -170,6 +170,7 @@ class Run:
                 render=render,
                 video=video,
                 seed=seed,
+                limit=opened.eval_limit(number),
                 show=show,
             )
 

@@ -30,6 +30,8 @@ def known_object(name: str, kind: str) -> Any:
         return _environment(name)
     if kind == "dataset":
         return _data_set(name)
+    if kind == "env_wrappers":
+        return _wrapper(name)
     if (found := _within(name, _MODULES)) is not None:
         return found
     place = KINDS[kind]
@@ -94,6 +96,16 @@ def _data_set(name: str) -> Any:
         item = getattr(importlib.import_module("torchvision.datasets"), last, None)
         return item if inspect.isclass(item) else None
     return None
+
+
+def _wrapper(name: str) -> Any:
+    """One of gymnasium's wrappers."""
+    import gymnasium
+
+    home, _, last = name.rpartition(".")
+    item = getattr(gymnasium.wrappers, last, None)
+    of_gymnasium = not home or home.startswith("gymnasium.wrappers")
+    return item if of_gymnasium and inspect.isclass(item) else None
 
 
 def _within(name: str, roots: tuple[str, ...]) -> Any:
