@@ -265,3 +265,54 @@ def test_a_loaded_run_plays_as_the_one_that_was_trained(tmp_path: Path) -> None:
         antelope.load(tmp_path).play()
     with pytest.raises(ConfigError, match="not the one that Stage was"):
         antelope.load(tmp_path, env=Shifted).play()
+
+
+# ------------------------------------------------------------------------ wrappers, limits
+
+
+def normalised(render_mode: str | None = None) -> Any:
+    return gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize("where", ["in the factory", "by setting"])
+def test_statistics_of_wrappers_are_those_of_training(where: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"env": normalised}
+    if where == "by setting":
+        given = {"env": "CartPole-v1", "env_wrappers": ["NormalizeObservation"]}
+    run = trained(tmp_path, **given, train_steps=300, learn_every=4)
+    again = given if where == "in the factory" else {}
+    for one in (run, antelope.load(tmp_path, **again)):
+        assert np.mean(one.play(4)) == run.metrics["return"]
+
+
+def test_wrappers_of_a_directory_run_no_code(tmp_path: Path) -> None:
+    wrapper = {"_target_": "TransformReward", "func": "numpy.sign"}
+    run = trained(tmp_path, env="CartPole-v1", env_wrappers=[wrapper])
+    with pytest.raises(ConfigError, match="env_wrappers of the run"):
+        antelope.load(tmp_path).play()
+    assert antelope.load(tmp_path, env_wrappers=[wrapper]).play(2) == run.play(2)
+
+
+class Endless(Stage):
+    def step(self, action: Any) -> Any:
+        self.left = 2
+        return super().step(action)
+
+
+def test_an_episode_without_an_end_is_cut(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="."):
+        run = trained(tmp_path, env=Endless, eval_limit=9, eval_episodes=1)
+    for one in (run, antelope.load(tmp_path, env=Endless)):
+        with pytest.warns(UserWarning, match=r"2 episodes of Endless.*cut after 9 steps"):
+            assert one.play(2) == [9.0, 9.0]
+
+
+def test_an_environment_that_the_user_opened_is_played_in(tmp_path: Path) -> None:
+    robot = Stage()
+    with pytest.warns(UserWarning, match="Evaluation takes place in that one"):
+        run = trained(tmp_path, env=robot)
+    opened = len(Stage.opened)
+    assert run.play(3) == run.play(3) == antelope.load(tmp_path, env=robot).play(3)
+    assert len(Stage.opened) == opened
+    with pytest.raises(ConfigError, match="already constructed"):
+        run.play(render=True)

@@ -341,6 +341,18 @@ def test_parts_of_an_observation_are_named(tmp_path: Path) -> None:
             run.act(given)
 
 
+def test_a_state_begins_with_the_episode_for_any_number_of_environments(tmp_path: Path) -> None:
+    run = ml(model=Remembers, env=environment(action=BOX), train_steps=30, path=tmp_path, **SHORT)
+    obs = [[1.0, -1.0, 0.5], [0.5, 0.5, 0.5]]
+    first = run.act(obs[0])
+    assert not np.allclose(run.act(obs[0]), first)
+    run.reset()
+    np.testing.assert_allclose(run.act(obs)[0], first, rtol=1e-5)
+    assert not np.allclose(run.act(obs)[0], first)
+    run.reset([True, False])
+    np.testing.assert_allclose(run.act(obs)[0], first, rtol=1e-5)
+
+
 def test_an_episode_that_goes_on_too_long_is_a_reset_forgotten(tmp_path: Path) -> None:
     run = shown(None, frame_stack=2, time_limit=4, path=tmp_path)
     for _ in range(2):
