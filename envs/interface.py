@@ -114,7 +114,7 @@ def _described(space: gymnasium.Space[Any]) -> dict[str, Any] | None:
         return {**kind, "nvec": space.nvec, "start": space.start, "dtype": str(space.dtype)}
     if type(space) is spaces.MultiBinary:
         several = isinstance(space.n, tuple | list | np.ndarray)
-        return {**kind, "n": list(space.shape) if several else int(space.n)}
+        return {**kind, "n": list(space.shape) if several else int(space.n)}  # type: ignore[arg-type]
     if type(space) is spaces.Text:
         lengths = {"min_length": space.min_length, "max_length": space.max_length}
         return {**kind, **lengths, "charset": "".join(sorted(space.character_set))}

@@ -61,7 +61,7 @@ def env_makers(settings: Settings) -> list[tuple[tuple[Any, dict[str, Any]], Cal
     Raises:
         ConfigError: If one cannot be made or copied.
     """
-    makers = []
+    makers: list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]] = []
     for target, arguments in named_objects(settings, "env"):
         if isinstance(target, (gymnasium.Env, VectorEnv)):
             target = _given(settings, target)

@@ -175,7 +175,7 @@ class Loaded:
             spec=self.world.spec,
             metrics=dict(at.metrics),
             history=self._history(),
-            replay=None,
+            replay=None,  # type: ignore[arg-type]
             path=self.path,
             accuracy_matrix=np.array(at.matrix, dtype=np.float64),
             task_il_matrix=np.array(at.task_il, dtype=np.float64),
@@ -200,8 +200,9 @@ class Loaded:
     def policies(self) -> Policies:
         """What the model does in each environment, by their own observations and actions."""
         interfaces = [task.interface for task in self.world.tasks if task.interface is not None]
-        options = {"resting": lambda: True, "layout": self._state.get("info_layout")}
-        return Policies(self._learner, self._observe, interfaces, **options)
+        layout = self._state.get("info_layout")
+        observe: Any = self._observe
+        return Policies(self._learner, observe, interfaces, resting=lambda: True, layout=layout)
 
     def make_env(self, task: int, **arguments: Any) -> Any:
         """A fresh copy of an environment.
@@ -307,7 +308,7 @@ class Loaded:
     def _said_arguments(self, key: str) -> set[str]:
         value = self._given.values.get(key)
         own = isinstance(value, dict) and key in self._given.given
-        return set(value) if own else set()
+        return set(value or ()) if own else set()
 
     def _known_environments(self, value: Any) -> Any:
         """What an `env` of the run's directory names."""
@@ -419,7 +420,9 @@ class Loaded:
         if "spec" in state:
             spec = spec_from(state["spec"])
         else:
-            spec = Spec(*tasks[0].interface.spaces, num_tasks=len(tasks))  # type: ignore[union-attr]
+            assert tasks[0].interface is not None
+            obs, action = tasks[0].interface.spaces
+            spec = Spec(obs, action, num_tasks=len(tasks))
         name = "-".join(task.name for task in tasks)
         world = LoadedWorld(name, spec, tasks, on_data=False)
         if settings.normalize_obs:
@@ -439,7 +442,8 @@ class Loaded:
         """Of a run that did not keep its environments' spaces, or could not: by making each once."""
         from ..envs.copies import Copies
 
-        settings, found = self.settings, []
+        settings = self.settings
+        found: list[Interface | None] = []
         options = {"stack": settings.frame_stack, "channels": settings.channels}
         for number, ((target, _), _) in enumerate(self._environments):
             make = functools.partial(self.make_env, number)

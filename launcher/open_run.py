@@ -100,7 +100,7 @@ class OpenRun:
             told=world.scenario == "task",
         )
         self._held.callback(console.stop)
-        self._observe = plain.observe if not world.on_data else None
+        self._observe: Any = plain.observe if not world.on_data else None
         acts = not world.on_data and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(settings, world, learner, actor, replay, schedule, journal)

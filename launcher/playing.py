@@ -193,10 +193,10 @@ def _play_vector(
 ) -> list[float]:
     """In an environment that is several already, the first episodes of each."""
     known = policy.interface
-    options = {"name": known.name, "stack": known.stack, "channels": known.channels}
-    envs = Vector(env, seed=seed, infos=policy.infos, **options)
+    options: dict[str, Any] = {"name": known.name, "channels": known.channels}
+    envs = Vector(env, seed=seed, infos=policy.infos, stack=known.stack, **options)
     try:
-        options = {"stack": known.stack, "limit": limit}
-        return play_vector(envs, policy.act_stored, episodes=episodes, **options).returns
+        act, stack = policy.act_stored, known.stack
+        return play_vector(envs, act, episodes=episodes, stack=stack, limit=limit).returns
     finally:
         envs.close()

@@ -55,8 +55,11 @@ class Policy:
         if layout is not None and (self._actor.informed or ACTION_MASK in interface.env_info):
             self._infos = Infos(interface.env_info, interface.action_codec.space)
             self._infos.layout.load_state_dict(layout)
+        self._n: int | None = None  # How many environments there are; None: told by what comes.
+        self._began = np.ones(0, np.bool_)
+        self._frames: Frames | None = None
+        self._acted = 0  # Since an episode began.
         self.stateful = interface.stack > 1 or learner.recurrence is not None
-        self.reset()
 
     def reset(self, began: Any = None) -> None:
         """The next observation is an episode's first.
@@ -78,9 +81,8 @@ class Policy:
             return
         if began is not None and not np.all(as_array(began)):
             return  # Nothing has begun, or nothing is kept of any episode.
-        self._n: int | None = None  # How many environments there are; None: told by what comes.
+        self._n, self._frames = None, None
         self._began = np.ones(0, np.bool_)
-        self._frames: Frames | None = None
         self._actor.state = None
         self._acted = 0
 
@@ -137,7 +139,7 @@ class Policy:
         name = self.interface.name
         try:
             picked = [infos.pick(info)] if n is None else infos.of_vector(info or {}, n)
-            for one in picked:
+            for one in filter(None, picked):
                 missing = [f for f in infos.layout.with_obs or () if f not in one.values]
                 if missing:
                     asked = missing[0].replace(IN, "/")

@@ -28,7 +28,7 @@ class RawAct:
         normalizer: The statistics.
     """
 
-    def __init__(self, agent: nn.Module, normalizer: Normalizer):
+    def __init__(self, agent: Any, normalizer: Normalizer):
         # Weak: in a circle, a module that is dropped would keep its memory until Python looks for circles.
         self._agent, self.normalizer = weakref.ref(agent), normalizer
 

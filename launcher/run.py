@@ -160,6 +160,7 @@ class Run:
         from .playing import play
 
         policies, opened = self._policies("play"), self._open
+        assert opened is not None
         number = policies.number(task)
         with opened.playing():
             make = functools.partial(opened.make_env, number)
