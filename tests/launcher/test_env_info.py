@@ -294,6 +294,15 @@ def test_a_saved_replay_keeps_its_fields() -> None:
     check(done.replay.sample(100))
 
 
+def test_an_offline_run_acts_by_the_mask_that_it_learns_with() -> None:
+    run().replay.save("kept")
+    run(env=Diary, env_info=None).replay.save("without")
+    learns = {"agent": "DQN", "env": Ruled, "train_steps": 10, "eval_episodes": 2, "plot": False}
+    ml(**learns, offline="kept", progress=False)  # Ruled raises where the mask is not kept to.
+    with pytest.raises(ConfigError, match="was saved without it"):
+        ml(**learns, offline="without", env_info=["action_mask"], progress=False)
+
+
 def test_a_sequence_of_environments_shares_the_fields() -> None:
     class Longer(Ruled):
         def __init__(self) -> None:
