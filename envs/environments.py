@@ -14,7 +14,7 @@ from .copies import Copies, Make, Step, Vector
 from .episodes import Act, Episodes, Show, play
 from .finals import Finals
 from .frames import Frames
-from .infos import InfoFault, Infos, Layout, Rows
+from .infos import InfoFault, Infos, Layout, Rows, elsewhere
 from .recording import check_recording, filmed
 from .spaces import codec
 from .unseen import tell_left_out
@@ -276,7 +276,7 @@ def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None
         try:
             infos.probe(first)
         except InfoFault as fault:
-            raise DataError(f"{name} {fault.what}.") from None
+            raise DataError(f"{name} {fault.what}.{elsewhere(first, fault)}") from None
     return infos
 
 
