@@ -79,7 +79,8 @@ class Copies:
         infos: Infos | None = None,
     ):
         self.name, self.num_envs, self.seed = name, num_envs, seed
-        self.infos, self.first_info = infos, {}
+        self.infos = infos
+        self.first_info: Rows = {}
         self.envs = [make() for _ in range(num_envs)]
         first = self.envs[0]
         self.obs_codec = codec(
@@ -263,7 +264,8 @@ class Vector:
         infos: Infos | None = None,
     ):
         self.envs, self.name, self.seed = envs, name, seed
-        self.infos, self.first_info = infos, {}
+        self.infos = infos
+        self.first_info: Rows = {}
         self.num_envs = int(envs.num_envs)
         self.obs_codec = codec(
             envs.single_observation_space,

@@ -65,6 +65,8 @@ def play(
                 "time_limit."
             )
         if infos is not None:
+            assert step.info is not None
+            assert step.first_info is not None
             done, info = real & (step.terminated | step.truncated), step.first_info
             if finals is not None:
                 finals.add(step.info, done)

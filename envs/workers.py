@@ -313,7 +313,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._wary -= 1
         wary = self._wary >= 0
         obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
-        return seen_value(self._code, obs), *rest, self._picked(info)  # type: ignore[return-value]
+        return seen_value(self._code, obs), *rest, self._picked(info)
 
     def _picked(self, info: Any) -> dict[str, Any]:
         if self._infos is None:
