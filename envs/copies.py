@@ -7,7 +7,7 @@ its own, so that it can be played again from its seed and its actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -16,6 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from ..replay import ConfigError, DataError
 from .infos import InfoFault, Infos, Picked, Rows
+from .opening import close, open_copies
 from .spaces import codec, zeros
 from .unseen import seen
 from .workers import PICKED, WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
@@ -61,6 +62,7 @@ class Copies:
         stack: Frames per observation, for the spec; frames themselves are single here.
         channels: Where images have them, as in `codec`.
         seed: Of the episodes.
+        made: Those of them that exist already.
         infos: Reads the fields of `info` that are kept; None: none are.
 
     Attributes:
@@ -76,12 +78,21 @@ class Copies:
         stack: int = 1,
         channels: str | None = None,
         seed: int = 0,
+        made: Iterable[Any] = (),
         infos: Infos | None = None,
     ):
         self.name, self.num_envs, self.seed = name, num_envs, seed
         self.infos = infos
         self.first_info: Rows = {}
-        self.envs = [make() for _ in range(num_envs)]
+        self.envs = open_copies(make, num_envs, made)
+        try:
+            self._prepare(stack, channels)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, stack: int, channels: str | None) -> None:
+        name, num_envs = self.name, self.num_envs
         first = self.envs[0]
         self.obs_codec = codec(
             first.observation_space, f"observations of {name}", stack=stack, channels=channels
@@ -236,9 +247,16 @@ class Copies:
             return None
         return obs
 
+    def restart(self, step: Step, which: np.ndarray) -> Step | None:
+        """The step, with new episodes in some copies, bool `[N]`, that did not end in it."""
+        first, picked = self.empty_obs(), [None] * self.num_envs
+        for copy in np.flatnonzero(which).tolist():
+            picked[copy] = self._reset(copy, first)
+        fresh = None if self.infos is None else self._info(picked, which, reset=True)
+        return _begun(step, which, first, fresh)
+
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        close(self.envs)
 
 
 class Vector:
@@ -375,6 +393,15 @@ class Vector:
         first_rows = self._info(began_info, done, reset=True)
         return Step(now, reward, terminated, truncated, done, first, None, rows, first_rows)
 
+    def restart(self, step: Step, which: np.ndarray) -> Step | None:
+        """As that of `Copies`; None where single copies cannot be reset."""
+        if not self._seed_each:
+            return None
+        self.ended &= ~which
+        first, picked = self._reset(which)
+        fresh = None if self.infos is None else self._info(picked, which, reset=True)
+        return _begun(step, which, first, fresh)
+
     def _last_picked(
         self, picked: list[Picked | None], infos: Any, done: np.ndarray
     ) -> list[Picked | None]:
@@ -468,7 +495,7 @@ class Vector:
         if isinstance(self.envs, AsyncVectorEnv):
             end(self.envs)
         else:
-            self.envs.close()
+            close([self.envs])
 
 
 def _rows(
@@ -523,6 +550,26 @@ def _pick(value: Any, copy: int) -> Any:
     ):  # Of text, which models do not receive, there is one for each copy.
         return tuple(part if isinstance(part, str) else _pick(part, copy) for part in value)
     return value[copy]
+
+
+def _begun(step: Step, which: np.ndarray, first: Any, info: Rows | None) -> Step:
+    """A step after which episodes begin in some copies, bool `[N]`, with these rows."""
+    now, began = _copied(step.first), which if step.began is None else step.began | which
+    _assign(now, which, first)
+    if info is None or step.first_info is None:
+        return step._replace(first=now, began=began)
+    rows = {name: array.copy() for name, array in step.first_info.items()}
+    _assign({name: rows[name] for name in rows if name in info}, which, info)
+    return step._replace(first=now, began=began, first_info=rows)
+
+
+def _assign(into: Any, which: np.ndarray, value: Any) -> None:
+    """Write rows of `value` into the same rows of `into`."""
+    if isinstance(into, dict):
+        for name, part in into.items():
+            _assign(part, which, value[name])
+    else:
+        into[which] = value[which]
 
 
 def _copied(value: Any) -> Any:

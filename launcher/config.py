@@ -356,6 +356,8 @@ def _flatten_code(
                 mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
             of_data = setting is not None and setting.key in ("dataset", "test_dataset")
             kind = form(item) if of_data else "sequence"
+            if isinstance(item, tuple) and setting and setting.kind == "names" and not of_data:
+                item = list(item)
             if _is_plain(item) and not (isinstance(item, (list, tuple)) and kind != "sequence"):
                 layer[key] = _plain(item)
                 continue
@@ -538,9 +540,11 @@ def _names_in(items: list[Any]) -> list[str]:
 
 
 def _item_named(items: list[Any], name: str) -> int | None:
-    """Where in a list of names, some with arguments, one of them is."""
+    """Where in a list of names, some with arguments, one of them is; by its last part, if that is unique."""
     names = _names_in(items)
-    return names.index(name) if name in names else None
+    if name not in names:
+        names = [re.split(r"[.:]", known)[-1] for known in names]
+    return names.index(name) if names.count(name) == 1 else None
 
 
 def _forget(live: dict[str, Any], key: str) -> None:

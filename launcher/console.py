@@ -105,6 +105,8 @@ class Console:
                 rows = dict(reversed(rows.items()))
         self._print(f"task {at.task} of {tasks} learnt in {', '.join(used)}")
         for name, seen in rows.items():
+            if all(value != value for value in seen):  # Nothing is evaluated.
+                continue
             each = "  ".join(f"{value:.4f}" for value in seen)
             self._print(f"  {name:<8}  {each}   mean {sum(seen) / len(seen):.4f}")
 
