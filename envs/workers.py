@@ -100,7 +100,8 @@ def step_into(
         and type(obs) is np.ndarray
         and obs.dtype == code.dtype
         and obs.shape == code.shape
-        and math.isfinite((flat := obs.reshape(-1)).dot(flat))  # Faster than to ask every number.
+        # Faster than to ask every number.
+        and math.isfinite((flat := obs if obs.ndim == 1 else obs.reshape(-1)).dot(flat))
     ):
         into[row] = obs
     elif problem := put(into, row, obs, code, wary=wary):
