@@ -119,7 +119,8 @@ class Copies:
         self.steps[copy], self.actions[copy] = 0, []
         try:
             env, seed = self.envs[copy], self.episode_seed(copy)
-            _, info = reset_into(env, seed, into, copy, self.obs_codec)
+            wary = self._wary > 0
+            _, info = reset_into(env, seed, into, copy, self.obs_codec, wary=wary)
         except Fault as fault:
             raise DataError(self._blame(copy, fault)) from fault.__cause__
         return None if self.infos is None else self._pick(info, copy)
