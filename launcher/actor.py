@@ -74,9 +74,7 @@ class Actor:
             self._usual = (action.dtype, action.shape, _CPU)
         return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
 
-    def _result(
-        self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None
-    ) -> Any:
+    def _result(self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None) -> Any:
         """What the model's `act` gives, or what its `forward` means."""
         learner = self.learner
         if self._moves:
