@@ -274,9 +274,9 @@ class EnvTask:
         step = self.envs.step(action)
         self.obs = step.first if self._stack == 1 else self.frames.push(step.first, step.began)
         self.began = step.began if step.began is not None else self._none
-        done = self._none
-        if step.began is not None or isinstance(self.envs, Vector):
-            done = step.terminated | step.truncated
+        done = step.terminated  # The same array: where nothing has ended.
+        if step.truncated is not done:
+            done = done | step.truncated
         self.episodes.add(step.reward, done, step.real)
         fields = {
             "action": action,
