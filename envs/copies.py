@@ -114,7 +114,7 @@ class Copies:
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
-        return _seed(self.seed, copy, self.episodes[copy])
+        return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def reset(self) -> Any:
         """First observations `[N, *shape]` of new episodes."""
@@ -366,7 +366,7 @@ class Vector:
         )
 
     def _episode_seed(self, copy: int) -> int:
-        return _seed(self.seed, copy, self.episodes[copy])
+        return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def step(self, action: Any) -> Step:
         """Act in every copy; `real` is False for those that only began a new episode instead.
@@ -562,7 +562,7 @@ def _which(copy: int, num_envs: int) -> str:
     return f" (copy {copy} of {num_envs})" if num_envs > 1 else ""
 
 
-def _seed(seed: int, copy: int, episode: int) -> int:
+def seed_of_episode(seed: int, copy: int, episode: int) -> int:
     """Of one episode: far from those of all others, and small enough for simulators written in C."""
     return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0]) >> 1
 

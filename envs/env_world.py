@@ -56,6 +56,12 @@ class EnvWorld:
     def num_envs(self) -> int:
         return self.tasks[0].num_envs
 
+    @property
+    def info_layout(self) -> dict[str, Any] | None:
+        """What the fields of `info` are that are kept, the same in all environments; None: none are."""
+        infos = self.tasks[0].infos
+        return None if infos is None else infos.layout.state_dict()
+
     def begin(self, task: int, replay: Replay) -> None:
         """Start episodes of this task's environment; offline, none."""
         replay.begin(task)

@@ -17,6 +17,7 @@ from .episodes import Act, Episodes, Show, play
 from .finals import Finals
 from .frames import Frames
 from .infos import InfoFault, Infos, Layout, Rows, elsewhere
+from .interface import Interface
 from .opening import close
 from .recording import developed, filmed, recordable
 from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
@@ -250,9 +251,7 @@ class EnvTask:
     @property
     def eval_limit(self) -> int | None:
         """Steps after which an episode of evaluation is cut; None: it ends by itself."""
-        if self._eval_limit is not None or self.time_limit is not None:
-            return self._eval_limit
-        return max(_SHORTEST_LIMIT, _TIMES_LONGEST * self.episodes.longest)
+        return cut_after(self._eval_limit, self.time_limit, self.episodes.longest)
 
     def reset(self) -> Any:
         """First observations `[N, *frame shape]` of new episodes, as they are stored."""
@@ -370,6 +369,19 @@ class EnvTask:
         self.episodes.longest = int(state["longest"])
         self.running.load_state_dict(state["running"])
 
+    def make(self, **arguments: Any) -> Any:
+        """A fresh copy, with `render_mode=`, say, to evaluate in."""
+        env = self._make(**arguments)
+        self.running.freeze(env if isinstance(env, VectorEnv) else [env])
+        return env
+
+    @property
+    def interface(self) -> Interface:
+        """What the environment gives and takes, also after it was closed."""
+        fields = () if self.infos is None else self.infos.names
+        options = {"stack": self._stack, "channels": self._options["channels"]}
+        return Interface.of(self.envs, env_info=fields, **options)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes in progress are; what the environments themselves hold is apart."""
         return {
@@ -427,6 +439,19 @@ class EnvTask:
 
 def _reason(error: Exception) -> str:
     return str(error).rstrip(".") if isinstance(error, ConfigError) else said(error)
+
+
+def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> int | None:
+    """Steps after which an episode of evaluation is cut; None: it ends by itself.
+
+    Args:
+        eval_limit: As the user said it, or None.
+        time_limit: The environment's own, if it is known.
+        longest: Steps of the longest episode of training.
+    """
+    if eval_limit is not None or time_limit is not None:
+        return eval_limit
+    return max(_SHORTEST_LIMIT, _TIMES_LONGEST * longest)
 
 
 def _time_limit(env: Any) -> int | None:

@@ -60,15 +60,29 @@ class Given:
             )
         self._taken = True
         if isinstance(self.env, gymnasium.vector.VectorEnv):
-            return _LeftOpenVector(self.env)
-        return _LeftOpen(self.env)
+            return _LeftOpenVector(self)
+        return _LeftOpen(self)
+
+    def give_back(self) -> None:
+        """It may be taken again."""
+        self._taken = False
 
 
 class _LeftOpen(gymnasium.Wrapper[Any, Any, Any, Any]):
+    def __init__(self, given: Given):
+        super().__init__(given.env)
+        self._given = given
+
     def close(self) -> None:
-        """Nothing: whoever opened it closes it."""
+        """Whoever opened it closes it."""
+        self._given.give_back()
 
 
 class _LeftOpenVector(VectorWrapper):
+    def __init__(self, given: Given):
+        super().__init__(given.env)
+        self._given = given
+
     def close(self, **_: Any) -> None:
-        """Nothing: whoever opened it closes it."""
+        """Whoever opened it closes it."""
+        self._given.give_back()

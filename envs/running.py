@@ -101,6 +101,13 @@ class RunningStatistics:
             for layer in _each(self._groups):
                 layer.update_running_mean = True
 
+    def load_shared(self, state: dict[str, Any]) -> None:
+        """Only the statistics."""
+        for shared, saved in zip(self._shared, state["shared"], strict=True):
+            for kept, values in zip(shared, saved, strict=True):
+                kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
+                kept.count = float(values["count"])
+
     def _lend(self, groups: Sequence[Sequence[Sequence[Any]]]) -> None:
         for group, shared in zip(groups, self._shared, strict=False):
             for (
@@ -123,10 +130,7 @@ class RunningStatistics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._lend(self._groups)  # Environments that were put back whole have their own again.
-        for shared, saved in zip(self._shared, state["shared"], strict=True):
-            for kept, values in zip(shared, saved, strict=True):
-                kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
-                kept.count = float(values["count"])
+        self.load_shared(state)
         rewards = [layer for layer in _each(self._groups) if isinstance(layer, _OF_REWARDS)]
         for layer, value in zip(rewards, state["returns"], strict=True):
             _set_return(layer, np.array(value))

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ..agents.blocks.masks import ACTION_MASK
-from ..agents.traits import hook, takes_info
+from ..agents.traits import takes_info
 from ..replay import ConfigError
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
 from .choices import choose
 from .infos import Info, needs_info
 from .learner import Learner
+from .raw_observations import own_act
 from .recurrent import State
 
 _CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ class Actor:
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
-        self._act = hook(learner.agent, "act")
+        self._act = own_act(learner.agent)
         # Given nothing where there is nothing, unless `act` cannot do without: dicts take time, too.
         self.informed, self._always = takes_info(self._act), needs_info(self._act)
         if self._act is None:  # Of a forward's output, those that `action_mask` allows are chosen.

@@ -45,6 +45,7 @@ from .observe.options import observes
 from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
+from .raw_observations import takes_normalised
 from .strategies import Strategies
 from .told import warn_caller
 
@@ -141,6 +142,7 @@ def build_agent(
     if _is_ours(target):  # In a user's class these names may mean anything.
         table |= about
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
+    takes_normalised(target)  # If it is another run's, which has ended.
     agent, parts = target, {}
     taught = world.on_data or hook(target, "learn") is not None
     if taught or not has_forward(target):

@@ -154,6 +154,11 @@ def presets() -> dict[str, str]:
     return found
 
 
+def is_bool(text: str) -> bool:
+    """Whether a word's value is a truth value."""
+    return text.strip("'\"").lower() in _BOOLS
+
+
 def is_true(text: str) -> bool:
     """Whether a word's value is one of those that mean true."""
     return _BOOLS.get(text.strip("'\"").lower(), False)

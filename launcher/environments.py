@@ -33,8 +33,8 @@ def build_environments(settings: Settings) -> EnvWorld:
     env_info, layout = settings.env_info or (), Layout()
     check_names(env_info)
     try:
-        for number, (target, arguments) in enumerate(named_objects(settings, "env")):
-            tasks.append(_task(settings, number, target, arguments, layout))
+        for number, (named, make) in enumerate(env_makers(settings)):
+            tasks.append(_task(settings, number, *named, make, layout))
         world = EnvWorld(tasks, seed=settings.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
             task.open_for_evaluation(settings.eval_episodes)
@@ -55,31 +55,52 @@ def build_environments(settings: Settings) -> EnvWorld:
     return world
 
 
-def _task(
-    settings: Settings, number: int, target: Any, arguments: dict[str, Any], layout: Layout
-) -> EnvTask:
-    if isinstance(target, (gymnasium.Env, VectorEnv)):
-        target = _given(settings, target)
-    if not callable(target):
-        raise ConfigError(
-            f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
-            "that makes the environment."
-        )
-    # Constructed without a word of the spec: environments are where it comes from.
-    make = functools.partial(_make_env, target, arguments)
-    wrappers = {
+def env_makers(settings: Settings) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
+    """For each environment that the settings name: what that is, with its arguments, and what makes a copy.
+
+    Raises:
+        ConfigError: If one cannot be made or copied.
+    """
+    makers = []
+    for target, arguments in named_objects(settings, "env"):
+        if isinstance(target, (gymnasium.Env, VectorEnv)):
+            target = _given(settings, target)
+        if not callable(target):
+            raise ConfigError(
+                f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
+                "that makes the environment."
+            )
+        # Constructed without a word of the spec: environments are where it comes from.
+        make = functools.partial(_make_env, target, arguments)
+        wrappers = _wrappers(settings)
+        makers.append(((target, arguments), functools.partial(wrapped, make, **wrappers)))
+    return makers
+
+
+def _wrappers(settings: Settings) -> dict[str, Any]:
+    return {
         "around": build_wrappers(settings),
         "discrete": settings.discrete,
         "bins": settings.bins,
         "action_repeat": settings.action_repeat,
         "time_limit": settings.time_limit,
     }
+
+
+def _task(
+    settings: Settings,
+    number: int,
+    target: Any,
+    arguments: dict[str, Any],
+    make: Callable[..., Any],
+    layout: Layout,
+) -> EnvTask:
     return EnvTask(
-        functools.partial(wrapped, make, **wrappers),
+        make,
         name=getattr(target, "__name__", type(target).__name__),
         num_envs=settings.num_envs,
         vectorization=settings.vectorization,
-        make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
+        make_vector=_wrapped_vector(vector_form(target, arguments), _wrappers(settings)),
         stack=settings.frame_stack,
         channels=settings.channels,
         seed=settings.seed + number,

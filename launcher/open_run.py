@@ -6,10 +6,10 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -33,11 +33,15 @@ from .loop import Loop
 from .naming import model_name, unresolved
 from .pictures import Spared, draw_model, draw_run
 from .process import Workplace, taking_turns
-from .randomness import seed_everything
+from .randomness import forked_randomness, seed_everything
+from .raw_observations import takes_normalised, takes_raw
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
 from .unread import of_the_optimiser
+
+if TYPE_CHECKING:
+    from .policy import Policies
 
 _PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
 
@@ -96,6 +100,7 @@ class OpenRun:
             told=world.scenario == "task",
         )
         self._held.callback(console.stop)
+        self._observe = plain.observe if not world.on_data else None
         acts = not world.on_data and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(settings, world, learner, actor, replay, schedule, journal)
@@ -359,6 +364,30 @@ class OpenRun:
         vars(run)["_open"] = self
         return run
 
+    def policies(self) -> Policies:
+        """What the model does in each environment, by their own observations and actions."""
+        from .policy import Policies  # Which needs gymnasium.
+
+        interfaces = [task.interface for task in self.world.tasks]
+        resting = lambda: self._modes is not None  # noqa: E731
+        layout = self.world.info_layout
+        return Policies(self.learner, self._observe, interfaces, resting=resting, layout=layout)
+
+    def make_env(self, task: int, **arguments: Any) -> Any:
+        """A fresh copy of an environment."""
+        return self.world.tasks[task].make(**arguments)
+
+    def eval_limit(self, task: int) -> int | None:
+        """Steps after which an episode played in an environment is cut; None: it ends by itself."""
+        limit: int | None = self.world.tasks[task].eval_limit
+        return limit
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Inside, the process is set up as for an evaluation, and as before afterwards."""
+        with self._workplace.spell(moves_on=False), forked_randomness(self.settings.seed):
+            yield
+
     def row(self, task: int) -> dict[str, float]:
         """The evaluation at the end of a task that was learnt, as the journal has it."""
         rows = (row for row in reversed(self.journal.history) if row["mode"] == "eval")
@@ -414,11 +443,14 @@ class OpenRun:
             learner.average.swap()
             self._averaged = True
         learner.agent.eval()
+        if not self.world.on_data:
+            takes_raw(self.own, self.world.normalizer)
 
     def _wake(self) -> None:
         """Put the model back into the state of its last learning step."""
         if self._modes is None:
             return
+        takes_normalised(self.own)
         if self._averaged:
             assert self.learner.average is not None
             self.learner.average.swap()

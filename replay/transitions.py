@@ -28,7 +28,6 @@ _MOST = 254  # Frames of a stack, or rewards of a return.
 # `obs::camera` is a part of a dict. Names of their own have slashes and dots in them; a colon is written
 # `%3A` there, and a `%` `%25`.
 IN = "::"
-IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
 _ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", HOP}
