@@ -110,7 +110,7 @@ class Copies:
         self._wary = WARY
         self._none = np.zeros(num_envs, np.bool_)
         self._none.flags.writeable = False  # It is given again and again.
-        self._alone = num_envs == 1 and self.obs_codec.plain and infos is None
+        self._alone = num_envs == 1 and self.obs_codec.plain and self.infos is None
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
