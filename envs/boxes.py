@@ -124,7 +124,9 @@ def _bound(bound: np.ndarray, dtype: np.dtype[Any]) -> torch.Tensor:
     """A bound in the type that values are stored in."""
     if bound.dtype == np.uint64:
         bound = np.minimum(bound, np.uint64(np.iinfo(np.int64).max))
-    return torch.from_numpy(np.array(bound, dtype))  # A copy: torch warns of what cannot be written to.
+    return torch.from_numpy(
+        np.array(bound, dtype)
+    )  # A copy: torch warns of what cannot be written to.
 
 
 def _within(bound: np.ndarray) -> np.ndarray:

@@ -371,7 +371,9 @@ def _seed(seed: int, copy: int, episode: int) -> int:
 def _pick(value: Any, copy: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _pick(part, copy) for name, part in value.items()}
-    if isinstance(value, tuple):  # Of text, which models do not receive, there is one for each copy.
+    if isinstance(
+        value, tuple
+    ):  # Of text, which models do not receive, there is one for each copy.
         return tuple(part if isinstance(part, str) else _pick(part, copy) for part in value)
     return value[copy]
 

@@ -18,7 +18,9 @@ _WIDTH = 16  # Of an embedding.
 _BEGIN, _BAG = 0.01, 5.0
 _DROPOUT = 0.5  # Of what stands at each place, which is most of the features: else they are learnt by heart.
 _ROWS = 65_521  # Rows of the embedding at most, a prime: beyond, several ids share a row.
-_STATES = 524_287  # And of an environment's states, which all have rows of their own where they can.
+_STATES = (
+    524_287  # And of an environment's states, which all have rows of their own where they can.
+)
 _PLACES = 64  # Places with an embedding of their own at most; beyond, neighbours share one.
 
 
