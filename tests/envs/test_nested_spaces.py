@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from antelope import Run, ml
 from antelope.envs.spaces import WIDEST, codec, zeros
 from antelope.envs.workers import put
-from antelope.replay import ConfigError, Observations
+from antelope.replay import CheckpointError, ConfigError, Observations
 from antelope.replay.tree import at_path, leaves, map_tree, slashed, walk
 
 from .toys import SHORT, Echo, echo
@@ -380,6 +380,35 @@ class Remembers(nn.Module):
 def test_sequences_of_nested_observations(short: Any) -> None:
     run = short("replay.sequence=5", model=Remembers, env=echo(PART), num_envs=2, batch_size=8)
     assert run.metrics["return"] == 7
+
+
+# Kept
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Left out of the observations", "ignore:`seed_steps` has no effect"
+)
+def test_a_saved_replay_is_learnt_from_as_it_was(short: Any, tmp_path: Path) -> None:
+    env = echo(ALL)
+    made = short(env=env, agent="Random", num_envs=2, frame_stack=2)
+    made.replay.save(tmp_path / "replay")
+    for source in (tmp_path / "replay", made.path):
+        run = short(env=env, offline=source, path=tmp_path / "offline")
+        index = np.flatnonzero(made.replay.storage.ok)
+        rows = (made.replay.storage.gather(index), run.replay.storage.gather(index))
+        for path, kept in walk({**rows[0]}):
+            assert torch.equal(kept, at_path(rows[1], path)), path
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Left out of the observations", "ignore:`seed_steps` has no effect"
+)
+def test_a_saved_replay_of_other_parts_is_refused(short: Any, tmp_path: Path) -> None:
+    made = short(env=echo(ALL), agent="Random")
+    made.replay.save(tmp_path / "replay")
+    other = spaces.Tuple([ALL[0], spaces.Discrete(5000), *ALL[2:]])  # Fewer ids.
+    with pytest.raises(CheckpointError, match="its obs::1 is int64"):
+        short(env=echo(other), offline=tmp_path / "replay", path=tmp_path / "offline")
 
 
 # Values
