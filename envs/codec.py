@@ -47,11 +47,11 @@ class Codec:
         elif isinstance(value, (tuple, list)):
             given = set(range(len(value)))
         else:
-            return f"a {type(value).__name__} instead of a dict or tuple"
+            return f"of type {type(value).__name__} instead of a dict or tuple"
         wanted = set(self.keys.values())
         if wanted <= given <= wanted.union(self.left_out):
             return None
-        return f"{_sorted(given)} instead of {_sorted(wanted.union(self.left_out))}"
+        return f"with {_sorted(given)} instead of {_sorted(wanted.union(self.left_out))}"
 
 
 def zeros(code: Codec, n: int) -> Any:

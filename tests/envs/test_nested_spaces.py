@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from antelope import Run, ml
 from antelope.envs.spaces import WIDEST, codec, zeros
 from antelope.envs.workers import put
-from antelope.replay import CheckpointError, ConfigError, Observations
+from antelope.replay import CheckpointError, ConfigError, DataError, Observations
 from antelope.replay.tree import at_path, leaves, map_tree, slashed, walk
 
 from .toys import SHORT, Echo, echo
@@ -231,7 +231,7 @@ def test_observations_that_lack_a_part_are_an_error_that_names_it(short: Any) ->
         def _sample(self) -> Any:
             return super()._sample()[:1]
 
-    with pytest.raises(Exception, match=r"gave an observation with \[0\] instead of \[0, 1\]"):
+    with pytest.raises(DataError, match=r"gave an observation with \[0\] instead of \[0, 1\]"):
         short(env=Lacking, agent="Random")
 
 
@@ -301,6 +301,17 @@ def test_a_model_that_cannot_take_ids_is_told_to_embed_them(short: Any) -> None:
         short(model=Net, env=echo(spaces.Discrete(100_000)))
     with pytest.raises(ConfigError, match="99999 is out of range of its 99999 rows"):
         short(model=Small, env=echo(spaces.Discrete(100_000)))
+
+
+def test_an_encoder_of_numbers_is_refused_for_ids(short: Any) -> None:
+    with pytest.raises(ConfigError, match=r"encoder=MLP takes numbers.*ids of 5,000 choices"):
+        short(env=echo(spaces.Discrete(5000)), agent="DQN", encoder="MLP")
+
+
+def test_environments_with_other_ids_are_told_apart(short: Any) -> None:
+    envs = [echo(spaces.Discrete(5000)), echo(spaces.MultiDiscrete([5001, 2]))]
+    with pytest.raises(ConfigError, match=r"has one of 5000 ids -> .*has 2 of 5001 ids ->"):
+        short(env=envs, agent="DQN")
 
 
 # Modules of the user's own
