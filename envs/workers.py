@@ -165,7 +165,7 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
         if problem := code.misfit(obs):
-            return f"gave an observation with {problem}"
+            return f"gave an observation {problem}"
         for name, part in code.parts.items():
             if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
                 return f"{problem} (in {name!r})"
