@@ -69,7 +69,8 @@ class DQN(nn.Module):
         critic: nn.Module | None = None,
     ):
         super().__init__()
-        self.num_actions, self.space = choices(action_spec), action_spec
+        self.num_actions = choices(action_spec)
+        self.space: Any = action_spec
         self.choose_by_network = double
         self.epsilon = Falling(*epsilon, explore_steps)
         self.target_every, self.tau, self.conservative = target_every, tau, conservative

@@ -79,7 +79,7 @@ def _whole_action(space: spaces.Box) -> Codec:
     low, high = (_within(bound) for bound in (space.low, space.high))
 
     def native(value: Any) -> np.ndarray:
-        return np.clip(np.rint(np.asarray(value, np.float64)), low, high).astype(dtype)
+        return np.array(np.clip(np.rint(np.asarray(value, np.float64)), low, high), dtype)
 
     # Their types have a largest number where the space has no bound.
     seen = (
@@ -96,12 +96,12 @@ def flags_action(space: spaces.Box) -> Codec:
     n = int(np.prod(shape))
 
     def native(value: Any) -> np.ndarray:
-        action = np.asarray(value, np.bool_).reshape(*np.shape(value)[:-1], *shape)
-        return (action | low) & high
+        action = np.asarray(value, np.bool_).reshape((*np.shape(value)[:-1], *shape))
+        return np.array((action | low) & high)
 
     def stored(value: Any) -> np.ndarray:
         value = np.asarray(value)
-        return value.reshape(*value.shape[: value.ndim - len(shape)], n)
+        return value.reshape((*value.shape[: value.ndim - len(shape)], n))
 
     seen: Space = Space((n,), torch.int64, low=0, high=1, discrete=True, binary=True)
     return Codec(seen, stored, native, shape, (n,), np.dtype(np.int64), 0, 1)

@@ -41,17 +41,17 @@ class Codec:
     plain: bool = False
 
     def misfit(self, value: Any) -> str | None:
-        """What the environment gave in the place of this Dict or Tuple, in words; None: the parts are there."""
+        """What was given in the place of this Dict or Tuple, in words; None: its parts are there."""
         if isinstance(value, Mapping):
             given = set(value)
         elif isinstance(value, (tuple, list)):
             given = set(range(len(value)))
         else:
-            return f"a {type(value).__name__} instead of a dict or tuple"
+            return f"of type {type(value).__name__} instead of a dict or tuple"
         wanted = set(self.keys.values())
         if wanted <= given <= wanted.union(self.left_out):
             return None
-        return f"{_sorted(given)} instead of {_sorted(wanted.union(self.left_out))}"
+        return f"with {_sorted(given)} instead of {_sorted(wanted.union(self.left_out))}"
 
 
 def zeros(code: Codec, n: int) -> Any:

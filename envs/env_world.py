@@ -131,7 +131,12 @@ class EnvWorld:
         action, extras = actor(env.obs, env.began, env.info)
         step = env.step(action)
         if extras:
-            if taken := (step["step"].keys() | step.get("info", {}).keys()) & extras.keys():
+            if taken := env.info.keys() & extras.keys():
+                raise ConfigError(
+                    f"env_info={min(taken)}: `act` gives an extra of that name, which batches have as well. "
+                    "Give the field another name in the environment's info, by a wrapper."
+                )
+            if taken := step["step"].keys() & extras.keys():
                 raise ConfigError(
                     f"`act` gave an extra named `{min(taken)}`, which transitions have already."
                 )

@@ -16,7 +16,7 @@ from .copies import Copies, Make, Step, Vector
 from .episodes import Act, Episodes, Show, play
 from .finals import Finals
 from .frames import Frames
-from .infos import InfoFault, Infos, Layout, Rows
+from .infos import InfoFault, Infos, Layout, Rows, elsewhere
 from .interface import Interface
 from .opening import close
 from .recording import developed, filmed, recordable
@@ -273,9 +273,9 @@ class EnvTask:
         step = self.envs.step(action)
         self.obs = step.first if self._stack == 1 else self.frames.push(step.first, step.began)
         self.began = step.began if step.began is not None else self._none
-        done = self._none
-        if step.began is not None or isinstance(self.envs, Vector):
-            done = step.terminated | step.truncated
+        done = step.terminated  # The same array: where nothing has ended.
+        if step.truncated is not done:
+            done = done | step.truncated
         self.episodes.add(step.reward, done, step.real)
         fields = {
             "action": action,
@@ -483,7 +483,7 @@ def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None
             with running.paused():
                 infos.probe(first)
         except InfoFault as fault:
-            raise DataError(f"{name} {fault.what}.") from None
+            raise DataError(f"{name} {fault.what}.{elsewhere(first, fault)}") from None
         running.load_state_dict(before)
     return infos
 

@@ -68,9 +68,10 @@ def play(
         late = real & ~over & (length >= limit) if limit is not None else None
         done = over if late is None else over | late
         if infos is not None:
+            assert step.info is not None
             if finals is not None:
                 finals.add(step.info, done)
-            infos.check(ended=bool(done.any()), name=envs.name)
+            infos.check(ended=bool(over.any()), name=envs.name)
         for copy in np.flatnonzero(done).tolist():
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0

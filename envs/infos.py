@@ -43,11 +43,12 @@ class InfoFault(Exception):
 
     Attributes:
         copy: Whose it is, where that is known.
+        missing: A field that is not there.
     """
 
-    def __init__(self, what: str, copy: int | None = None):
-        super().__init__(what, copy)
-        self.what, self.copy = what, copy
+    def __init__(self, what: str, copy: int | None = None, missing: str | None = None):
+        super().__init__(what, copy, missing)
+        self.what, self.copy, self.missing = what, copy, missing
 
 
 @dataclass
@@ -179,7 +180,8 @@ class Infos:
             others = ", ".join(f"`{name}`" for name in self._others) or "nothing"
             raise InfoFault(
                 f"gave no `{min(missing).replace(IN, '/')}` in the info of reset (there is {others}): the "
-                "first action of an episode is chosen by it"
+                "first action of an episode is chosen by it",
+                missing=ACTION_MASK,
             )
         layout.with_obs = tuple(layout.types)
         return rows
@@ -269,7 +271,13 @@ class Infos:
         layout, words = self.layout, path.replace(IN, "/")
         if path not in layout.types:
             if layout.settled:
-                if value.shape or IN in path:
+                if IN in path:
+                    raise InfoFault(
+                        f"gave `{path.split(IN)[0]}` in its info for the first time, and it is a dict: "
+                        f"name the parts that are wanted, as in env_info=[{words}]",
+                        copy,
+                    )
+                if value.shape:
                     raise InfoFault(
                         f"gave `{words}` in its info for the first time, {_said(value)}: a field that is "
                         "missing at first has to be a single number. Give it in reset, or in every step",
@@ -303,6 +311,25 @@ class Infos:
             return
         self.seen.update(path.split(IN)[0] for path in one.values)
         self._others.update(dict.fromkeys(one.others))
+
+
+def elsewhere(env: Any, fault: InfoFault) -> str:
+    """What to say of a field that an environment has elsewhere, as PettingZoo's and sb3-contrib's do."""
+    name = fault.missing
+    if name is None:
+        return ""
+    space, methods = env.observation_space, (name, f"{name}s")
+    if name in getattr(space, "spaces", ()):
+        return (
+            f" Its observation has `{name}`: put that into the info of reset and step, too, by a "
+            "gymnasium.Wrapper."
+        )
+    if found := next((m for m in methods if callable(getattr(env.unwrapped, m, None))), None):
+        return (
+            f" It has a method `{found}()`: put what that returns into the info of reset and step, by a "
+            "gymnasium.Wrapper."
+        )
+    return ""
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -456,6 +483,10 @@ def _never(missing: list[str], others: Mapping[str, None], name: str) -> str:
         lines.append(f"env_info={field_name}: {name} gave no such field in a whole episode.{near}")
     there = ", ".join(f"`{other}`" for other in others)
     lines.append(f"Its info has {there}." if there else "Its info is empty.")
+    if not any("Did you mean" in line for line in lines):
+        lines.append(
+            "One that comes now and then has to come with every episode's end: as 0 where it does not hold."
+        )
     return " ".join(lines)
 
 

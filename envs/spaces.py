@@ -12,7 +12,7 @@ from gymnasium import spaces
 from ..replay import ConfigError, Space
 from .boxes import box, box_action, flags_action
 from .codec import Codec, zeros
-from .unseen import advice, is_unseen, parts_of
+from .unseen import advice, is_text, is_unseen, parts_of
 
 __all__ = ["Codec", "codec", "zeros"]
 
@@ -162,11 +162,10 @@ def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _refusal(space: gymnasium.Space[Any], what: str, *, action: bool, within: bool) -> ConfigError:
     kind = type(space).__name__
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        given = f"a {kind} without parts" if not len(space) else f"a {kind} of nothing but text"
-        given = given if not action else f"{given} or numbers"
-    elif 0 in (space.shape or ()):
+    if 0 in (space.shape or ()):
         given = f"a {kind} of shape {list(space.shape or ())}"
+    elif isinstance(space, (spaces.Dict, spaces.Tuple)) and is_unseen(space):
+        given = f"a {kind} of nothing but text" if is_text(space) else f"a {kind} without numbers"
     else:
         given = f"a {kind} space"
     return ConfigError(

@@ -17,7 +17,7 @@ def is_unseen(space: gymnasium.Space[Any]) -> bool:
     """Whether a space holds nothing that a model can receive: text, no numbers at all, or only such parts."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         return all(is_unseen(part) for _, part in parts_of(space))
-    return _is_text(space) or 0 in (space.shape or ())
+    return is_text(space) or 0 in (space.shape or ())
 
 
 def parts_of(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, gymnasium.Space[Any]]]:
@@ -60,19 +60,18 @@ def tell_left_out(space: gymnasium.Space[Any], name: str) -> None:
     """
     text, empty = [], []
     for path, part in _unseen_leaves(space):
-        (text if _is_text(part) else empty).append(path)
+        (text if is_text(part) else empty).append(path)
     if text:
-        words = " and ".join(map(repr, text))
         warnings.warn(
-            f"The observations {words} of {name} are text, which models do not receive: they are left "
-            f"out. If it matters, a wrapper can make numbers of it: {_TRANSFORM}; for MiniGrid's mission, "
+            f"Left out of the observations of {name}: {', '.join(map(repr, text))}. Models do not receive "
+            f"text. If it matters, a wrapper can make numbers of it: {_TRANSFORM}; for MiniGrid's mission, "
             "env_wrappers=[minigrid.wrappers.DictObservationSpaceWrapper].",
             stacklevel=3,
         )
     if empty:
-        words = " and ".join(map(repr, empty))
         warnings.warn(
-            f"The observations {words} of {name} hold no numbers and are left out.", stacklevel=3
+            f"Left out of the observations of {name}: {', '.join(map(repr, empty))}, without numbers.",
+            stacklevel=3,
         )
 
 
@@ -85,7 +84,10 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
     """
     if action:
         return _action_advice(space)
-    drop = " To leave it out: env_wrappers=[{_target_: FilterObservation, filter_keys: [...]}]."
+    drop = (
+        " To leave it out: env_wrappers=[{_target_: FilterObservation, filter_keys: [...]}], with the "
+        "keys of the others."
+    )
     if isinstance(space, spaces.OneOf):
         helps = (
             "env_wrappers=[FlattenObservation] makes it one Box: the number of the alternative, then its "
@@ -103,8 +105,10 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
             f"Its size changes. {_TRANSFORM} can give node features and an adjacency matrix, padded to the "
             "largest graph, as a Dict of Boxes."
         )
-    elif _is_text(space):
-        helps = f"{_TRANSFORM} can encode it, as a MultiDiscrete of letters or words."
+    elif is_text(space):
+        helps = f"{_TRANSFORM} can encode it, for instance as a MultiDiscrete of words."
+        if isinstance(space, spaces.Text):
+            helps = f"env_wrappers=[FlattenObservation] makes numbers of its letters; {helps}"
     elif isinstance(space, (spaces.Dict, spaces.Tuple)) or 0 in (space.shape or ()):
         helps = (
             "There is nothing to see. env_wrappers=[TimeAwareObservation] shows how much time has "
@@ -112,7 +116,14 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
         )
     else:
         helps = f"{_TRANSFORM} can make a Box, or a Dict of those, of it."
-    return helps + drop * (within and not _is_text(space))
+    return helps + drop * within
+
+
+def is_text(space: gymnasium.Space[Any]) -> bool:
+    """Text, spaces of one's own that hold strings (MiniGrid's missions), and nothing but those."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return bool(len(space)) and all(is_text(part) for _, part in parts_of(space))
+    return isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind in "US")
 
 
 def _action_advice(space: gymnasium.Space[Any]) -> str:
@@ -122,7 +133,7 @@ def _action_advice(space: gymnasium.Space[Any]) -> str:
             f"{transform} can take a Dict of a Discrete, which alternative, and of every alternative's "
             "own values, and give the environment those of the one that was chosen."
         )
-    if _is_text(space):
+    if is_text(space):
         return f"{transform} can take a MultiDiscrete of letters or words, and write the text."
     if isinstance(space, spaces.Sequence):
         return (
@@ -145,8 +156,3 @@ def _unseen_leaves(
             found += _unseen_leaves(part, f"{path}/{key}" if path else str(key))
         return found or [(path, space)] * is_unseen(space)
     return [(path, space)] if is_unseen(space) else []
-
-
-def _is_text(space: gymnasium.Space[Any]) -> bool:
-    """Text, and spaces of one's own that hold strings, as MiniGrid's missions."""
-    return isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind in "US")

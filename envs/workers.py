@@ -54,10 +54,19 @@ class Fault(Exception):
 
 
 def reset_into(
-    env: gymnasium.Env[Any, Any], seed: int | None, into: Any, row: int, code: Codec
+    env: gymnasium.Env[Any, Any],
+    seed: int | None,
+    into: Any,
+    row: int,
+    code: Codec,
+    *,
+    wary: bool = True,
 ) -> tuple[Any, Any]:
     """Begin an episode; its first observation is written into a row, and returned as it came, with
     its info.
+
+    Args:
+        wary: As of `step_into`.
 
     Raises:
         Fault: If the environment raises, or its observation is not in its space.
@@ -66,7 +75,9 @@ def reset_into(
         obs, info = env.reset(seed=seed)
     except Exception as error:
         raise Fault(f"raised {said(error)} in reset") from error
-    if problem := put(into, row, obs, code):
+    if (wary or not _put_quickly(into, row, obs, code)) and (
+        problem := put(into, row, obs, code, wary=wary)
+    ):
         raise Fault(problem)
     return obs, info
 
@@ -95,16 +106,9 @@ def step_into(
         obs, reward, terminated, truncated, info = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
-    if (
-        not wary
-        and code.plain
-        and type(obs) is np.ndarray
-        and obs.dtype == code.dtype
-        and obs.shape == code.shape
-        and math.isfinite((flat := obs.reshape(-1)).dot(flat))  # Faster than to ask every number.
+    if (wary or not _put_quickly(into, row, obs, code)) and (
+        problem := put(into, row, obs, code, wary=wary)
     ):
-        into[row] = obs
-    elif problem := put(into, row, obs, code, wary=wary):
         raise Fault(problem)
     if type(reward) is not float:
         try:
@@ -114,6 +118,21 @@ def step_into(
     if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
         raise Fault(f"gave the reward {reward}")
     return obs, reward, bool(terminated), bool(truncated), info
+
+
+def _put_quickly(into: Any, row: int, obs: Any, code: Codec) -> bool:
+    """Write an observation that is stored as it comes, if there is nothing wrong with it."""
+    if (
+        code.plain
+        and type(obs) is np.ndarray
+        and obs.dtype == code.dtype
+        and obs.shape == code.shape
+        # Faster than to ask every number.
+        and math.isfinite((flat := obs if obs.ndim == 1 else obs.reshape(-1)).dot(flat))
+    ):
+        into[row] = obs
+        return True
+    return False
 
 
 def put(into: Any, where: Any, obs: Any, code: Codec, *, wary: bool = True) -> str | None:
@@ -146,7 +165,7 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
         if problem := code.misfit(obs):
-            return f"gave an observation with {problem}"
+            return f"gave an observation {problem}"
         for name, part in code.parts.items():
             if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
                 return f"{problem} (in {name!r})"
@@ -313,7 +332,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._wary -= 1
         wary = self._wary >= 0
         obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
-        return seen_value(self._code, obs), *rest, self._picked(info)  # type: ignore[return-value]
+        return seen_value(self._code, obs), *rest, self._picked(info)
 
     def _picked(self, info: Any) -> dict[str, Any]:
         if self._infos is None:

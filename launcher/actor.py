@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Actor:
         self._moves = learner.device.type != "cpu"
         # Spared where they do nothing: an action of a small network takes twenty microseconds.
         self._autocast, self._as_stored = learner.autocast, as_stored
+        self._no_grad = torch.no_grad()  # Made once.
         self._usual: Any = None  # Type, shape and place of actions that needed no conversion.
         self.state: State = None  # After the last step; None: at the start.
 
@@ -62,34 +64,40 @@ class Actor:
         Raises:
             ConfigError: If `act` gave something else than actions of the space.
         """
-        learner = self.learner
-        with torch.no_grad(), self._autocast():
-            if self._moves:
-                tensor = self._observe(map_tree(torch.from_numpy, obs), self._device)
-            elif self._as_stored:
-                tensor = torch.from_numpy(obs)
+        with self._no_grad:
+            if self._autocast is nullcontext:
+                result = self._result(obs, began, info)
             else:
-                tensor = self._observe(map_tree(torch.from_numpy, obs))
-            if learner.recurrence is not None:
-                result = self._recurrent(tensor, began, info)
-            elif self._act is not None:
-                if self.informed and (info or self._always):
-                    result = self._act(tensor, info=Info.of(info, self._device))
-                else:
-                    result = self._act(tensor)
-            else:
-                mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
-                result = choose(learner.agent(tensor), learner, mask)
+                with self._autocast():
+                    result = self._result(obs, began, info)
         if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
             return result.numpy(), {}  # Its like has been checked before.
         n = len(began)
         action, extras = result if isinstance(result, tuple) else (result, {})
         if self._moves:  # All of it in one copy, for which the device is waited for once.
             action, extras = download({"action": action, "extras": extras}).values()
-        checked = checked_action(action, learner.spec.action, n, self._name)
+        checked = checked_action(action, self.learner.spec.action, n, self._name)
         if isinstance(action, Tensor) and action.dtype in (torch.int64, torch.float32):
             self._usual = (action.dtype, action.shape, _CPU)
         return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
+
+    def _result(self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None) -> Any:
+        """What the model's `act` gives, or what its `forward` means."""
+        learner = self.learner
+        if self._moves:
+            tensor = self._observe(map_tree(torch.from_numpy, obs), self._device)
+        elif self._as_stored:
+            tensor = torch.from_numpy(obs)
+        else:
+            tensor = self._observe(map_tree(torch.from_numpy, obs))
+        if learner.recurrence is not None:
+            return self._recurrent(tensor, began, info)
+        if self._act is None:
+            mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
+            return choose(learner.agent(tensor), learner, mask)
+        if self.informed and (info or self._always):
+            return self._act(tensor, info=Info.of(info, self._device))
+        return self._act(tensor)
 
     def _recurrent(
         self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None

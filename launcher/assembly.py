@@ -16,7 +16,7 @@ from .config import Settings
 from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
 from .earlier import read_earlier, take_over
 from .forward import check_channels_last, check_forward, example
-from .infos import check_masks
+from .infos import check_act, check_masks
 from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task
@@ -84,7 +84,9 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     agent, own = build.build_agent(settings, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
-    check_masks(agent, world.spec, settings.env_info)
+    if not world.on_data:
+        check_act(agent)
+        check_masks(agent, world.spec, settings.env_info)
     options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
     if world.on_data:
         warn_of_others(agent)

@@ -669,7 +669,7 @@ def _convert(value: Any, kind: str) -> Any:
         return str(value)
     if word == "text,":  # text, or a list of them
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not items:
+        if not isinstance(items, list):
             raise TypeError
         return [_convert(item, "text") for item in items]
     if word == "one":  # one of a b c

@@ -70,6 +70,30 @@ def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) ->
         )
 
 
+def check_act(agent: nn.Module) -> None:
+    """Refuse an `act` that needs more than it receives.
+
+    Raises:
+        ConfigError: Naming the parameter, and how fields of `info` come.
+    """
+    act = of.hook(agent, "act")
+    try:
+        parameters = list(inspect.signature(act).parameters.values())[1:] if act is not None else []
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if needed and parameter.name not in ("state", "info"):
+            name = parameter.name
+            raise ConfigError(
+                f"{type(agent).__name__}.act needs `{name}`, which it does not receive. It receives obs, the "
+                "state of a recurrent model, and info, if it has a parameter of that name: "
+                f"act(self, obs, info), with info[{name!r}] by env_info=[{name}]."
+            )
+
+
 def needs_info(act: Any) -> bool:
     """Whether an `act` cannot be called without `info`."""
     try:

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from ..agents.blocks.masks import ACTION_MASK
 from ..agents.traits import traits
 from ..replay import CheckpointError, ConfigError, Spec, archive
 from ..replay.offline import saved_sizes
+from ..replay.transitions import IN
 from .checkpoint import find
 from .config import Settings
 from .told import warn_caller
@@ -53,8 +55,26 @@ def adopt(settings: Settings) -> dict[str, Any] | None:
                 f"{sizes[name]}."
             )
         settings.values[key] = sizes[name]
+    _adopt_mask(settings, state)
     settings.values.update(_OF_ACTING)
     return state
+
+
+def _adopt_mask(settings: Settings, state: dict[str, Any]) -> None:
+    """Evaluate with `action_mask` where it is learnt with.
+
+    Raises:
+        ConfigError: If it was not saved.
+    """
+    kept = {name.split(IN)[0] for name in state.get("beside", ())}
+    if ACTION_MASK in kept:
+        names = settings.env_info or []
+        settings.values["env_info"] = [ACTION_MASK, *(n for n in names if n != ACTION_MASK)]
+    elif ACTION_MASK in (settings.env_info or ()):
+        raise ConfigError(
+            f"env_info=action_mask: the replay in offline={settings.offline} was saved without it, so that "
+            "learning would count on actions that are ruled out. Collect it with env_info=[action_mask]."
+        )
 
 
 def _saved(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..replay.tree import leaves
 from .config import SHORTHANDS, Settings
 from .naming import makes_objects
 
@@ -59,7 +60,11 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
     if world.on_data and world.decoded == {False}:
         reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
     if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
-        reasons["normalize_obs"] = "its observations are images or choices, which stay as they are"
+        reasons["normalize_obs"] = (
+            "its observations are images, choices or truth values, which stay as they are"
+        )
+    if not world.on_data and not any(space.numeric for space in leaves(world.spec.obs)):
+        reasons["frame_stack"] = "its observations are choices, which are not stacked"
     if not world.on_data and settings.eval_episodes == 0:
         reasons |= dict.fromkeys(("eval_every", "eval_limit"), "eval_episodes=0 evaluates nothing")
     if len(world.tasks) == 1:
@@ -79,6 +84,4 @@ def of_the_optimiser(settings: Settings) -> list[str]:
 
 def _dims(space: Any) -> int:
     """How many dimensions an observation has, or the largest part of one."""
-    if isinstance(space, dict):
-        return max(_dims(part) for part in space.values())
-    return len(space.shape)
+    return max(len(part.shape) for part in leaves(space))

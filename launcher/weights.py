@@ -46,7 +46,8 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
             f"head_bias={priors} is for one action; this environment has {', '.join(names)}. Write "
             f"head_bias.{names[0].replace('/', '.')}=[...]."
         )
-    priors = slashed(priors)
+    # In words a dot goes further down, as in `head_bias.arm.door`.
+    priors = {n if n in names else n.replace(".", "/"): p for n, p in slashed(priors).items()}
     if unknown := [name for name in priors if name not in names]:
         raise ConfigError(
             f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "

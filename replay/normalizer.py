@@ -17,7 +17,7 @@ _CLIP = 10.0  # Deviations; the field's usual bound.
 
 
 class Normalizer:
-    """Statistics of all that environments gave while training; evaluation reads them only.
+    """Statistics of all observations that were acted on while training; evaluation reads them only.
 
     What is stored stays in its own units and is normalised when a batch is made, so that old
     transitions follow the newest statistics.
@@ -104,16 +104,17 @@ class Normalizer:
 class Moments:
     """Mean and variance of a stream, in float64, merged batch by batch (Chan et al. 1979).
 
-    Whole numbers are counted from the first of them, since float64 cannot hold nanoseconds since 1970.
+    Whole numbers and float64 are counted from the first of them: float64 cannot hold nanoseconds since
+    1970, and the mean of 1e9 + 1e-3 x would lose the digits of x, a little more at every step.
 
     Attributes:
-        base: Where the mean is counted from, int64 `[*shape]`; None: from zero.
+        base: Where the mean is counted from, int64 or float64 `[*shape]`; None: from zero.
     """
 
     def __init__(self, shape: tuple[int, ...]):
         self.base: np.ndarray | None = None
         self.count = 0
-        self.mean = np.zeros(shape)
+        self._mean = np.zeros(shape)  # From the base.
         self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
         # The mean and the standard deviation, where they were last used.
         self._ready: dict[str, Tensor] | None = None
@@ -123,23 +124,23 @@ class Moments:
         return self.squares / self.count if self.count else np.ones_like(self.squares)
 
     @property
-    def origin(self) -> np.ndarray:
-        """The mean, counted from zero."""
-        return self.mean if self.base is None else self.base + self.mean
+    def mean(self) -> np.ndarray:
+        """float64 `[*shape]`, counted from zero."""
+        return self._mean if self.base is None else self.base + self._mean
 
     def add(self, rows: np.ndarray) -> None:
         """Rows `[N, *shape]`."""
         rows = np.asarray(rows)
-        if not self.count and rows.dtype.kind in "iu":
-            self.base = np.array(rows[0], np.int64)
+        if not self.count and (rows.dtype.kind in "iu" or rows.dtype == np.float64):
+            self.base = np.array(rows[0], np.int64 if rows.dtype.kind in "iu" else np.float64)
         rows = np.asarray(rows if self.base is None else rows - self.base, np.float64)
         n, mean = len(rows), rows.mean(0)
         total = self.count + n
-        delta = mean - self.mean
+        delta = mean - self._mean
         self.squares = (
             self.squares + ((rows - mean) ** 2).sum(0) + delta**2 * (self.count * n / total)
         )
-        self.mean = self.mean + delta * (n / total)
+        self._mean = self._mean + delta * (n / total)
         self.count = total
         self._ready = None
 
@@ -150,10 +151,10 @@ class Moments:
         float32 in two parts, of which the first has the size of what it is taken off.
         """
         if self._ready is None or self._ready["parts"].device != x.device:
-            high = self.mean.astype(np.float32)
+            high = self._mean.astype(np.float32)
             stddev = np.sqrt(self.variance + _EPSILON)
-            parts = np.stack((high, self.mean - high, stddev)).astype(np.float32)
-            ready = {"parts": torch.from_numpy(parts), "mean": torch.as_tensor(self.mean)}
+            parts = np.stack((high, self._mean - high, stddev)).astype(np.float32)
+            ready = {"parts": torch.from_numpy(parts), "mean": torch.as_tensor(self._mean)}
             if self.base is not None:
                 ready["base"] = torch.as_tensor(self.base)
             self._ready = upload(ready, x.device)
@@ -170,13 +171,13 @@ class Moments:
         return centred.div_(deviation).clamp_(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"count": self.count, "mean": self.mean, "squares": self.squares}
+        state = {"count": self.count, "mean": self._mean, "squares": self.squares}
         return state if self.base is None else {**state, "base": self.base}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count = int(state["count"])
-        self.mean = np.array(state["mean"], np.float64)
+        self._mean = np.array(state["mean"], np.float64)
         self.squares = np.array(state["squares"], np.float64)
         base = state.get("base")
-        self.base = None if base is None else np.array(base, np.int64)
+        self.base = None if base is None else np.array(base)
         self._ready = None

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .scale import Scale
 
+_LISTED = 4  # Equal choices that are told one by one.
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
@@ -71,10 +73,14 @@ class Space:
     def __str__(self) -> str:
         if self.binary:
             return f"{self.n} of yes or no"
+        if len(self.nvec) > _LISTED and len(set(self.nvec)) == 1:
+            return f"{len(self.nvec)} times one of {self.nvec[0]}"
         if self.nvec:
             return f"one of {' and one of '.join(map(str, self.nvec))}"
         if self.discrete:
             return f"one of {self.n}"
+        if self.ids is not None and self.mean is None:  # An environment's choices.
+            return f"{self.shape[0] if self.shape else 'one'} of {self.ids} ids"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 

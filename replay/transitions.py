@@ -199,6 +199,9 @@ class Transitions:
             columns.write(at, fields)
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
+            elif self.changes is None:
+                self.ok[at] = True  # A row that is being filled was never drawable.
+                self._drawable += self.num_envs if real is None else len(at)
             else:
                 self._mark_rows(at, True)
             self._store(after, next_obs, first=False)
@@ -403,7 +406,8 @@ class Transitions:
         if self._window is not None:
             return self._drawn(n, self._window, generator)
         if self._high < self.size:
-            self._high = min(int(self.time.max()), self.length) * self.num_envs
+            longest = max(self._time.tolist()) + self._ticks  # NumPy takes its time for a few.
+            self._high = min(longest, self.length) * self.num_envs
         if (high := self._high) == 0:
             raise ConfigError("There is no transition to draw yet: raise seed_steps.")
         more = n + n // 8 + 8  # Than are needed, since a few are not final.

@@ -61,15 +61,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """The leaves by a name that no two of them share, whatever their keys hold; "" for a tree that is one.
 
     A name is a JSON pointer (RFC 6901) without its first slash: keys joined by `/`, in which a `/` of
-    their own is `~1` and a `~` is `~0`.
+    their own is `~1` and a `~` is `~0`; an empty key is `~2`.
 
     >>> named_leaves({"arm": {"angle": 1}, "cam/front": 3})
     {'arm/angle': 1, 'cam~1front': 3}
     """
-    return {
-        "/".join(key.replace("~", "~0").replace("/", "~1") for key in path): leaf
-        for path, leaf in walk(tree)
-    }
+    return {"/".join(map(_written, path)): leaf for path, leaf in walk(tree)}
 
 
 def path_of(name: str) -> Path:
@@ -79,7 +76,11 @@ def path_of(name: str) -> Path:
     ('arm', 'cam/front')
     """
     keys = name.split("/") if name else ()
-    return tuple(key.replace("~1", "/").replace("~0", "~") for key in keys)
+    return tuple(key.replace("~2", "").replace("~1", "/").replace("~0", "~") for key in keys)
+
+
+def _written(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1") or "~2"
 
 
 def slashed(tree: Any) -> dict[str, Any]:

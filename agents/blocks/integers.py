@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...replay import Space
+from ...replay import ConfigError, Space
 from .spaces import positive
 
 _WIDTH = 16  # Of an embedding.
@@ -112,10 +112,19 @@ class Numbers(nn.Module):
 
 
 def fit_to_integers(encoder: nn.Module, space: Space | dict[str, Space]) -> nn.Module:
-    """An encoder of ours or of a library for images, given integers as numbers; a user's own as it is."""
+    """An encoder of ours or of a library for images, given integers as numbers; a user's own as it is.
+
+    Raises:
+        ConfigError: If they are an environment's ids, which are no numbers.
+    """
     libraries = (__name__.rpartition(".")[0], "torchvision.", "timm.")
     if isinstance(space, dict) or space.ids is None:
         return encoder
     if not type(encoder).__module__.startswith(libraries):
         return encoder
+    if space.mean is None:
+        raise ConfigError(
+            f"encoder={type(encoder).__name__} takes numbers, and observations are ids of "
+            f"{space.ids:,} choices. Leave encoder= out, which embeds them, or give a module that does."
+        )
     return nn.Sequential(Numbers(space), encoder)

@@ -127,7 +127,7 @@ def test_images_alone_stay_as_they_are(quick: Any) -> None:
         def _obs(self) -> Any:
             return np.full((8, 6), 51, np.uint8)
 
-    with pytest.warns(UserWarning, match=r"`normalize_obs` has no effect.*images or choices"):
+    with pytest.warns(UserWarning, match=r"`normalize_obs` has no effect.*images, choices or"):
         batch = everything(quick(env=Pictures, agent="Random", normalize_obs=True))
     assert torch.allclose(batch.obs, torch.tensor(0.2))
 
@@ -191,6 +191,102 @@ def test_moments_of_whole_numbers_are_restored() -> None:
     for each in (moments, other):
         expected = torch.tensor([[-1.0], [0.0], [1.0]]) * 1.5**0.5
         assert torch.allclose(each.normalize(torch.from_numpy(x)), expected)
+
+
+class Sources(Noise):
+    """The same numbers in every type, around a number that is large for it; nothing else changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = {"clock": np.float64, "stamp": np.int64, "half": np.float16, "byte": np.uint8}
+        self.observation_space: Any = spaces.Tuple(
+            [
+                spaces.Dict(
+                    {f"{name}/x": spaces.Box(*_bounds(kind)) for name, kind in kinds.items()}
+                ),
+                spaces.Box(0, 1, (2,), np.bool_),  # type: ignore[arg-type]
+                spaces.Discrete(2),
+            ]
+        )
+
+    def _obs(self) -> Any:
+        n = self.np_random.integers(-50, 50, 2)
+        numbers = {
+            "clock/x": 1e9 + 1e-3 * n,
+            "stamp/x": 1_700_000_000_000_000_000 + n,
+            "half/x": (100 + n).astype(np.float16),
+            "byte/x": (100 + n).astype(np.uint8),
+        }
+        return numbers, n > 0, int(n[0] > 0)
+
+
+def _bounds(kind: type) -> tuple[float, float, tuple[int], type]:
+    largest = {np.float64: 2e9, np.int64: 2**62, np.float16: 255, np.uint8: 255}[kind]
+    return 0, largest, (2,), kind
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("storage", ["ram", "mmap", "gpu"])
+def test_every_type_is_normalised_before_it_is_rounded(
+    stack: int, storage: str, quick: Any
+) -> None:
+    settings = {"env": Sources, "normalize_obs": True, "frame_stack": stack, "num_envs": 2}
+    run = quick(f"replay.storage={storage}", **settings, agent="Random", train_steps=600)
+    ring, found = run.replay.storage, everything(run)
+    stored = ring.gather(np.asarray(found.index))
+    moments = run.replay.transform.normalizer.moments
+    assert sorted(moments) == [f"0/{name}~1x" for name in ("byte", "clock", "half", "stamp")]
+    whole = stored["obs"]["0"]["stamp/x"].numpy() - 1_700_000_000_000_000_000
+    for name in ("obs", "next_obs"):
+        met = found[name]["0"]
+        assert met["clock/x"].shape[1:] == (2 * stack,)
+        for part, scale in (("stamp", 1.0), ("half", 1.0), ("byte", 1.0), ("clock", 1e-3)):
+            of = moments[f"0/{part}~1x"]
+            # Counted from the first of them: as it is, a stamp is too large for float64.
+            exact = stored[name]["0"][f"{part}/x"].numpy() - (0.0 if of.base is None else of.base)
+            expected = (exact - of.state_dict()["mean"]) / np.sqrt(of.variance + 1e-8)
+            np.testing.assert_allclose(met[f"{part}/x"].numpy(), expected, atol=1e-5)
+            # As many as there are different numbers: none has fallen together with another.
+            assert len(np.unique(met[f"{part}/x"][:, 0])) == len(np.unique(exact[:, 0]))
+            assert of.variance == pytest.approx(scale**2 * whole.var(), rel=0.2)
+        assert set(found[name]["1"].unique().tolist()) == {0.0, 1.0}
+
+
+def test_acting_evaluation_and_batches_receive_the_same(quick: Any) -> None:
+    class Clock(Noise):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space: Any = spaces.Box(0, 2e9, (1,), np.float64)
+
+        def _obs(self) -> Any:
+            return np.array([1e9 + 1e-3 * self.np_random.integers(-50, 50)])
+
+    run = quick(env=Clock, model=Meets, normalize_obs=True, train_steps=600, eval_episodes=4)
+    batch = everything(run)
+    moments = run.replay.transform.normalizer.moments[""]
+    ticks = torch.arange(-50, 50).double()[:, None]
+    possible = moments.normalize(1e9 + 1e-3 * ticks)[:, 0]
+    assert len(possible.unique()) == 100
+    for met in (batch.obs, batch.next_obs, torch.cat(run.agent.evaluated)):
+        assert bool(torch.isin(met, possible).all())
+    assert len(batch.obs.unique()) > 90
+
+
+def test_bounds_keep_the_type_of_their_space(quick: Any) -> None:
+    space = spaces.Box(np.array([-0.1, 1e9]), np.array([0.1, 1e9 + 1e-3]), dtype=np.float64)
+
+    class Fine(Noise):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = space
+
+        def _obs(self) -> Any:
+            return space.low
+
+    spec = quick(env=Fine, agent="Random", train_steps=8).spec.obs
+    assert (spec.dtype, spec.low.dtype, spec.high.dtype) == (torch.float64,) * 3
+    assert spec.low.tolist() == [-0.1, 1e9]
+    assert spec.high.tolist() == [0.1, 1e9 + 1e-3]
 
 
 @pytest.mark.parametrize("normalize_obs", [False, True])

@@ -18,6 +18,31 @@ from .toys import Echo, echo, flat
 
 IMAGE = spaces.Box(0, 255, (8, 6, 3), np.uint8)
 ARM = spaces.Dict({"angle": spaces.Box(-1, 1, (2,), np.float32), "mode": spaces.Discrete(3)})
+PAIR = spaces.Tuple([spaces.Discrete(3, start=-1), spaces.Box(-1, 1, (2,), np.float32)])
+# Names that mean something to the replay, to running statistics, to checkpoints or to torch.
+ODD = spaces.Dict(
+    {
+        name: spaces.Box(-1, 1, (1 + i,), np.float32)
+        for i, name in enumerate(
+            (
+                "cam/front",
+                "cam",
+                "a.b",
+                "c::d",
+                "%3A",
+                "~1",
+                "",
+                "keys",
+                "two words",
+                "obs",
+                "value",
+            )
+        )
+    }
+)
+DEEP = spaces.Tuple(
+    [spaces.Tuple([PAIR, spaces.MultiBinary(2)]), spaces.Dict({"x/y": PAIR, 7: PAIR})]
+)
 NESTED = spaces.Dict({"eye": IMAGE, "arm": ARM, "lamps": spaces.MultiBinary(2)})
 
 # Space, the shape the model meets, and one value with what the model is given for it.
@@ -27,6 +52,11 @@ OBSERVATIONS: dict[str, Any] = {
     "matrix": (spaces.Box(-np.inf, np.inf, (1, 2)), (1, 2), [[1e6, 0]], [[1e6, 0]]),
     "integers": (spaces.Box(-5, 5, (2,), np.int32), (2,), [3, -5], [3.0, -5.0]),
     "shorts": (spaces.Box(0, 60000, (1,), np.uint16), (1,), [60000], [60000.0]),
+    "longs": (spaces.Box(0, 2**64 - 1, (1,), np.uint64), (1,), [2**63 - 1], [2.0**63]),
+    "half": (spaces.Box(-2, 2, (2,), np.float16), (2,), [1.5, -2.0], [1.5, -2.0]),
+    "truth values": (spaces.Box(0, 1, (2,), np.bool_), (2,), [True, False], [1.0, 0.0]),  # type: ignore[arg-type]
+    "board": (spaces.Box(-1, 1, (1, 3), np.int8), (1, 3), [[1, 0, -1]], [[1.0, 0.0, -1.0]]),
+    "few bytes": (spaces.Box(0, 2, (3,), np.uint8), (3,), [2, 0, 1], [2.0, 0.0, 1.0]),
     "bytes": (spaces.Box(0, 255, (2,), np.uint8), (2,), [255, 51], [1.0, 0.2]),
     "scalar": (spaces.Box(-1, 1, (), np.float32), (), 0.5, 0.5),
     "choice": (spaces.Discrete(3), (3,), 2, [0.0, 0.0, 1.0]),
@@ -118,7 +148,15 @@ ACTIONS: dict[str, Any] = {
     "table of choices": spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])),
     "binary": spaces.MultiBinary(3),
     "table of binary": spaces.MultiBinary((2, 3)),
+    "truth values": spaces.Box(0, 1, (3,), np.bool_),  # type: ignore[arg-type]
+    "table of truth values": spaces.Box(0, 1, (3, 2), np.bool_),  # type: ignore[arg-type]
+    "integers without bounds": spaces.Box(-np.inf, np.inf, (2,), np.int64),  # type: ignore[arg-type]
+    "large integers": spaces.Box(0, 2**64 - 1, (2,), np.uint64),
+    "one value": spaces.Box(np.float32([0.3, 0]), np.float32([0.3, 1])),
     "dict": ARM,
+    "tuple": PAIR,
+    "deep": DEEP,
+    "odd names": ODD,
     "nested": NESTED,
 }
 
@@ -193,7 +231,7 @@ def test_every_action_the_environment_gets_is_in_its_space(
     "space",
     [case[0] for name, case in OBSERVATIONS.items() if name != "scalar"]
     + [IMAGE, spaces.Box(0, 255, (8, 6), np.uint8), spaces.Box(0, 255, (3, 8, 6), np.uint8)]
-    + [ARM, NESTED],
+    + [ARM, NESTED, PAIR, DEEP, ODD],
     ids=str,
 )
 @pytest.mark.parametrize("model", ["Random", Small])
@@ -292,24 +330,60 @@ def test_zeros_have_the_stored_shapes() -> None:
     assert (made["arm"]["mode"].shape, made["lamps"].shape) == ((2,), (2, 2))
 
 
-@pytest.mark.parametrize(
-    ("space", "message"),
-    [
-        (spaces.Tuple([spaces.Discrete(2)]), "observations of Echo are a Tuple space.*Known are"),
-        (spaces.Text(5), "are a Text space"),
-        (spaces.Dict({"a": spaces.Text(5)}), r"observations of Echo\['a'\] are a Text space"),
-        (spaces.Box(0, 1, (2,), np.bool_), "Box of bool; numbers"),  # type: ignore[arg-type]
-        (spaces.Dict({"a/b": spaces.Discrete(2)}), "the name 'a/b'; names are words without `/`"),
-    ],
-)
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_spaces_that_are_not_known(
-    space: Any, message: str, vectorization: str, quick: Any
-) -> None:
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+UNKNOWN = spaces.Space((2,), np.float32)
+OBSERVATIONS_REFUSED = {
+    "text": (spaces.Text(5), "a Text space.*FlattenObservation. makes numbers of its letters"),
+    "texts": (spaces.Dict({"a": spaces.Text(5)}), "a Dict of nothing but text.*TransformObservation"),
+    "sequence": (spaces.Sequence(BOX), "Sequence space.*TransformObservation.* pad it to the longest"),
+    "graph": (spaces.Graph(BOX, None), "a Graph space.*adjacency matrix"),
+    "one of": (spaces.OneOf([BOX, BOX]), "a OneOf space.*FlattenObservation. makes it one Box"),
+    "part": (
+        spaces.Dict({"a": spaces.Sequence(BOX), "b": BOX}),
+        r"Echo\['a'\] are a Sequence space.*FilterObservation, filter_keys",
+    ),
+    "empty dict": (spaces.Dict({}), "a Dict without numbers.*nothing to see.*TimeAwareObservation"),
+    "empty tuple": (spaces.Tuple([]), "a Tuple without numbers"),
+    "no numbers": (spaces.Box(0, 1, (0,)), r"a Box of shape \[0\].*nothing to see"),
+    "unknown": (UNKNOWN, "are a Space space.*TransformObservation.* can make a Box"),
+    "same names": (spaces.Dict({1: BOX, "1": BOX}), "two parts that are called '1'"),
+    "channels": (spaces.Box(0, 1, (8, 8, 8), np.int8), "channels=last.*channels=first"),
+}  # fmt: skip
+ACTIONS_REFUSED = {
+    "text": (spaces.Text(5), "actions of Echo are a Text space.*TransformAction.* write the text"),
+    "part": (spaces.Dict({"a": BOX, "t": spaces.Text(5)}), r"actions of Echo\['t'\] are a Text space"),
+    "sequence": (spaces.Sequence(BOX), "a Sequence space.*TransformAction.* Dict of its length"),
+    "one of": (spaces.OneOf([BOX, BOX]), "a OneOf space.*TransformAction.* which alternative"),
+    "graph": (spaces.Graph(BOX, None), "a Graph space.*TransformAction"),
+    "empty": (spaces.Tuple([]), "a Tuple without numbers.*nothing to do"),
+    "no numbers": (spaces.Box(0, 1, (0,)), r"actions of Echo are a Box of shape \[0\]"),
+    "unknown": (UNKNOWN, "actions of Echo are a Space space"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS_REFUSED)
+def test_observations_that_models_cannot_receive(name: str, quick: Any) -> None:
+    space, message = OBSERVATIONS_REFUSED[name]
     with pytest.raises(ConfigError, match=message):
-        quick(agent="Random", env=echo(space), vectorization=vectorization, num_envs=2)
+        quick(agent="Random", env=echo(space))
 
 
-def test_unknown_actions_are_named_too(quick: Any) -> None:
-    with pytest.raises(ConfigError, match="actions of Echo are a Tuple space"):
-        quick(agent="Random", env=echo(None, spaces.Tuple([spaces.Discrete(2)])))
+def test_they_are_refused_before_there_are_processes(quick: Any) -> None:
+    with pytest.raises(ConfigError, match="observations of Echo are a Text space"):
+        quick(agent="Random", env=echo(spaces.Text(5)), vectorization="async", num_envs=2)
+
+
+@pytest.mark.parametrize("name", ACTIONS_REFUSED)
+def test_actions_that_models_cannot_give(name: str, quick: Any) -> None:
+    space, message = ACTIONS_REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        quick(agent="Random", env=echo(None, space))
+
+
+class Own(spaces.Box):
+    """A space of the user's own that is a Box."""
+
+
+def test_a_box_of_ones_own_is_a_box(quick: Any) -> None:
+    run = quick(agent="Random", env=echo(Own(-1, 1, (2,))), train_steps=10)
+    assert run.spec.obs.shape == (2,)

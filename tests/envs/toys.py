@@ -132,8 +132,9 @@ class Echo(gymnasium.Env[Any, Any]):
 
 def check_types(space: Any, action: Any) -> None:
     """`contains` lets other types pass."""
-    if isinstance(space, spaces.Dict):
-        for name, part in space.items():
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        assert isinstance(action, dict if isinstance(space, spaces.Dict) else tuple)
+        for name, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
             check_types(part, action[name])
     elif isinstance(space, spaces.Discrete):
         assert isinstance(action, (int, np.integer))

@@ -14,6 +14,48 @@ import pytest
 from antelope import Run, agents, ml
 from tests.envs.toys import Ruled
 
+
+class Nested(gymnasium.Env[Any, Any]):
+    """Every kind of space, nested, under names that mean something to the replay and to checkpoints."""
+
+    several = False
+
+    def __init__(self) -> None:
+        box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+        flags = gymnasium.spaces.Box(0, 1, (3,), np.bool_)  # type: ignore[arg-type]
+        names: dict[Any, Any] = {
+            "cam/front": box,
+            "a::b": gymnasium.spaces.Discrete(3),
+            "%3A": flags,
+        }
+        clock = gymnasium.spaces.Box(0, 1e10, (1,), np.float64)
+        self.observation_space = gymnasium.spaces.Tuple(
+            [gymnasium.spaces.Dict({**names, "": clock}), gymnasium.spaces.Discrete(90_000)]
+        )
+        choice = gymnasium.spaces.Discrete(3, start=-1)
+        self.action_space: Any = choice
+        if self.several:
+            self.action_space = gymnasium.spaces.Tuple(
+                [choice, gymnasium.spaces.Dict({"x/y": box, "a::b": flags})]
+            )
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.left = int(self.np_random.integers(5, 20))
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.left -= 1
+        obs = self.observation_space.sample()
+        return obs, float(obs[0]["cam/front"].sum()), self.left == 0, False, {}
+
+
+class Several(Nested):
+    several = True
+
+
 # Stopped in mid-episode, with a replay that has wrapped where it is small.
 RUNS: dict[str, dict[str, Any]] = {
     "dqn": {"env": "CartPole-v1", "agent": "DQN", "capacity": 900},
@@ -46,6 +88,12 @@ RUNS: dict[str, dict[str, Any]] = {
             "model.steps": 32,
         },
         "env_info": ["action_mask", "late"],
+    },
+    "nested": {"env": Nested, "agent": "DQN", "num_envs": 2, "normalize_obs": True},
+    "nested, remembered": {"env": Nested, "agent": "DRQN", "replay.sequence": 6},
+    "nested actions": {
+        **{"env": Several, "agent": "PPO", "num_envs": 2, "model.steps": 16},
+        **{"normalize_obs": True, "vectorization": "async"},
     },
     "simulator in C": {"env": "LunarLander-v3", "agent": "DQN"},
 }

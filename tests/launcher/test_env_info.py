@@ -152,6 +152,15 @@ def test_act_asks_for_info_that_nothing_names() -> None:
         run(agent=Reader, env_info=None)
 
 
+def test_an_act_that_asks_for_a_field_directly_is_told_how_it_comes() -> None:
+    class Asks(Reader):
+        def act(self, obs: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+            return mask.argmax(1)
+
+    with pytest.raises(ConfigError, match=r"act\(self, obs, info\), with info\['mask'\]"):
+        run(agent=Asks)
+
+
 def test_an_act_without_info_is_left_alone() -> None:
     class Plain(Reader):
         def act(self, obs: Tensor) -> Tensor:  # type: ignore[override]
@@ -242,9 +251,52 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         {"reset": {"x": [1]}, "last": {"x": [1, 2]}},
         r"\[2\], and int64 \[1\] before",
     ),
+    "whole": (
+        ["x"],
+        {"last": {"x": {"y": 1}}},
+        r"name the parts that are wanted, .*env_info=\[x/y\]",
+    ),
+    "rare": (["won"], {"step": {"lost": 1}}, "has to come with every episode's end"),
     "late": (["x"], {"last": {"x": [1, 2]}}, "has to be a single number"),
     "kind": (["x"], {"reset": {"x": 0}, "step": {"x": 1}, "last": {"x": 0.5}}, "0.0 instead of 0"),
 }
+
+
+class InObservation(Says):
+    """As PettingZoo has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Dict({"action_mask": spaces.MultiBinary(3)})
+
+
+class InMethod(Says):
+    """As sb3-contrib's MaskablePPO has it."""
+
+    def action_masks(self) -> Any:
+        return ALL
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (InObservation, "Its observation has `action_mask`"),
+        (InMethod, r"method `action_masks\(\)`"),
+    ],
+)
+def test_a_mask_in_another_place_is_pointed_out(env: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        run(env=env, env_info="action_mask")
+
+
+def test_an_extra_of_act_must_have_another_name() -> None:
+    with pytest.raises(ConfigError, match="env_info=value: `act` gives an extra of that name"):
+        run(
+            "model.steps=8",
+            env=lambda: Says({"value": 1}, {"value": 1}),
+            env_info="value",
+            agent="PPO",
+        )
 
 
 @pytest.mark.parametrize("case", MISTAKES)
@@ -292,6 +344,15 @@ def test_a_saved_replay_keeps_its_fields() -> None:
     learns = {"agent": "DQN", "env": Ruled, "offline": "kept", "train_steps": 10}
     done = ml(**learns, env_info=["action_mask"], eval_episodes=1, plot=False, progress=False)
     check(done.replay.sample(100))
+
+
+def test_an_offline_run_acts_by_the_mask_that_it_learns_with() -> None:
+    run().replay.save("kept")
+    run(env=Diary, env_info=None).replay.save("without")
+    learns = {"agent": "DQN", "env": Ruled, "train_steps": 10, "eval_episodes": 2, "plot": False}
+    ml(**learns, offline="kept", progress=False)  # Ruled raises where the mask is not kept to.
+    with pytest.raises(ConfigError, match="was saved without it"):
+        ml(**learns, offline="without", env_info=["action_mask"], progress=False)
 
 
 def test_a_sequence_of_environments_shares_the_fields() -> None:

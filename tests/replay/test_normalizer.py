@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from antelope.replay import Normalizer
 from antelope.replay.normalizer import Moments
+from antelope.replay.tree import map_tree, named_leaves
 
 
 @given(
@@ -124,3 +125,53 @@ def test_the_mean_of_float32_observations_is_taken_off_unrounded() -> None:
     moments.add(seen)
     found = moments.normalize(torch.from_numpy(seen).float())
     np.testing.assert_allclose(found.numpy(), (seen - seen.mean()) / seen.std(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "scale"),
+    [
+        (np.float64, 1e9, 1e-3),
+        (np.float64, -1e12, 1.0),
+        (np.float32, 1e3, 1.0),
+        (np.float16, 100.0, 10.0),
+        (np.int64, 1.7e18, 1e9),
+        (np.uint8, 100, 20),
+        (np.int8, 0, 20),
+    ],
+)
+def test_statistics_are_those_of_a_plain_loop_in_higher_precision(
+    dtype: type, offset: float, scale: float
+) -> None:
+    noise = np.random.default_rng(0).normal(0, scale, (4000, 2))
+    whole = np.dtype(dtype).kind in "iu"
+    seen = (int(offset) + noise.astype(np.int64) if whole else offset + noise).astype(dtype)
+    moments, again = Moments((2,)), Moments((2,))
+    for start in range(0, len(seen), 4):
+        moments.add(seen[start : start + 4])
+    again.load_state_dict(copy.deepcopy(moments.state_dict()))
+    # Counted from the first of them, exactly, and then in the plainest way there is.
+    wide = np.int64 if whole else np.longdouble
+    exact = (seen.astype(wide) - seen[0].astype(wide)).astype(np.longdouble)
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-8)
+    kept = torch.from_numpy(seen)
+    for each in (moments, again):
+        found = each.normalize(kept)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), expected.astype(np.float64), atol=2e-5, rtol=1e-5)
+    assert torch.equal(moments.normalize(kept), again.normalize(kept))
+
+
+def test_names_with_slashes_and_nested_ones_are_told_apart() -> None:
+    tree = {"a/b": np.array([[0.0], [2.0]]), "a": {"b": np.array([[10.0], [30.0]])}}
+    shapes = dict.fromkeys(named_leaves(tree), (1,))
+    assert len(shapes) == 2
+    normalizer = Normalizer(shapes, num_envs=2, discount=0.9, obs=True, reward=False)
+    normalizer.see(tree)
+    other = Normalizer(shapes, num_envs=2, discount=0.9, obs=True, reward=False)
+    other.load_state_dict(copy.deepcopy(normalizer.state_dict()))
+    for each in (normalizer, other):
+        found = each.obs(map_tree(torch.from_numpy, tree))
+        assert found["a/b"][:, 0].tolist() == pytest.approx([-1, 1])
+        assert found["a"]["b"][:, 0].tolist() == pytest.approx([-1, 1])
+    assert normalizer.moments["a~1b"].mean == 1
+    assert normalizer.moments["a/b"].mean == 20
