@@ -23,6 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
 from ..replay import ConfigError
+from .refused_environments import reset_fault, reward_fault, step_fault
 from .spaces import Codec, codec, zeros
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -59,9 +60,14 @@ def reset_into(
         Fault: If the environment raises, or its observation is not in its space.
     """
     try:
-        obs, _ = env.reset(seed=seed)
+        given = env.reset(seed=seed)
     except Exception as error:
-        raise Fault(f"raised {said(error)} in reset") from error
+        takes_none = "unexpected keyword argument 'seed'" in str(error)
+        advice = ": write reset(self, *, seed=None, options=None)" if takes_none else ""
+        raise Fault(f"raised {said(error)} in reset{advice}") from error
+    if wrong := reset_fault(given):
+        raise Fault(wrong)
+    obs, _ = given
     if problem := put(into, row, obs, code):
         raise Fault(problem)
     return obs
@@ -88,9 +94,13 @@ def step_into(
         Fault: If the environment raises, or gives what it must not.
     """
     try:
-        obs, reward, terminated, truncated, _ = env.step(action)
+        given = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
+    try:
+        obs, reward, terminated, truncated, _ = given
+    except (TypeError, ValueError) as error:
+        raise Fault(step_fault(given)) from error
     if (
         not wary
         and code.plain
@@ -106,10 +116,13 @@ def step_into(
         try:
             reward = float(np.asarray(reward).reshape(()))
         except (TypeError, ValueError) as error:
-            raise Fault(f"gave the reward {reward!r}") from error
+            raise Fault(reward_fault(reward)) from error
     if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
         raise Fault(f"gave the reward {reward}")
-    return obs, reward, bool(terminated), bool(truncated)
+    try:
+        return obs, reward, bool(terminated), bool(truncated)
+    except ValueError as error:  # Arrays of several.
+        raise Fault(f"gave terminated={terminated!r} and truncated={truncated!r}") from error
 
 
 def put(into: Any, where: Any, obs: Any, code: Codec, *, wary: bool = True) -> str | None:

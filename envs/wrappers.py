@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces, wrappers
 
 from ..replay import ConfigError
+from .refused_environments import refuse_other, refuse_vector_rewards
 
 _LARGEST = 4096  # Choices that a network can still score one by one.
 
@@ -36,8 +37,7 @@ def wrapped(
                 "environment."
             )
         return env
-    if not isinstance(env, gymnasium.Env):
-        raise ConfigError(f"env gave a {type(env).__name__}, not a gymnasium.Env.")
+    refuse_other(env)
     for name in ("observation_space", "action_space"):
         if not isinstance(space := getattr(env, name, None), spaces.Space):
             given = "is missing" if space is None else f"is a {type(space).__name__}"
@@ -59,6 +59,7 @@ def wrapped(
             f"discrete={str(discrete).lower()} converts Box and Discrete actions, not "
             f"{type(env.action_space).__name__}."
         )
+    refuse_vector_rewards(env)
     return env
 
 

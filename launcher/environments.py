@@ -11,7 +11,8 @@ from ..envs.environments import EnvTask
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
 from .config import Settings, name_of
-from .construct import construct, vector_form
+from .construct import construct
+from .environment_names import vector_form
 from .naming import named_objects
 
 
