@@ -186,7 +186,7 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
     settings = compose(words, {})
     if varied and settings.path is None:
-        folder = ",".join(re.sub("[/:]", "-", word) for word in varied)
+        folder = ",".join(re.sub(r"\\?[/:]", "-", word) for word in varied)
         words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
         words.append(f"experiment='{settings.experiment}/{folder}'")
     run = ml(*words)

@@ -476,7 +476,8 @@ def _merge(
                     if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
                         mistakes.append(
                             f"{place}`{key}`: `{root}` is a list here. Give arguments with the name of what "
-                            f"they are for: {root}.{_names_in(values[root])[0]}.{path[-1]}=..."
+                            f"they are for: {root}.{_names_in(values[root])[0].rpartition(':')[2]}."
+                            f"{path[-1]}=..."
                         )
                         continue
                     values[root] = list(values[root])
@@ -538,8 +539,8 @@ def _names_in(items: list[Any]) -> list[str]:
 
 
 def _item_named(items: list[Any], name: str) -> int | None:
-    """Where in a list of names, some with arguments, one of them is."""
-    names = _names_in(items)
+    """Where in a list of names, some with arguments, one of them is; of `module:id`, by its id."""
+    names = [item if item == name else item.rpartition(":")[2] for item in _names_in(items)]
     return names.index(name) if name in names else None
 
 

@@ -267,7 +267,7 @@ def unknown_arguments(
     named, takes_any = _parameters(target, skip=skip)
     if takes_any and any(key not in named for key in given):
         named, takes_any = _passed_on(target, named)
-    name = getattr(target, "__name__", str(target))
+    name = getattr(target, "__name__", None) or name_of(target)
     return [
         f"{name} has no parameter `{key}` (`{setting}.{key}`).{_near(f'{setting}.{key}', named)} "
         f"It has: {', '.join(named) or 'none'}."
@@ -373,7 +373,8 @@ def _miss(name: str, kind: str) -> str:
         return f"No {place.noun} `{name}`: {foreign}"
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
         return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
-    if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
+    called = kind == "env" and "(" in name  # gymnasium.make(...), say, as a word.
+    if "." in name and not called and (module := _dotted(name.rpartition(".")[0])) is not None:
         inside, _, attribute = name.rpartition(".")
         near = did_you_mean(attribute, dir(module))
         return f"No {place.noun} `{name}`: {inside} has no `{attribute}`.{near}"
@@ -503,4 +504,6 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     """Names in lines of at most `width` characters."""
     import textwrap
 
-    return textwrap.fill(", ".join(names), width, initial_indent="  ", subsequent_indent="  ")
+    text = ", ".join(names)
+    indent = {"initial_indent": "  ", "subsequent_indent": "  "}
+    return textwrap.fill(text, width, break_on_hyphens=False, **indent)

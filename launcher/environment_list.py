@@ -45,8 +45,8 @@ def print_environments(words: list[str]) -> None:
     _show(groups)
     if not words:
         print(
-            "\n`ml envs WORD` lists those with that word, `ml envs PACKAGE` all of a package. Also file.py:Name, "
-            "a dotted path, or @register('name') in your own code."
+            "\n`ml envs WORD` lists those with that word, `ml envs PACKAGE` all of a package. Also "
+            "file.py:Name, a dotted path, or @register('name') in your own code."
         )
 
 
@@ -69,22 +69,23 @@ def _of(package: Package) -> _Group:
     names = [
         env_id
         for env_id, spec in gymnasium.registry.items()
-        if env_id not in before or _source(spec) == package.module
+        if env_id not in before or _place(spec).partition(".")[0] == package.module
     ]
     if not names:
         raise ConfigError(f"{package.name} registers no environments.")
-    return _Group(package.name, names, f"{package.module}:", package.module, whole=True)
+    prefix = "" if package.module == "ale_py" else f"{package.module}:"
+    return _Group(package.name, names, prefix, package.module, whole=True)
 
 
 def _registered() -> list[_Group]:
-    """What is registered without a word: gymnasium's own, ale-py's, and packages that have themselves loaded."""
+    """What is registered already: by gymnasium, by ale-py, and by packages that gymnasium has loaded."""
     import gymnasium
 
     if importlib.util.find_spec("ale_py") is not None:
         import_module("ale_py", "ale_py")
     groups: dict[str, _Group] = {}
     for env_id, spec in gymnasium.registry.items():
-        module = _source(spec)
+        module = _place(spec).partition(".")[0]
         group = groups.setdefault(module, _Group(module, [], module=module))
         group.whole = module == "gymnasium"
         group.names.append(env_id)
@@ -102,20 +103,26 @@ def _others() -> list[_Group]:
     return groups
 
 
-def _source(spec: object) -> str:
-    """The package that an environment's entry point is in."""
+def _place(spec: object) -> str:
+    """The module that an environment's entry point is in."""
     place = getattr(spec, "entry_point", None) or getattr(spec, "vector_entry_point", None)
     named = place if isinstance(place, str) else getattr(place, "__module__", "")
-    return str(named).partition(":")[0].partition(".")[0]
+    return str(named).partition(":")[0]
 
 
 def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
-    """Only the names that hold every word, whatever its case."""
+    """Only the names that hold every word, or whose package or module does, whatever its case."""
+    import gymnasium
+
     found, everything = [], []
     for group in groups:
-        written = {name: f"{group.title} {group.prefix}{name}".lower() for name in group.names}
         everything += group.names
-        names = [n for n in group.names if all(word.lower() in written[n] for word in words)]
+        names = []
+        for name in group.names:
+            place = _place(gymnasium.registry.get(name))
+            written = f"{group.title} {group.prefix}{name} {place}".lower()
+            if all(word.lower() in written for word in words):
+                names.append(name)
         if names:
             found.append(_Group(group.title, names, group.prefix, group.module, whole=True))
     if not found:
@@ -127,9 +134,9 @@ def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
 def _show(groups: list[_Group]) -> None:
     for number, group in enumerate(groups):
         own = group.title == "Built in"
-        how = f", named with its module: env={group.prefix}{group.names[0]}" if group.prefix else ""
-        title = group.title if own else f"From {group.title}{how}"
         names = sorted(group.names, key=str.lower)
+        how = f", named with its module: env={group.prefix}{names[0]}" if group.prefix else ""
+        title = group.title if own else f"From {group.title}{how}"
         shown = names if group.whole else names[:_SHOWN]
         print(f"{chr(10) if number else ''}{title}\n{describe_names(shown)}")
         if rest := len(names) - len(shown):

@@ -107,6 +107,16 @@ def of_spec(spec: Any) -> Any:
     return make
 
 
+def registered_as(item: Any) -> str | None:
+    """The id of an EnvSpec that is registered so; None for anything else."""
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+    if isinstance(item, EnvSpec) and gymnasium.registry.get(item.id) == item:
+        return item.id
+    return None
+
+
 def make_registered(name: Any, **arguments: Any) -> Any:
     """One environment, by its id, its `module:id`, or its EnvSpec.
 
@@ -252,6 +262,14 @@ def here() -> list[Package]:
     return found
 
 
+def all_names() -> list[str]:
+    """Every id that can be named without an import, and every `module:id` that is known."""
+    import gymnasium
+
+    others = [f"{p.module}:{i}" for p in (*installed(), *here()) for i in p.ids]
+    return sorted([*gymnasium.registry, *others], key=str.lower)
+
+
 def miss(name: str, others: Iterable[str]) -> str:
     """That there is no environment of this name, and what would be right.
 
@@ -294,7 +312,7 @@ def miss(name: str, others: Iterable[str]) -> str:
     mean = f" Did you mean {' or '.join(f'`{n}`' for n in close)}?" if close else ""
     return (
         f"{start}.{mean} `ml envs` lists what can be named. An id of a package that is not imported is "
-        f"named with its module, env=module:{name}. Looked in the .py files of {Path.cwd()}."
+        f"named with its module, env=module:{name.strip(' :')}. Looked in the .py files of {Path.cwd()}."
     )
 
 
@@ -377,14 +395,18 @@ def _not_in(name: str, module: ModuleType, new: set[str]) -> str:
     entries = {i: str(spec.entry_point) for i, spec in gymnasium.registry.items()}
     known = [i for i, entry in entries.items() if i in new or re.match(rf"{top}\b", entry)]
     start = f"No environment `{name}`: {module.__name__} registers no `{env_id}`."
+    if not env_id:
+        start = f"No environment `{name}`: name one after the colon."
+    if known:
+        known += [n for n, item in vars(module).items() if inspect.isclass(item) and n[0] != "_"]
     if not known:
         origin = getattr(module, "__file__", None)
         where = f" (it is {origin})" if origin else ""
-        return f"{start} It registers no environments at all{where}."
+        return f"{start} It registers no environments{where}."
     prefix = split(name)[0]
     close = _of_the_same_name(env_id, {i: i for i in known}) or nearest(env_id, known)
     mean = f" Did you mean {' or '.join(f'`{prefix}:{n}`' for n in close)}?" if close else ""
-    return f"{start}{mean} `ml envs {prefix}` lists what it registers."
+    return f"{start}{mean} `ml envs {top}` lists what it registers."
 
 
 def _no_module(module: str, name: str) -> str:

@@ -14,7 +14,7 @@ from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import near_among_any, resolve, unknown_arguments
-from .environment_names import may_import, of_spec, split
+from .environment_names import may_import, of_spec, registered_as, split
 from .observe.options import Options, observes
 from .told import warn_caller
 
@@ -35,6 +35,8 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
             arguments[name.split(".", 1)[1]] = item
     if key in settings.live:
         item = settings.live[key]
+        if key == "env" and (env_id := registered_as(item)) is not None:
+            settings.values[key] = {"_target_": env_id, **arguments}
         return (_environment(item) if key == "env" else item), arguments
     if value is not None and "_target_" not in value:
         pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
@@ -128,7 +130,7 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             item = (of_data and folder_of(item)) or resolve(item, key)
             name = canonical_name(name, item)
         elif key == "env":
-            item = _environment(item)
+            name, item = registered_as(item) or name, _environment(item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
