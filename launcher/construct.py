@@ -504,6 +504,6 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     """Names in lines of at most `width` characters."""
     import textwrap
 
-    text = ", ".join(names)
-    indent = {"initial_indent": "  ", "subsequent_indent": "  "}
-    return textwrap.fill(text, width, break_on_hyphens=False, **indent)
+    wrapper = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="  ")
+    wrapper.break_on_hyphens = False  # Ids hold some.
+    return wrapper.fill(", ".join(names))

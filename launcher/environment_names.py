@@ -94,10 +94,11 @@ def environment(name: str) -> Any:
     elif env_id not in gymnasium.registry and importlib.util.find_spec("ale_py") is not None:
         import_module("ale_py", name)  # Only then are its games known.
     spec = gymnasium.registry.get(env_id)
-    place = "ale_py" if spec is None and env_id.startswith("ALE/") else ""
-    if spec is None and (not place or importlib.util.find_spec(place) is not None):
-        return None
-    return _maker(name, env_id, place or str(spec.entry_point))
+    if spec is not None:
+        return _maker(name, env_id, str(spec.entry_point))
+    if env_id.startswith("ALE/"):
+        _check_installed(name, "ale_py")
+    return None
 
 
 def of_spec(spec: Any) -> Any:
@@ -331,11 +332,7 @@ def _maker(name: str, env_id: str, place: str) -> Any:
     """What makes a registered environment."""
     import gymnasium
 
-    for needed, (package, install) in _NEEDS.items():
-        if place.startswith(needed) and importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"{name} needs {package}, which is not installed: pip install '{install}'."
-            )
+    _check_installed(name, place)
     if gymnasium.registry[env_id].entry_point is None:
         raise ConfigError(
             f"{name} is registered as a vector environment only. Give a function that makes it: "
@@ -348,6 +345,19 @@ def _maker(name: str, env_id: str, place: str) -> Any:
     make = functools.partial(make_registered, module + name)
     make.__name__ = env_id  # type: ignore[attr-defined]
     return make
+
+
+def _check_installed(name: str, place: str) -> None:
+    """Raise ConfigError where what an environment needs is missing.
+
+    Args:
+        place: The module of its entry point.
+    """
+    for needed, (package, install) in _NEEDS.items():
+        if place.startswith(needed) and importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"{name} needs {package}, which is not installed: pip install '{install}'."
+            )
 
 
 def _newest(env_id: str) -> str:
