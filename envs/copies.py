@@ -17,6 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from ..replay import ConfigError, DataError
 from .infos import InfoFault, Infos, Picked, Rows
 from .opening import close, open_copies
+from .refused_environments import reward_fault
 from .spaces import codec, zeros
 from .unseen import seen
 from .workers import PICKED, WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
@@ -384,6 +385,8 @@ class Vector:
         obs, reward, terminated, truncated, infos = self._call(
             lambda: self.envs.step(native), native
         )
+        if np.shape(reward) != (self.num_envs,):
+            raise DataError(self._blame(Fault(reward_fault(reward)), native))
         # Copies: some vector environments give the same arrays at each step.
         reward = np.array(reward, np.float32)
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)

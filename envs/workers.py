@@ -24,6 +24,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from ..replay import ConfigError
 from .infos import InfoFault, Infos
+from .refused_environments import reset_fault, reward_fault, step_fault
 from .spaces import Codec, codec, zeros
 from .unseen import seen, seen_value
 
@@ -72,9 +73,14 @@ def reset_into(
         Fault: If the environment raises, or its observation is not in its space.
     """
     try:
-        obs, info = env.reset(seed=seed)
+        given = env.reset(seed=seed)
     except Exception as error:
-        raise Fault(f"raised {said(error)} in reset") from error
+        takes_none = "unexpected keyword argument 'seed'" in str(error)
+        advice = ": write reset(self, *, seed=None, options=None)" if takes_none else ""
+        raise Fault(f"raised {said(error)} in reset{advice}") from error
+    if wrong := reset_fault(given):
+        raise Fault(wrong)
+    obs, info = given
     if (wary or not _put_quickly(into, row, obs, code)) and (
         problem := put(into, row, obs, code, wary=wary)
     ):
@@ -103,9 +109,13 @@ def step_into(
         Fault: If the environment raises, or gives what it must not.
     """
     try:
-        obs, reward, terminated, truncated, info = env.step(action)
+        given = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
+    try:
+        obs, reward, terminated, truncated, info = given
+    except (TypeError, ValueError) as error:
+        raise Fault(step_fault(given)) from error
     if (wary or not _put_quickly(into, row, obs, code)) and (
         problem := put(into, row, obs, code, wary=wary)
     ):
@@ -114,10 +124,13 @@ def step_into(
         try:
             reward = float(np.asarray(reward).reshape(()))
         except (TypeError, ValueError) as error:
-            raise Fault(f"gave the reward {reward!r}") from error
+            raise Fault(reward_fault(reward)) from error
     if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
         raise Fault(f"gave the reward {reward}")
-    return obs, reward, bool(terminated), bool(truncated), info
+    try:
+        return obs, reward, bool(terminated), bool(truncated), info
+    except ValueError as error:  # Arrays of several.
+        raise Fault(f"gave terminated={terminated!r} and truncated={truncated!r}") from error
 
 
 def _put_quickly(into: Any, row: int, obs: Any, code: Codec) -> bool:

@@ -18,6 +18,7 @@ from gymnasium import spaces, wrappers
 
 from ..replay import ConfigError
 from .opening import close
+from .refused_environments import refuse_other, refuse_vector_rewards
 
 _LARGEST = 4096  # Choices that a network can still score one by one.
 
@@ -42,9 +43,8 @@ def wrapped(
             kind asked for.
     """
     env = make(**arguments)
+    refuse_other(env)
     several = isinstance(env, gymnasium.vector.VectorEnv)
-    if not several and not isinstance(env, gymnasium.Env):
-        raise ConfigError(f"env gave a {type(env).__name__}, not a gymnasium.Env.")
     try:
         if several and (discrete is not None or action_repeat > 1 or time_limit is not None):
             raise ConfigError(
@@ -57,6 +57,7 @@ def wrapped(
             _check_spaces(env)
         if several:
             return env
+        refuse_vector_rewards(env)
         _check_reset(env)
         if action_repeat > 1:
             env = wrappers.RepeatAction(env, action_repeat)

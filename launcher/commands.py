@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
@@ -31,6 +32,7 @@ Antelope trains a PyTorch model in one call.
   ml plot                                       learning curves of all runs, mean over seeds
 
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
+          ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   what a run's policy does
           ml compat FILE                        what a Mammoth model file uses that is not available
@@ -134,9 +136,14 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
         )
         return
     names = library_names(kind)
-    source = {"model": "torchvision", "dataset": "torchvision", "env": "gymnasium"}[kind]
-    print(f"\nFrom {source}\n" + describe_names(names))
+    print("\nFrom torchvision\n" + describe_names(names))
     print("\nAlso file.py:Name, a dotted path, or @register('name') in your own code.")
+
+
+def _print_environments(words: list[str]) -> None:
+    from .environment_list import print_environments
+
+    print_environments(words)
 
 
 def _print_presets(words: list[str]) -> None:
@@ -153,7 +160,7 @@ def _print_presets(words: list[str]) -> None:
 _LISTS: dict[str, Callable[[list[str]], None]] = {
     "models": functools.partial(_print_names, "model", "models"),
     "datasets": functools.partial(_print_names, "dataset", "datasets"),
-    "envs": functools.partial(_print_names, "env", "envs"),
+    "envs": _print_environments,
     "strategies": functools.partial(_print_names, "strategy", "strategies"),
     "tasks": _print_presets,
 }
@@ -189,7 +196,7 @@ def _job(words: list[str], swept: list[str]) -> float | None:
     varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
     settings = compose(words, {})
     if varied and settings.path is None:
-        folder = ",".join(word.replace("/", "-") for word in varied)
+        folder = ",".join(re.sub(r"\\?[/:]", "-", word) for word in varied)
         words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
         words.append(f"experiment='{settings.experiment}/{folder}'")
     run = ml(*words)

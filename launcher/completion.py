@@ -59,8 +59,12 @@ def candidates(line: str, *, whole: bool) -> list[str]:
             "-m",
         ]
         return [name for name in (*names, *commands) if name.startswith(word)]
-    prefix = f"{key}=" if whole else ""
-    return [f"{prefix}{value}" for value in _values(key) if value.startswith(start)]
+    found = [value for value in _values(key) if value.startswith(start)]
+    if whole:
+        return [f"{key}={value}" for value in found]
+    # Bash and zsh also begin a new word after a colon, as in `module:id`.
+    done = start.rfind(":") + 1
+    return [value[done:] for value in found]
 
 
 def print_candidates(whole: bool) -> None:
@@ -84,6 +88,10 @@ def _values(key: str) -> list[str]:
         return setting.kind.split()[2:]
     if setting.kind.startswith("list of"):
         return [f"[{name}]" for name in setting.kind.split()[2:]]
+    if key == "env":
+        from .environment_names import all_names
+
+        return [*ENVS["env"], *all_names(), *classes_here()]
     if key in ("model", "dataset", "aug", "strategy", *_PARTS):
         ours = [*AGENTS.get(key, ()), *ENVS.get(key, ()), *STRATEGIES.get(key, ())]
         blocks = BLOCKS["model"] if key in ("model", *_PARTS) else ()

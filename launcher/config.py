@@ -483,7 +483,8 @@ def _merge(
                     if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
                         mistakes.append(
                             f"{place}`{key}`: `{root}` is a list here. Give arguments with the name of what "
-                            f"they are for: {root}.{_names_in(values[root])[0]}.{path[-1]}=..."
+                            f"they are for: {root}.{_names_in(values[root])[0].rpartition(':')[2]}."
+                            f"{path[-1]}=..."
                         )
                         continue
                     values[root] = list(values[root])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +19,11 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from ..replay.errors import ConfigError
+from . import environment_names
 from .config import did_you_mean, name_of, nearest
 from .foreign import answer
+from .import_path import add_to_path
+from .passed_on import parameters_behind
 
 T = TypeVar("T")
 _REGISTERED: dict[str, Any] = {}
@@ -39,10 +44,6 @@ def register(name: str) -> Callable[[T], T]:
         return item
 
     return keep
-
-
-# What was put there for files of the user's to import their neighbours.
-added_to_path: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,11 @@ def resolve(name: str, kind: str) -> Any:
         return getattr(package, attribute)
     if ".py:" in name:
         path, _, attribute = name.rpartition(":")
-        return _attribute(_import_file(Path(path)), attribute, name)
+        module = _import_file(Path(path))
+        if kind == "env" and not hasattr(module, attribute):  # An id that the file registers.
+            make = environment_names.environment(attribute)
+            return _attribute(module, attribute, name) if make is None else make
+        return _attribute(module, attribute, name)
     if (found := _in_working_directory(name)) is not None:
         return found
     if "." in name and (found := _dotted(name)) is not None:
@@ -135,7 +140,7 @@ def resolve(name: str, kind: str) -> Any:
             return item
     if kind in ("model", "encoder") and (network := timm_network(name)) is not None:
         return network
-    if kind == "env" and (make := _gymnasium(name)) is not None:
+    if kind == "env" and (make := environment_names.environment(name)) is not None:
         return make
     raise ConfigError(_miss(name, kind))
 
@@ -237,7 +242,31 @@ def construct(
         where = _user_frame(error)
         raise ConfigError(
             f"{name}({shown}) raised {type(error).__name__}: {error}{where}"
+            f"{_meant(error, arguments, setting, named)}"
         ) from error
+
+
+def _meant(error: BaseException, arguments: Iterable[str], setting: str, own: Iterable[str]) -> str:
+    """Where an argument was passed on to what does not take it: the nearest that there is.
+
+    Args:
+        own: The parameters of what passed it on.
+    """
+    found = re.search(
+        r"(\S+?)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error)
+    )
+    if found is None or found[2] not in arguments:
+        return ""
+    chain: BaseException | None = error
+    while chain is not None:
+        for frame, _ in traceback.walk_tb(chain.__traceback__):
+            for item in (*frame.f_locals.values(), *frame.f_globals.values()):
+                if getattr(item, "__qualname__", None) == found[1] and callable(item):
+                    named, _ = _passed_on(item, _parameters(item, skip=0)[0])
+                    near = _near(f"{setting}.{found[2]}", [*own, *named])
+                    return f".{near} {found[1]} has: {', '.join(named) or 'none'}."
+        chain = chain.__cause__ or chain.__context__
+    return ""
 
 
 def unknown_arguments(
@@ -245,13 +274,40 @@ def unknown_arguments(
 ) -> list[str]:
     """A message for every sub-key that `target` has no parameter for."""
     named, takes_any = _parameters(target, skip=skip)
-    name = getattr(target, "__name__", str(target))
+    if takes_any and any(key not in named for key in given):
+        named, takes_any = _passed_on(target, named)
+    name = getattr(target, "__name__", None) or name_of(target)
     return [
         f"{name} has no parameter `{key}` (`{setting}.{key}`).{_near(f'{setting}.{key}', named)} "
         f"It has: {', '.join(named) or 'none'}."
         for key in given
         if key not in named and not takes_any
     ]
+
+
+def near_among_any(target: Callable[..., Any], key: str) -> str | None:
+    """A parameter with almost the name `key`, of what takes any others too and does not read `key`."""
+    target = environment_names.creator(target) or target
+    named, takes_any = _parameters(target, skip=0)
+    if key in named or not takes_any or not _passed_on(target, named)[1]:
+        return None
+    code = getattr(getattr(target, "__init__", target), "__code__", None)
+    if code is not None and key in code.co_consts:
+        return None
+    return next(iter(difflib.get_close_matches(key, named, n=1, cutoff=0.8)), None)
+
+
+def _passed_on(
+    target: Callable[..., Any], named: dict[str, inspect.Parameter]
+) -> tuple[dict[str, inspect.Parameter], bool]:
+    """As `_parameters`, with those that **kwargs are passed on to, as far as it can be told."""
+    creator = environment_names.creator(target)
+    if creator is not None:
+        its, takes_any = _parameters(creator, skip=0)
+        its, takes_any = _passed_on(creator, its) if takes_any else (its, False)
+        return its | environment_names.taken_by_make(), takes_any
+    behind = parameters_behind(target)
+    return (named, True) if behind is None else (named | behind, False)
 
 
 def _near(path: str, named: Iterable[str]) -> str:
@@ -326,15 +382,17 @@ def _miss(name: str, kind: str) -> str:
         return f"No {place.noun} `{name}`: {foreign}"
     if kind.endswith("dataset") and ("/" in name or name.startswith(".")):
         return f"No {place.noun} `{name}`: there is no such folder (looked in {Path.cwd()})."
-    if "." in name and (module := _dotted(name.rpartition(".")[0])) is not None:
+    called = kind == "env" and "(" in name  # gymnasium.make(...), say, as a word.
+    if "." in name and not called and (module := _dotted(name.rpartition(".")[0])) is not None:
         inside, _, attribute = name.rpartition(".")
         near = did_you_mean(attribute, dir(module))
         return f"No {place.noun} `{name}`: {inside} has no `{attribute}`.{near}"
+    if kind == "env":
+        return environment_names.miss(name, [*_REGISTERED, *builtin_names(kind), *classes_here()])
     names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
     command = {
         "model": "ml models",
         "dataset": "ml datasets",
-        "env": "ml envs",
         "strategy": "ml strategies",
     }.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""
@@ -380,7 +438,7 @@ def _import_file(path: Path) -> ModuleType:
         source = getattr(module, "__file__", None)
         if source and source.endswith(file.name) and Path(source).resolve() == file:
             return module
-    _add_to_path(file.parent)  # So that the file can import its neighbours.
+    add_to_path(file.parent)  # So that the file can import its neighbours.
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -396,12 +454,6 @@ def _import_file(path: Path) -> ModuleType:
             f"Importing {path} raised {type(error).__name__}: {error}{_user_frame(error)}"
         ) from error
     return module
-
-
-def _add_to_path(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-        added_to_path.add(str(folder))
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
@@ -422,7 +474,7 @@ def _dotted(name: str) -> Any:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
-    _add_to_path(Path.cwd())
+    add_to_path(Path.cwd())
     for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
         try:
@@ -458,52 +510,10 @@ def timm_network(name: str) -> Any:
     return network
 
 
-# What gymnasium's own environments need, by where they are defined: the module, our extra.
-_NEEDS = {
-    "ale_py": ("ale_py", "atari"),
-    "gymnasium.envs.box2d": ("Box2D", "box2d"),
-    "gymnasium.envs.mujoco": ("mujoco", "mujoco"),
-}
-
-
-def _gymnasium(name: str) -> Any:
-    import gymnasium
-
-    atari = importlib.util.find_spec("ale_py") is not None
-    if atari and name not in gymnasium.registry:
-        importlib.import_module("ale_py")  # Only then are its games known.
-    try:
-        place = str(gymnasium.spec(name).entry_point)
-    except (gymnasium.error.Error, ModuleNotFoundError):
-        if atari or not name.startswith("ALE/"):
-            return None
-        place = "ale_py"
-    for needed, (package, extra) in _NEEDS.items():
-        if place.startswith(needed) and importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"{name} needs {package}, which is not installed: pip install 'antelope-ml[{extra}]'."
-            )
-    module = "ale_py:" if place.startswith("ale_py") else ""  # Imported in other processes too.
-    # What environments give is checked by the run itself, at every step.
-    make = functools.partial(gymnasium.make, module + name, disable_env_checker=True)
-    make.__name__ = name  # type: ignore[attr-defined]
-    return make
-
-
-def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
-    """Builds n copies as the one vector environment that a gymnasium id names, if it names one."""
-    import gymnasium
-
-    if getattr(target, "func", None) is not gymnasium.make:
-        return None
-    if gymnasium.spec(target.__name__).vector_entry_point is None:
-        return None
-    name, mode = target.args[0], "vector_entry_point"
-    return lambda n: gymnasium.make_vec(name, num_envs=n, vectorization_mode=mode, **arguments)
-
-
 def describe_names(names: Iterable[str], width: int = 96) -> str:
     """Names in lines of at most `width` characters."""
     import textwrap
 
-    return textwrap.fill(", ".join(names), width, initial_indent="  ", subsequent_indent="  ")
+    wrapper = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="  ")
+    wrapper.break_on_hyphens = False  # Ids hold some.
+    return wrapper.fill(", ".join(names))

@@ -16,7 +16,8 @@ from ..envs.opening import Given
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
 from .config import Settings, name_of
-from .construct import construct, vector_form
+from .construct import construct
+from .environment_names import vector_form
 from .naming import named_objects
 from .told import warn_caller
 from .wrapping import build_wrappers

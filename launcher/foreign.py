@@ -63,7 +63,8 @@ def without_bare_words(words: Iterable[Any], mistakes: list[str]) -> list[Any]:
             continue
         key, value, taken = _option(word, rest)
         if key is None:
-            settings.append(word)
+            # Of a list of environments, one is told by its id, without its module.
+            settings.append(re.sub(r"^(env\.)[\w.]+:(?=[^=]*\.\w+=)", r"\1", word))
             continue
         said = " ".join([word, *rest[:taken]])
         del rest[:taken]
@@ -76,7 +77,7 @@ def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
 
     `--epochs 5`, `--epochs=5`, `-lr 1e-3`, `epochs 5`, `epochs: 5`, `epochs = 5`, `epochs= 5`.
     """
-    if word.startswith("~") or re.match(r"[^-=:\s][^=:\s]*\s*=", word):
+    if word.startswith("~") or re.match(r"[^-=:\s][^=:\s]*\s*=|env\.[\w.]+:[^=]*=", word):
         if (joined := re.fullmatch(r"([^=]*\S)\s*=\s*", word)) and rest and _is_value(rest[0]):
             return joined[1], rest[0], 1
         return None, None, 0
@@ -108,6 +109,8 @@ def _mistake(said: str, word: str, key: str, value: str | None) -> str:
         return f"`ml {word}` is not a command: {_COMMANDS[word]}."
     if file := re.fullmatch(r"(.+\.py)(:\w+)?", word):
         return f"`{said}`: to name a model, write model={file[1]}{file[2] or ':Name'}."
+    if re.fullmatch(r"[\w.]+:[\w./-]+-v\d+", said):
+        return f"`{said}`: settings are words of the form key=value. Write env={said}."
     name = _setting(key)
     if name is not None and value is None and word.startswith("-") and _is_bool(name):
         value = "true"

@@ -6,14 +6,17 @@ import functools
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..envs.forms import form
 from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
-from .construct import resolve, unknown_arguments
+from .construct import near_among_any, resolve, unknown_arguments
+from .environment_names import may_import, of_spec, registered_as, split
 from .observe.options import Options, observes
+from .told import warn_caller
 
 # A folder called `er`, of runs with it, is no strategy.
 _MAY_BE_FOLDERS = ("dataset", "test_dataset")
@@ -31,7 +34,10 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
         if name.startswith(f"{key}."):
             arguments[name.split(".", 1)[1]] = item
     if key in settings.live:
-        return settings.live[key], arguments
+        item = settings.live[key]
+        if key == "env" and (env_id := registered_as(item)) is not None:
+            settings.values[key] = {"_target_": env_id, **arguments}
+        return (_environment(item) if key == "env" else item), arguments
     if value is not None and "_target_" not in value:
         pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
         raise ConfigError(
@@ -41,7 +47,34 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
         return None, arguments
     item = resolve(value["_target_"], key)
     value["_target_"] = canonical_name(value["_target_"], item)
-    return item, arguments
+    return (_environment(item) if key == "env" else item), arguments
+
+
+def _environment(item: Any) -> Any:
+    """What is given as an environment, as something that makes it where that is known.
+
+    Raises:
+        ConfigError: For what is neither an environment nor makes one.
+    """
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+    from ..envs.refused_environments import advice_for, refuse_other
+
+    if isinstance(item, EnvSpec):
+        return of_spec(item)
+    if isinstance(item, ModuleType):
+        what, advice = advice_for(item) or (
+            f"the module {item.__name__}",
+            f"Name an environment of it: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
+        )
+        raise ConfigError(f"env is {what}. {advice}")
+    ours = inspect.isclass(item) and issubclass(item, (gymnasium.Env, gymnasium.vector.VectorEnv))
+    if inspect.isclass(item) and not ours and (known := advice_for(item)) is not None:
+        raise ConfigError(f"env={name_of(item)} is {known[0]}, not a gymnasium.Env. {known[1]}")
+    if not callable(item):
+        refuse_other(item, made=False)
+    return item
 
 
 def makes_objects(value: Any) -> bool:
@@ -96,6 +129,8 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
         if isinstance(item, str):
             item = (of_data and folder_of(item)) or resolve(item, key)
             name = canonical_name(name, item)
+        elif key == "env":
+            name, item = registered_as(item) or name, _environment(item)
         parts.append((item, arguments))
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
@@ -125,6 +160,11 @@ def unresolved(settings: Settings) -> list[str]:
             item = item if isinstance(item, dict) else {"_target_": item}
             target: Any = settings.live.get(key, item.get("_target_"))
             arguments = [name for name in item if name not in ("_target_", "subset")]
+            if key == "env" and (place := settings.place(f"{key}._target_")):
+                refused = [place + text for text in _would_import(item)]
+                if refused:
+                    mistakes += refused
+                    continue
             try:
                 folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
                 if isinstance(target, str) and not folder:
@@ -141,10 +181,37 @@ def unresolved(settings: Settings) -> list[str]:
                     arguments = [name for name in arguments if name != "groups"]
                 elif getattr(target, "__name__", "") == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
+                if key == "env":
+                    _warn_of_near_names(target, arguments)
                 for name in arguments:
                     found = unknown_arguments(target, [name], setting=key, skip=skip)
                     mistakes += [settings.place(f"{key}.{name}") + text for text in found]
     return mistakes
+
+
+def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
+    """Of arguments that end in **kwargs, though a parameter is called almost so."""
+    for name in arguments:
+        if near := near_among_any(target, name):
+            warn_caller(
+                f"`env.{name}` is not a parameter of {getattr(target, '__name__', target)}, whose **kwargs "
+                f"take it. Did you mean `env.{near}`?"
+            )
+
+
+def _would_import(item: Any) -> list[str]:
+    """A message for every `module:id` in a preset that would run code that the user did not name."""
+    if isinstance(item, dict):
+        return [text for part in item.values() for text in _would_import(part)]
+    if isinstance(item, list):
+        return [text for part in item for text in _would_import(part)]
+    module = split(item)[0] if isinstance(item, str) else ""
+    if not module or may_import(module):
+        return []
+    return [
+        f"env={item} imports {module}, which is not an installed package of environments, and a preset runs "
+        f"no code of its own. To allow it, name it yourself, as a word: env={item}."
+    ]
 
 
 def canonical_name(name: str, item: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .construct import added_to_path
+from .import_path import added_to_path
 from .randomness import kept_randomness, random_state, set_random_state
 
 # Random streams, warnings and import paths belong to the process: runs in several threads take turns.

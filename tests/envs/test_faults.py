@@ -150,7 +150,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "several rewards": (breaks(gives(reward=np.ones(2))), "gave the reward array"),
     "four things": (
         breaks(lambda _, given: given[:4]),
-        r"raised ValueError: not enough values to unpack \(expected 5, got 4\)",
+        r"returned 4 values from step, not the five .*shimmy.GymV21CompatibilityV0",
     ),
 }  # fmt: skip
 
