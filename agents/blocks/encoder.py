@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Space
-from .in_numpy import KNOWN, ROWS
+from .in_numpy import ROWS
 
 
 def encoder(
