@@ -243,8 +243,8 @@ class Copies:
             return Step(next_obs, reward, self._none, self._none, None, next_obs)
         first = next_obs.copy()
         self._reset(0, first)
-        ended = np.array(((dead,), (over,), (True,)))
-        return Step(next_obs, reward, *ended, first)
+        terminated, truncated, began = np.array(((dead,), (over,), (True,)))
+        return Step(next_obs, reward, terminated, truncated, began, first)
 
     def _blame(self, copy: int, fault: Fault, action: Any = None) -> str:
         return _blame(

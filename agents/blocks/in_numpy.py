@@ -136,6 +136,8 @@ def _weights(layer: nn.Module | None) -> list[tuple[dict[str, Any], str, Tensor,
 
 def _function(layer: nn.Module | None) -> Function | None:
     """What a layer does; None: not known."""
+    if layer is None:
+        return None
     if type(layer) is not nn.Linear:
         return KNOWN.get(type(layer))
     weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")

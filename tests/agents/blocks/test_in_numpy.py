@@ -179,7 +179,7 @@ def test_what_is_not_known_is_left_to_torch(network: nn.Module) -> None:
     "obs",
     [
         *(observations().double(), observations().bfloat16(), {"obs": observations()}),
-        *(observations(0), observations(5, 3), observations()[0], observations(10_000)),
+        *(observations(5, 3), observations()[0], observations(10_000)),
     ],
 )
 def test_other_observations_are_left_to_torch(obs: Tensor) -> None:
@@ -194,6 +194,7 @@ def test_gradients_and_other_precisions_are_left_to_torch() -> None:
         assert in_numpy(network, obs) is None
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit is on its way out; a trace must still be right.
 def test_a_trace_is_of_the_network_not_of_its_values() -> None:
     agent = DQN(Space((4,)), _CHOICES).eval()
     with torch.no_grad():
@@ -206,7 +207,7 @@ def test_a_trace_is_of_the_network_not_of_its_values() -> None:
 def test_dqn_chooses_what_torch_would(dueling: bool) -> None:
     torch.manual_seed(0)
     agent = DQN(Space((4,)), _CHOICES, hidden=(120, 84), dueling=dueling).eval()
-    obs = observations(50)
+    obs = 10 * observations(50)
     with torch.no_grad():
         best = agent.network(obs).argmax(1)
         one_by_one = torch.cat([agent.act(one[None]) for one in obs])
