@@ -275,7 +275,8 @@ class Copies:
 
     def restart(self, step: Step, which: np.ndarray) -> Step | None:
         """The step, with new episodes in some copies, bool `[N]`, that did not end in it."""
-        first, picked = self.empty_obs(), [None] * self.num_envs
+        first = self.empty_obs()
+        picked: list[Picked | None] = [None] * self.num_envs
         for copy in np.flatnonzero(which).tolist():
             picked[copy] = self._reset(copy, first)
         fresh = None if self.infos is None else self._info(picked, which, reset=True)

@@ -67,6 +67,8 @@ class EnvTask:
         normalizes: Which of "obs" and "rewards" wrappers of gymnasium's normalise.
     """
 
+    envs: Any = None  # Copies or Vector, once they are open.
+
     def __init__(
         self,
         make: Make,
@@ -85,7 +87,6 @@ class EnvTask:
     ):
         self.name, self._make, self._stack, self._video = name, make, stack, video
         self._channels, self._eval_limit = channels, eval_limit
-        self.envs: Any = None
         self._evaluated: Copies | Vector | None = None
         self.lacking: str | None = None
         self.interrupted, self.cut, self.video_prefix = False, 0, ""

@@ -68,8 +68,7 @@ def play(
         late = real & ~over & (length >= limit) if limit is not None else None
         done = over if late is None else over | late
         if infos is not None:
-            assert step.info is not None
-            if finals is not None:
+            if finals is not None and step.info is not None:
                 finals.add(step.info, done)
             infos.check(ended=bool(over.any()), name=envs.name)
         for copy in np.flatnonzero(done).tolist():

@@ -66,7 +66,7 @@ class RunningStatistics:
 
     def __init__(self, envs: Any):
         self._groups = _groups(envs)
-        self._shared = [[_kept(layer) for layer in group[0]] for group in self._groups]
+        self._shared = [[_kept(layer) for layer in group[0]] for group in self._groups if group]
         self._lend(self._groups)
 
     def freeze(self, envs: Any = None) -> None:
@@ -152,9 +152,8 @@ def _set_return(layer: Any, value: np.ndarray) -> None:
 def _groups(envs: Any) -> list[list[list[Any]]]:
     """Layers `[group][copy][layer]`: those around a vector environment, and those in its copies."""
     if not isinstance(envs, VectorEnv):
-        return [[normalizing(env) for env in envs]] if envs else []
-    inside = [[normalizing(env) for env in envs.unwrapped.envs]] if _in_process(envs) else []
-    return [[normalizing(envs)], *inside]
+        return [[normalizing(env) for env in envs]]
+    return [[normalizing(envs)], [normalizing(env) for env in _copies(envs)[1:]]]
 
 
 def _each(groups: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Any]:
