@@ -58,7 +58,8 @@ def tell_left_out(space: gymnasium.Space[Any], name: str) -> None:
         space: Of the environment's observations.
         name: Of the environment.
     """
-    text, empty = [], []
+    text: list[str] = []
+    empty: list[str] = []
     for path, part in _unseen_leaves(space):
         (text if is_text(part) else empty).append(path)
     if text:
