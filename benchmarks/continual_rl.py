@@ -107,11 +107,15 @@ def main() -> int:
     means: dict[str, dict[str, float]] = {}
     for row in dict.fromkeys(["naive", *arguments.rows]):
         began = time.perf_counter()
-        strengths = {"importance": arguments.importance} if arguments.importance and ROWS[row] else {}
+        strengths = (
+            {"importance": arguments.importance} if arguments.importance and ROWS[row] else {}
+        )
         results = [learn(row, seed, **strengths) for seed in arguments.seeds]
         means[row] = {name: statistics.mean(r[name] for r in results) for name in names}
         each = (time.perf_counter() - began) / len(results)
-        print(f"{row:12}" + "".join(_cell([r[n] for r in results]) for n in names) + f"{each:10.1f}")
+        print(
+            f"{row:12}" + "".join(_cell([r[n] for r in results]) for n in names) + f"{each:10.1f}"
+        )
     naive = means["naive"]
     worse = [
         row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from ..replay import ConfigError, Normalizer, Replay, Spec, Transitions
 from .environments import EnvTask
 from .rounding import Rounding
+from .sequence_names import directory_name, in_a_line, labels
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
@@ -18,7 +20,11 @@ class EnvWorld:
     """A sequence of environments that share one spec.
 
     Args:
+        arguments: Of each environment, which tell apart tasks with one id.
         normalizer: Takes in what happens while training, or None.
+
+    Attributes:
+        labels: What each task is called.
 
     Raises:
         ConfigError: If their observations or actions differ.
@@ -28,10 +34,17 @@ class EnvWorld:
     scenario = None  # Of classes.
 
     def __init__(
-        self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
+        self,
+        tasks: list[EnvTask],
+        *,
+        arguments: Sequence[Mapping[str, Any]] = (),
+        seed: int = 0,
+        normalizer: Normalizer | None = None,
     ):
         self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
-        self.name = "-".join(task.name for task in tasks)
+        names = [task.name for task in tasks]
+        self.name = directory_name(names)
+        self.labels = labels(names, arguments or [{} for _ in tasks])
         for number, task in enumerate(tasks[1:], 1):
             task.video_prefix = f"task-{number}-"
         first = tasks[0].spec
@@ -96,7 +109,7 @@ class EnvWorld:
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"{self.name}, {self.num_envs} in parallel"
+        return f"{in_a_line(self.labels)}, {self.num_envs} in parallel"
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Act once in every copy and remember it. Returns the environment steps taken.

@@ -286,7 +286,9 @@ def build_strategies(
     try:
         mistakes: Iterable[str] = ()
         if not on_data:
-            steps = 0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
+            steps = (
+                0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
+            )
             mistakes = unfit_in_environment(
                 named, context, obs, steps=steps, capacity=settings.capacity
             )

@@ -17,7 +17,9 @@ from ..agents.traits import hook, takes_state, traits
 from ..replay import Spec
 from .randomness import forked_randomness
 
-_RETURN_A_LOSS = "DQN, DRQN, A2C, SAC, TD3, DDPG, DrQV2, or a model of your own whose learn returns it"
+_RETURN_A_LOSS = (
+    "DQN, DRQN, A2C, SAC, TD3, DDPG, DrQV2, or a model of your own whose learn returns it"
+)
 _OFF_POLICY = "DQN, DRQN, SAC, TD3, DDPG, DrQV2"
 
 

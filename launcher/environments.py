@@ -22,7 +22,8 @@ def build_environments(settings: Settings) -> EnvWorld:
         ConfigError: If one cannot be made or copied, or its spaces are not known.
     """
     tasks: list[EnvTask] = []
-    for number, (target, arguments) in enumerate(named_objects(settings, "env")):
+    named = list(named_objects(settings, "env"))
+    for number, (target, arguments) in enumerate(named):
         if not callable(target):
             raise ConfigError(
                 f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
@@ -49,7 +50,8 @@ def build_environments(settings: Settings) -> EnvWorld:
                 video=settings.video,
             )
         )
-    world = EnvWorld(tasks, seed=settings.seed)
+    arguments_of = [arguments for _, arguments in named]
+    world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
     if settings.normalize_obs or settings.normalize_reward:
         world.normalizer = Normalizer(
             normalized_shapes(world.spec.obs),

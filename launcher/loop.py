@@ -192,7 +192,8 @@ class Loop:
         more = {} if self.last == 0 else transfer_metrics(world, at)
         write_eval_row(scores[: task + 1], learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        self.keeper.task_ended(learner.strategies, last=task == self.last)
+        name = None if world.on_data else world.labels[task]
+        self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)
 
     def _scored(self) -> range:
         """The tasks evaluated after the current one: those seen, and the next one for forward transfer."""

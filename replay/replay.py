@@ -430,9 +430,8 @@ class Replay:
             elif isinstance(self.storage, Transitions):
                 state["transitions"] = self.storage.state_dict()
             state["given"] = self.given
-            if isinstance(self.storage, Table):
-                if self.storage is not self._whole:
-                    state["rows"] = self.storage.saved()
+            if isinstance(self.storage, Table) and self.storage is not self._whole:
+                state["rows"] = self.storage.saved()
             return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:

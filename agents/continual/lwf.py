@@ -50,7 +50,9 @@ class LwF(Strategy):
 
     def misfit(self, context: Context) -> str | None:
         if context.outputs == VALUES and self.temperature != _TEMPERATURE:
-            return "temperature= softens a softmax, and this agent's outputs are values. Leave it out"
+            return (
+                "temperature= softens a softmax, and this agent's outputs are values. Leave it out"
+            )
         return None
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
