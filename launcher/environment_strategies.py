@@ -47,7 +47,7 @@ def unfit_in_environment(
         ours = strategy if isinstance(strategy, Strategy) else Strategy()
         if ours.no_environments is not None:
             yield (
-                f"strategy={name} does not work in environments: {ours.no_environments}. Those that do are "
+                f"strategy={name} is not available in environments: {ours.no_environments}. Available are "
                 "naive, cumulative, ewc, ewc_online, si, mas and lwf."
             )
             continue

@@ -70,7 +70,8 @@ def _draw_matrix(
 ) -> None:
     rows, columns = scores.shape
     width, height = (min(count, _MOST_NUMBERS) for count in (columns, rows))
-    figure, (ax,) = panels(1, size=(1.3 + 0.36 * width, 1.0 + 0.32 * height))
+    named = 0.0 if names is None else 0.07 * max(len(_shortened(name)) for name in names)
+    figure, (ax,) = panels(1, size=(1.3 + named + 0.36 * width, 1.0 + 0.32 * height))
     low, high, write = np.nanmin(scores), np.nanmax(scores), _short
     if _is_accuracy(metric):
         low, high, write = 0.0, 1.0, "{:.2f}".format
@@ -145,9 +146,11 @@ def _is_accuracy(metric: str) -> bool:
 
 
 def _short(value: float) -> str:
-    """Two digits: -1.5k."""
+    """Two digits: -1.5k, 0.25."""
     from matplotlib.ticker import EngFormatter
 
+    if abs(value) < 1:
+        return f"{value:.2g}"
     return EngFormatter(sep="")(float(f"{value:.2g}"))
 
 
