@@ -7,7 +7,7 @@ its own, so that it can be played again from its seed and its actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from ..replay import ConfigError, DataError
+from .opening import close, open_copies
 from .spaces import codec, zeros
 from .workers import WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
 
@@ -55,6 +56,7 @@ class Copies:
         stack: Frames per observation, for the spec; frames themselves are single here.
         channels: Where images have them, as in `codec`.
         seed: Of the episodes.
+        made: Those of them that exist already.
     """
 
     def __init__(
@@ -66,9 +68,18 @@ class Copies:
         stack: int = 1,
         channels: str | None = None,
         seed: int = 0,
+        made: Iterable[Any] = (),
     ):
         self.name, self.num_envs, self.seed = name, num_envs, seed
-        self.envs = [make() for _ in range(num_envs)]
+        self.envs = open_copies(make, num_envs, made)
+        try:
+            self._prepare(stack, channels)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, stack: int, channels: str | None) -> None:
+        name, num_envs = self.name, self.num_envs
         first = self.envs[0]
         self.obs_codec = codec(
             first.observation_space, f"observations of {name}", stack=stack, channels=channels
@@ -176,9 +187,20 @@ class Copies:
             return None
         return obs
 
+    def restart(self, which: np.ndarray, obs: Any) -> Any:
+        """Begin new episodes in some copies; where all are now, `[N, *shape]`.
+
+        Args:
+            which: bool `[N]`.
+            obs: Where they were.
+        """
+        first = _copied(obs)
+        for copy in np.flatnonzero(which).tolist():
+            self._reset(copy, first)
+        return first
+
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        close(self.envs)
 
 
 class Vector:
@@ -267,6 +289,15 @@ class Vector:
             return Step(self._last(now, infos, done), reward, terminated, truncated, done, now)
         return Step(now, reward, terminated, truncated, done, self._reset(done))
 
+    def restart(self, which: np.ndarray, obs: Any) -> Any:
+        """As that of `Copies`; None where single copies cannot be reset."""
+        if not self._seed_each:
+            return None
+        self.ended &= ~which
+        first, fresh = _copied(obs), self._reset(which)
+        _assign(first, which, fresh)
+        return first
+
     def _reset(self, done: np.ndarray) -> Any:
         """Begin new episodes in some copies; where all are now, `[N, *shape]`."""
         for copy in np.flatnonzero(done).tolist():
@@ -346,7 +377,7 @@ class Vector:
         if isinstance(self.envs, AsyncVectorEnv):
             end(self.envs)
         else:
-            self.envs.close()
+            close([self.envs])
 
 
 def _blame(what: str, place: str, action: Any, space: gymnasium.Space[Any]) -> str:
@@ -371,6 +402,15 @@ def _pick(value: Any, copy: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _pick(part, copy) for name, part in value.items()}
     return value[copy]
+
+
+def _assign(into: Any, which: np.ndarray, value: Any) -> None:
+    """Write rows of `value` into the same rows of `into`."""
+    if isinstance(into, dict):
+        for name, part in into.items():
+            _assign(part, which, value[name])
+    else:
+        into[which] = value[which]
 
 
 def _copied(value: Any) -> Any:

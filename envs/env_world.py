@@ -77,6 +77,21 @@ class EnvWorld:
             self._start(task, replay)
             replay.begin_stream()
 
+    def go_on(self, task: int, replay: Replay) -> None:
+        """Begin new episodes where an evaluation took place in the copies that are learnt in."""
+        if self.tasks[task].interrupted and not replay.offline:
+            self._start(task, replay)
+            if self.normalizer is not None:
+                self.normalizer.cut()
+
+    def kept(self) -> list[dict[str, Any]]:
+        """What outlasts the episodes of each environment, for a checkpoint."""
+        return [task.kept() for task in self.tasks]
+
+    def load_kept(self, state: list[dict[str, Any]]) -> None:
+        for task, kept in zip(self.tasks, state, strict=True):
+            task.load_kept(kept)
+
     def _measure(self, ring: Transitions) -> None:
         """Take in all observations that an offline replay holds."""
         if self.normalizer is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -13,17 +15,26 @@ from ..replay import ConfigError, DataError, Spec
 from .copies import Copies, Make, Vector
 from .episodes import Act, Episodes, Show, play
 from .frames import Frames
-from .recording import check_recording, filmed
+from .opening import close
+from .recording import developed, filmed, recordable
+from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
 from .spaces import codec
-from .workers import Fault, Workers
+from .workers import Fault, Workers, said
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
-_EVALUATED_AT_ONCE = 10
+EVALUATED_AT_ONCE = 10
+# Episodes of evaluation that have no time limit are cut after this many times the longest one of
+# training, and never earlier than that.
+_TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
 
 
 class EnvTask:
     """One environment, stepped in `num_envs` copies at once, and separate ones to evaluate in.
+
+    Each is opened once, before there is anything to lose, and no more of them than are used at the same
+    time. If none can be opened beside those that are learnt in (a robot, a port, a licence), evaluation
+    takes place in these, and ends their episodes in progress.
 
     Args:
         make: Builds one environment, with `render_mode=` where it is recorded.
@@ -35,10 +46,18 @@ class EnvTask:
         channels: Where images have them, "first" or "last"; None: told from their shape.
         seed: Of the episodes.
         video: Record the first episode of each evaluation.
+        eval_limit: Steps after which an episode of evaluation is cut; None: the environment's own
+            limit, or ten times the longest episode of training so far, and at least 1,000.
 
     Attributes:
         obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
         began: Which of them are at an episode's start, bool `[N]`.
+        time_limit: Steps after which the environment truncates its episodes itself, if that is known.
+        lacking: Why fewer copies than wanted could be opened to evaluate in, or None.
+        interrupted: Whether an evaluation took place in the copies that are learnt in: new episodes
+            have to begin there.
+        cut: How many episodes of the newest evaluation were cut.
+        normalizes: Which of "obs" and "rewards" wrappers of gymnasium's normalise.
     """
 
     def __init__(
@@ -53,49 +72,20 @@ class EnvTask:
         channels: str | None = None,
         seed: int = 0,
         video: bool = False,
+        eval_limit: int | None = None,
     ):
-        first = make()
-        several = isinstance(first, VectorEnv)
-        if not several and first.spec is not None:
-            name = first.spec.id  # Of a factory for many, the one that it made.
         self.name, self._make, self._stack, self._video = name, make, stack, video
-        self._options: dict[str, Any] = {"name": name, "stack": stack, "channels": channels}
-        # Builds n copies at once, where these cannot be had one by one.
-        self._vector: Callable[[int], Any] | None = (lambda _: make()) if several else None
-        if several and vectorization != "sync":
-            raise ConfigError(
-                f"vectorization={vectorization} is for single environments; {name} is a vector "
-                "environment already."
-            )
-        if not several:  # Before there are processes, which say less of what is wrong.
-            observed, what = first.observation_space, f"observations of {name}"
-            codec(observed, what, stack=stack, channels=channels)
-        first.close()
-        if video:
-            check_recording(make, name, seed=EVALUATION_SEED)
-        self.envs: Copies | Vector
-        if vectorization == "vector_entry_point":
-            if make_vector is None:
-                raise ConfigError(
-                    f"vectorization=vector_entry_point: {name} has no vector form of its own. Use "
-                    "sync or async."
-                )
-            envs = make_vector(num_envs)
-            self.envs = Vector(envs, seed=seed, **self._options)
-            if (envs.single_observation_space, envs.single_action_space) != (
-                first.observation_space,
-                first.action_space,
-            ):
-                # Another environment, in truth: ale-py's has gray pixels.
-                self._vector = make_vector
-        elif vectorization == "async":
-            self.envs = self._workers(num_envs, seed)
-        else:
-            self.envs = self._copies(num_envs, seed)
-        if num_envs not in (1, self.envs.num_envs):
-            raise ConfigError(
-                f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
-            )
+        self._channels, self._eval_limit = channels, eval_limit
+        self.envs: Any = None
+        self._evaluated: Copies | Vector | None = None
+        self.lacking: str | None = None
+        self.interrupted, self.cut, self.video_prefix = False, 0, ""
+        self._spare: list[Any] = []  # Opened, and nobody's yet.
+        try:
+            self._open(num_envs, vectorization, make_vector, seed)
+        except BaseException:
+            self.close()
+            raise
         self.num_envs = self.envs.num_envs
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
@@ -103,30 +93,154 @@ class EnvTask:
         self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
         self.episodes = Episodes(self.num_envs)
         self._none = np.zeros(self.num_envs, np.bool_)
-        self._evaluated: Copies | Vector | None = None
-        self.video_prefix = ""
+
+    def _open(
+        self,
+        num_envs: int,
+        vectorization: str,
+        make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None,
+        seed: int,
+    ) -> None:
+        """Open the copies that are learnt in, the first of which tells what the environment is."""
+        first = self._make()
+        self._spare.append(first)
+        several = isinstance(first, VectorEnv)
+        if not several and first.spec is not None:
+            self.name = first.spec.id  # Of a factory for many, the one that it made.
+        name = self.name
+        self._options: dict[str, Any] = {
+            "name": name,
+            "stack": self._stack,
+            "channels": self._channels,
+        }
+        self.time_limit = _time_limit(first)
+        # Builds n copies at once, where these cannot be had one by one.
+        self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
+        if several and vectorization != "sync":
+            raise ConfigError(
+                f"vectorization={vectorization} is for single environments; {name} is a vector "
+                "environment already."
+            )
+        if not several:  # Before there are processes, which say less of what is wrong.
+            observed, what = first.observation_space, f"observations of {name}"
+            codec(observed, what, stack=self._stack, channels=self._channels)
+        found = {"obs": normalizes_obs(first), "rewards": normalizes_rewards(first)}
+        self.normalizes = tuple(kind for kind, there in found.items() if there)
+        if vectorization == "vector_entry_point":
+            if make_vector is None:
+                raise ConfigError(
+                    f"vectorization=vector_entry_point: {name} has no vector form of its own. Use "
+                    "sync or async."
+                )
+            envs = make_vector(num_envs)
+            self.envs = self._vector_of(envs, seed)
+            if (envs.single_observation_space, envs.single_action_space) != (
+                first.observation_space,
+                first.action_space,
+            ):
+                # Another environment, in truth: ale-py's has gray pixels.
+                self._vector = make_vector
+        elif vectorization == "async":
+            self._give_up_spare()  # It may be one that can be open once.
+            self.envs = self._workers(num_envs, seed)
+        elif several:
+            self._spare = []
+            self.envs = self._vector_of(first, seed)
+        else:
+            self._spare = []
+            self.envs = Copies(
+                self._make, num_envs=num_envs, seed=seed, made=[first], **self._options
+            )
+        if num_envs not in (1, self.envs.num_envs):
+            raise ConfigError(
+                f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
+            )
+        in_process = isinstance(self.envs, Copies) or not isinstance(self.envs.envs, Workers)
+        self.running = RunningStatistics(self.envs.envs if in_process else [])
+
+    def _give_up_spare(self) -> None:
+        close(self._spare)
+        self._spare = []
+
+    def _vector_of(self, envs: Any, seed: int) -> Vector:
+        try:
+            return Vector(envs, seed=seed, **self._options)
+        except BaseException:
+            close([envs])
+            raise
 
     def _workers(self, num_envs: int, seed: int) -> Vector:
         """Copies in processes of their own."""
         try:
-            return Vector(
-                Workers(self._make, num_envs, self._options["channels"]), seed=seed, **self._options
-            )
+            workers = Workers(self._make, num_envs, self._channels)
         except Fault as fault:
             raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
+        return self._vector_of(workers, seed)
 
-    def _copies(self, num_envs: int, seed: int) -> Copies | Vector:
-        """Copies in this process; an environment that is several already is taken as it is."""
+    def open_for_evaluation(self, episodes: int) -> None:
+        """Open as many copies as an evaluation of so many episodes can use, or as can be opened.
+
+        Called before training, once all tasks have what they learn in; else at the first evaluation.
+
+        Raises:
+            ConfigError: If episodes are to be recorded and cannot be.
+        """
+        at_once = min(episodes, EVALUATED_AT_ONCE)
+        if at_once == 0:
+            self._give_up_spare()
+            return
+        if self._video:
+            film = recordable(self._make, self.name, seed=EVALUATION_SEED)
+            if self._vector is None:
+                self._give_up_spare()
+            self._spare.append(film)
         if self._vector is not None:
-            return Vector(self._vector(num_envs), seed=seed, **self._options)
-        return Copies(self._make, num_envs=num_envs, seed=seed, **self._options)
+            try:
+                envs = self._vector(at_once)
+            except Exception as error:
+                self.lacking = _reason(error)
+            else:
+                self._evaluated = self._vector_of(envs, EVALUATION_SEED)
+                self.running.freeze(envs)
+            self._give_up_spare()
+            return
+        made, self._spare = self._spare, []
+        try:
+            while len(made) < at_once:
+                made.append(self._make())
+        except Exception as error:
+            self.lacking = _reason(error)
+        except BaseException:
+            close(made)
+            raise
+        if made:
+            options = {**self._options, "num_envs": len(made), "made": made}
+            self._evaluated = Copies(self._make, seed=EVALUATION_SEED, **options)
+            self.running.freeze(made)
+
+    @property
+    def evaluates_in_training(self) -> bool:
+        """Whether there are no other copies to evaluate in."""
+        return self._evaluated is None and self.lacking is not None
+
+    @property
+    def copies_to_evaluate_in(self) -> int:
+        return 0 if self._evaluated is None else self._evaluated.num_envs
+
+    @property
+    def eval_limit(self) -> int | None:
+        """Steps after which an episode of evaluation is cut; None: it ends by itself."""
+        if self._eval_limit is not None or self.time_limit is not None:
+            return self._eval_limit
+        return max(_SHORTEST_LIMIT, _TIMES_LONGEST * self.episodes.longest)
 
     def reset(self) -> Any:
         """First observations `[N, *frame shape]` of new episodes, as they are stored."""
         first = self.envs.reset()
         self.obs = self.frames.start(first)
         self.began = np.ones(self.num_envs, np.bool_)
-        self.episodes = Episodes(self.num_envs)
+        self.interrupted, episodes = False, self.episodes
+        self.episodes = Episodes(self.num_envs, episodes.ended, episodes.longest)
         return first
 
     def step(self, action: Any) -> dict[str, Any]:
@@ -164,20 +278,48 @@ class EnvTask:
             show: Told after each step how many episodes have ended, and how many steps were made.
         """
         recorded = self._video and folder is not None
-        if self._evaluated is None or recorded:
-            at_once = min(episodes, _EVALUATED_AT_ONCE)
-            self._evaluated = self._copies(at_once, EVALUATION_SEED)
+        if self._evaluated is None and self.lacking is None:
+            self.open_for_evaluation(episodes)
+        with self._evaluated_in(film=folder if recorded else None, step=step) as envs:
+            limit = self.eval_limit
+            played = play(envs, act, episodes=episodes, stack=self._stack, limit=limit, show=show)
+        self.cut = played.cut
+        return played.returns, played.lengths
+
+    @contextmanager
+    def _evaluated_in(self, *, film: Path | None, step: int) -> Iterator[Copies | Vector]:
+        """The copies to evaluate in.
+
+        Args:
+            film: The folder of films, if the first copy is to be recorded.
+        """
         envs = self._evaluated
-        if recorded and isinstance(envs, Copies):
-            assert folder is not None
-            envs.envs[0].close()
-            envs.envs[0] = filmed(self._make, folder, f"{self.video_prefix}step-{step}")
-        try:
-            return play(envs, act, episodes=episodes, stack=self._stack, show=show)
-        finally:
-            if recorded:
-                envs.close()  # Which also ends a recording.
-                self._evaluated = None
+        if envs is None:
+            envs = self.envs
+            kept = envs.seed, envs.episodes
+            envs.seed, self.interrupted = EVALUATION_SEED, True
+            self.running.freeze()
+            try:
+                yield envs
+            finally:
+                envs.seed, envs.episodes = kept
+                self.running.thaw()
+        elif film is not None and isinstance(envs, Copies):
+            envs.envs[0] = filmed(envs.envs[0], film, f"{self.video_prefix}step-{step}")
+            try:
+                yield envs
+            finally:
+                envs.envs[0] = developed(envs.envs[0])
+        else:
+            yield envs
+
+    def kept(self) -> dict[str, Any]:
+        """What outlasts the episodes: for a checkpoint at any time."""
+        return {"longest": self.episodes.longest, "running": self.running.state_dict()}
+
+    def load_kept(self, state: dict[str, Any]) -> None:
+        self.episodes.longest = int(state["longest"])
+        self.running.load_state_dict(state["running"])
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes in progress are; what the environments themselves hold is apart."""
@@ -187,6 +329,7 @@ class EnvTask:
             "frames": self.frames.stacks,
             "ended": self.episodes.ended,
             "total": self.episodes.total,
+            "lengths": self.episodes.steps(),
             "counts": self.envs.episodes,
             "steps": list(self.envs.steps),
             "actions": [_packed(actions) for actions in self.envs.actions],
@@ -209,9 +352,11 @@ class EnvTask:
         if isinstance(envs, Vector):
             envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
-        self.episodes.total = np.array(state["total"])
+        lengths = state.get("lengths", state["steps"])  # Before 0.5.0.
+        self.episodes.go_on(np.array(state["total"]), np.array(lengths, np.int64))
         if play_again:
-            obs = envs.play_again()
+            with self.running.paused():
+                obs = envs.play_again()
             if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
                 return False
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
@@ -219,9 +364,27 @@ class EnvTask:
         return True
 
     def close(self) -> None:
-        self.envs.close()
-        if self._evaluated is not None:
-            self._evaluated.close()
+        for envs in (self.envs, self._evaluated):
+            if envs is not None:
+                envs.close()
+        self._give_up_spare()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, ConfigError) else said(error)
+
+
+def _time_limit(env: Any) -> int | None:
+    """Steps after which an environment truncates its episodes, as far as that can be told."""
+    for layer in layers(env):
+        if isinstance(layer, gymnasium.wrappers.TimeLimit):
+            return int(layer._max_episode_steps)
+    unwrapped = env.unwrapped
+    inside = getattr(unwrapped, "envs", None) if isinstance(unwrapped, VectorEnv) else None
+    if inside and isinstance(inside[0], gymnasium.Env):
+        return _time_limit(inside[0])
+    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    return None if limit is None else int(limit)
 
 
 def _packed(actions: list[Any]) -> Any:

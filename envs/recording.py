@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from gymnasium.wrappers import RecordVideo
 
 from ..replay import ConfigError
 from .copies import Make
+from .opening import close
 from .workers import said
 
 
-def check_recording(make: Make, name: str, *, seed: int) -> None:
-    """Find out before training whether episodes can be recorded.
+def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
+    """An environment whose episodes can be recorded, which has been tried.
 
     Args:
-        seed: Of the episode that is tried.
+        seed: Of the episode that was tried.
 
     Raises:
         ConfigError: If not.
@@ -50,18 +50,19 @@ def check_recording(make: Make, name: str, *, seed: int) -> None:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
             raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
     except ConfigError:
+        close([env])
         raise
     except Exception as error:
+        close([env])
         raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
-    finally:
-        env.close()
+    except BaseException:
+        close([env])
+        raise
+    return env
 
 
-def filmed(
-    make: Callable[..., gymnasium.Env[Any, Any]], folder: Path, prefix: str
-) -> gymnasium.Env[Any, Any]:
-    """An environment that films its first episode, to `<folder>/<prefix>-episode-0.mp4`."""
-    env = make(render_mode="rgb_array")
+def filmed(env: gymnasium.Env[Any, Any], folder: Path, prefix: str) -> gymnasium.Env[Any, Any]:
+    """The environment, which films its first episode, to `<folder>/<prefix>-episode-0.mp4`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Videos of other steps are there, and stay there.
@@ -71,6 +72,15 @@ def filmed(
     except Exception as error:  # The folder cannot be made, say.
         _say(error)
         return env
+
+
+def developed(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment that `filmed` was given, once the film is written."""
+    if not isinstance(env, _Recorder):
+        return env
+    if env.recording:  # The evaluation was interrupted, say.
+        env.stop_recording()
+    return env.env
 
 
 class _Recorder(RecordVideo):

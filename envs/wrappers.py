@@ -1,8 +1,15 @@
-"""What the settings put around an environment: gymnasium's wrappers, and one of our own."""
+"""What the settings put around an environment, from the innermost to the outermost:
+
+the wrappers that `env_wrappers` names, in order (so that they see what they would see in a factory of
+the user's own), then `action_repeat`, `time_limit` (which counts repeated actions once) and `discrete`.
+Outside of all these, on what has been collected, come `frame_stack`, `normalize_obs` and
+`normalize_reward`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -10,6 +17,7 @@ import numpy as np
 from gymnasium import spaces, wrappers
 
 from ..replay import ConfigError
+from .opening import close
 
 _LARGEST = 4096  # Choices that a network can still score one by one.
 
@@ -21,23 +29,49 @@ def wrapped(
     bins: int,
     action_repeat: int,
     time_limit: int | None,
+    around: Sequence[Callable[[Any], Any]] = (),
     **arguments: Any,
 ) -> Any:
-    """Make an environment and put around it what is asked for.
+    """Make an environment and put around it what is asked for; on an error it is closed.
+
+    Args:
+        around: What `env_wrappers` names, the innermost first.
 
     Raises:
-        ConfigError: If its actions cannot be turned into the kind asked for.
+        ConfigError: If one of them cannot be put around it, or its actions cannot be turned into the
+            kind asked for.
     """
     env = make(**arguments)
-    if isinstance(env, gymnasium.vector.VectorEnv):
-        if discrete is not None or action_repeat > 1 or time_limit is not None:
+    several = isinstance(env, gymnasium.vector.VectorEnv)
+    if not several and not isinstance(env, gymnasium.Env):
+        raise ConfigError(f"env gave a {type(env).__name__}, not a gymnasium.Env.")
+    try:
+        if several and (discrete is not None or action_repeat > 1 or time_limit is not None):
             raise ConfigError(
                 "discrete, action_repeat and time_limit wrap single environments; this one is a vector "
                 "environment."
             )
-        return env
-    if not isinstance(env, gymnasium.Env):
-        raise ConfigError(f"env gave a {type(env).__name__}, not a gymnasium.Env.")
+        _check_spaces(env)
+        for wrap in around:
+            env = wrap(env)
+            _check_spaces(env)
+        if several:
+            return env
+        _check_reset(env)
+        if action_repeat > 1:
+            env = wrappers.RepeatAction(env, action_repeat)
+        if time_limit is not None:
+            # Innermost limits of the environment's own still hold.
+            env = wrappers.TimeLimit(env, time_limit)
+        return _converted(env, discrete=discrete, bins=bins)
+    except BaseException:
+        close([env])
+        raise
+
+
+def _check_spaces(env: Any) -> None:
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return
     for name in ("observation_space", "action_space"):
         if not isinstance(space := getattr(env, name, None), spaces.Space):
             given = "is missing" if space is None else f"is a {type(space).__name__}"
@@ -45,16 +79,30 @@ def wrapped(
                 f"{type(env).__name__}.{name} {given}. Set it in __init__, to a gymnasium.spaces.Box, "
                 "for example."
             )
-    if action_repeat > 1:
-        env = wrappers.RepeatAction(env, action_repeat)
-    if time_limit is not None:
-        # Innermost limits of the environment's own still hold.
-        env = wrappers.TimeLimit(env, time_limit)
+
+
+def _check_reset(env: Any) -> None:
+    """Refuse environments that cannot be reset with a seed, which is how episodes are repeated."""
+    reset = env.unwrapped.reset
+    try:
+        inspect.signature(reset).bind(seed=0)
+    except ValueError:  # Written in C: no signature.
+        return
+    except TypeError:
+        name = type(env.unwrapped).__name__
+        raise ConfigError(
+            f"{name}.reset{inspect.signature(reset)} takes no `seed`. Write reset(self, *, seed=None, "
+            "options=None), beginning with super().reset(seed=seed), as gymnasium.Env does."
+        ) from None
+
+
+def _converted(env: Any, *, discrete: bool | None, bins: int) -> Any:
+    """The environment with the kind of actions that is asked for."""
     if discrete is True and isinstance(env.action_space, spaces.Box):
-        env = _binned(env, bins)
-    elif discrete is False and isinstance(env.action_space, spaces.Discrete):
-        env = Largest(env)
-    elif discrete is not None and not isinstance(env.action_space, (spaces.Box, spaces.Discrete)):
+        return _binned(env, bins)
+    if discrete is False and isinstance(env.action_space, spaces.Discrete):
+        return Largest(env)
+    if discrete is not None and not isinstance(env.action_space, (spaces.Box, spaces.Discrete)):
         raise ConfigError(
             f"discrete={str(discrete).lower()} converts Box and Discrete actions, not "
             f"{type(env.action_space).__name__}."

@@ -188,7 +188,8 @@ def _scheduler(
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
-    evaluations = evaluates_in_task(schedule, plans, world)
+    evaluates = world.on_data or settings.eval_episodes > 0
+    evaluations = evaluates and evaluates_in_task(schedule, plans, world)
     if schedule.judges and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "

@@ -108,6 +108,8 @@ class Console:
         self._print(f"task {at.task} of {tasks}{which} learnt in {', '.join(used)}")
         write = _short if returns else "{:.4f}".format
         for name, seen in rows.items():
+            if all(value != value for value in seen):  # Nothing is evaluated.
+                continue
             each = "  ".join(map(write, seen))
             self._print(f"  {name:<8}  {each}   mean {write(sum(seen) / len(seen))}")
 

@@ -95,6 +95,7 @@ KINDS = {
     "discriminator": Kind("discriminator", "agents", (), _is_network),
     "dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "env": Kind("environment", "envs", (), _is_class),
+    "env_wrappers": Kind("wrapper", None, ("gymnasium.wrappers",), _is_public_class),
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
     "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_scheduler),
     "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
@@ -126,7 +127,10 @@ def resolve(name: str, kind: str) -> Any:
     if "." in name and (found := _dotted(name)) is not None:
         return found
     for library in place.libraries:
-        item = getattr(importlib.import_module(library), name, None)
+        try:
+            item = getattr(importlib.import_module(library), name, None)
+        except Exception as error:  # Gymnasium's that are imported late, for what they need.
+            raise ConfigError(f"{library}.{name} cannot be imported: {error}") from error
         if item is not None and place.accept(name, item):
             return item
     if kind in ("model", "encoder") and (network := _timm(name)) is not None:

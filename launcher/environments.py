@@ -6,13 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
+from gymnasium.vector import VectorEnv
+
 from ..envs.env_world import EnvWorld, normalized_shapes
-from ..envs.environments import EnvTask
+from ..envs.environments import EVALUATED_AT_ONCE, EnvTask
+from ..envs.opening import Given
 from ..envs.wrappers import wrapped
 from ..replay import ConfigError, Normalizer
 from .config import Settings, name_of
 from .construct import construct, vector_form
 from .naming import named_objects
+from .told import warn_caller
+from .wrapping import build_wrappers
 
 
 def build_environments(settings: Settings) -> EnvWorld:
@@ -21,37 +27,22 @@ def build_environments(settings: Settings) -> EnvWorld:
     Raises:
         ConfigError: If one cannot be made or copied, or its spaces are not known.
     """
+    _check_evaluations(settings)
     tasks: list[EnvTask] = []
     named = list(named_objects(settings, "env"))
-    for number, (target, arguments) in enumerate(named):
-        if not callable(target):
-            raise ConfigError(
-                f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
-                "that makes the environment."
-            )
-        # Constructed without a word of the spec: environments are where it comes from.
-        make = functools.partial(_make_env, target, arguments)
-        wrappers = {
-            "discrete": settings.discrete,
-            "bins": settings.bins,
-            "action_repeat": settings.action_repeat,
-            "time_limit": settings.time_limit,
-        }
-        tasks.append(
-            EnvTask(
-                functools.partial(wrapped, make, **wrappers),
-                name=getattr(target, "__name__", type(target).__name__),
-                num_envs=settings.num_envs,
-                vectorization=settings.vectorization,
-                make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
-                stack=settings.frame_stack,
-                channels=settings.channels,
-                seed=settings.seed + number,
-                video=settings.video,
-            )
-        )
-    arguments_of = [arguments for _, arguments in named]
-    world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
+    try:
+        for number, (target, arguments) in enumerate(named):
+            tasks.append(_task(settings, number, target, arguments))
+        arguments_of = [arguments for _, arguments in named]
+        world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
+        for task in tasks:  # Once each has what it learns in, which matters more.
+            task.open_for_evaluation(settings.eval_episodes)
+    except BaseException:
+        for task in tasks:
+            task.close()
+        raise
+    for task in tasks:
+        _warn(task, settings)
     if settings.normalize_obs or settings.normalize_reward:
         world.normalizer = Normalizer(
             normalized_shapes(world.spec.obs),
@@ -61,6 +52,111 @@ def build_environments(settings: Settings) -> EnvWorld:
             reward=settings.normalize_reward,
         )
     return world
+
+
+def _task(settings: Settings, number: int, target: Any, arguments: dict[str, Any]) -> EnvTask:
+    if isinstance(target, (gymnasium.Env, VectorEnv)):
+        target = _given(settings, target)
+    if not callable(target):
+        raise ConfigError(
+            f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
+            "that makes the environment."
+        )
+    # Constructed without a word of the spec: environments are where it comes from.
+    make = functools.partial(_make_env, target, arguments)
+    wrappers = {
+        "around": build_wrappers(settings),
+        "discrete": settings.discrete,
+        "bins": settings.bins,
+        "action_repeat": settings.action_repeat,
+        "time_limit": settings.time_limit,
+    }
+    return EnvTask(
+        functools.partial(wrapped, make, **wrappers),
+        name=getattr(target, "__name__", type(target).__name__),
+        num_envs=settings.num_envs,
+        vectorization=settings.vectorization,
+        make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
+        stack=settings.frame_stack,
+        channels=settings.channels,
+        seed=settings.seed + number,
+        video=settings.video,
+        eval_limit=settings.eval_limit,
+    )
+
+
+def _given(settings: Settings, env: Any) -> Given:
+    """An environment that the user opened: the only copy there is.
+
+    Raises:
+        ConfigError: If more are needed.
+    """
+    several = settings.num_envs > 1 and isinstance(env, gymnasium.Env)
+    if several or settings.vectorization != "sync":
+        asked = (
+            f"num_envs={settings.num_envs}"
+            if several
+            else "vectorization=" + settings.vectorization
+        )
+        name = type(env.unwrapped).__name__
+        raise ConfigError(
+            f"env= is an instance of {name}, which cannot be copied, and {asked} needs more. Give a "
+            f"gymnasium id, a class, or a function that makes one: env=lambda: {name}(...)."
+        )
+    return Given(env)
+
+
+def _check_evaluations(settings: Settings) -> None:
+    """Refuse what needs evaluations where there are none.
+
+    Raises:
+        ConfigError: With all of it.
+    """
+    if settings.eval_episodes > 0:
+        return
+    stopping = settings.early_stopping
+    scheduler = str((settings.scheduler or {}).get("_target_"))
+    needs = {
+        "early_stopping.patience": stopping["patience"] is not None,
+        "early_stopping.restore": stopping["restore"],
+        "scheduler=ReduceLROnPlateau": scheduler.endswith("ReduceLROnPlateau"),
+        "video": settings.video,
+    }
+    if mistakes := [key for key, asked in needs.items() if asked]:
+        raise ConfigError(
+            f"{' and '.join(mistakes)} cannot work with eval_episodes=0, which makes no evaluations. Set "
+            "eval_episodes to 1 or more."
+        )
+
+
+def _warn(task: EnvTask, settings: Settings) -> None:
+    """Say before training where evaluation is not what one would expect."""
+    if task.evaluates_in_training:
+        warn_caller(
+            f"No second {task.name} can be open beside the one that is learnt in ({task.lacking}). "
+            "Evaluation takes place in that one, and truncates its episode in progress. "
+            "eval_episodes=0 leaves evaluation out."
+        )
+    elif task.lacking is not None:
+        wanted = min(settings.eval_episodes, EVALUATED_AT_ONCE)
+        warn_caller(
+            f"Only {task.copies_to_evaluate_in} of {wanted} copies of {task.name} to evaluate in can be "
+            f"open at once ({task.lacking}). Episodes are played in these, one after another."
+        )
+    apart = settings.vectorization == "async"
+    if "obs" in task.normalizes and apart:
+        warn_caller(
+            f"NormalizeObservation in {task.name}: with vectorization=async each process has running "
+            "statistics of its own, and evaluation starts from none. Use normalize_obs=true instead, "
+            "which keeps one set of them."
+        )
+    if "rewards" in task.normalizes:
+        own = " Each process has statistics of its own." if apart else ""
+        warn_caller(
+            f"NormalizeReward in {task.name}: training rows count `return` in its units, evaluations in "
+            f"the environment's own.{own} normalize_reward=true normalises what is learnt from and "
+            "leaves every `return` as it is."
+        )
 
 
 def _wrapped_vector(

@@ -23,6 +23,7 @@ from .metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
 from .metrics.regression import mae, mse, r2
 from .plots.samples import generates
 from .randomness import forked_randomness
+from .told import warn_caller
 
 _ROWS = 1000  # Rows per forward: large enough to be fast, small enough for any memory.
 # On a CPU, fewer of images: activations of a convolution that leave the cache take twice as long.
@@ -34,7 +35,7 @@ class Evaluator:
 
     Args:
         transform: Makes floats of stored observations, without augmentation.
-        episodes: Per evaluation of an environment.
+        episodes: Per evaluation of an environment; 0: none.
         rows: Maximum number of held-out rows per task, always the same ones, unless `whole`.
         seed: Seeds the model's random draws in evaluation, and the sample of rows.
         folder: Where videos go.
@@ -59,7 +60,13 @@ class Evaluator:
         self.episodes, self.seed, self.folder, self.draw = episodes, seed, folder, draw
         self.rows, self.show = rows, show
         self._samples: dict[tuple[int, bool], Tensor] = {}
+        self._said_cut = False
         self._done = self._total = 0  # Rows or episodes of the current evaluation.
+
+    @property
+    def off(self) -> bool:
+        """Whether there is no evaluation at all (`eval_episodes=0`): all metrics are empty."""
+        return not self.world.on_data and self.episodes == 0
 
     def __call__(
         self, tasks: Sequence[int], *, step: int, validation: bool = False, whole: bool = False
@@ -110,6 +117,8 @@ class Evaluator:
             table = self.world.train if validation else self.world.test
             index = self._index(number, validation=validation, whole=whole)
             return self._data(table, index, number)
+        if self.episodes == 0:
+            return {}
         actor = Actor(self.learner, self.transform.observe)
         returns, lengths = task.evaluate(
             lambda obs, began: actor(obs, began)[0],
@@ -118,6 +127,14 @@ class Evaluator:
             step=step,
             show=lambda ended, steps: self._show(ended, f"episodes ({steps:,} steps)"),
         )
+        if task.cut and not self._said_cut:
+            self._said_cut = True
+            warn_caller(
+                f"{task.cut} of {len(returns)} episodes of evaluation at step {step} did not end, and "
+                f"were cut (truncated) after {max(lengths):,} steps: their return is that so far. Later "
+                "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
+                "training too."
+            )
         return {
             "return": float(np.mean(returns)),
             "return_stddev": float(np.std(returns)),

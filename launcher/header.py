@@ -39,6 +39,8 @@ def header(
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
+    if not world.on_data and (evaluation := _evaluation(settings, world)):
+        lines["evaluation"] = evaluation
     if (batches := described(settings)) is not None:
         lines["batches"] = batches
     if decision := traits(learner.agent).decision:
@@ -57,6 +59,19 @@ def header(
         lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
     lines["run"] = str(path)
     return lines
+
+
+def _evaluation(settings: Settings, world: Any) -> str | None:
+    """How an environment is evaluated, where that is not what one would expect."""
+    if settings.eval_episodes == 0:
+        return "none (eval_episodes=0); train.csv has the returns of training"
+    endless = [task.name for task in world.tasks if task.time_limit is None]
+    if not endless or settings.eval_limit is not None:
+        return None
+    return (
+        f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are cut after ten times "
+        "the longest one of training, and at least 1,000 steps (eval_limit=, time_limit=)"
+    )
 
 
 def _integers(world: Any, *, asked: bool) -> str | None:

@@ -126,7 +126,7 @@ class Loop:
 
     def _begin(self) -> None:
         at, task = self.at, self.at.task
-        if task == 0 < self.last:
+        if task == 0 < self.last and not self.evaluate.off:
             scores = self.evaluate(range(self.last + 1), step=0)
             at.baseline = [own_score(self.world, s) for s in scores]
         self.world.begin(task, self.replay)
@@ -156,10 +156,14 @@ class Loop:
 
     def _look(self) -> None:
         """Evaluate in mid-task."""
+        if self.evaluate.off:
+            return
         at, validation = self.at, self.schedule.validation
         learnt, seen = self._being_learnt(), at.task + 1
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=at.step, validation=validation)
+        if not self.world.on_data:
+            self.world.go_on(at.task, self.replay)
         if at.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
@@ -189,8 +193,10 @@ class Loop:
         at.matrix.append([*map(score, scores), *unknown])
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([*(metrics["task_il_accuracy"] for metrics in scores), *unknown])
-        more = {} if self.last == 0 else transfer_metrics(world, at)
-        write_eval_row(scores[: task + 1], learner, replay, at, self.journal, self.last, more=more)
+        if not self.evaluate.off:
+            more = {} if self.last == 0 else transfer_metrics(world, at)
+            seen = scores[: task + 1]
+            write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
         name = None if world.on_data else world.labels[task]
         self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)

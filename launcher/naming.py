@@ -136,7 +136,7 @@ def unresolved(settings: Settings) -> list[str]:
                 given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
                 mistakes += Options(target, given).mistakes
             elif makes_objects(target):
-                skip = 1 if key in ("optim", "scheduler") else 0
+                skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":
                     arguments = [name for name in arguments if name != "groups"]
                 elif getattr(target, "__name__", "") == "ChainedScheduler":

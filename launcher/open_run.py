@@ -312,6 +312,8 @@ class OpenRun:
             try:
                 return self.loop.evaluate(tasks, step=self.at.step, whole=whole)
             finally:
+                if self.at.begun and not self.world.on_data:
+                    self.world.go_on(self.at.task, self.replay)
                 self._rest()
 
     def finish(self) -> Run:

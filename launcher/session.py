@@ -84,6 +84,7 @@ class Session:
             "replay": self.replay.state_dict(),
             "augmentation": object_state(self._augmentation),
             "environment": self._environment_state(),
+            "environments": None if self.world.on_data else self.world.kept(),
             "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
             "actor": self.actor.state_dict() if self.actor is not None else None,
             "log": self.log.state_dict(),
@@ -161,7 +162,9 @@ class Session:
         self, state: dict[str, Any], task: int | None, *, finished: bool, console: Console
     ) -> None:
         """Put the environments back into their episodes, or begin new ones and say so."""
-        kept = state["environment"]
+        kept, lasting = state["environment"], state.get("environments")  # None: before 0.5.0.
+        if lasting is not None:
+            self.world.load_kept(lasting)
         if self._normalizer is not None and state["normalizer"] is not None:
             self._normalizer.load_state_dict(state["normalizer"])
         if self.world.on_data or task is None or finished or kept is None:
@@ -170,6 +173,8 @@ class Session:
         self.world.resume(task, self.replay, state["replay"], anew=False)
         env, whole = self.world.tasks[task], kept["envs"] is not None
         env.reset()
+        if lasting is not None:  # Which the reset has changed.
+            self.world.load_kept(lasting)
         there = False
         try:
             if whole:
@@ -177,6 +182,8 @@ class Session:
             there = env.load_state_dict(kept["task"], play_again=not whole)
         except Exception as error:
             console.problem(f"The environment could not be put back: {error}")
+        if lasting is not None:  # Restored environments have brought statistics of their own.
+            self.world.load_kept(lasting)
         if not there:
             console.problem(
                 "The environment's state could not be restored; its episodes start over."

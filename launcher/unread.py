@@ -12,6 +12,7 @@ _ENV_ONLY = (
     "num_envs",
     "vectorization",
     "frame_stack",
+    "env_wrappers",
     "action_repeat",
     "time_limit",
     "discrete",
@@ -24,6 +25,7 @@ _ENV_ONLY = (
     "seed_steps",
     "learn_every",
     "eval_episodes",
+    "eval_limit",
     "video",
     "replay",
 )
@@ -57,6 +59,8 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
         reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
     if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
         reasons["normalize_obs"] = "its observations are images or choices, which stay as they are"
+    if not world.on_data and settings.eval_episodes == 0:
+        reasons |= dict.fromkeys(("eval_every", "eval_limit"), "eval_episodes=0 evaluates nothing")
     if len(world.tasks) == 1:
         reasons["eval_future"] = "there is one task"
     optimizer = settings.live.get("optim")

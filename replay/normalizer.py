@@ -66,6 +66,11 @@ class Normalizer:
         self.returns.add(self._return if real is None else self._return[real])
         self._return[done] = 0.0
 
+    def cut(self) -> None:
+        """Episodes in progress go no further."""
+        if self.returns is not None:
+            self._return[:] = 0.0
+
     def obs(self, obs: Any) -> Any:
         """Observations `[..., *shape]`, or dicts of them, with those that have statistics normalised."""
         return self._normalized("", obs) if self.moments else obs

@@ -36,6 +36,64 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+class Alone(gymnasium.Env[np.ndarray, np.int64]):
+    """A robot: only one can be open."""
+
+    observation_space = gymnasium.spaces.Box(-9.0, 9.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    open = 0
+
+    def __init__(self) -> None:
+        if Alone.open:
+            raise RuntimeError("the port is in use")
+        Alone.open += 1
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at = float(self.np_random.normal())
+        return np.array([self.at, 0.0], np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.at = float(np.clip(self.at + 0.2 * action - 0.1 + 0.1 * self.np_random.normal(), -9, 9))
+        return np.array([self.at, 1.0], np.float32), -abs(self.at), abs(self.at) > 2, False, {}
+
+    def close(self) -> None:
+        Alone.open -= 1
+
+
+class Lasting(Alone):
+    """No episode ends while it is evaluated, and there may be many of them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, self.np_random.random() < 0.01, False, info
+
+    def close(self) -> None:
+        pass
+
+
+# The run says of these that something is not as usual.
+RUNS_WITH_A_WARNING: dict[str, dict[str, Any]] = {
+    "evaluated where it is learnt": {
+        **{"env": Alone, "agent": "DQN", "nstep": 2, "frame_stack": 2},
+        **{"normalize_obs": True, "normalize_reward": True},
+    },
+    "evaluated where it is learnt, on-policy": {"env": Alone, "agent": "PPO", "model.steps": 32},
+    "cut by the longest episode so far": {"env": [Lasting, Lasting], "agent": "DQN"},
+    "wrappers that normalise": {
+        **{"env": "CartPole-v1", "agent": "DQN", "num_envs": 2},
+        "env_wrappers": ["NormalizeObservation", "NormalizeReward"],
+    },
+    "wrappers that normalise a simulator in C": {
+        **{"env": "LunarLander-v3", "agent": "DQN"},
+        "env_wrappers": ["NormalizeObservation", "NormalizeReward"],
+    },
+}
+
+
 class Crash(Exception):
     """The run ends at once, with whatever it had saved."""
 
@@ -72,20 +130,38 @@ def stop_learning(monkeypatch: pytest.MonkeyPatch, name: str, *, at: int) -> Non
 def test_it_ends_the_same_to_the_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = RUNS[name]
+    ends_the_same(RUNS[name], tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.filterwarnings("ignore:No second Alone can be open")
+@pytest.mark.filterwarnings("ignore:NormalizeReward in")
+@pytest.mark.filterwarnings("ignore:.* episodes of evaluation at step")
+@pytest.mark.parametrize("name", RUNS_WITH_A_WARNING)
+def test_it_ends_the_same_to_the_bit_where_something_is_unusual(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends_the_same(RUNS_WITH_A_WARNING[name], tmp_path, monkeypatch, capsys)
+
+
+def ends_the_same(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if "LunarLander" in str(settings["env"]):
         pytest.importorskip("Box2D", reason="needs the extra `box2d`")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(settings, whole)
     with monkeypatch.context() as patch:
-        stop_learning(patch, settings["agent"], at=90)
+        stop_learning(patch, settings["agent"], at=90 if isinstance(settings["env"], str) else 70)
         with pytest.raises(Crash):
             run(settings, cut)
     capsys.readouterr()
     run(settings, cut, resume=True, progress=True)
     said = "".join(capsys.readouterr())
     assert "Resumed at step" in said
-    assert "anew" not in said
+    assert "start over" not in said
     assert (cut / "train.csv").read_bytes() == (whole / "train.csv").read_bytes()
     assert (cut / "eval.csv").read_bytes() == (whole / "eval.csv").read_bytes()
     assert newest(cut) == newest(whole)

@@ -1,0 +1,74 @@
+"""Environments are opened one by one, and all are closed: whatever goes wrong, and each only once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import VectorWrapper
+
+from ..replay import ConfigError
+
+
+def open_copies(make: Any, num_envs: int, made: Iterable[Any] = ()) -> list[Any]:
+    """`num_envs` environments, of which some are `made` already; on an error none is left open."""
+    envs = list(made)
+    try:
+        while len(envs) < num_envs:
+            envs.append(make())
+    except BaseException:
+        close(envs)
+        raise
+    return envs
+
+
+def close(envs: Iterable[Any]) -> None:
+    """Close every one; an error in one is no reason to leave the others open, or to lose a run."""
+    for env in envs:
+        try:
+            env.close()
+        except Exception as error:
+            name = type(getattr(env, "unwrapped", env)).__name__
+            warnings.warn(
+                f"{name}.close() raised {type(error).__name__}: {error}. The run is not affected.",
+                stacklevel=2,
+            )
+
+
+class Given:
+    """Makes an environment that the user has opened: once, because there is only this one.
+
+    It is the user's to close.
+    """
+
+    def __init__(self, env: Any):
+        self.env, self._taken = env, False
+        self.__name__ = type(env.unwrapped).__name__
+
+    def __call__(self, **arguments: Any) -> Any:
+        if arguments:
+            raise ConfigError(
+                f"env={self.__name__} is already constructed, so {', '.join(arguments)} cannot be set. "
+                "Give a function that makes it."
+            )
+        if self._taken:
+            raise ConfigError(
+                f"env= is an instance of {self.__name__}, and there is only this one; a function "
+                "that makes it allows others"
+            )
+        self._taken = True
+        if isinstance(self.env, gymnasium.vector.VectorEnv):
+            return _LeftOpenVector(self.env)
+        return _LeftOpen(self.env)
+
+
+class _LeftOpen(gymnasium.Wrapper[Any, Any, Any, Any]):
+    def close(self) -> None:
+        """Nothing: whoever opened it closes it."""
+
+
+class _LeftOpenVector(VectorWrapper):
+    def close(self, **_: Any) -> None:
+        """Nothing: whoever opened it closes it."""

@@ -1,0 +1,151 @@
+"""Running statistics that wrappers of gymnasium's keep: NormalizeObservation and NormalizeReward.
+
+Each copy of an environment comes with statistics of its own, and those of copies to evaluate in would
+start from nothing. Here the copies that are learnt in share one set, and evaluation uses that, frozen.
+Rewards are counted in evaluation as they are, so that returns can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+from gymnasium.wrappers.utils import RunningMeanStd
+from gymnasium.wrappers.vector import NormalizeObservation as NormalizeObservations
+from gymnasium.wrappers.vector import NormalizeReward as NormalizeRewards
+
+_OF_REWARDS = (NormalizeReward, NormalizeRewards)
+_NORMALIZING = (NormalizeObservation, NormalizeObservations, *_OF_REWARDS)
+
+
+def layers(env: Any) -> Iterator[Any]:
+    """The wrappers around an environment, outermost first."""
+    while isinstance(env, (gymnasium.Wrapper, VectorWrapper)):
+        yield env
+        env = env.env
+
+
+def normalizing(env: Any) -> list[Any]:
+    """An environment's wrappers that keep statistics, outermost first."""
+    return [layer for layer in layers(env) if isinstance(layer, _NORMALIZING)]
+
+
+def normalizes_rewards(env: Any) -> bool:
+    """Whether its rewards are divided by a running standard deviation."""
+    return any(isinstance(layer, _OF_REWARDS) for each in _copies(env) for layer in layers(each))
+
+
+def normalizes_obs(env: Any) -> bool:
+    """Whether its observations are normalised by running statistics."""
+    kinds = (NormalizeObservation, NormalizeObservations)
+    return any(isinstance(layer, kinds) for each in _copies(env) for layer in layers(each))
+
+
+def _copies(env: Any) -> list[Any]:
+    """It, and, of a vector environment in this process, those in it."""
+    inside = env.unwrapped.envs if isinstance(env, VectorEnv) and _in_process(env) else []
+    return [env, *inside]
+
+
+def _in_process(env: Any) -> bool:
+    return isinstance(env.unwrapped, SyncVectorEnv)
+
+
+class RunningStatistics:
+    """The statistics of an environment's copies in this process.
+
+    Args:
+        envs: The copies that are learnt in, or a vector environment of them; from now on they share
+            those of the first.
+    """
+
+    def __init__(self, envs: Any):
+        self._groups = _groups(envs)
+        self._shared = [[_kept(layer) for layer in group[0]] for group in self._groups]
+        self._lend(self._groups)
+
+    def freeze(self, envs: Any = None) -> None:
+        """Let copies use the statistics and not change them, and give rewards as they are.
+
+        Args:
+            envs: Other copies, to evaluate in; None: those that are learnt in, until `thaw`.
+        """
+        groups = self._groups if envs is None else _groups(envs)
+        self._lend(groups)
+        for layer in _each(groups):
+            layer.update_running_mean = False
+            if isinstance(layer, _OF_REWARDS):
+                layer.return_rms = _as_they_are(layer.epsilon)
+
+    def thaw(self) -> None:
+        """Go on learning."""
+        self._lend(self._groups)
+        for layer in _each(self._groups):
+            layer.update_running_mean = True
+            if isinstance(layer, NormalizeReward):
+                layer.discounted_reward = np.array([0.0])
+            elif isinstance(layer, NormalizeRewards):
+                layer.accumulated_reward = np.zeros_like(layer.accumulated_reward)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, what happens in the copies that are learnt in goes into no statistics."""
+        for layer in _each(self._groups):
+            layer.update_running_mean = False
+        try:
+            yield
+        finally:
+            for layer in _each(self._groups):
+                layer.update_running_mean = True
+
+    def _lend(self, groups: Sequence[Sequence[Sequence[Any]]]) -> None:
+        for group, shared in zip(groups, self._shared, strict=False):
+            for (
+                copy
+            ) in group:  # Copies of a factory that differ in their wrappers keep what is theirs.
+                for layer, kept in zip(copy, shared, strict=False):
+                    if isinstance(layer, _OF_REWARDS):
+                        layer.return_rms = kept
+                    else:
+                        layer.obs_rms = kept
+
+    def state_dict(self) -> list[list[dict[str, Any]]]:
+        return [
+            [{"mean": s.mean, "var": s.var, "count": s.count} for s in shared]
+            for shared in self._shared
+        ]
+
+    def load_state_dict(self, state: Sequence[Sequence[dict[str, Any]]]) -> None:
+        self._lend(self._groups)  # Environments that were put back whole have their own again.
+        for shared, saved in zip(self._shared, state, strict=True):
+            for kept, values in zip(shared, saved, strict=True):
+                kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
+                kept.count = float(values["count"])
+
+
+def _groups(envs: Any) -> list[list[list[Any]]]:
+    """Layers `[group][copy][layer]`: those around a vector environment, and those in its copies."""
+    if not isinstance(envs, VectorEnv):
+        return [[normalizing(env) for env in envs]] if envs else []
+    inside = [[normalizing(env) for env in envs.unwrapped.envs]] if _in_process(envs) else []
+    return [[normalizing(envs)], *inside]
+
+
+def _each(groups: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Any]:
+    return (layer for group in groups for copy in group for layer in copy)
+
+
+def _kept(layer: Any) -> Any:
+    return layer.return_rms if isinstance(layer, _OF_REWARDS) else layer.obs_rms
+
+
+def _as_they_are(epsilon: float) -> Any:
+    """Statistics by which a reward is divided by one."""
+    one = RunningMeanStd(shape=())
+    one.var = np.array(1.0 - epsilon)
+    return one
