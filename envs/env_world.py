@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..replay import ConfigError, Normalizer, Replay, Spec, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Transitions
 from .environments import EnvTask
 from .rounding import Rounding
 from .sequence_names import directory_name, in_a_line, labels
+from .shared_spaces import shared_spec
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
@@ -47,22 +48,14 @@ class EnvWorld:
         self.labels = labels(names, arguments or [{} for _ in tasks])
         for number, task in enumerate(tasks[1:], 1):
             task.video_prefix = f"task-{number}-"
-        first = tasks[0].spec
+        self.spec = shared_spec(self.labels, [task.spec for task in tasks])
         for task in tasks[1:]:
-            if not _alike(task.spec.obs, first.obs, bounds=False) or not _alike(
-                task.spec.action, first.action
-            ):
-                raise ConfigError(
-                    f"Environments of one run must share their spaces: {tasks[0].name} has {first}, "
-                    f"{task.name} has {task.spec}."
-                )
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
                     f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
                     f"{task.num_envs}; in one run they must be equally many."
                 )
-        self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
-        self._rounding = Rounding(first.obs, self.name)
+        self._rounding = Rounding(self.spec.obs, self.name)
 
     @property
     def num_envs(self) -> int:
@@ -163,18 +156,6 @@ class EnvWorld:
         for task in self.tasks:
             task.close()
         self._rounding.close()
-
-
-def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
-    """Whether one model can serve both spaces."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
-    if isinstance(a, dict) or isinstance(b, dict):
-        return False
-    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary) for s in (a, b)]
-    if not bounds or a.discrete:
-        return kinds[0] == kinds[1]
-    return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
 
 
 def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:

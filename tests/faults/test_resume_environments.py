@@ -54,7 +54,9 @@ class Alone(gymnasium.Env[np.ndarray, np.int64]):
         return np.array([self.at, 0.0], np.float32), {}
 
     def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.at = float(np.clip(self.at + 0.2 * action - 0.1 + 0.1 * self.np_random.normal(), -9, 9))
+        self.at = float(
+            np.clip(self.at + 0.2 * action - 0.1 + 0.1 * self.np_random.normal(), -9, 9)
+        )
         return np.array([self.at, 1.0], np.float32), -abs(self.at), abs(self.at) > 2, False, {}
 
     def close(self) -> None:

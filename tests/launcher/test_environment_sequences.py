@@ -20,7 +20,7 @@ from antelope.launcher.log import read_csv
 from antelope.launcher.metrics.continual import bwt, forgetting, fwt, learning_accuracy
 
 from ..envs.test_copies import KINDS
-from ..envs.toys import Diary, check_diary
+from ..envs.toys import check_diary
 
 SHORT: dict[str, Any] = {
     "train_steps": 60,
@@ -565,3 +565,81 @@ def test_a_saved_replay_of_a_sequence_is_learnt_whole_offline() -> None:
     settings = {key: value for key, value in SHORT.items() if key != "seed_steps"}
     met = ml(env=Bandit, model=Q, offline="kept", **settings).agent.met
     assert [0, 1] in met
+
+
+# --------------------------------------------------------------------------- spaces that differ
+
+
+def test_what_the_message_advises_makes_two_environments_of_one_run() -> None:
+    from gymnasium.wrappers import TransformAction, TransformObservation
+
+    two: list[Any] = ["CartPole-v1", "Acrobot-v1"]
+    with pytest.raises(ConfigError) as raised:
+        run(env=two, model="A2C")
+    message = str(raised.value)
+    assert "The observations of CartPole-v1 are float32 4, those of Acrobot-v1 float32 6" in message
+    assert "The actions of CartPole-v1 are one of 2, those of Acrobot-v1 one of 3" in message
+    assert "numpy.pad(obs, (0, 2)), Box(-inf, inf, (6,))" in message
+    assert "lambda action: action % 2, Discrete(3)" in message
+
+    def wide() -> gymnasium.Env[Any, Any]:
+        env = gymnasium.make("CartPole-v1")
+        box = spaces.Box(-np.inf, np.inf, (6,))
+        env = TransformObservation(env, lambda obs: np.pad(obs, (0, 2)), box)
+        return TransformAction(env, lambda action: action % 2, spaces.Discrete(3))
+
+    finished = run(env=[wide, "Acrobot-v1"], model="A2C", time_limit=20)
+    assert finished.accuracy_matrix.shape == (2, 2)
+
+
+def made(obs: Any, action: Any = None) -> Any:
+    from ..envs.toys import echo
+
+    return echo(obs, action)
+
+
+BOX = spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({"a": BOX, "b": BOX}, {"a": BOX}, r"have `b`.* FilterObservation\(filter_keys=\['a'\]\)"),
+        ({"a": BOX}, BOX, "a dict of `a`.* FlattenObservation"),
+        (BOX, spaces.Box(-1, 1, (2,), np.float64), "float64 2. DtypeObservation"),
+        (
+            spaces.Box(0, 255, (3, 64, 64), np.uint8),
+            spaces.Box(0, 255, (3, 32, 32), np.uint8),
+            "ResizeObservation",
+        ),
+        (spaces.Discrete(3), spaces.Discrete(5), r"TransformObservation\(.*Discrete\(5\)"),
+    ],
+)
+def test_observations_that_differ_are_named_with_the_wrapper_that_helps(
+    one: Any, other: Any, says: str
+) -> None:
+    pair = [spaces.Dict(x) if isinstance(x, dict) else x for x in (one, other)]
+    with pytest.raises(ConfigError, match=says):
+        run(env=[made(space) for space in pair], model="Random")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        (BOX, spaces.Box(-2, 2, (2,)), r"from -1 to 1, .* from -2 to 2. RescaleAction"),
+        (spaces.Discrete(2), BOX, "discrete=true"),
+        (spaces.MultiDiscrete([2, 2]), spaces.MultiDiscrete([2, 3]), "of your own"),
+    ],
+)
+def test_actions_that_differ_are_named_too(one: Any, other: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run(env=[made(BOX, one), made(BOX, other)], model="Random")
+
+
+def test_what_may_differ() -> None:
+    """Where choices begin, and bounds of observations, of which the model hears the widest."""
+    first = made(BOX, spaces.Discrete(2, start=3))
+    finished = run(env=[first, made(spaces.Box(-5, 7, (2,)), spaces.Discrete(2))], model="Random")
+    assert finished.spec.obs.low.tolist() == [-5, -5]
+    assert finished.spec.obs.high.tolist() == [7, 7]
