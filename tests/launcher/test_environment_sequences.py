@@ -143,6 +143,11 @@ def test_every_task_waits_for_its_first_steps() -> None:
     assert finished.agent.sizes == [*range(20, 61, 4)] * 2
 
 
+def test_tasks_that_are_over_before_anything_is_learnt_are_told_of() -> None:
+    with pytest.warns(UserWarning, match="Nothing is learnt: seed_steps=70 .* tasks have 60 steps"):
+        assert run(seed_steps=70).agent.sizes == []
+
+
 def test_a_rollout_is_of_one_task() -> None:
     class Rolls(Q):
         def learn(self, replay: Any, log: Any) -> Tensor:
@@ -503,7 +508,20 @@ def test_what_does_not_fit_is_said_at_once() -> None:
     refused(strategy="cumulative", model="A2C", says="A2C learns from what it has just done")
     refused(strategy="lwf", model="A2C", says="A2C learns from what it has just done")
     refused(strategy="si", model="Random", says="Random learns nothing")
-    refused(strategy="ewc", model="DRQN", says="DRQN carries a state. strategy=si works")
+    refused(strategy="ewc", model="DRQN", says=r"DRQN.forward carries a state\. strategy=si")
+
+    class Acts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def act(self, obs: Tensor) -> Tensor:
+            return torch.zeros(len(obs), dtype=torch.long)
+
+        def learn(self, replay: Any) -> Tensor:
+            return (next(replay).obs @ self.weight).mean()
+
+    refused(strategy="mas", model=Acts, says="Acts has no `forward`")
 
     class Predicts:
         def predict(self, agent: Any, obs: Any, task: Any) -> Any:
