@@ -68,8 +68,8 @@ def unfit_in_environment(
                 continue
         if ours.needs_forward and not tensor:
             yield (
-                f"strategy={name} compares outputs, and {name_of_agent}{_no_tensor(agent)}. strategy=si works "
-                "on any loss."
+                f"strategy={name} compares outputs, and {name_of_agent}{_no_tensor(agent)}. strategy=si "
+                "works on any loss."
             )
         elif (reason := ours.misfit(context)) is not None:
             yield f"strategy={name}: {reason}."
