@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..replay import ConfigError, Normalizer, Replay, Space, Spec, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.tree import map_tree, named_leaves
 from .environments import EnvTask
 from .rounding import Rounding
+from .sequence_names import directory_name, in_a_line, labels
+from .shared_spaces import shared_spec
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
@@ -19,7 +22,11 @@ class EnvWorld:
     """A sequence of environments that share one spec.
 
     Args:
+        arguments: Of each environment, which tell apart tasks with one id.
         normalizer: Takes in what happens while training, or None.
+
+    Attributes:
+        labels: What each task is called.
 
     Raises:
         ConfigError: If their observations or actions differ.
@@ -29,28 +36,27 @@ class EnvWorld:
     scenario = None  # Of classes.
 
     def __init__(
-        self, tasks: list[EnvTask], *, seed: int = 0, normalizer: Normalizer | None = None
+        self,
+        tasks: list[EnvTask],
+        *,
+        arguments: Sequence[Mapping[str, Any]] = (),
+        seed: int = 0,
+        normalizer: Normalizer | None = None,
     ):
         self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
-        self.name = "-".join(task.name for task in tasks)
+        names = [task.name for task in tasks]
+        self.name = directory_name(names)
+        self.labels = labels(names, arguments or [{} for _ in tasks])
         for number, task in enumerate(tasks[1:], 1):
             task.video_prefix = f"task-{number}-"
-        first = tasks[0].spec
+        self.spec = shared_spec(self.labels, [task.spec for task in tasks])
         for task in tasks[1:]:
-            if not _alike(task.spec.obs, first.obs, bounds=False) or not _alike(
-                task.spec.action, first.action
-            ):
-                raise ConfigError(
-                    f"Environments of one run must share their spaces: {tasks[0].name} has {first}, "
-                    f"{task.name} has {task.spec}."
-                )
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
                     f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
                     f"{task.num_envs}; in one run they must be equally many."
                 )
-        self.spec = Spec(first.obs, first.action, num_tasks=len(tasks))
-        self._rounding = Rounding(first.obs, self.name)
+        self._rounding = Rounding(self.spec.obs, self.name)
 
     @property
     def num_envs(self) -> int:
@@ -118,7 +124,7 @@ class EnvWorld:
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"{self.name}, {self.num_envs} in parallel"
+        return f"{in_a_line(self.labels)}, {self.num_envs} in parallel"
 
     def collect(self, task: int, actor: Any, replay: Replay) -> int:
         """Act once in every copy and remember it. Returns the environment steps taken.
@@ -163,18 +169,6 @@ class EnvWorld:
         for task in self.tasks:
             task.close()
         self._rounding.close()
-
-
-def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
-    """Whether one model can serve both spaces."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
-    if isinstance(a, dict) or isinstance(b, dict):
-        return False
-    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary, s.ids) for s in (a, b)]
-    if not bounds or a.discrete:
-        return kinds[0] == kinds[1]
-    return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
 
 
 def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:

@@ -96,19 +96,22 @@ class Console:
             used.append(f"memory {_bytes(took['memory_bytes'])}")
         if parameters := took.get("parameters"):
             used.append(f"{parameters['used'][-1]:,} parameters")
-        rows = {"score": at.matrix[-1][: at.task]}
+        returns = "return" in at.metrics
+        rows = {"return" if returns else "score": at.matrix[-1][: at.task]}
         if at.task_il and at.task_il == at.matrix:  # Tasks share their outputs.
-            rows = {"accuracy": rows["score"]}
+            rows = {"accuracy": at.matrix[-1][: at.task]}
         elif at.task_il:
-            rows = {"class-IL": rows["score"], "task-IL": at.task_il[-1][: at.task]}
+            rows = {"class-IL": at.matrix[-1][: at.task], "task-IL": at.task_il[-1][: at.task]}
             if self.told:
                 rows = dict(reversed(rows.items()))
-        self._print(f"task {at.task} of {tasks} learnt in {', '.join(used)}")
+        which = f", {took['name']}," if "name" in took else ""
+        self._print(f"task {at.task} of {tasks}{which} learnt in {', '.join(used)}")
+        write = _short if returns else "{:.4f}".format
         for name, seen in rows.items():
             if all(value != value for value in seen):  # Nothing is evaluated.
                 continue
-            each = "  ".join(f"{value:.4f}" for value in seen)
-            self._print(f"  {name:<8}  {each}   mean {sum(seen) / len(seen):.4f}")
+            each = "  ".join(map(write, seen))
+            self._print(f"  {name:<8}  {each}   mean {write(sum(seen) / len(seen))}")
 
     def finished(self, at: Progress, path: Path, *, seconds: float, steps: int) -> None:
         if self._bar is not None:

@@ -13,7 +13,7 @@ from ..agents.continual.context import LOGITS, VALUES, Context, evaluating
 from ..agents.continual.cumulative import Cumulative
 from ..agents.continual.lwf import LwF
 from ..agents.continual.strategy import Strategy
-from ..agents.traits import hook, takes_state, traits
+from ..agents.traits import has_forward, hook, takes_state, traits
 from ..replay import Spec
 from .randomness import forked_randomness
 
@@ -47,7 +47,7 @@ def unfit_in_environment(
         ours = strategy if isinstance(strategy, Strategy) else Strategy()
         if ours.no_environments is not None:
             yield (
-                f"strategy={name} does not work in environments: {ours.no_environments}. Those that do are "
+                f"strategy={name} is not available in environments: {ours.no_environments}. Available are "
                 "naive, cumulative, ewc, ewc_online, si, mas and lwf."
             )
             continue
@@ -67,10 +67,9 @@ def unfit_in_environment(
                 )
                 continue
         if ours.needs_forward and not tensor:
-            state = "carries a state" if _recurrent(agent) else "is not one tensor"
             yield (
-                f"strategy={name} compares outputs, and the forward of {name_of_agent} {state}. "
-                "strategy=si works on any loss."
+                f"strategy={name} compares outputs, and {name_of_agent}{_no_tensor(agent)}. strategy=si "
+                "works on any loss."
             )
         elif (reason := ours.misfit(context)) is not None:
             yield f"strategy={name}: {reason}."
@@ -117,9 +116,18 @@ def _recurrent(agent: nn.Module) -> bool:
     return takes_state(agent) if known is None else known
 
 
+def _no_tensor(agent: nn.Module) -> str:
+    """Why there is no one tensor to compare."""
+    if not has_forward(agent):
+        return " has no `forward`"
+    return (
+        ".forward carries a state" if _recurrent(agent) else ".forward gives more than one tensor"
+    )
+
+
 def _gives_a_tensor(agent: nn.Module, obs: Any) -> bool:
     """Whether a forward gives one tensor for a batch of observations."""
-    if _recurrent(agent):
+    if not has_forward(agent) or _recurrent(agent):
         return False
     with forked_randomness(0), evaluating(agent), torch.no_grad():
         try:

@@ -34,9 +34,11 @@ def build_environments(settings: Settings) -> EnvWorld:
     env_info, layout = settings.env_info or (), Layout()
     check_names(env_info)
     try:
-        for number, (named, make) in enumerate(env_makers(settings)):
+        makers = env_makers(settings)
+        for number, (named, make) in enumerate(makers):
             tasks.append(_task(settings, number, *named, make, layout))
-        world = EnvWorld(tasks, seed=settings.seed)
+        arguments_of = [arguments for (_, arguments), _ in makers]
+        world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
             task.open_for_evaluation(settings.eval_episodes)
         for task in tasks:

@@ -47,7 +47,8 @@ class Keeper:
 
     Attributes:
         tasks: What each task took, those of before a resumption too: `seconds` (since the run was
-            last resumed), `steps`, and `memory_bytes` and `parameters` of its strategies.
+            last resumed), `steps`, `name` of an environment, and `memory_bytes` and `parameters` of its
+            strategies.
     """
 
     def __init__(
@@ -134,15 +135,20 @@ class Keeper:
         """After each evaluation."""
         self.console.evaluated(self.at)
 
-    def task_ended(self, strategies: Strategies | None, *, last: bool) -> None:
+    def task_ended(
+        self, strategies: Strategies | None, *, last: bool, name: str | None = None
+    ) -> None:
         """After a task: save, unless tasks are too short for the time that it takes.
 
         Args:
             last: Whether it is the last one, after which the run is saved in any case.
+            name: What it is called, or None.
         """
         self.start()
         now = time.monotonic()
         took: dict[str, Any] = {"steps": self.at.task_step, "seconds": now - self._task_began}
+        if name is not None:
+            took["name"] = name
         if strategies is not None:
             took["memory_bytes"] = strategies.nbytes()
             if (parameters := strategies.parameters_used()) is not None:

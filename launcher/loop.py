@@ -126,7 +126,7 @@ class Loop:
 
     def _begin(self) -> None:
         at, task = self.at, self.at.task
-        if task == 0 < self.last:
+        if task == 0 < self.last and not self.evaluate.off:
             scores = self.evaluate(range(self.last + 1), step=0)
             at.baseline = [own_score(self.world, s) for s in scores]
         self.world.begin(task, self.replay)
@@ -198,7 +198,8 @@ class Loop:
             seen = scores[: task + 1]
             write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        self.keeper.task_ended(learner.strategies, last=task == self.last)
+        name = None if world.on_data else world.labels[task]
+        self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)
 
     def _scored(self) -> range:
         """The tasks evaluated after the current one: those seen, and the next one for forward transfer."""

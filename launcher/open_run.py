@@ -498,6 +498,7 @@ class OpenRun:
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
             told=world.scenario == "task",
             parameters=tasks[-1].get("parameters") if tasks else None,
+            names=None if world.on_data else world.labels,
             title=f"{model_name(self.settings)} on {world.name}{many}, seed {self.settings.seed}",
         )
 

@@ -39,7 +39,7 @@ class ER(Strategy):
 
     owns = frozenset({"batch"})
     no_environments = (
-        "the replay is the memory there: strategy=cumulative draws from all tasks so far"
+        "the replay is the memory there, and strategy=cumulative draws from all tasks so far"
     )
 
     def __init__(

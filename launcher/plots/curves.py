@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ def draw_run(
     task_il: list[list[float]] | None = None,
     told: bool = False,
     parameters: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
     """Write the pictures of one run to `<path>/plots`, each as PNG and SVG, if it has any data.
 
     `learning_curve`: the training loss, and the evaluation's metrics, against the step.
-    `accuracy_matrix` and `tasks`, of several tasks: the main metric of every task after each.
+    `accuracy_matrix` (of environments `return_matrix`) and `tasks`, of several tasks: the main metric of
+    every task after each.
     `task_il_matrix`, of several tasks: the same when the model is told the task.
     `parameters`: how many each task has for itself, and how many are free.
 
@@ -60,6 +62,7 @@ def draw_run(
         told: Whether that is what the run is about (`scenario=task`): it is drawn first.
         parameters: Of a model that gives each task its own: `used`, their number for each task
             learnt, and `total`, the number of all.
+        names: What each task is called; None: its number alone.
         title: Which run this is; stands above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
@@ -67,7 +70,8 @@ def draw_run(
     with context():
         _draw_curves(path / "plots" / "learning_curve", history, title, told=told)
         if len(matrix) > 1:
-            draw_tasks(path / "plots", matrix, metric, task_il=task_il, told=told, title=title)
+            about: dict[str, Any] = {"told": told, "names": names, "title": title}
+            draw_tasks(path / "plots", matrix, metric, task_il=task_il, **about)
         if parameters is not None:
             draw_parameters(path / "plots", parameters["used"], parameters["total"], title=title)
 

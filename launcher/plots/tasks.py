@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_NUMBERS = 20  # Tasks up to which the matrix has room for numbers.
+_LONGEST_NAME = 24  # Characters of a task's name.
 _MOST_NAMES = 12  # Tasks up to which each is in the legend.
 
 
@@ -23,9 +25,12 @@ def draw_tasks(
     *,
     task_il: list[list[float]] | None = None,
     told: bool = False,
+    names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
     """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
+
+    Of returns the first is called `return_matrix`.
 
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
@@ -33,9 +38,11 @@ def draw_tasks(
         task_il: The same, if the model is also told which task it is asked about: a second heat
             map, and a second panel of curves.
         told: Whether that is what the run is about, and comes first.
+        names: What each task is called; None: its number alone.
         title: Which run this is.
     """
-    drawn = {metric: ("accuracy_matrix", _square(matrix))}
+    stem = "return_matrix" if metric == "return" else "accuracy_matrix"
+    drawn = {metric: (stem, _square(matrix))}
     if task_il is not None:
         drawn = {
             f"class-IL {metric}": drawn[metric],
@@ -45,10 +52,10 @@ def draw_tasks(
             drawn = dict(reversed(drawn.items()))
     drawn = {name: pair for name, pair in drawn.items() if np.isfinite(pair[1]).any()}
     for name, (stem, scores) in drawn.items():
-        _draw_matrix(folder / stem, scores, name, title)
+        _draw_matrix(folder / stem, scores, name, title, names)
     if drawn:
         curves = {name: scores for name, (_, scores) in drawn.items()}
-        _draw_curves(folder / "tasks", curves, title)
+        _draw_curves(folder / "tasks", curves, title, names)
 
 
 def task_colours(count: int) -> np.ndarray:
@@ -58,23 +65,30 @@ def task_colours(count: int) -> np.ndarray:
     return colormaps["viridis"](np.linspace(0, 0.85, count))
 
 
-def _draw_matrix(stem: Path, scores: np.ndarray, metric: str, title: str) -> None:
+def _draw_matrix(
+    stem: Path, scores: np.ndarray, metric: str, title: str, names: Sequence[str] | None
+) -> None:
     rows, columns = scores.shape
     width, height = (min(count, _MOST_NUMBERS) for count in (columns, rows))
-    figure, (ax,) = panels(1, size=(1.3 + 0.36 * width, 1.0 + 0.32 * height))
+    named = 0.0 if names is None else 0.07 * max(len(_shortened(name)) for name in names)
+    figure, (ax,) = panels(1, size=(1.3 + named + 0.36 * width, 1.0 + 0.32 * height))
     low, high, write = np.nanmin(scores), np.nanmax(scores), _short
     if _is_accuracy(metric):
         low, high, write = 0.0, 1.0, "{:.2f}".format
-    image = ax.imshow(scores, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    colours = "Blues"
+    if low < 0 < high:  # White is a return of 0, red less.
+        low, high, colours = -max(-low, high), max(-low, high), "RdBu"
+    image = ax.imshow(scores, cmap=colours, vmin=low, vmax=high, aspect="auto")
     if columns <= _MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(scores):
             text = "-" if np.isnan(value) else write(value)
-            dark = value > low + 0.7 * (high - low)  # Below it, black is told apart better.
+            # Below it, black is told apart better.
+            dark = (abs(value) > 0.7 * high) if low == -high else (value > low + 0.7 * (high - low))
             cell = ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
             cell.set_in_layout(False)  # Measuring hundreds of them would take seconds.
     every = 1 if columns <= _MOST_NUMBERS else 5
     ax.set_xticks(range(0, columns, every), labels=range(1, columns + 1, every))
-    ax.set_yticks(range(0, rows, every), labels=range(1, rows + 1, every))
+    ax.set_yticks(range(0, rows, every), labels=[_label(i, names) for i in range(0, rows, every)])
     ax.set_xlabel("on task")
     ax.set_ylabel("after learning task")
     ax.grid(False)
@@ -85,17 +99,19 @@ def _draw_matrix(stem: Path, scores: np.ndarray, metric: str, title: str) -> Non
     save(figure, stem)
 
 
-def _draw_curves(stem: Path, curves: dict[str, np.ndarray], title: str) -> None:
+def _draw_curves(
+    stem: Path, curves: dict[str, np.ndarray], title: str, names: Sequence[str] | None
+) -> None:
     """A panel for each matrix `[tasks learnt, tasks]`, by the name of what it holds."""
     figure, axes = panels(len(curves))
     for ax, (metric, scores) in zip(axes, curves.items(), strict=True):
-        _draw_panel(ax, scores, metric)
+        _draw_panel(ax, scores, metric, names)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     title_above(figure, "Each task as others are learnt", title)
     save(figure, stem)
 
 
-def _draw_panel(ax: Axes, scores: np.ndarray, metric: str) -> None:
+def _draw_panel(ax: Axes, scores: np.ndarray, metric: str, names: Sequence[str] | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     rows, columns = scores.shape
@@ -103,7 +119,8 @@ def _draw_panel(ax: Axes, scores: np.ndarray, metric: str) -> None:
     every = -(-columns // _MOST_NAMES)
     for j, colour in enumerate(task_colours(columns)[:rows]):
         (line,) = ax.plot(learnt[j:], scores[j:, j], "o-", color=colour)
-        line.set_label(f"task {j + 1}" if j % every == 0 else "")
+        known = f"task {j + 1}" if names is None else _label(j, names)
+        line.set_label(known if j % every == 0 else "")
     seen = np.where(np.tri(rows, columns, dtype=bool), scores, np.nan)
     numbers = np.isfinite(seen).sum(axis=1)
     mean = np.divide(np.nansum(seen, axis=1), numbers, where=numbers > 0, out=np.full(rows, np.nan))
@@ -115,14 +132,25 @@ def _draw_panel(ax: Axes, scores: np.ndarray, metric: str) -> None:
         ax.set_ylim(-0.03, 1.03)
 
 
+def _label(task: int, names: Sequence[str] | None) -> str:
+    """`1`, or `1 CartPole-v1`."""
+    return f"{task + 1}" if names is None else f"{task + 1} {_shortened(names[task])}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+
+
 def _is_accuracy(metric: str) -> bool:
     return metric.split()[-1] == "accuracy"
 
 
 def _short(value: float) -> str:
-    """Two digits: -1.5k."""
+    """Two digits: -1.5k, 0.25."""
     from matplotlib.ticker import EngFormatter
 
+    if abs(value) < 1:
+        return f"{value:.2g}"
     return EngFormatter(sep="")(float(f"{value:.2g}"))
 
 

@@ -132,8 +132,8 @@ def test_a_wrong_word_is_refused_with_what_would_be_right(
     refused(*words, says=says)
 
 
-def test_a_strategy_in_an_environment_is_refused() -> None:
-    with pytest.raises(ConfigError, match="strategy= needs a data set"):
+def test_a_strategy_that_needs_labels_is_refused_in_an_environment() -> None:
+    with pytest.raises(ConfigError, match="strategy=er is not available in environments"):
         ml(env="CartPole-v1", model="Random", strategy="er", progress=False, train_steps=10)
 
 
