@@ -21,7 +21,7 @@ from antelope import CheckpointError, ConfigError, DataError, ml
 # Images and choices stay as they are; text is left out.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`normalize_obs` has no effect"),
-    pytest.mark.filterwarnings("ignore:The observations"),
+    pytest.mark.filterwarnings("ignore:Left out of the observations"),
 ]
 SHORT = {"plot": False, "progress": False, "seed_steps": 20, "eval_episodes": 3, "batch_size": 16}
 
