@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..replay import ConfigError, Normalizer, Replay, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Space, Transitions
 from ..replay.tree import map_tree, named_leaves
 from .environments import EnvTask
 from .rounding import Rounding

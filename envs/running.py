@@ -48,12 +48,8 @@ def normalizes_obs(env: Any) -> bool:
 
 def _copies(env: Any) -> list[Any]:
     """It, and, of a vector environment in this process, those in it."""
-    inside = env.unwrapped.envs if isinstance(env, VectorEnv) and _in_process(env) else []
-    return [env, *inside]
-
-
-def _in_process(env: Any) -> bool:
-    return isinstance(env.unwrapped, SyncVectorEnv)
+    inside = env.unwrapped if isinstance(env, VectorEnv) else None
+    return [env, *inside.envs] if isinstance(inside, SyncVectorEnv) else [env]
 
 
 class RunningStatistics:
