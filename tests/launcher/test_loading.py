@@ -138,6 +138,7 @@ def test_a_model_has_to_be_named_unless_the_directory_is_trusted(
         "torch.nn.modules.module.warnings.warn",
         "torch.nn.init.zeros_",
         "torch.hub.load",
+        "torchvision.models._api.load_state_dict_from_url",
     ],
 )
 def test_names_of_a_directory_run_no_code(
