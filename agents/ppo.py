@@ -13,6 +13,8 @@ from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
 
+_ROLLOUT = 2048  # Steps of all environments together, if nothing is said.
+
 
 class PPO(ActorCritic):
     """Several epochs of policy gradient on each rollout, clipped where the policy has moved enough.
@@ -28,7 +30,8 @@ class PPO(ActorCritic):
 
     Args:
         obs_spec, action_spec: What is seen and done; actions of every kind.
-        steps: Length of a rollout, in steps of each environment.
+        steps: Length of a rollout, in steps of each environment; default: 2048 steps of all of them
+            together, as in the paper, or a tenth of the run, if that is less.
         epochs: Passes over a rollout.
         minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
         lr: Of Adam.
@@ -38,13 +41,14 @@ class PPO(ActorCritic):
         max_grad_norm: The gradient is clipped to it.
         hidden: Widths of the layers of either network.
         encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
+        num_envs, train_steps: Of the run: environments, and steps of all of them together.
     """
 
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
         action_spec: Space | dict[str, Space],
-        steps: int = 256,
+        steps: int | None = None,
         epochs: int = 10,
         minibatch_size: int = 64,
         lr: float = 3e-4,
@@ -57,7 +61,12 @@ class PPO(ActorCritic):
         encoder: nn.Module | None = None,
         policy: nn.Module | None = None,
         critic: nn.Module | None = None,
+        num_envs: int = 1,
+        train_steps: int = 50_000,
     ):
+        if steps is None:
+            together = min(_ROLLOUT, train_steps // 10)
+            steps = max(1, together // num_envs)
         check(
             "PPO",
             counts={"steps": steps, "epochs": epochs, "minibatch_size": minibatch_size},

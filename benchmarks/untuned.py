@@ -1,0 +1,194 @@
+"""How agents learn with their defaults, on environments that these were not chosen on, beside
+Stable-Baselines3's with its own: `benchmarks/learning.py --untuned`.
+
+Both sides get the environment, the number of its steps and the seed, and nothing else. Where ours come
+from: `launcher.build.complete` and `agents/usual.py`. This file runs without Antelope too, for a
+Stable-Baselines3 that is installed elsewhere; a run prints one line of JSON, the mean return of 100
+greedy episodes after the last step:
+
+    python benchmarks/untuned.py --side sb3 --task MountainCar-v0 --seed 0 >> results.jsonl
+    python benchmarks/learning.py --untuned --results results.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+EPISODES = 100  # Greedy ones, at the end.
+_CUT = 1000  # Steps of an episode, in training and at the end, where an environment sets no limit.
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt, by which agent, in how many environment steps.
+
+    Budgets are what a side does in a minute or two of CPU time; they were fixed before any figure
+    was seen.
+    """
+
+    agent: str
+    steps: int
+
+
+TASKS = {
+    "MountainCar-v0": Task("DQN", 100_000),
+    "Taxi-v4": Task("DQN", 100_000),  # v3 of the issue, which gymnasium 1.4 no longer makes.
+    "FrozenLake-v1": Task("DQN", 50_000),
+    "CliffWalking-v1": Task("PPO", 50_000),
+    "MountainCarContinuous-v0": Task("SAC", 15_000),
+    "Pendulum-v1": Task("PPO", 100_000),
+    "Acrobot-v1": Task("A2C", 100_000),
+    "MiniGrid-Empty-5x5-v0": Task("PPO", 50_000),
+}
+
+
+def compare(tasks: list[str], *, seeds: int, jobs: int, results: Path | None) -> bool:
+    """Run both sides on every task and seed, each in a process of its own, and print them.
+
+    Args:
+        results: A file of the lines that `main` prints: runs in it are not repeated, others are added.
+
+    Returns:
+        Whether the median is at or above Stable-Baselines3's on all tasks but one.
+    """
+    sides = ["antelope", "sb3"]
+    if importlib.util.find_spec("stable_baselines3") is None:
+        print("Stable-Baselines3 is not installed: only what the results file has of it.")
+    known: dict[tuple[str, str, int], float] = {}
+    for line in results.read_text().splitlines() if results and results.exists() else ():
+        said = json.loads(line)
+        known[said["side"], said["task"], said["seed"]] = said["return"]
+
+    def value(side: str, task: str, seed: int) -> float | None:
+        if (side, task, seed) in known:
+            return known[side, task, seed]
+        if side == "sb3" and importlib.util.find_spec("stable_baselines3") is None:
+            return None
+        command = [sys.executable, __file__, "--side", side, "--task", task, "--seed", str(seed)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise RuntimeError(f"{side} on {task}, seed {seed}:\n{run.stderr[-2000:]}")
+        line = run.stdout.splitlines()[-1]
+        if results is not None:
+            with results.open("a") as file:
+                file.write(line + "\n")
+        return json.loads(line)["return"]
+
+    print(f"{'task':<26}{'agent':<7}{'steps':>8}  {'side':<10}{'median':>9}  by seed")
+    behind = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        runs = {
+            (task, side): [pool.submit(value, side, task, seed) for seed in range(seeds)]
+            for task in tasks
+            for side in sides
+        }
+        for task in tasks:
+            medians = []
+            for side in sides:
+                returns = [r for f in runs[task, side] if (r := f.result()) is not None]
+                if not returns:
+                    continue
+                medians.append(statistics.median(returns))
+                listed = " ".join(f"{r:.2f}" for r in returns)
+                print(
+                    f"{task:<26}{TASKS[task].agent:<7}{TASKS[task].steps:>8,}  {side:<10}"
+                    f"{medians[-1]:>9.2f}  {listed}",
+                    flush=True,
+                )
+            behind += len(medians) == 2 and medians[0] < medians[1]
+    print(f"Behind Stable-Baselines3 on {behind} of {len(tasks)}.")
+    return behind <= 1
+
+
+def make(name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """A factory of the environment, the same for both sides."""
+
+    def factory(**options: Any) -> gymnasium.Env[Any, Any]:
+        if name.startswith("MiniGrid"):
+            from minigrid.wrappers import ImgObsWrapper
+
+            return ImgObsWrapper(gymnasium.make(name, **options))
+        env = gymnasium.make(name, **options)
+        if name.startswith("CliffWalking"):
+            env = gymnasium.wrappers.TimeLimit(env, _CUT)
+        return env
+
+    return factory
+
+
+def sb3(name: str, seed: int) -> float:
+    """Stable-Baselines3: `MlpPolicy` and nothing else said."""
+    import stable_baselines3
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+
+    task = TASKS[name]
+    algorithm = getattr(stable_baselines3, task.agent)
+    model = algorithm("MlpPolicy", Monitor(make(name)()), seed=seed, device="cpu")
+    model.learn(task.steps, log_interval=None)
+    env = Monitor(make(name)())
+    env.reset(seed=1_000_003)
+    returns, _ = evaluate_policy(
+        model, env, EPISODES, deterministic=True, return_episode_rewards=True
+    )
+    return float(np.mean(returns))
+
+
+def antelope(name: str, seed: int) -> float:
+    """`ml(env=..., agent=...)` and nothing else said of how it learns."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from antelope import ml
+
+    task = TASKS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        run = ml(
+            env=make(name),
+            agent=task.agent,
+            train_steps=task.steps,
+            seed=seed,
+            device="cpu",
+            eval_every=10**9,
+            eval_episodes=EPISODES,
+            save_every=10**9,
+            plot=False,
+            progress=False,
+            path=folder + "/run",
+        )
+        return run.metrics["return"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", required=True, choices=["antelope", "sb3"])
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    side = {"antelope": antelope, "sb3": sb3}[arguments.side]
+    result = side(arguments.task, arguments.seed)
+    said = {"side": arguments.side, "task": arguments.task, "seed": arguments.seed}
+    print(json.dumps({**said, "return": result, "cpu_s": round(time.process_time())}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a run with one of our agents is set to, where nothing else is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+import yaml
+
+from antelope import ml
+from antelope.agents import A2C, DQN, PPO, SAC
+from antelope.launcher import build
+from antelope.launcher.config import compose
+
+QUIET: dict[str, Any] = {"eval_episodes": 1, "plot": False, "progress": False, "seed": 0}
+ON_POLICY = {"normalize_obs": True, "normalize_reward": True, "seed_steps": 0, "learn_every": 1}
+PLAIN = {"normalize_obs": False, "normalize_reward": False, "seed_steps": 1000, "learn_every": 1}
+
+
+class OfAUser(DQN):
+    """Settings come with the class that it is made of."""
+
+
+def completed(*words: str, **code: Any) -> dict[str, Any]:
+    settings = compose(words, code)
+    build.complete(settings)
+    return settings.values
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ("PPO", ON_POLICY | {"batch_size": 128}),
+        (A2C, ON_POLICY),
+        ("DQN", PLAIN | {"learn_every": 4, "batch_size": 128}),
+        (OfAUser, PLAIN | {"learn_every": 4}),
+        ("SAC", PLAIN | {"batch_size": 256}),
+        ("TD3", PLAIN | {"batch_size": 128}),
+        ("AC2Agent", PLAIN | {"batch_size": 128}),
+    ],
+)
+def test_each_agent_comes_with_settings(agent: Any, expected: dict[str, Any]) -> None:
+    values = completed(env="CartPole-v1", agent=agent)
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_what_is_said_counts_even_where_it_says_the_general_default() -> None:
+    words = "learn_every=1", "normalize_obs=false"
+    assert completed(*words, env="CartPole-v1", agent="DQN")["learn_every"] == 1
+    assert completed(*words, env="CartPole-v1", agent="PPO")["normalize_obs"] is False
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ppo", "a2c"])
+def test_presets_say_all_that_they_were_tuned_with(agent: str) -> None:
+    values = completed(f"task=rl/cartpole_{agent}")
+    assert not values["normalize_obs"] and not values["normalize_reward"]
+    assert agent != "dqn" or values["learn_every"] == 1
+
+
+def test_an_agent_that_does_not_act_needs_none(tmp_path: Any) -> None:
+    values = completed(env="CartPole-v1", agent="DQN", offline=str(tmp_path))
+    assert values["learn_every"] == 1
+
+
+@pytest.mark.usefixtures("workdir")
+def test_a_run_keeps_them_and_tells_its_agent_how_long_it_is() -> None:
+    run = ml(env="CartPole-v1", agent="DQN", train_steps=1500, **QUIET)
+    assert run.agent.epsilon.steps == 300
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["learn_every"] == 4
+    again = ml(env="CartPole-v1", agent="DQN", train_steps=1500, resume=True, **QUIET)
+    for name, weight in run.agent.state_dict().items():
+        assert torch.equal(again.agent.state_dict()[name], weight)
+
+
+@pytest.mark.usefixtures("workdir")
+@pytest.mark.parametrize(("num_envs", "steps"), [(1, 60), (3, 20)])
+def test_a_rollout_is_a_tenth_of_a_short_run_of_all_its_environments(
+    num_envs: int, steps: int
+) -> None:
+    run = ml(env="CartPole-v1", agent="PPO", train_steps=600, num_envs=num_envs, **QUIET)
+    assert run.agent.steps == steps
+    assert run.replay.fresh <= 1  # All of it was learnt from, to the last rollout.
+
+
+def test_rollouts_of_long_runs() -> None:
+    box, choice = _spaces()
+    assert PPO(box, choice, num_envs=8, train_steps=10**6).steps == 256
+    assert A2C(box, choice, num_envs=8).steps == 8
+    assert PPO(box, choice, steps=5, num_envs=8).steps == 5
+    assert A2C(box, choice, num_envs=100).steps == 1
+
+
+@pytest.mark.usefixtures("workdir")
+def test_sac_begins_with_random_actions_for_a_tenth_of_the_run() -> None:
+    seen: list[float] = []
+
+    class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            seen.append(float(action[0]))
+            return super().step(action)
+
+    ml(
+        env=lambda: Watched(gymnasium.make("Pendulum-v1")),
+        agent="SAC",
+        train_steps=400,
+        **QUIET | {"eval_every": 10**6},
+    )
+    first, then = seen[:40], seen[40:80]
+    repeated = sum(a == b for a, b in zip(first, first[1:], strict=False))
+    assert repeated > 10  # Half of the actions last for two steps or more.
+    assert all(a != b for a, b in zip(then, then[1:], strict=False))
+    assert max(map(abs, first)) <= 2
+
+
+def _spaces() -> tuple[Any, Any]:
+    from antelope.replay import Space
+
+    return Space((4,)), Space((2,), torch.int64, discrete=True)
+
+
+def test_random_actions_of_sac_by_hand() -> None:
+    box, choice = _spaces()
+    agent = SAC(box, choice, random_steps=6)
+    drawn = torch.cat([agent.act(torch.zeros(2, 4)) for _ in range(3)])
+    assert drawn.dtype == torch.int64 and set(drawn.tolist()) <= {0, 1}
+    assert agent.env_steps == 6
+    agent.act(torch.zeros(2, 4))
+    assert agent.env_steps == 6
