@@ -13,7 +13,7 @@ from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
 
-_ROLLOUT = 2048  # Steps of all environments together, if nothing is said.
+_ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at most.
 
 
 class PPO(ActorCritic):
@@ -31,7 +31,7 @@ class PPO(ActorCritic):
     Args:
         obs_spec, action_spec: What is seen and done; actions of every kind.
         steps: Length of a rollout, in steps of each environment; default: 2048 steps of all of them
-            together, as in the paper, or a tenth of the run, if that is less.
+            together, as in the paper; of short runs a tenth, but 256 or more.
         epochs: Passes over a rollout.
         minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
         lr: Of Adam.
@@ -65,8 +65,8 @@ class PPO(ActorCritic):
         train_steps: int = 50_000,
     ):
         if steps is None:
-            together = min(_ROLLOUT, train_steps // 10)
-            steps = max(1, together // num_envs)
+            least, most = _ROLLOUT
+            steps = max(1, min(most, max(least, train_steps // 10)) // num_envs)
         check(
             "PPO",
             counts={"steps": steps, "epochs": epochs, "minibatch_size": minibatch_size},

@@ -119,7 +119,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="default: 5, or 3 with --untuned")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
     parser.add_argument("--untuned", action="store_true", help="defaults, beside Stable-Baselines3")
-    parser.add_argument("--tasks", nargs="*", default=list(untuned.TASKS), choices=list(untuned.TASKS))
+    parser.add_argument(
+        "--tasks", nargs="*", default=list(untuned.TASKS), choices=list(untuned.TASKS)
+    )
     parser.add_argument("--results", type=Path, help="a file of lines of JSON, of --untuned")
     arguments = parser.parse_args()
     if arguments.untuned:
