@@ -183,7 +183,7 @@ class AC2Agent(nn.Module):
 
 # Found to reach CartPole-v1 475 within 40,000 steps, and Pendulum-v1 -200 within 8,000.
 _DQN: dict[str, Any] = {"explore_steps": 5000, "target_every": 1, "tau": 0.005}
-_SAC: dict[str, Any] = {"tau": 0.02, "random_steps": 0}
+_SAC: dict[str, Any] = {"tau": 0.02, "color": 0.0}
 _OFFLINE_DQN: dict[str, Any] = {"target_every": 1, "tau": 0.05, "conservative": 0.5}
 _OFFLINE_TD3: dict[str, Any] = {"imitation": 0.4}
 

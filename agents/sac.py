@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.box import UnitBox
-from .blocks.encoder import Layers, rows
+from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
-from .blocks.exploration import Repeated
+from .blocks.noise import Colored
 from .blocks.parts import trunk
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
 
-_RANDOM_STEPS = 10_000  # At most: those of Spinning Up and of Fujimoto et al. (2018).
+_LOG_STD = (-20.0, 2.0)
 
 
 class SAC(nn.Module):
@@ -41,10 +40,9 @@ class SAC(nn.Module):
         alpha: The temperature to begin with.
         entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
             as the papers have it.
-        random_steps: Environment steps of random actions before the actor's, each repeated for a while
-            (`Repeated`); default: a tenth of the run, at most 10,000.
+        color: Exponent of the noise that values are drawn with when training (`Colored`): 1 is pink, whose
+            pushes last, and 0 white, as the paper has it.
         encoder: A module in the place of our own first layers; the critics train it.
-        train_steps: Environment steps of the run.
     """
 
     def __init__(
@@ -55,9 +53,8 @@ class SAC(nn.Module):
         tau: float = 0.005,
         alpha: float = 1.0,
         entropy: float | None = None,
-        random_steps: int | None = None,
+        color: float = 1.0,
         encoder: nn.Module | None = None,
-        train_steps: int = 0,
     ):
         super().__init__()
         self.discrete = False
@@ -74,10 +71,7 @@ class SAC(nn.Module):
             self.box = UnitBox(action_spec, "SAC")
             size, width = self.box.size, 2 * self.box.size
             default = -float(size)
-        if random_steps is None:
-            random_steps = min(_RANDOM_STEPS, train_steps // 10)
-        self.random_steps, self.env_steps, self.size = random_steps, 0, size
-        self.repeated = Repeated()
+        self.noise = Colored(color) if color else None
         self.tau, self.entropy = tau, default if entropy is None else entropy
         seen = trunk(encoder, obs_spec, hidden, detach=True)
         self.actor = Layers(*seen, nn.Linear(seen.out_features, width))
@@ -95,21 +89,16 @@ class SAC(nn.Module):
         """`[N, *obs.shape]` to actions: drawn when training, else the likeliest."""
         if not self.training:
             return self(obs).argmax(1) if self.discrete else self(obs)
-        if self.env_steps < self.random_steps:
-            n = rows(obs)
-            self.env_steps += n
-            action = torch.tensor(self.repeated.next(n, 1.0, self._any_action))
-            return action if self.discrete else self.box.scale(action.to(self.log_alpha.device))
         if self.discrete:
             # The first of n clocks with rates p to ring: argmax p / e draws in proportion to p.
             p = self.actor(obs).softmax(1)
             return (p / torch.empty_like(p).exponential_()).argmax(1)
-        return self.box.scale(squashed_gaussian(self.actor(obs))[0])
-
-    def _any_action(self) -> Any:
-        if self.discrete:
-            return random.randrange(self.size)
-        return [random.uniform(-1, 1) for _ in range(self.size)]
+        output = self.actor(obs)
+        if self.noise is None:
+            return self.box.scale(squashed_gaussian(output)[0])
+        mean, log_std = full_precision(output).chunk(2, 1)
+        noise = self.noise.next(len(mean), self.box.size).to(mean.device)
+        return self.box.scale((mean + log_std.clamp(*_LOG_STD).exp() * noise).tanh())
 
     def learn(self, replay: Replay, log: Any) -> Tensor:
         batch = next(replay)
@@ -152,7 +141,7 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
     Source: Haarnoja et al. (2018), arXiv 1812.05905, appendix C.
     """
     mean, log_std = full_precision(output).chunk(2, 1)
-    log_std = log_std.clamp(-20, 2)
+    log_std = log_std.clamp(*_LOG_STD)
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)

@@ -162,7 +162,7 @@ class Case:
                 "learn_every": rollout_steps * _NUM_ENVS,
             },
             "sac": {
-                "agent.random_steps": 0,
+                "agent.color": 0.0,
                 "env": "Pendulum-v1",
                 "batch_size": 256,
                 "seed_steps": 1000,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import gymnasium
 import pytest
 import torch
 import yaml
 
 from antelope import ml
-from antelope.agents import A2C, DQN, PPO, SAC
+from antelope.agents import A2C, DQN, PPO
 from antelope.launcher import build
 from antelope.launcher.config import compose
 
@@ -93,40 +91,7 @@ def test_rollouts_by_the_length_of_the_run() -> None:
     assert A2C(box, choice, num_envs=100).steps == 1
 
 
-@pytest.mark.usefixtures("workdir")
-def test_sac_begins_with_random_actions_for_a_tenth_of_the_run() -> None:
-    seen: list[float] = []
-
-    class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
-        def step(self, action: Any) -> Any:
-            seen.append(float(action[0]))
-            return super().step(action)
-
-    ml(
-        env=lambda: Watched(gymnasium.make("Pendulum-v1")),
-        agent="SAC",
-        train_steps=400,
-        **QUIET | {"eval_every": 10**6},
-    )
-    first, then = seen[:40], seen[40:80]
-    repeated = sum(a == b for a, b in itertools.pairwise(first))
-    assert repeated > 10  # Half of the actions last for two steps or more.
-    assert all(a != b for a, b in itertools.pairwise(then))
-    assert max(map(abs, first)) <= 2
-
-
 def _spaces() -> tuple[Any, Any]:
     from antelope.replay import Space
 
     return Space((4,)), Space((2,), torch.int64, discrete=True)
-
-
-def test_random_actions_of_sac_by_hand() -> None:
-    box, choice = _spaces()
-    agent = SAC(box, choice, random_steps=6)
-    drawn = torch.cat([agent.act(torch.zeros(2, 4)) for _ in range(3)])
-    assert drawn.dtype == torch.int64
-    assert set(drawn.tolist()) <= {0, 1}
-    assert agent.env_steps == 6
-    agent.act(torch.zeros(2, 4))
-    assert agent.env_steps == 6
