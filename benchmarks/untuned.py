@@ -14,9 +14,9 @@ fixed before any figure was seen. Where our defaults come from (`agents/usual.py
     SAC   batches of 256, tau 0.005: Haarnoja et al. (2018); pink noise: Eberhard et al. (2023)
 
 Learning rates that no paper is named for are AdamW's own, 1e-3. Where these leave a choice it was made by
-trials on CartPole-v1, Pendulum-v1 with SAC, and small environments written for it (rooms, a courier, a swing-up
-with a sparse reward): of n-step returns, smooth targets, repeated random actions (Dabney et al., 2020) and
-smaller rollouts none was better on all of them. No default was chosen by a figure of this benchmark.
+trials on CartPole-v1 and on small environments written for it: a courier in a grid, and a swing-up with a
+sparse reward. Of n-step returns, random actions that are repeated (Dabney et al., 2020), and rollouts of
+256 and 512, none was better on all of them. No default was chosen by a figure of this benchmark.
 
 This file runs without Antelope too, for a Stable-Baselines3 that is installed elsewhere; a run prints
 one line of JSON, the mean return of 100 greedy episodes after the last step:
@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -84,54 +85,66 @@ def compare(tasks: list[str], *, seeds: int, jobs: int, results: Path | None) ->
     Returns:
         Whether the median is at or above Stable-Baselines3's on all tasks but one.
     """
-    sides = ["antelope", "sb3"]
-    if importlib.util.find_spec("stable_baselines3") is None:
-        print("Stable-Baselines3 is not installed: only what the results file has of it.")
     known: dict[tuple[str, str, int], float] = {}
     for line in results.read_text().splitlines() if results and results.exists() else ():
         said = json.loads(line)
         known[said["side"], said["task"], said["seed"]] = said["return"]
+    has_sb3 = importlib.util.find_spec("stable_baselines3") is not None
+    if not has_sb3:
+        print(
+            "Stable-Baselines3 is not installed: left out, but for what the results file has of it."
+        )
 
     def value(side: str, task: str, seed: int) -> float | None:
-        if (side, task, seed) in known:
-            return known[side, task, seed]
-        if side == "sb3" and importlib.util.find_spec("stable_baselines3") is None:
-            return None
-        command = [sys.executable, __file__, "--side", side, "--task", task, "--seed", str(seed)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if run.returncode:
-            raise RuntimeError(f"{side} on {task}, seed {seed}:\n{run.stderr[-2000:]}")
-        line = run.stdout.splitlines()[-1]
+        if (side, task, seed) in known or (side == "sb3" and not has_sb3):
+            return known.get((side, task, seed))
+        line = _in_a_process(side, task, seed)
         if results is not None:
             with results.open("a") as file:
                 file.write(line + "\n")
         return json.loads(line)["return"]
 
     print(f"{'task':<26}{'agent':<7}{'steps':>8}  {'side':<10}{'median':>9}  by seed")
-    behind = 0
+    ahead = compared = 0
     with ThreadPoolExecutor(jobs) as pool:
         runs = {
             (task, side): [pool.submit(value, side, task, seed) for seed in range(seeds)]
             for task in tasks
-            for side in sides
+            for side in ("antelope", "sb3")
         }
-        for task in tasks:
-            medians = []
-            for side in sides:
-                returns = [r for f in runs[task, side] if (r := f.result()) is not None]
-                if not returns:
-                    continue
-                medians.append(statistics.median(returns))
+        medians: dict[tuple[str, str], float] = {}
+        for (task, side), futures in runs.items():
+            returns = [r for future in futures if (r := future.result()) is not None]
+            if returns:
+                medians[task, side] = statistics.median(returns)
                 listed = " ".join(f"{r:.2f}" for r in returns)
                 print(
                     f"{task:<26}{TASKS[task].agent:<7}{TASKS[task].steps:>8,}  {side:<10}"
-                    f"{medians[-1]:>9.2f}  {listed}",
+                    f"{medians[task, side]:>9.2f}  {listed}",
                     flush=True,
                 )
-            behind += len(medians) == 2 and medians[0] < medians[1]
-    print(f"Behind Stable-Baselines3 on {behind} of {len(tasks)}.")
-    return behind <= 1
+    for task in tasks:
+        if (task, "antelope") in medians and (task, "sb3") in medians:
+            ours, theirs = medians[task, "antelope"], medians[task, "sb3"]
+            compared += 1
+            # One side adds up rewards in float32, the other in float64.
+            ahead += ours > theirs or math.isclose(ours, theirs, rel_tol=1e-6)
+    print(f"At or above Stable-Baselines3 on {ahead} of {compared} tasks.")
+    return ahead >= compared - 1
+
+
+def _in_a_process(side: str, task: str, seed: int) -> str:
+    """The line that a run prints.
+
+    Raises:
+        RuntimeError: If it failed, with its last words.
+    """
+    command = [sys.executable, __file__, "--side", side, "--task", task, "--seed", str(seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise RuntimeError(f"{side} on {task}, seed {seed}:\n{run.stderr[-2000:]}")
+    return run.stdout.splitlines()[-1]
 
 
 def make(name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
