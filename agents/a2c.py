@@ -23,6 +23,9 @@ class A2C(ActorCritic):
     with advantages `A_t = R_t - V(s_t)` held constant, and `R_t` the rewards up to the end of the
     rollout completed by the critic.
 
+    With `env_info=[action_mask]` pi is masked: pi(a|s) = 0 where the mask of s rules a out, and H is that
+    of the others (Huang & Ontanon, 2022, arXiv 2006.14171).
+
     Source: Mnih et al. (2016), arXiv 1602.01783, section 4, with synchronous environments.
 
     Args:

@@ -18,7 +18,7 @@ from .generative.dcgan import DCGAN
 from .ppo import PPO
 from .sac import SAC
 from .td3 import TD3
-from .traits import takes_state, traits
+from .traits import hook, takes_info, takes_state, traits
 
 
 class AC2Agent(nn.Module):
@@ -112,15 +112,23 @@ class AC2Agent(nn.Module):
         """`[B, *obs.shape]` to logits, Q-values or values `[B, *action.shape]`."""
         return self.way(obs, state) if self._carries_state else self.way(obs)
 
-    def act(self, obs: Any, state: Any = None) -> Any:
+    def act(self, obs: Any, state: Any = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions, with exploration when training."""
-        return self.way.act(obs, state) if self._carries_state else self.way.act(obs)
+        more = {"info": info} if info and takes_info(self.way.act) else {}
+        return (
+            self.way.act(obs, state, **more) if self._carries_state else self.way.act(obs, **more)
+        )
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
         """One learning step, or the loss of one."""
         if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
             return supervised_loss(self, next(replay), self.spec.action)
         return self.way.learn(replay, log)
+
+    def begin_task(self, task: int) -> None:
+        """Tell what was chosen, if it has to know."""
+        if (begin := hook(self.way, "begin_task")) is not None:
+            begin(task)
 
     def sample(self, n: int, label: Tensor | None = None) -> Tensor:
         """n generated inputs `[n, *obs.shape]`."""

@@ -75,6 +75,10 @@ class DDPG(nn.Module):
         log.q = q.detach().mean()
         return td_loss(q, target, batch, replay) + actor_loss
 
+    def begin_task(self, task: int) -> None:
+        """Explore again, as at the start."""
+        self.env_steps = 0
+
 
 class Actor(nn.Module):
     """`[B, *obs.shape]` to actions `[B, size]` in [-1, 1]."""

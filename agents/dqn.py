@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.encoder import Layers, rows
+from .blocks.in_numpy import in_numpy
+from .blocks.masks import NEXT_ACTION_MASK, draw_allowed, mask_in, masked
 from .blocks.outputs import check_outputs
 from .blocks.parts import Part, trunk
 from .blocks.schedule import Falling
@@ -34,19 +36,22 @@ class DQN(nn.Module):
     is conservative Q-learning (Kumar et al., 2020, arXiv 2006.04779, CQL(H)), for learning offline: Q
     of what was never tried is held below Q of what was, or it would be overestimated unopposed.
 
+    With `env_info=[action_mask]` a ranges over the actions that the mask of its own state allows: in the
+    policy, in exploration, in both max and argmax over a', and in the sum over a.
+
     Args:
         hidden: Widths of the layers; images pass a CNN first.
         double: Let the network choose the next action, and its target only judge it.
         dueling: Learn the state's value apart from the actions' advantages.
-        epsilon: Share of random actions, first and last; falls linearly.
-        explore_steps: Environment steps that it falls over; default: a fifth of the run.
+        epsilon: Share of random actions, first and last; falls linearly, in every task again.
+        explore_steps: Environment steps that it falls over; default: a fifth of `train_steps`.
         target_every: Learning steps between the target's moves.
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
         conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
             that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
         encoder: A module in the place of our own first layers.
         critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
-        train_steps: Environment steps of the run.
+        train_steps: Environment steps of each task of the run.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class DQN(nn.Module):
         train_steps: int = 50_000,
     ):
         super().__init__()
-        self.num_actions = choices(action_spec)
+        self.num_actions, self.space = choices(action_spec), action_spec
         self.choose_by_network = double
         if explore_steps is None:
             explore_steps = train_steps // 5
@@ -86,22 +91,38 @@ class DQN(nn.Module):
         """`[B, *obs.shape]` to Q-values `[B, num_actions]`."""
         return self.network(obs)
 
-    def act(self, obs: Any) -> Tensor:
+    def act(self, obs: Any, info: dict[str, Any] | None = None) -> Tensor:
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
+        mask = mask_in(info)
         if not self.training:
-            return self.network(obs).argmax(1)
+            return self.best(obs, mask)
         n = rows(obs)
         epsilon = self.epsilon.next(n)
         # Python's random numbers: as tensors, these few would take as long as the network.
         explore = [random.random() < epsilon for _ in range(n)]
         if all(explore):
-            return torch.randint(self.num_actions, (n,))
-        action = self.network(obs).argmax(1)
+            return self._any(n, mask)
+        action = self.best(obs, mask)
         if any(explore):
             action = action.cpu()  # Actions are wanted there: what is drawn need not go up first.
-            chance = torch.randint_like(action, self.num_actions)
+            chance = self._any(n, mask)
             action = torch.where(torch.tensor(explore), chance, action)
         return action
+
+    def best(self, obs: Any, mask: Tensor | None = None) -> Tensor:
+        """`[N, *obs.shape]` to the actions that are worth most, `[N]`, of those that `mask` allows."""
+        values = in_numpy(self.network, obs)
+        if values is None:
+            return masked(self.network(obs), mask).argmax(1)
+        if mask is not None:
+            return masked(torch.from_numpy(values), mask).argmax(1)
+        return torch.from_numpy(values.argmax(1))
+
+    def _any(self, n: int, mask: Tensor | None) -> Tensor:
+        """n actions at random, on the host."""
+        if mask is None:
+            return torch.randint(self.num_actions, (n,))
+        return draw_allowed(self.space, mask).cpu()
 
     def learn(self, replay: Replay, log: Any) -> Tensor:
         batch = next(replay)
@@ -111,7 +132,8 @@ class DQN(nn.Module):
         all_q = self.network(batch.obs)  # [B, num_actions]
         q = all_q.gather(1, batch.action[:, None]).squeeze(1)  # [B]
         with torch.no_grad():
-            target = batch.reward + batch.discount * self.next_value(batch.next_obs)  # [B]
+            following = self.next_value(batch.next_obs, mask_in(batch, NEXT_ACTION_MASK))  # [B]
+            target = batch.reward + batch.discount * following  # [B]
         if self.learning_steps % 10 == 0:  # It takes as long as a layer.
             log.q = q.detach().mean()
         if replay.prioritized:
@@ -120,17 +142,21 @@ class DQN(nn.Module):
         else:
             loss = F.smooth_l1_loss(q, target)
         if self.conservative:
-            gap = (all_q.logsumexp(1) - q).mean()
+            gap = (masked(all_q, mask_in(batch)).logsumexp(1) - q).mean()
             loss = loss + self.conservative * gap
             log.gap = gap.detach()
         return loss
 
-    def next_value(self, next_obs: Any) -> Tensor:
-        """`[B, *obs.shape]` to what the best action there is worth, `[B]`."""
+    def begin_task(self, task: int) -> None:
+        """Explore again: what was best in an earlier task may never meet what this one rewards."""
+        self.epsilon.taken = 0
+
+    def next_value(self, next_obs: Any, mask: Tensor | None = None) -> Tensor:
+        """`[B, *obs.shape]` to what the best action there is worth, `[B]`, of those that `mask` allows."""
         next_q = self.target(next_obs)  # [B, num_actions]
         if not self.choose_by_network:
-            return next_q.amax(1)
-        best = self.network(next_obs).argmax(1, keepdim=True)
+            return masked(next_q, mask).amax(1)
+        best = masked(self.network(next_obs), mask).argmax(1, keepdim=True)
         return next_q.gather(1, best).squeeze(1)
 
 

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from ..replay.tree import leaves, map_tree, zip_trees
+from .blocks.encoder import encoder
+from .blocks.masks import NEXT_ACTION_MASK, mask_in, masked
 from .blocks.target import follow, target_of
 from .dqn import choices
 
@@ -21,7 +24,8 @@ class DRQN(nn.Module):
         L = mean over the steps of a sequence of huber(y_t - Q_t(a_t))
 
     Learns from sequences (`replay.sequence`) that begin with the state the network had there
-    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`.
+    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`. With
+    `env_info=[action_mask]` it acts by, and a in the argmax ranges over, the actions that are allowed.
 
     Args:
         hidden: Width of the features and of the state.
@@ -30,7 +34,7 @@ class DRQN(nn.Module):
 
     def __init__(
         self,
-        obs_spec: Space,
+        obs_spec: Space | dict[str, Any],
         action_spec: Space,
         hidden: int = 64,
         tau: float = 0.01,
@@ -40,7 +44,7 @@ class DRQN(nn.Module):
         self.target = target_of(self.network)
         self.tau = tau
 
-    def forward(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Any, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`[B, T, *obs.shape]` and a state `[1, B, hidden]` to Q-values `[B, T, n]` and the next."""
         return self.network(obs, state)
 
@@ -50,7 +54,7 @@ class DRQN(nn.Module):
         q, _ = self._first_and_rest(self.network, batch)
         with torch.no_grad():
             next_q, _ = self._first_and_rest(self.target, batch)
-            best = q[:, 1:].argmax(-1, keepdim=True)
+            best = masked(q[:, 1:], mask_in(batch, NEXT_ACTION_MASK)).argmax(-1, keepdim=True)
             following = next_q[:, 1:].gather(-1, best).squeeze(-1)
             target = batch.reward + batch.discount * following  # [B, T]
         chosen = q[:, :-1].gather(-1, batch.action[..., None]).squeeze(-1)
@@ -60,19 +64,26 @@ class DRQN(nn.Module):
 
     def _first_and_rest(self, network: QMemory, batch: Any) -> tuple[Tensor, Tensor]:
         """Q-values of the first observation and of every next one, `[B, T + 1, n]`."""
-        obs = torch.cat([batch.obs[:, :1], batch.next_obs], 1)
+        obs = zip_trees(_before, batch.obs, batch.next_obs)
         return network(obs, batch.state)
 
 
 class QMemory(nn.Module):
-    """A layer, a GRU and a head, over sequences."""
+    """A layer (on images convolutions), a GRU and a head, over sequences."""
 
-    def __init__(self, obs_spec: Space, num_actions: int, hidden: int):
+    def __init__(self, obs_spec: Space | dict[str, Any], num_actions: int, hidden: int):
         super().__init__()
-        self.inputs = nn.Sequential(nn.Linear(obs_spec.n, hidden), nn.ReLU())
+        self.inputs = encoder(obs_spec, (hidden,))
         self.memory = nn.GRU(hidden, hidden, batch_first=True)
         self.head = nn.Linear(hidden, num_actions)
 
-    def forward(self, obs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        features, state = self.memory(self.inputs(obs.flatten(2)), state)
+    def forward(self, obs: Any, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        length = leaves(obs)[0].shape[1]
+        steps = self.inputs(map_tree(lambda x: x.flatten(0, 1), obs))  # [B * T, hidden]
+        features, state = self.memory(steps.unflatten(0, (-1, length)), state)
         return self.head(features), state
+
+
+def _before(obs: Tensor, next_obs: Tensor) -> Tensor:
+    """The first observation, and every next one: `[B, T + 1, ...]` of two `[B, T, ...]`."""
+    return torch.cat([obs[:, :1], next_obs], 1)

@@ -99,6 +99,10 @@ class DrQV2(nn.Module):
         log.q, log.noise = q.detach().mean(), self.std
         return td_loss(q, target, batch, replay) - actor_q.mean()
 
+    def begin_task(self, task: int) -> None:
+        """Explore again, as at the start."""
+        self.env_steps = 0
+
     def noisy(self, action: Tensor) -> Tensor:
         """Actions `[B, size]` with clipped noise; gradients pass as if nothing was clipped."""
         clip = self.noise_clip

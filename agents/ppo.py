@@ -25,6 +25,9 @@ class PPO(ActorCritic):
 
     with generalised advantages `A_t`, normalised over the rollout, and `R_t` their returns.
 
+    With `env_info=[action_mask]` pi and pi_old are masked, pi(a|s) = 0 where the mask of s rules a out, in
+    the ratio and in the entropy (Huang & Ontanon, 2022, arXiv 2006.14171).
+
     Source: Schulman et al. (2017), arXiv 1707.06347, eq. 7 and 9. It has an optimiser of its own:
     one call of `learn` takes many steps.
 

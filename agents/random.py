@@ -8,30 +8,33 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import Space
+from .blocks.encoder import rows
+from .blocks.masks import draw_allowed, mask_in
 
 
 class Random(nn.Module):
     """Uniform actions within the action space, whatever its kind; nothing is learnt.
 
     An unbounded dimension is drawn from a standard normal distribution, as gymnasium's
-    `Box.sample` does.
+    `Box.sample` does. With `env_info=[action_mask]` choices are uniform among those that are allowed.
     """
 
     def __init__(self, action_spec: Space | dict[str, Any]):
         super().__init__()
         self.space = action_spec
 
-    def act(self, obs: Any) -> Any:
+    def act(self, obs: Any, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
-        while isinstance(obs, dict):
-            obs = next(iter(obs.values()))
-        return draw(self.space, len(obs))  # On the host, where actions are wanted.
+        return draw(self.space, rows(obs), mask_in(info))  # On the host, where actions are wanted.
 
 
-def draw(space: Any, n: int) -> Any:
-    """n values of a space, each as likely as any other."""
+def draw(space: Any, n: int, mask: Any = None) -> Any:
+    """n values of a space, each as likely as any other that `mask` allows; None: all."""
     if isinstance(space, dict):
-        return {name: draw(part, n) for name, part in space.items()}
+        masks = mask or {}
+        return {name: draw(part, n, masks.get(name)) for name, part in space.items()}
+    if mask is not None:
+        return draw_allowed(space, mask)
     shape = (n, *space.value_shape)
     if space.binary:
         return torch.randint(2, shape)

@@ -18,6 +18,7 @@ from .blocks.noise import Colored
 from .blocks.parts import trunk
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .traits import Traits
 
 _LOG_STD = (-20.0, 2.0)
 
@@ -72,6 +73,7 @@ class SAC(nn.Module):
             size, width = self.box.size, 2 * self.box.size
             default = -float(size)
         self.noise = Colored(color) if color else None
+        self.antelope_traits = Traits(logits=True)
         self.tau, self.entropy = tau, default if entropy is None else entropy
         seen = trunk(encoder, obs_spec, hidden, detach=True)
         self.actor = Layers(*seen, nn.Linear(seen.out_features, width))

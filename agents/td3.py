@@ -115,6 +115,10 @@ class TD3(nn.Module):
             loss = loss - worth.mean()
         return loss
 
+    def begin_task(self, task: int) -> None:
+        """Explore again, as at the start."""
+        self.env_steps = 0
+
     def next_action(self, next_obs: Any) -> Tensor:
         """The target actor's actions `[B, size]`, blurred: a narrow peak of Q' is an error of it."""
         action = self.target_actor(next_obs)

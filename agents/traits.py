@@ -37,6 +37,8 @@ class Traits:
         composition: The user's modules that it is put together from.
         learns_by: The method that its learning step is written in.
         reads: Settings of the optimiser that it reads itself.
+        logits: Whether `forward` gives the logits of a policy where an action is one choice; else it
+            gives Q-values.
     """
 
     recurrent: bool | None = None
@@ -49,6 +51,7 @@ class Traits:
     composition: nn.Module | None = None
     learns_by: str = "learn"
     reads: tuple[str, ...] = ()
+    logits: bool = False
 
     @property
     def observes(self) -> bool:
@@ -82,6 +85,14 @@ def hook(owner: Any, name: str) -> Callable[..., Any] | None:
         return None
     home = getattr(function, "__module__", None) or type(function).__module__
     return None if home == "torch" or home.startswith("torch.") else value
+
+
+def takes_info(act: Any) -> bool:
+    """Whether an `act` has a parameter `info`: it receives the fields that `env_info` names."""
+    try:
+        return "info" in inspect.signature(act).parameters
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return False
 
 
 def has_forward(agent: Any) -> bool:

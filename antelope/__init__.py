@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Strategy,
     )
     from .launcher.construct import register
+    from .launcher.loading import load
     from .launcher.log import Log
     from .launcher.own_loop import Strategies
     from .launcher.run import Run
@@ -82,6 +83,7 @@ __all__ = [
     "Spec",
     "Strategies",
     "Strategy",
+    "load",
     "ml",
     "register",
     "tasks",
@@ -97,6 +99,7 @@ _HOME = {
     "Space": "replay",
     "Spec": "replay",
     "Strategies": "launcher.own_loop",
+    "load": "launcher.loading",
     "register": "launcher.construct",
     "tasks": "launcher.sequence",
 }

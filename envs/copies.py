@@ -15,8 +15,10 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from ..replay import ConfigError, DataError
+from .infos import InfoFault, Infos, Picked, Rows
 from .spaces import codec, zeros
-from .workers import WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
+from .unseen import seen
+from .workers import PICKED, WARY, Fault, Workers, end, lost, put, reset_into, said, step_into
 
 Make = Callable[..., Any]  # An environment, or a vector environment.
 
@@ -34,6 +36,8 @@ class Step(NamedTuple):
         began: Which of them are in a new episode now, bool `[N]`; None: none.
         first: Where they are now, `[N, *shape]`: `next_obs`, but for those that began.
         real: Which of them made a step at all; None: all.
+        info: Fields of the info that came with `next_obs`, `{name: [N, ...]}`; None: none are kept.
+        first_info: Those that came with `first`.
     """
 
     next_obs: Any
@@ -43,6 +47,8 @@ class Step(NamedTuple):
     began: np.ndarray | None
     first: Any
     real: np.ndarray | None = None
+    info: Rows | None = None
+    first_info: Rows | None = None
 
 
 class Copies:
@@ -55,6 +61,10 @@ class Copies:
         stack: Frames per observation, for the spec; frames themselves are single here.
         channels: Where images have them, as in `codec`.
         seed: Of the episodes.
+        infos: Reads the fields of `info` that are kept; None: none are.
+
+    Attributes:
+        first_info: Those that came with the last `reset()`.
     """
 
     def __init__(
@@ -66,8 +76,10 @@ class Copies:
         stack: int = 1,
         channels: str | None = None,
         seed: int = 0,
+        infos: Infos | None = None,
     ):
         self.name, self.num_envs, self.seed = name, num_envs, seed
+        self.infos, self.first_info = infos, {}
         self.envs = [make() for _ in range(num_envs)]
         first = self.envs[0]
         self.obs_codec = codec(
@@ -75,8 +87,8 @@ class Copies:
         )
         self.action_codec = codec(first.action_space, f"actions of {name}", action=True)
         for env in self.envs:
-            if (env.observation_space, env.action_space) != (
-                first.observation_space,
+            if (seen(env.observation_space), env.action_space) != (
+                seen(first.observation_space),
                 first.action_space,
             ):
                 raise ConfigError(f"{name}: copies of it differ in their spaces.")
@@ -89,25 +101,56 @@ class Copies:
 
     def episode_seed(self, copy: int) -> int:
         """The seed of the episode that a copy is in."""
-        return _seed(self.seed, copy, self.episodes[copy])
+        return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def reset(self) -> Any:
         """First observations `[N, *shape]` of new episodes."""
         obs = self.empty_obs()
-        for copy in range(self.num_envs):
-            self._reset(copy, obs)
+        picked = [self._reset(copy, obs) for copy in range(self.num_envs)]
+        if self.infos is not None:
+            self.first_info = self._info(picked, reset=True)
         return obs
 
     def empty_obs(self) -> Any:
         return zeros(self.obs_codec, self.num_envs)
 
-    def _reset(self, copy: int, into: Any) -> None:
+    def _reset(self, copy: int, into: Any) -> Picked | None:
         self.episodes[copy] += 1
         self.steps[copy], self.actions[copy] = 0, []
         try:
-            reset_into(self.envs[copy], self.episode_seed(copy), into, copy, self.obs_codec)
+            env, seed = self.envs[copy], self.episode_seed(copy)
+            _, info = reset_into(env, seed, into, copy, self.obs_codec)
         except Fault as fault:
             raise DataError(self._blame(copy, fault)) from fault.__cause__
+        return None if self.infos is None else self._pick(info, copy)
+
+    def _pick(self, info: Any, copy: int, native: Any = None) -> Picked:
+        assert self.infos is not None
+        try:
+            return self.infos.pick(info)
+        except InfoFault as fault:
+            raise DataError(self._blame(copy, Fault(fault.what), native)) from None
+
+    def _info(
+        self,
+        picked: list[Picked | None],
+        acts: np.ndarray | None = None,
+        *,
+        reset: bool = False,
+    ) -> Rows:
+        """Fields of all copies' infos.
+
+        Args:
+            acts: Copies that act next, or whose next action's value counts; None: all.
+        """
+        assert self.infos is not None
+        return _rows(
+            self.infos,
+            picked,
+            acts,
+            lambda copy, fault: self._blame(copy, fault),
+            reset=reset,
+        )
 
     def step(self, action: Any, only: np.ndarray | None = None) -> Step:
         """Act in every copy, or only in some; the observations of the others are zeros then.
@@ -125,6 +168,8 @@ class Copies:
         several, wary = isinstance(action, dict), self._wary > 0
         code, to_native = self.obs_codec, self.action_codec.native
         self._wary -= 1
+        infos = self.infos
+        picked: list[Picked | None] = [None] * n if infos is not None else []
         for copy, env in enumerate(self.envs):
             if only is not None and not only[copy]:
                 continue
@@ -134,20 +179,34 @@ class Copies:
                 self.actions[copy].append(chosen)
             native = to_native(chosen)
             try:
-                _, gained, dead, over = step_into(env, native, next_obs, copy, code, wary=wary)
+                _, gained, dead, over, info = step_into(
+                    env, native, next_obs, copy, code, wary=wary
+                )
             except Fault as fault:
                 raise DataError(self._blame(copy, fault, native)) from fault.__cause__
+            if infos is not None:
+                picked[copy] = self._pick(info, copy, native)
             reward[copy] = gained
             if dead or over:
                 ended.append((copy, dead, over))
         if not ended:
-            return Step(next_obs, reward, self._none, self._none, None, next_obs)
+            rows = None if infos is None else self._info(picked, only)
+            return Step(
+                next_obs, reward, self._none, self._none, None, next_obs, info=rows, first_info=rows
+            )
         began, terminated, truncated = np.zeros((3, n), np.bool_)
         first = _copied(next_obs)
         for copy, dead, over in ended:
             began[copy], terminated[copy], truncated[copy] = True, dead, over
-            self._reset(copy, first)
-        return Step(next_obs, reward, terminated, truncated, began, first)
+        if infos is None:
+            for copy, _, _ in ended:
+                self._reset(copy, first)
+            return Step(next_obs, reward, terminated, truncated, began, first)
+        rows = self._info(picked, ~terminated if only is None else only & ~terminated)
+        for copy, _, _ in ended:
+            picked[copy] = self._reset(copy, first)
+        first_rows = self._info(picked, began, reset=True)
+        return Step(next_obs, reward, terminated, truncated, began, first, None, rows, first_rows)
 
     def _blame(self, copy: int, fault: Fault, action: Any = None) -> str:
         return _blame(
@@ -186,9 +245,11 @@ class Vector:
 
     Args:
         envs: The vector environment.
+        infos: As of `Copies`.
 
     Attributes:
         ended: Copies that the next step only resets, bool `[N]`.
+        first_info: As of `Copies`.
     """
 
     def __init__(
@@ -199,8 +260,10 @@ class Vector:
         stack: int = 1,
         channels: str | None = None,
         seed: int = 0,
+        infos: Infos | None = None,
     ):
         self.envs, self.name, self.seed = envs, name, seed
+        self.infos, self.first_info = infos, {}
         self.num_envs = int(envs.num_envs)
         self.obs_codec = codec(
             envs.single_observation_space,
@@ -225,11 +288,40 @@ class Vector:
         self.actions = [[] for _ in range(self.num_envs)]
         self.ended[:] = False
         seed: Any = [self._episode_seed(copy) for copy in range(self.num_envs)]
-        obs, _ = self._call(lambda: self.envs.reset(seed=seed if self._seed_each else seed[0]))
+        obs, infos = self._call(lambda: self.envs.reset(seed=seed if self._seed_each else seed[0]))
+        if self.infos is not None:
+            self.first_info = self._info(self._picked(infos), reset=True)
         return self._stored(obs)
 
+    def _picked(self, infos: Any, native: Any = None) -> list[Picked | None]:
+        """The fields of each copy's info."""
+        assert self.infos is not None
+        try:
+            if isinstance(self.envs, Workers):
+                return list(infos.get(PICKED, [None] * self.num_envs))
+            return self.infos.of_vector(infos, self.num_envs)
+        except InfoFault as fault:
+            raise DataError(self._blame(Fault(fault.what, fault.copy), native)) from None
+
+    def _info(
+        self,
+        picked: list[Picked | None],
+        acts: np.ndarray | None = None,
+        *,
+        reset: bool = False,
+    ) -> Rows:
+        """As of `Copies`."""
+        assert self.infos is not None
+        return _rows(
+            self.infos,
+            picked,
+            acts,
+            lambda copy, fault: self._blame(Fault(fault.what, copy)),
+            reset=reset,
+        )
+
     def _episode_seed(self, copy: int) -> int:
-        return _seed(self.seed, copy, self.episodes[copy])
+        return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def step(self, action: Any) -> Step:
         """Act in every copy; `real` is False for those that only began a new episode instead.
@@ -255,20 +347,47 @@ class Vector:
             raise DataError(self._blame(Fault(f"gave the reward {reward[copy]}", copy), native))
         now = self._stored(obs, native)
         done = terminated | truncated
+        picked = [] if self.infos is None else self._picked(infos, native)
         if self.mode is AutoresetMode.NEXT_STEP:
             # Those that ended before have been reset by this step: its action did nothing.
             began, self.ended = self.ended, done & ~self.ended
+            rows = None if self.infos is None else self._info(picked, ~terminated)
             if not began.any():
-                return Step(now, reward, terminated, truncated, None, now)
-            return Step(now, reward, terminated, truncated, began, now, ~began)
+                return Step(now, reward, terminated, truncated, None, now, None, rows, rows)
+            return Step(now, reward, terminated, truncated, began, now, ~began, rows, rows)
         if not done.any():
-            return Step(now, reward, terminated, truncated, None, now)
+            rows = None if self.infos is None else self._info(picked)
+            return Step(now, reward, terminated, truncated, None, now, None, rows, rows)
         if self.mode is AutoresetMode.SAME_STEP:
-            return Step(self._last(now, infos, done), reward, terminated, truncated, done, now)
-        return Step(now, reward, terminated, truncated, done, self._reset(done))
+            last = self._last(now, infos, done)
+            if self.infos is None:
+                return Step(last, reward, terminated, truncated, done, now)
+            first_rows = self._info(picked, reset=True)
+            rows = self._info(self._last_picked(picked, infos, done), ~terminated)
+            return Step(last, reward, terminated, truncated, done, now, None, rows, first_rows)
+        rows = None if self.infos is None else self._info(picked, ~terminated)
+        first, fresh = self._reset(done)
+        if rows is None:
+            return Step(now, reward, terminated, truncated, done, first)
+        began_info = [new if d else old for new, old, d in zip(fresh, picked, done, strict=True)]
+        first_rows = self._info(began_info, done, reset=True)
+        return Step(now, reward, terminated, truncated, done, first, None, rows, first_rows)
 
-    def _reset(self, done: np.ndarray) -> Any:
-        """Begin new episodes in some copies; where all are now, `[N, *shape]`."""
+    def _last_picked(
+        self, picked: list[Picked | None], infos: Any, done: np.ndarray
+    ) -> list[Picked | None]:
+        """The fields of each copy's info, of those that were reset in the same step their last."""
+        assert self.infos is not None
+        try:
+            return [
+                self.infos.final(infos, copy) if done[copy] else one
+                for copy, one in enumerate(picked)
+            ]
+        except InfoFault as fault:
+            raise DataError(self._blame(Fault(fault.what, fault.copy))) from None
+
+    def _reset(self, done: np.ndarray) -> tuple[Any, list[Picked | None]]:
+        """Begin new episodes in some copies; where all are now, `[N, *shape]`, and their infos' fields."""
         for copy in np.flatnonzero(done).tolist():
             self.episodes[copy] += 1
             if self._seed_each:
@@ -277,8 +396,9 @@ class Vector:
         if self._seed_each:
             seed = [self._episode_seed(copy) for copy in range(self.num_envs)]
         options = {"reset_mask": done.copy()}
-        obs, _ = self._call(lambda: self.envs.reset(seed=seed, options=options))
-        return self._stored(obs)
+        obs, infos = self._call(lambda: self.envs.reset(seed=seed, options=options))
+        picked = [] if self.infos is None else self._picked(infos)
+        return self._stored(obs), picked
 
     def _last(self, now: Any, infos: Any, done: np.ndarray) -> Any:
         """`now`, with the real last observations of those that were reset in the same step."""
@@ -349,6 +469,32 @@ class Vector:
             self.envs.close()
 
 
+def _rows(
+    infos: Infos,
+    picked: list[Picked | None],
+    acts: np.ndarray | None,
+    blame: Callable[[int, Fault], str],
+    *,
+    reset: bool,
+) -> Rows:
+    """Fields of N infos; what is wrong with one is said of its copy.
+
+    Args:
+        acts: Copies that act next, or whose next action's value counts; None: all.
+        reset: Whether some are those of an episode's start.
+    """
+    try:
+        rows = infos.reset_rows(picked) if reset else infos.rows(picked)
+    except InfoFault as fault:
+        raise DataError(blame(fault.copy or 0, Fault(fault.what))) from None
+    if infos.masks:
+        acts = np.ones(len(picked), np.bool_) if acts is None else acts
+        if (stuck := infos.stuck(rows, acts)) is not None:
+            copy, mask = stuck
+            raise DataError(blame(copy, Fault(f"gave `{mask}` in its info that allows no action")))
+    return rows
+
+
 def _blame(what: str, place: str, action: Any, space: gymnasium.Space[Any]) -> str:
     """`what` it did, and all it takes to see it again; a wrong action may be the reason."""
     done = ""
@@ -362,7 +508,7 @@ def _which(copy: int, num_envs: int) -> str:
     return f" (copy {copy} of {num_envs})" if num_envs > 1 else ""
 
 
-def _seed(seed: int, copy: int, episode: int) -> int:
+def seed_of_episode(seed: int, copy: int, episode: int) -> int:
     """Of one episode: far from those of all others, and small enough for simulators written in C."""
     return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0]) >> 1
 
@@ -370,6 +516,10 @@ def _seed(seed: int, copy: int, episode: int) -> int:
 def _pick(value: Any, copy: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _pick(part, copy) for name, part in value.items()}
+    if isinstance(
+        value, tuple
+    ):  # Of text, which models do not receive, there is one for each copy.
+        return tuple(part if isinstance(part, str) else _pick(part, copy) for part in value)
     return value[copy]
 
 
@@ -382,5 +532,7 @@ def _copied(value: Any) -> Any:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_short(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
     text = np.array2string(np.asarray(value), precision=4, threshold=8)
     return text if len(text) < 200 else text[:200] + "..."

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..replay import ConfigError, Normalizer, Replay, Spec, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Space, Spec, Transitions
+from ..replay.tree import map_tree, named_leaves
 from .environments import EnvTask
 from .rounding import Rounding
 
@@ -55,6 +56,12 @@ class EnvWorld:
     def num_envs(self) -> int:
         return self.tasks[0].num_envs
 
+    @property
+    def info_layout(self) -> dict[str, Any] | None:
+        """What the fields of `info` are that are kept, the same in all environments; None: none are."""
+        infos = self.tasks[0].infos
+        return None if infos is None else infos.layout.state_dict()
+
     def begin(self, task: int, replay: Replay) -> None:
         """Start episodes of this task's environment; offline, none."""
         replay.begin(task)
@@ -62,6 +69,7 @@ class EnvWorld:
             self._measure(_ring(replay))
         else:
             self._start(task, replay)
+            replay.begin_stream()
 
     def _measure(self, ring: Transitions) -> None:
         """Take in all observations that an offline replay holds."""
@@ -70,11 +78,11 @@ class EnvWorld:
         rows = np.flatnonzero(ring.ok)
         for start in range(0, len(rows), _MEASURED_AT_ONCE):
             obs = ring.gather(rows[start : start + _MEASURED_AT_ONCE])["obs"]
-            self.normalizer.see(_arrays(obs))
+            self.normalizer.see(map_tree(lambda part: part.cpu().numpy(), obs))
 
     def _start(self, task: int, replay: Replay) -> None:
         first = self.tasks[task].reset()
-        _ring(replay).start(first)
+        _ring(replay).start(first, info=self.tasks[task].obs_info)
         if self.normalizer is not None:
             self.normalizer.see(self.tasks[task].obs)
 
@@ -105,10 +113,10 @@ class EnvWorld:
         if actor is None:
             return 1
         env = self.tasks[task]
-        action, extras = actor(env.obs, env.began)
+        action, extras = actor(env.obs, env.began, env.info)
         step = env.step(action)
         if extras:
-            if taken := step["step"].keys() & extras.keys():
+            if taken := (step["step"].keys() | step.get("info", {}).keys()) & extras.keys():
                 raise ConfigError(
                     f"`act` gave an extra named `{min(taken)}`, which transitions have already."
                 )
@@ -127,8 +135,9 @@ class EnvWorld:
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         """The mean return of the episodes that ended since the last call."""
-        ended = self.tasks[task].episodes.take()
-        return {"return": float(np.mean(ended))} if ended else {}
+        env = self.tasks[task]
+        ended, finals = env.episodes.take(), env.finals.take()
+        return {"return": float(np.mean(ended)), **finals} if ended else {}
 
     def close(self) -> None:
         for task in self.tasks:
@@ -142,37 +151,32 @@ def _alike(a: Any, b: Any, *, bounds: bool = True) -> bool:
         return a.keys() == b.keys() and all(_alike(a[n], b[n], bounds=bounds) for n in a)
     if isinstance(a, dict) or isinstance(b, dict):
         return False
-    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary) for s in (a, b)]
+    kinds = [(s.shape, s.dtype, s.discrete, s.nvec, s.binary, s.ids) for s in (a, b)]
     if not bounds or a.discrete:
         return kinds[0] == kinds[1]
     return kinds[0] == kinds[1] and torch.equal(a.low, b.low) and torch.equal(a.high, b.high)
 
 
-def normalized_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of: not images, not choices.
+def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the observations that running statistics are kept of, by the names of `named_leaves`.
+
+    Not of images, choices and truth values.
 
     >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
     {'arm/angle': (2,)}
     """
-    if isinstance(space, dict):
-        found: dict[str, tuple[int, ...]] = {}
-        for key, part in space.items():
-            found |= normalized_shapes(part, f"{name}/{key}" if name else key)
-        return found
+    parts = named_leaves(space).items()
+    return {name: part.shape for name, part in parts if _is_measured(part)}
+
+
+def _is_measured(space: Space) -> bool:
+    if not space.numeric or space.dtype == torch.bool:
+        return False
     # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
     image = space.dtype == torch.uint8 and len(space.shape) == 3
-    if image and space.high is not None:
-        image = bool((torch.as_tensor(space.high) == 255).all())
-    return {} if space.discrete or image else {name: space.shape}
+    return not (image and (space.high is None or bool((torch.as_tensor(space.high) == 255).all())))
 
 
 def _ring(replay: Replay) -> Transitions:
     assert isinstance(replay.storage, Transitions)
     return replay.storage
-
-
-def _arrays(obs: Any) -> Any:
-    """Tensors, or dicts of them, as arrays."""
-    if isinstance(obs, dict):
-        return {name: _arrays(part) for name, part in obs.items()}
-    return obs.cpu().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,20 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
-from .copies import Copies, Make, Vector
+from .copies import Copies, Make, Step, Vector
 from .episodes import Act, Episodes, Show, play
+from .finals import Finals
 from .frames import Frames
+from .infos import InfoFault, Infos, Layout, Rows
+from .interface import Interface
 from .recording import check_recording, filmed
 from .spaces import codec
+from .unseen import tell_left_out
 from .workers import Fault, Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
-_EVALUATED_AT_ONCE = 10
+EVALUATED_AT_ONCE = 10
 
 
 class EnvTask:
@@ -35,9 +39,12 @@ class EnvTask:
         channels: Where images have them, "first" or "last"; None: told from their shape.
         seed: Of the episodes.
         video: Record the first episode of each evaluation.
+        env_info: Names of the fields of `info` that are kept.
+        layout: What these are, shared by the environments of a run.
 
     Attributes:
         obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
+        info: The fields of `info` that came with `obs`, `{name: [N, ...]}`; empty without `env_info`.
         began: Which of them are at an episode's start, bool `[N]`.
     """
 
@@ -53,6 +60,8 @@ class EnvTask:
         channels: str | None = None,
         seed: int = 0,
         video: bool = False,
+        env_info: Sequence[str] = (),
+        layout: Layout | None = None,
     ):
         first = make()
         several = isinstance(first, VectorEnv)
@@ -70,6 +79,9 @@ class EnvTask:
         if not several:  # Before there are processes, which say less of what is wrong.
             observed, what = first.observation_space, f"observations of {name}"
             codec(observed, what, stack=stack, channels=channels)
+        self.infos: Infos | None = None
+        if env_info:
+            self.infos = self._options["infos"] = _infos(first, name, env_info, layout)
         first.close()
         if video:
             check_recording(make, name, seed=EVALUATION_SEED)
@@ -97,11 +109,13 @@ class EnvTask:
                 f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
             )
         self.num_envs = self.envs.num_envs
+        tell_left_out(first.single_observation_space if several else first.observation_space, name)
         self.spec = Spec(self.envs.obs_codec.space, self.envs.action_codec.space)
         self.obs: Any = None
+        self.info: Rows = {}
         self.began = np.ones(self.num_envs, np.bool_)
         self.frames = Frames(self.envs.obs_codec, self.num_envs, stack)
-        self.episodes = Episodes(self.num_envs)
+        self.episodes, self.finals = Episodes(self.num_envs), Finals()
         self._none = np.zeros(self.num_envs, np.bool_)
         self._evaluated: Copies | Vector | None = None
         self.video_prefix = ""
@@ -109,9 +123,8 @@ class EnvTask:
     def _workers(self, num_envs: int, seed: int) -> Vector:
         """Copies in processes of their own."""
         try:
-            return Vector(
-                Workers(self._make, num_envs, self._options["channels"]), seed=seed, **self._options
-            )
+            workers = Workers(self._make, num_envs, self._options["channels"], self.infos)
+            return Vector(workers, seed=seed, **self._options)
         except Fault as fault:
             raise DataError(f"{self.name} (copy {fault.copy}) {fault.what}.") from fault
 
@@ -125,9 +138,15 @@ class EnvTask:
         """First observations `[N, *frame shape]` of new episodes, as they are stored."""
         first = self.envs.reset()
         self.obs = self.frames.start(first)
+        self.info = self.envs.first_info
         self.began = np.ones(self.num_envs, np.bool_)
-        self.episodes = Episodes(self.num_envs)
+        self.episodes, self.finals = Episodes(self.num_envs), Finals()
         return first
+
+    @property
+    def obs_info(self) -> Rows | None:
+        """The fields of `info` that belong to observations; None without `env_info`."""
+        return None if self.infos is None else self.infos.of_obs(self.info)
 
     def step(self, action: Any) -> dict[str, Any]:
         """Act in every copy: what `Transitions.add` takes, but for the task."""
@@ -145,7 +164,20 @@ class EnvTask:
             "truncated": step.truncated,
             "next_obs": step.next_obs,
         }
-        return {"step": fields, "began": step.began, "first": step.first, "real": step.real}
+        taken = {"step": fields, "began": step.began, "first": step.first, "real": step.real}
+        return taken if self.infos is None else self._with_info(taken, step, done)
+
+    def _with_info(self, taken: dict[str, Any], step: Step, done: np.ndarray) -> dict[str, Any]:
+        """What `Transitions.add` takes, with the fields of `info`."""
+        infos: Any = self.infos
+        info: Any = step.info
+        first: Any = step.first_info
+        self.info = first
+        if ended := bool(done.any()):
+            self.finals.add(info, done if step.real is None else done & step.real)
+        infos.settle(ended=ended, name=self.name)
+        taken["step"].update(infos.of_step(info))
+        return {**taken, "info": infos.of_obs(info), "first_info": infos.of_obs(first)}
 
     def evaluate(
         self,
@@ -155,6 +187,7 @@ class EnvTask:
         folder: Path | None = None,
         step: int = 0,
         show: Show | None = None,
+        finals: Finals | None = None,
     ) -> tuple[list[float], list[int]]:
         """Returns and lengths of whole episodes, the same ones at each evaluation.
 
@@ -162,10 +195,11 @@ class EnvTask:
             folder: Where the video of the first one goes, if it is to be recorded.
             step: Of the run, for the video's name.
             show: Told after each step how many episodes have ended, and how many steps were made.
+            finals: Receives what `info` said at their last steps.
         """
         recorded = self._video and folder is not None
         if self._evaluated is None or recorded:
-            at_once = min(episodes, _EVALUATED_AT_ONCE)
+            at_once = min(episodes, EVALUATED_AT_ONCE)
             self._evaluated = self._copies(at_once, EVALUATION_SEED)
         envs = self._evaluated
         if recorded and isinstance(envs, Copies):
@@ -173,11 +207,22 @@ class EnvTask:
             envs.envs[0].close()
             envs.envs[0] = filmed(self._make, folder, f"{self.video_prefix}step-{step}")
         try:
-            return play(envs, act, episodes=episodes, stack=self._stack, show=show)
+            return play(envs, act, episodes=episodes, stack=self._stack, show=show, finals=finals)
         finally:
             if recorded:
                 envs.close()  # Which also ends a recording.
                 self._evaluated = None
+
+    def make(self, **arguments: Any) -> Any:
+        """A fresh copy, with `render_mode=`, say."""
+        return self._make(**arguments)
+
+    @property
+    def interface(self) -> Interface:
+        """What the environment gives and takes, also after it was closed."""
+        fields = () if self.infos is None else self.infos.names
+        options = {"stack": self._stack, "channels": self._options["channels"]}
+        return Interface.of(self.envs, env_info=fields, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episodes in progress are; what the environments themselves hold is apart."""
@@ -191,6 +236,9 @@ class EnvTask:
             "steps": list(self.envs.steps),
             "actions": [_packed(actions) for actions in self.envs.actions],
             "reset_due": getattr(self.envs, "ended", None),
+            "info": self.info,
+            "finals": self.finals.values,
+            "info_layout": None if self.infos is None else self.infos.layout.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, play_again: bool) -> bool:
@@ -210,6 +258,9 @@ class EnvTask:
             envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
         self.episodes.total = np.array(state["total"])
+        if self.infos is not None:
+            self.infos.layout.load_state_dict(state["info_layout"])
+            self.info, self.finals = dict(state["info"]), Finals(state["finals"])
         if play_again:
             obs = envs.play_again()
             if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
@@ -222,6 +273,23 @@ class EnvTask:
         self.envs.close()
         if self._evaluated is not None:
             self._evaluated.close()
+
+
+def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None) -> Infos:
+    """What reads the infos, tried on one environment where that can be.
+
+    Raises:
+        DataError: If a field is not numeric, or the mask does not fit the actions.
+    """
+    several = isinstance(first, VectorEnv)
+    space = first.single_action_space if several else first.action_space
+    infos = Infos(env_info, codec(space, f"actions of {name}", action=True).space, layout)
+    if not several:
+        try:
+            infos.probe(first)
+        except InfoFault as fault:
+            raise DataError(f"{name} {fault.what}.") from None
+    return infos
 
 
 def _packed(actions: list[Any]) -> Any:

@@ -10,12 +10,15 @@ import numpy as np
 
 from ..replay import ConfigError
 from .copies import Copies, Vector
+from .finals import Finals
 from .frames import Frames
+from .infos import Rows
 
 _ENDLESS = 250_000  # Steps after which an episode of evaluation is taken to have no end.
 
-# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`.
-Act = Callable[[Any, np.ndarray], Any]
+# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`, and the
+# fields of `info` that came with them.
+Act = Callable[[Any, np.ndarray, Rows], Any]
 # Of an evaluation: how many episodes have ended, and how many steps all copies have made.
 Show = Callable[[int, int], None]
 
@@ -27,8 +30,12 @@ def play(
     episodes: int,
     stack: int,
     show: Show | None = None,
+    finals: Finals | None = None,
 ) -> tuple[list[float], list[int]]:
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
+
+    Args:
+        finals: Receives what `info` said at their last steps.
 
     Returns:
         Their returns and lengths, in an order that does not depend on which ended first.
@@ -44,8 +51,9 @@ def play(
     made = 0  # Steps of all copies at once.
     frames = Frames(envs.obs_codec, n, stack)
     obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
+    infos, info = envs.infos, envs.first_info
     while (playing := played < share).any():
-        action = act(obs, began)
+        action = act(obs, began, info)
         step = envs.step(action, playing) if isinstance(envs, Copies) else envs.step(action)
         real = playing if step.real is None else playing & step.real
         total += np.where(real, step.reward, 0.0)
@@ -56,6 +64,11 @@ def play(
                 f"An episode of {envs.name} has not ended after {_ENDLESS:,} steps of evaluation. Set "
                 "time_limit."
             )
+        if infos is not None:
+            done, info = real & (step.terminated | step.truncated), step.first_info
+            if finals is not None:
+                finals.add(step.info, done)
+            infos.check(ended=bool(done.any()), name=envs.name)
         for copy in np.flatnonzero(real & (step.terminated | step.truncated)).tolist():
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0

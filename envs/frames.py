@@ -56,11 +56,11 @@ class Frames:
                 name: self._each(part, obs[name], stacks and stacks[name], function)
                 for name, part in code.parts.items()
             }
-        return obs if code.space.discrete else function(obs, stacks)
+        return function(obs, stacks) if code.space.numeric else obs
 
     def _joined(self, code: Codec, stacks: Any) -> Any:
         if code.parts is not None:
             return {n: self._joined(part, stacks[n]) for n, part in code.parts.items()}
-        if code.space.discrete:
+        if not code.space.numeric:
             return stacks
         return stacks.reshape(len(stacks), -1, *stacks.shape[3:])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..replay import Normalizer
+from ..replay.tree import named_leaves, path_of
 
 _LOOKED_AT, _ENOUGH = 200, 10  # Steps; and of a run that ends before.
 # Shares of a standard deviation that may be lost by rounding, of numbers from this size on: a part of
@@ -26,7 +27,7 @@ class Rounding:
 
     def __init__(self, space: Any, name: str):
         self.name, self._left = name, _LOOKED_AT
-        shapes = _wide_shapes(space)
+        shapes = {name: s.shape for name, s in named_leaves(space).items() if _is_wide(s)}
         self._seen = Normalizer(shapes, num_envs=1, discount=1.0, obs=True, reward=False)
 
     def see(self, obs: Any) -> None:
@@ -49,7 +50,7 @@ class Rounding:
             size, stddev = np.abs(moments.origin), np.sqrt(moments.variance)
             lost = (size >= _LARGE) & (stddev > 0) & (size * 2.0**-24 > _LOST * stddev)
             if lost.any():
-                which = f"The observations {part!r}" if part else "Observations"
+                which = f"The observations {'/'.join(path_of(part))!r}" if part else "Observations"
                 warnings.warn(
                     f"{which} of {self.name} lie so far from zero that float32, in which models receive "
                     "them, cannot tell them apart. normalize_obs=true takes their mean off before they "
@@ -58,12 +59,6 @@ class Rounding:
                 )
 
 
-def _wide_shapes(space: Any, name: str = "") -> dict[str, tuple[int, ...]]:
-    """Shapes by path of what float32 does not hold to the last digit."""
-    if isinstance(space, dict):
-        found: dict[str, tuple[int, ...]] = {}
-        for key, part in space.items():
-            found |= _wide_shapes(part, f"{name}/{key}" if name else key)
-        return found
-    wide = space.dtype in (torch.float64, torch.int64, torch.int32)
-    return {name: space.shape} if wide and not space.discrete else {}
+def _is_wide(space: Any) -> bool:
+    """Whether float32 may not hold values to the last digit."""
+    return space.numeric and space.dtype in (torch.float64, torch.int64, torch.int32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -12,38 +10,14 @@ import torch
 from gymnasium import spaces
 
 from ..replay import ConfigError, Space
-from .layout import is_channels_last
+from .boxes import box, box_action, flags_action
+from .codec import Codec, zeros
+from .unseen import advice, is_unseen, parts_of
 
-# Bounds of floats are rough in the field: a value may be beyond them by this many widths of the space.
-# A mistake of scale or an overflow goes farther.
-_ROOM = 1.0
+__all__ = ["Codec", "codec", "zeros"]
 
-
-@dataclass(frozen=True)
-class Codec:
-    """One space: its `Space`, and the way of values to and from the environment's own form.
-
-    Attributes:
-        space: As models meet it, a dict of them for a Dict space.
-        stored: The environment's value to the arrays that are kept, `[*shape]`; works on many at once
-            too, `[N, *shape]`.
-        native: An action `[*value_shape]` to what `env.step` takes, in memory of its own; or many.
-        given: The shape that the environment gives.
-        shape, dtype: Of the stored arrays; with stacking, of a single frame.
-        low, high: Bounds of stored values that observations are checked against, or None.
-        plain: Whether values are stored as they come, floats in one array.
-    """
-
-    space: Any
-    stored: Callable[[Any], Any]
-    native: Callable[[Any], Any]
-    given: tuple[int, ...] = ()
-    shape: tuple[int, ...] = ()
-    dtype: Any = None
-    low: Any = None
-    high: Any = None
-    parts: dict[str, Codec] | None = None
-    plain: bool = False
+# Columns of a one-hot observation at most: choices among more are ids. A batch of 256 rows takes 4 MB.
+WIDEST = 4096
 
 
 def codec(
@@ -53,6 +27,7 @@ def codec(
     stack: int = 1,
     action: bool = False,
     channels: str | None = None,
+    within: bool = False,
 ) -> Codec:
     """How values of `space` are kept.
 
@@ -62,79 +37,118 @@ def codec(
         channels: Where images have them, "first" or "last"; None: told from their shape.
         action: Whether they are actions: always float32 where they are numbers, in the
             environment's own layout where they are pictures.
+        within: Whether it is a part of a Dict or a Tuple.
 
     Raises:
-        ConfigError: For a kind of space that is not known, or images of which it cannot be told
-            where their channels are.
+        ConfigError: For a kind of space that models cannot receive, saying which wrapper helps, or
+            images of which it cannot be told where their channels are.
     """
-    if isinstance(space, spaces.Dict):
-        if odd := [name for name in space if not isinstance(name, str) or "/" in name]:
-            raise ConfigError(f"The {what} have the name {odd[0]!r}; names are words without `/`.")
-        parts = {
-            name: codec(s, f"{what}[{name!r}]", stack=stack, action=action, channels=channels)
-            for name, s in space.items()
-        }
-        return Codec(
-            {name: part.space for name, part in parts.items()},
-            lambda value: {name: part.stored(value[name]) for name, part in parts.items()},
-            lambda value: {name: part.native(value[name]) for name, part in parts.items()},
-            parts=parts,
-        )
+    if is_unseen(space):
+        raise _refusal(space, what, action=action, within=within)
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return _composite(space, what, stack=stack, action=action, channels=channels)
     if isinstance(space, spaces.Box):
-        if (kind := np.dtype(space.dtype or np.float32)).kind not in "fiu":
-            raise ConfigError(f"The {what} are a Box of {kind}; numbers are needed.")
-        return _box_action(space) if action else _box(space, what, stack, channels)
+        kind = np.dtype(space.dtype or np.float32).kind
+        if kind not in "fiub":
+            raise ConfigError(f"The {what} are a Box of {space.dtype}; real numbers are needed.")
+        if not action:
+            return box(space, what, stack, channels)
+        return flags_action(space) if kind == "b" else box_action(space)
     if isinstance(space, spaces.Discrete):
-        n, start = int(space.n), int(space.start)
-        # The model counts from 0, wherever the environment starts.
-        return Codec(
-            Space((n,), torch.int64, low=0, high=n - 1, discrete=True),
-            lambda value: np.asarray(value) - np.int64(start),
-            lambda value: value + start if value.ndim else int(value) + start,
-            (),
-            (),
-            np.dtype(np.int64),
-            0,
-            n - 1,
-        )
+        return _discrete(space, action=action)
     if isinstance(space, spaces.MultiDiscrete):
-        shape, starts = space.nvec.shape, np.asarray(space.start).reshape(-1)
-        nvec = tuple(int(n) for n in space.nvec.reshape(-1))
-        return Codec(
-            Space((sum(nvec),), torch.int64, low=0, discrete=True, nvec=nvec),
-            lambda value: _flat(value, shape) - starts,
-            lambda value: (value + starts).reshape(*value.shape[:-1], *shape).astype(space.dtype),
-            shape,
-            (len(nvec),),
-            np.dtype(np.int64),
-            0,
-            np.array(nvec) - 1,
-        )
+        return _multi_discrete(space, action=action)
     if isinstance(space, spaces.MultiBinary):
-        shape = space.shape
-        n = int(np.prod(shape))
-        return Codec(
-            Space((n,), torch.int64, low=0, high=1, discrete=True, binary=True),
-            lambda value: _flat(value, shape),
-            lambda value: value.reshape(*value.shape[:-1], *shape).astype(np.int8),
-            shape,
-            (n,),
-            np.dtype(np.int64),
-            0,
-            1,
-        )
-    raise ConfigError(
-        f"The {what} are a {type(space).__name__} space. Known are Box, Discrete, MultiDiscrete, "
-        "MultiBinary and a Dict of these; gymnasium.wrappers.FlattenObservation turns many others "
-        "into a Box."
+        return _multi_binary(space)
+    raise _refusal(space, what, action=action, within=within)
+
+
+def _composite(
+    space: spaces.Dict | spaces.Tuple, what: str, *, action: bool, **options: Any
+) -> Codec:
+    """A dict of the parts that models can receive; those of a Tuple are called "0", "1", ..."""
+    parts: dict[str, Codec] = {}
+    keys: dict[str, Any] = {}
+    left_out = []
+    for key, part in parts_of(space):
+        if not action and is_unseen(part):
+            left_out.append(key)
+            continue
+        if (name := str(key)) in parts:
+            raise ConfigError(f"The {what} have two parts that are called {name!r}: rename one.")
+        parts[name] = codec(part, f"{what}[{key!r}]", action=action, within=True, **options)
+        keys[name] = key
+    in_order = [(name, keys[name], part) for name, part in parts.items()]
+    if isinstance(space, spaces.Tuple):
+
+        def native(value: Any) -> Any:
+            return tuple(part.native(value[name]) for name, _, part in in_order)
+
+    else:
+
+        def native(value: Any) -> Any:
+            return {key: part.native(value[name]) for name, key, part in in_order}
+
+    return Codec(
+        {name: part.space for name, part in parts.items()},
+        lambda value: {name: part.stored(value[key]) for name, key, part in in_order},
+        native,
+        parts=parts,
+        keys=keys,
+        left_out=tuple(left_out),
     )
 
 
-def zeros(code: Codec, n: int) -> Any:
-    """n stored values, `[n, *shape]`, or a dict of them."""
-    if code.parts is not None:
-        return {name: zeros(part, n) for name, part in code.parts.items()}
-    return np.zeros((n, *code.shape), code.dtype)
+def _discrete(space: spaces.Discrete, *, action: bool) -> Codec:
+    n, start = int(space.n), int(space.start)
+    # The model counts from 0, wherever the environment starts.
+    seen: Space = Space((n,), torch.int64, low=0, high=n - 1, discrete=True)
+    if n > WIDEST and not action:
+        seen = Space((), torch.int64, low=0, high=n - 1, ids=n)
+    return Codec(
+        seen,
+        lambda value: np.asarray(value) - np.int64(start),
+        lambda value: value + start if value.ndim else int(value) + start,
+        (),
+        (),
+        np.dtype(np.int64),
+        0,
+        n - 1,
+    )
+
+
+def _multi_discrete(space: spaces.MultiDiscrete, *, action: bool) -> Codec:
+    shape, starts = space.nvec.shape, np.asarray(space.start, np.int64).reshape(-1)
+    nvec = tuple(int(n) for n in space.nvec.reshape(-1))
+    seen: Space = Space((sum(nvec),), torch.int64, low=0, discrete=True, nvec=nvec)
+    if sum(nvec) > WIDEST and not action:
+        last = torch.tensor(nvec) - 1
+        seen = Space((len(nvec),), torch.int64, low=0, high=last, ids=max(nvec))
+    return Codec(
+        seen,
+        lambda value: _flat(value, shape) - starts,
+        lambda value: (value + starts).reshape(*value.shape[:-1], *shape).astype(space.dtype),
+        shape,
+        (len(nvec),),
+        np.dtype(np.int64),
+        0,
+        np.array(nvec) - 1,
+    )
+
+
+def _multi_binary(space: spaces.MultiBinary) -> Codec:
+    shape = space.shape
+    n = int(np.prod(shape))
+    return Codec(
+        Space((n,), torch.int64, low=0, high=1, discrete=True, binary=True),
+        lambda value: _flat(value, shape),
+        lambda value: value.reshape(*value.shape[:-1], *shape).astype(np.int8),
+        shape,
+        (n,),
+        np.dtype(np.int64),
+        0,
+        1,
+    )
 
 
 def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -146,83 +160,16 @@ def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return value.reshape(*lead, -1)
 
 
-def _box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Codec:
-    low, high = space.low, space.high
-    dtype = np.dtype(space.dtype or np.float32)
-    stored: Callable[[Any], Any] = np.asarray
-    if dtype == np.uint8 and len(space.shape) == 2:
-        stored = _one_channel
-    elif is_channels_last(space.shape, f"The {what} are", channels):
-        stored = _ChannelsFirst(len(space.shape))
-    low, high = stored(low), stored(high)
-    if dtype == np.uint16 or dtype == np.uint32 or dtype == np.uint64:
-        dtype = np.dtype(np.int64)  # torch has few operations on these.
-    stacked = (low, high)
-    if stack > 1:
-        if not low.shape:
-            raise ConfigError(f"frame_stack={stack} needs {what} with at least one dimension.")
-        stacked = (np.concatenate([low] * stack), np.concatenate([high] * stack))
-    # A copy: torch warns of arrays that cannot be written to.
-    bounds = [torch.from_numpy(np.array(bound, dtype)) for bound in stacked]
-    # Whatever a byte holds is within the bounds of most pictures.
-    checked = dtype != np.uint8 or low.any() or (high != 255).any()
-    return Codec(
-        Space(tuple(stacked[0].shape), bounds[0].dtype, low=bounds[0], high=bounds[1]),
-        stored,
-        np.asarray,
-        space.shape,
-        low.shape,
-        dtype,
-        _loosened(low, low, high, -1) if checked else None,
-        _loosened(high, low, high, 1) if checked else None,
-        plain=dtype.kind == "f" and stored is np.asarray,
+def _refusal(space: gymnasium.Space[Any], what: str, *, action: bool, within: bool) -> ConfigError:
+    kind = type(space).__name__
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        given = f"a {kind} without parts" if not len(space) else f"a {kind} of nothing but text"
+        given = given if not action else f"{given} or numbers"
+    elif 0 in (space.shape or ()):
+        given = f"a {kind} of shape {list(space.shape or ())}"
+    else:
+        given = f"a {kind} space"
+    return ConfigError(
+        f"The {what} are {given}. Known are Box, Discrete, MultiDiscrete, MultiBinary, and Dicts and "
+        f"Tuples of these. {advice(space, action=action, within=within)}"
     )
-
-
-def _box_action(space: spaces.Box) -> Codec:
-    """Models give float32; the environment gets its own type, within its own bounds."""
-    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
-    bounds = [np.array(bound, np.float32) for bound in (low, high)]
-    # As a float32, 0.1 is more than 0.1.
-    beyond = bool((bounds[0] < low).any() or (bounds[1] > high).any())
-
-    # Always a copy: environments may change what they are given, or hold on to it.
-    def native(value: Any) -> np.ndarray:
-        if dtype.kind != "f":
-            value = np.rint(value)
-        action = np.array(value, dtype)
-        return np.clip(action, low, high) if beyond else action
-
-    seen: Space = Space(
-        shape, torch.float32, low=torch.from_numpy(bounds[0]), high=torch.from_numpy(bounds[1])
-    )
-    return Codec(seen, np.asarray, native, shape, shape, np.dtype(np.float32))
-
-
-class _ChannelsFirst:
-    """Images `[..., H, W, C]`, one or many, with their channels first, whatever the environment gives.
-
-    Args:
-        dims: How many dimensions one has.
-    """
-
-    def __init__(self, dims: int):
-        self._axes = (-1, *range(-dims, -1))
-
-    def __call__(self, image: Any) -> np.ndarray:
-        image = np.asarray(image)
-        return image.transpose(*range(image.ndim - len(self._axes)), *self._axes)
-
-
-def _one_channel(image: Any) -> np.ndarray:
-    return np.asarray(image)[..., None, :, :]
-
-
-def _loosened(bound: np.ndarray, low: np.ndarray, high: np.ndarray, sign: int) -> np.ndarray:
-    """The bound with room beyond it; an infinite one becomes the largest number of a float32."""
-    if bound.dtype.kind != "f":
-        return bound
-    exact, width = bound.astype(np.float64), high.astype(np.float64) - low.astype(np.float64)
-    room = _ROOM * np.where(np.isfinite(width), width, 1 + np.abs(exact))
-    largest = float(np.finfo(np.float16 if bound.dtype == np.float16 else np.float32).max)
-    return np.clip(exact + sign * room, -largest, largest).astype(bound.dtype)

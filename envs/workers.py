@@ -23,7 +23,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
 from ..replay import ConfigError
+from .infos import InfoFault, Infos
 from .spaces import Codec, codec, zeros
+from .unseen import seen, seen_value
 
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = 2.0**24  # Up to here float32 holds every whole number.
@@ -31,6 +33,7 @@ _WHOLE = 2.0**24  # Up to here float32 holds every whole number.
 # because a policy may take a well-known environment far outside of what it declares: with its engine
 # always on, LunarLander-v3 climbs five times as high.
 WARY = 1000
+PICKED = "picked"  # What a worker gives for its environment's info: its fields, or nothing.
 _PATIENCE_S = 5.0  # For a process that has ended, or is told to.
 
 
@@ -52,19 +55,20 @@ class Fault(Exception):
 
 def reset_into(
     env: gymnasium.Env[Any, Any], seed: int | None, into: Any, row: int, code: Codec
-) -> Any:
-    """Begin an episode; its first observation is written into a row, and returned as it came.
+) -> tuple[Any, Any]:
+    """Begin an episode; its first observation is written into a row, and returned as it came, with
+    its info.
 
     Raises:
         Fault: If the environment raises, or its observation is not in its space.
     """
     try:
-        obs, _ = env.reset(seed=seed)
+        obs, info = env.reset(seed=seed)
     except Exception as error:
         raise Fault(f"raised {said(error)} in reset") from error
     if problem := put(into, row, obs, code):
         raise Fault(problem)
-    return obs
+    return obs, info
 
 
 def step_into(
@@ -75,20 +79,20 @@ def step_into(
     code: Codec,
     *,
     wary: bool = True,
-) -> tuple[Any, float, bool, bool]:
+) -> tuple[Any, float, bool, bool, Any]:
     """Act once; the observation is written into a row.
 
     Args:
         wary: Hold floats against their bounds; else they only have to be numbers.
 
     Returns:
-        The observation as it came, reward, terminated, truncated.
+        The observation as it came, reward, terminated, truncated, info.
 
     Raises:
         Fault: If the environment raises, or gives what it must not.
     """
     try:
-        obs, reward, terminated, truncated, _ = env.step(action)
+        obs, reward, terminated, truncated, info = env.step(action)
     except Exception as error:
         raise Fault(f"raised {said(error)}") from error
     if (
@@ -109,7 +113,7 @@ def step_into(
             raise Fault(f"gave the reward {reward!r}") from error
     if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
         raise Fault(f"gave the reward {reward}")
-    return obs, reward, bool(terminated), bool(truncated)
+    return obs, reward, bool(terminated), bool(truncated), info
 
 
 def put(into: Any, where: Any, obs: Any, code: Codec, *, wary: bool = True) -> str | None:
@@ -141,10 +145,10 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 
 def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
     if code.parts is not None:
-        if set(obs) != set(code.parts):
-            return f"gave an observation with {sorted(obs)} instead of {sorted(code.parts)}"
+        if problem := code.misfit(obs):
+            return f"gave an observation with {problem}"
         for name, part in code.parts.items():
-            if problem := _put(into[name], where, obs[name], part, wary):
+            if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
                 return f"{problem} (in {name!r})"
         return None
     value, row = code.stored(obs), into[where]
@@ -184,16 +188,23 @@ class Workers(AsyncVectorEnv):
         make: Builds one environment.
         num_envs: How many.
         channels: Where images have them, as in `codec`.
+        infos: Reads the fields of `info` that are kept; None: none are.
 
     Raises:
         Fault: If a process ends before its environment is made.
         ConfigError: If the environment cannot be sent to a process that starts afresh.
     """
 
-    def __init__(self, make: Callable[..., Any], num_envs: int, channels: str | None = None):
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        num_envs: int,
+        channels: str | None = None,
+        infos: Infos | None = None,
+    ):
         forks = can_fork()
         registered = {} if forks else _registered()
-        first = functools.partial(Worker, make, os.getpid(), registered, channels)
+        first = functools.partial(Worker, make, os.getpid(), registered, channels, infos)
         try:
             with nullcontext() if forks else _started_afresh():
                 super().__init__(
@@ -280,6 +291,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         parent: int,
         registered: dict[str, Any],
         channels: str | None = None,
+        infos: Infos | None = None,
     ):
         if os.getpid() != parent:
             for name, spec in registered.items():
@@ -289,16 +301,27 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
+        self.observation_space = seen(self.observation_space)
         self._row = zeros(self._code, 1)
-        self._wary = WARY
+        self._wary, self._infos = WARY, infos
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return reset_into(self.env, seed, self._row, 0, self._code), {}
+        obs, info = reset_into(self.env, seed, self._row, 0, self._code)
+        return seen_value(self._code, obs), self._picked(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._wary -= 1
         wary = self._wary >= 0
-        return *step_into(self.env, action, self._row, 0, self._code, wary=wary), {}
+        obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
+        return seen_value(self._code, obs), *rest, self._picked(info)  # type: ignore[return-value]
+
+    def _picked(self, info: Any) -> dict[str, Any]:
+        if self._infos is None:
+            return {}
+        try:
+            return {PICKED: self._infos.pick(info)}
+        except InfoFault as fault:
+            raise Fault(fault.what) from None
 
     def play_again(self, seed: int, actions: list[Any]) -> Any:
         """The observation that they lead to, or None: they went another way this time."""

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agents.traits import hook
+from ..agents.blocks.masks import ACTION_MASK
+from ..agents.traits import takes_info
 from ..replay import ConfigError
 from ..replay.transfer import as_array, download, upload
 from ..replay.tree import map_tree
 from .choices import choose
+from .infos import Info, needs_info
 from .learner import Learner
+from .raw_observations import own_act
 from .recurrent import State
 
 _CPU = torch.device("cpu")
@@ -27,11 +30,16 @@ class Actor:
         observe: Makes stored observations what the model receives; on an accelerator it is told
             which, `observe(obs, device)`.
         as_stored: Whether they are that already.
+
+    Attributes:
+        informed: Whether the model's `act` receives fields of `info`.
     """
 
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
-        self._act = hook(learner.agent, "act")
+        self._act = own_act(learner.agent)
+        # Given nothing where there is nothing, unless `act` cannot do without: dicts take time, too.
+        self.informed, self._always = takes_info(self._act), needs_info(self._act)
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"
@@ -40,11 +48,14 @@ class Actor:
         self._usual: Any = None  # Type, shape and place of actions that needed no conversion.
         self.state: State = None  # After the last step; None: at the start.
 
-    def __call__(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Actions for stored observations `[N, *shape]`, and what `act` gave with them.
 
         Args:
             began: Which of the observations are an episode's first, bool `[N]`.
+            info: Fields of `info` that came with them, `{name: [N, ...]}`; None: there are none.
 
         Raises:
             ConfigError: If `act` gave something else than actions of the space.
@@ -58,11 +69,15 @@ class Actor:
             else:
                 tensor = self._observe(map_tree(torch.from_numpy, obs))
             if learner.recurrence is not None:
-                result = self._recurrent(tensor, began)
+                result = self._recurrent(tensor, began, info)
             elif self._act is not None:
-                result = self._act(tensor)
+                if self.informed and (info or self._always):
+                    result = self._act(tensor, info=Info.of(info, self._device))
+                else:
+                    result = self._act(tensor)
             else:
-                result = choose(learner.agent(tensor), learner)
+                mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
+                result = choose(learner.agent(tensor), learner, mask)
         if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
             return result.numpy(), {}  # Its like has been checked before.
         n = len(began)
@@ -74,7 +89,9 @@ class Actor:
             self._usual = (action.dtype, action.shape, _CPU)
         return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
 
-    def _recurrent(self, obs: Any, began: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def _recurrent(
+        self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None
+    ) -> tuple[Any, dict[str, Any]]:
         recurrence = self.learner.recurrence
         assert recurrence is not None
         if self.state is None:
@@ -87,11 +104,15 @@ class Actor:
         before = self.state
         extras: dict[str, Any] = {}
         if self._act is not None:
-            action, *given, self.state = self._act(obs, before)
+            more = {}
+            if self.informed and (info or self._always):
+                more["info"] = Info.of(info, self._device)
+            action, *given, self.state = self._act(obs, before, **more)
             extras = given[0] if given else {}
         else:
             output, self.state = recurrence.step(obs, before)
-            action = choose(output, self.learner)
+            mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
+            action = choose(output, self.learner, mask)
         # Stored with the step: a sequence that starts here begins with this state.
         return action, {**extras, "state": recurrence.pack(before)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,10 +12,11 @@ from torch.optim import Optimizer
 
 from ..agents.traits import traits
 from . import build, offline
-from .checkpoint import find
 from .config import Settings
 from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
+from .earlier import read_earlier, take_over
 from .forward import check_channels_last, check_forward, example
+from .infos import check_masks
 from .learn_method import warn_of_others
 from .learner import Learner
 from .lengths import build_plans, build_schedule, evaluates_in_task
@@ -27,7 +27,7 @@ from .schedulers import Scheduler, build_scheduler
 from .strategies import Strategies
 from .told import warn_caller
 from .unread import without_effect
-from .weights import load_weights, start_weights
+from .weights import start_weights
 
 
 @dataclass
@@ -66,6 +66,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     """
     build.complete(settings)
     saved = offline.adopt(settings)
+    earlier = read_earlier(settings)
     device = workplace.device = build.build_device(device_wanted(settings))
     workplace.keep(kept_randomness)  # The device's too, which is in use by now.
     workplace.keep(lambda: arithmetic(settings, device))
@@ -83,6 +84,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     agent, own = build.build_agent(settings, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
+    check_masks(agent, world.spec, settings.env_info)
     options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
     if world.on_data:
         warn_of_others(agent)
@@ -93,10 +95,9 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     recurrence = trial.recurrence
     obs = example(world, plain, trial)
     start_weights(settings, agent, world, obs)
-    if settings.load is not None:
-        earlier = find(Path(settings.load))["learner"]
-        load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
-    strategies = build.build_strategies(settings, world, agent, transform, device)
+    if earlier is not None:
+        take_over(earlier, agent, world)
+    strategies = build.build_strategies(settings, world, agent, transform, device, obs=obs)
     if strategies is not None:
         held.callback(strategies.context.close)
     learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)

@@ -31,6 +31,7 @@ from ..replay import Batch, CheckpointError, Replay, Space, Spec
 from ..replay.devices import current_move, destination, is_same
 from .log import Log
 from .parameters import held_names, hold
+from .raw_observations import RawAct
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _OPTIMIZERS = frozenset({*vars(torch.optim.SGD([torch.zeros(1)])), "step", "_opt_called"})
@@ -38,7 +39,7 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 # Not the model's state: constants, and what the run saves itself.
 _NOT_STATE = (
     *(type, torch.device, torch.dtype, np.dtype),
-    *(Space, Spec, Replay, Log, Context, Traits),
+    *(Space, Spec, Replay, Log, Context, Traits, RawAct),
 )
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
 _SEQUENCES = {

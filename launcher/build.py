@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
-from ..agents.continual.context import Context
+from ..agents.continual.context import OF_LABELS, Context
 from ..agents.traits import has_forward, hook, traits
 from ..agents.usual import usual
 from ..replay import (
@@ -35,6 +35,7 @@ from .config import Settings, name_of
 from .construct import construct
 from .data import build_data
 from .device import build_device as build_device
+from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
 from .learn_method import learn_method, quiet
 from .lengths import ENV_STEPS, build_schedule
@@ -45,6 +46,7 @@ from .observe.options import observes
 from .own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
 from .plots.samples import Samples
+from .raw_observations import takes_normalised
 from .strategies import Strategies
 from .told import warn_caller
 
@@ -150,11 +152,13 @@ def build_agent(
         "offline": settings.offline is not None,
         "standardize": settings.standardize,
         "train_steps": settings.train_steps or ENV_STEPS,
-        "num_envs": 1 if world.on_data else world.num_envs,
+        # A vector environment's own number; a world that was loaded has no environments.
+        "num_envs": getattr(world, "num_envs", settings.num_envs),
     }
     if _is_ours(target):  # In a user's class these names may mean anything.
         table |= about
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
+    takes_normalised(target)  # If it is another run's, which has ended.
     agent, parts = target, {}
     taught = world.on_data or hook(target, "learn") is not None
     if taught or not has_forward(target):
@@ -266,19 +270,23 @@ def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None
 
 
 def build_strategies(
-    settings: Settings, world: Any, agent: nn.Module, transform: Any, device: torch.device
+    settings: Settings,
+    world: Any,
+    agent: nn.Module,
+    transform: Any,
+    device: torch.device,
+    *,
+    obs: Any,
 ) -> Strategies | None:
     """The strategies of continual learning asked for; None where nothing has to be done.
+
+    Args:
+        obs: Two example observations, as the model receives them.
 
     Raises:
         ConfigError: If one cannot be constructed or does not fit the run, or two conflict.
     """
-    if not world.on_data:
-        if settings.strategy is not None:
-            raise ConfigError(
-                "strategy= needs a data set: environments have no labels to rehearse."
-            )
-        return None
+    on_data = world.on_data
     named = named_strategies(settings, world.spec, device)
     if not named and world.scenario != "task":
         return None
@@ -286,14 +294,22 @@ def build_strategies(
         agent,
         world.spec,
         scenario=world.scenario or "domain",
-        classes=classes_of_tasks(world, told=not settings.online),
-        learn=quiet(learn_method(agent, world.spec, supervised=True)),
-        augmented=transform.anew if transform.augment is not None else None,
+        classes=classes_of_tasks(world, told=on_data and not settings.online),
+        learn=quiet(learn_method(agent, world.spec, supervised=on_data)),
+        augmented=transform.anew if on_data and transform.augment is not None else None,
         device=device,
         seed=settings.seed,
+        outputs=OF_LABELS if on_data else outputs_of(agent, world.spec),
     )
     try:
-        strategies = Strategies(named, context, borders=not settings.online)
+        mistakes: Iterable[str] = ()
+        if not on_data:
+            steps = 0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
+            mistakes = unfit_in_environment(
+                named, context, obs, steps=steps, capacity=settings.capacity
+            )
+        borders = not (on_data and settings.online)
+        strategies = Strategies(named, context, borders=borders, mistakes=mistakes)
         if settings.ema is not None and (own := strategies.owning("weights")):
             raise ConfigError(
                 f"strategy={own} keeps weights of each task as they are, and ema={settings.ema} evaluates "

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,16 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
-    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest valid checkpoint's state (or None), and what was wrong with newer ones."""
+    def newest(self, *, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest valid checkpoint's state (or None), and what was wrong with newer ones.
+
+        Args:
+            without: As of `read`.
+        """
         problems: list[str] = []
         for path in self.numbered():
             try:
-                return read(path), problems
+                return read(path, without=without), problems
             except CheckpointError as error:
                 problems.append(str(error))
         return None, problems
@@ -90,13 +95,16 @@ def write(path: Path, state: dict[str, Any]) -> None:
     _sync(path)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The state in a checkpoint folder.
+
+    Args:
+        without: Parts of the state that are left out, and not read into memory.
 
     Raises:
         CheckpointError: If it is incomplete, damaged, or something else.
     """
-    from safetensors.torch import load
+    from safetensors import safe_open
 
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
@@ -110,33 +118,43 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is a checkpoint of another kind: {manifest.get('format')!r}."
         )
-    contents = {}
     for name in _FILES:
         try:
-            contents[name] = (path / name).read_bytes()
+            with open(path / name, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise CheckpointError(
                 f"{path} is incomplete: {name} cannot be read ({error})."
             ) from error
-        if hashlib.sha256(contents[name]).hexdigest() != hashes[name]:
+        if digest != hashes[name]:
             raise CheckpointError(f"{path} is damaged: {name} does not match its SHA-256.")
     try:
-        tensors = load(contents["tensors.safetensors"])
-        return _unpack(json.loads(contents["state.json"])["state"], tensors)
+        tree = json.loads((path / "state.json").read_bytes())["state"]
+        tree = {key: part for key, part in tree.items() if key not in without}
+        with safe_open(path / "tensors.safetensors", framework="pt") as tensors:
+            return _unpack(tree, tensors.get_tensor)
     except Exception as error:  # Whatever somebody else's files hold.
         raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
 
 
-def find(path: Path) -> dict[str, Any]:
+def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The state in a checkpoint folder, or the newest valid one of a run directory.
+
+    Args:
+        without: As of `read`.
 
     Raises:
         CheckpointError: If there is none.
     """
     if (path / "manifest.json").exists():
-        return read(path)
+        return read(path, without=without)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    state, problems = Checkpoints(folder).newest()
+    checkpoints = Checkpoints(folder)
+    seen = checkpoints.numbered()
+    state, problems = checkpoints.newest(without=without)
+    while state is None and seen != (seen := checkpoints.numbered()):
+        # A run that goes on has replaced all of them meanwhile.
+        state, problems = checkpoints.newest(without=without)
     if state is None:
         found = "; ".join(problems) if problems else "it holds no checkpoint"
         raise CheckpointError(
@@ -149,7 +167,7 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
     """`state` as a checkpoint would give it back: on the CPU, and nothing of it shared."""
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors, {})
-    again: dict[str, Any] = _unpack(tree, tensors)
+    again: dict[str, Any] = _unpack(tree, tensors.__getitem__)
     return again
 
 
@@ -187,7 +205,7 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Te
     raise CheckpointError(f"Cannot save a {type(value).__name__} in a checkpoint.")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _unpack(value: Any, tensors: Callable[[str], Tensor]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -196,7 +214,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         ((kind, content),) = value.items()
         if kind == "$tensor":
             # A copy of its own: aligned as torch's are, and shared with nothing.
-            return tensors[content].clone()
+            return tensors(content).clone()
         if kind == "$array":
             return _unpack(content, tensors).numpy()
         if kind == "$float":

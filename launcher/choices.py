@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..agents.blocks.distributions import distribution, executable
+from ..agents.blocks.masks import draw_allowed, restrict_scores, restricted
 from ..agents.blocks.parts import ACTION
 from ..agents.blocks.spaces import bounds
 from ..replay import Space
@@ -18,34 +19,47 @@ _EPSILON = 0.1  # Share of random discrete actions.
 _NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
 
 
-def choose(output: Any, learner: Learner) -> Any:
-    """The action that a forward's output means; when training, with some exploration."""
-    return _each(learner.spec.action, output, learner.agent.training)
+def choose(output: Any, learner: Learner, mask: Any = None) -> Any:
+    """The action that a forward's output means; when training, with some exploration.
+
+    Args:
+        mask: The choices that are allowed, as `blocks.masks` has it; None: all.
+    """
+    return _each(learner.spec.action, output, learner.agent.training, mask)
 
 
-def _each(space: Any, output: Any, explore: bool) -> Any:
+def _each(space: Any, output: Any, explore: bool, mask: Any) -> Any:
     if isinstance(space, dict):
-        return {name: _each(part, output[name], explore) for name, part in space.items()}
+        masks = mask or {}
+        return {n: _each(part, output[n], explore, masks.get(n)) for n, part in space.items()}
     if isinstance(output, dict):
         output = output[ACTION]
     if isinstance(output, Distribution) or output.shape[1:] != space.shape:
         # A distribution, or what makes one: twice as many numbers as a Box has.
-        policy = distribution(space, output)
+        policy = restricted(distribution(space, output), mask)
         return executable(space, policy.sample() if explore else policy.mode)
     if not space.discrete:
         return _continuous(space, output, explore)
+    action = _best(space, restrict_scores(space, output, mask))
+    return _sometimes(action, _any(space, action, mask)) if explore else action
+
+
+def _best(space: Space, scores: Tensor) -> Tensor:
     if space.binary:
-        action = (output > 0).long()
-        return _sometimes(action, torch.randint_like(action, 2)) if explore else action
+        return (scores > 0).long()
     if space.nvec:
-        parts = [part.argmax(-1) for part in output.split(list(space.nvec), -1)]
-        action = torch.stack(parts, -1)
-        if not explore:
-            return action
-        draws = [torch.randint_like(p, n) for p, n in zip(parts, space.nvec, strict=True)]
-        return _sometimes(action, torch.stack(draws, -1))
-    action = output.argmax(-1)
-    return _sometimes(action, torch.randint_like(action, space.n)) if explore else action
+        return torch.stack([part.argmax(-1) for part in scores.split(list(space.nvec), -1)], -1)
+    return scores.argmax(-1)
+
+
+def _any(space: Space, action: Tensor, mask: Any) -> Tensor:
+    """As many random actions."""
+    if mask is not None:
+        return draw_allowed(space, mask)
+    if space.nvec:
+        draws = [torch.randint_like(action[..., i], n) for i, n in enumerate(space.nvec)]
+        return torch.stack(draws, -1)
+    return torch.randint_like(action, 2 if space.binary else space.n)
 
 
 def _sometimes(action: Tensor, other: Tensor) -> Tensor:

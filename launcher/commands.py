@@ -27,10 +27,12 @@ Antelope trains a PyTorch model in one call.
   ml task=classify/mnist                        a preset of ours
   ml task=mine.yaml                             one of yours: settings in a file, after `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
+  ml play runs/default/DQN/CartPole-v1/0 render=true    watch a trained policy
   ml plot                                       learning curves of all runs, mean over seeds
 
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
+          ml play RUN [episodes=3] [render=true] [video=out.mp4]   what a run's policy does
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
@@ -55,6 +57,8 @@ def command(words: list[str]) -> Command | None:
         return functools.partial(_compat, words[1:])
     if first == "plot":
         return functools.partial(_plot, words[1:])
+    if first == "play":
+        return functools.partial(_play, words[1:])
     if "--cfg" in words or "-c" in words:
         return functools.partial(_print_config, words)
     if "-m" in words or "--multirun" in words:
@@ -159,6 +163,12 @@ def _plot(words: list[str]) -> None:
     from .plots.compare import plot_runs
 
     plot_runs(words)
+
+
+def _play(words: list[str]) -> int:
+    from .play_command import play_command
+
+    return play_command(words)
 
 
 def _compat(words: list[str]) -> int:

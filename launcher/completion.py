@@ -51,6 +51,7 @@ def candidates(line: str, *, whole: bool) -> list[str]:
             "envs",
             "strategies",
             "tasks",
+            "play",
             "plot",
             "compat",
             "--help",

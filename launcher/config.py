@@ -154,6 +154,11 @@ def presets() -> dict[str, str]:
     return found
 
 
+def is_bool(text: str) -> bool:
+    """Whether a word's value is a truth value."""
+    return text.strip("'\"").lower() in _BOOLS
+
+
 def is_true(text: str) -> bool:
     """Whether a word's value is one of those that mean true."""
     return _BOOLS.get(text.strip("'\"").lower(), False)
@@ -658,6 +663,11 @@ def _convert(value: Any, kind: str) -> Any:
         if value is None or isinstance(value, (bool, dict, list)) or value == "":
             raise TypeError
         return str(value)
+    if word == "text,":  # text, or a list of them
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not items:
+            raise TypeError
+        return [_convert(item, "text") for item in items]
     if word == "one":  # one of a b c
         if isinstance(value, bool) or str(value) not in rest[1:]:
             raise ValueError

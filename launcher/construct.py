@@ -129,11 +129,16 @@ def resolve(name: str, kind: str) -> Any:
         item = getattr(importlib.import_module(library), name, None)
         if item is not None and place.accept(name, item):
             return item
-    if kind in ("model", "encoder") and (network := _timm(name)) is not None:
+    if kind in ("model", "encoder") and (network := timm_network(name)) is not None:
         return network
     if kind == "env" and (make := _gymnasium(name)) is not None:
         return make
     raise ConfigError(_miss(name, kind))
+
+
+def registered(name: str) -> Any:
+    """What `@register(name)` has named in this process, or None."""
+    return _REGISTERED.get(name)
 
 
 def builtin_names(kind: str) -> list[str]:
@@ -435,7 +440,8 @@ def _dotted(name: str) -> Any:
     return None
 
 
-def _timm(name: str) -> Any:
+def timm_network(name: str) -> Any:
+    """What makes one of timm's networks; None if timm is not here, or has none of this name."""
     if importlib.util.find_spec("timm") is None:
         return None
     import timm

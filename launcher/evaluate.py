@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..agents.traits import hook
+from ..envs.finals import Finals
 from ..replay import Batch, Table
 from ..replay.transfer import download, upload
 from ..replay.tree import leaves, map_tree
 from .actor import Actor
+from .infos import Info, needs_info
 from .learner import Learner
 from .log import as_floats
 from .metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
@@ -110,18 +112,20 @@ class Evaluator:
             table = self.world.train if validation else self.world.test
             index = self._index(number, validation=validation, whole=whole)
             return self._data(table, index, number)
-        actor = Actor(self.learner, self.transform.observe)
+        actor, finals = Actor(self.learner, self.transform.observe), Finals()
         returns, lengths = task.evaluate(
-            lambda obs, began: actor(obs, began)[0],
+            lambda obs, began, info: actor(obs, began, info)[0],
             episodes=self.episodes,
             folder=self.folder,
             step=step,
             show=lambda ended, steps: self._show(ended, f"episodes ({steps:,} steps)"),
+            finals=finals,
         )
         return {
             "return": float(np.mean(returns)),
             "return_stddev": float(np.std(returns)),
             "episode_length": float(np.mean(lengths)),
+            **finals.take(),
         }
 
     def _data(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
@@ -199,7 +203,7 @@ class Evaluator:
     def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         output = self.learner.predict(obs, task)
         if output is None and (act := hook(self.learner.agent, "act")) is not None:
-            action = act(obs)
+            action = act(obs, info=Info()) if needs_info(act) else act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output
 

@@ -183,11 +183,17 @@ def _random(space: Any, n: int) -> Any:
     if isinstance(space, dict):
         return {name: _random(part, n) for name, part in space.items()}
     shape = (n, *space.value_shape)
-    if space.binary:
-        return torch.randint(2, shape)
+    if space.binary or space.dtype == torch.bool:
+        return torch.randint(2, shape).to(space.dtype)
+    if space.ids is not None:  # The last one among them: an embedding needs a row for each.
+        last = torch.as_tensor(space.high).expand(shape)
+        first = (torch.rand(shape) * last).long()
+        return torch.cat([last[:1], first[1:]])
     if space.discrete:
         highest = torch.tensor(space.nvec or space.n)
         return (torch.rand(shape) * highest).long()
     low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
-    low, high = low.clamp(-1, None).expand(shape), high.clamp(None, 1).expand(shape)
-    return (low + torch.rand(shape) * (high - low)).to(space.dtype)
+    # Near zero, where that is within the bounds.
+    first, last = torch.minimum(low.clamp(-1, None), high), high.clamp(None, 1)
+    last = torch.maximum(first, last).expand(shape)
+    return (first + torch.rand(shape) * (last - first)).to(space.dtype)

@@ -51,6 +51,10 @@ def header(
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
+    if settings.load is not None:
+        normalised = not world.on_data and settings.normalize_obs
+        more = " and its statistics of observations" if normalised else ""
+        lines["begins"] = f"with the weights of {settings.load}{more}"
     if rates:
         lines["schedule"] = rates[0]
     if replay.offline:

@@ -10,6 +10,7 @@ import torch
 from ..agents.blocks.distributions import logits_shape
 from ..agents.blocks.parts import ACTION, OBS
 from ..replay import Space, Spec
+from ..replay.tree import map_tree
 
 # Names for the shape of what comes in, and of what goes out, each with what it is of the shape.
 IN_SIZE = ("in_features", "in_dim", "input_dim", "obs_dim")
@@ -30,8 +31,8 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     """Parameter names and the values that the spec gives them; a dict of spaces has no one shape."""
     table: dict[str, Any] = {"spec": spec, "obs_spec": spec.obs, "action_spec": spec.action}
     table |= {"num_tasks": spec.num_tasks, "device": device}
-    table["obs_shapes"] = _each(lambda space: space.shape, spec.obs, OBS)
-    table["action_logits_shapes"] = _each(logits_shape, spec.action, ACTION)
+    table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
+    table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if not isinstance(spec.obs, dict):
         table |= incoming(spec.obs.shape)
         if spec.obs.ids is not None:
@@ -69,14 +70,7 @@ def advice(spec: Spec) -> dict[str, str]:
     return found
 
 
-def _each(function: Any, space: Space | dict[str, Any], name: str) -> dict[str, Any]:
-    """By name: of every part of a dict, or of a single space under the name given."""
-    if not isinstance(space, dict):
-        return {name: function(space)}
-    return {key: _of(function, part) for key, part in space.items()}
-
-
-def _of(function: Any, space: Any) -> Any:
-    if isinstance(space, dict):
-        return {key: _of(function, part) for key, part in space.items()}
-    return function(space)
+def _by_name(function: Any, space: Space | dict[str, Any], name: str) -> dict[str, Any]:
+    """By name, nested as the spaces are: of every part of a dict, or of a single space under `name`."""
+    shapes = map_tree(function, space)
+    return shapes if isinstance(shapes, dict) else {name: shapes}

@@ -32,7 +32,7 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
         seed_steps=0 if on_data else settings.seed_steps,
         log_every=settings.log_every,
         patience=settings.early_stopping["patience"],
-        borders=not settings.online,
+        borders=not (on_data and settings.online),
         validation=on_data and world.tasks[0].validation is not None,
         restore=settings.early_stopping["restore"],
         eval_future=settings.eval_future,
@@ -48,8 +48,8 @@ def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan
         for task in range(len(world.tasks)):
             share = taken * -(-(steps or 0) // taken)  # Environment steps, all copies at once.
             begin, end = task * share, (task + 1) * share
-            if begin < schedule.seed_steps:  # The first that is learnt after counts whole.
-                begin = taken * max(0, -(-schedule.seed_steps // taken) - 1)
+            # The first step that is learnt after counts whole.
+            begin += taken * max(0, -(-schedule.seed_steps // taken) - 1)
             learnt = max(0, end // every - min(begin, end) // every)
             plans.append(Plan(learnt, None, None, accumulate))
         return plans

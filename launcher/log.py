@@ -240,8 +240,9 @@ class CSV:
             self._file = None
 
 
-# Those of a sequence, the first of which is known after one task, the others after two.
-_OF_A_SEQUENCE = ("learning_accuracy", "forgetting", "bwt", "fwt")
+# Metrics of a sequence: of the first kind, one is known after the first task; the others after two.
+_AFTER_ONE_TASK = ("learning_accuracy", "learning_return")
+_AFTER_TWO_TASKS = ("forgetting", "bwt", "fwt")
 
 
 def _with_name(name: str, tasks: int) -> list[str]:
@@ -249,7 +250,7 @@ def _with_name(name: str, tasks: int) -> list[str]:
     metric, found, _ = name.rpartition("/task_")
     if found:
         return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
-    return [*_OF_A_SEQUENCE] if name == _OF_A_SEQUENCE[0] else [name]
+    return [name, *_AFTER_TWO_TASKS] if name in _AFTER_ONE_TASK else [name]
 
 
 def read_csv(path: Path) -> list[Row]:

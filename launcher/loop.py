@@ -31,7 +31,7 @@ class Schedule:
         train_steps: Steps per task; None: by epochs alone.
         eval_every: Steps between evaluations; None: every epoch, of a single task or where they
             decide over its end.
-        learn_every, seed_steps: Environment steps per learning step, and before the first.
+        learn_every, seed_steps: Environment steps per learning step, and before a task's first.
         log_every: Steps per row of train.csv.
         patience: Evaluations without improvement after which a task ends, or None.
         restore: Whether a task ends with its best weights.
@@ -61,7 +61,7 @@ class Schedule:
         """Whether the current task has had its share."""
         if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
             return True
-        if len(replay) == 0 and not replay.environments:
+        if not replay.environments and len(replay) == 0:
             return True
         if self.epochs is None:
             return False
@@ -77,7 +77,7 @@ class Schedule:
 
     def learning_steps(self, at: Progress, taken: int) -> int:
         """Learning steps that `taken` steps are followed by."""
-        if at.step < self.seed_steps:
+        if at.task_step < self.seed_steps:
             return 0
         return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
@@ -126,7 +126,7 @@ class Loop:
 
     def _begin(self) -> None:
         at, task = self.at, self.at.task
-        if task == 0 < self.last and self.world.on_data:
+        if task == 0 < self.last:
             scores = self.evaluate(range(self.last + 1), step=0)
             at.baseline = [own_score(self.world, s) for s in scores]
         self.world.begin(task, self.replay)
@@ -160,7 +160,7 @@ class Loop:
         learnt, seen = self._being_learnt(), at.task + 1
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=at.step, validation=validation)
-        if at.step >= self.schedule.seed_steps:  # Before, nothing can have improved.
+        if at.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
             return  # The evaluation at the task's end, at this same step, replaces it.
@@ -204,8 +204,7 @@ class Loop:
 
     def _being_learnt(self) -> Sequence[int]:
         """The tasks whose data is learnt: the current one, unless a strategy adds others."""
-        given = self.replay.given if self.world.on_data else ()
-        return given or [self.at.task]
+        return self.replay.given or [self.at.task]
 
     def _choose_weights(self) -> None:
         """Keep the best weights of the ending task, which may be the newest ones."""
@@ -261,6 +260,7 @@ def write_eval_row(
 
 # The metric by which a task is judged, and whether more of it is better.
 MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
+LEARNING = {True: "learning_accuracy", False: "learning_return"}  # Whether it is of data.
 EACH = (*MAIN, "task_il_accuracy")  # Written for every task.
 
 
@@ -284,7 +284,7 @@ def own_score(world: Any, metrics: dict[str, float]) -> float:
 def transfer_metrics(world: Any, at: Progress) -> dict[str, float]:
     """Forgetting and the like, of the tasks learnt so far."""
     matrix = np.array(at.task_il if world.on_data and world.scenario == "task" else at.matrix)
-    found = {"learning_accuracy": learning_accuracy(matrix)}
+    found = {LEARNING[world.on_data]: learning_accuracy(matrix)}
     if len(matrix) > 1:
         found |= {"forgetting": forgetting(matrix), "bwt": bwt(matrix)}
         if at.baseline:

@@ -6,8 +6,8 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from .log import CSV, Journal, Writer
 from .loop import Loop
 from .naming import model_name, unresolved
 from .pictures import Spared, draw_model, draw_run
+from .policy import Policies
 from .process import Workplace, taking_turns
-from .randomness import seed_everything
+from .randomness import forked_randomness, seed_everything
+from .raw_observations import takes_normalised, takes_raw
 from .run import Run
 from .session import Session
 from .trackers import Tracker, check_installed
@@ -96,6 +98,7 @@ class OpenRun:
             told=world.scenario == "task",
         )
         self._held.callback(console.stop)
+        self._observe = plain.observe if not world.on_data else None
         acts = not world.on_data and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(settings, world, learner, actor, replay, schedule, journal)
@@ -357,6 +360,23 @@ class OpenRun:
         vars(run)["_open"] = self
         return run
 
+    def policies(self) -> Policies:
+        """What the model does in each environment, by their own observations and actions."""
+        interfaces = [task.interface for task in self.world.tasks]
+        resting = lambda: self._modes is not None  # noqa: E731
+        layout = self.world.info_layout
+        return Policies(self.learner, self._observe, interfaces, resting=resting, layout=layout)
+
+    def make_env(self, task: int, **arguments: Any) -> Any:
+        """A fresh copy of an environment."""
+        return self.world.tasks[task].make(**arguments)
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Inside, the process is set up as for an evaluation, and as before afterwards."""
+        with self._workplace.spell(moves_on=False), forked_randomness(self.settings.seed):
+            yield
+
     def row(self, task: int) -> dict[str, float]:
         """The evaluation at the end of a task that was learnt, as the journal has it."""
         rows = (row for row in reversed(self.journal.history) if row["mode"] == "eval")
@@ -412,11 +432,14 @@ class OpenRun:
             learner.average.swap()
             self._averaged = True
         learner.agent.eval()
+        if not self.world.on_data:
+            takes_raw(self.own, self.world.normalizer)
 
     def _wake(self) -> None:
         """Put the model back into the state of its last learning step."""
         if self._modes is None:
             return
+        takes_normalised(self.own)
         if self._averaged:
             assert self.learner.average is not None
             self.learner.average.swap()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +14,9 @@ from torch import nn
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
+    from .loading import Loaded
     from .open_run import OpenRun
+    from .policy import Policies
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Run:
         spec: What it was built from.
         metrics: The final evaluation; over a sequence of tasks, the mean of all of them.
         history: The rows of train.csv and eval.csv, in order.
-        replay: What it learnt from.
+        replay: What it learnt from; a run that `antelope.load` returned has none.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
             tasks after the next one, unless `eval_future=true`. With `eval_rows`, all rows but the last are
@@ -46,7 +50,7 @@ class Run:
     task_il_matrix: np.ndarray = field(repr=False)
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
     # Not a field: copying or comparing a Run concerns its results only.
-    _open: ClassVar[OpenRun | None] = None
+    _open: ClassVar[OpenRun | Loaded | None] = None
 
     def learn_task(
         self, data: Any, name: str | None = None, *, test_dataset: Any = None
@@ -78,7 +82,14 @@ class Run:
                 "or on one that ml returns with resume=True."
             )
         from .config import compose
+        from .open_run import OpenRun
         from .plainly import plainly
+
+        if not isinstance(opened, OpenRun):
+            raise ConfigError(
+                "A run that antelope.load returned is there to be used. To learn more, call learn_task on "
+                "one that ml returns with resume=True."
+            )
 
         given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
         settings = compose((), given)
@@ -88,9 +99,109 @@ class Run:
             vars(self).update(vars(opened.result()))
         return opened.row(number)
 
+    def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
+        """The greedy action for an environment's own observation, as `env.step` takes it.
+
+            obs, info = env.reset()
+            run.reset()
+            while True:
+                obs, reward, terminated, truncated, info = env.step(run.act(obs))
+                ...
+
+        Stacks of frames, image layout, one-hot choices, running statistics (`normalize_obs`), a recurrent
+        model's state and the range of actions are taken care of. `reset()` is needed at an episode's start
+        where the model remembers anything of an episode: with `frame_stack`, or a state.
+
+        Args:
+            obs: What `env.reset()` or `env.step()` returned, of the environment with its wrappers (what
+                `env=` makes, and what settings such as `discrete` put around it). Or what a vector
+                environment returned: told by the shape, with N actions for N observations.
+            info: What came with it, where the model receives fields of it (`env_info`).
+            task: Which environment of a sequence, from 0, where their spaces differ.
+
+        Raises:
+            DataError: If it is not an observation of the environment (which part, and what is expected), or
+                a field of `info` is missing.
+            ConfigError: If this run has no environment.
+        """
+        return self._policies("act").of(task).act(obs, info)
+
+    def reset(self, began: Any = None) -> None:
+        """Tell `act` that the next observation is an episode's first.
+
+        Args:
+            began: With a vector environment, whose next observation is one, bool `[N]`; None: all.
+        """
+        self._policies("reset").reset(began)
+
+    def play(
+        self,
+        episodes: int = 1,
+        *,
+        render: bool = False,
+        video: str | Path | None = None,
+        seed: int | None = None,
+        task: int | None = None,
+        show: Callable[[int, float, int], None] | None = None,
+    ) -> list[float]:
+        """Play greedy episodes in a fresh copy of the environment; returns their returns.
+
+        Args:
+            render: Show them in a window (`render_mode="human"`).
+            video: Film them: a file that ends in `.mp4`, or a folder for a film of each episode. Needs
+                `moviepy`.
+            seed: Of the episodes; None: those of the run's evaluations.
+            task: Which environment of a sequence, from 0; None: the last one.
+            show: Called with the number, the return and the length of each episode that has ended.
+
+        Raises:
+            ConfigError: If this run has no environment, or it cannot be shown or filmed.
+        """
+        from .playing import play
+
+        policies, opened = self._policies("play"), self._open
+        number = policies.number(task)
+        with opened.playing():
+            make = functools.partial(opened.make_env, number)
+            return play(
+                policies.new(number),
+                make,
+                episodes=episodes,
+                render=render,
+                video=video,
+                seed=seed,
+                show=show,
+            )
+
+    def _policies(self, method: str) -> Policies:
+        if (opened := self._open) is None:
+            raise ConfigError(
+                f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or "
+                f"on antelope.load({str(self.path)!r})."
+            )
+        if opened.world.on_data:
+            raise ConfigError(
+                f"run.{method} is for environments, and this run learnt from a data set, "
+                f"{opened.world.name}. `run.agent` is the module itself."
+            )
+        if "_acting" not in vars(self):
+            vars(self)["_acting"] = opened.policies()
+        policies: Policies = vars(self)["_acting"]
+        return policies
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "replay":
+            raise AttributeError(
+                f"antelope.load leaves the replay where it is, in {self.path}. To learn from it: "
+                f"ml(env=..., offline={str(self.path)!r}); to continue the run: ml(..., resume=True)."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __getstate__(self) -> dict[str, Any]:
         """The results, without the run itself."""
-        return {name: value for name, value in vars(self).items() if name != "_open"}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_open", "_acting")
+        }
 
     def __repr__(self) -> str:
         metrics = ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items())

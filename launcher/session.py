@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .log import CSV, Journal, Log
 from .loop import Schedule
 from .progress import Progress
 from .randomness import random_state, set_random_state
+from .spec_state import spec_state
 
 # Settings that may differ between a run and its continuation without changing it.
 _INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
@@ -32,6 +34,7 @@ _SEQUENCE = {
     "online",
     "validation",
     "strategy",
+    "env_info",
 }
 
 
@@ -90,8 +93,20 @@ class Session:
             "journal": self.journal.state_dict(),
             "random": random_state(self.learner.device),
             "settings": self.settings.values,
+            "objects": sorted(self.settings.live),
+            "name": self.world.name,
+            "spec": spec_state(self.world.spec),
+            "interfaces": self._interfaces,
+            "info_layout": None if self.world.on_data else self.world.info_layout,
             "later": self.world.later if self.world.on_data else [],
         }
+
+    @cached_property
+    def _interfaces(self) -> list[dict[str, Any] | None]:
+        """What is needed to act in the environments of this run without having them."""
+        if self.world.on_data:
+            return []
+        return [task.interface.state_dict() for task in self.world.tasks]
 
     def load_state_dict(self, state: dict[str, Any], console: Console) -> None:
         """Put everything back to where the checkpoint left it, and say what is different now.
@@ -113,7 +128,7 @@ class Session:
         at = self.at
         at.load_state_dict(state["progress"])
         anew = _parts_to_begin_anew(changed)
-        before, now = _saved_device(state), self.learner.device
+        before, now = saved_device(state), self.learner.device
         with moving(before, now) as move:
             self.learner.load_state_dict(state["learner"], but=anew)
             load_object_state(self._augmentation, state["augmentation"])
@@ -194,7 +209,7 @@ class Session:
         return getattr(self.replay.transform, "augment", None)
 
 
-def _saved_device(state: dict[str, Any]) -> torch.device:
+def saved_device(state: dict[str, Any]) -> torch.device:
     """Where the run learnt that a checkpoint is from."""
     if "device" in state:
         return torch.device(state["device"])

@@ -14,6 +14,7 @@ from ..agents.traits import has_forward, hook, traits
 from ..replay import Batch, ConfigError, Memory, Replay
 from .attributes import Constructed, load_object_state, object_state
 from .config import did_you_mean
+from .environment_strategies import versions, works_on_the_loss
 from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .log import Log
 from .reuse import holds, leftover, told_of_leftovers
@@ -36,15 +37,25 @@ class Strategies:
     Args:
         named: The strategies by the names they were asked for.
         borders: Whether the learner is told where tasks end.
+        mistakes: What else was found that does not fit the run.
 
     Raises:
         ConfigError: If two conflict, or one does not fit the run: all of it at once.
     """
 
-    def __init__(self, named: dict[str, Any], context: Context, *, borders: bool = True):
+    def __init__(
+        self,
+        named: dict[str, Any],
+        context: Context,
+        *,
+        borders: bool = True,
+        mistakes: Iterable[str] = (),
+    ):
         self.named, self.context, self.agent = named, context, context.agent
-        if mistakes := [*_unfit(named, context, borders=borders), *_conflicts(named)]:
-            raise ConfigError("\n".join(mistakes))
+        found = [*_unfit(named, context, borders=borders), *mistakes, *_conflicts(named)]
+        if found:
+            raise ConfigError("\n".join(found))
+        self._returned_a_loss = False
         self.borders = borders
         self._hooks: dict[str, list[tuple[str, Callable[..., Any]]]] = {
             name: [(n, method) for n, s in named.items() if (method := hook(s, name)) is not None]
@@ -133,11 +144,16 @@ class Strategies:
         """
         if self._by_epoch:
             self.begin_epoch(replay)
+        # In environments an agent may wait for more steps, and return None until then.
+        waits = self.context.in_environment
+        before = versions(self.agent) if waits and not self._returned_a_loss else None
         loss = self.context.step(replay, log)
         self.context.look()
         if loss is None:
+            if waits and (self._returned_a_loss or before == versions(self.agent)):
+                return None
             for name, strategy in self.named.items():
-                if _works_on_the_loss(strategy):
+                if works_on_the_loss(strategy):
                     raise ConfigError(
                         f"strategy={name} works on the loss, and {type(self.agent).__name__}.learn "
                         "returned None: it has updated itself. Return the loss instead."
@@ -149,6 +165,7 @@ class Strategies:
                         "the loss instead."
                     )
             return None
+        self._returned_a_loss = True
         if self._hooks["after_loss"] and isinstance(loss, Tensor) and loss.dim() == 0:
             assert replay.batch is not None
             loss = self.after_loss(replay.batch, loss)
@@ -308,7 +325,7 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
                 "Without borders work er, er_ace, der, derpp, agem and the like."
             )
-        if _works_on_the_loss(strategy) and traits(context.agent).observes:
+        if works_on_the_loss(strategy) and traits(context.agent).observes:
             yield (
                 f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
                 "Return it from a `learn` instead."
@@ -318,6 +335,8 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
                 f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, this run has "
                 f"scenario={context.scenario}."
             )
+        if context.in_environment:
+            continue
         if needs.needs_classes and not context.spec.discrete:
             yield f"strategy={name} is for classes, and the targets of this run are values."
         if needs.needs_forward and not has_forward(context.agent):
@@ -336,10 +355,6 @@ def _conflicts(named: dict[str, Any]) -> Iterable[str]:
                 yield (
                     f"strategy={name} and strategy={other} conflict: {why}. Choose one of them.{unless}"
                 )
-
-
-def _works_on_the_loss(strategy: Any) -> bool:
-    return any(hook(strategy, name) is not None for name in ("after_loss", "after_backward"))
 
 
 def _owned(strategy: Any) -> set[str]:

@@ -16,6 +16,7 @@ _ENV_ONLY = (
     "time_limit",
     "discrete",
     "bins",
+    "env_info",
     "normalize_obs",
     "normalize_reward",
     "nstep",

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..agents.blocks.actor_critic import ActorCritic
-from ..agents.blocks.distributions import distribution
+from ..agents.blocks.distributions import distribution, parts_of
 from ..agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ..agents.blocks.outputs import watched
 from ..agents.blocks.parts import ACTION, asks_for
 from ..agents.traits import traits
 from ..replay import CheckpointError, ConfigError
+from ..replay.tree import slashed
 from .attributes import add_copies, fill_empty_buffers, load_in_place
 from .config import Settings, did_you_mean
 from .growth import begin_task, regrow
@@ -35,21 +36,22 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
     if settings.head_bias is None:
         return
     action = world.spec.action
-    names = list(action) if isinstance(action, dict) else [ACTION]
+    spaces = {name or ACTION: space for name, space in slashed(action).items()}
+    names = list(spaces)
     priors = settings.head_bias
     if not isinstance(action, dict) and not isinstance(priors, dict):
         priors = {ACTION: priors}
     if not isinstance(priors, dict):
         raise ConfigError(
             f"head_bias={priors} is for one action; this environment has {', '.join(names)}. Write "
-            f"head_bias.{names[0]}=[...]."
+            f"head_bias.{names[0].replace('/', '.')}=[...]."
         )
+    priors = slashed(priors)
     if unknown := [name for name in priors if name not in names]:
         raise ConfigError(
             f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "
             f"is {', '.join(names)}."
         )
-    spaces = action if isinstance(action, dict) else {ACTION: action}
     core = traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
@@ -70,9 +72,9 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
             )
         _set(layer, rows, spaces[name], prior, name)
     policy = core.both(obs)[0] if isinstance(core, ActorCritic) else _policy(agent, obs, action)
+    parts = {name or ACTION: part for name, part in slashed(parts_of(policy)).items()}
     for name, prior in priors.items():
-        part = policy.parts[name] if isinstance(action, dict) else policy  # type: ignore[union-attr]
-        check_prior(part, spaces[name], prior, name=name)
+        check_prior(parts[name], spaces[name], prior, name=name)
 
 
 def load_weights(
@@ -143,8 +145,8 @@ def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, sli
     """The layer that each action's logits come from."""
     with torch.no_grad(), watched(agent, type(agent).__name__) as sources:
         output = agent(obs)
-        named = output if isinstance(output, dict) else {ACTION: output}
-        return {name: (sources.layer(part), slice(None)) for name, part in named.items()}
+        named = slashed(output).items()
+        return {name or ACTION: (sources.layer(part), slice(None)) for name, part in named}
 
 
 def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:

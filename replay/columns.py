@@ -126,6 +126,8 @@ class Columns:
         stacked: Sequence[str],
         frames: Frames,
         empty: Empty | None = None,
+        ends: Sequence[str] = (),
+        back: int = 0,
     ) -> dict[str, Tensor]:
         """What a batch of transitions is made of; rows past the last one wrap around.
 
@@ -137,6 +139,8 @@ class Columns:
             stacked: Fields wanted at the rows of their frames.
             frames: Gives these, `[n]`, of the rows `[B]` of transitions and of what they led to.
             empty: Makes the arrays that are filled; None: ordinary memory.
+            ends: Of `names`, small fields that are wanted at a transition's last step,
+            back: so many rows before what it led to.
 
         Returns:
             `[B, *shape]` of each name, and of each pair two; `[n, *shape]` of each stacked field;
@@ -146,6 +150,9 @@ class Columns:
         fields = self._fields(records, index, names, empty)
         fields["index"] = torch.from_numpy(index)
         after = index + (records[HOP] if step is None else step)
+        if ends:
+            last = self._taken(self._records, after - back, None)
+            fields.update({name: torch.from_numpy(last[name]) for name in ends})
         for name in pairs:
             both, n = self._take(name, np.concatenate((index, after)), empty), len(index)
             fields[name] = torch.from_numpy(both[:n])

@@ -117,18 +117,25 @@ class DeviceColumns:
         stacked: Sequence[str],
         frames: Frames,
         empty: Empty | None = None,
+        ends: Sequence[str] = (),
+        back: int = 0,
     ) -> dict[str, Tensor]:
         """As of `Columns`, all of it on the device."""
         n, after = len(index), index + (self._small[HOP].take(index) if step is None else step)
         rows = {"both": np.concatenate((index, after))}
         if stacked:
             rows["frames"] = frames(index, after)
+        if ends:
+            rows["last"] = after - back
         at = self._located(rows)
         both, first = at["both"], at["both"][:n]
         small = self._views(self._there.index_select(0, both))
         fields: dict[str, Tensor] = {"index": first}
         for name in names:
             fields[name] = small[name][:n] if name in small else self._large_at(name, first)
+        if ends:
+            last = self._views(self._there.index_select(0, at["last"]))
+            fields.update({name: last[name] for name in ends})
         for name in pairs:
             taken = small[name] if name in small else self._large_at(name, both)
             fields[name], fields[f"next_{name}"] = taken[:n], taken[n:]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .devices import has_float64
 from .transfer import upload
+from .tree import Path, at_path, path_of
 
 _EPSILON = 1e-8
 _CLIP = 10.0  # Deviations; the field's usual bound.
@@ -21,14 +22,14 @@ class Normalizer:
     What is stored stays in its own units and is normalised when a batch is made, so that old
     transitions follow the newest statistics.
 
-    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images and choices are left as
-      they are.
+    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images, choices and truth values
+      are left as they are.
     - Rewards: divided by the deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
       keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
     Args:
-        shapes: Shapes of the observations to be normalised, by name: "" where there is only one,
-            `part/of/part` in nested dicts.
+        shapes: Shapes of the observations to be normalised, by their names as of `named_leaves`: ""
+            where there is only one, `part/of/part` in nested dicts.
         num_envs: N.
         discount: gamma.
         obs, reward: Which of the two to normalise.
@@ -44,17 +45,15 @@ class Normalizer:
         reward: bool,
     ):
         self.moments = {name: Moments(shape) for name, shape in shapes.items()} if obs else {}
+        self._by_path = {path_of(name): moments for name, moments in self.moments.items()}
         self.returns = Moments(()) if reward else None
         self.discount = discount
         self._return = np.zeros(num_envs)
 
     def see(self, obs: Any) -> None:
         """Take in observations `[N, *shape]` (or a dict of them)."""
-        for name, moments in self.moments.items():
-            part = obs
-            for key in name.split("/") if name else ():
-                part = part[key]
-            moments.add(part)
+        for path, moments in self._by_path.items():
+            moments.add(at_path(obs, path))
 
     def see_rewards(
         self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None
@@ -68,13 +67,13 @@ class Normalizer:
 
     def obs(self, obs: Any) -> Any:
         """Observations `[..., *shape]`, or dicts of them, with those that have statistics normalised."""
-        return self._normalized("", obs) if self.moments else obs
+        return self._normalized((), obs) if self.moments else obs
 
-    def _normalized(self, name: str, obs: Any) -> Any:
+    def _normalized(self, path: Path, obs: Any) -> Any:
         if isinstance(obs, dict):
-            prefix = f"{name}/" if name else ""
-            return {key: self._normalized(prefix + key, part) for key, part in obs.items()}
-        return self.moments[name].normalize(obs) if name in self.moments else obs
+            return {key: self._normalized((*path, key), part) for key, part in obs.items()}
+        moments = self._by_path.get(path)
+        return obs if moments is None else moments.normalize(obs)
 
     def reward(self, reward: Tensor) -> Tensor:
         """Rewards of any shape, scaled."""

@@ -64,7 +64,10 @@ def opened(
         folder=folder,
         device=device,
     )
-    ring.load_state_dict({**state, "columns": columns, "length": ring.length})
+    beside = [name for name in state.get("beside", ()) if name in columns]
+    every = {"borders": (), "oldest": 0}  # Of a sequence of tasks, the rows of all.
+    kept = {"columns": columns, "length": ring.length, "beside": beside}
+    ring.load_state_dict({**state, **every, **kept})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
     return ring
 
@@ -109,7 +112,7 @@ def _check_spaces(
             )
         for name, part in spaces.items():
             kept, shape = columns[name], part.value_shape
-            if role == "obs" and stack > 1 and not part.discrete:  # Single frames are stored.
+            if role == "obs" and stack > 1 and part.numeric:  # Single frames are stored.
                 shape = (shape[0] // stack, *shape[1:])
             if kept.shape[1:] != shape or not _of_type(kept, part, rows):
                 raise CheckpointError(
@@ -119,11 +122,13 @@ def _check_spaces(
 
 def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
     """Whether values are of the space's type; of choices, whether there are that many."""
-    if not space.discrete:
+    if space.numeric:
         return kept.dtype.kind == torch.zeros(0, dtype=space.dtype).numpy().dtype.kind
     if kept.dtype.kind not in "iu":
         return False
     count: Any = 2 if space.binary else (space.nvec or space.n)
+    if space.ids is not None:
+        count = np.asarray(space.high) + 1
     values = kept[rows]
     return bool((values >= 0).all() and (values < count).all())
 

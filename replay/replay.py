@@ -41,7 +41,8 @@ class Replay:
 
     Attributes:
         task: Number of the current task, from 0.
-        batch: The last batch that `next` gave.
+        given: The tasks that batches are of.
+        batch: The last batch that `next` or `rollout` gave.
         before: Makes of a batch the one that `next` gives, or None.
         seen_by: Called with every batch that is drawn, or None.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
@@ -79,6 +80,7 @@ class Replay:
             self._ahead = Ahead(storage, self.device)
         self._lock: Any = storage.lock if isinstance(storage, Transitions) else nullcontext()
         self.task = 0
+        self.given: list[int] = [0]
         self.step = 0
         self._orders = torch.Generator().manual_seed(seed)
         # `sample` must not change which rows `next` gives.
@@ -101,14 +103,35 @@ class Replay:
             self._restore()
             self.give([task])
 
+    def begin_stream(self) -> None:
+        """What environments do from now on is the current task's, and all that is drawn from."""
+        self._transitions("replay.begin_stream()").begin_task(self.task)
+        self.give([self.task])
+
     def set_task(self, task: int, rows: Tensor) -> None:
         """Set which rows of the data set belong to a task: the next new one, or one without rows so far."""
         assert isinstance(self.storage, Table)
         self._tasks[task : task + 1] = [rows.to(self.storage.device)]
 
     def give(self, tasks: Iterable[int]) -> None:
-        """From now on batches are of all these tasks of a data set together; none: nothing to learn."""
-        self.given = list(tasks)
+        """From now on batches are of all these tasks together; none: nothing to learn.
+
+        In environments that is the current task, alone or with those directly before it.
+
+        Raises:
+            ConfigError: If these are other tasks in an environment.
+        """
+        given = list(tasks)
+        if isinstance(self.storage, Transitions):
+            if given != list(range(min(given, default=0), self.task + 1)):
+                raise ConfigError(
+                    f"replay.give({given}) in task {self.task}: in environments batches are of the "
+                    f"current task, or of it and those directly before it, as range({self.task + 1})."
+                )
+            self.given = given
+            self.storage.draw_from(given[0])
+            return
+        self.given = given
         rows = [self._tasks[task] for task in self.given] or [self._tasks[0][:0]]
         task: int | Tensor = self.given[0] if self.given else 0
         if len(rows) > 1:
@@ -221,15 +244,15 @@ class Replay:
         return batch
 
     def __len__(self) -> int:
-        """Rows of the current task's data, or transitions that can be drawn."""
+        """Rows of the current task's data, or transitions of it that can be drawn."""
         if isinstance(self.sampler, Epochs):
             return len(self.sampler.index)
         return len(self.storage)
 
     def sample(self, n: int) -> Batch:
-        """`n` rows of the current task, with replacement, without advancing the epoch.
+        """`n` rows of the tasks in `given`, with replacement, without advancing the epoch.
 
-        Of transitions: uniformly, of all tasks.
+        Of transitions: uniformly, whatever their priorities.
         """
         storage, sampler = self.storage, self.sampler
         if isinstance(sampler, Epochs):
@@ -244,16 +267,14 @@ class Replay:
     def once(self, batch_size: int = 256, *, order: Tensor | None = None) -> Iterator[Batch]:
         """Every row of the current task's data, not augmented; `next` does not move on.
 
+        In environments, every transition of the current task that the replay holds, oldest first.
+
         Args:
             order: int64 `[len(replay)]`, the places of the rows to give; None: as they are stored.
-
-        Raises:
-            ConfigError: In environments.
         """
         if not isinstance(self.sampler, Epochs):
-            raise ConfigError(
-                "replay.once() works on data sets only; this run learns from an environment."
-            )
+            yield from self._transitions_once(batch_size, order)
+            return
         storage, index, task = self.storage, self.sampler.index, self.sampler.task
         assert isinstance(storage, Table)
         if order is not None:
@@ -268,6 +289,17 @@ class Replay:
                 tasks = torch.full_like(rows, task)
             yield self._finish(storage.gather(rows), rows, tasks, augment=False)
 
+    def _transitions_once(self, batch_size: int, order: Tensor | None) -> Iterator[Batch]:
+        storage = self._transitions("replay.once()")
+        with storage.lock:
+            index = storage.drawable()
+        if order is not None:
+            index = index[order.cpu().numpy()]
+        for start in range(0, len(index), batch_size):
+            with storage.lock:
+                fields = storage.gather(index[start : start + batch_size])
+            yield self._finish(fields, augment=False)
+
     def rollout(self) -> Batch:
         """Everything since the last call, `[T, N, ...]`: for on-policy learning.
 
@@ -281,7 +313,8 @@ class Replay:
         storage = self._transitions("replay.rollout()")
         with storage.lock:
             fields = storage.rollout()
-        return self._finish(fields)
+        self.batch = batch = self._finish(fields)
+        return batch
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:
         """Say how much can be learnt from transitions, `|TD error|` as a rule.
@@ -396,8 +429,8 @@ class Replay:
                 state["transitions"] = {"origin": self._transitions("replay").origin}
             elif isinstance(self.storage, Transitions):
                 state["transitions"] = self.storage.state_dict()
-            else:
-                state["given"] = self.given
+            state["given"] = self.given
+            if isinstance(self.storage, Table):
                 if self.storage is not self._whole:
                     state["rows"] = self.storage.saved()
             return state
@@ -419,6 +452,7 @@ class Replay:
                 raise CheckpointError(_OTHER_ORIGIN[origin is not None, self.offline])
             if origin is None:
                 self.storage.load_state_dict(state["transitions"])
+            self.given = list(state.get("given", (0,)))  # Since 0.5.0.
         elif in_task:
             self.give(state["given"])
             if (rows := state.get("rows")) is not None:

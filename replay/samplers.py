@@ -150,6 +150,7 @@ class Prioritized(Uniform):
         self.alpha, self.beta, self.anneal = alpha, beta, max(anneal, 1)
         self.tree = SumTree(storage.size)
         self.highest, self.batches = 1.0, 0
+        self._oldest = storage.oldest  # The first task whose rows have a priority.
         # From now on it tells what became final, and what went.
         storage.changes = [(np.flatnonzero(storage.ok), True)]
         storage.follow = self.follow
@@ -191,11 +192,26 @@ class Prioritized(Uniform):
         """Give what became final the highest priority, and what went none."""
         changes = self.storage.changes
         if not changes:
+            self._leave_out_tasks()
             return
         rows = np.concatenate([rows for rows, _ in changes])
         ok = np.repeat([ok for _, ok in changes], [len(rows) for rows, _ in changes])
         self.tree.set(rows, np.where(ok, self.highest, 0.0))
         changes.clear()
+        self._leave_out_tasks()
+
+    def _leave_out_tasks(self) -> None:
+        """Leave no chance to rows of tasks that are not drawn from any more; others come back as new."""
+        storage = self.storage
+        if self._oldest == storage.oldest:
+            return
+        self._oldest, outside = storage.oldest, storage.outside()
+        inside = storage.drawable()
+        if outside is not None:
+            gone = np.flatnonzero(outside)
+            self.tree.set(gone, np.zeros(len(gone)))
+        back = inside[self.tree.get(inside) == 0]
+        self.tree.set(back, np.full(len(back), self.highest))
 
     def state_dict(self) -> dict[str, Any]:
         self.follow()
@@ -210,6 +226,7 @@ class Prioritized(Uniform):
         super().load_state_dict(state)
         self.tree.load(np.asarray(state["leaves"]))
         self.highest, self.batches = state["highest"], state["batches"]
+        self._oldest = self.storage.oldest
         self.storage.changes = []
 
 

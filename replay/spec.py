@@ -29,8 +29,9 @@ class Space:
             `(sum(nvec),)`. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
         names: What the values of a choice stand for, `("cat", "dog")`; None where they have no names.
-        ids: Of a data set's integers that models receive as they are (tokens, categories): one more
-            than the largest; None elsewhere.
+        ids: Of integers that models receive as they are, int64 `[B, *shape]` to be embedded (a data
+            set's tokens and categories, an environment's choices that are too many for one-hot rows):
+            one more than the largest; None elsewhere.
         scale: How a data set's numbers are kept where float32 cannot hold them as they are; None:
             in their own units. All other attributes are in these.
     """
@@ -52,6 +53,11 @@ class Space:
     def n(self) -> int:
         """The number of choices of a discrete space or of integers that are ids, else of values."""
         return prod(self.shape) if self.ids is None else self.ids
+
+    @property
+    def numeric(self) -> bool:
+        """Whether values are numbers to compute with, neither choices nor ids."""
+        return not self.discrete and self.ids is None
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -93,10 +99,11 @@ class Spec:
         return not isinstance(self.action, dict) and self.action.discrete
 
     def __str__(self) -> str:
-        return f"{_words(self.obs)} -> {_words(self.action)}"
+        return f"{space_words(self.obs)} -> {space_words(self.action)}"
 
 
-def _words(space: Space | dict[str, Any]) -> str:
+def space_words(space: Space | dict[str, Any]) -> str:
+    """A space, or a dict of them, in a line: `{eye: uint8 3x84x84, arm: {angle: float32 2}}`."""
     if isinstance(space, dict):
-        return "{" + ", ".join(f"{name}: {_words(part)}" for name, part in space.items()) + "}"
+        return "{" + ", ".join(f"{name}: {space_words(part)}" for name, part in space.items()) + "}"
     return str(space)

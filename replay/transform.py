@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .normalizer import Normalizer
 from .spec import Space
 from .transfer import upload
-from .tree import map_tree
+from .tree import map_tree, zip_trees
 
 
 class Standardize:
@@ -159,7 +159,7 @@ class Observations:
     """Stored observations of environments as the model meets them, float32 `[..., *space.shape]`.
 
     Images (uint8) are scaled to [0, 1], choices become one-hot, the rest stays in its own units, or
-    is normalised by running statistics.
+    is normalised by running statistics. Ids stay int64.
 
     Args:
         space: Of the observations, or a dict of spaces.
@@ -175,12 +175,11 @@ class Observations:
 
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer
+        self._convert = map_tree(_conversion, space)  # By leaf.
         self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
         self.initial: Callable[[int], Any] | None = None
         # Whether observations are what models receive, as they are stored.
-        self.as_stored = normalizer is None and (
-            not isinstance(space, dict) and not space.discrete and space.dtype == torch.float32
-        )
+        self.as_stored = normalizer is None and self._convert is _as_it_is
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
         return self.convert(self.normalize(fields))
@@ -196,8 +195,8 @@ class Observations:
     def convert(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Everything else, where the batch is to be."""
         if not self.as_stored:
-            fields["obs"] = _each(_as_float, fields["obs"], self.space)
-            fields["next_obs"] = _each(_as_float, fields["next_obs"], self.space)
+            fields["obs"] = _converted(self._convert, fields["obs"])
+            fields["next_obs"] = _converted(self._convert, fields["next_obs"])
         if self.layout is not None:
             fields = _laid_out(fields, self.layout)
         if self.unpack is not None and "state" in fields:
@@ -211,7 +210,7 @@ class Observations:
         obs = stored if self.normalizer is None else self.normalizer.obs(stored)
         if device is not None:
             obs = upload(obs, device)
-        obs = _each(_as_float, obs, self.space)
+        obs = _converted(self._convert, obs)
         return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
 
 
@@ -226,31 +225,38 @@ def _laid_out(fields: dict[str, Any], layout: torch.memory_format) -> dict[str, 
     return fields
 
 
-def _each(function: Any, value: Any, space: Any) -> Any:
-    if isinstance(space, dict):
-        return {name: _each(function, value[name], part) for name, part in space.items()}
-    return function(value, space)
+def _converted(conversion: Any, stored: Any) -> Any:
+    return zip_trees(lambda convert, x: convert(x), conversion, stored)
+
+
+def _conversion(space: Space) -> Callable[[Tensor], Tensor]:
+    """What makes observations for models of stored ones, or of normalised ones, which are float32."""
+    if space.ids is not None or (space.numeric and space.dtype == torch.float32):
+        return _as_it_is
+    if _of_bytes(space):
+        return _unit
+    if not space.discrete or space.binary:
+        return Tensor.float
+    if not space.nvec:
+        n = space.n
+        return lambda stored: F.one_hot(stored, n).float()
+    nvec = space.nvec
+    return lambda stored: torch.cat(
+        [F.one_hot(stored[..., i], n) for i, n in enumerate(nvec)], -1
+    ).float()
+
+
+def _unit(stored: Tensor) -> Tensor:
+    """Bytes in [0, 1]."""
+    return stored if stored.dtype == torch.float32 else stored.float().div_(255)
 
 
 def _of_bytes(space: Space) -> bool:
     """Whether values are bytes in full: a board with pieces from 0 to 6 is not."""
-    if space.dtype != torch.uint8:
+    if space.dtype != torch.uint8 or space.discrete:
         return False
     high = space.high
-    return bool(high.flatten()[0] == 255) if isinstance(high, Tensor) else high in (None, 255)
-
-
-def _as_float(stored: Tensor, space: Space) -> Tensor:
-    if not space.discrete:
-        if stored.dtype == torch.float32:
-            return stored
-        return stored.float().div_(255) if _of_bytes(space) else stored.float()
-    if space.binary:
-        return stored.float()
-    if not space.nvec:
-        return F.one_hot(stored, space.n).float()
-    parts = [F.one_hot(stored[..., i], n) for i, n in enumerate(space.nvec)]
-    return torch.cat(parts, -1).float()
+    return bool((high == 255).all()) if isinstance(high, Tensor) else high in (None, 255)
 
 
 def _per_channel(statistic: Tensor, space: Space) -> Tensor:

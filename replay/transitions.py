@@ -20,11 +20,15 @@ from .errors import CheckpointError, ConfigError
 from .spec import Spec
 from .transfer import Empty
 from .tree import map_tree
+from .window import Window
 
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
-IN = "::"  # `obs::camera` is a part of a dict. Their own names have slashes and dots in them.
+# `obs::camera` is a part of a dict. Names of their own have slashes and dots in them; a colon is written
+# `%3A` there, and a `%` `%25`.
+IN = "::"
+_ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
 # Fields of a batch that `act` cannot give.
 _OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", HOP}
 
@@ -78,12 +82,16 @@ class Transitions:
             "device": torch.device(device),
         }
         self._obs = dict(named("obs", spec.obs))
-        self._stacked = [n for n, s in self._obs.items() if stack > 1 and not s.discrete]
+        self._stacked = [n for n, s in self._obs.items() if stack > 1 and s.numeric]
         self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
-        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn.
+        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn,
+        self._drawable = 0  # and how many they are: counting ten million takes a millisecond.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
+        self._beside: tuple[
+            str, ...
+        ] = ()  # Fields that came with observations, and lie where they do.
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
         # The row being filled in each environment, when they are not.
@@ -94,6 +102,9 @@ class Transitions:
         self.fresh = 0  # Steps of all environments since the last rollout.
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
         self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
+        self._borders: dict[int, np.ndarray] = {}  # `time` when each task began.
+        self.oldest = 0  # The first task that is drawn from,
+        self._window: Window | None = None  # and its rows and those after it; None: all.
         self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
         self._powers = [discount**k for k in range(nstep + 1)]
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
@@ -104,14 +115,33 @@ class Transitions:
 
     # ---------------------------------------------------------------- writing
 
-    def start(self, obs: Any) -> None:
-        """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them)."""
+    def start(self, obs: Any, *, info: Mapping[str, np.ndarray] | None = None) -> None:
+        """Begin new episodes in every environment with `obs` `[N, *shape]` (or a dict of them).
+
+        Args:
+            info: Fields that came with them, `{name: [N, ...]}`.
+        """
         with self.lock:
+            first = dict(named("obs", obs)) | dict(info or {})
             if self.columns is None:
-                self._first = {n: np.array(v) for n, v in named("obs", obs)}
+                self._first = {name: np.array(value) for name, value in first.items()}
+                self._beside = tuple(info or ())
                 return
             self._cut()
-            self._begin(np.ones(self.num_envs, np.bool_), obs)
+            self._begin(np.ones(self.num_envs, np.bool_), first)
+
+    def begin_task(self, task: int) -> None:
+        """Note that what is added from now on belongs to this task, and to the next rollout."""
+        with self.lock:
+            self._borders[task] = self.time.copy()
+            self._mark, self.fresh = self.time.copy(), 0
+
+    def draw_from(self, oldest: int) -> None:
+        """Draw only from this task and those after it, from now on."""
+        border = self._borders.get(oldest) if oldest else None
+        with self.lock:
+            self.oldest = oldest
+            self._window = None if border is None else Window(border, self.length)
 
     def add(
         self,
@@ -121,6 +151,8 @@ class Transitions:
         began: np.ndarray | None = None,
         first: Any = None,
         real: np.ndarray | None = None,
+        info: Mapping[str, np.ndarray] | None = None,
+        first_info: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Store one step of every environment.
 
@@ -131,13 +163,18 @@ class Transitions:
             began: Which environments started a new episode after it, bool `[N]`.
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
+            info: Fields that came with `next_obs`, as in `start`: kept as observations are, so that a
+                batch has them, and as `next_...` those of what it led to.
+            first_info: Those that came with `first`.
         """
         with self.lock:
             if step.keys() == self._usual:  # Checked before.
                 fields = {**step}
                 next_obs = {"obs": fields.pop("next_obs")}
             else:
-                fields, next_obs = self._checked(step), dict(named("obs", step["next_obs"]))
+                fields, next_obs = self._checked(step, info), dict(named("obs", step["next_obs"]))
+            if info is not None:
+                next_obs.update(info)
             columns = self.columns
             assert columns is not None
             at: Any
@@ -162,22 +199,23 @@ class Transitions:
             columns.write(at, fields)
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
-            elif self.changes is None:
-                self.ok[at] = True
             else:
                 self._mark_rows(at, True)
             self._store(after, next_obs, first=False)
             self.fresh += 1 if real is None else int(real.any())
             if began is not None and began.any():
-                self._begin(began, first)
+                beginning = dict(named("obs", first))
+                self._begin(began, beginning if first_info is None else {**beginning, **first_info})
 
-    def _checked(self, step: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(
+        self, step: Mapping[str, Any], info: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, Any]:
         """The step's fields, by the names of columns."""
         fields = {key: part for key, part in step.items() if key != "next_obs"}
         for key in [key for key, part in fields.items() if isinstance(part, dict)]:
             fields.update(named(key, fields.pop(key)))
         if self.columns is None:
-            self._allocate(fields)
+            self._allocate(fields, info or {})
         if fields.keys() != self._given:
             raise ConfigError(
                 f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has to "
@@ -238,6 +276,9 @@ class Transitions:
             self._mark_rows(became, True)
 
     def _mark_rows(self, rows: Any, ok: bool) -> None:
+        """Say of rows, which are all different, whether they can be drawn."""
+        before = self.ok[rows]
+        self._drawable += (len(before) if ok else 0) - int(np.count_nonzero(before))
         self.ok[rows] = ok
         if self.changes is None:
             return
@@ -252,17 +293,13 @@ class Transitions:
         assert self.columns is not None
         self.columns.write(rows, obs)
         self.first[rows] = first
-        if self.changes is None:
-            self.ok[rows] = False
-        else:
-            self._mark_rows(rows, False)
+        self._mark_rows(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
             self._mark_rows(oldest % self.size, False)
 
-    def _begin(self, which: np.ndarray, obs: Any) -> None:
+    def _begin(self, which: np.ndarray, obs: Mapping[str, Any]) -> None:
         """The next row of these environments is an episode's first."""
-        obs = dict(named("obs", obs))
         if self._at is not None and which.all():
             self._at = (self._at + self.num_envs) % self.size
             self._ticks += 1
@@ -286,13 +323,13 @@ class Transitions:
             waiting = self._pending >= k
             self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)
 
-    def _allocate(self, fields: Mapping[str, Any]) -> None:
+    def _allocate(self, fields: Mapping[str, Any], info: Mapping[str, np.ndarray]) -> None:
         if taken := _OURS & {name.split(IN)[0] for name in fields}:
             raise ConfigError(
                 f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
             )
         found = self._obs_fields()
-        for name, value in fields.items():
+        for name, value in {**fields, **info}.items():
             value = np.asarray(value)
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
@@ -311,15 +348,16 @@ class Transitions:
             self.columns = Columns(
                 fields,
                 self.size,
-                apart=self._obs,
+                apart=[*self._obs, *self._beside],
                 # A mapped field is saved as it lies, without a copy in another order.
                 lanes=1 if storage == "mmap" else self.num_envs,
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
             )
-        self._given = {n for n in fields if n.split(IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in self._obs and name != HOP]
-        self._pairs = [name for name in self._obs if name not in self._stacked]
+        by_obs = {*self._obs, *self._beside}
+        self._given = {n for n in fields.keys() - by_obs if n.split(IN)[0] not in _OURS}
+        self._others = [name for name in fields if name not in by_obs and name != HOP]
+        self._pairs = [name for name in self._obs if name not in self._stacked] + [*self._beside]
         self._flat = not any(IN in name for name in fields)
 
     def _obs_fields(self) -> dict[str, Field]:
@@ -336,7 +374,22 @@ class Transitions:
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
-        return int(np.count_nonzero(self.ok))
+        return self._drawable if self._window is None else len(self.drawable())
+
+    def drawable(self) -> np.ndarray:
+        """The rows that can be drawn, int64, oldest first."""
+        if self._window is not None:
+            rows = self._window.rows(self.time)
+        else:  # From the place after the newest on, the ring being full or not.
+            oldest = (int(self.rows.max()) // self.num_envs + 1) * self.num_envs
+            rows = np.roll(np.arange(self.size), -oldest)
+        return rows[self.ok[rows]]
+
+    def outside(self) -> np.ndarray | None:
+        """Which rows are of tasks that are not drawn from, bool `[rows]`; None: none."""
+        if self._window is None:
+            return None
+        return ~self._window.holds(np.arange(self.size), self.time)
 
     def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
         """`n` rows, int64, all that can be drawn equally likely, with replacement.
@@ -347,6 +400,8 @@ class Transitions:
         Raises:
             ConfigError: If there is none.
         """
+        if self._window is not None:
+            return self._drawn(n, self._window, generator)
         if self._high < self.size:
             self._high = min(int(self.time.max()), self.length) * self.num_envs
         if (high := self._high) == 0:
@@ -355,7 +410,7 @@ class Transitions:
         index, attempts = np.empty(0, np.int64), 0
         while len(index) < n:
             attempts += 1
-            if attempts == _PATIENCE and not self.ok.any():
+            if attempts == _PATIENCE and not self._drawable:
                 raise ConfigError(
                     "The replay holds no transition that is final: raise seed_steps or capacity."
                 )
@@ -365,11 +420,35 @@ class Transitions:
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
 
-    def gather(self, index: np.ndarray | Tensor, *, empty: Empty | None = None) -> dict[str, Any]:
+    def _drawn(self, n: int, window: Window, generator: torch.Generator) -> np.ndarray:
+        """`draw` from a part of the ring."""
+        time, found, attempts = self.time, np.empty(0, np.int64), 0
+        if window.empty(time):
+            raise ConfigError("There is no transition of this task to draw yet: raise seed_steps.")
+        while len(found) < n:
+            attempts += 1
+            if attempts == _PATIENCE and not len(self):
+                raise ConfigError(
+                    "The replay holds no transition of this task that is final: raise seed_steps or "
+                    "capacity."
+                )
+            rows = window.draw(n + n // 8 + 8, time, generator)
+            found = np.concatenate((found, rows[self.ok.take(rows)]))
+        return found[:n]
+
+    def gather(
+        self,
+        index: np.ndarray | Tensor,
+        *,
+        empty: Empty | None = None,
+        by_step: bool = False,
+    ) -> dict[str, Any]:
         """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
 
         Args:
             empty: Makes the arrays that rows are gathered into; None: ordinary memory.
+            by_step: Whether `terminated` and `truncated` are those of the first step of a return of
+                several, not of its last.
         """
         columns, index = self.columns, np.asarray(index)
         assert columns is not None
@@ -381,10 +460,12 @@ class Transitions:
             stacked=self._stacked,
             frames=self._frames,
             empty=empty,
+            ends=() if by_step or self.nstep == 1 else _ENDS,
+            back=self.num_envs,
         )
         for name in self._stacked:
             fields[name], fields[f"next_{name}"] = self._joined(fields[name], len(index))
-        return fields if self._flat else _nested(fields)
+        return fields if self._flat else nested(fields)
 
     def _frames(self, index: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Rows of the frames of the stacks at `index` and at `after`, oldest first, flat.
@@ -427,7 +508,7 @@ class Transitions:
         last = mask.sum(1, keepdims=True) - 1
         rows = np.where(mask, rows, np.take_along_axis(rows, np.maximum(last, 0), axis=1))
         flat = rows.reshape(-1)
-        fields = _shaped(self.gather(flat, empty=empty), (len(index), length))
+        fields = _shaped(self.gather(flat, empty=empty, by_step=True), (len(index), length))
         if "state" in fields:
             fields["state"] = map_tree(lambda x: x[:, 0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
@@ -492,10 +573,15 @@ class Transitions:
                 "nstep": self.nstep,
                 "stack": self.stack,
                 "fresh": self.fresh,
+                "beside": list(self._beside),
                 "rows": self.rows,
                 "time": self.time,
                 "pending": self._pending,
                 "mark": self._mark,
+                "borders": np.array(
+                    [[task, *time] for task, time in self._borders.items()], np.int64
+                ).reshape(-1, 1 + self.num_envs),
+                "oldest": self.oldest,
                 "ok": self.ok[:filled],
                 "first": self.first[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
@@ -529,6 +615,7 @@ class Transitions:
         with self.lock:
             self.fresh, self._high = state["fresh"], 0
             self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}
+            self._beside = tuple(state.get("beside", ()))  # 0.4.0 kept none.
             for name in ("_rows", "_time", "_pending", "_mark"):
                 setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
             start, self._ticks = int(self._rows[0]), 0
@@ -538,6 +625,10 @@ class Transitions:
             for name in ("ok", "first"):
                 kept = np.asarray(state[name])
                 getattr(self, name)[: len(kept)] = kept
+            self._drawable = int(np.count_nonzero(self.ok))
+            borders = np.array(state.get("borders", ()), np.int64)  # Since 0.5.0.
+            self._borders = {int(row[0]): row[1:] for row in borders}
+            self.draw_from(int(state.get("oldest", 0)))
             if self.columns is None or self.columns.fields != fields:
                 self.columns = None
                 if fields:
@@ -553,6 +644,8 @@ def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, part in value.items():
+        if ":" in key or "%" in key:
+            key = key.replace("%", "%25").replace(":", "%3A")
         yield from named(f"{name}{IN}{key}", part)
 
 
@@ -560,16 +653,22 @@ def _words(names: Any) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `named`, for all fields."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
-        *path, last = name.split(IN)
+        field, *keys = name.split(IN)
+        *path, last = (field, *(_key(key) if "%" in key else key for key in keys))
         into = nested
         for key in path:
             into = into.setdefault(key, {})
         into[last] = value
     return nested
+
+
+def _key(written: str) -> str:
+    """A dict's key, as `named` writes it."""
+    return written.replace("%3A", ":").replace("%25", "%")
 
 
 def _shaped(fields: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+Path = tuple[str, ...]  # The keys that lead to a leaf.
 
 
 def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -17,6 +19,20 @@ def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
+def zip_trees(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """The tree with `function` applied to every leaf and those in its place in the others.
+
+    >>> zip_trees(lambda x, y: x + y, {"arm": {"angle": 1}, "door": 3}, {"door": 4, "arm": {"angle": 5}})
+    {'arm': {'angle': 6}, 'door': 7}
+    """
+    if isinstance(tree, dict):
+        return {
+            name: zip_trees(function, part, *(other[name] for other in others))
+            for name, part in tree.items()
+        }
+    return function(tree, *others)
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves, in the order of the dicts.
 
@@ -26,3 +42,57 @@ def leaves(tree: Any) -> list[Any]:
     if isinstance(tree, dict):
         return [leaf for part in tree.values() for leaf in leaves(part)]
     return [tree]
+
+
+def walk(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf with the keys that lead to it; `()` for a tree that is one.
+
+    >>> list(walk({"arm": {"angle": 1}, "door": 3}))
+    [(('arm', 'angle'), 1), (('door',), 3)]
+    """
+    if isinstance(tree, dict):
+        for name, part in tree.items():
+            yield from walk(part, (*path, name))
+    else:
+        yield path, tree
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves by a name that no two of them share, whatever their keys hold; "" for a tree that is one.
+
+    A name is a JSON pointer (RFC 6901) without its first slash: keys joined by `/`, in which a `/` of
+    their own is `~1` and a `~` is `~0`.
+
+    >>> named_leaves({"arm": {"angle": 1}, "cam/front": 3})
+    {'arm/angle': 1, 'cam~1front': 3}
+    """
+    return {
+        "/".join(key.replace("~", "~0").replace("/", "~1") for key in path): leaf
+        for path, leaf in walk(tree)
+    }
+
+
+def path_of(name: str) -> Path:
+    """The keys that a name of `named_leaves` stands for.
+
+    >>> path_of("arm/cam~1front")
+    ('arm', 'cam/front')
+    """
+    keys = name.split("/") if name else ()
+    return tuple(key.replace("~1", "/").replace("~0", "~") for key in keys)
+
+
+def slashed(tree: Any) -> dict[str, Any]:
+    """The leaves by their keys joined by `/`: for people, who need no other name for a key with a slash.
+
+    >>> slashed({"arm": {"angle": 1}, "cam/front": 3})
+    {'arm/angle': 1, 'cam/front': 3}
+    """
+    return {"/".join(path): leaf for path, leaf in walk(tree)}
+
+
+def at_path(tree: Any, path: Path) -> Any:
+    """What lies at the end of a path."""
+    for key in path:
+        tree = tree[key]
+    return tree

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
+from ...replay.tree import slashed
 from ..traits import Traits
 from .advantages import advantages, at, next_values, places
 from .composition import Composition, as_steps, estimate, first_steps
 from .distributions import action_head, executable
 from .encoder import Layers, encoder
 from .episodes import segments
+from .masks import ACTION_MASK, mask_in, restricted
 from .parts import ACTION
 from .states import State
 
@@ -30,6 +32,9 @@ class ActorCritic(nn.Module):
         obs_spec, action_spec: What is seen and done.
         hidden: Widths of the layers of either network; tanh follows each (ReLU on images).
         parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
+
+    With `env_info=[action_mask]` the policy is that without the actions that are ruled out, when it acts
+    and when it learns; see `blocks.masks`.
 
     With a part that carries a state everything is `[B, T, ...]`.
     """
@@ -52,6 +57,7 @@ class ActorCritic(nn.Module):
             by_sequence=self._carries_state,
             on_policy=True,
             composition=self.composition,
+            logits=True,
         )
         if self.composition is not None:
             return
@@ -76,18 +82,20 @@ class ActorCritic(nn.Module):
         output = estimate(self.action_spec, policy)
         return (output, state) if self._carries_state else output
 
-    def act(self, obs: Any, state: State = None) -> Any:
+    def act(self, obs: Any, state: State = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
 
         Returns:
             Actions in evaluation; `(actions, extras)` in training, with `log_prob` and `value` `[N]`.
             A recurrent agent's are `(actions, extras, state)`.
         """
+        mask = mask_in(info)
         if not (self.training or self._carries_state):
-            return self.executable(self.policy(obs).mode)
+            return self.executable(restricted(self.policy(obs), mask).mode)
         if self._carries_state:
-            obs = as_steps(obs)
+            obs, mask = as_steps(obs), None if mask is None else as_steps(mask)
         policy, value, state = self.both(obs, state)
+        policy = restricted(policy, mask)
         action = policy.sample() if self.training else policy.mode
         extras = {}
         if self.training:
@@ -129,17 +137,19 @@ class ActorCritic(nn.Module):
         return executable(self.action_spec, action)
 
     def head_layers(self) -> dict[str, tuple[nn.Module | None, slice]]:
-        """The layer that each action's logits come from, and which of its outputs they are."""
+        """The layer that each action's logits come from, and which of its outputs they are.
+
+        By the action's name: `arm/door` in nested dicts, `action` of one without.
+        """
         if self.composition is not None:
             heads = self.composition.heads
             return {name or ACTION: (layer, slice(None)) for name, layer in heads.items()}
-        if not isinstance(self.action_spec, dict):
-            return {ACTION: (self.actor[-1], slice(None))}
         layers: dict[str, tuple[nn.Module | None, slice]] = {}
-        start = 0
-        for name, head in zip(self.head.names, self.head.heads, strict=True):  # type: ignore[arg-type]
-            layers[name] = (self.actor[-1], slice(start, start + head.out_features))
-            start += head.out_features
+        start = 0  # The output is split among the actions in the order of the dict.
+        for name, space in slashed(self.action_spec).items():
+            end = start + action_head(space).out_features
+            layers[name or ACTION] = (self.actor[-1], slice(start, end))
+            start = end
         return layers
 
     def judged(self, rollout: Batch, *, gae_lambda: float) -> Batch:
@@ -156,8 +166,9 @@ class ActorCritic(nn.Module):
             obs=rollout.obs,
             action=rollout.raw_action if "raw_action" in rollout else rollout.action,
         )
-        if "log_prob" in rollout:
-            data["log_prob"] = rollout.log_prob
+        for name in ("log_prob", ACTION_MASK):
+            if name in rollout:
+                data[name] = rollout[name]
         if not self._carries_state:
             value = rollout.value
             following = next_values(rollout, value, self.value)
@@ -186,10 +197,13 @@ class ActorCritic(nn.Module):
 
     def judge(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
         """Log-probabilities and values `[M]`, the policy, and the batch's steps that count, `[M, ...]`."""
+        rules = mask_in(batch)
         if not self._carries_state:
             policy, value, _ = self.both(batch.obs)
+            policy = restricted(policy, rules)
             return policy.log_prob(batch.action), value, policy, batch
         policy, value, _ = self.both(batch.obs, batch.state)
+        policy = restricted(policy, rules)
         mask, names = batch.mask, ("log_prob", "advantage", "target")
         steps = Batch(**{name: batch[name][mask] for name in names if name in batch})
         return policy.log_prob(batch.action)[mask], value[mask], policy, steps

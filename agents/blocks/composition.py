@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Space
+from ...replay.tree import leaves, map_tree, slashed
 from ..traits import takes_state
-from .distributions import distribution, logits_shape
+from .distributions import distribution, logits_shape, parts_of
 from .encoder import encoder as own_encoder
 from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
 from .states import State, map_leaves
@@ -100,8 +101,8 @@ class Composition(nn.Module):
         return {name: parts[name].select(part, index) for name, part in state.items()}  # type: ignore[union-attr]
 
     def _named(self, output: Any) -> dict[str, Any]:
-        actions = self.policy.split(output)[0]
-        return actions if isinstance(actions, dict) else {"": actions}
+        """What was given for every head, by its name: `arm/door` in nested dicts."""
+        return slashed(self.policy.split(output)[0])
 
 
 class View(nn.Module):
@@ -116,8 +117,8 @@ class View(nn.Module):
     def forward(self, obs: Any) -> dict[str, Any]:
         composition = self._composition[0]
         policy, value, state = composition(obs)
-        named = isinstance(composition.action_spec, dict)
-        actions = dict(policy.parts) if named else {ACTION: policy}
+        actions = parts_of(policy)
+        actions = actions if isinstance(actions, dict) else {ACTION: actions}
         return {**actions, "value": value, **({"state": state} if state else {})}
 
 
@@ -132,17 +133,17 @@ class Heads(nn.Module):
     ):
         super().__init__()
         self.trunk = own_encoder(obs_spec, hidden)
-        spaces = action_spec if isinstance(action_spec, dict) else {"": action_spec}
-        self.names = list(spaces) if isinstance(action_spec, dict) else []
+        self.action_spec = action_spec
         # Not a ModuleDict: names of actions are anything, those of modules are not.
         self.layers = nn.ModuleList(
-            nn.Linear(self.trunk.out_features, logits_shape(space)[0]) for space in spaces.values()
+            nn.Linear(self.trunk.out_features, logits_shape(space)[0])
+            for space in leaves(action_spec)
         )
 
     def forward(self, obs: Any) -> Any:
         features = self.trunk(obs)
-        logits = [layer(features) for layer in self.layers]
-        return dict(zip(self.names, logits, strict=True)) if self.names else logits[0]
+        layers = iter(self.layers)  # As many, and in the same order, as there are actions.
+        return map_tree(lambda _: next(layers)(features), self.action_spec)
 
 
 class Value(nn.Module):

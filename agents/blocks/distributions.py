@@ -361,6 +361,13 @@ class Joint(Distribution):
         return {name: part.mode for name, part in self.parts.items()}
 
 
+def parts_of(policy: Distribution) -> Any:
+    """A distribution over nested dicts as nested dicts of distributions; any other as it is."""
+    if isinstance(policy, Joint):
+        return {name: parts_of(part) for name, part in policy.parts.items()}
+    return policy
+
+
 def _joint(
     spaces: dict[str, Any], output: Any, within: str, batch_shape: tuple[int, ...] | None
 ) -> Joint:

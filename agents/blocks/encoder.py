@@ -11,18 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Space
+from ...replay.tree import leaves
+from .in_numpy import KNOWN, ROWS
+from .integers import Lookup
 
 
 def encoder(
-    space: Space | dict[str, Space],
+    space: Space | dict[str, Any],
     hidden: Sequence[int] = (64, 64),
     activation: type[nn.Module] = nn.ReLU,
 ) -> Trunk:
     """A network from `[B, *space.shape]` to features `[B, out_features]`.
 
-    Images pass a CNN first, other observations are only flattened; then come linear layers of the
-    widths in `hidden`, each followed by `activation`. The parts of a dict are flattened features of
-    one vector, in the dict's order. With `hidden=()` the features are what the first layer would
+    Images pass a CNN first, ids are embedded, other observations are only flattened; then come linear
+    layers of the widths in `hidden`, each followed by `activation`. The parts of a dict, which may be
+    dicts themselves, are flattened features of one vector, in the dict's order. With `hidden=()` the features are what the first layer would
     have met.
 
     >>> trunk = encoder(Space((4,)), hidden=(64, 32))
@@ -33,6 +36,9 @@ def encoder(
     if isinstance(space, dict):
         joint = Joint({name: encoder(part, (), activation) for name, part in space.items()})
         layers, width = [joint], joint.out_features
+    elif space.ids is not None:
+        lookup = Lookup(space)
+        layers, width = [lookup], lookup.out_features
     elif len(space.shape) == 3 and min(space.shape[1:]) >= 4:
         cnn = nature_cnn if min(space.shape[1:]) >= 36 else small_cnn
         layers = [*cnn(space.shape[0], activation), nn.Flatten()]
@@ -74,6 +80,9 @@ class Trunk(Layers):
         self.out_features = out_features
 
 
+ROWS |= {Layers, Trunk}
+
+
 class Joint(nn.Module):
     """The features of every part of a dict observation, side by side."""
 
@@ -112,6 +121,6 @@ def small_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.M
     ]
 
 
-def rows(obs: Tensor | dict[str, Tensor]) -> int:
+def rows(obs: Tensor | dict[str, Any]) -> int:
     """How many observations these are."""
-    return len(obs) if isinstance(obs, Tensor) else len(next(iter(obs.values())))
+    return len(obs) if isinstance(obs, Tensor) else len(leaves(obs)[0])

@@ -43,12 +43,19 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
     if not isinstance(space, Space) or space.ids is None:
         return ""
     text = str(error).lower()
+    of_data = space.mean is not None  # An environment's are numbers of its choices.
     begin = " " if after.endswith((".", "!", "?")) else ". "
     if any(words in text for words in _NO_ROW):
         return (
             f"{begin}The inputs are integers from {space.low} to {space.high}: an embedding of them needs "
             f"{space.ids} rows (spec.obs.n, or ask for `vocab_size` or `num_embeddings` in the constructor)"
             f"{', and has none for negative numbers' * (space.low < 0)}."  # type: ignore[operator]
+        )
+    if any(words in text for words in _NOT_NUMBERS) and not of_data:
+        return (
+            f"{begin}Observations are one of {space.ids:,} choices, too many for one-hot rows: they arrive "
+            "as ids, int64. Embed them: nn.Embedding(spec.obs.n, ...), or ask for `num_embeddings` in the "
+            "constructor."
         )
     if any(words in text for words in _NOT_NUMBERS):
         return (

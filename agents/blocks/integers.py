@@ -18,6 +18,9 @@ _WIDTH = 16  # Of an embedding.
 _BEGIN, _BAG = 0.01, 5.0
 _DROPOUT = 0.5  # Of what stands at each place, which is most of the features: else they are learnt by heart.
 _ROWS = 65_521  # Rows of the embedding at most, a prime: beyond, several ids share a row.
+_STATES = (
+    524_287  # And of an environment's states, which all have rows of their own where they can.
+)
 _PLACES = 64  # Places with an embedding of their own at most; beyond, neighbours share one.
 
 
@@ -56,6 +59,30 @@ class Integers(nn.Module):
             vectors = F.adaptive_avg_pool1d(vectors.mT, self.places).mT
         places = self.dropout(vectors.flatten(1))
         return torch.cat([self.numbers(obs).flatten(1), bag, places], 1)
+
+
+class Lookup(nn.Module):
+    """Ids of an environment, `[B, *shape]` int64, to their embeddings side by side, `[B, out_features]`.
+
+    Of choices that are too many for one-hot rows. What an id means is all there is to know of it: unlike
+    the integers of a data set, they are not amounts.
+
+    Args:
+        space: Of the observations, with `ids`.
+
+    Attributes:
+        out_features: Width of the output.
+    """
+
+    def __init__(self, space: Space):
+        super().__init__()
+        assert space.ids is not None
+        self.rows = min(space.ids, _STATES)
+        self.embedding = nn.Embedding(self.rows, _WIDTH)
+        self.out_features = _WIDTH * prod(space.shape)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.embedding(obs.remainder(self.rows)).reshape(len(obs), self.out_features)
 
 
 class Numbers(nn.Module):

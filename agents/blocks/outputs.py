@@ -89,17 +89,7 @@ def check_outputs(
     Raises:
         ConfigError: Naming the head, what was expected, what came and from where: all of them.
     """
-    wrong = []
-    if not isinstance(space, dict):
-        heads: dict[str, tuple[Any, Space]] = {"": (output, space)}
-    else:
-        if not isinstance(output, dict):
-            raise ConfigError(
-                f"{name}.forward returned a {type(output).__name__}; expected a dict with "
-                f"{', '.join(space)}."
-            )
-        wrong = [_missing(key, output, space, name) for key in space if key not in output]
-        heads = {key: (output[key], part) for key, part in space.items() if key in output}
+    heads, wrong = _heads(output, space, name)
     for key, (given, part) in heads.items():
         head = f"head '{key}'" if key else "output"
         if isinstance(given, Distribution):
@@ -127,6 +117,28 @@ def check_outputs(
             )
     if wrong:
         raise ConfigError("\n".join(wrong))
+
+
+def _heads(
+    output: Any, space: Any, name: str, path: str = ""
+) -> tuple[dict[str, tuple[Any, Space]], list[str]]:
+    """What was given for every head with its space, and what is missing; `arm/door` in nested dicts."""
+    if not isinstance(space, dict):
+        return {path: (output, space)}, []
+    where = f" for {path!r}" if path else ""
+    if not isinstance(output, dict):
+        raise ConfigError(
+            f"{name}.forward returned a {type(output).__name__}{where}; expected a dict with "
+            f"{', '.join(space)}."
+        )
+    heads: dict[str, tuple[Any, Space]] = {}
+    wrong = [_missing(key, output, space, name) for key in space if key not in output]
+    for key, part in space.items():
+        if key in output:
+            found = _heads(output[key], part, name, f"{path}/{key}" if path else key)
+            heads |= found[0]
+            wrong += found[1]
+    return heads, wrong
 
 
 def _missing(key: str, output: Iterable[str], space: Iterable[str], name: str) -> str:

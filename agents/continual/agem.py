@@ -27,6 +27,7 @@ class AGEM(Strategy):
     """
 
     owns = frozenset({"gradient"})
+    no_environments = "it projects the gradient by the loss of labelled rows of earlier tasks"
     needs_all_tasks = True
     borders = True  # Whether it is told where a task ends.
 

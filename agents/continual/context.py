@@ -15,6 +15,10 @@ from torch.optim import Optimizer
 from ...replay import Batch, ConfigError, Memory, Replay, Spec
 from .substitution import call_with, tensors_of
 
+# What a model's outputs are: of a data set, what its labels say; in environments logits of a policy over
+# choices, or values: Q-values, or numbers of an action.
+OF_LABELS, LOGITS, VALUES = "of labels", "logits", "values"
+
 # An output of another task's class: without a share in any softmax, yet a number, in float16 too.
 HIDDEN = -(2.0**15)
 
@@ -32,6 +36,7 @@ class Context:
         learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
         augmented: Makes `obs` from the `raw` of a batch, augmented again.
         seed: Seed of the run, for random streams of strategies.
+        outputs: What the model's outputs are: `OF_LABELS`, `LOGITS` or `VALUES`.
 
     Attributes:
         num_tasks: Known beforehand, for models that grow.
@@ -54,8 +59,10 @@ class Context:
         augmented: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        outputs: str = OF_LABELS,
     ):
         self.agent, self.spec, self.scenario = agent, spec, scenario
+        self.outputs = outputs
         self.device, self.seed = torch.device(device), seed
         self.num_tasks, self.task = len(classes), 0
         self.classes = [index.to(self.device) for index in classes]
@@ -130,6 +137,9 @@ class Context:
     def loss(self, batch: Batch) -> Tensor:
         """The model's own loss of any batch.
 
+        In environments `learn` is called once more, and does whatever else it does: a target network
+        that moves at every step moves again.
+
         Raises:
             TypeError: If the model updates itself.
         """
@@ -171,6 +181,11 @@ class Context:
         if isinstance(task, Tensor):
             return logits.masked_fill(self._hidden.index_select(0, task), HIDDEN)
         return logits.masked_fill(self._hidden[task], HIDDEN)
+
+    @property
+    def in_environment(self) -> bool:
+        """Whether batches are transitions: `obs`, `action`, `reward`, ..., and no `label`."""
+        return self.outputs != OF_LABELS
 
     @property
     def seen(self) -> Tensor:
@@ -323,7 +338,8 @@ def _shapes(tensors: dict[str, Tensor]) -> Shapes:
 class _One:
     """A replay of a single batch."""
 
-    task = epoch = step = 0
+    task = epoch = step = fresh = 0
+    prioritized = offline = False
 
     def __init__(self, batch: Batch):
         self.batch = batch

@@ -37,6 +37,7 @@ class CWR(Strategy):
     """
 
     owns = frozenset({"weights", "output"})
+    no_environments = "it keeps output weights of each class"
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
 
     def __init__(self, lr: float = 0.03):

@@ -26,6 +26,9 @@ class DER(Strategy):
     """
 
     owns = frozenset({"batch"})
+    no_environments = (
+        "it rehearses outputs for labelled rows; strategy=lwf keeps the outputs of the last task"
+    )
     needs_forward = True
 
     def __init__(self, capacity: int = 500, batch_size: int | None = None, alpha: float = 0.5):

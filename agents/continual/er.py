@@ -38,6 +38,9 @@ class ER(Strategy):
     """
 
     owns = frozenset({"batch"})
+    no_environments = (
+        "the replay is the memory there: strategy=cumulative draws from all tasks so far"
+    )
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class ERACE(ER):
     """
 
     owns = frozenset({"batch", "loss"})
+    no_environments = "its loss is a cross-entropy over classes"
     needs_classes = True
     needs_forward = True
     new = 0  # Rows of the batch that are not rehearsed.

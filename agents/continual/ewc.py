@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
-from .context import Context
-from .importance import Weights, checked, copied, fit, mean_over_rows, penalty
+from .context import LOGITS, Context
+from .importance import Weights, checked, copied, fit, mean_over_rows, penalty, reached
 from .strategy import Strategy
 
 LABELS, WEIGHTED = "labels", "weighted"
@@ -46,6 +46,9 @@ class EWC(Strategy):
         self.fishers: list[Weights] = []
         self.anchors: list[Weights] = []
 
+    def misfit(self, context: Context) -> str | None:
+        return misfit(self.kind)
+
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         if self.importance:  # 0 is none at all, also where a weight has no gradient otherwise.
             for fisher, anchor in zip(self.fishers, self.anchors, strict=True):
@@ -74,6 +77,13 @@ def checked_kind(name: str, kind: str) -> str:
     return kind
 
 
+def misfit(kind: str) -> str | None:
+    """Why a kind of Fisher information is not available in environments; None: it is."""
+    if kind == WEIGHTED:
+        return f"fisher={WEIGHTED} weights rows by the probability of their labels. Leave it out"
+    return None
+
+
 def fisher_information(
     agent: nn.Module,
     replay: Replay,
@@ -93,7 +103,20 @@ def fisher_information(
 
     the data label's term of the expectation over the model's own labels, as in the code of Buzzega et al.,
     2020 (arXiv 2004.07211). Misclassified rows hardly count.
+
+    In environments there are no labels, and the expectation over the model's own answers is exact. With
+    Q-values or actions f(x), read as the means of Gaussians of variance 1, and with logits of a policy pi,
+
+        F_i = mean over transitions sum_k (d f_k(x) / d w_i)^2
+        F_i = mean over transitions sum_a pi(a | x) (d log pi(a | x) / d w_i)^2
+
+    over the task's transitions that the replay holds (Kirkpatrick et al., 2017, whose agents are DQNs too;
+    Wolczyk et al., 2021, arXiv 2105.10919, appendix B, for both forms). Of an agent with a separate critic
+    only the policy is measured, and held: as there, to hold the critic as well hurts.
     """
+    if context.in_environment:
+        answers = _log_policy if context.outputs == LOGITS else _values
+        return reached(mean_over_rows(agent, replay, answers, of=torch.square, samples=samples))
     value = log_likelihood = _log_likelihood(context)
     if weighted:
 
@@ -102,6 +125,16 @@ def fisher_information(
             return logarithm * (logarithm.detach() / 2).exp()  # It is squared.
 
     return mean_over_rows(agent, replay, value, of=torch.square, samples=samples)
+
+
+def _values(output: Tensor, batch: Batch) -> Tensor:
+    return output.flatten(1)
+
+
+def _log_policy(output: Tensor, batch: Batch) -> Tensor:
+    """`[B, n]`, the log-probability of each choice, weighted for being squared."""
+    logarithm = output.log_softmax(1)
+    return logarithm * (logarithm.detach() / 2).exp()
 
 
 def _log_likelihood(context: Context) -> Callable[[Tensor, Batch], Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
-from .ewc import WEIGHTED, checked_kind, fisher_information
+from .context import Context
+from .ewc import WEIGHTED, checked_kind, fisher_information, misfit
 from .importance import Weights, checked, copied, fit, penalty
 from .strategy import Strategy
 
@@ -45,6 +46,9 @@ class EWCOnline(Strategy):
         self.needs_classes = self.kind == WEIGHTED
         self.fisher: Weights = {}
         self.anchor: Weights = {}
+
+    def misfit(self, context: Context) -> str | None:
+        return misfit(self.kind)
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         if not self.importance or not self.fisher:

@@ -35,6 +35,7 @@ class GDumb(Strategy):
     """
 
     owns = frozenset({"batch", "weights", "output", "data"})
+    no_environments = "it trains from scratch on a memory balanced by class"
     needs_classes = True
     scenarios = ("class", "task")
 

@@ -32,6 +32,7 @@ class GEM(Strategy):
     """
 
     owns = frozenset({"gradient"})
+    no_environments = "it projects the gradient by losses of labelled rows of earlier tasks"
     needs_borders = True
     needs_all_tasks = True
 

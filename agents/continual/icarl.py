@@ -40,6 +40,7 @@ class ICaRL(Strategy):
     """
 
     owns = frozenset({"batch", "loss", "output"})
+    no_environments = "it classifies by the nearest mean of a class"
     needs_new_classes = True
     needs_borders = needs_classes = needs_forward = True
     recalls = True

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.tree import leaves, map_tree
 from .context import evaluating
 from .recurrences import vectorisable
 from .substitution import call_with
@@ -146,12 +147,22 @@ def _zeros(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight, dtype=dtype)
 
 
+def reached(sums: Weights) -> Weights:
+    """Those of the weights that anything was found for.
+
+    In environments a model may hold networks that no output depends on, and that only follow others, as
+    targets do. A penalty would give them a gradient of 0, and with it the optimiser's weight decay.
+    """
+    return {name: value for name, value in sums.items() if value.any()}
+
+
 def _spread(replay: Replay, samples: int | None) -> Iterator[Batch]:
     """The current task's rows, or as many of them as asked for at equal distances."""
     size, start = len(replay), 0
     wanted = size if samples is None else min(samples, size)
     for batch in replay.once():
-        position = torch.arange(start, start + len(batch), device=batch.obs.device)
+        device = leaves(batch.obs)[0].device
+        position = torch.arange(start, start + len(batch), device=device)
         chosen = (position * wanted % size < wanted).nonzero().flatten()
         start += len(batch)
         if len(chosen):
@@ -247,10 +258,10 @@ def _sums_row_by_row(
     columns: int,
 ) -> Weights:
     """Sums over rows from per-row gradients of each value."""
-    fields = {name: batch[name] for name in ("obs", "label", "task")}
+    fields = {name: batch[name] for name in ("obs", "label", "task") if name in batch}
     own = {name: weight for name, weight in trainable(agent).items() if name in weights}
 
-    def value_of_row(weights: Weights, fields: dict[str, Tensor], column: int) -> Tensor:
+    def value_of_row(weights: Weights, fields: dict[str, Any], column: int) -> Tensor:
         row = Batch(**fields).map(lambda field: field[None])
         return value(call_with(agent, weights, (row.obs,)), row).reshape(-1)[column]
 
@@ -259,7 +270,7 @@ def _sums_row_by_row(
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     step = max(1, _BYTES // size)
     for start, column in itertools.product(range(0, len(batch), step), range(columns)):
-        rows = {name: field[start : start + step] for name, field in fields.items()}
+        rows = map_tree(lambda field: field[start : start + step], fields)  # noqa: B023
         try:
             with warnings.catch_warnings(), vectorisable():
                 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, Replay
+from .context import LOGITS, VALUES, Context
 from .importance import Weights, checked
 from .strategy import Strategy
+
+_TEMPERATURE = 2.0
 
 
 class LwF(Strategy):
@@ -22,10 +25,16 @@ class LwF(Strategy):
     H is the cross-entropy. k is every earlier task with its outputs (`scenario="task"`), one softmax
     over the classes of all earlier tasks (`class`), or over all outputs (`domain`).
 
+    In environments x are the new task's observations, and f the logits of a policy, one softmax, or values
+    (Q-values, actions), whose squared distance is kept small (Rusu et al., 2016, arXiv 1511.06295, eq. 2):
+
+        L = loss + importance mean over x of sum_k (f_k(x) - f*_k(x))^2
+
     Args:
         importance: Strength of the distillation; 1 in the paper. Where it is scaled with the square of
             the temperature (Hinton et al., 2015, arXiv 1503.02531, section 2), that is T^2.
-        temperature: Above 1 the small probabilities count for more; 2 in the paper.
+        temperature: Above 1 the small probabilities count for more; 2 in the paper. Of values there is
+            none.
     """
 
     needs_borders = True
@@ -34,16 +43,26 @@ class LwF(Strategy):
     needs_forward = True
     recalls = True
 
-    def __init__(self, importance: float = 1.0, temperature: float = 2.0):
+    def __init__(self, importance: float = 1.0, temperature: float = _TEMPERATURE):
         self.importance = checked("lwf.importance", importance)
         self.temperature = checked("lwf.temperature", temperature, low=1e-3)
         self.teacher: Weights = {}
+
+    def misfit(self, context: Context) -> str | None:
+        if context.outputs == VALUES and self.temperature != _TEMPERATURE:
+            return "temperature= softens a softmax, and this agent's outputs are values. Leave it out"
+        return None
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
         if not self.importance or not self.teacher:
             return loss
         logits = self.context.logits(batch.obs)
         answers = self.context.recall(self.teacher, batch.obs)
+        if self.context.outputs == VALUES:
+            distance = (logits - answers).flatten(1).square().sum(1).mean()
+            return loss + self.importance * distance
+        if self.context.outputs == LOGITS:
+            return loss + self.importance * distillation(logits, answers, self.temperature)
         for index in self._old():
             kept = distillation(logits[:, index], answers[:, index], self.temperature)
             loss = loss + self.importance * kept

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, Replay
 from .context import HIDDEN
-from .importance import Weights, checked, copied, fit, mean_over_rows, penalty
+from .importance import Weights, checked, copied, fit, mean_over_rows, penalty, reached
 from .strategy import Strategy
 
 
@@ -20,7 +20,8 @@ class MAS(Strategy):
         L = loss + importance sum_i Omega_i (w_i - w*_i)^2
         Omega_i <- Omega_i + mean over rows x of |d ||f(x)||^2 / d w_i| after each task
 
-    Labels are not used. With `scenario="task"`, f are the outputs of the row's own task.
+    Labels are not used: in environments, f are Q-values, logits or actions, and x what the replay holds of
+    the task. With `scenario="task"`, f are the outputs of the row's own task.
 
     Args:
         importance: Strength of the penalty; 1 in the paper. The code of Hsu et al., 2018 (arXiv 1810.12488)
@@ -50,11 +51,13 @@ class MAS(Strategy):
 
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         new = mean_over_rows(agent, replay, self._squared_norm, of=torch.abs, samples=self.samples)
-        for name, omega in new.items():
+        for name, omega in (reached(new) if self.context.in_environment else new).items():
             old = self.omega.get(name)
             self.omega[name] = omega if old is None else old + omega
         self.anchor |= copied(agent)
 
     def _squared_norm(self, output: Tensor, batch: Batch) -> Tensor:
+        if self.context.in_environment:
+            return output.square().flatten(1).sum(1)
         shown = self.context.masked(output, batch.task)
         return shown.where(shown != HIDDEN, 0.0).square().flatten(1).sum(1)

@@ -45,6 +45,7 @@ class PackNet(Strategy):
     """
 
     owns = frozenset({"gradient", "weights", "output"})
+    no_environments = "it gives each task weights of its own, and acting is not told the task"
     needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = recalls = True

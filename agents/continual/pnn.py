@@ -38,6 +38,7 @@ class PNN(Strategy):
     """
 
     owns = frozenset({"weights", "output"})
+    no_environments = "it gives each task outputs of its own, and acting is not told the task"
     needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = True

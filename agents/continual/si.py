@@ -78,6 +78,8 @@ class SI(Strategy):
             if name in weights:
                 way = weights[name] - self.anchor[name]
                 omega = path / (way.square() + self.damping)
+                if self.context.in_environment and not (omega.any() or name in self.omega):
+                    continue  # No loss has reached it: see `importance.reached`.
                 self.omega[name] = (omega + self.omega.get(name, 0)).clamp_(min=0)
         self.anchor |= weights
 

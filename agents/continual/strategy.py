@@ -37,6 +37,7 @@ class Strategy:
         needs_optimizer: Whether it works on the optimiser, which a loop of one's own must then name.
         scenarios: Those it is made for.
         recalls: Whether it asks for outputs of the model as an earlier task left it.
+        no_environments: Why it cannot work in environments, which have no labels; None: it can.
         task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
         context: What it may ask of the run; set before `setup`, never saved.
     """
@@ -51,10 +52,15 @@ class Strategy:
     scenarios: tuple[str, ...] = ("class", "task", "domain")
     recalls = False
     task_aware = False
+    no_environments: str | None = None
     context: Context
 
     def setup(self, agent: nn.Module) -> None:
         """Once, before the optimiser is made: look layers up, add parameters."""
+
+    def misfit(self, context: Context) -> str | None:
+        """Why its arguments do not fit an environment's run, as the end of a sentence; None: they do."""
+        return None
 
     def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]] | None:
         """How many parameters each task so far has for itself, `used`, of the `total`; None: all share."""

@@ -1,8 +1,11 @@
-"""What a sequence of tasks did to the score of each: forgetting, transfer, learning accuracy.
+"""What a sequence of tasks did to the score of each: forgetting, transfer, the score when learnt.
 
 All are read from one matrix: row i after learning task i, column j on task j. Rows may end early
 (`[[0.9], [0.6, 0.8]]`: only the tasks seen) or hold NaN for tasks to come, and later tasks may have no
 row yet: what is counted are the tasks learnt, one per row. More must be better (accuracy, return, R2).
+
+All are in the scores' own units: of environments, in units of return. Tasks with returns of different
+sizes are not rescaled.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ def bwt(matrix: Matrix) -> float:
 
     Source: Lopez-Paz & Ranzato (2017), https://arxiv.org/abs/1706.08840, eq. 3.
 
+    Its negative is what Wolczyk et al. (2021, Continual World), https://arxiv.org/abs/2105.10919, call
+    forgetting: F = mean_j p_j(after task j) - p_j(at the end).
+
     Returns:
         Negative where tasks were forgotten. NaN for fewer than two tasks, or where a score that it
         needs is missing.
@@ -62,7 +68,9 @@ def fwt(matrix: Matrix, baseline: Sequence[float] | np.ndarray) -> float:
 
         FWT = 1/(T-1) sum_{j>1} ( R_{j-1,j} - b_j )
 
-    Source: Lopez-Paz & Ranzato (2017), https://arxiv.org/abs/1706.08840, eq. 4.
+    Source: Lopez-Paz & Ranzato (2017), https://arxiv.org/abs/1706.08840, eq. 4. The forward transfer of
+    Wolczyk et al. (2021), https://arxiv.org/abs/2105.10919, is another: it compares the areas under a
+    task's learning curve in the sequence and alone, which takes a run on that task alone.
 
     Args:
         baseline: `[tasks]`, the score of the untrained model on each task.
@@ -91,7 +99,8 @@ def learning_accuracy(matrix: Matrix) -> float:
 
         LA = 1/T sum_j R_jj
 
-    Source: Riemer et al. (2019), https://arxiv.org/abs/1810.11910.
+    Source: Riemer et al. (2019), https://arxiv.org/abs/1810.11910. Of returns it is logged as
+    `learning_return`.
 
     Returns:
         In the scores' units. NaN without tasks, or where a score that it needs is missing.

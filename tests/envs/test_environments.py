@@ -31,7 +31,7 @@ class Seeds(Diary):
         return result
 
 
-def idle(obs: Any, _: Any) -> np.ndarray:
+def idle(obs: Any, *_: Any) -> np.ndarray:
     return np.zeros(len(obs), np.int64)
 
 
@@ -84,9 +84,9 @@ class TestEvaluation:
     def test_begins_with_what_is_an_episodes_first(self) -> None:
         calls: list[tuple[Any, Any]] = []
 
-        def watch(obs: Any, began: Any) -> np.ndarray:
+        def watch(obs: Any, began: Any, info: Any) -> np.ndarray:
             calls.append((obs[:, 1].copy(), began.copy()))
-            return idle(obs, began)
+            return idle(obs)
 
         EnvTask(Diary, name="Diary", num_envs=1).evaluate(watch, episodes=12)
         for steps, began in calls:
@@ -389,7 +389,7 @@ class TestContinuation:
         assert torch.equal(batch.obs[:, 1] + 1, batch.next_obs[:, 1])
 
     @staticmethod
-    def _act(obs: Any, _: Any) -> Any:
+    def _act(obs: Any, *_: Any) -> Any:
         return np.zeros(len(obs), np.int64), {"seen": obs.copy()}
 
     @staticmethod
@@ -405,7 +405,7 @@ def test_an_extra_must_not_take_the_place_of_a_field() -> None:
     with pytest.raises(
         ConfigError, match="an extra named `reward`, which transitions have already"
     ):
-        world.collect(0, lambda obs, _: (np.zeros(1, np.int64), {"reward": obs[:, 0]}), replay)
+        world.collect(0, lambda obs, *_: (np.zeros(1, np.int64), {"reward": obs[:, 0]}), replay)
 
 
 def test_environments_are_closed(quick: Any) -> None:

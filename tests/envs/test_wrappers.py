@@ -208,5 +208,5 @@ def test_discrete_agents_learn_in_binned_environments(quick: Any) -> None:
 
 def test_wrappers_are_around_the_evaluated_environments_too() -> None:
     task = EnvTask(lambda: wrapped(Endless, **UNWRAPPED | {"time_limit": 6}), name="x", num_envs=1)
-    _, lengths = task.evaluate(lambda obs, _: np.zeros(len(obs), np.int64), episodes=3)
+    _, lengths = task.evaluate(lambda obs, *_: np.zeros(len(obs), np.int64), episodes=3)
     assert lengths == [6, 6, 6]

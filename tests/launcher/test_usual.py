@@ -95,3 +95,13 @@ def _spaces() -> tuple[Any, Any]:
     from antelope.replay import Space
 
     return Space((4,)), Space((2,), torch.int64, discrete=True)
+
+
+@pytest.mark.usefixtures("workdir")
+@pytest.mark.parametrize("normalize", [False, True])
+def test_weights_of_another_run_keep_what_they_learnt_from(normalize: bool) -> None:
+    words: dict[str, Any] = {"env": "CartPole-v1", "agent": "PPO", "train_steps": 260, **QUIET}
+    ml(**words, normalize_obs=normalize, path="first")
+    run = ml(**words, load="first", path="second")
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["normalize_obs"] is normalize

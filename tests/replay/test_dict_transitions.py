@@ -132,7 +132,7 @@ def test_10_000_dict_transitions_come_back_bit_for_bit(
     replay = Replay(ring, Observations(world.spec.obs), batch_size=64)
     random = np.random.default_rng(0)
 
-    def act(obs: Any, _: Any) -> tuple[Any, dict[str, Any]]:
+    def act(obs: Any, *_: Any) -> tuple[Any, dict[str, Any]]:
         move = random.integers(0, 4, num_envs)
         return {"move": move, "use": random.integers(0, 2, (num_envs, 16))}, {}
 

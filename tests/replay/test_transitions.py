@@ -235,8 +235,12 @@ class World:
                         optional.add(row)
         return found, optional
 
-    def row(self, episode: Episode, t: int) -> dict[str, Any]:
-        """All that must be drawn of a step; observations and actions by number."""
+    def row(self, episode: Episode, t: int, *, by_step: bool) -> dict[str, Any]:
+        """All that must be drawn of a step; observations and actions by number.
+
+        Args:
+            by_step: Whether it is told how this step ended, as in a sequence, not its return.
+        """
         steps = episode.steps[t : t + self.nstep]
 
         def obs(at: int) -> list[int]:  # The first frame stands for those before it.
@@ -248,14 +252,16 @@ class World:
             "reward": sum(GAMMA**k * step["reward"] for k, step in enumerate(steps)),
             "discount": 0.0 if steps[-1]["terminated"] else GAMMA ** len(steps),
             "next_obs": obs(t + len(steps)),
-            "terminated": steps[0]["terminated"],
-            "truncated": steps[0]["truncated"],
+            "terminated": steps[0 if by_step else -1]["terminated"],
+            "truncated": steps[0 if by_step else -1]["truncated"],
             "task": episode.task,
         }
 
-    def fields(self, steps: list[tuple[Episode, int]]) -> dict[str, np.ndarray]:
+    def fields(
+        self, steps: list[tuple[Episode, int]], *, by_step: bool = False
+    ) -> dict[str, np.ndarray]:
         """All that must be drawn of several, `obs/name` for parts."""
-        rows = [self.row(*step) for step in steps]
+        rows = [self.row(*step, by_step=by_step) for step in steps]
         fields = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         action = fields.pop("action")
         for name in ("obs", "next_obs"):
@@ -377,7 +383,7 @@ def test_sequences_are_parts_of_one_episode(
         assert ring.ok[index].all()
         fields = flat(given)
         assert all(x.shape[:2] == (len(starts), length) for x in fields.values())
-        wanted = world.fields(taken)
+        wanted = world.fields(taken, by_step=True)
         for name in ("state/0", "state/1"):
             np.testing.assert_array_equal(flat({"state": state})[name], wanted.pop(name)[::length])
         check({n: torch.from_numpy(x.reshape(-1, *x.shape[2:])) for n, x in fields.items()}, wanted)
@@ -425,6 +431,24 @@ def test_rollouts_give_each_step_once_and_in_order(
                 assert first[: len(column), e].tolist() == [t == 0 for _, t in column]
             for (episode, _), (after, t) in pairwise(column):
                 assert after is episode or t == 0
+
+
+@settings(max_examples=150)
+@given(worlds(), steps, steps, st.booleans())
+def test_the_number_of_what_can_be_drawn_is_kept_exactly(
+    drawn: tuple[World, Transitions], before: int, after: int, prioritized: bool
+) -> None:
+    world, ring = drawn
+    other = world.ring((ring.length - 1) * world.num_envs)
+    replays = [
+        Replay(x, lambda fields: fields, batch_size=4, priorities={} if prioritized else None)
+        for x in (ring, other)
+    ]
+    for replay, played in zip(replays, (before, after), strict=True):
+        for _ in play(world, ring, played):
+            assert len(ring) == np.count_nonzero(ring.ok)
+        replay.storage.load_state_dict(copy.deepcopy(ring.state_dict()))
+        assert len(replay) == len(ring) == np.count_nonzero(ring.ok)
 
 
 @settings(max_examples=150)
@@ -537,7 +561,8 @@ def test_three_steps_by_hand() -> None:
         5: (5, 1 / 2, [6]),
         # 7 and 8 wait for a third reward.
     }
-    assert [n for n, row in rows.items() if row["terminated"]] == [3]
+    # As `next_obs` and `discount`: of the last step of each return.
+    assert [n for n, row in rows.items() if row["terminated"]] == [1, 2, 3]
     assert [n for n, row in rows.items() if row["truncated"]] == [5]
 
 
@@ -564,7 +589,7 @@ def test_a_new_task_truncates_the_episode_in_progress() -> None:
     ring.start(np.full((1, 1), 9, np.float32))
     rows = rows_of(ring)
     assert rows[2] | {"reward": 2, "discount": GAMMA, "next_obs": [3], "truncated": True} == rows[2]
-    assert [row["truncated"] for row in rows.values()] == [False, False, True]
+    assert [row["truncated"] for row in rows.values()] == [False, True, True]
 
 
 def test_changing_one_field_of_a_batch_changes_no_other() -> None:
@@ -773,5 +798,5 @@ def test_whenever_gymnasium_resets_no_row_joins_two_episodes(
         assert rows["next_obs"][i].tolist() == [env, episode, last]
         assert rows["reward"][i] == sum(GAMMA**k * (t + k + 1) for k in range(last - t))
         assert rows["discount"][i] == (0 if terminated and over else GAMMA ** (last - t))
-        assert rows["terminated"][i] == (terminated and t + 1 == length)
-        assert rows["truncated"][i] == (t + 1 == length)
+        assert rows["terminated"][i] == (terminated and over)
+        assert rows["truncated"][i] == over

@@ -1,0 +1,65 @@
+"""How the values of one space are kept, and given back to the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One space: its `Space`, and the way of values to and from the environment's own form.
+
+    Attributes:
+        space: As models meet it, a dict of them for a Dict or Tuple space.
+        stored: The environment's value to the arrays that are kept, `[*shape]`; works on many at once
+            too, `[N, *shape]`.
+        native: An action `[*value_shape]` to what `env.step` takes, in memory of its own; or many.
+        given: The shape that the environment gives.
+        shape, dtype: Of the stored arrays; with stacking, of a single frame.
+        low, high: Bounds of stored values that observations are checked against, or None.
+        parts: Of a Dict or a Tuple: the codec of each part by the name that models know it by.
+        keys: Where each part is in the environment's own value: a dict's key, a tuple's index.
+        left_out: Keys of parts that models do not receive.
+        plain: Whether values are stored as they come, floats in one array.
+    """
+
+    space: Any
+    stored: Callable[[Any], Any]
+    native: Callable[[Any], Any]
+    given: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+    low: Any = None
+    high: Any = None
+    parts: dict[str, Codec] | None = None
+    keys: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[Any, ...] = ()
+    plain: bool = False
+
+    def misfit(self, value: Any) -> str | None:
+        """What the environment gave in the place of this Dict or Tuple, in words; None: the parts are there."""
+        if isinstance(value, Mapping):
+            given = set(value)
+        elif isinstance(value, (tuple, list)):
+            given = set(range(len(value)))
+        else:
+            return f"a {type(value).__name__} instead of a dict or tuple"
+        wanted = set(self.keys.values())
+        if wanted <= given <= wanted.union(self.left_out):
+            return None
+        return f"{_sorted(given)} instead of {_sorted(wanted.union(self.left_out))}"
+
+
+def zeros(code: Codec, n: int) -> Any:
+    """n stored values, `[n, *shape]`, or a dict of them."""
+    if code.parts is not None:
+        return {name: zeros(part, n) for name, part in code.parts.items()}
+    return np.zeros((n, *code.shape), code.dtype)
+
+
+def _sorted(keys: set[Any]) -> list[Any]:
+    return sorted(keys, key=lambda key: (str(type(key)), key))

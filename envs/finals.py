@@ -1,0 +1,41 @@
+"""What `info` said at the ends of episodes, for the logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..replay.transitions import IN
+
+# Columns of the logs that fields are not confused with: theirs are called `info/loss`.
+_LOGGED = {"return", "return_stddev", "episode_length", "loss", "lr", "mode", "step", "epoch"}
+
+
+class Finals:
+    """What `info` said at the last steps of episodes: fields that are single numbers."""
+
+    def __init__(self, values: Mapping[str, Sequence[float]] | None = None):
+        self.values = {name: list(kept) for name, kept in (values or {}).items()}
+
+    def add(self, rows: Mapping[str, np.ndarray], which: Any) -> None:
+        """The rows of environments whose episode has ended: their numbers, or bool `[N]`."""
+        for name, array in rows.items():
+            if array.ndim == 1:
+                self.values.setdefault(name, []).extend(array[which].astype(np.float64).tolist())
+
+    def take(self) -> dict[str, float]:
+        """The mean of each since the last call, by its name in the logs."""
+        values, self.values = self.values, {}
+        return {metric(name): float(np.mean(kept)) for name, kept in values.items() if kept}
+
+
+def metric(name: str) -> str:
+    """How the logs call a field: by its own name, unless that is a column of theirs.
+
+    >>> metric("success"), metric("loss")
+    ('success', 'info/loss')
+    """
+    name = name.replace(IN, "/")
+    return f"info/{name}" if name in _LOGGED else name
