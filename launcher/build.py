@@ -101,10 +101,10 @@ def complete(settings: Settings) -> None:
     heed_loaders(settings)
     values = settings.values
     batch = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH
-    defaults = {
-        **{"batch_size": _ONLINE_BATCH if settings.online else batch, "learn_every": 1},
-        **{"seed_steps": 1000, "normalize_obs": False, "normalize_reward": False},
-    }
+    defaults: dict[str, Any] = {"batch_size": _ONLINE_BATCH if settings.online else batch}
+    if settings.env is not None:
+        defaults |= {"learn_every": 1, "seed_steps": 1000}
+        defaults |= {"normalize_obs": False, "normalize_reward": False}
     for key, value in {**defaults, **_usual(settings)}.items():
         if values[key] is None:
             values[key] = value
@@ -304,7 +304,9 @@ def build_strategies(
     try:
         mistakes: Iterable[str] = ()
         if not on_data:
-            steps = 0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
+            steps = (
+                0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
+            )
             mistakes = unfit_in_environment(
                 named, context, obs, steps=steps, capacity=settings.capacity
             )
