@@ -12,6 +12,8 @@ from ..replay import Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
 
+_ROLLOUT = 64  # Steps of all environments together, if nothing is said.
+
 
 class A2C(ActorCritic):
     """One step of policy gradient on each short rollout, on all environments at once.
@@ -28,18 +30,20 @@ class A2C(ActorCritic):
 
     Args:
         obs_spec, action_spec: What is seen and done; actions of every kind.
-        steps: Length of a rollout, in steps of each environment.
+        steps: Length of a rollout, in steps of each environment; default: 64 steps of all of them
+            together.
         gae_lambda: Below 1: advantages lean on the critic (Schulman et al., 2015, arXiv 1506.02438).
         entropy_coef, value_coef: Weights of the entropy and of the critic's error.
         hidden: Widths of the layers of either network.
         encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
+        num_envs: Environments of the run.
     """
 
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
         action_spec: Space | dict[str, Space],
-        steps: int = 8,
+        steps: int | None = None,
         gae_lambda: float = 1.0,
         entropy_coef: float = 0.0,
         value_coef: float = 0.5,
@@ -47,7 +51,10 @@ class A2C(ActorCritic):
         encoder: nn.Module | None = None,
         policy: nn.Module | None = None,
         critic: nn.Module | None = None,
+        num_envs: int = 1,
     ):
+        if steps is None:
+            steps = max(1, _ROLLOUT // num_envs)
         check(
             "A2C",
             counts={"steps": steps},

@@ -167,7 +167,7 @@ class AC2Agent(nn.Module):
             )
         state = ", with a state" if _recurrent(encoder, given, critic) else ""
         self.decision = f"policy gradient (PPO){state}"
-        return PPO(obs, action, encoder=encoder, policy=given, critic=critic)
+        return PPO(obs, action, steps=256, encoder=encoder, policy=given, critic=critic)
 
     @property
     def _widths(self) -> Sequence[int]:
@@ -191,7 +191,7 @@ class AC2Agent(nn.Module):
 
 # Found to reach CartPole-v1 475 within 40,000 steps, and Pendulum-v1 -200 within 8,000.
 _DQN: dict[str, Any] = {"explore_steps": 5000, "target_every": 1, "tau": 0.005}
-_SAC: dict[str, Any] = {"tau": 0.02}
+_SAC: dict[str, Any] = {"tau": 0.02, "color": 0.0}
 _OFFLINE_DQN: dict[str, Any] = {"target_every": 1, "tau": 0.05, "conservative": 0.5}
 _OFFLINE_TD3: dict[str, Any] = {"imitation": 0.4}
 

@@ -44,13 +44,14 @@ class DQN(nn.Module):
         double: Let the network choose the next action, and its target only judge it.
         dueling: Learn the state's value apart from the actions' advantages.
         epsilon: Share of random actions, first and last; falls linearly, in every task again.
-        explore_steps: Environment steps that it falls over.
+        explore_steps: Environment steps that it falls over; default: a fifth of `train_steps`.
         target_every: Learning steps between the target's moves.
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
         conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
             that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
         encoder: A module in the place of our own first layers.
         critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
+        train_steps: Environment steps of each task of the run.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class DQN(nn.Module):
         double: bool = True,
         dueling: bool = False,
         epsilon: tuple[float, float] = (1.0, 0.05),
-        explore_steps: int = 10_000,
+        explore_steps: int | None = None,
         target_every: int = 200,
         tau: float = 1.0,
         conservative: float = 0.0,
         encoder: nn.Module | None = None,
         critic: nn.Module | None = None,
+        train_steps: int = 50_000,
     ):
         super().__init__()
         self.num_actions = choices(action_spec)
         self.space: Any = action_spec
         self.choose_by_network = double
+        if explore_steps is None:
+            explore_steps = train_steps // 5
         self.epsilon = Falling(*epsilon, explore_steps)
         self.target_every, self.tau, self.conservative = target_every, tau, conservative
         self.network: nn.Module

@@ -13,6 +13,8 @@ from ..replay import Batch, Replay, Space
 from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
 
+_ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at most.
+
 
 class PPO(ActorCritic):
     """Several epochs of policy gradient on each rollout, clipped where the policy has moved enough.
@@ -31,7 +33,8 @@ class PPO(ActorCritic):
 
     Args:
         obs_spec, action_spec: What is seen and done; actions of every kind.
-        steps: Length of a rollout, in steps of each environment.
+        steps: Length of a rollout, in steps of each environment; default: 2048 steps of all of them
+            together, as in the paper; of short runs a tenth, but 256 or more.
         epochs: Passes over a rollout.
         minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
         lr: Of Adam.
@@ -41,13 +44,14 @@ class PPO(ActorCritic):
         max_grad_norm: The gradient is clipped to it.
         hidden: Widths of the layers of either network.
         encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
+        num_envs, train_steps: Of the run: environments, and steps of all of them together.
     """
 
     def __init__(
         self,
         obs_spec: Space | dict[str, Space],
         action_spec: Space | dict[str, Space],
-        steps: int = 256,
+        steps: int | None = None,
         epochs: int = 10,
         minibatch_size: int = 64,
         lr: float = 3e-4,
@@ -60,7 +64,12 @@ class PPO(ActorCritic):
         encoder: nn.Module | None = None,
         policy: nn.Module | None = None,
         critic: nn.Module | None = None,
+        num_envs: int = 1,
+        train_steps: int = 50_000,
     ):
+        if steps is None:
+            least, most = _ROLLOUT
+            steps = max(1, min(most, max(least, train_steps // 10)) // num_envs)
         check(
             "PPO",
             counts={"steps": steps, "epochs": epochs, "minibatch_size": minibatch_size},

@@ -14,10 +14,13 @@ from ..replay import ConfigError, Replay, Space
 from .blocks.box import UnitBox
 from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
+from .blocks.noise import Colored
 from .blocks.parts import trunk
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
 from .traits import Traits
+
+_LOG_STD = (-20.0, 2.0)
 
 
 class SAC(nn.Module):
@@ -38,6 +41,8 @@ class SAC(nn.Module):
         alpha: The temperature to begin with.
         entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
             as the papers have it.
+        color: Exponent of the noise that values are drawn with when training (`Colored`): 1 is pink, whose
+            pushes last, and 0 white, as the paper has it.
         encoder: A module in the place of our own first layers; the critics train it.
     """
 
@@ -49,6 +54,7 @@ class SAC(nn.Module):
         tau: float = 0.005,
         alpha: float = 1.0,
         entropy: float | None = None,
+        color: float = 1.0,
         encoder: nn.Module | None = None,
     ):
         super().__init__()
@@ -66,6 +72,7 @@ class SAC(nn.Module):
             self.box = UnitBox(action_spec, "SAC")
             size, width = self.box.size, 2 * self.box.size
             default = -float(size)
+        self.noise = Colored(color) if color else None
         self.antelope_traits = Traits(logits=True)
         self.tau, self.entropy = tau, default if entropy is None else entropy
         seen = trunk(encoder, obs_spec, hidden, detach=True)
@@ -88,7 +95,12 @@ class SAC(nn.Module):
             # The first of n clocks with rates p to ring: argmax p / e draws in proportion to p.
             p = self.actor(obs).softmax(1)
             return (p / torch.empty_like(p).exponential_()).argmax(1)
-        return self.box.scale(squashed_gaussian(self.actor(obs))[0])
+        output = self.actor(obs)
+        if self.noise is None:
+            return self.box.scale(squashed_gaussian(output)[0])
+        mean, log_std = full_precision(output).chunk(2, 1)
+        noise = self.noise.next(len(mean), self.box.size).to(mean.device)
+        return self.box.scale((mean + log_std.clamp(*_LOG_STD).exp() * noise).tanh())
 
     def learn(self, replay: Replay, log: Any) -> Tensor:
         batch = next(replay)
@@ -131,7 +143,7 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
     Source: Haarnoja et al. (2018), arXiv 1812.05905, appendix C.
     """
     mean, log_std = full_precision(output).chunk(2, 1)
-    log_std = log_std.clamp(-20, 2)
+    log_std = log_std.clamp(*_LOG_STD)
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)

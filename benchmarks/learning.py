@@ -4,6 +4,9 @@ Each run is `ml task=rl/PRESET seed=S` in a process of its own, evaluated over 2
 every 1,000 steps, and stopped once their mean reaches the threshold. Run by hand:
 
     python benchmarks/learning.py [--rows cartpole_dqn ...] [--seeds 5] [--jobs 1]
+
+With `--untuned` there are no presets: agents learn with their defaults on eight other environments, three
+seeds each, beside Stable-Baselines3's with its own (`untuned.py`). `--results FILE` keeps what was run.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope.launcher.log import read_csv
+from benchmarks import untuned
 
 _RUN = Path(__file__).resolve().parent.parent / "run.py"
 _LIMIT = 1.5  # Times the floor: a run that is not there by then never counts as passed.
@@ -112,12 +116,20 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="*", default=quick, choices=list(ROWS), help="all but LunarLander"
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, help="default: 5, or 3 with --untuned")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
+    parser.add_argument("--untuned", action="store_true", help="defaults, beside Stable-Baselines3")
+    parser.add_argument(
+        "--tasks", nargs="*", default=list(untuned.TASKS), choices=list(untuned.TASKS)
+    )
+    parser.add_argument("--results", type=Path, help="a file of lines of JSON, of --untuned")
     arguments = parser.parse_args()
+    if arguments.untuned:
+        given = {"jobs": arguments.jobs, "results": arguments.results}
+        sys.exit(not untuned.compare(arguments.tasks, seeds=arguments.seeds or 3, **given))
     print(f"{'preset':<18}{'env':<16}{'agent':<8}{'threshold':>9}  ", end="")
     print(f"{'steps by seed':<48}{'median':>9}{'at most':>9}")
-    seeds = range(arguments.seeds)
+    seeds = range(arguments.seeds or 5)
     failed = False
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = {

@@ -158,6 +158,7 @@ class Case:
                 "agent.double": False,
                 "agent.epsilon": [0.05, 0.05],
                 "agent.target_every": 500 // learn_every,
+                "nstep": 1,
                 "env": "CartPole-v1",
                 "batch_size": 128,
                 "learn_every": learn_every,
@@ -169,12 +170,20 @@ class Case:
                 "agent.minibatch_size": 256,
                 "agent.epochs": 10,
                 "agent.lr": 1e-3,
+                "normalize_obs": False,
+                "normalize_reward": False,
                 "env": "CartPole-v1",
                 "num_envs": _NUM_ENVS,
                 "seed_steps": 0,
                 "learn_every": rollout_steps * _NUM_ENVS,
             },
-            "sac": {"env": "Pendulum-v1", "batch_size": 256, "seed_steps": 1000, "lr": 1e-3},
+            "sac": {
+                "agent.color": 0.0,
+                "env": "Pendulum-v1",
+                "batch_size": 256,
+                "seed_steps": 1000,
+                "lr": 1e-3,
+            },
         }
 
         class Timed(agent):

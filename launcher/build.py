@@ -16,6 +16,7 @@ from ..agents.ac2agent import AC2Agent
 from ..agents.continual import NAMES as STRATEGIES
 from ..agents.continual.context import OF_LABELS, Context
 from ..agents.traits import has_forward, hook, traits
+from ..agents.usual import usual
 from ..replay import (
     CheckpointError,
     ConfigError,
@@ -99,9 +100,14 @@ def complete(settings: Settings) -> None:
     """
     heed_loaders(settings)
     values = settings.values
-    if values["batch_size"] is None:
-        usual = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH
-        values["batch_size"] = _ONLINE_BATCH if settings.online else usual
+    batch = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH
+    defaults: dict[str, Any] = {"batch_size": _ONLINE_BATCH if settings.online else batch}
+    if settings.env is not None:
+        defaults |= {"learn_every": 1, "seed_steps": 1000}
+        defaults |= {"normalize_obs": False, "normalize_reward": False}
+    for key, value in {**defaults, **_usual(settings)}.items():
+        if values[key] is None:
+            values[key] = value
     if not settings.online:
         return
     if settings.scenario == "task":
@@ -109,6 +115,13 @@ def complete(settings: Settings) -> None:
     if settings.epochs not in (None, 1):
         raise ConfigError(f"online=true is a single pass; epochs={settings.epochs} is given too.")
     values["epochs"] = 1
+
+
+def _usual(settings: Settings) -> dict[str, Any]:
+    """The settings that come with the agent named, for acting in an environment."""
+    if settings.env is None or settings.model is None or settings.offline is not None:
+        return {}
+    return usual(named_object(settings, "model")[0])
 
 
 def build_agent(
@@ -138,6 +151,9 @@ def build_agent(
         "generate": settings.generate,
         "offline": settings.offline is not None,
         "standardize": settings.standardize,
+        "train_steps": settings.train_steps or ENV_STEPS,
+        # A vector environment's own number; a world that was loaded has no environments.
+        "num_envs": getattr(world, "num_envs", settings.num_envs),
     }
     if _is_ours(target):  # In a user's class these names may mean anything.
         table |= about

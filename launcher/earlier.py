@@ -29,17 +29,17 @@ def read_earlier(settings: Settings) -> dict[str, Any] | None:
     had, has = bool(before.get("normalize_obs")), settings.normalize_obs
     if had == has:
         return state
-    if not had:
+    if has and "normalize_obs" in settings.given:
         raise ConfigError(
             f"normalize_obs=true, but {settings.load} learnt from observations as they are, which is what "
             "its weights expect. Leave out normalize_obs, or load."
         )
-    if "normalize_obs" in settings.given:
+    if had and "normalize_obs" in settings.given:
         raise ConfigError(
             f"normalize_obs=false, but {settings.load} learnt with normalize_obs=true: its weights expect "
             "normalised observations, and their statistics come with load=. Leave normalize_obs out."
         )
-    settings.values["normalize_obs"] = True
+    settings.values["normalize_obs"] = had  # Its agent's default may be another.
     return state
 
 

@@ -373,6 +373,19 @@ def test_actions_are_uniform_first_and_noisy_then(kind: Any) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("color", "left"), [(1.0, 0.5), (0.0, 0.0)])
+def test_what_sac_adds_to_the_mean_lasts_as_its_color_says(color: float, left: float) -> None:
+    torch.manual_seed(0)
+    agent, obs = SAC(OBS, BOX, color=color), torch.zeros(500, 3)
+    mean, log_std = agent.actor(obs[:1]).chunk(2, 1)
+    unit = torch.stack([agent.act(obs) / 2 for _ in range(9)])  # BOX is from -2 to 2.
+    noise = (unit.atanh() - mean) / log_std.exp()
+    assert float(noise.std()) == pytest.approx(1, abs=0.05)
+    assert float((noise[8] * noise[0]).mean()) == pytest.approx(left, abs=0.15)
+    assert torch.equal(agent.eval().act(obs), agent.act(obs))
+
+
+@torch.no_grad()
 def test_sac_draws_choices_in_proportion() -> None:
     torch.manual_seed(0)
     agent = SAC(OBS, Space((3,), torch.int64, discrete=True))

@@ -1,0 +1,24 @@
+"""What a run with an agent of ours is set to, where the user says nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+# Settings of the launcher, by the agent's name; what the agent is given itself is its constructor's.
+_USUAL: dict[str, dict[str, Any]] = {
+    "DQN": {"learn_every": 4},
+    "SAC": {"batch_size": 256},
+    "PPO": {"normalize_obs": True, "normalize_reward": True, "seed_steps": 0},
+    "A2C": {"normalize_obs": True, "normalize_reward": True, "seed_steps": 0},
+}
+
+
+def usual(agent: Any) -> dict[str, Any]:
+    """The settings of an agent's class, or of the nearest of its bases that has any; else none."""
+    kind = agent if inspect.isclass(agent) else type(agent)
+    package = __name__.rpartition(".")[0]
+    for base in kind.__mro__:
+        if base.__module__.startswith(package) and base.__name__ in _USUAL:
+            return _USUAL[base.__name__]
+    return {}
