@@ -12,7 +12,9 @@ class Joint(Strategy):
     """Learn the data of all tasks together, as the first task; for the others nothing is left."""
 
     owns = frozenset({"data"})
-    no_environments = "environments are learnt one after another; strategy=cumulative keeps the transitions of all"
+    no_environments = (
+        "environments are learnt in turn; strategy=cumulative keeps the transitions of all"
+    )
     needs_all_tasks = True
     needs_borders = True
 
