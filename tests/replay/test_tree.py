@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
-from antelope.replay.transitions import _nested, named
+from antelope.replay.transitions import named, nested
 from antelope.replay.tree import at_path, map_tree, named_leaves, path_of, walk, zip_trees
 
 KEYS = st.text("a/:%~3A0. é", max_size=5)
@@ -26,7 +26,7 @@ def test_every_leaf_has_a_name_of_its_own_that_leads_back_to_it(tree: Any) -> No
 
 @given(TREES)
 def test_columns_become_the_tree_that_they_were_made_of(tree: Any) -> None:
-    assert _nested(dict(named("obs", tree))) == {"obs": tree}
+    assert nested(dict(named("obs", tree))) == {"obs": tree}
 
 
 @given(TREES)
