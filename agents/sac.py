@@ -99,7 +99,7 @@ class SAC(nn.Module):
         if self.noise is None:
             return self.box.scale(squashed_gaussian(output)[0])
         mean, log_std = full_precision(output).chunk(2, 1)
-        noise = self.noise.next(len(mean), self.box.size).to(mean.device)
+        noise = self.noise.next(len(mean), self.box.size, mean.device)
         return self.box.scale((mean + log_std.clamp(*_LOG_STD).exp() * noise).tanh())
 
     def learn(self, replay: Replay, log: Any) -> Tensor:

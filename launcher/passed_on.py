@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +102,9 @@ def _taken_by(call: ast.Call, init: Any, owner: type, *, made: type) -> Paramete
     given = {keyword.arg for keyword in call.keywords}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     bound = not (isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call))
-    skip = len(call.args) + (0 if bound else 1)  # `self`, given by `super()`.
+    # What `*args` holds is not known: maybe nothing.
+    places = list(itertools.takewhile(lambda arg: not isinstance(arg, ast.Starred), call.args))
+    skip = len(places) + (0 if bound else 1)  # `self`, given by `super()`.
     taken = {p.name: p for p in named[skip:] if p.name not in given}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         behind = _of_function(init, (made, owner))

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ...replay.transfer import upload
+
 _LENGTH = 1024  # Steps that are drawn at once; slower than them nothing changes.
 
 
@@ -27,10 +29,13 @@ class Colored:
         self.exponent, self.at = exponent, 0
         self.drawn = torch.zeros(0, 0, 0)  # (T, N, size)
 
-    def next(self, n: int, size: int) -> Tensor:
-        """The next step's, float32 `[n, size]`, on the CPU: each number's is independent of the others'."""
+    def next(self, n: int, size: int, device: torch.device) -> Tensor:
+        """The next step's, float32 `[n, size]`: each number's is independent of the others'."""
         if self.at == len(self.drawn) or self.drawn.shape[1:] != (n, size):
+            # Drawn on the CPU, to be the same on all devices.
             self.drawn, self.at = colored(_LENGTH, n, size, exponent=self.exponent), 0
+        if self.drawn.device != device:  # Once in many steps: an upload for each would be waited for.
+            self.drawn = upload(self.drawn, device)
         self.at += 1
         return self.drawn[self.at - 1]
 

@@ -323,7 +323,7 @@ DATA: dict[str, dict[str, Any]] = {
 }
 
 _COMMON = {"train_steps": 110, "seed_steps": 30, "batch_size": 16, "time_limit": 30}
-_CARTPOLE = {"env": "CartPole-v1", **_COMMON}
+_CARTPOLE = {"env": "CartPole-v1", "learn_every": 1, **_COMMON}
 _PENDULUM = {"env": "Pendulum-v1", **_COMMON}
 _GPU = {"replay.storage": "gpu"}
 _SHORT = {"train_steps": 24, "seed_steps": 14, "batch_size": 4, "capacity": 60}

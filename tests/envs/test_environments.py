@@ -159,10 +159,10 @@ class TestEvaluation:
 
 
 def _seed_of(task: EnvTask, copy: int, episode: int) -> int:
-    from antelope.envs.copies import _seed
+    from antelope.envs.copies import seed_of_episode
     from antelope.envs.environments import EVALUATION_SEED
 
-    return _seed(EVALUATION_SEED, copy, episode)
+    return seed_of_episode(EVALUATION_SEED, copy, episode)
 
 
 class Noisy(nn.Module):

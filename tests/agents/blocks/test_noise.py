@@ -41,9 +41,9 @@ def test_white_noise_forgets_and_pink_noise_does_not() -> None:
 def test_it_goes_on_after_what_was_drawn_and_with_another_number_of_environments() -> None:
     torch.manual_seed(0)
     noise = Colored(1.0)
-    steps = torch.stack([noise.next(3, 2) for _ in range(1500)])
+    steps = torch.stack([noise.next(3, 2, torch.device("cpu")) for _ in range(1500)])
     assert steps.shape == (1500, 3, 2)
     assert len(steps.unique()) == steps.numel()
     together = torch.corrcoef(steps.flatten(1).T)
     assert (together - torch.eye(6)).abs().max() < 0.5  # Each number has its own.
-    assert noise.next(1, 2).shape == (1, 2)
+    assert noise.next(1, 2, torch.device("cpu")).shape == (1, 2)

@@ -79,6 +79,12 @@ class Both(Strategy):
     def __init__(self, *parts: Any):
         self.parts = parts
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "context":
+            for part in self.parts:
+                part.context = value
+
     def begin_task(self, agent: nn.Module, replay: Any) -> None:
         for part in self.parts:
             part.begin_task(agent, replay)
