@@ -18,6 +18,12 @@ def open_copies(make: Any, num_envs: int, made: Iterable[Any] = ()) -> list[Any]
     try:
         while len(envs) < num_envs:
             envs.append(make())
+    except ConfigError as error:
+        close(envs)
+        if not envs:
+            raise
+        found = f"Only {len(envs)} of num_envs={num_envs} copies could be opened"
+        raise ConfigError(f"{found}: {error}") from error
     except BaseException:
         close(envs)
         raise

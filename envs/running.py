@@ -63,6 +63,8 @@ class RunningStatistics:
     def __init__(self, envs: Any):
         self._groups = _groups(envs)
         self._shared = [[_kept(layer) for layer in group[0]] for group in self._groups if group]
+        # Whether they learn at all: a user may have fixed statistics found earlier.
+        self._updating = [layer.update_running_mean for layer in _each(self._groups)]
         self._lend(self._groups)
 
     def freeze(self, envs: Any = None) -> None:
@@ -81,8 +83,8 @@ class RunningStatistics:
     def thaw(self) -> None:
         """Go on learning."""
         self._lend(self._groups)
+        self._resume_updating()
         for layer in _each(self._groups):
-            layer.update_running_mean = True
             if isinstance(layer, _OF_REWARDS):
                 _set_return(layer, np.zeros_like(_return(layer)))
 
@@ -94,8 +96,11 @@ class RunningStatistics:
         try:
             yield
         finally:
-            for layer in _each(self._groups):
-                layer.update_running_mean = True
+            self._resume_updating()
+
+    def _resume_updating(self) -> None:
+        for layer, updates in zip(_each(self._groups), self._updating, strict=True):
+            layer.update_running_mean = updates
 
     def load_shared(self, state: dict[str, Any]) -> None:
         """Only the statistics."""

@@ -481,11 +481,7 @@ def _merge(
                 path = key.split(".")[1:]
                 if isinstance(values.get(root), list):
                     if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
-                        mistakes.append(
-                            f"{place}`{key}`: `{root}` is a list here. Give arguments with the name of what "
-                            f"they are for: {root}.{_names_in(values[root])[0].rpartition(':')[2]}."
-                            f"{path[-1]}=..."
-                        )
+                        mistakes.append(f"{place}`{key}`: {_in_list(root, values[root], path)}")
                         continue
                     values[root] = list(values[root])
                     item = values[root][at]
@@ -551,6 +547,20 @@ def _item_named(items: list[Any], name: str) -> int | None:
     if name not in names:
         names = [re.split(r"[.:]", known)[-1] for known in names]
     return names.index(name) if names.count(name) == 1 else None
+
+
+def _in_list(root: str, items: list[Any], path: list[str]) -> str:
+    """What is wrong with an argument that belongs to none of a list's names, or to several."""
+    names = [re.split(r"[.:]", known)[-1] for known in _names_in(items)]
+    if len(path) > 1 and (several := names.count(path[0])) > 1:
+        return (
+            f"`{root}` lists {several} of that name. Give each its own arguments: "
+            f"{root}=[{{_target_: {path[0]}, {path[-1]}: ...}}, ...]."
+        )
+    return (
+        f"`{root}` is a list here. Give arguments with the name of what they are for: "
+        f"{root}.{names[0]}.{path[-1]}=..."
+    )
 
 
 def _forget(live: dict[str, Any], key: str) -> None:

@@ -48,6 +48,12 @@ def plot_runs(words: list[str]) -> None:
     folder, metric, out = read_words(words)
     groups = find_runs(folder)
     if not groups:
+        if any(Path(folder).rglob("train.csv")):
+            raise ConfigError(
+                f"No run below `{folder}` has made an evaluation, which is what is drawn here: none has an "
+                "eval.csv. With eval_episodes=0 there are none; the returns of training are in "
+                "train.csv, and in each run's plots/."
+            )
         raise ConfigError(
             f"No runs below `{folder}`: no folder there holds config.yaml and eval.csv. "
             f"Train one first, or name another folder: {_USAGE}."

@@ -91,6 +91,15 @@ def test_no_more_are_made_than_are_used(settings: Any, made: int, quick: Any) ->
     assert "made" not in events[events.index("stepped", made + probed - 1) :]
 
 
+def test_fewer_than_are_learnt_in_are_too_few(quick: Any) -> None:
+    Counted.limit = 2
+    with pytest.raises(
+        ConfigError, match=r"Only 2 of num_envs=3 copies could be .*the port is in use"
+    ):
+        quick(agent="Random", env=Counted, num_envs=3, eval_episodes=0)
+    assert Counted.open == 0
+
+
 @pytest.mark.skipif(importlib.util.find_spec("moviepy") is None, reason="needs moviepy")
 def test_the_recorded_one_is_one_of_them(quick: Any) -> None:
     run = quick(agent="Random", env=Screen, video=True, eval_episodes=2, eval_every=20)

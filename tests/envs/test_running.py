@@ -102,6 +102,21 @@ def test_copies_that_are_learnt_in_share_them() -> None:
     assert layers[0].obs_rms.count == pytest.approx(3 * 6, abs=1e-3)
 
 
+@pytest.mark.parametrize("outer", [NormalizeObservation, NormalizeReward])
+def test_statistics_that_the_user_has_fixed_stay_so(quick: Any, outer: Any) -> None:
+    """Also after an evaluation in the copy that is learnt in, which changes them for its own time."""
+    env = outer(Level())
+    env.update_running_mean = False
+    kept = env.obs_rms if outer is NormalizeObservation else env.return_rms
+    kept.mean, kept.var = np.full(kept.mean.shape, 50.0), np.full(kept.var.shape, 4.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # There is one copy, and rewards are in other units.
+        quick(agent="Random", env=env, eval_episodes=1, eval_every=40, train_steps=100)
+    assert not env.update_running_mean
+    assert kept.count == pytest.approx(1e-4)
+    assert (kept.mean == 50).all()
+
+
 def test_they_are_kept() -> None:
     env = both()
     running = RunningStatistics([env])

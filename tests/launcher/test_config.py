@@ -100,6 +100,11 @@ class TestOrder:
         words = ("dataset=[A,B]", "dataset.train=true")
         assert all("is a list here" in mistakes(*order) for order in permutations(words))
 
+    def test_of_two_of_one_name_a_sub_key_says_how_to_tell_them_apart(self) -> None:
+        said = mistakes("env_wrappers=[Clip,Clip]", "env_wrappers.Clip.high=3")
+        assert "lists 2 of that name" in said
+        assert "env_wrappers=[{_target_: Clip, high: ...}, ...]" in said
+
 
 class TestDoors:
     @settings(max_examples=40)

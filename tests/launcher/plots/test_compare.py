@@ -139,6 +139,16 @@ def test_a_folder_without_runs_says_what_a_run_is(tmp_path, monkeypatch):
         plot_runs([])
 
 
+def test_runs_without_evaluations_are_not_said_to_be_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs/default/DQN/CartPole-v1/0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run / "train.csv").touch()
+    with pytest.raises(ConfigError, match=r"No run below `runs` has made an eval.*eval_episodes=0"):
+        plot_runs([])
+
+
 def test_plotting_needs_neither_torch_nor_pyplot(folder):
     code = (
         "import sys; from antelope.launcher.plots.compare import plot_runs; plot_runs([]); "
