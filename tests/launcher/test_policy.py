@@ -186,6 +186,7 @@ SPACES: dict[str, tuple[Any, Any]] = {
     "images": (IMAGE, None),
     "grey images": (spaces.Box(0, 255, (16, 12), np.uint8), None),
     "float64": (spaces.Box(-1e6, 1e6, (2,), np.float64), None),
+    "one number": (spaces.Box(-1, 1, (), np.float32), None),
     "a choice": (spaces.Discrete(5, start=3), None),
     "choices": (spaces.MultiDiscrete([2, 3]), None),
     "flags": (spaces.MultiBinary((2, 2)), None),
@@ -489,6 +490,11 @@ def test_the_module_itself_acts_on_observations_in_their_own_units(tmp_path: Pat
     for one in (run.agent, copy.deepcopy(run.agent), unpickled(run.agent), read_back(run.agent)):
         assert by_hand(one) > 4.6
     assert by_hand(antelope.load(tmp_path, model=Side).agent) > 4.6
+    sees = torch.tensor([[1003.0], [997.0]])
+    # Of the module nothing is held but its method.
+    assert antelope.load(tmp_path, model=Side).agent.act(sees).tolist() == [1, 0]
+    assert copy.deepcopy(run.agent).act(sees).tolist() == [1, 0]
+    assert unpickled(run.agent.act)(sees).tolist() == [1, 0]
     contrary = copy.deepcopy(run.agent)
     contrary.weight.data.neg_()  # A copy acts by its own weights.
     assert by_hand(contrary) < 0.4
