@@ -1,4 +1,4 @@
-"""A run that begins with what another one has learnt: `load=PATH`."""
+"""A run that begins with what another one has learnt: `load=PATH`, or `model=run.agent`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 from ..replay import CheckpointError, ConfigError, Normalizer
 from .checkpoint import find
 from .config import Settings
+from .naming import named_object
+from .raw_observations import statistics_of
 from .weights import load_weights
 
 
@@ -42,6 +44,25 @@ def read_earlier(settings: Settings) -> dict[str, Any] | None:
         )
     settings.values["normalize_obs"] = had  # Its agent's default may be another.
     return state
+
+
+def read_module(settings: Settings) -> Normalizer | None:
+    """The statistics of observations that the module given has learnt with; None: it has none.
+
+    Its weights expect normalised observations, and this run normalises them unless the user says otherwise.
+    """
+    known = None if settings.env is None else statistics_of(named_object(settings, "model")[0])
+    if known is not None and "normalize_obs" not in settings.given:
+        settings.values["normalize_obs"] = True
+    return known if settings.normalize_obs else None
+
+
+def continue_statistics(known: Normalizer, world: Any) -> None:
+    """Go on with the statistics of a module given, where they are of such observations as this run's."""
+    now = world.normalizer.moments
+    shapes = {name: moments.mean.shape for name, moments in now.items()}
+    if shapes == {name: moments.mean.shape for name, moments in known.moments.items()}:
+        load_statistics(world.normalizer, {"normalizer": known.state_dict()})
 
 
 def take_over(state: dict[str, Any], agent: nn.Module, world: Any) -> None:

@@ -57,6 +57,12 @@ def takes_normalised(agent: Any) -> None:
         del agent.act
 
 
+def statistics_of(agent: Any) -> Normalizer | None:
+    """The statistics that a run left with the module, if any did."""
+    act = getattr(agent, "__dict__", {}).get("act")
+    return act.normalizer if isinstance(act, RawAct) else None
+
+
 def own_act(agent: nn.Module) -> Any:
     """The module's `act` on what batches hold; None if it has none."""
     act = hook(agent, "act")

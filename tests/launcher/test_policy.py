@@ -512,6 +512,17 @@ def test_a_module_that_was_given_to_another_run_is_as_it_was_before(tmp_path: Pa
     assert plain.metrics["return"] < 4  # It is given 1000 where it expects 0.
 
 
+def test_statistics_of_observations_come_with_a_module_that_was_given(tmp_path: Path) -> None:
+    first = ml(**FAR, path=tmp_path / "first")
+    short = {**FAR, "model": first.agent, "train_steps": 2, "seed_steps": 1}
+    del short["normalize_obs"]  # Its weights expect it.
+    second = ml(**short, path=tmp_path / "second")
+    assert second.metrics["return"] > 4.6
+    assert "normalize_obs: true" in (tmp_path / "second" / "config.yaml").read_text()
+    third = ml(**short | {"model": copy.deepcopy(second.agent)}, path=tmp_path / "third")
+    assert third.metrics["return"] > 4.6
+
+
 def test_a_run_goes_on_after_it_was_looked_at(tmp_path: Path) -> None:
     tasks = ml.tasks(**{**FAR, "env": [Far, Far]}, path=tmp_path)
     for task in tasks:
