@@ -14,7 +14,7 @@ from ..agents.traits import traits
 from . import build, offline
 from .config import Settings
 from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
-from .earlier import read_earlier, take_over
+from .earlier import continue_statistics, read_earlier, read_module, take_over
 from .forward import check_channels_last, check_forward, example
 from .infos import check_act, check_masks
 from .learn_method import warn_of_others
@@ -67,6 +67,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     build.complete(settings)
     saved = offline.adopt(settings)
     earlier = read_earlier(settings)
+    known = read_module(settings) if earlier is None else None
     device = workplace.device = build.build_device(device_wanted(settings))
     workplace.keep(kept_randomness)  # The device's too, which is in use by now.
     workplace.keep(lambda: arithmetic(settings, device))
@@ -99,6 +100,8 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     start_weights(settings, agent, world, obs)
     if earlier is not None:
         take_over(earlier, agent, world)
+    elif known is not None:
+        continue_statistics(known, world)
     strategies = build.build_strategies(settings, world, agent, transform, device, obs=obs)
     if strategies is not None:
         held.callback(strategies.context.close)

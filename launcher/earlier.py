@@ -1,15 +1,18 @@
-"""A run that begins with what another one has learnt: `load=PATH`."""
+"""A run that begins with what another one has learnt: `load=PATH`, or `model=run.agent`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..replay import CheckpointError, ConfigError, Normalizer
 from .checkpoint import find
 from .config import Settings
+from .naming import named_object
+from .raw_observations import statistics_of
 from .weights import load_weights
 
 
@@ -43,6 +46,25 @@ def read_earlier(settings: Settings) -> dict[str, Any] | None:
     return state
 
 
+def read_module(settings: Settings) -> Normalizer | None:
+    """The statistics of observations that the module given has learnt with; None: it has none.
+
+    Its weights expect normalised observations, and this run normalises them unless the user says otherwise.
+    """
+    known = None if settings.env is None else statistics_of(named_object(settings, "model")[0])
+    if known is not None and "normalize_obs" not in settings.given:
+        settings.values["normalize_obs"] = True
+    return known if settings.normalize_obs else None
+
+
+def continue_statistics(known: Normalizer, world: Any) -> None:
+    """Go on with the statistics of a module given, where they are of such observations as this run's."""
+    now = world.normalizer.moments
+    shapes = {name: moments.mean.shape for name, moments in now.items()}
+    if shapes == {name: moments.mean.shape for name, moments in known.moments.items()}:
+        load_statistics(world.normalizer, {"normalizer": known.state_dict()})
+
+
 def take_over(state: dict[str, Any], agent: nn.Module, world: Any) -> None:
     """Begin with the weights of a checkpoint, and its statistics of observations.
 
@@ -66,7 +88,7 @@ def load_statistics(normalizer: Normalizer, state: dict[str, Any]) -> None:
     saved = (state.get("normalizer") or {"moments": {}})["moments"]
     for name, moments in normalizer.moments.items():
         kept = saved.get(f"obs/{name}")
-        shape = None if kept is None else list(kept["mean"].shape)
+        shape = None if kept is None else list(np.shape(kept["mean"]))
         if kept is None or shape != list(moments.mean.shape):
             which = f" `{name}`" if name else ""
             raise CheckpointError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import weakref
 from typing import Any
 
 from torch import nn
@@ -29,21 +28,19 @@ class RawAct:
     """
 
     def __init__(self, agent: Any, normalizer: Normalizer):
-        # Weak: in a circle, a module that is dropped would keep its memory until Python looks for circles.
-        self._agent, self.normalizer = weakref.ref(agent), normalizer
+        # Strong, as of any method: `antelope.load(path).agent.act(obs)` holds nothing else of the module.
+        self._agent, self.normalizer = agent, normalizer
 
     def __call__(self, obs: Any, *args: Any, **kwargs: Any) -> Any:
-        agent = self._agent()
-        assert agent is not None, "the module is gone"
-        return _of_class(agent)(self.normalizer.obs(obs), *args, **kwargs)
+        return _of_class(self._agent)(self.normalizer.obs(obs), *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RawAct:
         # A module that is being copied is in the memo before its attributes are copied.
-        agent = self._agent()
-        return RawAct(memo.get(id(agent), agent), copy.deepcopy(self.normalizer, memo))
+        agent = memo.get(id(self._agent), self._agent)
+        return RawAct(agent, copy.deepcopy(self.normalizer, memo))
 
     def __reduce__(self) -> Any:
-        return RawAct, (self._agent(), self.normalizer)
+        return RawAct, (self._agent, self.normalizer)
 
 
 def takes_raw(agent: nn.Module, normalizer: Normalizer | None) -> None:
@@ -58,6 +55,12 @@ def takes_normalised(agent: Any) -> None:
     """Let the module's `act` take what batches hold, as its class says."""
     if isinstance(getattr(agent, "__dict__", {}).get("act"), RawAct):
         del agent.act
+
+
+def statistics_of(agent: Any) -> Normalizer | None:
+    """The statistics that a run left with the module, if any did."""
+    act = getattr(agent, "__dict__", {}).get("act")
+    return act.normalizer if isinstance(act, RawAct) else None
 
 
 def own_act(agent: nn.Module) -> Any:

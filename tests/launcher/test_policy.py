@@ -186,6 +186,7 @@ SPACES: dict[str, tuple[Any, Any]] = {
     "images": (IMAGE, None),
     "grey images": (spaces.Box(0, 255, (16, 12), np.uint8), None),
     "float64": (spaces.Box(-1e6, 1e6, (2,), np.float64), None),
+    "one number": (spaces.Box(-1, 1, (), np.float32), None),
     "a choice": (spaces.Discrete(5, start=3), None),
     "choices": (spaces.MultiDiscrete([2, 3]), None),
     "flags": (spaces.MultiBinary((2, 2)), None),
@@ -489,6 +490,11 @@ def test_the_module_itself_acts_on_observations_in_their_own_units(tmp_path: Pat
     for one in (run.agent, copy.deepcopy(run.agent), unpickled(run.agent), read_back(run.agent)):
         assert by_hand(one) > 4.6
     assert by_hand(antelope.load(tmp_path, model=Side).agent) > 4.6
+    sees = torch.tensor([[1003.0], [997.0]])
+    # Of the module nothing is held but its method.
+    assert antelope.load(tmp_path, model=Side).agent.act(sees).tolist() == [1, 0]
+    assert copy.deepcopy(run.agent).act(sees).tolist() == [1, 0]
+    assert unpickled(run.agent.act)(sees).tolist() == [1, 0]
     contrary = copy.deepcopy(run.agent)
     contrary.weight.data.neg_()  # A copy acts by its own weights.
     assert by_hand(contrary) < 0.4
@@ -504,6 +510,17 @@ def test_a_module_that_was_given_to_another_run_is_as_it_was_before(tmp_path: Pa
     plain = ml(**{**FAR, "model": second.agent, "normalize_obs": False}, path=tmp_path / "plain")
     assert "act" not in vars(plain.agent)
     assert plain.metrics["return"] < 4  # It is given 1000 where it expects 0.
+
+
+def test_statistics_of_observations_come_with_a_module_that_was_given(tmp_path: Path) -> None:
+    first = ml(**FAR, path=tmp_path / "first")
+    short = {**FAR, "model": first.agent, "train_steps": 2, "seed_steps": 1}
+    del short["normalize_obs"]  # Its weights expect it.
+    second = ml(**short, path=tmp_path / "second")
+    assert second.metrics["return"] > 4.6
+    assert "normalize_obs: true" in (tmp_path / "second" / "config.yaml").read_text()
+    third = ml(**short | {"model": copy.deepcopy(second.agent)}, path=tmp_path / "third")
+    assert third.metrics["return"] > 4.6
 
 
 def test_a_run_goes_on_after_it_was_looked_at(tmp_path: Path) -> None:
