@@ -91,9 +91,16 @@ class Infos:
     """
 
     def __init__(self, names: Sequence[str], space: Any, layout: Layout | None = None):
-        self.names, self.layout = tuple(names), Layout() if layout is None else layout
         # Of each mask, into how many choices for each part of the action it falls.
         self.masks = _masks(space) if ACTION_MASK in names else {}
+        if layout is None or any(
+            layout.types[name][0] != (sum(sizes),)
+            for name, sizes in self.masks.items()
+            if name in layout.types
+        ):
+            # With other actions it is refused for its spaces, in words that help, not for its mask.
+            layout = Layout()
+        self.names, self.layout = tuple(names), layout
         self._space = space
         self.seen: set[str] = set()
         self._others: dict[str, None] = {}
