@@ -293,7 +293,7 @@ class EnvTask:
         infos: Any = self.infos
         info: Any = step.info
         first: Any = step.first_info
-        self.info = first
+        self.info = infos.to_act_by(first)
         if ended := bool(done.any()):
             self.finals.add(info, done if step.real is None else done & step.real)
         infos.settle(ended=ended, name=self.name)

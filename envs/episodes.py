@@ -78,7 +78,8 @@ def play(
         if late is not None and late.any():
             cut += int(late.sum())
             step = _restarted(envs, step, late, played, share)
-        info = info if step.first_info is None else step.first_info
+        if infos is not None and step.first_info is not None:
+            info = infos.to_act_by(step.first_info)
         obs = frames.push(step.first, step.began)
         began = step.began if step.began is not None else np.zeros(n, np.bool_)
         if show is not None:

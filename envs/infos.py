@@ -91,9 +91,16 @@ class Infos:
     """
 
     def __init__(self, names: Sequence[str], space: Any, layout: Layout | None = None):
-        self.names, self.layout = tuple(names), Layout() if layout is None else layout
         # Of each mask, into how many choices for each part of the action it falls.
         self.masks = _masks(space) if ACTION_MASK in names else {}
+        if layout is None or any(
+            layout.types[name][0] != (sum(sizes),)
+            for name, sizes in self.masks.items()
+            if name in layout.types
+        ):
+            # With other actions it is refused for its spaces, in words that help, not for its mask.
+            layout = Layout()
+        self.names, self.layout = tuple(names), layout
         self._space = space
         self.seen: set[str] = set()
         self._others: dict[str, None] = {}
@@ -130,16 +137,13 @@ class Infos:
             _, first = env.reset(seed=0)
         except Exception:  # It is told with its seed when a run's first episode begins.
             return
-        self.reset_rows([self.pick(first)])
+        rows = self.reset_rows([self.pick(first)])
         action = env.action_space
         try:
             action.seed(0)
-            mask = first.get(ACTION_MASK) if isinstance(action, gymnasium.spaces.Discrete) else None
-            mask = None if mask is None else np.asarray(mask).astype(np.int8)
-            _, _, _, _, then = env.step(
-                action.sample(mask) if mask is not None else action.sample()
-            )
-        except Exception:  # It may refuse an action that its mask rules out.
+            mask = _sampling_mask(action, rows, ACTION_MASK) if self.masks else None
+            _, _, _, _, then = env.step(action.sample(mask))
+        except Exception:  # It is told with its seed when it happens in a run's own episodes.
             return
         self.rows([self.pick(then)])
 
@@ -227,6 +231,20 @@ class Infos:
                 if (none := acts & ~some).any():
                     return int(none.argmax()), name.replace(IN, "/")
         return None
+
+    def to_act_by(self, rows: Rows) -> Rows:
+        """The fields as `act` receives them: a mask that allows nothing allows everything.
+
+        It belongs to a copy that rests or is about to be reset, whose action is not executed: a policy
+        that is restricted to no action at all would be NaN there.
+        """
+        opened: Rows = {}
+        for name, sizes in self.masks.items():
+            mask, starts = rows[name], np.cumsum((0, *sizes[:-1]))
+            some = np.logical_or.reduceat(mask != 0, starts, axis=1)  # (N, parts)
+            if not some.all():
+                opened[name] = np.where(np.repeat(some, sizes, axis=1), mask, 1).astype(mask.dtype)
+        return {**rows, **opened} if opened else rows
 
     def settle(self, *, ended: bool, name: str) -> None:
         """After each step of all copies: whether every field has come by the end of an episode.
@@ -466,6 +484,28 @@ def _mask(value: Any, space: Any, name: str) -> Any:
     if not ((array == 0) | (array == 1)).all():
         raise InfoFault(f"gave `{name}` in its info as {_short(array)}: a mask holds 0 and 1 only")
     return array
+
+
+def _sampling_mask(space: gymnasium.Space[Any], rows: Rows, field_name: str) -> Any:
+    """The first mask of some rows, as gymnasium's `space.sample` takes it."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = named(field_name, dict.fromkeys(space))
+        return {
+            k: _sampling_mask(space[k], rows, n) for k, (n, _) in zip(space, parts, strict=True)
+        }
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(
+            _sampling_mask(part, rows, f"{field_name}{IN}{i}") for i, part in enumerate(space)
+        )
+    if field_name not in rows:  # Numbers.
+        return None
+    mask = rows[field_name][0].astype(np.int8)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        no, yes = mask.reshape(-1, 2).T
+        return np.where(no & yes, 2, yes).astype(np.int8).reshape(space.shape)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return tuple(np.split(mask, np.cumsum(space.nvec.reshape(-1))[:-1]))
+    return mask
 
 
 def _everything(space: Any) -> Any:

@@ -111,7 +111,8 @@ def _for_actions(a: Space, b: Space) -> str:
     few, most = sorted((a.n, b.n))
     return (
         f"TransformAction(env, lambda action: action % {few}, Discrete({most})) around the one with {few} "
-        f"gives both {most} choices, some of which do the same."
+        f"gives both {most} choices, some of which do the same. Or a wrapper of your own has {most}, and an "
+        f"action_mask of {most} in its info that rules out the others: env_info=[action_mask]."
     )
 
 

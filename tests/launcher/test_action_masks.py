@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from antelope import ConfigError, DataError, Run, ml
 from tests.envs.toys import Ruled
@@ -56,6 +57,54 @@ def test_in_vector_environments_however_they_reset(mode: AutoresetMode, agent: s
 
 def test_in_processes_of_their_own() -> None:
     run("env.kind=many", agent="A2C", num_envs=2, vectorization="async")
+
+
+class Strict(nn.Module):
+    """Acts by torch's own Categorical, which raises where a mask allows nothing."""
+
+    def __init__(self, action_spec: Any) -> None:
+        super().__init__()
+        self.sizes = [*action_spec.nvec] or [action_spec.n]
+
+    def act(self, obs: Tensor, info: dict[str, Tensor]) -> Tensor:
+        parts = info["action_mask"].bool().split(self.sizes, -1)
+        drawn = [Categorical(probs=part.float()).sample() for part in parts]
+        return torch.stack(drawn, -1) if len(drawn) > 1 else drawn[0]
+
+    def learn(self, replay: Any) -> None:
+        batch = next(replay)
+        assert not batch.next_action_mask[batch.terminated].any() or len(self.sizes) > 1
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"num_envs": 2},
+        {"num_envs": 2, "env.kind": "several"},
+        {"num_envs": 2, "vectorization": "async"},
+        {"env": lambda: SyncVectorEnv([Ruled] * 3, autoreset_mode=AutoresetMode.NEXT_STEP)},
+    ],
+    ids=["copies", "several", "async", "next-step"],
+)
+def test_an_act_of_ones_own_never_meets_a_mask_that_allows_nothing(how: dict[str, Any]) -> None:
+    words = [f"{name}={value}" for name, value in how.items() if "." in name]
+    run(*words, agent=Strict, **{name: how[name] for name in how if "." not in name})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_not_even_the_step_that_tells_the_fields_takes_what_is_ruled_out(kind: str) -> None:
+    refused = []
+
+    class Watched(Ruled):
+        def step(self, action: Any) -> Any:
+            try:
+                return super().step(action)
+            except AssertionError as error:
+                refused.append(error)
+                raise
+
+    run(agent="Random", env=lambda: Watched(kind), train_steps=8, seed_steps=4, eval_every=8)
+    assert not refused
 
 
 class Policy(nn.Module):

@@ -661,3 +661,33 @@ def test_what_may_differ() -> None:
     finished = run(env=[first, made(spaces.Box(-5, 7, (2,)), spaces.Discrete(2))], model="Random")
     assert finished.spec.obs.low.tolist() == [-5, -5]
     assert finished.spec.obs.high.tolist() == [7, 7]
+
+
+class Exits(gymnasium.Env[np.ndarray, int]):
+    """Of `doors` doors the first is right."""
+
+    def __init__(self, doors: int = 2, padded: bool = False) -> None:
+        self.doors, self.size = doors, 3 if padded else doors
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(self.size)
+        self.info = {"action_mask": (np.arange(self.size) < doors).astype(np.int8)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, Any]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), self.info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Any]:
+        assert action < self.doors, "took a door that is not there"
+        return np.zeros(1, np.float32), float(action == 0), True, False, self.info
+
+
+def test_numbers_of_actions_may_differ_by_a_mask() -> None:
+    settings: dict[str, Any] = {
+        **{"agent": "DQN", "env_info": ["action_mask"], "train_steps": 60, "seed_steps": 20},
+        **{"batch_size": 16, "eval_episodes": 2, "plot": False, "progress": False},
+    }
+    with pytest.raises(ConfigError) as caught:
+        ml(env=[lambda: Exits(2), lambda: Exits(3)], **settings)
+    assert "one of 2" in str(caught.value)
+    assert "action_mask of 3" in str(caught.value)
+    ml(env=[lambda: Exits(2, padded=True), lambda: Exits(3)], **settings)
