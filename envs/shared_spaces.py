@@ -81,7 +81,9 @@ def _differences(
         )
 
 
-_IN_ONE_FORM = "Write a wrapper of your own, a gymnasium.Wrapper with its space, that brings both into one form."
+_IN_ONE_FORM = (
+    "A wrapper of your own, a gymnasium.Wrapper with its space, can bring both into one form."
+)
 
 
 def _for_keys(shared: Sequence[str], action: bool) -> str:
