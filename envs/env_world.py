@@ -139,12 +139,13 @@ class EnvWorld:
         if extras:
             if taken := env.info.keys() & extras.keys():
                 raise ConfigError(
-                    f"env_info={min(taken)}: `act` gives an extra of that name, which batches have as well. "
-                    "Give the field another name in the environment's info, by a wrapper."
+                    f"env_info={min(taken)}: `act` returned an extra of the same name, and a batch "
+                    "can hold only one. Rename the extra, or the field, by a wrapper around the environment."
                 )
             if taken := step["step"].keys() & extras.keys():
                 raise ConfigError(
-                    f"`act` gave an extra named `{min(taken)}`, which transitions have already."
+                    f"`act` returned an extra named `{min(taken)}`, which every transition already has. "
+                    "Rename it."
                 )
             step["step"].update(extras)
         _ring(replay).add(task=task, **step)

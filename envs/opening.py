@@ -61,8 +61,8 @@ class Given:
             )
         if self._taken:
             raise ConfigError(
-                f"env= is an instance of {self.__name__}, and there is only this one; a function "
-                "that makes it allows others"
+                f"env= is an instance of {self.__name__}, of which there is only this one; give a function "
+                "that makes it to have more"
             )
         self._taken = True
         if isinstance(self.env, gymnasium.vector.VectorEnv):

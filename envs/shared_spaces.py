@@ -82,7 +82,7 @@ def _differences(
 
 
 _IN_ONE_FORM = (
-    "A wrapper of your own, a gymnasium.Wrapper with its space, has to give both one form."
+    "A wrapper of your own, a gymnasium.Wrapper with its space, can bring both into one form."
 )
 
 
@@ -105,13 +105,13 @@ def _for_kinds(a: Space, b: Space) -> str:
 
 def _for_actions(a: Space, b: Space) -> str:
     if not a.discrete:
-        return "TransformAction can leave out what an environment has no use for."
+        return "TransformAction can drop what an environment does not use."
     if a.nvec or a.binary:
         return _IN_ONE_FORM
     few, most = sorted((a.n, b.n))
     return (
         f"TransformAction(env, lambda action: action % {few}, Discrete({most})) around the one with {few} "
-        f"gives both {most} choices, some of which do the same. Or a wrapper of your own has {most}, and an "
+        f"gives both {most} choices, some of them equivalent. Or a wrapper of your own has {most}, and an "
         f"action_mask of {most} in its info that rules out the others: env_info=[action_mask]."
     )
 
@@ -124,7 +124,7 @@ def _for_shapes(a: Space, b: Space) -> str:
                 "too, make them equal."
             )
         return "ResizeObservation(shape=(64, 64)) makes them equal."
-    if a.discrete or (a.ids and b.ids):
+    if (a.discrete or (a.ids and b.ids)) and _one_choice(a, b):
         few, most = sorted((a.n, b.n))
         return (
             f"TransformObservation(env, lambda obs: obs, Discrete({most})) declares the one with {few} to be "
@@ -137,6 +137,11 @@ def _for_shapes(a: Space, b: Space) -> str:
             f"({most},))) makes the one with {few} numbers as long."
         )
     return "FlattenObservation, ReshapeObservation or TransformObservation gives both one shape."
+
+
+def _one_choice(*spaces: Space) -> bool:
+    """Whether each is a Discrete: one-hot, or the id alone."""
+    return not any(s.nvec or s.binary or (s.ids and s.shape) for s in spaces)
 
 
 def _widest(a: Any, b: Any) -> Any:

@@ -65,13 +65,14 @@ def tell_left_out(space: gymnasium.Space[Any], name: str) -> None:
     if text:
         warnings.warn(
             f"Left out of the observations of {name}: {', '.join(map(repr, text))}. Models do not receive "
-            f"text. If it matters, a wrapper can make numbers of it: {_TRANSFORM}; for MiniGrid's mission, "
+            f"text. If it matters, encode it with a wrapper: {_TRANSFORM}; for MiniGrid's mission, "
             "env_wrappers=[minigrid.wrappers.DictObservationSpaceWrapper].",
             stacklevel=3,
         )
     if empty:
         warnings.warn(
-            f"Left out of the observations of {name}: {', '.join(map(repr, empty))}, without numbers.",
+            f"Left out of the observations of {name}, since they hold no numbers: "
+            f"{', '.join(map(repr, empty))}.",
             stacklevel=3,
         )
 
@@ -109,14 +110,14 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
     elif is_text(space):
         helps = f"{_TRANSFORM} can encode it, for instance as a MultiDiscrete of words."
         if isinstance(space, spaces.Text):
-            helps = f"env_wrappers=[FlattenObservation] makes numbers of its letters; {helps}"
+            helps = f"env_wrappers=[FlattenObservation] encodes its letters as numbers; {helps}"
     elif isinstance(space, (spaces.Dict, spaces.Tuple)) or 0 in (space.shape or ()):
         helps = (
-            "There is nothing to see. env_wrappers=[TimeAwareObservation] shows how much time has "
-            f"passed; {_TRANSFORM} can show anything else."
+            "It is empty. env_wrappers=[TimeAwareObservation] adds how much time has "
+            f"passed; {_TRANSFORM} can add anything else."
         )
     else:
-        helps = f"{_TRANSFORM} can make a Box, or a Dict of those, of it."
+        helps = f"{_TRANSFORM} can turn it into a Box, or a Dict of Boxes."
     return helps + drop * within
 
 
@@ -131,20 +132,16 @@ def _action_advice(space: gymnasium.Space[Any]) -> str:
     transform = "env_wrappers=[{_target_: TransformAction, func: ..., action_space: ...}]"
     if isinstance(space, spaces.OneOf):
         return (
-            f"{transform} can take a Dict of a Discrete, which alternative, and of every alternative's "
-            "own values, and give the environment those of the one that was chosen."
+            f"{transform} can offer a Dict with a Discrete that picks the alternative and the "
+            "values of every alternative, and pass on those of the one that was picked."
         )
     if is_text(space):
-        return f"{transform} can take a MultiDiscrete of letters or words, and write the text."
+        return f"{transform} can offer a MultiDiscrete of letters or words, and spell out the text."
     if isinstance(space, spaces.Sequence):
-        return (
-            f"{transform} can take a Dict of its length and of as many values as there are at most."
-        )
+        return f"{transform} can offer a Dict with its length and the largest number of values."
     if isinstance(space, (spaces.Dict, spaces.Tuple)) or 0 in (space.shape or ()):
-        return f"There is nothing to do. {transform} can take a Discrete(1), which does nothing."
-    return (
-        f"{transform} can take a Box, a Discrete, or a Dict of those, and make it what is needed."
-    )
+        return f"It is empty. {transform} can offer a Discrete(1) that does nothing."
+    return f"{transform} can offer a Box, a Discrete, or a Dict of these, and convert it."
 
 
 def _unseen_leaves(

@@ -58,17 +58,17 @@ def unfit_in_environment(
             )
         if works_on_the_loss(strategy):
             if hook(agent, "learn") is None:
-                yield f"strategy={name} works on the loss, and {name_of_agent} learns nothing."
+                yield f"strategy={name} works on the loss, but {name_of_agent} has no `learn`."
                 continue
             if _updates_itself(agent):
                 yield (
-                    f"strategy={name} works on the loss, and {name_of_agent} updates itself. Take an agent "
+                    f"strategy={name} works on the loss, but {name_of_agent} updates itself. Use an agent "
                     f"whose learn returns the loss: {_RETURN_A_LOSS}."
                 )
                 continue
         if ours.needs_forward and not tensor:
             yield (
-                f"strategy={name} compares outputs, and {name_of_agent}{_no_tensor(agent)}. strategy=si "
+                f"strategy={name} compares outputs, but {name_of_agent}{_no_tensor(agent)}. strategy=si "
                 "works on any loss."
             )
         elif (reason := ours.misfit(context)) is not None:
@@ -76,8 +76,8 @@ def unfit_in_environment(
         if traits(agent).on_policy and isinstance(strategy, (Cumulative, LwF)):
             does = "draws from" if isinstance(strategy, Cumulative) else "compares outputs on"
             yield (
-                f"strategy={name} {does} batches of the replay, and {name_of_agent} learns from what it "
-                f"has just done. Take {_OFF_POLICY}."
+                f"strategy={name} {does} batches of the replay, but {name_of_agent} learns from what it "
+                f"has just done. Use {_OFF_POLICY}."
             )
         if isinstance(strategy, Cumulative):
             yield from _too_small(name, context.num_tasks, steps, capacity)
@@ -97,7 +97,7 @@ def _too_small(name: str, tasks: int, steps: int, capacity: int) -> Iterable[str
     """Why a replay cannot keep the transitions of all tasks, if it cannot."""
     if capacity < steps:
         yield (
-            f"strategy={name} keeps the transitions of all {tasks} tasks, {steps:,} steps, and "
+            f"strategy={name} keeps the transitions of all {tasks} tasks, {steps:,} steps, but "
             f"capacity={capacity} would drop the oldest. Set capacity={steps * 6 // 5} or more: the last "
             "observation of an episode takes a row too."
         )

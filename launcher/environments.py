@@ -34,9 +34,10 @@ def build_environments(settings: Settings) -> EnvWorld:
     env_info, layout = settings.env_info or (), Layout()
     check_names(env_info)
     try:
-        makers = env_makers(settings)
+        wrappers = _wrappers(settings)
+        makers = env_makers(settings, wrappers)
         for number, (named, make) in enumerate(makers):
-            tasks.append(_task(settings, number, *named, make, layout))
+            tasks.append(_task(settings, number, *named, make, wrappers, layout))
         arguments_of = [arguments for (_, arguments), _ in makers]
         world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
@@ -58,13 +59,19 @@ def build_environments(settings: Settings) -> EnvWorld:
     return world
 
 
-def env_makers(settings: Settings) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
+def env_makers(
+    settings: Settings, wrappers: dict[str, Any] | None = None
+) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
     """For each environment that the settings name: what that is, with its arguments, and what makes a copy.
+
+    Args:
+        wrappers: What `wrapped` puts around each; None: what the settings say.
 
     Raises:
         ConfigError: If one cannot be made or copied.
     """
     makers: list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]] = []
+    wrappers = _wrappers(settings) if wrappers is None else wrappers
     for target, arguments in named_objects(settings, "env"):
         if isinstance(target, (gymnasium.Env, VectorEnv)):
             target = _given(settings, target)
@@ -75,12 +82,12 @@ def env_makers(settings: Settings) -> list[tuple[tuple[Any, dict[str, Any]], Cal
             )
         # Constructed without a word of the spec: environments are where it comes from.
         make = functools.partial(_make_env, target, arguments)
-        wrappers = _wrappers(settings)
         makers.append(((target, arguments), functools.partial(wrapped, make, **wrappers)))
     return makers
 
 
 def _wrappers(settings: Settings) -> dict[str, Any]:
+    """Built once: the settings then hold the names of functions, no longer the functions."""
     return {
         "around": build_wrappers(settings),
         "discrete": settings.discrete,
@@ -96,6 +103,7 @@ def _task(
     target: Any,
     arguments: dict[str, Any],
     make: Callable[..., Any],
+    wrappers: dict[str, Any],
     layout: Layout,
 ) -> EnvTask:
     return EnvTask(
@@ -103,7 +111,7 @@ def _task(
         name=getattr(target, "__name__", type(target).__name__),
         num_envs=settings.num_envs,
         vectorization=settings.vectorization,
-        make_vector=_wrapped_vector(vector_form(target, arguments), _wrappers(settings)),
+        make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
         stack=settings.frame_stack,
         channels=settings.channels,
         seed=settings.seed + number,
@@ -159,7 +167,7 @@ def _check_evaluations(settings: Settings) -> None:
 
 
 def _warn(task: EnvTask, settings: Settings) -> None:
-    """Say before training where evaluation is not what one would expect."""
+    """Warn before training where evaluation differs from what one would expect."""
     if task.evaluates_in_training:
         warn_caller(
             f"No second {task.name} can be open beside the one that is learnt in ({task.lacking}). "

@@ -40,13 +40,13 @@ class Info(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         there = ", ".join(f"`{key}`" for key in self) or "nothing"
         raise ConfigError(
-            f"`act` asks for info[{name!r}], and info holds {there}. Name the fields that it needs: "
+            f"`act` reads info[{name!r}], but info holds only {there}. Name every field that it needs: "
             f"env_info=[{name}]."
         )
 
 
 def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) -> None:
-    """Refuse `action_mask` where an agent of ours, or our way to act for a model, cannot keep to it.
+    """Refuse `action_mask` where an agent of ours, or how we act for a model, cannot keep to it.
 
     Raises:
         ConfigError: Saying why, and what can.
@@ -60,13 +60,13 @@ def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) ->
     name = type(core).__name__
     if not any(space.discrete for space in leaves(spec.action)):
         raise ConfigError(
-            f"env_info=action_mask: a mask rules out choices, and the action is {spec.action}: numbers, of "
-            "which none can be ruled out. Leave it out, or write a model whose act(obs, info) reads it."
+            f"env_info=action_mask: a mask rules out choices, but the action is continuous, {spec.action}. "
+            "Leave it out, or write a model whose act(obs, info) reads it."
         )
     if act is not None and not of.takes_info(act):
         raise ConfigError(
-            f"env_info=action_mask: {name} does not keep to a mask: its critic and its policy are of all "
-            "actions. Take DQN, PPO or A2C, or leave action_mask out."
+            f"env_info=action_mask: {name} does not support masks: its policy and critic cover all "
+            "actions. Use DQN, PPO or A2C, or leave action_mask out."
         )
 
 

@@ -91,7 +91,7 @@ def find_run(path: Path) -> Path:
     """The run directory or checkpoint that a path means.
 
     Raises:
-        ConfigError: If there is none, or are several.
+        ConfigError: If there is not exactly one.
     """
     path = path.expanduser()
     if not path.is_dir():
@@ -152,7 +152,7 @@ class Loaded:
     Args:
         path: The run directory.
         state: Of a checkpoint.
-        given: What the user says of the settings.
+        given: Settings that the user gave.
         trust: Whether names in the directory may be imported.
 
     Attributes:
@@ -246,7 +246,7 @@ class Loaded:
     # --------------------------------------------------------------------------------- settings
 
     def _merged(self, given: Settings) -> Settings:
-        """The run's settings, with what the user says of them now."""
+        """The run's settings, overridden by those that the user gave."""
         saved = self._state["settings"]
         values = {**given.values, **{k: v for k, v in saved.items() if k in given.values}}
         settings = Settings(values)

@@ -14,6 +14,7 @@ from gymnasium.wrappers import RecordVideo
 
 from ..envs.copies import Vector, seed_of_episode
 from ..envs.environments import EVALUATED_AT_ONCE, EVALUATION_SEED
+from ..envs.episodes import Played
 from ..envs.episodes import play as play_vector
 from ..envs.unseen import seen
 from ..replay import ConfigError, DataError
@@ -61,7 +62,12 @@ def play(
     at_once = min(episodes, EVALUATED_AT_ONCE)
     first = EVALUATION_SEED if seed is None else seed
     if isinstance(env, VectorEnv):
-        return _play_vector(policy, env, episodes=episodes, seed=first, limit=limit)
+        played = _play_vector(policy, env, episodes=episodes, seed=first, limit=limit)
+        for number, (gained, length) in enumerate(zip(played.returns, played.lengths, strict=True)):
+            if show is not None:
+                show(number, gained, length)
+        _warn_of_cut(played.cut, name, limit)
+        return played.returns
     returns, cut = [], 0
     try:
         _check_spaces(env, policy)
@@ -76,10 +82,16 @@ def play(
                 show(number, gained, length)
     finally:
         env.close()
-    if cut:
-        some = "1 episode" if cut == 1 else f"{cut} episodes"
-        warn_caller(f"{some} of {name} had no end and was cut after {limit:,} steps (eval_limit).")
+    _warn_of_cut(cut, name, limit)
     return returns
+
+
+def _warn_of_cut(cut: int, name: str, limit: int | None) -> None:
+    if cut:
+        some, verb = ("1 episode", "was") if cut == 1 else (f"{cut} episodes", "were")
+        warn_caller(
+            f"{some} of {name} did not end and {verb} cut after {limit:,} steps (eval_limit)."
+        )
 
 
 def _episode(
@@ -122,7 +134,7 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
             env = make(render_mode=mode)
     except Exception as error:
         raise ConfigError(
-            f"{asked} needs an environment that takes render_mode={mode!r}, which {name} does not: {error}"
+            f"{asked} needs an environment that supports render_mode={mode!r}, but {name} raised: {error}"
         ) from error
     if isinstance(env, VectorEnv):
         env.close()
@@ -131,8 +143,8 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
         has = env.metadata.get("render_modes", [])
         env.close()
         raise ConfigError(
-            f"{asked} needs an environment with the render mode {mode!r}; {name}, given it, has "
-            f"{env.render_mode!r} (its metadata lists {', '.join(map(str, has)) or 'none'})."
+            f"{asked} needs render_mode={mode!r}, but {name} has "
+            f"render_mode={env.render_mode!r} (its metadata lists {', '.join(map(str, has)) or 'none'})."
         )
     return env
 
@@ -141,8 +153,9 @@ def _check_spaces(env: Any, policy: Policy) -> None:
     known = policy.interface
     if (seen(env.observation_space), env.action_space) != (known.observation, known.action):
         raise ConfigError(
-            f"This environment is not the one that {known.name} was: it has {env.observation_space} and "
-            f"{env.action_space}, and the model learnt {known.observation} and {known.action}."
+            f"The spaces differ from those that the model learnt in {known.name}: observations "
+            f"{env.observation_space} instead of {known.observation}, actions {env.action_space} instead of "
+            f"{known.action}."
         )
 
 
@@ -190,13 +203,13 @@ class _OneFilm(RecordVideo):
 
 def _play_vector(
     policy: Policy, env: Any, *, episodes: int, seed: int, limit: int | None
-) -> list[float]:
+) -> Played:
     """In an environment that is several already, the first episodes of each."""
     known = policy.interface
     options: dict[str, Any] = {"name": known.name, "channels": known.channels}
     envs = Vector(env, seed=seed, infos=policy.infos, stack=known.stack, **options)
     try:
         act, stack = policy.act_stored, known.stack
-        return play_vector(envs, act, episodes=episodes, stack=stack, limit=limit).returns
+        return play_vector(envs, act, episodes=episodes, stack=stack, limit=limit)
     finally:
         envs.close()

@@ -103,7 +103,7 @@ class Policy:
         fields = None if self._infos is None else self._fields(self._infos, info, n)
         if self.stateful and self._n is not None and rows != self._n:
             raise ConfigError(
-                f"run.act received observations of {rows} environments, and of {self._n} before. Call "
+                f"run.act received observations of {rows} environments after {self._n} previously. Call "
                 "run.reset() where new episodes begin."
             )
         if self.stateful and self.interface.longest is not None:
@@ -166,9 +166,9 @@ class Policy:
         if self._acted != self.interface.longest:
             return
         warnings.warn(
-            f"run.act was called {self._acted} times since an episode began, and {self.interface.name} "
-            f"truncates episodes after {self.interface.longest} steps. This model remembers what it has seen "
-            "of an episode: call run.reset() before the first observation of the next.",
+            f"run.act was called {self._acted} times since an episode began, but {self.interface.name} "
+            f"truncates episodes after {self.interface.longest} steps. This model remembers earlier "
+            "observations of an episode: call run.reset() before the first observation of the next.",
             stacklevel=4,
         )
 

@@ -21,11 +21,11 @@ _KEY = "env_wrappers"
 _REFUSED = {
     "RecordVideo": "every copy would write to the same files. video=true records the first episode of "
     "each evaluation",
-    "NumpyToTorch": "an environment has to return NumPy's arrays; batches hold tensors all the same. "
+    "NumpyToTorch": "an environment must return NumPy arrays; batches hold tensors anyway. "
     "Leave it out",
-    "JaxToTorch": "an environment has to return NumPy's arrays; batches hold tensors all the same. "
+    "JaxToTorch": "an environment must return NumPy arrays; batches hold tensors anyway. "
     "JaxToNumpy does that",
-    "RenderCollection": "render() then returns lists, which nothing here reads. video=true records the "
+    "RenderCollection": "render() then returns lists, which a run does not use. video=true records the "
     "first episode of each evaluation",
 }
 
@@ -58,13 +58,13 @@ class Wrap:
                 f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
             )
             raise ConfigError(
-                f"{_KEY}={self.name} wraps vector environments, and {_KEY} is put around each single "
-                f"one.{instead}"
+                f"{_KEY}={self.name} wraps vector environments, but {_KEY} goes around each single "
+                f"environment.{instead}"
             )
         if several and not of_several:
             raise ConfigError(
-                f"{_KEY}={self.name} wraps single environments, and this is a vector environment. Put it "
-                "around each environment in there; with a gymnasium id, use vectorization=sync or async."
+                f"{_KEY}={self.name} wraps single environments, but this is a vector environment. Put it "
+                "around each environment inside; with a gymnasium id, use vectorization=sync or async."
             )
         made = construct(
             self.target, self.arguments, {}, setting=f"{_KEY}.{self.name}", positional=(env,)
@@ -76,7 +76,7 @@ class Wrap:
                 else f"a {type(made).__name__}."
             )
             raise ConfigError(
-                f"{_KEY}={self.name} has to return a gymnasium.Env, and returned {given}"
+                f"{_KEY}={self.name} must return a gymnasium.Env, but returned {given}"
             )
         return made
 
@@ -171,7 +171,7 @@ def _problem(target: Any, name: str) -> str | None:
         return f"{_KEY}={name}: {_REFUSED[name]}."
     if isinstance(target, gymnasium.Env):
         return (
-            f"{_KEY} lists a {type(target).__name__} that is around an environment already. Give its "
+            f"{_KEY} lists a {type(target).__name__} that already wraps an environment. Give its "
             f'class, with its arguments: {{"_target_": {type(target).__name__}, ...}}.'
         )
     if inspect.isclass(target):
@@ -179,7 +179,7 @@ def _problem(target: Any, name: str) -> str | None:
             return None
         if issubclass(target, gymnasium.Env):
             return f"{_KEY}={name} is an environment, not a wrapper. env={name} learns in it."
-        return f"{_KEY}={name} is a class, and not a gymnasium.Wrapper."
+        return f"{_KEY}={name} is a class, but not a gymnasium.Wrapper."
     if not callable(target):
         return (
             f"{_KEY} lists {target!r:.60}. Give names, classes, or functions that take an environment "

@@ -396,7 +396,7 @@ def test_an_extra_must_not_take_the_place_of_a_field() -> None:
     replay = TestContinuation._replay(world)
     world.begin(0, replay)
     with pytest.raises(
-        ConfigError, match="an extra named `reward`, which transitions have already"
+        ConfigError, match="an extra named `reward`, which every transition already has"
     ):
         world.collect(0, lambda obs, *_: (np.zeros(1, np.int64), {"reward": obs[:, 0]}), replay)
 

@@ -333,7 +333,7 @@ def test_zeros_have_the_stored_shapes() -> None:
 BOX = spaces.Box(-1, 1, (2,), np.float32)
 UNKNOWN = spaces.Space((2,), np.float32)
 OBSERVATIONS_REFUSED = {
-    "text": (spaces.Text(5), "a Text space.*FlattenObservation. makes numbers of its letters"),
+    "text": (spaces.Text(5), "a Text space.*FlattenObservation. encodes its letters as numbers"),
     "texts": (spaces.Dict({"a": spaces.Text(5)}), "a Dict of nothing but text.*TransformObservation"),
     "sequence": (spaces.Sequence(BOX), "Sequence space.*TransformObservation.* pad it to the longest"),
     "graph": (spaces.Graph(BOX, None), "a Graph space.*adjacency matrix"),
@@ -342,20 +342,20 @@ OBSERVATIONS_REFUSED = {
         spaces.Dict({"a": spaces.Sequence(BOX), "b": BOX}),
         r"Echo\['a'\] are a Sequence space.*FilterObservation, filter_keys",
     ),
-    "empty dict": (spaces.Dict({}), "a Dict without numbers.*nothing to see.*TimeAwareObservation"),
+    "empty dict": (spaces.Dict({}), "a Dict without numbers.*is empty.*TimeAwareObservation"),
     "empty tuple": (spaces.Tuple([]), "a Tuple without numbers"),
-    "no numbers": (spaces.Box(0, 1, (0,)), r"a Box of shape \[0\].*nothing to see"),
-    "unknown": (UNKNOWN, "are a Space space.*TransformObservation.* can make a Box"),
+    "no numbers": (spaces.Box(0, 1, (0,)), r"a Box of shape \[0\].*is empty"),
+    "unknown": (UNKNOWN, "are a Space space.*TransformObservation.* can turn it into a Box"),
     "same names": (spaces.Dict({1: BOX, "1": BOX}), "two parts that are called '1'"),
     "channels": (spaces.Box(0, 1, (8, 8, 8), np.int8), "channels=last.*channels=first"),
 }  # fmt: skip
 ACTIONS_REFUSED = {
-    "text": (spaces.Text(5), "actions of Echo are a Text space.*TransformAction.* write the text"),
+    "text": (spaces.Text(5), "actions of Echo are a Text space.*TransformAction.* spell out the text"),
     "part": (spaces.Dict({"a": BOX, "t": spaces.Text(5)}), r"actions of Echo\['t'\] are a Text space"),
-    "sequence": (spaces.Sequence(BOX), "a Sequence space.*TransformAction.* Dict of its length"),
-    "one of": (spaces.OneOf([BOX, BOX]), "a OneOf space.*TransformAction.* which alternative"),
+    "sequence": (spaces.Sequence(BOX), "a Sequence space.*TransformAction.* Dict with its length"),
+    "one of": (spaces.OneOf([BOX, BOX]), "a OneOf space.*TransformAction.* picks the alternative"),
     "graph": (spaces.Graph(BOX, None), "a Graph space.*TransformAction"),
-    "empty": (spaces.Tuple([]), "a Tuple without numbers.*nothing to do"),
+    "empty": (spaces.Tuple([]), "a Tuple without numbers.*is empty"),
     "no numbers": (spaces.Box(0, 1, (0,)), r"actions of Echo are a Box of shape \[0\]"),
     "unknown": (UNKNOWN, "actions of Echo are a Space space"),
 }  # fmt: skip

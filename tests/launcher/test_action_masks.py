@@ -167,13 +167,13 @@ def test_ppo_is_on_policy_in_its_first_epoch() -> None:
 
 
 def test_what_is_of_numbers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="rules out choices"):
+    with pytest.raises(ConfigError, match="the action is continuous"):
         run(agent="TD3", env="Pendulum-v1")
 
 
 @pytest.mark.parametrize("agent", ["SAC"])
 def test_an_agent_that_would_ignore_it_is_refused(agent: str) -> None:
-    with pytest.raises(ConfigError, match="Take DQN, PPO or A2C"):
+    with pytest.raises(ConfigError, match="Use DQN, PPO or A2C"):
         run(agent=agent)
 
 

@@ -291,7 +291,9 @@ def test_a_mask_in_another_place_is_pointed_out(env: Any, words: str) -> None:
 
 
 def test_an_extra_of_act_must_have_another_name() -> None:
-    with pytest.raises(ConfigError, match="env_info=value: `act` gives an extra of that name"):
+    with pytest.raises(
+        ConfigError, match="env_info=value: `act` returned an extra of the same name"
+    ):
         run(
             "model.steps=8",
             env=lambda: Says({"value": 1}, {"value": 1}),

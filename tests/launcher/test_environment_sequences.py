@@ -485,7 +485,7 @@ def test_an_agent_that_updates_itself_is_refused_before_it_learns(agent: str | N
         def forward(self, obs: Tensor) -> Any:
             return torch.distributions.Categorical(logits=self.layer(obs))
 
-    refused(model=agent or Policy, strategy="ewc", says="updates itself. Take an agent .*DQN, DRQN")
+    refused(model=agent or Policy, strategy="ewc", says="updates itself. Use an agent .*DQN, DRQN")
 
 
 def test_a_model_that_updates_itself_is_told_so_when_it_does() -> None:
@@ -503,7 +503,7 @@ def test_what_does_not_fit_is_said_at_once() -> None:
     refused("strategy.ewc.fisher=weighted", strategy="ewc", says="fisher=weighted")
     refused("strategy.lwf.temperature=1", strategy="lwf", says="outputs are values")
     refused(
-        strategy="cumulative", capacity=100, says=r"120 steps, and capacity=100 .* capacity=144"
+        strategy="cumulative", capacity=100, says=r"120 steps, but capacity=100 .* capacity=144"
     )
     refused(strategy="cumulative", model="A2C", says="A2C learns from what it has just done")
     refused(strategy="lwf", model="A2C", says="A2C learns from what it has just done")
