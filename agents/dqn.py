@@ -101,14 +101,13 @@ class DQN(nn.Module):
         epsilon = self.epsilon.next(n)
         # Python's random numbers: as tensors, these few would take as long as the network.
         explore = [random.random() < epsilon for _ in range(n)]
-        if all(explore):
+        if True not in explore:
+            return self.best(obs, mask)
+        if False not in explore:
             return self._any(n, mask)
-        action = self.best(obs, mask)
-        if any(explore):
-            action = action.cpu()  # Actions are wanted there: what is drawn need not go up first.
-            chance = self._any(n, mask)
-            action = torch.where(torch.tensor(explore), chance, action)
-        return action
+        action = self.best(obs, mask).cpu()  # Wanted there: what is drawn need not go up first.
+        chance = self._any(n, mask)
+        return torch.where(torch.tensor(explore), chance, action)
 
     def best(self, obs: Any, mask: Tensor | None = None) -> Tensor:
         """`[N, *obs.shape]` to the actions that are worth most, `[N]`, of those that `mask` allows."""

@@ -21,8 +21,6 @@ from .learner import Learner
 from .raw_observations import own_act
 from .recurrent import State
 
-_CPU = torch.device("cpu")
-
 
 class Actor:
     """Chooses actions for N environments, and carries a recurrent model's state through episodes.
@@ -48,8 +46,8 @@ class Actor:
         self._moves = learner.device.type != "cpu"
         # Spared where they do nothing: an action of a small network takes twenty microseconds.
         self._autocast, self._as_stored = learner.autocast, as_stored
-        self._no_grad = torch.no_grad()  # Made once.
-        self._usual: Any = None  # Type, shape and place of actions that needed no conversion.
+        # Type and shape of actions that needed no conversion.
+        self._usual: tuple[torch.dtype, tuple[int, ...]] | None = None
         self.state: State = None  # After the last step; None: at the start.
 
     def __call__(
@@ -64,21 +62,33 @@ class Actor:
         Raises:
             ConfigError: If `act` gave something else than actions of the space.
         """
-        with self._no_grad:
+        # `with torch.no_grad()` does this in Python, three times.
+        differentiated = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
             if self._autocast is nullcontext:
                 result = self._result(obs, began, info)
             else:
                 with self._autocast():
                     result = self._result(obs, began, info)
-        if type(result) is Tensor and (result.dtype, result.shape, result.device) == self._usual:
-            return result.numpy(), {}  # Its like has been checked before.
+        finally:
+            torch._C._set_grad_enabled(differentiated)
+        usual = self._usual
+        if (
+            usual is not None
+            and type(result) is Tensor
+            and result.is_cpu
+            and result.dtype is usual[0]
+            and (array := result.numpy()).shape == usual[1]
+        ):
+            return array, {}  # Its like has been checked before.
         n = len(began)
         action, extras = result if isinstance(result, tuple) else (result, {})
         if self._moves:  # All of it in one copy, for which the device is waited for once.
             action, extras = download({"action": action, "extras": extras}).values()
         checked = checked_action(action, self.learner.spec.action, n, self._name)
         if isinstance(action, Tensor) and action.dtype in (torch.int64, torch.float32):
-            self._usual = (action.dtype, action.shape, _CPU)
+            self._usual = (action.dtype, tuple(action.shape))
         return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
 
     def _result(self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None) -> Any:
