@@ -91,10 +91,10 @@ def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
 
 def _refusal(key: str, name: str) -> str:
     module = split(name)[0] or name.rpartition(".")[0]
-    imports = f" imports {module}, which" if module else ":"
+    what = f" imports {module}, which is" if module else ": it is"
     root = key.partition(".")[0]
     again = f"{root}={name}" if root == key else f"{root}=[...], with {name} in it"
     return (
-        f"{key}={name}{imports} {'is' if module else 'it is'} not part of Antelope, gymnasium or an installed package of environments, "
-        f"and a preset runs no code of its own. To allow it, name it yourself, as a word: {again}."
+        f"{key}={name}{what} not part of Antelope, gymnasium or an installed package "
+        f"of environments, and a preset runs no code of its own. To allow it, name it yourself, as a word: {again}."
     )
