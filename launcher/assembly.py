@@ -195,7 +195,8 @@ def _scheduler(
             stacklevel=2,
         )
     evaluates = world.on_data or settings.eval_episodes > 0
-    if len(plans) > 1 and schedule.seed_steps and not any(p.learning_steps for p in plans):
+    waits = len(plans) > 1 and schedule.seed_steps > 0 and optimizer is not None
+    if waits and not any(p.learning_steps for p in plans):
         warnings.warn(
             f"Nothing is learnt: seed_steps={schedule.seed_steps} are waited for in every task, and tasks "
             f"have {schedule.train_steps} steps. Lower seed_steps.",

@@ -218,14 +218,11 @@ def import_module(module: str, name: str) -> ModuleType:
         raise ConfigError(_import_failed(name, module, error)) from error
 
 
-def may_import(module: str) -> bool:
-    """Whether importing a module that a file names, not the user, runs no code from elsewhere.
+def from_installed(module: str) -> bool:
+    """Whether a module that a file names, not the user, is that of an installed package of environments.
 
-    So for a module that is imported already, and for an installed package of environments: not for a
-    file that lies here, whatever its name.
+    Not so for a file that lies here, whatever its name, nor for Python's own modules.
     """
-    if module in sys.modules:
-        return True
     spec, top = _top(module), module.partition(".")[0]
     if spec is None or spec.origin is None:
         return False

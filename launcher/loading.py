@@ -28,7 +28,7 @@ from ..replay import CheckpointError, ConfigError, Normalizer, Spec
 from ..replay.devices import moving
 from . import build
 from .checkpoint import Checkpoints, find
-from .config import Settings, compose
+from .config import Settings, compose, name_of
 from .construct import resolve
 from .device import device_wanted
 from .earlier import load_statistics
@@ -240,7 +240,8 @@ class Loaded:
         if not (self._trust or self._said("env")):
             self.settings.live["env"] = self._known_environments(self.settings.values["env"])
         if not (self._trust or self._said("env_wrappers")):
-            self._check_wrappers(self.settings.values["env_wrappers"])
+            value = self.settings.values["env_wrappers"]
+            self.settings.values["env_wrappers"] = self._known_wrappers(value)
         return env_makers(self.settings)
 
     # --------------------------------------------------------------------------------- settings
@@ -327,14 +328,23 @@ class Loaded:
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
 
-    def _check_wrappers(self, value: Any) -> None:
-        """Refuse wrappers other than gymnasium's, and those that are given a function by its name."""
-        for item in value if isinstance(value, list) else [] if value is None else [value]:
+    def _known_wrappers(self, value: Any) -> Any:
+        """What `env_wrappers` of the run's directory names, in full, which no file here can take.
+
+        Raises:
+            ConfigError: For wrappers other than gymnasium's, and those that are given a function by name.
+        """
+        if value is None:
+            return None
+        found = []
+        for item in value if isinstance(value, list) else [value]:
             arguments = dict(item) if isinstance(item, Mapping) else {"_target_": item}
             name = str(arguments.pop("_target_", None))
-            known = known_object(name, "env_wrappers") is not None
-            if not known or any(isinstance(part, (str, Mapping)) for part in arguments.values()):
+            known = known_object(name, "env_wrappers")
+            if known is None or not all(map(_is_plain, arguments.values())):
                 raise self._unnamed("env_wrappers", name)
+            found.append({"_target_": name_of(known), **arguments} if arguments else name_of(known))
+        return found
 
     def _unnamed(self, key: str, name: str) -> ConfigError:
         """What to do about a name that is not looked up for a directory."""
@@ -490,6 +500,13 @@ def _laid_over(saved: Any, given: Settings, key: str) -> Any:
     if isinstance(saved, dict) and isinstance(value, dict) and takes:
         return {**saved, **value}
     return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing in an argument names a function or an object to make."""
+    if isinstance(value, list):
+        return all(isinstance(part, str) or _is_plain(part) for part in value)
+    return not isinstance(value, (str, Mapping))
 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:

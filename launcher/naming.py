@@ -14,8 +14,9 @@ from ..envs.sources import folder_of
 from ..replay import ConfigError
 from .config import Settings, name_of, schema
 from .construct import near_among_any, resolve, unknown_arguments
-from .environment_names import may_import, of_spec, registered_as, split
+from .environment_names import of_spec, registered_as
 from .observe.options import Options, observes
+from .preset_names import ENVIRONMENTS, refused_names
 from .told import warn_caller
 
 # A folder called `er`, of runs with it, is no strategy.
@@ -156,15 +157,13 @@ def unresolved(settings: Settings) -> list[str]:
         value = settings.values.get(key)
         if key not in settings.given or not setting.names_object or value is None:
             continue
+        if key in ENVIRONMENTS and (refused := refused_names(settings, key)):
+            mistakes += refused
+            continue
         for item in value if isinstance(value, list) else [value]:
             item = item if isinstance(item, dict) else {"_target_": item}
             target: Any = settings.live.get(key, item.get("_target_"))
             arguments = [name for name in item if name not in ("_target_", "subset")]
-            if key == "env" and (place := settings.place(f"{key}._target_")):
-                refused = [place + text for text in _would_import(item)]
-                if refused:
-                    mistakes += refused
-                    continue
             try:
                 folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
                 if isinstance(target, str) and not folder:
@@ -197,21 +196,6 @@ def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
                 f"`env.{name}` is not a parameter of {getattr(target, '__name__', target)}, whose **kwargs "
                 f"take it. Did you mean `env.{near}`?"
             )
-
-
-def _would_import(item: Any) -> list[str]:
-    """A message for every `module:id` in a preset that would run code that the user did not name."""
-    if isinstance(item, dict):
-        return [text for part in item.values() for text in _would_import(part)]
-    if isinstance(item, list):
-        return [text for part in item for text in _would_import(part)]
-    module = split(item)[0] if isinstance(item, str) else ""
-    if not module or may_import(module):
-        return []
-    return [
-        f"env={item} imports {module}, which is not an installed package of environments, and a preset runs "
-        f"no code of its own. To allow it, name it yourself, as a word: env={item}."
-    ]
 
 
 def canonical_name(name: str, item: Any) -> str:

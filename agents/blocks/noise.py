@@ -34,7 +34,9 @@ class Colored:
         if self.at == len(self.drawn) or self.drawn.shape[1:] != (n, size):
             # Drawn on the CPU, to be the same on all devices.
             self.drawn, self.at = colored(_LENGTH, n, size, exponent=self.exponent), 0
-        if self.drawn.device != device:  # Once in many steps: an upload for each would be waited for.
+        if (
+            self.drawn.device != device
+        ):  # Once in many steps: an upload for each would be waited for.
             self.drawn = upload(self.drawn, device)
         self.at += 1
         return self.drawn[self.at - 1]

@@ -155,7 +155,7 @@ class TestWhatResetAndStepReturn:
 
     def test_a_reset_without_a_seed(self, how: str, quick: Any, tmp_path: Path) -> None:
         text = refusal(quick, tmp_path, like(reset=lambda self: self.first), vectorization=how)
-        assert "write reset(self, *, seed=None, options=None)" in text
+        assert "Write reset(self, *, seed=None, options=None)" in text
 
     def test_several_ends(self, how: str, quick: Any, tmp_path: Path) -> None:
         text = refusal(quick, tmp_path, like(ends=np.array([True, False])), vectorization=how)

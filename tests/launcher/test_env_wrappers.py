@@ -12,7 +12,7 @@ import pytest
 import yaml
 from gymnasium import spaces, wrappers
 
-from antelope import Run, ml
+from antelope import Run, load, ml
 from antelope.replay import ConfigError
 
 
@@ -235,3 +235,57 @@ def test_vector_environments_have_vector_wrappers() -> None:
 def test_sub_keys_of_a_name_that_is_listed_twice() -> None:
     with pytest.raises(ConfigError, match="`env_wrappers` is a list"):
         run("env_wrappers=[Double,Double]", "env_wrappers.Double.by=3")
+
+
+class TestPresets:
+    """A preset may name gymnasium's wrappers; other code runs where the user names it."""
+
+    def preset(self, line: str) -> None:
+        Path("mine.yaml").write_text(f"# @package _global_\n{line}\n")
+        names = "class W(gymnasium.Wrapper): pass\nclass TimeLimit(W): pass\ndef f(r): return r\n"
+        Path("evil.py").write_text(f"import gymnasium\nopen('ran', 'w').close()\n{names}")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "env_wrappers: [W]",
+            "env_wrappers: evil.W",
+            "env_wrappers: evil.py:W",
+            "env_wrappers: {_target_: TransformReward, func: evil.f}",
+            "env_wrappers: [{_target_: TransformReward, func: 'evil.py:f'}]",
+            "env_wrappers: [{_target_: TransformReward, func: os.system}]",
+            "env_wrappers: [{_target_: subprocess.run}]",
+            "env_wrappers: [{_target_: TimeLimit, max_episode_steps: {_target_: os.system, command: >ran}}]",
+            "env: {_target_: 'os:system', command: 'touch ran'}",
+            "env: evil.W",
+            "env: evil.py:W",
+            "env: W",
+            "env: {_target_: CartPole-v1, size: {_target_: os.system, command: 'touch ran'}}",
+        ],
+    )
+    def test_code_that_a_preset_names_does_not_run(self, line: str) -> None:
+        self.preset(line.replace(">ran", "'touch ran'"))
+        given = {} if line.startswith("env:") else {"env": "CartPole-v1"}
+        with pytest.raises(
+            ConfigError, match=r"mine.yaml, line 2: .*runs no code.* as a word: env"
+        ):
+            ml("task=mine", "progress=false", **given)
+        assert not Path("ran").exists()
+
+    def test_the_users_own_word_does(self) -> None:
+        self.preset("env_wrappers: TransformReward")
+        run("task=mine", "env_wrappers.func=evil.py:f")
+        assert Path("ran").exists()
+
+    def test_a_file_cannot_take_the_name_of_gymnasiums(self) -> None:
+        self.preset("env_wrappers: [{_target_: TimeLimit, max_episode_steps: 4}]")
+        assert run("task=mine").metrics["episode_length"] == 4
+        assert not Path("ran").exists()
+
+    def test_nor_in_a_run_that_is_loaded(self) -> None:
+        ran = run(
+            env="CartPole-v1", env_wrappers=[{"_target_": "TimeLimit", "max_episode_steps": 4}]
+        )
+        self.preset("lr: 1e-3")
+        assert len(load(ran.path).play(1)) == 1
+        assert not Path("ran").exists()

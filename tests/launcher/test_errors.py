@@ -184,7 +184,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
         ({"test_dataset": ["Digits", "Digits"]}, ["test_dataset= names 2", "dataset= names 1"]),
         ({"device": "cuda:99"}, ["device=cuda:99", "device=cpu"]),
         ({"device": "gpu"}, ["device=gpu", "device=cpu"]),
-        ({"env": "Blackjack-v1"}, ["observations of Blackjack-v1 are a Tuple", "Known are Box"]),
+        ({"env": "Blackjack-v1"}, ["the observation is a dict of 0, 1, 2", "obs_shapes"]),
         ({"model": "null", "model.hidden": 3}, ["model"]),
         ({"scheduler.T_max": 5}, ["scheduler", "T_max", "scheduler=NAME"]),
     ],
