@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..replay import CheckpointError, ConfigError, Normalizer
@@ -66,7 +67,7 @@ def load_statistics(normalizer: Normalizer, state: dict[str, Any]) -> None:
     saved = (state.get("normalizer") or {"moments": {}})["moments"]
     for name, moments in normalizer.moments.items():
         kept = saved.get(f"obs/{name}")
-        shape = None if kept is None else list(kept["mean"].shape)
+        shape = None if kept is None else list(np.shape(kept["mean"]))
         if kept is None or shape != list(moments.mean.shape):
             which = f" `{name}`" if name else ""
             raise CheckpointError(

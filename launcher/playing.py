@@ -78,7 +78,10 @@ def play(
         env.close()
     if cut:
         some = "1 episode" if cut == 1 else f"{cut} episodes"
-        warn_caller(f"{some} of {name} had no end and was cut after {limit:,} steps (eval_limit).")
+        were = "was" if cut == 1 else "were"
+        warn_caller(
+            f"{some} of {name} did not end and {were} cut after {limit:,} steps (eval_limit)."
+        )
     return returns
 
 

@@ -126,7 +126,11 @@ def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
         )
         target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
         if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
-            arguments = {**{k: v for k, v in value.items() if k != "_target_"}, **arguments}
+            objects = {k: v for k, v in value.items() if k != "_target_"}
+            # Asked a second time, they are recorded by name: no word of the user's against them.
+            names = _make_plain(dict(objects))
+            said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
+            arguments = {**objects, **said}
             target = value.get("_target_")
         elif value is not None and not isinstance(value, str):
             target = value

@@ -186,6 +186,8 @@ SPACES: dict[str, tuple[Any, Any]] = {
     "images": (IMAGE, None),
     "grey images": (spaces.Box(0, 255, (16, 12), np.uint8), None),
     "float64": (spaces.Box(-1e6, 1e6, (2,), np.float64), None),
+    "float16": (spaces.Box(-9, 9, (2,), np.float16), None),
+    "one number": (spaces.Box(-9, 9, (), np.float32), None),
     "a choice": (spaces.Discrete(5, start=3), None),
     "choices": (spaces.MultiDiscrete([2, 3]), None),
     "flags": (spaces.MultiBinary((2, 2)), None),
