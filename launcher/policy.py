@@ -325,8 +325,8 @@ def _filled(
     if value.dtype.kind == "f":
         if not np.isfinite(value).all():
             raise refused(f"{it} holds NaN or infinity")
-        # Bounds of floats are often wrong; only an infinity in float32 does harm.
-        low, high = -_LARGEST, _LARGEST
+        # Bounds of floats are often wrong; only what float32 rounds to infinity does harm.
+        low, high = (-_LARGEST, _LARGEST) if value.dtype.itemsize > 4 else (None, None)
     elif low is None and code.dtype.kind in "iu":
         low, high = np.iinfo(code.dtype).min, np.iinfo(code.dtype).max
     if low is not None and not ((value >= low) & (value <= high)).all():

@@ -126,9 +126,11 @@ def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
         )
         target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
         if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
-            live_ones = {k: v for k, v in value.items() if k != "_target_"}
-            said = {k: v for k, v in arguments.items() if not _is_recorded(v, live_ones.get(k))}
-            arguments = {**live_ones, **said}
+            objects = {k: v for k, v in value.items() if k != "_target_"}
+            # Asked a second time, they are recorded by name: no word of the user's against them.
+            names = _make_plain(dict(objects))
+            said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
+            arguments = {**objects, **said}
             target = value.get("_target_")
         elif value is not None and not isinstance(value, str):
             target = value
@@ -144,11 +146,6 @@ def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
         yield target, arguments, _short(name)
         recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
     settings.values[_KEY] = recorded
-
-
-def _is_recorded(written: Any, live: Any) -> bool:
-    """Whether a plain value only stands for an object, since `_make_plain`."""
-    return live is not None and written == _make_plain({"": live})[""]
 
 
 def _make_plain(node: dict[str, Any]) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def test_vector_environments_have_vector_wrappers() -> None:
 
 
 def test_sub_keys_of_a_name_that_is_listed_twice() -> None:
-    with pytest.raises(ConfigError, match="`env_wrappers` is a list"):
+    with pytest.raises(ConfigError, match="`env_wrappers` lists 2 of that name"):
         run("env_wrappers=[Double,Double]", "env_wrappers.Double.by=3")
 
 
