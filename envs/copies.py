@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
     Attributes:
         next_obs: `[N, *shape]`, or a dict of these.
-        reward: float32 `[N]`.
+        reward: float64 `[N]`, as returns are summed; the replay keeps float32.
         terminated, truncated: bool `[N]`.
         began: Which of them are in a new episode now, bool `[N]`; None: none.
         first: Where they are now, `[N, *shape]`: `next_obs`, but for those that began.
@@ -180,7 +180,7 @@ class Copies:
         if self._alone and self._wary <= 0 and only is None and not isinstance(action, dict):
             return self._step_alone(action[0])
         n = self.num_envs
-        next_obs, reward = self.empty_obs(), np.zeros(n, np.float32)
+        next_obs, reward = self.empty_obs(), np.zeros(n)
         ended: list[tuple[int, bool, bool]] = []
         several, wary = isinstance(action, dict), self._wary > 0
         code, to_native = self.obs_codec, self.action_codec.native
@@ -238,7 +238,7 @@ class Copies:
             )
         except Fault as fault:
             raise DataError(self._blame(0, fault, native)) from fault.__cause__
-        reward = np.array((gained,), np.float32)
+        reward = np.array((gained,), np.float64)
         if not (dead or over):
             return Step(next_obs, reward, self._none, self._none, None, next_obs)
         first = next_obs.copy()
@@ -389,7 +389,7 @@ class Vector:
         if np.shape(reward) != (self.num_envs,):
             raise DataError(self._blame(Fault(reward_fault(reward)), native))
         # Copies: some vector environments give the same arrays at each step.
-        reward = np.array(reward, np.float32)
+        reward = np.array(reward, np.float64)
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         if not np.isfinite(reward).all():
             copy = int(np.flatnonzero(~np.isfinite(reward))[0])

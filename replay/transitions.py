@@ -255,7 +255,8 @@ class Transitions:
         """Add this step to the returns of the rows that wait for it; mark those that are final."""
         columns, last = self.columns, self.nstep - 1
         assert columns is not None
-        reward, terminated = fields["reward"], fields["terminated"]
+        reward = np.asarray(fields["reward"], np.float32)
+        terminated = fields["terminated"]
         done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
         final = [rows[done]]
