@@ -507,7 +507,7 @@ def test_what_does_not_fit_is_said_at_once() -> None:
     )
     refused(strategy="cumulative", model="A2C", says="A2C learns from what it has just done")
     refused(strategy="lwf", model="A2C", says="A2C learns from what it has just done")
-    refused(strategy="si", model="Random", says="Random learns nothing")
+    refused(strategy="si", model="Random", says="Random has no `learn`")
     refused(strategy="ewc", model="DRQN", says=r"DRQN.forward carries a state\. strategy=si")
 
     class Acts(nn.Module):
