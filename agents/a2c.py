@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
-from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
+from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = 64  # Steps of all environments together, if nothing is said.
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space, Spec
-from .blocks.bandit import Bandit
-from .blocks.parts import PolicyPart, asks_for
-from .blocks.supervised import Supervised, supervised_loss
+from .bandit import Bandit
 from .dqn import DQN
 from .generative.dcgan import DCGAN
+from .policy.parts import PolicyPart, asks_for
 from .ppo import PPO
 from .sac import SAC
+from .supervised import Supervised, supervised_loss
 from .td3 import TD3
 from .traits import hook, takes_info, takes_state, traits
 

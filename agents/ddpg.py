@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
-from .blocks.box import UnitBox
 from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, td_loss
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .policy.box import UnitBox
 
 
 class DDPG(nn.Module):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
 from .blocks.encoder import Layers, rows
-from .blocks.in_numpy import in_numpy
-from .blocks.masks import NEXT_ACTION_MASK, draw_allowed, mask_in, masked
-from .blocks.outputs import check_outputs
-from .blocks.parts import Part, trunk
 from .blocks.schedule import Falling
 from .blocks.target import follow, target_of
+from .policy.in_numpy import in_numpy
+from .policy.masks import NEXT_ACTION_MASK, draw_allowed, mask_in, masked
+from .policy.outputs import check_outputs
+from .policy.parts import Part, trunk
 
 
 class DQN(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..replay import Replay, Space
 from ..replay.tree import leaves, map_tree, zip_trees
 from .blocks.encoder import encoder
-from .blocks.masks import NEXT_ACTION_MASK, mask_in, masked
 from .blocks.target import follow, target_of
 from .dqn import choices
+from .policy.masks import NEXT_ACTION_MASK, mask_in, masked
 
 
 class DRQN(nn.Module):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.box import UnitBox
 from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, EnsembleLinear, td_loss
 from .blocks.target import follow, frozen, target_of
 from .ddpg import explore
+from .policy.box import UnitBox
 
 
 class DrQV2(nn.Module):

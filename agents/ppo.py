@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
-from .blocks.actor_critic import ActorCritic
 from .blocks.arguments import check
+from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at most.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..replay import Space
 from .blocks.encoder import rows
-from .blocks.masks import draw_allowed, mask_in
+from .policy.masks import draw_allowed, mask_in
 
 
 class Random(nn.Module):

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.box import UnitBox
 from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
-from .blocks.noise import Colored
-from .blocks.parts import trunk
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .policy.box import UnitBox
+from .policy.noise import Colored
+from .policy.parts import trunk
 from .traits import Traits
 
 _LOG_STD = (-20.0, 2.0)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
-from .blocks.box import UnitBox
 from .blocks.ensemble import Critics, td_loss
-from .blocks.parts import Part, trunk
 from .blocks.target import follow, frozen, target_of
 from .ddpg import Actor, explore
+from .policy.box import UnitBox
+from .policy.parts import Part, trunk
 
 
 class TD3(nn.Module):

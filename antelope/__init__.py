@@ -40,12 +40,12 @@ if TYPE_CHECKING:
         PackNet,
         Strategy,
     )
-    from .launcher.construct import register
-    from .launcher.loading import load
-    from .launcher.log import Log
-    from .launcher.own_loop import Strategies
+    from .launcher.by_hand.strategies import Strategies
+    from .launcher.by_hand.tasks import tasks
+    from .launcher.inference.loading import load
+    from .launcher.record.log import Log
     from .launcher.run import Run
-    from .launcher.sequence import tasks
+    from .launcher.settings.names import register
     from .replay import Batch, Memory, Replay, Space, Spec
 
 __version__ = "0.4.0"
@@ -92,16 +92,16 @@ __all__ = [
 # Imported when first used: `ml --help` and a typo must not pay for torch.
 _HOME = {
     "Batch": "replay",
-    "Log": "launcher.log",
+    "Log": "launcher.record.log",
     "Memory": "replay",
     "Replay": "replay",
     "Run": "launcher.run",
     "Space": "replay",
     "Spec": "replay",
-    "Strategies": "launcher.own_loop",
-    "load": "launcher.loading",
-    "register": "launcher.construct",
-    "tasks": "launcher.sequence",
+    "Strategies": "launcher.by_hand.strategies",
+    "load": "launcher.inference.loading",
+    "register": "launcher.settings.names",
+    "tasks": "launcher.by_hand.tasks",
 }
 # Everything else is a strategy.
 _HOME |= dict.fromkeys(set(__all__) - _HOME.keys() - globals().keys(), "agents.continual")

@@ -54,8 +54,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
 from antelope.agents import continual
-from antelope.launcher.config import compose
-from antelope.launcher.evaluate import Evaluator
+from antelope.launcher.learn.evaluate import Evaluator
+from antelope.launcher.settings.compose import compose
 from benchmarks.digits import digits
 from benchmarks.launcher import load
 from benchmarks.plain import rehearsal as plain

@@ -32,7 +32,7 @@ from torchvision.transforms.functional import gaussian_blur
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
-from antelope.launcher.metrics.frechet import frechet_distance
+from antelope.benchmarks.frechet import frechet_distance
 from antelope.replay import Spec, Standardize
 
 _SAMPLES = 10_000

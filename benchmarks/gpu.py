@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from antelope import ml
 from antelope.envs.env_world import EnvWorld
-from antelope.launcher.learner import Learner
+from antelope.launcher.learn.learner import Learner
 from tests.accelerator.runs import (
     DATA,
     ENVIRONMENTS,

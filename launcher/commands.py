@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .config import compose, presets, run_multirun, said, schema
+from .settings.compose import compose, presets, run_multirun, said, schema
 
 Command = Callable[[], "int | None"]
 
@@ -118,7 +118,7 @@ def _print_config(words: list[str]) -> None:
 
 
 def _print_names(kind: str, title: str, words: list[str]) -> None:
-    from .construct import builtin_names, classes_here, describe_names, library_names
+    from .settings.names import builtin_names, classes_here, describe_names, library_names
 
     if words:
         raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")
@@ -141,13 +141,13 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
 
 
 def _print_environments(words: list[str]) -> None:
-    from .environment_list import print_environments
+    from .settings.environment_list import print_environments
 
     print_environments(words)
 
 
 def _print_presets(words: list[str]) -> None:
-    from .presets import of_the_user
+    from .settings.presets import of_the_user
 
     if words:
         raise ConfigError(f"`ml tasks` takes no words, got {' '.join(words)}.")
@@ -167,13 +167,13 @@ _LISTS: dict[str, Callable[[list[str]], None]] = {
 
 
 def _plot(words: list[str]) -> None:
-    from .plots.compare import plot_runs
+    from .pictures.compare import plot_runs
 
     plot_runs(words)
 
 
 def _play(words: list[str]) -> int:
-    from .play_command import play_command
+    from .inference.play_command import play_command
 
     return play_command(words)
 
@@ -206,12 +206,12 @@ def _job(words: list[str], swept: list[str]) -> float | None:
 
 
 def _print_completion(words: list[str]) -> None:
-    from .completion import script
+    from .settings.completion import script
 
     print(script(words[1] if len(words) > 1 else ""))
 
 
 def _complete(words: list[str]) -> None:
-    from .completion import print_candidates
+    from .settings.completion import print_candidates
 
     print_candidates("whole" in words[1:])

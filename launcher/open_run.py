@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from ..agents.policy.raw_observations import takes_normalised, takes_raw
 from ..agents.traits import traits
 from ..replay import ConfigError, Diverged
-from . import build, offline
-from .actor import Actor
-from .assembly import assemble
-from .checkpoint import Checkpoints
-from .config import Settings
-from .console import Console
-from .directory import RunDirectory
-from .evaluate import Evaluator
-from .header import header
-from .keeper import Interrupted, Keeper
-from .later import check_classes, check_grows, read_later
-from .lengths import build_schedule, plan_of, total_steps
-from .log import CSV, Journal, Writer
-from .loop import Loop
-from .naming import model_name, unresolved
-from .pictures import Spared, draw_model, draw_run
+from ..replay.randomness import forked_randomness, seed_everything
+from .build import build, offline
+from .build.assembly import assemble
+from .build.later import check_classes, check_grows, read_later
+from .build.lengths import build_schedule, plan_of, total_steps
+from .learn.actor import Actor
+from .learn.evaluate import Evaluator
+from .learn.loop import Loop
 from .process import Workplace, taking_turns
-from .randomness import forked_randomness, seed_everything
-from .raw_observations import takes_normalised, takes_raw
+from .record.checkpoint import Checkpoints
+from .record.console import Console
+from .record.directory import RunDirectory
+from .record.header import header
+from .record.log import CSV, Journal, Writer
+from .record.pictures import Spared, draw_model, draw_run
+from .record.supervisor import Interrupted, Keeper
+from .record.trackers import Tracker, check_installed
 from .run import Run
 from .session import Session
-from .trackers import Tracker, check_installed
-from .unread import of_the_optimiser
+from .settings.compose import Settings
+from .settings.named import model_name, unresolved
+from .settings.unread import of_the_optimiser
 
 if TYPE_CHECKING:
-    from .policy import Policies
+    from .inference.policy import Policies
 
 _PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
 
@@ -366,7 +366,7 @@ class OpenRun:
 
     def policies(self) -> Policies:
         """What the model does in each environment, by their own observations and actions."""
-        from .policy import Policies  # Which needs gymnasium.
+        from .inference.policy import Policies  # Which needs gymnasium.
 
         interfaces = [task.interface for task in self.world.tasks]
         resting = lambda: self._modes is not None  # noqa: E731

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..replay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import Settings
+    from .settings.compose import Settings
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
         ConfigError: With the preset that is involved, if any.
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
     """
-    from .keeper import Interrupted
     from .process import left_as_found
+    from .record.supervisor import Interrupted
 
     try:
         with left_as_found():  # Imports add warning filters.
@@ -44,7 +44,7 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
 
 def _concerns_code_of_the_user(error: BaseException | None) -> bool:
     """Whether the user's own code raised it, or what it was raised from."""
-    from .construct import user_frames
+    from .settings.names import user_frames
 
     while error is not None:
         # Notes hold the frames of an environment in a process of its own.

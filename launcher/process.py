@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .import_path import added_to_path
-from .randomness import kept_randomness, random_state, set_random_state
+from ..replay.randomness import kept_randomness, random_state, set_random_state
+from .settings.import_path import added_to_path
 
 # Random streams, warnings and import paths belong to the process: runs in several threads take turns.
 _AT_WORK = threading.RLock()

@@ -14,9 +14,9 @@ from torch import nn
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
-    from .loading import Loaded
+    from .inference.loading import Loaded
+    from .inference.policy import Policies
     from .open_run import OpenRun
-    from .policy import Policies
 
 
 @dataclass
@@ -81,9 +81,9 @@ class Run:
                 "This Run is a copy and holds only results. Call learn_task on the Run that ml returned, "
                 "or on one that ml returns with resume=True."
             )
-        from .config import compose
         from .open_run import OpenRun
         from .plainly import plainly
+        from .settings.compose import compose
 
         if not isinstance(opened, OpenRun):
             raise ConfigError(
@@ -157,7 +157,7 @@ class Run:
         Raises:
             ConfigError: If this run has no environment, or it cannot be shown or filmed.
         """
-        from .playing import play
+        from .inference.playing import play
 
         policies, opened = self._policies("play"), self._open
         assert opened is not None

@@ -10,17 +10,17 @@ import torch
 
 from ..replay import ConfigError, Replay
 from ..replay.devices import moving
-from .actor import Actor
-from .attributes import load_object_state, object_state
-from .config import Settings
-from .console import Console
-from .learner import Learner
-from .lengths import plan_of
-from .log import CSV, Journal, Log
-from .loop import Schedule
-from .progress import Progress
-from .randomness import random_state, set_random_state
-from .spec_state import spec_state
+from ..replay.randomness import random_state, set_random_state
+from .build.lengths import plan_of
+from .learn.actor import Actor
+from .learn.learner import Learner
+from .learn.loop import Schedule
+from .record.console import Console
+from .record.log import CSV, Journal, Log
+from .record.progress import Progress
+from .record.spec_state import spec_state
+from .record.state import load_object_state, object_state
+from .settings.compose import Settings
 
 # Settings that may differ between a run and its continuation without changing it.
 _INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from torch import nn
 
 from ..replay import ConfigError, Replay, Spec
-from .config import Settings
-from .evaluate import mean_over_tasks
-from .loop import by_task, transfer_metrics
+from .learn.evaluate import mean_over_tasks
+from .learn.loop import by_task, transfer_metrics
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
+from .settings.compose import Settings
 
 
 class Tasks:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .config import Settings
 from .open_run import OpenRun
 from .run import Run
+from .settings.compose import Settings
 
 
 def train(settings: Settings) -> Run:

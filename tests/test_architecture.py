@@ -60,7 +60,7 @@ def test_imports_between_folders_are_relative(folder: str) -> None:
 
 def test_only_the_configuration_talks_to_hydra() -> None:
     talk = {f for f in files("launcher") if any(n.split(".")[0] == "hydra" for n, _ in imports(f))}
-    assert talk == {ROOT / "launcher" / "config.py"}
+    assert talk == {ROOT / "launcher" / "settings" / "compose.py"}
 
 
 def test_the_walker_sees_every_way_to_import(
@@ -73,7 +73,7 @@ def test_the_walker_sees_every_way_to_import(
         "from ...launcher import config",
         "from ...launcher.config import compose",
         "from ... import launcher",
-        "import antelope.launcher.config",
+        "import antelope.launcher.settings.compose",
         "def f():\n    from antelope.launcher import ml",
     ):
         file.write_text(line)
@@ -85,7 +85,7 @@ def test_the_walker_sees_every_way_to_import(
 def test_settings_are_read_without_torch() -> None:
     code = (
         "import sys, antelope\n"
-        "from antelope.launcher.config import compose\n"
+        "from antelope.launcher.settings.compose import compose\n"
         "compose(['lr=1'], {'model': 'Net'})\n"
         "from antelope import ConfigError, ml\n"
         "assert 'torch' not in sys.modules"
@@ -99,8 +99,8 @@ def test_a_run_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
         "from antelope import ml\n"
         "ml(dataset=(numpy.eye(8), numpy.arange(8) % 2), train_steps=1, plot=False, progress=False)\n"
         "unused = {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich', 'scipy'}\n"
-        "unused |= {'antelope.launcher.mammoth', 'antelope.launcher.observe.observer'}\n"
-        "unused |= {f'antelope.launcher.observe.{name}' for name in ('backbones', 'own_world')}\n"
+        "unused |= {'antelope.launcher.mammoth', 'antelope.launcher.mammoth.observe.observer'}\n"
+        "unused |= {f'antelope.launcher.mammoth.observe.{name}' for name in ('backbones', 'own_world')}\n"
         "assert not unused & set(sys.modules), unused & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

@@ -59,8 +59,8 @@ def test_every_example_is_short() -> None:
 
 
 def test_the_readme_names_only_commands_and_settings_that_exist() -> None:
-    from antelope.launcher.config import ALIASES, schema
-    from antelope.launcher.play_command import USAGE
+    from antelope.launcher.inference.play_command import USAGE
+    from antelope.launcher.settings.compose import ALIASES, schema
 
     console = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
     known = {key.split(".")[0] for key in schema()} | set(ALIASES) | {"task"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...replay import Space
 from ...replay.tree import leaves
-from .in_numpy import ROWS
+from ..policy.in_numpy import ROWS
 from .integers import Lookup
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
-from .spaces import gymnasium_name
+from ..policy.spaces import gymnasium_name
 
 _CONVOLUTIONS = (
     nn.Conv1d,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import ConfigError, Space
-from .spaces import positive
+from ..policy.spaces import positive
 
 _WIDTH = 16  # Of an embedding.
 # Embeddings that begin at torch's usual size say something by chance, which has to be unlearnt first: of

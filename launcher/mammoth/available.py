@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...replay import ConfigError
-from ..config import did_you_mean
-from ..observe.options import declarations, defaults
+from ..settings.compose import did_you_mean
 from .arguments import IDLE, REQUIRED, SERVED
+from .observe.options import declarations, defaults
 from .registry import DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 Listed = dict[str, dict[str, Any]]

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from ...replay import ConfigError
-from ..config import did_you_mean
-from ..observe.backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
-from ..observe.progressive import mnistmlp_pnn, resnet18_pnn
+from ..settings.compose import did_you_mean
+from .observe.backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
+from .observe.progressive import mnistmlp_pnn, resnet18_pnn
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mnistmlp": mnistmlp,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...replay import ConfigError, Memory
 from ...replay.transfer import upload
-from ..config import did_you_mean
+from ..settings.compose import did_you_mean
 from .augmentations import apply_transform
 from .loaders import create_seeded_dataloader
 from .selection import NAMES, make_selection

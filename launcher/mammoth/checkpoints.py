@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import CheckpointError, Memory
-from ..attributes import load_attribute_state
-from ..checkpoint import find
-from ..observe.observer import Observer
-from ..weights import load_weights
+from ..build.weights import load_weights
+from ..record.checkpoint import find
+from ..record.state import load_attribute_state
 from .buffer import Buffer
+from .observe.observer import Observer
 
 if TYPE_CHECKING:
     from ..run import Run

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from ...replay import CheckpointError
-from .. import build
-from ..config import compose
-from ..console import Console
-from ..device import describe, device_wanted, place_tables
-from ..evaluate import Evaluator, mean_over_tasks
-from ..learner import Learner
-from ..loop import score
-from ..observe.observer import Observer
+from ...replay.randomness import seed_everything
+from ..build import build
+from ..build.device import describe, device_wanted, place_tables
+from ..learn.evaluate import Evaluator, mean_over_tasks
+from ..learn.learner import Learner
+from ..learn.loop import score
 from ..process import left_as_found
-from ..randomness import seed_everything
+from ..record.console import Console
 from ..run import Run
+from ..settings.compose import compose
+from .observe.observer import Observer
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:

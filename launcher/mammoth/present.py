@@ -28,9 +28,9 @@ class Present:
         return cls._made
 
     def __init__(self) -> None:
-        from ..observe.backbones import BaseMNISTMLP, resnet18
-        from ..observe.progressive import MNISTMLP_PNN, resnet18_pnn
         from . import load_runner
+        from .observe.backbones import BaseMNISTMLP, resnet18
+        from .observe.progressive import MNISTMLP_PNN, resnet18_pnn
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

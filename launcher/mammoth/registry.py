@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...replay import ConfigError
-from ..config import name_of
+from ..settings.compose import name_of
 from .backbones import BACKBONES
 
 T = TypeVar("T")

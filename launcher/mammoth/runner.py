@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...replay import ConfigError
-from .. import build
-from ..config import compose, did_you_mean, schema
-from ..construct import resolve
-from ..device import device_wanted
-from ..naming import unresolved
-from ..observe.observer import Observer
-from ..observe.options import MORE, OF_THE_RUN, declared, defaults
-from ..observe.own_sequence import make_sequence, permutation, sequence_options
-from ..observe.sequence import ContinualDataset
-from ..randomness import forked_randomness, seed_everything
+from ...replay.randomness import forked_randomness, seed_everything
+from ..build import build
+from ..build.device import device_wanted
+from ..settings.compose import compose, did_you_mean, schema
+from ..settings.named import unresolved
+from ..settings.names import resolve
 from .arguments import (
     IDLE,
     SERVED,
@@ -38,6 +34,10 @@ from .arguments import (
 from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
+from .observe.observer import Observer
+from .observe.options import MORE, OF_THE_RUN, declared, defaults
+from .observe.own_sequence import make_sequence, permutation, sequence_options
+from .observe.sequence import ContinualDataset
 from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 if TYPE_CHECKING:

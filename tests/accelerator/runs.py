@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from antelope import Memory, ml
-from antelope.agents.blocks.gaussians import TruncatedGaussian
+from antelope.agents.policy.gaussians import TruncatedGaussian
 from antelope.envs import Digits, PermutedMNIST, RotatedMNIST
-from antelope.launcher.actor import Actor
-from antelope.launcher.evaluate import Evaluator
-from antelope.launcher.learner import Learner
+from antelope.launcher.learn.actor import Actor
+from antelope.launcher.learn.evaluate import Evaluator
+from antelope.launcher.learn.learner import Learner
 from antelope.launcher.mammoth import Buffer, ContinualModel
 from antelope.launcher.run import Run
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from antelope import ConfigError
-from antelope.launcher.randomness import forked_randomness, kept_randomness
 from antelope.replay import Table
+from antelope.replay.randomness import forked_randomness, kept_randomness
 
 from .runs import MLP, Clock, Counter, Noisy, _without_float64, start
 

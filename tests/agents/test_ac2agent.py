@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from antelope import agents, ml
 from antelope.agents import AC2Agent
-from antelope.agents.blocks.bandit import Bandit
+from antelope.agents.bandit import Bandit
 from antelope.agents.blocks.cnn import CNN
 from antelope.agents.blocks.residual import ResidualCNN
-from antelope.agents.blocks.supervised import Supervised, supervised_loss
 from antelope.agents.dqn import DQN
 from antelope.agents.ppo import PPO
 from antelope.agents.sac import SAC
+from antelope.agents.supervised import Supervised, supervised_loss
 from antelope.agents.td3 import TD3
 from antelope.replay import Batch, ConfigError, Space, Spec
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch import distributions as torchs
 
-from antelope.agents.blocks.distributions import distribution, logits_shape
 from antelope.agents.blocks.initialisation import (
     METHODS,
     check_prior,
@@ -20,6 +19,7 @@ from antelope.agents.blocks.initialisation import (
     prior_logits,
     set_head_bias,
 )
+from antelope.agents.policy.distributions import distribution, logits_shape
 from antelope.replay import ConfigError, Space
 
 INT = torch.int64

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from torch import Tensor
 
-from antelope.agents.blocks.distributions import (
+from antelope.agents.policy.distributions import (
     Bernoulli,
     Categorical,
     action_head,
@@ -25,7 +25,7 @@ from antelope.agents.blocks.distributions import (
     executable,
     logits_shape,
 )
-from antelope.agents.blocks.gaussians import DiagonalGaussian, SquashedGaussian, TruncatedGaussian
+from antelope.agents.policy.gaussians import DiagonalGaussian, SquashedGaussian, TruncatedGaussian
 from antelope.envs.spaces import codec
 from antelope.replay import ConfigError, Space
 

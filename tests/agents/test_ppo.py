@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from antelope.agents.a2c import A2C
-from antelope.agents.blocks.actor_critic import Tanh
+from antelope.agents.policy.actor_critic import Tanh
 from antelope.agents.ppo import PPO
 from antelope.replay import Batch, ConfigError, Space
 

@@ -217,7 +217,7 @@ class TestTimm:
                 built(self.builder(name), (1, 28, 28))
 
     def builder(self, name: str) -> Any:
-        from antelope.launcher.construct import resolve
+        from antelope.launcher.settings.names import resolve
 
         pytest.importorskip("timm")
         target = resolve(name, "model")

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ml
-from antelope.launcher.checkpoint import Checkpoints
+from antelope.launcher.record.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT: dict[str, Any] = {"log_every": 1, "plot": False, "progress": False, "resume": True}

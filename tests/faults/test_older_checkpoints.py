@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ml
-from antelope.launcher.learner import Learner
+from antelope.launcher.learn.learner import Learner
 
 WRITTEN = Path(__file__).parent / "written_by_0_4_0"
 _CUT = 33  # The learning step that the old run did not reach.

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, ml
-from antelope.launcher.checkpoint import Checkpoints
+from antelope.launcher.record.checkpoint import Checkpoints
 
 # 23 batches an epoch: 46 steps, evaluated at 23 and 46, checkpoints at 7, 14, 21, ...
 SHORT: dict[str, Any] = {

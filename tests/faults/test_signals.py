@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antelope import ml
-from antelope.launcher.checkpoint import Checkpoints
 from antelope.launcher.ml import main
+from antelope.launcher.record.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from antelope.launcher.commands import command
-from antelope.launcher.completion import candidates, script
-from antelope.launcher.config import presets, schema
 from antelope.launcher.ml import _main
+from antelope.launcher.settings.completion import candidates, script
+from antelope.launcher.settings.compose import presets, schema
 from antelope.replay import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_datasets_and_envs_are_listed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_every_preset_is_listed_with_its_meaning_and_composes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from antelope.launcher.config import compose
+    from antelope.launcher.settings.compose import compose
 
     text = printed(capsys, "tasks")
     for name, meaning in presets().items():
@@ -93,7 +93,7 @@ def test_every_preset_is_listed_with_its_meaning_and_composes(
 
 
 def test_a_preset_gives_way_to_code_and_code_to_words() -> None:
-    from antelope.launcher.config import compose
+    from antelope.launcher.settings.compose import compose
 
     settings = compose(
         ["task=classify/cifar10", "optim.lr=0.3"],

@@ -12,7 +12,7 @@ from torchvision.datasets import MNIST
 
 from antelope import ml
 from antelope.agents import continual
-from antelope.launcher.config import compose, presets
+from antelope.launcher.settings.compose import compose, presets
 
 PRESETS = [name for name in presets() if name.startswith("continual/")]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, Run, ml
 from antelope.agents.continual import EWC, MAS, Cumulative, LwF
-from antelope.launcher.log import read_csv
 from antelope.launcher.metrics.continual import bwt, forgetting, fwt, learning_accuracy
+from antelope.launcher.record.log import read_csv
 
 from ..envs.test_copies import KINDS
 from ..envs.toys import check_diary
@@ -201,7 +201,7 @@ def test_metrics_are_those_of_the_matrix_in_units_of_return() -> None:
     assert finished.metrics["bwt"] == bwt(matrix)
     torch.manual_seed(0)
     # The untrained model's returns: of every episode the payment for the arm it prefers.
-    from antelope.launcher.checkpoint import Checkpoints
+    from antelope.launcher.record.checkpoint import Checkpoints
 
     (state, _) = Checkpoints(finished.path / "checkpoints").newest()
     assert state is not None

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from antelope import ConfigError, ml
-from antelope.launcher.config import compose
+from antelope.launcher.settings.compose import compose
 
 pytestmark = pytest.mark.usefixtures("workdir")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antelope import ml
-from antelope.agents.blocks.bandit import Bandit
+from antelope.agents.bandit import Bandit
 from antelope.agents.dqn import DQN
 from antelope.agents.sac import SAC
 

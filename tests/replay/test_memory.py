@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Memory, ml
-from antelope.launcher.checkpoint import read, write
+from antelope.launcher.record.checkpoint import read, write
 from antelope.replay import Batch
 from antelope.replay.memory import POLICIES
 

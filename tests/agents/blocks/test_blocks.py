@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from antelope.agents import blocks
 from antelope.agents.blocks import CNN, MLP, Ensemble, ResidualCNN, SetAttention, ViT
-from antelope.launcher.construct import construct
-from antelope.launcher.infer import inferred
+from antelope.launcher.build.infer import inferred
+from antelope.launcher.settings.names import construct
 from antelope.replay import ConfigError, Space, Spec
 
 IMAGES = (CNN, ResidualCNN, ViT)

@@ -1,0 +1,55 @@
+"""Classes learnt from rewards alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..replay import Replay, Space
+from .supervised import network
+
+
+class Bandit(nn.Module):
+    """Chooses a class, and is told whether it was right: never which would have been.
+
+        p = softmax(q(s))          a ~ p          r = 1 if a is the label, else 0
+        L = -r log p_a - (1 - r) log(1 - p_a)
+
+    One class is right, so that p_a is the reward expected of choosing a: the value of a choice without a
+    future (Sutton & Barto, 2018, section 2.9, associative search), learnt by its likelihood. A choice
+    that was wrong says "not this one", and those that are tried are the likely ones.
+
+    Args:
+        obs_spec, action_spec: What is seen, and the classes.
+        hidden: Width of an MLP's layers; convolutions have a fraction of it.
+        encoder: A module in the place of our own first layers.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space,
+        action_spec: Space,
+        hidden: int = 256,
+        encoder: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.network = network(obs_spec, action_spec.n, hidden, encoder)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """`[B, *obs.shape]` to logits of the choices, `[B, n]`."""
+        return self.network(obs)
+
+    def learn(self, replay: Replay, log: Any) -> Tensor:
+        batch = next(replay)
+        q = self(batch.obs)
+        with torch.no_grad():
+            action = q.softmax(1).multinomial(1)  # [B, 1]
+            reward = (action.squeeze(1) == batch.label).float()
+        log.reward = reward.mean()
+        log_total = q.logsumexp(1)
+        log_p = q.gather(1, action).squeeze(1) - log_total
+        # 1 - p is the sum of the others' p: exact where p is 1 in float32, and its gradient is not 0.
+        log_not_p = q.scatter(1, action, -1e30).logsumexp(1) - log_total
+        return -(reward * log_p + (1 - reward) * log_not_p).mean()

@@ -1,0 +1,1 @@
+"""From a module's output to actions: distributions, heads, parts, states, advantages."""

@@ -1,0 +1,189 @@
+"""A policy and a value function put together from the user's modules and our own.
+
+Legend: B the batch, T time steps. With a recurrent part everything is `[B, T, ...]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ...replay import Space
+from ...replay.tree import leaves, map_tree, slashed
+from ..blocks.encoder import encoder as own_encoder
+from ..traits import takes_state
+from .distributions import distribution, logits_shape, parts_of
+from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
+from .states import State, map_leaves
+
+
+class Composition(nn.Module):
+    """Encoder, policy and critic, of which any may be the user's and the others are made to fit.
+
+    What the policy gives beside the actions' logits is handed to a critic that meets dicts, so that a
+    shared embedding is computed once; with `value` among it, and no critic, that is the value. An
+    encoder is run once, and its features are what policy and critic meet.
+
+    Args:
+        obs_spec, action_spec: What is seen and done.
+        hidden: Widths of our own networks' layers.
+        encoder: `forward(obs)` to features `[B, ...]`.
+        policy: `forward(obs)` to logits or distributions, and extra keys.
+        critic: `forward(obs)` to values.
+
+    Raises:
+        ConfigError: If a part raises, or its output does not fit.
+    """
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int],
+        *,
+        encoder: nn.Module | None = None,
+        policy: nn.Module | None = None,
+        critic: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.action_spec = action_spec
+        given = [part for part in (encoder, policy, critic) if part is not None]
+        self.recurrent = any(takes_state(part) for part in given)
+        sequences = self.recurrent
+        seen = obs_spec
+        self.encoder: Part | None = None
+        if encoder is not None:
+            self.encoder = Part(encoder, sequences=sequences)
+            features, _ = self.encoder.probe(obs_spec, {})
+            seen = Space(tuple(features.shape[2 if sequences else 1 :]))
+        policy = Heads(seen, action_spec, hidden) if policy is None else policy
+        self.policy = PolicyPart(policy, action_spec, sequences=sequences)
+        output, sources = self.policy.probe(seen, {})
+        self.policy.check(output, sources)
+        # Where each head's logits come from, by the head's name.
+        self.heads = {name: sources.layer(logits) for name, logits in self._named(output).items()}
+        extras = self.policy.split(output)[1]
+        self.critic: CriticPart | None = None
+        if critic is not None or "value" not in extras:
+            critic = Value(seen, hidden) if critic is None else critic
+            self.critic = CriticPart(critic, sequences=sequences)
+            self._hands_over = bool(extras) and self.critic.takes_extras(seen)
+            values, sources = self.critic.probe(seen, extras if self._hands_over else {})
+            self.critic.check(values, sources)
+
+    def forward(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+        """The policy at `obs`, the values there, `[B]`, and the next state."""
+        before = state or {}
+        after: dict[str, State] = {}
+        if self.encoder is not None:
+            obs, after["encoder"] = self.encoder(obs, before.get("encoder"))
+        output, after["policy"] = self.policy(obs, before.get("policy"))
+        actions, extras = self.policy.split(output)
+        if self.critic is None:
+            name = type(self.policy.module).__name__
+            value = value_of(extras, name, sequences=self.recurrent)
+        else:
+            if self._hands_over:
+                obs = {**(obs if isinstance(obs, dict) else {OBS: obs}), **extras}
+            value, after["critic"] = self.critic.value(obs, before.get("critic"))
+        state = {name: part for name, part in after.items() if part is not None}
+        policy = distribution(self.action_spec, actions, batch_shape=tuple(value.shape))
+        return policy, value, state
+
+    def select(self, state: State, index: Tensor) -> State:
+        """The rows of a state that `index` names, int64 `[S]`; -1: an episode's start."""
+        parts = {"encoder": self.encoder, "policy": self.policy, "critic": self.critic}
+        return {name: parts[name].select(part, index) for name, part in state.items()}  # type: ignore[union-attr]
+
+    def _named(self, output: Any) -> dict[str, Any]:
+        """What was given for every head, by its name: `arm/door` in nested dicts."""
+        return slashed(self.policy.split(output)[0])
+
+
+class View(nn.Module):
+    """The parts of a composition under their own names, and what they give by name: to be drawn."""
+
+    def __init__(self, composition: Composition):
+        super().__init__()
+        for name, part in composition.named_children():
+            self.add_module(name, part.module)  # type: ignore[arg-type]
+        self._composition = [composition]  # In a list: no part of what is drawn.
+
+    def forward(self, obs: Any) -> dict[str, Any]:
+        composition = self._composition[0]
+        policy, value, state = composition(obs)
+        actions = parts_of(policy)
+        actions = actions if isinstance(actions, dict) else {ACTION: actions}
+        return {**actions, "value": value, **({"state": state} if state else {})}
+
+
+class Heads(nn.Module):
+    """Our own policy: layers of the widths in `hidden`, then logits of every action."""
+
+    def __init__(
+        self,
+        obs_spec: Space | dict[str, Space],
+        action_spec: Space | dict[str, Space],
+        hidden: Sequence[int],
+    ):
+        super().__init__()
+        self.trunk = own_encoder(obs_spec, hidden)
+        self.action_spec = action_spec
+        # Not a ModuleDict: names of actions are anything, those of modules are not.
+        self.layers = nn.ModuleList(
+            nn.Linear(self.trunk.out_features, logits_shape(space)[0])
+            for space in leaves(action_spec)
+        )
+
+    def forward(self, obs: Any) -> Any:
+        features = self.trunk(obs)
+        layers = iter(self.layers)  # As many, and in the same order, as there are actions.
+        return map_tree(lambda _: next(layers)(features), self.action_spec)
+
+
+class Value(nn.Module):
+    """Our own critic: layers of the widths in `hidden`, then one number."""
+
+    def __init__(self, obs_spec: Space | dict[str, Space], hidden: Sequence[int]):
+        super().__init__()
+        self.trunk = own_encoder(obs_spec, hidden)
+        self.layer = nn.Linear(self.trunk.out_features, 1)
+
+    def forward(self, obs: Any) -> Tensor:
+        return self.layer(self.trunk(obs)).squeeze(-1)
+
+
+def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
+    """What a model's `forward` gives for a distribution: logits of choices, the mean of numbers."""
+    if isinstance(space, dict):
+        parts = policy.parts  # type: ignore[attr-defined]
+        return {name: estimate(part, parts[name]) for name, part in space.items()}
+    if not space.discrete:
+        return policy.mode
+    for name in ("log_p", "logits"):
+        if isinstance(logits := getattr(policy, name, None), Tensor):
+            return logits
+    if space.nvec and hasattr(policy, "parts"):
+        return torch.cat([part.log_p for part in policy.parts], -1)
+    # Of a distribution without logits: its mode, as a score.
+    sizes = space.nvec or (space.n,)
+    if space.binary:
+        return policy.mode.float() * 2 - 1
+    columns = policy.mode.unsqueeze(-1) if not space.nvec else policy.mode
+    scores = [F.one_hot(columns[..., i], n).float() for i, n in enumerate(sizes)]
+    return torch.cat(scores, -1)
+
+
+def as_steps(obs: Any) -> Any:
+    """Observations `[N, ...]` as sequences of one, `[N, 1, ...]`."""
+    return map_leaves(lambda x: x.unsqueeze(1), obs)
+
+
+def first_steps(value: Any) -> Any:
+    """Of `[N, 1, ...]`, the `[N, ...]`."""
+    return map_leaves(lambda x: x.squeeze(1), value)

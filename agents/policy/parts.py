@@ -1,0 +1,309 @@
+"""Modules of the user's in the place of an agent's own networks.
+
+Legend: B the batch, T time steps. Agents with a recurrent part give all parts `[B, T, ...]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ...replay import ConfigError, Space
+from ..blocks.encoder import Trunk, encoder
+from ..blocks.ids import about_integers
+from ..traits import takes_state
+from .outputs import Sources, check_outputs, watched
+from .states import State, find_layout, map_leaves, zip_leaves
+
+# The names of a space that has none, in the dicts of modules that want dicts.
+OBS, ACTION = "obs", "action"
+
+
+class Part(nn.Module):
+    """A module that is given what its constructor asked for.
+
+    With a parameter `obs_shapes` it meets dicts, also where the environment's observation is a single
+    one, named `obs`. With a `state` in its forward it is recurrent, and meets sequences `[B, T, ...]`
+    with its state; one that is not meets their steps side by side, `[B * T, ...]`.
+
+    Args:
+        module: The user's own.
+        sequences: Whether the agent is recurrent, through this part or another.
+    """
+
+    def __init__(self, module: nn.Module, *, sequences: bool = False):
+        super().__init__()
+        self.module, self.sequences = module, sequences
+        self.recurrent = takes_state(module)
+        self.named = asks_for(module, "obs_shapes")
+        self.layout: Any = None  # Of its state, once `probe` has found it out.
+
+    def forward(self, obs: Any, state: State = None) -> tuple[Any, State]:
+        """The module's output, and its next state."""
+        if self.named and not isinstance(obs, dict):
+            obs = {OBS: obs}
+        if self.recurrent:
+            result = self.module(obs, state)
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise ConfigError(
+                    f"{type(self.module).__name__}.forward(obs, state) returned a "
+                    f"{type(result).__name__}; a recurrent module returns (out, state)."
+                )
+            return result
+        if not self.sequences:
+            return self.module(obs), None
+        steps = _length(obs)
+        output = self.module(map_leaves(lambda x: x.flatten(0, 1), obs))
+        return map_leaves(lambda x: _unflattened(x, steps, self.module), output), None
+
+    def probe(self, space: Space | dict[str, Space], extras: dict[str, Tensor]) -> Any:
+        """What it gives for two observations of its space, and the layout of its state found out.
+
+        Lazy layers take shape here. Buffers, modes and random streams are as before.
+
+        Args:
+            space: Of the observations.
+            extras: What the policy gives it beside them, `[2, ...]` (`[2, 1, ...]`).
+
+        Returns:
+            The output, `[2, ...]` (`[2, 1, ...]` in a recurrent agent), and the `Sources` of it.
+
+        Raises:
+            ConfigError: If the module raises; with its name and what it was given.
+        """
+        name = type(self.module).__name__
+        modes = {module: module.training for module in self.modules()}
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        self.eval()
+        try:
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.no_grad(),
+                watched(self.module, name) as at,
+            ):
+                outputs = []
+                for n in (2, 3) if self.recurrent else (2,):
+                    obs = draw(space, n, device)
+                    if self.sequences:
+                        obs = map_leaves(lambda x: x.unsqueeze(1), obs)
+                    if extras:
+                        more = {k: x[:1].expand(n, *x.shape[1:]) for k, x in extras.items()}
+                        obs = {**(obs if isinstance(obs, dict) else {OBS: obs}), **more}
+                    try:
+                        outputs.append(self(obs))
+                    except ConfigError:
+                        raise
+                    except Exception as error:
+                        shapes = map_leaves(lambda x: tuple(x.shape), obs)
+                        raise ConfigError(
+                            f"{name}.forward raised {type(error).__name__} in {at.last}, given {shapes}: "
+                            f"{error}{about_integers(error, space, after=str(error))}"
+                        ) from error
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        if self.recurrent:
+            self.layout = find_layout(outputs[0][1], outputs[1][1], name)
+        return outputs[0][0], at
+
+    def select(self, state: State, index: Tensor) -> State:
+        """The rows of a state that `index` names, int64 `[S]`; -1: zeros, an episode's start."""
+
+        def take(leaf: Tensor, dimension: int) -> Tensor:
+            rows = leaf.index_select(dimension, index.clamp(min=0))
+            shape = [1] * leaf.dim()
+            shape[dimension] = -1
+            return rows.masked_fill((index < 0).view(shape), 0)
+
+        return zip_leaves(take, state, self.layout)
+
+
+class Features(nn.Module):
+    """The user's encoder as the first layer of a network: features `[B, out_features]`.
+
+    Args:
+        module: Its output may have any shape.
+        obs_spec: What it meets.
+        detach: Keep gradients from it, where another network trains it.
+
+    Raises:
+        ConfigError: If it raises, or is recurrent.
+    """
+
+    def __init__(
+        self, module: nn.Module, obs_spec: Space | dict[str, Space], *, detach: bool = False
+    ):
+        super().__init__()
+        self.part, self.detach = Part(module), detach
+        name = type(module).__name__
+        if self.part.recurrent:
+            raise ConfigError(f"encoder={name} carries a state; PPO and A2C take such encoders.")
+        output, sources = self.part.probe(obs_spec, {})
+        if not isinstance(output, Tensor) or len(output) != 2 or output.dim() < 2:
+            given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ConfigError(
+                f"encoder={name}: expected features (B, ...), got {given}{sources.of(output)}."
+            )
+        self.out_features = output[0].numel()
+
+    def forward(self, obs: Any) -> Tensor:
+        features = self.part(obs)[0].flatten(1)
+        return features.detach() if self.detach else features
+
+
+def trunk(
+    module: nn.Module | None,
+    obs_spec: Space | dict[str, Space],
+    hidden: Sequence[int],
+    *,
+    detach: bool = False,
+) -> Trunk:
+    """Our own encoder, or the user's, followed by layers of the widths in `hidden`."""
+    if module is None:
+        return encoder(obs_spec, hidden)
+    features = Features(module, obs_spec, detach=detach)
+    layers: list[nn.Module] = [features]
+    width = features.out_features
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return Trunk(layers, width)
+
+
+class PolicyPart(Part):
+    """A module that gives logits of actions, distributions over them, and what else it likes.
+
+    Args:
+        action_spec: What is done.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        action_spec: Space | dict[str, Space],
+        *,
+        sequences: bool = False,
+    ):
+        super().__init__(module, sequences=sequences)
+        self.action_spec = action_spec
+
+    def check(self, output: Any, sources: Sources) -> None:
+        """Whether what `probe` gave fits the actions.
+
+        Raises:
+            ConfigError: Naming the head, what was expected, what came and from where.
+        """
+        if self.sequences:
+            output = map_leaves(lambda x: _first_step(x), output)
+        name, space = type(self.module).__name__, self.action_spec
+        if isinstance(output, dict) and not isinstance(space, dict):
+            space = {ACTION: space}
+        check_outputs(output, space, 2, name, sources)
+
+    def split(self, output: Any) -> tuple[Any, dict[str, Any]]:
+        """What is of the actions, and every other key."""
+        if not isinstance(output, dict):
+            return output, {}
+        if isinstance(self.action_spec, dict):
+            actions = {name: output[name] for name in self.action_spec if name in output}
+            return actions, {k: v for k, v in output.items() if k not in actions}
+        return output.get(ACTION), {k: v for k, v in output.items() if k != ACTION}
+
+
+class CriticPart(Part):
+    """A module that gives the value of observations: a tensor, or a dict with `value`."""
+
+    def value(self, obs: Any, state: State = None) -> tuple[Tensor, State]:
+        """Values `[B]` (`[B, T]` in a recurrent agent), and the next state."""
+        output, state = self(obs, state)
+        return value_of(output, type(self.module).__name__, sequences=self.sequences), state
+
+    def check(self, output: Any, sources: Sources) -> None:
+        """Whether what `probe` gave are values.
+
+        Raises:
+            ConfigError: With what was expected and what came.
+        """
+        name = type(self.module).__name__
+        given = value_of(output, name, sequences=self.sequences)
+        wanted = (2, 1) if self.sequences else (2,)
+        if given.shape != wanted:
+            shown = "(B,) or (B, 1)"
+            raise ConfigError(
+                f"{name}: 'value': expected {shown}, got {tuple(given.shape)}{sources.of(output)}."
+            )
+        if not bool(torch.isfinite(given).all()):
+            raise ConfigError(f"{name}: 'value' is not finite{sources.of(output)}.")
+
+    def takes_extras(self, obs_spec: Space | dict[str, Space]) -> bool:
+        """Whether it meets dicts, so that more can be put into them."""
+        return self.named or isinstance(obs_spec, dict)
+
+
+def value_of(output: Any, name: str, *, sequences: bool) -> Tensor:
+    """Float32 values `[B]` (`[B, T]`) of a critic's output, which may have a last dimension of one.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if isinstance(output, dict):
+        if "value" not in output:
+            given = ", ".join(map(str, output)) or "nothing"
+            raise ConfigError(f"{name}.forward gave no 'value'; it gave {given}.")
+        output = output["value"]
+    if not isinstance(output, Tensor):
+        raise ConfigError(
+            f"{name}.forward returned a {type(output).__name__}; expected values [B], or a dict with "
+            "'value'."
+        )
+    # By their number: a single step's [B, 1] has its values already.
+    return (output.squeeze(-1) if output.dim() == 2 + sequences else output).float()
+
+
+def asks_for(module: nn.Module, parameter: str) -> bool:
+    """Whether a module's constructor has a parameter of that name."""
+    return parameter in inspect.signature(type(module).__init__).parameters
+
+
+def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
+    """n observations between the space's bounds, as models meet them: float32, or integers that are ids.
+
+    Not zeros: a module that divides by their deviation would give what is no number.
+    """
+    if isinstance(space, dict):
+        return {name: draw(part, n, device) for name, part in space.items()}
+    if space.ids is not None:
+        smallest = min(int(space.low), space.ids - 1)  # type: ignore[arg-type]
+        return torch.randint(smallest, space.ids, (n, *space.shape), device=device)
+    unit = torch.rand(n, *space.shape)
+    if space.discrete or space.dtype != torch.float32:  # One-hot choices, bytes as [0, 1].
+        return unit.to(device)
+    low, high = (
+        torch.as_tensor(torch.inf if b is None else b).cpu() for b in (space.low, space.high)
+    )
+    bounded = torch.isfinite(high - low)
+    return torch.where(bounded, low + unit * (high - low), unit).float().to(device)
+
+
+def _length(obs: Any) -> int:
+    while isinstance(obs, dict):
+        obs = next(iter(obs.values()))
+    return int(obs.shape[1])
+
+
+def _unflattened(leaf: Any, steps: int, module: nn.Module) -> Any:
+    if isinstance(leaf, Distribution):
+        raise ConfigError(
+            f"{type(module).__name__}.forward returned a {type(leaf).__name__}, and another part of the "
+            "agent is recurrent. Return its logits."
+        )
+    return leaf.unflatten(0, (-1, steps)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+
+def _first_step(leaf: Any) -> Any:
+    return leaf[:, 0] if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf

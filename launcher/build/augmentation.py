@@ -1,0 +1,98 @@
+"""What `aug=` names, tried out before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...replay import ConfigError
+from ...replay.randomness import forked_randomness
+
+# Transforms of torchvision draw once per call: at a probability of 0.01, all of them do nothing once
+# in 20,000 times.
+_TRIES = 1000
+_NOISE = 4  # Images per try.
+_DRAWS = 30  # Tries that none of the operations that it draws from may raise in.
+
+
+class Augmentation:
+    """Several steps in turn, kept as objects because each may have a state of its own."""
+
+    def __init__(self, steps: list[Callable[[Tensor], Tensor]]):
+        self.steps = steps
+
+    def __call__(self, images: Tensor) -> Tensor:
+        for step in self.steps:
+            images = step(images)
+        return images
+
+
+def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
+    """Try an augmentation on inputs and on noise; random streams stay as they are.
+
+    Args:
+        obs: Some of the data, float32 `[B, *shape]` in [0, 1].
+
+    Raises:
+        ConfigError: If it raises, changes more than values, or never changes anything.
+    """
+    for step in _each(augment.steps):
+        if type(step).__name__ == "Normalize" and "torchvision" in type(step).__module__:
+            raise ConfigError(
+                "aug=Normalize would shift training data only: held-out data is not augmented. Leave it "
+                "out; inputs are standardised already (standardize=false: they are in [0, 1])."
+            )
+    with forked_randomness(0):
+        augmented = _tried(augment, obs)
+        if augmented.shape != obs.shape:
+            raise ConfigError(
+                f"aug turns inputs {list(obs.shape)} into {list(augmented.shape)}; it must keep their "
+                "shape, because held-out data is not augmented."
+            )
+        if obs.is_floating_point() and not augmented.is_floating_point():
+            raise ConfigError(
+                f"aug turns inputs of float32 in [0, 1] into {str(augmented.dtype)[6:]}; it must "
+                "return floats in [0, 1]."
+            )
+        if not torch.equal(augmented, obs):
+            for _ in range(_DRAWS):
+                _tried(augment, obs)
+            return
+        # Nothing by chance, or because of these images: a black one is its own mirror image.
+        noise = torch.rand(_NOISE, *obs.shape[1:], device=obs.device).to(obs.dtype)
+        if any(not torch.equal(_tried(augment, noise), noise) for _ in range(_TRIES)):
+            return
+    steps = list(_each(augment.steps))
+    names = [getattr(step, "__name__", type(step).__name__) for step in steps]
+    advice = "Check its arguments (p, size, ...), or leave aug out."
+    if "RandomCrop" in names:
+        advice = "A crop as large as the image needs a padding, such as aug.padding=4."
+    raise ConfigError(
+        f"aug={'+'.join(names)} changes nothing: inputs of shape {list(obs.shape[1:])} came back "
+        f"unchanged in {_TRIES} tries. {advice}"
+    )
+
+
+def _tried(augment: Augmentation, obs: Tensor) -> Tensor:
+    try:
+        augmented: Any = augment(obs.clone())  # It may change what it is given.
+    except Exception as error:
+        raise ConfigError(
+            f"aug raised {type(error).__name__} on inputs of shape {list(obs.shape)}: {error}"
+        ) from error
+    if not isinstance(augmented, Tensor):
+        raise ConfigError(f"aug returned a {type(augmented).__name__}; it must return a tensor.")
+    return augmented
+
+
+def _each(steps: Any) -> Iterator[Any]:
+    """The steps, and those that they are composed of."""
+    for step in steps:
+        inner = getattr(step, "transforms", None)
+        if isinstance(inner, (list, tuple, torch.nn.ModuleList)):
+            yield from _each(inner)
+        else:
+            yield step

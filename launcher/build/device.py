@@ -1,0 +1,286 @@
+"""Where a run learns: on which device, with what of the data on it, and in which arithmetic."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from ...replay import ConfigError, Table
+from ...replay.devices import has_float64
+from ..settings.compose import Settings
+from ..settings.foreign import answer
+
+# Of a device's free memory that a data set may take: the model needs room for its activations.
+_SHARE = 0.5
+_VARIABLE = "ANTELOPE_DEVICE"  # Names the default device.
+_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS asks for.
+
+
+def device_wanted(settings: Settings) -> str | None:
+    """The name of the device asked for, by the settings or else by the environment; None: by neither."""
+    return settings.device or os.environ.get(_VARIABLE) or None
+
+
+def build_device(name: str | None) -> torch.device:
+    """The device asked for; by default a CUDA GPU that works, else the CPU.
+
+    Raises:
+        ConfigError: If the device asked for does not exist here, or does not work.
+    """
+    if name is None and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if (reason := _failure(name or "cuda")) is None:
+        return torch.empty(0, device=name or "cuda").device  # `cuda:0` of `cuda`.
+    if name is not None:
+        here = " or ".join(f"device={present}" for present in _present())
+        said = _VARIABLE if name == os.environ.get(_VARIABLE) else "device"
+        foreign = f" {found}" if (found := answer(f"device={name}")) else ""
+        raise ConfigError(f"{said}={name} cannot be used here ({reason}). Try {here}.{foreign}")
+    warnings.warn(
+        f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu asks for "
+        "that without trying.",
+        stacklevel=2,
+    )
+    return torch.device("cpu")
+
+
+def _failure(name: str) -> str | None:
+    """Why a device does not work, in a line; None if it does."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return "there is no device of that name"
+    try:
+        # torch looks at this variable once per process, at its first matrix product on a GPU. Without it
+        # a later run with deterministic=true would be refused.
+        with _workspace():
+            x = torch.ones(8, 8, device=device)
+            total = float((x @ x).sum())
+    except (RuntimeError, AssertionError, ImportError) as error:
+        return str(error).strip().split("\n")[0] or type(error).__name__
+    return None if total == 512 else f"8x8 ones multiplied with themselves sum to {total}, not 512"
+
+
+def _present() -> list[str]:
+    """The devices of this machine, by the names that `device=` takes."""
+    names = ["cpu"]
+    kind = _accelerator()
+    if kind is not None:
+        count = torch.get_device_module(kind).device_count()
+        names += [kind] if count < 2 else [f"{kind}:{i}" for i in range(count)]
+    return names
+
+
+def _accelerator() -> str | None:
+    """The kind of accelerator that this machine has."""
+    if not torch.accelerator.is_available():
+        return None
+    found = torch.accelerator.current_accelerator()
+    return None if found is None else found.type
+
+
+def advice(error: BaseException) -> str:
+    """What to do about tensors of two devices that met, to follow what torch said of it; else nothing."""
+    text = str(error)
+    if "same device" not in text and "two devices" not in text:
+        return ""
+    return (
+        " Make a tensor where the others are, as torch.zeros(n, device=obs.device) does, and keep one of "
+        "the constructor's as a buffer: self.register_buffer(name, tensor)."
+    )
+
+
+def describe(settings: Settings, device: torch.device, channels_last: bool) -> str:
+    """The device and how it computes, for the header: `cuda:0, precision bf16, channels last`."""
+    words = str(device)
+    other = _accelerator()
+    if device_wanted(settings) is None and device.type == "cpu" and other not in (None, "cuda"):
+        words += f" (device={other} is here too, and is only used if it is named)"
+    if str(settings.precision) != "32":
+        words += f", precision {settings.precision}"
+    return words + ", channels last" * channels_last
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+def place_tables(world: Any, device: torch.device, wanted: str) -> str | None:
+    """Bring a data set's rows to the device, if they are wanted there and fit.
+
+    Args:
+        wanted: "device", "ram", or "auto": on the device if they take less than half of what is free.
+
+    Returns:
+        Where they are and why, in a few words; None on the CPU.
+
+    Raises:
+        ConfigError: If they are wanted on the device and do not fit, or it cannot hold the targets.
+    """
+    if device.type == "cpu":
+        return None
+    if world.spec.action.dtype == torch.float64 and not has_float64(device.type):
+        raise ConfigError(
+            f"The targets of {world.name} are so far from zero that float32 cannot tell them "
+            f"apart, and {device} has no float64. Subtract their mean in your data, or set "
+            "device=cpu."
+        )
+    if wanted == "ram":
+        return "in RAM"
+    if not (world.train.in_memory and world.test.in_memory):
+        if wanted == "device":
+            raise ConfigError(
+                f"data=device: the rows of {world.name} are decoded as they are read, and cannot be kept on "
+                f"{device}. Leave data= out."
+            )
+        return "decoded as they are read"
+    size, free = _nbytes(world), free_bytes(device)
+    if wanted == "auto" and free is not None and size > _SHARE * free:
+        return f"{_in_words(size)} in RAM, since {device} has {_in_words(free)} free"
+    try:
+        for table in (world.train, world.test):
+            table.to(device)
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        if wanted == "device":
+            raise ConfigError(
+                f"data=device: {_in_words(size)} of {world.name} do not fit on {device}. Leave data= out: "
+                "what does not fit stays in RAM."
+            ) from error
+        for table in (world.train, world.test):
+            table.to(torch.device("cpu"))
+        return f"{_in_words(size)} in RAM, since {device} ran out of memory"
+    return f"{_in_words(size)} on {device}"
+
+
+def _nbytes(world: Any) -> int:
+    tables: list[Table] = [world.train, world.test]
+    return sum(table.nbytes for table in tables)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device; None where it cannot be asked."""
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        return int(module.recommended_max_memory() - module.driver_allocated_memory())
+    if not hasattr(module, "mem_get_info"):
+        return None
+    free, _ = module.mem_get_info(device)
+    return int(free)
+
+
+def _in_words(nbytes: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} GB"
+
+
+# ------------------------------------------------------------------------------------- arithmetic
+
+
+@contextmanager
+def arithmetic(settings: Settings, device: torch.device) -> Iterator[None]:
+    """Inside, torch computes as the settings say; afterwards as it did before.
+
+    Raises:
+        ConfigError: If the device does not have what is asked for.
+    """
+    precision, deterministic = str(settings.precision), settings.deterministic
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            f"precision=tf32 is arithmetic of NVIDIA GPUs, and this run is on {device}. Leave it out, or "
+            "set precision=bf16."
+        )
+    with ExitStack() as stack:
+        if deterministic:
+            stack.enter_context(_deterministic(device))
+        if device.type == "cuda":
+            benchmark = settings.cudnn_benchmark
+            wanted = not deterministic if benchmark is None else benchmark
+            stack.enter_context(_set(torch.backends.cudnn, "benchmark", wanted))
+        if precision == "tf32":
+            stack.enter_context(_tf32())
+        yield
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with _workspace():
+        torch.use_deterministic_algorithms(True)
+        try:
+            if (reason := _failure(str(device))) is not None:
+                name, value = _WORKSPACE
+                raise ConfigError(
+                    f"deterministic=true: {device} was used before this run, and can no longer be made "
+                    f"deterministic ({reason}). Set {name}={value} before Python starts."
+                )
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@contextmanager
+def _workspace() -> Iterator[None]:
+    """Inside, cuBLAS is asked for a workspace with which its results can be repeated."""
+    name, value = _WORKSPACE
+    given = os.environ.get(name)
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if given is None:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """TensorFloat-32 in matrix products, convolutions and recurrent layers."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with ExitStack() as stack:
+        if hasattr(matmul, "fp32_precision"):  # From torch 2.9 on.
+            for part in ("conv", "rnn"):
+                stack.enter_context(_set(getattr(cudnn, part), "fp32_precision", "tf32"))
+            stack.enter_context(_set(matmul, "fp32_precision", matmul.fp32_precision))
+        else:
+            stack.enter_context(_set(cudnn, "allow_tf32", True))
+        try:
+            before = torch.get_float32_matmul_precision()
+        except RuntimeError:  # The caller has set the newer name, which is restored above.
+            before = None
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            if before is not None:
+                torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def wants_channels_last(settings: Settings, world: Any, device: torch.device) -> bool:
+    """Whether images are laid out channels last, as half-precision convolutions on a GPU prefer."""
+    if settings.channels_last is not None:
+        return bool(settings.channels_last)
+    half = str(settings.precision) in ("bf16", "16")
+    return half and device.type == "cuda" and _is_image(world.spec.obs)
+
+
+def _is_image(space: Any) -> bool:
+    return not isinstance(space, dict) and len(space.shape) == 3

@@ -1,0 +1,137 @@
+"""What strategies of continual learning need in a sequence of environments, and cannot always have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...agents.continual.context import LOGITS, VALUES, Context, evaluating
+from ...agents.continual.cumulative import Cumulative
+from ...agents.continual.lwf import LwF
+from ...agents.continual.strategy import Strategy
+from ...agents.traits import has_forward, hook, takes_state, traits
+from ...replay import Spec
+from ...replay.randomness import forked_randomness
+
+_RETURN_A_LOSS = (
+    "DQN, DRQN, A2C, SAC, TD3, DDPG, DrQV2, or a model of your own whose learn returns it"
+)
+_OFF_POLICY = "DQN, DRQN, SAC, TD3, DDPG, DrQV2"
+
+
+def outputs_of(agent: nn.Module, spec: Spec) -> str:
+    """What an agent's `forward` gives: the logits of a policy over choices, or values."""
+    space = spec.action
+    one_choice = spec.discrete and not (space.nvec or space.binary)
+    return LOGITS if one_choice and traits(agent).logits else VALUES
+
+
+def unfit_in_environment(
+    named: dict[str, Any], context: Context, obs: Any, *, steps: int, capacity: int
+) -> Iterable[str]:
+    """What each of the strategies needs and does not get in this run.
+
+    Args:
+        obs: Two example observations.
+        steps: Of all tasks together.
+        capacity: Of the replay.
+    """
+    agent = context.agent
+    name_of_agent = type(agent).__name__
+    tensor = _gives_a_tensor(agent, obs)
+    for name, strategy in named.items():
+        ours = strategy if isinstance(strategy, Strategy) else Strategy()
+        if ours.no_environments is not None:
+            yield (
+                f"strategy={name} is not available in environments: {ours.no_environments}. Available are "
+                "naive, cumulative, ewc, ewc_online, si, mas and lwf."
+            )
+            continue
+        if hook(strategy, "predict") is not None:
+            yield (
+                f"strategy={name} has a `predict`, which environments do not call: actions are the "
+                "agent's. Choose them in the model's `act`."
+            )
+        if works_on_the_loss(strategy):
+            if hook(agent, "learn") is None:
+                yield f"strategy={name} works on the loss, but {name_of_agent} has no `learn`."
+                continue
+            if _updates_itself(agent):
+                yield (
+                    f"strategy={name} works on the loss, but {name_of_agent} updates itself. Use an agent "
+                    f"whose learn returns the loss: {_RETURN_A_LOSS}."
+                )
+                continue
+        if ours.needs_forward and not tensor:
+            yield (
+                f"strategy={name} compares outputs, but {name_of_agent}{_no_tensor(agent)}. strategy=si "
+                "works on any loss."
+            )
+        elif (reason := ours.misfit(context)) is not None:
+            yield f"strategy={name}: {reason}."
+        if traits(agent).on_policy and isinstance(strategy, (Cumulative, LwF)):
+            does = "draws from" if isinstance(strategy, Cumulative) else "compares outputs on"
+            yield (
+                f"strategy={name} {does} batches of the replay, but {name_of_agent} learns from what it "
+                f"has just done. Use {_OFF_POLICY}."
+            )
+        if isinstance(strategy, Cumulative):
+            yield from _too_small(name, context.num_tasks, steps, capacity)
+
+
+def works_on_the_loss(strategy: Any) -> bool:
+    """Whether a strategy has a hook that needs the loss that `learn` returns."""
+    return any(hook(strategy, name) is not None for name in ("after_loss", "after_backward"))
+
+
+def versions(agent: nn.Module) -> int:
+    """A number that changes when a trained parameter does."""
+    return sum(p._version for p in agent.parameters() if p.requires_grad)
+
+
+def _too_small(name: str, tasks: int, steps: int, capacity: int) -> Iterable[str]:
+    """Why a replay cannot keep the transitions of all tasks, if it cannot."""
+    if capacity < steps:
+        yield (
+            f"strategy={name} keeps the transitions of all {tasks} tasks, {steps:,} steps, but "
+            f"capacity={capacity} would drop the oldest. Set capacity={steps * 6 // 5} or more: the last "
+            "observation of an episode takes a row too."
+        )
+
+
+def _updates_itself(agent: nn.Module) -> bool:
+    """Whether a `learn` says by its annotation that it never returns a loss."""
+    core = traits(agent).core or agent
+    learn = hook(core, "learn")
+    said = None if learn is None else inspect.signature(learn).return_annotation
+    return said is None or said == "None"
+
+
+def _recurrent(agent: nn.Module) -> bool:
+    known = traits(agent).recurrent
+    return takes_state(agent) if known is None else known
+
+
+def _no_tensor(agent: nn.Module) -> str:
+    """Why there is no one tensor to compare."""
+    if not has_forward(agent):
+        return " has no `forward`"
+    return (
+        ".forward carries a state" if _recurrent(agent) else ".forward gives more than one tensor"
+    )
+
+
+def _gives_a_tensor(agent: nn.Module, obs: Any) -> bool:
+    """Whether a forward gives one tensor for a batch of observations."""
+    if not has_forward(agent) or _recurrent(agent):
+        return False
+    with forked_randomness(0), evaluating(agent), torch.no_grad():
+        try:
+            output = agent(obs)
+        except Exception:  # It has been called before; what is wrong with it is said there.
+            return False
+    return isinstance(output, Tensor) and output.dim() > 1

@@ -1,0 +1,209 @@
+"""The environments that the settings name, with their wrappers. Imported where there are any."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import VectorEnv
+
+from ...envs.env_world import EnvWorld, normalized_shapes
+from ...envs.environments import EVALUATED_AT_ONCE, EnvTask
+from ...envs.infos import Layout, check_names
+from ...envs.opening import Given
+from ...envs.wrappers import wrapped
+from ...replay import ConfigError, Normalizer
+from ..settings.compose import Settings, name_of
+from ..settings.names import construct
+from ..settings.environment_names import vector_form
+from ..settings.named import named_objects
+from ..settings.told import warn_caller
+from .wrapping import build_wrappers
+
+
+def build_environments(settings: Settings) -> EnvWorld:
+    """Environments, one per task, and what normalises their observations and rewards.
+
+    Raises:
+        ConfigError: If one cannot be made or copied, or its spaces are not known.
+    """
+    _check_evaluations(settings)
+    tasks: list[EnvTask] = []
+    env_info, layout = settings.env_info or (), Layout()
+    check_names(env_info)
+    try:
+        wrappers = _wrappers(settings)
+        makers = env_makers(settings, wrappers)
+        for number, (named, make) in enumerate(makers):
+            tasks.append(_task(settings, number, *named, make, wrappers, layout))
+        arguments_of = [arguments for (_, arguments), _ in makers]
+        world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
+        for task in tasks:  # Once each has what it learns in, which matters more.
+            task.open_for_evaluation(settings.eval_episodes)
+        for task in tasks:
+            _warn(task, settings)
+    except BaseException:
+        for task in tasks:
+            task.close()
+        raise
+    if settings.normalize_obs or settings.normalize_reward:
+        world.normalizer = Normalizer(
+            normalized_shapes(world.spec.obs),
+            num_envs=world.num_envs,
+            discount=settings.discount,
+            obs=settings.normalize_obs,
+            reward=settings.normalize_reward,
+        )
+    return world
+
+
+def env_makers(
+    settings: Settings, wrappers: dict[str, Any] | None = None
+) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
+    """For each environment that the settings name: what that is, with its arguments, and what makes a copy.
+
+    Args:
+        wrappers: What `wrapped` puts around each; None: what the settings say.
+
+    Raises:
+        ConfigError: If one cannot be made or copied.
+    """
+    makers: list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]] = []
+    wrappers = _wrappers(settings) if wrappers is None else wrappers
+    for target, arguments in named_objects(settings, "env"):
+        if isinstance(target, (gymnasium.Env, VectorEnv)):
+            target = _given(settings, target)
+        if not callable(target):
+            raise ConfigError(
+                f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
+                "that makes the environment."
+            )
+        # Constructed without a word of the spec: environments are where it comes from.
+        make = functools.partial(_make_env, target, arguments)
+        makers.append(((target, arguments), functools.partial(wrapped, make, **wrappers)))
+    return makers
+
+
+def _wrappers(settings: Settings) -> dict[str, Any]:
+    """Built once: the settings then hold the names of functions, no longer the functions."""
+    return {
+        "around": build_wrappers(settings),
+        "discrete": settings.discrete,
+        "bins": settings.bins,
+        "action_repeat": settings.action_repeat,
+        "time_limit": settings.time_limit,
+    }
+
+
+def _task(
+    settings: Settings,
+    number: int,
+    target: Any,
+    arguments: dict[str, Any],
+    make: Callable[..., Any],
+    wrappers: dict[str, Any],
+    layout: Layout,
+) -> EnvTask:
+    return EnvTask(
+        make,
+        name=getattr(target, "__name__", type(target).__name__),
+        num_envs=settings.num_envs,
+        vectorization=settings.vectorization,
+        make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
+        stack=settings.frame_stack,
+        channels=settings.channels,
+        seed=settings.seed + number,
+        video=settings.video,
+        eval_limit=settings.eval_limit,
+        env_info=settings.env_info or (),
+        layout=layout,
+    )
+
+
+def _given(settings: Settings, env: Any) -> Given:
+    """An environment that the user opened: the only copy there is.
+
+    Raises:
+        ConfigError: If more are needed.
+    """
+    several = settings.num_envs > 1 and isinstance(env, gymnasium.Env)
+    if several or settings.vectorization != "sync":
+        asked = (
+            f"num_envs={settings.num_envs}"
+            if several
+            else "vectorization=" + settings.vectorization
+        )
+        name = type(env.unwrapped).__name__
+        raise ConfigError(
+            f"env= is an instance of {name}, which cannot be copied, and {asked} needs more. Give a "
+            f"gymnasium id, a class, or a function that makes one: env=lambda: {name}(...)."
+        )
+    return Given(env)
+
+
+def _check_evaluations(settings: Settings) -> None:
+    """Refuse what needs evaluations where there are none.
+
+    Raises:
+        ConfigError: With all of it.
+    """
+    if settings.eval_episodes > 0:
+        return
+    stopping = settings.early_stopping
+    scheduler = str((settings.scheduler or {}).get("_target_"))
+    needs = {
+        "early_stopping.patience": stopping["patience"] is not None,
+        "early_stopping.restore": stopping["restore"],
+        "scheduler=ReduceLROnPlateau": scheduler.endswith("ReduceLROnPlateau"),
+        "video": settings.video,
+    }
+    if mistakes := [key for key, asked in needs.items() if asked]:
+        raise ConfigError(
+            f"{' and '.join(mistakes)} cannot work with eval_episodes=0, which makes no evaluations. Set "
+            "eval_episodes to 1 or more."
+        )
+
+
+def _warn(task: EnvTask, settings: Settings) -> None:
+    """Warn before training where evaluation differs from what one would expect."""
+    if task.evaluates_in_training:
+        warn_caller(
+            f"No second {task.name} can be open beside the one that is learnt in ({task.lacking}). "
+            "Evaluation takes place in that one, and truncates its episode in progress. "
+            "eval_episodes=0 leaves evaluation out."
+        )
+    elif task.lacking is not None:
+        wanted = min(settings.eval_episodes, EVALUATED_AT_ONCE)
+        warn_caller(
+            f"Only {task.copies_to_evaluate_in} of {wanted} copies of {task.name} to evaluate in can be "
+            f"open at once ({task.lacking}). Episodes are played in these, one after another."
+        )
+    apart = settings.vectorization == "async"
+    if "obs" in task.normalizes and apart:
+        warn_caller(
+            f"NormalizeObservation in {task.name}: with vectorization=async each process has running "
+            "statistics of its own, and evaluation starts from none. Use normalize_obs=true instead, "
+            "which keeps one set of them."
+        )
+    if "rewards" in task.normalizes:
+        own = " Each process has statistics of its own." if apart else ""
+        warn_caller(
+            f"NormalizeReward in {task.name}: training rows count `return` in its units, evaluations in "
+            f"the environment's own.{own} normalize_reward=true normalises what is learnt from and "
+            "leaves every `return` as it is."
+        )
+
+
+def _wrapped_vector(
+    form: Callable[[int], Any] | None, wrappers: dict[str, Any]
+) -> Callable[[int], Any] | None:
+    """A vector form that refuses what can only be put around single environments."""
+    if form is None:
+        return None
+    return lambda n: wrapped(functools.partial(form, n), **wrappers)
+
+
+def _make_env(target: Any, arguments: dict[str, Any], **more: Any) -> Any:
+    return construct(target, {**arguments, **more}, {}, setting="env")

@@ -1,0 +1,76 @@
+"""What a constructor can ask for by the name of a parameter: one table."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+
+from ...agents.policy.distributions import logits_shape
+from ...agents.policy.parts import ACTION, OBS
+from ...replay import Space, Spec
+from ...replay.tree import map_tree
+
+# Names for the shape of what comes in, and of what goes out, each with what it is of the shape.
+IN_SIZE = ("in_features", "in_dim", "input_dim", "obs_dim")
+IN_SHAPE = ("in_shape", "input_shape", "obs_shape")
+OUT_SIZE = (
+    "out_features",
+    "out_dim",
+    "output_dim",
+    "out_channels",
+    "num_classes",
+    "num_actions",
+)
+OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
+VOCABULARY = ("vocab_size", "num_embeddings")
+
+
+def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
+    """Parameter names and the values that the spec gives them; a dict of spaces has no one shape."""
+    table: dict[str, Any] = {"spec": spec, "obs_spec": spec.obs, "action_spec": spec.action}
+    table |= {"num_tasks": spec.num_tasks, "device": device}
+    table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
+    table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
+    if not isinstance(spec.obs, dict):
+        table |= incoming(spec.obs.shape)
+        if spec.obs.ids is not None:
+            table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
+    if not isinstance(spec.action, dict):
+        table |= outgoing(spec.action.shape)
+        table["discrete"] = spec.action.discrete
+    return table
+
+
+def incoming(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The parameters that describe what a module meets."""
+    table: dict[str, Any] = dict.fromkeys(IN_SIZE, prod(shape))
+    table["in_channels"] = shape[0] if shape else 1
+    return table | dict.fromkeys(IN_SHAPE, shape)
+
+
+def outgoing(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The parameters that describe what a module gives."""
+    return {**dict.fromkeys(OUT_SIZE, prod(shape)), **dict.fromkeys(OUT_SHAPE, shape)}
+
+
+def advice(spec: Spec) -> dict[str, str]:
+    """Why a parameter has no value here, and what to ask for instead."""
+    found: dict[str, str] = {}
+    if isinstance(spec.obs, dict):
+        why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
+        found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
+    elif spec.obs.ids is None:
+        why = f"the inputs are {spec.obs}, not integers that arrive unchanged"
+        found |= dict.fromkeys(VOCABULARY, why)
+    if isinstance(spec.action, dict):
+        why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"
+        found |= dict.fromkeys((*OUT_SIZE, *OUT_SHAPE), why)
+    return found
+
+
+def _by_name(function: Any, space: Space | dict[str, Any], name: str) -> dict[str, Any]:
+    """By name, nested as the spaces are: of every part of a dict, or of a single space under `name`."""
+    shapes = map_tree(function, space)
+    return shapes if isinstance(shapes, dict) else {name: shapes}

@@ -1,0 +1,41 @@
+"""Networks from a class or a library's function, constructed by what they meet and give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ...agents.vision import fit_to_images, headless, vision_arguments
+from ...replay import ConfigError
+from ..settings.compose import name_of
+from ..settings.names import construct
+
+
+def network(
+    target: Any,
+    arguments: dict[str, Any],
+    table: dict[str, Any],
+    obs: Any,
+    *,
+    setting: str = "model",
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """`target` constructed; networks of torchvision and timm are made to fit the images `obs`.
+
+    As an encoder they come without their last layer.
+
+    Raises:
+        ConfigError: If it cannot be constructed.
+    """
+    if not callable(target):
+        raise ConfigError(f"{setting}={name_of(target)} is neither a class nor a torch.nn.Module.")
+    module = getattr(target, "__module__", "") or ""
+    if inspect.isclass(target) or not module.startswith(("torchvision.models.", "timm.")):
+        return construct(target, arguments, table, setting=setting, instead=instead)
+    # These builders take the number of classes among **kwargs.
+    told = {"num_classes": table["num_classes"], **vision_arguments(target, obs)}
+    built = construct(target, {**told, **arguments}, {}, setting=setting)
+    built = fit_to_images(built, obs, getattr(target, "__name__", ""))
+    return headless(built) if setting == "encoder" else built

@@ -1,0 +1,153 @@
+"""Modules that a setting of their own names, to take a part's place in an agent."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...agents import NAMES
+from ...agents.blocks.integers import fit_to_integers
+from ...agents.policy.parts import Part, PolicyPart, takes_state
+from ...replay import ConfigError, Space, Spec
+from ..settings.compose import Settings, name_of
+from .infer import advice, incoming, inferred, outgoing
+from ..settings.named import makes_objects, named_object
+from .networks import network
+
+PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
+# Widths that nothing says otherwise of.
+_FEATURES = 256
+_NOISE = 64
+
+
+def parts_given(settings: Settings) -> list[str]:
+    """Which parts the settings name."""
+    return [part for part in PARTS if settings.values[part] is not None]
+
+
+def refuse_parts(settings: Settings, target: Any) -> None:
+    """Raise for parts, and other settings, that an agent has no place for.
+
+    Args:
+        target: The agent's class, a function that makes it, or the agent.
+
+    Raises:
+        ConfigError: Naming the agents that have one.
+    """
+    wanted = parts_given(settings)
+    wanted += [key for key in ("generate", "rl") if settings.values[key]]
+    if not wanted:
+        return
+    made = target if makes_objects(target) else type(target)
+    name = name_of(made).rpartition(".")[2].rpartition(":")[2]
+    # An object has what it was made with: nothing can be put into it any more.
+    taken = inspect.signature(made).parameters if made is target else {}
+    wrong = []
+    for key in wanted:
+        if key in taken:
+            continue
+        able = [
+            agent for agent in _agents() if key in inspect.signature(_agents()[agent]).parameters
+        ]
+        wrong.append(f"{name} takes no `{key}`. {' and '.join(able)} do.")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _agents() -> dict[str, Any]:
+    from ... import agents
+
+    return {name: getattr(agents, name) for name in NAMES["model"]}
+
+
+def judges_actions(target: Any) -> bool:
+    """Whether an agent's critic is of actions: there is no policy beside it."""
+    return "policy" not in inspect.signature(target).parameters
+
+
+def build_parts(
+    settings: Settings,
+    spec: Spec,
+    device: torch.device,
+    *,
+    policy: nn.Module | None = None,
+    of_actions: bool = False,
+) -> dict[str, nn.Module]:
+    """The modules that the settings name, each constructed from what it will meet and give.
+
+    A policy meets what the encoder gives; a critic moreover what the policy gives beside the
+    logits, and may ask for the policy itself by a parameter of that name.
+
+    Args:
+        policy: One that there is already.
+        of_actions: Whether a critic gives a value of each action, not of the observation.
+
+    Raises:
+        ConfigError: If one cannot be constructed, or is no module.
+    """
+    built: dict[str, nn.Module] = {} if policy is None else {"policy": policy}
+    seen: Any = spec.obs
+    for name in parts_given(settings):
+        table = inferred(Spec(seen, spec.action, spec.num_tasks), device=device)
+        why = advice(Spec(seen, spec.action))
+        if name == "encoder":
+            table |= outgoing((_FEATURES,))
+        elif name == "critic":
+            table |= {} if of_actions else outgoing((1,))
+            if "policy" in built:
+                table["policy"] = built["policy"]
+                shapes = _extras(built["policy"], seen, spec.action)
+                table["obs_shapes"] = {**table["obs_shapes"], **shapes}
+        elif name == "generator":
+            table |= incoming((_NOISE,)) | outgoing(spec.obs.shape)
+            table |= {"out_channels": spec.obs.shape[0] if spec.obs.shape else 1}
+            table["num_classes"] = spec.action.n if spec.discrete else 0
+        elif name == "discriminator":
+            table |= outgoing((1,))
+            table["num_classes"] = spec.action.n if spec.discrete else 0
+        target, arguments = named_object(settings, name)
+        part = target
+        if makes_objects(target):
+            part = network(target, arguments, table, seen, setting=name, instead=why)
+        elif arguments:
+            raise ConfigError(
+                f"{name}= is already constructed, so {', '.join(arguments)} cannot be set."
+            )
+        if not isinstance(part, nn.Module):
+            raise ConfigError(
+                f"{name}={name_of(target)} gave a {type(part).__name__}, not a torch.nn.Module."
+            )
+        if name == "encoder":
+            part = fit_to_integers(part, seen)
+        built[name] = part.to(device)
+        if name == "encoder":
+            seen = _features(part, seen)
+    return built
+
+
+def _features(encoder: nn.Module, seen: Any) -> Space:
+    """The space of what an encoder gives."""
+    part = Part(encoder, sequences=takes_state(encoder))
+    output, _ = part.probe(seen, {})
+    if not isinstance(output, torch.Tensor):
+        raise ConfigError(
+            f"encoder={type(encoder).__name__}: expected features (B, ...), got a "
+            f"{type(output).__name__}."
+        )
+    return Space(tuple(output.shape[2 if part.sequences else 1 :]))
+
+
+def _extras(policy: nn.Module, seen: Any, action: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a policy gives beside the logits."""
+    part = PolicyPart(policy, action, sequences=takes_state(policy))
+    output, _ = part.probe(seen, {})
+    lead = 2 if part.sequences else 1
+    extras = part.split(output)[1]
+    return {
+        name: tuple(extra.shape[lead:])
+        for name, extra in extras.items()
+        if isinstance(extra, torch.Tensor)
+    }

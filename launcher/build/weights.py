@@ -1,0 +1,168 @@
+"""How weights start, by `init=` or from a checkpoint, and what a policy does at first, by `head_bias=`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...agents.policy.actor_critic import ActorCritic
+from ...agents.policy.distributions import distribution, parts_of
+from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
+from ...agents.policy.outputs import watched
+from ...agents.policy.parts import ACTION, asks_for
+from ...agents.traits import traits
+from ...replay import CheckpointError, ConfigError
+from ...replay.tree import slashed
+from ..record.state import add_copies, fill_empty_buffers, load_in_place
+from ..settings.compose import Settings, did_you_mean
+from ..learn.growth import begin_task, regrow
+
+
+def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) -> None:
+    """Draw the weights anew, and give heads their biases, where the settings say so.
+
+    Args:
+        agent: What learns, in training mode, without lazy layers.
+        obs: Two observations as the model meets them; sequences of one for a recurrent one.
+
+    Raises:
+        ConfigError: If the prior is none of the actions', or does not come out.
+    """
+    if settings.init is not None:
+        _initialise(agent, settings.init)
+    if settings.head_bias is None:
+        return
+    action = world.spec.action
+    spaces = {name or ACTION: space for name, space in slashed(action).items()}
+    names = list(spaces)
+    priors = settings.head_bias
+    if not isinstance(action, dict) and not isinstance(priors, dict):
+        priors = {ACTION: priors}
+    if not isinstance(priors, dict):
+        raise ConfigError(
+            f"head_bias={priors} is for one action; this environment has {', '.join(names)}. Write "
+            f"head_bias.{names[0].replace('/', '.')}=[...]."
+        )
+    # In words a dot goes further down, as in `head_bias.arm.door`.
+    priors = {n if n in names else n.replace(".", "/"): p for n, p in slashed(priors).items()}
+    if unknown := [name for name in priors if name not in names]:
+        raise ConfigError(
+            f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "
+            f"is {', '.join(names)}."
+        )
+    core = traits(agent).core or agent
+    if isinstance(core, ActorCritic):
+        layers = core.head_layers()
+    elif world.on_data or asks_for(agent, "action_logits_shapes"):
+        layers = _layers(agent, obs)
+    else:
+        raise ConfigError(
+            f"head_bias gives probabilities, and {type(core).__name__} learns what actions are worth. Take "
+            "PPO or A2C, or leave it out."
+        )
+    for name, prior in priors.items():
+        layer, rows = layers.get(name, (None, slice(None)))
+        if not isinstance(layer, nn.Linear):
+            raise ConfigError(
+                f"head_bias.{name}: the logits do not come straight from a Linear layer, but from "
+                f"{type(layer).__name__ if layer is not None else 'a function'}. Return them as a last "
+                "layer gives them."
+            )
+        _set(layer, rows, spaces[name], prior, name)
+    policy = core.both(obs)[0] if isinstance(core, ActorCritic) else _policy(agent, obs, action)
+    parts = {name or ACTION: part for name, part in slashed(parts_of(policy)).items()}
+    for name, prior in priors.items():
+        check_prior(parts[name], spaces[name], prior, name=name)
+
+
+def load_weights(
+    agent: nn.Module,
+    weights: dict[str, Tensor],
+    places: dict[str, str] | None = None,
+    changed: dict[str, Any] | None = None,
+    *,
+    before: Callable[[int], None] | None = None,
+) -> None:
+    """Load a checkpoint's weights.
+
+    Args:
+        places: Where buffers were, as of `fill_empty_buffers`.
+        changed: Which modules have come since the model was constructed, as of `grown`.
+        before: Called before each task that the model begins again to get them.
+
+    Raises:
+        CheckpointError: Naming what is missing, left over, or of another shape.
+    """
+
+    def begin(task: int) -> None:
+        if before is not None:
+            before(task)
+        begin_task(agent, task)
+
+    regrow(agent, changed, begin=begin)
+    fill_empty_buffers(agent, weights, places)
+    add_copies(agent, weights)
+    own = agent.state_dict()
+    problems = [f"`{name}` is missing" for name in own if name not in weights]
+    problems += [
+        f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own
+    ]
+    problems += [
+        f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
+        for name in own
+        if name in weights
+        and isinstance(own[name], Tensor)
+        and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"The checkpoint does not fit {type(agent).__name__}: "
+            f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
+            "differently."
+        )
+    load_in_place(agent, weights)
+
+
+def _initialise(agent: nn.Module, how: str) -> None:
+    """New weights for everything that is trained; copies of it, such as targets, are copies again."""
+    before = {name: p.detach().clone() for name, p in agent.named_parameters()}
+    trained = [name for name, p in agent.named_parameters() if p.requires_grad]
+    initialise(agent, how)
+    after = dict(agent.named_parameters())
+    with torch.no_grad():
+        for name, old in before.items():
+            if after[name].requires_grad:
+                continue
+            same = (t for t in trained if before[t].shape == old.shape)
+            source = next((t for t in same if torch.equal(before[t], old)), None)
+            after[name].copy_(old if source is None else after[source])
+
+
+def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, slice]]:
+    """The layer that each action's logits come from."""
+    with torch.no_grad(), watched(agent, type(agent).__name__) as sources:
+        output = agent(obs)
+        named = slashed(output).items()
+        return {name or ACTION: (sources.layer(part), slice(None)) for name, part in named}
+
+
+def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:
+    with torch.no_grad():
+        output = agent(obs)
+    if isinstance(output, dict) and not isinstance(action, dict):
+        output = output[ACTION]
+    return distribution(action, output)
+
+
+def _set(layer: nn.Linear, rows: slice, space: Any, prior: Any, name: str) -> None:
+    """`set_head_bias` of some of a layer's outputs."""
+    count = len(layer.weight[rows])
+    head = nn.Linear(layer.in_features, count, bias=layer.bias is not None)
+    set_head_bias(head, space, prior, name=name)
+    with torch.no_grad():
+        layer.weight[rows] = head.weight.to(layer.weight.device)
+        layer.bias[rows] = head.bias.to(layer.bias.device)

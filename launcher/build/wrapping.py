@@ -1,0 +1,227 @@
+"""`env_wrappers=`: names, classes and functions become what is put around every copy of an environment."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from ...replay import ConfigError
+from ..settings.compose import Settings, name_of
+from ..settings.names import construct, resolve, unknown_arguments
+from ..settings.named import canonical_name, named_object
+
+_KEY = "env_wrappers"
+# Wrappers of gymnasium's that cannot do here what they are for.
+_REFUSED = {
+    "RecordVideo": "every copy would write to the same files. video=true records the first episode of "
+    "each evaluation",
+    "NumpyToTorch": "an environment must return NumPy arrays; batches hold tensors anyway. "
+    "Leave it out",
+    "JaxToTorch": "an environment must return NumPy arrays; batches hold tensors anyway. "
+    "JaxToNumpy does that",
+    "RenderCollection": "render() then returns lists, which a run does not use. video=true records the "
+    "first episode of each evaluation",
+}
+
+
+@dataclass(frozen=True)
+class Wrap:
+    """Puts one wrapper around an environment.
+
+    Attributes:
+        target: A class, or a function of the environment.
+        arguments: Of its constructor, after the environment.
+        name: What errors call it, which is how the user's words for its arguments begin.
+    """
+
+    target: Callable[..., Any]
+    arguments: dict[str, Any]
+    name: str
+
+    def __call__(self, env: Any) -> Any:
+        """The environment with the wrapper around it.
+
+        Raises:
+            ConfigError: If that cannot be done, or it is not an environment.
+        """
+        several = isinstance(env, VectorEnv)
+        of_several = inspect.isclass(self.target) and issubclass(self.target, VectorWrapper)
+        if of_several and not several:
+            single = getattr(self.target, "__name__", "")
+            instead = (
+                f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
+            )
+            raise ConfigError(
+                f"{_KEY}={self.name} wraps vector environments, but {_KEY} goes around each single "
+                f"environment.{instead}"
+            )
+        if several and not of_several:
+            raise ConfigError(
+                f"{_KEY}={self.name} wraps single environments, but this is a vector environment. Put it "
+                "around each environment inside; with a gymnasium id, use vectorization=sync or async."
+            )
+        made = construct(
+            self.target, self.arguments, {}, setting=f"{_KEY}.{self.name}", positional=(env,)
+        )
+        if not isinstance(made, VectorEnv if several else gymnasium.Env):
+            given = (
+                "None: does it end with `return env`?"
+                if made is None
+                else f"a {type(made).__name__}."
+            )
+            raise ConfigError(
+                f"{_KEY}={self.name} must return a gymnasium.Env, but returned {given}"
+            )
+        return made
+
+
+def build_wrappers(settings: Settings) -> tuple[Wrap, ...]:
+    """What `env_wrappers` names, the innermost first.
+
+    The settings then hold canonical names, and arguments as text where they are no plain values.
+
+    Raises:
+        ConfigError: With all mistakes.
+    """
+    if settings.values[_KEY] is None:
+        return ()
+    items = list(_items(settings))
+    mistakes: list[str] = []
+    found: list[Wrap] = []
+    for target, arguments, name in items:
+        if (problem := _problem(target, name)) is not None:
+            mistakes.append(problem)
+            continue
+        mistakes += unknown_arguments(target, arguments, setting=f"{_KEY}.{name}", skip=1)
+        try:
+            fitted = _fitted(target, arguments)
+        except ConfigError as error:
+            mistakes.append(f"{_KEY}.{name}: {error}")
+            continue
+        found.append(Wrap(target, fitted, name))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return tuple(found)
+
+
+def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
+    """Each wrapper, its arguments, and what it is called."""
+    written, live = settings.values[_KEY], settings.live.get(_KEY)
+    if not isinstance(written, list):
+        target, arguments = named_object(settings, _KEY)
+        yield target, arguments, _short(settings.values[_KEY]["_target_"])
+        _make_plain(settings.values[_KEY])
+        return
+    given = list(live) if isinstance(live, (list, tuple)) else [None] * len(written)
+    recorded: list[Any] = []
+    for item, value in zip(written, given, strict=True):
+        arguments = (
+            {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
+        )
+        target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
+        if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
+            objects = {k: v for k, v in value.items() if k != "_target_"}
+            # Asked a second time, they are recorded by name: no word of the user's against them.
+            names = _make_plain(dict(objects))
+            said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
+            arguments = {**objects, **said}
+            target = value.get("_target_")
+        elif value is not None and not isinstance(value, str):
+            target = value
+        if isinstance(target, dict) or target is None:
+            raise ConfigError(
+                f"`{_KEY}` lists {value or item!r:.60}, which has arguments but no name: "
+                '{"_target_": NAME, ...}.'
+            )
+        name = target if isinstance(target, str) else name_of(target)
+        if isinstance(target, str):
+            target = resolve(target, _KEY)
+            name = canonical_name(name, target)
+        yield target, arguments, _short(name)
+        recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
+    settings.values[_KEY] = recorded
+
+
+def _make_plain(node: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that `config.yaml` cannot hold, by their names."""
+    for key, value in node.items():
+        if not isinstance(value, (str, int, float, bool, list, dict, type(None))):
+            node[key] = value.item() if isinstance(value, np.generic) else name_of(value)
+    return node
+
+
+def _short(name: str) -> str:
+    """`TimeLimit` of `gymnasium.wrappers.common.TimeLimit` and of `file.py:TimeLimit`."""
+    return name.replace(":", ".").rpartition(".")[2]
+
+
+def _problem(target: Any, name: str) -> str | None:
+    """Why something cannot be put around an environment, if that is plain before it is tried."""
+    ours = str(getattr(target, "__module__", "")).startswith("gymnasium.")
+    if ours and name in _REFUSED:
+        return f"{_KEY}={name}: {_REFUSED[name]}."
+    if isinstance(target, gymnasium.Env):
+        return (
+            f"{_KEY} lists a {type(target).__name__} that already wraps an environment. Give its "
+            f'class, with its arguments: {{"_target_": {type(target).__name__}, ...}}.'
+        )
+    if inspect.isclass(target):
+        if issubclass(target, (gymnasium.Wrapper, VectorWrapper)):
+            return None
+        if issubclass(target, gymnasium.Env):
+            return f"{_KEY}={name} is an environment, not a wrapper. env={name} learns in it."
+        return f"{_KEY}={name} is a class, but not a gymnasium.Wrapper."
+    if not callable(target):
+        return (
+            f"{_KEY} lists {target!r:.60}. Give names, classes, or functions that take an environment "
+            "and return one."
+        )
+    return None
+
+
+def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Plain values as a constructor wants them: tuples, arrays and functions cannot be written.
+
+    Raises:
+        ConfigError: If there is no function of that name.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return arguments
+    found = {}
+    for key, value in arguments.items():
+        kind = str(parameters[key].annotation) if key in parameters else ""
+        if isinstance(value, list) and "ndarray" in kind:
+            value = np.array(value)
+            value = value.astype(np.float32) if value.dtype.kind in "fi" else value
+        elif isinstance(value, float) and "floating" in kind:
+            value = np.float32(value)  # Of another precision gymnasium warns.
+        elif isinstance(value, list) and "tuple" in kind.lower():
+            value = tuple(value)
+        elif isinstance(value, np.generic):
+            value = value.item()
+        elif isinstance(value, str) and ("Callable" in kind or key == "func"):
+            value = _function(value)
+        found[key] = value
+    return found
+
+
+def _function(name: str) -> Any:
+    """The function that a text names."""
+    try:
+        value = resolve(name, _KEY)
+    except ConfigError:
+        raise ConfigError(
+            f"there is no function `{name}`. Write file.py:name, for one in the working directory, or a "
+            "dotted path such as numpy.sign."
+        ) from None
+    if not callable(value):
+        raise ConfigError(f"`{name}` is a {type(value).__name__}; a function is needed.")
+    return value

@@ -1,0 +1,1 @@
+"""The loop, the learner and all that changes while a run learns."""

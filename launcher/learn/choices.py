@@ -1,0 +1,75 @@
+"""Actions of a model that has `forward` but no `act`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...agents.policy.distributions import distribution, executable
+from ...agents.policy.masks import draw_allowed, restrict_scores, restricted
+from ...agents.policy.parts import ACTION
+from ...agents.policy.spaces import bounds
+from ...replay import Space
+from .learner import Learner
+
+_EPSILON = 0.1  # Share of random discrete actions.
+_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
+
+
+def choose(output: Any, learner: Learner, mask: Any = None) -> Any:
+    """The action that a forward's output means; when training, with some exploration.
+
+    Args:
+        mask: The choices that are allowed, as `blocks.masks` has it; None: all.
+    """
+    return _each(learner.spec.action, output, learner.agent.training, mask)
+
+
+def _each(space: Any, output: Any, explore: bool, mask: Any) -> Any:
+    if isinstance(space, dict):
+        masks = mask or {}
+        return {n: _each(part, output[n], explore, masks.get(n)) for n, part in space.items()}
+    if isinstance(output, dict):
+        output = output[ACTION]
+    if isinstance(output, Distribution) or output.shape[1:] != space.shape:
+        # A distribution, or what makes one: twice as many numbers as a Box has.
+        policy = restricted(distribution(space, output), mask)
+        return executable(space, policy.sample() if explore else policy.mode)
+    if not space.discrete:
+        return _continuous(space, output, explore)
+    action = _best(space, restrict_scores(space, output, mask))
+    return _sometimes(action, _any(space, action, mask)) if explore else action
+
+
+def _best(space: Space, scores: Tensor) -> Tensor:
+    if space.binary:
+        return (scores > 0).long()
+    if space.nvec:
+        return torch.stack([part.argmax(-1) for part in scores.split(list(space.nvec), -1)], -1)
+    return scores.argmax(-1)
+
+
+def _any(space: Space, action: Tensor, mask: Any) -> Tensor:
+    """As many random actions."""
+    if mask is not None:
+        return draw_allowed(space, mask)
+    if space.nvec:
+        draws = [torch.randint_like(action[..., i], n) for i, n in enumerate(space.nvec)]
+        return torch.stack(draws, -1)
+    return torch.randint_like(action, 2 if space.binary else space.n)
+
+
+def _sometimes(action: Tensor, other: Tensor) -> Tensor:
+    random = torch.rand(len(action), device=action.device) < _EPSILON
+    return torch.where(random.view(-1, *[1] * (action.dim() - 1)), other, action)
+
+
+def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
+    low, high, _ = bounds(space, output.device)
+    if explore:
+        half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
+        output = output + _NOISE * half * torch.randn_like(output)
+    return output.clamp(low, high)

@@ -1,0 +1,103 @@
+"""The fields of `info` as a model's `act` receives them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...agents import traits as of
+from ...agents.policy.masks import ACTION_MASK
+from ...replay import ConfigError, Spec
+from ...replay.transfer import upload
+from ...replay.transitions import nested
+from ...replay.tree import leaves
+
+_AGENTS = of.__name__.rpartition(".")[0]  # The package of our own.
+
+
+class Info(dict[str, Any]):
+    """Tensors `[N, ...]` by the names in `env_info`, dicts of them where the environment gives dicts.
+
+    Raises:
+        ConfigError: When asked for a field that is not among them.
+    """
+
+    @classmethod
+    def of(cls, rows: dict[str, np.ndarray] | None, device: torch.device) -> Info:
+        """Those of arrays, on `device`; None: there are none."""
+        if not rows:
+            return cls()
+        tensors: dict[str, Tensor] = {n: torch.from_numpy(array) for n, array in rows.items()}
+        if device.type != "cpu":
+            tensors = upload(tensors, device)
+        return cls(nested(tensors))
+
+    def __missing__(self, name: str) -> Any:
+        there = ", ".join(f"`{key}`" for key in self) or "nothing"
+        raise ConfigError(
+            f"`act` reads info[{name!r}], but info holds only {there}. Name every field that it needs: "
+            f"env_info=[{name}]."
+        )
+
+
+def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) -> None:
+    """Refuse `action_mask` where an agent of ours, or how we act for a model, cannot keep to it.
+
+    Raises:
+        ConfigError: Saying why, and what can.
+    """
+    if ACTION_MASK not in (env_info or ()):
+        return
+    core = of.traits(agent).core or agent
+    act = of.hook(core, "act")
+    if act is not None and not str(getattr(act, "__module__", "")).startswith(_AGENTS):
+        return  # The user's own: what the mask means is for it to say.
+    name = type(core).__name__
+    if not any(space.discrete for space in leaves(spec.action)):
+        raise ConfigError(
+            f"env_info=action_mask: a mask rules out choices, but the action is continuous, {spec.action}. "
+            "Leave it out, or write a model whose act(obs, info) reads it."
+        )
+    if act is not None and not of.takes_info(act):
+        raise ConfigError(
+            f"env_info=action_mask: {name} does not support masks: its policy and critic cover all "
+            "actions. Use DQN, PPO or A2C, or leave action_mask out."
+        )
+
+
+def check_act(agent: nn.Module) -> None:
+    """Refuse an `act` that needs more than it receives.
+
+    Raises:
+        ConfigError: Naming the parameter, and how fields of `info` come.
+    """
+    act = of.hook(agent, "act")
+    try:
+        parameters = list(inspect.signature(act).parameters.values())[1:] if act is not None else []
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if needed and parameter.name not in ("state", "info"):
+            name = parameter.name
+            raise ConfigError(
+                f"{type(agent).__name__}.act needs `{name}`, which it does not receive. It receives obs, the "
+                "state of a recurrent model, and info, if it has a parameter of that name: "
+                f"act(self, obs, info), with info[{name!r}] by env_info=[{name}]."
+            )
+
+
+def needs_info(act: Any) -> bool:
+    """Whether an `act` cannot be called without `info`."""
+    try:
+        parameter = inspect.signature(act).parameters.get("info")
+    except (TypeError, ValueError):
+        return False
+    return parameter is not None and parameter.default is parameter.empty

@@ -1,0 +1,166 @@
+"""Optimisers that a user's module holds itself, and which of them is to step a loss it returns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ...replay import ConfigError
+from ..build.optimisation import refuse_closures
+
+Places = tuple[tuple[Any, Any, Any], ...]  # What holds it, under which key, and it.
+
+
+class OwnOptimizers:
+    """Looks for optimisers over the module's own parameters, among its attributes and those of its parts.
+
+    Args:
+        agent: May come to hold one later, in `begin_task` or its first `learn`.
+        asked: Settings of an optimiser that were given too, such as `lr`.
+        given: The optimiser that was given as an instance, or None.
+
+    Attributes:
+        found: By attribute name.
+        stepped: Whether one of them has stepped; set back by whoever asks.
+        changed: Whether to look again.
+    """
+
+    def __init__(self, agent: nn.Module, asked: list[str], given: Any = None):
+        self.agent, self.asked, self._given = agent, asked, given
+        self.found: dict[str, Optimizer] = {}
+        self.stepped, self.changed = False, True
+        self._chosen: Optimizer | None = None
+        self._places: dict[int, Places] = {}
+        self._handles: list[Any] = []
+        self.look()
+
+    def look(self) -> None:
+        """Find them again."""
+        self.close()
+        self._places = {}
+        # Those of a target network, a copy of another part, step nothing.
+        own = {id(p) for p in self.agent.parameters() if p.requires_grad}
+        found: dict[str, Optimizer] = {}
+        for name, value, places in _held(self.agent):
+            if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
+                continue
+            if any(id(p) in own for group in value.param_groups for p in group["params"]):
+                found[name] = value
+                self._places[id(value)] = places
+        self.found = found
+        # A wrapper need not have called the constructor of Optimizer; the one inside has.
+        stepping = [x for o in found.values() for x in (o, *vars(o).values())]
+        self._handles = [
+            x.register_step_post_hook(self._step)
+            for x in stepping
+            if isinstance(x, Optimizer) and hasattr(x, "_optimizer_step_post_hooks")
+        ]
+
+    def close(self) -> None:
+        """Leave them as they were."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _step(self, *_: Any) -> None:
+        self.stepped = True
+
+    @property
+    def only(self) -> Optimizer | None:
+        """The one that steps a loss, unless something contradicts."""
+        return next(iter(self.found.values())) if len(self.found) == 1 else None
+
+    def stepping(self) -> Optimizer | None:
+        """The one that is to step the loss that `learn` has returned; None: that of the run.
+
+        Raises:
+            ConfigError: If `learn` has stepped one itself, or it cannot be told which is meant.
+        """
+        if self.stepped:
+            raise ConfigError(
+                f"{self._name}.learn stepped its optimiser ({self._shown}) and also returned its "
+                "loss, so Antelope would step it again. Return None (and set `log.loss = loss`), "
+                "or return the loss without calling backward and step."
+            )
+        if self.changed or (self._chosen is not None and not self._is_held(self._chosen)):
+            self.look()
+            self.changed = False
+            self._chosen = self._choose()
+        return self._chosen
+
+    def _is_held(self, optimizer: Optimizer) -> bool:
+        """Whether it is where it was found: a model may make another one in a later `learn`."""
+        try:
+            return all(owner[key] is x for owner, key, x in self._places[id(optimizer)])
+        except (KeyError, IndexError):
+            return False
+
+    def _choose(self) -> Optimizer | None:
+        held = self._shown
+        if not self.found or self._given in self.found.values():
+            return None
+        if len(self.found) > 1:
+            raise ConfigError(
+                f"{self._name} holds several optimisers ({held}), and its learn returned a loss: "
+                "which one should step? Step them in learn, and return None."
+            )
+        if self.asked:
+            given = " and ".join(f"{key}=" for key in self.asked)
+            raise ConfigError(
+                f"{self._name} holds an optimiser ({held}) and returned its loss, and {given} is "
+                f"given too: which should step? Leave {given} out, and {held} steps; or remove "
+                f"{held}; or step it in learn, and return None."
+            )
+        optimizer = self.only
+        assert optimizer is not None
+        refuse_closures(type(optimizer))
+        return optimizer
+
+    @property
+    def _name(self) -> str:
+        return type(self.agent).__name__
+
+    @property
+    def _shown(self) -> str:
+        return " and ".join(f"`self.{attribute}`" for attribute in self.found)
+
+    def warn_of_schedulers(self) -> None:
+        """Warn of schedulers that the module holds and nobody has stepped."""
+        for name, value, _ in _held(self.agent):
+            if not isinstance(value, LRScheduler) or value.optimizer not in self.found.values():
+                continue
+            parts = getattr(value, "_schedulers", [value])
+            if all(getattr(part, "last_epoch", 1) <= 0 for part in parts):
+                warnings.warn(
+                    f"`self.{name}` of {type(self.agent).__name__} has never been stepped: Antelope steps "
+                    "the optimiser that a model holds, not its scheduler. Give scheduler= instead, or step "
+                    "it in learn.",
+                    stacklevel=2,
+                )
+
+
+def _held(agent: nn.Module) -> Iterable[tuple[str, Any, Places]]:
+    """The attributes of a module and its parts that torch does not know, lists and dicts opened."""
+    for prefix, part in agent.named_modules():
+        for name, value in vars(part).items():
+            if name.startswith("_") and name in _TORCHS:
+                continue
+            path = f"{prefix}.{name}" if prefix else name
+            place = (vars(part), name, value)
+            items: Iterable[tuple[Any, Any]] = ()
+            if isinstance(value, (list, tuple)):
+                items = enumerate(value)
+            elif isinstance(value, dict):
+                items = value.items()
+            else:
+                yield path, value, (place,)
+            for key, item in items:
+                yield f"{path}[{key!r}]", item, (place, (value, key, item))
+
+
+_TORCHS = frozenset(vars(nn.Module()))

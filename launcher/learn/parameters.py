@@ -1,0 +1,267 @@
+"""A model's parameters as they are now: layers are unfrozen, added, replaced and dropped while it learns."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from ..build.optimisation import Average
+
+_REQUIRES_GRAD, _SHAPE, _NUMEL = (
+    attrgetter("requires_grad"),
+    attrgetter("shape"),
+    nn.Parameter.numel,
+)
+
+
+class Parameters:
+    """Follows what becomes of a module's parameters, with the optimiser and the average.
+
+    What comes is stepped and averaged from then on; what goes is dropped with its state. A parameter
+    that takes another's name takes its place in the optimiser too, and starts without its state. One of
+    a new name joins the group of those nearest to it by name.
+
+    An optimiser that the user made over a part of what was trained from the start is left to the user.
+
+    Args:
+        agent: The module.
+        optimizer: Steps its parameters, or None.
+        average: Their moving average, or None.
+
+    Attributes:
+        trained: The parameters that the optimiser steps, in its order.
+        changed: Called after each change with the names of what is trained since then.
+    """
+
+    def __init__(
+        self,
+        agent: nn.Module,
+        optimizer: Optimizer | None = None,
+        average: Average | None = None,
+    ):
+        self.agent, self.average = agent, average
+        self.optimizer: Optimizer | None = None
+        self._state_at_once = False
+        self.changed: list[Callable[[list[str]], None]] = []
+        self._once: set[int] = set()  # What has been trained, by id.
+        self._walk()
+        self._trained_now()
+        self.use(optimizer)
+
+    def use(self, optimizer: Optimizer | None) -> None:
+        """Follow with this optimiser, which holds what it is to hold, from now on."""
+        if optimizer is not self.optimizer:
+            # Adagrad makes its state when it is constructed, and asks for it ever after.
+            self._state_at_once = optimizer is not None and bool(optimizer.state)
+        self.optimizer = optimizer
+        held = self._held()
+        left_out = {n for n, p in self.named.items() if p.requires_grad and id(p) not in held}
+        self._follows = not left_out
+        self._warned = left_out  # By name: the user has left them out.
+        self.trained = self._trained()
+
+    def look(self, *, closely: bool = True) -> bool:
+        """Notice a change since the last look; whether there is one.
+
+        Args:
+            closely: False where each microsecond counts, in a step: then a parameter that takes the place
+                of another one in a layer that is frozen as a whole is noticed by a later look.
+        """
+        if not (self._is_different() or (closely and self._is_different_inside())):
+            return False
+        before, sized = self.named, list(zip(self._moving, self._shapes, strict=True))
+        self._walk()
+        reshaped = {id(p) for p, shape in sized if p.shape != shape}
+        self._follow(before, reshaped)
+        self.trained = self._trained()
+        new = self._trained_now()
+        for tell in self.changed:
+            tell(new)
+        return True
+
+    def _trained_now(self) -> list[str]:
+        """Names of the parameters that are trained for the first time."""
+        now = {name: id(p) for name, p in self.named.items() if p.requires_grad}
+        new = [name for name, known in now.items() if known not in self._once]
+        self._once = (self._once & {id(p) for p in self.named.values()}) | set(now.values())
+        return new
+
+    def _is_different(self) -> bool:
+        # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
+        return bool(
+            any(self._empty)
+            or self._ids_of(self._filled) != self._ids
+            or (self._still and list(map(len, self._still)) != self._still_sizes)
+            or (self._frozen and any(map(_REQUIRES_GRAD, self._frozen)))
+            # `weight.data = larger`: optimisers of one kernel write past the end of their state.
+            # Numbers: as many shapes would wake the garbage collector up more often.
+            or list(map(_NUMEL, self._moving)) != self._sizes
+            or (self._lazy and not all(map(is_lazy, self._lazy)))
+        )
+
+    def _is_different_inside(self) -> bool:
+        shapes = list(map(_SHAPE, self._moving))
+        return self._ids_of(self._still) != self._still_ids or shapes != self._shapes
+
+    @staticmethod
+    def _ids_of(entries: Sequence[Mapping[str, Any]]) -> list[int]:
+        return [id(x) for d in entries for x in d.values()]
+
+    def _walk(self) -> None:
+        entries: list[dict[str, Any]] = []
+        self._still: list[dict[str, Any]] = []  # Of layers that are frozen as a whole.
+        for module in self.agent.modules():
+            own = module._parameters
+            still = bool(own) and not any(p is not None and p.requires_grad for p in own.values())
+            (self._still if still else entries).append(own)
+            entries.append(module._modules)
+        self._filled, self._empty = [d for d in entries if d], [d for d in entries if not d]
+        self._ids, self._still_ids = self._ids_of(self._filled), self._ids_of(self._still)
+        self._still_sizes = list(map(len, self._still))
+        named = dict(self.agent.named_parameters())
+        self.named = {name: p for name, p in named.items() if not is_lazy(p)}
+        self._lazy = [p for p in named.values() if is_lazy(p)]  # Until their first forward.
+        self._frozen = [p for p in self.named.values() if not p.requires_grad]
+        self._moving = [p for p in self.named.values() if p.requires_grad]
+        self._shapes = list(map(_SHAPE, self._moving))
+        self._sizes = list(map(_NUMEL, self._moving))
+
+    def _held(self) -> set[int]:
+        if self.optimizer is None:
+            return set()
+        return {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+
+    def _trained(self) -> list[nn.Parameter]:
+        if self.optimizer is None:
+            return [p for p in self.named.values() if p.requires_grad]
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _follow(self, before: Mapping[str, nn.Parameter], reshaped: set[int]) -> None:
+        if self.average is not None:
+            self.average.follow()
+        if self.optimizer is None:
+            return
+        held, present = self._held(), {id(p) for p in self.named.values()}
+        new = {n: p for n, p in self.named.items() if p.requires_grad and id(p) not in held}
+        if not self._follows and new:
+            self._warn(list(new))
+            new = {}
+        heir = {id(before[n]): p for n, p in new.items() if n in before}
+        gone = {id(p): p for p in before.values() if id(p) not in present}
+        places = {
+            n: (i, before[n].dim())
+            for i, group in enumerate(self.optimizer.param_groups)
+            for n in _names(group["params"], before)
+        }
+        taken: set[int] = set()
+        for group in self.optimizer.param_groups:
+            kept: list[nn.Parameter] = []
+            for parameter in group["params"]:
+                if id(parameter) in heir and id(parameter) in gone:
+                    kept.append(heir[id(parameter)])
+                    taken.add(id(kept[-1]))
+                    self._begin_state(kept[-1], group)
+                elif id(parameter) not in gone:
+                    kept.append(parameter)
+                    if id(parameter) in reshaped:
+                        self.optimizer.state.pop(parameter, None)
+                        self._begin_state(parameter, group)
+            group["params"][:] = kept
+        for parameter in gone.values():
+            self.optimizer.state.pop(parameter, None)
+        for name, parameter in new.items():
+            if id(parameter) not in taken:
+                group = self.optimizer.param_groups[_nearest(name, parameter.dim(), places)]
+                group["params"].append(parameter)
+                self._begin_state(parameter, group)
+
+    def _begin_state(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
+        if not self._state_at_once:
+            return
+        assert self.optimizer is not None
+        kind = type(self.optimizer)
+        takes = inspect.signature(kind).parameters
+        options = {key: value for key, value in group.items() if key in takes and key != "params"}
+        self.optimizer.state[parameter] = kind([parameter], **options).state[parameter]
+
+    def _warn(self, names: list[str]) -> None:
+        names = [name for name in names if name not in self._warned]
+        self._warned |= set(names)
+        if names:
+            warnings.warn(
+                f"Nothing trains {in_words(names)} of {type(self.agent).__name__}: the optimiser given holds "
+                "only a part of the parameters, so new ones are not added to it. Call its "
+                "add_param_group, or give the optimiser's class.",
+                stacklevel=2,
+            )
+
+
+def in_words(names: Sequence[str]) -> str:
+    """The first few of many names: `` `a.weight`, `a.bias` and 7 more ``."""
+    shown = ", ".join(f"`{name}`" for name in names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _names(parameters: Sequence[nn.Parameter], named: Mapping[str, nn.Parameter]) -> list[str]:
+    known = {id(p): name for name, p in named.items()}
+    return [known[id(p)] for p in parameters if id(p) in known]
+
+
+def _nearest(name: str, dims: int, places: Mapping[str, tuple[int, int]]) -> int:
+    """The group of the parameter with the most of the path, the own name and the dimensions in common."""
+    *path, own = name.split(".")
+
+    def nearness(other: str) -> tuple[int, bool, bool, int]:
+        *their_path, theirs = other.split(".")
+        shared = 0
+        while path[:shared] == their_path[:shared] and shared <= min(len(path), len(their_path)):
+            shared += 1
+        group, their_dims = places[other]
+        return shared, own == theirs, dims == their_dims, -group
+
+    return places[max(places, key=nearness)][0] if places else 0
+
+
+def held_names(optimizer: Optimizer, names: Mapping[int, str]) -> list[list[str | None]]:
+    """What each group of an optimiser holds, by name; None for tensors without one.
+
+    Args:
+        names: By the tensors' ids.
+    """
+    return [[names.get(id(p)) for p in group["params"]] for group in optimizer.param_groups]
+
+
+def hold(
+    optimizer: Optimizer, held: Sequence[Sequence[str | None]], named: Mapping[str, Any]
+) -> None:
+    """Let an optimiser's groups hold what `held_names` found, so that its state can be put back.
+
+    Nothing is done where one of them is not there; a tensor without a name is the one in its place.
+    """
+    groups = optimizer.param_groups
+    wanted: list[list[Any]] = []
+    for i, names in enumerate(held):
+        here = groups[i]["params"] if i < len(groups) else []
+        row = [
+            named.get(name) if name is not None else (here[j] if j < len(here) else None)
+            for j, name in enumerate(names)
+        ]
+        if any(p is None for p in row):
+            return
+        wanted.append(row)
+    now = [list(group["params"]) for group in groups]
+    if [[id(p) for p in row] for row in now] == [[id(p) for p in row] for row in wanted]:
+        return
+    optimizer.state.clear()
+    del groups[len(wanted) :]
+    for group, row in zip(groups, wanted, strict=False):
+        group["params"] = row
+    for row in wanted[len(groups) :]:
+        groups.append({**groups[0], "params": row})  # Its options come with the state.

@@ -1,0 +1,88 @@
+"""Early stopping: evaluates the current task, ends it, and restores its best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...replay.devices import moving
+from ..record.checkpoint import copied
+from ..record.progress import Progress
+from .growth import layout
+from .learner import Learner
+
+# Monitored metrics in order of preference, and whether higher is better. The loss still moves when accuracy
+# is constant, and is the first to rise when a model overfits.
+_LOOKED_AT = {"return": True, "loss": False, "accuracy": True}
+# With the task known, a model need not tell it from the others.
+_TOLD = {"task_il_loss": False, "task_il_accuracy": True}
+# Not restored: step counts, and what the learner has observed of the model.
+_GOES_ON = ("steps", "optimised", "unreached", "pending", "gradients")
+
+
+class EarlyStopping:
+    """Monitors the current task only: forgetting earlier tasks does not end it.
+
+    Where a strategy learns several tasks' data together (joint, cumulative), monitors their mean.
+
+    Restoring the best weights restores the whole learner: buffers, averaged weights, the optimiser's and
+    strategies' state, and an environment's normalisation. The end of a task is processed afterwards, as if
+    learning had stopped there.
+
+    Args:
+        patience: Evaluations without improvement that end a task, or None.
+        restore: Whether a task ends with its best weights.
+    """
+
+    def __init__(self, world: Any, learner: Learner, *, patience: int | None, restore: bool):
+        self.world, self.learner = world, learner
+        self.patience, self.restore = patience, restore
+
+    def look(self, at: Progress, metrics: Mapping[str, float]) -> None:
+        """Compare an evaluation of the current task with the best one so far.
+
+        Args:
+            metrics: Metrics of the task's own rows or episodes.
+        """
+        value = self._value(metrics)
+        if value is None or not (self.restore or self.patience is not None):
+            return
+        if at.best_state is not None and at.best_state["layout"] != layout(self.learner.agent):
+            at.forget_best()  # Belongs to a model with other parameters, and no longer fits.
+        if at.best is None or value > at.best or (at.best != at.best and value == value):
+            at.best, at.waited = value, 0
+            if self.restore:
+                at.best_state = copied(self._state())
+            return
+        at.waited += 1
+        at.stopped = self.patience is not None and at.waited >= self.patience
+
+    def go_back(self, at: Progress) -> None:
+        """Restore the best weights after the task's last evaluation, unless the model has them already."""
+        best, at.best_state = at.best_state, None
+        if best is None or at.waited == 0:
+            return
+        learner = self.learner
+        known = {"steps": learner.steps, "optimised": learner.optimised}
+        with moving(learner.device, learner.device):
+            learner.load_state_dict({**known, **best["learner"]})
+        if best["normalizer"] is not None:
+            self.world.normalizer.load_state_dict(best["normalizer"])
+
+    def _value(self, metrics: Mapping[str, float]) -> float | None:
+        """The monitored metric, negated if lower is better."""
+        told = self.world.on_data and self.world.scenario == "task"
+        names = {**_TOLD, **_LOOKED_AT} if told else _LOOKED_AT
+        name = next((name for name in names if name in metrics), None)
+        if name is None:
+            return None
+        return metrics[name] if names[name] else -metrics[name]
+
+    def _state(self) -> dict[str, Any]:
+        normalizer = None if self.world.on_data else self.world.normalizer
+        learner = self.learner.state_dict()
+        return {
+            "layout": layout(self.learner.agent),
+            "learner": {name: part for name, part in learner.items() if name not in _GOES_ON},
+            "normalizer": None if normalizer is None else normalizer.state_dict(),
+        }

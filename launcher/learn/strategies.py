@@ -1,0 +1,426 @@
+"""The strategies of a run, as the learner meets them: one thing with all their hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...agents.continual.context import Context
+from ...agents.continual.strategy import Strategy
+from ...agents.traits import has_forward, hook, traits
+from ...replay import Batch, ConfigError, Memory, Replay
+from ..build.environment_strategies import versions, works_on_the_loss
+from ..record.log import Log
+from ..record.state import Constructed, load_object_state, object_state
+from ..settings.compose import did_you_mean
+from ..settings.told import warn_caller
+from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
+from .reuse import holds, leftover, told_of_leftovers
+
+_WHY = {
+    "batch": "both add rows from their own memory to the batch",
+    "loss": "both replace the model's loss",
+    "gradient": "both change the gradient, and the second would undo the first",
+    "output": "both decide how the outputs are read",
+    "weights": "both assign weights to tasks",
+    "data": "both choose the data that is learnt",
+}
+_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, declare owns = ().)"
+
+
+class Strategies:
+    """Calls the hooks of several strategies in turn.
+
+    Args:
+        named: The strategies by the names they were asked for.
+        borders: Whether the learner is told where tasks end.
+        mistakes: What else was found that does not fit the run.
+
+    Raises:
+        ConfigError: If two conflict, or one does not fit the run: all of it at once.
+    """
+
+    def __init__(
+        self,
+        named: dict[str, Any],
+        context: Context,
+        *,
+        borders: bool = True,
+        mistakes: Iterable[str] = (),
+    ):
+        self.named, self.context, self.agent = named, context, context.agent
+        found = [*_unfit(named, context, borders=borders), *mistakes, *_conflicts(named)]
+        if found:
+            raise ConfigError("\n".join(found))
+        self._returned_a_loss = False
+        self.borders = borders
+        self._hooks: dict[str, list[tuple[str, Callable[..., Any]]]] = {
+            name: [(n, method) for n, s in named.items() if (method := hook(s, name)) is not None]
+            for name in HOOKS
+        }
+        # Whether passes over the data are announced, and whether one is under way.
+        self._by_epoch = bool(self._hooks["begin_epoch"] or self._hooks["end_epoch"])
+        self._in_epoch, self._passes = False, 0
+        self._adding: set[str] = set()  # Strategies that have added rows to a batch.
+        self._leftover = [(name, s) for name, s in named.items() if leftover(s)]
+        context.began |= {id(strategy): None for _, strategy in self._leftover}
+        for name, strategy in named.items():
+            _set_context(name, strategy, context)
+            if isinstance(strategy, Strategy):
+                strategy.setup(context.agent)
+        self._constructed = {
+            name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
+        }
+        # Whether the model had changed when the checkpoint was written.
+        self._changed_before = False
+        self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
+        self.idle = not any(self._hooks.values())
+        # An evaluation without and with the task told are two only for these.
+        self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
+
+    def check_fresh(self) -> None:
+        """See to it that none brings along what it kept in another run, where none is resumed.
+
+        Raises:
+            ConfigError: If one does.
+        """
+        errors, warnings = told_of_leftovers(self._leftover)
+        if errors:
+            raise ConfigError("\n".join(errors))
+        for text in warnings:
+            warn_caller(text)
+
+    def having(self, name: str) -> list[str]:
+        """The strategies that have this hook."""
+        return [strategy for strategy, _ in self._hooks[name]]
+
+    @property
+    def before_batch(self) -> Callable[[Batch], Batch] | None:
+        """What is done to every batch, or None."""
+        hooks, agent = self._hooks["before_batch"], self.agent
+        if not hooks:
+            return None
+        # Conflicts between declared owners are found at the start.
+        silent = {name for name, _ in hooks if not says_what_it_owns(self.named[name])}
+        counted = len(hooks) > 1 and bool(silent)
+
+        def before(batch: Batch) -> Batch:
+            for name, method in hooks:
+                given, batch = batch, method(agent, batch)
+                if not isinstance(batch, Batch):
+                    raise ConfigError(_returned(name, "before_batch", batch, "the batch"))
+                if not len(batch) and len(given):
+                    raise ConfigError(
+                        f"strategy={name}: before_batch returned a batch without rows, which has no loss."
+                    )
+                if counted and len(batch) > len(given):
+                    self._adds_rows(name, silent)
+            return batch
+
+        return before
+
+    def _adds_rows(self, name: str, silent: set[str]) -> None:
+        """Record that a strategy adds rows to batches.
+
+        Raises:
+            ConfigError: If another one does too, and one of them has not declared it.
+        """
+        self._adding.add(name)
+        for other in self._adding - {name}:
+            if silent & {name, other}:
+                raise ConfigError(
+                    f"strategy={other} and strategy={name} conflict: both add rows to the batch. Choose "
+                    f'one of them. (Strategies can declare this in advance: owns = {{"batch"}}.)'
+                )
+
+    def loss(self, replay: Replay, log: Log) -> Tensor | None:
+        """The model's loss with what the strategies add to it; None if it updates itself.
+
+        Raises:
+            ConfigError: If it updates itself, and a strategy needs its loss.
+        """
+        if self._by_epoch:
+            self.begin_epoch(replay)
+        # In environments an agent may wait for more steps, and return None until then.
+        waits = self.context.in_environment
+        before = versions(self.agent) if waits and not self._returned_a_loss else None
+        loss = self.context.step(replay, log)
+        self.context.look()
+        if loss is None:
+            if waits and (self._returned_a_loss or before == versions(self.agent)):
+                return None
+            for name, strategy in self.named.items():
+                if works_on_the_loss(strategy):
+                    raise ConfigError(
+                        f"strategy={name} works on the loss, and {type(self.agent).__name__}.learn "
+                        "returned None: it has updated itself. Return the loss instead."
+                    )
+                if isinstance(strategy, Strategy) and strategy.needs_optimizer:
+                    raise ConfigError(
+                        f"strategy={name} adds parameters for the run's optimiser to train, and "
+                        f"{type(self.agent).__name__}.learn returned None: it has updated itself. Return "
+                        "the loss instead."
+                    )
+            return None
+        self._returned_a_loss = True
+        if self._hooks["after_loss"] and isinstance(loss, Tensor) and loss.dim() == 0:
+            assert replay.batch is not None
+            loss = self.after_loss(replay.batch, loss)
+        return loss
+
+    def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
+        """The loss with what the strategies add to it."""
+        for name, method in self._hooks["after_loss"]:
+            loss = method(self.agent, batch, loss)
+            if not isinstance(loss, Tensor):  # None would mean a model that updates itself.
+                raise ConfigError(_returned(name, "after_loss", loss, "the loss"))
+        return loss
+
+    def after_backward(self) -> None:
+        for _, method in self._hooks["after_backward"]:
+            method(self.agent)
+
+    def after_step(self, replay: Replay) -> None:
+        self.stepped(replay.batch)
+        if self._by_epoch and self.borders and replay.passes != self._passes:
+            self.end_epoch(replay)
+
+    def stepped(self, batch: Batch | None) -> None:
+        """The learning step of a batch is over."""
+        self.context.stepped()
+        for _, method in self._hooks["after_step"]:
+            method(self.agent, batch)
+
+    def begin_epoch(self, replay: Replay) -> None:
+        """Begin a pass, unless one is under way; without task boundaries the whole stream is one."""
+        self._passes = replay.passes
+        if self._in_epoch:
+            return
+        self._in_epoch = True
+        for _, method in self._hooks["begin_epoch"]:
+            method(self.agent, replay)
+
+    def end_epoch(self, replay: Replay) -> None:
+        """End the current pass, if any: it, or its task, is over."""
+        if not self._in_epoch:
+            return
+        self._in_epoch = False
+        for _, method in self._hooks["end_epoch"]:
+            method(self.agent, replay)
+
+    def after_evaluation(self, metrics: dict[str, float]) -> None:
+        """Pass on held-out metrics, named as in eval.csv."""
+        for _, method in self._hooks["after_evaluation"]:
+            method(self.agent, dict(metrics))
+
+    def after_flush(self, replay: Replay) -> None:
+        """After an update that no learning step belongs to: no rows have come with it."""
+        self.context.stepped()
+        if replay.batch is None:
+            return
+        none = replay.batch[:0]
+        for strategy in self.named.values():
+            after = hook(strategy, "after_step")
+            if after is not None and hook(strategy, "after_backward") is not None:
+                after(self.agent, none)
+
+    def begin_task(self, task: int, replay: Replay) -> None:
+        self.context.task, began = task, self.context.began
+        for name, strategy in self.named.items():
+            if strategy.context is not self.context:
+                raise ConfigError(
+                    f"strategy={name} is an object that another run has taken meanwhile. Construct one for "
+                    "each run, or give its class."
+                )
+            if id(strategy) not in began:
+                began[id(strategy)] = holds(strategy, self.agent)
+        for _, method in self._hooks["begin_task"]:
+            method(self.agent, replay)
+
+    def end_task(self, replay: Replay) -> None:
+        self.end_epoch(replay)
+        for _, method in self._hooks["end_task"]:
+            method(self.agent, replay)
+        if self._recalls:
+            self.context.keep_structure(self.context.task)
+
+    def parameters_changed(self) -> None:
+        self.context.changed = True
+        for _, method in self._hooks["parameters_changed"]:
+            method(self.agent)
+
+    def begin_again(self, task: int) -> None:
+        """The model begins a task again that was begun before the run was resumed."""
+        self._changed_before = True
+        if task and self._recalls:
+            self.context.keep_structure(task - 1)
+
+    def predict(self, obs: Tensor, task: int | None) -> Tensor | None:
+        """Logits of the strategy that has its own way; None where none has."""
+        for name, method in self._hooks["predict"]:
+            output = method(self.agent, obs, task)
+            if not isinstance(output, Tensor):
+                raise ConfigError(_returned(name, "predict", output, "the logits"))
+            _check_logits(name, output, obs, self.context.spec)
+            return output
+        return None
+
+    def owning(self, what: str) -> str | None:
+        """The name of the strategy that takes something for itself, or None."""
+        return next((name for name, s in self.named.items() if what in _owned(s)), None)
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors that they hold: memories, importances, earlier weights."""
+        return sum(_nbytes(state) for state in self.state_dict()["strategies"].values())
+
+    def parameters_used(self) -> dict[str, Any] | None:
+        """How many parameters each task so far has for itself, where a strategy says so."""
+        for strategy in self.named.values():
+            if isinstance(strategy, Strategy):
+                used = strategy.parameters_used(self.agent)
+                if used is not None:
+                    return used
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {
+            name: object_state(s, beside=self.agent, constructed=self._constructed[name])
+            for name, s in self.named.items()
+        }
+        structures = self.context.structures()
+        where = {"task": self.context.task, "in_epoch": self._in_epoch}
+        return {**where, "strategies": states, "structures": structures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.context.task, self.context.changed = state["task"], self._changed_before
+        self._in_epoch = state.get("in_epoch", False)
+        if self._recalls:  # The task may have ended just before the checkpoint.
+            self.context.keep_structure(self.context.task)
+        self.context.check_structures(state.get("structures", {}))
+        for name, strategy in self.named.items():
+            self.context.began[id(strategy)] = None  # Other than any that has not learnt.
+            load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
+
+
+def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable[str]:
+    """What each of the strategies needs and does not get in this run."""
+    name_of_agent = type(context.agent).__name__
+    for name, strategy in named.items():
+        # What a class of the user's calls `scenarios` or `needs_borders` is its own.
+        needs = strategy if isinstance(strategy, Strategy) else Strategy
+        if not any(hook(strategy, method) for method in HOOKS) and name != "naive":
+            yield f"strategy={name} has none of the hooks of a strategy: {', '.join(HOOKS)}."
+        yield from mistaken(name, strategy)
+        for what in _owned(strategy):
+            close = "" if what in _WHY else did_you_mean(str(what), _WHY)
+            if not isinstance(what, str) or close:
+                yield (
+                    f"strategy={name}: `owns` holds {what!r:.40}; it may hold {', '.join(_WHY)}.{close}"
+                )
+        if needs.needs_borders and not borders:
+            yield (
+                f"strategy={name} must know where a task ends, which online=true does not tell. "
+                "Without borders work er, er_ace, der, derpp, agem and the like."
+            )
+        if works_on_the_loss(strategy) and traits(context.agent).observes:
+            yield (
+                f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
+                "Return it from a `learn` instead."
+            )
+        if context.scenario not in needs.scenarios:
+            yield (
+                f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, this run has "
+                f"scenario={context.scenario}."
+            )
+        if context.in_environment:
+            continue
+        if needs.needs_classes and not context.spec.discrete:
+            yield f"strategy={name} is for classes, and the targets of this run are values."
+        if needs.needs_forward and not has_forward(context.agent):
+            yield f"strategy={name} calls the model, and {name_of_agent} has no `forward`."
+
+
+def _conflicts(named: dict[str, Any]) -> Iterable[str]:
+    items = list(named.items())
+    for i, (name, strategy) in enumerate(items):
+        for other, second in items[i + 1 :]:
+            if shared := _owned(strategy) & _owned(second):
+                known = [why for key, why in _WHY.items() if key in shared]
+                why = known[0] if known else f"both own {', '.join(sorted(map(str, shared)))}"
+                silent = [n for n in (name, other) if "batch" in shared and _adds_unsaid(named[n])]
+                unless = f" {_UNLESS.format(type(named[silent[0]]).__name__)}" if silent else ""
+                yield (
+                    f"strategy={name} and strategy={other} conflict: {why}. Choose one of them.{unless}"
+                )
+
+
+def _owned(strategy: Any) -> set[str]:
+    owns: Any = getattr(strategy, "owns", ())
+    reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
+    listed = isinstance(owns, (set, frozenset, list, tuple))
+    adds_rows = {"batch"} if _adds_unsaid(strategy) else set()
+    return (set(owns) if listed else {owns}) | reads_outputs | adds_rows
+
+
+def _adds_unsaid(strategy: Any) -> bool:
+    """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
+    held = getattr(strategy, "__dict__", {}).values()
+    return (
+        hook(strategy, "before_batch") is not None
+        and any(isinstance(value, Memory) for value in held)
+        and not says_what_it_owns(strategy)
+    )
+
+
+def _returned(name: str, method: str, value: Any, what: str) -> str:
+    """The error for a hook that returns the wrong thing."""
+    given = "None" if value is None else f"a {type(value).__name__}"
+    return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
+
+
+def _check_logits(name: str, output: Tensor, obs: Any, spec: Any) -> None:
+    """Raise ConfigError for outputs of `predict` that are not a row of logits for each row."""
+    if not spec.discrete or len(spec.action.shape) != 1 or not isinstance(obs, Tensor):
+        return
+    if output.dim() != 2 or len(output) != len(obs) or output.shape[1] < spec.action.n:
+        raise ConfigError(
+            f"strategy={name}: {signature_of('predict')} returned a tensor of shape {list(output.shape)}. "
+            f"Return the logits of all {spec.action.n} outputs, {[len(obs), spec.action.n]} for these rows."
+        )
+
+
+def _set_context(name: str, strategy: Any, context: Context) -> None:
+    """Give a strategy its context.
+
+    Raises:
+        ConfigError: If there is no place for it.
+    """
+    kind = type(strategy)
+    own = getattr(strategy, "__dict__", {}).get("context")
+    taken = own is not None and not isinstance(own, Context)
+    try:
+        if not taken:
+            strategy.context = context
+            return
+    except AttributeError:  # Frozen, or with slots; or a property.
+        taken = hasattr(kind, "context") and "context" not in getattr(kind, "__slots__", ())
+    todo = (
+        "`context` is what Antelope gives it: call the attribute of your own something else."
+        if taken
+        else f"Antelope gives it `context`, and {kind.__name__} allows no new attributes: write it without "
+        "frozen=True and slots."
+    )
+    raise ConfigError(f"strategy={name}: {todo}")
+
+
+def _nbytes(state: Any) -> int:
+    if isinstance(state, dict):
+        return sum(_nbytes(value) for value in state.values())
+    if isinstance(state, (list, tuple)):
+        return sum(_nbytes(value) for value in state)
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    return int(getattr(state, "nbytes", 0))

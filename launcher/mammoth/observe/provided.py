@@ -1,0 +1,103 @@
+"""What a model with `observe` receives from the run: its arguments, and an optimiser."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ....agents.continual.context import HIDDEN
+from ....replay import ConfigError
+from ...settings.compose import Settings, did_you_mean
+from ...settings.named import makes_objects, named_object
+from .sequence import ContinualDataset
+
+_LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
+
+
+def run_arguments(
+    settings: Settings, dataset: ContinualDataset, *, epochs: int | None, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `args` holds of the run: what a model may have other values for, and what is decided."""
+    usual = {"optimizer": "sgd", "lr": _LEARNING_RATE, "minibatch_size": settings.batch_size}
+    usual |= {"optim_wd": 0.0, "optim_mom": 0.0, "optim_nesterov": False, "optim": {}}
+    return usual, {
+        **_optimizer_asked(settings),
+        "batch_size": settings.batch_size,
+        "n_epochs": epochs,
+        "seed": settings.seed,
+        "device": str(device),
+        "dataset": dataset.NAME,
+        "num_classes": dataset.N_CLASSES,
+    }
+
+
+# What such models call an optimiser's arguments.
+_OPTIM = {"lr": "lr", "weight_decay": "optim_wd", "momentum": "optim_mom"}
+_OPTIM |= {"nesterov": "optim_nesterov"}
+
+
+def _optimizer_asked(settings: Settings) -> dict[str, Any]:
+    """What the settings say of the optimiser."""
+    shorthands = {key: settings.values[key] for key in ("lr", "weight_decay")}
+    given = {_OPTIM[key]: value for key, value in shorthands.items() if value is not None}
+    if "optim" not in settings.given:
+        return given
+    target, arguments = named_object(settings, "optim")
+    if not makes_objects(target):
+        return given  # An instance, which is given as it is.
+    own = {p.name: p.default for p in inspect.signature(target).parameters.values()}
+    values = {new: own[key] for key, new in _OPTIM.items() if key in own}
+    values |= {_OPTIM[key]: value for key, value in arguments.items() if key in _OPTIM} | given
+    rest = {key: value for key, value in arguments.items() if key not in _OPTIM}
+    known = getattr(torch.optim, target.__name__, None) is target
+    return {"optimizer": target.__name__.lower() if known else target, **values, "optim": rest}
+
+
+def make_optimizer(
+    args: Namespace, parameters: Iterable[Tensor], lr: float | None = None
+) -> Optimizer:
+    """The optimiser that `args` describes: `optimizer`, `lr`, `optim_wd`, `optim_mom`, ...
+
+    Raises:
+        ConfigError: If torch has none of that name, or it refuses the arguments.
+    """
+    named = {
+        name.lower(): kind
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
+    }
+    kind = getattr(args, "optimizer", "sgd")
+    if isinstance(kind, str):
+        if kind.lower() not in named:
+            raise ConfigError(
+                f"optimizer={kind}: torch.optim has none of that name.{did_you_mean(kind, named)}"
+            )
+        kind = named[kind.lower()]
+    takes = inspect.signature(kind).parameters
+    values = {
+        key: getattr(args, name)
+        for key, name in _OPTIM.items()
+        if key in takes and hasattr(args, name)
+    }
+    values |= {"lr": args.lr if lr is None else lr, **getattr(args, "optim", {})}
+    if "nesterov" in values:
+        values["nesterov"] = bool(values["nesterov"])
+    try:
+        optimizer: Optimizer = kind(parameters, **values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind.__name__} cannot be made of {values}: {error}") from error
+    return optimizer
+
+
+def fitted(output: Tensor, n: int) -> Tensor:
+    """Outputs for all n classes, of a model that has some for those it has seen alone."""
+    if output.dim() != 2 or output.shape[1] >= n:
+        return output
+    return F.pad(output, (0, n - output.shape[1]), value=HIDDEN)

@@ -1,0 +1,167 @@
+"""`render_model=true`: what a module is made of, drawn from one real forward."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+
+from ....replay.randomness import kept_randomness
+from .draw import draw
+from .graph import Graph, graph_of
+from .recorder import Recorder, leaves
+from .text import text
+
+
+def render_model(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    folder: Path,
+    *,
+    name: str = "model",
+    title: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Write `model.txt`, `model.svg` and `model.png`, from one forward `module(*inputs)`.
+
+    The forward runs on a deep copy, in eval mode and without gradient, and random streams go on
+    from where they were: nothing of the module is other than before, and nothing is raised.
+
+    Boxes are modules of torch, torchvision and timm, and modules without parts; a user's own classes
+    are opened, and so is a torchvision or timm network that is the whole model. Arrows carry shapes
+    of tensors, as far as torch made them; where numbers leave torch, they are dashed.
+
+    Args:
+        inputs: Tensors, or nested dicts and sequences of them, on the module's device.
+        folder: Made if it is not there.
+        name: What the module itself is called, where its parts have dotted paths.
+        title: Stands above; the module's class if there is none.
+        report: Given one line that says why there are no pictures, if there are none.
+
+    Returns:
+        What was written; empty if the module could not be copied or run.
+    """
+    paths: list[Path] = []
+    try:
+        with kept_randomness(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            title = title or type(module).__name__
+            graph = trace(module, inputs, name=name)
+            folder.mkdir(parents=True, exist_ok=True)
+            written = folder / "model.txt"
+            written.write_text(text(graph, title=title), encoding="utf-8")
+            paths.append(written)
+            paths += draw(graph, folder, title=title)
+    except Exception as error:  # A picture is never worth a run, whatever goes wrong in it.
+        if report is not None:
+            said = " ".join(str(error).split())[:200]
+            report(f"No picture of {type(module).__name__}: {type(error).__name__}: {said}")
+    return paths
+
+
+def trace(module: nn.Module, inputs: tuple[Any, ...], *, name: str = "model") -> Graph:
+    """The graph of one forward of a copy, in eval mode and without gradient."""
+    with torch.no_grad(), _Copying():
+        replica, given = _copy(module, inputs)
+    replica.eval()
+    recorder = Recorder(replica)
+    recorder.add_inputs(_named(replica, given))
+    with torch.no_grad(), _not_compiled():
+        with recorder:
+            output = replica(*given)
+        recorder.add_outputs(_keyed(leaves(output)))
+    return graph_of(replica, recorder.trace, name=name)
+
+
+class _Copying(TorchFunctionMode):
+    """Within it, tensors can be copied that torch has no copy of.
+
+    Those with a gradient's history, without it; and buffers that have no shape yet, which torch
+    (2.15) forgets, other than parameters: a `LazyBatchNorm1d` has no deep copy.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            if is_lazy(tensor):
+                kind: Any = type(tensor)
+                data = tensor.data
+                memo[id(tensor)] = kind(tensor.requires_grad, data.device, data.dtype)
+            elif not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+            else:
+                return func(*args)
+        return memo[id(tensor)]
+
+
+def _copy(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Deep copies; what cannot be copied, such as a lock or an open file, is shared."""
+    try:
+        return copy.deepcopy((module, inputs))
+    except Exception:
+        memo: dict[int, Any] = {}
+        held = {id(part): part for part in [*module.modules(), *module.parameters()]}
+        for part in module.modules():
+            for value in vars(part).values():
+                if id(value) in held or isinstance(value, dict | int | float | str | Tensor):
+                    continue
+                try:
+                    copy.deepcopy(value, dict(held))
+                except Exception:
+                    memo[id(value)] = value
+        return copy.deepcopy((module, inputs), memo)
+
+
+def _named(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """`(key, tensor)` of all inputs: of a single dict its own keys, else the arguments' names."""
+    names = [f"input[{n}]" if len(inputs) > 1 else "input" for n in range(len(inputs))]
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        parameters = []  # type: ignore[assignment]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for place, parameter in enumerate(
+        [p for p in parameters if p.kind in positional][: len(names)]
+    ):
+        names[place] = parameter.name
+    for argument, value in zip(names, inputs, strict=True):
+        for key, leaf in leaves(value):
+            alone = len(inputs) == 1 and key and key[0] != "["
+            joined = (
+                argument
+                if not key
+                else f"{argument}{key}"
+                if key[0] == "["
+                else f"{argument}.{key}"
+            )
+            yield (key if alone else joined), leaf
+
+
+def _keyed(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Outputs by the keys that they have in dicts, as far as these tell them apart."""
+    found = list(outputs)
+    last = [key.rpartition(".")[2] if key[-1:] != "]" else "" for key, _ in found]
+    for (key, leaf), short in zip(found, last, strict=True):
+        full = f"output{key}" if key[:1] in ("", "[") else key
+        yield short if short and last.count(short) == 1 else full, leaf
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """Compiled parts run as they are written, if there can be any."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")

@@ -1,0 +1,239 @@
+"""Checkpoints: numbered folders of plain data, read without executing code.
+
+A folder holds `tensors.safetensors`, `state.json` (everything else) and `manifest.json` (the SHA-256
+of both). It is written under another name, synced, then renamed, so that a folder with a number is
+complete; a damaged one is recognised by its hashes, named, and passed over.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...replay import CheckpointError
+
+FORMAT = "antelope-checkpoint-1"
+KEEP = 3  # A damaged newest checkpoint leaves two to fall back to.
+_FILES = ("tensors.safetensors", "state.json")
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: Holds `000001/`, `000002/`, ...; made when first written to.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def numbered(self) -> list[Path]:
+        """Folders with a number, newest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+
+    def save(self, state: dict[str, Any]) -> Path:
+        """Write `state` (nested dicts and lists of tensors, arrays and scalars) durably."""
+        existing = self.numbered()
+        number = int(existing[0].name) + 1 if existing else 1
+        final = self.folder / f"{number:06d}"
+        partial = self.folder / f"partial-{number:06d}"
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        write(partial, state)
+        os.replace(partial, final)
+        _sync(self.folder)
+        for old in existing[KEEP - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def newest(self, *, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest valid checkpoint's state (or None), and what was wrong with newer ones.
+
+        Args:
+            without: As of `read`.
+        """
+        problems: list[str] = []
+        for path in self.numbered():
+            try:
+                return read(path, without=without), problems
+            except CheckpointError as error:
+                problems.append(str(error))
+        return None, problems
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Fill the folder `path` with a checkpoint and sync it to the disk."""
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, tensors, {})
+    contents = {
+        "tensors.safetensors": save(tensors),
+        "state.json": json.dumps({"format": FORMAT, "state": tree}, allow_nan=False).encode(),
+    }
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents["manifest.json"] = json.dumps({"format": FORMAT, "sha256": hashes}, indent=1).encode()
+    for name, data in contents.items():
+        with open(path / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync(path)
+
+
+def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The state in a checkpoint folder.
+
+    Args:
+        without: Parts of the state that are left out, and not read into memory.
+
+    Raises:
+        CheckpointError: If it is incomplete, damaged, or something else.
+    """
+    from safetensors import safe_open
+
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        hashes = manifest["sha256"]
+        known = manifest["format"] == FORMAT and sorted(hashes) == sorted(_FILES)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete checkpoint: manifest.json cannot be read ({error})."
+        ) from error
+    if not known:
+        raise CheckpointError(
+            f"{path} is a checkpoint of another kind: {manifest.get('format')!r}."
+        )
+    for name in _FILES:
+        try:
+            with open(path / name, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} is incomplete: {name} cannot be read ({error})."
+            ) from error
+        if digest != hashes[name]:
+            raise CheckpointError(f"{path} is damaged: {name} does not match its SHA-256.")
+    try:
+        tree = json.loads((path / "state.json").read_bytes())["state"]
+        tree = {key: part for key, part in tree.items() if key not in without}
+        with safe_open(path / "tensors.safetensors", framework="pt") as tensors:
+            return _unpack(tree, tensors.get_tensor)
+    except Exception as error:  # Whatever somebody else's files hold.
+        raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
+
+
+def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The state in a checkpoint folder, or the newest valid one of a run directory.
+
+    Args:
+        without: As of `read`.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    if (path / "manifest.json").exists():
+        return read(path, without=without)
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    checkpoints = Checkpoints(folder)
+    seen = checkpoints.numbered()
+    state, problems = checkpoints.newest(without=without)
+    while state is None and seen != (seen := checkpoints.numbered()):
+        # A run that goes on has replaced all of them meanwhile.
+        state, problems = checkpoints.newest(without=without)
+    if state is None:
+        found = "; ".join(problems) if problems else "it holds no checkpoint"
+        raise CheckpointError(
+            f"Cannot load {path}: {found}. Give a run directory or one of its checkpoints/ folders."
+        )
+    return state
+
+
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """`state` as a checkpoint would give it back: on the CPU, and nothing of it shared."""
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, tensors, {})
+    again: dict[str, Any] = _unpack(tree, tensors.__getitem__)
+    return again
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
+    """JSON for `value`; tensors go to `tensors` and leave their name. One memory, one tensor."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(float(value))}  # JSON has no NaN and no infinity.
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return _pack(value.item(), tensors, names)
+    if isinstance(value, np.ndarray):
+        array = np.array(value, order="C", dtype=value.dtype.newbyteorder("="))
+        return {"$array": _pack(torch.from_numpy(array), tensors, names)}
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() == 0 or memory not in names:
+            # The tensor is kept with its name: a freed one's address may be another's next.
+            names[memory] = (str(len(tensors)), tensor)
+            copy = tensor.cpu().clone(memory_format=torch.contiguous_format)
+            tensors[names[memory][0]] = copy
+        return {"$tensor": names[memory][0]}
+    if isinstance(value, bytes):
+        return {"$bytes": value.hex()}
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {key: _pack(item, tensors, names) for key, item in value.items()}
+        pairs = [[_pack(k, tensors, names), _pack(v, tensors, names)] for k, v in value.items()]
+        return {"$dict": pairs}
+    if isinstance(value, (list, collections.deque)):
+        return [_pack(item, tensors, names) for item in value]
+    if isinstance(value, (tuple, set)):
+        return {"$tuple": [_pack(item, tensors, names) for item in value]}
+    raise CheckpointError(f"Cannot save a {type(value).__name__} in a checkpoint.")
+
+
+def _unpack(value: Any, tensors: Callable[[str], Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((kind, content),) = value.items()
+        if kind == "$tensor":
+            # A copy of its own: aligned as torch's are, and shared with nothing.
+            return tensors(content).clone()
+        if kind == "$array":
+            return _unpack(content, tensors).numpy()
+        if kind == "$float":
+            return float(content)
+        if kind == "$bytes":
+            return bytes.fromhex(content)
+        if kind == "$tuple":
+            return tuple(_unpack(item, tensors) for item in content)
+        if kind == "$dict":
+            return {_unpack(k, tensors): _unpack(v, tensors) for k, v in content}
+    return {key: _unpack(item, tensors) for key, item in value.items()}
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,279 @@
+"""What a run records: `Log`, which `learn` is given, and `Journal`, which keeps the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...replay import ConfigError
+from .directory import write_whole
+
+Row = dict[str, Any]
+
+
+class Log:
+    """Records scalars: `log.loss = loss`, `log["critic/loss"] = 0.1`.
+
+    Tensors are detached and kept as they are; nothing waits for the device until a row is written,
+    which holds the mean of each name's values since the row before.
+    """
+
+    def __init__(self) -> None:
+        self.__dict__["_pending"] = {}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ConfigError(
+                    f"log.{name} records a scalar, but was given a tensor of shape "
+                    f"{list(value.shape)}. Log its mean, for example."
+                )
+            value = value.detach().reshape(()).clone()  # The model may change it in place later.
+        else:
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"log.{name} records a number or a 0-d tensor, but was given "
+                    f"{type(value).__name__} {value!r:.40}."
+                ) from None
+        self.record(name, value)
+
+    __setattr__ = __setitem__
+
+    def record(self, name: str, value: Tensor | float) -> None:
+        """Keep a detached scalar that nobody will change."""
+        pending = self.__dict__["_pending"]
+        if name in pending:
+            pending[name].append(value)
+        else:
+            pending[name] = [value]
+
+    def last(self, name: str) -> Tensor | float | None:
+        """The newest value of a name since the last row."""
+        values = self.__dict__["_pending"].get(name)
+        return values[-1] if values else None
+
+    def __getattr__(self, name: str) -> Tensor | float:
+        value = self.last(name) if not name.startswith("__") else None
+        if value is None:
+            raise AttributeError(f"Nothing was logged as {name!r} since the last row.")
+        return value
+
+    def __getitem__(self, name: str) -> Tensor | float:
+        return self.__getattr__(name)
+
+    def take(self) -> dict[str, float]:
+        """The mean of every name's values, which are then forgotten."""
+        means = {name: _mean(values) for name, values in self.state_dict().items()}
+        self.__dict__["_pending"] = {}
+        return means
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The values since the last row, as numbers."""
+        pending = self.__dict__["_pending"]
+        numbers = iter(as_floats([value for values in pending.values() for value in values]))
+        return {name: list(islice(numbers, len(values))) for name, values in pending.items()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.__dict__["_pending"] = {name: list(values) for name, values in state.items()}
+
+
+def as_floats(values: Sequence[Tensor | float]) -> list[float]:
+    """Numbers and 0-d tensors as numbers, with one transfer per device and type, not one per value."""
+    groups: dict[Any, list[int]] = {}
+    for i, value in enumerate(values):
+        kind = (value.device, value.dtype) if isinstance(value, Tensor) else None
+        groups.setdefault(kind, []).append(i)
+    numbers = [0.0] * len(values)
+    for kind, places in groups.items():
+        found: list[Any] = [values[i] for i in places]
+        if kind is not None:
+            found = torch.stack(found).cpu().double().tolist()
+        for i, number in zip(places, found, strict=True):
+            numbers[i] = float(number)
+    return numbers
+
+
+def _mean(values: list[float]) -> float:
+    try:
+        return math.fsum(values) / len(values)
+    except (ValueError, OverflowError):  # Infinities, which fsum refuses to add up.
+        return sum(values) / len(values)
+
+
+class Writer(Protocol):
+    """Anywhere that rows go."""
+
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Journal:
+    """The rows of a run, in memory and in every writer.
+
+    Attributes:
+        history: All rows, in the order they were written.
+    """
+
+    def __init__(self, writers: list[Writer]):
+        self.writers = writers
+        self.history: list[Row] = []
+
+    def write(self, mode: str, **values: Any) -> Row:
+        row = {"mode": mode, **values}
+        self.history.append(row)
+        for writer in self.writers:
+            writer.write(row)
+        return row
+
+    def sync(self) -> None:
+        """Make what was written so far durable."""
+        for writer in self.writers:
+            if isinstance(writer, CSV):
+                writer.sync()
+
+    def state_dict(self) -> dict[str, int]:
+        """The cursor: how many rows of each mode there are."""
+        return {
+            mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Keep as many rows as the cursor says; later ones will be written again."""
+        kept: list[Row] = []
+        for writer in self.writers:
+            if isinstance(writer, CSV):
+                kept += writer.cut(state[writer.mode])
+        self.history = sorted(kept, key=lambda row: row["step"])
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+class CSV:
+    """Rows of one mode as a CSV file. No wall-clock in it: a resumed run writes the same bytes.
+
+    A row with a new name rewrites the file with a wider header. A metric of one task adds columns for all
+    tasks at once, so that two hundred tasks do not rewrite the file two hundred times.
+
+    Args:
+        tasks: Number of tasks.
+    """
+
+    def __init__(self, path: Path, *, mode: str, tasks: int = 1):
+        self.path, self.mode, self.tasks = path, mode, tasks
+        self.columns: dict[str, None] = {}  # An ordered set.
+        self.rows: list[Row] = []
+        self._file: TextIO | None = None
+
+    def write(self, row: Row) -> None:
+        if row["mode"] != self.mode:
+            return
+        self.rows.append(row)
+        if self._widen(row) or self._file is None:
+            self._rewrite()
+            return
+        self._file.write(self._lines([row]))
+        self._file.flush()
+
+    def expect(self, tasks: int) -> None:
+        """Add columns for this many tasks, in the order of a file that started with them."""
+        self.close()  # The next row rewrites it.
+        self.tasks, self.columns = tasks, {}
+        for row in self.rows:
+            self._widen(row)
+
+    def _widen(self, row: Row) -> bool:
+        """Add columns for everything in a row; returns whether any is new."""
+        before = len(self.columns)
+        for name in row:
+            if name not in self.columns:
+                self.columns |= dict.fromkeys(_with_name(name, self.tasks))
+        return len(self.columns) > before
+
+    def _lines(self, rows: list[Row], *, header: bool = False) -> str:
+        text = io.StringIO()
+        # `extrasaction`: every row is known to have no other names.
+        writer = csv.DictWriter(
+            text, self.columns, restval="", extrasaction="ignore", lineterminator="\n"
+        )
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def _rewrite(self) -> None:
+        self.close()
+        write_whole(self.path, self._lines(self.rows, header=True))
+        self._file = open(self.path, "a", newline="")  # noqa: SIM115 - open as long as the run.
+
+    def sync(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def cut(self, count: int) -> list[Row]:
+        """Read the file back, keep its first `count` rows, and return them."""
+        self.rows = read_csv(self.path)[:count]
+        self.columns = {}
+        for row in self.rows:
+            self._widen(row)
+        if self.rows or self.path.exists():
+            self._rewrite() if self.rows else self.path.unlink()
+        return self.rows
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+# Metrics of a sequence: of the first kind, one is known after the first task; the others after two.
+_AFTER_ONE_TASK = ("learning_accuracy", "learning_return")
+_AFTER_TWO_TASKS = ("forgetting", "bwt", "fwt")
+
+
+def _with_name(name: str, tasks: int) -> list[str]:
+    """A new column, and those that rows to come will have beside it."""
+    metric, found, _ = name.rpartition("/task_")
+    if found:
+        return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
+    return [name, *_AFTER_TWO_TASKS] if name in _AFTER_ONE_TASK else [name]
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a run's CSV file, numbers as numbers; an incomplete last line is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    text = text[: text.rfind("\n") + 1]
+    return [
+        {name: _number(value) for name, value in row.items() if value != ""}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def _number(text: str) -> Any:
+    convert: Callable[[str], Any]
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""What a run is asked to do: words and keywords become settings, names what they mean."""

@@ -1,0 +1,143 @@
+"""`ml envs`: the environments that can be named, by the package they come from."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...replay.errors import ConfigError
+from .compose import did_you_mean
+from .environment_names import Package, here, import_module, installed
+from .names import builtin_names, describe_names
+
+_SHOWN = 12  # Names of a package that registers many, unless it is asked for.
+
+
+@dataclass
+class _Group:
+    """Names of one package.
+
+    Attributes:
+        prefix: What names begin with, `minigrid:`, while it is not imported.
+        whole: Whether all names are shown.
+    """
+
+    title: str
+    names: list[str]
+    prefix: str = ""
+    module: str = ""
+    whole: bool = False
+
+
+def print_environments(words: list[str]) -> None:
+    """All of them; of a package that is named, all that it registers; or those that hold all the words.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if len(words) == 1 and (package := _package(words[0])) is not None:
+        return _show([_of(package)])
+    groups = [_Group("Built in", builtin_names("env"), whole=True), *_registered(), *_others()]
+    if words:
+        groups = _with(groups, words)
+    _show(groups)
+    if not words:
+        print(
+            "\n`ml envs WORD` lists those with that word, `ml envs PACKAGE` all of a package. Also "
+            "file.py:Name, a dotted path, or @register('name') in your own code."
+        )
+
+
+def _package(word: str) -> Package | None:
+    """The installed package, or file here, of that name."""
+    for package in (*here(), *installed()):
+        if word in (package.name, package.module):
+            return package
+    if word.isidentifier() and Path(f"{word}.py").is_file():
+        return Package(f"{word}.py", word, Path(f"{word}.py"), ())
+    return None
+
+
+def _of(package: Package) -> _Group:
+    """All that a package registers, which is imported for it: its name was said."""
+    import gymnasium
+
+    before = set(gymnasium.registry)
+    import_module(package.module, package.module)
+    names = [
+        env_id
+        for env_id, spec in gymnasium.registry.items()
+        if env_id not in before or _place(spec).partition(".")[0] == package.module
+    ]
+    if not names:
+        raise ConfigError(f"{package.name} registers no environments.")
+    prefix = "" if package.module == "ale_py" else f"{package.module}:"
+    return _Group(package.name, names, prefix, package.module, whole=True)
+
+
+def _registered() -> list[_Group]:
+    """What is registered already: by gymnasium, by ale-py, and by packages that gymnasium has loaded."""
+    import gymnasium
+
+    if importlib.util.find_spec("ale_py") is not None:
+        import_module("ale_py", "ale_py")
+    groups: dict[str, _Group] = {}
+    for env_id, spec in gymnasium.registry.items():
+        module = _place(spec).partition(".")[0]
+        group = groups.setdefault(module, _Group(module, [], module=module))
+        group.whole = module == "gymnasium"
+        group.names.append(env_id)
+    return list(groups.values())
+
+
+def _others() -> list[_Group]:
+    """What is registered once its package is imported, told without importing it."""
+    import gymnasium
+
+    groups = []
+    for package in (*installed(), *here()):
+        if names := [env_id for env_id in package.ids if env_id not in gymnasium.registry]:
+            groups.append(_Group(package.name, names, f"{package.module}:", package.module))
+    return groups
+
+
+def _place(spec: object) -> str:
+    """The module that an environment's entry point is in."""
+    place = getattr(spec, "entry_point", None) or getattr(spec, "vector_entry_point", None)
+    named = place if isinstance(place, str) else getattr(place, "__module__", "")
+    return str(named).partition(":")[0]
+
+
+def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
+    """Only the names that hold every word, or whose package or module does, whatever its case."""
+    import gymnasium
+
+    found, everything = [], []
+    for group in groups:
+        everything += group.names
+        names = []
+        for name in group.names:
+            place = _place(gymnasium.registry.get(name))
+            written = f"{group.title} {group.prefix}{name} {place}".lower()
+            if all(word.lower() in written for word in words):
+                names.append(name)
+        if names:
+            found.append(_Group(group.title, names, group.prefix, group.module, whole=True))
+    if not found:
+        near = did_you_mean(" ".join(words), everything)
+        raise ConfigError(f"No environment's name holds `{' '.join(words)}`.{near}")
+    return found
+
+
+def _show(groups: list[_Group]) -> None:
+    for number, group in enumerate(groups):
+        own = group.title == "Built in"
+        names = sorted(group.names, key=str.lower)
+        how = f", named with its module: env={group.prefix}{names[0]}" if group.prefix else ""
+        title = group.title if own else f"From {group.title}{how}"
+        shown = names if group.whole else names[:_SHOWN]
+        print(f"{chr(10) if number else ''}{title}\n{describe_names(shown)}")
+        if rest := len(names) - len(shown):
+            print(f"  ... and {rest} more: ml envs {group.module}")

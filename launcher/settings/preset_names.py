@@ -1,0 +1,101 @@
+"""Environments and wrappers that a preset names: a preset is data, and runs no code of its own.
+
+It may name what gymnasium and Antelope have, and installed packages of environments. Anything else has
+to be named by the user, as a word or in code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .compose import Settings, name_of
+from .environment_names import from_installed, split
+from .trust import known_argument, known_object
+
+ENVIRONMENTS = ("env", "env_wrappers")
+
+
+def refused_names(settings: Settings, key: str) -> list[str]:
+    """A message for every name under `env` or `env_wrappers` that would run code nobody here named.
+
+    Names of gymnasium's wrappers become full ones, which no file of the working directory can take.
+    """
+    value = settings.values[key]
+    of_list = isinstance(value, list)
+    mistakes = []
+    for number, item in enumerate(value if of_list else [value]):
+        node = item if isinstance(item, Mapping) else {"_target_": item}
+        name = node.get("_target_")
+        if isinstance(name, str) and settings.place(f"{key}._target_"):
+            known = known_object(name, key) if key == "env_wrappers" else None
+            if known is not None:
+                full = name_of(known)
+                if isinstance(item, dict):
+                    item["_target_"] = full
+                else:
+                    value[number] = full
+            elif not _allowed(name, key):
+                mistakes.append(f"{settings.place(f'{key}._target_')}{_refusal(key, name)}")
+                continue
+        for argument, given in node.items():
+            place = settings.places.get(key if of_list else f"{key}.{argument}")
+            if argument != "_target_" and place:
+                names = _run_by(given, key, argument)
+                mistakes += [f"{place}: {_refusal(f'{key}.{argument}', n)}" for n in names]
+    return mistakes
+
+
+def _allowed(name: str, key: str) -> bool:
+    """Whether looking a name up, and making what it means, runs no code from elsewhere."""
+    import gymnasium
+
+    module, env_id = split(name)
+    if key == "env":
+        if module:
+            registered = module in sys.modules and env_id in gymnasium.registry
+            return registered or from_installed(module)
+        # A bare name that is a class of a file here would be imported.
+        if name in gymnasium.registry or not name.replace(".", "").isidentifier():
+            return True
+        if known_object(name, key) is not None:
+            return True
+    home = name.rpartition(".")[0]
+    path = Path.cwd() / f"{home.replace('.', '/')}.py"
+    return bool(home) and ".py:" not in name and not path.exists() and from_installed(home)
+
+
+def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
+    """The names in an argument that are looked up and called, other than torch's and ours.
+
+    Args:
+        argument: Whose whole value it is; a part of one has none.
+    """
+    if isinstance(value, Mapping):
+        name = value.get("_target_")
+        if isinstance(name, str) and known_argument(name) is None and not _allowed(name, "env"):
+            yield name
+        for part in value.values():
+            yield from _run_by(part, key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _run_by(part, key)
+    elif isinstance(value, str):
+        # Wrappers' texts may be names of functions; an environment may make what `module:id` names.
+        looked_up = key == "env_wrappers" and (argument == "func" or (argument and "." in value))
+        if looked_up or (split(value)[0] and not _allowed(value, "env")):
+            yield value
+
+
+def _refusal(key: str, name: str) -> str:
+    module = split(name)[0] or name.rpartition(".")[0]
+    what = f" imports {module}, which is" if module else ": it is"
+    root = key.partition(".")[0]
+    again = f"{root}={name}" if root == key else f"{root}=[...], with {name} in it"
+    return (
+        f"{key}={name}{what} not part of Antelope, gymnasium or an installed package "
+        "of environments, and a preset runs no code of its own. To allow it, name it yourself, as a word: "
+        f"{again}."
+    )

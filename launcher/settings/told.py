@@ -1,0 +1,19 @@
+"""Warnings that point at the line that called `ml`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+_OURS = str(Path(__file__).parents[1])
+
+
+def warn_caller(text: str) -> None:
+    """Warn with the line that called `ml`, however deep our own stack is."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_name != "_main":
+        if frame.f_back is None:
+            break
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -1,0 +1,128 @@
+"""Names in somebody else's run folder: what may be looked up for them, and what the user has to name.
+
+A run folder is data. What it names is only constructed if it is Antelope's own, torch's or torchvision's,
+or an id that gymnasium knows already: importing anything else would run code that nobody here named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...replay import ConfigError
+from .names import KINDS, registered, resolve, timm_network
+
+_MODULES = ("antelope.agents", "torch.nn", "torchvision.models")
+_IN_ARGUMENTS = (*_MODULES, "torch.optim")
+
+
+def known_object(name: str, kind: str) -> Any:
+    """What a name means if looking it up runs nobody's code; else None.
+
+    Args:
+        kind: The setting that it is a value of: `model`, `policy`, `env`, ...
+    """
+    if (found := registered(name)) is not None:  # By code that has run already.
+        return found
+    if kind == "env":
+        return _environment(name)
+    if kind == "dataset":
+        return _data_set(name)
+    if kind == "env_wrappers":
+        return _wrapper(name)
+    if (found := _within(name, _MODULES)) is not None:
+        return found
+    place = KINDS[kind]
+    for library in place.libraries:
+        item = getattr(importlib.import_module(library), name, None)
+        if item is not None and place.accept(name, item):
+            return item
+    return timm_network(name) if kind in ("model", "encoder") else None
+
+
+def known_argument(name: str) -> Any:
+    """A class of torch's or ours that a constructor was given; None for any other name."""
+    return _within(name, _IN_ARGUMENTS)
+
+
+def known_arguments(value: Any, refused: Callable[[str], ConfigError]) -> Any:
+    """A constructor's arguments, with the names in `{_target_: NAME}` looked up.
+
+    Args:
+        refused: Makes the error of a name that is not known.
+    """
+    if isinstance(value, Mapping):
+        found = {key: known_arguments(item, refused) for key, item in value.items()}
+        if isinstance(name := found.get("_target_"), str):
+            found["_target_"] = known_argument(name)
+            if found["_target_"] is None:
+                raise refused(name)
+        return found
+    if isinstance(value, list):
+        return [known_arguments(item, refused) for item in value]
+    return value
+
+
+def _environment(name: str) -> Any:
+    """An environment of ours, or one that gymnasium knows by this id."""
+    import gymnasium
+
+    from ...envs import NAMES
+
+    known = name in gymnasium.registry or name.startswith("ALE/")
+    if ":" not in name and (known or name in NAMES["env"]):
+        return (
+            resolve(name, "env")
+            if known
+            else getattr(importlib.import_module("antelope.envs"), name)
+        )
+    if name.startswith("antelope.envs."):
+        home, _, last = name.rpartition(".")
+        if last in NAMES["env"]:
+            return getattr(importlib.import_module(home), last)
+    return None
+
+
+def _data_set(name: str) -> Any:
+    """A data set of ours or of torchvision's."""
+    from ...envs import NAMES
+
+    last = name.rpartition(".")[2]
+    if name.startswith("antelope.envs.") and last in NAMES["dataset"]:
+        return resolve(name, "dataset")
+    if name.startswith("torchvision.datasets."):
+        item = getattr(importlib.import_module("torchvision.datasets"), last, None)
+        return item if inspect.isclass(item) else None
+    return None
+
+
+def _wrapper(name: str) -> Any:
+    """One of gymnasium's wrappers."""
+    import gymnasium
+
+    home, _, last = name.rpartition(".")
+    item = getattr(gymnasium.wrappers, last, None)
+    of_gymnasium = not home or home.startswith("gymnasium.wrappers")
+    return item if of_gymnasium and inspect.isclass(item) else None
+
+
+def _within(name: str, roots: tuple[str, ...]) -> Any:
+    """The class of modules, or the function that makes one, of this dotted name; None if it is elsewhere."""
+    from torch import nn
+    from torch.optim import Optimizer
+
+    home, _, last = name.rpartition(".")
+    if not name.startswith(tuple(f"{root}." for root in roots)):
+        return None
+    try:
+        item = getattr(importlib.import_module(home), last, None)
+    except ImportError:
+        return None
+    # A module's namespace holds what it imports, too.
+    own = str(getattr(item, "__module__", "")).startswith(roots)
+    makes = inspect.isclass(item) and issubclass(item, (nn.Module, Optimizer))
+    if not makes:
+        makes = inspect.isfunction(item) and home.startswith("torchvision.models")
+    return item if own and makes else None
