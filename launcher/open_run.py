@@ -18,10 +18,10 @@ from ..agents.policy.raw_observations import takes_normalised, takes_raw
 from ..agents.traits import traits
 from ..replay import ConfigError, Diverged
 from ..replay.randomness import forked_randomness, seed_everything
-from .build import build, offline
-from .build.assembly import assemble
-from .build.later import check_classes, check_grows, read_later
-from .build.lengths import build_schedule, plan_of, total_steps
+from .assembly import build, offline
+from .assembly.assembly import assemble
+from .assembly.later import check_classes, check_grows, read_later
+from .assembly.lengths import build_schedule, plan_of, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
 from .learn.loop import Loop

@@ -11,7 +11,7 @@ import torch
 from ..replay import ConfigError, Replay
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .build.lengths import plan_of
+from .assembly.lengths import plan_of
 from .learn.actor import Actor
 from .learn.learner import Learner
 from .learn.loop import Schedule

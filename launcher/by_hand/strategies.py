@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 from ...agents.continual.context import HIDDEN, Context, evaluating, hidden_outputs
 from ...agents.traits import has_forward
 from ...replay import Batch, ConfigError, Replay
-from ..build.build import named_strategies
-from ..build.optimisation import may_get_parameters
+from ..assembly.build import named_strategies
+from ..assembly.optimisation import may_get_parameters
 from ..learn.learn_method import learn_method, quiet
 from ..learn.parameters import Parameters
 from ..learn.strategies import Strategies as Hooks

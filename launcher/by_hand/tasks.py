@@ -15,8 +15,8 @@ from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
 from ...replay.transfer import upload
-from ..build import build
-from ..build.device import build_device, place_tables
+from ..assembly import build
+from ..assembly.device import build_device, place_tables
 from ..process import taking_turns
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.foreign import answer

@@ -28,12 +28,12 @@ from ...envs.sources import folder_of
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
-from ..build import build
-from ..build.device import device_wanted
-from ..build.earlier import load_statistics
-from ..build.forward import check_forward
-from ..build.optimisation import Average
-from ..build.parts import PARTS
+from ..assembly import build
+from ..assembly.device import device_wanted
+from ..assembly.earlier import load_statistics
+from ..assembly.forward import check_forward
+from ..assembly.optimisation import Average
+from ..assembly.parts import PARTS
 from ..learn.learner import Learner
 from ..mammoth.observe.options import observes
 from ..process import left_as_found
@@ -235,7 +235,7 @@ class Loaded:
     @cached_property
     def _environments(self) -> list[tuple[tuple[Any, dict[str, Any]], Any]]:
         """Of each environment what it is, and what makes a copy."""
-        from ..build.environments import env_makers
+        from ..assembly.environments import env_makers
 
         if not (self._trust or self._said("env")):
             self.settings.live["env"] = self._known_environments(self.settings.values["env"])

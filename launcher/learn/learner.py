@@ -18,9 +18,9 @@ from ...agents.blocks.ids import about_integers
 from ...agents.traits import has_forward, hook, traits
 from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ...replay.batch import describe
-from ..build.device import advice
-from ..build.optimisation import Average, Scaler, left_out
-from ..build.weights import load_weights
+from ..assembly.device import advice
+from ..assembly.optimisation import Average, Scaler, left_out
+from ..assembly.weights import load_weights
 from ..record.log import Log, as_floats
 from ..record.state import (
     Constructed,

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ...replay import ConfigError
-from ..build.optimisation import refuse_closures
+from ..assembly.optimisation import refuse_closures
 
 Places = tuple[tuple[Any, Any, Any], ...]  # What holds it, under which key, and it.
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from ..build.optimisation import Average
+from ..assembly.optimisation import Average
 
 _REQUIRES_GRAD, _SHAPE, _NUMEL = (
     attrgetter("requires_grad"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...agents.policy.states import State, find_layout, leaves, map_leaves, zip_leaves
 from ...agents.traits import takes_state, traits
 from ...replay import ConfigError
-from ..build.device import advice
+from ..assembly.device import advice
 
 
 def is_recurrent(agent: nn.Module) -> bool:

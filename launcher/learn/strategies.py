@@ -12,7 +12,7 @@ from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import has_forward, hook, traits
 from ...replay import Batch, ConfigError, Memory, Replay
-from ..build.environment_strategies import versions, works_on_the_loss
+from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, load_object_state, object_state
 from ..settings.compose import did_you_mean

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import CheckpointError, Memory
-from ..build.weights import load_weights
+from ..assembly.weights import load_weights
 from ..record.checkpoint import find
 from ..record.state import load_attribute_state
 from .buffer import Buffer

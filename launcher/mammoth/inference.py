@@ -9,8 +9,8 @@ import numpy as np
 
 from ...replay import CheckpointError
 from ...replay.randomness import seed_everything
-from ..build import build
-from ..build.device import describe, device_wanted, place_tables
+from ..assembly import build
+from ..assembly.device import describe, device_wanted, place_tables
 from ..learn.evaluate import Evaluator, mean_over_tasks
 from ..learn.learner import Learner
 from ..learn.loop import score

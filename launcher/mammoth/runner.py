@@ -15,8 +15,8 @@ import torch
 
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
-from ..build import build
-from ..build.device import device_wanted
+from ..assembly import build
+from ..assembly.device import device_wanted
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.named import unresolved
 from ..settings.names import resolve

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...agents.traits import traits
 from ...envs.inputs import LARGEST_ID, is_whole
-from ..build.loaders import described
+from ..assembly.loaders import described
 from ..learn.learner import Learner
 from ..settings.compose import Settings
 from ..settings.named import model_name

@@ -19,7 +19,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from ...replay.errors import ConfigError
-from ..build.passed_on import parameters_behind
+from ..assembly.passed_on import parameters_behind
 from . import environment_names
 from .compose import did_you_mean, name_of, nearest
 from .foreign import answer

@@ -10,7 +10,7 @@ import yaml
 
 from antelope import ml
 from antelope.agents import A2C, DQN, PPO
-from antelope.launcher.build import build
+from antelope.launcher.assembly import build
 from antelope.launcher.settings.compose import compose
 
 QUIET: dict[str, Any] = {"eval_episodes": 1, "plot": False, "progress": False, "seed": 0}

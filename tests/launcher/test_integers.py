@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, DataError, Run, ml
-from antelope.launcher.build.infer import inferred
+from antelope.launcher.assembly.infer import inferred
 from antelope.replay import Space, Spec
 
 

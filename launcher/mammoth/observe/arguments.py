@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ...build.device import build_device
+from ...assembly.device import build_device
 
 if TYPE_CHECKING:
     from .sequence import ContinualDataset

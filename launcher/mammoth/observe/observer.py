@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....agents.continual.layers import put_together
 from ....agents.traits import Traits, hook
 from ....replay import ConfigError, Replay, Spec, Table
-from ...build.infer import inferred
+from ...assembly.infer import inferred
 from ...record.log import Log
 from ...settings.compose import Settings
 from ...settings.named import makes_objects

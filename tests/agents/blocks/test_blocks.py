@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from antelope.agents import blocks
 from antelope.agents.blocks import CNN, MLP, Ensemble, ResidualCNN, SetAttention, ViT
-from antelope.launcher.build.infer import inferred
+from antelope.launcher.assembly.infer import inferred
 from antelope.launcher.settings.names import construct
 from antelope.replay import ConfigError, Space, Spec
 

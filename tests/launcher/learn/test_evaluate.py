@@ -79,7 +79,7 @@ def test_the_metrics_are_those_of_the_averaged_weights() -> None:
 
 def held_out(run: Run) -> tuple[Tensor, Tensor]:
     """What the metrics of a run are of."""
-    from antelope.launcher.build import build
+    from antelope.launcher.assembly import build
     from antelope.launcher.settings.compose import compose
 
     world = build.build_world(compose([], {"dataset": "Digits"}))

@@ -577,7 +577,7 @@ def test_cumulative_learns_each_task_with_all_before() -> None:
 
 
 def _world(**settings: Any) -> Any:
-    from antelope.launcher.build import build
+    from antelope.launcher.assembly import build
 
     return build.build_world(compose([], {"tasks": 5} | settings))
 

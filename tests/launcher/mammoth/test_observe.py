@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
-from antelope.launcher.build.weights import load_weights
+from antelope.launcher.assembly.weights import load_weights
 from antelope.launcher.mammoth.observe.backbones import MammothBackbone, default_backbone
 from antelope.launcher.mammoth.observe.observer import Observer
 from antelope.launcher.mammoth.observe.options import Options

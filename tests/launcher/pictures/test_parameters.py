@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from antelope.launcher.pictures.parameters import draw_parameters
 from antelope.launcher.pictures import parameters, style
+from antelope.launcher.pictures.parameters import draw_parameters
 
 
 def draw(folder: Path, used, total) -> set[str]:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from antelope.launcher.pictures import style
 from antelope.launcher.pictures.curves import draw_run
 from antelope.launcher.pictures.tasks import draw_tasks, task_colours
-from antelope.launcher.pictures import style
 
 CLASS_IL = [[0.99, 0.0, 0.0], [0.41, 0.97, 0.0], [0.12, 0.33, 0.96]]
 TASK_IL = [[0.99, 0.51, 0.48], [0.94, 0.98, 0.52], [0.91, 0.93, 0.95]]

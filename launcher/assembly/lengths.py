@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...replay.samplers import batch_sizes
-from ..settings.compose import Settings
 from ..learn.loop import Schedule
 from ..learn.schedulers import Plan
+from ..settings.compose import Settings
 
 ENV_STEPS = 50_000  # Steps in each environment, if nothing is said.
 _EPOCHS = 10

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...envs import datasets
-from ...envs import folders
-from ...envs import sources
+from ...envs import datasets, folders, sources
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ..settings.compose import Settings
+from ..settings.named import makes_objects, named_objects
 from ..settings.names import construct
 from .loaders import unwrapped
-from ..settings.named import makes_objects, named_objects
 
 
 def build_data(settings: Settings) -> DataWorld:

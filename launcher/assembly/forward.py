@@ -19,10 +19,10 @@ from ...agents.policy.states import map_leaves
 from ...agents.traits import has_forward, hook
 from ...replay import Batch, ConfigError
 from ...replay.batch import describe
-from .device import advice
-from ..learn.learner import Learner
 from ...replay.randomness import forked_randomness
+from ..learn.learner import Learner
 from ..learn.recurrent import Recurrence, is_recurrent
+from .device import advice
 
 
 def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:

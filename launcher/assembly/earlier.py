@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ...agents.policy.raw_observations import statistics_of
 from ...replay import CheckpointError, ConfigError, Normalizer
 from ..record.checkpoint import find
 from ..settings.compose import Settings
 from ..settings.named import named_object
-from ...agents.policy.raw_observations import statistics_of
 from .weights import load_weights
 
 

@@ -15,32 +15,40 @@ from torch import nn
 from ...agents.ac2agent import AC2Agent
 from ...agents.continual import NAMES as STRATEGIES
 from ...agents.continual.context import OF_LABELS, Context
+from ...agents.policy.raw_observations import takes_normalised
 from ...agents.traits import has_forward, hook, traits
 from ...agents.usual import usual
-from ...replay import CheckpointError, ConfigError, Observations, Replay, Spec, Standardize, Transitions
+from ...replay import (
+    CheckpointError,
+    ConfigError,
+    Observations,
+    Replay,
+    Spec,
+    Standardize,
+    Transitions,
+)
 from ...replay.devices import has_float64
 from ...replay.offline import opened
 from ...replay.tree import leaves
+from ..learn.learn_method import learn_method, quiet
+from ..learn.own_optimizer import OwnOptimizers
+from ..learn.strategies import Strategies
+from ..mammoth.observe.options import observes
+from ..pictures.samples import Samples
+from ..settings.compose import Settings, name_of
+from ..settings.named import makes_objects, named_object, named_objects
+from ..settings.names import construct
+from ..settings.told import warn_caller
 from . import offline
 from .augmentation import Augmentation, check_augmentation
-from ..settings.compose import Settings, name_of
-from ..settings.names import construct
 from .data import build_data
 from .device import build_device as build_device
 from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
-from ..learn.learn_method import learn_method, quiet
 from .lengths import ENV_STEPS, build_schedule
 from .loaders import heed_loaders
-from ..settings.named import makes_objects, named_object, named_objects
 from .networks import network
-from ..mammoth.observe.options import observes
-from ..learn.own_optimizer import OwnOptimizers
 from .parts import build_parts, judges_actions, refuse_parts
-from ..pictures.samples import Samples
-from ...agents.policy.raw_observations import takes_normalised
-from ..learn.strategies import Strategies
-from ..settings.told import warn_caller
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_BATCH = 32

@@ -9,8 +9,7 @@ from torch import nn
 
 from ...agents.policy.masks import ACTION_MASK
 from ...agents.traits import traits
-from ...replay import archive
-from ...replay import CheckpointError, ConfigError, Spec
+from ...replay import CheckpointError, ConfigError, Spec, archive
 from ...replay.offline import saved_sizes
 from ...replay.transitions import IN
 from ..record.checkpoint import find

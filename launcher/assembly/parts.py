@@ -13,8 +13,8 @@ from ...agents.blocks.integers import fit_to_integers
 from ...agents.policy.parts import Part, PolicyPart, takes_state
 from ...replay import ConfigError, Space, Spec
 from ..settings.compose import Settings, name_of
-from .infer import advice, incoming, inferred, outgoing
 from ..settings.named import makes_objects, named_object
+from .infer import advice, incoming, inferred, outgoing
 from .networks import network
 
 PARTS = ("encoder", "policy", "critic", "generator", "discriminator")

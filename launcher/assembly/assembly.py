@@ -11,23 +11,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...agents.traits import traits
-from . import build
-from . import offline
-from ..settings.compose import Settings
-from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
-from .earlier import continue_statistics, read_earlier, read_module, take_over
-from .forward import check_channels_last, check_forward, example
+from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
 from ..learn.learn_method import warn_of_others
 from ..learn.learner import Learner
-from .lengths import build_plans, build_schedule, evaluates_in_task
-from .optimisation import Average, build_optimizer
-from ..process import Workplace, threads
-from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.schedulers import Scheduler, build_scheduler
 from ..learn.strategies import Strategies
+from ..process import Workplace, threads
+from ..settings.compose import Settings
 from ..settings.told import warn_caller
 from ..settings.unread import without_effect
+from . import build, offline
+from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
+from .earlier import continue_statistics, read_earlier, read_module, take_over
+from .forward import check_channels_last, check_forward, example
+from .lengths import build_plans, build_schedule, evaluates_in_task
+from .optimisation import Average, build_optimizer
 from .weights import start_weights
 
 

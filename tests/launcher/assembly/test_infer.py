@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from antelope.launcher.build.infer import inferred
+from antelope.launcher.assembly.infer import inferred
 from antelope.replay import Space, Spec
 
 CPU = torch.device("cpu")

@@ -18,9 +18,9 @@ from ...agents.traits import hook
 from ...replay import ConfigError
 from ...replay.devices import has_float64
 from ..settings.compose import Settings, name_of
+from ..settings.named import makes_objects, named_object
 from ..settings.names import construct
 from .groups import check_options, divided, flat_patterns
-from ..settings.named import makes_objects, named_object
 
 _ELSEWHERE = " A scheduler goes into scheduler=."
 

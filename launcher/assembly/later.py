@@ -9,9 +9,9 @@ from ...agents.traits import traits
 from ...envs.datasets import Arrays
 from ...replay import ConfigError
 from ..settings.compose import Settings
+from ..settings.named import named_objects, unresolved
 from .data import read_data
 from .loaders import heed_loaders
-from ..settings.named import named_objects, unresolved
 
 if TYPE_CHECKING:
     from ..open_run import OpenRun

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ...agents.policy.actor_critic import ActorCritic
 from ...agents.policy.distributions import distribution, parts_of
-from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import traits
 from ...replay import CheckpointError, ConfigError
 from ...replay.tree import slashed
+from ..learn.growth import begin_task, regrow
 from ..record.state import add_copies, fill_empty_buffers, load_in_place
 from ..settings.compose import Settings, did_you_mean
-from ..learn.growth import begin_task, regrow
 
 
 def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) -> None:

@@ -13,8 +13,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 
 from ...replay import ConfigError
 from ..settings.compose import Settings, name_of
-from ..settings.names import construct, resolve, unknown_arguments
 from ..settings.named import canonical_name, named_object
+from ..settings.names import construct, resolve, unknown_arguments
 
 _KEY = "env_wrappers"
 # Wrappers of gymnasium's that cannot do here what they are for.

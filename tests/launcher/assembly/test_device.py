@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import ConfigError, ml
-from antelope.launcher.build.device import arithmetic, build_device, describe
+from antelope.launcher.assembly.device import arithmetic, build_device, describe
 from antelope.launcher.settings.compose import compose
 from antelope.replay.randomness import random_state, set_random_state
 
@@ -86,7 +86,7 @@ class TestArithmetic:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "antelope.launcher.build.device._failure", lambda name: None
+            "antelope.launcher.assembly.device._failure", lambda name: None
         )  # No GPU here.
         cudnn = torch.backends.cudnn
         assert not cudnn.benchmark
@@ -146,7 +146,7 @@ class TestArithmetic:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "antelope.launcher.build.device._failure", lambda name: "it uses CuBLAS"
+            "antelope.launcher.assembly.device._failure", lambda name: "it uses CuBLAS"
         )
         with (
             pytest.raises(
@@ -218,7 +218,7 @@ class TestLayout:
     def test_a_model_that_cannot_take_it_keeps_the_usual_layout(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        from antelope.launcher.build import assembly
+        from antelope.launcher.assembly import assembly
 
         monkeypatch.setattr(assembly, "wants_channels_last", lambda *_: True)
         run = ml(model=Viewing, dataset=IMAGES, path=str(tmp_path / "run"), **QUIET)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, Run, ml
-from antelope.launcher.build.device import place_tables
+from antelope.launcher.assembly.device import place_tables
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ class TestTargets:
             spec = quick(dataset=(INPUTS, 1e9 + VALUES), epochs=1).spec
 
         monkeypatch.setattr(
-            "antelope.launcher.build.device.has_float64", lambda kind: kind != "mps"
+            "antelope.launcher.assembly.device.has_float64", lambda kind: kind != "mps"
         )
         with pytest.raises(ConfigError, match=r"mps has no float64.*device=cpu"):
             place_tables(World(), torch.device("mps"), "auto")

@@ -16,9 +16,9 @@ from ...envs.opening import Given
 from ...envs.wrappers import wrapped
 from ...replay import ConfigError, Normalizer
 from ..settings.compose import Settings, name_of
-from ..settings.names import construct
 from ..settings.environment_names import vector_form
 from ..settings.named import named_objects
+from ..settings.names import construct
 from ..settings.told import warn_caller
 from .wrapping import build_wrappers
 

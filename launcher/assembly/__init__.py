@@ -1,0 +1,1 @@
+"""From what was planned to the parts of a run."""
