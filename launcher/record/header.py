@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...agents.traits import traits
 from ...envs.inputs import LARGEST_ID, is_whole
 from ..assembly.loaders import described
 from ..learn.learner import Learner
@@ -43,7 +42,7 @@ def header(
         lines["evaluation"] = evaluation
     if (batches := described(settings)) is not None:
         lines["batches"] = batches
-    if decision := traits(learner.agent).decision:
+    if decision := learner.traits.decision:
         lines["learns"] = decision
     if world.on_data and (inputs := _integers(world, asked="standardize" in settings.given)):
         lines["inputs"] = inputs
