@@ -23,7 +23,7 @@ from ..learn.parameters import Parameters
 from ..learn.strategies import Strategies as Hooks
 from ..record.log import quiet
 from ..settings.compose import compose
-from ..settings.named import unresolved
+from ..settings.plan import make_plan
 from .tasks import Task, Tasks, TasksSpec, Train
 
 # Which strategies are in the middle of a task with a model.
@@ -110,9 +110,7 @@ class Strategies:
         before = {id(parameter) for parameter in model.parameters()}
         none = strategies is None or (isinstance(strategies, (list, tuple)) and not strategies)
         settings = compose([], {} if none else {"strategy": strategies})
-        if mistakes := unresolved(settings):
-            raise ConfigError("\n".join(mistakes))
-        named = named_strategies(settings, spec, first.device)
+        named = named_strategies(make_plan(settings), spec, first.device)
         own = None if loss is None else partial(_learn, model, loss)
         context = Context(
             model,
