@@ -33,9 +33,9 @@ from ...replay.tree import leaves
 from ..learn.learn_method import learn_method, quiet
 from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
-from ..mammoth.observe.options import observes
 from ..pictures.samples import Samples
 from ..settings.compose import Settings, name_of
+from ..settings.kinds import model_kind
 from ..settings.named import makes_objects, named_object, named_objects
 from ..settings.names import construct
 from ..settings.told import warn_caller
@@ -165,12 +165,12 @@ def build_agent(
         refuse_parts(settings, target)
         of_actions = made and judges_actions(target)
         parts = build_parts(settings, world.spec, device, of_actions=of_actions)
-    if made and not observes(target):
+    kind = model_kind(target)
+    if made and kind is None:
         agent = make(target, {**arguments, **parts})
-    if observes(agent):
-        from ..mammoth.observe.observer import build_observer  # Few runs observe.
-
-        agent = build_observer(
+        kind = model_kind(agent)  # A function may return any model.
+    if kind is not None:
+        agent = kind.build(
             agent,
             arguments if agent is target else {},
             settings,

@@ -12,6 +12,7 @@ from ...envs.numbering import number_labels
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ..settings.compose import Settings
+from ..settings.kinds import data_kind
 from ..settings.named import makes_objects, named_objects
 from ..settings.names import construct
 from .loaders import unwrapped
@@ -25,11 +26,8 @@ def build_data(settings: Settings) -> DataWorld:
         DataError: If a data set cannot be read or learnt from.
     """
     named = named_objects(settings, "dataset")
-    if len(named) == 1 and hasattr(named[0][0], "get_data_loaders"):
-        from ..mammoth.observe.own_world import SequenceWorld, is_sequence  # Few runs observe.
-
-        if is_sequence(named[0][0]):
-            return SequenceWorld(named[0][0], settings, named[0][1])
+    if len(named) == 1 and (kind := data_kind(named[0][0])) is not None:
+        return kind.build(*named[0], settings)
     train, test, notes, decoded = read_data(settings)
     return DataWorld(
         train,

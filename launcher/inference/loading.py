@@ -35,7 +35,6 @@ from ..assembly.forward import check_forward
 from ..assembly.optimisation import Average
 from ..assembly.parts import PARTS
 from ..learn.learner import Learner
-from ..mammoth.observe.options import observes
 from ..process import left_as_found
 from ..record.checkpoint import Checkpoints, find
 from ..record.log import read_csv
@@ -44,6 +43,7 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
 from ..settings.compose import Settings, compose, name_of
+from ..settings.kinds import model_kind
 from ..settings.named import makes_objects, model_name
 from ..settings.names import resolve
 from ..settings.trust import known_argument, known_arguments, known_object
@@ -380,7 +380,7 @@ class Loaded:
         try:
             agent, self.own = build.build_agent(settings, world, device, (transform, plain))
         except AttributeError as error:
-            if not observes(settings.live.get("model")):
+            if model_kind(settings.live.get("model")) is None:
                 raise
             raise ConfigError(
                 f"{model_name(settings)} learns by `observe` and is made with its data at hand; such runs "

@@ -17,6 +17,7 @@ from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly import build
 from ..assembly.device import device_wanted
+from ..plainly import plainly
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.named import unresolved
 from ..settings.names import resolve
@@ -111,8 +112,6 @@ def train(
     Raises:
         ConfigError: If they come from different `load_runner` calls, or `args` contradict theirs.
     """
-    from ..ml import ml
-
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
         raise ConfigError(
             "train needs the model and the dataset that one load_runner(...) call returned."
@@ -134,12 +133,24 @@ def train(
     saver = dataset.saver
     dataset.when_ended = None if saver is None else saver.task_ended
     try:
-        run = ml(**settings, model=model)
+        run = _learn({**settings, "model": model})
     finally:
         dataset.when_ended = None
     if saver is not None:
         saver.finish(model, run)
     return run
+
+
+def _learn(code: Mapping[str, Any]) -> Run:
+    """A run with these settings, as `ml` makes it."""
+    settings = compose((), code)
+
+    def work() -> Run:
+        from ..train import train  # Of the launcher: this module has a `train` of its own.
+
+        return train(settings)
+
+    return plainly(settings, work)
 
 
 def _take_over(code: dict[str, Any], model: Any) -> None:

@@ -34,13 +34,6 @@ _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
 _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
 
 
-def observes(target: Any) -> bool:
-    """Whether a class or object learns by `observe`, and not by `learn`."""
-    from ....agents.traits import hook  # Settings are checked without torch.
-
-    return hook(target, "observe") is not None and hook(target, "learn") is None
-
-
 def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
     """What the constructor of a class can be given by name, by `**kwargs` for its bases too."""
     names: list[str] = []

@@ -39,14 +39,6 @@ _DECIDED = {
 }
 
 
-def is_sequence(item: Any) -> bool:
-    """Whether a class, or an object, is a `ContinualDataset` with data of its own."""
-    kind = item if inspect.isclass(item) else type(item)
-    own = getattr(kind, "get_data_loaders", None)
-    base = getattr(ContinualDataset, "get_data_loaders", None)
-    return issubclass(kind, ContinualDataset) and own is not base
-
-
 class SequenceWorld(DataWorld):
     """The tables and tasks of a `ContinualDataset`.
 
