@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         strong_aug,
     )
     from .available import get_avail_args
-    from .backbones import get_backbone
+    from .registered_backbones import get_backbone
     from .batch_norm import bn_track_stats
     from .buffer import Buffer
     from .gradient_buffer import GradientBuffer
@@ -48,26 +48,12 @@ if TYPE_CHECKING:
     from .loaders import create_seeded_dataloader
     from .losses import SPKDLoss, SupConLoss
     from .model import ContinualModel
-    from .observe.arguments import get_device
-    from .observe.backbones import (
-        MNISTMLP,
-        BaseMNISTMLP,
-        BasicBlock,
-        MammothBackbone,
-        ResNet,
-        ReturnTypes,
-        conv3x3,
-        mnistmlp,
-        num_flat_features,
-        reduced_resnet18,
-        resnet18,
-        resnet34,
-        xavier,
-    )
-    from .observe.own_sequence import MammothDataset, base_path, store_masked_loaders
-    from .observe.progressive import MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn
-    from .observe.schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
-    from .observe.sequence import ContinualDataset
+    from .namespace import get_device
+    from .backbones import (MNISTMLP, BaseMNISTMLP, BasicBlock, MammothBackbone, ResNet, ReturnTypes, conv3x3, mnistmlp, num_flat_features, reduced_resnet18, resnet18, resnet34, xavier)
+    from .tasks.own_sequence import (MammothDataset, base_path, store_masked_loaders)
+    from .progressive import (MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn)
+    from .schedulers import (CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler)
+    from .tasks.sequence import ContinualDataset
     from .perturber import Perturber, add_perturb_args
     from .registry import (
         get_backbone_names,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...replay import ConfigError
-from .observe.schedulers import SCHEDULERS
+from .schedulers import SCHEDULERS
 
 REQUIRED = {
     "dataset": "which sequence of tasks: a registered name",

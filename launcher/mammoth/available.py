@@ -8,7 +8,7 @@ from typing import Any
 from ...replay import ConfigError
 from ..settings.compose import did_you_mean
 from .arguments import IDLE, REQUIRED, SERVED
-from .observe.options import declarations, defaults
+from .options import (declarations, defaults)
 from .registry import DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 Listed = dict[str, dict[str, Any]]

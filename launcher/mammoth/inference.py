@@ -18,7 +18,7 @@ from ..process import left_as_found
 from ..record.console import Console
 from ..run import Run
 from ..settings.compose import compose
-from .observe.observer import Observer
+from .observer import Observer
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:

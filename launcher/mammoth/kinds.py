@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..settings.compose import Settings
-    from .observe.own_world import SequenceWorld
+    from .tasks.world import SequenceWorld
 
 
 def _mistakes(target: object, arguments: Mapping[str, object]) -> list[str]:
-    from .observe.options import Options
+    from .options import Options
 
     return Options(target, arguments).mistakes
 
@@ -28,20 +28,20 @@ def _mistakes(target: object, arguments: Mapping[str, object]) -> list[str]:
 def _build_model(
     target: object, arguments: Mapping[str, object], *run: Any, **ways: Any
 ) -> nn.Module:
-    from .observe.observer import build_observer
+    from .observer import build_observer
 
     return build_observer(target, arguments, *run, **ways)
 
 
 def _has_its_own_data(target: object) -> bool:
     """Whether a class, or an object, is a `ContinualDataset` that defines `get_data_loaders`."""
-    from .observe.sequence import ContinualDataset
+    from .tasks.sequence import ContinualDataset
 
     return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
 
 
 def _build_data(target: object, arguments: dict[str, object], settings: Settings) -> SequenceWorld:
-    from .observe.own_world import SequenceWorld
+    from .tasks.world import SequenceWorld
 
     return SequenceWorld(target, settings, arguments)
 

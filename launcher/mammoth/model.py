@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import ConfigError
-from .observe.observer import Counters
-from .observe.provided import make_optimizer
-from .observe.sequence import ContinualDataset
+from .observer import Counters
+from .provided import make_optimizer
+from .tasks.sequence import ContinualDataset
 from .registry import register_model
 
 

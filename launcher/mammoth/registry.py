@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ...replay import ConfigError
 from ..settings.compose import name_of
-from .backbones import BACKBONES
+from .registered_backbones import BACKBONES
 
 T = TypeVar("T")
 

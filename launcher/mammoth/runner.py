@@ -32,13 +32,13 @@ from .arguments import (
     served,
     share_of,
 )
-from .backbones import BACKBONES
+from .registered_backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
-from .observe.observer import Observer
-from .observe.options import MORE, OF_THE_RUN, declared, defaults
-from .observe.own_sequence import make_sequence, permutation, sequence_options
-from .observe.sequence import ContinualDataset
+from .observer import Observer
+from .options import (MORE, OF_THE_RUN, declared, defaults)
+from .tasks.own_sequence import (make_sequence, permutation, sequence_options)
+from .tasks.sequence import ContinualDataset
 from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 if TYPE_CHECKING:

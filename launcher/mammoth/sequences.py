@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...replay import ConfigError
-from .observe.sequence import ContinualDataset
+from .tasks.sequence import ContinualDataset
 
 
 def get_dataset(args: Namespace) -> ContinualDataset:

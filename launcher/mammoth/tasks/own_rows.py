@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....replay import ConfigError, Table
-from .own_items import Drawn, Items, read_all
-from .rows import check_classes, check_lengths
+from ....replay import (ConfigError, Table)
+from .own_items import (Drawn, Items, read_all)
+from .rows import (check_classes, check_lengths)
 
 if TYPE_CHECKING:
     from .sequence import ContinualDataset

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ...assembly.device import build_device
+from ..assembly.device import build_device
 
 if TYPE_CHECKING:
-    from .sequence import ContinualDataset
+    from .tasks.sequence import ContinualDataset
 
 # Mammoth's defaults for arguments without a counterpart here.
 GENERAL: dict[str, Any] = {

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....replay import ConfigError, Table
+from ....replay import (ConfigError, Table)
 from ....replay.transfer import upload
 from .transform import transformed
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....replay import ConfigError, Replay, Table
+from ....replay import (ConfigError, Replay, Table)
 from .own_rows import OwnRows
 from .own_sequence import declare
-from .rows import TaskLoader, TaskRows
-from .schedulers import SCHEDULERS
-from .transform import Denormalise, Normalise, Transform
+from .rows import (TaskLoader, TaskRows)
+from ..schedulers import SCHEDULERS
+from .transform import (Denormalise, Normalise, Transform)
 
 
 class ContinualDataset:

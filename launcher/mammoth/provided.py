@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ....agents.continual.context import HIDDEN
-from ....replay import ConfigError
-from ...settings.compose import Settings, did_you_mean
-from ...settings.named import makes_objects, named_object
-from .sequence import ContinualDataset
+from ...agents.continual.context import HIDDEN
+from ...replay import ConfigError
+from ..settings.compose import (Settings, did_you_mean)
+from ..settings.named import (makes_objects, named_object)
+from .tasks.sequence import ContinualDataset
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ....envs.sources import default_data_dir
-from ....replay import ConfigError, DataError
+from ....replay import (ConfigError, DataError)
 from ...settings.compose import did_you_mean
 from .own_rows import rows_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....replay import DataError, LazyColumn, Table
+from ....replay import (DataError, LazyColumn, Table)
 
 
 class Drawn(Table):
