@@ -5,7 +5,8 @@ Their names, arguments and attributes (`classifier`, `returnt=`, `get_params`, .
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any, Literal
 
@@ -276,3 +277,20 @@ def answer(
         return out
     # `full` of a network without maps is its features, as Mammoth's MLP has it.
     return out, features if returnt == "both" or len(maps) == 1 else maps
+
+
+@contextmanager
+def bn_track_stats(module: nn.Module, condition: bool = True) -> Iterator[None]:
+    """Runs the block without updating running statistics of batch normalisation, unless `condition`."""
+    layers = [] if condition else [m for m in module.modules() if isinstance(m, _NORMS)]
+    before = [layer.track_running_stats for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer, tracked in zip(layers, before, strict=True):
+            layer.track_running_stats = tracked
+
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

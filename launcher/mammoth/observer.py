@@ -12,22 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from ...agents.continual.layers import put_together
-from ...agents.traits import (Traits, hook)
-from ...replay import (ConfigError, Replay, Spec, Table)
+from ...agents.traits import Traits, hook
+from ...replay import ConfigError, Replay, Spec, Table
 from ..assembly.infer import inferred
 from ..record.log import Log
 from ..settings.compose import Settings
 from ..settings.named import makes_objects
-from ..settings.names import (construct, resolve)
-from .namespace import (GENERAL, Arguments, use_device)
+from ..settings.names import construct, resolve
+from .arguments import GENERAL
 from .backbones import default_backbone
-from .options import (MORE, Options, constructor_names)
-from .tasks.own_transform import OwnTransform
-from .tasks.world import SequenceWorld
-from .provided import (fitted, make_optimizer, run_arguments)
+from .options import MORE, Options, constructor_names
+from .provided import Arguments, fitted, make_optimizer, run_arguments, use_device
 from .schedulers import get_scheduler
 from .tasks.sequence import ContinualDataset
-from .tasks.transform import Transform
+from .tasks.transform import OwnTransform, Transform
+from .tasks.world import SequenceWorld
 
 # What the methods of such a model can ask for.
 OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")

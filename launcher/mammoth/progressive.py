@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import (BasicBlock, MammothBackbone, ResNet, ReturnTypes, answer, conv3x3, xavier)
+from .backbones import BasicBlock, MammothBackbone, ResNet, ReturnTypes, answer, conv3x3, xavier
 
 
 class MNISTMLP_PNN(MammothBackbone):

@@ -32,14 +32,13 @@ from .arguments import (
     served,
     share_of,
 )
-from .registered_backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
 from .observer import Observer
-from .options import (MORE, OF_THE_RUN, declared, defaults)
-from .tasks.own_sequence import (make_sequence, permutation, sequence_options)
+from .options import MORE, OF_THE_RUN, declared, defaults
+from .registry import BACKBONES, CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
+from .tasks.own_sequence import make_sequence, permutation, sequence_options
 from .tasks.sequence import ContinualDataset
-from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
 
 if TYPE_CHECKING:
     from ..run import Run

@@ -18,9 +18,21 @@ import torch
 
 from ....replay import ConfigError
 from ...settings.compose import did_you_mean
-from ..observer import (HOOKS, OBSERVED, TOLD)
-from .present import (HERE, Present, held_by, is_installed, names_here, signature, takes)
-from .source import (THEIRS, SourceFile, is_mammoths, last_name, lines_behind, methods_of, needed, path_of, replaced, stored, stored_on)
+from ..observer import HOOKS, OBSERVED, TOLD
+from .present import HERE, Present, held_by, is_installed, names_here, signature, takes
+from .source import (
+    THEIRS,
+    SourceFile,
+    is_mammoths,
+    last_name,
+    lines_behind,
+    methods_of,
+    needed,
+    path_of,
+    replaced,
+    stored,
+    stored_on,
+)
 
 _OF_THE_BASE = ("self.get_optimizer", "self.get_offsets", "self.get_parameters")
 _GPU_ONLY = ("torch.cuda.synchronize", "torch.cuda.current_device", "torch.cuda.set_device")

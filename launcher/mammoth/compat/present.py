@@ -29,8 +29,8 @@ class Present:
 
     def __init__(self) -> None:
         from .. import load_runner
-        from ..backbones import (BaseMNISTMLP, resnet18)
-        from ..progressive import (MNISTMLP_PNN, resnet18_pnn)
+        from ..backbones import BaseMNISTMLP, resnet18
+        from ..progressive import MNISTMLP_PNN, resnet18_pnn
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .present import (HERE, declared_by, names_here, set_by)
+from .present import HERE, declared_by, names_here, set_by
 
 THEIRS = ("models", "utils", "datasets", "backbone", "mammoth_lite", "mammoth")  # Packages.
 BASES = ("ContinualModel", "FutureModel")

@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ....envs.scenarios import held_out_share
-from ....envs.tasks import (DataTask, DataWorld)
-from ....replay import (ConfigError, DataError, Space, Spec, Table)
+from ....envs.tasks import DataTask, DataWorld
+from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
 from ...settings.compose import Settings
-from .own_items import (Drawn, Items, read_all)
-from .own_sequence import (TaskData, data_below, make_sequence, store_masked_loaders)
-from .own_transform import (Plain, Rows)
+from .loaders import TaskData
+from .own_rows import Drawn, Items, read_all
+from .own_sequence import data_below, make_sequence, store_masked_loaders
 from .sequence import ContinualDataset
+from .transform import Plain, Rows
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
