@@ -15,7 +15,7 @@ from ..settings.kinds import DataKind, ModelKind, register_data_kind, register_m
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..settings.compose import Settings
+    from ..settings.plan import Plan
     from .tasks.world import SequenceWorld
 
 
@@ -40,10 +40,10 @@ def _has_its_own_data(target: object) -> bool:
     return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
 
 
-def _build_data(target: object, arguments: dict[str, object], settings: Settings) -> SequenceWorld:
+def _build_data(target: object, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
     from .tasks.world import SequenceWorld
 
-    return SequenceWorld(target, settings, arguments)
+    return SequenceWorld(target, plan, arguments)
 
 
 register_model_kind("observe", ModelKind(_mistakes, _build_model))

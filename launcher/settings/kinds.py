@@ -29,7 +29,7 @@ class ModelKind:
     Attributes:
         mistakes: `mistakes(target, arguments)`, where `target` is the class and `arguments` are its
             sub-keys (`model.KEY=...`): a message for each argument that is unknown, invalid or missing.
-        build: `build(target, arguments, settings, world, device, *, transforms, epochs, network)`, where
+        build: `build(target, arguments, plan, world, device, *, transforms, epochs, network)`, where
             `target` is the class or the object: the module that learns in its place. Its `own` is the
             user's module.
     """
@@ -44,7 +44,7 @@ class DataKind:
 
     Attributes:
         includes: Whether a class or an object that has the method belongs to the kind.
-        build: `build(target, arguments, settings)`: the world of a run that learns from it.
+        build: `build(target, arguments, plan)`: the world of a run that learns from it.
     """
 
     includes: Callable[[object], bool]
