@@ -15,8 +15,9 @@ from torch import nn
 from ...agents.ac2agent import AC2Agent
 from ...agents.continual import NAMES as STRATEGIES
 from ...agents.continual.context import OF_LABELS, Context
+from ...agents.learn_method import learn_method
 from ...agents.policy.raw_observations import takes_normalised
-from ...agents.traits import has_forward, hook, traits
+from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import (
     CheckpointError,
     ConfigError,
@@ -29,10 +30,10 @@ from ...replay import (
 from ...replay.devices import has_float64
 from ...replay.offline import opened
 from ...replay.tree import leaves
-from ..learn.learn_method import learn_method, quiet
 from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
 from ..pictures.samples import Samples
+from ..record.log import quiet
 from ..settings.compose import name_of
 from ..settings.kinds import model_kind
 from ..settings.named import makes_objects
@@ -142,7 +143,7 @@ def build_agent(
         raise ConfigError(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
         )
-    own: Any = agent.own if traits(agent).observes else agent
+    own: Any = agent.own if stated_traits(agent).observes else agent
     _check_train(own)
     if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
         refuse_parts(plan, AC2Agent)
@@ -389,7 +390,7 @@ def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
 
 def own_optimizers(plan: Plan, agent: nn.Module) -> OwnOptimizers | None:
     """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
-    if traits(agent).observes:
+    if stated_traits(agent).observes:
         return None
     shorthands = {"lr": plan.lr, "weight_decay": plan.weight_decay}
     asked = [key for key, value in shorthands.items() if value is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -122,7 +123,8 @@ class Observer(nn.Module):
         # Its `net` predicts where the model has no forward, or one that does not work yet.
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
-        self.task_told = not self._net_predicts and needs_task(model)
+        task_told = not self._net_predicts and needs_task(model)
+        self.antelope_traits = Traits(learns_by="observe", task_told=task_told)
         # Only for models of that base: others may use these names for anything.
         self._reopens = isinstance(model, Counters)
         names = [*dataset.counters(0), *(_ITERATIONS if self._reopens else ())]
@@ -169,7 +171,7 @@ class Observer(nn.Module):
             task: The rows' task, for a model that asks for it, at most the current one. None: each task's
                 outputs come from that task.
         """
-        if self.task_told:
+        if self.antelope_traits.task_told:
             output = self._forward_told(obs, task)
         else:
             output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
@@ -404,7 +406,7 @@ def build_observer(
     observer: Observer = kind(model, world.spec, dataset, transform, {**provided, "opt": opt})
     if reads:
         settings_read = ("optim", "lr", "weight_decay")
-        observer.antelope_traits = Traits(learns_by="observe", reads=settings_read)
+        observer.antelope_traits = replace(observer.antelope_traits, reads=settings_read)
     return observer
 
 
