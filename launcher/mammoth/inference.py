@@ -19,7 +19,7 @@ from ..record.console import Console
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.plan import make_plan
-from .observe.observer import Observer
+from .observer import Observer
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:
