@@ -76,7 +76,7 @@ class Standardize:
         return fields if self.layout is None else _laid_out(fields, self.layout)
 
     def stored(self, obs: Tensor) -> Tensor:
-        """The stored rows that become `obs` without augmentation, float32 (whole numbers if such are stored)."""
+        """The stored rows that become `obs` without augmentation, float32 (whole numbers if stored so)."""
         if self.space.ids is not None:
             return obs
         rows = self._finish.undone(obs)  # type: ignore[attr-defined]

@@ -169,7 +169,7 @@ def test_one_pass_in_stored_order_moves_nothing() -> None:
     replay, untouched = (replay_of(tasks=tasks, batch_size=2) for _ in range(2))
     assert [batch.index.tolist() for batch in replay.once(2)] == [[9, 0], [4]]
     replay.use_tasks([1, 0])
-    untouched.give([1, 0])
+    untouched.use_tasks([1, 0])
     assert torch.cat([batch.task for batch in replay.once(3)]).tolist() == [1, 0, 0, 0]
     assert same(next(replay), next(untouched))
 

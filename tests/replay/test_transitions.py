@@ -479,7 +479,7 @@ def test_saved_and_loaded_it_continues_exactly(
         other.add(**step)
     check_all(world, other)
     assert np.array_equal(ring.drawable, other.drawable)
-    assert (ring.new_steps, len(one)) == (other.fresh, len(two))
+    assert (ring.new_steps, len(one)) == (other.new_steps, len(two))
     if len(ring):
         for draw in (next, lambda replay: replay.sample(5)):
             a, b = flat({**draw(one)}), flat({**draw(two)})
@@ -667,13 +667,13 @@ def ring_with(*steps: dict[str, Any], **options: Any) -> Transitions:
 
 @pytest.mark.parametrize("extras", [{}, {"value": np.ones(1), "bonus": np.ones(1)}])
 def test_extras_are_the_same_at_each_step(extras: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="same extras each time"):
+    with pytest.raises(ConfigError, match="same extras every time"):
         ring_with(step_of(value=np.ones(1)), step_of(**extras))
 
 
 @pytest.mark.parametrize("name", ["discount", "index", "task", "obs", "mask"])
 def test_extras_do_not_take_the_names_of_other_fields(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"extra named {name}.*name it otherwise"):
+    with pytest.raises(ConfigError, match=f"extra named {name}.*rename it"):
         ring_with(step_of(**{name: np.ones(1)}))
 
 
