@@ -1,16 +1,18 @@
-"""What `ml` does besides training: help, lists of names, plots, sweeps, completion."""
+"""What `ml` does besides training: help, lists of names, plots, films, completion."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .settings.compose import compose, presets, run_multirun, said, schema
+from .settings.compose import compose, presets, schema
 
 Command = Callable[[], "int | None"]
+Verb = Callable[
+    [list[str]], "int | None"
+]  # Receives the words after it, and may return an exit code.
 
 _EXAMPLES = """\
 Antelope trains a PyTorch model in one call.
@@ -42,34 +44,16 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
 
 
 def command(words: list[str]) -> Command | None:
-    """The command that `words` ask for, or None when they ask for training.
+    """The command that the console words ask for, or None if they ask for training.
 
     Words that are neither a command nor a setting are left to the composition, which refuses them.
     """
-    if not words:
-        return None
-    first = words[0]
-    if {"--help", "-h", "help"} & set(words):
+    if _HELP & set(words):
         return print_help
-    if first in ("--version", "-V", "version"):
-        return _print_version
-    if first in _LISTS:
-        return functools.partial(_LISTS[first], words[1:])
-    if first == "compat":
-        return functools.partial(_compat, words[1:])
-    if first == "plot":
-        return functools.partial(_plot, words[1:])
-    if first == "play":
-        return functools.partial(_play, words[1:])
-    if "--cfg" in words or "-c" in words:
+    if words and words[0] in _VERBS:
+        return functools.partial(_VERBS[words[0]], words[1:])
+    if _CONFIG & set(words):
         return functools.partial(_print_config, words)
-    if "-m" in words or "--multirun" in words:
-        sweep = [word for word in words if word not in ("-m", "--multirun")]
-        return functools.partial(_multirun, sweep)
-    if first == "--completion":
-        return functools.partial(_print_completion, words)
-    if first == "--complete":
-        return functools.partial(_complete, words)
     return None
 
 
@@ -98,7 +82,7 @@ def print_help() -> None:
     )
 
 
-def _print_version() -> None:
+def _print_version(_: list[str]) -> None:
     import antelope
 
     print(f"antelope {antelope.__version__}")
@@ -157,15 +141,6 @@ def _print_presets(words: list[str]) -> None:
         print(f"task={name:<{width}}  {meaning}")
 
 
-_LISTS: dict[str, Callable[[list[str]], None]] = {
-    "models": functools.partial(_print_names, "model", "models"),
-    "datasets": functools.partial(_print_names, "dataset", "datasets"),
-    "envs": _print_environments,
-    "strategies": functools.partial(_print_names, "strategy", "strategies"),
-    "tasks": _print_presets,
-}
-
-
 def _plot(words: list[str]) -> None:
     from .pictures.compare import plot_runs
 
@@ -184,34 +159,31 @@ def _compat(words: list[str]) -> int:
     return compat(words)
 
 
-def _multirun(words: list[str]) -> None:
-    run_multirun(words, _job)
-
-
-def _job(words: list[str], swept: list[str]) -> float | None:
-    """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
-    from .ml import ml
-
-    plain = [said(word).replace("'", "") for word in swept]
-    varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
-    settings = compose(words, {})
-    if varied and settings.path is None:
-        folder = ",".join(re.sub(r"\\?[/:]", "-", word) for word in varied)
-        words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
-        words.append(f"experiment='{settings.experiment}/{folder}'")
-    run = ml(*words)
-    # What a sweeper may minimise or maximise.
-    accuracy = "task_il_accuracy" if settings.scenario == "task" else "accuracy"
-    return next((run.metrics[k] for k in ("return", accuracy, "loss") if k in run.metrics), None)
-
-
 def _print_completion(words: list[str]) -> None:
     from .settings.completion import script
 
-    print(script(words[1] if len(words) > 1 else ""))
+    print(script(words[0] if words else ""))
 
 
 def _complete(words: list[str]) -> None:
     from .settings.completion import print_candidates
 
-    print_candidates("whole" in words[1:])
+    print_candidates("whole" in words)
+
+
+_HELP, _CONFIG = {"--help", "-h", "help"}, {"--cfg", "-c"}  # Wherever they stand among the words.
+_VERBS: dict[str, Verb] = {
+    "models": functools.partial(_print_names, "model", "models"),
+    "datasets": functools.partial(_print_names, "dataset", "datasets"),
+    "envs": _print_environments,
+    "strategies": functools.partial(_print_names, "strategy", "strategies"),
+    "tasks": _print_presets,
+    "plot": _plot,
+    "play": _play,
+    "compat": _compat,
+    "version": _print_version,
+    "--version": _print_version,
+    "-V": _print_version,
+    "--completion": _print_completion,
+    "--complete": _complete,
+}
