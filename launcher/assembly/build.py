@@ -17,7 +17,6 @@ from ...agents.continual import NAMES as STRATEGIES
 from ...agents.continual.context import OF_LABELS, Context
 from ...agents.policy.raw_observations import takes_normalised
 from ...agents.traits import has_forward, hook, traits
-from ...agents.usual import usual
 from ...replay import (
     CheckpointError,
     ConfigError,
@@ -35,9 +34,10 @@ from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
 from ..mammoth.observe.options import observes
 from ..pictures.samples import Samples
-from ..settings.compose import Settings, name_of
-from ..settings.named import makes_objects, named_object, named_objects
+from ..settings.compose import name_of
+from ..settings.named import makes_objects
 from ..settings.names import construct
+from ..settings.plan import Plan
 from ..settings.told import warn_caller
 from . import offline
 from .augmentation import Augmentation, check_augmentation
@@ -46,24 +46,20 @@ from .device import build_device as build_device
 from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
 from .lengths import ENV_STEPS, build_schedule
-from .loaders import heed_loaders
 from .networks import network
 from .parts import build_parts, judges_actions, refuse_parts
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
-_DEFAULT_BATCH = 32
-_DEFAULT_ENV_BATCH = 128
-_ONLINE_BATCH = 10
 _DEFAULT_SEQUENCE = 16
 
 
-def build_threads(settings: Settings, world: Any, device: torch.device) -> int | None:
+def build_threads(plan: Plan, world: Any, device: torch.device) -> int | None:
     """How many threads torch is to use, or None: as many as it wants.
 
     The small networks of most environments are slower with two (0.74 times on DQN's).
     """
-    if settings.threads is not None or device.type != "cpu" or world.on_data:
-        return settings.threads
+    if plan.threads is not None or device.type != "cpu" or world.on_data:
+        return plan.threads
     return None if _has_images(world.spec.obs) else 1
 
 
@@ -73,17 +69,13 @@ def _has_images(space: Any) -> bool:
     return len(space.shape) == 3
 
 
-def build_world(settings: Settings) -> Any:
+def build_world(plan: Plan) -> Any:
     """The data sets or environments that the settings name."""
-    if settings.env is not None:
-        if settings.dataset is not None:
-            raise ConfigError("dataset= and env= are both given. A run learns from one of them.")
+    if plan.env is not None:
         from .environments import build_environments
 
-        return build_environments(settings)
-    if settings.dataset is None:
-        settings.values["dataset"] = {"_target_": "Digits"}
-    world = build_data(settings)
+        return build_environments(plan)
+    world = build_data(plan)
     if world.single_class is not None:
         warn_caller(
             f"All rows of {world.name} have the same class ({world.single_class}): an accuracy of 1.0 means "
@@ -92,40 +84,8 @@ def build_world(settings: Settings) -> Any:
     return world
 
 
-def complete(settings: Settings) -> None:
-    """Fill in the defaults that depend on other settings.
-
-    Raises:
-        ConfigError: If settings contradict each other.
-    """
-    heed_loaders(settings)
-    values = settings.values
-    batch = _DEFAULT_BATCH if settings.env is None else _DEFAULT_ENV_BATCH
-    defaults: dict[str, Any] = {"batch_size": _ONLINE_BATCH if settings.online else batch}
-    if settings.env is not None:
-        defaults |= {"learn_every": 1, "seed_steps": 1000}
-        defaults |= {"normalize_obs": False, "normalize_reward": False}
-    for key, value in {**defaults, **_usual(settings)}.items():
-        if values[key] is None:
-            values[key] = value
-    if not settings.online:
-        return
-    if settings.scenario == "task":
-        raise ConfigError("online=true tells no task, and scenario=task tells each. Choose one.")
-    if settings.epochs not in (None, 1):
-        raise ConfigError(f"online=true is a single pass; epochs={settings.epochs} is given too.")
-    values["epochs"] = 1
-
-
-def _usual(settings: Settings) -> dict[str, Any]:
-    """The settings that come with the agent named, for acting in an environment."""
-    if settings.env is None or settings.model is None or settings.offline is not None:
-        return {}
-    return usual(named_object(settings, "model")[0])
-
-
 def build_agent(
-    settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
+    plan: Plan, world: Any, device: torch.device, transforms: tuple[Any, Any]
 ) -> tuple[nn.Module, nn.Module]:
     """What learns, on the device, and the user's module, constructed from the spec.
 
@@ -135,10 +95,8 @@ def build_agent(
     Raises:
         ConfigError: If it cannot be constructed, or is no `nn.Module`.
     """
-    if settings.model is None:
-        settings.values["model"] = {"_target_": "AC2Agent"}
-    target, arguments = named_object(settings, "model")
-    made = makes_objects(target)
+    target, arguments = plan.model.target, plan.model.arguments
+    made = plan.model.constructs
     if arguments and not made:
         raise ConfigError(
             f"The model is already constructed, so {', '.join(arguments)} cannot be set. Give its class "
@@ -147,13 +105,13 @@ def build_agent(
     table = inferred(world.spec, device=device)
     about = {
         "environment": not world.on_data,
-        "rl": settings.rl,
-        "generate": settings.generate,
-        "offline": settings.offline is not None,
-        "standardize": settings.standardize,
-        "train_steps": settings.train_steps or ENV_STEPS,
+        "rl": plan.rl,
+        "generate": plan.generate,
+        "offline": plan.offline is not None,
+        "standardize": plan.standardize,
+        "train_steps": plan.train_steps or ENV_STEPS,
         # A vector environment's own number; a world that was loaded has no environments.
-        "num_envs": getattr(world, "num_envs", settings.num_envs),
+        "num_envs": getattr(world, "num_envs", plan.num_envs),
     }
     if _is_ours(target):  # In a user's class these names may mean anything.
         table |= about
@@ -162,9 +120,9 @@ def build_agent(
     agent, parts = target, {}
     taught = world.on_data or hook(target, "learn") is not None
     if taught or not has_forward(target):
-        refuse_parts(settings, target)
+        refuse_parts(plan, target)
         of_actions = made and judges_actions(target)
-        parts = build_parts(settings, world.spec, device, of_actions=of_actions)
+        parts = build_parts(plan, world.spec, device, of_actions=of_actions)
     if made and not observes(target):
         agent = make(target, {**arguments, **parts})
     if observes(agent):
@@ -173,11 +131,11 @@ def build_agent(
         agent = build_observer(
             agent,
             arguments if agent is target else {},
-            settings,
+            plan,
             world,
             device,
             transforms=transforms,
-            epochs=build_schedule(settings, world).epochs,
+            epochs=build_schedule(plan, world).epochs,
             network=make,
         )
     if not isinstance(agent, nn.Module):
@@ -187,8 +145,8 @@ def build_agent(
     own: Any = agent.own if traits(agent).observes else agent
     _check_train(own)
     if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
-        refuse_parts(settings, AC2Agent)
-        agent = _adopted(agent.to(device), settings, {**table, **about}, device)
+        refuse_parts(plan, AC2Agent)
+        agent = _adopted(agent.to(device), plan, {**table, **about}, device)
     agent.to(device)
     if not agent.training:
         agent.train()
@@ -225,7 +183,7 @@ def _is_ours(target: Any) -> bool:
 
 
 def _adopted(
-    module: nn.Module, settings: Settings, table: dict[str, Any], device: torch.device
+    module: nn.Module, plan: Plan, table: dict[str, Any], device: torch.device
 ) -> AC2Agent:
     """The default agent with a module that does not say how it learns as its policy."""
     name = type(module).__name__
@@ -234,43 +192,43 @@ def _adopted(
             f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, and the default agent "
             "explores for it and learns; or write learn(self, replay, log) too."
         )
-    if settings.policy is not None:
+    if "policy" in plan.parts:
         raise ConfigError(f"{name} has no `learn`: it is the policy already; policy= is given too.")
     spec = table["spec"]
-    parts: dict[str, Any] = dict(build_parts(settings, spec, device, policy=module))
+    parts: dict[str, Any] = dict(build_parts(plan, spec, device, policy=module))
     parts["model"] = parts.pop("policy")
     options = {key: table[key] for key in ("environment", "rl", "generate", "offline")}
     return AC2Agent(spec, **options, **parts)
 
 
-def build_transforms(settings: Settings, world: Any, device: torch.device) -> tuple[Any, Any]:
+def build_transforms(plan: Plan, world: Any, device: torch.device) -> tuple[Any, Any]:
     """How batches are made to learn from, and to evaluate with."""
     if not world.on_data:
         transform = Observations(world.spec.obs, world.normalizer)
         return transform, transform
     if world.transforms is not None:
         return world.transforms
-    space, standardize = world.spec.obs, settings.standardize
+    space, standardize = world.spec.obs, plan.standardize
     plain = Standardize(space, standardize=standardize, device=device)
-    if settings.aug is None:
+    if plan.aug is None:
         return plain, plain
-    augment = _augmentation(settings)
+    augment = _augmentation(plan)
     augmented = Standardize(space, standardize=standardize, augment=augment, device=device)
     obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
     check_augmentation(augment, obs)
     return augmented, plain
 
 
-def build_pictures(settings: Settings, world: Any, path: Path) -> Samples | None:
+def build_pictures(plan: Plan, world: Any, path: Path) -> Samples | None:
     """What draws a generative model's samples at every evaluation, or None."""
-    if not (settings.plot and world.on_data):
+    if not (plan.plot and world.on_data):
         return None
     folder = path / "plots" / "samples"
-    return Samples(folder, world.spec, standardize=settings.standardize, seed=settings.seed)
+    return Samples(folder, world.spec, standardize=plan.standardize, seed=plan.seed)
 
 
 def build_strategies(
-    settings: Settings,
+    plan: Plan,
     world: Any,
     agent: nn.Module,
     transform: Any,
@@ -287,34 +245,32 @@ def build_strategies(
         ConfigError: If one cannot be constructed or does not fit the run, or two conflict.
     """
     on_data = world.on_data
-    named = named_strategies(settings, world.spec, device)
+    named = named_strategies(plan, world.spec, device)
     if not named and world.scenario != "task":
         return None
     context = Context(
         agent,
         world.spec,
         scenario=world.scenario or "domain",
-        classes=classes_of_tasks(world, told=on_data and not settings.online),
+        classes=classes_of_tasks(world, told=on_data and not plan.online),
         learn=quiet(learn_method(agent, world.spec, supervised=on_data)),
         augmented=transform.anew if on_data and transform.augment is not None else None,
         device=device,
-        seed=settings.seed,
+        seed=plan.seed,
         outputs=OF_LABELS if on_data else outputs_of(agent, world.spec),
     )
     try:
         mistakes: Iterable[str] = ()
         if not on_data:
-            steps = (
-                0 if settings.offline else (settings.train_steps or ENV_STEPS) * len(world.tasks)
-            )
+            steps = 0 if plan.offline else (plan.train_steps or ENV_STEPS) * len(world.tasks)
             mistakes = unfit_in_environment(
-                named, context, obs, steps=steps, capacity=settings.capacity
+                named, context, obs, steps=steps, capacity=plan.capacity
             )
-        borders = not (on_data and settings.online)
+        borders = not (on_data and plan.online)
         strategies = Strategies(named, context, borders=borders, mistakes=mistakes)
-        if settings.ema is not None and (own := strategies.owning("weights")):
+        if plan.ema is not None and (own := strategies.owning("weights")):
             raise ConfigError(
-                f"strategy={own} keeps weights of each task as they are, and ema={settings.ema} evaluates "
+                f"strategy={own} keeps weights of each task as they are, and ema={plan.ema} evaluates "
                 "with averages of them. Choose one of the two."
             )
     except BaseException:
@@ -326,7 +282,7 @@ def build_strategies(
     return strategies
 
 
-def named_strategies(settings: Settings, spec: Spec, device: torch.device) -> dict[str, Any]:
+def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, Any]:
     """The strategies asked for, constructed, by their names.
 
     Raises:
@@ -334,13 +290,12 @@ def named_strategies(settings: Settings, spec: Spec, device: torch.device) -> di
     """
     named: dict[str, Any] = {}
     table = inferred(spec, device=device)
-    for target, arguments in (
-        named_objects(settings, "strategy") if settings.strategy is not None else ()
-    ):
+    for given in plan.strategy or ():
+        target, arguments = given.target, given.arguments
         name = strategy_name(target)
         if name in named:
             raise ConfigError(f"strategy={name} is given twice.")
-        made = makes_objects(target)
+        made = given.constructs
         if arguments and not made:
             raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
         named[name] = construct(target, arguments, table, setting="strategy") if made else target
@@ -363,7 +318,7 @@ def strategy_name(strategy: Any) -> str:
 
 
 def build_replay(
-    settings: Settings,
+    plan: Plan,
     world: Any,
     transform: Callable[..., Any],
     device: torch.device,
@@ -381,19 +336,19 @@ def build_replay(
         CheckpointError: If those saved are of another environment.
     """
     options: dict[str, Any] = {
-        "batch_size": settings.batch_size,
+        "batch_size": plan.batch_size,
         "device": device,
-        "seed": settings.seed,
+        "seed": plan.seed,
     }
     if world.on_data:
         rows = [task.train for task in world.tasks]
-        borders = not settings.online
+        borders = not plan.online
         return Replay(
             world.train, transform, tasks=rows, alter=world.alter, borders=borders, **options
         )
-    how = settings.replay
-    where = {"storage": how["storage"], "folder": how["folder"], "device": device}
-    if how["storage"] == "gpu" and _rounds_before_normalising(world, device):
+    how = plan.replay
+    where: dict[str, Any] = {"storage": how.storage, "folder": how.folder, "device": device}
+    if how.storage == "gpu" and _rounds_before_normalising(world, device):
         warnings.warn(
             f"{device} has no float64, and with replay.storage=gpu float64 observations are kept "
             "there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
@@ -403,24 +358,24 @@ def build_replay(
     if saved is None:
         storage = Transitions(
             world.spec,
-            capacity=settings.capacity,
+            capacity=plan.capacity,
             num_envs=world.num_envs,
-            discount=settings.discount,
-            nstep=settings.nstep,
-            stack=settings.frame_stack,
+            discount=plan.discount,
+            nstep=plan.nstep,
+            stack=plan.frame_stack,
             **where,
         )
     else:
         try:
             storage = opened(world.spec, saved, **where)
         except CheckpointError as error:
-            raise offline.refused(settings, error) from error
+            raise offline.refused(plan, error) from error
     priorities = None
-    if how["prioritized"]:
-        steps = settings.train_steps or ENV_STEPS
-        anneal = max(1, steps * len(world.tasks) // settings.learn_every)
-        priorities = {"alpha": how["alpha"], "beta": how["beta"], "anneal": anneal}
-    sequence = how["sequence"] or (_DEFAULT_SEQUENCE if recurrent else None)
+    if how.prioritized:
+        steps = plan.train_steps or ENV_STEPS
+        anneal = max(1, steps * len(world.tasks) // plan.learn_every)
+        priorities = {"alpha": how.alpha, "beta": how.beta, "anneal": anneal}
+    sequence = how.sequence or (_DEFAULT_SEQUENCE if recurrent else None)
     return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
 
 
@@ -432,22 +387,23 @@ def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
     return any(space.dtype == torch.float64 for space in spaces)
 
 
-def own_optimizers(settings: Settings, agent: nn.Module) -> OwnOptimizers | None:
+def own_optimizers(plan: Plan, agent: nn.Module) -> OwnOptimizers | None:
     """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
     if traits(agent).observes:
         return None
-    values = settings.values
-    asked = [key for key in ("lr", "weight_decay") if values[key] is not None]
-    if "optim" in settings.given or values["optim"] != {"_target_": "AdamW"}:
+    shorthands = {"lr": plan.lr, "weight_decay": plan.weight_decay}
+    asked = [key for key, value in shorthands.items() if value is not None]
+    if "optim" in plan.given:
         asked.insert(0, "optim")
-    return OwnOptimizers(agent, asked, settings.live.get("optim"))
+    return OwnOptimizers(agent, asked, plan.optim.target if "optim" in plan.objects else None)
 
 
-def _augmentation(settings: Settings) -> Augmentation:
+def _augmentation(plan: Plan) -> Augmentation:
     steps = []
-    for target, arguments in named_objects(settings, "aug"):
+    for named in plan.aug or ():
+        target = named.target
         if inspect.isclass(target):
-            target = construct(target, arguments, {}, setting="aug")
+            target = construct(target, named.arguments, {}, setting="aug")
         if not callable(target):
             raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
         steps.append(target)

@@ -6,19 +6,19 @@ from typing import Any
 
 from ...replay.samplers import batch_sizes
 from ..learn.loop import Schedule
-from ..learn.schedulers import Plan
-from ..settings.compose import Settings
+from ..learn.schedulers import Duration
+from ..settings.plan import Plan
 
 ENV_STEPS = 50_000  # Steps in each environment, if nothing is said.
 _EPOCHS = 10
 _ENV_EVALUATION = 10_000
 
 
-def build_schedule(settings: Settings, world: Any) -> Schedule:
+def build_schedule(plan: Plan, world: Any) -> Schedule:
     """How long, and how often."""
     on_data = world.on_data
-    epochs, train_steps = settings.epochs, settings.train_steps
-    eval_every = settings.eval_every
+    epochs, train_steps = plan.epochs, plan.train_steps
+    eval_every = plan.eval_every
     if on_data and epochs is None and train_steps is None:
         epochs = _EPOCHS
     if not on_data:
@@ -28,53 +28,56 @@ def build_schedule(settings: Settings, world: Any) -> Schedule:
         epochs=epochs,
         train_steps=train_steps,
         eval_every=eval_every,
-        learn_every=1 if on_data else settings.learn_every,
-        seed_steps=0 if on_data else settings.seed_steps,
-        log_every=settings.log_every,
-        patience=settings.early_stopping["patience"],
-        borders=not (on_data and settings.online),
+        learn_every=1 if on_data else plan.learn_every,
+        seed_steps=0 if on_data else plan.seed_steps,
+        log_every=plan.log_every,
+        patience=plan.early_stopping.patience,
+        borders=not (on_data and plan.online),
         validation=on_data and world.tasks[0].validation is not None,
-        restore=settings.early_stopping["restore"],
-        eval_future=settings.eval_future,
+        restore=plan.early_stopping.restore,
+        eval_future=plan.eval_future,
     )
 
 
-def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan]:
-    """How long each task is for a scheduler; a single plan where tasks are not told apart."""
-    accumulate, epochs, steps = settings.accumulate, schedule.epochs, schedule.train_steps
+def build_durations(schedule: Schedule, plan: Plan, world: Any) -> list[Duration]:
+    """How long each task is for a scheduler; a single duration where tasks are not told apart."""
+    accumulate, epochs, steps = plan.accumulate, schedule.epochs, schedule.train_steps
     if not world.on_data:
-        every, taken = schedule.learn_every, 1 if settings.offline else world.num_envs
-        plans = []
+        every, taken = schedule.learn_every, 1 if plan.offline else world.num_envs
+        durations = []
         for task in range(len(world.tasks)):
             share = taken * -(-(steps or 0) // taken)  # Environment steps, all copies at once.
             begin, end = task * share, (task + 1) * share
             # The first step that is learnt after counts whole.
             begin += taken * max(0, -(-schedule.seed_steps // taken) - 1)
             learnt = max(0, end // every - min(begin, end) // every)
-            plans.append(Plan(learnt, None, None, accumulate))
-        return plans
-    batches = [len(batch_sizes(len(task.train), settings.batch_size)) for task in world.tasks]
+            durations.append(Duration(learnt, None, None, accumulate))
+        return durations
+    batches = [len(batch_sizes(len(task.train), plan.batch_size)) for task in world.tasks]
     if not schedule.borders:
-        return [Plan(steps and steps * len(batches), epochs, sum(batches), accumulate)]
-    return [plan_of(len(task.train), schedule, settings) for task in world.tasks]
+        return [Duration(steps and steps * len(batches), epochs, sum(batches), accumulate)]
+    return [duration_of(len(task.train), schedule, plan) for task in world.tasks]
 
 
-def plan_of(rows: int, schedule: Schedule, settings: Settings) -> Plan:
+def duration_of(rows: int, schedule: Schedule, plan: Plan) -> Duration:
     """How long a task of so many rows is for a scheduler."""
-    batches = len(batch_sizes(rows, settings.batch_size))
-    return Plan(schedule.train_steps, schedule.epochs, batches, settings.accumulate)
+    batches = len(batch_sizes(rows, plan.batch_size))
+    return Duration(schedule.train_steps, schedule.epochs, batches, plan.accumulate)
 
 
-def evaluates_in_task(schedule: Schedule, plans: list[Plan], world: Any) -> bool:
+def evaluates_in_task(schedule: Schedule, durations: list[Duration], world: Any) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
         each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
-        return each_epoch and any(plan.length("epoch") > 1 for plan in plans)
-    steps = [plan.learning_steps if world.on_data else schedule.train_steps or 0 for plan in plans]
+        return each_epoch and any(duration.length("epoch") > 1 for duration in durations)
+    steps = [
+        duration.learning_steps if world.on_data else schedule.train_steps or 0
+        for duration in durations
+    ]
     return schedule.eval_every < sum(steps)
 
 
-def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | None:
+def total_steps(schedule: Schedule, plan: Plan, world: Any) -> int | None:
     """Steps of the whole run, as far as they are known before."""
     if not world.on_data:
         return (schedule.train_steps or 0) * len(world.tasks)
@@ -82,7 +85,7 @@ def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | Non
     for task in world.tasks:
         steps = [] if schedule.train_steps is None else [schedule.train_steps]
         if schedule.epochs is not None:
-            batches = len(batch_sizes(len(task.train), settings.batch_size))
+            batches = len(batch_sizes(len(task.train), plan.batch_size))
             steps.append(schedule.epochs * batches)
         total += min(steps)
     return total

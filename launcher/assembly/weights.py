@@ -18,10 +18,11 @@ from ...replay import CheckpointError, ConfigError
 from ...replay.tree import slashed
 from ..learn.growth import begin_task, regrow
 from ..record.state import add_copies, fill_empty_buffers, load_in_place
-from ..settings.compose import Settings, did_you_mean
+from ..settings.compose import did_you_mean
+from ..settings.plan import Plan
 
 
-def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) -> None:
+def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     """Draw the weights anew, and give heads their biases, where the settings say so.
 
     Args:
@@ -31,14 +32,14 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
     Raises:
         ConfigError: If the prior is none of the actions', or does not come out.
     """
-    if settings.init is not None:
-        _initialise(agent, settings.init)
-    if settings.head_bias is None:
+    if plan.init is not None:
+        _initialise(agent, plan.init)
+    if plan.head_bias is None:
         return
     action = world.spec.action
     spaces = {name or ACTION: space for name, space in slashed(action).items()}
     names = list(spaces)
-    priors = settings.head_bias
+    priors = plan.head_bias
     if not isinstance(action, dict) and not isinstance(priors, dict):
         priors = {ACTION: priors}
     if not isinstance(priors, dict):

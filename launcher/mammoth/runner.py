@@ -18,8 +18,8 @@ from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly import build
 from ..assembly.device import device_wanted
 from ..settings.compose import compose, did_you_mean, schema
-from ..settings.named import unresolved
 from ..settings.names import resolve
+from ..settings.plan import make_plan
 from .arguments import (
     IDLE,
     SERVED,
@@ -72,24 +72,21 @@ def load_runner(
     model, dataset, args = (names.get(name, value) for name, value in given.items())
     asked = Asked(str(model), str(dataset), _plain(args))
     code = asked.settings()
-    settings = compose((), code)
-    if mistakes := unresolved(settings):
-        raise ConfigError("\n".join(mistakes))
-    build.complete(settings)
-    device = build.build_device(device_wanted(settings))
+    plan = make_plan(compose((), code))
+    device = build.build_device(device_wanted(plan))
     # Steps may bound a task instead; models read `n_epochs` all the same.
     more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
-    with forked_randomness(settings.seed), _more(more):
-        world = build.build_world(settings)
-        transforms = build.build_transforms(settings, world, device)
-        seed_everything(settings.seed)  # Weights do not depend on how the data was read.
-        observer, _ = build.build_agent(settings, world, device, transforms)
+    with forked_randomness(plan.seed), _more(more):
+        world = build.build_world(plan)
+        transforms = build.build_transforms(plan, world, device)
+        seed_everything(plan.seed)  # Weights do not depend on how the data was read.
+        observer, _ = build.build_agent(plan, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
     _take_over(code, observer.model)
     sequence, values = observer.dataset, asked.values
     if values["loadcheck"] is not None:
-        with forked_randomness(settings.seed):  # A buffer that is filled takes its streams from it.
+        with forked_randomness(plan.seed):  # A buffer that is filled takes its streams from it.
             load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
     sequence.settings = code
     sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None

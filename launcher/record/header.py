@@ -7,14 +7,12 @@ from typing import Any
 
 from ...agents.traits import traits
 from ...envs.inputs import LARGEST_ID, is_whole
-from ..assembly.loaders import described
 from ..learn.learner import Learner
-from ..settings.compose import Settings
-from ..settings.named import model_name
+from ..settings.plan import Plan
 
 
 def header(
-    settings: Settings,
+    plan: Plan,
     world: Any,
     learner: Learner,
     replay: Any,
@@ -35,17 +33,17 @@ def header(
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
     lines = {
-        "model": f"{model_name(settings)}, {count:,} parameters, on {where}",
+        "model": f"{plan.model.short_name}, {count:,} parameters, on {where}",
         "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
     }
-    if not world.on_data and (evaluation := _evaluation(settings, world)):
+    if not world.on_data and (evaluation := _evaluation(plan, world)):
         lines["evaluation"] = evaluation
-    if (batches := described(settings)) is not None:
+    if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
     if decision := traits(learner.agent).decision:
         lines["learns"] = decision
-    if world.on_data and (inputs := _integers(world, asked="standardize" in settings.given)):
+    if world.on_data and (inputs := _integers(world, asked="standardize" in plan.given)):
         lines["inputs"] = inputs
     if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
@@ -53,24 +51,34 @@ def header(
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
-    if settings.load is not None:
-        normalised = not world.on_data and settings.normalize_obs
+    if plan.load is not None:
+        normalised = not world.on_data and plan.normalize_obs
         more = " and its statistics of observations" if normalised else ""
-        lines["begins"] = f"with the weights of {settings.load}{more}"
+        lines["begins"] = f"with the weights of {plan.load}{more}"
     if rates:
         lines["schedule"] = rates[0]
     if replay.offline:
-        lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
+        lines["replay"] = f"{len(replay):,} transitions of {plan.offline}"
     lines["run"] = str(path)
     return lines
 
 
-def _evaluation(settings: Settings, world: Any) -> str | None:
+def _batches(plan: Plan) -> str | None:
+    """The line about loaders, if the run uses their batch size."""
+    from torch.utils.data import DataLoader
+
+    loaders = any(isinstance(named.target, DataLoader) for named in plan.dataset or ())
+    if not loaders or "batch_size" in plan.given:
+        return None
+    return f"batches of {plan.batch_size}, as its DataLoader has them"
+
+
+def _evaluation(plan: Plan, world: Any) -> str | None:
     """How an environment is evaluated, where that is not what one would expect."""
-    if settings.eval_episodes == 0:
+    if plan.eval_episodes == 0:
         return "none (eval_episodes=0); train.csv has the returns of training"
     endless = [task.name for task in world.tasks if task.time_limit is None]
-    if not endless or settings.eval_limit is not None:
+    if not endless or plan.eval_limit is not None:
         return None
     return (
         f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are cut after ten times "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...replay.tree import leaves
-from .compose import SHORTHANDS, Settings
-from .named import makes_objects
+from .compose import SHORTHANDS
+from .plan import Plan
 
 # Settings that only one of the two kinds of world reads.
 _ENV_ONLY = (
@@ -51,7 +51,7 @@ _DATA_ONLY = (
 )
 
 
-def without_effect(settings: Settings, world: Any) -> dict[str, str]:
+def without_effect(plan: Plan, world: Any) -> dict[str, str]:
     """Settings that were given but that this run does not read, and why."""
     kind = "data" if world.on_data else "an environment"
     reasons = dict.fromkeys(_ENV_ONLY if world.on_data else _DATA_ONLY, f"it learns from {kind}")
@@ -59,27 +59,26 @@ def without_effect(settings: Settings, world: Any) -> dict[str, str]:
         reasons["channels"] = "its inputs are not arrays of images"
     if world.on_data and world.decoded == {False}:
         reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
-    if not world.on_data and settings.normalize_obs and not world.normalizer.moments:
+    if not world.on_data and plan.normalize_obs and not world.normalizer.moments:
         reasons["normalize_obs"] = (
             "its observations are images, choices or truth values, which stay as they are"
         )
     if not world.on_data and not any(space.numeric for space in leaves(world.spec.obs)):
         reasons["frame_stack"] = "its observations are choices, which are not stacked"
-    if not world.on_data and settings.eval_episodes == 0:
+    if not world.on_data and plan.eval_episodes == 0:
         reasons |= dict.fromkeys(("eval_every", "eval_limit"), "eval_episodes=0 evaluates nothing")
     if len(world.tasks) == 1:
         reasons["eval_future"] = "there is one task"
-    optimizer = settings.live.get("optim")
-    if optimizer is not None and not makes_objects(optimizer):
+    if not plan.optim.constructs:
         reasons |= dict.fromkeys(SHORTHANDS, "the optimiser is an instance")
-    return {key: reason for key, reason in reasons.items() if key in settings.given}
+    return {key: reason for key, reason in reasons.items() if key in plan.given}
 
 
-def of_the_optimiser(settings: Settings) -> list[str]:
+def of_the_optimiser(plan: Plan) -> list[str]:
     """Settings that were given and that only Antelope's own optimiser reads."""
     keys = ["optim", *SHORTHANDS, "scheduler", "scheduler_every", "lr_decay_epochs"]
     keys += ["clip_grad", "ema", "accumulate"]
-    return [key for key in keys if key in settings.given]
+    return [key for key in keys if key in plan.given]
 
 
 def _dims(space: Any) -> int:

@@ -16,9 +16,9 @@ from ....agents.traits import Traits, hook
 from ....replay import ConfigError, Replay, Spec, Table
 from ...assembly.infer import inferred
 from ...record.log import Log
-from ...settings.compose import Settings
 from ...settings.named import makes_objects
 from ...settings.names import construct, resolve
+from ...settings.plan import Plan
 from .arguments import GENERAL, Arguments, use_device
 from .backbones import default_backbone
 from .options import MORE, Options, constructor_names
@@ -344,7 +344,7 @@ class Observer(nn.Module):
 def build_observer(
     target: Any,
     given: Mapping[str, Any],
-    settings: Settings,
+    plan: Plan,
     world: Any,
     device: torch.device,
     *,
@@ -364,10 +364,10 @@ def build_observer(
         ConfigError: If it does not fit the run, or an option is wrong.
     """
     name = getattr(target, "__name__", type(target).__name__)
-    options = _checked_options(name, target, given, settings, world)
-    dataset, transform = _sequence(target, settings, world, device, transforms)
+    options = _checked_options(name, target, given, plan, world)
+    dataset, transform = _sequence(target, plan, world, device, transforms)
     use_device(device)
-    usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
+    usual, decided = run_arguments(plan, dataset, epochs=epochs, device=device)
     usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
     if decided["n_epochs"] is None and usual.get("n_epochs") is not None:
         del decided["n_epochs"]
@@ -388,10 +388,9 @@ def build_observer(
     if makes_objects(target):
         model = _construct(target, options, table, backbone)
         if not MORE.get():  # `load_runner` takes over what a model sets itself, as Mammoth does.
-            _keeps(name, args, {"n_epochs": epochs, "batch_size": settings.batch_size})
+            _keeps(name, args, {"n_epochs": epochs, "batch_size": plan.batch_size})
     dataset.args = getattr(model, "args", args)
-    instance = settings.live.get("optim")
-    instance = None if makes_objects(instance) else instance
+    instance = None if plan.optim.constructs else plan.optim.target
 
     def opt() -> Any:
         parameters = (model if isinstance(model, nn.Module) else model.net).parameters()
@@ -411,7 +410,7 @@ def build_observer(
 
 
 def _checked_options(
-    name: str, target: Any, given: Mapping[str, Any], settings: Settings, world: Any
+    name: str, target: Any, given: Mapping[str, Any], plan: Plan, world: Any
 ) -> Options:
     """The options of a model that fits the run.
 
@@ -424,14 +423,14 @@ def _checked_options(
             "write learn(self, replay, log)."
         )
     options = Options(target if makes_objects(target) else object, given)
-    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
+    mistakes = [*_unfit(name, target, world, online=plan.online), *_wrapped(name, target)]
     if mistakes := [*mistakes, *options.mistakes]:
         raise ConfigError("\n".join(mistakes))
     return options
 
 
 def _sequence(
-    target: Any, settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
+    target: Any, plan: Plan, world: Any, device: torch.device, transforms: tuple[Any, Any]
 ) -> tuple[ContinualDataset, Transform]:
     """The run's sequence of tasks, one that the model or the data has already if there is one."""
     if isinstance(world, SequenceWorld):
@@ -441,8 +440,8 @@ def _sequence(
         dataset = getattr(target, "dataset", None)
         transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
     if not isinstance(dataset, ContinualDataset):
-        return ContinualDataset(world, transform, online=settings.online), transform
-    dataset.describe(world, transform, online=settings.online)
+        return ContinualDataset(world, transform, online=plan.online), transform
+    dataset.describe(world, transform, online=plan.online)
     return dataset, transform
 
 

@@ -22,7 +22,7 @@ from ....envs.scenarios import held_out_share
 from ....envs.tasks import DataTask, DataWorld
 from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
-from ...settings.compose import Settings
+from ...settings.plan import Plan
 from .own_items import Drawn, Items, read_all
 from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
 from .own_transform import Plain, Rows
@@ -52,7 +52,7 @@ class SequenceWorld(DataWorld):
 
     Args:
         sequence: The class, or an instance.
-        settings: Of the run.
+        plan: Of the run.
         arguments: Of its constructor.
 
     Attributes:
@@ -64,16 +64,16 @@ class SequenceWorld(DataWorld):
         DataError: If its data cannot be read or learnt from.
     """
 
-    def __init__(self, sequence: Any, settings: Settings, arguments: dict[str, Any]):
+    def __init__(self, sequence: Any, plan: Plan, arguments: dict[str, Any]):
         kind = getattr(sequence, "__name__", type(sequence).__name__)
         for key, what in _DECIDED.items():
-            if key in settings.given and settings.values[key] is not None:
+            if key in plan.given and plan.values[key] is not None:
                 raise ConfigError(
-                    f"{key}={settings.values[key]} conflicts with dataset={kind}: a ContinualDataset "
+                    f"{key}={plan.values[key]} conflicts with dataset={kind}: a ContinualDataset "
                     f"defines its own {what}. Leave {key}= out, or change the class."
                 )
         if inspect.isclass(sequence):
-            sequence = make_sequence(sequence, _arguments(settings), arguments)
+            sequence = make_sequence(sequence, _arguments(plan), arguments)
         elif arguments:
             raise ConfigError(f"dataset={kind} is already constructed and takes no arguments.")
         if sequence.args is None:
@@ -88,10 +88,10 @@ class SequenceWorld(DataWorld):
         self.rows.layout = None  # What an earlier run decided.
         self.transforms = self.rows, Plain(self.rows)
         held = None
-        if settings.validation:
+        if plan.validation:
             labels = self.train.columns["label"]
             assert isinstance(labels, Tensor)
-            held = held_out_share(labels, settings.validation)
+            held = held_out_share(labels, plan.validation)
         self.tasks = [
             _task(sequence, t, *rows, held) for t, rows in enumerate(zip(*parts.ends, strict=True))
         ]
@@ -123,13 +123,13 @@ class _Parts:
         return self.sets[which][task], chosen
 
 
-def _arguments(settings: Settings) -> Namespace:
+def _arguments(plan: Plan) -> Namespace:
     """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
     return Namespace(
-        batch_size=settings.batch_size,
-        n_epochs=settings.epochs,
-        seed=settings.seed,
-        base_path=settings.data_dir,
+        batch_size=plan.batch_size,
+        n_epochs=plan.epochs,
+        seed=plan.seed,
+        base_path=plan.data_dir,
         joint=0,
         permute_classes=0,
         num_workers=0,
