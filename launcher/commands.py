@@ -9,10 +9,8 @@ from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
 from .settings.compose import compose, presets, schema
 
-Command = Callable[[], "int | None"]
-Verb = Callable[
-    [list[str]], "int | None"
-]  # Receives the words after it, and may return an exit code.
+Command = Callable[[], "int | None"]  # Returns an exit code; None: 0.
+Verb = Callable[[list[str]], "int | None"]  # The same, given the words after it.
 
 _EXAMPLES = """\
 Antelope trains a PyTorch model in one call.
@@ -25,10 +23,10 @@ Antelope trains a PyTorch model in one call.
   ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
   ml env=CartPole-v1                            a gymnasium environment, and an agent that fits it
   ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
-  ml generate=true dataset=MNIST                inputs like those of a data set
+  ml generate=true dataset=MNIST                generate inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
   ml task=classify/mnist                        a preset of ours
-  ml task=mine.yaml                             one of yours: settings in a file, after `# @package _global_`
+  ml task=mine.yaml                             one of yours: settings in a file, below `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml play runs/default/DQN/CartPole-v1/0 render=true    watch a trained policy
   ml plot                                       learning curves of all runs, mean over seeds
@@ -36,7 +34,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
-          ml play RUN [episodes=3] [render=true] [video=out.mp4]   what a run's policy does
+          ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
@@ -58,7 +56,7 @@ def command(words: list[str]) -> Command | None:
 
 
 def print_help() -> None:
-    """Examples first, then every setting with its default and one line of meaning."""
+    """Print examples, then every setting with its default, meaning and type."""
     import shutil
     import textwrap
 
@@ -77,8 +75,8 @@ def print_help() -> None:
         for line in lines[1:]:
             print(" " * (left + 2) + line)
     print(
-        "\nA setting of type name takes its object's arguments as sub-keys (model.hidden=64) and, in "
-        "Python,\nthe object itself: ml(model=Model, optim={'_target_': AdamW, 'lr': 1e-2})."
+        "\nA setting of type name accepts the arguments of its object as sub-keys (model.hidden=64) and,\nin "
+        "Python, the object itself: ml(model=Model, optim={'_target_': AdamW, 'lr': 1e-2})."
     )
 
 
@@ -96,7 +94,9 @@ def _print_config(words: list[str]) -> None:
     position = rest.index(flag)
     what = rest[position + 1] if position + 1 < len(rest) else ""
     if what != "job":
-        raise ConfigError(f"`--cfg {what}`: write --cfg job, which prints the composed settings.")
+        raise ConfigError(
+            f"`--cfg {what}`: only --cfg job exists; it prints the composed settings."
+        )
     del rest[position : position + 2]
     print(OmegaConf.to_yaml(OmegaConf.create(compose(rest, {}).values)), end="")
 
@@ -111,12 +111,12 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
     if builtin:
         print("Built in\n" + describe_names(name for name in builtin if name not in blocks))
     if blocks:
-        print(f"\nBlocks, which are also parts of other models\n{describe_names(blocks)}")
+        print(f"\nBlocks, which can also be parts of other models\n{describe_names(blocks)}")
     if kind == "model" and (here := classes_here()):
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
     if kind == "strategy":
         print(
-            "\nAlso a class of your own with any of the hooks: file.py:Name, or the object itself."
+            "\nAlso a class of your own with any of the hooks: file.py:Name, or in Python the class or object."
         )
         return
     names = library_names(kind)

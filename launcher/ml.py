@@ -58,7 +58,7 @@ class Launcher:
     def tasks(self, *overrides: str, **settings: Any) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
 
-        Accepts the same arguments as `ml(...)` and gives the same results, whatever happens between tasks.
+        Accepts the same arguments as `ml(...)` and has the same results, whatever you do between tasks.
 
         Returns:
             The tasks to iterate over; `.run` is the `Run` so far.
