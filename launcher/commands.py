@@ -70,7 +70,7 @@ def print_help() -> None:
             print(f"\n{section}")
         head = f"  {key}={setting.default}"
         text = f"{setting.meaning} ({setting.kind})"
-        lines = textwrap.wrap(text, width - left - 2)
+        lines = textwrap.wrap(text, width - left - 2, break_on_hyphens=False)
         print(f"{head:<{left + 2}}{lines[0]}")
         for line in lines[1:]:
             print(" " * (left + 2) + line)
@@ -116,7 +116,7 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
     if kind == "strategy":
         print(
-            "\nAlso a class of your own with any of the hooks: file.py:Name, or in Python the class or object."
+            "\nAlso a class of your own with any of the hooks: file.py:Name, in Python the class or object."
         )
         return
     names = library_names(kind)

@@ -15,7 +15,6 @@ import numpy as np
 from torch import nn
 
 from ..agents.policy.raw_observations import takes_normalised, takes_raw
-from ..agents.traits import traits
 from ..replay import ConfigError, Diverged
 from ..replay.randomness import forked_randomness, seed_everything
 from .assembly import build, offline
@@ -474,7 +473,7 @@ class OpenRun:
         name = plan.model.short_name
         if learner.steps and not learner.optimised and self.at.step > self._first_step:
             for key in of_the_optimiser(plan):
-                if key in traits(learner.agent).reads:
+                if key in learner.traits.reads:
                     continue
                 console.problem(
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "

@@ -31,13 +31,12 @@ def sweep(words: list[str], train: Callable[..., Run]) -> None:
         Exception: The first that a run raised; the other combinations are trained all the same.
     """
 
+    from .metrics.scores import objective  # Imports NumPy, which help and typos must not wait for.
+
     def run(words: list[str], swept: list[str]) -> float | None:
         settings = compose(words, {})
         finished = train(*_with_folder(words, swept, settings))
-        accuracy = "task_il_accuracy" if settings.scenario == "task" else "accuracy"
-        # What a sweeper may minimise or maximise.
-        found = (finished.metrics.get(name) for name in ("return", accuracy, "loss"))
-        return next((value for value in found if value is not None), None)
+        return objective(finished.metrics, told=settings.scenario == "task")
 
     run_multirun([word for word in words if word not in _FLAGS], run)
 

@@ -62,7 +62,9 @@ class Tree:
         self.root, self.work = folder / "tree", folder / "work"
         self.work.mkdir()
         for name in FOLDERS:
-            shutil.copytree(ROOT / name, self.root / name)  # With __pycache__, which saves a second.
+            shutil.copytree(
+                ROOT / name, self.root / name
+            )  # With __pycache__, which saves a second.
 
     def write(self, path: str, text: str) -> None:
         assert not (self.root / path).exists()
@@ -142,7 +144,8 @@ def test_a_strategy_is_one_file_and_one_line(tree: Tree) -> None:
     assert argument.code == 2
     assert "Did you mean `share`?" in argument.text
     assert [ran.code, naive.code, zero.code] == [0, 0, 0], ran.text + zero.text
-    assert "_target_: antelope.agents.continual.half.Half" in (tree.work / "runs/half/config.yaml").read_text()
+    config = (tree.work / "runs/half/config.yaml").read_text()
+    assert "_target_: antelope.agents.continual.half.Half" in config
 
     def losses(run: str) -> list[float]:
         with (tree.work / run / "train.csv").open() as file:
@@ -342,3 +345,37 @@ def test_a_setting_is_one_line_and_one_use(tree: Tree) -> None:
     assert "greetings: 4" in composed.text
     assert [answer.text.count("hello") for answer in (default, given, preset)] == [2, 3, 5]
     assert "greetings: 3" in (tree.work / "runs/three/config.yaml").read_text()
+
+
+def test_a_metric_is_one_file_and_one_line(tree: Tree) -> None:
+    tree.write(
+        "launcher/metrics/median_error.py",
+        '''
+        """Median absolute error."""
+
+
+        def median_error(output, label):
+            return float((output.double() - label.double()).abs().median())
+        ''',
+    )
+    entry = '\n    Metric("median_error", "values", "median_error", "less", panel=True),'
+    tree.insert("launcher/metrics/__init__.py", "\nMETRICS = (", entry)
+    words = "dataset=Diabetes epochs=2 progress=false"
+    ran, plotted, typo = tree.run(
+        f"ml {words}",
+        "ml plot metric=median_error",
+        "ml plot metric=median_eror",
+        f">>> run = antelope.ml({', '.join(map(repr, words.split()))}, path='again')",
+        ">>> assert 0 < run.metrics['median_error'] < 3 * run.metrics['mae'], run.metrics",
+        ">>> from antelope.launcher.metrics import better; assert better('median_error') == 'less'",
+    )
+    assert ran.code == 0, ran.text
+    run = "runs/default/AC2Agent/Diabetes/0"
+    assert all(float(row["median_error"]) > 0 for row in tree.evals(run))
+    assert "median_error" in json.loads((tree.work / run / "status.json").read_text())["metrics"]
+    assert "median_error" in (tree.work / run / "plots" / "learning_curve.svg").read_text()
+    assert plotted.code == 0, plotted.text
+    assert "median_error" in plotted.text
+    assert list((tree.work / "runs/plots").glob("median_error*"))
+    assert typo.code == 2
+    assert "`median_error`" in typo.text

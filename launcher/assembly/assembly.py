@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ...agents.traits import traits
+from ...agents.learn_method import warn_of_others
+from ...agents.traits import stated_traits
 from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
-from ..learn.learn_method import warn_of_others
 from ..learn.learner import Learner
 from ..learn.schedulers import Scheduler, build_scheduler
 from ..learn.strategies import Strategies
@@ -114,13 +114,13 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         transform.initial = recurrence.zeros
     if plan.compile:
         # The user's own `compile` may mean something else, as Keras's does.
-        agent.compile() if traits(agent).observes else nn.Module.compile(agent)
+        agent.compile() if stated_traits(agent).observes else nn.Module.compile(agent)
     replay = build.build_replay(
         plan, world, transform, device, recurrent=recurrence is not None, saved=saved
     )
     held.callback(replay.close)
     replay.before = None if strategies is None else strategies.before_batch
-    if traits(agent).observes:
+    if stated_traits(agent).observes:
         agent.bind(replay)
     return Assembly(
         plan,

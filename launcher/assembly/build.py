@@ -15,8 +15,9 @@ from torch import nn
 from ...agents.ac2agent import AC2Agent
 from ...agents.continual import NAMES as STRATEGIES
 from ...agents.continual.context import OF_LABELS, Context
+from ...agents.learn_method import learn_method
 from ...agents.policy.raw_observations import takes_normalised
-from ...agents.traits import has_forward, hook, traits
+from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import (
     CheckpointError,
     ConfigError,
@@ -29,12 +30,12 @@ from ...replay import (
 from ...replay.devices import has_float64
 from ...replay.offline import opened
 from ...replay.tree import leaves
-from ..learn.learn_method import learn_method, quiet
 from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
-from ..mammoth.observe.options import observes
 from ..pictures.samples import Samples
+from ..record.log import quiet
 from ..settings.compose import name_of
+from ..settings.kinds import model_kind
 from ..settings.named import makes_objects
 from ..settings.names import construct
 from ..settings.plan import Plan
@@ -123,12 +124,12 @@ def build_agent(
         refuse_parts(plan, target)
         of_actions = made and judges_actions(target)
         parts = build_parts(plan, world.spec, device, of_actions=of_actions)
-    if made and not observes(target):
+    kind = model_kind(target)
+    if made and kind is None:
         agent = make(target, {**arguments, **parts})
-    if observes(agent):
-        from ..mammoth.observe.observer import build_observer  # Few runs observe.
-
-        agent = build_observer(
+        kind = model_kind(agent)  # A function may return any model.
+    if kind is not None:
+        agent = kind.build(
             agent,
             arguments if agent is target else {},
             plan,
@@ -142,7 +143,7 @@ def build_agent(
         raise ConfigError(
             f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
         )
-    own: Any = agent.own if traits(agent).observes else agent
+    own: Any = agent.own if stated_traits(agent).observes else agent
     _check_train(own)
     if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
         refuse_parts(plan, AC2Agent)
@@ -389,7 +390,7 @@ def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
 
 def own_optimizers(plan: Plan, agent: nn.Module) -> OwnOptimizers | None:
     """The optimisers that the model holds, beside what the settings say of one; None if it observes."""
-    if traits(agent).observes:
+    if stated_traits(agent).observes:
         return None
     shorthands = {"lr": plan.lr, "weight_decay": plan.weight_decay}
     asked = [key for key, value in shorthands.items() if value is not None]

@@ -84,17 +84,6 @@ def _accelerator() -> str | None:
     return None if found is None else found.type
 
 
-def advice(error: BaseException) -> str:
-    """What to do about tensors of two devices that met, to follow what torch said of it; else nothing."""
-    text = str(error)
-    if "same device" not in text and "two devices" not in text:
-        return ""
-    return (
-        " Make a tensor where the others are, as torch.zeros(n, device=obs.device) does, and keep one of "
-        "the constructor's as a buffer: self.register_buffer(name, tensor)."
-    )
-
-
 def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
     """The device and how it computes, for the header: `cuda:0, precision bf16, channels last`."""
     words = str(device)

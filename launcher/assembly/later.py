@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...agents.continual.strategy import Strategy
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...envs.datasets import Arrays
 from ...replay import ConfigError
 from ..settings.compose import Settings
@@ -25,7 +25,7 @@ def check_grows(run: OpenRun) -> None:
         raise ConfigError("learn_task needs a data set; this run learns from an environment.")
     if run.plan.online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
-    if traits(run.learner.agent).observes:
+    if stated_traits(run.learner.agent).observes:
         raise ConfigError(
             f"{type(run.own).__name__} has an `observe`, and such models must know all tasks at the "
             "start. Give the data sets as a list, dataset=[...], or write a `learn`."

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...agents.policy.masks import ACTION_MASK
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError, Spec, archive
 from ...replay.offline import saved_sizes
 from ...replay.transitions import IN
@@ -103,7 +103,7 @@ def check_agent(agent: nn.Module, spec: Spec) -> None:
     Raises:
         ConfigError: Naming those that learn from what others have done.
     """
-    if not traits(agent).on_policy:
+    if not stated_traits(agent).on_policy:
         return
     if isinstance(spec.action, dict) or spec.action.nvec or spec.action.binary:
         others = "a model of your own that learns from next(replay)"

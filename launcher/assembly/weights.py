@@ -13,7 +13,7 @@ from ...agents.policy.actor_critic import ActorCritic
 from ...agents.policy.distributions import distribution, parts_of
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError
 from ...replay.tree import slashed
 from ..learn.growth import begin_task, regrow
@@ -54,7 +54,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
             f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "
             f"is {', '.join(names)}."
         )
-    core = traits(agent).core or agent
+    core = stated_traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
     elif world.on_data or asks_for(agent, "action_logits_shapes"):

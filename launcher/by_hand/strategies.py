@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...agents.continual.context import HIDDEN, Context, evaluating, hidden_outputs
+from ...agents.learn_method import learn_method
 from ...agents.traits import has_forward
 from ...replay import Batch, ConfigError, Replay
 from ..assembly.build import named_strategies
 from ..assembly.optimisation import may_get_parameters
-from ..learn.learn_method import learn_method, quiet
 from ..learn.parameters import Parameters
 from ..learn.strategies import Strategies as Hooks
+from ..record.log import quiet
 from ..settings.compose import compose
 from ..settings.plan import make_plan
 from .tasks import Task, Tasks, TasksSpec, Train

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...agents.traits import traits
 from ...envs.inputs import LARGEST_ID, is_whole
 from ..learn.learner import Learner
 from ..settings.plan import Plan
@@ -41,7 +40,7 @@ def header(
         lines["evaluation"] = evaluation
     if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
-    if decision := traits(learner.agent).decision:
+    if decision := learner.traits.decision:
         lines["learns"] = decision
     if world.on_data and (inputs := _integers(world, asked="standardize" in plan.given)):
         lines["inputs"] = inputs

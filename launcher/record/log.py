@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...replay import ConfigError
+from ...agents.learn_method import LearnMethod
+from ...replay import ConfigError, Replay
+from ..metrics import metrics_of
 from .directory import write_whole
 
 Row = dict[str, Any]
@@ -118,6 +120,15 @@ class Writer(Protocol):
     def write(self, row: Row) -> None: ...
 
     def close(self) -> None: ...
+
+
+def quiet(learn: LearnMethod | None) -> Callable[[Replay, Log | None], Any]:
+    """`learn` that may be called with a log of None: what it logs is then forgotten."""
+
+    def learn_quietly(replay: Replay, log: Log | None) -> Any:
+        return learn(replay, Log() if log is None else log) if learn is not None else None
+
+    return learn_quietly
 
 
 class Journal:
@@ -240,17 +251,15 @@ class CSV:
             self._file = None
 
 
-# Metrics of a sequence: of the first kind, one is known after the first task; the others after two.
-_AFTER_ONE_TASK = ("learning_accuracy", "learning_return")
-_AFTER_TWO_TASKS = ("forgetting", "bwt", "fwt")
-
-
 def _with_name(name: str, tasks: int) -> list[str]:
     """A new column, and those that rows to come will have beside it."""
     metric, found, _ = name.rpartition("/task_")
     if found:
         return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
-    return [name, *_AFTER_TWO_TASKS] if name in _AFTER_ONE_TASK else [name]
+    sequence = metrics_of("tasks")
+    if name in [metric.name for metric in sequence if metric.after == 1]:
+        return [name, *(metric.name for metric in sequence if metric.after > 1)]
+    return [name]
 
 
 def read_csv(path: Path) -> list[Row]:

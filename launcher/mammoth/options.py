@@ -1,0 +1,226 @@
+"""Options that a model declares with `get_parser`, given as settings: `model.buffer_size=500`."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from ..settings.compose import did_you_mean
+
+# What such models call settings of the run, and the settings.
+OF_THE_RUN = {
+    "lr": "lr",
+    "batch_size": "batch_size",
+    "n_epochs": "epochs",
+    "optimizer": "optim",
+    "optim_wd": "weight_decay",
+    "optim_mom": "optim.momentum",
+    "optim_nesterov": "optim.nesterov",
+    "seed": "seed",
+    "device": "device",
+    "base_path": "data_dir",
+    "dataset": "dataset",
+    "model": "model",
+}
+# What `args` holds besides, while `load_runner` makes a model.
+MORE: ContextVar[Mapping[str, Any]] = ContextVar("more arguments", default=MappingProxyType({}))
+# These a model may have a value of its own for; the rest is decided already.
+_OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
+# Arguments of a constructor that it is given anyway.
+_GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
+
+
+def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
+    """What the constructor of a class can be given by name, by `**kwargs` for its bases too."""
+    names: list[str] = []
+    for kind in target.__mro__:
+        if kind is object or kind.__module__.startswith("torch."):
+            break
+        if "__init__" not in vars(kind):
+            continue
+        parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if not passed_on or not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys(names))
+
+
+def declarations(target: Any) -> list[Action]:
+    """The options that a class declares."""
+    parser = _parser(target)
+    return [] if parser is None else [a for a in parser._actions if a.dest != "help"]
+
+
+def declared(target: Any) -> list[str]:
+    """The options that a class declares, and what its constructor can be given."""
+    actions = [action.dest for action in declarations(target)]
+    takes = constructor_names(target) if inspect.isclass(target) else []
+    return list(dict.fromkeys([*actions, *(key for key in takes if key not in _GIVEN)]))
+
+
+def defaults(target: Any) -> dict[str, Any]:
+    """What a class gives with `parser.set_defaults(...)`, for arguments of the run too."""
+    parser = _parser(target)
+    return {} if parser is None else dict(parser._defaults)
+
+
+class Options:
+    """The sub-keys of a model that observes: which are for its constructor, and which are options.
+
+    Args:
+        target: The class.
+        given: Its sub-keys.
+
+    Attributes:
+        constructor: Those that the constructor takes, and `backbone`, which every model is given.
+        values: Options given, of the type that they were declared with.
+        defaults: Options that were not.
+        mistakes: A message for each one that is unknown, of the wrong kind, or missing.
+    """
+
+    def __init__(self, target: Any, given: Mapping[str, Any]):
+        name = getattr(target, "__name__", type(target).__name__)
+        takes = constructor_names(target) if inspect.isclass(target) else []
+        own = {*takes, "backbone"}
+        self.constructor = {key: value for key, value in given.items() if key in own}
+        rest = {key: value for key, value in given.items() if key not in own}
+        self.values: dict[str, Any] = {}
+        self.defaults: dict[str, Any] = {}
+        self.mistakes: list[str] = []
+        parser = _parser(target)
+        actions = {a.dest: a for a in parser._actions if a.dest != "help"} if parser else {}
+        if parser is not None:
+            self.defaults = dict(parser._defaults) | {
+                key: _default(action)
+                for key, action in actions.items()
+                if key not in parser._defaults and action.default is not SUPPRESS
+            }
+        for key, value in rest.items():
+            if key in OF_THE_RUN and not (key in actions and key in _OVER_THE_RUN):
+                self.mistakes.append(
+                    f"model.{key}={value}: this is a setting of the run, {OF_THE_RUN[key]}=..."
+                )
+            elif key in actions:
+                try:
+                    self.values[key] = _converted(actions[key], value)
+                except (TypeError, ValueError, ArgumentTypeError):
+                    self.mistakes.append(f"model.{key}={value}: expected {_kind(actions[key])}.")
+            elif not actions and "args" in takes:
+                self.values[key] = value  # Nothing says which there are: it looks in `args` itself.
+            else:
+                there = [*actions, *(key for key in takes if key not in _GIVEN), "backbone"]
+                self.mistakes.append(
+                    f"{name} has no option `{key}` (`model.{key}`).{did_you_mean(key, there)} "
+                    f"It has: {', '.join(dict.fromkeys(there))}."
+                )
+        missing = [
+            action
+            for key, action in actions.items()
+            if action.required and key not in (*given, *OF_THE_RUN) and action.default is None
+        ]
+        if missing:
+            self.mistakes.append(f"{name} needs {_listed(missing)}")
+
+
+def _parser(target: Any) -> ArgumentParser | None:
+    """What `get_parser(parser)`, or the older `get_parser()`, declares."""
+    declare = getattr(target, "get_parser", None)
+    if not callable(declare):
+        return None
+    empty = ArgumentParser(add_help=False)
+    given = (empty,) if inspect.signature(declare).parameters else ()
+    parser = declare(*given)
+    return parser if isinstance(parser, ArgumentParser) else empty
+
+
+def _default(action: Action) -> Any:
+    # As argparse does: a default that is text is read as if it had been typed.
+    return _converted(action, action.default) if isinstance(action.default, str) else action.default
+
+
+def _converted(action: Action, value: Any) -> Any:
+    """A value as the declaration says. ValueError or TypeError where it cannot be."""
+    if value is None:
+        return None
+    if action.nargs == 0:  # A flag.
+        if not isinstance(value, bool):
+            raise TypeError
+        return action.const if value and not isinstance(action.const, bool | None) else value
+    if isinstance(value, (list, tuple)):
+        if action.nargs in (None, "?"):
+            raise TypeError
+        return [_single(action, item) for item in value]
+    single = _single(action, value)
+    return single if action.nargs in (None, "?") else [single]
+
+
+def _single(action: Action, value: Any) -> Any:
+    convert: Any = action.type
+    if not isinstance(value, (bool, int, float, str)):
+        return value  # A Python object, given in code.
+    if convert is bool:
+        if value not in (True, False, 0, 1):
+            raise ValueError
+        value = bool(value)
+    elif isinstance(value, bool):
+        value = int(value) if convert is None else convert(str(int(value)))
+    else:
+        value = str(value) if convert is None else convert(str(value))
+    if action.choices is not None and value not in action.choices:
+        raise ValueError
+    return value
+
+
+def _kind(action: Action) -> str:
+    if action.choices is not None:
+        return f"one of {', '.join(map(str, action.choices))}"
+    if action.nargs == 0 or action.type is bool:
+        return "true or false"
+    name = getattr(action.type, "__name__", "text")
+    name = "another value" if "<" in name or "_" in name else name
+    return f"a list of {name}" if action.nargs not in (None, "?") else name
+
+
+def _listed(actions: Iterable[Action]) -> str:
+    """`` `alpha` (its help) and `beta`, which were not given. Pass model.alpha=... ``"""
+    actions = list(actions)
+    each = [f"`{a.dest}`" + (f" ({a.help.rstrip('.')})" if a.help else "") for a in actions]
+    were = "was" if len(each) == 1 else "were"
+    words = " ".join(f"model.{a.dest}=..." for a in actions)
+    return f"{' and '.join(each)}, which {were} not given. Pass {words}."
+
+
+_TRUE = ("true", "1", "t", "y", "yes")
+_FALSE = ("false", "0", "f", "n", "no")
+
+
+def add_rehearsal_args(parser: ArgumentParser) -> None:
+    """Declare `buffer_size` and `minibatch_size`, which defaults to the batch size."""
+    parser.add_argument("--buffer_size", type=int, required=True, help="rows of the memory")
+    parser.add_argument("--minibatch_size", type=int, help="rows of a batch from the memory")
+
+
+def binary_to_boolean_type(value: Any) -> bool:
+    """Convert a word to bool: `1`, `true`, `t`, `yes` and `y` are True, in any case.
+
+    Raises:
+        ArgumentTypeError: If it is neither true nor false.
+    """
+    word = str(value).lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise ArgumentTypeError(f"{value!r} must be one of {', '.join((*_TRUE, *_FALSE))}")
+    return word in _TRUE
+
+
+def none_or_float(value: Any) -> float | None:
+    """A number, or None for the word `None`."""
+    return None if value in (None, "None") else float(value)
+
+
+def custom_str_underscore(value: Any) -> str:
+    """A name with `-` in place of `_`."""
+    return str(value).replace("_", "-").strip()
