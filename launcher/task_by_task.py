@@ -30,17 +30,17 @@ class Tasks:
     """
 
     def __init__(self, settings: Settings):
-        self._open = OpenRun(settings)
+        self._open = OpenRun.build(settings)
         # Also for a loop that never began, and at the latest when Python exits.
         self._close = weakref.finalize(self, _close, self._open)
 
     def __len__(self) -> int:
         """Number of tasks, including those learnt before a resume."""
-        return self._open.own_tasks
+        return self._open.session.own_tasks
 
     def __repr__(self) -> str:
         opened = self._open
-        return f"<{opened.at.task} of {len(self)} tasks learnt, {opened.status}, path={str(opened.path)!r}>"
+        return f"<{opened.tasks_learnt} of {len(self)} tasks learnt, {opened.status}, path={str(opened.session.path)!r}>"
 
     def __iter__(self) -> Iterator[Task]:
         """Iterate over the remaining tasks.
@@ -52,11 +52,11 @@ class Tasks:
         if opened.status not in ("finished", "waiting"):
             opened.check_open()
         try:
-            for number in range(opened.at.task, len(self)):
+            for number in range(opened.tasks_learnt, len(self)):
                 yield Task(opened, number)
-                if opened.at.task <= number:
+                if opened.tasks_learnt <= number:
                     opened.check_open()
-                    opened.fail(f"Task {number} was not learnt.")
+                    opened.supervisor.fail(f"Task {number} was not learnt.")
                     raise ConfigError(
                         f"Task {number} ({opened.world.tasks[number].name}) was skipped. Call "
                         "task.learn() for each task."
@@ -104,10 +104,10 @@ class Task:
             KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
         """
         opened = self._open
-        if opened.at.task == self.number:
+        if opened.tasks_learnt == self.number:
             opened.check_open()
             plainly(opened.settings, opened.learn_task)
-            if opened.at.task == opened.own_tasks:
+            if opened.tasks_learnt == opened.session.own_tasks:
                 opened.finish()
         return opened.row(self.number)
 
@@ -122,7 +122,7 @@ class Task:
         metrics = mean_over_tasks(scores)
         if len(opened.world.tasks) == 1:
             return metrics
-        if opened.at.task == self.number + 1:
+        if opened.tasks_learnt == self.number + 1:
             at, told = opened.at, opened.world.scenario == "task"
             returns = "return" in metrics
             metrics |= transfer(at.own_matrix(told=told), at.baseline, returns=returns)
@@ -131,19 +131,17 @@ class Task:
     @property
     def agent(self) -> nn.Module:
         """The user's module, in eval mode until learning continues."""
-        return self._open.own
+        return self._open.session.own
 
     @property
     def spec(self) -> Spec:
         """What it was built from."""
-        spec: Spec = self._open.world.spec
-        return spec
+        return self._open.world.spec
 
     @property
     def replay(self) -> Replay:
         """What it learns from."""
-        replay: Replay = self._open.replay
-        return replay
+        return self._open.session.replay
 
     @property
     def run(self) -> Run:
@@ -152,5 +150,5 @@ class Task:
 
 
 def _close(opened: OpenRun) -> None:
-    done, of = opened.at.task, opened.own_tasks
+    done, of = opened.tasks_learnt, opened.session.own_tasks
     opened.close(f"The loop over the tasks ended after {done} of {of}.")
