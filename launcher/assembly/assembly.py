@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...agents.traits import traits
+from ...envs.world import Transform, World
+from ...replay import Observations
 from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
 from ..learn.learn_method import warn_of_others
@@ -22,7 +24,7 @@ from ..settings.compose import Settings
 from ..settings.told import warn_caller
 from ..settings.unread import without_effect
 from . import build, offline
-from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
+from .device import arithmetic, describe, device_wanted, wants_channels_last
 from .earlier import continue_statistics, read_earlier, read_module, take_over
 from .forward import check_channels_last, check_forward, example
 from .lengths import build_plans, build_schedule, evaluates_in_task
@@ -43,10 +45,10 @@ class Assembly:
         where: The device and how it computes.
     """
 
-    world: Any
+    world: World
     learner: Learner
     replay: Any
-    plain: Any
+    plain: Transform
     own: nn.Module
     obs: Any
     placed: str | None
@@ -76,7 +78,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     held.callback(world.close)
     for key, reason in without_effect(settings, world).items():
         warn_caller(f"`{key}` has no effect in this run: {reason}.")
-    placed = place_tables(world, device, settings.data) if world.on_data else None
+    placed = world.place(device, settings.data)
     wanted = build.build_threads(settings, world, device)
     workplace.keep(lambda: threads(wanted))
     transform, plain = build.build_transforms(settings, world, device)
@@ -85,14 +87,16 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     agent, own = build.build_agent(settings, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
-    if not world.on_data:
+    if world.acts:
         check_act(agent)
         check_masks(agent, world.spec, settings.env_info)
-    options: dict[str, Any] = {"device": device, "precision": str(settings.precision)}
-    if world.on_data:
+    options: dict[str, Any] = {
+        "device": device,
+        "precision": str(settings.precision),
+        "supervised": world.labelled,
+    }
+    if world.labelled:
         warn_of_others(agent)
-    else:
-        options["supervised"] = False
     trial = Learner(agent, world.spec, **options)
     channels_last = _try_forward(settings, trial, world, device, (transform, plain))
     recurrence = trial.recurrence
@@ -107,6 +111,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
         held.callback(strategies.context.close)
     learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)
     if recurrence is not None:
+        assert isinstance(transform, Observations)
         learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         transform.initial = recurrence.zeros
     if settings.compile:
@@ -133,7 +138,7 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
 
 
 def _try_forward(
-    settings: Settings, trial: Learner, world: Any, device: Any, transforms: tuple[Any, Any]
+    settings: Settings, trial: Learner, world: World, device: Any, transforms: tuple[Any, Any]
 ) -> bool:
     """Call the model once, before anything is begun; whether images are to lie channels last."""
     transform, plain = transforms
@@ -147,7 +152,7 @@ def _try_forward(
 
 def _build_learner(
     settings: Settings,
-    world: Any,
+    world: World,
     modules: tuple[nn.Module, nn.Module],
     held: ExitStack,
     strategies: Strategies | None,
@@ -182,7 +187,7 @@ def _build_learner(
 
 
 def _scheduler(
-    settings: Settings, world: Any, optimizer: Optimizer | None
+    settings: Settings, world: World, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
     """The scheduler, and its lines in the header."""
     schedule = build_schedule(settings, world)
@@ -194,7 +199,7 @@ def _scheduler(
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
-    evaluates = world.on_data or settings.eval_episodes > 0
+    evaluates = world.evaluates(settings.eval_episodes)
     waits = len(plans) > 1 and schedule.seed_steps > 0 and optimizer is not None
     if waits and not any(p.learning_steps for p in plans):
         warnings.warn(
@@ -202,7 +207,7 @@ def _scheduler(
             f"have {schedule.train_steps} steps. Lower seed_steps.",
             stacklevel=2,
         )
-    evaluations = evaluates and evaluates_in_task(schedule, plans, world)
+    evaluations = evaluates and evaluates_in_task(schedule, plans, settings, world)
     if schedule.judges and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "

@@ -9,6 +9,7 @@ from ...envs import datasets, folders, sources
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ..settings.compose import Settings
@@ -17,7 +18,7 @@ from ..settings.names import construct
 from .loaders import unwrapped
 
 
-def build_data(settings: Settings) -> DataWorld:
+def build_data(settings: Settings) -> TableWorld:
     """Data sets, one per task or one to be split, with what is held out of each.
 
     Raises:

@@ -2,61 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ...envs.world import Lengths, World
 from ...replay.samplers import batch_sizes
 from ..learn.loop import Schedule
 from ..learn.schedulers import Plan
 from ..settings.compose import Settings
 
-ENV_STEPS = 50_000  # Steps in each environment, if nothing is said.
-_EPOCHS = 10
-_ENV_EVALUATION = 10_000
 
-
-def build_schedule(settings: Settings, world: Any) -> Schedule:
+def build_schedule(settings: Settings, world: World) -> Schedule:
     """How long, and how often."""
-    on_data = world.on_data
-    epochs, train_steps = settings.epochs, settings.train_steps
-    eval_every = settings.eval_every
-    if on_data and epochs is None and train_steps is None:
-        epochs = _EPOCHS
-    if not on_data:
-        epochs, train_steps = None, train_steps or ENV_STEPS
-        eval_every = eval_every or _ENV_EVALUATION
     return Schedule(
-        epochs=epochs,
-        train_steps=train_steps,
-        eval_every=eval_every,
-        learn_every=1 if on_data else settings.learn_every,
-        seed_steps=0 if on_data else settings.seed_steps,
+        **vars(world.lengths(asked_lengths(settings))),
         log_every=settings.log_every,
         patience=settings.early_stopping["patience"],
-        borders=not (on_data and settings.online),
-        validation=on_data and world.tasks[0].validation is not None,
+        borders=world.borders(online=settings.online),
+        validation=world.validates,
         restore=settings.early_stopping["restore"],
         eval_future=settings.eval_future,
     )
 
 
-def build_plans(schedule: Schedule, settings: Settings, world: Any) -> list[Plan]:
+def asked_lengths(settings: Settings) -> Lengths:
+    """What the settings say, before a world completes it."""
+    return Lengths(
+        settings.epochs,
+        settings.train_steps,
+        settings.eval_every,
+        settings.learn_every or 1,
+        settings.seed_steps or 0,
+    )
+
+
+def build_plans(schedule: Schedule, settings: Settings, world: World) -> list[Plan]:
     """How long each task is for a scheduler; a single plan where tasks are not told apart."""
-    accumulate, epochs, steps = settings.accumulate, schedule.epochs, schedule.train_steps
-    if not world.on_data:
-        every, taken = schedule.learn_every, 1 if settings.offline else world.num_envs
-        plans = []
-        for task in range(len(world.tasks)):
-            share = taken * -(-(steps or 0) // taken)  # Environment steps, all copies at once.
-            begin, end = task * share, (task + 1) * share
-            # The first step that is learnt after counts whole.
-            begin += taken * max(0, -(-schedule.seed_steps // taken) - 1)
-            learnt = max(0, end // every - min(begin, end) // every)
-            plans.append(Plan(learnt, None, None, accumulate))
+    tasks = world.task_lengths(
+        lengths_of(schedule),
+        batch_size=settings.batch_size,
+        offline=settings.offline is not None,
+    )
+    plans = [Plan(task.steps, task.epochs, task.batches, settings.accumulate) for task in tasks]
+    if schedule.borders:
         return plans
-    batches = [len(batch_sizes(len(task.train), settings.batch_size)) for task in world.tasks]
-    if not schedule.borders:
-        return [Plan(steps and steps * len(batches), epochs, sum(batches), accumulate)]
-    return [plan_of(len(task.train), schedule, settings) for task in world.tasks]
+    steps = schedule.train_steps and schedule.train_steps * len(plans)
+    batches = sum(plan.batches_per_epoch or 0 for plan in plans)
+    return [Plan(steps, schedule.epochs, batches, settings.accumulate)]
+
+
+def lengths_of(schedule: Schedule) -> Lengths:
+    """What a world needs to know of the schedule."""
+    return Lengths(
+        schedule.epochs,
+        schedule.train_steps,
+        schedule.eval_every,
+        schedule.learn_every,
+        schedule.seed_steps,
+    )
 
 
 def plan_of(rows: int, schedule: Schedule, settings: Settings) -> Plan:
@@ -65,24 +65,16 @@ def plan_of(rows: int, schedule: Schedule, settings: Settings) -> Plan:
     return Plan(schedule.train_steps, schedule.epochs, batches, settings.accumulate)
 
 
-def evaluates_in_task(schedule: Schedule, plans: list[Plan], world: Any) -> bool:
+def evaluates_in_task(
+    schedule: Schedule, plans: list[Plan], settings: Settings, world: World
+) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
         each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
         return each_epoch and any(plan.length("epoch") > 1 for plan in plans)
-    steps = [plan.learning_steps if world.on_data else schedule.train_steps or 0 for plan in plans]
-    return schedule.eval_every < sum(steps)
+    return schedule.eval_every < total_steps(schedule, settings, world)
 
 
-def total_steps(schedule: Schedule, settings: Settings, world: Any) -> int | None:
-    """Steps of the whole run, as far as they are known before."""
-    if not world.on_data:
-        return (schedule.train_steps or 0) * len(world.tasks)
-    total = 0
-    for task in world.tasks:
-        steps = [] if schedule.train_steps is None else [schedule.train_steps]
-        if schedule.epochs is not None:
-            batches = len(batch_sizes(len(task.train), settings.batch_size))
-            steps.append(schedule.epochs * batches)
-        total += min(steps)
-    return total
+def total_steps(schedule: Schedule, settings: Settings, world: World) -> int:
+    """Steps of the whole run, if no task ends early."""
+    return world.steps(lengths_of(schedule), batch_size=settings.batch_size)

@@ -56,7 +56,7 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
     core = traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
-    elif world.on_data or asks_for(agent, "action_logits_shapes"):
+    elif world.labelled or asks_for(agent, "action_logits_shapes"):
         layers = _layers(agent, obs)
     else:
         raise ConfigError(

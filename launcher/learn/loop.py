@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ...envs.world import World
 from ...replay import Replay
 from ..metrics.continual import bwt, forgetting, fwt, learning_accuracy
 from ..record.log import Journal, Log
@@ -93,7 +93,7 @@ class Loop:
 
     def __init__(
         self,
-        world: Any,
+        world: World,
         learner: Learner,
         actor: Actor | None,
         replay: Replay,
@@ -162,8 +162,7 @@ class Loop:
         learnt, seen = self._being_learnt(), at.task + 1
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=at.step, validation=validation)
-        if not self.world.on_data:
-            self.world.go_on(at.task, self.replay)
+        self.world.go_on(at.task, self.replay)
         if at.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
@@ -198,7 +197,7 @@ class Loop:
             seen = scores[: task + 1]
             write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        name = None if world.on_data else world.labels[task]
+        name = None if world.task_names is None else world.task_names[task]
         self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)
 
     def _scored(self) -> range:
@@ -225,7 +224,7 @@ class Loop:
 
 
 def write_train_row(
-    world: Any, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
+    world: World, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
 ) -> None:
     """A row of what was logged since the last one, if anything was."""
     learner.check_losses()
@@ -267,7 +266,7 @@ def write_eval_row(
 
 # The metric by which a task is judged, and whether more of it is better.
 MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
-LEARNING = {True: "learning_accuracy", False: "learning_return"}  # Whether it is of data.
+LEARNING = {True: "learning_accuracy", False: "learning_return"}  # Whether it is of labels.
 EACH = (*MAIN, "task_il_accuracy")  # Written for every task.
 
 
@@ -281,17 +280,17 @@ def score(metrics: dict[str, float]) -> float:
     return next((metrics[name] for name in MAIN if name in metrics), float("nan"))
 
 
-def own_score(world: Any, metrics: dict[str, float]) -> float:
+def own_score(world: World, metrics: dict[str, float]) -> float:
     """What the scenario is about: with `task` the accuracy when the task is told."""
-    if world.scenario == "task" and "task_il_accuracy" in metrics:
+    if world.told and "task_il_accuracy" in metrics:
         return metrics["task_il_accuracy"]
     return score(metrics)
 
 
-def transfer_metrics(world: Any, at: Progress) -> dict[str, float]:
+def transfer_metrics(world: World, at: Progress) -> dict[str, float]:
     """Forgetting and the like, of the tasks learnt so far."""
-    matrix = np.array(at.task_il if world.on_data and world.scenario == "task" else at.matrix)
-    found = {LEARNING[world.on_data]: learning_accuracy(matrix)}
+    matrix = np.array(at.task_il if world.told else at.matrix)
+    found = {LEARNING[world.labelled]: learning_accuracy(matrix)}
     if len(matrix) > 1:
         found |= {"forgetting": forgetting(matrix), "bwt": bwt(matrix)}
         if at.baseline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...envs.world import World
 from ...replay.devices import moving
 from ..record.checkpoint import copied
 from ..record.progress import Progress
@@ -34,7 +35,7 @@ class EarlyStopping:
         restore: Whether a task ends with its best weights.
     """
 
-    def __init__(self, world: Any, learner: Learner, *, patience: int | None, restore: bool):
+    def __init__(self, world: World, learner: Learner, *, patience: int | None, restore: bool):
         self.world, self.learner = world, learner
         self.patience, self.restore = patience, restore
 
@@ -66,20 +67,19 @@ class EarlyStopping:
         known = {"steps": learner.steps, "optimised": learner.optimised}
         with moving(learner.device, learner.device):
             learner.load_state_dict({**known, **best["learner"]})
-        if best["normalizer"] is not None:
+        if self.world.normalizer is not None:
             self.world.normalizer.load_state_dict(best["normalizer"])
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         """The monitored metric, negated if lower is better."""
-        told = self.world.on_data and self.world.scenario == "task"
-        names = {**_TOLD, **_LOOKED_AT} if told else _LOOKED_AT
+        names = {**_TOLD, **_LOOKED_AT} if self.world.told else _LOOKED_AT
         name = next((name for name in names if name in metrics), None)
         if name is None:
             return None
         return metrics[name] if names[name] else -metrics[name]
 
     def _state(self) -> dict[str, Any]:
-        normalizer = None if self.world.on_data else self.world.normalizer
+        normalizer = self.world.normalizer
         learner = self.learner.state_dict()
         return {
             "layout": layout(self.learner.agent),

@@ -10,7 +10,7 @@ import numpy as np
 from ...replay import CheckpointError
 from ...replay.randomness import seed_everything
 from ..assembly import build
-from ..assembly.device import describe, device_wanted, place_tables
+from ..assembly.device import describe, device_wanted
 from ..learn.evaluate import Evaluator, mean_over_tasks
 from ..learn.learner import Learner
 from ..learn.loop import score
@@ -34,7 +34,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     with left_as_found():
         seed_everything(settings.seed)
         world = build.build_world(settings)
-        place_tables(world, device, settings.data)
+        world.place(device, settings.data)
         transform, plain = build.build_transforms(settings, world, device)
         agent, own = build.build_agent(settings, world, device, (transform, plain))
         assert isinstance(agent, Observer)

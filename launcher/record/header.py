@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...agents.traits import traits
-from ...envs.inputs import LARGEST_ID, is_whole
+from ...envs.world import World
 from ..assembly.loaders import described
 from ..learn.learner import Learner
 from ..settings.compose import Settings
@@ -15,7 +15,7 @@ from ..settings.named import model_name
 
 def header(
     settings: Settings,
-    world: Any,
+    world: World,
     learner: Learner,
     replay: Any,
     path: Path,
@@ -36,17 +36,18 @@ def header(
     spec = world.spec
     lines = {
         "model": f"{model_name(settings)}, {count:,} parameters, on {where}",
-        "data" if world.on_data else "env": world.describe() + (f"; {placed}" if placed else ""),
+        world.kind: world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
+        **world.remarks(
+            asked="standardize" in settings.given,
+            eval_episodes=settings.eval_episodes,
+            eval_limit=settings.eval_limit,
+        ),
     }
-    if not world.on_data and (evaluation := _evaluation(settings, world)):
-        lines["evaluation"] = evaluation
     if (batches := described(settings)) is not None:
         lines["batches"] = batches
     if decision := traits(learner.agent).decision:
         lines["learns"] = decision
-    if world.on_data and (inputs := _integers(world, asked="standardize" in settings.given)):
-        lines["inputs"] = inputs
     if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
         lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"
@@ -54,7 +55,7 @@ def header(
         (name, optimizer), *_ = learner.own.found.items()
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
     if settings.load is not None:
-        normalised = not world.on_data and settings.normalize_obs
+        normalised = world.normalizer is not None and settings.normalize_obs
         more = " and its statistics of observations" if normalised else ""
         lines["begins"] = f"with the weights of {settings.load}{more}"
     if rates:
@@ -63,38 +64,3 @@ def header(
         lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
     lines["run"] = str(path)
     return lines
-
-
-def _evaluation(settings: Settings, world: Any) -> str | None:
-    """How an environment is evaluated, where that is not what one would expect."""
-    if settings.eval_episodes == 0:
-        return "none (eval_episodes=0); train.csv has the returns of training"
-    endless = [task.name for task in world.tasks if task.time_limit is None]
-    if not endless or settings.eval_limit is not None:
-        return None
-    return (
-        f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are cut after ten times "
-        "the longest one of training, and at least 1,000 steps (eval_limit=, time_limit=)"
-    )
-
-
-def _integers(world: Any, *, asked: bool) -> str | None:
-    """What becomes of a data set's integers, or None where nothing has to be said.
-
-    Args:
-        asked: Whether the user said what is to become of them.
-    """
-    space = world.spec.obs
-    if isinstance(space, dict):
-        return None
-    if space.ids is not None:
-        return (
-            f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true treats "
-            "them as numbers)"
-        )
-    if asked or not is_whole(world.source_dtype):
-        return None
-    return (
-        f"integers up to {space.high:,.0f}: treated as numbers, since ids end at {LARGEST_ID:,}; "
-        "standardize=false leaves them unchanged"
-    )
