@@ -18,7 +18,7 @@ from .ppo import PPO
 from .sac import SAC
 from .supervised import Supervised, supervised_loss
 from .td3 import TD3
-from .traits import hook, takes_info, takes_state, traits
+from .traits import hook, stated_traits, takes_info, takes_state
 
 
 class AC2Agent(nn.Module):
@@ -95,10 +95,10 @@ class AC2Agent(nn.Module):
             self.decision = (
                 "classification (cross-entropy)" if spec.discrete else "regression (squared error)"
             )
-        said = traits(self.way)
-        self._carries_state = bool(said.recurrent)
+        stated = stated_traits(self.way)
+        self._carries_state = bool(stated.recurrent)
         self.antelope_traits = dataclasses.replace(
-            said, recurrent=self._carries_state, decision=self.decision, core=self.way
+            stated, recurrent=self._carries_state, decision=self.decision, core=self.way
         )
         # What it does not do, it has not got.
         if not environment:

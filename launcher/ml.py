@@ -82,7 +82,7 @@ ml = Launcher()
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console command. Exits 0 only for a finished run; see README.md for the other codes."""
+    """The console command. Exits 0 only for a finished run; see docs/running.md for the other codes."""
     words = sys.argv[1:] if argv is None else argv
     sys.path.insert(0, str(Path.cwd()))
     before, warnings.formatwarning = warnings.formatwarning, _formatted

@@ -15,13 +15,12 @@ import numpy as np
 from torch import nn
 
 from ..agents.policy.raw_observations import takes_normalised, takes_raw
-from ..agents.traits import traits
 from ..replay import ConfigError, Diverged
 from ..replay.randomness import forked_randomness, seed_everything
 from .assembly import build, offline
 from .assembly.assembly import assemble
 from .assembly.later import check_classes, check_grows, read_later
-from .assembly.lengths import build_plans, build_schedule, total_steps
+from .assembly.lengths import build_durations, build_schedule, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
 from .learn.loop import Loop
@@ -37,7 +36,7 @@ from .record.trackers import Tracker, check_installed
 from .run import Run
 from .session import Session
 from .settings.compose import Settings
-from .settings.named import model_name, unresolved
+from .settings.plan import Plan, make_plan
 from .settings.unread import of_the_optimiser
 
 if TYPE_CHECKING:
@@ -53,9 +52,10 @@ class OpenRun:
     eval mode, with averaged weights.
 
     Args:
-        settings: Are completed with the defaults that depend on others.
+        settings: What words, code and presets ask for.
 
     Attributes:
+        plan: What was decided.
         status: "open", "waiting" for the data of a later task, or how the run has ended, as `status.json`
             says it.
         own_tasks: How many tasks the settings say there are; later ones are added to them.
@@ -79,31 +79,30 @@ class OpenRun:
 
     def _build(self) -> None:
         """Assemble the parts, claim the directory, and continue a run or begin one."""
-        settings = self.settings
-        if mistakes := unresolved(settings):
-            raise ConfigError("\n".join(mistakes))
-        check_installed(settings.loggers)
-        parts = assemble(settings, self._workplace, self._held)
+        plan = make_plan(self.settings)
+        check_installed(plan.loggers)
+        parts = assemble(plan, self._workplace, self._held)
+        self.plan = plan = parts.plan
         self.world, self.learner, self.replay = parts.world, parts.learner, parts.replay
         self.own = parts.own
         world, learner, replay, plain = parts.world, parts.learner, parts.replay, parts.plain
-        self.path = path = run_path(settings, world)
-        offline.check_path(settings, path)
-        schedule = build_schedule(settings, world)
-        directory = RunDirectory(path, resume=settings.resume)
+        self.path = path = run_path(plan, world)
+        offline.check_path(plan, path)
+        schedule = build_schedule(plan, world)
+        directory = RunDirectory(path, resume=plan.resume)
         self._held.callback(directory.close)
-        self.journal = journal = _journal(settings, path, tasks=len(world.tasks))
+        self.journal = journal = _journal(plan, path, tasks=len(world.tasks))
         self._held.callback(journal.close)
         self.console = console = Console(
-            enabled=settings.progress,
-            total=total_steps(schedule, settings, world),
+            enabled=plan.progress,
+            total=total_steps(schedule, plan, world),
             told=world.told,
         )
         self._held.callback(console.stop)
         self._observe = plain.observe
         acts = world.acts and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
-        session = Session(settings, world, learner, actor, replay, schedule, journal)
+        session = Session(plan, world, learner, actor, replay, schedule, journal)
         self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
         self.checkpoints = Checkpoints(path / "checkpoints")
         evaluate = self._evaluator(plain)
@@ -112,13 +111,13 @@ class OpenRun:
             "placed": parts.placed,
             "rates": parts.rates[:1],
         }
-        console.header(header(settings, world, learner, replay, path, **about))
+        console.header(header(plan, world, learner, replay, path, **about))
         for problem in parts.rates[1:]:
             console.problem(problem)
         draw = functools.partial(
             draw_model, parts.own, learner.agent, parts.obs, path / "plots", console
         )
-        if settings.resume:
+        if plan.resume:
             directory.resume = _resume(session, self.checkpoints, console)
         if learner.strategies is not None and not directory.resume:
             learner.strategies.check_fresh()
@@ -128,13 +127,13 @@ class OpenRun:
             journal,
             console,
             at=session.at,
-            config_yaml=settings.yaml(),
+            config_yaml=plan.yaml(),
             snapshot=session.state_dict,
             is_good=learner.is_finite,
-            save_every=settings.save_every,
+            save_every=plan.save_every,
             newest_loss=lambda: session.log.last("loss"),
             begun=Spared(draw, "picture of the model", console.problem)
-            if settings.render_model
+            if plan.render_model
             else None,
         )
         self._first_step = session.at.step
@@ -157,16 +156,16 @@ class OpenRun:
         Args:
             plain: Makes floats of stored observations, without augmentation.
         """
-        settings, console = self.settings, self.console
-        samples = build.build_pictures(settings, self.world, self.path)
+        plan, console = self.plan, self.console
+        samples = build.build_pictures(plan, self.world, self.path)
         draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
         return Evaluator(
             self.world,
             self.learner,
             transform=plain,
-            episodes=settings.eval_episodes,
-            rows=settings.eval_rows,
-            seed=settings.seed,
+            episodes=plan.eval_episodes,
+            rows=plan.eval_rows,
+            seed=plan.seed,
             folder=self.path / "videos",
             draw=draw,
             show=console.evaluating,
@@ -212,8 +211,8 @@ class OpenRun:
         check_grows(self)
         self.close()  # Inside a loop over its tasks it is still open.
         with self._workplace.spell(moves_on=False):
-            seed_everything(self.settings.seed)
-            train, test = read_later(settings, self.settings)
+            seed_everything(self.plan.seed)
+            train, test = read_later(settings, self.plan)
             check_classes(self, train, name)
             world = self.world.growing()
             expected, before = world.expecting, world.filled
@@ -268,7 +267,7 @@ class OpenRun:
         self._first_step, self._seconds = self.at.step, 0.0
         total = self.console.total
         if total is not None:
-            *_, added = build_plans(self.loop.schedule, self.settings, self.world)
+            *_, added = build_durations(self.loop.schedule, self.plan, self.world)
             self.console.total = total + added.learning_steps
 
     def _learn(self, learn: Callable[[], None]) -> None:
@@ -330,7 +329,7 @@ class OpenRun:
             self._last_words()
             self.journal.close()
             self._end("finished")
-            if self.settings.plot:
+            if self.plan.plot:
                 self._draw()
             steps = self.at.step - self._first_step
             self.console.finished(self.at, self.path, seconds=self._seconds, steps=steps)
@@ -386,7 +385,7 @@ class OpenRun:
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Inside, the process is set up as for an evaluation, and as before afterwards."""
-        with self._workplace.spell(moves_on=False), forked_randomness(self.settings.seed):
+        with self._workplace.spell(moves_on=False), forked_randomness(self.plan.seed):
             yield
 
     def row(self, task: int) -> dict[str, float]:
@@ -461,7 +460,7 @@ class OpenRun:
 
     def _last_words(self) -> None:
         """Warn about settings that had no effect, or less than expected."""
-        settings, learner, console = self.settings, self.learner, self.console
+        plan, learner, console = self.plan, self.learner, self.console
         learner.unreached.warn()
         if (
             learner.unmoved.begun
@@ -471,10 +470,10 @@ class OpenRun:
             console.problem(problem)
         if learner.own is not None and learner.optimised:
             learner.own.warn_of_schedulers()
-        name = model_name(settings)
+        name = plan.model.short_name
         if learner.steps and not learner.optimised and self.at.step > self._first_step:
-            for key in of_the_optimiser(settings):
-                if key in traits(learner.agent).reads:
+            for key in of_the_optimiser(plan):
+                if key in learner.traits.reads:
                     continue
                 console.problem(
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
@@ -499,17 +498,17 @@ class OpenRun:
             told=world.told,
             parameters=tasks[-1].get("parameters") if tasks else None,
             names=world.task_names,
-            title=f"{model_name(self.settings)} on {world.name}{many}, seed {self.settings.seed}",
+            title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
         )
 
 
-def _journal(settings: Settings, path: Path, *, tasks: int) -> Journal:
+def _journal(plan: Plan, path: Path, *, tasks: int) -> Journal:
     writers: list[Writer] = []
-    for name in settings.loggers:
+    for name in plan.loggers:
         if name == "csv":
             writers += [CSV(path / f"{m}.csv", mode=m, tasks=tasks) for m in ("train", "eval")]
         else:
-            writers.append(Tracker(name, path, settings.values))
+            writers.append(Tracker(name, path, dict(plan.values)))
     return Journal(writers)
 
 
@@ -533,10 +532,10 @@ def _resume(session: Session, checkpoints: Checkpoints, console: Console) -> boo
     return True
 
 
-def run_path(settings: Settings, world: Any) -> Path:
+def run_path(plan: Plan, world: Any) -> Path:
     """The run directory, absolute."""
-    if settings.path is not None:
-        return Path(settings.path).absolute()
-    names = (model_name(settings), world.name, str(settings.seed))
+    if plan.path is not None:
+        return Path(plan.path).absolute()
+    names = (plan.model.short_name, world.name, str(plan.seed))
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
-    return Path("runs", settings.experiment, *safe).absolute()
+    return Path("runs", plan.experiment, *safe).absolute()

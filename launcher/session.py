@@ -11,7 +11,7 @@ import torch
 from ..replay import ConfigError, Replay
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .assembly.lengths import plan_of
+from .assembly.lengths import duration_of
 from .learn.actor import Actor
 from .learn.learner import Learner
 from .learn.loop import Schedule
@@ -20,7 +20,7 @@ from .record.log import CSV, Journal, Log
 from .record.progress import Progress
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
-from .settings.compose import Settings
+from .settings.plan import Plan
 
 # Settings that may differ between a run and its continuation without changing it.
 _INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
@@ -42,7 +42,7 @@ _SEQUENCE = {
 class Session:
     """The parts of a run that change while it learns."""
 
-    settings: Settings
+    plan: Plan
     world: Any
     learner: Learner
     actor: Actor | None
@@ -64,7 +64,7 @@ class Session:
             self.learner.strategies.context.add_task(outputs)
         if self.learner.scheduler is not None:
             rows = world.later[-1]["rows"]
-            self.learner.scheduler.add_plan(plan_of(rows, self.schedule, self.settings))
+            self.learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))
         self.at.widen(len(world.tasks))
         for writer in self.journal.writers:
             if isinstance(writer, CSV):
@@ -91,8 +91,8 @@ class Session:
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
             "random": random_state(self.learner.device),
-            "settings": self.settings.values,
-            "objects": sorted(self.settings.live),
+            "settings": dict(self.plan.values),
+            "objects": list(self.plan.objects),
             "name": self.world.name,
             "spec": spec_state(self.world.spec),
         }
@@ -109,12 +109,12 @@ class Session:
         Raises:
             CheckpointError, ConfigError: If the checkpoint is another model's or sequence's.
         """
-        changed = changed_settings(state["settings"], self.settings.values)
+        changed = changed_settings(state["settings"], dict(self.plan.values))
         for key in _SEQUENCE & changed.keys():
             before, now = changed[key]
             raise ConfigError(
                 f"The checkpoint comes from a run with {key}={before}, but this one has {key}={now}: it "
-                "cannot be resumed with different settings. Give another path or experiment."
+                "cannot be resumed with different plan. Give another path or experiment."
             )
         for known in state.get("later", ()):
             self.world.expect(known)
@@ -175,7 +175,7 @@ def saved_device(state: dict[str, Any]) -> torch.device:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between a checkpoint's settings and these, but for incidental ones."""
+    """What differs between a checkpoint's plan and these, but for incidental ones."""
     return {
         key: (before.get(key), now.get(key))
         for key in {**before, **now}

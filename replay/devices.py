@@ -26,6 +26,17 @@ def pins_memory(kind: str) -> bool:
     return kind in ("cuda", "xpu")
 
 
+def about_devices(error: BaseException) -> str:
+    """What to do about tensors of two devices that met, to follow what torch said of it; else nothing."""
+    text = str(error)
+    if "same device" not in text and "two devices" not in text:
+        return ""
+    return (
+        " Create a tensor where the others are, as torch.zeros(n, device=obs.device) does, and keep one of "
+        "the constructor's as a buffer: self.register_buffer(name, tensor)."
+    )
+
+
 def waits_for_copies(kind: str) -> bool:
     """Whether `non_blocking` copies are unsafe: on Apple's devices the source may be reused too early."""
     return kind == "mps"

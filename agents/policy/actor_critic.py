@@ -14,12 +14,12 @@ from ...replay.tree import slashed
 from ..blocks.encoder import Layers, encoder
 from ..traits import Traits
 from .advantages import advantages, at, next_values, places
-from .composition import Composition, as_steps, estimate, first_steps
+from .composition import Composition, estimate
 from .distributions import action_head, executable
 from .episodes import segments
 from .masks import ACTION_MASK, mask_in, restricted
 from .parts import ACTION
-from .states import State
+from .states import State, as_steps, first_steps
 
 
 class ActorCritic(nn.Module):

@@ -19,7 +19,7 @@ from ..blocks.encoder import encoder as own_encoder
 from ..traits import takes_state
 from .distributions import distribution, logits_shape, parts_of
 from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
-from .states import State, map_leaves
+from .states import State
 
 
 class Composition(nn.Module):
@@ -177,13 +177,3 @@ def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
     columns = policy.mode.unsqueeze(-1) if not space.nvec else policy.mode
     scores = [F.one_hot(columns[..., i], n).float() for i, n in enumerate(sizes)]
     return torch.cat(scores, -1)
-
-
-def as_steps(obs: Any) -> Any:
-    """Observations `[N, ...]` as sequences of one, `[N, 1, ...]`."""
-    return map_leaves(lambda x: x.unsqueeze(1), obs)
-
-
-def first_steps(value: Any) -> Any:
-    """Of `[N, 1, ...]`, the `[N, ...]`."""
-    return map_leaves(lambda x: x.squeeze(1), value)

@@ -18,7 +18,7 @@ from ..blocks.encoder import Trunk, encoder
 from ..blocks.ids import about_integers
 from ..traits import takes_state
 from .outputs import Sources, check_outputs, watched
-from .states import State, find_layout, map_leaves, zip_leaves
+from .states import Layout, State, as_steps, find_layout, map_leaves, select
 
 # The names of a space that has none, in the dicts of modules that want dicts.
 OBS, ACTION = "obs", "action"
@@ -41,7 +41,7 @@ class Part(nn.Module):
         self.module, self.sequences = module, sequences
         self.recurrent = takes_state(module)
         self.named = asks_for(module, "obs_shapes")
-        self.layout: Any = None  # Of its state, once `probe` has found it out.
+        self.layout: Layout = None  # Of its state, once `probe` has found it.
 
     def forward(self, obs: Any, state: State = None) -> tuple[Any, State]:
         """The module's output, and its next state."""
@@ -90,7 +90,7 @@ class Part(nn.Module):
                 for n in (2, 3) if self.recurrent else (2,):
                     obs = draw(space, n, device)
                     if self.sequences:
-                        obs = map_leaves(lambda x: x.unsqueeze(1), obs)
+                        obs = as_steps(obs)
                     if extras:
                         more = {k: x[:1].expand(n, *x.shape[1:]) for k, x in extras.items()}
                         obs = {**(obs if isinstance(obs, dict) else {OBS: obs}), **more}
@@ -113,14 +113,7 @@ class Part(nn.Module):
 
     def select(self, state: State, index: Tensor) -> State:
         """The rows of a state that `index` names, int64 `[S]`; -1: zeros, an episode's start."""
-
-        def take(leaf: Tensor, dimension: int) -> Tensor:
-            rows = leaf.index_select(dimension, index.clamp(min=0))
-            shape = [1] * leaf.dim()
-            shape[dimension] = -1
-            return rows.masked_fill((index < 0).view(shape), 0)
-
-        return zip_leaves(take, state, self.layout)
+        return select(state, self.layout, index)
 
 
 class Features(nn.Module):

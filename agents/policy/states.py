@@ -1,24 +1,120 @@
-"""States of recurrent modules: trees of tensors, each with one dimension of the batch's size."""
+"""States of recurrent modules: found out by calling the module once, then zeroed, reset, selected and packed.
+
+A state is a tensor, or tuples, lists and dicts of tensors, as the module made it. Every tensor of it
+has one dimension that grows with the batch: the first of `nn.GRUCell`'s, the second of `nn.GRU`'s. A
+tree of the same form that holds these dimensions is called its layout.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ...replay import ConfigError
+from ...replay.devices import about_devices
+from ..traits import traits
 
-State = Any  # A tensor, or tuples, lists and dicts of them, as the module made it.
+State = Any  # A tensor, or tuples, lists and dicts of them; None: an episode's start.
+Layout = Any  # Ints in the same form.
 
 
-def find_layout(two: State, three: State, name: str) -> Any:
-    """Which dimension of each tensor is the batch, from states of two and of three rows.
+class Recurrence:
+    """How to call one recurrent model step by step, and how its state is laid out: both found by trying.
 
-    It is the first of `nn.GRUCell`'s, the second of `nn.GRU`'s.
+    A model whose layers only know sequences receives steps as sequences of one. An episode starts with
+    a state of zeros, which has to be what `state=None` means.
+
+    Args:
+        agent: In eval mode, on its device.
+        observe: Returns n observations, `[n, *obs.shape]` or a dict of them.
+
+    Attributes:
+        by_sequence: Whether steps go in as `[n, 1, ...]`.
 
     Raises:
-        ConfigError: If a tensor has none, or something else than tensors is kept.
+        ConfigError: If what it returns is not `(out, state)`, no dimension grows with the batch, or
+            zeros are not the initial state.
+    """
+
+    def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
+        self.agent, self._name = agent, type(agent).__name__
+        observations = [observe(n) for n in (2, 3)]
+        self.by_sequence = traits(agent).by_sequence
+        try:
+            out, state = self._probe(observations)
+        except Exception as by_step:
+            # The layers of torch read [N, features] as one long sequence: give them [N, 1, ...].
+            self.by_sequence = True
+            try:
+                out, state = self._probe(observations)
+            except ConfigError:
+                raise
+            except Exception as error:
+                if isinstance(by_step, ConfigError):  # It knows steps only: its state was wrong.
+                    raise by_step from None
+                if str(by_step) == str(error):
+                    raise
+                raise ConfigError(
+                    f"{self._name}.forward raised {type(by_step).__name__}, given a step of observations: "
+                    f"{by_step} Given sequences of one step, it raised {type(error).__name__}: {error}"
+                    f"{about_devices(by_step) or about_devices(error)}"
+                ) from by_step
+        again = self.step(observations[0], map_leaves(torch.zeros_like, state))[0]
+        pairs = zip(leaves(out), leaves(again), strict=True)
+        if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
+            raise ConfigError(
+                f"{self._name}.forward: a state of zeros and state=None give different outputs. Episodes "
+                "start with zeros: begin with zeros where state is None."
+            )
+        self._template = state
+
+    def _probe(self, observations: list[Any]) -> tuple[Any, State]:
+        """Find the layout; returns the output and the state of two rows of observations."""
+        two, three = (self.step(obs, None) for obs in observations)
+        self._layout = find_layout(two[1], three[1], self._name)
+        return two
+
+    def step(self, obs: Any, state: State) -> tuple[Any, State]:
+        """One step of n environments: the output `[n, *action.shape]`, and their next state."""
+        if self.by_sequence:
+            obs = as_steps(obs)
+        result = self.agent(obs, state) if state is not None else self.agent(obs)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise ConfigError(
+                f"{self._name}.forward(obs, state) returned a {type(result).__name__}; a recurrent model "
+                "returns (out, state)."
+            )
+        out, state = result
+        return first_steps(out) if self.by_sequence else out, state
+
+    def zeros(self, n: int) -> State:
+        """The state of n environments at an episode's start."""
+        return zeros(self._template, self._layout, n)
+
+    def reset(self, state: State, began: Tensor) -> State:
+        """The state with zeros for the environments where an episode starts, bool `[n]`."""
+        return reset(state, self._layout, began)
+
+    def pack(self, state: State) -> dict[str, Tensor]:
+        """The state's tensors by number, `[n, ...]`: as the replay stores them."""
+        return pack(state, self._layout)
+
+    def unpack(self, packed: dict[str, Tensor]) -> State:
+        """The state, as `forward` takes it, from what `pack` returned."""
+        return unpack(packed, self._template, self._layout)
+
+
+def find_layout(two: State, three: State, name: str) -> Layout:
+    """Which dimension of each tensor is the batch, from states of two and of three rows.
+
+    Args:
+        name: Of the module, for messages.
+
+    Raises:
+        ConfigError: If a tensor has no such dimension, or the state holds something else than tensors.
     """
 
     def dimension(a: Any, b: Any) -> int:
@@ -38,8 +134,56 @@ def find_layout(two: State, three: State, name: str) -> Any:
     return zip_leaves(dimension, two, three)
 
 
+def zeros(template: State, layout: Layout, n: int) -> State:
+    """A state of n rows of zeros, with the shapes of `template` otherwise."""
+
+    def make(leaf: Tensor, dimension: int) -> Tensor:
+        shape = list(leaf.shape)
+        shape[dimension] = n
+        return leaf.new_zeros(shape)
+
+    return zip_leaves(make, template, layout)
+
+
+def reset(state: State, layout: Layout, began: Tensor) -> State:
+    """The state with zeros in the rows where `began`, bool `[n]`."""
+    return zip_leaves(lambda leaf, d: leaf.masked_fill(_along(began, leaf, d), 0), state, layout)
+
+
+def select(state: State, layout: Layout, index: Tensor) -> State:
+    """The rows of a state that `index` names, int64 `[S]`; -1: zeros, an episode's start."""
+
+    def take(leaf: Tensor, dimension: int) -> Tensor:
+        rows = leaf.index_select(dimension, index.clamp(min=0))
+        return rows.masked_fill(_along(index < 0, leaf, dimension), 0)
+
+    return zip_leaves(take, state, layout)
+
+
+def pack(state: State, layout: Layout) -> dict[str, Tensor]:
+    """The state's tensors by number, rows first: `{"0": [n, ...], "1": ...}`."""
+    pairs = zip(leaves(state), leaves(layout), strict=True)
+    return {str(i): leaf.movedim(d, 0) for i, (leaf, d) in enumerate(pairs)}
+
+
+def unpack(packed: dict[str, Tensor], template: State, layout: Layout) -> State:
+    """The reverse of `pack`, in the form of `template`. By number: a dict may have lost its order."""
+    rows: Iterator[Tensor] = (packed[str(i)] for i in range(len(packed)))
+    return zip_leaves(lambda _, d: next(rows).movedim(0, d).contiguous(), template, layout)
+
+
+def as_steps(obs: Any) -> Any:
+    """Observations `[N, ...]` as sequences of one step, `[N, 1, ...]`."""
+    return map_leaves(lambda x: x.unsqueeze(1), obs)
+
+
+def first_steps(value: Any) -> Any:
+    """Sequences of one step, `[N, 1, ...]`, as `[N, ...]`."""
+    return map_leaves(lambda x: x.squeeze(1), value)
+
+
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The tree with `function` applied to every leaf."""
+    """The tree with `function` applied to every leaf. Unlike `replay.tree`'s, tuples and lists are trees."""
     return zip_leaves(lambda leaf, _: function(leaf), tree, tree)
 
 
@@ -60,3 +204,10 @@ def leaves(tree: Any) -> list[Any]:
     if isinstance(tree, (tuple, list)):
         return [leaf for part in tree for leaf in leaves(part)]
     return [tree]
+
+
+def _along(rows: Tensor, leaf: Tensor, dimension: int) -> Tensor:
+    """A mask of rows, `[n]`, broadcast over a tensor that has them in that dimension."""
+    shape = [1] * leaf.dim()
+    shape[dimension] = -1
+    return rows.view(shape)

@@ -1,4 +1,4 @@
-"""Builds the parts of a run from settings, in order of dependency."""
+"""Builds the parts of a run from plan, in order of dependency."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ...agents.traits import traits
+from ...agents.learn_method import warn_of_others
+from ...agents.traits import stated_traits
 from ...envs.world import Transform, World
 from ...replay import Observations
 from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
-from ..learn.learn_method import warn_of_others
 from ..learn.learner import Learner
 from ..learn.schedulers import Scheduler, build_scheduler
 from ..learn.strategies import Strategies
 from ..process import Workplace, threads
-from ..settings.compose import Settings
+from ..settings.plan import Plan
 from ..settings.told import warn_caller
 from ..settings.unread import without_effect
 from . import build, offline
 from .device import arithmetic, describe, device_wanted, wants_channels_last
 from .earlier import continue_statistics, read_earlier, read_module, take_over
 from .forward import check_channels_last, check_forward, example
-from .lengths import build_plans, build_schedule, evaluates_in_task
+from .lengths import build_durations, build_schedule, evaluates_in_task
 from .optimisation import Average, build_optimizer
 from .weights import start_weights
 
@@ -37,6 +37,7 @@ class Assembly:
     """The parts of a run.
 
     Attributes:
+        plan: With what was decided by a saved replay or an earlier run.
         plain: Makes floats of stored observations, without augmentation.
         own: The user's own module, which may be a part of what learns.
         obs: Two example observations, as the model receives them.
@@ -45,6 +46,7 @@ class Assembly:
         where: The device and how it computes.
     """
 
+    plan: Plan
     world: World
     learner: Learner
     replay: Any
@@ -56,7 +58,7 @@ class Assembly:
     where: str
 
 
-def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assembly:
+def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     """Build everything that the settings name.
 
     Args:
@@ -66,65 +68,67 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
     Raises:
         ConfigError, DataError, CheckpointError: For anything that cannot work.
     """
-    build.complete(settings)
-    saved = offline.adopt(settings)
-    earlier = read_earlier(settings)
-    known = read_module(settings) if earlier is None else None
-    device = workplace.device = build.build_device(device_wanted(settings))
+    plan, saved = offline.adopt(plan)
+    plan, earlier = read_earlier(plan)
+    known = None
+    if earlier is None:
+        plan, known = read_module(plan)
+    device = workplace.device = build.build_device(device_wanted(plan))
     workplace.keep(kept_randomness)  # The device's too, which is in use by now.
-    workplace.keep(lambda: arithmetic(settings, device))
-    seed_everything(settings.seed)
-    world = build.build_world(settings)
+    workplace.keep(lambda: arithmetic(plan, device))
+    seed_everything(plan.seed)
+    world = build.build_world(plan)
     held.callback(world.close)
-    for key, reason in without_effect(settings, world).items():
+    for key, reason in without_effect(plan, world).items():
         warn_caller(f"`{key}` has no effect in this run: {reason}.")
-    placed = world.place(device, settings.data)
-    wanted = build.build_threads(settings, world, device)
+    placed = world.place(device, plan.data)
+    wanted = build.build_threads(plan, world, device)
     workplace.keep(lambda: threads(wanted))
-    transform, plain = build.build_transforms(settings, world, device)
-    seed_everything(settings.seed)  # Weights do not depend on how the data was read.
+    transform, plain = build.build_transforms(plan, world, device)
+    seed_everything(plan.seed)  # Weights do not depend on how the data was read.
     agent: Any
-    agent, own = build.build_agent(settings, world, device, (transform, plain))
+    agent, own = build.build_agent(plan, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
     if world.acts:
         check_act(agent)
-        check_masks(agent, world.spec, settings.env_info)
+        check_masks(agent, world.spec, plan.env_info)
     options: dict[str, Any] = {
         "device": device,
-        "precision": str(settings.precision),
+        "precision": str(plan.precision),
         "supervised": world.labelled,
     }
     if world.labelled:
         warn_of_others(agent)
     trial = Learner(agent, world.spec, **options)
-    channels_last = _try_forward(settings, trial, world, device, (transform, plain))
+    channels_last = _try_forward(plan, trial, world, device, (transform, plain))
     recurrence = trial.recurrence
     obs = example(world, plain, trial)
-    start_weights(settings, agent, world, obs)
+    start_weights(plan, agent, world, obs)
     if earlier is not None:
         take_over(earlier, agent, world)
     elif known is not None:
         continue_statistics(known, world)
-    strategies = build.build_strategies(settings, world, agent, transform, device, obs=obs)
+    strategies = build.build_strategies(plan, world, agent, transform, device, obs=obs)
     if strategies is not None:
         held.callback(strategies.context.close)
-    learner, rates = _build_learner(settings, world, (agent, own), held, strategies, options)
+    learner, rates = _build_learner(plan, world, (agent, own), held, strategies, options)
     if recurrence is not None:
         assert isinstance(transform, Observations)
         learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         transform.initial = recurrence.zeros
-    if settings.compile:
+    if plan.compile:
         # The user's own `compile` may mean something else, as Keras's does.
-        agent.compile() if traits(agent).observes else nn.Module.compile(agent)
+        agent.compile() if stated_traits(agent).observes else nn.Module.compile(agent)
     replay = build.build_replay(
-        settings, world, transform, device, recurrent=recurrence is not None, saved=saved
+        plan, world, transform, device, recurrent=recurrence is not None, saved=saved
     )
     held.callback(replay.close)
     replay.before = None if strategies is None else strategies.before_batch
-    if traits(agent).observes:
+    if stated_traits(agent).observes:
         agent.bind(replay)
     return Assembly(
+        plan,
         world,
         learner,
         replay,
@@ -133,17 +137,17 @@ def assemble(settings: Settings, workplace: Workplace, held: ExitStack) -> Assem
         obs,
         placed=placed,
         rates=rates,
-        where=describe(settings, device, channels_last),
+        where=describe(plan, device, channels_last),
     )
 
 
 def _try_forward(
-    settings: Settings, trial: Learner, world: World, device: Any, transforms: tuple[Any, Any]
+    plan: Plan, trial: Learner, world: World, device: Any, transforms: tuple[Any, Any]
 ) -> bool:
     """Call the model once, before anything is begun; whether images are to lie channels last."""
     transform, plain = transforms
-    if wants_channels_last(settings, world, device) and check_channels_last(
-        trial, world, transforms=(plain, transform), needed=bool(settings.channels_last)
+    if wants_channels_last(plan, world, device) and check_channels_last(
+        trial, world, transforms=(plain, transform), needed=bool(plan.channels_last)
     ):
         return True
     check_forward(trial, world, transform=plain)
@@ -151,7 +155,7 @@ def _try_forward(
 
 
 def _build_learner(
-    settings: Settings,
+    plan: Plan,
     world: World,
     modules: tuple[nn.Module, nn.Module],
     held: ExitStack,
@@ -165,20 +169,20 @@ def _build_learner(
         options: Of any learner of this run.
     """
     agent, own = modules
-    optimizers = build.own_optimizers(settings, agent)
+    optimizers = build.own_optimizers(plan, agent)
     if optimizers is not None:
         held.callback(optimizers.close)
-    optimizer = (optimizers and optimizers.only) or build_optimizer(settings, agent, own)
-    scheduler, rates = _scheduler(settings, world, optimizer)
+    optimizer = (optimizers and optimizers.only) or build_optimizer(plan, agent, own)
+    scheduler, rates = _scheduler(plan, world, optimizer)
     learner = Learner(
         agent,
         world.spec,
         optimizer=optimizer,
         own=optimizers,
         scheduler=scheduler,
-        clip_grad=settings.clip_grad,
-        accumulate=settings.accumulate,
-        average=Average(agent, decay=settings.ema) if settings.ema is not None else None,
+        clip_grad=plan.clip_grad,
+        accumulate=plan.accumulate,
+        average=Average(agent, decay=plan.ema) if plan.ema is not None else None,
         strategies=strategies,
         tasks=len(world.tasks),
         **options,
@@ -187,27 +191,27 @@ def _build_learner(
 
 
 def _scheduler(
-    settings: Settings, world: World, optimizer: Optimizer | None
+    plan: Plan, world: World, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
     """The scheduler, and its lines in the header."""
-    schedule = build_schedule(settings, world)
-    plans = build_plans(schedule, settings, world)
-    if (n := settings.accumulate) > 1 and n > (most := max(p.learning_steps for p in plans)):
-        of = "the run" if len(plans) == 1 else "a task"
+    schedule = build_schedule(plan, world)
+    durations = build_durations(schedule, plan, world)
+    if (n := plan.accumulate) > 1 and n > (most := max(p.learning_steps for p in durations)):
+        of = "the run" if len(durations) == 1 else "a task"
         warnings.warn(
             f"accumulate={n} is more than the {most:,} learning steps of {of}: the weights are updated "
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
-    evaluates = world.evaluates(settings.eval_episodes)
-    waits = len(plans) > 1 and schedule.seed_steps > 0 and optimizer is not None
-    if waits and not any(p.learning_steps for p in plans):
+    evaluates = world.evaluates(plan.eval_episodes)
+    waits = len(durations) > 1 and schedule.seed_steps > 0 and optimizer is not None
+    if waits and not any(p.learning_steps for p in durations):
         warnings.warn(
             f"Nothing is learnt: seed_steps={schedule.seed_steps} are waited for in every task, and tasks "
             f"have {schedule.train_steps} steps. Lower seed_steps.",
             stacklevel=2,
         )
-    evaluations = evaluates and evaluates_in_task(schedule, plans, settings, world)
+    evaluations = evaluates and evaluates_in_task(schedule, durations, plan, world)
     if schedule.judges and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
@@ -215,9 +219,9 @@ def _scheduler(
             stacklevel=2,
         )
     return build_scheduler(
-        settings,
+        plan,
         optimizer,
-        plans,
+        durations,
         evaluations=evaluations,
         validation=schedule.validation,
     )

@@ -12,55 +12,53 @@ from ...envs.numbering import number_labels
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
-from ..settings.compose import Settings
-from ..settings.named import makes_objects, named_objects
+from ..settings.kinds import data_kind
+from ..settings.loaders import unwrapped
+from ..settings.named import makes_objects
 from ..settings.names import construct
-from .loaders import unwrapped
+from ..settings.plan import Plan
 
 
-def build_data(settings: Settings) -> TableWorld:
+def build_data(plan: Plan) -> TableWorld:
     """Data sets, one per task or one to be split, with what is held out of each.
 
     Raises:
         ConfigError: If what is named cannot be told, or settings contradict each other.
         DataError: If a data set cannot be read or learnt from.
     """
-    named = named_objects(settings, "dataset")
-    if len(named) == 1 and hasattr(named[0][0], "get_data_loaders"):
-        from ..mammoth.observe.own_world import SequenceWorld, is_sequence  # Few runs observe.
-
-        if is_sequence(named[0][0]):
-            return SequenceWorld(named[0][0], settings, named[0][1])
-    train, test, notes, decoded = read_data(settings)
+    named = plan.dataset or ()
+    if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
+        return kind.build(named[0].target, named[0].arguments, plan)
+    train, test, notes, decoded = read_data(plan)
     return DataWorld(
         train,
         test,
-        tasks=settings.tasks,
-        classes_per_task=settings.classes_per_task,
-        class_order=settings.class_order,
-        num_classes=settings.num_classes,
-        scenario=settings.scenario,
-        validation=settings.validation,
-        seed=settings.seed,
-        standardize=settings.standardize if "standardize" in settings.given else None,
+        tasks=plan.tasks,
+        classes_per_task=plan.classes_per_task,
+        class_order=plan.class_order,
+        num_classes=plan.num_classes,
+        scenario=plan.scenario,
+        validation=plan.validation,
+        seed=plan.seed,
+        standardize=plan.standardize if "standardize" in plan.given else None,
         notes=notes,
         decoded=decoded,
     )
 
 
 def read_data(
-    settings: Settings, *, numbered: bool = True
+    plan: Plan, *, numbered: bool = True
 ) -> tuple[list[datasets.Arrays], list[datasets.Arrays | None], list[str], set[bool]]:
     """What is learnt from and what is held out, and what `DataWorld` calls `notes` and `decoded`.
 
     Args:
         numbered: Whether labels are to be 0 to n - 1; else they stay as they are read.
     """
-    data_dir = Path(settings.data_dir) if settings.data_dir else sources.default_data_dir()
-    options = {"data_dir": data_dir, "channels": settings.channels}
-    parts = held_out = named_objects(settings, "dataset")
-    own = settings.test_dataset is None  # The data sets' own test parts, where they have any.
-    if not own and len(held_out := named_objects(settings, "test_dataset")) != len(parts):
+    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
+    parts = held_out = plan.dataset or ()
+    own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
+    if not own and len(held_out := plan.test_dataset or ()) != len(parts):
         raise ConfigError(
             f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
         )
@@ -68,8 +66,9 @@ def read_data(
     test: list[datasets.Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
-    for (part, arguments), (other, others) in zip(parts, held_out, strict=True):
-        part, other = unwrapped(part), unwrapped(other)
+    for named, named_other in zip(parts, held_out, strict=True):
+        part, arguments = unwrapped(named.target), named.arguments
+        other, others = unwrapped(named_other.target), named_other.arguments
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
         if own:
@@ -78,7 +77,7 @@ def read_data(
             other = folders.open_folder(other)
             other = other.numbered_as(part) if of_folder else other
         # Held-out images are given the size and the channels of those that are learnt from.
-        pictures = Pictures(settings.image_size, colour=of_folder)
+        pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
@@ -87,7 +86,7 @@ def read_data(
             asked = sources.own_test_arguments(part, arguments)
         rest = None if asked is None else _held_out(other, asked, own=own, **options)
         # Classes are chosen by the number that both parts know them by.
-        if numbered and (settings.num_classes is None or not are_numbers(arrays)):
+        if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
         test.append(None if rest is None else _of_classes(rest, asked or {}))

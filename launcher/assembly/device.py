@@ -12,16 +12,16 @@ import torch
 
 from ...envs.world import WorldSpec
 from ...replay import ConfigError
-from ..settings.compose import Settings
 from ..settings.foreign import answer
+from ..settings.plan import Plan
 
 _VARIABLE = "ANTELOPE_DEVICE"  # Names the default device.
 _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS asks for.
 
 
-def device_wanted(settings: Settings) -> str | None:
-    """The name of the device asked for, by the settings or else by the environment; None: by neither."""
-    return settings.device or os.environ.get(_VARIABLE) or None
+def device_wanted(plan: Plan) -> str | None:
+    """The name of the device asked for, by the plan or else by the environment; None: by neither."""
+    return plan.device or os.environ.get(_VARIABLE) or None
 
 
 def build_device(name: str | None) -> torch.device:
@@ -82,25 +82,14 @@ def _accelerator() -> str | None:
     return None if found is None else found.type
 
 
-def advice(error: BaseException) -> str:
-    """What to do about tensors of two devices that met, to follow what torch said of it; else nothing."""
-    text = str(error)
-    if "same device" not in text and "two devices" not in text:
-        return ""
-    return (
-        " Make a tensor where the others are, as torch.zeros(n, device=obs.device) does, and keep one of "
-        "the constructor's as a buffer: self.register_buffer(name, tensor)."
-    )
-
-
-def describe(settings: Settings, device: torch.device, channels_last: bool) -> str:
+def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
     """The device and how it computes, for the header: `cuda:0, precision bf16, channels last`."""
     words = str(device)
     other = _accelerator()
-    if device_wanted(settings) is None and device.type == "cpu" and other not in (None, "cuda"):
+    if device_wanted(plan) is None and device.type == "cpu" and other not in (None, "cuda"):
         words += f" (device={other} is here too, and is only used if it is named)"
-    if str(settings.precision) != "32":
-        words += f", precision {settings.precision}"
+    if str(plan.precision) != "32":
+        words += f", precision {plan.precision}"
     return words + ", channels last" * channels_last
 
 
@@ -108,13 +97,13 @@ def describe(settings: Settings, device: torch.device, channels_last: bool) -> s
 
 
 @contextmanager
-def arithmetic(settings: Settings, device: torch.device) -> Iterator[None]:
+def arithmetic(plan: Plan, device: torch.device) -> Iterator[None]:
     """Inside, torch computes as the settings say; afterwards as it did before.
 
     Raises:
         ConfigError: If the device does not have what is asked for.
     """
-    precision, deterministic = str(settings.precision), settings.deterministic
+    precision, deterministic = str(plan.precision), plan.deterministic
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(
             f"precision=tf32 is arithmetic of NVIDIA GPUs, and this run is on {device}. Leave it out, or "
@@ -124,7 +113,7 @@ def arithmetic(settings: Settings, device: torch.device) -> Iterator[None]:
         if deterministic:
             stack.enter_context(_deterministic(device))
         if device.type == "cuda":
-            benchmark = settings.cudnn_benchmark
+            benchmark = plan.cudnn_benchmark
             wanted = not deterministic if benchmark is None else benchmark
             stack.enter_context(_set(torch.backends.cudnn, "benchmark", wanted))
         if precision == "tf32":
@@ -196,11 +185,11 @@ def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def wants_channels_last(settings: Settings, world: WorldSpec, device: torch.device) -> bool:
+def wants_channels_last(plan: Plan, world: WorldSpec, device: torch.device) -> bool:
     """Whether images are laid out channels last, as half-precision convolutions on a GPU prefer."""
-    if settings.channels_last is not None:
-        return bool(settings.channels_last)
-    half = str(settings.precision) in ("bf16", "16")
+    if plan.channels_last is not None:
+        return bool(plan.channels_last)
+    half = str(plan.precision) in ("bf16", "16")
     return half and device.type == "cuda" and _is_image(world.spec.obs)
 
 

@@ -12,50 +12,48 @@ from ...agents.policy.raw_observations import statistics_of
 from ...envs.world import World
 from ...replay import CheckpointError, ConfigError, Normalizer
 from ..record.checkpoint import find
-from ..settings.compose import Settings
-from ..settings.named import named_object
+from ..settings.plan import Plan
 from .weights import load_weights
 
 
-def read_earlier(settings: Settings) -> dict[str, Any] | None:
-    """The checkpoint that `load=` names, and into the settings what its weights need; None: none is named.
+def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan with what the weights of `load=` need, and that checkpoint; None: none is named.
 
     Raises:
         ConfigError: If the settings say otherwise.
         CheckpointError: If there is no checkpoint, or it is damaged.
     """
-    if settings.load is None:
-        return None
-    state = find(Path(settings.load), without=("replay",))
+    if plan.load is None:
+        return plan, None
+    state = find(Path(plan.load), without=("replay",))
     before = state.get("settings") or {}
-    if settings.env is None or before.get("env") is None:
-        return state
-    had, has = bool(before.get("normalize_obs")), settings.normalize_obs
+    if plan.env is None or before.get("env") is None:
+        return plan, state
+    had, has = bool(before.get("normalize_obs")), plan.normalize_obs
     if had == has:
-        return state
-    if has and "normalize_obs" in settings.given:
+        return plan, state
+    if has and "normalize_obs" in plan.given:
         raise ConfigError(
-            f"normalize_obs=true, but {settings.load} learnt from observations as they are, which is what "
+            f"normalize_obs=true, but {plan.load} learnt from observations as they are, which is what "
             "its weights expect. Leave out normalize_obs, or load."
         )
-    if had and "normalize_obs" in settings.given:
+    if had and "normalize_obs" in plan.given:
         raise ConfigError(
-            f"normalize_obs=false, but {settings.load} learnt with normalize_obs=true: its weights expect "
+            f"normalize_obs=false, but {plan.load} learnt with normalize_obs=true: its weights expect "
             "normalised observations, and their statistics come with load=. Leave normalize_obs out."
         )
-    settings.values["normalize_obs"] = had  # Its agent's default may be another.
-    return state
+    return plan.decided(normalize_obs=had), state  # Its agent's default may be another.
 
 
-def read_module(settings: Settings) -> Normalizer | None:
-    """The statistics of observations that the module given has learnt with; None: it has none.
+def read_module(plan: Plan) -> tuple[Plan, Normalizer | None]:
+    """The plan, and the statistics of observations that the module given has learnt with, if it has any.
 
     Its weights expect normalised observations, and this run normalises them unless the user says otherwise.
     """
-    known = None if settings.env is None else statistics_of(named_object(settings, "model")[0])
-    if known is not None and "normalize_obs" not in settings.given:
-        settings.values["normalize_obs"] = True
-    return known if settings.normalize_obs else None
+    known = None if plan.env is None else statistics_of(plan.model.target)
+    if known is not None and "normalize_obs" not in plan.given:
+        plan = plan.decided(normalize_obs=True)
+    return plan, known if plan.normalize_obs else None
 
 
 def continue_statistics(known: Normalizer, world: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ from ...agents.continual.context import LOGITS, VALUES, Context, evaluating
 from ...agents.continual.cumulative import Cumulative
 from ...agents.continual.lwf import LwF
 from ...agents.continual.strategy import Strategy
-from ...agents.traits import has_forward, hook, takes_state, traits
+from ...agents.traits import Traits, hook, traits
 from ...replay import Spec
 from ...replay.randomness import forked_randomness
 
@@ -40,9 +39,9 @@ def unfit_in_environment(
         steps: Of all tasks together.
         capacity: Of the replay.
     """
-    agent = context.agent
+    agent, can = context.agent, traits(context.agent)
     name_of_agent = type(agent).__name__
-    tensor = _gives_a_tensor(agent, obs)
+    tensor = _gives_a_tensor(agent, can, obs)
     for name, strategy in named.items():
         ours = strategy if isinstance(strategy, Strategy) else Strategy()
         if ours.no_environments is not None:
@@ -57,10 +56,10 @@ def unfit_in_environment(
                 "agent's. Choose them in the model's `act`."
             )
         if works_on_the_loss(strategy):
-            if hook(agent, "learn") is None:
+            if can.learn is None:
                 yield f"strategy={name} works on the loss, but {name_of_agent} has no `learn`."
                 continue
-            if _updates_itself(agent):
+            if can.updates_itself:
                 yield (
                     f"strategy={name} works on the loss, but {name_of_agent} updates itself. Use an agent "
                     f"whose learn returns the loss: {_RETURN_A_LOSS}."
@@ -68,12 +67,12 @@ def unfit_in_environment(
                 continue
         if ours.needs_forward and not tensor:
             yield (
-                f"strategy={name} compares outputs, but {name_of_agent}{_no_tensor(agent)}. strategy=si "
+                f"strategy={name} compares outputs, but {name_of_agent}{_no_tensor(can)}. strategy=si "
                 "works on any loss."
             )
         elif (reason := ours.misfit(context)) is not None:
             yield f"strategy={name}: {reason}."
-        if traits(agent).on_policy and isinstance(strategy, (Cumulative, LwF)):
+        if can.on_policy and isinstance(strategy, (Cumulative, LwF)):
             does = "draws from" if isinstance(strategy, Cumulative) else "compares outputs on"
             yield (
                 f"strategy={name} {does} batches of the replay, but {name_of_agent} learns from what it "
@@ -103,31 +102,16 @@ def _too_small(name: str, tasks: int, steps: int, capacity: int) -> Iterable[str
         )
 
 
-def _updates_itself(agent: nn.Module) -> bool:
-    """Whether a `learn` says by its annotation that it never returns a loss."""
-    core = traits(agent).core or agent
-    learn = hook(core, "learn")
-    said = None if learn is None else inspect.signature(learn).return_annotation
-    return said is None or said == "None"
-
-
-def _recurrent(agent: nn.Module) -> bool:
-    known = traits(agent).recurrent
-    return takes_state(agent) if known is None else known
-
-
-def _no_tensor(agent: nn.Module) -> str:
+def _no_tensor(can: Traits) -> str:
     """Why there is no one tensor to compare."""
-    if not has_forward(agent):
+    if not can.forward:
         return " has no `forward`"
-    return (
-        ".forward carries a state" if _recurrent(agent) else ".forward gives more than one tensor"
-    )
+    return ".forward carries a state" if can.recurrent else ".forward returns more than one tensor"
 
 
-def _gives_a_tensor(agent: nn.Module, obs: Any) -> bool:
+def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Any) -> bool:
     """Whether a forward gives one tensor for a batch of observations."""
-    if not has_forward(agent) or _recurrent(agent):
+    if not can.forward or can.recurrent:
         return False
     with forked_randomness(0), evaluating(agent), torch.no_grad():
         try:

@@ -15,52 +15,52 @@ from ...envs.infos import Layout, check_names
 from ...envs.opening import Given
 from ...envs.wrappers import wrapped
 from ...replay import ConfigError, Normalizer
-from ..settings.compose import Settings, name_of
+from ..settings.compose import name_of
 from ..settings.environment_names import vector_form
-from ..settings.named import named_objects
 from ..settings.names import construct
+from ..settings.plan import Plan
 from ..settings.told import warn_caller
 from .wrapping import build_wrappers
 
 
-def build_environments(settings: Settings) -> EnvWorld:
+def build_environments(plan: Plan) -> EnvWorld:
     """Environments, one per task, and what normalises their observations and rewards.
 
     Raises:
         ConfigError: If one cannot be made or copied, or its spaces are not known.
     """
-    _check_evaluations(settings)
+    _check_evaluations(plan)
     tasks: list[EnvTask] = []
-    env_info, layout = settings.env_info or (), Layout()
+    env_info, layout = plan.env_info or (), Layout()
     check_names(env_info)
     try:
-        wrappers = _wrappers(settings)
-        makers = env_makers(settings, wrappers)
+        wrappers = _wrappers(plan)
+        makers = env_makers(plan, wrappers)
         for number, (named, make) in enumerate(makers):
-            tasks.append(_task(settings, number, *named, make, wrappers, layout))
+            tasks.append(_task(plan, number, *named, make, wrappers, layout))
         arguments_of = [arguments for (_, arguments), _ in makers]
-        world = EnvWorld(tasks, arguments=arguments_of, seed=settings.seed)
+        world = EnvWorld(tasks, arguments=arguments_of, seed=plan.seed)
         for task in tasks:  # Once each has what it learns in, which matters more.
-            task.open_for_evaluation(settings.eval_episodes)
+            task.open_for_evaluation(plan.eval_episodes)
         for task in tasks:
-            _warn(task, settings)
+            _warn(task, plan)
     except BaseException:
         for task in tasks:
             task.close()
         raise
-    if settings.normalize_obs or settings.normalize_reward:
+    if plan.normalize_obs or plan.normalize_reward:
         world.normalizer = Normalizer(
             normalized_shapes(world.spec.obs),
             num_envs=world.num_envs,
-            discount=settings.discount,
-            obs=settings.normalize_obs,
-            reward=settings.normalize_reward,
+            discount=plan.discount,
+            obs=plan.normalize_obs,
+            reward=plan.normalize_reward,
         )
     return world
 
 
 def env_makers(
-    settings: Settings, wrappers: dict[str, Any] | None = None
+    plan: Plan, wrappers: dict[str, Any] | None = None
 ) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
     """For each environment that the settings name: what that is, with its arguments, and what makes a copy.
 
@@ -71,10 +71,11 @@ def env_makers(
         ConfigError: If one cannot be made or copied.
     """
     makers: list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]] = []
-    wrappers = _wrappers(settings) if wrappers is None else wrappers
-    for target, arguments in named_objects(settings, "env"):
+    wrappers = _wrappers(plan) if wrappers is None else wrappers
+    for named in plan.env or ():
+        target, arguments = named.target, named.arguments
         if isinstance(target, (gymnasium.Env, VectorEnv)):
-            target = _given(settings, target)
+            target = _given(plan, target)
         if not callable(target):
             raise ConfigError(
                 f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
@@ -86,19 +87,18 @@ def env_makers(
     return makers
 
 
-def _wrappers(settings: Settings) -> dict[str, Any]:
-    """Built once: the settings then hold the names of functions, no longer the functions."""
+def _wrappers(plan: Plan) -> dict[str, Any]:
     return {
-        "around": build_wrappers(settings),
-        "discrete": settings.discrete,
-        "bins": settings.bins,
-        "action_repeat": settings.action_repeat,
-        "time_limit": settings.time_limit,
+        "around": build_wrappers(plan),
+        "discrete": plan.discrete,
+        "bins": plan.bins,
+        "action_repeat": plan.action_repeat,
+        "time_limit": plan.time_limit,
     }
 
 
 def _task(
-    settings: Settings,
+    plan: Plan,
     number: int,
     target: Any,
     arguments: dict[str, Any],
@@ -109,32 +109,28 @@ def _task(
     return EnvTask(
         make,
         name=getattr(target, "__name__", type(target).__name__),
-        num_envs=settings.num_envs,
-        vectorization=settings.vectorization,
+        num_envs=plan.num_envs,
+        vectorization=plan.vectorization,
         make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
-        stack=settings.frame_stack,
-        channels=settings.channels,
-        seed=settings.seed + number,
-        video=settings.video,
-        eval_limit=settings.eval_limit,
-        env_info=settings.env_info or (),
+        stack=plan.frame_stack,
+        channels=plan.channels,
+        seed=plan.seed + number,
+        video=plan.video,
+        eval_limit=plan.eval_limit,
+        env_info=plan.env_info or (),
         layout=layout,
     )
 
 
-def _given(settings: Settings, env: Any) -> Given:
+def _given(plan: Plan, env: Any) -> Given:
     """An environment that the user opened: the only copy there is.
 
     Raises:
         ConfigError: If more are needed.
     """
-    several = settings.num_envs > 1 and isinstance(env, gymnasium.Env)
-    if several or settings.vectorization != "sync":
-        asked = (
-            f"num_envs={settings.num_envs}"
-            if several
-            else "vectorization=" + settings.vectorization
-        )
+    several = plan.num_envs > 1 and isinstance(env, gymnasium.Env)
+    if several or plan.vectorization != "sync":
+        asked = f"num_envs={plan.num_envs}" if several else "vectorization=" + plan.vectorization
         name = type(env.unwrapped).__name__
         raise ConfigError(
             f"env= is an instance of {name}, which cannot be copied, and {asked} needs more. Give a "
@@ -143,21 +139,21 @@ def _given(settings: Settings, env: Any) -> Given:
     return Given(env)
 
 
-def _check_evaluations(settings: Settings) -> None:
+def _check_evaluations(plan: Plan) -> None:
     """Refuse what needs evaluations where there are none.
 
     Raises:
         ConfigError: With all of it.
     """
-    if settings.eval_episodes > 0:
+    if plan.eval_episodes > 0:
         return
-    stopping = settings.early_stopping
-    scheduler = str((settings.scheduler or {}).get("_target_"))
+    stopping = plan.early_stopping
+    scheduler = "" if plan.scheduler is None else plan.scheduler.name
     needs = {
-        "early_stopping.patience": stopping["patience"] is not None,
-        "early_stopping.restore": stopping["restore"],
+        "early_stopping.patience": stopping.patience is not None,
+        "early_stopping.restore": stopping.restore,
         "scheduler=ReduceLROnPlateau": scheduler.endswith("ReduceLROnPlateau"),
-        "video": settings.video,
+        "video": plan.video,
     }
     if mistakes := [key for key, asked in needs.items() if asked]:
         raise ConfigError(
@@ -166,7 +162,7 @@ def _check_evaluations(settings: Settings) -> None:
         )
 
 
-def _warn(task: EnvTask, settings: Settings) -> None:
+def _warn(task: EnvTask, plan: Plan) -> None:
     """Warn before training where evaluation differs from what one would expect."""
     if task.evaluates_in_training:
         warn_caller(
@@ -175,12 +171,12 @@ def _warn(task: EnvTask, settings: Settings) -> None:
             "eval_episodes=0 leaves evaluation out."
         )
     elif task.lacking is not None:
-        wanted = min(settings.eval_episodes, EVALUATED_AT_ONCE)
+        wanted = min(plan.eval_episodes, EVALUATED_AT_ONCE)
         warn_caller(
             f"Only {task.copies_to_evaluate_in} of {wanted} copies of {task.name} to evaluate in can be "
             f"open at once ({task.lacking}). Episodes are played in these, one after another."
         )
-    apart = settings.vectorization == "async"
+    apart = plan.vectorization == "async"
     if "obs" in task.normalizes and apart:
         warn_caller(
             f"NormalizeObservation in {task.name}: with vectorization=async each process has running "

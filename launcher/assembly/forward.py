@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -15,15 +14,13 @@ from torch.nn.parameter import is_lazy
 from ...agents.blocks.ids import about_integers, embeddings_checked
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
-from ...agents.policy.states import map_leaves
-from ...agents.traits import has_forward, hook
+from ...agents.policy.states import Recurrence, as_steps
 from ...envs.world import Transform, WorldSpec
 from ...replay import Batch, ConfigError
 from ...replay.batch import describe
+from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
 from ..learn.learner import Learner
-from ..learn.recurrent import Recurrence, is_recurrent
-from .device import advice
 
 
 def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -> None:
@@ -34,16 +31,15 @@ def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -
             module, what was expected and what came.
     """
     agent, space = learner.agent, learner.spec.action
-    name = type(agent).__name__
-    act = hook(agent, "act")
-    acts = act is not None
-    if not (has_forward(agent) or acts or hook(agent, "learn") is not None):
+    name, can = type(agent).__name__, learner.traits
+    acts = can.act is not None
+    if not (can.forward or acts or can.learn is not None):
         raise ConfigError(
             f"{name} has none of `forward`, `act` and `learn`: there is nothing to run or to train."
         )
-    if world.acts and not (acts or has_forward(agent)):
+    if world.acts and not (acts or can.forward):
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
-    if has_forward(agent):
+    if can.forward:
         obs = _items(2, world, transform, learner.device)
         seen = learner.spec.obs
         one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
@@ -53,7 +49,7 @@ def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -
         ):
             try:
                 with forked_randomness(0), learner.evaluating():
-                    if world.acts and is_recurrent(agent):
+                    if world.acts and can.recurrent:
                         learner.recurrence = Recurrence(
                             agent, lambda n: _items(n, world, transform, learner.device)
                         )
@@ -65,19 +61,17 @@ def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -
             except Exception as error:
                 raise ConfigError(
                     f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
-                    f"{describe(Batch(obs=obs))}: {error}{advice(error)}"
+                    f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
                     f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
             _check_output(
                 output, space, obs=obs, name=name, sources=sources, labelled=world.labelled
             )
-    if learner.recurrence is not None and act is not None:
-        signature = inspect.signature(act)
-        if "state" not in signature.parameters:
-            raise ConfigError(
-                f"{name}.forward carries a state, and {name}.act{signature} does not. Write act(self, obs, "
-                "state), which returns (action, state) or (action, extras, state), or leave act out."
-            )
+    if learner.recurrence is not None and acts and not can.act_takes_state:
+        raise ConfigError(
+            f"{name}.forward carries a state, and {name}.act has no parameter `state`. Write act(self, obs, "
+            "state), which returns (action, state) or (action, extras, state), or leave act out."
+        )
     lazy = [path for path, p in agent.named_parameters() if is_lazy(p)]
     if lazy:
         raise ConfigError(
@@ -171,7 +165,7 @@ def example(world: WorldSpec, transform: Transform, learner: Learner) -> Any:
     with forked_randomness(0):
         obs = _items(2, world, transform, learner.device)
     by_sequence = learner.recurrence is not None and learner.recurrence.by_sequence
-    return map_leaves(lambda x: x.unsqueeze(1), obs) if by_sequence else obs
+    return as_steps(obs) if by_sequence else obs
 
 
 def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Any:

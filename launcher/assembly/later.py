@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...agents.continual.strategy import Strategy
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...envs.datasets import Arrays
 from ...replay import ConfigError
 from ..settings.compose import Settings
-from ..settings.named import named_objects, unresolved
+from ..settings.plan import Plan, make_plan
 from .data import read_data
-from .loaders import heed_loaders
 
 if TYPE_CHECKING:
     from ..open_run import OpenRun
@@ -23,9 +22,9 @@ def check_grows(run: OpenRun) -> None:
         todo = "learn its own tasks first" if run.status == "open" else "call ml with resume=true"
         raise ConfigError(f"learn_task needs a finished run, and this one is {run.status}: {todo}.")
     run.world.growing()
-    if run.settings.online:
+    if run.plan.online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
-    if traits(run.learner.agent).observes:
+    if stated_traits(run.learner.agent).observes:
         raise ConfigError(
             f"{type(run.own).__name__} has an `observe`, and such models must know all tasks at the "
             "start. Give the data sets as a list, dataset=[...], or write a `learn`."
@@ -52,22 +51,18 @@ def check_classes(run: OpenRun, train: Arrays, name: str | None) -> None:
             )
 
 
-def read_later(settings: Settings, of_run: Settings) -> tuple[Arrays, Arrays | None]:
+def read_later(settings: Settings, of_run: Plan) -> tuple[Arrays, Arrays | None]:
     """The data that settings name, read as the run's own was, with labels unchanged.
 
     Raises:
         ConfigError, DataError: If it cannot be read.
     """
-    if mistakes := unresolved(settings):
-        raise ConfigError("\n".join(mistakes))
-    for key in ("data_dir", "image_size", "channels"):
-        settings.values[key] = of_run.values[key]
-    heed_loaders(settings, batch_size=of_run.batch_size)
-    if (count := len(named_objects(settings, "dataset"))) != 1:
+    plan = make_plan(settings, of_run=of_run)
+    if (count := len(plan.dataset or ())) != 1:
         raise ConfigError(
             f"learn_task accepts one data set at a time, and received {count}. Call it once for each."
         )
-    train, test, *_ = read_data(settings, numbered=False)
+    train, test, *_ = read_data(plan, numbered=False)
     return train[0], test[0]
 
 

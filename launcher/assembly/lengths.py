@@ -5,47 +5,45 @@ from __future__ import annotations
 from ...envs.world import Lengths, World
 from ...replay.samplers import batch_sizes
 from ..learn.loop import Schedule
-from ..learn.schedulers import Plan
-from ..settings.compose import Settings
+from ..learn.schedulers import Duration
+from ..settings.plan import Plan
 
 
-def build_schedule(settings: Settings, world: World) -> Schedule:
+def build_schedule(plan: Plan, world: World) -> Schedule:
     """How long, and how often."""
     return Schedule(
-        **vars(world.lengths(asked_lengths(settings))),
-        log_every=settings.log_every,
-        patience=settings.early_stopping["patience"],
-        borders=world.borders(online=settings.online),
+        **vars(world.lengths(asked_lengths(plan))),
+        log_every=plan.log_every,
+        patience=plan.early_stopping.patience,
+        borders=world.borders(online=plan.online),
         validation=world.validates,
-        restore=settings.early_stopping["restore"],
-        eval_future=settings.eval_future,
+        restore=plan.early_stopping.restore,
+        eval_future=plan.eval_future,
     )
 
 
-def asked_lengths(settings: Settings) -> Lengths:
+def asked_lengths(plan: Plan) -> Lengths:
     """What the settings say, before a world completes it."""
     return Lengths(
-        settings.epochs,
-        settings.train_steps,
-        settings.eval_every,
-        settings.learn_every or 1,
-        settings.seed_steps or 0,
+        plan.epochs,
+        plan.train_steps,
+        plan.eval_every,
+        plan.learn_every or 1,
+        plan.seed_steps or 0,
     )
 
 
-def build_plans(schedule: Schedule, settings: Settings, world: World) -> list[Plan]:
-    """How long each task is for a scheduler; a single plan where tasks are not told apart."""
+def build_durations(schedule: Schedule, plan: Plan, world: World) -> list[Duration]:
+    """How long each task is for a scheduler; a single duration where tasks are not told apart."""
     tasks = world.task_lengths(
-        lengths_of(schedule),
-        batch_size=settings.batch_size,
-        offline=settings.offline is not None,
+        lengths_of(schedule), batch_size=plan.batch_size, offline=plan.offline is not None
     )
-    plans = [Plan(task.steps, task.epochs, task.batches, settings.accumulate) for task in tasks]
+    durations = [Duration(t.steps, t.epochs, t.batches, plan.accumulate) for t in tasks]
     if schedule.borders:
-        return plans
-    steps = schedule.train_steps and schedule.train_steps * len(plans)
-    batches = sum(plan.batches_per_epoch or 0 for plan in plans)
-    return [Plan(steps, schedule.epochs, batches, settings.accumulate)]
+        return durations
+    steps = schedule.train_steps and schedule.train_steps * len(durations)
+    batches = sum(duration.batches_per_epoch or 0 for duration in durations)
+    return [Duration(steps, schedule.epochs, batches, plan.accumulate)]
 
 
 def lengths_of(schedule: Schedule) -> Lengths:
@@ -59,22 +57,22 @@ def lengths_of(schedule: Schedule) -> Lengths:
     )
 
 
-def plan_of(rows: int, schedule: Schedule, settings: Settings) -> Plan:
+def duration_of(rows: int, schedule: Schedule, plan: Plan) -> Duration:
     """How long a task of so many rows is for a scheduler."""
-    batches = len(batch_sizes(rows, settings.batch_size))
-    return Plan(schedule.train_steps, schedule.epochs, batches, settings.accumulate)
+    batches = len(batch_sizes(rows, plan.batch_size))
+    return Duration(schedule.train_steps, schedule.epochs, batches, plan.accumulate)
 
 
 def evaluates_in_task(
-    schedule: Schedule, plans: list[Plan], settings: Settings, world: World
+    schedule: Schedule, durations: list[Duration], plan: Plan, world: World
 ) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
         each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
-        return each_epoch and any(plan.length("epoch") > 1 for plan in plans)
-    return schedule.eval_every < total_steps(schedule, settings, world)
+        return each_epoch and any(duration.length("epoch") > 1 for duration in durations)
+    return schedule.eval_every < total_steps(schedule, plan, world)
 
 
-def total_steps(schedule: Schedule, settings: Settings, world: World) -> int:
+def total_steps(schedule: Schedule, plan: Plan, world: World) -> int:
     """Steps of the whole run, if no task ends early."""
-    return world.steps(lengths_of(schedule), batch_size=settings.batch_size)
+    return world.steps(lengths_of(schedule), batch_size=plan.batch_size)

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from ...agents.policy.masks import ACTION_MASK
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError, Spec, archive
 from ...replay.offline import saved_sizes
 from ...replay.transitions import IN
 from ..record.checkpoint import find
-from ..settings.compose import Settings
+from ..settings.plan import Plan
 from ..settings.told import warn_caller
 
 # What is as it was when the replay was filled, by the names of a replay's sizes.
@@ -22,59 +22,56 @@ _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}
 _OF_ACTING = {"seed_steps": 0, "learn_every": 1, "normalize_reward": False}
 
 
-def adopt(settings: Settings) -> dict[str, Any] | None:
-    """The saved transitions that the settings name, and into the settings what is decided by them.
+def adopt(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan with what the saved transitions of `offline=` decide, and these.
 
     Returns:
-        What `replay.offline.opened` takes; None for a run that acts.
+        Of them what `replay.offline.opened` takes; None for a run that acts.
 
     Raises:
         ConfigError: If there is no environment, or are several.
         CheckpointError: If nothing was saved there, or it is damaged.
     """
-    if settings.offline is None:
-        return None
-    env = settings.live.get("env", settings.env)
-    if env is None or (isinstance(env, (list, tuple)) and len(env) > 1):
+    if plan.offline is None:
+        return plan, None
+    if plan.env is None or len(plan.env) > 1:
         raise ConfigError(
-            f"offline={settings.offline} is learnt from for one environment, in which the model is "
+            f"offline={plan.offline} is learnt from for one environment, in which the model is "
             "evaluated: give env=, and one only."
         )
-    state = _saved(Path(settings.offline))
+    state = _saved(Path(plan.offline))
     try:
         sizes = saved_sizes(state)
     except CheckpointError as error:
-        raise refused(settings, error) from error
-    acting = {*_OF_ACTING, "num_envs", "capacity"} & settings.given
+        raise refused(plan, error) from error
+    acting = {*_OF_ACTING, "num_envs", "capacity"} & plan.given
     for key in sorted(acting):
         warn_caller(f"`{key}` has no effect in this run: it does not act.")
     for key, name in _SAVED.items():
-        if key in settings.given and settings.values[key] != sizes[name]:
+        if key in plan.given and plan.values[key] != sizes[name]:
             warn_caller(
-                f"`{key}={settings.values[key]}` has no effect in this run: the replay was saved with "
+                f"`{key}={plan.values[key]}` has no effect in this run: the replay was saved with "
                 f"{sizes[name]}."
             )
-        settings.values[key] = sizes[name]
-    _adopt_mask(settings, state)
-    settings.values.update(_OF_ACTING)
-    return state
+    sized = {key: sizes[name] for key, name in _SAVED.items()}
+    return plan.decided(**sized, **_OF_ACTING, env_info=_with_mask(plan, state)), state
 
 
-def _adopt_mask(settings: Settings, state: dict[str, Any]) -> None:
-    """Evaluate with `action_mask` where it is learnt with.
+def _with_mask(plan: Plan, state: dict[str, Any]) -> list[str] | None:
+    """`env_info`, with `action_mask` where it is learnt with, for evaluations.
 
     Raises:
         ConfigError: If it was not saved.
     """
     kept = {name.split(IN)[0] for name in state.get("beside", ())}
     if ACTION_MASK in kept:
-        names = settings.env_info or []
-        settings.values["env_info"] = [ACTION_MASK, *(n for n in names if n != ACTION_MASK)]
-    elif ACTION_MASK in (settings.env_info or ()):
+        return [ACTION_MASK, *(n for n in plan.env_info or () if n != ACTION_MASK)]
+    if ACTION_MASK in (plan.env_info or ()):
         raise ConfigError(
-            f"env_info=action_mask: the replay in offline={settings.offline} was saved without it, so that "
+            f"env_info=action_mask: the replay in offline={plan.offline} was saved without it, so that "
             "learning would count on actions that are ruled out. Collect it with env_info=[action_mask]."
         )
+    return plan.env_info
 
 
 def _saved(folder: Path) -> dict[str, Any]:
@@ -95,9 +92,9 @@ def _saved(folder: Path) -> dict[str, Any]:
     return transitions
 
 
-def refused(settings: Settings, error: CheckpointError) -> CheckpointError:
+def refused(plan: Plan, error: CheckpointError) -> CheckpointError:
     """The error with the name of what it is about."""
-    return CheckpointError(f"Cannot learn from offline={settings.offline}: {error}.")
+    return CheckpointError(f"Cannot learn from offline={plan.offline}: {error}.")
 
 
 def check_agent(agent: nn.Module, spec: Spec) -> None:
@@ -106,7 +103,7 @@ def check_agent(agent: nn.Module, spec: Spec) -> None:
     Raises:
         ConfigError: Naming those that learn from what others have done.
     """
-    if not traits(agent).on_policy:
+    if not stated_traits(agent).on_policy:
         return
     if isinstance(spec.action, dict) or spec.action.nvec or spec.action.binary:
         others = "a model of your own that learns from next(replay)"
@@ -120,15 +117,15 @@ def check_agent(agent: nn.Module, spec: Spec) -> None:
     )
 
 
-def check_path(settings: Settings, path: Path) -> None:
+def check_path(plan: Plan, path: Path) -> None:
     """Refuse a run directory that what is learnt from lies in: a run moves an earlier one aside.
 
     Raises:
         ConfigError: If it does.
     """
-    if settings.offline is None:
+    if plan.offline is None:
         return
-    source = Path(settings.offline).resolve()
+    source = Path(plan.offline).resolve()
     if source == path.resolve() or path.resolve() in source.parents:
         raise ConfigError(
             f"This run's directory, {path}, is that of the replay it learns from. Give another path or "

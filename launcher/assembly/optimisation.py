@@ -17,17 +17,15 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from ...agents.traits import hook
 from ...replay import ConfigError
 from ...replay.devices import has_float64
-from ..settings.compose import Settings, name_of
-from ..settings.named import makes_objects, named_object
+from ..settings.compose import name_of
 from ..settings.names import construct
+from ..settings.plan import Named, Plan
 from .groups import check_options, divided, flat_patterns
 
 _ELSEWHERE = " A scheduler goes into scheduler=."
 
 
-def build_optimizer(
-    settings: Settings, agent: nn.Module, own: nn.Module | None = None
-) -> Optimizer | None:
+def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) -> Optimizer | None:
     """The optimiser of the agent's trainable parameters, or None where there are none.
 
     A model that may unfreeze or add some later has one from the start; see `Parameters`.
@@ -41,14 +39,14 @@ def build_optimizer(
     parameters = [p for p in agent.parameters() if p.requires_grad]
     if not parameters and may_get_parameters(agent):
         parameters = list(agent.parameters()) or [nn.Parameter(torch.empty(0))]
-    if (given := settings.live.get("optim")) is not None and not makes_objects(given):
-        return _given_optimizer(settings, given, agent)
+    if not plan.optim.constructs:
+        return _given_optimizer(plan.optim, agent)
     if not parameters:
         return None
-    target, arguments = named_object(settings, "optim")
-    for shorthand in ("lr", "weight_decay"):
-        if settings.values[shorthand] is not None:
-            arguments.setdefault(shorthand, settings.values[shorthand])
+    target, arguments = plan.optim.target, dict(plan.optim.arguments)
+    for shorthand, value in {"lr": plan.lr, "weight_decay": plan.weight_decay}.items():
+        if value is not None:
+            arguments.setdefault(shorthand, value)
     trained: list[Any] = parameters
     patterns: dict[str, Any] = {}
     if "groups" in arguments and "groups" not in inspect.signature(target).parameters:
@@ -142,10 +140,11 @@ def _what_it_asks_for(target: Any, agent: nn.Module, trained: list[Any]) -> Any:
     return trained
 
 
-def _given_optimizer(settings: Settings, given: Any, agent: nn.Module) -> Optimizer:
+def _given_optimizer(named: Named, agent: nn.Module) -> Optimizer:
+    given = named.target
     if not isinstance(given, Optimizer):
         raise ConfigError(f"optim={name_of(given)} is no torch.optim.Optimizer.")
-    if arguments := named_object(settings, "optim")[1]:
+    if arguments := named.arguments:
         raise ConfigError(
             f"optim={name_of(given)} is already constructed, so `{next(iter(arguments))}` cannot be set. "
             "Give its class instead."

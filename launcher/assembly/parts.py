@@ -12,24 +12,24 @@ from ...agents import NAMES
 from ...agents.blocks.integers import fit_to_integers
 from ...agents.policy.parts import Part, PolicyPart, takes_state
 from ...replay import ConfigError, Space, Spec
-from ..settings.compose import Settings, name_of
-from ..settings.named import makes_objects, named_object
+from ..settings.compose import name_of
+from ..settings.named import makes_objects
+from ..settings.plan import PARTS, Plan
 from .infer import advice, incoming, inferred, outgoing
 from .networks import network
 
-PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
 # Widths that nothing says otherwise of.
 _FEATURES = 256
 _NOISE = 64
 
 
-def parts_given(settings: Settings) -> list[str]:
+def parts_given(plan: Plan) -> list[str]:
     """Which parts the settings name."""
-    return [part for part in PARTS if settings.values[part] is not None]
+    return [part for part in PARTS if part in plan.parts]
 
 
-def refuse_parts(settings: Settings, target: Any) -> None:
-    """Raise for parts, and other settings, that an agent has no place for.
+def refuse_parts(plan: Plan, target: Any) -> None:
+    """Raise for parts, and other plan, that an agent has no place for.
 
     Args:
         target: The agent's class, a function that makes it, or the agent.
@@ -37,8 +37,8 @@ def refuse_parts(settings: Settings, target: Any) -> None:
     Raises:
         ConfigError: Naming the agents that have one.
     """
-    wanted = parts_given(settings)
-    wanted += [key for key in ("generate", "rl") if settings.values[key]]
+    wanted = parts_given(plan)
+    wanted += [key for key, asked in {"generate": plan.generate, "rl": plan.rl}.items() if asked]
     if not wanted:
         return
     made = target if makes_objects(target) else type(target)
@@ -69,7 +69,7 @@ def judges_actions(target: Any) -> bool:
 
 
 def build_parts(
-    settings: Settings,
+    plan: Plan,
     spec: Spec,
     device: torch.device,
     *,
@@ -90,7 +90,7 @@ def build_parts(
     """
     built: dict[str, nn.Module] = {} if policy is None else {"policy": policy}
     seen: Any = spec.obs
-    for name in parts_given(settings):
+    for name in parts_given(plan):
         table = inferred(Spec(seen, spec.action, spec.num_tasks), device=device)
         why = advice(Spec(seen, spec.action))
         if name == "encoder":
@@ -108,9 +108,9 @@ def build_parts(
         elif name == "discriminator":
             table |= outgoing((1,))
             table["num_classes"] = spec.action.n if spec.discrete else 0
-        target, arguments = named_object(settings, name)
+        target, arguments = plan.parts[name].target, plan.parts[name].arguments
         part = target
-        if makes_objects(target):
+        if plan.parts[name].constructs:
             part = network(target, arguments, table, seen, setting=name, instead=why)
         elif arguments:
             raise ConfigError(

@@ -13,15 +13,16 @@ from ...agents.policy.actor_critic import ActorCritic
 from ...agents.policy.distributions import distribution, parts_of
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError
 from ...replay.tree import slashed
 from ..learn.growth import begin_task, regrow
 from ..record.state import add_copies, fill_empty_buffers, load_in_place
-from ..settings.compose import Settings, did_you_mean
+from ..settings.compose import did_you_mean
+from ..settings.plan import Plan
 
 
-def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) -> None:
+def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     """Draw the weights anew, and give heads their biases, where the settings say so.
 
     Args:
@@ -31,14 +32,14 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
     Raises:
         ConfigError: If the prior is none of the actions', or does not come out.
     """
-    if settings.init is not None:
-        _initialise(agent, settings.init)
-    if settings.head_bias is None:
+    if plan.init is not None:
+        _initialise(agent, plan.init)
+    if plan.head_bias is None:
         return
     action = world.spec.action
     spaces = {name or ACTION: space for name, space in slashed(action).items()}
     names = list(spaces)
-    priors = settings.head_bias
+    priors = plan.head_bias
     if not isinstance(action, dict) and not isinstance(priors, dict):
         priors = {ACTION: priors}
     if not isinstance(priors, dict):
@@ -53,7 +54,7 @@ def start_weights(settings: Settings, agent: nn.Module, world: Any, obs: Any) ->
             f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "
             f"is {', '.join(names)}."
         )
-    core = traits(agent).core or agent
+    core = stated_traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
     elif world.labelled or asks_for(agent, "action_logits_shapes"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from ...replay import ConfigError
-from ..settings.compose import Settings, name_of
-from ..settings.named import canonical_name, named_object
 from ..settings.names import construct, resolve, unknown_arguments
+from ..settings.plan import Plan
 
 _KEY = "env_wrappers"
 # Wrappers of gymnasium's that cannot do here what they are for.
@@ -81,20 +80,16 @@ class Wrap:
         return made
 
 
-def build_wrappers(settings: Settings) -> tuple[Wrap, ...]:
+def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
     """What `env_wrappers` names, the innermost first.
-
-    The settings then hold canonical names, and arguments as text where they are no plain values.
 
     Raises:
         ConfigError: With all mistakes.
     """
-    if settings.values[_KEY] is None:
-        return ()
-    items = list(_items(settings))
     mistakes: list[str] = []
     found: list[Wrap] = []
-    for target, arguments, name in items:
+    for named in plan.env_wrappers or ():
+        target, arguments, name = named.target, named.arguments, named.short_name
         if (problem := _problem(target, name)) is not None:
             mistakes.append(problem)
             continue
@@ -108,57 +103,6 @@ def build_wrappers(settings: Settings) -> tuple[Wrap, ...]:
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return tuple(found)
-
-
-def _items(settings: Settings) -> Iterator[tuple[Any, dict[str, Any], str]]:
-    """Each wrapper, its arguments, and what it is called."""
-    written, live = settings.values[_KEY], settings.live.get(_KEY)
-    if not isinstance(written, list):
-        target, arguments = named_object(settings, _KEY)
-        yield target, arguments, _short(settings.values[_KEY]["_target_"])
-        _make_plain(settings.values[_KEY])
-        return
-    given = list(live) if isinstance(live, (list, tuple)) else [None] * len(written)
-    recorded: list[Any] = []
-    for item, value in zip(written, given, strict=True):
-        arguments = (
-            {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
-        )
-        target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
-        if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
-            objects = {k: v for k, v in value.items() if k != "_target_"}
-            # Asked a second time, they are recorded by name: no word of the user's against them.
-            names = _make_plain(dict(objects))
-            said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
-            arguments = {**objects, **said}
-            target = value.get("_target_")
-        elif value is not None and not isinstance(value, str):
-            target = value
-        if isinstance(target, dict) or target is None:
-            raise ConfigError(
-                f"`{_KEY}` lists {value or item!r:.60}, which has arguments but no name: "
-                '{"_target_": NAME, ...}.'
-            )
-        name = target if isinstance(target, str) else name_of(target)
-        if isinstance(target, str):
-            target = resolve(target, _KEY)
-            name = canonical_name(name, target)
-        yield target, arguments, _short(name)
-        recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
-    settings.values[_KEY] = recorded
-
-
-def _make_plain(node: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that `config.yaml` cannot hold, by their names."""
-    for key, value in node.items():
-        if not isinstance(value, (str, int, float, bool, list, dict, type(None))):
-            node[key] = value.item() if isinstance(value, np.generic) else name_of(value)
-    return node
-
-
-def _short(name: str) -> str:
-    """`TimeLimit` of `gymnasium.wrappers.common.TimeLimit` and of `file.py:TimeLimit`."""
-    return name.replace(":", ".").rpartition(".")[2]
 
 
 def _problem(target: Any, name: str) -> str | None:

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...agents.continual.context import HIDDEN, Context, evaluating, hidden_outputs
+from ...agents.learn_method import learn_method
 from ...agents.traits import has_forward
 from ...replay import Batch, ConfigError, Replay
 from ..assembly.build import named_strategies
 from ..assembly.optimisation import may_get_parameters
-from ..learn.learn_method import learn_method, quiet
 from ..learn.parameters import Parameters
 from ..learn.strategies import Strategies as Hooks
+from ..record.log import quiet
 from ..settings.compose import compose
-from ..settings.named import unresolved
+from ..settings.plan import make_plan
 from .tasks import Task, Tasks, TasksSpec, Train
 
 # Which strategies are in the middle of a task with a model.
@@ -109,9 +110,7 @@ class Strategies:
         before = {id(parameter) for parameter in model.parameters()}
         none = strategies is None or (isinstance(strategies, (list, tuple)) and not strategies)
         settings = compose([], {} if none else {"strategy": strategies})
-        if mistakes := unresolved(settings):
-            raise ConfigError("\n".join(mistakes))
-        named = named_strategies(settings, spec, first.device)
+        named = named_strategies(make_plan(settings), spec, first.device)
         own = None if loss is None else partial(_learn, model, loss)
         context = Context(
             model,

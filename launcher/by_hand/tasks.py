@@ -20,7 +20,7 @@ from ..assembly.device import build_device
 from ..process import taking_turns
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.foreign import answer
-from ..settings.named import unresolved
+from ..settings.plan import make_plan
 from ..settings.unread import without_effect
 
 _ROWS = (
@@ -55,19 +55,17 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
         raise ConfigError("\n".join(mistakes))
     given = {"device": "cpu", **settings} | ({} if dataset is None else {"dataset": dataset})
     composed = compose([], given)
-    if mistakes := unresolved(composed):
-        raise ConfigError("\n".join(mistakes))
-    build.complete(composed)
-    device = build_device(composed.device)
+    plan = make_plan(composed)
+    device = build_device(plan.device)
     with taking_turns(), kept_randomness():  # The caller's random streams stay as they were.
-        seed_everything(composed.seed)
-        world = build.build_world(composed)
-        for key, reason in without_effect(composed, world).items():
+        seed_everything(plan.seed)
+        world = build.build_world(plan)
+        for key, reason in without_effect(plan, world).items():
             warnings.warn(f"`{key}` has no effect here: {reason}.", stacklevel=2)
-        world.place(device, composed.data)
-        transform, plain = build.build_transforms(composed, world, device)
-        replay = build.build_replay(composed, world, transform, device)
-    return Tasks(world, replay, plain, seed=composed.seed)
+        world.place(device, plan.data)
+        transform, plain = build.build_transforms(plan, world, device)
+        replay = build.build_replay(plan, world, transform, device)
+    return Tasks(world, replay, plain, seed=plan.seed)
 
 
 def _not_of_data(key: str, allowed: set[str]) -> str:

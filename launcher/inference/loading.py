@@ -35,9 +35,7 @@ from ..assembly.device import device_wanted
 from ..assembly.earlier import load_statistics
 from ..assembly.forward import check_forward
 from ..assembly.optimisation import Average
-from ..assembly.parts import PARTS
 from ..learn.learner import Learner
-from ..mammoth.observe.options import observes
 from ..process import left_as_found
 from ..record.checkpoint import Checkpoints, find
 from ..record.log import read_csv
@@ -46,8 +44,10 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
 from ..settings.compose import Settings, compose, name_of
-from ..settings.named import makes_objects, model_name
+from ..settings.kinds import model_kind
+from ..settings.named import makes_objects
 from ..settings.names import resolve
+from ..settings.plan import PARTS, make_plan
 from ..settings.trust import known_argument, known_arguments, known_object
 from .policy import Policies
 
@@ -172,6 +172,7 @@ class Loaded:
         self.path, self._state, self._trust = path, state, trust
         self._given = given
         self.settings = self._merged(given)
+        self.plan = make_plan(self.settings, names=_MODULES)
         with forked_randomness(0):
             self._build()
 
@@ -233,12 +234,12 @@ class Loaded:
         known = self.world.tasks[task].interface
         kept = self._state.get("environments")
         longest = 0 if kept is None else int(kept[task]["longest"])
-        return cut_after(self.settings.eval_limit, known.longest, longest)  # type: ignore[union-attr]
+        return cut_after(self.plan.eval_limit, known.longest, longest)  # type: ignore[union-attr]
 
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Inside, the process is set up as for an evaluation, and as before afterwards."""
-        with left_as_found(), forked_randomness(self.settings.seed):
+        with left_as_found(), forked_randomness(self.plan.seed):
             yield
 
     @cached_property
@@ -251,7 +252,7 @@ class Loaded:
         if not (self._trust or self._said("env_wrappers")):
             value = self.settings.values["env_wrappers"]
             self.settings.values["env_wrappers"] = self._known_wrappers(value)
-        return env_makers(self.settings)
+        return env_makers(make_plan(self.settings, names=(*_MODULES, "env", "env_wrappers")))
 
     # --------------------------------------------------------------------------------- settings
 
@@ -380,29 +381,29 @@ class Loaded:
 
     def _build(self) -> None:
         """The model with its weights, and what is around it."""
-        settings, state = self.settings, self._state
-        seed_everything(settings.seed)
-        device = build.build_device(device_wanted(settings))
+        plan, state = self.plan, self._state
+        seed_everything(plan.seed)
+        device = build.build_device(device_wanted(plan))
         self.world = world = self._world()
-        transform, plain = build.build_transforms(settings, world, device)
+        transform, plain = build.build_transforms(plan, world, device)
         self._observe = plain.observe
         try:
-            agent, self.own = build.build_agent(settings, world, device, (transform, plain))
+            agent, self.own = build.build_agent(plan, world, device, (transform, plain))
         except AttributeError as error:
-            if not observes(settings.live.get("model")):
+            if model_kind(plan.model.target) is None:
                 raise
             raise ConfigError(
-                f"{model_name(settings)} learns by `observe` and is made with its data at hand; such runs "
+                f"{plan.model.short_name} learns by `observe` and is made with its data at hand; such runs "
                 "cannot be loaded. ml(..., resume=True) with the same settings gives the model."
             ) from error
         options: dict[str, Any] = {
             "device": device,
-            "precision": str(settings.precision),
+            "precision": str(plan.precision),
             "supervised": world.labelled,
         }
         trial = Learner(agent, world.spec, **options)
         check_forward(trial, world, transform=plain)
-        average = Average(agent, decay=settings.ema) if settings.ema is not None else None
+        average = Average(agent, decay=plan.ema) if plan.ema is not None else None
         learner = Learner(agent, world.spec, average=average, **options)
         learner.recurrence = trial.recurrence
         with moving(saved_device(state), device):
@@ -427,8 +428,8 @@ class Loaded:
             ) from error
 
     def _world(self) -> LoadedData | LoadedEnvironments:
-        state, settings = self._state, self.settings
-        if settings.env is None:
+        state, plan = self._state, self.plan
+        if plan.env is None:
             return self._data()
         interfaces = [
             None if kept is None else Interface.from_state(kept)
@@ -448,15 +449,15 @@ class Loaded:
 
     def _normalizer(self, spec: Spec) -> Normalizer | None:
         """The statistics of observations that the run has learnt with, if it normalised them."""
-        settings = self.settings
-        if not settings.normalize_obs:
+        plan = self.plan
+        if not plan.normalize_obs:
             return None
         from ...envs.env_world import normalized_shapes
 
         normalizer = Normalizer(
             normalized_shapes(spec.obs),
             num_envs=1,
-            discount=settings.discount,
+            discount=plan.discount,
             obs=True,
             reward=False,
         )
@@ -467,9 +468,9 @@ class Loaded:
         """Of a run that did not keep its environments' spaces, or could not: by making each once."""
         from ...envs.copies import Copies
 
-        settings = self.settings
+        plan = self.plan
         found: list[Interface | None] = []
-        options = {"stack": settings.frame_stack, "channels": settings.channels}
+        options: dict[str, Any] = {"stack": plan.frame_stack, "channels": plan.channels}
         for number, ((target, _), _) in enumerate(self._environments):
             make = functools.partial(self.make_env, number)
             name = getattr(target, "__name__", type(target).__name__)
@@ -479,15 +480,15 @@ class Loaded:
 
     def _data(self) -> LoadedData:
         """A data set's part in a run; before 0.5.0 the data itself has to be read."""
-        state, settings = self._state, self.settings
+        state = self._state
         if "spec" in state:
             spec, name = spec_from(state["spec"]), state["name"]
             tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
             return LoadedData(name, spec, tasks)
-        value = settings.values["dataset"]
         if not (self._trust or self._said("dataset")):
-            settings.live["dataset"] = self._known_data(value)
-        read = build.build_world(settings)
+            self.settings.live["dataset"] = self._known_data(self.settings.values["dataset"])
+        names = (*_MODULES, "dataset", "test_dataset", "aug")
+        read = build.build_world(make_plan(self.settings, names=names))
         tasks = [LoadedTask(task.name) for task in read.tasks]
         return LoadedData(read.name, read.spec, tasks)
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ...agents.policy.masks import ACTION_MASK
 from ...agents.policy.raw_observations import own_act
-from ...agents.traits import takes_info
+from ...agents.policy.states import State
+from ...agents.traits import needs_info, takes_info
 from ...replay import ConfigError
 from ...replay.transfer import as_array, download, upload
 from ...replay.tree import map_tree
 from .choices import choose
-from .infos import Info, needs_info
+from .infos import Info
 from .learner import Learner
-from .recurrent import State
 
 
 class Actor:

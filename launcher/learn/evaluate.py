@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...agents.traits import hook
+from ...agents.traits import needs_info
 from ...envs.held_out import HeldOut
 from ...envs.world import Evaluation, Transform, World
 from ...replay import Batch
@@ -20,11 +20,10 @@ from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
 from ..metrics.regression import mae, mse, r2
-from ..pictures.samples import generates
 from ..record.log import as_floats
 from ..settings.told import warn_caller
 from .actor import Actor
-from .infos import Info, needs_info
+from .infos import Info
 from .learner import Learner
 
 
@@ -147,8 +146,8 @@ class Scored:
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """Of a model that generates `loss(batch)`, if it has such a method."""
-        agent = self.learner.agent
-        loss = hook(agent, "loss") if generates(agent) else None
+        can = self.learner.traits
+        loss = can.loss if can.generates else None
         if loss is None or not len(rows):
             return {}
         losses, sizes = [], []
@@ -161,7 +160,7 @@ class Scored:
 
     def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
         output = self.learner.predict(obs, task)
-        if output is None and (act := hook(self.learner.agent, "act")) is not None:
+        if output is None and (act := self.learner.traits.act) is not None:
             action = act(obs, info=Info()) if needs_info(act) else act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output

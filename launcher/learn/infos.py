@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...agents import traits as of
 from ...agents.policy.masks import ACTION_MASK
+from ...agents.traits import hook, stated_traits, takes_info
 from ...replay import ConfigError, Spec
 from ...replay.transfer import upload
 from ...replay.transitions import nested
 from ...replay.tree import leaves
 
-_AGENTS = of.__name__.rpartition(".")[0]  # The package of our own.
+_AGENTS = hook.__module__.rpartition(".")[0]  # The package of our own.
 
 
 class Info(dict[str, Any]):
@@ -53,8 +53,8 @@ def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) ->
     """
     if ACTION_MASK not in (env_info or ()):
         return
-    core = of.traits(agent).core or agent
-    act = of.hook(core, "act")
+    core = stated_traits(agent).core or agent
+    act = hook(core, "act")
     if act is not None and not str(getattr(act, "__module__", "")).startswith(_AGENTS):
         return  # The user's own: what the mask means is for it to say.
     name = type(core).__name__
@@ -63,7 +63,7 @@ def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) ->
             f"env_info=action_mask: a mask rules out choices, but the action is continuous, {spec.action}. "
             "Leave it out, or write a model whose act(obs, info) reads it."
         )
-    if act is not None and not of.takes_info(act):
+    if act is not None and not takes_info(act):
         raise ConfigError(
             f"env_info=action_mask: {name} does not support masks: its policy and critic cover all "
             "actions. Use DQN, PPO or A2C, or leave action_mask out."
@@ -76,7 +76,7 @@ def check_act(agent: nn.Module) -> None:
     Raises:
         ConfigError: Naming the parameter, and how fields of `info` come.
     """
-    act = of.hook(agent, "act")
+    act = hook(agent, "act")
     try:
         parameters = list(inspect.signature(act).parameters.values())[1:] if act is not None else []
     except (TypeError, ValueError):  # Written in C, it has no signature.
@@ -92,12 +92,3 @@ def check_act(agent: nn.Module) -> None:
                 "state of a recurrent model, and info, if it has a parameter of that name: "
                 f"act(self, obs, info), with info[{name!r}] by env_info=[{name}]."
             )
-
-
-def needs_info(act: Any) -> bool:
-    """Whether an `act` cannot be called without `info`."""
-    try:
-        parameter = inspect.signature(act).parameters.get("info")
-    except (TypeError, ValueError):
-        return False
-    return parameter is not None and parameter.default is parameter.empty

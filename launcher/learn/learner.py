@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...agents.blocks.ids import about_integers
-from ...agents.traits import has_forward, hook, traits
+from ...agents.learn_method import learn_method
+from ...agents.policy.states import Recurrence
+from ...agents.traits import traits
 from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spec
 from ...replay.batch import describe
-from ..assembly.device import advice
+from ...replay.devices import about_devices
 from ..assembly.optimisation import Average, Scaler, left_out
 from ..assembly.weights import load_weights
 from ..record.log import Log, as_floats
@@ -31,11 +33,9 @@ from ..record.state import (
     optimizer_fields,
 )
 from .growth import begin_again, begin_task, grown, layout, moved_along
-from .learn_method import learn_method
 from .meeting import Meetings
 from .own_optimizer import OwnOptimizers
 from .parameters import Parameters, held_names, hold, in_words
-from .recurrent import Recurrence
 from .schedulers import Scheduler
 from .strategies import Strategies
 from .unmoved import Unmoved
@@ -67,6 +67,7 @@ class Learner:
         tasks: How many there will be: what no loss reaches in the first may wait for a later one.
 
     Attributes:
+        traits: What the module can do.
         recurrence: How the model's state is carried in environments; None for one without.
         unreached: Warns of parameters that no loss reaches.
         unmoved: Tells of a module that was to update itself, and did not.
@@ -89,7 +90,7 @@ class Learner:
         strategies: Strategies | None = None,
         tasks: int = 1,
     ):
-        self.agent, self.spec = agent, spec
+        self.agent, self.spec, self.traits = agent, spec, traits(agent)
         self._constructed, self._built = Constructed(agent), layout(agent)
         self.strategies = strategies
         self.device = torch.device(device)
@@ -190,10 +191,10 @@ class Learner:
         except Exception as error:
             batch = _last_batch(error)
             met = f" Batch: {describe(batch)}." if batch is not None else ""
-            method = traits(self.agent).learns_by
+            method = self.traits.learns_by
             error.add_note(
                 f"In {type(self.agent).__name__}.{method}, learning step {self.steps}.{met}"
-                f"{advice(error)}{about_integers(error, self.spec.obs)}"
+                f"{about_devices(error)}{about_integers(error, self.spec.obs)}"
             )
             raise
         log.record("loss", detached)
@@ -366,15 +367,15 @@ class Learner:
             output = self.strategies.predict(obs, task)
             if output is not None:
                 return _widened(output)
-        if getattr(self.agent, "task_told", False):
+        if self.traits.task_told:
             return _widened(self.agent(obs, task))
-        return _widened(self.agent(obs)) if has_forward(self.agent) else None
+        return _widened(self.agent(obs)) if self.traits.forward else None
 
     @property
     def task_aware(self) -> bool:
         """Whether predictions differ where the task is told."""
         strategies = self.strategies is not None and self.strategies.task_aware
-        return strategies or getattr(self.agent, "task_told", False) is True
+        return strategies or self.traits.task_told
 
     def reset_hyperparameters(self) -> None:
         """Give the optimiser the settings it was built with, over those of a loaded state."""
@@ -399,7 +400,7 @@ class Learner:
 
     def end_task(self, replay: Replay) -> None:
         self.flush(replay)
-        if (end := hook(self.agent, "end_task")) is not None:
+        if (end := self.traits.end_task) is not None:
             with moved_along(self.agent):
                 end(replay)
             self.parameters.look()

@@ -26,9 +26,10 @@ from torch.optim.lr_scheduler import (
 
 from ...replay import CheckpointError, ConfigError, Replay
 from ..record.state import load_object_state, object_state
-from ..settings.compose import Settings, name_of
-from ..settings.named import makes_objects, named_object
+from ..settings.compose import name_of
+from ..settings.named import makes_objects
 from ..settings.names import construct, resolve
+from ..settings.plan import Plan
 
 _PER_STEP = (OneCycleLR, CyclicLR)  # PyTorch's own examples step these after every batch.
 _LENGTH = ("total_steps", "num_training_steps")  # Parameters that ask for the schedule's length.
@@ -42,7 +43,7 @@ Groups = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Duration:
     """How long a task is, as far as the settings say.
 
     Attributes:
@@ -70,8 +71,8 @@ class Plan:
         assert one is not None
         return max(1, math.ceil(self.learning_steps / max(1, one)))
 
-    def of(self, replay: Replay) -> Plan:
-        """The plan of the task that the replay holds now, whose rows a strategy may have chosen."""
+    def of(self, replay: Replay) -> Duration:
+        """The duration of the task that the replay holds now, whose rows a strategy may have chosen."""
         if self.batches_per_epoch is None:
             return self
         return replace(self, batches_per_epoch=replay.batches_per_epoch)
@@ -91,11 +92,11 @@ class Scheduler:
 
     Args:
         name: For messages.
-        make: Makes one for an optimiser whose rates are the initial ones, and a plan.
+        make: Makes one for an optimiser whose rates are the initial ones, and a duration.
         every: "epoch", "step" (each update) or "evaluation".
-        plans: Of each task; a single one where tasks are not told apart.
+        durations: Of each task; a single one where tasks are not told apart.
         validation: Whether evaluations in mid-task are of rows set aside for them.
-        told_length: Whether `make` uses the plan.
+        told_length: Whether `make` uses the duration.
 
     Attributes:
         optimizer: The one scheduled; None until it is known.
@@ -105,19 +106,19 @@ class Scheduler:
     def __init__(
         self,
         name: str,
-        make: Callable[[Optimizer, Plan], Any],
+        make: Callable[[Optimizer, Duration], Any],
         *,
         every: str,
-        plans: list[Plan],
+        durations: list[Duration],
         validation: bool = False,
         told_length: bool = False,
     ):
         self.name, self.every, self._make = name, every, make
-        self._plans, self._validation, self._told_length = plans, validation, told_length
+        self._durations, self._validation, self._told_length = durations, validation, told_length
         self.optimizer: Optimizer | None = None
         self.torch: Any = None
         self.initial: Groups = []  # The optimiser's settings before the scheduler changed them.
-        self._plan = plans[0]
+        self._duration = durations[0]
         self._task = 0
         self._began()
 
@@ -129,24 +130,28 @@ class Scheduler:
     def attach(self, optimizer: Optimizer) -> None:
         """Schedule this optimiser, from its settings as they are."""
         self.optimizer, self.initial = optimizer, _options(optimizer)
-        self.torch = self._make(optimizer, self._plan)
+        self.torch = self._make(optimizer, self._duration)
 
-    def add_plan(self, plan: Plan) -> None:
+    def add_duration(self, duration: Duration) -> None:
         """Know of one more task."""
-        self._plans.append(plan)
+        self._durations.append(duration)
 
     def begin_task(self, task: int, replay: Replay) -> None:
-        """Start the schedule again, with the optimiser's initial settings."""
-        self._task = min(task, len(self._plans) - 1)
-        plan = self._plans[self._task].of(replay) if len(self._plans) > 1 else self._plans[0]
+        """Start the schedule again, with the optimiser's initial plan."""
+        self._task = min(task, len(self._durations) - 1)
+        duration = (
+            self._durations[self._task].of(replay)
+            if len(self._durations) > 1
+            else self._durations[0]
+        )
         if self.optimizer is None:
-            self._plan = plan
+            self._duration = duration
             return
-        if task == 0 and plan == self._plan:
+        if task == 0 and duration == self._duration:
             return  # It has only just begun.
-        self._plan = plan
+        self._duration = duration
         _restore(self.optimizer, self.initial)
-        self.torch = self._make(self.optimizer, plan)
+        self.torch = self._make(self.optimizer, duration)
         self._began()
 
     def updated(self) -> None:
@@ -200,7 +205,7 @@ class Scheduler:
         warnings.warn(text, stacklevel=2)
 
     def rebase(self, built: Groups) -> None:
-        """Go on along the same curve from other initial settings.
+        """Go on along the same curve from other initial plan.
 
         Args:
             built: Settings of each group of the optimiser.
@@ -228,8 +233,8 @@ class Scheduler:
         return {
             "every": self.every,
             "task": self._task,
-            "planned": [self._plan.learning_steps, self._plan.batches_per_epoch],
-            "settings": self._plans[self._task].length("step"),
+            "planned": [self._duration.learning_steps, self._duration.batches_per_epoch],
+            "settings": self._durations[self._task].length("step"),
             "steps": self._steps,
             "epochs": self._epochs,
             "updated": self._updated,
@@ -261,19 +266,21 @@ class Scheduler:
                 f"The checkpoint's scheduler stepped once per {state['every']}, this run's once "
                 f"per {self.every}. Resume with the scheduler_every it was saved with."
             )
-        self._task = min(state["task"], len(self._plans) - 1)
+        self._task = min(state["task"], len(self._durations) - 1)
         self._steps, self._epochs = state["steps"], state["epochs"]
         self._updated, self._ended = state["updated"], state["ended"]
-        plan = self._plans[self._task]
-        same = plan.length("step") == state["settings"]
+        duration = self._durations[self._task]
+        same = duration.length("step") == state["settings"]
         steps, batches = state["planned"]
-        self._plan = replace(plan, steps=steps, batches_per_epoch=batches) if same else plan
+        self._duration = (
+            replace(duration, steps=steps, batches_per_epoch=batches) if same else duration
+        )
         if state["scheduler"] is None or optimizer is None:
             return
         now = _options(optimizer)
         self.optimizer, self.initial = optimizer, state["initial"]
         _restore(optimizer, self.initial)
-        self.torch = self._make(optimizer, self._plan)
+        self.torch = self._make(optimizer, self._duration)
         if self._told_length and not same:
             # Another length: as far along the new curve as it was along the old one.
             self._ended = False
@@ -285,9 +292,9 @@ class Scheduler:
 
 
 def build_scheduler(
-    settings: Settings,
+    plan: Plan,
     optimizer: Optimizer | None,
-    plans: list[Plan],
+    durations: list[Duration],
     *,
     evaluations: bool = True,
     validation: bool = False,
@@ -296,17 +303,17 @@ def build_scheduler(
 
     Args:
         optimizer: Not touched.
-        plans: Of each task; a single one where tasks are not told apart.
+        durations: Of each task; a single one where tasks are not told apart.
         evaluations: Whether there is an evaluation before the end of a task.
         validation: Whether those are of rows set aside.
 
     Raises:
         ConfigError: If it cannot be made.
     """
-    decay, every = settings.lr_decay_epochs, settings.scheduler_every
-    wanted = settings.scheduler is not None or "scheduler" in settings.live
+    decay, every = plan.lr_decay_epochs, plan.scheduler_every
+    wanted = plan.scheduler is not None
     if not wanted and decay is None:
-        if "scheduler_every" in settings.given:
+        if "scheduler_every" in plan.given:
             warnings.warn(
                 "`scheduler_every` has no effect in this run: there is no scheduler=.", stacklevel=3
             )
@@ -317,7 +324,7 @@ def build_scheduler(
         raise ConfigError(
             "A scheduler needs an optimiser, and this model has no parameters to train."
         )
-    epochs = plans[0].batches_per_epoch is not None
+    epochs = durations[0].batches_per_epoch is not None
     if not epochs and decay is not None:
         raise ConfigError("lr_decay_epochs needs a data set: environments have no epochs.")
     if not epochs and every == "epoch":
@@ -325,21 +332,22 @@ def build_scheduler(
     told = False
     if decay is not None:
         name, make = f"lr_decay_epochs={decay}", _decay(decay, per_step=every == "step")
-        trial, kind = make(_stub(optimizer), plans[0]), "epoch"
-    elif _is_instance(given := settings.live.get("scheduler")):
-        name, make = type(given).__name__, _given_scheduler(settings, given, optimizer)
+        trial, kind = make(_stub(optimizer), durations[0]), "epoch"
+    elif plan.scheduler is not None and _is_instance(given := plan.scheduler.target):
+        name, make = type(given).__name__, _given_scheduler(plan, given, optimizer)
         trial = _copied(given, optimizer)
         kind = _kind(given, epochs=epochs)
     else:
-        target, arguments = named_object(settings, "scheduler")
+        assert plan.scheduler is not None
+        target, arguments = plan.scheduler.target, plan.scheduler.arguments
         name = getattr(target, "__name__", type(target).__name__)
         guess = every or _kind(target, epochs=epochs)
-        make, told = _maker(settings, target, arguments, guess)
-        trial = make(_stub(optimizer), plans[0])
+        make, told = _maker(plan, target, arguments, guess)
+        trial = make(_stub(optimizer), durations[0])
         kind = _kind(trial, epochs=epochs)
         if (every or kind) not in (guess, "evaluation"):  # A function: known by what it makes.
-            make, told = _maker(settings, target, arguments, every or kind)
-            trial = make(_stub(optimizer), plans[0])
+            make, told = _maker(plan, target, arguments, every or kind)
+            trial = make(_stub(optimizer), durations[0])
         if name == "<lambda>" or inspect.isroutine(target):
             name = type(trial).__name__
     _check_step(name, trial)
@@ -361,9 +369,14 @@ def build_scheduler(
                 stacklevel=3,
             )
     scheduler = Scheduler(
-        name, make, every=every or kind, plans=plans, validation=validation, told_length=told
+        name,
+        make,
+        every=every or kind,
+        durations=durations,
+        validation=validation,
+        told_length=told,
     )
-    return scheduler, _preview(scheduler, trial, plans[0])
+    return scheduler, _preview(scheduler, trial, durations[0])
 
 
 def _check_step(name: str, scheduler: Any) -> None:
@@ -382,31 +395,35 @@ def _check_step(name: str, scheduler: Any) -> None:
         )
 
 
-def _decay(epochs: int, *, per_step: bool) -> Callable[[Optimizer, Plan], Any]:
-    def make(optimizer: Optimizer, plan: Plan) -> Any:
-        one = 1 if not per_step else math.ceil((plan.batches_per_epoch or 1) / plan.accumulate)
+def _decay(epochs: int, *, per_step: bool) -> Callable[[Optimizer, Duration], Any]:
+    def make(optimizer: Optimizer, duration: Duration) -> Any:
+        one = (
+            1
+            if not per_step
+            else math.ceil((duration.batches_per_epoch or 1) / duration.accumulate)
+        )
         return CosineToZero(optimizer, epochs * one)
 
     return make
 
 
 def _given_scheduler(
-    settings: Settings, given: Any, optimizer: Optimizer
-) -> Callable[[Optimizer, Plan], Any]:
+    plan: Plan, given: Any, optimizer: Optimizer
+) -> Callable[[Optimizer, Duration], Any]:
     """Gives the instance back in its first state, whatever it has done."""
     if not hasattr(given, "step"):
         raise ConfigError(f"scheduler={name_of(given)} has no `step` method.")
     others = {id(o): o for part in _parts(given) if (o := getattr(part, "optimizer", None))}
     others.pop(id(optimizer), None)
     if others:
-        also = "Give" if "optim" in settings.live else "Give optim= that optimiser too, or"
+        also = "Give" if "optim" in plan.objects else "Give optim= that optimiser too, or"
         raise ConfigError(
             f"The {type(given).__name__} given belongs to an optimiser that is not the one that steps. "
             f"{also} the scheduler's class instead of an instance."
         )
     first = copy.deepcopy(_state(given))
 
-    def make(optimizer: Optimizer, plan: Plan) -> Any:
+    def make(optimizer: Optimizer, duration: Duration) -> Any:
         _load(given, copy.deepcopy(first))
         return given
 
@@ -414,8 +431,8 @@ def _given_scheduler(
 
 
 def _maker(
-    settings: Settings, target: Any, arguments: dict[str, Any], every: str
-) -> tuple[Callable[[Optimizer, Plan], Any], bool]:
+    plan: Plan, target: Any, arguments: dict[str, Any], every: str
+) -> tuple[Callable[[Optimizer, Duration], Any], bool]:
     """What makes a scheduler of a class or function, and whether it is told the schedule's length."""
     parameters, passed_on = _parameters(target)
     given = {*arguments, *getattr(target, "keywords", {})}
@@ -423,8 +440,8 @@ def _maker(
     by_name = "optimizer" in parameters and next(iter(parameters)) != "optimizer"
     told = sorted({*_LENGTH, "steps_per_epoch", "epochs"} & parameters.keys() - given)
 
-    def make(optimizer: Optimizer, plan: Plan) -> Any:
-        inferred = _inferred(settings, plan, every, given, parameters)
+    def make(optimizer: Optimizer, duration: Duration) -> Any:
+        inferred = _inferred(plan, duration, every, given, parameters)
         given_now = {key: _constructed(item, optimizer) for key, item in arguments.items()}
         given_now |= {k: v for k, v in inferred.items() if k in passed_on and k not in given_now}
         if by_name:
@@ -460,8 +477,8 @@ def _parameters(target: Any) -> tuple[dict[str, inspect.Parameter], set[str]]:
 
 
 def _inferred(
-    settings: Settings,
     plan: Plan,
+    duration: Duration,
     every: str,
     given: set[str],
     parameters: Mapping[str, inspect.Parameter],
@@ -469,9 +486,11 @@ def _inferred(
     """What a scheduler's parameters can be told, by name."""
     table: dict[str, Any] = {}
     needed = [key for key, p in parameters.items() if p.default is p.empty]
-    table |= {key: settings.values[key] for key in needed if settings.values.get(key) is not None}
-    per_epoch = plan.batches_per_epoch and math.ceil(plan.batches_per_epoch / plan.accumulate)
-    epochs = per_epoch and (plan.epochs or plan.length("epoch"))
+    table |= {key: plan.values[key] for key in needed if plan.values.get(key) is not None}
+    per_epoch = duration.batches_per_epoch and math.ceil(
+        duration.batches_per_epoch / duration.accumulate
+    )
+    epochs = per_epoch and (duration.epochs or duration.length("epoch"))
     for key, value, other in (
         ("steps_per_epoch", per_epoch, "epochs"),
         ("epochs", epochs, "steps_per_epoch"),
@@ -480,7 +499,7 @@ def _inferred(
             table[key] = value
     # OneCycleLR is told either of the two.
     if not given & {"epochs", "steps_per_epoch"}:
-        length = plan.length("epoch" if every == "epoch" else "step")
+        length = duration.length("epoch" if every == "epoch" else "step")
         table |= dict.fromkeys(_LENGTH, length)
     return table
 
@@ -590,7 +609,7 @@ def _copied(scheduler: Any, optimizer: Optimizer) -> Any:
         return None
 
 
-def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
+def _preview(scheduler: Scheduler, trial: Any, duration: Duration) -> list[str]:
     """The header's line, and what is wrong with the schedule for a task of this length.
 
     Args:
@@ -600,7 +619,7 @@ def _preview(scheduler: Scheduler, trial: Any, plan: Plan) -> list[str]:
     if every == "evaluation":
         return [f"{name}, at each evaluation"]
     when = "once an epoch" if every == "epoch" else "at each update"
-    length = plan.length(every)
+    length = duration.length(every)
     unit = ("epoch" if every == "epoch" else "update") + "s" * (length > 1)
     if trial is None or length > _PREVIEWED or not hasattr(trial, "optimizer"):
         return [f"{name}, {when}"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
-from ...agents.traits import has_forward, hook, traits
+from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import Batch, ConfigError, Memory, Replay
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
@@ -325,7 +325,7 @@ def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterabl
                 f"strategy={name} must know where a task ends, which online=true does not tell. "
                 "Without borders work er, er_ace, der, derpp, agem and the like."
             )
-        if works_on_the_loss(strategy) and traits(context.agent).observes:
+        if works_on_the_loss(strategy) and stated_traits(context.agent).observes:
             yield (
                 f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
                 "Return it from a `learn` instead."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...agents.traits import traits
+from ...agents.traits import stated_traits
 
 
 class Unmoved:
@@ -24,7 +24,7 @@ class Unmoved:
 
     def problem(self) -> str | None:
         """What to say if no parameter has changed."""
-        about = traits(self._agent)
+        about = stated_traits(self._agent)
         if about.on_policy:  # It may have waited for a rollout as long as the run.
             return None
         after, name = self._sums(), type(self._agent).__name__

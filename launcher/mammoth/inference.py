@@ -18,7 +18,8 @@ from ..process import left_as_found
 from ..record.console import Console
 from ..run import Run
 from ..settings.compose import compose
-from .observe.observer import Observer
+from ..settings.plan import make_plan
+from .observer import Observer
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:
@@ -28,23 +29,22 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
         code: Settings, the model itself among them.
         path: Where it was loaded from, which becomes the run's `path`: nothing is written.
     """
-    settings = compose((), code)
-    build.complete(settings)
-    device = build.build_device(device_wanted(settings))
+    plan = make_plan(compose((), code))
+    device = build.build_device(device_wanted(plan))
     with left_as_found():
-        seed_everything(settings.seed)
-        world = build.build_world(settings)
-        world.place(device, settings.data)
-        transform, plain = build.build_transforms(settings, world, device)
-        agent, own = build.build_agent(settings, world, device, (transform, plain))
+        seed_everything(plan.seed)
+        world = build.build_world(plan)
+        world.place(device, plan.data)
+        transform, plain = build.build_transforms(plan, world, device)
+        agent, own = build.build_agent(plan, world, device, (transform, plain))
         assert isinstance(agent, Observer)
         agent.take_as_learnt()
-        precision = str(settings.precision)
+        precision = str(plan.precision)
         learner = Learner(agent, world.spec, device=device, precision=precision)
-        replay = build.build_replay(settings, world, transform, device)
+        replay = build.build_replay(plan, world, transform, device)
         agent.bind(replay)
         evaluate = Evaluator(
-            world, learner, transform=plain, episodes=settings.eval_episodes, seed=settings.seed
+            world, learner, transform=plain, episodes=plan.eval_episodes, seed=plan.seed
         )
         tasks = range(len(world.tasks))
         scores = _scores(evaluate, tasks, type(own).__name__, path)
@@ -52,12 +52,12 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
         world.close()
         learner.agent.eval()
     metrics = mean_over_tasks(scores)
-    console = Console(enabled=settings.progress)
+    console = Console(enabled=plan.progress)
     console.header(
         {
             "Model": f"{type(own).__name__}, loaded from {path}, without training (inference_only)",
             "Data": world.describe(),
-            "Device": describe(settings, device, False),
+            "Device": describe(plan, device, False),
         }
     )
     console.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

@@ -17,9 +17,10 @@ from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly import build
 from ..assembly.device import device_wanted
+from ..plainly import plainly
 from ..settings.compose import compose, did_you_mean, schema
-from ..settings.named import unresolved
 from ..settings.names import resolve
+from ..settings.plan import make_plan
 from .arguments import (
     IDLE,
     SERVED,
@@ -31,14 +32,13 @@ from .arguments import (
     served,
     share_of,
 )
-from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
-from .observe.observer import Observer
-from .observe.options import MORE, OF_THE_RUN, declared, defaults
-from .observe.own_sequence import make_sequence, permutation, sequence_options
-from .observe.sequence import ContinualDataset
-from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
+from .observer import Observer
+from .options import MORE, OF_THE_RUN, declared, defaults
+from .registry import BACKBONES, CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
+from .tasks.own_sequence import make_sequence, permutation, sequence_options
+from .tasks.sequence import ContinualDataset
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -72,24 +72,21 @@ def load_runner(
     model, dataset, args = (names.get(name, value) for name, value in given.items())
     asked = Asked(str(model), str(dataset), _plain(args))
     code = asked.settings()
-    settings = compose((), code)
-    if mistakes := unresolved(settings):
-        raise ConfigError("\n".join(mistakes))
-    build.complete(settings)
-    device = build.build_device(device_wanted(settings))
+    plan = make_plan(compose((), code))
+    device = build.build_device(device_wanted(plan))
     # Steps may bound a task instead; models read `n_epochs` all the same.
     more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
-    with forked_randomness(settings.seed), _more(more):
-        world = build.build_world(settings)
-        transforms = build.build_transforms(settings, world, device)
-        seed_everything(settings.seed)  # Weights do not depend on how the data was read.
-        observer, _ = build.build_agent(settings, world, device, transforms)
+    with forked_randomness(plan.seed), _more(more):
+        world = build.build_world(plan)
+        transforms = build.build_transforms(plan, world, device)
+        seed_everything(plan.seed)  # Weights do not depend on how the data was read.
+        observer, _ = build.build_agent(plan, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model} has no `observe`. Train it with ml(model=...).")
     _take_over(code, observer.model)
     sequence, values = observer.dataset, asked.values
     if values["loadcheck"] is not None:
-        with forked_randomness(settings.seed):  # A buffer that is filled takes its streams from it.
+        with forked_randomness(plan.seed):  # A buffer that is filled takes its streams from it.
             load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
     sequence.settings = code
     sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None
@@ -111,8 +108,6 @@ def train(
     Raises:
         ConfigError: If they come from different `load_runner` calls, or `args` contradict theirs.
     """
-    from ..ml import ml
-
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
         raise ConfigError(
             "train needs the model and the dataset that one load_runner(...) call returned."
@@ -134,12 +129,24 @@ def train(
     saver = dataset.saver
     dataset.when_ended = None if saver is None else saver.task_ended
     try:
-        run = ml(**settings, model=model)
+        run = _learn({**settings, "model": model})
     finally:
         dataset.when_ended = None
     if saver is not None:
         saver.finish(model, run)
     return run
+
+
+def _learn(code: Mapping[str, Any]) -> Run:
+    """A run with these settings, as `ml` makes it."""
+    settings = compose((), code)
+
+    def work() -> Run:
+        from ..train import train  # Of the launcher: this module has a `train` of its own.
+
+        return train(settings)
+
+    return plainly(settings, work)
 
 
 def _take_over(code: dict[str, Any], model: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...agents.generative.bounds import Bounds
-from ...agents.traits import has_forward, hook, traits
+from ...agents.traits import stated_traits, traits
 from ...replay import Space, Spec
 from ...replay.randomness import forked_randomness
 
@@ -44,7 +44,7 @@ class Samples:
         if not makes_images(agent, self.spec.obs):
             return
         label = None
-        if traits(agent).conditional and self.spec.discrete:
+        if stated_traits(agent).conditional and self.spec.discrete:
             device = next((p.device for p in agent.parameters()), torch.device("cpu"))
             label = torch.arange(min(self.spec.action.n, _MOST_CLASSES), device=device)
             label = label.repeat_interleave(_COLUMNS)
@@ -71,13 +71,7 @@ def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
     """Whether a model is one that generates, and what it generates are grey or colour images."""
     if isinstance(space, dict) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
         return False
-    return space.ids is None and generates(agent)
-
-
-def generates(agent: nn.Module) -> bool:
-    """Whether a model says that it makes observations, `sample(n)`, and does not predict or act."""
-    predicts = has_forward(agent) or hook(agent, "act") is not None
-    return traits(agent).generates and not predicts
+    return space.ids is None and traits(agent).generates
 
 
 def save_grid(images: Tensor, path: Path) -> None:

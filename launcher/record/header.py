@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...agents.traits import traits
 from ...envs.world import World
-from ..assembly.loaders import described
 from ..learn.learner import Learner
-from ..settings.compose import Settings
-from ..settings.named import model_name
+from ..settings.plan import Plan
 
 
 def header(
-    settings: Settings,
+    plan: Plan,
     world: World,
     learner: Learner,
     replay: Any,
@@ -35,18 +32,18 @@ def header(
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
     lines = {
-        "model": f"{model_name(settings)}, {count:,} parameters, on {where}",
+        "model": f"{plan.model.short_name}, {count:,} parameters, on {where}",
         world.kind: world.describe() + (f"; {placed}" if placed else ""),
         "spec": str(spec),
         **world.remarks(
-            asked="standardize" in settings.given,
-            eval_episodes=settings.eval_episodes,
-            eval_limit=settings.eval_limit,
+            asked="standardize" in plan.given,
+            eval_episodes=plan.eval_episodes,
+            eval_limit=plan.eval_limit,
         ),
     }
-    if (batches := described(settings)) is not None:
+    if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
-    if decision := traits(learner.agent).decision:
+    if decision := learner.traits.decision:
         lines["learns"] = decision
     if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
         mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
@@ -54,13 +51,23 @@ def header(
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
-    if settings.load is not None:
-        normalised = world.normalizer is not None and settings.normalize_obs
+    if plan.load is not None:
+        normalised = world.normalizer is not None and plan.normalize_obs
         more = " and its statistics of observations" if normalised else ""
-        lines["begins"] = f"with the weights of {settings.load}{more}"
+        lines["begins"] = f"with the weights of {plan.load}{more}"
     if rates:
         lines["schedule"] = rates[0]
     if replay.offline:
-        lines["replay"] = f"{len(replay):,} transitions of {settings.offline}"
+        lines["replay"] = f"{len(replay):,} transitions of {plan.offline}"
     lines["run"] = str(path)
     return lines
+
+
+def _batches(plan: Plan) -> str | None:
+    """The line about loaders, if the run uses their batch size."""
+    from torch.utils.data import DataLoader
+
+    loaders = any(isinstance(named.target, DataLoader) for named in plan.dataset or ())
+    if not loaders or "batch_size" in plan.given:
+        return None
+    return f"batches of {plan.batch_size}, as its DataLoader has them"

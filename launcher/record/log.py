@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...replay import ConfigError
+from ...agents.learn_method import LearnMethod
+from ...replay import ConfigError, Replay
 from .directory import write_whole
 
 Row = dict[str, Any]
@@ -118,6 +119,15 @@ class Writer(Protocol):
     def write(self, row: Row) -> None: ...
 
     def close(self) -> None: ...
+
+
+def quiet(learn: LearnMethod | None) -> Callable[[Replay, Log | None], Any]:
+    """`learn` that may be called with a log of None: what it logs is then forgotten."""
+
+    def learn_quietly(replay: Replay, log: Log | None) -> Any:
+        return learn(replay, Log() if log is None else log) if learn is not None else None
+
+    return learn_quietly
 
 
 class Journal:

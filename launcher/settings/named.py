@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from pathlib import Path
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from ...envs.forms import form
 from ...envs.sources import folder_of
 from ...replay import ConfigError
-from ..mammoth.observe.options import Options, observes
 from .compose import Settings, name_of, schema
 from .environment_names import of_spec, registered_as
+from .kinds import model_kind
 from .names import near_among_any, resolve, unknown_arguments
 from .preset_names import ENVIRONMENTS, refused_names
 from .told import warn_caller
@@ -23,13 +23,40 @@ from .told import warn_caller
 _MAY_BE_FOLDERS = ("dataset", "test_dataset")
 
 
-def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
-    """The class or object of `key`, and its sub-keys with their Python values.
+@dataclass(frozen=True)
+class Named:
+    """An object that a setting names.
+
+    Attributes:
+        setting: Which one: `optim`.
+        target: The class, function or object that was found; a `Path` for a folder of images.
+        arguments: Its sub-keys, with their Python values.
+        name: What it is recorded as: `torch.optim.sgd.SGD`.
+    """
+
+    setting: str
+    target: Any
+    arguments: dict[str, Any]
+    name: str
+
+    @property
+    def constructs(self) -> bool:
+        """Whether the target is called to get the object, or is the object."""
+        return makes_objects(self.target)
+
+    @property
+    def short_name(self) -> str:
+        """`Model` of `model.py:Model`, `resnet18` of `torchvision.models.resnet.resnet18`."""
+        return re.split(r"[.:]", self.name)[-1]
+
+
+def named_object(settings: Settings, key: str) -> Named:
+    """What `key` names, with its sub-keys.
 
     The name recorded in the configuration becomes the canonical one, so that both doors write the
     same `config.yaml`.
     """
-    value = settings.values[key]
+    value: Any = settings.values[key]
     arguments = {k: v for k, v in (value or {}).items() if k != "_target_"}
     for name, item in settings.live.items():
         if name.startswith(f"{key}."):
@@ -38,17 +65,22 @@ def named_object(settings: Settings, key: str) -> tuple[Any, dict[str, Any]]:
         item = settings.live[key]
         if key == "env" and (env_id := registered_as(item)) is not None:
             settings.values[key] = {"_target_": env_id, **arguments}
-        return (_environment(item) if key == "env" else item), arguments
+        return _found(settings, key, item, arguments)
     if value is not None and "_target_" not in value:
         pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
         raise ConfigError(
             f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
-    if value is None:
-        return None, arguments
+    assert value is not None
     item = resolve(value["_target_"], key)
     value["_target_"] = canonical_name(value["_target_"], item)
-    return (_environment(item) if key == "env" else item), arguments
+    return _found(settings, key, item, arguments)
+
+
+def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
+    recorded = settings.values[key]
+    name = recorded.get("_target_") if isinstance(recorded, dict) else recorded
+    return Named(key, _environment(item) if key == "env" else item, arguments, str(name))
 
 
 def _environment(item: Any) -> Any:
@@ -85,7 +117,7 @@ def makes_objects(value: Any) -> bool:
     )
 
 
-def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any]]]:
+def named_objects(settings: Settings, key: str) -> list[Named]:
     """The objects that a setting such as `dataset=`, `env=` or `strategy=` names, each with its arguments.
 
     A folder of images is a `Path`.
@@ -113,8 +145,8 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             "into one array; held-out data is test_dataset=(inputs, targets)."
         )
     if kind != "sequence":
-        return [(of_data and _folder(value)) or named_object(settings, key)]
-    parts: list[tuple[Any, dict[str, Any]]] = []
+        return [(of_data and _folder(key, value)) or named_object(settings, key)]
+    parts: list[Named] = []
     names: list[Any] = []
     for item in value:
         arguments: dict[str, Any] = {}
@@ -132,22 +164,17 @@ def named_objects(settings: Settings, key: str) -> list[tuple[Any, dict[str, Any
             name = canonical_name(name, item)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
-        parts.append((item, arguments))
+        parts.append(Named(key, item, arguments, str(name)))
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
     return parts
 
 
-def _folder(value: Any) -> tuple[Path, dict[str, Any]] | None:
+def _folder(key: str, value: Any) -> Named | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
     if not isinstance(value, dict) or (path := folder_of(value.get("_target_"))) is None:
         return None
-    return path, {k: v for k, v in value.items() if k != "_target_"}
-
-
-def model_name(settings: Settings) -> str:
-    """`Model` of `model.py:Model`, `resnet18` of `torchvision.models.resnet.resnet18`."""
-    return re.split(r"[.:]", settings.model["_target_"])[-1]
+    return Named(key, path, {k: v for k, v in value.items() if k != "_target_"}, str(path))
 
 
 def unresolved(settings: Settings) -> list[str]:
@@ -171,9 +198,10 @@ def unresolved(settings: Settings) -> list[str]:
             except ConfigError as error:
                 mistakes.append(settings.place(f"{key}._target_") + str(error))
                 continue
-            if key == "model" and observes(target) and makes_objects(target):
+            kind = model_kind(target) if key == "model" else None
+            if kind is not None and makes_objects(target):
                 given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
-                mistakes += Options(target, given).mistakes
+                mistakes += kind.mistakes(target, given)
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":

@@ -6,8 +6,8 @@ from typing import Any
 
 from ...envs.world import World
 from ...replay.tree import leaves
-from .compose import SHORTHANDS, Settings
-from .named import makes_objects
+from .compose import SHORTHANDS
+from .plan import Plan
 
 # Settings that only one of the two kinds of world reads.
 _ENV_ONLY = (
@@ -55,28 +55,25 @@ _DATA_ONLY = (
 _OTHER_KIND = {"data": ("data", _ENV_ONLY), "env": ("an environment", _DATA_ONLY)}
 
 
-def without_effect(settings: Settings, world: World) -> dict[str, str]:
+def without_effect(plan: Plan, world: World) -> dict[str, str]:
     """Settings that were given but that this run does not read, and why."""
     kind, unread = _OTHER_KIND[world.kind]
     reasons = dict.fromkeys(unread, f"it learns from {kind}")
     if _dims(world.spec.obs) < 3:
         reasons["channels"] = "its inputs are not arrays of images"
-    reasons |= world.unread(
-        normalize_obs=settings.normalize_obs, eval_episodes=settings.eval_episodes
-    )
+    reasons |= world.unread(normalize_obs=plan.normalize_obs, eval_episodes=plan.eval_episodes)
     if len(world.tasks) == 1:
         reasons["eval_future"] = "there is one task"
-    optimizer = settings.live.get("optim")
-    if optimizer is not None and not makes_objects(optimizer):
+    if not plan.optim.constructs:
         reasons |= dict.fromkeys(SHORTHANDS, "the optimiser is an instance")
-    return {key: reason for key, reason in reasons.items() if key in settings.given}
+    return {key: reason for key, reason in reasons.items() if key in plan.given}
 
 
-def of_the_optimiser(settings: Settings) -> list[str]:
+def of_the_optimiser(plan: Plan) -> list[str]:
     """Settings that were given and that only Antelope's own optimiser reads."""
     keys = ["optim", *SHORTHANDS, "scheduler", "scheduler_every", "lr_decay_epochs"]
     keys += ["clip_grad", "ema", "accumulate"]
-    return [key for key in keys if key in settings.given]
+    return [key for key in keys if key in plan.given]
 
 
 def _dims(space: Any) -> int:

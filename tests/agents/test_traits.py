@@ -78,7 +78,7 @@ def test_only_traits_say_something() -> None:
         setattr(module, name, True)
     said = traits(module)
     assert (said.recurrent, said.on_policy, said.generates, said.decision) == (
-        *(None, False, False, None),
+        *(False, False, False, None),
     )
 
 

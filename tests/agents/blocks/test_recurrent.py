@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope.agents.blocks import Recurrent
-from antelope.launcher.learn.recurrent import Recurrence
+from antelope.agents.policy.states import Recurrence
 from antelope.replay import ConfigError
 
 KINDS = ("gru", "lstm")

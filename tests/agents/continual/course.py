@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from antelope import Batch, ml
 from antelope.agents.continual.context import Context
 from antelope.agents.continual.strategy import Strategy
+from antelope.agents.learn_method import learn_method
 from antelope.envs import Digits
-from antelope.launcher.learn.learn_method import learn_method, quiet
 from antelope.launcher.learn.learner import Learner
 from antelope.launcher.learn.strategies import Strategies
-from antelope.launcher.record.log import Log
+from antelope.launcher.record.log import Log, quiet
 from antelope.replay import Replay, Space, Spec, Table
 
 WIDTH = 6

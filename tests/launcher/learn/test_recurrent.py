@@ -15,7 +15,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 from antelope import ml
-from antelope.launcher.learn.recurrent import Recurrence, is_recurrent
+from antelope.agents.policy.states import Recurrence
+from antelope.agents.traits import traits
 from antelope.replay import ConfigError
 
 SHORT = {"plot": False, "progress": False, "seed_steps": 0, "eval_episodes": 3, "batch_size": 8}
@@ -320,9 +321,9 @@ class TestLayout:
         assert [part.shape[1] for part in recurrence.unpack(shuffled)] == [8, *range(1, 12)]
 
     def test_it_is_the_argument_that_makes_a_model_recurrent(self) -> None:
-        assert is_recurrent(Steps())
-        assert not is_recurrent(nn.Linear(1, 1))
-        assert not is_recurrent(nn.Module())
+        assert traits(Steps()).recurrent
+        assert not traits(nn.Linear(1, 1)).recurrent
+        assert not traits(nn.Module()).recurrent
 
 
 class NoBatch(Steps):

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from antelope import CheckpointError, ConfigError, Run, ml
-from antelope.launcher.learn.schedulers import Plan, Scheduler
+from antelope.launcher.learn.schedulers import Duration, Scheduler
 
 Step = tuple[
     Tensor, Tensor, float
@@ -623,14 +623,14 @@ def test_nested_schedulers_are_given_by_name(quick: Any) -> None:
 def test_a_checkpoint_of_0_4_0_goes_on_as_it_began_or_is_refused() -> None:
     """There the state was torch's own, stepped at every update."""
     optim = SGD([torch.zeros(1, requires_grad=True)], 0.1)
-    plan = Plan(None, 5, 4)
+    duration = Duration(None, 5, 4)
 
-    def make(optimizer: Any, plan: Plan) -> StepLR:
+    def make(optimizer: Any, duration: Duration) -> StepLR:
         return StepLR(optimizer, 3)
 
     before = {"step_size": 3, "gamma": 0.1, "base_lrs": [0.1], "last_epoch": 7, "_step_count": 8}
     for every in ("epoch", "step"):
-        scheduler = Scheduler("StepLR", make, every=every, plans=[plan])
+        scheduler = Scheduler("StepLR", make, every=every, durations=[duration])
         scheduler.attach(optim)
         if every == "epoch":
             with pytest.raises(CheckpointError, match="Resume with scheduler_every=step"):

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from antelope import ml
-from antelope.agents.traits import Traits
-from antelope.launcher.pictures.samples import Samples, generates, makes_images
+from antelope.agents.traits import Traits, traits
+from antelope.launcher.pictures.samples import Samples, makes_images
 from antelope.replay import Space, Spec
 
 CLASSES = Space((3,), torch.int64, low=0, high=2, discrete=True)
@@ -115,9 +115,9 @@ def test_who_generates() -> None:
         def sample(self, n: int) -> Tensor:
             return torch.arange(n)
 
-    assert generates(Painter())
+    assert traits(Painter()).generates
     for other in (Predicts(), Acts(), SamplesSomethingElse(), nn.Linear(1, 1)):
-        assert not generates(other)
+        assert not traits(other).generates
     assert makes_images(Painter(), Space((1, 8, 8)))
     for space in (Space((64,)), Space((2, 8, 8)), {"screen": Space((3, 8, 8))}):
         assert not makes_images(Painter(), space)

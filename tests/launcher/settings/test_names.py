@@ -346,7 +346,7 @@ class TestConstruct:
 
         text = construct_error(Net, {"width": 3})
         assert "Net(width=3) raised KeyError: 'missing'" in text
-        assert "test_construct.py, line" in text
+        assert "test_names.py, line" in text
 
     def test_its_own_complaints_pass_unchanged(self) -> None:
         def make() -> None:

@@ -13,9 +13,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from ...replay import ConfigError
-from ..settings.compose import Settings
-from ..settings.told import warn_caller
+from ...replay.errors import ConfigError
+from .compose import Settings
+from .told import warn_caller
 
 
 def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
@@ -53,13 +53,6 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
         )
     if any(loader.drop_last for loader in (*train, *held_out)):
         warn_caller("The DataLoader has drop_last=True, which is ignored: a run uses every row.")
-
-
-def described(settings: Settings) -> str | None:
-    """The header's line about loaders, if the run uses their batch size."""
-    if not _loaders(settings, "dataset") or "batch_size" in settings.given:
-        return None
-    return f"batches of {settings.batch_size}, as its DataLoader has them"
 
 
 def unwrapped(source: Any) -> Any:

@@ -24,11 +24,12 @@ from ....envs.task_rows import DataTask
 from ....envs.world import Augment, Transform
 from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
-from ...settings.compose import Settings
-from .own_items import Drawn, Items, read_all
-from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
-from .own_transform import Plain, Rows
+from ...settings.plan import Plan
+from .loaders import TaskData
+from .own_rows import Drawn, Items, read_all
+from .own_sequence import data_below, make_sequence, store_masked_loaders
 from .sequence import ContinualDataset
+from .transform import Plain, Rows
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
@@ -41,20 +42,12 @@ _DECIDED = {
 }
 
 
-def is_sequence(item: Any) -> bool:
-    """Whether a class, or an object, is a `ContinualDataset` with data of its own."""
-    kind = item if inspect.isclass(item) else type(item)
-    own = getattr(kind, "get_data_loaders", None)
-    base = getattr(ContinualDataset, "get_data_loaders", None)
-    return issubclass(kind, ContinualDataset) and own is not base
-
-
 class SequenceWorld(TableWorld):
     """The tables and tasks of a `ContinualDataset`.
 
     Args:
         sequence: The class, or an instance.
-        settings: Of the run.
+        plan: Of the run.
         arguments: Of its constructor.
 
     Attributes:
@@ -66,16 +59,16 @@ class SequenceWorld(TableWorld):
         DataError: If its data cannot be read or learnt from.
     """
 
-    def __init__(self, sequence: Any, settings: Settings, arguments: dict[str, Any]):
+    def __init__(self, sequence: Any, plan: Plan, arguments: dict[str, Any]):
         kind = getattr(sequence, "__name__", type(sequence).__name__)
         for key, what in _DECIDED.items():
-            if key in settings.given and settings.values[key] is not None:
+            if key in plan.given and plan.values[key] is not None:
                 raise ConfigError(
-                    f"{key}={settings.values[key]} conflicts with dataset={kind}: a ContinualDataset "
+                    f"{key}={plan.values[key]} conflicts with dataset={kind}: a ContinualDataset "
                     f"defines its own {what}. Leave {key}= out, or change the class."
                 )
         if inspect.isclass(sequence):
-            sequence = make_sequence(sequence, _arguments(settings), arguments)
+            sequence = make_sequence(sequence, _arguments(plan), arguments)
         elif arguments:
             raise ConfigError(f"dataset={kind} is already constructed and takes no arguments.")
         if sequence.args is None:
@@ -88,10 +81,10 @@ class SequenceWorld(TableWorld):
         self.rows = parts.rows
         self.rows.layout = None  # What an earlier run decided.
         held = None
-        if settings.validation:
+        if plan.validation:
             labels = parts.train.columns["label"]
             assert isinstance(labels, Tensor)
-            held = held_out_share(labels, settings.validation)
+            held = held_out_share(labels, plan.validation)
         super().__init__(
             name,
             parts.spec,
@@ -131,13 +124,13 @@ class _Parts:
         return self.sets[which][task], chosen
 
 
-def _arguments(settings: Settings) -> Namespace:
+def _arguments(plan: Plan) -> Namespace:
     """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
     return Namespace(
-        batch_size=settings.batch_size,
-        n_epochs=settings.epochs,
-        seed=settings.seed,
-        base_path=settings.data_dir,
+        batch_size=plan.batch_size,
+        n_epochs=plan.epochs,
+        seed=plan.seed,
+        base_path=plan.data_dir,
         joint=0,
         permute_classes=0,
         num_workers=0,

@@ -5,29 +5,29 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ....agents.continual.layers import put_together
-from ....agents.traits import Traits, hook
-from ....replay import ConfigError, Replay, Spec, Table
-from ...assembly.infer import inferred
-from ...record.log import Log
-from ...settings.compose import Settings
-from ...settings.named import makes_objects
-from ...settings.names import construct, resolve
-from .arguments import GENERAL, Arguments, use_device
+from ...agents.continual.layers import put_together
+from ...agents.traits import Traits, hook
+from ...replay import ConfigError, Replay, Spec, Table
+from ..assembly.infer import inferred
+from ..record.log import Log
+from ..settings.named import makes_objects
+from ..settings.names import construct, resolve
+from ..settings.plan import Plan
+from .arguments import GENERAL
 from .backbones import default_backbone
 from .options import MORE, Options, constructor_names
-from .own_transform import OwnTransform
-from .own_world import SequenceWorld
-from .provided import fitted, make_optimizer, run_arguments
+from .provided import Arguments, fitted, make_optimizer, run_arguments, use_device
 from .schedulers import get_scheduler
-from .sequence import ContinualDataset
-from .transform import Transform
+from .tasks.sequence import ContinualDataset
+from .tasks.transform import OwnTransform, Transform
+from .tasks.world import SequenceWorld
 
 # What the methods of such a model can ask for.
 OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
@@ -123,7 +123,8 @@ class Observer(nn.Module):
         # Its `net` predicts where the model has no forward, or one that does not work yet.
         own = getattr(type(model), "forward", None)
         self._net_predicts = own is None or own is nn.Module.forward
-        self.task_told = not self._net_predicts and needs_task(model)
+        task_told = not self._net_predicts and needs_task(model)
+        self.antelope_traits = Traits(learns_by="observe", task_told=task_told)
         # Only for models of that base: others may use these names for anything.
         self._reopens = isinstance(model, Counters)
         names = [*dataset.counters(0), *(_ITERATIONS if self._reopens else ())]
@@ -170,7 +171,7 @@ class Observer(nn.Module):
             task: The rows' task, for a model that asks for it, at most the current one. None: each task's
                 outputs come from that task.
         """
-        if self.task_told:
+        if self.antelope_traits.task_told:
             output = self._forward_told(obs, task)
         else:
             output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
@@ -344,7 +345,7 @@ class Observer(nn.Module):
 def build_observer(
     target: Any,
     given: Mapping[str, Any],
-    settings: Settings,
+    plan: Plan,
     world: Any,
     device: torch.device,
     *,
@@ -364,10 +365,10 @@ def build_observer(
         ConfigError: If it does not fit the run, or an option is wrong.
     """
     name = getattr(target, "__name__", type(target).__name__)
-    options = _checked_options(name, target, given, settings, world)
-    dataset, transform = _sequence(target, settings, world, device, transforms)
+    options = _checked_options(name, target, given, plan, world)
+    dataset, transform = _sequence(target, plan, world, device, transforms)
     use_device(device)
-    usual, decided = run_arguments(settings, dataset, epochs=epochs, device=device)
+    usual, decided = run_arguments(plan, dataset, epochs=epochs, device=device)
     usual = {**GENERAL, "model": getattr(target, "NAME", name), **usual, **MORE.get()}
     if decided["n_epochs"] is None and usual.get("n_epochs") is not None:
         del decided["n_epochs"]
@@ -388,10 +389,9 @@ def build_observer(
     if makes_objects(target):
         model = _construct(target, options, table, backbone)
         if not MORE.get():  # `load_runner` takes over what a model sets itself, as Mammoth does.
-            _keeps(name, args, {"n_epochs": epochs, "batch_size": settings.batch_size})
+            _keeps(name, args, {"n_epochs": epochs, "batch_size": plan.batch_size})
     dataset.args = getattr(model, "args", args)
-    instance = settings.live.get("optim")
-    instance = None if makes_objects(instance) else instance
+    instance = None if plan.optim.constructs else plan.optim.target
 
     def opt() -> Any:
         parameters = (model if isinstance(model, nn.Module) else model.net).parameters()
@@ -406,12 +406,12 @@ def build_observer(
     observer: Observer = kind(model, world.spec, dataset, transform, {**provided, "opt": opt})
     if reads:
         settings_read = ("optim", "lr", "weight_decay")
-        observer.antelope_traits = Traits(learns_by="observe", reads=settings_read)
+        observer.antelope_traits = replace(observer.antelope_traits, reads=settings_read)
     return observer
 
 
 def _checked_options(
-    name: str, target: Any, given: Mapping[str, Any], settings: Settings, world: Any
+    name: str, target: Any, given: Mapping[str, Any], plan: Plan, world: Any
 ) -> Options:
     """The options of a model that fits the run.
 
@@ -424,14 +424,14 @@ def _checked_options(
             "write learn(self, replay, log)."
         )
     options = Options(target if makes_objects(target) else object, given)
-    mistakes = [*_unfit(name, target, world, online=settings.online), *_wrapped(name, target)]
+    mistakes = [*_unfit(name, target, world, online=plan.online), *_wrapped(name, target)]
     if mistakes := [*mistakes, *options.mistakes]:
         raise ConfigError("\n".join(mistakes))
     return options
 
 
 def _sequence(
-    target: Any, settings: Settings, world: Any, device: torch.device, transforms: tuple[Any, Any]
+    target: Any, plan: Plan, world: Any, device: torch.device, transforms: tuple[Any, Any]
 ) -> tuple[ContinualDataset, Transform]:
     """The run's sequence of tasks, one that the model or the data has already if there is one."""
     if isinstance(world, SequenceWorld):
@@ -441,8 +441,8 @@ def _sequence(
         dataset = getattr(target, "dataset", None)
         transform = Transform(world.spec, transforms[1], transforms[0].augment, device)
     if not isinstance(dataset, ContinualDataset):
-        return ContinualDataset(world, transform, online=settings.online), transform
-    dataset.describe(world, transform, online=settings.online)
+        return ContinualDataset(world, transform, online=plan.online), transform
+    dataset.describe(world, transform, online=plan.online)
     return dataset, transform
 
 

@@ -9,18 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from ...agents.supervised import supervised_loss
-from ...agents.traits import has_forward, hook
-from ...replay import ConfigError, Replay, Spec
-from ..record.log import Log
+from ..replay import ConfigError, Replay, Spec
+from .log import Log
+from .supervised import supervised_loss
+from .traits import has_forward, hook
+
+LearnMethod = Callable[
+    [Replay, Log], Any
+]  # Returns a loss, or None where it updates the model itself.
 
 _OTHERS = {"training_step": "Lightning", "train_step": "Keras"}
 
 
-def learn_method(
-    agent: nn.Module, spec: Spec, *, supervised: bool
-) -> Callable[[Replay, Log], Any] | None:
+def learn_method(agent: nn.Module, spec: Spec, *, supervised: bool) -> LearnMethod | None:
     """`learn(replay, log)` of any module, or None where there is nothing to learn by.
+
+    Args:
+        supervised: Whether a module without `learn` is trained by the usual loss of its `forward`.
 
     Raises:
         ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
@@ -30,9 +35,7 @@ def learn_method(
     if held is not None and not callable(held):
         raise ConfigError(f"{name}.learn is a {type(held).__name__}, not a method.")
     if learn is None:
-        if not has_forward(agent):
-            return None
-        if not supervised:
+        if not (supervised and has_forward(agent)):
             return None
         return lambda replay, log: supervised_loss(agent, next(replay), spec.action)
     signature = inspect.signature(learn)
@@ -69,12 +72,3 @@ def warn_of_others(agent: nn.Module) -> None:
                 "`batch = next(replay)` for the batch, and return the loss.",
                 stacklevel=2,
             )
-
-
-def quiet(learn: Callable[[Replay, Log], Any] | None) -> Callable[[Any, Any], Any]:
-    """`learn` with a log of None: what it logs is then forgotten."""
-
-    def learn_quietly(replay: Any, log: Any) -> Any:
-        return learn(replay, Log() if log is None else log) if learn is not None else None
-
-    return learn_quietly

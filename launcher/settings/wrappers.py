@@ -1,0 +1,60 @@
+"""What `env_wrappers=` names: each wrapper with its arguments, the innermost first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ...replay.errors import ConfigError
+from .compose import Settings, name_of
+from .named import Named, canonical_name, named_object
+from .names import resolve
+
+_KEY = "env_wrappers"
+
+
+def named_wrappers(settings: Settings) -> Iterator[Named]:
+    """Each wrapper; the settings then hold canonical names, and text in place of other objects."""
+    written, live = settings.values[_KEY], settings.live.get(_KEY)
+    if not isinstance(written, list):
+        yield named_object(settings, _KEY)
+        _make_plain(settings.values[_KEY])
+        return
+    given = list(live) if isinstance(live, (list, tuple)) else [None] * len(written)
+    recorded: list[Any] = []
+    for item, value in zip(written, given, strict=True):
+        arguments = (
+            {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
+        )
+        target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
+        if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
+            objects = {k: v for k, v in value.items() if k != "_target_"}
+            # Asked a second time, they are recorded by name: no word of the user's against them.
+            names = _make_plain(dict(objects))
+            said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
+            arguments = {**objects, **said}
+            target = value.get("_target_")
+        elif value is not None and not isinstance(value, str):
+            target = value
+        if isinstance(target, dict) or target is None:
+            raise ConfigError(
+                f"`{_KEY}` lists {value or item!r:.60}, which has arguments but no name: "
+                '{"_target_": NAME, ...}.'
+            )
+        name = target if isinstance(target, str) else name_of(target)
+        if isinstance(target, str):
+            target = resolve(target, _KEY)
+            name = canonical_name(name, target)
+        yield Named(_KEY, target, arguments, name)
+        recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
+    settings.values[_KEY] = recorded
+
+
+def _make_plain(node: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that `config.yaml` cannot hold, by their names."""
+    for key, value in node.items():
+        if not isinstance(value, (str, int, float, bool, list, dict, type(None))):
+            node[key] = value.item() if isinstance(value, np.generic) else name_of(value)
+    return node
