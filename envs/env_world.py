@@ -369,20 +369,26 @@ class EnvWorld(OfEnvironments):
         self._load_lasting(lasting)
         if self.normalizer is not None and state["normalizer"] is not None:
             self.normalizer.load_state_dict(state["normalizer"])
+        kept = state["environment"]
+        if task is None or kept is None:
+            self.resume(task, replay, state["replay"])
+            return False
         replay.load_state_dict(state["replay"])
-        if task is None:
-            return False
         replay.begin(task)
-        if replay.offline:
-            return False
-        if (kept := state["environment"]) is not None:
-            if self._continued(task, kept, lasting, unpack, problem):
-                return True
-            problem("The environment's state could not be restored; its episodes start over.")
-            replay.load_state_dict(state["replay"])
-            replay.begin(task)
-        self._start(task, replay)
+        if self._continued(task, kept, lasting, unpack, problem):
+            return True
+        problem("The environment's state could not be restored; its episodes start over.")
+        self.resume(task, replay, state["replay"])
         return False
+
+    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
+        """Put the replay back, and begin new episodes; offline, none."""
+        replay.load_state_dict(state)
+        if task is None:
+            return
+        replay.begin(task)
+        if not replay.offline:
+            self._start(task, replay)
 
     def _continued(
         self,

@@ -277,7 +277,6 @@ class TableWorld(OfData):
         return False
 
     def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
-        """Put the replay back to where it was, in the middle of `task` or (None) between tasks."""
         if task is not None:
             replay.begin(task)
         replay.load_state_dict(state, in_task=task is not None)

@@ -437,5 +437,12 @@ class World(WorldSpec, Protocol):
             Whether the episodes in progress continue, and with them a recurrent model's state.
         """
 
+    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
+        """Put the replay back to where it was in `task` (None: between tasks), with new episodes.
+
+        Args:
+            state: Of the replay.
+        """
+
     def close(self) -> None:
         """Close the environments, if there are any."""
