@@ -309,12 +309,7 @@ class EnvWorld(OfEnvironments):
                 "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
                 "training too."
             )
-        return {
-            "return": float(np.mean(returns)),
-            "return_stddev": float(np.std(returns)),
-            "episode_length": float(np.mean(lengths)),
-            **finals.take(),
-        }
+        return {**policy.score_episodes(returns, lengths), **finals.take()}
 
     # ---------------------------------------------------------------------------- after the run
 

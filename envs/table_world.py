@@ -218,7 +218,7 @@ class TableWorld(OfData):
     ) -> dict[str, float]:
         # Which task a row is of makes a difference only where tasks have classes of their own.
         apart = len(self.tasks) > 1 and self.spec.discrete
-        return policy.score(
+        return policy.score_rows(
             HeldOut(
                 task,
                 self.train if validation else self.test,

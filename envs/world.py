@@ -78,10 +78,13 @@ class Actor(Protocol):
 
 
 class Policy(Protocol):
-    """What is evaluated: a world calls one of the two methods."""
+    """What is evaluated: on held-out rows, or in episodes."""
 
-    def score(self, rows: HeldOut) -> dict[str, float]:
-        """Metrics of held-out rows."""
+    def score_rows(self, rows: HeldOut) -> dict[str, float]:
+        """Metrics of held-out rows; empty for a model that can predict nothing."""
+
+    def score_episodes(self, returns: list[float], lengths: list[int]) -> dict[str, float]:
+        """Metrics of whole episodes, from the return and the length in steps of each."""
 
     def actor(self) -> Actor:
         """Chooses greedy actions, from an episode's start on."""

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...agents.traits import needs_info
@@ -18,8 +16,7 @@ from ...replay import Batch
 from ...replay.randomness import forked_randomness
 from ...replay.transfer import download
 from ...replay.tree import map_tree
-from ..metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
-from ..metrics.regression import mae, mse, r2
+from ..metrics import metrics_of
 from ..record.log import as_floats
 from ..settings.told import warn_caller
 from .actor import Actor
@@ -108,7 +105,11 @@ class Scored:
         """Chooses greedy actions, from an episode's start on."""
         return Actor(self.learner, self._transform.observe)
 
-    def score(self, rows: HeldOut) -> dict[str, float]:
+    def score_episodes(self, returns: list[float], lengths: list[int]) -> dict[str, float]:
+        """Metrics of whole episodes, from the return and the length in steps of each."""
+        return {m.name: m.function(returns, lengths) for m in metrics_of("episodes")}
+
+    def score_rows(self, rows: HeldOut) -> dict[str, float]:
         """Metrics of held-out rows; empty for a model that can predict nothing."""
         aware = rows.classes is not None and self.learner.task_aware
         outputs: list[Tensor] = []
@@ -132,17 +133,18 @@ class Scored:
         if (exact := rows.exact) is not None:
             label = exact
         if not self.learner.spec.discrete:
-            values = {"mse": mse(output, label), "mae": mae(output, label), "r2": r2(output, label)}
+            values = {m.name: m.function(output, label) for m in metrics_of("values")}
             return {**values, "loss": values["mse"]}
+        chosen = output if output.dim() == 1 else output.argmax(-1)
+        scores = {m.name: m.function(chosen, label) for m in metrics_of("classes")}
         if output.dim() == 1:  # A model that acts: its choice is all there is to score.
-            return {"accuracy": share_equal(output, label)}
-        scores = {"accuracy": accuracy(output, label)}
+            return scores
         if rows.classes is not None:
             known = held.get("told", output)
-            scores["task_il_accuracy"] = accuracy_among(known, label, rows.classes)
-            if self._told:
-                scores["task_il_loss"] = loss_among(known, label, rows.classes)
-        return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
+            scores |= {m.name: m.function(known, label, rows.classes) for m in metrics_of("told")}
+            if not self._told:  # Training's loss is over all classes then, too.
+                del scores["task_il_loss"]
+        return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """Of a model that generates `loss(batch)`, if it has such a method."""
@@ -164,9 +166,3 @@ class Scored:
             action = act(obs, info=Info()) if needs_info(act) else act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output
-
-
-def mean_over_tasks(results: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every metric that all tasks have."""
-    names = [name for name in results[0] if all(name in result for result in results)]
-    return {name: float(np.mean([result[name] for result in results])) for name in names}

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ...replay import CheckpointError, ConfigError, Replay
+from ..metrics import better, score_names
 from ..record.state import load_object_state, object_state
 from ..settings.compose import name_of
 from ..settings.named import makes_objects
@@ -178,7 +179,8 @@ class Scheduler:
         """After each evaluation of the current task."""
         if self.every != "evaluation" or not self._updated or validation != self._validation:
             return
-        names = ("loss",) if _mode(self.torch) == "min" else ("accuracy", "r2", "return")
+        direction = "less" if _mode(self.torch) == "min" else "more"
+        names = [name for name in score_names() if better(name) == direction]
         value = next((metrics[name] for name in names if name in metrics), math.nan)
         if math.isnan(value):
             self._say(
