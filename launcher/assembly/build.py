@@ -37,7 +37,7 @@ from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
 from .lengths import asked_lengths
 from .networks import network
-from .parts import build_parts, judges_actions, refuse_parts
+from .parts import build_parts, critic_scores_actions, refuse_parts
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_SEQUENCE = 16
@@ -102,7 +102,7 @@ def build_agent(
     taught = world.labelled or hook(target, "learn") is not None
     if taught or not has_forward(target):
         refuse_parts(plan, target)
-        of_actions = made and judges_actions(target)
+        of_actions = made and critic_scores_actions(target)
         parts = build_parts(plan, world.spec, device, of_actions=of_actions)
     kind = model_kind(target)
     if made and kind is None:
@@ -233,7 +233,7 @@ def build_strategies(
         scenario=world.scenario or "domain",
         classes=classes_of_tasks(world, told=world.labelled and borders),
         learn=quiet(learn_method(agent, world.spec, supervised=world.labelled)),
-        augmented=transform.anew if transform.augment is not None else None,
+        augmented=transform.augment_again if transform.augment is not None else None,
         device=device,
         seed=plan.seed,
         outputs=OF_LABELS if world.labelled else outputs_of(agent, world.spec),
