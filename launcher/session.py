@@ -12,7 +12,6 @@ from typing import Any, Self
 from torch import Tensor
 
 from ..envs.world import Transform, World
-from ..replay import Replay
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
 from .assembly import build, offline

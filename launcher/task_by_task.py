@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from ..replay import ConfigError, Replay, Spec
-from .metrics.scores import by_task, mean_over_tasks, transfer
+from .metrics.scores import by_task, mean_over_tasks
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
@@ -40,7 +40,8 @@ class Tasks:
 
     def __repr__(self) -> str:
         opened = self._open
-        return f"<{opened.tasks_learnt} of {len(self)} tasks learnt, {opened.status}, path={str(opened.session.path)!r}>"
+        learnt, path = f"{opened.tasks_learnt} of {len(self)}", str(opened.session.path)
+        return f"<{learnt} tasks learnt, {opened.status}, path={path!r}>"
 
     def __iter__(self) -> Iterator[Task]:
         """Iterate over the remaining tasks.
@@ -84,10 +85,8 @@ class Task:
 
     def __init__(self, opened: OpenRun, number: int):
         self._open, self.number = opened, number
-        task = opened.world.tasks[number]
-        self.name: str = task.name
-        discrete = opened.world.on_data and opened.world.spec.discrete
-        self.classes: list[int] = task.classes.tolist() if discrete else []
+        self.name: str = opened.world.tasks[number].name
+        self.classes: list[int] = opened.world.classes(number).tolist()
 
     def __repr__(self) -> str:
         return f"Task({self.number}, {self.name!r})"
@@ -123,9 +122,7 @@ class Task:
         if len(opened.world.tasks) == 1:
             return metrics
         if opened.tasks_learnt == self.number + 1:
-            at, told = opened.at, opened.world.scenario == "task"
-            returns = "return" in metrics
-            metrics |= transfer(at.own_matrix(told=told), at.baseline, returns=returns)
+            metrics |= opened.session.scoring.transfer(returns="return" in metrics)
         return metrics | by_task(scores)
 
     @property

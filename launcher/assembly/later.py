@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ...agents.continual.strategy import Strategy
-from ...agents.traits import stated_traits
 from ...envs.datasets import Arrays
+from ...envs.world import World
 from ...replay import ConfigError
+from ..learn.learner import Learner
 from ..settings.compose import Settings
 from ..settings.plan import Plan, make_plan
 from .data import read_data
 
-if TYPE_CHECKING:
-    from ..open_run import OpenRun
 
+def check_grows(plan: Plan, world: World, learner: Learner, status: str) -> None:
+    """Raise ConfigError if a run cannot learn another task.
 
-def check_grows(run: OpenRun) -> None:
-    """Raise ConfigError if this run cannot learn another task."""
-    if run.status not in ("finished", "waiting"):
-        todo = "learn its own tasks first" if run.status == "open" else "call ml with resume=true"
-        raise ConfigError(f"learn_task needs a finished run, and this one is {run.status}: {todo}.")
-    if not run.world.on_data:
-        raise ConfigError("learn_task needs a data set; this run learns from an environment.")
-    if run.plan.online:
+    Args:
+        status: Of the run: only one that is "finished", or "waiting" for this very task, can.
+    """
+    if status not in ("finished", "waiting"):
+        todo = "learn its own tasks first" if status == "open" else "call ml with resume=true"
+        raise ConfigError(f"learn_task needs a finished run, and this one is {status}: {todo}.")
+    world.growing()
+    if plan.online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
-    if stated_traits(run.learner.agent).observes:
+    if learner.traits.observes:
         raise ConfigError(
-            f"{type(run.own).__name__} has an `observe`, and such models must know all tasks at the "
+            f"{plan.model.short_name} has an `observe`, and such models must know all tasks at the "
             "start. Give the data sets as a list, dataset=[...], or write a `learn`."
         )
-    for name, strategy in _strategies(run):
+    for name, strategy in _strategies(learner):
         if strategy.needs_all_tasks:
             raise ConfigError(
                 f"strategy={name} must know the number of tasks at the start, and learn_task adds one. "
@@ -38,13 +37,14 @@ def check_grows(run: OpenRun) -> None:
             )
 
 
-def check_classes(run: OpenRun, train: Arrays, name: str | None) -> None:
+def check_classes(world: World, learner: Learner, train: Arrays, name: str | None) -> None:
     """Raise ConfigError if a strategy cannot learn these classes again."""
-    for short, strategy in _strategies(run):
-        if not strategy.needs_new_classes or run.world.scenario == "domain" or not train.discrete:
+    for short, strategy in _strategies(learner):
+        if not strategy.needs_new_classes or world.scenario == "domain" or not train.discrete:
             continue
-        known = {c for task in run.world.tasks[: run.world.filled] for c in task.classes.tolist()}
-        if again := sorted(known & set(run.world.outputs_of(train).tolist())):
+        growing = world.growing()
+        known = {c for task in range(growing.filled) for c in world.classes(task).tolist()}
+        if again := sorted(known & set(growing.outputs_of(train).tolist())):
             raise ConfigError(
                 f"strategy={short} needs new classes in every task, but {name or train.name} has class "
                 f"{again[0]} again. Choose another strategy, or start the run with scenario=domain."
@@ -66,8 +66,8 @@ def read_later(settings: Settings, of_run: Plan) -> tuple[Arrays, Arrays | None]
     return train[0], test[0]
 
 
-def _strategies(run: OpenRun) -> list[tuple[str, Any]]:
+def _strategies(learner: Learner) -> list[tuple[str, Strategy]]:
     """Built-in strategies by name; a user's class may use `needs_all_tasks` for anything."""
-    strategies = run.learner.strategies
+    strategies = learner.strategies
     named = {} if strategies is None else strategies.named
     return [(name, found) for name, found in named.items() if isinstance(found, Strategy)]

@@ -174,7 +174,9 @@ class Supervisor:
                 self.start()
         except Diverged as error:
             self._end("diverged", reason=str(error))
-            raise Diverged(f"{error} {self._last_good()} Try a smaller lr, or clip_grad=1.") from None
+            raise Diverged(
+                f"{error} {self._last_good()} Try a smaller lr, or clip_grad=1."
+            ) from None
         except Exception as error:
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
@@ -203,9 +205,9 @@ class Supervisor:
         try:
             yield
         finally:
-            for signum, handler in self._handlers.items():
+            for caught, handler in self._handlers.items():
                 # None: it was installed by a library in C, and Python cannot put it back.
-                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+                signal.signal(caught, signal.SIG_DFL if handler is None else handler)
             self._handlers = {}
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
