@@ -40,7 +40,7 @@ def _has_its_own_data(target: object) -> bool:
     return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
 
 
-def _build_data(target: object, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
+def _build_data(target: Any, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
     from .tasks.world import SequenceWorld
 
     return SequenceWorld(target, plan, arguments)

@@ -22,7 +22,7 @@ class Tasks(Protocol):
     spec: Spec
     device: torch.device
     transform: Transform
-    alter: Callable[[Tensor, int], Tensor] | None
+    alter: Callable[[Tensor, int | Tensor], Tensor] | None
 
     def get_transform(self) -> Transform: ...
 
