@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 
 class Readable(Protocol):
@@ -58,8 +58,8 @@ class TaskData(DataLoader[Any]):
 
 
 def create_seeded_dataloader(
-    args: Namespace,
-    dataset: Dataset[Any],
+    args: Namespace | None,
+    dataset: Any,
     non_verbose: bool = False,
     **dataloader_args: Any,
 ) -> DataLoader[Any]:
@@ -72,7 +72,7 @@ def create_seeded_dataloader(
         non_verbose: Has no effect: nothing is printed.
         **dataloader_args: Arguments of `DataLoader`, such as `batch_size`.
     """
-    said = vars(args)
+    said = {} if args is None else vars(args)
     dataloader_args.setdefault("num_workers", said.get("num_workers") or 0)
     if (seed := said.get("seed")) is not None:
         dataloader_args.setdefault("generator", torch.Generator().manual_seed(int(seed)))
