@@ -11,10 +11,10 @@ from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.named import makes_objects
-from ..settings.names import construct
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 
 

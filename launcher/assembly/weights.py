@@ -15,10 +15,10 @@ from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError
+from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
 from ..learn.growth import begin_task, regrow
 from ..record.state import add_copies, fill_empty_buffers, load_in_place
-from ..settings.compose import did_you_mean
 from ..settings.plan import Plan
 
 

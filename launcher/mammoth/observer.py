@@ -17,8 +17,9 @@ from ...agents.traits import Traits, hook
 from ...replay import ConfigError, Replay, Spec, Table
 from ..assembly.infer import inferred
 from ..record.log import Log
-from ..settings.named import makes_objects
-from ..settings.names import construct, resolve
+from ..settings.construct import construct
+from ..settings.names import resolve
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 from .arguments import GENERAL
 from .backbones import default_backbone

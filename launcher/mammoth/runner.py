@@ -15,12 +15,14 @@ import torch
 
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
+from ...replay.suggestions import did_you_mean
 from ..assembly import build
 from ..assembly.device import device_wanted
 from ..plainly import plainly
-from ..settings.compose import compose, did_you_mean, schema
+from ..settings.compose import compose
 from ..settings.names import resolve
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from .arguments import (
     IDLE,
     SERVED,

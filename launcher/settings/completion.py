@@ -13,7 +13,8 @@ from ...agents.blocks import NAMES as BLOCKS
 from ...agents.continual import NAMES as STRATEGIES
 from ...envs import NAMES as ENVS
 from ...replay.errors import ConfigError
-from .compose import ALIASES, presets, schema
+from .presets import presets
+from .schema import ALIASES, schema
 
 _SCRIPTS = {
     "bash": "complete -o nospace -C 'ml --complete' ml",
@@ -72,7 +73,7 @@ def print_candidates(whole: bool) -> None:
 
 
 def _values(key: str) -> list[str]:
-    from .names import classes_here
+    from .imports import classes_here
 
     if key == "task":
         from .presets import of_the_user

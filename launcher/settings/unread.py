@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...replay.tree import leaves
-from .compose import SHORTHANDS
 from .plan import Plan
+from .schema import SHORTHANDS
 
 # Settings that only one of the two kinds of world reads.
 _ENV_ONLY = (
