@@ -52,12 +52,12 @@ def header(
         lines["optimiser"] = f"{type(optimizer).__name__}, the model's own (`self.{name}`)"
     if plan.load is not None:
         normalised = not world.on_data and plan.normalize_obs
-        more = " and its statistics of observations" if normalised else ""
-        lines["begins"] = f"with the weights of {plan.load}{more}"
+        more = " and its observation statistics" if normalised else ""
+        lines["starts"] = f"from the weights of {plan.load}{more}"
     if rates:
         lines["schedule"] = rates[0]
     if replay.offline:
-        lines["replay"] = f"{len(replay):,} transitions of {plan.offline}"
+        lines["replay"] = f"{len(replay):,} transitions from {plan.offline}"
     lines["run"] = str(path)
     return lines
 
