@@ -1,17 +1,18 @@
-"""Continual learning: the published figures again, and the speed of a sequence of tasks.
+"""Continual learning: reproduces published figures, and measures the speed of a sequence of tasks.
 
-Without --speed, each row is a preset of hyperparams/task/continual with its paper's own settings,
-run on the real MNIST with several seeds, and its mean beside the published one. It fails where the
-mean is out of the allowed range:
+Without --speed, each row is a preset of hyperparams/task/continual with its paper's own settings, run on
+the real MNIST with several seeds; its mean is printed beside the published one. It fails if a mean is
+outside its range:
 
-- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its deviations if that is more;
-  iCaRL within 4. Where nothing comparable is published, of the mean of an independent implementation.
-- Regularisers: at most 26 in class-IL, which says nothing more about them; where the task is told, and
+- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its standard deviations if that
+  is more; iCaRL within 4. Where nothing comparable is published, the mean of an independent
+  implementation takes its place.
+- Regularisers: at most 26 in class-IL, which says nothing more about them; with the task known, and
   where tasks share outputs, at most 1.5 below the published mean; in suite B and in domain-IL also a
   point above our naive mean, and above its best seed. The same bound holds for PNN, and for joint
-  where the task is told.
-- Naive: as rehearsal, in what its suite is about (suite C: within 5); elsewhere it is only shown.
-- Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8; with its weighted Fisher
+  with the task known.
+- Naive: as rehearsal in the scenario of its suite (suite C: within 5); otherwise it is only shown.
+- Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8. With its weighted Fisher
   information within 2.5 of that; with the default at least 68, and 10 above naive at the same rate.
 - Suite D, ContinualAI's baselines and van de Ven et al. (2022): within a point; SI, which is a
   regulariser, no more than one below.
@@ -853,17 +854,17 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="*", help="er_500, task/ewc, ...; default: the required ones"
     )
-    parser.add_argument("--extra", action="store_true", help="the others too")
+    parser.add_argument("--extra", action="store_true", help="also the optional rows")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     out = Path(tempfile.gettempdir(), f"antelope-continual-{os.getuid()}.jsonl")
-    parser.add_argument("--out", default=str(out), help=f"a line per run; default: {out}")
+    parser.add_argument("--out", default=str(out), help=f"one line per run; default: {out}")
     parser.add_argument("--speed", action="store_true", help="throughput instead")
     parser.add_argument(
         "--digits", action="store_true", help="all strategies on the digits instead"
     )
     names = list(_FLOORS)
-    parser.add_argument("--only", nargs="*", default=names, choices=names, help="of --speed")
+    parser.add_argument("--only", nargs="*", default=names, choices=names, help="rows of --speed")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--steps", type=int, default=600, help="timed per task, with batch 10")
     arguments = parser.parse_args()

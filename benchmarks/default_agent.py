@@ -1,10 +1,10 @@
-"""What the default agent reaches with no setting but what it is to learn, and what its steps cost.
+"""How good the default agent is with no setting but what it is to learn, and what its steps cost.
 
-Each run is `ml WORDS seed=S` in a process of its own, and every seed has to reach the floor:
-accuracy at the end of the epochs given; R2 of at least 95 % of ridge regression's on the same rows;
-or a mean return over 20 greedy episodes, evaluated every 1,000 steps, within so many environment
-steps. The last rows are AC2Agent's steps per second of CPU time over those of the same network with
-a user's own `learn`, and the same for a module that has `forward` alone. Run by hand:
+Each run is `ml WORDS seed=S` in its own process, and every seed must reach the floor: accuracy at the end
+of the epochs given; 95 % of the R2 of ridge regression on the same rows; or a mean return over 20 greedy
+episodes, evaluated every 1,000 steps, within a number of environment steps. The last rows are AC2Agent's
+steps per second of CPU time, divided by those of the same network with a user's own `learn`, and the
+same for a module that has only a `forward`. Run by hand:
 
     python benchmarks/default_agent.py [--rows digits ...] [--seeds 5] [--jobs 1] [--data FOLDER]
 """
@@ -258,10 +258,10 @@ def main() -> None:
     choices = [*ROWS, "overhead"]
     parser.add_argument("--rows", nargs="*", default=choices, choices=choices)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     parser.add_argument("--data", type=Path, help="folder that holds MNIST")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of the overhead")
-    parser.add_argument("--steps", type=int, default=600, help="of each run of the overhead")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of overhead runs")
+    parser.add_argument("--steps", type=int, default=600, help="of each overhead run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'row':<14}{'ml ...':<26}{'floor':>20}  {'by seed':<48}{'seconds':>8}")

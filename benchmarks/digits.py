@@ -1,11 +1,12 @@
-"""Every strategy on the embedded digits with nothing else said: `benchmarks/continual.py --digits`.
+"""Every strategy on the embedded digits with no other settings: `benchmarks/continual.py --digits`.
 
-Five tasks of two digits, the default agent, ten epochs a task. Each figure is the scenario's own mean
-accuracy over the tasks after the last one, in percent, and a mean over seeds. It fails where a strategy
-that a scenario is for
+Five tasks of two digits, the default agent, ten epochs per task. Each figure is the scenario's mean
+accuracy over the tasks after the last one, in percent, averaged over seeds. It fails if a strategy, in a
+scenario that it supports,
 
 - is more than `_BELOW` points below naive learning, or
-- has to be `_ABOVE` points above it in class-IL: all that rehearse, but A-GEM, and the upper bounds.
+- is less than `_ABOVE` points above it in class-IL; this holds for the upper bounds, and for all that
+  rehearse except A-GEM.
 """
 
 from __future__ import annotations

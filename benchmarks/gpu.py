@@ -1,8 +1,8 @@
-"""What a GPU does with Antelope, in ten minutes: errors, waits, speed, resumption and memory.
+"""Antelope on a GPU, checked in ten minutes: errors, waits, speed, resumption and memory.
 
-For the day on which there is one. Each part prints as it goes and leaves the rest of its time to the
-others; what there was no time for is named. Figures are medians of alternating rounds by the clock,
-with the device waited for at both ends. Ends with 1 if anything fails or is below its floor.
+For the day on which there is one. Each part prints its results at once and leaves unused time to the
+others; whatever was skipped for lack of time is named. Figures are medians of alternating rounds by the
+wall clock, synchronised at both ends. Exits with 1 if anything fails or is below its floor.
 
     python benchmarks/gpu.py [--minutes 10] [--device cuda] [--only errors waits resume speed ...]
 
@@ -114,7 +114,7 @@ _NEVER_WAIT = [
 def waits(bench: Bench) -> None:
     """How often a learning step waits for the device, as CUDA itself tells."""
     if bench.device.type != "cuda":
-        print("  only CUDA tells of its waits")
+        print("  only CUDA reports its waits")
         return
     for kind, names in (("data", _NEVER_WAIT), ("environments", ["dqn", "sac", "td3"])):
         for name in names:
@@ -518,7 +518,7 @@ def _env_rate(bench: Bench, settings: dict[str, Any], first: int, *, seconds: fl
 def memory(bench: Bench) -> None:
     """What the device holds after 100 learning steps and after 2,000: it must not grow."""
     if bench.device.type != "cuda":
-        print("  only CUDA tells what it holds")
+        print("  only CUDA reports its memory")
         return
     cases = {
         "mlp": DATA["mlp"],

@@ -1,9 +1,9 @@
-"""Learning from a saved replay: what was done in it, behaviour cloning, and offline agents.
+"""Learning from a saved replay: the behaviour in it, behaviour cloning, and offline agents.
 
-An agent learns in the environment and its whole replay is saved, early failures included. From that
-alone learn, without acting: a clone of what was done, the agent without and with the term that keeps
-it near that (DQN's `conservative`, TD3's `imitation`). Returns are those of the last evaluation, 20
-episodes, per seed of the learner. Run by hand, half an hour on one core:
+An agent learns in the environment, and its whole replay is saved, early failures included. Three learners
+then learn from it without acting: a clone of the behaviour, and the agent without and with the term that
+keeps it close to the behaviour (DQN's `conservative`, TD3's `imitation`). Returns are those of the last
+evaluation, 20 episodes, per seed of the learner. Run by hand; it takes half an hour on one core:
 
     python benchmarks/offline.py [--only cartpole pendulum] [--seeds 0 1 2]
 """

@@ -1,8 +1,8 @@
 """Batches per second of `next(replay)` against other libraries' replays and plain tensors.
 
-All in one process, one thread, batches of 256 of what eight environments did, taking turns in short
-blocks of which the CPU time counts; each ratio is the median over rounds of neighbouring blocks. Peers
-that are not installed are named and left out. Needs 7 GB for the frames. By hand:
+All in one process and one thread, with batches of 256 transitions from eight environments. The libraries
+take turns in short blocks, whose CPU time counts; each ratio is the median over rounds of neighbouring
+blocks. Libraries that are not installed are named and left out. Needs 7 GB for the frames. Run by hand:
 
     python benchmarks/replay.py [--rounds 25] [--only uniform nstep prioritized frames insertion]
 """

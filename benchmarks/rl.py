@@ -1,9 +1,9 @@
 """Environment steps per second with learning: `ml` against Stable-Baselines3 and plain PyTorch loops.
 
-The same networks, batches, learning rates and updates per environment step on every side; one
-process, one thread, all sides in turn. Ratios are those of CPU time, each the median over rounds;
-start-up and warm-up are not timed. The plain loops are benchmarks/plain/*.py. `capacity` is our own step
-with a large replay against one with a small replay: what it costs must not depend on that. Run by hand:
+All sides have the same networks, batches, learning rates and updates per environment step, and take turns
+in one process and one thread. Ratios are of CPU time, each the median over rounds; start-up and warm-up
+are not timed. The plain loops are benchmarks/plain/*.py. `capacity` compares our own step with a large
+replay to one with a small replay: its cost must not depend on the size. Run by hand:
 
     python benchmarks/rl.py [--rounds 7] [--only dqn ppo sac capacity] [--learn_every 10]
 """
