@@ -44,7 +44,7 @@ class Blank(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 class Now(nn.Module):
-    """In the place of a memory: what is seen now."""
+    """Replaces the memory: only what is seen now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def cases() -> dict[str, Case]:
             "Workshop, blank inventory", workshop, blank["inventory"], "reward", 0.71, 0.775
         ),
         "errand": Case("Errand, LSTM", errand, both, "return", 0.95),
-        # A quarter, give or take three times 0.061.
+        # A quarter, plus or minus three times 0.061.
         "forgetful": Case(
             "Errand, linear layer",
             errand,

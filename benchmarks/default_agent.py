@@ -55,10 +55,10 @@ _WARM_UP = 20  # Steps not timed.
 
 @dataclass(frozen=True)
 class Row:
-    """What a command has to reach.
+    """What a command must reach.
 
     Attributes:
-        words: All that the default agent is told.
+        words: All settings of the run.
         floor: Of `metric`; None: a share of ridge regression's.
         within: Environment steps that it may take; None: judged at the end of the run.
         seeds: The most that are tried, where one takes minutes.
@@ -91,7 +91,7 @@ class Outcome:
 
 
 def reach(name: str, seed: int, floor: float, data: Path | None) -> Outcome:
-    """One run, stopped where the floor is reached in an environment.
+    """One run, stopped once it reaches the floor in an environment.
 
     Raises:
         RuntimeError: If the run failed, with its last words.
@@ -137,15 +137,15 @@ def ridge_r2() -> float:
 
         w = (X'X + alpha I)^-1 X'y        alpha by 5-fold cross-validation of the training rows
 
-    Inputs and targets at zero mean and unit deviation of the training rows (Hoerl & Kennard, 1970,
-    Technometrics 12).
+    Inputs and targets have zero mean and unit standard deviation over the training rows (Hoerl &
+    Kennard, 1970, Technometrics 12).
     """
     arrays = read(Diabetes(), name="Diabetes")
     train, test = held_out_fifth(arrays)
     parts = []
     for values in (arrays.inputs.double(), arrays.targets.double().view(len(arrays.targets), -1)):
-        mean, deviation = values[train].mean(0), values[train].std(0, correction=0)
-        parts.append((values - mean) / deviation)
+        mean, stddev = values[train].mean(0), values[train].std(0, correction=0)
+        parts.append((values - mean) / stddev)
     x, y = parts
 
     def error(alpha: float, rows: Tensor, held_out: Tensor) -> float:
@@ -165,7 +165,7 @@ def ridge_r2() -> float:
 
 
 class Clock:
-    """Rows of CPU time, told of each training step."""
+    """CPU time, read at each training step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -219,7 +219,7 @@ def overhead(make: Callable[[Clock], Any], *, rounds: int, steps: int) -> float:
 
 
 class Timed(AC2Agent):
-    """AC2Agent, telling a clock of its steps."""
+    """AC2Agent, which reports its steps to a clock."""
 
     clock: Clock
 
@@ -233,7 +233,7 @@ def default_agent(clock: Clock) -> Any:
 
 
 class Forward(nn.Module):
-    """The default agent's network for digits, and nothing else."""
+    """The default agent's network for digits, without a `learn`."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int, clock: Clock):
         super().__init__()

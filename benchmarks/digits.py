@@ -24,7 +24,7 @@ _REHEARSE = ("joint", "cumulative", "er", "er_ace", "der", "derpp", "gem", "gdum
 
 
 def digits(seeds: list[int], names: list[str] | None = None) -> bool:
-    """Print a table; whether no strategy fails."""
+    """Print a table; returns whether no strategy fails."""
     print("| strategy | class-IL | task-IL | domain-IL | CPU s |\n|---|---|---|---|---|")
     found: dict[str, dict[str, float | None]] = {}
     for name in ("naive", *(n for n in NAMES["strategy"] if n != "naive")):
@@ -51,7 +51,7 @@ def _least(name: str, scenario: str, naive: float | None) -> float:
 
 
 def _mean(name: str, scenario: str, seeds: list[int]) -> float | None:
-    """The mean accuracy over seeds, in percent; None where the strategy is not for the scenario."""
+    """The mean accuracy over seeds, in percent; None if the strategy does not support the scenario."""
     words = ("dataset=Digits", "tasks=5", f"strategy={name}", f"scenario={scenario}")
     values = []
     for seed in seeds:

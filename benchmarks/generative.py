@@ -43,7 +43,7 @@ PRESETS = {"VAE": "mnist_vae", "DCGAN": "mnist_dcgan", "FlowMatching": "mnist_fl
 
 
 class Classifier(nn.Module):
-    """Two convolutions and a layer of 128 features, which the last layer tells the classes by."""
+    """Two convolutions, a layer of 128 features, and the last layer, which classifies by them."""
 
     def __init__(self, in_channels: int, out_features: int):
         super().__init__()
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier, and what it makes of the test set.
+    """A classifier, and its features of the test set.
 
     Attributes:
         real: Features of the test set `[N, F]`.
@@ -76,7 +76,7 @@ class Judge:
     real: Tensor
 
     def __call__(self, images: Tensor, label: Tensor | None = None) -> dict[str, float]:
-        """Of images `[N, C, H, W]` as the classifier meets them, made for the labels `[N]`."""
+        """The figures of images `[N, C, H, W]` in the classifier's units, generated for `label` `[N]`."""
         features = features_of(self.classifier, images)
         with torch.no_grad():
             seen = self.classifier.head(features).argmax(1)
@@ -116,7 +116,7 @@ def blurred_means(images: Tensor, label: Tensor, drawn_label: Tensor) -> Tensor:
 
 
 def mnist(root: str, spec: Spec, *, train: bool) -> tuple[Tensor, Tensor]:
-    """All images as a model meets them, `[N, 1, 28, 28]`, and their labels `[N]`."""
+    """All images as a model receives them, `[N, 1, 28, 28]`, and their labels `[N]`."""
     data = MNIST(root, train=train)
     return Standardize(spec.obs)({"obs": data.data[:, None]})["obs"], data.targets
 
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> bool:
-    """Print the table; whether a model missed its goal."""
+    """Print the table; returns whether a model missed its goal."""
     common = {"data_dir": arguments.data, "device": "cpu", "threads": 1, "progress": False}
     run = ml(
         model=Classifier,

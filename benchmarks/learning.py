@@ -36,7 +36,7 @@ _LIMIT = 1.5  # Times the floor: a run that is not there by then never counts as
 
 @dataclass(frozen=True)
 class Row:
-    """What a preset has to reach.
+    """What a preset must reach.
 
     Attributes:
         threshold: Mean return of greedy episodes.

@@ -40,12 +40,12 @@ ENOUGH = 20  # Of the 30.
 
 @dataclass
 class Method:
-    """How a file is run, and what was published of it.
+    """How a file is run, and the figures published for it.
 
     Attributes:
         args: Its arguments beside `batch_size=10` and `n_epochs=1`.
         class_il, task_il: Published accuracies in percent.
-        stddev: The published standard deviation of the one that is judged.
+        stddev: The published standard deviation of the accuracy that is compared.
     """
 
     args: dict[str, Any] = field(default_factory=dict)

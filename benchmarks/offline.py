@@ -32,7 +32,7 @@ from antelope.replay import Replay, Spec
 
 @dataclass(frozen=True)
 class Case:
-    """A replay to make, and agents to learn from it.
+    """A replay to collect, and the agents that learn from it.
 
     Attributes:
         behaviour: Settings of the run that makes the replay.
@@ -81,7 +81,7 @@ CASES = {
 
 
 class Clone(nn.Module):
-    """Behaviour cloning: does what was done."""
+    """Behaviour cloning: imitates the actions of the replay."""
 
     def __init__(self, spec: Spec):
         super().__init__()
@@ -109,7 +109,7 @@ def call(settings: dict[str, Any], **more: Any) -> Run:
 
 
 def mean_return(run: Run) -> float:
-    """Of the whole episodes that the run's replay holds, all of its one environment's."""
+    """Mean return of the complete episodes in the run's replay, which holds those of one environment."""
     ring = run.replay.storage
     assert run.replay.environments
     rows = torch.arange(ring.size)[torch.from_numpy(ring.ok)].numpy()  # type: ignore[union-attr]

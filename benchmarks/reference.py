@@ -52,7 +52,7 @@ class Recurrent(nn.Module):
 
 
 class Signals(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """Dicts of observations and actions: the reward says whether `left` was chosen as told."""
+    """Dict observations and actions: the reward is 1 for the side that the cue names, less the force used."""
 
     def __init__(self) -> None:
         box = gymnasium.spaces.Box

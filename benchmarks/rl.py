@@ -49,7 +49,7 @@ _NAMES = {
 
 
 class Clock:
-    """CPU and wall time from environment step `first` to `last`, told of each step."""
+    """CPU and wall time from environment step `first` to `last`; called at each step."""
 
     def __init__(self, first: int, last: int):
         self.first, self.last, self.count = first, last, 0

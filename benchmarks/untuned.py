@@ -165,7 +165,7 @@ def make(name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
 
 
 def sb3(name: str, seed: int) -> float:
-    """Stable-Baselines3: `MlpPolicy` and nothing else said."""
+    """Stable-Baselines3: `MlpPolicy` and no other argument."""
     import stable_baselines3
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.monitor import Monitor
@@ -183,7 +183,7 @@ def sb3(name: str, seed: int) -> float:
 
 
 def antelope(name: str, seed: int) -> float:
-    """`ml(env=..., agent=...)` and nothing else said of how it learns."""
+    """`ml(env=..., agent=...)` and no setting of how it learns."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from antelope import ml
 
