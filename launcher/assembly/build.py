@@ -48,7 +48,7 @@ from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
 from .lengths import ENV_STEPS, build_schedule
 from .networks import network
-from .parts import build_parts, judges_actions, refuse_parts
+from .parts import build_parts, critic_scores_actions, refuse_parts
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_SEQUENCE = 16
@@ -122,7 +122,7 @@ def build_agent(
     taught = world.on_data or hook(target, "learn") is not None
     if taught or not has_forward(target):
         refuse_parts(plan, target)
-        of_actions = made and judges_actions(target)
+        of_actions = made and critic_scores_actions(target)
         parts = build_parts(plan, world.spec, device, of_actions=of_actions)
     kind = model_kind(target)
     if made and kind is None:
@@ -255,7 +255,7 @@ def build_strategies(
         scenario=world.scenario or "domain",
         classes=classes_of_tasks(world, told=on_data and not plan.online),
         learn=quiet(learn_method(agent, world.spec, supervised=on_data)),
-        augmented=transform.anew if on_data and transform.augment is not None else None,
+        augmented=transform.augment_again if on_data and transform.augment is not None else None,
         device=device,
         seed=plan.seed,
         outputs=OF_LABELS if on_data else outputs_of(agent, world.spec),
@@ -345,7 +345,12 @@ def build_replay(
         rows = [task.train for task in world.tasks]
         borders = not plan.online
         return Replay(
-            world.train, transform, tasks=rows, alter=world.alter, borders=borders, **options
+            world.train,
+            transform,
+            tasks=rows,
+            task_transform=world.alter,
+            borders=borders,
+            **options,
         )
     how = plan.replay
     where: dict[str, Any] = {"storage": how.storage, "folder": how.folder, "device": device}
