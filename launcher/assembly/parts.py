@@ -12,8 +12,7 @@ from ...agents import NAMES
 from ...agents.blocks.integers import fit_to_integers
 from ...agents.policy.parts import Part, PolicyPart, takes_state
 from ...replay import ConfigError, Space, Spec
-from ..settings.compose import name_of
-from ..settings.named import makes_objects
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import PARTS, Plan
 from .infer import advice, incoming, inferred, outgoing
 from .networks import network
@@ -63,7 +62,7 @@ def _agents() -> dict[str, Any]:
     return {name: getattr(agents, name) for name in NAMES["model"]}
 
 
-def judges_actions(target: Any) -> bool:
+def critic_scores_actions(target: Any) -> bool:
     """Whether an agent's critic is of actions: there is no policy beside it."""
     return "policy" not in inspect.signature(target).parameters
 

@@ -12,11 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...agents.traits import hook
-from ...envs.tasks import DataWorld
+from ...envs.table_world import TableWorld
 from ...replay import ConfigError, Spec
 from ..assembly.infer import inferred
-from ..settings.named import makes_objects
-from ..settings.names import construct, resolve
+from ..settings.construct import construct
+from ..settings.names import resolve
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 from .arguments import GENERAL
 from .backbones import default_backbone
@@ -36,7 +37,7 @@ def build_observer(
     target: Any,
     given: Mapping[str, object],
     plan: Plan,
-    world: DataWorld,
+    world: TableWorld,
     device: torch.device,
     *,
     transforms: tuple[Any, Any],
@@ -90,7 +91,7 @@ def build_observer(
 
 
 def _checked_options(
-    target: object, given: Mapping[str, object], plan: Plan, world: DataWorld
+    target: object, given: Mapping[str, object], plan: Plan, world: TableWorld
 ) -> Options:
     """The options of a model that fits the run.
 
@@ -98,7 +99,7 @@ def _checked_options(
         ConfigError: With everything that is wrong with the model and its options.
     """
     name = class_name(target)
-    if not isinstance(world, DataWorld):
+    if not isinstance(world, TableWorld):
         raise ConfigError(
             f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
             "write learn(self, replay, log)."
@@ -113,7 +114,7 @@ def _checked_options(
 def _sequence(
     target: object,
     plan: Plan,
-    world: DataWorld,
+    world: TableWorld,
     device: torch.device,
     transforms: tuple[Any, Any],
 ) -> tuple[ContinualDataset, Transform]:
@@ -206,7 +207,7 @@ _SCENARIOS = {
 }
 
 
-def _unfit(target: object, world: DataWorld, *, online: bool) -> Iterable[str]:
+def _unfit(target: object, world: TableWorld, *, online: bool) -> Iterable[str]:
     """What a model's COMPATIBILITY says against this run."""
     fits = compatibility(target)
     here = "general-continual" if online else f"{world.scenario}-il"

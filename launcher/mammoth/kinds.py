@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ...envs.tasks import DataWorld
+    from ...envs.table_world import TableWorld
     from ..settings.plan import Plan
     from .tasks.world import SequenceWorld
 
@@ -31,7 +31,7 @@ def _build_model(
     target: object,
     arguments: Mapping[str, object],
     plan: Plan,
-    world: DataWorld,
+    world: TableWorld,
     device: torch.device,
     **building: Any,
 ) -> nn.Module:

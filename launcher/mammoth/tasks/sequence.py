@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....envs.tasks import DataWorld
+from ....envs.table_world import TableWorld
 from ....replay import ConfigError, Replay, Spec, Table
 from ..methods import ObservingModel, compatibility
 from ..schedulers import SCHEDULERS
@@ -69,7 +69,7 @@ class ContinualDataset:
 
     def __init__(
         self,
-        world: DataWorld | Namespace,
+        world: TableWorld | Namespace,
         transform: Transform | None = None,
         *,
         online: bool = False,
@@ -80,7 +80,7 @@ class ContinualDataset:
         assert transform is not None
         self.describe(world, transform, online=online)
 
-    def describe(self, world: DataWorld, transform: Transform, *, online: bool) -> None:
+    def describe(self, world: TableWorld, transform: Transform, *, online: bool) -> None:
         """Take the tasks of a run.
 
         Args:

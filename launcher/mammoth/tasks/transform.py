@@ -147,6 +147,7 @@ class Rows:
     """
 
     layout: torch.memory_format | None = None
+    as_stored = False
 
     def __init__(
         self,
@@ -164,11 +165,16 @@ class Rows:
             fields["raw"] = self.normalise(fields["raw"])
         return self._laid_out(fields)
 
-    def plain(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def without_augmentation(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The same without augmentation."""
         if "raw" in fields:
             fields["obs"] = self.normalise(fields.pop("raw"))
         return self._laid_out(fields)
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`, as a model is evaluated on them."""
+        rows = stored if device is None else stored.to(device)
+        return self._laid_out({"obs": rows})["obs"]
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows in [0, 1] as a model is evaluated on them."""
@@ -182,7 +188,7 @@ class Rows:
         # Exact to the bit: torchvision divides the bytes of pictures by 255.
         return (rows * 255).round_().div_(255) if self.bytes_only else rows
 
-    def anew(self, raw: Tensor) -> Tensor:
+    def augment_again(self, raw: Tensor) -> Tensor:
         """Stored rows (`batch.raw`), augmented again."""
         obs = self.augmented(self.unit(raw))
         return self._laid_out({"obs": obs})["obs"]
@@ -207,14 +213,19 @@ class Plain:
 
     layout: torch.memory_format | None = None
     augment = None
+    as_stored = False
 
     def __init__(self, rows: Rows):
         self.rows = rows
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return self.rows.plain(fields)
+        return self.rows.without_augmentation(fields)
 
     plain = __call__
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`."""
+        return self.rows.observe(stored, device)
 
     def ends(self) -> tuple[Tensor, Tensor]:
         return self.rows.ends()

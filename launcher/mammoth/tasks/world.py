@@ -7,13 +7,16 @@ on is `test[i][0]`, of the data sets that `get_data_loaders` gives for each task
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ....envs.scenarios import held_out_share
-from ....envs.tasks import DataTask, DataWorld
+from ....envs.table_world import TableWorld
+from ....envs.task_rows import DataTask
+from ....envs.world import Augment, Transform
 from ....replay import ConfigError
 from ...settings.plan import Plan
 from ..methods import class_name
@@ -31,7 +34,7 @@ _DECIDED = {
 }
 
 
-class SequenceWorld(DataWorld):
+class SequenceWorld(TableWorld):
     """The tables and tasks of a `ContinualDataset`.
 
     Args:
@@ -71,28 +74,34 @@ class SequenceWorld(DataWorld):
         if made.args is None:
             raise ConfigError(f"{kind}.__init__ does not call super().__init__(args).")
         self.sequence = made
-        self.name = str(made.NAME if hasattr(made, "NAME") and made.NAME else kind)
-        self.scenario = made.SETTING.removesuffix("-il")
+        name = str(made.NAME if hasattr(made, "NAME") and made.NAME else kind)
         if made.parts is None:  # Read once, however often it is learnt.
-            made.parts = read_data(made, self.name)
+            made.parts = read_data(made, name)
         parts = made.parts
-        self.train, self.test, self.rows = parts.train, parts.test, parts.rows
+        self.rows = parts.rows
         self.rows.layout = None  # An earlier run of the same object may have set it.
-        self.transforms = self.rows, Plain(self.rows)
         held = None
         if plan.validation:
-            labels = self.train.columns["label"]
+            labels = parts.train.columns["label"]
             assert isinstance(labels, Tensor)
             held = held_out_share(labels, plan.validation)
-        self.tasks = [
-            _task(made, t, *rows, held) for t, rows in enumerate(zip(*parts.ends, strict=True))
-        ]
-        self.spec = parts.spec
-        self.notes = ["transformed by its class"]
-        self.source_dtype, self.decoded = torch.float32, {True}
-        self.single_class = self.alter = None
-        self.later, self._known_tasks = [], len(self.tasks)
-        self._kind, self._like = "own", None  # No other task can follow.
+        super().__init__(
+            name,
+            parts.spec,
+            parts.train,
+            parts.test,
+            [_task(made, t, *r, held) for t, r in enumerate(zip(*parts.ends, strict=True))],
+            scenario=made.SETTING.removesuffix("-il"),
+            source_dtype=torch.float32,
+            notes=["transformed by its class"],
+            decoded={True},
+        )
+
+    def transforms(
+        self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
+    ) -> tuple[Transform, Transform]:
+        """The transforms of its class, whatever else is asked for."""
+        return self.rows, Plain(self.rows)
 
 
 def _arguments(plan: Plan) -> Namespace:
