@@ -10,14 +10,14 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor
 
-from ...envs.tasks import DataTask
+from ...envs.task_rows import DataTask
 from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
 from ...replay.suggestions import did_you_mean
 from ...replay.transfer import upload
 from ..assembly import build
-from ..assembly.device import build_device, place_tables
+from ..assembly.device import build_device
 from ..process import taking_turns
 from ..settings.compose import compose
 from ..settings.foreign import answer
@@ -64,7 +64,7 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
         world = build.build_world(plan)
         for key, reason in without_effect(plan, world).items():
             warnings.warn(f"`{key}` has no effect here: {reason}.", stacklevel=2)
-        place_tables(world, device, plan.data)
+        world.place(device, plan.data)
         transform, plain = build.build_transforms(plan, world, device)
         replay = build.build_replay(plan, world, transform, device)
     return Tasks(world, replay, plain, seed=plan.seed)

@@ -22,7 +22,6 @@ from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay, Spe
 from ...replay.batch import describe
 from ...replay.devices import about_devices
 from ..assembly.optimisation import Average, Scaler, left_out
-from ..assembly.weights import load_weights
 from ..record.log import Log, as_floats
 from ..record.state import (
     Constructed,
@@ -30,6 +29,7 @@ from ..record.state import (
     load_attribute_state,
     load_optimizer_fields,
     load_part,
+    load_weights,
     optimizer_fields,
 )
 from .growth import begin_again, begin_task, grown, layout, moved_along

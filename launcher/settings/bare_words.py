@@ -12,10 +12,8 @@ from .foreign import answer
 from .presets import presets
 from .schema import ALIASES, schema
 
-_OURS = (
-    *("models", "datasets", "envs", "strategies", "tasks", "plot"),
-    *("--help", "--cfg", "--multirun", "--version", "--completion"),
-)
+COMMANDS = ("models", "datasets", "envs", "strategies", "tasks", "plot", "play", "compat")
+_OURS = (*COMMANDS, "--help", "--cfg", "--multirun", "--version", "--completion")
 # Commands of other tools, and how it is said here.
 _COMMANDS = {
     "train": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",

@@ -13,6 +13,7 @@ from ...agents.blocks import NAMES as BLOCKS
 from ...agents.continual import NAMES as STRATEGIES
 from ...envs import NAMES as ENVS
 from ...replay.errors import ConfigError
+from .bare_words import COMMANDS
 from .presets import presets
 from .schema import ALIASES, schema
 
@@ -46,19 +47,7 @@ def candidates(line: str, *, whole: bool) -> list[str]:
     key, equals, start = word.partition("=")
     if not equals:
         names = [f"{name}=" for name in (*schema(), *ALIASES, "task")]
-        commands = [
-            "models",
-            "datasets",
-            "envs",
-            "strategies",
-            "tasks",
-            "play",
-            "plot",
-            "compat",
-            "--help",
-            "--cfg",
-            "-m",
-        ]
+        commands = (*COMMANDS, "--help", "--cfg", "-m")
         return [name for name in (*names, *commands) if name.startswith(word)]
     found = [value for value in _values(key) if value.startswith(start)]
     if whole:
@@ -73,7 +62,7 @@ def print_candidates(whole: bool) -> None:
 
 
 def _values(key: str) -> list[str]:
-    from .imports import classes_here
+    from .names import classes_here
 
     if key == "task":
         from .presets import of_the_user

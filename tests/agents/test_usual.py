@@ -10,8 +10,8 @@ import yaml
 
 from antelope import ml
 from antelope.agents import A2C, DQN, PPO
-from antelope.launcher.assembly import build
 from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.plan import make_plan
 
 QUIET: dict[str, Any] = {"eval_episodes": 1, "plot": False, "progress": False, "seed": 0}
 ON_POLICY = {"normalize_obs": True, "normalize_reward": True, "seed_steps": 0, "learn_every": 1}
@@ -23,9 +23,7 @@ class OfAUser(DQN):
 
 
 def completed(*words: str, **code: Any) -> dict[str, Any]:
-    settings = compose(words, code)
-    build.complete(settings)
-    return settings.values
+    return dict(make_plan(compose(words, code)).values)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_a_run_keeps_them_and_tells_its_agent_how_long_it_is() -> None:
 def test_the_environments_of_a_run_share_a_rollout(num_envs: int, steps: int) -> None:
     run = ml(env="CartPole-v1", agent="PPO", train_steps=512, num_envs=num_envs, **QUIET)
     assert run.agent.steps == steps
-    assert run.replay.fresh == 0  # Two rollouts, both learnt from.
+    assert run.replay.new_steps == 0  # Two rollouts, both learnt from.
 
 
 def test_rollouts_by_the_length_of_the_run() -> None:

@@ -143,6 +143,7 @@ class Rows:
     """
 
     layout: torch.memory_format | None = None
+    as_stored = False
 
     def __init__(
         self,
@@ -160,11 +161,16 @@ class Rows:
             fields["raw"] = self.normalise(fields["raw"])
         return self._laid_out(fields)
 
-    def plain(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def without_augmentation(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The same without augmentation."""
         if "raw" in fields:
             fields["obs"] = self.normalise(fields.pop("raw"))
         return self._laid_out(fields)
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`, as a model is evaluated on them."""
+        rows = stored if device is None else stored.to(device)
+        return self._laid_out({"obs": rows})["obs"]
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows in [0, 1] as a model is evaluated on them."""
@@ -178,7 +184,7 @@ class Rows:
         # To the bit what they were: a byte by 255, as torchvision makes floats of pictures.
         return (rows * 255).round_().div_(255) if self.bytes_only else rows
 
-    def anew(self, raw: Tensor) -> Tensor:
+    def augment_again(self, raw: Tensor) -> Tensor:
         """Stored rows (`batch.raw`), augmented again."""
         obs = self.augmented(self.unit(raw))
         return self._laid_out({"obs": obs})["obs"]
@@ -203,14 +209,19 @@ class Plain:
 
     layout: torch.memory_format | None = None
     augment = None
+    as_stored = False
 
     def __init__(self, rows: Rows):
         self.rows = rows
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return self.rows.plain(fields)
+        return self.rows.without_augmentation(fields)
 
     plain = __call__
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`."""
+        return self.rows.observe(stored, device)
 
     def ends(self) -> tuple[Tensor, Tensor]:
         return self.rows.ends()
