@@ -15,7 +15,8 @@ from ...agents.traits import stated_traits
 from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
 from ..learn.learner import Learner
-from ..learn.schedulers import Scheduler, build_scheduler
+from ..learn.schedulers import Scheduler
+from ..learn.scheduling import build_scheduler
 from ..learn.strategies import Strategies
 from ..process import Workplace, threads
 from ..settings.plan import Plan

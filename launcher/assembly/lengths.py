@@ -6,8 +6,8 @@ from typing import Any
 
 from ...replay.samplers import batch_sizes
 from ..learn.loop import Schedule
-from ..learn.schedulers import Duration
 from ..settings.plan import Plan
+from .durations import Duration
 
 ENV_STEPS = 50_000  # Steps in each environment, if nothing is said.
 _EPOCHS = 10
