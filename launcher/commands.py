@@ -200,9 +200,9 @@ def _job(words: list[str], swept: list[str]) -> float | None:
         words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
         words.append(f"experiment='{settings.experiment}/{folder}'")
     run = ml(*words)
-    # What a sweeper may minimise or maximise.
-    accuracy = "task_il_accuracy" if settings.scenario == "task" else "accuracy"
-    return next((run.metrics[k] for k in ("return", accuracy, "loss") if k in run.metrics), None)
+    from .metrics.scores import objective
+
+    return objective(run.metrics, told=settings.scenario == "task")
 
 
 def _print_completion(words: list[str]) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from ..replay import ConfigError, Replay, Spec
-from .learn.evaluate import mean_over_tasks
-from .learn.loop import by_task, transfer_metrics
+from .metrics.scores import by_task, mean_over_tasks, transfer
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
@@ -124,7 +123,9 @@ class Task:
         if len(opened.world.tasks) == 1:
             return metrics
         if opened.at.task == self.number + 1:
-            metrics |= transfer_metrics(opened.world, opened.at)
+            at, told = opened.at, opened.world.scenario == "task"
+            returns = "return" in metrics
+            metrics |= transfer(at.own_matrix(told=told), at.baseline, returns=returns)
         return metrics | by_task(scores)
 
     @property

@@ -32,10 +32,10 @@ from ...replay.offline import opened
 from ...replay.tree import leaves
 from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
-from ..mammoth.observe.options import observes
 from ..pictures.samples import Samples
 from ..record.log import quiet
 from ..settings.compose import name_of
+from ..settings.kinds import model_kind
 from ..settings.named import makes_objects
 from ..settings.names import construct
 from ..settings.plan import Plan
@@ -124,12 +124,12 @@ def build_agent(
         refuse_parts(plan, target)
         of_actions = made and judges_actions(target)
         parts = build_parts(plan, world.spec, device, of_actions=of_actions)
-    if made and not observes(target):
+    kind = model_kind(target)
+    if made and kind is None:
         agent = make(target, {**arguments, **parts})
-    if observes(agent):
-        from ..mammoth.observe.observer import build_observer  # Few runs observe.
-
-        agent = build_observer(
+        kind = model_kind(agent)  # A function may return any model.
+    if kind is not None:
+        agent = kind.build(
             agent,
             arguments if agent is target else {},
             plan,

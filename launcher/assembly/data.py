@@ -11,6 +11,7 @@ from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
 from ..settings.named import makes_objects
 from ..settings.names import construct
@@ -25,11 +26,8 @@ def build_data(plan: Plan) -> DataWorld:
         DataError: If a data set cannot be read or learnt from.
     """
     named = plan.dataset or ()
-    if len(named) == 1 and hasattr(named[0].target, "get_data_loaders"):
-        from ..mammoth.observe.own_world import SequenceWorld, is_sequence  # Few runs observe.
-
-        if is_sequence(named[0].target):
-            return SequenceWorld(named[0].target, plan, named[0].arguments)
+    if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
+        return kind.build(named[0].target, named[0].arguments, plan)
     train, test, notes, decoded = read_data(plan)
     return DataWorld(
         train,

@@ -34,7 +34,6 @@ from ..assembly.earlier import load_statistics
 from ..assembly.forward import check_forward
 from ..assembly.optimisation import Average
 from ..learn.learner import Learner
-from ..mammoth.observe.options import observes
 from ..process import left_as_found
 from ..record.checkpoint import Checkpoints, find
 from ..record.log import read_csv
@@ -43,6 +42,7 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
 from ..settings.compose import Settings, compose, name_of
+from ..settings.kinds import model_kind
 from ..settings.named import makes_objects
 from ..settings.names import resolve
 from ..settings.plan import PARTS, make_plan
@@ -381,7 +381,7 @@ class Loaded:
         try:
             agent, self.own = build.build_agent(plan, world, device, (transform, plain))
         except AttributeError as error:
-            if not observes(plan.model.target):
+            if model_kind(plan.model.target) is None:
                 raise
             raise ConfigError(
                 f"{plan.model.short_name} learns by `observe` and is made with its data at hand; such runs "

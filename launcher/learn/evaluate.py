@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...agents.traits import needs_info
@@ -18,8 +17,7 @@ from ...replay import Batch, Table
 from ...replay.randomness import forked_randomness
 from ...replay.transfer import download, upload
 from ...replay.tree import leaves, map_tree
-from ..metrics.accuracy import accuracy, accuracy_among, loss_among, share_equal
-from ..metrics.regression import mae, mse, r2
+from ..metrics import metrics_of
 from ..record.log import as_floats
 from ..settings.told import warn_caller
 from .actor import Actor
@@ -137,12 +135,8 @@ class Evaluator:
                 "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
                 "training too."
             )
-        return {
-            "return": float(np.mean(returns)),
-            "return_stddev": float(np.std(returns)),
-            "episode_length": float(np.mean(lengths)),
-            **finals.take(),
-        }
+        found = {m.name: m.function(returns, lengths) for m in metrics_of("episodes")}
+        return {**found, **finals.take()}
 
     def _data(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
         world = self.world
@@ -170,18 +164,19 @@ class Evaluator:
         if table.exact is not None:  # In the units and with the digits that the data came in.
             label = table.exact[index]
         if not world.spec.discrete:
-            values = {"mse": mse(output, label), "mae": mae(output, label), "r2": r2(output, label)}
+            values = {m.name: m.function(output, label) for m in metrics_of("values")}
             return {**values, "loss": values["mse"]}
+        chosen = output if output.dim() == 1 else output.argmax(-1)
+        scores = {m.name: m.function(chosen, label) for m in metrics_of("classes")}
         if output.dim() == 1:  # A model that acts: its choice is all there is to score.
-            return {"accuracy": share_equal(output, label)}
-        scores = {"accuracy": accuracy(output, label)}
+            return scores
         if told:
             classes = world.tasks[task].classes
             known = held.get("told", output)
-            scores["task_il_accuracy"] = accuracy_among(known, label, classes)
-            if world.scenario == "task":
-                scores["task_il_loss"] = loss_among(known, label, classes)
-        return {**scores, "loss": float(F.cross_entropy(output.double(), label))}
+            scores |= {m.name: m.function(known, label, classes) for m in metrics_of("told")}
+            if world.scenario != "task":  # Training's loss is over all classes then, too.
+                del scores["task_il_loss"]
+        return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
 
     def _generated(self, table: Table, index: Tensor, task: int) -> dict[str, float]:
         """Of a model that generates `loss(batch)`, if it has such a method."""
@@ -222,9 +217,3 @@ class Evaluator:
             action = act(obs, info=Info()) if needs_info(act) else act(obs)
             output = action[0] if isinstance(action, tuple) else action
         return output
-
-
-def mean_over_tasks(results: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every metric that all tasks have."""
-    names = [name for name in results[0] if all(name in result for result in results)]
-    return {name: float(np.mean([result[name] for result in results])) for name in names}

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ...replay import Replay
-from ..metrics.continual import bwt, forgetting, fwt, learning_accuracy
+from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Journal, Log
 from ..record.progress import Progress
 from ..record.supervisor import Keeper
 from .actor import Actor
-from .evaluate import Evaluator, mean_over_tasks
+from .evaluate import Evaluator
 from .learner import Learner
 from .stopping import EarlyStopping
 
@@ -128,7 +126,8 @@ class Loop:
         at, task = self.at, self.at.task
         if task == 0 < self.last and not self.evaluate.off:
             scores = self.evaluate(range(self.last + 1), step=0)
-            at.baseline = [own_score(self.world, s) for s in scores]
+            told = self.world.scenario == "task"
+            at.baseline = [score(each, told=told) for each in scores]
         self.world.begin(task, self.replay)
         at.begin_task()
         if self.schedule.borders or task == 0:
@@ -194,7 +193,9 @@ class Loop:
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([*(metrics["task_il_accuracy"] for metrics in scores), *unknown])
         if not self.evaluate.off:
-            more = {} if self.last == 0 else transfer_metrics(world, at)
+            matrix = at.own_matrix(told=world.scenario == "task")
+            returns = "return" in scores[0]
+            more = {} if self.last == 0 else transfer(matrix, at.baseline, returns=returns)
             seen = scores[: task + 1]
             write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
@@ -263,37 +264,3 @@ def write_eval_row(
     journal.write("eval", **place, **at.metrics, **each)
     if learner.strategies is not None:
         learner.strategies.after_evaluation({**at.metrics, **each})
-
-
-# The metric by which a task is judged, and whether more of it is better.
-MAIN = {"return": True, "accuracy": True, "r2": True, "loss": False}
-LEARNING = {True: "learning_accuracy", False: "learning_return"}  # Whether it is of data.
-EACH = (*MAIN, "task_il_accuracy")  # Written for every task.
-
-
-def by_task(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of each task, from the first on, as eval.csv names them: `accuracy/task_0`."""
-    return {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in EACH}
-
-
-def score(metrics: dict[str, float]) -> float:
-    """The main metric's value, or NaN where nothing could be evaluated."""
-    return next((metrics[name] for name in MAIN if name in metrics), float("nan"))
-
-
-def own_score(world: Any, metrics: dict[str, float]) -> float:
-    """What the scenario is about: with `task` the accuracy when the task is told."""
-    if world.scenario == "task" and "task_il_accuracy" in metrics:
-        return metrics["task_il_accuracy"]
-    return score(metrics)
-
-
-def transfer_metrics(world: Any, at: Progress) -> dict[str, float]:
-    """Forgetting and the like, of the tasks learnt so far."""
-    matrix = np.array(at.task_il if world.on_data and world.scenario == "task" else at.matrix)
-    found = {LEARNING[world.on_data]: learning_accuracy(matrix)}
-    if len(matrix) > 1:
-        found |= {"forgetting": forgetting(matrix), "bwt": bwt(matrix)}
-        if at.baseline:
-            found["fwt"] = fwt(matrix, at.baseline)
-    return {name: value for name, value in found.items() if value == value}

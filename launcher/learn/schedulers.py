@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ...replay import CheckpointError, Replay
 from ..assembly.durations import Duration
+from ..metrics import better, score_names
 from .torch_schedulers import (
     PER_STEP,
     Groups,
@@ -116,7 +117,8 @@ class Scheduler:
         """After each evaluation of the current task."""
         if self.every != "evaluation" or not self._updated or validation != self._validation:
             return
-        names = ("loss",) if mode_of(self.torch) == "min" else ("accuracy", "r2", "return")
+        direction = "less" if mode_of(self.torch) == "min" else "more"
+        names = [name for name in score_names() if better(name) == direction]
         value = next((metrics[name] for name in names if name in metrics), math.nan)
         if math.isnan(value):
             self._say(

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...replay.devices import moving
+from ..metrics import better, score_names
 from ..record.checkpoint import copied
 from ..record.progress import Progress
 from .growth import layout
 from .learner import Learner
 
-# Monitored metrics in order of preference, and whether higher is better. The loss still moves when accuracy
-# is constant, and is the first to rise when a model overfits.
-_LOOKED_AT = {"return": True, "loss": False, "accuracy": True}
-# With the task known, a model need not tell it from the others.
-_TOLD = {"task_il_loss": False, "task_il_accuracy": True}
 # Not restored: step counts, and what the learner has observed of the model.
 _GOES_ON = ("steps", "optimised", "unreached", "pending", "gradients")
 
@@ -71,12 +67,12 @@ class EarlyStopping:
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         """The monitored metric, negated if lower is better."""
-        told = self.world.on_data and self.world.scenario == "task"
-        names = {**_TOLD, **_LOOKED_AT} if told else _LOOKED_AT
+        # The loss still moves when accuracy is constant, and is the first to rise when a model overfits.
+        names = score_names(told=self.world.scenario == "task", loss_first=True)
         name = next((name for name in names if name in metrics), None)
         if name is None:
             return None
-        return metrics[name] if names[name] else -metrics[name]
+        return metrics[name] if better(name) == "more" else -metrics[name]
 
     def _state(self) -> dict[str, Any]:
         normalizer = None if self.world.on_data else self.world.normalizer

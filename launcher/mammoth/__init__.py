@@ -17,12 +17,6 @@ from typing import TYPE_CHECKING
 from ...replay.lazy import lazily
 
 if TYPE_CHECKING:
-    from .args import (
-        add_rehearsal_args,
-        binary_to_boolean_type,
-        custom_str_underscore,
-        none_or_float,
-    )
     from .augmentations import (
         CustomRandomCrop,
         CustomRandomHorizontalFlip,
@@ -39,23 +33,14 @@ if TYPE_CHECKING:
         soft_aug,
         strong_aug,
     )
-    from .available import get_avail_args
-    from .backbones import get_backbone
-    from .batch_norm import bn_track_stats
-    from .buffer import Buffer
-    from .gradient_buffer import GradientBuffer
-    from .gradients import overwrite_grad, project, project2cone2, store_grad
-    from .loaders import create_seeded_dataloader
-    from .losses import SPKDLoss, SupConLoss
-    from .model import ContinualModel
-    from .observe.arguments import get_device
-    from .observe.backbones import (
+    from .backbones import (
         MNISTMLP,
         BaseMNISTMLP,
         BasicBlock,
         MammothBackbone,
         ResNet,
         ReturnTypes,
+        bn_track_stats,
         conv3x3,
         mnistmlp,
         num_flat_features,
@@ -64,12 +49,22 @@ if TYPE_CHECKING:
         resnet34,
         xavier,
     )
-    from .observe.own_sequence import MammothDataset, base_path, store_masked_loaders
-    from .observe.progressive import MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn
-    from .observe.schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
-    from .observe.sequence import ContinualDataset
+    from .buffer import Buffer, GradientBuffer
+    from .gradients import overwrite_grad, project, project2cone2, store_grad
+    from .losses import SPKDLoss, SupConLoss
+    from .model import ContinualModel, progress_bar, warn_once
+    from .options import (
+        add_rehearsal_args,
+        binary_to_boolean_type,
+        custom_str_underscore,
+        none_or_float,
+    )
     from .perturber import Perturber, add_perturb_args
+    from .progressive import MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn
+    from .provided import get_device
     from .registry import (
+        get_avail_args,
+        get_backbone,
         get_backbone_names,
         get_dataset_names,
         get_model_names,
@@ -78,10 +73,12 @@ if TYPE_CHECKING:
         register_model,
     )
     from .rehearsal import fill_buffer, icarl_replay
-    from .reports import progress_bar, warn_once
     from .ring_buffer import RingBuffer
     from .runner import load_runner, train
-    from .sequences import get_dataset
+    from .schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
+    from .tasks.loaders import create_seeded_dataloader
+    from .tasks.own_sequence import MammothDataset, base_path, store_masked_loaders
+    from .tasks.sequence import ContinualDataset, get_dataset
 
 __all__ = [
     "MNISTMLP",
@@ -162,25 +159,6 @@ __all__ = [
 
 # The names that each module has; imported when first used.
 _NAMES = {
-    "observe.backbones": (
-        "MNISTMLP",
-        "BaseMNISTMLP",
-        "BasicBlock",
-        "MammothBackbone",
-        "ResNet",
-        "ReturnTypes",
-        "conv3x3",
-        "mnistmlp",
-        "num_flat_features",
-        "reduced_resnet18",
-        "resnet18",
-        "resnet34",
-        "xavier",
-    ),
-    "buffer": ("Buffer",),
-    "observe.sequence": ("ContinualDataset",),
-    "model": ("ContinualModel",),
-    "observe.schedulers": ("CosineSchedule", "CosineSchedulerWithLinearWarmup", "get_scheduler"),
     "augmentations": (
         "CustomRandomCrop",
         "CustomRandomHorizontalFlip",
@@ -197,24 +175,61 @@ _NAMES = {
         "soft_aug",
         "strong_aug",
     ),
-    "gradient_buffer": ("GradientBuffer",),
-    "observe.progressive": ("MNISTMLP_PNN", "ResNetPNN", "mnistmlp_pnn", "resnet18_pnn"),
-    "observe.own_sequence": ("MammothDataset", "base_path", "store_masked_loaders"),
-    "perturber": ("Perturber", "add_perturb_args"),
-    "ring_buffer": ("RingBuffer",),
-    "losses": ("SPKDLoss", "SupConLoss"),
-    "args": (
+    "backbones": (
+        "BaseMNISTMLP",
+        "BasicBlock",
+        "MNISTMLP",
+        "MammothBackbone",
+        "ResNet",
+        "ReturnTypes",
+        "bn_track_stats",
+        "conv3x3",
+        "mnistmlp",
+        "num_flat_features",
+        "reduced_resnet18",
+        "resnet18",
+        "resnet34",
+        "xavier",
+    ),
+    "buffer": (
+        "Buffer",
+        "GradientBuffer",
+    ),
+    "gradients": (
+        "overwrite_grad",
+        "project",
+        "project2cone2",
+        "store_grad",
+    ),
+    "losses": (
+        "SPKDLoss",
+        "SupConLoss",
+    ),
+    "model": (
+        "ContinualModel",
+        "progress_bar",
+        "warn_once",
+    ),
+    "options": (
         "add_rehearsal_args",
         "binary_to_boolean_type",
         "custom_str_underscore",
         "none_or_float",
     ),
-    "batch_norm": ("bn_track_stats",),
-    "loaders": ("create_seeded_dataloader",),
-    "rehearsal": ("fill_buffer", "icarl_replay"),
-    "available": ("get_avail_args",),
-    "backbones": ("get_backbone",),
+    "perturber": (
+        "Perturber",
+        "add_perturb_args",
+    ),
+    "progressive": (
+        "MNISTMLP_PNN",
+        "ResNetPNN",
+        "mnistmlp_pnn",
+        "resnet18_pnn",
+    ),
+    "provided": ("get_device",),
     "registry": (
+        "get_avail_args",
+        "get_backbone",
         "get_backbone_names",
         "get_dataset_names",
         "get_model_names",
@@ -222,11 +237,30 @@ _NAMES = {
         "register_dataset",
         "register_model",
     ),
-    "sequences": ("get_dataset",),
-    "observe.arguments": ("get_device",),
-    "runner": ("load_runner", "train"),
-    "gradients": ("overwrite_grad", "project", "project2cone2", "store_grad"),
-    "reports": ("progress_bar", "warn_once"),
+    "rehearsal": (
+        "fill_buffer",
+        "icarl_replay",
+    ),
+    "ring_buffer": ("RingBuffer",),
+    "runner": (
+        "load_runner",
+        "train",
+    ),
+    "schedulers": (
+        "CosineSchedule",
+        "CosineSchedulerWithLinearWarmup",
+        "get_scheduler",
+    ),
+    "tasks.loaders": ("create_seeded_dataloader",),
+    "tasks.own_sequence": (
+        "MammothDataset",
+        "base_path",
+        "store_masked_loaders",
+    ),
+    "tasks.sequence": (
+        "ContinualDataset",
+        "get_dataset",
+    ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...replay import ConfigError
-from .observe.schedulers import SCHEDULERS
+from .schedulers import SCHEDULERS
 
 REQUIRED = {
     "dataset": "which sequence of tasks: a registered name",
@@ -232,3 +232,39 @@ def refuse(mistakes: list[str]) -> None:
     """Raise one error for all mistakes, if any."""
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+
+
+# Mammoth's defaults for arguments without a counterpart here.
+GENERAL: dict[str, Any] = {
+    "backbone": None,
+    "code_optimization": 0,
+    "custom_class_order": None,
+    "custom_task_order": None,
+    "debug_mode": False,
+    "distributed": "no",
+    "drop_last": False,
+    "eval_epochs": None,
+    "eval_future": False,
+    "fitting_mode": "epochs",
+    "inference_only": False,
+    "joint": False,
+    "label_perc": 1.0,
+    "label_perc_by_class": 1.0,
+    "loadcheck": None,
+    "lr_milestones": (),
+    "lr_scheduler": None,
+    "n_iters": None,
+    "noise_rate": 0.0,
+    "noise_type": None,
+    "non_verbose": True,
+    "nowand": True,
+    "num_workers": 0,
+    "permute_classes": False,
+    "savecheck": None,
+    "sched_multistep_lr_gamma": 0.1,
+    "scheduler_mode": "epoch",
+    "start_from": None,
+    "stop_after": None,
+    "validation": None,
+    "validation_mode": "current",
+}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .observe.transform import transformed
+from .tasks.transform import transformed
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are.
 

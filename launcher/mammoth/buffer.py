@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ...replay import ConfigError, Memory
-from ...replay.transfer import upload
+from ...replay import ConfigError
 from ..settings.compose import did_you_mean
-from .augmentations import apply_transform
-from .loaders import create_seeded_dataloader
+from .fields import FieldMemory, dtype_of
 from .selection import NAMES, make_selection
 
 _ROOM = 64  # Rows of an unlimited buffer at first.
 
 
-class Buffer(Memory):
+class Buffer(FieldMemory):
     """Mammoth's name for a reservoir of rows; a `Memory` whose fields are given by position.
 
     >>> buffer = Buffer(100)
@@ -45,15 +43,11 @@ class Buffer(Memory):
         ConfigError: If there is no such strategy.
     """
 
-    attributes = ("examples", "labels", "logits", "task_labels", "true_labels")
-
     def __new__(cls, *args: Any, **kwargs: Any) -> Buffer:
         if cls is Buffer and (
             (len(args) > 2 and not isinstance(args[2], str))
             or {"minibatch_size", "model"} & {*kwargs}
         ):
-            from .gradient_buffer import GradientBuffer
-
             return super().__new__(GradientBuffer)
         return super().__new__(cls)
 
@@ -72,48 +66,8 @@ class Buffer(Memory):
                 f"{did_you_mean(name, NAMES)} There are {', '.join(NAMES)}."
             )
         self.sample_selection_strategy = name
-        super().__init__(_ROOM if name == "unlimited" else buffer_size)
-        self._wanted = None if device is None else torch.device(device)
+        super().__init__(_ROOM if name == "unlimited" else buffer_size, device)
         self.sample_selection_fn = make_selection(name, self.capacity, dataset)
-
-    def __getattr__(self, name: str) -> Tensor:
-        """A field of the stored rows, as a view: writes to it persist."""
-        columns = self.__dict__.get("_columns", {})
-        if (name,) not in columns:
-            there = ", ".join(key for (key,) in columns) or "nothing yet"
-            raise AttributeError(f"This buffer has no `{name}`; it holds {there}.")
-        held: Tensor = columns[(name,)][: len(self)]
-        return held
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Replace a field of the stored rows, `buffer.logits = logits`, or set any other attribute."""
-        if name not in type(self).attributes:
-            object.__setattr__(self, name, value)
-            return
-        if len(value) != len(self):
-            raise ConfigError(
-                f"Buffer: {len(value)} {name} for {len(self)} stored rows. Use add_data to add rows."
-            )
-        kept = torch.as_tensor(value, dtype=_dtype(name), device=self.device)
-        column = kept.new_empty((self.capacity, *kept.shape[1:]))
-        column[: len(self)] = kept.detach()
-        self._columns[(name,)] = column
-
-    @property
-    def device(self) -> torch.device:
-        """Device of its rows."""
-        return self._wanted or self._device
-
-    @device.setter
-    def device(self, device: torch.device | str) -> None:
-        self.to(device)
-
-    @property
-    def choices(self) -> np.random.Generator:
-        """Random stream for which rows are kept."""
-        if not self._streams:
-            self._start_streams()
-        return self._streams[0]
 
     @property
     def buffer_size(self) -> int:
@@ -124,37 +78,8 @@ class Buffer(Memory):
         if self.sample_selection_strategy != "unlimited":
             self._resize(value)
 
-    @property
-    def num_seen_examples(self) -> int:
-        return self.seen
-
-    @num_seen_examples.setter
-    def num_seen_examples(self, value: int) -> None:
-        self.seen = value
-
-    @property
-    def used_attributes(self) -> list[str]:
-        """Names of the stored fields."""
-        return [name for name in self.attributes if (name,) in self._columns]
-
-    def is_empty(self) -> bool:
-        return len(self) == 0
-
     def is_full(self) -> bool:
         return len(self) == self.capacity and self.sample_selection_strategy != "unlimited"
-
-    def to(self, device: torch.device | str) -> Buffer:
-        """Move the rows to a device."""
-        self._wanted = torch.device(device)
-        if self._columns:
-            self._move(self._wanted)
-        return self
-
-    def reset(self) -> None:
-        """Delete all rows."""
-        self.clear()
-
-    empty = reset
 
     def add_data(
         self,
@@ -192,7 +117,7 @@ class Buffer(Memory):
         fields = {"examples": examples.float()}
         for name, field in given.items():
             if field is not None:
-                fields[name] = field[:rows].to(_dtype(name))
+                fields[name] = field[:rows].to(dtype_of(name))
         device = self._wanted or examples.device
         fields = {name: field.to(device) for name, field in fields.items()}
         strategy, scores = self.sample_selection_fn, sample_selection_scores
@@ -240,119 +165,6 @@ class Buffer(Memory):
                 if values is not None:
                     strategy.update(place, values[row])
 
-    def get_data(
-        self,
-        size: int,
-        transform: Any = None,
-        return_index: bool = False,
-        device: torch.device | str | None = None,
-        mask_task_out: int | None = None,
-        cpt: int | None = None,
-        return_not_aug: bool = False,
-        not_aug_transform: Any = None,
-        force_indexes: Any = None,
-    ) -> tuple[Tensor, ...]:
-        """`min(size, len(buffer))` different rows: a tensor of each field, after their places if asked.
-
-        Args:
-            transform: Of examples: the model's own, of all of them; any other of one after the other.
-            device: Where to; None: where they are kept.
-            mask_task_out: A task of which no row is given, by `task_labels`, else by `labels // cpt`.
-            return_not_aug: Give the examples without `transform` too, before those with it.
-            not_aug_transform: Of these.
-            force_indexes: The places of the rows to give.
-
-        Raises:
-            ConfigError: If the buffer is empty, or cannot tell tasks apart.
-        """
-        if self.is_empty():
-            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
-        if force_indexes is not None:
-            places = torch.as_tensor(force_indexes)
-        else:
-            there, available = None, len(self)
-            if mask_task_out is not None:
-                there = np.flatnonzero((self._tasks(cpt) != mask_task_out).cpu().numpy())
-                available = len(there)
-            drawn = self._draws.choice(available, min(size, available), replace=False)
-            places = torch.from_numpy(drawn if there is None else there[drawn])
-        data = self.get_data_by_index(places, transform, device)
-        if return_not_aug:
-            plain = self.get_data_by_index(places, not_aug_transform, device)[0]
-            data = (plain, *data)
-        return (places.to(data[0].device), *data) if return_index else data
-
-    def get_balanced_data(
-        self, size: int, transform: Any = None, n_classes: int = -1
-    ) -> tuple[Tensor, ...]:
-        """Rows of `n_classes` random classes, of each as many; -1: of all that are held."""
-        if self.is_empty():
-            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
-        labels = self.labels.cpu().numpy()
-        stream = self._draws
-        classes = stream.permutation(np.unique(labels))[: n_classes if n_classes > 0 else None]
-        # Classes with few rows give all of them, and the others what is then left.
-        rows = {c: stream.permutation(np.flatnonzero(labels == c)) for c in classes}
-        places: list[int] = []
-        for left, label in enumerate(sorted(classes, key=lambda c: len(rows[c]))):
-            share = -(-(size - len(places)) // (len(classes) - left))
-            places += rows[label][: max(share, 0)].tolist()
-        return self.get_data_by_index(torch.tensor(places), transform)
-
-    def get_data_by_index(
-        self, indexes: Tensor, transform: Any = None, device: torch.device | str | None = None
-    ) -> tuple[Tensor, ...]:
-        """The rows at these places, int64 `[B]`."""
-        columns = [self._columns[(name,)] for name in self.used_attributes]
-        places = upload(torch.as_tensor(indexes), columns[0].device).to(columns[0].device)
-        fields = [column.index_select(0, places).to(device or column.device) for column in columns]
-        return apply_transform(fields[0], transform), *fields[1:]
-
-    def get_all_data(
-        self, transform: Any = None, device: torch.device | str | None = None
-    ) -> tuple[Tensor, ...]:
-        """Every row held."""
-        return self.get_data_by_index(torch.arange(len(self)), transform, device)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        """The row at a place."""
-        if index >= len(self):
-            raise IndexError(index)
-        return [field[0] for field in self.get_data_by_index(torch.tensor([index]))]
-
-    def get_dataloader(
-        self,
-        args: Any,
-        batch_size: int,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        transform: Any = None,
-        sampler: Any = None,
-    ) -> Any:
-        """Batches of the rows held now, in a `DataLoader`."""
-        rows = torch.utils.data.TensorDataset(*self.get_all_data())
-
-        def collate(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-            examples, *rest = torch.utils.data.default_collate(items)
-            return apply_transform(examples, transform), *rest
-
-        return create_seeded_dataloader(
-            args,
-            rows,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            sampler=sampler,
-            collate_fn=collate,
-        )
-
-    def serialize(self, out_device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The rows held, by field."""
-        return {name: getattr(self, name).to(out_device) for name in self.used_attributes}
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        return (self[place] for place in range(len(self)))
-
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "scores": self.sample_selection_fn.state()}
 
@@ -361,24 +173,6 @@ class Buffer(Memory):
         self._resize(state.get("capacity", self.capacity))
         super().load_state_dict(state)
         self.sample_selection_fn.load(state.get("scores"))
-
-    @property
-    def _draws(self) -> np.random.Generator:
-        """The random stream that says which rows are drawn."""
-        if not self._streams:
-            self._start_streams()
-        return self._streams[1]
-
-    def _tasks(self, cpt: int | None) -> Tensor:
-        """The task of each row held."""
-        if ("task_labels",) in self._columns:
-            return self.task_labels
-        if cpt is None or ("labels",) not in self._columns:
-            raise ConfigError(
-                "Buffer: mask_task_out needs rows with task_labels, or with labels and cpt=, the number of "
-                "classes per task."
-            )
-        return self.labels // cpt
 
     def _resize(self, capacity: int) -> None:
         """Change the capacity, keeping the first rows."""
@@ -396,6 +190,137 @@ class Buffer(Memory):
             self.sample_selection_fn.load(kept)
 
 
-def _dtype(name: str) -> torch.dtype:
-    """As Mammoth keeps a field: labels of any kind as integers."""
-    return torch.int64 if name.endswith("labels") else torch.float32
+class GradientBuffer(Buffer):
+    """Keeps rows whose gradients point in many directions.
+
+    The score of a row is the largest cosine of its gradient with those of `minibatch_size` rows held,
+    plus 1. A batch with a gradient that points away from all of them may replace rows, of high score
+    first: Aljundi et al. (2019), "Gradient based sample selection", arXiv 1903.08671, algorithm 2.
+
+    Args:
+        buffer_size: Rows, at most.
+        device: Where rows are kept; None: where the first ones come from.
+        minibatch_size: Rows that a gradient is compared with.
+        model: Its `get_grads(examples, labels)` gives a gradient, `[1, P]`.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        buffer_size: int,
+        device: torch.device | str | None = None,
+        minibatch_size: int = 10,
+        model: Any = None,
+    ):
+        super().__init__(buffer_size, device)
+        self.minibatch_size = int(minibatch_size)
+        self.model = model
+        self.scores = torch.zeros(self.capacity)
+        self.cache: dict[int, Tensor] = {}  # The gradient of the row at a place.
+        self.reset_fathom()
+
+    def reset_fathom(self) -> None:
+        """Start over with the rows in a new order."""
+        self.fathom, self.fathom_mask = 0, torch.empty(0, dtype=torch.int64)
+        if len(self):
+            self.fathom_mask = torch.from_numpy(self._draws.permutation(len(self)))
+
+    def drop_cache(self) -> None:
+        """Forget gradients: the weights have changed."""
+        self.cache = {}
+
+    def get_data(  # type: ignore[override]
+        self,
+        size: int,
+        transform: Any = None,
+        give_index: bool = False,
+        random: bool = False,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The next rows in order, each once before any repeats; fewer at the end.
+
+        Args:
+            give_index: Return their indices too, after the fields.
+            random: Any rows instead.
+
+        Raises:
+            ConfigError: If the buffer is empty.
+        """
+        if self.is_empty():
+            raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
+        if random:
+            count = min(size, len(self))
+            places = torch.from_numpy(self._draws.choice(len(self), count, replace=False))
+        else:
+            if self.fathom >= len(self.fathom_mask):
+                self.reset_fathom()
+            places = self.fathom_mask[self.fathom : self.fathom + size]
+            self.fathom += len(places)
+        data = self.get_data_by_index(places, transform, device)
+        return (*data, places) if give_index else data
+
+    def add_data(self, examples: Tensor, labels: Tensor | None = None) -> None:  # type: ignore[override]
+        """Offer rows with their labels.
+
+        Raises:
+            ConfigError: Without labels.
+        """
+        if labels is None:
+            raise ConfigError("Buffer.add_data: GSS compares gradients, which need labels=.")
+        device = self._wanted or examples.device
+        rows = {"examples": examples.float().to(device), "labels": labels.long().to(device)}
+        rows["labels"] = rows["labels"][: len(examples)]
+        score, known = 0.1, None
+        if len(self):
+            known = self.get_data(min(self.minibatch_size, len(self)), give_index=True, random=True)
+            score = self._score(examples, labels, *known)
+        checked: Any = self._checked(rows, {})
+        if not self._columns and len(examples):
+            self._make(checked, device)
+        for row in range(len(examples)):
+            place, kept = self._size, score
+            if place < self.capacity:
+                self._size += 1
+            else:
+                place = -1
+                if score < 1 and known is not None:
+                    one = slice(row, row + 1)
+                    place, kept = self._replaced(examples[one], labels[one], known)
+            self.seen += 1
+            if place >= 0:
+                self._write(checked, {place: row})
+                self.scores[place] = kept
+                self.cache.pop(place, None)
+
+    def _replaced(
+        self, example: Tensor, label: Tensor, known: tuple[Tensor, ...]
+    ) -> tuple[int, float]:
+        """The index that a row takes in a full buffer, or -1, and its score."""
+        score = self._score(example, label, *known)
+        chances = self.scores.double().numpy()
+        place = int(self.choices.choice(self.capacity, p=chances / chances.sum()))
+        old = float(self.scores[place])
+        return (place if self.choices.random() < old / (old + score) else -1), score
+
+    def _score(
+        self, examples: Tensor, labels: Tensor, known: Tensor, their_labels: Tensor, places: Tensor
+    ) -> float:
+        """The largest cosine of the rows' gradient with one of the rows known, plus 1."""
+        gradient = self.model.get_grads(examples, labels)
+        for number, place in enumerate(places.tolist()):
+            if place not in self.cache:
+                one = slice(number, number + 1)
+                self.cache[place] = self.model.get_grads(known[one], their_labels[one])
+        theirs = torch.cat([self.cache[place] for place in places.tolist()]).to(gradient.device)
+        return float(F.cosine_similarity(gradient, theirs, dim=1).max()) + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        order = {"fathom": self.fathom, "fathom_mask": self.fathom_mask}
+        return {**super().state_dict(), "gradient_scores": self.scores, **order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.scores = state["gradient_scores"].clone()
+        self.fathom, self.fathom_mask = state["fathom"], state["fathom_mask"].clone()
+        self.cache = {}

@@ -18,7 +18,7 @@ from ..assembly.weights import load_weights
 from ..record.checkpoint import find
 from ..record.state import load_attribute_state
 from .buffer import Buffer
-from .observe.observer import Observer
+from .observer import Observer
 
 if TYPE_CHECKING:
     from ..run import Run

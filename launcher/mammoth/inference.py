@@ -11,15 +11,15 @@ from ...replay import CheckpointError
 from ...replay.randomness import seed_everything
 from ..assembly import build
 from ..assembly.device import describe, device_wanted, place_tables
-from ..learn.evaluate import Evaluator, mean_over_tasks
+from ..learn.evaluate import Evaluator
 from ..learn.learner import Learner
-from ..learn.loop import score
+from ..metrics.scores import mean_over_tasks, score
 from ..process import left_as_found
 from ..record.console import Console
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.plan import make_plan
-from .observe.observer import Observer
+from .observer import Observer
 
 
 def evaluate_only(code: dict[str, Any], path: Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import ConfigError
-from .observe.observer import Counters
-from .observe.provided import make_optimizer
-from .observe.sequence import ContinualDataset
+from .observer import Counters
+from .provided import make_optimizer
 from .registry import register_model
+from .tasks.sequence import ContinualDataset
 
 
 class ContinualModel(Counters, nn.Module):
@@ -133,3 +134,20 @@ class Sgd(ContinualModel):
         loss.backward()
         self.opt.step()
         return loss.item()
+
+
+_said: set[str] = set()
+
+
+def warn_once(*words: object) -> None:
+    """Warn once per process."""
+    text = " ".join(map(str, words))
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, stacklevel=2)
+
+
+def progress_bar(
+    i: int, max_iter: int | None, epoch: int | str, task_number: int | str, loss: float
+) -> None:
+    """Accepts a model's own progress and shows nothing: the run's bar is the only one."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from torch import nn
+
 from ...replay import ConfigError
-from ..settings.compose import name_of
-from .backbones import BACKBONES
+from ..settings.compose import did_you_mean, name_of
+from .arguments import IDLE, REQUIRED, SERVED
+from .backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
+from .options import declarations, defaults
+from .progressive import mnistmlp_pnn, resnet18_pnn
 
 T = TypeVar("T")
 
@@ -123,3 +129,97 @@ def _arguments(item: Any) -> dict[str, dict[str, Any]]:
         if not found[p.name]["required"]:
             found[p.name]["default"] = None if p.default is p.empty else p.default
     return found
+
+
+Listed = dict[str, dict[str, Any]]
+
+
+def get_avail_args(
+    dataset: str | None = None, model: str | None = None, args: Mapping[str, Any] | None = None
+) -> tuple[Listed, Listed]:
+    """The arguments that must be given, and those that may be: what they do, and their defaults.
+
+    Args:
+        dataset: A registered sequence, whose own defaults then count.
+        model: A registered model, whose own options are listed then, too.
+        args: Without effect: no argument makes others.
+
+    Raises:
+        ConfigError: If one of them is not registered.
+    """
+    required: Listed = {name: {"description": text} for name, text in REQUIRED.items()}
+    optional: Listed = {
+        name: {"default": argument.default, "description": argument.help}
+        for name, argument in SERVED.items()
+    }
+    idle = {"description": "has no effect here"}
+    optional |= {name: {"default": value, **idle} for name, value in IDLE.items()}
+    usual: dict[str, Any] = {}
+    if dataset is not None:
+        usual |= USUAL.get(_known("data set", dataset, {**DATASETS, **SEQUENCES}), {})
+    if model is not None:
+        target = MODELS[_known("model", model, MODELS)]
+        for action in declarations(target):
+            entry: dict[str, Any] = {"description": action.help}
+            if action.required:
+                required[action.dest] = entry
+            else:
+                optional[action.dest] = {"default": action.default, **entry}
+        usual |= defaults(target)
+    for name, value in usual.items():
+        known = {**optional, **required}.get(name, {"description": ""})
+        required.pop(name, None)
+        optional[name] = {**known, "default": value}
+    return required, optional
+
+
+def _known(kind: str, name: str, there: Mapping[str, Any]) -> str:
+    if (key := key_of(name)) in there:
+        return key
+    near = did_you_mean(key, there)
+    raise ConfigError(f"No {kind} `{name}` is registered.{near} There are: {', '.join(there)}.")
+
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "mnistmlp": mnistmlp,
+    "resnet18": resnet18,
+    "reduced-resnet18": reduced_resnet18,
+    "resnet34": resnet34,
+    "mnistmlp-pnn": mnistmlp_pnn,
+    "resnet18-pnn": resnet18_pnn,
+}
+
+
+def get_backbone(args: Namespace) -> nn.Module:
+    """A new network, as described by `args`.
+
+    Args:
+        args: `backbone`, a registered name, and the arguments of its network, such as `num_classes`.
+            A run's own `args` are sufficient, whatever its network.
+
+    Raises:
+        ConfigError: If the name is unknown, or `args` lacks what it needs.
+    """
+    if (make := getattr(args, "make_backbone", None)) is not None:
+        made: nn.Module = make()
+        return made
+    return named_backbone(args.backbone, vars(args))
+
+
+def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
+    """A new network registered under this name; `_` and `-` are equivalent.
+
+    Args:
+        values: Its arguments, among others.
+    """
+    key = name.replace("_", "-").lower()
+    if key not in BACKBONES:
+        near = did_you_mean(key, BACKBONES)
+        raise ConfigError(
+            f"No backbone `{name}` is registered.{near} There are: {', '.join(BACKBONES)}."
+        )
+    parameters = inspect.signature(BACKBONES[key]).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if missing := [p.name for p in named if p.default is p.empty and p.name not in values]:
+        raise ConfigError(f"Backbone {name} needs {', '.join(missing)}, missing from args.")
+    return BACKBONES[key](**{p.name: values[p.name] for p in named if p.name in values})

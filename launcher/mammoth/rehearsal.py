@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...replay import ConfigError
 from .buffer import Buffer
-from .loaders import create_seeded_dataloader
+from .tasks.loaders import create_seeded_dataloader
 
 
 def icarl_replay(model: Any, dataset: Any, val_set_split: float = 0) -> None:

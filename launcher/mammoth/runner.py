@@ -17,6 +17,7 @@ from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly import build
 from ..assembly.device import device_wanted
+from ..plainly import plainly
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.names import resolve
 from ..settings.plan import make_plan
@@ -31,14 +32,13 @@ from .arguments import (
     served,
     share_of,
 )
-from .backbones import BACKBONES
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
-from .observe.observer import Observer
-from .observe.options import MORE, OF_THE_RUN, declared, defaults
-from .observe.own_sequence import make_sequence, permutation, sequence_options
-from .observe.sequence import ContinualDataset
-from .registry import CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
+from .observer import Observer
+from .options import MORE, OF_THE_RUN, declared, defaults
+from .registry import BACKBONES, CLASSES, DATASETS, MODELS, SEQUENCES, USUAL, key_of
+from .tasks.own_sequence import make_sequence, permutation, sequence_options
+from .tasks.sequence import ContinualDataset
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -108,8 +108,6 @@ def train(
     Raises:
         ConfigError: If they come from different `load_runner` calls, or `args` contradict theirs.
     """
-    from ..ml import ml
-
     if dataset.settings is None or getattr(model, "dataset", None) is not dataset:
         raise ConfigError(
             "train needs the model and the dataset that one load_runner(...) call returned."
@@ -131,12 +129,24 @@ def train(
     saver = dataset.saver
     dataset.when_ended = None if saver is None else saver.task_ended
     try:
-        run = ml(**settings, model=model)
+        run = _learn({**settings, "model": model})
     finally:
         dataset.when_ended = None
     if saver is not None:
         saver.finish(model, run)
     return run
+
+
+def _learn(code: Mapping[str, Any]) -> Run:
+    """A run with these settings, as `ml` makes it."""
+    settings = compose((), code)
+
+    def work() -> Run:
+        from ..train import train  # Of the launcher: this module has a `train` of its own.
+
+        return train(settings)
+
+    return plainly(settings, work)
 
 
 def _take_over(code: dict[str, Any], model: Any) -> None:

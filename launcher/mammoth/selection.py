@@ -6,7 +6,7 @@ buffer, or -1 if it is declined. While there is room, the buffer adds every row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,27 @@ from torch import Tensor
 
 from ...replay import ConfigError
 
-if TYPE_CHECKING:
-    from .buffer import Buffer
-
 NAMES = ("reservoir", "lars", "labrs", "abs", "balancoir", "unlimited")
+
+
+class Held(Protocol):
+    """What a strategy looks at of a buffer.
+
+    Attributes:
+        capacity: Rows, at most.
+        seen: Rows offered so far.
+        labels: int64 `[N]`, of the rows held.
+        choices: Random stream for which rows are kept.
+    """
+
+    capacity: int
+    seen: int
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def choices(self) -> np.random.Generator: ...
 
 
 class Selection:
@@ -26,7 +43,7 @@ class Selection:
     scored = False  # Whether rows need a score.
     labelled = False  # Whether rows need a label.
 
-    def select(self, buffer: Buffer, label: int) -> int:
+    def select(self, buffer: Held, label: int) -> int:
         """The place in a full buffer for a row with this label."""
         place = int(buffer.choices.integers(buffer.seen + 1))
         return place if place < buffer.capacity else -1
@@ -66,12 +83,12 @@ class LossAware(Selection):
             values = values.detach().to(scores)
         scores[indexes.to(scores.device) if isinstance(indexes, Tensor) else indexes] = values
 
-    def select(self, buffer: Buffer, label: int) -> int:
+    def select(self, buffer: Held, label: int) -> int:
         if int(buffer.choices.integers(buffer.seen)) >= buffer.capacity:
             return -1
         return self.given_up(buffer)
 
-    def given_up(self, buffer: Buffer) -> int:
+    def given_up(self, buffer: Held) -> int:
         """The place of a row to give up."""
         return _drawn(buffer, _spread(self.importance_scores))
 
@@ -88,7 +105,7 @@ class LossAwareBalanced(LossAware):
 
     labelled = True
 
-    def given_up(self, buffer: Buffer) -> int:
+    def given_up(self, buffer: Held) -> int:
         _, which, counts = buffer.labels.unique(return_inverse=True, return_counts=True)
         balance = counts[which].to(self.importance_scores)
         scale = self.importance_scores.abs().mean() * balance.abs().mean()
@@ -113,7 +130,7 @@ class AlternateBalanced(LossAware):
         super().__init__(size)
         self.dataset = dataset
 
-    def given_up(self, buffer: Buffer) -> int:
+    def given_up(self, buffer: Held) -> int:
         first, _ = self.dataset.get_offsets()
         past = (buffer.labels < first).to(self.importance_scores.device)
         if float(buffer.choices.random()) < float(past.double().mean()):
@@ -132,7 +149,7 @@ class Balanced(Selection):
 
     labelled = True
 
-    def select(self, buffer: Buffer, label: int) -> int:
+    def select(self, buffer: Held, label: int) -> int:
         labels = buffer.labels.cpu().numpy()
         counts = np.bincount(labels, minlength=label + 1)
         drawn = int(buffer.choices.integers(buffer.seen + 1))
@@ -170,7 +187,7 @@ def _spread(scores: Tensor) -> Tensor:
     return (scores - low) / (high - low) if bool(high > low) else torch.ones_like(scores)
 
 
-def _drawn(buffer: Buffer, weights: Tensor) -> int:
+def _drawn(buffer: Held, weights: Tensor) -> int:
     """A place, in proportion to these weights."""
     chances = weights.double().cpu().numpy()
     total = chances.sum()

@@ -1,1 +1,143 @@
-"""One subject per file: functions of all held-out outputs and labels, or of the matrix of scores."""
+"""One list of what an evaluation measures. A new metric is one file here and one line of `METRICS`.
+
+Evaluation computes what the list says, and everything that shows, compares or chooses by a metric reads it:
+the logs, the console, the curves and tables, early stopping, schedulers and sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .accuracy import accuracy
+from .bwt import bwt
+from .cross_entropy import cross_entropy
+from .episode_length import episode_length
+from .forgetting import forgetting
+from .fwt import fwt
+from .learning_accuracy import learning_accuracy
+from .mae import mae
+from .mean_return import mean_return
+from .mse import mse
+from .r2 import r2
+from .return_stddev import return_stddev
+from .task_il_accuracy import task_il_accuracy
+from .task_il_loss import task_il_loss
+
+Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
+"""What a metric is computed from:
+
+- `classes`: the chosen classes int64 `[N]` and the labels int64 `[N]`.
+- `logits`: float `[N, n]`, and the labels.
+- `told`: the logits when the task is known, the labels, and the task's classes int64 `[k]`.
+- `values`: the predicted values float `[N, ...]` and the true ones.
+- `episodes`: their returns and their lengths, a list of numbers each.
+- `tasks`: the matrix of scores `[tasks learnt][tasks]`; with `baseline`, also the untrained scores `[tasks]`.
+"""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of an evaluation.
+
+    Attributes:
+        name: Its key in `run.metrics`, and its column in eval.csv.
+        of: What `function` receives.
+        function: Computes it, in float64.
+        better: Whether more of it or less of it is better; None: neither.
+        score: Whether a task is scored by it. The first such metric that an evaluation has is the
+            task's score, and enters the matrix of scores.
+        per_task: Whether it is written for each task of a sequence: `accuracy/task_0`.
+        panel: Whether a run's learning curves have a panel for it.
+        told: The metric that replaces it where the model is told the task (`scenario=task`).
+        unit: Of `tasks`: the score whose unit it has, where its name depends on that.
+        after: Of `tasks`: how many tasks must have been learnt.
+        baseline: Of `tasks`: whether it needs the untrained model's scores.
+    """
+
+    name: str
+    of: Subject
+    function: Callable[..., float]
+    better: Literal["more", "less"] | None = None
+    score: bool = False
+    per_task: bool = False
+    panel: bool = False
+    told: str = ""
+    unit: Literal["", "accuracy", "return"] = ""
+    after: int = 1
+    baseline: bool = False
+
+
+# Where several could score a task, the first does; columns of eval.csv have this order, too.
+METRICS = (
+    Metric("return", "episodes", mean_return, "more", score=True, per_task=True, panel=True),
+    Metric("return_stddev", "episodes", return_stddev),
+    Metric("episode_length", "episodes", episode_length),
+    Metric(
+        "accuracy",
+        "classes",
+        accuracy,
+        "more",
+        score=True,
+        per_task=True,
+        panel=True,
+        told="task_il_accuracy",
+    ),
+    Metric("task_il_accuracy", "told", task_il_accuracy, "more", per_task=True),
+    Metric("task_il_loss", "told", task_il_loss, "less"),
+    Metric("mse", "values", mse, "less", panel=True),
+    Metric("mae", "values", mae, "less"),
+    Metric("r2", "values", r2, "more", score=True, per_task=True, panel=True),
+    # Of values the loss is the squared error; a model that generates computes its own.
+    Metric(
+        "loss",
+        "logits",
+        cross_entropy,
+        "less",
+        score=True,
+        per_task=True,
+        panel=True,
+        told="task_il_loss",
+    ),
+    Metric("learning_accuracy", "tasks", learning_accuracy, "more", unit="accuracy"),
+    Metric("learning_return", "tasks", learning_accuracy, "more", unit="return"),
+    Metric("forgetting", "tasks", forgetting, "less", after=2),
+    Metric("bwt", "tasks", bwt, "more", after=2),
+    Metric("fwt", "tasks", fwt, "more", after=2, baseline=True),
+)
+
+
+def metrics_of(subject: Subject) -> list[Metric]:
+    """The metrics computed from one subject, in the list's order.
+
+    >>> [metric.name for metric in metrics_of("values")]
+    ['mse', 'mae', 'r2']
+    """
+    return [metric for metric in METRICS if metric.of == subject]
+
+
+def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
+    """The metrics that may score a task, in order of preference.
+
+    Args:
+        told: Whether the model is told the task; metrics that make use of it then come first.
+        loss_first: Prefer those of which less is better.
+
+    >>> score_names()
+    ['return', 'accuracy', 'r2', 'loss']
+    >>> score_names(told=True)[:2]
+    ['task_il_accuracy', 'task_il_loss']
+    >>> score_names(loss_first=True)
+    ['loss', 'return', 'accuracy', 'r2']
+    """
+    scores = [metric for metric in METRICS if metric.score]
+    if loss_first:
+        scores.sort(key=lambda metric: metric.better != "less")
+    with_task = [metric.told for metric in scores if told and metric.told]
+    return [*with_task, *(metric.name for metric in scores)]
+
+
+def better(name: str) -> Literal["more", "less"] | None:
+    """Whether more or less of a metric is better; None for one that is not in the list."""
+    return next((metric.better for metric in METRICS if metric.name == name), None)

@@ -37,7 +37,7 @@ def plot_runs(words: list[str]) -> None:
     Args:
         words: `[FOLDER] [metric=NAME] [out=PATH]`. FOLDER is `runs` unless given. NAME is a column
             of eval.csv, or `train/` and one of train.csv; unless given, a group is drawn by the
-            first that it has of accuracy, return, r2, loss. PATH is `<FOLDER>/plots/<NAME>` unless
+            first of its scores: return, accuracy, r2, loss. PATH is `<FOLDER>/plots/<NAME>` unless
             given; both PNG and SVG are written unless it ends in one of png, svg, pdf.
 
     Raises:

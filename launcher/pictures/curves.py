@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics import METRICS, score_names
 from .parameters import draw_parameters
 from .style import (
     COLOURS,
     GREY,
     MARKED,
-    METRICS,
     Curve,
     context,
     legend_below,
@@ -30,8 +30,6 @@ from .tasks import draw_tasks
 
 Row = dict[str, Any]
 
-_PANELS = ("loss", "accuracy", "return", "r2", "mse")
-_TOLD = {"accuracy": "task_il_accuracy"}  # What is drawn instead where the task is told.
 _MOST_POINTS = 300  # Of a line; longer ones are averaged down, which also calms them.
 
 
@@ -66,7 +64,7 @@ def draw_run(
         title: Which run this is; stands above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
-    metric = next((name for name in METRICS if any(name in row for row in evals)), "score")
+    metric = next((name for name in score_names() if any(name in row for row in evals)), "score")
     with context():
         _draw_curves(path / "plots" / "learning_curve", history, title, told=told)
         if len(matrix) > 1:
@@ -77,18 +75,8 @@ def draw_run(
 
 
 def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> None:
-    shown = [_TOLD.get(name, name) if told else name for name in _PANELS]
-    modes = {m: [row for row in history if row.get("mode") == m] for m in ("train", "eval")}
-    curves = {(name, m): series(rows, name) for name in shown for m, rows in modes.items()}
-    told_loss = series(modes["eval"], "task_il_loss")
-    if told and len(told_loss[0]):
-        # Comparable with training's, in which the outputs of other tasks are hidden.
-        curves["loss", "eval"] = told_loss
-    if len(curves["mse", "eval"][0]):
-        # The evaluation's loss is the squared error then, often in other units than training's.
-        del curves["loss", "eval"]
-    drawn = {key: curve for key, curve in curves.items() if len(curve[0])}
-    names = [name for name in shown if any(name == key[0] for key in drawn)]
+    drawn = _curves(history, told=told)
+    names = list(dict.fromkeys(name for name, _ in drawn))
     if not names:
         return
     borders = task_borders(history)
@@ -114,6 +102,24 @@ def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> N
     legend_below(figure, lines)
     title_above(figure, "Learning curves", title)
     save(figure, stem)
+
+
+def _curves(history: list[Row], *, told: bool) -> dict[tuple[str, str], Curve]:
+    """The curves of each panel, by its name and by mode (`train`, `eval`)."""
+    train, evals = ([row for row in history if row.get("mode") == m] for m in ("train", "eval"))
+    curves = {}
+    # The loss first: it is what training minimises.
+    for metric in sorted((m for m in METRICS if m.panel), key=lambda m: m.name != "loss"):
+        name, held_out = metric.name, series(evals, metric.name)
+        if told and metric.told and len((with_task := series(evals, metric.told))[0]):
+            held_out = with_task
+            # Training's loss hides the outputs of other tasks, too: both are in one panel.
+            name = name if name == "loss" else metric.told
+        curves[name, "train"], curves[name, "eval"] = series(train, name), held_out
+    if len(curves["mse", "eval"][0]):
+        # The evaluation's loss is the squared error then, often in other units than training's.
+        del curves["loss", "eval"]
+    return {key: curve for key, curve in curves.items() if len(curve[0])}
 
 
 def task_borders(history: list[Row]) -> list[float]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ..metrics import METRICS, score_names
 from ..settings.plain_yaml import Loader
-from .style import METRICS, PLACES, Curve, series
+from .style import PLACES, Curve, series
 
 Groups = dict[Path, list[Path]]
 """Runs by the folder they are in: one experiment, model and data set; one run per seed.
@@ -23,8 +24,9 @@ The last part of the path also says what the folder's name does not: `Digits, ta
 Pictures = dict[str, dict[Path, list[Curve]]]
 """What to draw: by metric and group, one curve per seed."""
 
-_TOLD = "task_il_accuracy"  # What a run with `scenario=task` is about.
-_DEFAULTS = (_TOLD, *METRICS, "train/return", "train/loss")
+# Scores of runs that are told the task (`scenario=task`); other runs have them, but are not about them.
+_TOLD = [metric.told for metric in METRICS if metric.told and metric.better == "more"]
+_DEFAULTS = (*_TOLD, *score_names(), "train/return", "train/loss")
 # Settings in which the runs of a group may differ without being different experiments.
 _INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
 # Those whose runs are not drawn over each other: their scores mean something else.
@@ -89,7 +91,7 @@ def choose(groups: Groups, metric: str | None) -> Pictures:
     for name in (metric,) if metric else _DEFAULTS:
         file, column = ("train", name[6:]) if name.startswith("train/") else ("eval", name)
         for group, runs in list(left.items()):
-            if name == _TOLD != metric and ", scenario=task" not in group.name:
+            if name in _TOLD and name != metric and ", scenario=task" not in group.name:
                 continue
             curves = [series(read_rows(run / f"{file}.csv"), column) for run in runs]
             if curves := [curve for curve in curves if len(curve[0])]:

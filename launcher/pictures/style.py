@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and values, both float64 `[points]`."""
 
-# By which a run is judged, the first that it has.
-METRICS = ("accuracy", "return", "r2", "loss")
-
 PLACES = ("mode", "step", "epoch", "task")  # Columns that say where, not how well.
 FORMATS = ("png", "svg", "pdf")
 

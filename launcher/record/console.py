@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..metrics import METRICS, better, score_names
 from .progress import Progress
 
 _REDRAW_SECONDS = 0.2
@@ -52,9 +53,10 @@ class Console:
         if not self.enabled or not self._console.is_terminal:
             return
         shown = {} if loss is None else {"loss": loss}
-        accuracy = "task_il_accuracy" if self.told else "accuracy"
-        names = (accuracy, f"validation_{accuracy}", "return")
-        shown |= {k: at.metrics[k] for k in names if k in at.metrics}
+        # Not the held-out loss, which would replace the training loss beside it.
+        names = [name for name in score_names(told=self.told) if better(name) == "more"]
+        name = next((n for n in names if {n, f"validation_{n}"} & at.metrics.keys()), None)
+        shown |= {k: at.metrics[k] for k in (name, f"validation_{name}") if k in at.metrics}
         if rate is not None:
             shown["steps/s"] = rate
         self._values = [f"{name} {_short(value)}" for name, value in shown.items()]
@@ -134,7 +136,8 @@ class Console:
 
     def _in_words(self, metrics: dict[str, float]) -> str:
         """All of them, what the scenario is about first."""
-        first = [name for name in metrics if self.told and name.endswith("task_il_accuracy")]
+        told = {metric.told for metric in METRICS if metric.told and metric.better == "more"}
+        first = [name for name in metrics if self.told and name.removeprefix("validation_") in told]
         names = dict.fromkeys([*first, *metrics])
         return "  ".join(f"{name} {_short(metrics[name])}" for name in names)
 

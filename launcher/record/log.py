@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...agents.learn_method import LearnMethod
 from ...replay import ConfigError, Replay
+from ..metrics import metrics_of
 from .directory import write_whole
 
 Row = dict[str, Any]
@@ -250,17 +251,15 @@ class CSV:
             self._file = None
 
 
-# Metrics of a sequence: of the first kind, one is known after the first task; the others after two.
-_AFTER_ONE_TASK = ("learning_accuracy", "learning_return")
-_AFTER_TWO_TASKS = ("forgetting", "bwt", "fwt")
-
-
 def _with_name(name: str, tasks: int) -> list[str]:
     """A new column, and those that rows to come will have beside it."""
     metric, found, _ = name.rpartition("/task_")
     if found:
         return [name, *(f"{metric}/task_{i}" for i in range(tasks))]
-    return [name, *_AFTER_TWO_TASKS] if name in _AFTER_ONE_TASK else [name]
+    sequence = metrics_of("tasks")
+    if name in [metric.name for metric in sequence if metric.after == 1]:
+        return [name, *(metric.name for metric in sequence if metric.after > 1)]
+    return [name]
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -51,6 +51,10 @@ class Progress:
         known = {name: value for name, value in state.items() if hasattr(self, name)}
         self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
 
+    def own_matrix(self, *, told: bool) -> list[list[float]]:
+        """The scores that the scenario is about, `[tasks learnt][tasks]`: task-IL if the task is told."""
+        return self.task_il if told and self.task_il else self.matrix
+
     def begin_task(self) -> None:
         self.begun, self.stopped, self.task_step = True, False, 0
         self.forget_best()

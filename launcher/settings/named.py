@@ -12,9 +12,9 @@ from typing import Any
 from ...envs.forms import form
 from ...envs.sources import folder_of
 from ...replay import ConfigError
-from ..mammoth.observe.options import Options, observes
 from .compose import Settings, name_of, schema
 from .environment_names import of_spec, registered_as
+from .kinds import model_kind
 from .names import near_among_any, resolve, unknown_arguments
 from .preset_names import ENVIRONMENTS, refused_names
 from .told import warn_caller
@@ -198,9 +198,10 @@ def unresolved(settings: Settings) -> list[str]:
             except ConfigError as error:
                 mistakes.append(settings.place(f"{key}._target_") + str(error))
                 continue
-            if key == "model" and observes(target) and makes_objects(target):
+            kind = model_kind(target) if key == "model" else None
+            if kind is not None and makes_objects(target):
                 given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
-                mistakes += Options(target, given).mistakes
+                mistakes += kind.mistakes(target, given)
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, Run, ml
 from antelope.agents.continual import EWC, MAS, Cumulative, LwF
-from antelope.launcher.metrics.continual import bwt, forgetting, fwt, learning_accuracy
+from antelope.launcher.metrics.bwt import bwt
+from antelope.launcher.metrics.forgetting import forgetting
+from antelope.launcher.metrics.fwt import fwt
+from antelope.launcher.metrics.learning_accuracy import learning_accuracy
 from antelope.launcher.record.log import read_csv
 
 from ..envs.test_copies import KINDS

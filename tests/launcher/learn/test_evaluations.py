@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import Run, ml
-from antelope.launcher.metrics.continual import bwt, forgetting, learning_accuracy
+from antelope.launcher.metrics.bwt import bwt
+from antelope.launcher.metrics.forgetting import forgetting
+from antelope.launcher.metrics.learning_accuracy import learning_accuracy
 from antelope.launcher.record.console import Console
 from antelope.launcher.record.log import CSV, read_csv
 from antelope.launcher.record.progress import Progress

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antelope.launcher.mammoth.compat import check
+from antelope.launcher.mammoth.compat.command import check
 from antelope.launcher.ml import main
 
 MODEL = """

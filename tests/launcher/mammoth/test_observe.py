@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
 from antelope.launcher.assembly.weights import load_weights
-from antelope.launcher.mammoth.observe.backbones import MammothBackbone, default_backbone
-from antelope.launcher.mammoth.observe.observer import Observer
-from antelope.launcher.mammoth.observe.options import Options
-from antelope.launcher.mammoth.observe.rows import TaskLoader
-from antelope.launcher.mammoth.observe.sequence import ContinualDataset
-from antelope.launcher.mammoth.observe.transform import Transform
+from antelope.launcher.mammoth.backbones import MammothBackbone, default_backbone
+from antelope.launcher.mammoth.observer import Observer
+from antelope.launcher.mammoth.options import Options
+from antelope.launcher.mammoth.tasks.loaders import TaskLoader
+from antelope.launcher.mammoth.tasks.sequence import ContinualDataset
+from antelope.launcher.mammoth.tasks.transform import Transform
 from antelope.launcher.record.checkpoint import Checkpoints
 from antelope.replay import Space, Spec
 

@@ -123,7 +123,7 @@ def test_names_with_signs_that_mean_something_to_matplotlib_are_drawn_as_they_ar
         (["metric="], r"`metric=` has no value"),
         (["out=x.jpg"], r"ends in \.png, \.svg, \.pdf or nothing, not `out=x\.jpg`"),
         (["runs", "runs/default"], r"One folder .* not 2: runs, runs/default"),
-        (["out=x"], r"one each of accuracy and return\. Add metric="),
+        (["out=x"], r"one each of return and accuracy\. Add metric="),
         (["metrik=loss", "rnus"], r"(?s)`metrik=loss`.*`rnus`.*Usage: ml plot \[FOLDER\]"),
         (["metric=accuracy", "out=runs/default/Large/Digits/0/eval.csv/x"], r"Cannot write to"),
     ],

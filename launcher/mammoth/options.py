@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from ...settings.compose import did_you_mean
+from ..settings.compose import did_you_mean
 
 # What such models call settings of the run, and the settings.
 OF_THE_RUN = {
@@ -32,13 +32,6 @@ MORE: ContextVar[Mapping[str, Any]] = ContextVar("more arguments", default=Mappi
 _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
 # Arguments of a constructor that it is given anyway.
 _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
-
-
-def observes(target: Any) -> bool:
-    """Whether a class or object learns by `observe`, and not by `learn`."""
-    from ....agents.traits import hook  # Settings are checked without torch.
-
-    return hook(target, "observe") is not None and hook(target, "learn") is None
 
 
 def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
@@ -199,3 +192,35 @@ def _listed(actions: Iterable[Action]) -> str:
     were = "was" if len(each) == 1 else "were"
     words = " ".join(f"model.{a.dest}=..." for a in actions)
     return f"{' and '.join(each)}, which {were} not given. Pass {words}."
+
+
+_TRUE = ("true", "1", "t", "y", "yes")
+_FALSE = ("false", "0", "f", "n", "no")
+
+
+def add_rehearsal_args(parser: ArgumentParser) -> None:
+    """Declare `buffer_size` and `minibatch_size`, which defaults to the batch size."""
+    parser.add_argument("--buffer_size", type=int, required=True, help="rows of the memory")
+    parser.add_argument("--minibatch_size", type=int, help="rows of a batch from the memory")
+
+
+def binary_to_boolean_type(value: Any) -> bool:
+    """Convert a word to bool: `1`, `true`, `t`, `yes` and `y` are True, in any case.
+
+    Raises:
+        ArgumentTypeError: If it is neither true nor false.
+    """
+    word = str(value).lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise ArgumentTypeError(f"{value!r} must be one of {', '.join((*_TRUE, *_FALSE))}")
+    return word in _TRUE
+
+
+def none_or_float(value: Any) -> float | None:
+    """A number, or None for the word `None`."""
+    return None if value in (None, "None") else float(value)
+
+
+def custom_str_underscore(value: Any) -> str:
+    """A name with `-` in place of `_`."""
+    return str(value).replace("_", "-").strip()

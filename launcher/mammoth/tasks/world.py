@@ -23,10 +23,11 @@ from ....envs.tasks import DataTask, DataWorld
 from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
 from ...settings.plan import Plan
-from .own_items import Drawn, Items, read_all
-from .own_sequence import TaskData, data_below, make_sequence, store_masked_loaders
-from .own_transform import Plain, Rows
+from .loaders import TaskData
+from .own_rows import Drawn, Items, read_all
+from .own_sequence import data_below, make_sequence, store_masked_loaders
 from .sequence import ContinualDataset
+from .transform import Plain, Rows
 
 _READ_TWICE = 60  # Items: a transform that draws in one of ten is missed once in 500 times.
 _SAMPLED = 300  # Rows that statistics are computed from.
@@ -37,14 +38,6 @@ _DECIDED = {
     "test_dataset": "held-out data",
     "num_classes": "outputs",
 }
-
-
-def is_sequence(item: Any) -> bool:
-    """Whether a class, or an object, is a `ContinualDataset` with data of its own."""
-    kind = item if inspect.isclass(item) else type(item)
-    own = getattr(kind, "get_data_loaders", None)
-    base = getattr(ContinualDataset, "get_data_loaders", None)
-    return issubclass(kind, ContinualDataset) and own is not base
 
 
 class SequenceWorld(DataWorld):

@@ -12,23 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....agents.continual.layers import put_together
-from ....agents.traits import Traits, hook
-from ....replay import ConfigError, Replay, Spec, Table
-from ...assembly.infer import inferred
-from ...record.log import Log
-from ...settings.named import makes_objects
-from ...settings.names import construct, resolve
-from ...settings.plan import Plan
-from .arguments import GENERAL, Arguments, use_device
+from ...agents.continual.layers import put_together
+from ...agents.traits import Traits, hook
+from ...replay import ConfigError, Replay, Spec, Table
+from ..assembly.infer import inferred
+from ..record.log import Log
+from ..settings.named import makes_objects
+from ..settings.names import construct, resolve
+from ..settings.plan import Plan
+from .arguments import GENERAL
 from .backbones import default_backbone
 from .options import MORE, Options, constructor_names
-from .own_transform import OwnTransform
-from .own_world import SequenceWorld
-from .provided import fitted, make_optimizer, run_arguments
+from .provided import Arguments, fitted, make_optimizer, run_arguments, use_device
 from .schedulers import get_scheduler
-from .sequence import ContinualDataset
-from .transform import Transform
+from .tasks.sequence import ContinualDataset
+from .tasks.transform import OwnTransform, Transform
+from .tasks.world import SequenceWorld
 
 # What the methods of such a model can ask for.
 OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....replay import ConfigError, Replay, Table
+from ..schedulers import SCHEDULERS
+from .loaders import TaskLoader
 from .own_rows import OwnRows
 from .own_sequence import declare
-from .rows import TaskLoader, TaskRows
-from .schedulers import SCHEDULERS
+from .rows import TaskRows
 from .transform import Denormalise, Normalise, Transform
 
 
@@ -201,7 +202,8 @@ class ContinualDataset:
         if self.parts is None:
             return TaskRows(self, table, index, task, train=train)
         part, chosen = self.parts.part_of(table, index, task)
-        return OwnRows(self, part, chosen, task, train=train)
+        drawn = self.parts.rows.augment is not None
+        return OwnRows(self, part, chosen, task, train=train, drawn=drawn)
 
     def evaluate(
         self,
@@ -308,3 +310,18 @@ def evaluate(
         within.append(100 * right_within / len(loader.dataset))
     model.net.train(training)
     return (seen, within, total_loss / rows) if return_loss else (seen, within)
+
+
+def get_dataset(args: Namespace) -> ContinualDataset:
+    """The sequence of tasks of the run that `args` belongs to.
+
+    Raises:
+        ConfigError: If it belongs to none.
+    """
+    sequence = getattr(args, "sequence", None)
+    if not isinstance(sequence, ContinualDataset):
+        raise ConfigError(
+            "get_dataset(args) needs the args that a model receives. Elsewhere, load_runner(model, "
+            "dataset, args) returns the model and its sequence of tasks."
+        )
+    return sequence

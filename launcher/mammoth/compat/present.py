@@ -28,9 +28,9 @@ class Present:
         return cls._made
 
     def __init__(self) -> None:
-        from . import load_runner
-        from .observe.backbones import BaseMNISTMLP, resnet18
-        from .observe.progressive import MNISTMLP_PNN, resnet18_pnn
+        from .. import load_runner
+        from ..backbones import BaseMNISTMLP, resnet18
+        from ..progressive import MNISTMLP_PNN, resnet18_pnn
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -50,7 +50,7 @@ class Present:
 
 def names_here() -> dict[str, Any]:
     """All that can be imported from us."""
-    from .. import mammoth
+    from ... import mammoth
 
     return {name: getattr(mammoth, name) for name in mammoth.__all__}
 

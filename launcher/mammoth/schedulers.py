@@ -9,8 +9,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from ....replay import ConfigError
-from ...settings.compose import did_you_mean
+from ...replay import ConfigError
+from ..settings.compose import did_you_mean
 
 SCHEDULERS = ("multisteplr", "cosine")
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ....envs.sources import default_data_dir
 from ....replay import ConfigError, DataError
 from ...settings.compose import did_you_mean
+from .loaders import TaskData
 from .own_rows import rows_of
 
 _SETTINGS = ("class-il", "task-il", "domain-il")
@@ -103,10 +104,6 @@ def declare(sequence: Any, args: Namespace) -> None:
 def permutation(n: int, seed: int | None) -> np.ndarray[Any, Any]:
     """The new number of each class, as Mammoth draws it."""
     return np.random.RandomState(seed).permutation(n)
-
-
-class TaskData(DataLoader[Any]):
-    """Batches of a task's rows, which `store_masked_loaders` has found."""
 
 
 def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskData, TaskData]:

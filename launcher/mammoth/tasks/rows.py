@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ....replay import ConfigError, Table
+from ....replay import ConfigError, Spec, Table
 from ....replay.transfer import upload
-from .transform import transformed
-
-if TYPE_CHECKING:
-    from .sequence import ContinualDataset
+from .transform import Normalise, Transform, transformed
 
 
-class TaskLoader:
-    """Batches of a task's rows: `(inputs, labels, not_aug_inputs, ...)` to learn from, `(inputs, labels)`
-    to evaluate with.
+class Tasks(Protocol):
+    """What rows ask of the sequence of tasks that they belong to: see `ContinualDataset`."""
 
-    Training batches come in a new random order each time, augmented.
+    N_CLASSES: int
+    spec: Spec
+    device: torch.device
+    transform: Transform
+    alter: Callable[[Tensor, int], Tensor] | None
 
-    Args:
-        dataset: The rows.
-        batch_size: Rows in a batch; the last may have fewer.
+    def get_transform(self) -> Transform: ...
 
-    Attributes:
-        dataset: The rows, `TaskRows`, or the data set of one's own that has them, `OwnRows`.
-    """
+    def get_normalization_transform(self) -> Normalise: ...
 
-    def __init__(self, dataset: Any, batch_size: int):
-        self.dataset, self.batch_size = dataset, batch_size
+    def labels(self, label: Tensor) -> Tensor: ...
 
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-len(self.dataset) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        rows = self.dataset
-        order = torch.randperm(len(rows)) if rows.train else torch.arange(len(rows))
-        for places in order.split(self.batch_size):
-            yield rows.read(places)
+    def own_labels(self, label: Tensor) -> Tensor: ...
 
 
 class TaskRows:
@@ -69,7 +56,7 @@ class TaskRows:
 
     def __init__(
         self,
-        sequence: ContinualDataset,
+        sequence: Tasks,
         table: Table,
         index: Tensor,
         task: int,

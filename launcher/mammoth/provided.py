@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ....agents.continual.context import HIDDEN
-from ....replay import ConfigError
-from ...settings.compose import did_you_mean
-from ...settings.plan import Plan
-from .sequence import ContinualDataset
+from ...agents.continual.context import HIDDEN
+from ...replay import ConfigError
+from ..assembly.device import build_device
+from ..settings.compose import did_you_mean
+from ..settings.plan import Plan
+from .tasks.sequence import ContinualDataset
 
 _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Split-MNIST.
 
@@ -101,3 +104,47 @@ def fitted(output: Tensor, n: int) -> Tensor:
     if output.dim() != 2 or output.shape[1] >= n:
         return output
     return F.pad(output, (0, n - output.shape[1]), value=HIDDEN)
+
+
+class Arguments(Namespace):
+    """A namespace that also knows the run's sequence and how its network is made.
+
+    These two are not arguments, and not in `vars(args)`.
+
+    Attributes:
+        sequence: The sequence of tasks.
+        make_backbone: Gives a new network of the run's kind, on the run's device.
+    """
+
+    __slots__ = ("make_backbone", "sequence")
+
+    sequence: ContinualDataset
+    make_backbone: Callable[[], nn.Module]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def __deepcopy__(self, memo: Any) -> Arguments:
+        other = type(self)(**copy.deepcopy(vars(self), memo))
+        for name in type(self).__slots__:
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        return other
+
+
+_device: torch.device | None = None
+
+
+def use_device(device: torch.device) -> None:
+    """Set the device that `get_device` returns."""
+    global _device
+    _device = device
+
+
+def get_device(avail_devices: Any = None) -> torch.device:
+    """The device of the run built last; before that, the default device.
+
+    Args:
+        avail_devices: Without effect: the setting `device` says where.
+    """
+    return _device or build_device(os.environ.get("ANTELOPE_DEVICE") or None)

@@ -1,0 +1,50 @@
+"""Registers what Mammoth's code brings to a run: models with `observe`, data with `get_data_loaders`.
+
+Imported by `settings/kinds.py` when a run names one of them. What they need is imported when it is asked
+for: to check a model's options no network has to be.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..settings.kinds import DataKind, ModelKind, register_data_kind, register_model_kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..settings.plan import Plan
+    from .tasks.world import SequenceWorld
+
+
+def _mistakes(target: object, arguments: Mapping[str, object]) -> list[str]:
+    from .options import Options
+
+    return Options(target, arguments).mistakes
+
+
+def _build_model(
+    target: object, arguments: Mapping[str, object], *run: Any, **ways: Any
+) -> nn.Module:
+    from .observer import build_observer
+
+    return build_observer(target, arguments, *run, **ways)
+
+
+def _has_its_own_data(target: object) -> bool:
+    """Whether a class, or an object, is a `ContinualDataset` that defines `get_data_loaders`."""
+    from .tasks.sequence import ContinualDataset
+
+    return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
+
+
+def _build_data(target: object, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
+    from .tasks.world import SequenceWorld
+
+    return SequenceWorld(target, plan, arguments)
+
+
+register_model_kind("observe", ModelKind(_mistakes, _build_model))
+register_data_kind("get_data_loaders", DataKind(_has_its_own_data, _build_data))
