@@ -13,6 +13,7 @@ if not (Path(__file__).parent / "launcher").is_dir():
     # A bare checkout: `python run.py` and `pytest` work without installing.
     __path__.append(str(Path(__file__).parent.parent))
 
+from .agents.continual import NAMES as _STRATEGIES
 from .launcher.ml import ml
 from .replay.errors import CheckpointError, ConfigError, DataError, Diverged
 from .replay.lazy import lazily
@@ -103,8 +104,8 @@ _HOME = {
     "register": "launcher.settings.names",
     "tasks": "launcher.by_hand.tasks",
 }
-# Everything else is a strategy.
-_HOME |= dict.fromkeys(set(__all__) - _HOME.keys() - globals().keys(), "agents.continual")
+# A new strategy is offered here too.
+_HOME |= dict.fromkeys([*_STRATEGIES["strategy"].values(), "Strategy"], "agents.continual")
 
 
 __getattr__ = lazily(__name__, _HOME)
@@ -112,4 +113,4 @@ __getattr__ = lazily(__name__, _HOME)
 
 def __dir__() -> list[str]:
     """What is offered for completion, before it is imported too."""
-    return sorted([*__all__, "__version__"])
+    return sorted({*__all__, *_HOME, "__version__"})

@@ -28,23 +28,20 @@ NAMES = {
     "env": ("Atari", "Errand", "Recall", "Workshop"),
 }
 
-_HOME = {
+# The file of each name: its own in lower case, unless it says otherwise.
+_HOME = {name: name.lower() for names in NAMES.values() for name in names} | {
     "Arrays": "datasets",
-    "read": "datasets",
     "DataTask": "tasks",
     "DataWorld": "tasks",
+    "Diabetes": "embedded",
+    "Digits": "embedded",
     "EnvTask": "environments",
     "EnvWorld": "env_world",
-    "Atari": "atari",
-    "Errand": "errand",
-    "Recall": "recall",
-    "Workshop": "workshop",
     "PermutedMNIST": "sequences",
-    "RotatedMNIST": "sequences",
-    "Digits": "embedded",
-    "Diabetes": "embedded",
     "RandomCrop": "augment",
     "RandomHorizontalFlip": "augment",
+    "RotatedMNIST": "sequences",
+    "read": "datasets",
 }
 
 __all__ = [

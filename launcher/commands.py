@@ -1,16 +1,16 @@
-"""What `ml` does besides training: help, lists of names, plots, sweeps, completion."""
+"""What `ml` does besides training: help, lists of names, plots, films, completion."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .settings.compose import compose, presets, run_multirun, said, schema
+from .settings.compose import compose, presets, schema
 
-Command = Callable[[], "int | None"]
+Command = Callable[[], "int | None"]  # Returns an exit code; None: 0.
+Verb = Callable[[list[str]], "int | None"]  # The same, given the words after it.
 
 _EXAMPLES = """\
 Antelope trains a PyTorch model in one call.
@@ -23,10 +23,10 @@ Antelope trains a PyTorch model in one call.
   ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
   ml env=CartPole-v1                            a gymnasium environment, and an agent that fits it
   ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
-  ml generate=true dataset=MNIST                inputs like those of a data set
+  ml generate=true dataset=MNIST                generate inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
   ml task=classify/mnist                        a preset of ours
-  ml task=mine.yaml                             one of yours: settings in a file, after `# @package _global_`
+  ml task=mine.yaml                             one of yours: settings in a file, below `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml play runs/default/DQN/CartPole-v1/0 render=true    watch a trained policy
   ml plot                                       learning curves of all runs, mean over seeds
@@ -34,7 +34,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
-          ml play RUN [episodes=3] [render=true] [video=out.mp4]   what a run's policy does
+          ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
@@ -42,39 +42,21 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
 
 
 def command(words: list[str]) -> Command | None:
-    """The command that `words` ask for, or None when they ask for training.
+    """The command that the console words ask for, or None if they ask for training.
 
     Words that are neither a command nor a setting are left to the composition, which refuses them.
     """
-    if not words:
-        return None
-    first = words[0]
-    if {"--help", "-h", "help"} & set(words):
+    if _HELP & set(words):
         return print_help
-    if first in ("--version", "-V", "version"):
-        return _print_version
-    if first in _LISTS:
-        return functools.partial(_LISTS[first], words[1:])
-    if first == "compat":
-        return functools.partial(_compat, words[1:])
-    if first == "plot":
-        return functools.partial(_plot, words[1:])
-    if first == "play":
-        return functools.partial(_play, words[1:])
-    if "--cfg" in words or "-c" in words:
+    if words and words[0] in _VERBS:
+        return functools.partial(_VERBS[words[0]], words[1:])
+    if _CONFIG & set(words):
         return functools.partial(_print_config, words)
-    if "-m" in words or "--multirun" in words:
-        sweep = [word for word in words if word not in ("-m", "--multirun")]
-        return functools.partial(_multirun, sweep)
-    if first == "--completion":
-        return functools.partial(_print_completion, words)
-    if first == "--complete":
-        return functools.partial(_complete, words)
     return None
 
 
 def print_help() -> None:
-    """Examples first, then every setting with its default and one line of meaning."""
+    """Print examples, then every setting with its default, meaning and type."""
     import shutil
     import textwrap
 
@@ -88,17 +70,17 @@ def print_help() -> None:
             print(f"\n{section}")
         head = f"  {key}={setting.default}"
         text = f"{setting.meaning} ({setting.kind})"
-        lines = textwrap.wrap(text, width - left - 2)
+        lines = textwrap.wrap(text, width - left - 2, break_on_hyphens=False)
         print(f"{head:<{left + 2}}{lines[0]}")
         for line in lines[1:]:
             print(" " * (left + 2) + line)
     print(
-        "\nA setting of type name takes its object's arguments as sub-keys (model.hidden=64) and, in "
-        "Python,\nthe object itself: ml(model=Model, optim={'_target_': AdamW, 'lr': 1e-2})."
+        "\nA setting of type name accepts the arguments of its object as sub-keys (model.hidden=64) and,\nin "
+        "Python, the object itself: ml(model=Model, optim={'_target_': AdamW, 'lr': 1e-2})."
     )
 
 
-def _print_version() -> None:
+def _print_version(_: list[str]) -> None:
     import antelope
 
     print(f"antelope {antelope.__version__}")
@@ -112,7 +94,9 @@ def _print_config(words: list[str]) -> None:
     position = rest.index(flag)
     what = rest[position + 1] if position + 1 < len(rest) else ""
     if what != "job":
-        raise ConfigError(f"`--cfg {what}`: write --cfg job, which prints the composed settings.")
+        raise ConfigError(
+            f"`--cfg {what}`: only --cfg job exists; it prints the composed settings."
+        )
     del rest[position : position + 2]
     print(OmegaConf.to_yaml(OmegaConf.create(compose(rest, {}).values)), end="")
 
@@ -127,12 +111,12 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
     if builtin:
         print("Built in\n" + describe_names(name for name in builtin if name not in blocks))
     if blocks:
-        print(f"\nBlocks, which are also parts of other models\n{describe_names(blocks)}")
+        print(f"\nBlocks, which can also be parts of other models\n{describe_names(blocks)}")
     if kind == "model" and (here := classes_here()):
         print(f"\nClasses in the .py files here\n{describe_names(here)}")
     if kind == "strategy":
         print(
-            "\nAlso a class of your own with any of the hooks: file.py:Name, or the object itself."
+            "\nAlso a class of your own with any of the hooks: file.py:Name, in Python the class or object."
         )
         return
     names = library_names(kind)
@@ -157,15 +141,6 @@ def _print_presets(words: list[str]) -> None:
         print(f"task={name:<{width}}  {meaning}")
 
 
-_LISTS: dict[str, Callable[[list[str]], None]] = {
-    "models": functools.partial(_print_names, "model", "models"),
-    "datasets": functools.partial(_print_names, "dataset", "datasets"),
-    "envs": _print_environments,
-    "strategies": functools.partial(_print_names, "strategy", "strategies"),
-    "tasks": _print_presets,
-}
-
-
 def _plot(words: list[str]) -> None:
     from .pictures.compare import plot_runs
 
@@ -184,34 +159,31 @@ def _compat(words: list[str]) -> int:
     return compat(words)
 
 
-def _multirun(words: list[str]) -> None:
-    run_multirun(words, _job)
-
-
-def _job(words: list[str], swept: list[str]) -> float | None:
-    """One run of a sweep. What is swept, seeds apart, names its experiment's folder."""
-    from .ml import ml
-
-    plain = [said(word).replace("'", "") for word in swept]
-    varied = sorted(word for word in plain if not word.startswith(("seed=", "path=")))
-    settings = compose(words, {})
-    if varied and settings.path is None:
-        folder = ",".join(re.sub(r"\\?[/:]", "-", word) for word in varied)
-        words = [w for w in words if not w.lstrip("+").startswith("experiment=")]
-        words.append(f"experiment='{settings.experiment}/{folder}'")
-    run = ml(*words)
-    from .metrics.scores import objective
-
-    return objective(run.metrics, told=settings.scenario == "task")
-
-
 def _print_completion(words: list[str]) -> None:
     from .settings.completion import script
 
-    print(script(words[1] if len(words) > 1 else ""))
+    print(script(words[0] if words else ""))
 
 
 def _complete(words: list[str]) -> None:
     from .settings.completion import print_candidates
 
-    print_candidates("whole" in words[1:])
+    print_candidates("whole" in words)
+
+
+_HELP, _CONFIG = {"--help", "-h", "help"}, {"--cfg", "-c"}  # Wherever they stand among the words.
+_VERBS: dict[str, Verb] = {
+    "models": functools.partial(_print_names, "model", "models"),
+    "datasets": functools.partial(_print_names, "dataset", "datasets"),
+    "envs": _print_environments,
+    "strategies": functools.partial(_print_names, "strategy", "strategies"),
+    "tasks": _print_presets,
+    "plot": _plot,
+    "play": _play,
+    "compat": _compat,
+    "version": _print_version,
+    "--version": _print_version,
+    "-V": _print_version,
+    "--completion": _print_completion,
+    "--complete": _complete,
+}

@@ -58,7 +58,7 @@ class Launcher:
     def tasks(self, *overrides: str, **settings: Any) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
 
-        Accepts the same arguments as `ml(...)` and gives the same results, whatever happens between tasks.
+        Accepts the same arguments as `ml(...)` and has the same results, whatever you do between tasks.
 
         Returns:
             The tasks to iterate over; `.run` is the `Run` so far.
@@ -82,7 +82,7 @@ ml = Launcher()
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console command. Exits 0 only for a finished run; see docs/running.md for the other codes."""
+    """The console command. It exits with 0 only for a finished run; docs/running.md lists the codes."""
     words = sys.argv[1:] if argv is None else argv
     sys.path.insert(0, str(Path.cwd()))
     before, warnings.formatwarning = warnings.formatwarning, _formatted
@@ -99,7 +99,7 @@ def _formatted(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """One of Antelope's warnings as its text alone; others with their file and line, as usual."""
+    """A warning of Antelope's as its text alone; any other with its file and line, as usual."""
     if Path(filename).is_relative_to(Path(__file__).parent.parent):
         return f"{message}\n"
     text = f"{filename}:{lineno}: {category.__name__}: {message}\n"
@@ -109,11 +109,15 @@ def _formatted(
 
 def _main(words: list[str]) -> int:
     from .commands import command
+    from .sweep import asks_for_sweep, sweep
 
     try:
         if (run := command(words)) is not None:
             return run() or 0
-        ml(*words)
+        if asks_for_sweep(words):
+            sweep(words, ml)
+        else:
+            ml(*words)
         return 0
     except ConfigError as error:
         if _wants_debug(words):
@@ -141,7 +145,7 @@ def _main(words: list[str]) -> int:
 
 
 def _wants_debug(words: list[str]) -> bool:
-    """What the words, or a preset that they name, say of `debug`; also of words that do not compose."""
+    """Whether the words, or a preset that they name, set `debug`, even if they do not compose."""
     from .settings.compose import compose, is_true
 
     if given := [word.partition("=")[2] for word in words if word.lstrip("+").startswith("debug=")]:
@@ -158,7 +162,7 @@ def _say_how_to_resume(words: list[str]) -> None:
 
 
 def _user_traceback(error: Exception, *, whole: bool) -> str:
-    """The error with the frames of the user's own code; with all of them if `whole`."""
+    """The error with the frames of the user's own code, or with all frames if `whole`."""
     if whole:
         return "".join(traceback.format_exception(error))
     from .settings.names import user_frames

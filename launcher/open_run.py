@@ -20,7 +20,7 @@ from ..replay.randomness import forked_randomness, seed_everything
 from .assembly import build, offline
 from .assembly.assembly import assemble
 from .assembly.later import check_classes, check_grows, read_later
-from .assembly.lengths import build_schedule, duration_of, total_steps
+from .assembly.lengths import build_durations, build_schedule, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
 from .learn.loop import Loop
@@ -96,11 +96,11 @@ class OpenRun:
         self.console = console = Console(
             enabled=plan.progress,
             total=total_steps(schedule, plan, world),
-            told=world.scenario == "task",
+            told=world.told,
         )
         self._held.callback(console.stop)
-        self._observe: Any = plain.observe if not world.on_data else None
-        acts = not world.on_data and not replay.offline
+        self._observe = plain.observe
+        acts = world.acts and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(plan, world, learner, actor, replay, schedule, journal)
         self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
@@ -214,7 +214,8 @@ class OpenRun:
             seed_everything(self.plan.seed)
             train, test = read_later(settings, self.plan)
             check_classes(self, train, name)
-            expected, before = self.world.expecting, self.world.filled
+            world = self.world.growing()
+            expected, before = world.expecting, world.filled
             directory = self.keeper.directory
             if self._claimed != _newest(self.checkpoints):
                 raise ConfigError(
@@ -223,7 +224,7 @@ class OpenRun:
                 )
             directory.reopen()
             try:
-                self.world.add(train, test, name=name)
+                world.add(train, test, name=name)
             except BaseException:
                 directory.close()
                 raise
@@ -266,8 +267,8 @@ class OpenRun:
         self._first_step, self._seconds = self.at.step, 0.0
         total = self.console.total
         if total is not None:
-            duration = duration_of(len(self.world.tasks[-1].train), self.loop.schedule, self.plan)
-            self.console.total = total + duration.learning_steps
+            *_, added = build_durations(self.loop.schedule, self.plan, self.world)
+            self.console.total = total + added.learning_steps
 
     def _learn(self, learn: Callable[[], None]) -> None:
         """Learn under supervision; whatever goes wrong is the run's end, and `status.json` says so."""
@@ -306,7 +307,7 @@ class OpenRun:
 
     def evaluate(self, tasks: range) -> list[dict[str, float]]:
         """The current metrics of each of these tasks, without advancing the run."""
-        if self._closed and not self.world.on_data:
+        if self.world.closed:
             raise ConfigError(
                 f"This run has ended ({self.status}), and its environments are closed."
             )
@@ -316,7 +317,7 @@ class OpenRun:
             try:
                 return self.loop.evaluate(tasks, step=self.at.step, whole=whole)
             finally:
-                if self.at.begun and not self.world.on_data:
+                if self.at.begun:
                     self.world.go_on(self.at.task, self.replay)
                 self._rest()
 
@@ -367,19 +368,19 @@ class OpenRun:
         """What the model does in each environment, by their own observations and actions."""
         from .inference.policy import Policies  # Which needs gymnasium.
 
-        interfaces = [task.interface for task in self.world.tasks]
+        envs = self.world.environments()
         resting = lambda: self._modes is not None  # noqa: E731
-        layout = self.world.info_layout
-        return Policies(self.learner, self._observe, interfaces, resting=resting, layout=layout)
+        return Policies(
+            self.learner, self._observe, envs.interfaces, resting=resting, layout=envs.info_layout
+        )
 
     def make_env(self, task: int, **arguments: Any) -> Any:
         """A fresh copy of an environment."""
-        return self.world.tasks[task].make(**arguments)
+        return self.world.environments().make(task, **arguments)
 
     def eval_limit(self, task: int) -> int | None:
         """Steps after which an episode played in an environment is cut; None: it ends by itself."""
-        limit: int | None = self.world.tasks[task].eval_limit
-        return limit
+        return self.world.environments().eval_limit(task)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
@@ -442,8 +443,7 @@ class OpenRun:
             learner.average.swap()
             self._averaged = True
         learner.agent.eval()
-        if not self.world.on_data:
-            takes_raw(self.own, self.world.normalizer)
+        takes_raw(self.own, self.world.normalizer)
 
     def _wake(self) -> None:
         """Put the model back into the state of its last learning step."""
@@ -495,9 +495,9 @@ class OpenRun:
             matrix=at.matrix,
             # Where tasks share their outputs, to tell the task makes no difference.
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
-            told=world.scenario == "task",
+            told=world.told,
             parameters=tasks[-1].get("parameters") if tasks else None,
-            names=None if world.on_data else world.labels,
+            names=world.task_names,
             title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
         )
 

@@ -37,6 +37,7 @@ class Standardize:
     """
 
     layout: torch.memory_format | None = None
+    as_stored = False
 
     def __init__(
         self,
@@ -74,6 +75,12 @@ class Standardize:
         """The same without augmentation."""
         fields["obs"] = self._finish(fields["obs"])
         return fields if self.layout is None else _laid_out(fields, self.layout)
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`, without augmentation, on `device`; None: where they are."""
+        rows = stored if device is None else upload(stored, device)
+        obs: Tensor = self.plain({"obs": rows})["obs"]
+        return obs
 
     def stored(self, obs: Tensor) -> Tensor:
         """The stored rows that `plain` makes `obs` of, whole numbers where these are stored; float32."""
@@ -172,6 +179,7 @@ class Observations:
     """
 
     layout: torch.memory_format | None = None
+    augment: Callable[[Tensor], Tensor] | None = None  # Observations are never augmented.
 
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer

@@ -138,3 +138,19 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in headings
             ]
             assert not anchor or anchor in names, target
+
+
+def test_contributing_names_every_folder_and_only_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`([\w/.]+(?:/|\.py|\.yaml))`", text))
+    for name in sorted(name for name in named if "NAME" not in name):
+        assert any(
+            (ROOT / place / name).exists()
+            for place in (".", "envs", "launcher", "hyperparams", "tests/accelerator")
+        ), name
+    for folder in [*ROOT.glob("launcher/*/"), *ROOT.glob("agents/*/")]:
+        if (folder / "__init__.py").exists():
+            inside = folder.relative_to(
+                ROOT / "launcher" if folder.parent.name == "launcher" else ROOT
+            )
+            assert f"`{inside.as_posix()}/`" in text, folder

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from ...agents.learn_method import warn_of_others
 from ...agents.traits import stated_traits
+from ...envs.world import Transform, World
+from ...replay import Observations
 from ...replay.randomness import kept_randomness, seed_everything
 from ..learn.infos import check_act, check_masks
 from ..learn.learner import Learner
@@ -23,7 +25,7 @@ from ..settings.plan import Plan
 from ..settings.told import warn_caller
 from ..settings.unread import without_effect
 from . import build, offline
-from .device import arithmetic, describe, device_wanted, place_tables, wants_channels_last
+from .device import arithmetic, describe, device_wanted, wants_channels_last
 from .earlier import continue_statistics, read_earlier, read_module, take_over
 from .forward import check_channels_last, check_forward, example
 from .lengths import build_durations, build_schedule, evaluates_in_task
@@ -46,10 +48,10 @@ class Assembly:
     """
 
     plan: Plan
-    world: Any
+    world: World
     learner: Learner
     replay: Any
-    plain: Any
+    plain: Transform
     own: nn.Module
     obs: Any
     placed: str | None
@@ -80,7 +82,7 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     held.callback(world.close)
     for key, reason in without_effect(plan, world).items():
         warn_caller(f"`{key}` has no effect in this run: {reason}.")
-    placed = place_tables(world, device, plan.data) if world.on_data else None
+    placed = world.place(device, plan.data)
     wanted = build.build_threads(plan, world, device)
     workplace.keep(lambda: threads(wanted))
     transform, plain = build.build_transforms(plan, world, device)
@@ -89,14 +91,16 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     agent, own = build.build_agent(plan, world, device, (transform, plain))
     if saved is not None:
         offline.check_agent(agent, world.spec)
-    if not world.on_data:
+    if world.acts:
         check_act(agent)
         check_masks(agent, world.spec, plan.env_info)
-    options: dict[str, Any] = {"device": device, "precision": str(plan.precision)}
-    if world.on_data:
+    options: dict[str, Any] = {
+        "device": device,
+        "precision": str(plan.precision),
+        "supervised": world.labelled,
+    }
+    if world.labelled:
         warn_of_others(agent)
-    else:
-        options["supervised"] = False
     trial = Learner(agent, world.spec, **options)
     channels_last = _try_forward(plan, trial, world, device, (transform, plain))
     recurrence = trial.recurrence
@@ -111,6 +115,7 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         held.callback(strategies.context.close)
     learner, rates = _build_learner(plan, world, (agent, own), held, strategies, options)
     if recurrence is not None:
+        assert isinstance(transform, Observations)
         learner.recurrence, transform.unpack = recurrence, recurrence.unpack
         transform.initial = recurrence.zeros
     if plan.compile:
@@ -138,7 +143,7 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
 
 
 def _try_forward(
-    plan: Plan, trial: Learner, world: Any, device: Any, transforms: tuple[Any, Any]
+    plan: Plan, trial: Learner, world: World, device: Any, transforms: tuple[Any, Any]
 ) -> bool:
     """Call the model once, before anything is begun; whether images are to lie channels last."""
     transform, plain = transforms
@@ -152,7 +157,7 @@ def _try_forward(
 
 def _build_learner(
     plan: Plan,
-    world: Any,
+    world: World,
     modules: tuple[nn.Module, nn.Module],
     held: ExitStack,
     strategies: Strategies | None,
@@ -187,7 +192,7 @@ def _build_learner(
 
 
 def _scheduler(
-    plan: Plan, world: Any, optimizer: Optimizer | None
+    plan: Plan, world: World, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
     """The scheduler, and its lines in the header."""
     schedule = build_schedule(plan, world)
@@ -199,7 +204,7 @@ def _scheduler(
             "only once, at its end. accumulate= counts learning steps, not examples.",
             stacklevel=2,
         )
-    evaluates = world.on_data or plan.eval_episodes > 0
+    evaluates = world.evaluates(plan.eval_episodes)
     waits = len(durations) > 1 and schedule.seed_steps > 0 and optimizer is not None
     if waits and not any(p.learning_steps for p in durations):
         warnings.warn(
@@ -207,7 +212,7 @@ def _scheduler(
             f"have {schedule.train_steps} steps. Lower seed_steps.",
             stacklevel=2,
         )
-    evaluations = evaluates and evaluates_in_task(schedule, durations, world)
+    evaluations = evaluates and evaluates_in_task(schedule, durations, plan, world)
     if schedule.judges and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,8 @@ from ...agents.continual.context import OF_LABELS, Context
 from ...agents.learn_method import learn_method
 from ...agents.policy.raw_observations import takes_normalised
 from ...agents.traits import has_forward, hook, stated_traits
-from ...replay import (
-    CheckpointError,
-    ConfigError,
-    Observations,
-    Replay,
-    Spec,
-    Standardize,
-    Transitions,
-)
-from ...replay.devices import has_float64
-from ...replay.offline import opened
-from ...replay.tree import leaves
+from ...envs.world import ENV_STEPS, ReplayWishes, Transform, World, WorldSpec
+from ...replay import CheckpointError, ConfigError, Replay, Spec, Standardize
 from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
 from ..pictures.samples import Samples
@@ -46,7 +35,7 @@ from .data import build_data
 from .device import build_device as build_device
 from .environment_strategies import outputs_of, unfit_in_environment
 from .infer import advice, inferred
-from .lengths import ENV_STEPS, build_schedule
+from .lengths import asked_lengths
 from .networks import network
 from .parts import build_parts, judges_actions, refuse_parts
 
@@ -54,23 +43,15 @@ _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
 _DEFAULT_SEQUENCE = 16
 
 
-def build_threads(plan: Plan, world: Any, device: torch.device) -> int | None:
-    """How many threads torch is to use, or None: as many as it wants.
-
-    The small networks of most environments are slower with two (0.74 times on DQN's).
-    """
-    if plan.threads is not None or device.type != "cpu" or world.on_data:
-        return plan.threads
-    return None if _has_images(world.spec.obs) else 1
+def build_threads(plan: Plan, world: World, device: torch.device) -> int | None:
+    """How many threads torch uses; None: as many as it likes."""
+    if plan.threads is not None or device.type != "cpu":
+        threads: int | None = plan.threads
+        return threads
+    return world.wanted_threads()
 
 
-def _has_images(space: Any) -> bool:
-    if isinstance(space, dict):
-        return any(_has_images(part) for part in space.values())
-    return len(space.shape) == 3
-
-
-def build_world(plan: Plan) -> Any:
+def build_world(plan: Plan) -> World:
     """The data sets or environments that the settings name."""
     if plan.env is not None:
         from .environments import build_environments
@@ -86,7 +67,7 @@ def build_world(plan: Plan) -> Any:
 
 
 def build_agent(
-    plan: Plan, world: Any, device: torch.device, transforms: tuple[Any, Any]
+    plan: Plan, world: WorldSpec, device: torch.device, transforms: tuple[Any, Any]
 ) -> tuple[nn.Module, nn.Module]:
     """What learns, on the device, and the user's module, constructed from the spec.
 
@@ -105,21 +86,20 @@ def build_agent(
         )
     table = inferred(world.spec, device=device)
     about = {
-        "environment": not world.on_data,
         "rl": plan.rl,
         "generate": plan.generate,
         "offline": plan.offline is not None,
         "standardize": plan.standardize,
         "train_steps": plan.train_steps or ENV_STEPS,
-        # A vector environment's own number; a world that was loaded has no environments.
-        "num_envs": getattr(world, "num_envs", plan.num_envs),
+        "num_envs": plan.num_envs,
+        **world.facts(),  # Among them a vector environment's own number of copies.
     }
     if _is_ours(target):  # In a user's class these names may mean anything.
         table |= about
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
     takes_normalised(target)  # If it is another run's, which has ended.
     agent, parts = target, {}
-    taught = world.on_data or hook(target, "learn") is not None
+    taught = world.labelled or hook(target, "learn") is not None
     if taught or not has_forward(target):
         refuse_parts(plan, target)
         of_actions = made and judges_actions(target)
@@ -136,7 +116,7 @@ def build_agent(
             world,
             device,
             transforms=transforms,
-            epochs=build_schedule(plan, world).epochs,
+            epochs=world.lengths(asked_lengths(plan)).epochs,
             network=make,
         )
     if not isinstance(agent, nn.Module):
@@ -145,7 +125,7 @@ def build_agent(
         )
     own: Any = agent.own if stated_traits(agent).observes else agent
     _check_train(own)
-    if not world.on_data and has_forward(agent) and hook(agent, "learn") is None:
+    if not world.labelled and has_forward(agent) and hook(agent, "learn") is None:
         refuse_parts(plan, AC2Agent)
         agent = _adopted(agent.to(device), plan, {**table, **about}, device)
     agent.to(device)
@@ -202,27 +182,25 @@ def _adopted(
     return AC2Agent(spec, **options, **parts)
 
 
-def build_transforms(plan: Plan, world: Any, device: torch.device) -> tuple[Any, Any]:
-    """How batches are made to learn from, and to evaluate with."""
-    if not world.on_data:
-        transform = Observations(world.spec.obs, world.normalizer)
-        return transform, transform
-    if world.transforms is not None:
-        return world.transforms
-    space, standardize = world.spec.obs, plan.standardize
-    plain = Standardize(space, standardize=standardize, device=device)
-    if plan.aug is None:
-        return plain, plain
-    augment = _augmentation(plan)
-    augmented = Standardize(space, standardize=standardize, augment=augment, device=device)
-    obs = Standardize(space, standardize=False, device=device)(world.example(device))["obs"]
-    check_augmentation(augment, obs)
-    return augmented, plain
+def build_transforms(
+    plan: Plan, world: WorldSpec, device: torch.device
+) -> tuple[Transform, Transform]:
+    """How batches are made to learn from, and to evaluate with.
+
+    Raises:
+        ConfigError: If the augmentation cannot be constructed, or does not fit the inputs.
+    """
+    augment = None if plan.aug is None else functools.partial(_augmentation, plan)
+    learning, plain = world.transforms(standardize=plan.standardize, device=device, augment=augment)
+    if isinstance(learning.augment, Augmentation):
+        unit = Standardize(world.spec.obs, standardize=False, device=device)
+        check_augmentation(learning.augment, unit.observe(world.example(2, device)))
+    return learning, plain
 
 
-def build_pictures(plan: Plan, world: Any, path: Path) -> Samples | None:
+def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:
     """What draws a generative model's samples at every evaluation, or None."""
-    if not (plan.plot and world.on_data):
+    if not (plan.plot and world.labelled):
         return None
     folder = path / "plots" / "samples"
     return Samples(folder, world.spec, standardize=plan.standardize, seed=plan.seed)
@@ -230,7 +208,7 @@ def build_pictures(plan: Plan, world: Any, path: Path) -> Samples | None:
 
 def build_strategies(
     plan: Plan,
-    world: Any,
+    world: World,
     agent: nn.Module,
     transform: Any,
     device: torch.device,
@@ -245,7 +223,7 @@ def build_strategies(
     Raises:
         ConfigError: If one cannot be constructed or does not fit the run, or two conflict.
     """
-    on_data = world.on_data
+    borders = world.borders(online=plan.online)
     named = named_strategies(plan, world.spec, device)
     if not named and world.scenario != "task":
         return None
@@ -253,21 +231,20 @@ def build_strategies(
         agent,
         world.spec,
         scenario=world.scenario or "domain",
-        classes=classes_of_tasks(world, told=on_data and not plan.online),
-        learn=quiet(learn_method(agent, world.spec, supervised=on_data)),
-        augmented=transform.anew if on_data and transform.augment is not None else None,
+        classes=classes_of_tasks(world, told=world.labelled and borders),
+        learn=quiet(learn_method(agent, world.spec, supervised=world.labelled)),
+        augmented=transform.anew if transform.augment is not None else None,
         device=device,
         seed=plan.seed,
-        outputs=OF_LABELS if on_data else outputs_of(agent, world.spec),
+        outputs=OF_LABELS if world.labelled else outputs_of(agent, world.spec),
     )
     try:
         mistakes: Iterable[str] = ()
-        if not on_data:
+        if not world.labelled:
             steps = 0 if plan.offline else (plan.train_steps or ENV_STEPS) * len(world.tasks)
             mistakes = unfit_in_environment(
                 named, context, obs, steps=steps, capacity=plan.capacity
             )
-        borders = not (on_data and plan.online)
         strategies = Strategies(named, context, borders=borders, mistakes=mistakes)
         if plan.ema is not None and (own := strategies.owning("weights")):
             raise ConfigError(
@@ -303,12 +280,10 @@ def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, 
     return named
 
 
-def classes_of_tasks(world: Any, *, told: bool) -> list[torch.Tensor]:
+def classes_of_tasks(world: World, *, told: bool) -> list[torch.Tensor]:
     """Output indices of each task, int64: all of them where tasks are not `told` apart, none of values."""
-    if not world.spec.discrete:
-        return [torch.arange(0) for _ in world.tasks]
-    every = torch.arange(world.spec.action.n)
-    return [task.classes if told else every for task in world.tasks]
+    every = torch.arange(world.spec.action.n if world.spec.discrete else 0)
+    return [world.classes(task) if told else every for task in range(len(world.tasks))]
 
 
 def strategy_name(strategy: Any) -> str:
@@ -320,8 +295,8 @@ def strategy_name(strategy: Any) -> str:
 
 def build_replay(
     plan: Plan,
-    world: Any,
-    transform: Callable[..., Any],
+    world: World,
+    transform: Transform,
     device: torch.device,
     *,
     recurrent: bool = False,
@@ -330,62 +305,36 @@ def build_replay(
     """The replay over the world's storage.
 
     Args:
-        recurrent: Whether the model meets sequences.
-        saved: The transitions to learn from offline; None: those that are made.
+        recurrent: Whether the model receives sequences.
+        saved: The transitions to learn from offline; None: those that this run makes.
 
     Raises:
-        CheckpointError: If those saved are of another environment.
+        CheckpointError: If saved transitions come from another environment.
     """
-    options: dict[str, Any] = {
-        "batch_size": plan.batch_size,
-        "device": device,
-        "seed": plan.seed,
-    }
-    if world.on_data:
-        rows = [task.train for task in world.tasks]
-        borders = not plan.online
-        return Replay(
-            world.train, transform, tasks=rows, alter=world.alter, borders=borders, **options
-        )
-    how = plan.replay
-    where: dict[str, Any] = {"storage": how.storage, "folder": how.folder, "device": device}
-    if how.storage == "gpu" and _rounds_before_normalising(world, device):
-        warnings.warn(
-            f"{device} has no float64, and with replay.storage=gpu float64 observations are kept "
-            "there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
-            "out if they are far from zero, as a clock's are.",
-            stacklevel=2,
-        )
-    if saved is None:
-        storage = Transitions(
-            world.spec,
-            capacity=plan.capacity,
-            num_envs=world.num_envs,
-            discount=plan.discount,
-            nstep=plan.nstep,
-            stack=plan.frame_stack,
-            **where,
-        )
-    else:
-        try:
-            storage = opened(world.spec, saved, **where)
-        except CheckpointError as error:
-            raise offline.refused(plan, error) from error
-    priorities = None
+    how, priorities = plan.replay, None
     if how.prioritized:
         steps = plan.train_steps or ENV_STEPS
-        anneal = max(1, steps * len(world.tasks) // plan.learn_every)
+        anneal = max(1, steps * len(world.tasks) // (plan.learn_every or 1))
         priorities = {"alpha": how.alpha, "beta": how.beta, "anneal": anneal}
-    sequence = how.sequence or (_DEFAULT_SEQUENCE if recurrent else None)
-    return Replay(storage, transform, sequence=sequence, priorities=priorities, **options)
-
-
-def _rounds_before_normalising(world: Any, device: torch.device) -> bool:
-    """Whether observations that are to be normalised have more digits than a device can keep."""
-    if has_float64(device.type) or world.normalizer is None or not world.normalizer.moments:
-        return False
-    spaces = leaves(world.spec.obs)
-    return any(space.dtype == torch.float64 for space in spaces)
+    wishes = ReplayWishes(
+        batch_size=plan.batch_size,
+        device=device,
+        seed=plan.seed,
+        borders=world.borders(online=plan.online),
+        capacity=plan.capacity,
+        discount=plan.discount,
+        nstep=plan.nstep,
+        stack=plan.frame_stack,
+        storage=how.storage,
+        folder=how.folder,
+        sequence=how.sequence or (_DEFAULT_SEQUENCE if recurrent else None),
+        priorities=priorities,
+        saved=saved,
+    )
+    try:
+        return world.replay(transform, wishes)
+    except CheckpointError as error:
+        raise offline.refused(plan, error) from error
 
 
 def own_optimizers(plan: Plan, agent: nn.Module) -> OwnOptimizers | None:

@@ -15,6 +15,7 @@ from ...agents.blocks.ids import about_integers, embeddings_checked
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
+from ...envs.world import Transform, WorldSpec
 from ...replay import Batch, ConfigError
 from ...replay.batch import describe
 from ...replay.devices import about_devices
@@ -22,7 +23,7 @@ from ...replay.randomness import forked_randomness
 from ..learn.learner import Learner
 
 
-def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
+def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -> None:
     """Run two items through the model in eval mode, without gradient or a trace in random streams.
 
     Raises:
@@ -36,7 +37,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         raise ConfigError(
             f"{name} has none of `forward`, `act` and `learn`: there is nothing to run or to train."
         )
-    if not world.on_data and not (acts or can.forward):
+    if world.acts and not (acts or can.forward):
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if can.forward:
         obs = _items(2, world, transform, learner.device)
@@ -44,11 +45,11 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
         one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
         with (
             watched(agent, name) as sources,
-            embeddings_checked(agent, obs if world.on_data or one_hot else None, one_hot=one_hot),
+            embeddings_checked(agent, obs if world.labelled or one_hot else None, one_hot=one_hot),
         ):
             try:
                 with forked_randomness(0), learner.evaluating():
-                    if not world.on_data and can.recurrent:
+                    if world.acts and can.recurrent:
                         learner.recurrence = Recurrence(
                             agent, lambda n: _items(n, world, transform, learner.device)
                         )
@@ -63,7 +64,9 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
                     f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
                     f"{about_integers(error, learner.spec.obs, after=str(error))}"
                 ) from error
-            _check_output(output, space, obs=obs, name=name, sources=sources, of_data=world.on_data)
+            _check_output(
+                output, space, obs=obs, name=name, sources=sources, labelled=world.labelled
+            )
     if learner.recurrence is not None and acts and not can.act_takes_state:
         raise ConfigError(
             f"{name}.forward carries a state, and {name}.act has no parameter `state`. Write act(self, obs, "
@@ -78,7 +81,7 @@ def check_forward(learner: Learner, world: Any, *, transform: Any) -> None:
 
 
 def check_channels_last(
-    learner: Learner, world: Any, *, transforms: Iterable[Any], needed: bool
+    learner: Learner, world: WorldSpec, *, transforms: Iterable[Transform], needed: bool
 ) -> bool:
     """Lay out images and filters channels last, if the model's forward then passes its check.
 
@@ -108,7 +111,7 @@ def check_channels_last(
 
 
 def _check_output(
-    output: Any, space: Any, *, obs: Any, name: str, sources: Sources, of_data: bool
+    output: Any, space: Any, *, obs: Any, name: str, sources: Sources, labelled: bool
 ) -> None:
     """Whether a forward's output are values or logits of the space, or distributions over it."""
     if isinstance(space, dict) or isinstance(output, dict):
@@ -144,7 +147,7 @@ def _check_output(
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
             f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
-    if of_data and space.discrete and space.n > 1 and _are_probabilities(output):
+    if labelled and space.discrete and space.n > 1 and _are_probabilities(output):
         warnings.warn(
             f"{name}.forward returns probabilities (its rows sum to 1), and is taken to return logits: "
             "cross-entropy makes probabilities of them itself. Leave the softmax out.",
@@ -157,7 +160,7 @@ def _are_probabilities(rows: Tensor) -> bool:
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
-def example(world: Any, transform: Any, learner: Learner) -> Any:
+def example(world: WorldSpec, transform: Transform, learner: Learner) -> Any:
     """Two observations as `forward` meets them: sequences of one, where it is given sequences."""
     with forked_randomness(0):
         obs = _items(2, world, transform, learner.device)
@@ -165,29 +168,6 @@ def example(world: Any, transform: Any, learner: Learner) -> Any:
     return as_steps(obs) if by_sequence else obs
 
 
-def _items(n: int, world: Any, transform: Any, device: torch.device) -> Any:
+def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Any:
     """Observations as the model receives them: from the data, or at random from the space."""
-    if world.on_data:
-        return transform(world.example(device))["obs"]
-    return transform.observe(_random(world.spec.obs, n), device)
-
-
-def _random(space: Any, n: int) -> Any:
-    """Stored values within a space."""
-    if isinstance(space, dict):
-        return {name: _random(part, n) for name, part in space.items()}
-    shape = (n, *space.value_shape)
-    if space.binary or space.dtype == torch.bool:
-        return torch.randint(2, shape).to(space.dtype)
-    if space.ids is not None:  # The last one among them: an embedding needs a row for each.
-        last = torch.as_tensor(space.high).expand(shape)
-        first = (torch.rand(shape) * last).long()
-        return torch.cat([last[:1], first[1:]])
-    if space.discrete:
-        highest = torch.tensor(space.nvec or space.n)
-        return (torch.rand(shape) * highest).long()
-    low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
-    # Near zero, where that is within the bounds.
-    first, last = torch.minimum(low.clamp(-1, None), high), high.clamp(None, 1)
-    last = torch.maximum(first, last).expand(shape)
-    return (first + torch.rand(shape) * (last - first)).to(space.dtype)
+    return transform.observe(world.example(n, device), device)

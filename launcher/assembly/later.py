@@ -21,8 +21,7 @@ def check_grows(run: OpenRun) -> None:
     if run.status not in ("finished", "waiting"):
         todo = "learn its own tasks first" if run.status == "open" else "call ml with resume=true"
         raise ConfigError(f"learn_task needs a finished run, and this one is {run.status}: {todo}.")
-    if not run.world.on_data:
-        raise ConfigError("learn_task needs a data set; this run learns from an environment.")
+    run.world.growing()
     if run.plan.online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
     if stated_traits(run.learner.agent).observes:
@@ -43,8 +42,9 @@ def check_classes(run: OpenRun, train: Arrays, name: str | None) -> None:
     for short, strategy in _strategies(run):
         if not strategy.needs_new_classes or run.world.scenario == "domain" or not train.discrete:
             continue
-        known = {c for task in run.world.tasks[: run.world.filled] for c in task.classes.tolist()}
-        if again := sorted(known & set(run.world.outputs_of(train).tolist())):
+        world = run.world.growing()
+        known = {c for task in range(world.filled) for c in run.world.classes(task).tolist()}
+        if again := sorted(known & set(world.outputs_of(train).tolist())):
             raise ConfigError(
                 f"strategy={short} needs new classes in every task, but {name or train.name} has class "
                 f"{again[0]} again. Choose another strategy, or start the run with scenario=domain."

@@ -2,61 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ...envs.world import Lengths, World
 from ...replay.samplers import batch_sizes
 from ..learn.loop import Schedule
 from ..settings.plan import Plan
 from .durations import Duration
 
-ENV_STEPS = 50_000  # Steps in each environment, if nothing is said.
-_EPOCHS = 10
-_ENV_EVALUATION = 10_000
 
-
-def build_schedule(plan: Plan, world: Any) -> Schedule:
+def build_schedule(plan: Plan, world: World) -> Schedule:
     """How long, and how often."""
-    on_data = world.on_data
-    epochs, train_steps = plan.epochs, plan.train_steps
-    eval_every = plan.eval_every
-    if on_data and epochs is None and train_steps is None:
-        epochs = _EPOCHS
-    if not on_data:
-        epochs, train_steps = None, train_steps or ENV_STEPS
-        eval_every = eval_every or _ENV_EVALUATION
     return Schedule(
-        epochs=epochs,
-        train_steps=train_steps,
-        eval_every=eval_every,
-        learn_every=1 if on_data else plan.learn_every,
-        seed_steps=0 if on_data else plan.seed_steps,
+        **vars(world.lengths(asked_lengths(plan))),
         log_every=plan.log_every,
         patience=plan.early_stopping.patience,
-        borders=not (on_data and plan.online),
-        validation=on_data and world.tasks[0].validation is not None,
+        borders=world.borders(online=plan.online),
+        validation=world.validates,
         restore=plan.early_stopping.restore,
         eval_future=plan.eval_future,
     )
 
 
-def build_durations(schedule: Schedule, plan: Plan, world: Any) -> list[Duration]:
+def asked_lengths(plan: Plan) -> Lengths:
+    """What the settings say, before a world completes it."""
+    return Lengths(
+        plan.epochs,
+        plan.train_steps,
+        plan.eval_every,
+        plan.learn_every or 1,
+        plan.seed_steps or 0,
+    )
+
+
+def build_durations(schedule: Schedule, plan: Plan, world: World) -> list[Duration]:
     """How long each task is for a scheduler; a single duration where tasks are not told apart."""
-    accumulate, epochs, steps = plan.accumulate, schedule.epochs, schedule.train_steps
-    if not world.on_data:
-        every, taken = schedule.learn_every, 1 if plan.offline else world.num_envs
-        durations = []
-        for task in range(len(world.tasks)):
-            share = taken * -(-(steps or 0) // taken)  # Environment steps, all copies at once.
-            begin, end = task * share, (task + 1) * share
-            # The first step that is learnt after counts whole.
-            begin += taken * max(0, -(-schedule.seed_steps // taken) - 1)
-            learnt = max(0, end // every - min(begin, end) // every)
-            durations.append(Duration(learnt, None, None, accumulate))
+    tasks = world.task_lengths(
+        lengths_of(schedule), batch_size=plan.batch_size, offline=plan.offline is not None
+    )
+    durations = [Duration(t.steps, t.epochs, t.batches, plan.accumulate) for t in tasks]
+    if schedule.borders:
         return durations
-    batches = [len(batch_sizes(len(task.train), plan.batch_size)) for task in world.tasks]
-    if not schedule.borders:
-        return [Duration(steps and steps * len(batches), epochs, sum(batches), accumulate)]
-    return [duration_of(len(task.train), schedule, plan) for task in world.tasks]
+    steps = schedule.train_steps and schedule.train_steps * len(durations)
+    batches = sum(duration.batches_per_epoch or 0 for duration in durations)
+    return [Duration(steps, schedule.epochs, batches, plan.accumulate)]
+
+
+def lengths_of(schedule: Schedule) -> Lengths:
+    """What a world needs to know of the schedule."""
+    return Lengths(
+        schedule.epochs,
+        schedule.train_steps,
+        schedule.eval_every,
+        schedule.learn_every,
+        schedule.seed_steps,
+    )
 
 
 def duration_of(rows: int, schedule: Schedule, plan: Plan) -> Duration:
@@ -65,27 +63,16 @@ def duration_of(rows: int, schedule: Schedule, plan: Plan) -> Duration:
     return Duration(schedule.train_steps, schedule.epochs, batches, plan.accumulate)
 
 
-def evaluates_in_task(schedule: Schedule, durations: list[Duration], world: Any) -> bool:
+def evaluates_in_task(
+    schedule: Schedule, durations: list[Duration], plan: Plan, world: World
+) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
         each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
         return each_epoch and any(duration.length("epoch") > 1 for duration in durations)
-    steps = [
-        duration.learning_steps if world.on_data else schedule.train_steps or 0
-        for duration in durations
-    ]
-    return schedule.eval_every < sum(steps)
+    return schedule.eval_every < total_steps(schedule, plan, world)
 
 
-def total_steps(schedule: Schedule, plan: Plan, world: Any) -> int | None:
-    """Steps of the whole run, as far as they are known before."""
-    if not world.on_data:
-        return (schedule.train_steps or 0) * len(world.tasks)
-    total = 0
-    for task in world.tasks:
-        steps = [] if schedule.train_steps is None else [schedule.train_steps]
-        if schedule.epochs is not None:
-            batches = len(batch_sizes(len(task.train), plan.batch_size))
-            steps.append(schedule.epochs * batches)
-        total += min(steps)
-    return total
+def total_steps(schedule: Schedule, plan: Plan, world: World) -> int:
+    """Steps of the whole run, if no task ends early."""
+    return world.steps(lengths_of(schedule), batch_size=plan.batch_size)

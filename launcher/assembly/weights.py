@@ -55,7 +55,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     core = stated_traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
-    elif world.on_data or asks_for(agent, "action_logits_shapes"):
+    elif world.labelled or asks_for(agent, "action_logits_shapes"):
         layers = _layers(agent, obs)
     else:
         raise ConfigError(

@@ -16,7 +16,7 @@ from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
 from ...replay.transfer import upload
 from ..assembly import build
-from ..assembly.device import build_device, place_tables
+from ..assembly.device import build_device
 from ..process import taking_turns
 from ..settings.compose import compose, did_you_mean, schema
 from ..settings.foreign import answer
@@ -62,7 +62,7 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
         world = build.build_world(plan)
         for key, reason in without_effect(plan, world).items():
             warnings.warn(f"`{key}` has no effect here: {reason}.", stacklevel=2)
-        place_tables(world, device, plan.data)
+        world.place(device, plan.data)
         transform, plain = build.build_transforms(plan, world, device)
         replay = build.build_replay(plan, world, transform, device)
     return Tasks(world, replay, plain, seed=plan.seed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ...envs.world import World
 from ...replay import Replay
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Journal, Log
@@ -91,7 +91,7 @@ class Loop:
 
     def __init__(
         self,
-        world: Any,
+        world: World,
         learner: Learner,
         actor: Actor | None,
         replay: Replay,
@@ -126,7 +126,7 @@ class Loop:
         at, task = self.at, self.at.task
         if task == 0 < self.last and not self.evaluate.off:
             scores = self.evaluate(range(self.last + 1), step=0)
-            told = self.world.scenario == "task"
+            told = self.world.told
             at.baseline = [score(each, told=told) for each in scores]
         self.world.begin(task, self.replay)
         at.begin_task()
@@ -161,8 +161,7 @@ class Loop:
         learnt, seen = self._being_learnt(), at.task + 1
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=at.step, validation=validation)
-        if not self.world.on_data:
-            self.world.go_on(at.task, self.replay)
+        self.world.go_on(at.task, self.replay)
         if at.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
@@ -193,13 +192,13 @@ class Loop:
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([*(metrics["task_il_accuracy"] for metrics in scores), *unknown])
         if not self.evaluate.off:
-            matrix = at.own_matrix(told=world.scenario == "task")
+            matrix = at.own_matrix(told=world.told)
             returns = "return" in scores[0]
             more = {} if self.last == 0 else transfer(matrix, at.baseline, returns=returns)
             seen = scores[: task + 1]
             write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        name = None if world.on_data else world.labels[task]
+        name = None if world.task_names is None else world.task_names[task]
         self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)
 
     def _scored(self) -> range:
@@ -226,7 +225,7 @@ class Loop:
 
 
 def write_train_row(
-    world: Any, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
+    world: World, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
 ) -> None:
     """A row of what was logged since the last one, if anything was."""
     learner.check_losses()

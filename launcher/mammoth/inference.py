@@ -10,7 +10,7 @@ import numpy as np
 from ...replay import CheckpointError
 from ...replay.randomness import seed_everything
 from ..assembly import build
-from ..assembly.device import describe, device_wanted, place_tables
+from ..assembly.device import describe, device_wanted
 from ..learn.evaluate import Evaluator
 from ..learn.learner import Learner
 from ..metrics.scores import mean_over_tasks, score
@@ -34,7 +34,7 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     with left_as_found():
         seed_everything(plan.seed)
         world = build.build_world(plan)
-        place_tables(world, device, plan.data)
+        world.place(device, plan.data)
         transform, plain = build.build_transforms(plan, world, device)
         agent, own = build.build_agent(plan, world, device, (transform, plain))
         assert isinstance(agent, Observer)

@@ -418,7 +418,7 @@ def _checked_options(
     Raises:
         ConfigError: If it does not, or for options; all of it at once.
     """
-    if not world.on_data:
+    if not world.labelled:
         raise ConfigError(
             f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
             "write learn(self, replay, log)."

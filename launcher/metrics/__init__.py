@@ -8,22 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from .accuracy import accuracy
-from .bwt import bwt
-from .cross_entropy import cross_entropy
-from .episode_length import episode_length
-from .forgetting import forgetting
-from .fwt import fwt
-from .learning_accuracy import learning_accuracy
-from .mae import mae
-from .mean_return import mean_return
-from .mse import mse
-from .r2 import r2
-from .return_stddev import return_stddev
-from .task_il_accuracy import task_il_accuracy
-from .task_il_loss import task_il_loss
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Literal
 
 Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
 """What a metric is computed from:
@@ -43,8 +30,8 @@ class Metric:
 
     Attributes:
         name: Its key in `run.metrics`, and its column in eval.csv.
-        of: What `function` receives.
-        function: Computes it, in float64.
+        of: What its function receives.
+        computed_by: The function, and the file of this folder that it is in.
         better: Whether more of it or less of it is better; None: neither.
         score: Whether a task is scored by it. The first such metric that an evaluation has is the
             task's score, and enters the matrix of scores.
@@ -58,7 +45,7 @@ class Metric:
 
     name: str
     of: Subject
-    function: Callable[..., float]
+    computed_by: str
     better: Literal["more", "less"] | None = None
     score: bool = False
     per_task: bool = False
@@ -68,43 +55,50 @@ class Metric:
     after: int = 1
     baseline: bool = False
 
+    @cached_property
+    def function(self) -> Callable[..., float]:
+        """Computes the metric, in float64. Imported when first used: a plot needs only the names."""
+        module: Any = import_module(f".{self.computed_by}", __package__)
+        found: Callable[..., float] = getattr(module, self.computed_by)
+        return found
+
 
 # Where several could score a task, the first does; columns of eval.csv have this order, too.
 METRICS = (
-    Metric("return", "episodes", mean_return, "more", score=True, per_task=True, panel=True),
-    Metric("return_stddev", "episodes", return_stddev),
-    Metric("episode_length", "episodes", episode_length),
+    Metric("return", "episodes", "mean_return", "more", score=True, per_task=True, panel=True),
+    Metric("return_stddev", "episodes", "return_stddev"),
+    Metric("episode_length", "episodes", "episode_length"),
     Metric(
         "accuracy",
         "classes",
-        accuracy,
+        "accuracy",
         "more",
         score=True,
         per_task=True,
         panel=True,
         told="task_il_accuracy",
     ),
-    Metric("task_il_accuracy", "told", task_il_accuracy, "more", per_task=True),
-    Metric("task_il_loss", "told", task_il_loss, "less"),
-    Metric("mse", "values", mse, "less", panel=True),
-    Metric("mae", "values", mae, "less"),
-    Metric("r2", "values", r2, "more", score=True, per_task=True, panel=True),
+    Metric("task_il_accuracy", "told", "task_il_accuracy", "more", per_task=True),
+    Metric("task_il_loss", "told", "task_il_loss", "less"),
+    Metric("mse", "values", "mse", "less", panel=True),
+    Metric("mae", "values", "mae", "less"),
+    Metric("r2", "values", "r2", "more", score=True, per_task=True, panel=True),
     # Of values the loss is the squared error; a model that generates computes its own.
     Metric(
         "loss",
         "logits",
-        cross_entropy,
+        "cross_entropy",
         "less",
         score=True,
         per_task=True,
         panel=True,
         told="task_il_loss",
     ),
-    Metric("learning_accuracy", "tasks", learning_accuracy, "more", unit="accuracy"),
-    Metric("learning_return", "tasks", learning_accuracy, "more", unit="return"),
-    Metric("forgetting", "tasks", forgetting, "less", after=2),
-    Metric("bwt", "tasks", bwt, "more", after=2),
-    Metric("fwt", "tasks", fwt, "more", after=2, baseline=True),
+    Metric("learning_accuracy", "tasks", "learning_accuracy", "more", unit="accuracy"),
+    Metric("learning_return", "tasks", "learning_accuracy", "more", unit="return"),
+    Metric("forgetting", "tasks", "forgetting", "less", after=2),
+    Metric("bwt", "tasks", "bwt", "more", after=2),
+    Metric("fwt", "tasks", "fwt", "more", after=2, baseline=True),
 )
 
 

@@ -14,6 +14,7 @@ from ...agents.continual import NAMES as STRATEGIES
 from ...envs import NAMES as ENVS
 from ...replay.errors import ConfigError
 from .compose import ALIASES, presets, schema
+from .foreign import COMMANDS
 
 _SCRIPTS = {
     "bash": "complete -o nospace -C 'ml --complete' ml",
@@ -45,19 +46,7 @@ def candidates(line: str, *, whole: bool) -> list[str]:
     key, equals, start = word.partition("=")
     if not equals:
         names = [f"{name}=" for name in (*schema(), *ALIASES, "task")]
-        commands = [
-            "models",
-            "datasets",
-            "envs",
-            "strategies",
-            "tasks",
-            "play",
-            "plot",
-            "compat",
-            "--help",
-            "--cfg",
-            "-m",
-        ]
+        commands = (*COMMANDS, "--help", "--cfg", "-m")
         return [name for name in (*names, *commands) if name.startswith(word)]
     found = [value for value in _values(key) if value.startswith(start)]
     if whole:

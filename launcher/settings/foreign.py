@@ -13,10 +13,8 @@ import yaml
 
 from .compose import ALIASES, did_you_mean, presets, schema
 
-_OURS = (
-    *("models", "datasets", "envs", "strategies", "tasks", "plot"),
-    *("--help", "--cfg", "--multirun", "--version", "--completion"),
-)
+COMMANDS = ("models", "datasets", "envs", "strategies", "tasks", "plot", "play", "compat")
+_OURS = (*COMMANDS, "--help", "--cfg", "--multirun", "--version", "--completion")
 # Commands of other tools, and how it is said here.
 _COMMANDS = {
     "train": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",

@@ -13,6 +13,7 @@ from antelope.launcher.commands import command
 from antelope.launcher.ml import _main
 from antelope.launcher.settings.completion import candidates, script
 from antelope.launcher.settings.compose import presets, schema
+from antelope.launcher.settings.foreign import COMMANDS
 from antelope.replay import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -184,3 +185,15 @@ def test_a_failing_job_of_a_sweep_fails_the_sweep(
     assert "No model `Modle`" in capsys.readouterr().err
     assert _main(["-m", "sed=1,2"]) == 2
     assert "Did you mean `seed`?" in capsys.readouterr().err
+
+
+def test_every_command_is_completed_explained_and_suggested(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = printed(capsys, "--help")
+    for name in COMMANDS:
+        assert command([name]) is not None, name
+        assert name in candidates(f"ml {name[:-1]}", whole=False)
+        assert name in text
+        assert _main([name[:-1] + "q"]) == 2
+        assert f"`{name}`" in capsys.readouterr().err

@@ -696,5 +696,5 @@ def test_a_task_that_there_is_not_cannot_be_told(task: int) -> None:
 
 
 def test_words_of_other_libraries_are_answered() -> None:
-    with pytest.raises(ConfigError, match="here it is tasks="):
+    with pytest.raises(ConfigError, match="use tasks="):
         antelope.tasks(blobs(), n_experiences=3)

@@ -62,13 +62,13 @@ def test_a_setting_of_another_tool(word: str, whose: str, ours: str) -> None:
     ("word", "says"),
     [
         ("ema=true", "ema= is a number, the decay of the averaged weights; ema=0.999 is usual"),
-        ("precision=bf16-mixed", "here it is precision=bf16"),
-        ("strategy=replay", "here it is strategy=er"),
+        ("precision=bf16-mixed", "use precision=bf16"),
+        ("strategy=replay", "use strategy=er"),
         ("policy=MlpPolicy", "leave policy= out"),
-        ("dataset=SplitMNIST", "here it is dataset=MNIST tasks=5"),
-        ("dataset=seq-mnist", "here it is dataset=MNIST tasks=5"),
-        ("device=gpu", "here it is device=cuda"),
-        ("optim.learning_rate=1", "here it is lr="),
+        ("dataset=SplitMNIST", "use dataset=MNIST tasks=5"),
+        ("dataset=seq-mnist", "use dataset=MNIST tasks=5"),
+        ("device=gpu", "use device=cuda"),
+        ("optim.learning_rate=1", "use lr="),
     ],
 )
 def test_a_value_of_another_tool(word: str, says: str) -> None:
