@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class Replay:
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Batches given since the run began.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(
         self,

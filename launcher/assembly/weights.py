@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ...agents.policy.actor_critic import ActorCritic
@@ -14,7 +13,7 @@ from ...agents.policy.distributions import distribution, parts_of
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
-from ...replay import CheckpointError, ConfigError
+from ...replay import ConfigError
 from ...replay.tree import slashed
 from ..settings.compose import did_you_mean
 from ..settings.plan import Plan

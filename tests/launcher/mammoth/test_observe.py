@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
-from antelope.launcher.assembly.weights import load_weights
 from antelope.launcher.mammoth.backbones import MammothBackbone, default_backbone
 from antelope.launcher.mammoth.observer import Observer
 from antelope.launcher.mammoth.options import Options
@@ -24,6 +23,7 @@ from antelope.launcher.mammoth.tasks.loaders import TaskLoader
 from antelope.launcher.mammoth.tasks.sequence import ContinualDataset
 from antelope.launcher.mammoth.tasks.transform import Transform
 from antelope.launcher.record.checkpoint import Checkpoints
+from antelope.launcher.record.state import load_weights
 from antelope.replay import Space, Spec
 
 QUICK: dict[str, Any] = {"tasks": 5, "epochs": 1, "progress": False, "plot": False}
