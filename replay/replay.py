@@ -38,6 +38,7 @@ class Replay:
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
         alter: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
         borders: Whether learning is told which task it is at; otherwise all is task 0.
+        before: Makes of a batch the one that `next` gives, as rehearsal does; None: nothing.
 
     Attributes:
         task: Number of the current task, from 0.
@@ -64,12 +65,13 @@ class Replay:
         tasks: Sequence[Tensor] | None = None,
         alter: Callable[[Tensor, int | Tensor], Tensor] | None = None,
         borders: bool = True,
+        before: Callable[[Batch], Batch] | None = None,
     ):
         self.storage, self.transform = storage, transform
         self._whole = storage  # The data set, also while other rows take its place.
         self.alter, self.borders = alter, borders
         self.batch: Batch | None = None
-        self.before: Callable[[Batch], Batch] | None = None
+        self.before = before
         self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ...replay import ConfigError
-from ..assembly.durations import Duration
+from ..assembly.schedule import Duration
 from .torch_schedulers import Steps, options_of
 
 _PREVIEWED = 50_000  # Steps computed at most: half a second.

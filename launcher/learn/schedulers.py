@@ -12,7 +12,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ...replay import CheckpointError, Replay
-from ..assembly.durations import Duration
+from ..assembly.schedule import Duration
 from ..metrics import better, score_names
 from .torch_schedulers import (
     PER_STEP,

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ...replay import ConfigError
-from ..assembly.durations import Duration
+from ..assembly.schedule import Duration
 from ..settings.compose import name_of
 from ..settings.names import construct, resolve
 from ..settings.plan import Named, Plan
