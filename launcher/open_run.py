@@ -486,7 +486,7 @@ class OpenRun:
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
                     "like set its own arguments, where it has them."
                 )
-        if learner.scaler is not None and learner.steps and not learner.optimised:
+        if learner.updates.scaler is not None and learner.steps and not learner.optimised:
             console.problem(
                 f"precision=16: {name} updates itself, so its losses were not scaled, and small "
                 "gradients may have been lost. precision=bf16 needs no scaling."

@@ -158,7 +158,7 @@ def _as_policy(module: nn.Module, plan: Plan, world: WorldSpec, device: torch.de
         )
     if "policy" in plan.parts:
         raise ConfigError(f"{name} has no `learn`: it is the policy already; policy= is given too.")
-    parts = build_parts(plan, world.spec, device, policy=module)
+    parts: dict[str, Any] = dict(build_parts(plan, world.spec, device, policy=module))
     parts["model"] = parts.pop("policy")
     facts = _facts(plan, world)
     options = {key: facts[key] for key in ("environment", "rl", "generate", "offline")}

@@ -115,7 +115,7 @@ def check_channels_last(
             raise
         return None
     # Lazy layers have their shape by now.
-    model.agent.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.agent.to(memory_format=torch.channels_last)
     return model
 
 
@@ -150,6 +150,8 @@ def _check_output(
             "given the right width."
         )
     if space.dtype == torch.float64 and output.dtype != torch.float64:
+        assert space.mean is not None
+        assert space.stddev is not None
         mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
         raise ConfigError(
             f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets are "

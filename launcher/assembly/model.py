@@ -32,7 +32,7 @@ class Model:
 
     agent: nn.Module
     spec: Spec
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     precision: str = "32"
     recurrence: Recurrence | None = None
 

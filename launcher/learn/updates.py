@@ -210,7 +210,9 @@ class Updates:
             "average": self.average,
             "scaler": self.scaler,
         }
-        state = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        state: dict[str, Any] = {
+            name: part.state_dict() for name, part in parts.items() if part is not None
+        }
         if stepped is not None:
             state["optimizer_fields"] = optimizer_fields(stepped, beside=self.agent)
         if self._pending:
@@ -240,8 +242,12 @@ class Updates:
             self.own.look()  # One may have come with `begin_task`.
             if (held := self.own.only) is not None and self.optimised:
                 self.use(held, held=True)
-        parts = {"optimizer": None if self._held else self.optimizer, "scheduler": self.scheduler}
-        parts |= {"average": self.average, "scaler": self.scaler}
+        parts = {
+            "optimizer": None if self._held else self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "scaler": self.scaler,
+        }
         for name, part in parts.items():
             if part is not None and name not in but and name in state:
                 self._load(name, part, state)

@@ -81,8 +81,9 @@ def held_out(run: Run) -> tuple[Tensor, Tensor]:
     """What the metrics of a run are of."""
     from antelope.launcher.assembly.world import build_world
     from antelope.launcher.settings.compose import compose
+    from antelope.launcher.settings.plan import make_plan
 
-    world = build_world(compose([], {"dataset": "Digits"}))
+    world = build_world(make_plan(compose([], {"dataset": "Digits"})))
     rows = world.test.gather(world.tasks[0].test)
     return rows["obs"].float(), rows["label"]
 
