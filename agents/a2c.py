@@ -69,11 +69,11 @@ class A2C(ActorCritic):
 
     def learn(self, replay: Replay, log: Any) -> Tensor | None:
         """The loss of a rollout, once there is one."""
-        if replay.fresh < self.steps:
+        if replay.new_steps < self.steps:
             return None
         rollout = replay.rollout()
-        data = self.judged(rollout, gae_lambda=self.gae_lambda)
-        log_prob, value, policy, steps = self.judge(data)
+        data = self.with_advantages(rollout, gae_lambda=self.gae_lambda)
+        log_prob, value, policy, steps = self.evaluate_actions(data)
         log.policy_loss = policy_loss = -(log_prob * steps.advantage).mean()
         log.value_loss = value_loss = F.mse_loss(value, steps.target)
         log.entropy = entropy = self.entropy(policy, data)

@@ -92,10 +92,10 @@ class PPO(ActorCritic):
 
     def learn(self, replay: Replay, log: Any) -> None:
         """Learn from a rollout, once there is one."""
-        if replay.fresh < self.steps:
+        if replay.new_steps < self.steps:
             return
         rollout = replay.rollout()
-        data = self.judged(rollout, gae_lambda=self.gae_lambda)
+        data = self.with_advantages(rollout, gae_lambda=self.gae_lambda)
         counts = data.advantage[data.mask] if self._carries_state else data.advantage
         std, mean = torch.std_mean(counts, correction=0)
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
@@ -105,7 +105,7 @@ class PPO(ActorCritic):
         for _ in range(self.epochs):
             order = torch.randperm(len(data), device=mean.device)
             for rows in order.tensor_split(parts):
-                loss, policy_loss, value_loss, log_ratio = self.losses(self.part_of(data, rows))
+                loss, policy_loss, value_loss, log_ratio = self.losses(self.rows_of(data, rows))
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
@@ -119,7 +119,7 @@ class PPO(ActorCritic):
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The objective on transitions `[B, ...]`, its two main parts, and `log r`, `[B]`."""
-        log_prob, value, policy, steps = self.judge(batch)
+        log_prob, value, policy, steps = self.evaluate_actions(batch)
         log_ratio = log_prob - steps.log_prob
         # The bound only binds where it is A + eps |A|, whatever the sign of A.
         bound = steps.advantage + self.clip * steps.advantage.abs()

@@ -31,7 +31,7 @@ class SAC(nn.Module):
         L = (y - Q1(s, a))^2 + (y - Q2(s, a))^2 - V(s) - log alpha E_pi [log pi(a|s) + H]
 
     The squares train the critics alone, V(s) the actor alone and the last term the temperature
-    alone, which rises while the entropy is below H. V' judges by targets that follow with `tau`.
+    alone, which rises while the entropy is below H. V' bootstraps from targets that follow with `tau`.
     The expectation is over one drawn action; over all of them, exactly, where they are choices
     (Christodoulou, 2019, arXiv 1910.07207).
 
@@ -77,8 +77,8 @@ class SAC(nn.Module):
         self.tau, self.entropy = tau, default if entropy is None else entropy
         seen = trunk(encoder, obs_spec, hidden, detach=True)
         self.actor = Layers(*seen, nn.Linear(seen.out_features, width))
-        judged = trunk(encoder, obs_spec, ())
-        self.critics = Critics(judged, size, hidden, members=2, discrete=self.discrete)
+        critic_encoder = trunk(encoder, obs_spec, ())
+        self.critics = Critics(critic_encoder, size, hidden, members=2, discrete=self.discrete)
         self.target_critics = target_of(self.critics)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
@@ -107,7 +107,7 @@ class SAC(nn.Module):
         follow(self.target_critics, self.critics, self.tau)
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
-            next_q, next_log_p = self.judge(batch.next_obs, self.target_critics)
+            next_q, next_log_p = self.evaluate_actions(batch.next_obs, self.target_critics)
             target = batch.reward + batch.discount * (next_q - alpha * next_log_p)  # [B]
         if self.discrete:
             action = batch.action.expand(2, -1).unsqueeze(2)
@@ -116,14 +116,14 @@ class SAC(nn.Module):
             q = self.critics(batch.obs, self.box.unscale(batch.action))  # [2, B]
         critic_loss = td_loss(q, target, batch, replay)
         with frozen(self.critics):
-            actor_q, log_p = self.judge(batch.obs, self.critics)
+            actor_q, log_p = self.evaluate_actions(batch.obs, self.critics)
         actor_loss = (alpha * log_p - actor_q).mean()
         entropy = -log_p.detach().mean()
         alpha_loss = self.log_alpha * (entropy - self.entropy)
         log.q, log.entropy, log.alpha = q.detach().mean(), entropy, alpha
         return critic_loss + actor_loss + alpha_loss
 
-    def judge(self, obs: Any, critics: Critics) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, obs: Any, critics: Critics) -> tuple[Tensor, Tensor]:
         """`E_pi [min Q]` and `E_pi [log pi]` at `[B, *obs.shape]`, each `[B]`."""
         output = self.actor(obs)
         if self.discrete:

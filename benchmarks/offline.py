@@ -112,7 +112,7 @@ def mean_return(run: Run) -> float:
     """Of the whole episodes that the run's replay holds, all of its one environment's."""
     ring = run.replay.storage
     assert run.replay.environments
-    rows = torch.arange(ring.size)[torch.from_numpy(ring.ok)].numpy()  # type: ignore[union-attr]
+    rows = torch.arange(ring.size)[torch.from_numpy(ring.drawable)].numpy()  # type: ignore[union-attr]
     steps = ring.gather(rows)  # type: ignore[union-attr]
     returns, total = [], 0.0
     over = (steps["terminated"] | steps["truncated"]).tolist()

@@ -123,7 +123,7 @@ def ours(storage: Transitions, **options: Any) -> Replay:
 def ours_prioritized(data: Data, priority: np.ndarray) -> Draw:
     replay = ours(ring(data), priorities={})
     # A few rows hold the last observation of an episode, and have no priority.
-    live = torch.from_numpy(np.flatnonzero(replay.storage.ok))
+    live = torch.from_numpy(np.flatnonzero(replay.storage.drawable))
     replay.update_priorities(live, torch.from_numpy(np.resize(priority, len(live))))
     errors = torch.from_numpy(priority[:BATCH].copy())
 

@@ -221,7 +221,7 @@ class EnvWorld(OfEnvironments):
         """Take in all observations that an offline replay holds."""
         if self.normalizer is None:
             return
-        rows = np.flatnonzero(ring.ok)
+        rows = np.flatnonzero(ring.drawable)
         for start in range(0, len(rows), _MEASURED_AT_ONCE):
             obs = ring.gather(rows[start : start + _MEASURED_AT_ONCE])["obs"]
             self.normalizer.see(map_tree(lambda part: part.cpu().numpy(), obs))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..replay.transitions import IN
+from ..replay.field_names import IN
 
 # Columns of the logs that fields are not confused with: theirs are called `info/loss`.
 _LOGGED = {"return", "return_stddev", "episode_length", "loss", "lr", "mode", "step", "epoch"}

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 
 from ..replay import ConfigError, Space
-from ..replay.transitions import IN, named
+from ..replay.field_names import IN, named
 from ..replay.tree import map_tree
 
 ACTION_MASK = "action_mask"

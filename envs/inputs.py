@@ -82,7 +82,7 @@ def stored(arrays: Arrays, spec: Spec) -> Arrays:
 
     def converted(item: object) -> Tensor:
         tensor = convert(item)
-        return tensor.to(space.dtype) if scale is None else scale.kept(tensor)
+        return tensor.to(space.dtype) if scale is None else scale.stored(tensor)
 
     lazy = LazyColumn(column.source, converted, shape=column.shape[1:], dtype=space.dtype)
     return replace(arrays, inputs=lazy, targets=targets)

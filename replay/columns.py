@@ -25,21 +25,22 @@ _AROUND = 64 * 2**10
 
 Field = tuple[tuple[int, ...], np.dtype[Any]]
 Frames = Callable[[np.ndarray, np.ndarray], np.ndarray]
-HOP = "hop"  # The field that says how many rows on a transition's `next_obs` is.
+# The field that says how many rows further on a transition's `next_obs` is, as saved replays call it.
+BOOTSTRAP_OFFSET = "hop"
 
 
 class Columns:
     """Fields written and gathered by row number.
 
     Small fields are packed into one record per row; a large one (an image) is an array of its own.
-    There, rows of one lane (an environment) lie next to each other: five frames of a stack and its
+    There, rows of one environment lie next to each other: five frames of a stack and its
     successor are then read in one go, a quarter faster than from five places.
 
     Args:
         fields: Shape and type of one row of each field.
         rows: How many.
-        apart: Small fields that are not packed, because they are read from other rows as well.
-        lanes: Row r is of lane `r % lanes`; divides `rows`.
+        unpacked: Small fields that are not packed, because they are read from other rows as well.
+        num_envs: Row r belongs to environment `r % num_envs`; divides `rows`.
         mapped: Keep them in a file without a name, which the system pages in and out; it may be
             larger than RAM, and is gone when the process is, however that ends.
         folder: Where that file is; default: the system's folder for large temporary files.
@@ -50,13 +51,13 @@ class Columns:
         fields: Mapping[str, Field],
         rows: int,
         *,
-        apart: Collection[str] = (),
-        lanes: int = 1,
+        unpacked: Collection[str] = (),
+        num_envs: int = 1,
         mapped: bool = False,
         folder: str | None = None,
     ):
-        self.fields, self.rows, self.lanes = dict(fields), rows, lanes
-        small = {n: f for n, f in fields.items() if field_bytes(f) <= SMALL and n not in apart}
+        self.fields, self.rows, self.num_envs = dict(fields), rows, num_envs
+        small = {n: f for n, f in fields.items() if field_bytes(f) <= SMALL and n not in unpacked}
         # The widest first: every field is then aligned without padding.
         order = sorted(small, key=lambda name: -small[name][1].itemsize)
         record = np.dtype([(name, small[name][1], small[name][0]) for name in order], align=True)
@@ -98,19 +99,19 @@ class Columns:
 
     def write(self, rows: Any, values: Mapping[str, Any]) -> None:
         """Store values `[n, *shape]` of some fields in n rows, given by number or as a slice."""
-        arrays, apart = self.arrays, self._large if self.lanes > 1 else ()
+        arrays, by_env = self.arrays, self._large if self.num_envs > 1 else ()
         for name, value in values.items():
-            arrays[name][self._place(name, rows) if name in apart else rows] = value
+            arrays[name][self._place(name, rows) if name in by_env else rows] = value
         if self._maps:
             self._release(rows.stop - rows.start if isinstance(rows, slice) else len(rows))
 
     def _place(self, name: str, rows: Any) -> Any:
         """Where rows of a field are."""
-        if self.lanes == 1 or name not in self._large:
+        if self.num_envs == 1 or name not in self._large:
             return rows
         if isinstance(rows, slice):
             rows = np.arange(rows.start, rows.stop)
-        return rows % self.lanes * (self.rows // self.lanes) + rows // self.lanes
+        return rows % self.num_envs * (self.rows // self.num_envs) + rows // self.num_envs
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
         """Add to what is stored in `rows`, which are all different."""
@@ -149,7 +150,7 @@ class Columns:
         records = self._taken(self._records, index, empty)
         fields = self._fields(records, index, names, empty)
         fields["index"] = torch.from_numpy(index)
-        after = index + (records[HOP] if step is None else step)
+        after = index + (records[BOOTSTRAP_OFFSET] if step is None else step)
         if ends:
             last = self._taken(self._records, after - back, None)
             fields.update({name: torch.from_numpy(last[name]) for name in ends})
@@ -188,7 +189,7 @@ class Columns:
     def _take(self, name: str, index: np.ndarray, empty: Empty | None) -> np.ndarray:
         if self._maps:
             self._release(len(index))
-        if self.lanes > 1 and name in self._large:
+        if self.num_envs > 1 and name in self._large:
             index = self._place(name, index % self.rows)
         if name in self._packed:
             return self._taken(self._records, index, None)[name]
@@ -212,10 +213,10 @@ class Columns:
     def read(self, name: str, rows: int) -> np.ndarray:
         """The first `rows` rows of a field, without a copy where there need be none."""
         array = self.arrays[name]
-        if self.lanes == 1 or name not in self._large:
+        if self.num_envs == 1 or name not in self._large:
             return array[:rows]
-        by_lane = array.reshape(self.lanes, -1, *array.shape[1:])
-        return by_lane[:, : rows // self.lanes].swapaxes(0, 1).reshape(rows, *array.shape[1:])
+        by_env = array.reshape(self.num_envs, -1, *array.shape[1:])
+        return by_env[:, : rows // self.num_envs].swapaxes(0, 1).reshape(rows, *array.shape[1:])
 
     def restore(self, name: str, kept: np.ndarray) -> None:
         """Put back what `read` gave."""
@@ -228,10 +229,10 @@ def _roomy(folder: str | None, size: int) -> str:
     """The folder, if the file fits: it is made without its blocks, and a full disk would kill us."""
     folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise ConfigError(f"replay.folder={folder} is no folder that can be written to.")
+        raise ConfigError(f"replay.folder={folder} is not a writable folder.")
     if size > (free := shutil.disk_usage(folder).free):
         raise ConfigError(
-            f"replay.storage=mmap needs {size / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} are free. "
+            f"replay.storage=mmap needs {size / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB free. "
             "Lower capacity, or set replay.folder."
         )
     return folder

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import HOP, SMALL, Field, Frames, field_bytes
+from .columns import BOOTSTRAP_OFFSET, SMALL, Field, Frames, field_bytes
 from .devices import has_float64
 from .transfer import Empty, upload
 
@@ -121,7 +121,10 @@ class DeviceColumns:
         back: int = 0,
     ) -> dict[str, Tensor]:
         """As of `Columns`, all of it on the device."""
-        n, after = len(index), index + (self._small[HOP].take(index) if step is None else step)
+        n, after = (
+            len(index),
+            index + (self._small[BOOTSTRAP_OFFSET].take(index) if step is None else step),
+        )
         rows = {"both": np.concatenate((index, after))}
         if stacked:
             rows["frames"] = frames(index, after)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from .errors import CheckpointError
+from .field_names import IN, named
 from .spec import Space, Spec
-from .transitions import IN, Transitions, named
+from .transitions import Transitions
 
 # Of the sizes that a replay is saved with, those that are whole numbers.
 _COUNTS = ("length", "num_envs", "nstep", "stack")

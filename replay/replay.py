@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,7 +37,7 @@ class Replay:
         sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
-        alter: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
+        task_transform: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
         borders: Whether learning is told which task it is at; otherwise all is task 0.
         before: Makes of a batch the one that `next` gives, as rehearsal does; None: nothing.
 
@@ -63,13 +64,13 @@ class Replay:
         sequence: int | None = None,
         priorities: dict[str, Any] | None = None,
         tasks: Sequence[Tensor] | None = None,
-        alter: Callable[[Tensor, int | Tensor], Tensor] | None = None,
+        task_transform: Callable[[Tensor, int | Tensor], Tensor] | None = None,
         borders: bool = True,
         before: Callable[[Batch], Batch] | None = None,
     ):
         self.storage, self.transform = storage, transform
         self._whole = storage  # The data set, also while other rows take its place.
-        self.alter, self.borders = alter, borders
+        self.task_transform, self.borders = task_transform, borders
         self.batch: Batch | None = None
         self.before = before
         self.seen_by: Callable[[Batch], None] | None = None
@@ -105,19 +106,19 @@ class Replay:
         self.task = task if self.borders else 0
         if isinstance(self.storage, Table):
             self._restore()
-            self.give([task])
+            self.use_tasks([task])
 
     def begin_stream(self) -> None:
         """What environments do from now on is the current task's, and all that is drawn from."""
         self._transitions("replay.begin_stream()").begin_task(self.task)
-        self.give([self.task])
+        self.use_tasks([self.task])
 
     def set_task(self, task: int, rows: Tensor) -> None:
         """Set which rows of the data set belong to a task: the next new one, or one without rows so far."""
         assert isinstance(self.storage, Table)
         self._tasks[task : task + 1] = [rows.to(self.storage.device)]
 
-    def give(self, tasks: Iterable[int]) -> None:
+    def use_tasks(self, tasks: Iterable[int]) -> None:
         """From now on batches are of all these tasks together; none: nothing to learn.
 
         In environments that is the current task, alone or with those directly before it.
@@ -129,7 +130,7 @@ class Replay:
         if isinstance(self.storage, Transitions):
             if given != list(range(min(given, default=0), self.task + 1)):
                 raise ConfigError(
-                    f"replay.give({given}) in task {self.task}: in environments batches are of the "
+                    f"replay.use_tasks({given}) in task {self.task}: in environments batches are of the "
                     f"current task, or of it and those directly before it, as range({self.task + 1})."
                 )
             self.given = given
@@ -212,9 +213,20 @@ class Replay:
         return isinstance(self.sampler, Prioritized)
 
     @property
+    def new_steps(self) -> int:
+        """Time steps of all environments since the last `rollout()`."""
+        return self._transitions("replay.new_steps").new_steps
+
+    @property
     def fresh(self) -> int:
-        """Time steps gathered since the last `rollout()`."""
-        return self._transitions("replay.fresh").fresh
+        """The former name of `new_steps`."""
+        _renamed("fresh", "new_steps")
+        return self.new_steps
+
+    def give(self, tasks: Iterable[int]) -> None:
+        """The former name of `use_tasks`."""
+        _renamed("give", "use_tasks")
+        self.use_tasks(tasks)
 
     def __iter__(self) -> Replay:
         return self
@@ -296,7 +308,7 @@ class Replay:
     def _transitions_once(self, batch_size: int, order: Tensor | None) -> Iterator[Batch]:
         storage = self._transitions("replay.once()")
         with storage.lock:
-            index = storage.drawable()
+            index = storage.drawable_rows()
         if order is not None:
             index = index[order.cpu().numpy()]
         for start in range(0, len(index), batch_size):
@@ -378,12 +390,12 @@ class Replay:
         transform = self.transform
         if self._moves:
             fields, transform = self._moved(fields, parcel)
-        if self.alter is not None and self.storage is self._whole:
+        if self.task_transform is not None and self.storage is self._whole:
             fields["obs"] = self._altered(fields["obs"], fields["task"])
         if not self.borders:
             fields["task"] = torch.zeros_like(fields["task"])
-        # A transform that has no `plain` does not augment.
-        make = transform if augment else getattr(transform, "plain", transform)
+        # A transform without the method `without_augmentation` never augments.
+        make = transform if augment else getattr(transform, "without_augmentation", transform)
         batch = Batch(**make(fields))
         if self.seen_by is not None:
             self.seen_by(batch)
@@ -404,9 +416,9 @@ class Replay:
         return fields, transform
 
     def _altered(self, obs: Tensor, tasks: Tensor) -> Tensor:
-        assert self.alter is not None
+        assert self.task_transform is not None
         given = self.given
-        return self.alter(obs, given[0] if len(given) == 1 else tasks)
+        return self.task_transform(obs, given[0] if len(given) == 1 else tasks)
 
     def close(self) -> None:
         """End what works in the background; batches can be drawn all the same."""
@@ -457,7 +469,7 @@ class Replay:
                 self.storage.load_state_dict(state["transitions"])
             self.given = list(state.get("given", (0,)))  # Since 0.5.0.
         elif in_task:
-            self.give(state["given"])
+            self.use_tasks(state["given"])
             if (rows := state.get("rows")) is not None:
                 assert isinstance(self._whole, Table)
                 self.replace(self._whole.restored(rows).to(self._whole.device))
@@ -482,15 +494,19 @@ class Replay:
             self.load_state_dict(archive.load(Path(path)))
 
 
-# Why a state cannot be loaded, by whether it and the replay are offline ones.
-_OTHER_ORIGIN = {
-    (
-        False,
-        True,
-    ): "The checkpoint's replay was still growing; an offline replay is fixed.",
-    (
-        True,
-        False,
-    ): "The state is of an offline replay, which this one is not. Give the same offline=.",
-    (True, True): "The state is of another offline replay. Give the same offline=.",
-}
+# Why a state cannot be loaded, by whether it and this replay are offline ones.
+_GROWING = "The checkpoint's replay was still growing; an offline replay is fixed."
+_OFFLINE = (
+    "The checkpoint's replay was an offline one; this one is not. Set the same offline= again."
+)
+_ANOTHER = "The checkpoint's replay came from another offline replay. Set the same offline= again."
+_OTHER_ORIGIN = {(False, True): _GROWING, (True, False): _OFFLINE, (True, True): _ANOTHER}
+
+
+def _renamed(before: str, now: str) -> None:
+    """Warn of a name that goes in the next version."""
+    warnings.warn(
+        f"replay.{before} is now replay.{now}; the old name will be removed in the next version.",
+        DeprecationWarning,
+        stacklevel=3,
+    )

@@ -152,7 +152,7 @@ class Prioritized(Uniform):
         self.highest, self.batches = 1.0, 0
         self._oldest = storage.oldest  # The first task whose rows have a priority.
         # From now on it tells what became final, and what went.
-        storage.changes = [(np.flatnonzero(storage.ok), True)]
+        storage.changes = [(np.flatnonzero(storage.drawable), True)]
         storage.follow = self.follow
 
     def next(self) -> np.ndarray:
@@ -181,7 +181,7 @@ class Prioritized(Uniform):
         priority = (np.abs(priority.astype(np.float64)) + _LOWEST) ** self.alpha
         if not np.isfinite(priority).all():
             raise ConfigError("A priority is NaN or infinite.")
-        live &= self.storage.ok.take(index)
+        live &= self.storage.drawable.take(index)
         if not live.all():
             index, priority = index[live], priority[live]
         if len(index):
@@ -206,7 +206,7 @@ class Prioritized(Uniform):
         if self._oldest == storage.oldest:
             return
         self._oldest, outside = storage.oldest, storage.outside()
-        inside = storage.drawable()
+        inside = storage.drawable_rows()
         if outside is not None:
             gone = np.flatnonzero(outside)
             self.tree.set(gone, np.zeros(len(gone)))

@@ -27,7 +27,7 @@ class Scale:
     offset: Tensor
     unit: Tensor
 
-    def kept(self, x: Tensor) -> Tensor:
+    def stored(self, x: Tensor) -> Tensor:
         """Items `[*shape]` or `[N, *shape]` as they are kept, float32."""
         return ((x - self.base).to(torch.float64) - self.offset).div_(self.unit).to(torch.float32)
 
@@ -35,7 +35,7 @@ class Scale:
         """A whole column `[N, *shape]`, a part at a time."""
         out = torch.empty(x.shape, dtype=torch.float32)
         for start in range(0, len(x), _CHUNK):
-            out[start : start + _CHUNK] = self.kept(x[start : start + _CHUNK])
+            out[start : start + _CHUNK] = self.stored(x[start : start + _CHUNK])
         return out
 
     def place(self, value: Tensor) -> Tensor:

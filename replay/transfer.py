@@ -90,7 +90,7 @@ class Parcel:
         moved = self._buffer[: self._used].to(
             self.device, non_blocking=not waits_for_copies(self.device.type)
         )
-        beside = dict(zip(map(id, rest), _sent_apart(rest, self.device), strict=True))
+        beside = dict(zip(map(id, rest), _sent_separately(rest, self.device), strict=True))
         views: dict[torch.dtype, Tensor] = {torch.uint8: moved}
 
         def there(leaf: Any) -> Any:
@@ -121,7 +121,7 @@ def upload(tree: Any, device: torch.device) -> Any:
     return Parcel(device, sum(_aligned(x.nbytes) for x in found)).send(tree)
 
 
-def _sent_apart(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+def _sent_separately(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """Tensors for which the parcel had no room, in one of their own."""
     if not tensors:
         return []

@@ -72,7 +72,7 @@ class Standardize:
             fields["obs"] = self._finish_unit(self.augment(self._to_unit(stored)))
         return fields if self.layout is None else _laid_out(fields, self.layout)
 
-    def plain(self, fields: dict[str, Tensor]) -> dict[str, Any]:
+    def without_augmentation(self, fields: dict[str, Tensor]) -> dict[str, Any]:
         """The same without augmentation."""
         fields["obs"] = self._finish(fields["obs"])
         return fields if self.layout is None else _laid_out(fields, self.layout)
@@ -80,17 +80,17 @@ class Standardize:
     def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
         """Stored rows alone, `[B, *shape]`, without augmentation, on `device`; None: where they are."""
         rows = stored if device is None else upload(stored, device)
-        obs: Tensor = self.plain({"obs": rows})["obs"]
+        obs: Tensor = self.without_augmentation({"obs": rows})["obs"]
         return obs
 
     def stored(self, obs: Tensor) -> Tensor:
-        """The stored rows that `plain` makes `obs` of, whole numbers where these are stored; float32."""
+        """The stored rows that become `obs` without augmentation, float32 (whole numbers if stored so)."""
         if self.space.ids is not None:
             return obs
         rows = self._finish.undone(obs)  # type: ignore[attr-defined]
         return rows if self.space.dtype.is_floating_point else rows.round_()
 
-    def anew(self, raw: Tensor) -> Tensor:
+    def augment_again(self, raw: Tensor) -> Tensor:
         """Rows that were met before, `batch.raw`, augmented another way."""
         if self.augment is None:
             return raw

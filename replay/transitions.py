@@ -7,17 +7,19 @@ Legend: T rows kept per environment, N environments. A row is one (place, enviro
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import HOP, Columns, Field
+from .columns import BOOTSTRAP_OFFSET, Columns, Field
 from .device_columns import DeviceColumns
 from .errors import CheckpointError, ConfigError
+from .field_names import IN, named, nested
 from .spec import Spec
+from .stacks import Stacks
 from .transfer import Empty
 from .tree import map_tree
 from .window import Window
@@ -25,12 +27,19 @@ from .window import Window
 _PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
 _MANY = 4096  # Changes that may wait for who listens.
 _MOST = 254  # Frames of a stack, or rewards of a return.
-# `obs::camera` is a part of a dict. Names of their own have slashes and dots in them; a colon is written
-# `%3A` there, and a `%` `%25`.
-IN = "::"
 _ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
-# Fields of a batch that `act` cannot give.
-_OURS = {"obs", "next_obs", "discount", "task", "index", "weight", "mask", "is_first", HOP}
+# Fields of a batch that `act` cannot return.
+_OURS = {
+    "obs",
+    "next_obs",
+    "discount",
+    "task",
+    "index",
+    "weight",
+    "mask",
+    "is_first",
+    BOOTSTRAP_OFFSET,
+}
 
 
 class Transitions:
@@ -85,13 +94,13 @@ class Transitions:
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and s.numeric]
         self._usual: Any = None  # Names of a step's fields that need no second look.
         self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
-        self.ok = np.zeros(self.size, np.bool_)  # Rows that can be drawn,
-        self._drawable = 0  # and how many they are: counting ten million takes a millisecond.
+        self.drawable = np.zeros(self.size, np.bool_)  # Rows that can be drawn,
+        self._num_drawable = 0  # and how many there are: counting ten million takes a millisecond.
         self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
         self.first[:num_envs] = True
-        self._beside: tuple[
-            str, ...
-        ] = ()  # Fields that came with observations, and lie where they do.
+        self._stacks = Stacks(stack, num_envs, self.first, overlap=nstep == 1)
+        # Fields that came with observations, and lie where they do.
+        self._beside: tuple[str, ...] = ()
         # While all environments are at the same place, one number says where, and slices are written.
         self._at: int | None = 0
         # The row being filled in each environment, when they are not.
@@ -99,9 +108,9 @@ class Transitions:
         self._time = np.zeros(num_envs, np.int64)  # Rows each has left behind,
         self._ticks = 0  # and those that all have besides.
         self._high = 0  # Rows below it have been written.
-        self.fresh = 0  # Steps of all environments since the last rollout.
+        self.new_steps = 0  # Steps of all environments since the last rollout.
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
-        self._mark = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
+        self._rollout_start = np.zeros(num_envs, np.int64)  # `time` at the last rollout.
         self._borders: dict[int, np.ndarray] = {}  # `time` when each task began.
         self.oldest = 0  # The first task that is drawn from,
         self._window: Window | None = None  # and its rows and those after it; None: all.
@@ -131,10 +140,10 @@ class Transitions:
             self._begin(np.ones(self.num_envs, np.bool_), first)
 
     def begin_task(self, task: int) -> None:
-        """Note that what is added from now on belongs to this task, and to the next rollout."""
+        """What is added from now on belongs to this task, and to the next rollout."""
         with self.lock:
             self._borders[task] = self.time.copy()
-            self._mark, self.fresh = self.time.copy(), 0
+            self._rollout_start, self.new_steps = self.time.copy(), 0
 
     def draw_from(self, oldest: int) -> None:
         """Draw only from this task and those after it, from now on."""
@@ -184,11 +193,7 @@ class Transitions:
                 after: Any = slice(self._at, self._at + self.num_envs)
                 self._ticks += 1
             else:
-                self._spread()
-                which = slice(None) if real is None else real
-                at = self._rows[which].copy()
-                self._rows[which] = after = (at + self.num_envs) % self.size
-                self._time[which] += 1
+                at, after = self._advance(real)
                 if real is not None:
                     fields = {name: np.asarray(value)[real] for name, value in fields.items()}
                     next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
@@ -200,15 +205,28 @@ class Transitions:
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
             elif self.changes is None:
-                self.ok[at] = True  # A row that is being filled was never drawable.
-                self._drawable += self.num_envs if real is None else len(at)
+                self.drawable[at] = True  # A row that is being filled was never drawable.
+                self._num_drawable += self.num_envs if real is None else len(at)
             else:
-                self._mark_rows(at, True)
+                self._set_drawable(at, True)
             self._store(after, next_obs, first=False)
-            self.fresh += 1 if real is None else int(real.any())
+            self.new_steps += 1 if real is None else int(real.any())
             if began is not None and began.any():
                 beginning = dict(named("obs", first))
                 self._begin(began, beginning if first_info is None else {**beginning, **first_info})
+
+    def _advance(self, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Move environments on, each from its own place: the rows they fill now, and the next ones.
+
+        Args:
+            real: Which environments, bool `[N]`; None: all.
+        """
+        self._spread()
+        which = slice(None) if real is None else real
+        at = self._rows[which].copy()
+        self._rows[which] = after = (at + self.num_envs) % self.size
+        self._time[which] += 1
+        return at, after
 
     def _checked(
         self, step: Mapping[str, Any], info: Mapping[str, np.ndarray] | None = None
@@ -221,8 +239,8 @@ class Transitions:
             self._allocate(fields, info or {})
         if fields.keys() != self._given:
             raise ConfigError(
-                f"`act` gave {_words(fields)} with this step and {_words(self._given)} before: it has to "
-                "give the same extras each time."
+                f"`act` returned {_words(fields)} with this step and {_words(self._given)} before: it must "
+                "return the same extras every time."
             )
         if self._flat:
             self._usual = fields.keys() | {"next_obs"}
@@ -260,7 +278,7 @@ class Transitions:
         done = np.logical_or(terminated, fields["truncated"])
         keep = 1.0 - np.asarray(terminated, np.float32)
         final = [rows[done]]
-        columns.write(rows, {HOP: self.num_envs})
+        columns.write(rows, {BOOTSTRAP_OFFSET: self.num_envs})
         pending = self._pending if real is None else self._pending[real]
         for k in range(1, self.nstep):
             waiting = pending >= k
@@ -269,7 +287,7 @@ class Transitions:
             before = (rows[waiting] - k * self.num_envs) % self.size
             columns.add_to("reward", before, self._powers[k] * reward[waiting])
             discount = self._powers[k + 1] * keep[waiting]
-            columns.write(before, {"discount": discount, HOP: (k + 1) * self.num_envs})
+            columns.write(before, {"discount": discount, BOOTSTRAP_OFFSET: (k + 1) * self.num_envs})
             final.append(before if k == last else before[done[waiting]])
         pending = np.where(done, 0, np.minimum(pending + 1, last))
         if real is None:
@@ -277,18 +295,18 @@ class Transitions:
         else:
             self._pending[real] = pending
         for became in final:
-            self._mark_rows(became, True)
+            self._set_drawable(became, True)
 
-    def _mark_rows(self, rows: Any, ok: bool) -> None:
-        """Say of rows, which are all different, whether they can be drawn."""
-        before = self.ok[rows]
-        self._drawable += (len(before) if ok else 0) - int(np.count_nonzero(before))
-        self.ok[rows] = ok
+    def _set_drawable(self, rows: Any, drawable: bool) -> None:
+        """Set whether rows, which are all different, can be drawn."""
+        before = self.drawable[rows]
+        self._num_drawable += (len(before) if drawable else 0) - int(np.count_nonzero(before))
+        self.drawable[rows] = drawable
         if self.changes is None:
             return
         rows = self._numbers(rows).copy()  # Those of the caller live on.
         if len(rows):
-            self.changes.append((rows, ok))
+            self.changes.append((rows, drawable))
             if self.follow is not None and len(self.changes) > _MANY:
                 self.follow()
 
@@ -297,10 +315,10 @@ class Transitions:
         assert self.columns is not None
         self.columns.write(rows, obs)
         self.first[rows] = first
-        self._mark_rows(rows, False)
+        self._set_drawable(rows, False)
         if self.stack > 1:  # The oldest stack that reaches back to this row.
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
-            self._mark_rows(oldest % self.size, False)
+            self._set_drawable(oldest % self.size, False)
 
     def _begin(self, which: np.ndarray, obs: Mapping[str, Any]) -> None:
         """The next row of these environments is an episode's first."""
@@ -325,12 +343,12 @@ class Transitions:
         self.columns.write(last, {"truncated": ~terminated})
         for k in range(1, self.nstep):
             waiting = self._pending >= k
-            self._mark_rows((rows[waiting] - k * self.num_envs) % self.size, True)
+            self._set_drawable((rows[waiting] - k * self.num_envs) % self.size, True)
 
     def _allocate(self, fields: Mapping[str, Any], info: Mapping[str, np.ndarray]) -> None:
         if taken := _OURS & {name.split(IN)[0] for name in fields}:
             raise ConfigError(
-                f"`act` gave an extra named {_words(taken)}, which batches have already: name it otherwise."
+                f"`act` returned an extra named {_words(taken)}, which batches already have: rename it."
             )
         found = self._obs_fields()
         for name, value in {**fields, **info}.items():
@@ -339,7 +357,7 @@ class Transitions:
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
         if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
-            found[HOP] = ((), np.dtype(np.int32))
+            found[BOOTSTRAP_OFFSET] = ((), np.dtype(np.int32))
         self._make_columns(found)
         self._store(self.rows, self._first, first=True)
         self._first = {}
@@ -352,15 +370,15 @@ class Transitions:
             self.columns = Columns(
                 fields,
                 self.size,
-                apart=[*self._obs, *self._beside],
+                unpacked=[*self._obs, *self._beside],
                 # A mapped field is saved as it lies, without a copy in another order.
-                lanes=1 if storage == "mmap" else self.num_envs,
+                num_envs=1 if storage == "mmap" else self.num_envs,
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
             )
         by_obs = {*self._obs, *self._beside}
         self._given = {n for n in fields.keys() - by_obs if n.split(IN)[0] not in _OURS}
-        self._others = [name for name in fields if name not in by_obs and name != HOP]
+        self._others = [name for name in fields if name not in by_obs and name != BOOTSTRAP_OFFSET]
         self._pairs = [name for name in self._obs if name not in self._stacked] + [*self._beside]
         self._flat = not any(IN in name for name in fields)
 
@@ -378,16 +396,16 @@ class Transitions:
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
-        return self._drawable if self._window is None else len(self.drawable())
+        return self._num_drawable if self._window is None else len(self.drawable_rows())
 
-    def drawable(self) -> np.ndarray:
+    def drawable_rows(self) -> np.ndarray:
         """The rows that can be drawn, int64, oldest first."""
         if self._window is not None:
             rows = self._window.rows(self.time)
         else:  # From the place after the newest on, the ring being full or not.
             oldest = (int(self.rows.max()) // self.num_envs + 1) * self.num_envs
             rows = np.roll(np.arange(self.size), -oldest)
-        return rows[self.ok[rows]]
+        return rows[self.drawable[rows]]
 
     def outside(self) -> np.ndarray | None:
         """Which rows are of tasks that are not drawn from, bool `[rows]`; None: none."""
@@ -415,13 +433,13 @@ class Transitions:
         index, attempts = np.empty(0, np.int64), 0
         while len(index) < n:
             attempts += 1
-            if attempts == _PATIENCE and not self._drawable:
+            if attempts == _PATIENCE and not self._num_drawable:
                 raise ConfigError(
-                    "The replay holds no transition that is final: raise seed_steps or capacity."
+                    "The replay holds no transition that can be drawn yet: raise seed_steps or capacity."
                 )
             drawn = torch.empty(more, dtype=torch.int64).random_(high, generator=generator)
             rows: np.ndarray = drawn.numpy()
-            rows = rows[self.ok.take(rows)]
+            rows = rows[self.drawable.take(rows)]
             index = np.concatenate((index, rows)) if len(index) else rows
         return index[:n]
 
@@ -434,11 +452,11 @@ class Transitions:
             attempts += 1
             if attempts == _PATIENCE and not len(self):
                 raise ConfigError(
-                    "The replay holds no transition of this task that is final: raise seed_steps or "
+                    "The replay holds no transition of this task that can be drawn yet: raise seed_steps or "
                     "capacity."
                 )
             rows = window.draw(n + n // 8 + 8, time, generator)
-            found = np.concatenate((found, rows[self.ok.take(rows)]))
+            found = np.concatenate((found, rows[self.drawable.take(rows)]))
         return found[:n]
 
     def gather(
@@ -463,41 +481,14 @@ class Transitions:
             names=self._others,
             pairs=self._pairs,
             stacked=self._stacked,
-            frames=self._frames,
+            frames=self._stacks.rows,
             empty=empty,
             ends=() if by_step or self.nstep == 1 else _ENDS,
             back=self.num_envs,
         )
         for name in self._stacked:
-            fields[name], fields[f"next_{name}"] = self._joined(fields[name], len(index))
+            fields[name], fields[f"next_{name}"] = self._stacks.split(fields[name], len(index))
         return fields if self._flat else nested(fields)
-
-    def _frames(self, index: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Rows of the frames of the stacks at `index` and at `after`, oldest first, flat.
-
-        `[B, k + 1]` for single steps, of which all frames but the oldest are both stacks'; else
-        `[B, 2k]`.
-        """
-        rows = self._stack_rows(index)
-        both = after[:, None] if self.nstep == 1 else self._stack_rows(after)
-        return np.concatenate([rows, both], axis=1).reshape(-1)
-
-    def _stack_rows(self, index: np.ndarray) -> np.ndarray:
-        """`[B, k]`. Frames before an episode's start are its first frame again, as gymnasium has it."""
-        steps = np.arange(self.stack - 1)
-        began = self.first.take((index[:, None] - steps * self.num_envs) % self.size)  # [B, k - 1]
-        age = np.where(began.any(1), began.argmax(1), self.stack - 1)
-        back = np.minimum(np.arange(self.stack - 1, -1, -1), age[:, None])
-        return (index[:, None] - back * self.num_envs) % self.size
-
-    def _joined(self, frames: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """The stacks `[n, k * C, ...]` at `index` and at `after`, of frames that `_frames` asked for."""
-        width = frames.shape[1]
-        both = frames.reshape(n, -1, *frames.shape[2:])
-        before, following = both[:, : self.stack * width], both[:, -self.stack * width :]
-        # Bytes become floats later, in memory of their own.
-        shared = self.nstep == 1 and both.dtype != torch.uint8
-        return before, following.clone() if shared else following
 
     def sequences(
         self, index: np.ndarray, length: int, *, empty: Empty | None = None
@@ -509,7 +500,7 @@ class Transitions:
         `state`, where `act` stored one, is that before the sequence, `[B, ...]`.
         """
         rows = (index[:, None] + np.arange(length) * self.num_envs) % self.size
-        mask = np.logical_and.accumulate(self.ok[rows], axis=1)
+        mask = np.logical_and.accumulate(self.drawable[rows], axis=1)
         last = mask.sum(1, keepdims=True) - 1
         rows = np.where(mask, rows, np.take_along_axis(rows, np.maximum(last, 0), axis=1))
         flat = rows.reshape(-1)
@@ -531,24 +522,24 @@ class Transitions:
         """
         if self.origin is not None:
             raise ConfigError(
-                "replay.rollout() is what was done since the last call, and an offline run does nothing: "
-                "learn from next(replay)."
+                "replay.rollout() returns the steps since the last call; an offline run takes none: learn "
+                "from next(replay)."
             )
         if self.nstep > 1:
             raise ConfigError("replay.rollout() needs single-step rewards: set nstep=1.")
-        taken = self.time - self._mark
-        if self.fresh == 0:
+        taken = self.time - self._rollout_start
+        if self.new_steps == 0:
             raise ConfigError("replay.rollout(): nothing has happened since the last call.")
         # The oldest stacks end where the row to come is.
         if taken.max() + self.stack > self.length:
             raise ConfigError(
-                f"replay.rollout(): {self.fresh} steps of {self.num_envs} environments do not fit into "
+                f"replay.rollout(): {self.new_steps} steps of {self.num_envs} environments do not fit into "
                 f"the replay. Raise capacity to {int(taken.max() + self.stack - 1) * self.num_envs}."
             )
         columns = []
         for e, steps in enumerate(taken):
             rows = (self.rows[e] + np.arange(-steps, 0) * self.num_envs) % self.size
-            columns.append(rows[self.ok[rows]])
+            columns.append(rows[self.drawable[rows]])
         longest = max(len(rows) for rows in columns)
         mask = np.arange(longest)[:, None] < np.array([len(rows) for rows in columns])
         # A place without a transition repeats the column's last one.
@@ -560,7 +551,7 @@ class Transitions:
             fields["state"] = map_tree(lambda x: x[0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
         fields["is_first"] = torch.from_numpy(self.first[index])
-        self._mark, self.fresh = self.time.copy(), 0
+        self._rollout_start, self.new_steps = self.time.copy(), 0
         return fields
 
     # ---------------------------------------------------------------- keeping
@@ -577,24 +568,24 @@ class Transitions:
                 "discount": self.discount,
                 "nstep": self.nstep,
                 "stack": self.stack,
-                "fresh": self.fresh,
+                "fresh": self.new_steps,
                 "beside": list(self._beside),
                 "rows": self.rows,
                 "time": self.time,
                 "pending": self._pending,
-                "mark": self._mark,
+                "mark": self._rollout_start,
                 "borders": np.array(
                     [[task, *time] for task, time in self._borders.items()], np.int64
                 ).reshape(-1, 1 + self.num_envs),
                 "oldest": self.oldest,
-                "ok": self.ok[:filled],
+                "ok": self.drawable[:filled],
                 "first": self.first[:filled],
                 "columns": {name: columns.read(name, filled) for name in names} if columns else {},
                 "first_obs": self._first,
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly.
+        """Continue exactly where `state_dict` was taken.
 
         Raises:
             CheckpointError: If the saved replay has other sizes than this one.
@@ -618,19 +609,20 @@ class Transitions:
                 "The saved replay comes from an environment with other observations."
             )
         with self.lock:
-            self.fresh, self._high = state["fresh"], 0
+            self.new_steps, self._high = state["fresh"], 0
             self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}
             self._beside = tuple(state.get("beside", ()))  # 0.4.0 kept none.
-            for name in ("_rows", "_time", "_pending", "_mark"):
-                setattr(self, name, np.array(state[name.lstrip("_")], np.int64))
+            self._rows, self._time, self._pending, self._rollout_start = (
+                np.array(state[name], np.int64) for name in ("rows", "time", "pending", "mark")
+            )
             start, self._ticks = int(self._rows[0]), 0
             together = np.array_equal(self._rows, np.arange(start, start + self.num_envs))
             self._at = start if together and start % self.num_envs == 0 else None
-            self.ok[:] = False  # Rows of before that the saved replay has not filled.
-            for name in ("ok", "first"):
+            self.drawable[:] = False  # Previous rows that the saved replay has not filled.
+            for name, array in (("ok", self.drawable), ("first", self.first)):
                 kept = np.asarray(state[name])
-                getattr(self, name)[: len(kept)] = kept
-            self._drawable = int(np.count_nonzero(self.ok))
+                array[: len(kept)] = kept
+            self._num_drawable = int(np.count_nonzero(self.drawable))
             borders = np.array(state.get("borders", ()), np.int64)  # Since 0.5.0.
             self._borders = {int(row[0]): row[1:] for row in borders}
             self.draw_from(int(state.get("oldest", 0)))
@@ -643,37 +635,8 @@ class Transitions:
                 self.columns.restore(name, kept)
 
 
-def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A field's parts, `name::part` where it is a dict."""
-    if not isinstance(value, Mapping):
-        yield name, value
-        return
-    for key, part in value.items():
-        if ":" in key or "%" in key:
-            key = key.replace("%", "%25").replace(":", "%3A")
-        yield from named(f"{name}{IN}{key}", part)
-
-
-def _words(names: Any) -> str:
+def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
-
-
-def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reverse of `named`, for all fields."""
-    nested: dict[str, Any] = {}
-    for name, value in fields.items():
-        field, *keys = name.split(IN)
-        *path, last = (field, *(_key(key) if "%" in key else key for key in keys))
-        into = nested
-        for key in path:
-            into = into.setdefault(key, {})
-        into[last] = value
-    return nested
-
-
-def _key(written: str) -> str:
-    """A dict's key, as `named` writes it."""
-    return written.replace("%3A", ":").replace("%25", "%")
 
 
 def _shaped(fields: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -61,4 +61,4 @@ class AGEM(Strategy):
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:
         if not self.borders:
-            self.memory.add(self.context.kept(batch))
+            self.memory.add(self.context.rows_to_store(batch))

@@ -195,7 +195,7 @@ class Context:
         seen = torch.cat(self.classes[: self.task + 1])
         return seen if self.scenario != "domain" else self.classes[0]
 
-    def kept(self, batch: Batch) -> Batch:
+    def rows_to_store(self, batch: Batch) -> Batch:
         """The fields of a batch that a memory needs: of inputs the one that is not augmented."""
         if self._augmented is None:
             return batch

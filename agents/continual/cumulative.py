@@ -15,4 +15,4 @@ class Cumulative(Strategy):
     needs_borders = True
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
-        replay.give(range(replay.task + 1))
+        replay.use_tasks(range(replay.task + 1))

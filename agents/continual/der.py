@@ -40,7 +40,7 @@ class DER(Strategy):
         logits = self.context.logits(batch.obs).detach()
         if len(self.memory):
             loss = loss + self.rehearsal(self.batch_size or len(batch))
-        self.memory.add(self.context.kept(batch), logits=logits)
+        self.memory.add(self.context.rows_to_store(batch), logits=logits)
         return loss
 
     def rehearsal(self, rows: int) -> Tensor:

@@ -65,7 +65,7 @@ class ER(Strategy):
         past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
         if self.weight != TASKS:
             # After sampling: a row is not rehearsed in the step in which it is new.
-            self.memory.add(self.context.kept(batch))
+            self.memory.add(self.context.rows_to_store(batch))
         if past is None:
             return batch
         past = self.context.augmented(past)
@@ -77,7 +77,7 @@ class ER(Strategy):
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         if self.weight == TASKS:
             for batch in replay.once():
-                self.memory.add(self.context.kept(batch))
+                self.memory.add(self.context.rows_to_store(batch))
 
     @property
     def after_loss(self) -> Callable[[nn.Module, Batch, Tensor], Tensor] | None:

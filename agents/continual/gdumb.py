@@ -84,7 +84,7 @@ class GDumb(Strategy):
             parameter.grad = None  # An optimiser passes over it, weight decay and momentum too.
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:
-        self.memory.add(self.context.kept(batch))
+        self.memory.add(self.context.rows_to_store(batch))
         for name, buffer in agent.named_buffers():
             buffer.copy_(self.buffers[name])  # BatchNorm's have moved in the forward.
 

@@ -113,7 +113,7 @@ def share_of_task(capacity: int, context: Context) -> int:
 def draw(memory: Memory, replay: Replay, context: Context) -> None:
     """Fill a memory with rows of the current task, drawn at random."""
     for batch in replay.once():
-        memory.add(context.kept(batch))
+        memory.add(context.rows_to_store(batch))
 
 
 def gradient_now(agent: nn.Module) -> tuple[list[nn.Parameter], Tensor]:

@@ -97,7 +97,10 @@ class ICaRL(Strategy):
     def end_task(self, agent: nn.Module, replay: Replay) -> None:
         if self.herded > self.context.task:
             return  # A finished run that learns for longer: its exemplars are chosen.
-        rows = [(self.context.kept(b), features(agent, self.layer, b.obs)) for b in replay.once()]
+        rows = [
+            (self.context.rows_to_store(b), features(agent, self.layer, b.obs))
+            for b in replay.once()
+        ]
         fields = {name: torch.cat([batch[name] for batch, _ in rows]) for name in rows[0][0]}
         self.memory.add(Batch(**fields), features=torch.cat([found for _, found in rows]))
         self.herded, self.means = self.context.task + 1, None

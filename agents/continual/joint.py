@@ -19,4 +19,4 @@ class Joint(Strategy):
     needs_borders = True
 
     def begin_task(self, agent: nn.Module, replay: Replay) -> None:
-        replay.give(range(replay.num_tasks) if replay.task == 0 else ())
+        replay.use_tasks(range(replay.num_tasks) if replay.task == 0 else ())

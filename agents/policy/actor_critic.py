@@ -64,9 +64,9 @@ class ActorCritic(nn.Module):
         images = isinstance(obs_spec, Space) and len(obs_spec.shape) == 3
         activation = nn.ReLU if images else Tanh
         self.head = action_head(action_spec)
-        seen, judged = (encoder(obs_spec, hidden, activation) for _ in range(2))
+        seen, critic_encoder = (encoder(obs_spec, hidden, activation) for _ in range(2))
         self.actor = Layers(*seen, nn.Linear(seen.out_features, self.head.out_features))
-        self.critic = Layers(*judged, nn.Linear(judged.out_features, 1))
+        self.critic = Layers(*critic_encoder, nn.Linear(critic_encoder.out_features, 1))
         for network, gain in ((self.actor, 0.01), (self.critic, 1.0)):
             for layer in network.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -152,7 +152,7 @@ class ActorCritic(nn.Module):
             start = end
         return layers
 
-    def judged(self, rollout: Batch, *, gae_lambda: float) -> Batch:
+    def with_advantages(self, rollout: Batch, *, gae_lambda: float) -> Batch:
         """A rollout's transitions with their advantages: `obs`, `action`, `advantage`, `target`, ...
 
         Args:
@@ -187,15 +187,15 @@ class ActorCritic(nn.Module):
         data["target"] = data.advantage + value
         return Batch(**data.map(cut.take), mask=cut.mask, state=state)
 
-    def part_of(self, data: Batch, rows: Tensor) -> Batch:
-        """Some rows of what `judged` gave."""
+    def rows_of(self, data: Batch, rows: Tensor) -> Batch:
+        """Some rows of what `with_advantages` gave."""
         if not self._carries_state:
             return data[rows]
         assert self.composition is not None
         fields = Batch(**{name: data[name] for name in data if name != "state"})[rows]
         return Batch(**fields, state=self.composition.select(data.state, rows))
 
-    def judge(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
+    def evaluate_actions(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
         """Log-probabilities and values `[M]`, the policy, and the batch's steps that count, `[M, ...]`."""
         rules = mask_in(batch)
         if not self._carries_state:

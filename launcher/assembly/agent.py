@@ -19,7 +19,7 @@ from ..settings.kinds import model_kind
 from ..settings.plan import Plan
 from .infer import advice, inferred
 from .networks import network
-from .parts import build_parts, judges_actions, refuse_parts
+from .parts import build_parts, critic_scores_actions, refuse_parts
 from .schedule import asked_lengths
 
 _AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
@@ -82,7 +82,7 @@ def _constructed(
     parts: dict[str, nn.Module] = {}
     if world.labelled or hook(target, "learn") is not None or not has_forward(target):
         refuse_parts(plan, target)
-        of_actions = constructs and judges_actions(target)
+        of_actions = constructs and critic_scores_actions(target)
         parts = build_parts(plan, world.spec, device, of_actions=of_actions)
     agent, kind = target, model_kind(target)
     if constructs and kind is None:

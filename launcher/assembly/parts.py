@@ -63,7 +63,7 @@ def _agents() -> dict[str, Any]:
     return {name: getattr(agents, name) for name in NAMES["model"]}
 
 
-def judges_actions(target: Any) -> bool:
+def critic_scores_actions(target: Any) -> bool:
     """Whether an agent's critic is of actions: there is no policy beside it."""
     return "policy" not in inspect.signature(target).parameters
 

@@ -170,7 +170,7 @@ class Strategies:
                 f"device='{context.device}' to antelope.tasks."
             )
         transform: Any = sequence.replay.transform
-        context.use_augmentation(transform.anew if transform.augment is not None else None)
+        context.use_augmentation(transform.augment_again if transform.augment is not None else None)
         loaded, self._loaded = self._loaded, None
         if loaded is not None and loaded["tasks"] is not None:
             sequence.load_state_dict(loaded["tasks"])

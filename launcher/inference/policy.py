@@ -16,8 +16,8 @@ from ...envs.infos import InfoFault, Infos, Rows
 from ...envs.interface import Interface
 from ...envs.spaces import Codec, zeros
 from ...replay import ConfigError, DataError
+from ...replay.field_names import IN
 from ...replay.transfer import as_array
-from ...replay.transitions import IN
 from ...replay.tree import map_tree
 from ..learn.actor import Actor
 from ..learn.learner import Learner

@@ -49,7 +49,7 @@ def build_strategies(
         scenario=world.scenario or "domain",
         classes=classes_of_tasks(world, told=world.labelled and borders),
         learn=quiet(learn_method(agent, spec, supervised=world.labelled)),
-        augmented=transform.anew if transform.augment is not None else None,
+        augmented=transform.augment_again if transform.augment is not None else None,
         device=model.device,
         seed=plan.seed,
         outputs=OF_LABELS if world.labelled else outputs_of(agent, spec),

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ...agents.policy.masks import ACTION_MASK
 from ...agents.traits import hook, stated_traits, takes_info
 from ...replay import ConfigError, Spec
+from ...replay.field_names import nested
 from ...replay.transfer import upload
-from ...replay.transitions import nested
 from ...replay.tree import leaves
 
 _AGENTS = hook.__module__.rpartition(".")[0]  # The package of our own.

@@ -1,4 +1,4 @@
-"""Evaluates a loaded checkpoint without training."""
+"""Evaluates a loaded checkpoint on every task, without training it."""
 
 from __future__ import annotations
 

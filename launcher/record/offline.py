@@ -10,8 +10,8 @@ from torch import nn
 from ...agents.policy.masks import ACTION_MASK
 from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError, Spec, archive
+from ...replay.field_names import IN
 from ...replay.offline import saved_sizes
-from ...replay.transitions import IN
 from ..assembly.replay import with_source_named
 from ..settings.plan import Plan
 from ..settings.told import warn_caller

@@ -37,13 +37,13 @@ class FakeReplay:
     """Rollouts of random observations in which the agent has acted."""
 
     def __init__(self, agent: Any, *, steps: int, num_envs: int = 2, lengths: Any = None):
-        self.agent, self.steps, self.num_envs, self.fresh = agent, steps, num_envs, steps
+        self.agent, self.steps, self.num_envs, self.new_steps = agent, steps, num_envs, steps
         self.mask = torch.ones(steps, num_envs, dtype=torch.bool)
         if lengths is not None:
             self.mask = torch.arange(steps)[:, None] < torch.tensor(lengths)
 
     def rollout(self) -> Batch:
-        shape, self.fresh = (self.steps, self.num_envs), 0
+        shape, self.new_steps = (self.steps, self.num_envs), 0
         obs = torch.randn(self.steps * self.num_envs, 3)
         with torch.no_grad():
             result = self.agent.act(obs)
@@ -189,14 +189,14 @@ def test_ppo_updates_itself_once_the_rollout_is_long_enough(name: str) -> None:
     torch.manual_seed(0)
     agent = PPO(OBS, ACTIONS[name], steps=6, epochs=2, minibatch_size=4)
     replay, log, before = FakeReplay(agent, steps=6), Log(), weights(agent)
-    replay.fresh = 5
+    replay.new_steps = 5
     assert agent.learn(replay, log) is None
     assert not changed(agent, before)
-    assert replay.fresh == 5
-    replay.fresh = 6
+    assert replay.new_steps == 5
+    replay.new_steps = 6
     assert agent.learn(replay, log) is None
     assert changed(agent, before)
-    assert replay.fresh == 0
+    assert replay.new_steps == 0
     assert all(math.isfinite(float(value)) for value in log.values())
     assert {"loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction"} <= log.keys()
 
@@ -206,9 +206,9 @@ def test_a2c_returns_a_loss_once_the_rollout_is_long_enough(name: str) -> None:
     torch.manual_seed(0)
     agent = A2C(OBS, ACTIONS[name], steps=6, entropy_coef=0.01)
     replay, log = FakeReplay(agent, steps=6), Log()
-    replay.fresh = 5
+    replay.new_steps = 5
     assert agent.learn(replay, log) is None
-    replay.fresh = 6
+    replay.new_steps = 6
     loss = agent.learn(replay, log)
     loss.backward()
     assert loss.shape == ()
@@ -261,7 +261,7 @@ def test_a2cs_loss_by_hand() -> None:
         mask=torch.ones(2, 1, dtype=torch.bool),
         value=agent.value(obs).detach(),
     )
-    loss = agent.learn(SimpleNamespace(fresh=2, rollout=lambda: rollout), Log())
+    loss = agent.learn(SimpleNamespace(new_steps=2, rollout=lambda: rollout), Log())
     with torch.no_grad():
         value, end = agent.value(obs[:, 0]), agent.value(last)[0]
         advantage = torch.stack([1 + 1 + end / 4, 2 + end / 2]) - value
@@ -278,7 +278,7 @@ def test_an_action_that_did_well_becomes_likelier() -> None:
     replay = FakeReplay(agent, steps=32)
     rollout = replay.rollout()
     rollout.reward = rollout.action.float()
-    agent.learn(SimpleNamespace(fresh=32, rollout=lambda: rollout), Log())
+    agent.learn(SimpleNamespace(new_steps=32, rollout=lambda: rollout), Log())
     p = agent.policy(rollout.obs.flatten(0, 1)).log_p.exp().detach()[:, 1]
     assert float(p.mean()) > 0.55
 

@@ -78,7 +78,7 @@ def test_a_run_keeps_them_and_tells_its_agent_how_long_it_is() -> None:
 def test_the_environments_of_a_run_share_a_rollout(num_envs: int, steps: int) -> None:
     run = ml(env="CartPole-v1", agent="PPO", train_steps=512, num_envs=num_envs, **QUIET)
     assert run.agent.steps == steps
-    assert run.replay.fresh == 0  # Two rollouts, both learnt from.
+    assert run.replay.new_steps == 0  # Two rollouts, both learnt from.
 
 
 def test_rollouts_by_the_length_of_the_run() -> None:

@@ -24,7 +24,7 @@ from .toys import Diary, Echo, Endless, Reader, check_diary
 def everything(run: Any) -> Batch:
     """All transitions of a run, as batches have them."""
     storage = run.replay.storage
-    rows = np.flatnonzero(storage.ok)
+    rows = np.flatnonzero(storage.drawable)
     return Batch(**run.replay.transform(storage.gather(rows)))
 
 
@@ -65,7 +65,7 @@ def test_episodes_are_whole_and_in_order(kind: str, quick: Any) -> None:
     storage = quick(model=Reader, **KINDS[kind]).replay.storage
     for copy in range(storage.num_envs):
         rows = np.arange(copy, storage.size, storage.num_envs)
-        obs = storage.gather(rows[storage.ok[rows]])["obs"].long().tolist()
+        obs = storage.gather(rows[storage.drawable[rows]])["obs"].long().tolist()
         starts = [i for i, (_, step) in enumerate(obs) if step == 0]
         assert len(starts) > 3
         for begin, end in itertools.pairwise(starts):

@@ -407,7 +407,7 @@ def test_a_saved_replay_is_learnt_from_as_it_was(short: Any, tmp_path: Path) -> 
     made.replay.save(tmp_path / "replay")
     for source in (tmp_path / "replay", made.path):
         run = short(env=env, offline=source, path=tmp_path / "offline")
-        index = np.flatnonzero(made.replay.storage.ok)
+        index = np.flatnonzero(made.replay.storage.drawable)
         rows = (made.replay.storage.gather(index), run.replay.storage.gather(index))
         for path, kept in walk({**rows[0]}):
             assert torch.equal(kept, at_path(rows[1], path)), path

@@ -160,13 +160,15 @@ class TestWorlds:
     def test_batches_are_altered_before_the_transform(self) -> None:
         world = world_of(Rolled())
         rows = [task.train for task in world.tasks]
-        replay = Replay(world.train, lambda f: f, batch_size=4, tasks=rows, alter=world.alter)
+        replay = Replay(
+            world.train, lambda f: f, batch_size=4, tasks=rows, task_transform=world.alter
+        )
         for task in range(3):
             world.begin(task, replay)
             batch = next(replay)
             stored = world.train.gather(batch.index)["obs"]
             assert torch.equal(batch.obs, stored.roll(task, -1))
-        replay.give(range(3))
+        replay.use_tasks(range(3))
         batch = next(replay)
         stored = world.train.gather(batch.index)["obs"]
         for row, task in enumerate(batch.task.tolist()):

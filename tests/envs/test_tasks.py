@@ -25,7 +25,9 @@ def world_of(labels: list[int], tasks: int | None = None) -> DataWorld:
 def of_tasks(world: DataWorld, **settings: int) -> Replay:
     """A replay over the world's tasks."""
     rows = [task.train for task in world.tasks]
-    return Replay(world.train, lambda fields: fields, tasks=rows, alter=world.alter, **settings)
+    return Replay(
+        world.train, lambda fields: fields, tasks=rows, task_transform=world.alter, **settings
+    )
 
 
 def test_a_task_without_data_is_named() -> None:

@@ -154,7 +154,7 @@ def test_tasks_that_are_over_before_anything_is_learnt_are_told_of() -> None:
 def test_a_rollout_is_of_one_task() -> None:
     class Rolls(Q):
         def learn(self, replay: Any, log: Any) -> Tensor:
-            if replay.fresh < 16:
+            if replay.new_steps < 16:
                 return None  # type: ignore[return-value]
             rollout = replay.rollout()
             self.met.append(sorted(set(rollout.task.flatten().tolist())))
@@ -167,7 +167,7 @@ def test_a_rollout_is_of_one_task() -> None:
 def test_other_tasks_than_the_newest_cannot_be_given() -> None:
     class First:
         def begin_task(self, agent: Any, replay: Any) -> None:
-            replay.give([0])
+            replay.use_tasks([0])
 
     with pytest.raises(ConfigError, match=r"give\(\[0\]\) in task 1: .* range\(2\)"):
         run(strategy=First)

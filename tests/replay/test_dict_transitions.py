@@ -87,7 +87,7 @@ def assert_same_bits(stored: torch.Tensor, given: list[np.ndarray]) -> None:
 
 def check(ring: Transitions) -> set[int]:
     """Compare every transition that can be drawn with what happened. Returns their numbers."""
-    fields = ring.gather(np.flatnonzero(ring.ok))
+    fields = ring.gather(np.flatnonzero(ring.drawable))
     numbers = numbers_of(fields["obs"])
     done = [Witness.done[number] for number in numbers]
     nexts = [what["next"] for what in done]

@@ -189,8 +189,8 @@ def test_a_state_of_another_replay_is_refused() -> None:
     grown, kept = replay_of(filled()), replay_of(offline).state_dict()
     assert not grown.offline
     for replay, state, match in (
-        (replay_of(other), kept, "another offline replay"),
-        (grown, kept, "offline replay, which this one is not"),
+        (replay_of(other), kept, "came from another offline replay"),
+        (grown, kept, "was an offline one; this one is not"),
         (replay_of(offline), grown.state_dict(), "was still growing"),
     ):
         with pytest.raises(CheckpointError, match=match):

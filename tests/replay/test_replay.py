@@ -142,7 +142,7 @@ def test_between_tasks_the_next_order_is_continued() -> None:
 def test_several_tasks_are_given_together_and_each_row_knows_its_own() -> None:
     replay = replay_of(tasks=tasks_of([0, 1, 2], [3, 4], [5, 6, 7]), batch_size=3)
     replay.begin(2)
-    replay.give([0, 2])
+    replay.use_tasks([0, 2])
     batches = [next(replay) for _ in range(2)]
     index = torch.cat([batch.index for batch in batches])
     task = torch.cat([batch.task for batch in batches])
@@ -160,7 +160,7 @@ def test_several_tasks_are_given_together_and_each_row_knows_its_own() -> None:
 
 def test_of_no_task_nothing_is_given() -> None:
     replay = replay_of(tasks=tasks_of([0, 1], [2]))
-    replay.give([])
+    replay.use_tasks([])
     assert (len(replay), replay.batches_per_epoch) == (0, 0)
 
 
@@ -168,8 +168,8 @@ def test_one_pass_in_stored_order_moves_nothing() -> None:
     tasks = tasks_of([9, 0, 4], [3])
     replay, untouched = (replay_of(tasks=tasks, batch_size=2) for _ in range(2))
     assert [batch.index.tolist() for batch in replay.once(2)] == [[9, 0], [4]]
-    replay.give([1, 0])
-    untouched.give([1, 0])
+    replay.use_tasks([1, 0])
+    untouched.use_tasks([1, 0])
     assert torch.cat([batch.task for batch in replay.once(3)]).tolist() == [1, 0, 0, 0]
     assert same(next(replay), next(untouched))
 
@@ -178,11 +178,11 @@ def test_rows_are_altered_by_their_own_task_wherever_they_are_drawn() -> None:
     def alter(obs: torch.Tensor, task: Any) -> torch.Tensor:
         return obs + 100 * (task if isinstance(task, int) else task[:, None])
 
-    replay = replay_of(tasks=tasks_of([0, 1, 2], [0, 1, 2]), alter=alter)
+    replay = replay_of(tasks=tasks_of([0, 1, 2], [0, 1, 2]), task_transform=alter)
     replay.begin(1)
     for batch in (next(replay), replay.sample(5), *replay.once()):
         assert torch.equal(batch.obs[:, 0], batch.index * 2.0 + 100)
-    replay.give([0, 1])
+    replay.use_tasks([0, 1])
     for batch in (next(replay), replay.sample(5), *replay.once()):
         assert torch.equal(batch.obs[:, 0], batch.index * 2.0 + 100 * batch.task)
         assert len(set(batch.task.tolist())) == 2
@@ -192,7 +192,7 @@ def test_without_borders_every_row_is_of_task_0() -> None:
     replay = replay_of(
         tasks=tasks_of([0, 1], [2, 3]),
         borders=False,
-        alter=lambda obs, task: obs + 100 * task,
+        task_transform=lambda obs, task: obs + 100 * task,
     )
     replay.begin(1)
     batch = next(replay)
@@ -300,11 +300,11 @@ def test_sequences_are_batches_of_time_and_have_one_priority_each() -> None:
 
 def test_rollouts_have_all_that_is_new() -> None:
     replay = transitions(4)
-    assert replay.fresh == 4
+    assert replay.new_steps == 4
     rollout = replay.rollout()
     assert set(rollout) == FIELDS | {"mask", "is_first"}
     assert rollout.obs[:, 0, 0].tolist() == [0, 1, 2, 3]
-    assert replay.fresh == 0
+    assert replay.new_steps == 0
     extend(ring_of(replay), 2)
     assert replay.rollout().obs[:, 0, 0].tolist() == [4, 5]
     rollout = transitions(4, priorities={}).rollout()
@@ -312,7 +312,7 @@ def test_rollouts_have_all_that_is_new() -> None:
 
 
 def test_data_has_no_rollouts_and_environments_no_epochs() -> None:
-    for ask in (lambda r: r.rollout(), lambda r: r.fresh):
+    for ask in (lambda r: r.rollout(), lambda r: r.new_steps):
         with pytest.raises(ConfigError, match="this run learns from a data set"):
             ask(replay_of())
     with pytest.raises(ConfigError, match="count steps instead"):
@@ -415,3 +415,13 @@ def test_a_reader_meets_whole_transitions_while_a_writer_goes_on(
     assert torch.equal(batch.next_obs, batch.obs + 1)
     assert torch.equal(batch.reward, batch.obs[..., 0])
     assert len(saved) == 64
+
+
+def test_former_names_work_and_warn() -> None:
+    replay = transitions(4)
+    with pytest.warns(DeprecationWarning, match=r"replay\.fresh is now replay\.new_steps"):
+        assert replay.fresh == replay.new_steps
+    data = replay_of(tasks=[torch.arange(2), torch.arange(2, 5)])
+    with pytest.warns(DeprecationWarning, match=r"replay\.give is now replay\.use_tasks"):
+        data.give([0, 1])
+    assert data.given == [0, 1]

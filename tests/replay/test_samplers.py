@@ -168,13 +168,13 @@ def test_only_what_can_be_drawn_has_a_priority(
     highest, alpha = 1.0, sampler.alpha
     for _ in range(40):
         for _ in range(random.integers(1, 8)):
-            before = ring.ok.copy()
+            before = ring.drawable.copy()
             extend(ring, 1, ends=bool(random.random() < 0.2))
-            expected[ring.ok & ~before] = highest
-            expected[~ring.ok] = 0
+            expected[ring.drawable & ~before] = highest
+            expected[~ring.drawable] = 0
         if random.random() < 0.3 and len(ring):
             batch = sampler.next()
-            assert ring.ok[batch].all()
+            assert ring.drawable[batch].all()
             new = random.random(len(batch)) * 3
             sampler.update(batch, new)
             for row, priority in zip(batch, (new + 1e-6) ** alpha, strict=True):
@@ -194,9 +194,9 @@ def test_overwritten_rows_keep_what_their_new_transitions_have() -> None:
     replaced = np.isin(batch, (22 + np.arange(6)) % 11)
     assert 0 < replaced.sum() < len(batch)
     sampler.update(batch, np.full(len(batch), 9.0))
-    assert (priorities(sampler)[batch[replaced & ring.ok[batch]]] == 1).all()
-    assert (priorities(sampler)[batch[~replaced & ring.ok[batch]]] > 3).all()
-    assert (priorities(sampler)[~ring.ok] == 0).all()
+    assert (priorities(sampler)[batch[replaced & ring.drawable[batch]]] == 1).all()
+    assert (priorities(sampler)[batch[~replaced & ring.drawable[batch]]] > 3).all()
+    assert (priorities(sampler)[~ring.drawable] == 0).all()
     # The same of rows that `sample` drew.
     rows = sampler.sample(20, torch.Generator())
     sampler.update(rows, np.zeros(20))
@@ -255,7 +255,7 @@ def test_nothing_to_draw_says_so() -> None:
 def test_a_ring_that_is_already_filled_is_drawn_from() -> None:
     ring = ring_of(10, 25)
     sampler = prioritized(ring, batch_size=300)
-    assert set(sampler.next().tolist()) == set(np.flatnonzero(ring.ok).tolist())
+    assert set(sampler.next().tolist()) == set(np.flatnonzero(ring.drawable).tolist())
 
 
 def test_changes_that_nobody_asks_for_do_not_pile_up() -> None:
@@ -264,7 +264,7 @@ def test_changes_that_nobody_asks_for_do_not_pile_up() -> None:
     extend(ring, 5000)
     assert ring.changes is not None
     assert len(ring.changes) < 4200
-    assert ((priorities(sampler) > 0) == ring.ok).all()
+    assert ((priorities(sampler) > 0) == ring.drawable).all()
 
 
 def test_prioritised_draws_continue_exactly() -> None:

@@ -104,9 +104,9 @@ def test_raw_rows_are_augmented_anew_and_plain_ones_never() -> None:
     )
     transform = Standardize(space, augment=lambda unit: unit.flip(-1))
     raw = transform({"obs": data})["raw"]
-    torch.testing.assert_close(transform.anew(raw), raw.flip(-1), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(transform.plain({"obs": data})["obs"], raw)
-    assert Standardize(space).anew(raw) is raw
+    torch.testing.assert_close(transform.augment_again(raw), raw.flip(-1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(transform.without_augmentation({"obs": data})["obs"], raw)
+    assert Standardize(space).augment_again(raw) is raw
 
 
 def test_augmentation_sees_the_unit_interval_and_raw_keeps_the_original() -> None:

@@ -305,7 +305,7 @@ def check(given: dict[str, Any], expected: dict[str, np.ndarray]) -> None:
 def check_all(world: World, ring: Transitions) -> None:
     """Every row that can be drawn is what it must be, and all that ought to be are there."""
     expected, optional = world.drawable(ring.length)
-    rows = np.flatnonzero(ring.ok)
+    rows = np.flatnonzero(ring.drawable)
     assert set(expected) - optional <= set(rows.tolist()) <= set(expected)
     assert len(ring) == len(rows)
     if len(rows):
@@ -363,7 +363,7 @@ def test_sequences_are_parts_of_one_episode(
 ) -> None:
     world, ring = drawn
     for _ in play(world, ring, steps):
-        starts = world.random.permutation(np.flatnonzero(ring.ok))[:20]
+        starts = world.random.permutation(np.flatnonzero(ring.drawable))[:20]
         if not len(starts):
             continue
         expected, _ = world.drawable(ring.length)
@@ -380,7 +380,7 @@ def test_sequences_are_parts_of_one_episode(
         assert mask.tolist() == [[i < n for i in range(length)] for n in lengths]
         assert first.flatten().tolist() == [t == 0 for _, t in taken]
         assert index[:, 0].tolist() == starts.tolist()
-        assert ring.ok[index].all()
+        assert ring.drawable[index].all()
         fields = flat(given)
         assert all(x.shape[:2] == (len(starts), length) for x in fields.values())
         wanted = world.fields(taken, by_step=True)
@@ -408,11 +408,11 @@ def test_rollouts_give_each_step_once_and_in_order(
                 ring.rollout()
             return
         places = [len(p) - 1 for p in world.places]
-        assert ring.fresh >= longest
+        assert ring.new_steps >= longest
         if world.num_envs == 1:
-            assert ring.fresh == longest
+            assert ring.new_steps == longest
         given = ring.rollout()
-        assert ring.fresh == 0
+        assert ring.new_steps == 0
         mask = given["mask"].numpy()
         assert mask.tolist() == [[i < len(c) for c in since] for i in range(longest)]
         fields = flat(given)
@@ -420,7 +420,7 @@ def test_rollouts_give_each_step_once_and_in_order(
         before = {n: fields.pop(n) for n in list(fields) if n.split("/")[0] == "state"}
         assert all(x.shape[:2] == mask.shape for x in fields.values())
         index, first = fields.pop("index"), fields.pop("is_first")
-        assert ring.ok[index].all()
+        assert ring.drawable[index].all()
         for e, column in enumerate(since):
             if column:
                 rows = {n: torch.from_numpy(x[: len(column), e]) for n, x in fields.items()}
@@ -446,9 +446,9 @@ def test_the_number_of_what_can_be_drawn_is_kept_exactly(
     ]
     for replay, played in zip(replays, (before, after), strict=True):
         for _ in play(world, ring, played):
-            assert len(ring) == np.count_nonzero(ring.ok)
+            assert len(ring) == np.count_nonzero(ring.drawable)
         replay.storage.load_state_dict(copy.deepcopy(ring.state_dict()))
-        assert len(replay) == len(ring) == np.count_nonzero(ring.ok)
+        assert len(replay) == len(ring) == np.count_nonzero(ring.drawable)
 
 
 @settings(max_examples=150)
@@ -478,8 +478,8 @@ def test_saved_and_loaded_it_continues_exactly(
         ring.add(**step)
         other.add(**step)
     check_all(world, other)
-    assert np.array_equal(ring.ok, other.ok)
-    assert (ring.fresh, len(one)) == (other.fresh, len(two))
+    assert np.array_equal(ring.drawable, other.drawable)
+    assert (ring.new_steps, len(one)) == (other.new_steps, len(two))
     if len(ring):
         for draw in (next, lambda replay: replay.sample(5)):
             a, b = flat({**draw(one)}), flat({**draw(two)})
@@ -507,7 +507,7 @@ def test_all_that_can_be_drawn_is_drawn_and_nothing_else(
     generator = torch.Generator().manual_seed(0)
     if len(ring):
         rows = np.concatenate([ring.draw(500, generator) for _ in range(10)])
-        assert set(rows.tolist()) == set(np.flatnonzero(ring.ok).tolist())
+        assert set(rows.tolist()) == set(np.flatnonzero(ring.drawable).tolist())
     else:
         with pytest.raises(ConfigError, match="seed_steps"):
             ring.draw(1, generator)
@@ -544,7 +544,7 @@ def line(
 
 def rows_of(ring: Transitions) -> dict[int, dict[str, Any]]:
     """All that can be drawn, by the number of the newest frame."""
-    fields = flat(ring.gather(np.flatnonzero(ring.ok)))
+    fields = flat(ring.gather(np.flatnonzero(ring.drawable)))
     rows = [{n: x[i].tolist() for n, x in fields.items()} for i in range(len(ring))]
     return {int(row["obs"][-1]): row for row in rows}
 
@@ -595,14 +595,14 @@ def test_a_new_task_truncates_the_episode_in_progress() -> None:
 def test_changing_one_field_of_a_batch_changes_no_other() -> None:
     for stack in (1, 3):
         ring = line(8, stack=stack)
-        rows = np.flatnonzero(ring.ok)
+        rows = np.flatnonzero(ring.drawable)
         fields, expected = ring.gather(rows.copy()), flat(ring.gather(rows))
         for name in fields:
             fields[name].fill_(7)
             for other in set(fields) - {name}:
                 np.testing.assert_array_equal(fields[other].numpy(), expected[other], other)
             fields[name].copy_(torch.from_numpy(expected[name]))
-        again = ring.gather(np.flatnonzero(ring.ok))
+        again = ring.gather(np.flatnonzero(ring.drawable))
         np.testing.assert_array_equal(again["obs"].numpy(), expected["obs"])
 
 
@@ -620,10 +620,10 @@ def test_draws_are_uniform_over_what_can_be_drawn() -> None:
     # Of 40 places every fifth has no transition, and the newest two wait.
     ring = line(500, capacity=40, nstep=3, ends=dict.fromkeys(range(3, 500, 4), "t"))
     draws = ring.draw(40_000, torch.Generator().manual_seed(0))
-    rows = np.flatnonzero(ring.ok)
+    rows = np.flatnonzero(ring.drawable)
     assert 30 <= len(rows) <= 33
     counts = np.bincount(draws, minlength=ring.size)
-    assert counts[~ring.ok].sum() == 0
+    assert counts[~ring.drawable].sum() == 0
     # Chi-square: mean k, variance 2k for k degrees of freedom; five deviations.
     expected, degrees = len(draws) / len(rows), len(rows) - 1
     chi_square = ((counts[rows] - expected) ** 2 / expected).sum()
@@ -635,7 +635,7 @@ def test_an_old_episode_is_longer_than_a_byte_can_count() -> None:
     rows = rows_of(ring)
     assert len(rows) >= 597
     assert all(row["obs"] == [n - 3, n - 2, n - 1, n] for n, row in rows.items())
-    assert not ring.sequences(np.flatnonzero(ring.ok), 2)["is_first"].any()
+    assert not ring.sequences(np.flatnonzero(ring.drawable), 2)["is_first"].any()
 
 
 def test_observations_may_be_changed_once_they_are_given() -> None:
@@ -667,13 +667,13 @@ def ring_with(*steps: dict[str, Any], **options: Any) -> Transitions:
 
 @pytest.mark.parametrize("extras", [{}, {"value": np.ones(1), "bonus": np.ones(1)}])
 def test_extras_are_the_same_at_each_step(extras: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="same extras each time"):
+    with pytest.raises(ConfigError, match="same extras every time"):
         ring_with(step_of(value=np.ones(1)), step_of(**extras))
 
 
 @pytest.mark.parametrize("name", ["discount", "index", "task", "obs", "mask"])
 def test_extras_do_not_take_the_names_of_other_fields(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"extra named {name}.*name it otherwise"):
+    with pytest.raises(ConfigError, match=f"extra named {name}.*rename it"):
         ring_with(step_of(**{name: np.ones(1)}))
 
 
@@ -789,7 +789,7 @@ def test_whenever_gymnasium_resets_no_row_joins_two_episodes(
         fields |= {"terminated": step.terminated, "truncated": step.truncated}
         ring.add(fields, began=step.began, first=step.first, real=step.real)
     envs.close()
-    rows = flat(ring.gather(np.flatnonzero(ring.ok)))
+    rows = flat(ring.gather(np.flatnonzero(ring.drawable)))
     assert len(rows["obs"]) > 80
     for i, (env, episode, t) in enumerate(rows["obs"].astype(int).tolist()):
         length = length_of(env, episode)

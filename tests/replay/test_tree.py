@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
-from antelope.replay.transitions import named, nested
+from antelope.replay.field_names import named, nested
 from antelope.replay.tree import at_path, map_tree, named_leaves, path_of, walk, zip_trees
 
 KEYS = st.text("a/:%~3A0. é", max_size=5)

@@ -140,7 +140,7 @@ class TaskRows:
         else:
             data, places_there = self._as_stored(), places
             obs = upload(data.index_select(0, places_there), device)
-        obs = transform.plain.plain({"obs": obs})["obs"]
+        obs = transform.plain.without_augmentation({"obs": obs})["obs"]
         rows = transform.undone(obs)
         same = self.transform is self._usual and (transform.augment is None or not self.train)
         inputs = obs if same else transformed(rows, self.transform)

@@ -161,7 +161,7 @@ class Rows:
             fields["raw"] = self.normalise(fields["raw"])
         return self._laid_out(fields)
 
-    def plain(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def without_augmentation(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The same without augmentation."""
         if "raw" in fields:
             fields["obs"] = self.normalise(fields.pop("raw"))
@@ -184,7 +184,7 @@ class Rows:
         # To the bit what they were: a byte by 255, as torchvision makes floats of pictures.
         return (rows * 255).round_().div_(255) if self.bytes_only else rows
 
-    def anew(self, raw: Tensor) -> Tensor:
+    def augment_again(self, raw: Tensor) -> Tensor:
         """Stored rows (`batch.raw`), augmented again."""
         obs = self.augmented(self.unit(raw))
         return self._laid_out({"obs": obs})["obs"]
@@ -215,7 +215,7 @@ class Plain:
         self.rows = rows
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return self.rows.plain(fields)
+        return self.rows.without_augmentation(fields)
 
     plain = __call__
 

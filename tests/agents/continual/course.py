@@ -134,7 +134,7 @@ class Course:
             batch_size=batch_size,
             tasks=[(self.task_of == t).nonzero().flatten() for t in range(tasks)],
         )
-        self.replay.transform.plain = lambda fields: fields  # type: ignore[attr-defined]
+        self.replay.transform.without_augmentation = lambda fields: fields  # type: ignore[attr-defined]
         self.replay.before = strategies.before_batch
 
     def begin(self, task: int) -> Course:

@@ -114,7 +114,7 @@ def test_the_checks_object_to_other_data(
     name: str, kind: Any, given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin_task(self: Any, agent: nn.Module, replay: Replay) -> None:
-        replay.give(given(replay))
+        replay.use_tasks(given(replay))
 
     monkeypatch.setattr(kind, "begin_task", begin_task)
     with pytest.raises(AssertionError):

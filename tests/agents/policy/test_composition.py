@@ -226,7 +226,7 @@ def test_the_advantages_of_a_recurrent_agent_are_those_of_its_episodes() -> None
         state={"critic": torch.zeros(1, 1, 5)},
         log_prob=torch.zeros(4, 1),
     )
-    data = agent.judged(rollout, gae_lambda=0.0)
+    data = agent.with_advantages(rollout, gae_lambda=0.0)
     for start, rows in ((0, 0), (2, 1)):  # Two episodes of two steps.
         ends = rollout.next_obs[start + 1]
         sequence = torch.cat((obs[start : start + 2, 0], ends))[None]

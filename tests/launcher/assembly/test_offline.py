@@ -115,7 +115,7 @@ def test_observations_are_normalised_by_the_replays_own_statistics(
 ) -> None:
     run = learn(folders["pendulum"], env="Pendulum-v1", agent="TD3", normalize_obs=True)
     ring = run.replay.storage
-    obs = ring.gather(np.flatnonzero(ring.ok))["obs"].double()
+    obs = ring.gather(np.flatnonzero(ring.drawable))["obs"].double()
     moments = run.replay.transform.normalizer.moments[""]
     assert moments.count == 400
     np.testing.assert_allclose(moments.mean, obs.mean(0))

@@ -386,7 +386,7 @@ def test_rows_that_take_the_place_of_a_tasks_are_not_altered_again() -> None:
         Standardize(space, standardize=False),
         batch_size=4,
         tasks=[torch.arange(3), torch.arange(3, 6)],
-        alter=lambda obs, task: obs + 100,
+        task_transform=lambda obs, task: obs + 100,
     )
     replay.begin(1)
     replay.replace(
