@@ -98,7 +98,7 @@ class TableWorld(OfData):
             device=wishes.device,
             seed=wishes.seed,
             tasks=[task.train for task in self.tasks],
-            alter=self.alter,
+            task_transform=self.alter,
             borders=wishes.borders,
             before=wishes.before,
         )

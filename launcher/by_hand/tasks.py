@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor
 
-from ...envs.tasks import DataTask
+from ...envs.task_rows import DataTask
 from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes

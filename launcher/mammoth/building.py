@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...agents.traits import hook
-from ...envs.tasks import DataWorld
+from ...envs.table_world import TableWorld
 from ...replay import ConfigError, Spec
 from ..assembly.infer import inferred
 from ..settings.named import makes_objects
@@ -36,7 +36,7 @@ def build_observer(
     target: Any,
     given: Mapping[str, object],
     plan: Plan,
-    world: DataWorld,
+    world: TableWorld,
     device: torch.device,
     *,
     transforms: tuple[Any, Any],
@@ -90,7 +90,7 @@ def build_observer(
 
 
 def _checked_options(
-    target: object, given: Mapping[str, object], plan: Plan, world: DataWorld
+    target: object, given: Mapping[str, object], plan: Plan, world: TableWorld
 ) -> Options:
     """The options of a model that fits the run.
 
@@ -98,7 +98,7 @@ def _checked_options(
         ConfigError: With everything that is wrong with the model and its options.
     """
     name = class_name(target)
-    if not isinstance(world, DataWorld):
+    if not isinstance(world, TableWorld):
         raise ConfigError(
             f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
             "write learn(self, replay, log)."
@@ -113,7 +113,7 @@ def _checked_options(
 def _sequence(
     target: object,
     plan: Plan,
-    world: DataWorld,
+    world: TableWorld,
     device: torch.device,
     transforms: tuple[Any, Any],
 ) -> tuple[ContinualDataset, Transform]:
@@ -206,7 +206,7 @@ _SCENARIOS = {
 }
 
 
-def _unfit(target: object, world: DataWorld, *, online: bool) -> Iterable[str]:
+def _unfit(target: object, world: TableWorld, *, online: bool) -> Iterable[str]:
     """What a model's COMPATIBILITY says against this run."""
     fits = compatibility(target)
     here = "general-continual" if online else f"{world.scenario}-il"
