@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...agents.continual.context import OF_LABELS, Context
@@ -26,6 +26,13 @@ from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler
 from .scheduling import build_scheduler
 from .strategies import Strategies
+
+
+class _Augmenting(Protocol):
+    """A transform that augments."""
+
+    def augment_again(self, raw: Tensor) -> Tensor:
+        """Rows of `batch.raw`, `[B, *shape]`, augmented another time."""
 
 
 def build_strategies(
@@ -49,7 +56,7 @@ def build_strategies(
         scenario=world.scenario or "domain",
         classes=classes_of_tasks(world, told=world.labelled and borders),
         learn=quiet(learn_method(agent, spec, supervised=world.labelled)),
-        augmented=transform.augment_again if transform.augment is not None else None,
+        augmented=None if transform.augment is None else cast(_Augmenting, transform).augment_again,
         device=model.device,
         seed=plan.seed,
         outputs=OF_LABELS if world.labelled else outputs_of(agent, spec),
