@@ -36,8 +36,8 @@ from .process import Workplace, threads
 from .record.earlier import continue_statistics, read_earlier, read_module, take_over
 from .record.offline import check_agent, settings_from_replay
 from .settings.plan import Plan
-from .settings.told import warn_caller
 from .settings.unread import without_effect
+from .settings.warn import warn_caller
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from ...agents.policy.raw_observations import takes_normalised
 from ...agents.traits import has_forward, hook, stated_traits
 from ...envs.world import ENV_STEPS, Transform, WorldSpec
 from ...replay import ConfigError
-from ..settings.compose import name_of
 from ..settings.kinds import model_kind
+from ..settings.object_names import name_of
 from ..settings.plan import Plan
 from .infer import advice, inferred
 from .networks import network

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...envs.datasets import Arrays
 from ...replay import ConfigError
-from ..settings.compose import Settings
 from ..settings.plan import Plan, make_plan
+from ..settings.settings import Settings
 from .data import read_data
 
 

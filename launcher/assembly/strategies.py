@@ -10,8 +10,8 @@ from torch import Tensor
 from ...agents.continual import NAMES
 from ...envs.world import World
 from ...replay import ConfigError, Spec
-from ..settings.named import makes_objects
-from ..settings.names import construct
+from ..settings.construct import construct
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 from .infer import inferred
 

@@ -11,8 +11,8 @@ import torch
 from ...agents.policy.states import Recurrence
 from ...envs.world import Transform, WorldSpec
 from ...replay import ConfigError, Observations, Standardize
-from ..settings.compose import name_of
-from ..settings.names import construct
+from ..settings.construct import construct
+from ..settings.object_names import name_of
 from ..settings.plan import Plan
 from .augmentation import Augmentation, check_augmentation
 

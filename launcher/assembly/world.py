@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...envs.world import World
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .data import build_data
 
 

@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ...replay import ConfigError
 from ..assembly.schedule import Duration
-from ..settings.compose import name_of
-from ..settings.names import construct, resolve
+from ..settings.construct import construct
+from ..settings.names import resolve
+from ..settings.object_names import name_of
 from ..settings.plan import Named, Plan
 from .rates import StandIn, copied, preview
 from .schedulers import Scheduler

@@ -15,8 +15,9 @@ from ..assembly.device import build_device, device_wanted
 from ..assembly.transforms import build_transforms
 from ..assembly.world import build_world
 from ..plainly import plainly
-from ..settings.compose import compose, schema
+from ..settings.compose import compose
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from .asked import Asked
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only

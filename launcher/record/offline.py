@@ -14,7 +14,7 @@ from ...replay.field_names import IN
 from ...replay.offline import saved_sizes
 from ..assembly.replay import with_source_named
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .checkpoint import find
 
 # What is as it was when the replay was filled, by the names of a replay's sizes.
