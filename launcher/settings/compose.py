@@ -18,6 +18,7 @@ from ...replay.errors import ConfigError
 from .dotted import flatten
 from .keywords import flatten_keywords
 from .merge import merge
+from .plain_yaml import plain_copy
 from .presets import layers
 from .schema import defaults
 from .settings import Settings
@@ -72,6 +73,8 @@ def _flat(layer: Any, mistakes: list[str]) -> dict[str, Any]:
 def _resolve_interpolations(
     values: dict[str, Any], settings: Settings, mistakes: list[str]
 ) -> dict[str, Any]:
+    if (plain := plain_copy(values)) is not None:
+        return plain
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
