@@ -35,8 +35,8 @@ from .record.supervisor import Interrupted, Keeper
 from .record.trackers import Tracker, check_installed
 from .run import Run
 from .session import Session
-from .settings.compose import Settings
 from .settings.plan import Plan, make_plan
+from .settings.settings import Settings
 from .settings.unread import of_the_optimiser
 
 if TYPE_CHECKING:

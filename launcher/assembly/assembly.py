@@ -21,8 +21,8 @@ from ..learn.schedulers import Scheduler, build_scheduler
 from ..learn.strategies import Strategies
 from ..process import Workplace, threads
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
 from ..settings.unread import without_effect
+from ..settings.warn import warn_caller
 from . import build, offline
 from .device import arithmetic, describe, device_wanted, wants_channels_last
 from .earlier import continue_statistics, read_earlier, read_module, take_over

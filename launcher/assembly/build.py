@@ -23,12 +23,11 @@ from ..learn.own_optimizer import OwnOptimizers
 from ..learn.strategies import Strategies
 from ..pictures.samples import Samples
 from ..record.log import quiet
-from ..settings.compose import name_of
+from ..settings.construct import construct
 from ..settings.kinds import model_kind
-from ..settings.named import makes_objects
-from ..settings.names import construct
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from . import offline
 from .augmentation import Augmentation, check_augmentation
 from .data import build_data

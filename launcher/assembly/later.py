@@ -8,8 +8,8 @@ from ...agents.continual.strategy import Strategy
 from ...agents.traits import stated_traits
 from ...envs.datasets import Arrays
 from ...replay import ConfigError
-from ..settings.compose import Settings
 from ..settings.plan import Plan, make_plan
+from ..settings.settings import Settings
 from .data import read_data
 
 if TYPE_CHECKING:

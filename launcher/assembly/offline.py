@@ -14,7 +14,7 @@ from ...replay.field_names import IN
 from ...replay.offline import saved_sizes
 from ..record.checkpoint import find
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 
 # What is as it was when the replay was filled, by the names of a replay's sizes.
 _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}

@@ -14,13 +14,15 @@ from ...envs.task_rows import DataTask
 from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
+from ...replay.suggestions import did_you_mean
 from ...replay.transfer import upload
 from ..assembly import build
 from ..assembly.device import build_device
 from ..process import taking_turns
-from ..settings.compose import compose, did_you_mean, schema
+from ..settings.compose import compose
 from ..settings.foreign import answer
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from ..settings.unread import without_effect
 
 _ROWS = (

@@ -43,11 +43,12 @@ from ..record.progress import Progress
 from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
-from ..settings.compose import Settings, compose, name_of
+from ..settings.compose import compose
 from ..settings.kinds import model_kind
-from ..settings.named import makes_objects
 from ..settings.names import resolve
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import PARTS, make_plan
+from ..settings.settings import Settings
 from ..settings.trust import known_argument, known_arguments, known_object
 from .policy import Policies
 

@@ -27,9 +27,9 @@ from torch.optim.lr_scheduler import (
 from ...replay import CheckpointError, ConfigError, Replay
 from ..metrics import better, score_names
 from ..record.state import load_object_state, object_state
-from ..settings.compose import name_of
-from ..settings.named import makes_objects
-from ..settings.names import construct, resolve
+from ..settings.construct import construct
+from ..settings.names import resolve
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan
 
 _PER_STEP = (OneCycleLR, CyclicLR)  # PyTorch's own examples step these after every batch.

@@ -12,11 +12,11 @@ from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.suggestions import did_you_mean
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, load_object_state, object_state
-from ..settings.compose import did_you_mean
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .reuse import holds, leftover, told_of_leftovers
 

@@ -13,8 +13,9 @@ from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly import build
 from ..assembly.device import device_wanted
 from ..plainly import plainly
-from ..settings.compose import compose, schema
+from ..settings.compose import compose
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from .asked import Asked
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only

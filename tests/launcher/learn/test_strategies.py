@@ -16,7 +16,7 @@ from antelope import Batch, ConfigError, Memory, Run, ml, register
 from antelope.agents.continual import ER, EWC, SI
 from antelope.launcher.record.checkpoint import Checkpoints
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.named import named_objects, unresolved
+from antelope.launcher.settings.lookup import named_objects, unresolved
 
 SHORT: dict[str, Any] = {
     "tasks": 5,
