@@ -11,16 +11,18 @@ import numpy as np
 from ..envs.world import World
 from ..replay import ConfigError
 from ..replay.randomness import forked_randomness, seed_everything
-from .assembly.later import check_classes, check_grows, read_later
-from .assembly.lengths import duration_of
+from .assembly.later import read_later
+from .assembly.schedule import duration_of
+from .learn.later import check_classes, check_grows
 from .learn.loop import learn_task, run
 from .plainly import plainly
 from .process import Workplace, taking_turns
 from .record.supervisor import Supervisor
 from .run import Run
 from .session import Session
-from .settings.compose import Settings, compose
+from .settings.compose import compose
 from .settings.plan import make_plan
+from .settings.settings import Settings
 
 if TYPE_CHECKING:
     from .inference.policy import Policies
@@ -196,12 +198,18 @@ class OpenRun:
     def _learn_later(self, settings: Settings, name: str | None) -> int:
         """Add a task, learn it, and finish the run again; returns the task's number."""
         session, supervisor, plan = self.session, self.supervisor, self.session.plan
-        check_grows(plan, session.world, session.learner, self.status)
+        if self.status not in ("finished", "waiting"):
+            todo = "learn its own tasks first"
+            todo = todo if self.status == "open" else "call ml with resume=true"
+            raise ConfigError(
+                f"learn_task needs a finished run, and this one is {self.status}: {todo}."
+            )
+        check_grows(session.world, session.learner, session.own, online=plan.online)
         self.close()  # Inside a loop over its tasks it is still open.
         with session.workplace.spell(moves_on=False):
             seed_everything(plan.seed)
             train, test = read_later(settings, plan)
-            check_classes(session.world, session.learner, train, name)
+            check_classes(session.world, session.learner.strategies, train, name)
             world = session.world.growing()
             expected, task = world.expecting, world.filled
             with supervisor.reclaiming():

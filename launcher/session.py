@@ -11,12 +11,11 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from ..envs.world import Transform, World
+from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .assembly import build, offline
-from .assembly.assembly import Assembly, assemble
-from .assembly.lengths import build_schedule, duration_of, total_steps
+from .assemble import Assembly, assemble
+from .assembly.schedule import build_schedule, duration_of, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
 from .learn.rest import Rest
@@ -24,7 +23,8 @@ from .learn.scoring import Scoring
 from .process import Workplace
 from .record.console import Console
 from .record.log import Log, Row
-from .record.pictures import Spared
+from .record.offline import check_path
+from .record.pictures import Spared, build_pictures
 from .record.progress import Progress
 from .record.report import Report
 from .record.resumption import changed_settings, parts_to_restart, saved_device
@@ -110,7 +110,7 @@ class Session:
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
             path = run_path(parts.plan, parts.world)
-            offline.check_path(parts.plan, path)
+            check_path(parts.plan, path)
             return cls(parts, workplace, path, opened.pop_all())
 
     def __enter__(self) -> Self:
@@ -155,7 +155,7 @@ class Session:
 
     def row_due(self, taken: int) -> bool:
         """Whether a row of train.csv follows on `taken` steps."""
-        return self.schedule.row_due(self.progress, taken)
+        return self.progress.step % self.schedule.log_every < taken
 
     def training_row(self) -> Row:
         """What was logged since the last row, as means; empty if nothing was.
@@ -171,9 +171,10 @@ class Session:
         return {**self.progress.place(self.replay.epoch), **values, **lr}
 
     def evaluation_due(self, taken: int) -> bool:
-        """Whether an evaluation in mid-task follows on `taken` steps."""
+        """Whether an evaluation follows on `taken` steps; the end of a task is evaluated besides."""
         single = len(self.world.tasks) == 1
-        return self.schedule.evaluation_due(self.progress, taken, self.replay, single=single)
+        due = self.schedule.evaluation_due(self.progress, taken, self.replay, single=single)
+        return due and not self.task_is_over()
 
     def evaluate(self) -> Row:
         """Evaluate in mid-task, which may end the task; a row of eval.csv, or an empty one."""
@@ -273,8 +274,8 @@ class Session:
 
     @property
     def _augmentation(self) -> Callable[[Tensor], Tensor] | None:
-        transform: Transform = self.replay.transform
-        return transform.augment
+        augment: Callable[[Tensor], Tensor] | None = getattr(self.replay.transform, "augment", None)
+        return augment
 
     # ---------------------------------------------------------------------------- a later task
 
@@ -282,8 +283,7 @@ class Session:
         """Tell every part of a task that was just added to the world."""
         number, world, learner = len(self.world.tasks) - 1, self.world, self.learner
         self.replay.set_task(number, world.growing().rows(number))
-        if learner.strategies is not None:
-            learner.strategies.context.add_task(world.classes(number))
+        learner.strategies.context.add_task(world.classes(number))
         if learner.scheduler is not None:
             rows = world.growing().later[-1]["rows"]
             learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))
@@ -301,9 +301,8 @@ class Session:
     def reopen(self) -> None:
         """Open again what `close` closed, to learn another task."""
         self.first_step = self.progress.step
-        if (strategies := self.learner.strategies) is not None:
-            strategies.context.open()
-            self._opened.callback(strategies.context.close)
+        self.learner.strategies.open()
+        self._opened.callback(self.learner.strategies.close)
         if self.learner.own is not None:
             self.learner.own.look()
             self._opened.callback(self.learner.own.close)
@@ -330,8 +329,7 @@ class Session:
         Raises:
             ConfigError: Naming one.
         """
-        if self.learner.strategies is not None:
-            self.learner.strategies.check_fresh()
+        self.learner.strategies.check_fresh()
 
     def newest_loss(self) -> Tensor | float | None:
         """The last loss since the newest row, on the run's device."""
@@ -341,7 +339,7 @@ class Session:
 def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
     """What scores the tasks, and draws what a generative model makes."""
     plan = parts.plan
-    samples = build.build_pictures(plan, parts.world, path)
+    samples = build_pictures(plan, parts.world, path)
     draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
     return Evaluator(
         parts.world,

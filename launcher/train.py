@@ -8,8 +8,8 @@ from .process import Workplace
 from .record.supervisor import Supervisor
 from .run import Run
 from .session import Session
-from .settings.compose import Settings
 from .settings.plan import make_plan
+from .settings.settings import Settings
 
 
 def train(settings: Settings) -> Run:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from ...envs.world import World
 from ...replay import Replay
+from ..assembly.schedule import Schedule
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Row
 from ..record.progress import Progress
 from .evaluate import Evaluator
 from .learner import Learner
-from .schedule import Schedule
 from .stopping import EarlyStopping
 
 
@@ -138,8 +138,7 @@ class Scoring:
                 for row in (metrics, each)
             )
         progress.metrics = metrics
-        if learner.strategies is not None:
-            learner.strategies.after_evaluation({**metrics, **each})
+        learner.strategies.after_evaluation({**metrics, **each})
         return {**progress.place(self.replay.epoch), **metrics, **each}
 
     def _tasks_to_score(self) -> range:

@@ -71,7 +71,7 @@ class Report:
         costs: dict[str, Any] = {}
         if (names := self.world.task_names) is not None:
             costs["name"] = names[task]
-        if (strategies := self.learner.strategies) is not None:
+        if (strategies := self.learner.strategies).active:
             costs["memory_bytes"] = strategies.nbytes()
             if (parameters := strategies.parameters_used()) is not None:
                 costs["parameters"] = parameters
@@ -98,7 +98,7 @@ class Report:
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
                     "like set its own arguments, where it has them."
                 )
-        if learner.scaler is not None:
+        if learner.updates.scaler is not None:
             yield (
                 f"precision=16: {name} updates itself, so its losses were not scaled, and small "
                 "gradients may have been lost. precision=bf16 needs no scaling."

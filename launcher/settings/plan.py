@@ -9,9 +9,12 @@ from typing import Any
 
 from ...agents.usual import usual
 from ...replay.errors import ConfigError
-from .compose import Settings, schema
 from .loaders import heed_loaders
-from .named import Named, named_object, named_objects, unresolved
+from .lookup import named_object, named_objects, unresolved
+from .named import Named
+from .plain_yaml import dump
+from .schema import schema
+from .settings import Settings
 from .wrappers import named_wrappers
 
 PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
@@ -156,9 +159,7 @@ class Plan:
 
     def yaml(self) -> str:
         """The text of `config.yaml`."""
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+        return dump(dict(self.values))
 
 
 def make_plan(
