@@ -14,9 +14,9 @@ from ...replay.tree import slashed
 from ..blocks.encoder import Layers, encoder
 from ..traits import Traits
 from .advantages import advantages, at, next_values, places
-from .composition import Composition, estimate
-from .distributions import action_head, executable
+from .composition import Composition
 from .episodes import segments
+from .heads import action_head, estimate, executable
 from .masks import ACTION_MASK, mask_in, restricted
 from .parts import ACTION
 from .states import State, as_steps, first_steps

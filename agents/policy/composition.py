@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -17,7 +15,8 @@ from ...replay import Space
 from ...replay.tree import leaves, map_tree, slashed
 from ..blocks.encoder import encoder as own_encoder
 from ..traits import takes_state
-from .distributions import distribution, logits_shape, parts_of
+from .distributions import parts_of
+from .heads import distribution, logits_shape
 from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
 from .states import State
 
@@ -156,24 +155,3 @@ class Value(nn.Module):
 
     def forward(self, obs: Any) -> Tensor:
         return self.layer(self.trunk(obs)).squeeze(-1)
-
-
-def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
-    """What a model's `forward` gives for a distribution: logits of choices, the mean of numbers."""
-    if isinstance(space, dict):
-        parts = policy.parts  # type: ignore[attr-defined]
-        return {name: estimate(part, parts[name]) for name, part in space.items()}
-    if not space.discrete:
-        return policy.mode
-    for name in ("log_p", "logits"):
-        if isinstance(logits := getattr(policy, name, None), Tensor):
-            return logits
-    if space.nvec and hasattr(policy, "parts"):
-        return torch.cat([part.log_p for part in policy.parts], -1)
-    # Of a distribution without logits: its mode, as a score.
-    sizes = space.nvec or (space.n,)
-    if space.binary:
-        return policy.mode.float() * 2 - 1
-    columns = policy.mode.unsqueeze(-1) if not space.nvec else policy.mode
-    scores = [F.one_hot(columns[..., i], n).float() for i, n in enumerate(sizes)]
-    return torch.cat(scores, -1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as torchs
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from ...replay import ConfigError, Space
 from .gaussians import HAIR, summed
@@ -68,11 +69,11 @@ class Fitted(Distribution):
         event_shape = torch.Size(space.value_shape)
         super().__init__(torch.Size(batch_shape), event_shape, validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        return self._ours(self.given.sample(torch.Size(sample_shape)))
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        return self._as_action(self.given.sample(torch.Size(sample_shape)))
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self._ours(self.given.rsample(torch.Size(sample_shape)))
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        return self._as_action(self.given.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         lead = value.shape[: value.dim() - len(self.event_shape)]
@@ -100,7 +101,7 @@ class Fitted(Distribution):
                 f"{_kind(self.given)} has neither a mode nor a mean, and the likeliest action is asked "
                 "for. Return logits, or a distribution with a `mode`, or give the module an `act`."
             )
-        return self._ours(value.round() if self.space.discrete else value)
+        return self._as_action(value.round() if self.space.discrete else value)
 
     @property
     def logits(self) -> Tensor:
@@ -110,7 +111,7 @@ class Fitted(Distribution):
             given = given.base_dist
         return given.logits.reshape(*self.batch_shape, self.space.n)  # type: ignore[attr-defined]
 
-    def _ours(self, value: Tensor) -> Tensor:
+    def _as_action(self, value: Tensor) -> Tensor:
         lead = value.shape[: value.dim() - len(self._shape)]
         dtype = torch.int64 if self.space.discrete else torch.float32
         return value.reshape(*lead, *self.event_shape).to(dtype)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
-from .distributions import distribution, gymnasium_name, logits_shape
+from .heads import distribution, logits_shape
+from .spaces import gymnasium_name
 
 
 class Sources:

@@ -19,7 +19,7 @@ from antelope.agents.blocks.initialisation import (
     prior_logits,
     set_head_bias,
 )
-from antelope.agents.policy.distributions import distribution, logits_shape
+from antelope.agents.policy.heads import distribution, logits_shape
 from antelope.replay import ConfigError, Space
 
 INT = torch.int64
