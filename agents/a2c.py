@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
 from .blocks.arguments import check
+from .log import Log
 from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = 64  # Steps of all environments together, if nothing is said.
@@ -67,7 +67,7 @@ class A2C(ActorCritic):
         self.steps, self.gae_lambda = steps, gae_lambda
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
 
-    def learn(self, replay: Replay, log: Any) -> Tensor | None:
+    def learn(self, replay: Replay, log: Log) -> Tensor | None:
         """The loss of a rollout, once there is one."""
         if replay.new_steps < self.steps:
             return None

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space, Spec
+from ..replay.batch import Tensors
 from .bandit import Bandit
 from .dqn import DQN
 from .generative.dcgan import DCGAN
+from .log import Log
 from .policy.parts import PolicyPart, asks_for
 from .ppo import PPO
 from .sac import SAC
@@ -108,18 +110,18 @@ class AC2Agent(nn.Module):
         else:
             self.sample = None  # type: ignore[assignment]
 
-    def forward(self, obs: Any, state: Any = None) -> Any:
+    def forward(self, obs: Tensors, state: Any = None) -> Any:
         """`[B, *obs.shape]` to logits, Q-values or values `[B, *action.shape]`."""
         return self.way(obs, state) if self._carries_state else self.way(obs)
 
-    def act(self, obs: Any, state: Any = None, info: dict[str, Any] | None = None) -> Any:
+    def act(self, obs: Tensors, state: Any = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions, with exploration when training."""
         more = {"info": info} if info and takes_info(self.way.act) else {}
         return (
             self.way.act(obs, state, **more) if self._carries_state else self.way.act(obs, **more)
         )
 
-    def learn(self, replay: Replay, log: Any) -> Tensor | None:
+    def learn(self, replay: Replay, log: Log) -> Tensor | None:
         """One learning step, or the loss of one."""
         if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
             return supervised_loss(self, next(replay), self.spec.action)
@@ -183,7 +185,7 @@ class AC2Agent(nn.Module):
         output, _ = PolicyPart(policy, action).probe(self.spec.obs, {})
         return isinstance(output, Tensor) and tuple(output.shape) == (2, *action.shape)
 
-    def _refuse(self, where: str, **parts: Any) -> None:
+    def _refuse(self, where: str, **parts: object) -> None:
         """Raise for what has no place in what is learnt."""
         if wrong := [f"`{name}`" for name, part in parts.items() if part is not None]:
             raise ConfigError(f"{' and '.join(wrong)} cannot be used with {where}.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from .log import Log
 from .supervised import network
 
 
@@ -41,7 +40,7 @@ class Bandit(nn.Module):
         """`[B, *obs.shape]` to logits of the choices, `[B, n]`."""
         return self.network(obs)
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         q = self(batch.obs)
         with torch.no_grad():

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
+from ..replay.batch import Tensors
 from .blocks.encoder import Layers, rows
 from .blocks.schedule import Falling
 from .blocks.target import follow, target_of
+from .log import Log
 from .policy.in_numpy import in_numpy
 from .policy.masks import NEXT_ACTION_MASK, draw_allowed, mask_in, masked
 from .policy.outputs import check_outputs
@@ -88,11 +90,11 @@ class DQN(nn.Module):
         self.target = target_of(self.network)
         self.learning_steps = 0
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to Q-values `[B, num_actions]`."""
         return self.network(obs)
 
-    def act(self, obs: Any, info: dict[str, Any] | None = None) -> Tensor:
+    def act(self, obs: Tensors, info: dict[str, Any] | None = None) -> Tensor:
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
         mask = mask_in(info)
         if not self.training:
@@ -109,7 +111,7 @@ class DQN(nn.Module):
         chance = self._any(n, mask)
         return torch.where(torch.tensor(explore), chance, action)
 
-    def best(self, obs: Any, mask: Tensor | None = None) -> Tensor:
+    def best(self, obs: Tensors, mask: Tensor | None = None) -> Tensor:
         """`[N, *obs.shape]` to the actions that are worth most, `[N]`, of those that `mask` allows."""
         values = in_numpy(self.network, obs)
         if values is None:
@@ -124,7 +126,7 @@ class DQN(nn.Module):
             return torch.randint(self.num_actions, (n,))
         return draw_allowed(self.space, mask).cpu()
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         if self.learning_steps % self.target_every == 0:
             follow(self.target, self.network, self.tau)
@@ -151,7 +153,7 @@ class DQN(nn.Module):
         """Explore again: what was best in an earlier task may never meet what this one rewards."""
         self.epsilon.taken = 0
 
-    def next_value(self, next_obs: Any, mask: Tensor | None = None) -> Tensor:
+    def next_value(self, next_obs: Tensors, mask: Tensor | None = None) -> Tensor:
         """`[B, *obs.shape]` to what the best action there is worth, `[B]`, of those that `mask` allows."""
         next_q = self.target(next_obs)  # [B, num_actions]
         if not self.choose_by_network:
@@ -191,7 +193,7 @@ class Values(nn.Module):
         space = Space((num_actions,), torch.int64, discrete=True)
         check_outputs(output, space, 2, name, sources)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.part(obs)[0]
 
 

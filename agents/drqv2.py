@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, EnsembleLinear, td_loss
 from .blocks.target import follow, frozen, target_of
 from .ddpg import explore
+from .log import Log
 from .policy.box import UnitBox
 
 
@@ -83,7 +83,7 @@ class DrQV2(nn.Module):
         first, last = self.noise
         return first + (last - first) * min(1.0, self.env_steps / max(self.noise_steps, 1))
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         follow(self.target_critics, self.critics, self.tau)
         features = self.encoder(shift(batch.obs, self.pad))  # [B, width]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
 from .blocks.arguments import check
+from .log import Log
 from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at most.
@@ -90,7 +90,7 @@ class PPO(ActorCritic):
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
         self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
 
-    def learn(self, replay: Replay, log: Any) -> None:
+    def learn(self, replay: Replay, log: Log) -> None:
         """Learn from a rollout, once there is one."""
         if replay.new_steps < self.steps:
             return

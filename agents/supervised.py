@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from .blocks.encoder import Flat
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
+from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
 
@@ -68,7 +68,7 @@ class Supervised(nn.Module):
             return output
         return output.unflatten(1, self.action_spec.shape) * self.stddev + self.mean
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         """The loss of the next batch."""
         return supervised_loss(self, next(replay), self.action_spec)
 

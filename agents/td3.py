@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
+from ..replay.batch import Tensors
 from .blocks.ensemble import Critics, td_loss
 from .blocks.target import follow, frozen, target_of
 from .ddpg import Actor, explore
+from .log import Log
 from .policy.box import UnitBox
 from .policy.parts import Part, trunk
 
@@ -75,11 +76,11 @@ class TD3(nn.Module):
         self.target_actor, self.target_critics = target_of(self.actor), target_of(self.critics)
         self.env_steps = self.learning_steps = 0
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
         return self.box.scale(self.actor(obs).clamp(-1, 1))  # A given actor's may lie outside.
 
-    def act(self, obs: Any) -> Tensor:
+    def act(self, obs: Tensors) -> Tensor:
         """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
         action = self.actor(obs)
         if self.training:
@@ -87,7 +88,7 @@ class TD3(nn.Module):
             self.env_steps += len(action)
         return self.box.scale(action.clamp(-1, 1))
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         with torch.no_grad():
             next_q = self.target_critics(batch.next_obs, self.next_action(batch.next_obs))  # [2, B]
@@ -119,7 +120,7 @@ class TD3(nn.Module):
         """Explore again, as at the start."""
         self.env_steps = 0
 
-    def next_action(self, next_obs: Any) -> Tensor:
+    def next_action(self, next_obs: Tensors) -> Tensor:
         """The target actor's actions `[B, size]`, blurred: a narrow peak of Q' is an error of it."""
         action = self.target_actor(next_obs)
         noise = (self.target_noise * torch.randn_like(action)).clamp(
@@ -154,5 +155,5 @@ class GivenActor(nn.Module):
                 f"{given}{sources.of(output)}."
             )
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.box.unscale(self.part(obs)[0])

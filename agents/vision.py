@@ -198,9 +198,9 @@ def _stages(network: nn.Module, channels: int) -> list[tuple[list[str], int]]:
     stages: dict[int, tuple[list[str], int]] = {}
 
     def remember(name: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             merges = type(module).__name__.startswith("PatchMerging")
-            stride = 2 if merges else module.stride
+            stride: Any = 2 if merges else module.stride
             stride = max(stride) if isinstance(stride, tuple) else stride
             if stride == 1:
                 return
@@ -240,7 +240,7 @@ def _unstride(network: nn.Module, name: str) -> None:
         layer.stride = (1, 1)
 
 
-def _like(layer: nn.Conv2d, **changed: Any) -> nn.Conv2d:
+def _like(layer: nn.Conv2d, **changed: object) -> nn.Conv2d:
     """A new convolution with the arguments of another, but for those given."""
     names = (
         "in_channels",

@@ -69,7 +69,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(value: Any, folder: Path) -> Any:
+def _write(value: object, folder: Path) -> Any:
     if isinstance(value, dict):
         return {"dict": [[key, _write(item, folder)] for key, item in value.items()]}
     if isinstance(value, (np.ndarray, torch.Tensor)):

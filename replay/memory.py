@@ -404,7 +404,7 @@ class Memory:
             f"{_words(map('.'.join, self._columns))}. Give every batch the same fields and extras."
         )
 
-    def _unlike(self, path: Path, field: Any, rows: int | None) -> str:
+    def _unlike(self, path: Path, field: object, rows: int | None) -> str:
         name = ".".join(path)
         if isinstance(field, Tensor) and field.dim() and field.shape[0] != rows:
             return (
@@ -505,7 +505,7 @@ def _nested(flat: Mapping[Path, Tensor]) -> dict[str, Any]:
     return fields
 
 
-def _kind(field: Any) -> str:
+def _kind(field: object) -> str:
     """`float32 [10, 3]`"""
     if not isinstance(field, Tensor):
         return f"a {type(field).__name__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
     return bool((values >= 0).all() and (values < count).all())
 
 
-def _words(names: Any) -> str:
+def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "missing"
 
 

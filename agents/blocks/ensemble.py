@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.batch import Tensors
 from .encoder import Trunk
 from .precision import full_precision
 
@@ -53,14 +54,14 @@ class Ensemble(nn.Module):
             raise ConfigError("Ensemble has no members. Give a list of modules, or count=5.")
         self.members = nn.ModuleList(members)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.outputs(obs).mean(0)
 
-    def outputs(self, obs: Any) -> Tensor:
+    def outputs(self, obs: Tensors) -> Tensor:
         """What every member gives, `[E, B, ...]`."""
         return torch.stack([member(obs) for member in self.members])
 
-    def spread(self, obs: Any) -> Tensor:
+    def spread(self, obs: Tensors) -> Tensor:
         """The standard deviation of the members' outputs, `[B, ...]`; zeros of a single member."""
         return self.outputs(obs).std(0, correction=0)
 
@@ -166,7 +167,7 @@ class Critics(nn.Module):
         layers += [EnsembleLinear(members, width, num_actions if discrete else 1)]
         self.members = nn.Sequential(*layers)
 
-    def forward(self, obs: Any, action: Tensor | None = None) -> Tensor:
+    def forward(self, obs: Tensors, action: Tensor | None = None) -> Tensor:
         features = self.trunk(obs)
         if action is None:
             return full_precision(self.members(features))  # [E, B, num_actions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def initialise(module: nn.Module, how: str) -> None:
 def set_head_bias(
     layer: nn.Module | None,
     space: Space,
-    prior: Any,
+    prior: object,
     *,
     name: str = "action",
     gain: float = 0.01,
@@ -117,7 +117,12 @@ def set_head_bias(
 
 
 def check_prior(
-    policy: Distribution, space: Space, prior: Any, *, name: str = "action", tolerance: float = 0.05
+    policy: Distribution,
+    space: Space,
+    prior: object,
+    *,
+    name: str = "action",
+    tolerance: float = 0.05,
 ) -> None:
     """Whether the actions of a policy, on average over a batch, have the probabilities of the prior.
 
@@ -141,7 +146,7 @@ def check_prior(
         )
 
 
-def prior_logits(space: Space, prior: Any, name: str = "action") -> Tensor:
+def prior_logits(space: Space, prior: object, name: str = "action") -> Tensor:
     """The logits `[n]` of these probabilities; see `set_head_bias`.
 
     Raises:
@@ -257,11 +262,11 @@ def _shares(given: Any, n: int, *, strictly: bool = False) -> Tensor | None:
     return p if bool(right.all()) else None
 
 
-def _is_list(given: Any) -> bool:
+def _is_list(given: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(given, Sequence) and not isinstance(given, str)
 
 
-def _is_number(given: Any) -> bool:
+def _is_number(given: object) -> bool:
     return isinstance(given, int | float) and math.isfinite(given)
 
 

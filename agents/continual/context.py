@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from ..log import Log
 from .substitution import call_with, tensors_of
 
 # What a model's outputs are: of a data set, what its labels say; in environments logits of a policy over
@@ -119,7 +120,7 @@ class Context:
         twin._structures = {}
         return twin
 
-    def step(self, replay: Replay, log: Any) -> Tensor | None:
+    def step(self, replay: Replay, log: Log) -> Tensor | None:
         """The loss of the next batch, whose outputs `logits` then knows."""
         self._known, self._replay = None, replay
         try:
@@ -295,7 +296,7 @@ class Context:
             )
 
     def _met(
-        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""
         if self._replay is None:
@@ -313,7 +314,7 @@ class Context:
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
 
 
-def _has_graph(output: Any) -> bool:
+def _has_graph(output: object) -> bool:
     return bool(getattr(output, "requires_grad", True))
 
 

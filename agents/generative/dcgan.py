@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...replay import ConfigError, Replay, Space
 from ..blocks.target import frozen
+from ..log import Log
 from ..traits import Traits
 from .bounds import Bounds, check_images
 from .labels import classes, labels
@@ -69,7 +70,7 @@ class DCGAN(nn.Module):
         self.generator_optim = torch.optim.Adam(generator.parameters(), **adam)
         self.discriminator_optim = torch.optim.Adam(discriminator.parameters(), **adam)
 
-    def learn(self, replay: Replay, log: Any) -> None:
+    def learn(self, replay: Replay, log: Log) -> None:
         """One step of the discriminator, then one of the generator."""
         batch = next(replay)
         label = batch.label if self.conditional else None

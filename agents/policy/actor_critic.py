@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
+from ...replay.batch import Tensors
 from ...replay.tree import slashed
 from ..blocks.encoder import Layers, encoder
 from ..traits import Traits
@@ -74,7 +75,7 @@ class ActorCritic(nn.Module):
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
 
-    def forward(self, obs: Any, state: State = None) -> Any:
+    def forward(self, obs: Tensors, state: State = None) -> Any:
         """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`; recurrent: and state."""
         if self.composition is None:
             return self.head.estimate(self.actor(obs))
@@ -82,7 +83,7 @@ class ActorCritic(nn.Module):
         output = estimate(self.action_spec, policy)
         return (output, state) if self._carries_state else output
 
-    def act(self, obs: Any, state: State = None, info: dict[str, Any] | None = None) -> Any:
+    def act(self, obs: Tensors, state: State = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
 
         Returns:
@@ -107,19 +108,19 @@ class ActorCritic(nn.Module):
             return first_steps(action), first_steps(extras), state
         return action, extras
 
-    def both(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+    def both(self, obs: Tensors, state: State = None) -> tuple[Distribution, Tensor, State]:
         """The policy, the values `[B]`, and the next state."""
         if self.composition is not None:
             return self.composition(obs, state)
         return self.policy(obs), self.value(obs), None
 
-    def policy(self, obs: Any) -> Distribution:
+    def policy(self, obs: Tensors) -> Distribution:
         """`[B, *obs.shape]` to a distribution over actions."""
         if self.composition is not None:
             return self.composition(obs)[0]
         return self.head(self.actor(obs))
 
-    def value(self, obs: Any) -> Tensor:
+    def value(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the return expected, `[B]`."""
         if self.composition is not None:
             return self.composition(obs)[1]

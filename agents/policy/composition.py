@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Space
+from ...replay.batch import Tensors
 from ...replay.tree import leaves, map_tree, slashed
 from ..blocks.encoder import encoder as own_encoder
 from ..traits import takes_state
@@ -75,7 +76,7 @@ class Composition(nn.Module):
             values, sources = self.critic.probe(seen, extras if self._hands_over else {})
             self.critic.check(values, sources)
 
-    def forward(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+    def forward(self, obs: Tensors, state: State = None) -> tuple[Distribution, Tensor, State]:
         """The policy at `obs`, the values there, `[B]`, and the next state."""
         before = state or {}
         after: dict[str, State] = {}
@@ -99,7 +100,7 @@ class Composition(nn.Module):
         parts = {"encoder": self.encoder, "policy": self.policy, "critic": self.critic}
         return {name: parts[name].select(part, index) for name, part in state.items()}  # type: ignore[union-attr]
 
-    def _named(self, output: Any) -> dict[str, Any]:
+    def _named(self, output: object) -> dict[str, Any]:
         """What was given for every head, by its name: `arm/door` in nested dicts."""
         return slashed(self.policy.split(output)[0])
 
@@ -113,7 +114,7 @@ class View(nn.Module):
             self.add_module(name, part.module)  # type: ignore[arg-type]
         self._composition = [composition]  # In a list: no part of what is drawn.
 
-    def forward(self, obs: Any) -> dict[str, Any]:
+    def forward(self, obs: Tensors) -> dict[str, Any]:
         composition = self._composition[0]
         policy, value, state = composition(obs)
         actions = parts_of(policy)
@@ -139,7 +140,7 @@ class Heads(nn.Module):
             for space in leaves(action_spec)
         )
 
-    def forward(self, obs: Any) -> Any:
+    def forward(self, obs: Tensors) -> Any:
         features = self.trunk(obs)
         layers = iter(self.layers)  # As many, and in the same order, as there are actions.
         return map_tree(lambda _: next(layers)(features), self.action_spec)
@@ -153,5 +154,5 @@ class Value(nn.Module):
         self.trunk = own_encoder(obs_spec, hidden)
         self.layer = nn.Linear(self.trunk.out_features, 1)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.layer(self.trunk(obs)).squeeze(-1)

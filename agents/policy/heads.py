@@ -32,7 +32,7 @@ def logits_shape(space: Space) -> tuple[int, ...]:
 
 def distribution(
     space: Space | dict[str, Any],
-    output: Any,
+    output: object,
     name: str = "action",
     *,
     batch_shape: tuple[int, ...] | None = None,
@@ -105,7 +105,7 @@ def _of_tensor(
 
 
 def _joint(
-    spaces: dict[str, Any], output: Any, within: str, batch_shape: tuple[int, ...] | None
+    spaces: dict[str, Any], output: object, within: str, batch_shape: tuple[int, ...] | None
 ) -> Joint:
     """One distribution per name, all of one batch."""
     if isinstance(output, Joint):
@@ -135,8 +135,10 @@ def _joint(
     return Joint(parts)
 
 
-def _own(space: Space, given: Any, name: str, batch_shape: tuple[int, ...] | None) -> Distribution:
-    """A distribution of this file as it is, if it is one over actions of the space."""
+def _own(
+    space: Space, given: Distribution, name: str, batch_shape: tuple[int, ...] | None
+) -> Distribution:
+    """A distribution of ours unchanged, if it is one over actions of the space."""
     if isinstance(given, Categorical):
         fits = (given.log_p.shape[-1],) == space.shape and not (space.nvec or space.binary)
     elif isinstance(given, MultiCategorical):
@@ -155,7 +157,7 @@ def _own(space: Space, given: Any, name: str, batch_shape: tuple[int, ...] | Non
     return given
 
 
-def _seen(output: Any) -> str:
+def _seen(output: object) -> str:
     if isinstance(output, Tensor):
         return str(tuple(output.shape))
     if isinstance(output, dict):
@@ -232,7 +234,7 @@ class DiscreteHead(nn.Module):
     def forward(self, output: Tensor) -> Distribution:
         return choices(self.space, output)
 
-    def executable(self, value: Any) -> Any:
+    def executable(self, value: object) -> Any:
         return value
 
     def estimate(self, output: Tensor) -> Tensor:
@@ -269,7 +271,7 @@ class BoxHead(nn.Module):
         loc = output.float().reshape(*output.shape[:-1], *self.shape)
         return Gaussian(loc, self.log_std)
 
-    def executable(self, value: Any) -> Any:
+    def executable(self, value: Tensor) -> Tensor:
         """In the environment's units, clipped to its bounds."""
         return (self.centre + self.radius * value).clamp(self.low, self.high)
 
@@ -293,7 +295,7 @@ class DictHead(nn.Module):
     def forward(self, output: Tensor) -> Distribution:
         return Joint({name: head(part) for name, head, part in self._parts(output)})
 
-    def executable(self, value: Any) -> Any:
+    def executable(self, value: dict[str, Any]) -> dict[str, Any]:
         heads: Any = zip(self.names, self.heads, strict=True)
         return {name: head.executable(value[name]) for name, head in heads}
 

@@ -28,21 +28,21 @@ class Sources:
         self._name = name
         self._made: dict[int, tuple[Tensor, str, nn.Module]] = {}
 
-    def of(self, output: Any) -> str:
+    def of(self, output: object) -> str:
         """` from heads.use: Linear`, or the module that ran last where a function came after it."""
         for tensor in _tensors(output):
             if (made := self._made.get(id(tensor))) is not None:
                 return f" from {made[1]}" if made[1] != self._name else ""
         return f" (the last module was {self.last})" if self.last != self._name else ""
 
-    def layer(self, output: Any) -> nn.Module | None:
+    def layer(self, output: object) -> nn.Module | None:
         """The module that a tensor came from as it is."""
         for tensor in _tensors(output):
             if (made := self._made.get(id(tensor))) is not None:
                 return made[2]
         return None
 
-    def note(self, output: Any, path: str, module: nn.Module) -> None:
+    def note(self, output: object, path: str, module: nn.Module) -> None:
         """Remember what a module gave; the innermost one counts, since it returns first."""
         if isinstance(output, Tensor):
             # Kept with its tensor, so that the number of it is not given to another.
@@ -57,10 +57,10 @@ def watched(module: nn.Module, name: str) -> Iterator[Sources]:
     for path, part in module.named_modules():
         shown = f"{path or name}: {type(part).__name__}" if path else name
 
-        def enter(*_: Any, shown: str = shown) -> None:
+        def enter(*_: object, shown: str = shown) -> None:
             sources.last = shown
 
-        def leave(part: nn.Module, _: Any, output: Any, shown: str = shown) -> None:
+        def leave(part: nn.Module, _: object, output: object, shown: str = shown) -> None:
             sources.note(output, shown, part)
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
@@ -72,7 +72,7 @@ def watched(module: nn.Module, name: str) -> Iterator[Sources]:
 
 
 def check_outputs(
-    output: Any,
+    output: object,
     space: Space | dict[str, Space],
     rows: int,
     name: str,
@@ -121,7 +121,7 @@ def check_outputs(
 
 
 def _heads(
-    output: Any, space: Any, name: str, path: str = ""
+    output: object, space: Any, name: str, path: str = ""
 ) -> tuple[dict[str, tuple[Any, Space]], list[str]]:
     """What was given for every head with its space, and what is missing; `arm/door` in nested dicts."""
     if not isinstance(space, dict):
@@ -154,7 +154,7 @@ def _shown(shape: tuple[int, ...]) -> str:
     return f"(B, {', '.join(map(str, shape[1:]))})"
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _tensors(output: object) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, dict):

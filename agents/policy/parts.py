@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
+from ...replay.batch import Tensors
 from ..blocks.encoder import Trunk, encoder
 from ..blocks.ids import about_integers
 from ..traits import takes_state
@@ -43,7 +44,7 @@ class Part(nn.Module):
         self.named = asks_for(module, "obs_shapes")
         self.layout: Layout = None  # Of its state, once `probe` has found it.
 
-    def forward(self, obs: Any, state: State = None) -> tuple[Any, State]:
+    def forward(self, obs: Tensors, state: State = None) -> tuple[Any, State]:
         """The module's output, and its next state."""
         if self.named and not isinstance(obs, dict):
             obs = {OBS: obs}
@@ -144,7 +145,7 @@ class Features(nn.Module):
             )
         self.out_features = output[0].numel()
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         features = self.part(obs)[0].flatten(1)
         return features.detach() if self.detach else features
 
@@ -185,7 +186,7 @@ class PolicyPart(Part):
         super().__init__(module, sequences=sequences)
         self.action_spec = action_spec
 
-    def check(self, output: Any, sources: Sources) -> None:
+    def check(self, output: object, sources: Sources) -> None:
         """Whether what `probe` gave fits the actions.
 
         Raises:
@@ -198,7 +199,7 @@ class PolicyPart(Part):
             space = {ACTION: space}
         check_outputs(output, space, 2, name, sources)
 
-    def split(self, output: Any) -> tuple[Any, dict[str, Any]]:
+    def split(self, output: object) -> tuple[Any, dict[str, Any]]:
         """What is of the actions, and every other key."""
         if not isinstance(output, dict):
             return output, {}
@@ -211,12 +212,12 @@ class PolicyPart(Part):
 class CriticPart(Part):
     """A module that gives the value of observations: a tensor, or a dict with `value`."""
 
-    def value(self, obs: Any, state: State = None) -> tuple[Tensor, State]:
+    def value(self, obs: Tensors, state: State = None) -> tuple[Tensor, State]:
         """Values `[B]` (`[B, T]` in a recurrent agent), and the next state."""
         output, state = self(obs, state)
         return value_of(output, type(self.module).__name__, sequences=self.sequences), state
 
-    def check(self, output: Any, sources: Sources) -> None:
+    def check(self, output: object, sources: Sources) -> None:
         """Whether what `probe` gave are values.
 
         Raises:
@@ -238,7 +239,7 @@ class CriticPart(Part):
         return self.named or isinstance(obs_spec, dict)
 
 
-def value_of(output: Any, name: str, *, sequences: bool) -> Tensor:
+def value_of(output: object, name: str, *, sequences: bool) -> Tensor:
     """Float32 values `[B]` (`[B, T]`) of a critic's output, which may have a last dimension of one.
 
     Raises:
@@ -283,13 +284,13 @@ def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
     return torch.where(bounded, low + unit * (high - low), unit).float().to(device)
 
 
-def _length(obs: Any) -> int:
+def _length(obs: Tensors) -> int:
     while isinstance(obs, dict):
         obs = next(iter(obs.values()))
     return int(obs.shape[1])
 
 
-def _unflattened(leaf: Any, steps: int, module: nn.Module) -> Any:
+def _unflattened(leaf: object, steps: int, module: nn.Module) -> Any:
     if isinstance(leaf, Distribution):
         raise ConfigError(
             f"{type(module).__name__}.forward returned a {type(leaf).__name__}, and another part of the "
@@ -298,5 +299,5 @@ def _unflattened(leaf: Any, steps: int, module: nn.Module) -> Any:
     return leaf.unflatten(0, (-1, steps)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
-def _first_step(leaf: Any) -> Any:
+def _first_step(leaf: object) -> Any:
     return leaf[:, 0] if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
