@@ -36,7 +36,7 @@ class AC2Agent(nn.Module):
         a saved replay          one of n           conservative Q-learning (`DQN`), with `offline`
         a saved replay          bounded numbers    a policy near the data's (`TD3`), with `offline`
 
-    A `model` that gives one number per action is learnt by what the numbers are: Q-values of choices
+    A `model` that returns one number per action learns by what the numbers are: Q-values of choices
     (`DQN`), or the action itself (`TD3`), as of a `policy` too. Any other is a policy (`PPO`).
 
     Args:
@@ -165,7 +165,7 @@ class AC2Agent(nn.Module):
         if offline:
             raise ConfigError(
                 "offline= needs one choice among n or bounded numbers as actions, and neither critic= nor "
-                "a policy that gives distributions: actor-critic agents learn from what they do."
+                "a policy that returns distributions: actor-critic agents learn from their own steps."
             )
         state = ", with a state" if _recurrent(encoder, given, critic) else ""
         self.decision = f"policy gradient (PPO){state}"

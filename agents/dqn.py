@@ -51,7 +51,7 @@ class DQN(nn.Module):
         tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
         conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
             that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
-        encoder: A module in the place of our own first layers.
+        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
         critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
         train_steps: Environment steps of each task of the run.
     """
@@ -181,14 +181,16 @@ class Values(nn.Module):
     """The user's module as a network of Q-values.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or gives something else.
+        ConfigError: If it raises, is recurrent, or returns something else.
     """
 
     def __init__(self, module: nn.Module, obs_spec: Space | dict[str, Space], num_actions: int):
         super().__init__()
         self.part, name = Part(module), type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"critic={name} carries a state; DQN's do not. PPO takes such parts.")
+            raise ConfigError(
+                f"critic={name} carries a state, which DQN does not support. PPO does."
+            )
         output, sources = self.part.probe(obs_spec, {})
         space = Space((num_actions,), torch.int64, discrete=True)
         check_outputs(output, space, 2, name, sources)
@@ -220,5 +222,5 @@ def choices(space: Space | dict[str, Space], agent: str = "DQN") -> int:
     else:
         return space.n
     raise ConfigError(
-        f"{agent} takes one choice among n, and this environment's action is {given}."
+        f"{agent} takes one choice among n, but this environment's action is {given}."
     )

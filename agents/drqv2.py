@@ -79,7 +79,7 @@ class DrQV2(nn.Module):
 
     @property
     def std(self) -> float:
-        """The noise's deviation now."""
+        """The noise's standard deviation now, in units of [-1, 1]."""
         first, last = self.noise
         return first + (last - first) * min(1.0, self.env_steps / max(self.noise_steps, 1))
 

@@ -64,7 +64,7 @@ class SAC(nn.Module):
             self.discrete = True
             if action_spec.nvec or action_spec.binary:
                 raise ConfigError(
-                    "SAC takes continuous actions or one choice among n, and this environment's are "
+                    "SAC takes continuous actions or one choice among n, but this environment's are "
                     f"{action_spec}. Take PPO or A2C."
                 )
             size = width = action_spec.n

@@ -40,9 +40,9 @@ class Supervised(nn.Module):
     """A network for the data, trained by `supervised_loss`.
 
     Args:
-        obs_spec, action_spec: What goes in and comes out.
-        hidden: Width of an MLP's layers; convolutions have a fraction of it.
-        encoder: A module in the place of our own first layers.
+        obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the targets.
+        hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
+        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Supervised(nn.Module):
     ):
         super().__init__()
         self.action_spec = action_spec
-        # Values are learnt at zero mean and unit deviation; `forward` gives them in their own units.
+        # Values are learnt at zero mean and unit variance; `forward` returns them in their own units.
         mean, stddev = action_spec.mean, action_spec.stddev
         self.register_buffer("mean", torch.tensor(0.0) if mean is None else mean.clone())
         self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else positive(stddev))

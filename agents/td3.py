@@ -133,7 +133,7 @@ class GivenActor(nn.Module):
     """The user's module as an actor: actions `[B, size]` in the units in which the bounds are -1 and 1.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or gives something else.
+        ConfigError: If it raises, is recurrent, or returns something else.
     """
 
     def __init__(
@@ -146,7 +146,9 @@ class GivenActor(nn.Module):
         super().__init__()
         self.part, self.box, name = Part(module), box, type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"policy={name} carries a state; TD3's do not. PPO takes such parts.")
+            raise ConfigError(
+                f"policy={name} carries a state, which TD3 does not support. PPO does."
+            )
         output, sources = self.part.probe(obs_spec, {})
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if given != (2, *box.shape):

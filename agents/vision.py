@@ -118,7 +118,7 @@ def headless(network: nn.Module) -> nn.Module:
             _replace(network, last[-1], nn.Identity())
             return network
     raise ConfigError(
-        f"{type(network).__name__} has no last layer to take off. An encoder ends in features already, "
+        f"{type(network).__name__} has no last layer to remove. An encoder ends in features already, "
         "or in a torch.nn.Linear."
     )
 
@@ -268,7 +268,7 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _try(network: nn.Module, obs: Space, name: str) -> None:
-    """One forward, so that a network for other images is told of by name."""
+    """One forward, so that an error names the network."""
     try:
         with _inference(network):
             network(torch.zeros(2, *obs.shape, device=next(network.parameters()).device))

@@ -23,9 +23,9 @@ class Normalizer:
     What is stored stays in its own units and is normalised when a batch is made, so that old
     transitions follow the newest statistics.
 
-    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images, choices and truth values
+    - Observations: `(x - mean) / stddev`, clipped to 10 standard deviations; images, choices and truth values
       are left as they are.
-    - Rewards: divided by the deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
+    - Rewards: divided by the standard deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
       keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
     Args:

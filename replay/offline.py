@@ -96,7 +96,7 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{_ANOTHER}: {error!r}") from error
     if not fits:
-        raise CheckpointError(f"{_ANOTHER}: its parts do not fit together")
+        raise CheckpointError(f"{_ANOTHER}: its parts do not match")
     return sizes
 
 

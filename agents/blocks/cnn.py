@@ -9,7 +9,7 @@ from torch import nn
 from .images import image_shape
 from .pool import AveragePool
 
-_LARGEST = 8  # Side of what the linear layers meet: their weights must not grow with the image.
+_LARGEST = 8  # Side of what the linear layers receive: their weights must not grow with the image.
 
 
 class CNN(nn.Sequential):

@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         if isinstance(members, str) or callable(members):
             members = _made(members, count, in_shape, out_features)
         if not members:
-            raise ConfigError("Ensemble has no members. Give a list of modules, or count=5.")
+            raise ConfigError("Ensemble has no members. Pass a list of modules, or count=5.")
         self.members = nn.ModuleList(members)
 
     def forward(self, obs: Tensors) -> Tensor:
@@ -100,7 +100,7 @@ def _made(
     ]
     if missing:
         raise ConfigError(
-            f"Ensemble cannot make its members: {', '.join(missing)} not known. Give in_shape and "
+            f"Ensemble cannot make its members: {', '.join(missing)} are unknown. Give in_shape and "
             "out_features, or a list of modules."
         )
     return [

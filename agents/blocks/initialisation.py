@@ -29,7 +29,7 @@ METHODS = ("orthogonal", "xavier", "kaiming")
 
 @torch.no_grad()
 def initialise(module: nn.Module, how: str) -> None:
-    """Start a module's weights anew; biases are 0, those of an LSTM's forget gates 1.
+    """Initialise a module's weights; biases are 0, those of an LSTM's forget gates 1.
 
         orthogonal  W W^T = 2 I or W^T W = 2 I (Saxe et al., 2013, arXiv 1312.6120)
         xavier      U(-b, b), b^2 = 6 / (fan_in + fan_out) (Glorot & Bengio, 2010)
@@ -48,7 +48,7 @@ def initialise(module: nn.Module, how: str) -> None:
         ConfigError: If `how` is another word, or a lazy layer has no shapes yet.
     """
     if how not in METHODS:
-        raise ConfigError(f"No initialisation `{how}`: init is one of {', '.join(METHODS)}.")
+        raise ConfigError(f"There is no initialisation `{how}`. There are {', '.join(METHODS)}.")
     lazy = [
         name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)
     ]
@@ -85,7 +85,7 @@ def set_head_bias(
 ) -> None:
     """Let the layer that gives an action's logits start with these probabilities of the actions.
 
-    Its bias is set to their logits and its weight is drawn anew, orthogonal and so small that what it is
+    Its bias is set to their logits and its weight is redrawn, orthogonal and so small that what it is
     given changes little: as Andrychowicz et al. (2020), arXiv 2006.05990, advise for policies.
 
     Args:
@@ -156,7 +156,7 @@ def prior_logits(space: Space, prior: object, name: str = "action") -> Tensor:
         prior = prior.tolist()
     if not space.discrete:
         raise ConfigError(
-            f"head_bias gives probabilities, and head {name!r} is {gymnasium_name(space)}, of numbers: "
+            f"head_bias takes probabilities, but head {name!r} is {gymnasium_name(space)}, of numbers: "
             "leave it out there."
         )
     if space.binary:

@@ -132,7 +132,7 @@ class Context:
         return loss
 
     def stepped(self) -> None:
-        """The weights have changed: nothing that was computed with them holds any more."""
+        """The weights have changed: nothing that was computed with them is valid now."""
         self._known = None
 
     def loss(self, batch: Batch) -> Tensor:
@@ -151,7 +151,7 @@ class Context:
         finally:
             self._known, self._replay = known, before
         if loss is None:
-            raise TypeError("learn returned no loss, which this strategy needs.")
+            raise TypeError("This strategy needs a loss, but learn returned none.")
         return loss
 
     def logits(self, obs: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class Context:
         return Batch(**{name: batch[name] for name in batch if name != "obs"} | {"raw": raw})
 
     def augmented(self, batch: Batch) -> Batch:
-        """Rows of a memory as a learning step meets them: augmented anew, where there is `aug`."""
+        """Rows of a memory as a learning step receives them: augmented again, where there is `aug`."""
         if self.device.type != "cpu":  # A memory resumed on another device is where it was.
             batch = batch.to(self.device)
         if self._augmented is not None and "raw" in batch:
@@ -221,7 +221,7 @@ class Context:
             task: The one that left the agent so.
 
         Raises:
-            ConfigError: If its layers have changed since, and are not known any more.
+            ConfigError: If its layers have changed since and are no longer known.
         """
         agent = self.agent
         if self.changed and (task is None or task < self.task):

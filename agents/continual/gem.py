@@ -105,7 +105,7 @@ def share_of_task(capacity: int, context: Context) -> int:
     """
     if capacity < context.num_tasks:
         raise ConfigError(
-            f"capacity={capacity} is less than a row for each of the {context.num_tasks} tasks."
+            f"capacity={capacity} is less than one row for each of the {context.num_tasks} tasks."
         )
     return capacity // context.num_tasks
 

@@ -57,7 +57,7 @@ def check_images(space: Space | dict[str, Space], agent: str, *, side: int) -> S
     given = f"a dict of {', '.join(space)}" if isinstance(space, dict) else str(space)
     if isinstance(space, dict) or len(space.shape) != 3 or min(space.shape[1:]) < side:
         raise ConfigError(
-            f"{agent} learns to make images (C, H, W) of {side}x{side} pixels or more, and these "
+            f"{agent} generates images (C, H, W) of {side}x{side} pixels or more, and these "
             f"observations are {given}. VAE takes data of any shape."
         )
     return space

@@ -88,7 +88,7 @@ class FlowMatching(nn.Module):
 
 
 class Velocity(nn.Module):
-    """A U-Net that is told the time, and the class where there are classes."""
+    """A U-Net that receives the time, and the class where there are classes."""
 
     def __init__(self, in_channels: int, channels: int, patch: int, num_classes: int):
         super().__init__()

@@ -43,7 +43,7 @@ class VAE(nn.Module):
         super().__init__()
         if isinstance(obs_spec, dict):
             raise ConfigError(
-                "VAE learns to make one tensor, and these observations are a dict of "
+                "VAE generates one tensor, but these observations are a dict of "
                 f"{', '.join(obs_spec)}. Take an environment or a data set without a dict."
             )
         self.num_classes = classes(action_spec, "VAE", conditional=conditional)

@@ -30,8 +30,8 @@ class ActorCritic(nn.Module):
     the first policy explores everything (Andrychowicz et al., 2020, arXiv 2006.05990).
 
     Args:
-        obs_spec, action_spec: What is seen and done.
-        hidden: Widths of the layers of either network; tanh follows each (ReLU on images).
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
+        hidden: Widths of the layers of either network, in units; tanh follows each (ReLU on images).
         parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
 
     With `env_info=[action_mask]` the policy is that without the actions that are ruled out, when it acts

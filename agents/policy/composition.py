@@ -25,12 +25,12 @@ from .states import State
 class Composition(nn.Module):
     """Encoder, policy and critic, of which any may be the user's and the others are made to fit.
 
-    What the policy gives beside the actions' logits is handed to a critic that meets dicts, so that a
+    What the policy returns beside the actions' logits is passed to a critic that takes dicts, so that a
     shared embedding is computed once; with `value` among it, and no critic, that is the value. An
-    encoder is run once, and its features are what policy and critic meet.
+    encoder is run once, and its features are what policy and critic receive.
 
     Args:
-        obs_spec, action_spec: What is seen and done.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
         hidden: Widths of our own networks' layers.
         encoder: `forward(obs)` to features `[B, ...]`.
         policy: `forward(obs)` to logits or distributions, and extra keys.
@@ -106,7 +106,7 @@ class Composition(nn.Module):
 
 
 class View(nn.Module):
-    """The parts of a composition under their own names, and what they give by name: to be drawn."""
+    """The parts of a composition under their own names, and their outputs by name: to be drawn."""
 
     def __init__(self, composition: Composition):
         super().__init__()

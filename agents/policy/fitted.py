@@ -98,14 +98,14 @@ class Fitted(Distribution):
         value = _mode(self.given)
         if value is None or (self.space.discrete and bool(value.isnan().any())):
             raise ConfigError(
-                f"{_kind(self.given)} has neither a mode nor a mean, and the likeliest action is asked "
-                "for. Return logits, or a distribution with a `mode`, or give the module an `act`."
+                f"{_kind(self.given)} has neither a mode nor a mean, so no likeliest action. "
+                "Return logits, or a distribution with a `mode`, or write an `act`."
             )
         return self._as_action(value.round() if self.space.discrete else value)
 
     @property
     def logits(self) -> Tensor:
-        """`[..., n]`, of discrete distributions that have them: as a network would give them."""
+        """`[..., n]`, of discrete distributions that have them, as a network would return them."""
         given = self.given
         while isinstance(given, torchs.Independent):
             given = given.base_dist
@@ -172,7 +172,7 @@ def _mode(given: Distribution) -> Tensor | None:
             value = getattr(given, attribute)
         except NotImplementedError:
             continue
-        # torch gives NaN where two are equally likely.
+        # torch returns NaN where two are equally likely.
         found = value if found is None else torch.where(found.isnan(), value, found)
     if found is None and isinstance(given, torchs.TransformedDistribution):
         found = _mode(given.base_dist)

@@ -176,7 +176,7 @@ def executable(space: Space | dict[str, Any], value: Any) -> Any:
 
 
 def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
-    """What a model's `forward` gives for a distribution: logits of choices, the mean of numbers."""
+    """What a model's `forward` returns for a distribution: logits of choices, the mean of numbers."""
     if isinstance(space, dict):
         parts = policy.parts  # type: ignore[attr-defined]
         return {name: estimate(part, parts[name]) for name, part in space.items()}

@@ -35,9 +35,9 @@ KNOWN: dict[type[nn.Module], Function] = {
 
 
 def in_numpy(network: nn.Module, obs: Tensors) -> np.ndarray | None:
-    """What `network(obs)` gives, to rounding; None: torch has to be asked.
+    """What `network(obs)` returns, up to rounding; None: torch has to compute it.
 
-    It is given for a few observations `[N, n]` (float32, on the CPU, without gradient), and a row of
+    It applies to a few observations `[N, n]` (float32, on the CPU, without gradient), and a row of
     known layers. Whatever makes a network more than its layers is left to torch: a hook, a wrapped
     weight, another precision. Weights are not copied: the arrays are their memory.
 
@@ -159,7 +159,7 @@ def _function(layer: nn.Module | None) -> Function | None:
 
 
 def _is_plain(weight: object) -> bool:
-    """Whether an array can be had of a weight's memory."""
+    """Whether NumPy can share a weight's memory."""
     return (
         type(weight) is nn.Parameter
         and weight.dtype is torch.float32

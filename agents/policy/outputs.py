@@ -1,4 +1,4 @@
-"""What modules give: which layer it comes from, and whether it fits the actions."""
+"""What modules return: which layer it comes from, and whether it fits the actions."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _missing(key: str, output: Iterable[str], space: Iterable[str], name: str) -
     near = difflib.get_close_matches(key, others, n=1, cutoff=0.5)
     hint = f" Did you mean `{key}` where it says `{near[0]}`?" if near else ""
     given = ", ".join(map(str, output)) or "nothing"
-    return f"{name}.forward gave no '{key}'; it gave {given}.{hint}"
+    return f"{name}.forward returned no '{key}', only {given}.{hint}"
 
 
 def _shown(shape: tuple[int, ...]) -> str:

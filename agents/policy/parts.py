@@ -28,9 +28,9 @@ OBS, ACTION = "obs", "action"
 class Part(nn.Module):
     """A module that is given what its constructor asked for.
 
-    With a parameter `obs_shapes` it meets dicts, also where the environment's observation is a single
-    one, named `obs`. With a `state` in its forward it is recurrent, and meets sequences `[B, T, ...]`
-    with its state; one that is not meets their steps side by side, `[B * T, ...]`.
+    With a parameter `obs_shapes` it receives dicts, even where the environment's observation is a single
+    one, named `obs`. With a `state` in its forward it is recurrent, and receives sequences `[B, T, ...]`
+    with its state; any other receives their steps side by side, `[B * T, ...]`.
 
     Args:
         module: The user's own.
@@ -63,13 +63,13 @@ class Part(nn.Module):
         return map_leaves(lambda x: _unflattened(x, steps, self.module), output), None
 
     def probe(self, space: Space | dict[str, Space], extras: dict[str, Tensor]) -> Any:
-        """What it gives for two observations of its space, and the layout of its state found out.
+        """Its output for two observations of its space; finds the layout of its state on the way.
 
         Lazy layers take shape here. Buffers, modes and random streams are as before.
 
         Args:
             space: Of the observations.
-            extras: What the policy gives it beside them, `[2, ...]` (`[2, 1, ...]`).
+            extras: What the policy passes on beside them, float32 `[2, ...]` (`[2, 1, ...]`).
 
         Returns:
             The output, `[2, ...]` (`[2, 1, ...]` in a recurrent agent), and the `Sources` of it.
@@ -122,7 +122,7 @@ class Features(nn.Module):
 
     Args:
         module: Its output may have any shape.
-        obs_spec: What it meets.
+        obs_spec: Space of what it receives, `[B, *obs_spec.shape]`, or a dict of spaces.
         detach: Keep gradients from it, where another network trains it.
 
     Raises:
@@ -136,7 +136,9 @@ class Features(nn.Module):
         self.part, self.detach = Part(module), detach
         name = type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"encoder={name} carries a state; PPO and A2C take such encoders.")
+            raise ConfigError(
+                f"encoder={name} carries a state. Use PPO or A2C, which support that."
+            )
         output, sources = self.part.probe(obs_spec, {})
         if not isinstance(output, Tensor) or len(output) != 2 or output.dim() < 2:
             given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -170,7 +172,7 @@ def trunk(
 
 
 class PolicyPart(Part):
-    """A module that gives logits of actions, distributions over them, and what else it likes.
+    """A module that returns logits of actions or distributions over them, and any other keys.
 
     Args:
         action_spec: What is done.
@@ -210,7 +212,7 @@ class PolicyPart(Part):
 
 
 class CriticPart(Part):
-    """A module that gives the value of observations: a tensor, or a dict with `value`."""
+    """A module that returns the value of observations: a tensor, or a dict with `value`."""
 
     def value(self, obs: Tensors, state: State = None) -> tuple[Tensor, State]:
         """Values `[B]` (`[B, T]` in a recurrent agent), and the next state."""
@@ -235,7 +237,7 @@ class CriticPart(Part):
             raise ConfigError(f"{name}: 'value' is not finite{sources.of(output)}.")
 
     def takes_extras(self, obs_spec: Space | dict[str, Space]) -> bool:
-        """Whether it meets dicts, so that more can be put into them."""
+        """Whether it receives dicts, so that more can be put into them."""
         return self.named or isinstance(obs_spec, dict)
 
 
@@ -248,7 +250,7 @@ def value_of(output: object, name: str, *, sequences: bool) -> Tensor:
     if isinstance(output, dict):
         if "value" not in output:
             given = ", ".join(map(str, output)) or "nothing"
-            raise ConfigError(f"{name}.forward gave no 'value'; it gave {given}.")
+            raise ConfigError(f"{name}.forward returned no 'value', only {given}.")
         output = output["value"]
     if not isinstance(output, Tensor):
         raise ConfigError(
@@ -265,9 +267,9 @@ def asks_for(module: nn.Module, parameter: str) -> bool:
 
 
 def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
-    """n observations between the space's bounds, as models meet them: float32, or integers that are ids.
+    """n observations between the space's bounds, as models receive them: float32, or int64 ids.
 
-    Not zeros: a module that divides by their deviation would give what is no number.
+    Not zeros: a module that divides by their standard deviation would return NaN.
     """
     if isinstance(space, dict):
         return {name: draw(part, n, device) for name, part in space.items()}
@@ -293,7 +295,7 @@ def _length(obs: Tensors) -> int:
 def _unflattened(leaf: object, steps: int, module: nn.Module) -> Any:
     if isinstance(leaf, Distribution):
         raise ConfigError(
-            f"{type(module).__name__}.forward returned a {type(leaf).__name__}, and another part of the "
+            f"{type(module).__name__}.forward returned a {type(leaf).__name__}, but another part of the "
             "agent is recurrent. Return its logits."
         )
     return leaf.unflatten(0, (-1, steps)) if isinstance(leaf, Tensor) and leaf.dim() else leaf

@@ -870,7 +870,7 @@ def test_a_class_cannot_be_herded_twice() -> None:
     memory = Memory(6, "herding")
     memory.add(SHORT, features=torch.ones(4, 2))
     with pytest.raises(
-        ConfigError, match=r"class 2, 3 is here already.*all rows of a class in one add"
+        ConfigError, match=r"class 2, 3 is already held.*all rows of a class in one add"
     ):
         memory.add({**SHORT, "label": torch.arange(4) + 2}, features=torch.ones(4, 2))
     assert len(memory) == memory.seen == 4
