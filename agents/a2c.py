@@ -29,14 +29,14 @@ class A2C(ActorCritic):
     Source: Mnih et al. (2016), arXiv 1602.01783, section 4, with synchronous environments.
 
     Args:
-        obs_spec, action_spec: What is seen and done; actions of every kind.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of every kind; or dicts.
         steps: Length of a rollout, in steps of each environment; default: 64 steps of all of them
             together.
         gae_lambda: Below 1: advantages lean on the critic (Schulman et al., 2015, arXiv 1506.02438).
-        entropy_coef, value_coef: Weights of the entropy and of the critic's error.
-        hidden: Widths of the layers of either network.
-        encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
-        num_envs: Environments of the run.
+        entropy_coef, value_coef: Weights of the entropy and of the critic's error, floats from 0.
+        hidden: Widths of the layers of either network, ints from 1.
+        encoder, policy, critic: Modules in place of our own, from `[B, *obs.shape]`; see `Composition`.
+        num_envs: Environments of the run, N: a rollout has `steps` rows of each.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ class AC2Agent(nn.Module):
     (`DQN`), or the action itself (`TD3`), as of a `policy` too. Any other is a policy (`PPO`).
 
     Args:
-        spec: What goes in and comes out.
-        environment: Whether that is an environment's, not a data set's.
+        spec: Spaces of the inputs, `[B, *spec.obs.shape]`, and of actions or targets.
+        environment: Whether `spec` is an environment's, not a data set's.
         rl, generate, offline: See above.
         model: A whole network for an environment, which does not say how it learns.
         encoder, policy, critic, generator, discriminator: Modules in the place of our own networks.

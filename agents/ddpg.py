@@ -28,9 +28,9 @@ class DDPG(nn.Module):
     better (Fujimoto et al., 2018, arXiv 1802.09477).
 
     Args:
-        hidden: Widths of the actor's and the critic's layers.
-        tau: How far the targets move at each learning step.
-        noise: Deviation of the exploration, as a share of half the actions' range.
+        hidden: Widths of the actor's and the critic's layers, ints from 1.
+        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
+        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
         random_steps: Environment steps of uniform actions before the actor's.
     """
 

@@ -43,12 +43,12 @@ class DQN(nn.Module):
 
     Args:
         hidden: Widths of the layers; images pass a CNN first.
-        double: Let the network choose the next action, and its target only judge it.
-        dueling: Learn the state's value apart from the actions' advantages.
-        epsilon: Share of random actions, first and last; falls linearly, in every task again.
+        double: Let the network choose the next action, and its target only evaluate it.
+        dueling: Learn the state's value separately from the actions' advantages.
+        epsilon: Share of random actions, first and last, in [0, 1]; falls linearly, in every task again.
         explore_steps: Environment steps that it falls over; default: a fifth of `train_steps`.
         target_every: Learning steps between the target's moves.
-        tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
+        tau: Share of the way that it moves, in [0, 1]. Small, with `target_every=1`, it follows smoothly.
         conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
             that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
         encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.

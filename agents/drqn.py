@@ -31,7 +31,7 @@ class DRQN(nn.Module):
 
     Args:
         hidden: Width of the features and of the state.
-        tau: Share of the way that the target network moves per learning step.
+        tau: Share of the way that the target network moves per learning step, in [0, 1].
     """
 
     def __init__(

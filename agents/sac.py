@@ -37,14 +37,14 @@ class SAC(nn.Module):
     (Christodoulou, 2019, arXiv 1910.07207).
 
     Args:
-        hidden: Widths of the actor's and the critics' layers.
-        tau: How far the targets move at each learning step.
-        alpha: The temperature to begin with.
+        hidden: Widths of the actor's and the critics' layers, ints from 1.
+        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
+        alpha: The initial temperature, a float above 0.
         entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
             as the papers have it.
         color: Exponent of the noise that values are drawn with when training (`Colored`): 1 is pink, whose
             pushes last, and 0 white, as the paper has it.
-        encoder: A module in the place of our own first layers; the critics train it.
+        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
     """
 
     def __init__(

@@ -35,14 +35,14 @@ class TD3(nn.Module):
     mean over an action's numbers. The paper also normalises observations: `normalize_obs=true`.
 
     Args:
-        hidden: Widths of the actor's and the critics' layers.
-        tau: How far the targets move.
+        hidden: Widths of the actor's and the critics' layers, ints from 1.
+        tau: Share of the way that the targets move each time, a float in [0, 1].
         delay: Learning steps per step of the actor and the targets.
-        noise: Deviation of the exploration, as a share of half the actions' range.
+        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
         target_noise, noise_clip: Of the actions that targets are computed with, likewise.
         random_steps: Environment steps of uniform actions before the actor's.
         imitation: Weight of doing what was done; 0: none, 0.4 is the paper's offline.
-        encoder: A module in the place of our own first layers; the critics train it.
+        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
         policy: A module in the place of the actor, `[B, *obs.shape]` to actions `[B, *action.shape]`
             in the environment's units; what lies beyond its bounds is clipped, and held against it.
     """

@@ -37,7 +37,7 @@ class Replay:
         sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
-        task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's, such as permuted pixels.
+        task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's (permuted pixels).
         borders: Whether learning knows its task; otherwise everything is task 0.
 
     Attributes:

@@ -29,8 +29,8 @@ class Ensemble(nn.Module):
     Args:
         members: The models; or a class of them, or a block's name, of which `count` are made.
         count: How many.
-        in_shape: Shape of an observation, for members that are made.
-        out_features: Width of their output, likewise.
+        in_shape: Shape of an observation, `[B, *in_shape]`, for members constructed here.
+        out_features: Width of their output, `[B, out_features]`, likewise.
 
     Raises:
         ConfigError: If there is no block of that name, it cannot be made so, or there are no members.

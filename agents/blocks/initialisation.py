@@ -127,9 +127,9 @@ def check_prior(
     """Whether the actions of a policy, on average over a batch, have the probabilities of the prior.
 
     Args:
-        policy: Of actions of `space`, as `distribution` gives it.
+        policy: Over actions of `space`, a batch `[B]` of them, as `distribution` returns it.
         prior: As in `set_head_bias`.
-        tolerance: The largest difference of a probability that is allowed.
+        tolerance: The largest difference of a probability that is allowed, float in [0, 1].
 
     Raises:
         ConfigError: If they differ by more, with the probabilities that came out.

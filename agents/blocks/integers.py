@@ -32,7 +32,7 @@ class Integers(nn.Module):
     about wherever its words are; and the embedding at each place, for what depends on it.
 
     Args:
-        space: Of the inputs, with `ids`.
+        space: Of the inputs, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.
@@ -68,7 +68,7 @@ class Lookup(nn.Module):
     the integers of a data set, they are not amounts.
 
     Args:
-        space: Of the observations, with `ids`.
+        space: Of the observations, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.

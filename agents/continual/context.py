@@ -35,7 +35,7 @@ class Context:
     Args:
         classes: Output indices of each task, int64.
         learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
-        augmented: Makes `obs` from the `raw` of a batch, augmented again.
+        augmented: Augments rows `batch.raw`, float32 `[B, *shape]`, again.
         seed: Seed of the run, for random streams of strategies.
         outputs: What the model's outputs are: `OF_LABELS`, `LOGITS` or `VALUES`.
 

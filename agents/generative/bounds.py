@@ -12,7 +12,7 @@ class Bounds(nn.Module):
     """The values that `batch.obs` can take, from the space's lowest to its highest.
 
     Args:
-        space: Of the observations, in the units of the stored data.
+        space: Of the observations `[B, *shape]`, in the units of the stored data.
         standardize: Whether batches are standardised, else they are in [0, 1].
 
     Raises:

@@ -31,8 +31,8 @@ class DCGAN(nn.Module):
             the units of `batch.obs`; with `conditional`, `forward(noise, label)`.
         discriminator: In place of the paper's: `forward(obs) -> [B]` or `[B, 1]` logits of being data;
             with `conditional`, `forward(obs, label)`.
-        conditional: Generate by label: both are given the class too.
-        latent: Width of z.
+        conditional: Generate by label: both also receive the class, int64 `[B]`.
+        latent: Width of z, float32 `[B, latent]`.
         channels: Of the widest images that the networks work on; twice as many at each half of it.
         lr: Learning rate of both. With the paper's 2e-4 these smaller networks take twice as long.
         standardize: Whether batches are standardised, else they are in [0, 1].

@@ -32,7 +32,7 @@ class ActorCritic(nn.Module):
     Args:
         obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
         hidden: Widths of the layers of either network, in units; tanh follows each (ReLU on images).
-        parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
+        parts: The user's `encoder`, `policy` and `critic`, any of which may be None; see `Composition`.
 
     With `env_info=[action_mask]` the policy is that without the actions that are ruled out, when it acts
     and when it learns; see `blocks.masks`.

@@ -33,8 +33,8 @@ class Composition(nn.Module):
         obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
         hidden: Widths of our own networks' layers.
         encoder: `forward(obs)` to features `[B, ...]`.
-        policy: `forward(obs)` to logits or distributions, and extra keys.
-        critic: `forward(obs)` to values.
+        policy: `forward(obs)` to logits `[B, ...]` or distributions, and extra keys.
+        critic: `forward(obs)` to values, float32 `[B]` or `[B, 1]`.
 
     Raises:
         ConfigError: If a part raises, or its output does not fit.

@@ -26,7 +26,7 @@ def fitted(
     stored as 6 in a row).
 
     Args:
-        name: What errors call it.
+        name: Its name in errors.
         batch_shape: As in `distribution`.
 
     Raises:

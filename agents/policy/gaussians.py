@@ -22,7 +22,7 @@ class DiagonalGaussian(Distribution):
     """Independent normal numbers: means `loc`, `log_std` and values are float32 `[..., *shape]`.
 
     Args:
-        log_std: Log standard deviations, clamped to [-20, 2].
+        log_std: Log standard deviations, float32 `[..., *shape]`, clamped to [-20, 2].
         event_dim: Dimensions of `shape`.
     """
 

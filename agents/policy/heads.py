@@ -54,7 +54,7 @@ def distribution(
         space: Of the action, or a dict of them.
         output: Logits `[..., *logits_shape(space)]`; or a torch `Distribution` over values of the
             space; for a dict space a dict that has either by every name (other names are left alone).
-        name: What errors call it.
+        name: Its name in errors.
         batch_shape: The dimensions that are not the action's, where they are known: a distribution of
             another batch is refused, and singleton dimensions are no riddle.
 

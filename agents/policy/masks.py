@@ -38,7 +38,7 @@ def allowed(mask: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
     """The mask as bool `[..., n]`, everything where nothing is allowed.
 
     Args:
-        sizes: Choices of each part, where there are several.
+        sizes: Choices of each part, ints that sum to n, where there are several parts.
 
     >>> allowed(torch.tensor([[1, 0], [0, 0]]))
     tensor([[ True, False],

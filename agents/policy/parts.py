@@ -33,7 +33,7 @@ class Part(nn.Module):
     with its state; any other receives their steps side by side, `[B * T, ...]`.
 
     Args:
-        module: The user's own.
+        module: The user's own: `forward` receives observations `[B, *shape]`.
         sequences: Whether the agent is recurrent, through this part or another.
     """
 
@@ -68,7 +68,7 @@ class Part(nn.Module):
         Lazy layers take shape here. Buffers, modes and random streams are as before.
 
         Args:
-            space: Of the observations.
+            space: Of the observations, `[B, *shape]`, or a dict of spaces.
             extras: What the policy passes on beside them, float32 `[2, ...]` (`[2, 1, ...]`).
 
         Returns:
@@ -121,7 +121,7 @@ class Features(nn.Module):
     """The user's encoder as the first layer of a network: features `[B, out_features]`.
 
     Args:
-        module: Its output may have any shape.
+        module: Its output may have any shape `[B, ...]`.
         obs_spec: Space of what it receives, `[B, *obs_spec.shape]`, or a dict of spaces.
         detach: Keep gradients from it, where another network trains it.
 
@@ -175,7 +175,7 @@ class PolicyPart(Part):
     """A module that returns logits of actions or distributions over them, and any other keys.
 
     Args:
-        action_spec: What is done.
+        action_spec: Space of the actions, or a dict of spaces; see `logits_shape` in `heads`.
     """
 
     def __init__(

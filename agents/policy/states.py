@@ -29,7 +29,7 @@ class Recurrence:
     a state of zeros, which has to be what `state=None` means.
 
     Args:
-        agent: In eval mode, on its device.
+        agent: In eval mode, on its device; `forward(obs, state)` returns `(out, state)`.
         observe: Returns n observations, `[n, *obs.shape]` or a dict of them.
 
     Attributes:
