@@ -11,7 +11,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -60,6 +60,8 @@ class Traits:
         logits: Whether `forward` returns the logits of a policy where an action is one choice; else it
             returns Q-values.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     forward: bool = False
     act: Method | None = None

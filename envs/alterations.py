@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..replay import ConfigError
+
+# Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same shape and dtype.
+Alter = Callable[[Tensor, int | Tensor], Tensor]
 
 
 class Permutations:
@@ -111,3 +118,56 @@ class EachTask:
             rows = (task == number).nonzero().flatten()
             altered.index_copy_(0, rows, self.functions[number](obs.index_select(0, rows)))
         return altered
+
+
+def alterations_of(
+    make: Callable[..., Any], tasks: int | None, seed: int, *, name: str
+) -> tuple[Alter, int]:
+    """What alters a batch for its tasks, and the number of tasks.
+
+    Args:
+        make: The data set's own method `alterations`.
+        tasks: How many tasks to make; None: as many as it makes by itself.
+        name: What errors call the data set.
+
+    Raises:
+        ConfigError: If it needs the number of tasks, or makes another number of them.
+    """
+    parameters = inspect.signature(make).parameters
+    if (
+        tasks is None
+        and "tasks" in parameters
+        and parameters["tasks"].default is inspect.Parameter.empty
+    ):
+        raise ConfigError(f"{name} does not say how many tasks it makes. Give tasks=.")
+    made = make(seed=seed) if tasks is None else make(tasks, seed=seed)
+    if len(made) != (tasks or max(1, len(made))):
+        raise ConfigError(
+            f"{name}.alterations made {len(made)} tasks, not {tasks or 'one or more'}."
+        )
+    return (made if callable(made) else EachTask(made)), len(made)
+
+
+def altered(alter: Alter, name: str, obs: Tensor) -> Tensor:
+    """The rows `[B, *shape]` of the first task.
+
+    Raises:
+        ConfigError: If they cannot be altered, or do not keep their shape and dtype.
+    """
+    try:
+        changed = alter(obs, 0)
+    except Exception as error:
+        raise ConfigError(
+            f"{name}.alterations raised {type(error).__name__} on stored inputs of shape "
+            f"{list(obs.shape)} on {obs.device}: {error}"
+        ) from error
+    if changed.shape != obs.shape or changed.dtype != obs.dtype:
+        raise ConfigError(
+            f"{name}.alterations turn stored inputs {_in_words(obs)} into {_in_words(changed)}; they must "
+            "keep their shape and type."
+        )
+    return changed
+
+
+def _in_words(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..replay import ConfigError, Normalizer, Replay, Space, Transitions
-from ..replay.tree import map_tree, named_leaves
+from ..replay.devices import has_float64
+from ..replay.offline import opened
+from ..replay.tree import leaves, map_tree, named_leaves
 from .environments import EnvTask
+from .finals import Finals
+from .interface import Interface
+from .kinds import OfEnvironments
 from .rounding import Rounding
 from .sequence_names import directory_name, in_a_line, labels
 from .shared_spaces import shared_spec
+from .world import (
+    Actor,
+    Environments,
+    Evaluation,
+    Growing,
+    Lengths,
+    Policy,
+    ReplayWishes,
+    Show,
+    TaskLength,
+    Transform,
+)
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
 
-class EnvWorld:
+class EnvWorld(OfEnvironments):
     """A sequence of environments that share one spec.
 
     Args:
@@ -26,14 +46,12 @@ class EnvWorld:
         normalizer: Takes in what happens while training, or None.
 
     Attributes:
-        labels: What each task is called.
+        task_names: What each task is called, which tells apart those of one id.
+        closed: Whether the environments are closed.
 
     Raises:
         ConfigError: If their observations or actions differ.
     """
-
-    on_data = False
-    scenario = None  # Of classes.
 
     def __init__(
         self,
@@ -46,17 +64,18 @@ class EnvWorld:
         self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
         names = [task.name for task in tasks]
         self.name = directory_name(names)
-        self.labels = labels(names, arguments or [{} for _ in tasks])
+        called = labels(names, arguments or [{} for _ in tasks])
+        self.task_names, self.closed = called, False
         for number, task in enumerate(tasks[1:], 1):
             task.video_prefix = f"task-{number}-"
-        self.spec = shared_spec(self.labels, [task.spec for task in tasks])
+        self.spec = shared_spec(called, [task.spec for task in tasks])
         for task in tasks[1:]:
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
                     f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
                     f"{task.num_envs}; in one run they must be equally many."
                 )
-        self._rounding = Rounding(self.spec.obs, self.name)
+        self._rounding, self._said_cut = Rounding(self.spec.obs, self.name), False
 
     @property
     def num_envs(self) -> int:
@@ -67,6 +86,120 @@ class EnvWorld:
         """What the fields of `info` are that are kept, the same in all environments; None: none are."""
         infos = self.tasks[0].infos
         return None if infos is None else infos.layout.state_dict()
+
+    def facts(self) -> dict[str, Any]:
+        return {"environment": True, "num_envs": self.num_envs}
+
+    # ---------------------------------------------------------------------------- before the run
+
+    def unread(self, *, normalize_obs: bool, eval_episodes: int) -> dict[str, str]:
+        reasons = {}
+        if normalize_obs and self.normalizer is not None and not self.normalizer.moments:
+            reasons["normalize_obs"] = (
+                "its observations are images, choices or truth values, which stay as they are"
+            )
+        if not any(space.numeric for space in leaves(self.spec.obs)):
+            reasons["frame_stack"] = "its observations are choices, which are not stacked"
+        if eval_episodes == 0:
+            reasons |= dict.fromkeys(
+                ("eval_every", "eval_limit"), "eval_episodes=0 evaluates nothing"
+            )
+        return reasons
+
+    def wanted_threads(self) -> int | None:
+        """One, unless there are images.
+
+        The small networks of most environments are slower with two (0.74 times on DQN's).
+        """
+        return None if any(len(part.shape) == 3 for part in leaves(self.spec.obs)) else 1
+
+    def place(self, device: torch.device, wanted: str) -> str | None:
+        return None
+
+    def replay(self, transform: Transform, wishes: ReplayWishes) -> Replay:
+        if wishes.storage == "gpu" and self._loses_digits(wishes.device):
+            warnings.warn(
+                f"{wishes.device} has no float64, and with replay.storage=gpu float64 observations are "
+                "kept there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
+                "out if they are far from zero, as a clock's are.",
+                stacklevel=3,
+            )
+        return Replay(
+            self._storage(wishes),
+            transform,
+            batch_size=wishes.batch_size,
+            device=wishes.device,
+            seed=wishes.seed,
+            sequence=wishes.sequence,
+            priorities=wishes.priorities,
+            before=wishes.before,
+        )
+
+    def _storage(self, wishes: ReplayWishes) -> Transitions:
+        """Room for the transitions that this run makes, or those of an earlier one."""
+        options: dict[str, Any] = {
+            "storage": wishes.storage,
+            "folder": wishes.folder,
+            "device": wishes.device,
+        }
+        if wishes.saved is not None:
+            return opened(self.spec, wishes.saved, **options)
+        return Transitions(
+            self.spec,
+            capacity=wishes.capacity,
+            num_envs=self.num_envs,
+            discount=wishes.discount,
+            nstep=wishes.nstep,
+            stack=wishes.stack,
+            **options,
+        )
+
+    def _loses_digits(self, device: torch.device) -> bool:
+        """Whether observations that are normalised have more digits than the device can keep."""
+        if has_float64(device.type) or self.normalizer is None or not self.normalizer.moments:
+            return False
+        return any(space.dtype == torch.float64 for space in leaves(self.spec.obs))
+
+    def borders(self, *, online: bool) -> bool:
+        return True
+
+    def classes(self, task: int) -> Tensor:
+        return torch.arange(0)
+
+    def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
+        every, taken = lengths.learn_every, 1 if offline else self.num_envs
+        found = []
+        for task in range(len(self.tasks)):
+            share = taken * -(
+                -(lengths.train_steps or 0) // taken
+            )  # Environment steps of all copies.
+            begin, end = task * share, (task + 1) * share
+            # The first step that is learnt after counts whole.
+            begin += taken * max(0, -(-lengths.seed_steps // taken) - 1)
+            learnt = max(0, end // every - min(begin, end) // every)
+            found.append(TaskLength(learnt, None, None))
+        return found
+
+    def steps(self, lengths: Lengths, *, batch_size: int) -> int:
+        return (lengths.train_steps or 0) * len(self.tasks)
+
+    def describe(self) -> str:
+        return f"{in_a_line(self.task_names)}, {self.num_envs} in parallel"
+
+    def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
+        """How it is evaluated, where that is not what one would expect."""
+        if eval_episodes == 0:
+            return {"evaluation": "none (eval_episodes=0); train.csv has the returns of training"}
+        endless = [task.name for task in self.tasks if task.time_limit is None]
+        if not endless or eval_limit is not None:
+            return {}
+        return {
+            "evaluation": f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are "
+            "cut after ten times the longest one of training, and at least 1,000 steps (eval_limit=, "
+            "time_limit=)"
+        }
+
+    # ---------------------------------------------------------------------------- during the run
 
     def begin(self, task: int, replay: Replay) -> None:
         """Start episodes of this task's environment; offline, none."""
@@ -84,14 +217,6 @@ class EnvWorld:
             if self.normalizer is not None:
                 self.normalizer.cut()
 
-    def kept(self) -> list[dict[str, Any]]:
-        """What outlasts the episodes of each environment, for a checkpoint."""
-        return [task.kept() for task in self.tasks]
-
-    def load_kept(self, state: list[dict[str, Any]]) -> None:
-        for task, kept in zip(self.tasks, state, strict=True):
-            task.load_kept(kept)
-
     def _measure(self, ring: Transitions) -> None:
         """Take in all observations that an offline replay holds."""
         if self.normalizer is None:
@@ -107,26 +232,7 @@ class EnvWorld:
         if self.normalizer is not None:
             self.normalizer.see(self.tasks[task].obs)
 
-    def resume(
-        self, task: int | None, replay: Replay, state: dict[str, Any], *, anew: bool = True
-    ) -> None:
-        """Put the replay back to where it was, in the middle of `task` or (None) between tasks.
-
-        Args:
-            anew: Begin new episodes; else those in progress are put back by the caller.
-        """
-        replay.load_state_dict(state)
-        if task is None:
-            return
-        replay.begin(task)
-        if anew and not replay.offline:
-            self._start(task, replay)
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"{in_a_line(self.labels)}, {self.num_envs} in parallel"
-
-    def collect(self, task: int, actor: Any, replay: Replay) -> int:
+    def collect(self, task: int, actor: Actor | None, replay: Replay) -> int:
         """Act once in every copy and remember it. Returns the environment steps taken.
 
         Offline there is no actor, nothing is done, and a step is a learning step.
@@ -166,7 +272,149 @@ class EnvWorld:
         ended, finals = env.episodes.take(), env.finals.take()
         return {"return": float(np.mean(ended)), **finals} if ended else {}
 
+    def evaluates(self, episodes: int) -> bool:
+        return episodes > 0
+
+    def evaluated(
+        self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
+    ) -> int:
+        return how.episodes
+
+    def evaluate(
+        self,
+        task: int,
+        policy: Policy,
+        how: Evaluation,
+        *,
+        step: int,
+        validation: bool = False,
+        whole: bool = False,
+        show: Show,
+    ) -> dict[str, float]:
+        if how.episodes == 0:
+            return {}
+        env, actor, finals = self.tasks[task], policy.actor(), Finals()
+        returns, lengths = env.evaluate(
+            lambda obs, began, info: actor(obs, began, info)[0],
+            episodes=how.episodes,
+            folder=how.folder,
+            step=step,
+            show=lambda ended, steps: show(ended, f"episodes ({steps:,} steps)"),
+            finals=finals,
+        )
+        if env.cut and not self._said_cut:
+            self._said_cut = True
+            how.warn(
+                f"{env.cut} of {len(returns)} episodes of evaluation at step {step} did not end, and "
+                f"were cut (truncated) after {max(lengths):,} steps: their return is that so far. Later "
+                "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
+                "training too."
+            )
+        return {**policy.score_episodes(returns, lengths), **finals.take()}
+
+    # ---------------------------------------------------------------------------- after the run
+
+    def growing(self) -> Growing:
+        raise ConfigError("learn_task needs a data set; this run learns from an environment.")
+
+    def environments(self) -> Environments:
+        return self
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        return [env.interface for env in self.tasks]
+
+    def make(self, task: int, **arguments: Any) -> Any:
+        return self.tasks[task].make(**arguments)
+
+    def eval_limit(self, task: int) -> int | None:
+        return self.tasks[task].eval_limit
+
+    # -------------------------------------------------------------------------------- its state
+
+    def state_dict(self, task: int | None, *, pack: Callable[[Any], Any]) -> dict[str, Any]:
+        episodes = None
+        if task is not None:
+            env = self.tasks[task]
+            episodes = {"task": env.state_dict(), "envs": pack(env.envs.envs)}
+        return {
+            "environment": episodes,
+            "environments": [env.kept() for env in self.tasks],
+            "normalizer": None if self.normalizer is None else self.normalizer.state_dict(),
+            "interfaces": self._interface_states,
+            "info_layout": self.info_layout,
+            "later": [],
+        }
+
+    @cached_property
+    def _interface_states(self) -> list[dict[str, Any] | None]:
+        """What acting in these environments needs, without having them."""
+        return [interface.state_dict() for interface in self.interfaces]
+
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        task: int | None,
+        replay: Replay,
+        *,
+        unpack: Callable[[Any, Any], None],
+        problem: Callable[[str], None],
+    ) -> bool:
+        """Put the environments back into their episodes, or begin new ones and say so."""
+        lasting = state.get("environments")  # None: before 0.5.0.
+        self._load_lasting(lasting)
+        if self.normalizer is not None and state["normalizer"] is not None:
+            self.normalizer.load_state_dict(state["normalizer"])
+        kept = state["environment"]
+        if task is None or kept is None:
+            self.resume(task, replay, state["replay"])
+            return False
+        replay.load_state_dict(state["replay"])
+        replay.begin(task)
+        if self._continued(task, kept, lasting, unpack, problem):
+            return True
+        problem("The environment's state could not be restored; its episodes start over.")
+        self.resume(task, replay, state["replay"])
+        return False
+
+    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
+        """Put the replay back, and begin new episodes; offline, none."""
+        replay.load_state_dict(state)
+        if task is None:
+            return
+        replay.begin(task)
+        if not replay.offline:
+            self._start(task, replay)
+
+    def _continued(
+        self,
+        task: int,
+        kept: Mapping[str, Any],
+        lasting: list[dict[str, Any]] | None,
+        unpack: Callable[[Any, Any], None],
+        problem: Callable[[str], None],
+    ) -> bool:
+        """Whether the episodes in progress could be restored."""
+        env, whole, there = self.tasks[task], kept["envs"] is not None, False
+        env.reset()
+        self._load_lasting(lasting)  # Which the reset has changed.
+        try:
+            if whole:
+                unpack(env.envs.envs, kept["envs"])
+            there = env.load_state_dict(kept["task"], play_again=not whole)
+        except Exception as error:
+            problem(f"The environment could not be put back: {error}")
+        self._load_lasting(lasting)  # Restored environments have brought statistics of their own.
+        return there
+
+    def _load_lasting(self, lasting: list[dict[str, Any]] | None) -> None:
+        """Put back what outlasts the episodes of each environment."""
+        if lasting is not None:
+            for env, kept in zip(self.tasks, lasting, strict=True):
+                env.load_kept(kept)
+
     def close(self) -> None:
+        self.closed = True
         for task in self.tasks:
             task.close()
         self._rounding.close()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError
+from ..replay import ConfigError, DataError, Spec
 from .datasets import Arrays
+from .description import check_alike
 from .numbering import in_words, number_labels
 
 _LOOKED_AT = 1000  # Rows whose inputs identify data.
@@ -179,3 +180,27 @@ def _places(arrays: Arrays, known: tuple[Any, ...]) -> Tensor:
     place = {value: i for i, value in enumerate(known)}
     labels, inverse = arrays.targets.unique(return_inverse=True)
     return torch.tensor([place[_value(arrays, label)] for label in labels.tolist()])[inverse]
+
+
+def first_row(arrays: Arrays) -> Arrays | None:
+    """The data set's first row, to compare later data with; None if it is not in memory."""
+    if not isinstance(arrays.inputs, Tensor):
+        return None
+    return replace(arrays, inputs=arrays.inputs[:1].clone(), targets=arrays.targets[:1].clone())
+
+
+def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
+    """Raise DataError for data that a model of this spec cannot learn after the first."""
+    if not isinstance(part.inputs, Tensor):
+        raise DataError(
+            f"{part.name} is read from its source at each use, but a later task must be held in memory: "
+            "replace random transforms by aug=, or give fewer rows at a time."
+        )
+    check_alike(first, part)
+    if spec.obs.ids is not None and not (
+        spec.obs.low <= int(part.inputs.min()) and int(part.inputs.max()) < spec.obs.ids
+    ):
+        raise DataError(
+            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, but "
+            f"this run's model was built for {spec.obs.low} to {spec.obs.ids - 1}."
+        )

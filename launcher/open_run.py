@@ -17,12 +17,12 @@ from torch import nn
 from ..agents.policy.raw_observations import takes_normalised, takes_raw
 from ..replay import ConfigError, Diverged
 from ..replay.randomness import forked_randomness, seed_everything
-from .assembly import build, offline
-from .assembly.assembly import assemble
-from .assembly.later import check_classes, check_grows, read_later
-from .assembly.lengths import build_schedule, duration_of, total_steps
+from .assemble import assemble
+from .assembly.later import read_later
+from .assembly.schedule import build_durations, build_schedule, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
+from .learn.later import check_classes, check_grows
 from .learn.loop import Loop
 from .process import Workplace, taking_turns
 from .record.checkpoint import Checkpoints
@@ -30,13 +30,14 @@ from .record.console import Console
 from .record.directory import RunDirectory
 from .record.header import header
 from .record.log import CSV, Journal, Writer
-from .record.pictures import Spared, draw_model, draw_run
+from .record.offline import check_path
+from .record.pictures import Spared, build_pictures, draw_model, draw_run
 from .record.supervisor import Interrupted, Keeper
 from .record.trackers import Tracker, check_installed
 from .run import Run
 from .session import Session
-from .settings.compose import Settings
 from .settings.plan import Plan, make_plan
+from .settings.settings import Settings
 from .settings.unread import of_the_optimiser
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class OpenRun:
         self.own = parts.own
         world, learner, replay, plain = parts.world, parts.learner, parts.replay, parts.plain
         self.path = path = run_path(plan, world)
-        offline.check_path(plan, path)
+        check_path(plan, path)
         schedule = build_schedule(plan, world)
         directory = RunDirectory(path, resume=plan.resume)
         self._held.callback(directory.close)
@@ -96,11 +97,11 @@ class OpenRun:
         self.console = console = Console(
             enabled=plan.progress,
             total=total_steps(schedule, plan, world),
-            told=world.scenario == "task",
+            told=world.told,
         )
         self._held.callback(console.stop)
-        self._observe: Any = plain.observe if not world.on_data else None
-        acts = not world.on_data and not replay.offline
+        self._observe = plain.observe
+        acts = world.acts and not replay.offline
         actor = Actor(learner, plain.observe, as_stored=plain.as_stored) if acts else None
         session = Session(plan, world, learner, actor, replay, schedule, journal)
         self.session, self.at, self.own_tasks = session, session.at, len(world.tasks)
@@ -119,7 +120,7 @@ class OpenRun:
         )
         if plan.resume:
             directory.resume = _resume(session, self.checkpoints, console)
-        if learner.strategies is not None and not directory.resume:
+        if not directory.resume:
             learner.strategies.check_fresh()
         self.keeper = Keeper(
             directory,
@@ -157,7 +158,7 @@ class OpenRun:
             plain: Makes floats of stored observations, without augmentation.
         """
         plan, console = self.plan, self.console
-        samples = build.build_pictures(plan, self.world, self.path)
+        samples = build_pictures(plan, self.world, self.path)
         draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
         return Evaluator(
             self.world,
@@ -208,13 +209,21 @@ class OpenRun:
             ConfigError, DataError: If the run cannot learn it; then it stays as it was.
             Diverged, Interrupted: As `learn` does.
         """
-        check_grows(self)
+        if self.status not in ("finished", "waiting"):
+            todo = (
+                "learn its own tasks first" if self.status == "open" else "call ml with resume=true"
+            )
+            raise ConfigError(
+                f"learn_task needs a finished run, and this one is {self.status}: {todo}."
+            )
+        check_grows(self.world, self.learner, self.own, online=self.plan.online)
         self.close()  # Inside a loop over its tasks it is still open.
         with self._workplace.spell(moves_on=False):
             seed_everything(self.plan.seed)
             train, test = read_later(settings, self.plan)
-            check_classes(self, train, name)
-            expected, before = self.world.expecting, self.world.filled
+            check_classes(self.world, self.learner.strategies, train, name)
+            world = self.world.growing()
+            expected, before = world.expecting, world.filled
             directory = self.keeper.directory
             if self._claimed != _newest(self.checkpoints):
                 raise ConfigError(
@@ -223,7 +232,7 @@ class OpenRun:
                 )
             directory.reopen()
             try:
-                self.world.add(train, test, name=name)
+                world.add(train, test, name=name)
             except BaseException:
                 directory.close()
                 raise
@@ -257,17 +266,16 @@ class OpenRun:
         held.callback(self.keeper.directory.close)
         held.callback(self.journal.close)
         held.callback(self.console.stop)
-        if (strategies := self.learner.strategies) is not None:
-            strategies.context.open()
-            held.callback(strategies.context.close)
+        self.learner.strategies.open()
+        held.callback(self.learner.strategies.close)
         if self.learner.own is not None:
             self.learner.own.look()
             held.callback(self.learner.own.close)
         self._first_step, self._seconds = self.at.step, 0.0
         total = self.console.total
         if total is not None:
-            duration = duration_of(len(self.world.tasks[-1].train), self.loop.schedule, self.plan)
-            self.console.total = total + duration.learning_steps
+            *_, added = build_durations(self.loop.schedule, self.plan, self.world)
+            self.console.total = total + added.learning_steps
 
     def _learn(self, learn: Callable[[], None]) -> None:
         """Learn under supervision; whatever goes wrong is the run's end, and `status.json` says so."""
@@ -306,7 +314,7 @@ class OpenRun:
 
     def evaluate(self, tasks: range) -> list[dict[str, float]]:
         """The current metrics of each of these tasks, without advancing the run."""
-        if self._closed and not self.world.on_data:
+        if self.world.closed:
             raise ConfigError(
                 f"This run has ended ({self.status}), and its environments are closed."
             )
@@ -316,7 +324,7 @@ class OpenRun:
             try:
                 return self.loop.evaluate(tasks, step=self.at.step, whole=whole)
             finally:
-                if self.at.begun and not self.world.on_data:
+                if self.at.begun:
                     self.world.go_on(self.at.task, self.replay)
                 self._rest()
 
@@ -367,19 +375,19 @@ class OpenRun:
         """What the model does in each environment, by their own observations and actions."""
         from .inference.policy import Policies  # Which needs gymnasium.
 
-        interfaces = [task.interface for task in self.world.tasks]
+        envs = self.world.environments()
         resting = lambda: self._modes is not None  # noqa: E731
-        layout = self.world.info_layout
-        return Policies(self.learner, self._observe, interfaces, resting=resting, layout=layout)
+        return Policies(
+            self.learner, self._observe, envs.interfaces, resting=resting, layout=envs.info_layout
+        )
 
     def make_env(self, task: int, **arguments: Any) -> Any:
         """A fresh copy of an environment."""
-        return self.world.tasks[task].make(**arguments)
+        return self.world.environments().make(task, **arguments)
 
     def eval_limit(self, task: int) -> int | None:
         """Steps after which an episode played in an environment is cut; None: it ends by itself."""
-        limit: int | None = self.world.tasks[task].eval_limit
-        return limit
+        return self.world.environments().eval_limit(task)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
@@ -442,8 +450,7 @@ class OpenRun:
             learner.average.swap()
             self._averaged = True
         learner.agent.eval()
-        if not self.world.on_data:
-            takes_raw(self.own, self.world.normalizer)
+        takes_raw(self.own, self.world.normalizer)
 
     def _wake(self) -> None:
         """Put the model back into the state of its last learning step."""
@@ -479,7 +486,7 @@ class OpenRun:
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
                     "like set its own arguments, where it has them."
                 )
-        if learner.scaler is not None and learner.steps and not learner.optimised:
+        if learner.updates.scaler is not None and learner.steps and not learner.optimised:
             console.problem(
                 f"precision=16: {name} updates itself, so its losses were not scaled, and small "
                 "gradients may have been lost. precision=bf16 needs no scaling."
@@ -495,9 +502,9 @@ class OpenRun:
             matrix=at.matrix,
             # Where tasks share their outputs, to tell the task makes no difference.
             task_il=at.task_il if at.task_il and world.scenario != "domain" else None,
-            told=world.scenario == "task",
+            told=world.told,
             parameters=tasks[-1].get("parameters") if tasks else None,
-            names=None if world.on_data else world.labels,
+            names=world.task_names,
             title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
         )
 

@@ -181,7 +181,7 @@ class Run:
                 f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or "
                 f"on antelope.load({str(self.path)!r})."
             )
-        if opened.world.on_data:
+        if not opened.world.acts:
             raise ConfigError(
                 f"run.{method} is for environments, and this run learnt from a data set, "
                 f"{opened.world.name}. `run.agent` is the module itself."

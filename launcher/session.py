@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,10 +11,9 @@ import torch
 from ..replay import ConfigError, Replay
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .assembly.lengths import duration_of
+from .assembly.schedule import Schedule, duration_of
 from .learn.actor import Actor
 from .learn.learner import Learner
-from .learn.loop import Schedule
 from .record.console import Console
 from .record.log import CSV, Journal, Log
 from .record.progress import Progress
@@ -59,9 +58,8 @@ class Session:
         number, world = len(self.world.tasks) - 1, self.world
         task = world.tasks[number]
         self.replay.set_task(number, task.train)
-        if self.learner.strategies is not None:
-            outputs = task.classes if world.spec.discrete else torch.arange(0)
-            self.learner.strategies.context.add_task(outputs)
+        outputs = task.classes if world.spec.discrete else torch.arange(0)
+        self.learner.strategies.context.add_task(outputs)
         if self.learner.scheduler is not None:
             rows = world.later[-1]["rows"]
             self.learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))
@@ -86,9 +84,7 @@ class Session:
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
             "augmentation": object_state(self._augmentation),
-            "environment": self._environment_state(),
-            "environments": None if self.world.on_data else self.world.kept(),
-            "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
+            **self._world_state(),
             "actor": self.actor.state_dict() if self.actor is not None else None,
             "log": self.log.state_dict(),
             "journal": self.journal.state_dict(),
@@ -97,17 +93,13 @@ class Session:
             "objects": list(self.plan.objects),
             "name": self.world.name,
             "spec": spec_state(self.world.spec),
-            "interfaces": self._interfaces,
-            "info_layout": None if self.world.on_data else self.world.info_layout,
-            "later": self.world.later if self.world.on_data else [],
         }
 
-    @cached_property
-    def _interfaces(self) -> list[dict[str, Any] | None]:
-        """What is needed to act in the environments of this run without having them."""
-        if self.world.on_data:
-            return []
-        return [task.interface.state_dict() for task in self.world.tasks]
+    def _world_state(self) -> dict[str, Any]:
+        """The world's, with the episodes in progress if there are any."""
+        begun = self.at.begun and not self.replay.offline
+        pack = functools.partial(object_state, whole=True)
+        return self.world.state_dict(self.at.task if begun else None, pack=pack)
 
     def load_state_dict(self, state: dict[str, Any], console: Console) -> None:
         """Put everything back to where the checkpoint left it, and say what is different now.
@@ -140,7 +132,12 @@ class Session:
             console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         finished = at.task == len(self.world.tasks)
         task = at.task - finished if at.begun or finished else None
-        self._resume_environment(state, task, finished=finished, console=console)
+        left = {**state, "environment": None} if finished else state
+        goes_on = self.world.load_state_dict(
+            left, task, self.replay, unpack=load_object_state, problem=console.problem
+        )
+        if goes_on and self.actor is not None:
+            self.actor.load_state_dict(state["actor"])
         if finished:
             self._reopen(console)
         self.log.load_state_dict(state["log"])
@@ -162,54 +159,6 @@ class Session:
         else:
             for matrix in (self.at.matrix, self.at.task_il):
                 del matrix[self.at.task :]
-
-    def _environment_state(self) -> Any:
-        """The episodes in progress: where they are, and the environments whole if that can be."""
-        if self.world.on_data or self.replay.offline or not self.at.begun:
-            return None
-        task = self.world.tasks[self.at.task]
-        return {
-            "task": task.state_dict(),
-            "envs": object_state(task.envs.envs, whole=True),
-        }
-
-    def _resume_environment(
-        self, state: dict[str, Any], task: int | None, *, finished: bool, console: Console
-    ) -> None:
-        """Put the environments back into their episodes, or begin new ones and say so."""
-        kept, lasting = state["environment"], state.get("environments")  # None: before 0.5.0.
-        if lasting is not None:
-            self.world.load_kept(lasting)
-        if self._normalizer is not None and state["normalizer"] is not None:
-            self._normalizer.load_state_dict(state["normalizer"])
-        if self.world.on_data or task is None or finished or kept is None:
-            self.world.resume(task, self.replay, state["replay"])
-            return
-        self.world.resume(task, self.replay, state["replay"], anew=False)
-        env, whole = self.world.tasks[task], kept["envs"] is not None
-        env.reset()
-        if lasting is not None:  # Which the reset has changed.
-            self.world.load_kept(lasting)
-        there = False
-        try:
-            if whole:
-                load_object_state(env.envs.envs, kept["envs"])
-            there = env.load_state_dict(kept["task"], play_again=not whole)
-        except Exception as error:
-            console.problem(f"The environment could not be put back: {error}")
-        if lasting is not None:  # Restored environments have brought statistics of their own.
-            self.world.load_kept(lasting)
-        if not there:
-            console.problem(
-                "The environment's state could not be restored; its episodes start over."
-            )
-            self.world.resume(task, self.replay, state["replay"])
-        elif self.actor is not None:
-            self.actor.load_state_dict(state["actor"])
-
-    @property
-    def _normalizer(self) -> Any:
-        return None if self.world.on_data else self.world.normalizer
 
     @property
     def _augmentation(self) -> Any:

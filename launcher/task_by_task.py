@@ -12,7 +12,7 @@ from .metrics.scores import by_task, mean_over_tasks, transfer
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
-from .settings.compose import Settings
+from .settings.settings import Settings
 
 
 class Tasks:
@@ -84,10 +84,8 @@ class Task:
 
     def __init__(self, opened: OpenRun, number: int):
         self._open, self.number = opened, number
-        task = opened.world.tasks[number]
-        self.name: str = task.name
-        discrete = opened.world.on_data and opened.world.spec.discrete
-        self.classes: list[int] = task.classes.tolist() if discrete else []
+        self.name: str = opened.world.tasks[number].name
+        self.classes: list[int] = opened.world.classes(number).tolist()
 
     def __repr__(self) -> str:
         return f"Task({self.number}, {self.name!r})"

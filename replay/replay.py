@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Replay:
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
         task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's (permuted pixels).
         borders: Whether learning knows its task; otherwise everything is task 0.
+        before: Turns a batch into the one that `next` returns, as rehearsal does; None: unchanged.
 
     Attributes:
         task: Number of the current task, from 0.
@@ -49,6 +50,8 @@ class Replay:
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Batches given since the run began.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(
         self,
@@ -63,12 +66,13 @@ class Replay:
         tasks: Sequence[Tensor] | None = None,
         task_transform: Callable[[Tensor, int | Tensor], Tensor] | None = None,
         borders: bool = True,
+        before: Callable[[Batch], Batch] | None = None,
     ):
         self.storage, self.transform = storage, transform
         self._whole = storage  # The data set, also while other rows take its place.
         self.task_transform, self.borders = task_transform, borders
         self.batch: Batch | None = None
-        self.before: Callable[[Batch], Batch] | None = None
+        self.before = before
         self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"

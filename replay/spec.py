@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class Space:
         scale: How a data set's numbers are kept where float32 cannot hold them as they are; None:
             in their own units. All other attributes are in these.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -95,6 +97,8 @@ class Spec:
             values elsewhere. For data sets this describes the label.
         num_tasks: The length of the task sequence.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     obs: Any  # A Space, or a dict of them.
     action: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class Standardize:
     """
 
     layout: torch.memory_format | None = None
+    as_stored = False
 
     def __init__(
         self,
@@ -74,6 +76,12 @@ class Standardize:
         """The same without augmentation."""
         fields["obs"] = self._finish(fields["obs"])
         return fields if self.layout is None else _laid_out(fields, self.layout)
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`, without augmentation, on `device`; None: where they are."""
+        rows = stored if device is None else upload(stored, device)
+        obs: Tensor = self.without_augmentation({"obs": rows})["obs"]
+        return obs
 
     def stored(self, obs: Tensor) -> Tensor:
         """The stored rows that become `obs` without augmentation, float32 (whole numbers if stored so)."""
@@ -172,6 +180,7 @@ class Observations:
     """
 
     layout: torch.memory_format | None = None
+    augment: Callable[[Tensor], Tensor] | None = None  # Observations are never augmented.
 
     def __init__(self, space: Space | dict[str, Any], normalizer: Normalizer | None = None):
         self.space, self.normalizer = space, normalizer
@@ -180,6 +189,19 @@ class Observations:
         self.initial: Callable[[int], Any] | None = None
         # Whether observations are what models receive, as they are stored.
         self.as_stored = normalizer is None and self._convert is _as_it_is
+
+    def carrying(
+        self, *, unpack: Callable[[dict[str, Tensor]], Any], initial: Callable[[int], Any]
+    ) -> Observations:
+        """The same for a recurrent model: batches hold a `state` as its `forward` takes it.
+
+        Args:
+            unpack: Makes it of the stored one, `{number: [B, ...]}`.
+            initial: Gives the state of n rows where none is stored.
+        """
+        twin = copy.copy(self)
+        twin.unpack, twin.initial = unpack, initial
+        return twin
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
         return self.convert(self.normalize(fields))

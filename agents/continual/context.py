@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class Context:
         began: What each strategy held before its first task, by its id.
         undo: Called at the end, to take back what `setup` has added to the agent.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(
         self,

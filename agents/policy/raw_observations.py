@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -27,6 +27,8 @@ class RawAct:
         agent: Whose `act` it stands in for.
         normalizer: The statistics.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(self, agent: nn.Module, normalizer: Normalizer):
         # Strong, as of any method: `antelope.load(path).agent.act(obs)` holds nothing else of the module.

@@ -9,16 +9,17 @@ from ...envs import datasets, folders, sources
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.named import makes_objects
-from ..settings.names import construct
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 
 
-def build_data(plan: Plan) -> DataWorld:
+def build_data(plan: Plan) -> TableWorld:
     """Data sets, one per task or one to be split, with what is held out of each.
 
     Raises:

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 
-from ...replay import ConfigError, Table
-from ...replay.devices import has_float64
+from ...envs.world import World, WorldSpec
+from ...replay import ConfigError
 from ..settings.foreign import answer
 from ..settings.plan import Plan
 
-# Of a device's free memory that a data set may take: the model needs room for its activations.
-_SHARE = 0.5
 _VARIABLE = "ANTELOPE_DEVICE"  # Names the default device.
 _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS asks for.
 
@@ -47,6 +45,13 @@ def build_device(name: str | None) -> torch.device:
         stacklevel=2,
     )
     return torch.device("cpu")
+
+
+def build_threads(plan: Plan, world: World, device: torch.device) -> int | None:
+    """How many threads torch uses; None: as many as it likes."""
+    if plan.threads is not None or device.type != "cpu":
+        return plan.threads
+    return world.wanted_threads()
 
 
 def _failure(name: str) -> str | None:
@@ -93,82 +98,6 @@ def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
     if str(plan.precision) != "32":
         words += f", precision {plan.precision}"
     return words + ", channels last" * channels_last
-
-
-# ------------------------------------------------------------------------------------------- data
-
-
-def place_tables(world: Any, device: torch.device, wanted: str) -> str | None:
-    """Bring a data set's rows to the device, if they are wanted there and fit.
-
-    Args:
-        wanted: "device", "ram", or "auto": on the device if they take less than half of what is free.
-
-    Returns:
-        Where they are and why, in a few words; None on the CPU.
-
-    Raises:
-        ConfigError: If they are wanted on the device and do not fit, or it cannot hold the targets.
-    """
-    if device.type == "cpu":
-        return None
-    if world.spec.action.dtype == torch.float64 and not has_float64(device.type):
-        raise ConfigError(
-            f"The targets of {world.name} are so far from zero that float32 cannot tell them "
-            f"apart, and {device} has no float64. Subtract their mean in your data, or set "
-            "device=cpu."
-        )
-    if wanted == "ram":
-        return "in RAM"
-    if not (world.train.in_memory and world.test.in_memory):
-        if wanted == "device":
-            raise ConfigError(
-                f"data=device: the rows of {world.name} are decoded as they are read, and cannot be kept on "
-                f"{device}. Leave data= out."
-            )
-        return "decoded as they are read"
-    size, free = _nbytes(world), free_bytes(device)
-    if wanted == "auto" and free is not None and size > _SHARE * free:
-        return f"{_in_words(size)} in RAM, since {device} has {_in_words(free)} free"
-    try:
-        for table in (world.train, world.test):
-            table.to(device)
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
-            raise
-        if wanted == "device":
-            raise ConfigError(
-                f"data=device: {_in_words(size)} of {world.name} do not fit on {device}. Leave data= out: "
-                "what does not fit stays in RAM."
-            ) from error
-        for table in (world.train, world.test):
-            table.to(torch.device("cpu"))
-        return f"{_in_words(size)} in RAM, since {device} ran out of memory"
-    return f"{_in_words(size)} on {device}"
-
-
-def _nbytes(world: Any) -> int:
-    tables: list[Table] = [world.train, world.test]
-    return sum(table.nbytes for table in tables)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device; None where it cannot be asked."""
-    module = torch.get_device_module(device)
-    if device.type == "mps":
-        return int(module.recommended_max_memory() - module.driver_allocated_memory())
-    if not hasattr(module, "mem_get_info"):
-        return None
-    free, _ = module.mem_get_info(device)
-    return int(free)
-
-
-def _in_words(nbytes: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} GB"
 
 
 # ------------------------------------------------------------------------------------- arithmetic
@@ -263,7 +192,7 @@ def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def wants_channels_last(plan: Plan, world: Any, device: torch.device) -> bool:
+def wants_channels_last(plan: Plan, world: WorldSpec, device: torch.device) -> bool:
     """Whether images are laid out channels last, as half-precision convolutions on a GPU prefer."""
     if plan.channels_last is not None:
         return bool(plan.channels_last)

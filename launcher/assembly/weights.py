@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ...agents.policy.actor_critic import ActorCritic
@@ -15,11 +14,9 @@ from ...agents.policy.heads import distribution
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
-from ...replay import CheckpointError, ConfigError
+from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
-from ..learn.growth import begin_task, regrow
-from ..record.state import add_copies, fill_empty_buffers, load_in_place
-from ..settings.compose import did_you_mean
 from ..settings.plan import Plan
 
 
@@ -58,7 +55,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     core = stated_traits(agent).core or agent
     if isinstance(core, ActorCritic):
         layers = core.head_layers()
-    elif world.on_data or asks_for(agent, "action_logits_shapes"):
+    elif world.labelled or asks_for(agent, "action_logits_shapes"):
         layers = _layers(agent, obs)
     else:
         raise ConfigError(
@@ -78,55 +75,6 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     parts = {name or ACTION: part for name, part in slashed(parts_of(policy)).items()}
     for name, prior in priors.items():
         check_prior(parts[name], spaces[name], prior, name=name)
-
-
-def load_weights(
-    agent: nn.Module,
-    weights: dict[str, Tensor],
-    places: dict[str, str] | None = None,
-    changed: dict[str, Any] | None = None,
-    *,
-    before: Callable[[int], None] | None = None,
-) -> None:
-    """Load a checkpoint's weights.
-
-    Args:
-        places: Where buffers were, as of `fill_empty_buffers`.
-        changed: Which modules have come since the model was constructed, as of `grown`.
-        before: Called before each task that the model begins again to get them.
-
-    Raises:
-        CheckpointError: Naming what is missing, left over, or of another shape.
-    """
-
-    def begin(task: int) -> None:
-        if before is not None:
-            before(task)
-        begin_task(agent, task)
-
-    regrow(agent, changed, begin=begin)
-    fill_empty_buffers(agent, weights, places)
-    add_copies(agent, weights)
-    own = agent.state_dict()
-    problems = [f"`{name}` is missing" for name in own if name not in weights]
-    problems += [
-        f"`{name}` is not in {type(agent).__name__}" for name in weights if name not in own
-    ]
-    problems += [
-        f"`{name}` is {list(weights[name].shape)}, the model's is {list(own[name].shape)}"
-        for name in own
-        if name in weights
-        and isinstance(own[name], Tensor)
-        and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"The checkpoint does not fit {type(agent).__name__}: "
-            f"{'; '.join(problems[:3])}{more}. It was saved from a model that was constructed "
-            "differently."
-        )
-    load_in_place(agent, weights)
 
 
 def _initialise(agent: nn.Module, how: str) -> None:

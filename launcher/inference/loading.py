@@ -19,33 +19,39 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from ...agents.policy.raw_observations import takes_raw
 from ...envs.environments import cut_after
 from ...envs.interface import Interface
+from ...envs.kinds import OfData, OfEnvironments
 from ...envs.running import RunningStatistics, normalizing
 from ...envs.sources import folder_of
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
-from ..assembly import build
-from ..assembly.device import device_wanted
-from ..assembly.earlier import load_statistics
+from ..assembly.agent import build_agent
+from ..assembly.device import build_device, device_wanted
 from ..assembly.forward import check_forward
+from ..assembly.model import Model
 from ..assembly.optimisation import Average
+from ..assembly.transforms import build_transforms
+from ..assembly.world import build_world
 from ..learn.learner import Learner
 from ..process import left_as_found
 from ..record.checkpoint import Checkpoints, find
+from ..record.earlier import load_statistics
 from ..record.log import read_csv
 from ..record.progress import Progress
 from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
-from ..settings.compose import Settings, compose, name_of
+from ..settings.compose import compose
 from ..settings.kinds import model_kind
-from ..settings.named import makes_objects
 from ..settings.names import resolve
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import PARTS, make_plan
+from ..settings.settings import Settings
 from ..settings.trust import known_argument, known_arguments, known_object
 from .policy import Policies
 
@@ -122,28 +128,35 @@ class LoadedTask:
     interface: Interface | None = None
 
 
-class LoadedWorld:
-    """What is known of the data or the environments of a run that was loaded.
+class LoadedData(OfData):
+    """What is known of the data of a run that was loaded."""
 
-    Attributes:
+    scenario: str | None = None  # Strategies, which it matters to, are not loaded.
+
+    def __init__(self, name: str, spec: Spec, tasks: list[LoadedTask]):
+        self.name, self.spec, self.tasks = name, spec, tasks
+
+    def example(self, n: int, device: torch.device) -> Tensor:
+        """`n` rows of made-up inputs on a device, `[n, *shape]`, as they would be stored."""
+        space = self.spec.obs
+        shape = (n, *space.shape)
+        if space.ids is not None:
+            return torch.randint(space.ids, shape, device=device)
+        rows = torch.rand(shape, device=device)
+        return (rows * 2).to(space.dtype) if space.scale is None else rows
+
+
+class LoadedEnvironments(OfEnvironments):
+    """What is known of the environments of a run that was loaded.
+
+    Args:
         normalizer: Running statistics of observations, or None.
     """
 
-    scenario = None
-
-    def __init__(self, name: str, spec: Spec, tasks: list[LoadedTask], *, on_data: bool):
-        self.name, self.spec, self.tasks, self.on_data = name, spec, tasks, on_data
-        self.normalizer: Normalizer | None = None
-        self.transforms = None
-
-    def example(self, device: torch.device) -> dict[str, Any]:
-        """Two rows of made-up inputs on a device, as they would be stored."""
-        space = self.spec.obs
-        shape = (2, *space.shape)
-        if space.ids is not None:
-            return {"obs": torch.randint(space.ids, shape, device=device)}
-        rows = torch.rand(shape, device=device)
-        return {"obs": (rows * 2).to(space.dtype) if space.scale is None else rows}
+    def __init__(
+        self, name: str, spec: Spec, tasks: list[LoadedTask], normalizer: Normalizer | None
+    ):
+        self.name, self.spec, self.tasks, self.normalizer = name, spec, tasks, normalizer
 
 
 class Loaded:
@@ -374,12 +387,12 @@ class Loaded:
         """The model with its weights, and what is around it."""
         plan, state = self.plan, self._state
         seed_everything(plan.seed)
-        device = build.build_device(device_wanted(plan))
+        device = build_device(device_wanted(plan))
         self.world = world = self._world()
-        transform, plain = build.build_transforms(plan, world, device)
-        self._observe = None if world.on_data else plain.observe
+        transform, plain = build_transforms(plan, world, device)
+        self._observe = plain.observe
         try:
-            agent, self.own = build.build_agent(plan, world, device, (transform, plain))
+            agent, self.own = build_agent(plan, world, device, (transform, plain))
         except AttributeError as error:
             if model_kind(plan.model.target) is None:
                 raise
@@ -387,21 +400,17 @@ class Loaded:
                 f"{plan.model.short_name} learns by `observe` and is made with its data at hand; such runs "
                 "cannot be loaded. ml(..., resume=True) with the same settings gives the model."
             ) from error
-        options: dict[str, Any] = {"device": device, "precision": str(plan.precision)}
-        if not world.on_data:
-            options["supervised"] = False
-        trial = Learner(agent, world.spec, **options)
-        check_forward(trial, world, transform=plain)
+        model = check_forward(
+            Model(agent, world.spec, device, plan.precision), world, transform=plain
+        )
         average = Average(agent, decay=plan.ema) if plan.ema is not None else None
-        learner = Learner(agent, world.spec, average=average, **options)
-        learner.recurrence = trial.recurrence
+        learner = Learner(model, average=average, supervised=world.labelled)
         with moving(saved_device(state), device):
             self._fill(learner)
         if average is not None and learner.optimised:
             average.swap()
         agent.eval()
-        if not world.on_data:
-            takes_raw(self.own, world.normalizer)
+        takes_raw(self.own, world.normalizer)
         self._learner = learner
 
     def _fill(self, learner: Learner) -> None:
@@ -417,7 +426,7 @@ class Loaded:
                 "ml(..., resume=True) with the same settings gives the model."
             ) from error
 
-    def _world(self) -> LoadedWorld:
+    def _world(self) -> LoadedData | LoadedEnvironments:
         state, plan = self._state, self.plan
         if plan.env is None:
             return self._data()
@@ -435,19 +444,24 @@ class Loaded:
             obs, action = tasks[0].interface.spaces
             spec = Spec(obs, action, num_tasks=len(tasks))
         name = "-".join(task.name for task in tasks)
-        world = LoadedWorld(name, spec, tasks, on_data=False)
-        if plan.normalize_obs:
-            from ...envs.env_world import normalized_shapes
+        return LoadedEnvironments(name, spec, tasks, self._normalizer(spec))
 
-            world.normalizer = Normalizer(
-                normalized_shapes(spec.obs),
-                num_envs=1,
-                discount=plan.discount,
-                obs=True,
-                reward=False,
-            )
-            load_statistics(world.normalizer, state)
-        return world
+    def _normalizer(self, spec: Spec) -> Normalizer | None:
+        """The statistics of observations that the run has learnt with, if it normalised them."""
+        plan = self.plan
+        if not plan.normalize_obs:
+            return None
+        from ...envs.env_world import normalized_shapes
+
+        normalizer = Normalizer(
+            normalized_shapes(spec.obs),
+            num_envs=1,
+            discount=plan.discount,
+            obs=True,
+            reward=False,
+        )
+        load_statistics(normalizer, self._state)
+        return normalizer
 
     def _opened(self) -> list[Interface | None]:
         """Of a run that did not keep its environments' spaces, or could not: by making each once."""
@@ -463,19 +477,19 @@ class Loaded:
                 found.append(Interface.of(envs, **options))
         return found
 
-    def _data(self) -> LoadedWorld:
+    def _data(self) -> LoadedData:
         """A data set's part in a run; before 0.5.0 the data itself has to be read."""
         state = self._state
         if "spec" in state:
             spec, name = spec_from(state["spec"]), state["name"]
             tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
-            return LoadedWorld(name, spec, tasks, on_data=True)
+            return LoadedData(name, spec, tasks)
         if not (self._trust or self._said("dataset")):
             self.settings.live["dataset"] = self._known_data(self.settings.values["dataset"])
         names = (*_MODULES, "dataset", "test_dataset", "aug")
-        read = build.build_world(make_plan(self.settings, names=names))
+        read = build_world(make_plan(self.settings, names=names))
         tasks = [LoadedTask(task.name) for task in read.tasks]
-        return LoadedWorld(read.name, read.spec, tasks, on_data=True)
+        return LoadedData(read.name, read.spec, tasks)
 
     def _known_data(self, value: Any) -> Any:
         """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""

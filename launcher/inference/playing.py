@@ -18,7 +18,7 @@ from ...envs.episodes import Played
 from ...envs.episodes import play as play_vector
 from ...envs.unseen import seen
 from ...replay import ConfigError, DataError
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .policy import Policy
 
 Make = Callable[..., Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from ...envs.world import World
 from ...replay import Replay
+from ..assembly.schedule import Schedule
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Journal, Log
 from ..record.progress import Progress
@@ -16,68 +16,6 @@ from .actor import Actor
 from .evaluate import Evaluator
 from .learner import Learner
 from .stopping import EarlyStopping
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long, and how often what happens.
-
-    A step is a learning step on data and offline, and an environment step in environments.
-
-    Attributes:
-        epochs: Passes over each task's data; None: by steps alone.
-        train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch, of a single task or where they
-            decide over its end.
-        learn_every, seed_steps: Environment steps per learning step, and before a task's first.
-        log_every: Steps per row of train.csv.
-        patience: Evaluations without improvement after which a task ends, or None.
-        restore: Whether a task ends with its best weights.
-        eval_future: Whether later tasks are evaluated.
-        borders: Whether the learner is told where tasks end.
-        validation: Whether evaluations before a task's end are of rows set aside for it.
-    """
-
-    epochs: int | None
-    train_steps: int | None
-    eval_every: int | None
-    learn_every: int
-    seed_steps: int
-    log_every: int
-    patience: int | None
-    borders: bool = True
-    validation: bool = False
-    restore: bool = False
-    eval_future: bool = False
-
-    @property
-    def judges(self) -> bool:
-        """Whether evaluations in mid-task decide when it ends, or with which weights."""
-        return self.patience is not None or self.restore
-
-    def over(self, at: Progress, replay: Replay) -> bool:
-        """Whether the current task has had its share."""
-        if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
-            return True
-        if not replay.environments and len(replay) == 0:
-            return True
-        if self.epochs is None:
-            return False
-        # The second bound ends a model that never calls next(replay).
-        limit = self.epochs * replay.batches_per_epoch
-        return replay.passes >= self.epochs or at.task_step >= limit
-
-    def evaluation_due(self, at: Progress, taken: int, replay: Replay, *, single: bool) -> bool:
-        if self.eval_every is not None:
-            return at.step % self.eval_every < taken
-        each_epoch = self.judges or (single and self.epochs is not None)
-        return each_epoch and at.task_step % replay.batches_per_epoch == 0
-
-    def learning_steps(self, at: Progress, taken: int) -> int:
-        """Learning steps that `taken` steps are followed by."""
-        if at.task_step < self.seed_steps:
-            return 0
-        return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
 
 class Loop:
@@ -91,7 +29,7 @@ class Loop:
 
     def __init__(
         self,
-        world: Any,
+        world: World,
         learner: Learner,
         actor: Actor | None,
         replay: Replay,
@@ -126,7 +64,7 @@ class Loop:
         at, task = self.at, self.at.task
         if task == 0 < self.last and not self.evaluate.off:
             scores = self.evaluate(range(self.last + 1), step=0)
-            told = self.world.scenario == "task"
+            told = self.world.told
             at.baseline = [score(each, told=told) for each in scores]
         self.world.begin(task, self.replay)
         at.begin_task()
@@ -161,8 +99,7 @@ class Loop:
         learnt, seen = self._being_learnt(), at.task + 1
         tasks = range(max(seen, *(task + 1 for task in learnt)))
         scores = self.evaluate(tasks, step=at.step, validation=validation)
-        if not self.world.on_data:
-            self.world.go_on(at.task, self.replay)
+        self.world.go_on(at.task, self.replay)
         if at.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self.stopping.look(at, mean_over_tasks([scores[task] for task in learnt]))
         if at.stopped and not validation:
@@ -193,13 +130,13 @@ class Loop:
         if "task_il_accuracy" in scores[0]:
             at.task_il.append([*(metrics["task_il_accuracy"] for metrics in scores), *unknown])
         if not self.evaluate.off:
-            matrix = at.own_matrix(told=world.scenario == "task")
+            matrix = at.own_matrix(told=world.told)
             returns = "return" in scores[0]
             more = {} if self.last == 0 else transfer(matrix, at.baseline, returns=returns)
             seen = scores[: task + 1]
             write_eval_row(seen, learner, replay, at, self.journal, self.last, more=more)
         at.end_task()
-        name = None if world.on_data else world.labels[task]
+        name = None if world.task_names is None else world.task_names[task]
         self.keeper.task_ended(learner.strategies, last=task == self.last, name=name)
 
     def _scored(self) -> range:
@@ -226,7 +163,7 @@ class Loop:
 
 
 def write_train_row(
-    world: Any, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
+    world: World, learner: Learner, replay: Replay, at: Progress, log: Log, journal: Journal
 ) -> None:
     """A row of what was logged since the last one, if anything was."""
     learner.check_losses()
@@ -262,5 +199,4 @@ def write_eval_row(
     at.metrics = metrics
     place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
     journal.write("eval", **place, **at.metrics, **each)
-    if learner.strategies is not None:
-        learner.strategies.after_evaluation({**at.metrics, **each})
+    learner.strategies.after_evaluation({**at.metrics, **each})

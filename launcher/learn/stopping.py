@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...envs.world import World
 from ...replay.devices import moving
 from ..metrics import better, score_names
 from ..record.checkpoint import copied
@@ -30,7 +31,7 @@ class EarlyStopping:
         restore: Whether a task ends with its best weights.
     """
 
-    def __init__(self, world: Any, learner: Learner, *, patience: int | None, restore: bool):
+    def __init__(self, world: World, learner: Learner, *, patience: int | None, restore: bool):
         self.world, self.learner = world, learner
         self.patience, self.restore = patience, restore
 
@@ -62,20 +63,20 @@ class EarlyStopping:
         known = {"steps": learner.steps, "optimised": learner.optimised}
         with moving(learner.device, learner.device):
             learner.load_state_dict({**known, **best["learner"]})
-        if best["normalizer"] is not None:
+        if self.world.normalizer is not None:
             self.world.normalizer.load_state_dict(best["normalizer"])
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         """The monitored metric, negated if lower is better."""
         # The loss still moves when accuracy is constant, and is the first to rise when a model overfits.
-        names = score_names(told=self.world.scenario == "task", loss_first=True)
+        names = score_names(told=self.world.told, loss_first=True)
         name = next((name for name in names if name in metrics), None)
         if name is None:
             return None
         return metrics[name] if better(name) == "more" else -metrics[name]
 
     def _state(self) -> dict[str, Any]:
-        normalizer = None if self.world.on_data else self.world.normalizer
+        normalizer = self.world.normalizer
         learner = self.learner.state_dict()
         return {
             "layout": layout(self.learner.agent),

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     )
     from .perturber import Perturber, add_perturb_args
     from .progressive import MNISTMLP_PNN, ResNetPNN, mnistmlp_pnn, resnet18_pnn
-    from .provided import get_device
+    from .provided import get_dataset, get_device
     from .registry import (
         get_avail_args,
         get_backbone,
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from .schedulers import CosineSchedule, CosineSchedulerWithLinearWarmup, get_scheduler
     from .tasks.loaders import create_seeded_dataloader
     from .tasks.own_sequence import MammothDataset, base_path, store_masked_loaders
-    from .tasks.sequence import ContinualDataset, get_dataset
+    from .tasks.sequence import ContinualDataset
 
 __all__ = [
     "MNISTMLP",
@@ -226,7 +226,10 @@ _NAMES = {
         "mnistmlp_pnn",
         "resnet18_pnn",
     ),
-    "provided": ("get_device",),
+    "provided": (
+        "get_dataset",
+        "get_device",
+    ),
     "registry": (
         "get_avail_args",
         "get_backbone",
@@ -257,10 +260,7 @@ _NAMES = {
         "base_path",
         "store_masked_loaders",
     ),
-    "tasks.sequence": (
-        "ContinualDataset",
-        "get_dataset",
-    ),
+    "tasks.sequence": ("ContinualDataset",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

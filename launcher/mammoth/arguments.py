@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 from ...replay import ConfigError
 from .schedulers import SCHEDULERS
@@ -68,7 +68,8 @@ SERVED = {
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
 }
-# Arguments of Mammoth's own infrastructure, without a meaning here: they are warned about.
+# Arguments of Mammoth's own infrastructure, which mean nothing here: a value other than the default is
+# warned about.
 IDLE = {
     "num_workers": 0,
     "debug_mode": 0,
@@ -86,7 +87,8 @@ IDLE = {
     "enable_other_metrics": 0,
     "eval_epochs": None,
 }
-# Arguments of Mammoth that change what is learnt and are not supported: its default, and advice.
+# Arguments of Mammoth that change what is learnt and are not supported: Mammoth's default, and advice.
+# Ignoring them would train something else than was asked for, so another value is an error.
 _UNSERVED: dict[str, tuple[Any, str]] = {
     "drop_last": (0, "The last batch of a pass is learnt too."),
     "early_stopping_patience": (5, "Pass early_stopping.patience=N, a setting of ml."),
@@ -95,9 +97,9 @@ _UNSERVED: dict[str, tuple[Any, str]] = {
     "early_stopping_epsilon": (1e-6, "Pass early_stopping.patience=N, a setting of ml."),
     "custom_class_order": (None, "Pass class_order=[...], a setting of ml."),
     "custom_task_order": (None, "Pass class_order=[...], a setting of ml."),
-    **dict.fromkeys(("label_perc", "label_perc_by_task", "label_perc_by_class"), (1, "")),
+    **dict.fromkeys(("label_perc", "label_perc_by_task", "label_perc_by_class"), (1.0, "")),
     "noise_type": ("symmetric", ""),
-    "noise_rate": (0, ""),
+    "noise_rate": (0.0, ""),
     "disable_noisy_labels_cache": (0, ""),
     "cache_path_noisy_labels": ("noisy_labels", ""),
     "validation_mode": ("current", ""),
@@ -108,12 +110,33 @@ _UNSERVED: dict[str, tuple[Any, str]] = {
     "stop_after": (None, "Take the tasks one by one: for task in ml.tasks(...)."),
 }
 
+# Arguments that models read whether or not anyone gave them, so that every `args` has them.
+_READ_BY_MODELS = (
+    *("backbone", "code_optimization", "custom_class_order", "custom_task_order", "debug_mode"),
+    *("distributed", "drop_last", "eval_epochs", "fitting_mode", "inference_only", "joint"),
+    *("label_perc", "label_perc_by_class", "loadcheck", "lr_milestones", "lr_scheduler", "n_iters"),
+    *("noise_rate", "nowand", "num_workers", "permute_classes", "savecheck"),
+    *("sched_multistep_lr_gamma", "scheduler_mode", "start_from", "stop_after", "validation"),
+    "validation_mode",
+)
+_DEFAULTS: dict[str, Any] = {
+    **{name: default for name, (default, _) in _UNSERVED.items()},
+    **IDLE,
+    **{name: argument.default for name, argument in SERVED.items()},
+}
+GENERAL: dict[str, Any] = {
+    **{name: _DEFAULTS[name] for name in _READ_BY_MODELS},
+    "eval_future": False,  # An argument of newer releases than the others.
+    "noise_type": None,  # Mammoth names a kind of noise even where its rate is 0.
+    "non_verbose": True,  # The run shows its own progress.
+}
+
 
 _NUMBERS = {"lr": "float", "batch_size": "int", "n_epochs": "int"}
 
 
 def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """The arguments with those that every model has in their kinds: numbers may be given as text."""
+    """The arguments, with those that every model has converted: numbers may be given as text."""
     kinds: dict[str, Any] = {name: argument.kind for name, argument in SERVED.items()} | _NUMBERS
     values = dict(given)
     for name, kind in kinds.items():
@@ -167,8 +190,8 @@ def known() -> list[str]:
     return [*REQUIRED, *SERVED]
 
 
-def means_nothing(name: str, value: Any) -> bool:
-    """Whether an argument says what is so anyway: Mammoth's default, or a note on the run."""
+def means_nothing(name: str, value: object) -> bool:
+    """Whether an argument changes nothing: it is Mammoth's default, or a note on the run."""
     if name in _NOTES:
         return True
     return name in _UNSERVED and is_default(value, _UNSERVED[name][0])
@@ -178,8 +201,8 @@ def means_nothing(name: str, value: Any) -> bool:
 _NOTES = ("conf_jobnum", "conf_timestamp", "conf_host", "conf_git_hash", "conf_external_path")
 
 
-def is_default(value: Any, default: Any) -> bool:
-    """Whether a value is the default, which is a number, text or None, in a spelling of its own."""
+def is_default(value: object, default: object) -> bool:
+    """Whether a value is the default (a number, text or None), however it is spelt: `true` is 1."""
     if isinstance(default, (int, float)):
         word = str(value).lower()
         try:
@@ -189,7 +212,7 @@ def is_default(value: Any, default: Any) -> bool:
     return default is not None and str(value).lower() == str(default)
 
 
-def _converted(value: Any, kind: str | tuple[str, ...]) -> Any:
+def _converted(value: object, kind: str | tuple[str, ...]) -> Any:
     if isinstance(kind, tuple):
         text = str(value).lower()
         if text not in kind:
@@ -208,11 +231,12 @@ def _converted(value: Any, kind: str | tuple[str, ...]) -> Any:
         return _FLAGS[text]
     if kind == "str":
         return str(value)
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (str, SupportsFloat)):
         raise TypeError
-    if kind == "int" and float(value) != int(float(value)):
+    number = float(value)
+    if kind == "int" and number != int(number):
         raise ValueError
-    return int(float(value)) if kind == "int" else float(value)
+    return int(number) if kind == "int" else number
 
 
 _FLAGS = {
@@ -232,39 +256,3 @@ def refuse(mistakes: list[str]) -> None:
     """Raise one error for all mistakes, if any."""
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-
-
-# Mammoth's defaults for arguments without a counterpart here.
-GENERAL: dict[str, Any] = {
-    "backbone": None,
-    "code_optimization": 0,
-    "custom_class_order": None,
-    "custom_task_order": None,
-    "debug_mode": False,
-    "distributed": "no",
-    "drop_last": False,
-    "eval_epochs": None,
-    "eval_future": False,
-    "fitting_mode": "epochs",
-    "inference_only": False,
-    "joint": False,
-    "label_perc": 1.0,
-    "label_perc_by_class": 1.0,
-    "loadcheck": None,
-    "lr_milestones": (),
-    "lr_scheduler": None,
-    "n_iters": None,
-    "noise_rate": 0.0,
-    "noise_type": None,
-    "non_verbose": True,
-    "nowand": True,
-    "num_workers": 0,
-    "permute_classes": False,
-    "savecheck": None,
-    "sched_multistep_lr_gamma": 0.1,
-    "scheduler_mode": "epoch",
-    "start_from": None,
-    "stop_after": None,
-    "validation": None,
-    "validation_mode": "current",
-}

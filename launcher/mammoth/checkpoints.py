@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import CheckpointError, Memory
-from ..assembly.weights import load_weights
 from ..record.checkpoint import find
-from ..record.state import load_attribute_state
+from ..record.state import load_attribute_state, load_weights
 from .buffer import Buffer
 from .observer import Observer
 

@@ -28,7 +28,7 @@ def _mistakes(target: object, arguments: Mapping[str, object]) -> list[str]:
 def _build_model(
     target: object, arguments: Mapping[str, object], *run: Any, **ways: Any
 ) -> nn.Module:
-    from .observer import build_observer
+    from .building import build_observer
 
     return build_observer(target, arguments, *run, **ways)
 

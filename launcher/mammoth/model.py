@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import ConfigError
-from .observer import Counters
 from .provided import make_optimizer
-from .registry import register_model
+from .tasks.counters import Counters
 from .tasks.sequence import ContinualDataset
 
 
@@ -119,7 +118,6 @@ class ContinualModel(Counters, nn.Module):
         """Log nothing: what `observe` returns is logged, to W&B too with `loggers=[csv,wandb]`."""
 
 
-@register_model("sgd")
 class Sgd(ContinualModel):
     """Learns each task in turn, without any measure against forgetting."""
 

@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
+from .methods import class_name
 
 # What such models call settings of the run, and the settings.
 OF_THE_RUN = {
@@ -26,16 +27,20 @@ OF_THE_RUN = {
     "dataset": "dataset",
     "model": "model",
 }
-# What `args` holds besides, while `load_runner` makes a model.
+# What `args` holds besides, while `load_runner` makes a model: the run's own arguments have no room for it.
 MORE: ContextVar[Mapping[str, Any]] = ContextVar("more arguments", default=MappingProxyType({}))
-# These a model may have a value of its own for; the rest is decided already.
+# Arguments of the run that a model may override; the others are decided before it is made.
 _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
-# Arguments of a constructor that it is given anyway.
+# Arguments of a constructor that the run passes, so that they are not options.
 _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
 
 
 def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
-    """What the constructor of a class can be given by name, by `**kwargs` for its bases too."""
+    """The arguments that the constructor of a class accepts by name.
+
+    Args:
+        passed_on: Include those that `**kwargs` passes on to its bases.
+    """
     names: list[str] = []
     for kind in target.__mro__:
         if kind is object or kind.__module__.startswith("torch."):
@@ -49,41 +54,41 @@ def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def declarations(target: Any) -> list[Action]:
+def declarations(target: object) -> list[Action]:
     """The options that a class declares."""
     parser = _parser(target)
     return [] if parser is None else [a for a in parser._actions if a.dest != "help"]
 
 
-def declared(target: Any) -> list[str]:
-    """The options that a class declares, and what its constructor can be given."""
+def declared(target: object) -> list[str]:
+    """The options that a class declares, and the arguments of its constructor."""
     actions = [action.dest for action in declarations(target)]
     takes = constructor_names(target) if inspect.isclass(target) else []
     return list(dict.fromkeys([*actions, *(key for key in takes if key not in _GIVEN)]))
 
 
-def defaults(target: Any) -> dict[str, Any]:
-    """What a class gives with `parser.set_defaults(...)`, for arguments of the run too."""
+def defaults(target: object) -> dict[str, Any]:
+    """The values that a class sets with `parser.set_defaults(...)`, also of arguments of the run."""
     parser = _parser(target)
     return {} if parser is None else dict(parser._defaults)
 
 
 class Options:
-    """The sub-keys of a model that observes: which are for its constructor, and which are options.
+    """The sub-keys of a model that observes, divided into its constructor's arguments and its options.
 
     Args:
         target: The class.
-        given: Its sub-keys.
+        given: Its sub-keys, `model.KEY=...`.
 
     Attributes:
-        constructor: Those that the constructor takes, and `backbone`, which every model is given.
-        values: Options given, of the type that they were declared with.
-        defaults: Options that were not.
-        mistakes: A message for each one that is unknown, of the wrong kind, or missing.
+        constructor: Arguments of the constructor, and `backbone`, which every model receives.
+        values: Options that were given, converted to the type that they were declared with.
+        defaults: Options that were not given.
+        mistakes: A message for each sub-key that is unknown, invalid or missing.
     """
 
-    def __init__(self, target: Any, given: Mapping[str, Any]):
-        name = getattr(target, "__name__", type(target).__name__)
+    def __init__(self, target: object, given: Mapping[str, object]):
+        name = class_name(target)
         takes = constructor_names(target) if inspect.isclass(target) else []
         own = {*takes, "backbone"}
         self.constructor = {key: value for key, value in given.items() if key in own}
@@ -102,7 +107,7 @@ class Options:
         for key, value in rest.items():
             if key in OF_THE_RUN and not (key in actions and key in _OVER_THE_RUN):
                 self.mistakes.append(
-                    f"model.{key}={value}: this is a setting of the run, {OF_THE_RUN[key]}=..."
+                    f"model.{key}={value}: this is a setting of the run. Pass {OF_THE_RUN[key]}=..."
                 )
             elif key in actions:
                 try:
@@ -110,7 +115,7 @@ class Options:
                 except (TypeError, ValueError, ArgumentTypeError):
                     self.mistakes.append(f"model.{key}={value}: expected {_kind(actions[key])}.")
             elif not actions and "args" in takes:
-                self.values[key] = value  # Nothing says which there are: it looks in `args` itself.
+                self.values[key] = value  # It declares none, and reads `args` itself.
             else:
                 there = [*actions, *(key for key in takes if key not in _GIVEN), "backbone"]
                 self.mistakes.append(
@@ -126,11 +131,11 @@ class Options:
             self.mistakes.append(f"{name} needs {_listed(missing)}")
 
 
-def _parser(target: Any) -> ArgumentParser | None:
+def _parser(target: object) -> ArgumentParser | None:
     """What `get_parser(parser)`, or the older `get_parser()`, declares."""
-    declare = getattr(target, "get_parser", None)
-    if not callable(declare):
+    if not (hasattr(target, "get_parser") and callable(target.get_parser)):
         return None
+    declare = target.get_parser
     empty = ArgumentParser(add_help=False)
     given = (empty,) if inspect.signature(declare).parameters else ()
     parser = declare(*given)
@@ -142,8 +147,12 @@ def _default(action: Action) -> Any:
     return _converted(action, action.default) if isinstance(action.default, str) else action.default
 
 
-def _converted(action: Action, value: Any) -> Any:
-    """A value as the declaration says. ValueError or TypeError where it cannot be."""
+def _converted(action: Action, value: object) -> Any:
+    """A value of the type that the option was declared with.
+
+    Raises:
+        ValueError, TypeError, ArgumentTypeError: If it cannot be converted.
+    """
     if value is None:
         return None
     if action.nargs == 0:  # A flag.
@@ -158,7 +167,7 @@ def _converted(action: Action, value: Any) -> Any:
     return single if action.nargs in (None, "?") else [single]
 
 
-def _single(action: Action, value: Any) -> Any:
+def _single(action: Action, value: object) -> Any:
     convert: Any = action.type
     if not isinstance(value, (bool, int, float, str)):
         return value  # A Python object, given in code.
@@ -180,7 +189,7 @@ def _kind(action: Action) -> str:
         return f"one of {', '.join(map(str, action.choices))}"
     if action.nargs == 0 or action.type is bool:
         return "true or false"
-    name = getattr(action.type, "__name__", "text")
+    name = "text" if action.type is None else class_name(action.type)
     name = "another value" if "<" in name or "_" in name else name
     return f"a list of {name}" if action.nargs not in (None, "?") else name
 
@@ -204,7 +213,7 @@ def add_rehearsal_args(parser: ArgumentParser) -> None:
     parser.add_argument("--minibatch_size", type=int, help="rows of a batch from the memory")
 
 
-def binary_to_boolean_type(value: Any) -> bool:
+def binary_to_boolean_type(value: object) -> bool:
     """Convert a word to bool: `1`, `true`, `t`, `yes` and `y` are True, in any case.
 
     Raises:
@@ -216,11 +225,11 @@ def binary_to_boolean_type(value: Any) -> bool:
     return word in _TRUE
 
 
-def none_or_float(value: Any) -> float | None:
+def none_or_float(value: str | float | None) -> float | None:
     """A number, or None for the word `None`."""
     return None if value in (None, "None") else float(value)
 
 
-def custom_str_underscore(value: Any) -> str:
+def custom_str_underscore(value: object) -> str:
     """A name with `-` in place of `_`."""
     return str(value).replace("_", "-").strip()

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from ..assembly.device import build_device
-from ..settings.compose import did_you_mean
 from ..settings.plan import Plan
 from .tasks.sequence import ContinualDataset
 
@@ -27,7 +27,11 @@ _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Spl
 def run_arguments(
     plan: Plan, dataset: ContinualDataset, *, epochs: int | None, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `args` holds of the run: what a model may have other values for, and what is decided."""
+    """The arguments that come from the run: those that a model may override, and those that it may not.
+
+    Args:
+        epochs: Passes over each task; None where `train_steps` bounds it.
+    """
     usual = {"optimizer": "sgd", "lr": _LEARNING_RATE, "minibatch_size": plan.batch_size}
     usual |= {"optim_wd": 0.0, "optim_mom": 0.0, "optim_nesterov": False, "optim": {}}
     return usual, {
@@ -47,19 +51,19 @@ _OPTIM |= {"nesterov": "optim_nesterov"}
 
 
 def _optimizer_asked(plan: Plan) -> dict[str, Any]:
-    """What the settings say of the optimiser."""
+    """The arguments that `optim=`, `lr=` and `weight_decay=` decide, by Mammoth's names."""
     shorthands = {"lr": plan.lr, "weight_decay": plan.weight_decay}
     given = {_OPTIM[key]: value for key, value in shorthands.items() if value is not None}
     if "optim" not in plan.given:
         return given
     target, arguments = plan.optim.target, plan.optim.arguments
     if not plan.optim.constructs:
-        return given  # An instance, which is given as it is.
+        return given  # An optimiser that is already made.
     own = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     values = {new: own[key] for key, new in _OPTIM.items() if key in own}
     values |= {_OPTIM[key]: value for key, value in arguments.items() if key in _OPTIM} | given
     rest = {key: value for key, value in arguments.items() if key not in _OPTIM}
-    known = getattr(torch.optim, target.__name__, None) is target
+    known = vars(torch.optim).get(target.__name__) is target
     return {"optimizer": target.__name__.lower() if known else target, **values, "optim": rest}
 
 
@@ -68,39 +72,45 @@ def make_optimizer(
 ) -> Optimizer:
     """The optimiser that `args` describes: `optimizer`, `lr`, `optim_wd`, `optim_mom`, ...
 
+    Args:
+        args: Of these, `lr` must be there; `optimizer` is a name of `torch.optim` or a class.
+        parameters: What it steps.
+        lr: Learning rate; None: that of `args`.
+
     Raises:
-        ConfigError: If torch has none of that name, or it refuses the arguments.
+        ConfigError: If torch has no such optimiser, or it refuses the arguments.
     """
     named = {
         name.lower(): kind
         for name, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
-    kind = getattr(args, "optimizer", "sgd")
+    said = vars(args)
+    kind = said.get("optimizer", "sgd")
     if isinstance(kind, str):
         if kind.lower() not in named:
             raise ConfigError(
-                f"optimizer={kind}: torch.optim has none of that name.{did_you_mean(kind, named)}"
+                f"optimizer={kind}: torch.optim has no such optimiser.{did_you_mean(kind, named)}"
             )
         kind = named[kind.lower()]
     takes = inspect.signature(kind).parameters
-    values = {
-        key: getattr(args, name)
-        for key, name in _OPTIM.items()
-        if key in takes and hasattr(args, name)
-    }
-    values |= {"lr": args.lr if lr is None else lr, **getattr(args, "optim", {})}
+    values = {key: said[name] for key, name in _OPTIM.items() if key in takes and name in said}
+    values |= {"lr": args.lr if lr is None else lr, **said.get("optim", {})}
     if "nesterov" in values:
         values["nesterov"] = bool(values["nesterov"])
     try:
         optimizer: Optimizer = kind(parameters, **values)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{kind.__name__} cannot be made of {values}: {error}") from error
+        raise ConfigError(f"{kind.__name__} does not accept {values}: {error}") from error
     return optimizer
 
 
 def fitted(output: Tensor, n: int) -> Tensor:
-    """Outputs for all n classes, of a model that has some for those it has seen alone."""
+    """Outputs for all `n` classes, from a model that has outputs only for those it has seen.
+
+    Args:
+        output: `[B, m]`; if m < n, the missing outputs become so low that none is ever the largest.
+    """
     if output.dim() != 2 or output.shape[1] >= n:
         return output
     return F.pad(output, (0, n - output.shape[1]), value=HIDDEN)
@@ -109,26 +119,31 @@ def fitted(output: Tensor, n: int) -> Tensor:
 class Arguments(Namespace):
     """A namespace that also knows the run's sequence and how its network is made.
 
-    These two are not arguments, and not in `vars(args)`.
+    These two are slots, since models list, save and print `vars(args)`, where they are no arguments.
 
     Attributes:
-        sequence: The sequence of tasks.
-        make_backbone: Gives a new network of the run's kind, on the run's device.
+        sequence: The sequence of tasks; None before there is one.
+        make_backbone: Makes a new network of the run's kind, on the run's device; None before a run.
     """
 
     __slots__ = ("make_backbone", "sequence")
 
-    sequence: ContinualDataset
-    make_backbone: Callable[[], nn.Module]
+    sequence: ContinualDataset | None
+    make_backbone: Callable[[], nn.Module] | None
+
+    def __init__(self, **values: object):
+        super().__init__(**values)
+        self.sequence = self.make_backbone = None
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(vars(self))
 
-    def __deepcopy__(self, memo: Any) -> Arguments:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
         other = type(self)(**copy.deepcopy(vars(self), memo))
-        for name in type(self).__slots__:
-            if hasattr(self, name):
-                setattr(other, name, getattr(self, name))
+        other.sequence, other.make_backbone = self.sequence, self.make_backbone
         return other
 
 
@@ -141,10 +156,25 @@ def use_device(device: torch.device) -> None:
     _device = device
 
 
-def get_device(avail_devices: Any = None) -> torch.device:
-    """The device of the run built last; before that, the default device.
+def get_device(avail_devices: object = None) -> torch.device:
+    """The device of the run that was built last; before any run, the default device.
 
     Args:
         avail_devices: Without effect: the setting `device` says where.
     """
     return _device or build_device(os.environ.get("ANTELOPE_DEVICE") or None)
+
+
+def get_dataset(args: Namespace) -> ContinualDataset:
+    """The sequence of tasks of the run that `args` belongs to.
+
+    Raises:
+        ConfigError: If the run has none.
+    """
+    sequence = args.sequence if isinstance(args, Arguments) else None
+    if sequence is None:
+        raise ConfigError(
+            "get_dataset(args) needs the args that a model receives. Elsewhere, load_runner(model, "
+            "dataset, args) returns the model and its sequence of tasks."
+        )
+    return sequence

@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean, name_of
+from ...replay.suggestions import did_you_mean
+from ..settings.object_names import name_of
 from .arguments import IDLE, REQUIRED, SERVED
 from .backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
+from .model import Sgd
 from .options import declarations, defaults
 from .progressive import mnistmlp_pnn, resnet18_pnn
+from .provided import Arguments
 
 T = TypeVar("T")
 
@@ -37,7 +40,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "seq-cifar100": {**_CIFAR, "lr_scheduler": "multisteplr", "lr_milestones": [35, 45]},
 }
 CLASSES = {"CIFAR100": 100}  # Of those that are split; ten in the others.
-MODELS: dict[str, Any] = {}
+MODELS: dict[str, Any] = {"sgd": Sgd}
 SEQUENCES: dict[str, Any] = {}  # Classes of the user's own, or functions.
 
 
@@ -200,9 +203,8 @@ def get_backbone(args: Namespace) -> nn.Module:
     Raises:
         ConfigError: If the name is unknown, or `args` lacks what it needs.
     """
-    if (make := getattr(args, "make_backbone", None)) is not None:
-        made: nn.Module = make()
-        return made
+    if isinstance(args, Arguments) and args.make_backbone is not None:
+        return args.make_backbone()
     return named_backbone(args.backbone, vars(args))
 
 

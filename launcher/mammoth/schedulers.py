@@ -10,29 +10,35 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
+from .methods import ObservingModel
 
 SCHEDULERS = ("multisteplr", "cosine")
 
 
-def get_scheduler(model: Any, args: Namespace, reload_optim: bool = True) -> LRScheduler | None:
-    """The scheduler that `args.lr_scheduler` names, of `model.opt`; None without a name.
+def get_scheduler(
+    model: ObservingModel, args: Namespace, reload_optim: bool = True
+) -> LRScheduler | None:
+    """The scheduler of `model.opt` that `args.lr_scheduler` names; None without a name.
 
     Args:
-        reload_optim: Make `model.opt` again first, so that its learning rate is the first one.
+        model: Has `opt`, or makes it in `get_optimizer()`.
+        args: `lr_scheduler`, and what it needs: `n_epochs`, or `lr_milestones` (epochs).
+        reload_optim: Make `model.opt` again first, so that it starts from the initial learning rate.
 
     Raises:
-        ConfigError: If there is none of that name, or it lacks its milestones.
+        ConfigError: If there is no such scheduler, or it lacks its milestones.
     """
-    name = getattr(args, "lr_scheduler", None)
+    said = vars(args)
+    name = said.get("lr_scheduler")
     if name is None:
         return None
     if reload_optim or not hasattr(model, "opt"):
         model.opt = model.get_optimizer()
     if name.lower() == "multisteplr":
-        if not (milestones := getattr(args, "lr_milestones", None)):
+        if not (milestones := said.get("lr_milestones")):
             raise ConfigError("lr_scheduler=multisteplr needs lr_milestones, a list of epochs.")
-        gamma = getattr(args, "sched_multistep_lr_gamma", 0.1)
+        gamma = said.get("sched_multistep_lr_gamma", 0.1)
         return MultiStepLR(model.opt, milestones=milestones, gamma=gamma)
     if name.lower() == "cosine":
         return CosineAnnealingLR(model.opt, T_max=args.n_epochs)
@@ -42,7 +48,11 @@ def get_scheduler(model: Any, args: Namespace, reload_optim: bool = True) -> LRS
 
 
 class CosineSchedule(LRScheduler):
-    """From the first learning rate along a cosine to nearly 0 after `K - 1` steps."""
+    """Falls from the first learning rate along a cosine, to nearly 0 after `K - 1` steps.
+
+    Args:
+        K: Steps, at least 2.
+    """
 
     def __init__(self, optimizer: Optimizer, K: int):
         if K < 2:
@@ -60,7 +70,9 @@ class CosineSchedulerWithLinearWarmup(LRScheduler):
     """Rises for `warmup_length` steps, then falls along a cosine to 0 at step `steps`.
 
     Args:
-        base_lrs: The highest learning rate, of each group or of all.
+        base_lrs: float, the highest learning rate of all groups, or a list with one of each group.
+        warmup_length: Steps until the highest learning rate.
+        steps: Steps until 0.
     """
 
     def __init__(

@@ -6,23 +6,23 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ...replay import ConfigError
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has no flock; runs there are not locked.
-    fcntl = None  # type: ignore[assignment]
-
 _LOCK = ".lock"
+# A run that is just closing removes the file that the next one has opened; that one tries again. Another
+# run at work is there for longer.
+_LOCK_SECONDS = 0.2
 
 
 class RunDirectory:
     """Claims `path` for one run, and gives it back clean when the run fails before its first step.
 
     Args:
-        path: The run directory.
+        path: The run directory, absolute.
         resume: Continue what is there. Otherwise an earlier run is moved aside to `<path>.1`, `.2`,
             ..., by `start()`.
 
@@ -33,12 +33,12 @@ class RunDirectory:
     def __init__(self, path: Path, *, resume: bool):
         self.path, self.resume, self.started = path, resume, False
         self._made: list[Path] = []
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
         try:
             self._made = [p for p in (path, *path.parents) if not os.path.exists(p)]
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path / _LOCK)
-        except BlockingIOError as error:
+        except Timeout as error:
             raise ConfigError(
                 f"Another run is writing to {path}. Give another seed, experiment or path."
             ) from error
@@ -56,7 +56,7 @@ class RunDirectory:
         """
         try:
             self._lock = _locked(self.path / _LOCK)
-        except BlockingIOError as error:
+        except Timeout as error:
             raise ConfigError(f"Another run is writing to {self.path}.") from error
         except OSError as error:
             raise ConfigError(
@@ -109,8 +109,9 @@ class RunDirectory:
         """Let others write here; remove what was made for a run that never started."""
         if self._lock is None:
             return
-        (self.path / _LOCK).unlink(missing_ok=True)
-        self._lock.close()
+        if os.name == "posix":  # Windows removes no open file; there it is removed by the release.
+            (self.path / _LOCK).unlink(missing_ok=True)
+        self._lock.release()
         self._lock = None
         if not self.started:
             self._remove_made()
@@ -132,21 +133,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _locked(path: Path) -> TextIO:
-    """The file, open and locked for as long as it is. BlockingIOError if another run has it."""
-    while True:
-        file = open(path, "a")  # noqa: SIM115 - held as long as the run.
-        if fcntl is None:
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The run before may have removed the file after this one had opened it.
-            if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except OSError:
-            file.close()
-            raise
-        file.close()
+def _locked(path: Path) -> FileLock:
+    """The lock, acquired; Timeout if another run has it. The system frees that of a run that was killed."""
+    # Shared by threads: Python may collect, and so close, a dropped run in any of them.
+    lock = FileLock(path, thread_local=False)
+    lock.acquire(timeout=_LOCK_SECONDS)
+    return lock
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ class Log:
     Tensors are detached and kept as they are; nothing waits for the device until a row is written,
     which holds the mean of each name's values since the row before.
     """
+
+    antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(self) -> None:
         self.__dict__["_pending"] = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...envs.tasks import DataWorld
+    from ...envs.table_world import TableWorld
 
 # The module that registers a kind when it is imported, by the method that such a class has.
 _MODEL_WINGS = {"observe": "..mammoth.kinds"}
@@ -48,7 +48,7 @@ class DataKind:
     """
 
     includes: Callable[[object], bool]
-    build: Callable[..., DataWorld]
+    build: Callable[..., TableWorld]
 
 
 _MODELS: dict[str, ModelKind] = {}

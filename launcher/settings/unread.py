@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...envs.world import World
 from ...replay.tree import leaves
-from .compose import SHORTHANDS
 from .plan import Plan
+from .schema import SHORTHANDS
 
 # Settings that only one of the two kinds of world reads.
 _ENV_ONLY = (
@@ -50,23 +51,17 @@ _DATA_ONLY = (
     "lr_decay_epochs",
 )
 
+# By what a run learns from: how to call it, and what only the other kind reads.
+_OTHER_KIND = {"data": ("data", _ENV_ONLY), "env": ("an environment", _DATA_ONLY)}
 
-def without_effect(plan: Plan, world: Any) -> dict[str, str]:
+
+def without_effect(plan: Plan, world: World) -> dict[str, str]:
     """Settings that were given but that this run does not read, and why."""
-    kind = "data" if world.on_data else "an environment"
-    reasons = dict.fromkeys(_ENV_ONLY if world.on_data else _DATA_ONLY, f"it learns from {kind}")
-    if _dims(world.spec.obs) < 3 or (world.on_data and world.decoded == {True}):
+    kind, unread = _OTHER_KIND[world.kind]
+    reasons = dict.fromkeys(unread, f"it learns from {kind}")
+    if _dims(world.spec.obs) < 3:
         reasons["channels"] = "its inputs are not arrays of images"
-    if world.on_data and world.decoded == {False}:
-        reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
-    if not world.on_data and plan.normalize_obs and not world.normalizer.moments:
-        reasons["normalize_obs"] = (
-            "its observations are images, choices or truth values, which stay as they are"
-        )
-    if not world.on_data and not any(space.numeric for space in leaves(world.spec.obs)):
-        reasons["frame_stack"] = "its observations are choices, which are not stacked"
-    if not world.on_data and plan.eval_episodes == 0:
-        reasons |= dict.fromkeys(("eval_every", "eval_limit"), "eval_episodes=0 evaluates nothing")
+    reasons |= world.unread(normalize_obs=plan.normalize_obs, eval_episodes=plan.eval_episodes)
     if len(world.tasks) == 1:
         reasons["eval_future"] = "there is one task"
     if not plan.optim.constructs:

@@ -310,18 +310,3 @@ def evaluate(
         within.append(100 * right_within / len(loader.dataset))
     model.net.train(training)
     return (seen, within, total_loss / rows) if return_loss else (seen, within)
-
-
-def get_dataset(args: Namespace) -> ContinualDataset:
-    """The sequence of tasks of the run that `args` belongs to.
-
-    Raises:
-        ConfigError: If it belongs to none.
-    """
-    sequence = getattr(args, "sequence", None)
-    if not isinstance(sequence, ContinualDataset):
-        raise ConfigError(
-            "get_dataset(args) needs the args that a model receives. Elsewhere, load_runner(model, "
-            "dataset, args) returns the model and its sequence of tasks."
-        )
-    return sequence

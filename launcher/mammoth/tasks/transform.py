@@ -143,6 +143,7 @@ class Rows:
     """
 
     layout: torch.memory_format | None = None
+    as_stored = False
 
     def __init__(
         self,
@@ -165,6 +166,11 @@ class Rows:
         if "raw" in fields:
             fields["obs"] = self.normalise(fields.pop("raw"))
         return self._laid_out(fields)
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`, as a model is evaluated on them."""
+        rows = stored if device is None else stored.to(device)
+        return self._laid_out({"obs": rows})["obs"]
 
     def normalise(self, rows: Tensor) -> Tensor:
         """Rows in [0, 1] as a model is evaluated on them."""
@@ -203,6 +209,7 @@ class Plain:
 
     layout: torch.memory_format | None = None
     augment = None
+    as_stored = False
 
     def __init__(self, rows: Rows):
         self.rows = rows
@@ -211,6 +218,10 @@ class Plain:
         return self.rows.without_augmentation(fields)
 
     plain = __call__
+
+    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
+        """Stored rows alone, `[B, *shape]`."""
+        return self.rows.observe(stored, device)
 
     def ends(self) -> tuple[Tensor, Tensor]:
         return self.rows.ends()

@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ....envs.scenarios import held_out_share
-from ....envs.tasks import DataTask, DataWorld
+from ....envs.table_world import TableWorld
+from ....envs.task_rows import DataTask
+from ....envs.world import Augment, Transform
 from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
 from ...settings.plan import Plan
@@ -40,7 +42,7 @@ _DECIDED = {
 }
 
 
-class SequenceWorld(DataWorld):
+class SequenceWorld(TableWorld):
     """The tables and tasks of a `ContinualDataset`.
 
     Args:
@@ -72,28 +74,34 @@ class SequenceWorld(DataWorld):
         if sequence.args is None:
             raise ConfigError(f"{kind}.__init__ does not call super().__init__(args).")
         self.sequence: ContinualDataset = sequence
-        self.name = str(getattr(sequence, "NAME", None) or kind)
-        self.scenario = sequence.SETTING.removesuffix("-il")
+        name = str(getattr(sequence, "NAME", None) or kind)
         if sequence.parts is None:  # Read once, however often it is learnt.
-            sequence.parts = _read(sequence, self.name)
+            sequence.parts = _read(sequence, name)
         parts: _Parts = sequence.parts
-        self.train, self.test, self.rows = parts.train, parts.test, parts.rows
+        self.rows = parts.rows
         self.rows.layout = None  # What an earlier run decided.
-        self.transforms = self.rows, Plain(self.rows)
         held = None
         if plan.validation:
-            labels = self.train.columns["label"]
+            labels = parts.train.columns["label"]
             assert isinstance(labels, Tensor)
             held = held_out_share(labels, plan.validation)
-        self.tasks = [
-            _task(sequence, t, *rows, held) for t, rows in enumerate(zip(*parts.ends, strict=True))
-        ]
-        self.spec = parts.spec
-        self.notes = ["transformed by its class"]
-        self.source_dtype, self.decoded = torch.float32, {True}
-        self.single_class = self.alter = None
-        self.later, self._known_tasks = [], len(self.tasks)
-        self._kind, self._like = "own", None  # No other task can follow.
+        super().__init__(
+            name,
+            parts.spec,
+            parts.train,
+            parts.test,
+            [_task(sequence, t, *r, held) for t, r in enumerate(zip(*parts.ends, strict=True))],
+            scenario=sequence.SETTING.removesuffix("-il"),
+            source_dtype=torch.float32,
+            notes=["transformed by its class"],
+            decoded={True},
+        )
+
+    def transforms(
+        self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
+    ) -> tuple[Transform, Transform]:
+        """The transforms of its class, whatever else is asked for."""
+        return self.rows, Plain(self.rows)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from antelope import ConfigError, Run, ml
-from antelope.launcher.assembly.device import place_tables
+from antelope.envs.placing import place_tables
 
 
 @pytest.fixture
@@ -132,15 +132,10 @@ class TestTargets:
         assert 0 < run.metrics["mse"] < 100
 
     def test_a_device_that_cannot_hold_them_is_refused(self, monkeypatch: Any, quick: Any) -> None:
-        class World:
-            name = "mine"
-            spec = quick(dataset=(INPUTS, 1e9 + VALUES), epochs=1).spec
-
-        monkeypatch.setattr(
-            "antelope.launcher.assembly.device.has_float64", lambda kind: kind != "mps"
-        )
+        spec = quick(dataset=(INPUTS, 1e9 + VALUES), epochs=1).spec
+        monkeypatch.setattr("antelope.envs.placing.has_float64", lambda kind: kind != "mps")
         with pytest.raises(ConfigError, match=r"mps has no float64.*device=cpu"):
-            place_tables(World(), torch.device("mps"), "auto")
+            place_tables((), spec, torch.device("mps"), "auto", name="mine")
 
 
 class Clock(gymnasium.Env[Any, Any]):

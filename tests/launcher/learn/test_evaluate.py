@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from antelope import Run, ml
 from antelope.agents.traits import Traits
 from antelope.envs import Digits
-from antelope.launcher.learn import evaluate
+from antelope.envs import held_out as rows_held_out
 
 QUIET: dict[str, Any] = {"plot": False, "progress": False, "batch_size": 32, "epochs": 1}
 
@@ -79,10 +79,11 @@ def test_the_metrics_are_those_of_the_averaged_weights() -> None:
 
 def held_out(run: Run) -> tuple[Tensor, Tensor]:
     """What the metrics of a run are of."""
-    from antelope.launcher.assembly import build
+    from antelope.launcher.assembly.world import build_world
     from antelope.launcher.settings.compose import compose
+    from antelope.launcher.settings.plan import make_plan
 
-    world = build.build_world(compose([], {"dataset": "Digits"}))
+    world = build_world(make_plan(compose([], {"dataset": "Digits"})))
     rows = world.test.gather(world.tasks[0].test)
     return rows["obs"].float(), rows["label"]
 
@@ -91,7 +92,7 @@ def held_out(run: Run) -> tuple[Tensor, Tensor]:
 def test_metrics_are_of_all_rows_however_many_are_looked_at_together(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "_ROWS", rows)
+    monkeypatch.setattr(rows_held_out, "_ROWS", rows)
     run = ml(model=Net, dataset="Digits", lr=0.01, standardize=False, **QUIET)
     obs, label = held_out(run)
     assert len(label) % 7
@@ -107,7 +108,7 @@ def test_metrics_are_of_all_rows_however_many_are_looked_at_together(
 
 def test_values_are_scored_over_all_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ml(dataset="Diabetes", path="whole", **QUIET).metrics
-    monkeypatch.setattr(evaluate, "_ROWS", 11)
+    monkeypatch.setattr(rows_held_out, "_ROWS", 11)
     parts = ml(dataset="Diabetes", path="parts", **QUIET).metrics
     assert parts == pytest.approx(whole)  # An r2 of a few rows is another number.
 
@@ -115,7 +116,7 @@ def test_values_are_scored_over_all_rows_too(monkeypatch: pytest.MonkeyPatch) ->
 def test_tasks_are_scored_over_all_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = QUIET | {"dataset": "Digits", "tasks": 5, "model": Net, "strategy": "packnet"}
     whole = ml(path="whole", **settings)
-    monkeypatch.setattr(evaluate, "_ROWS", 11)
+    monkeypatch.setattr(rows_held_out, "_ROWS", 11)
     parts = ml(path="parts", **settings)
     np.testing.assert_allclose(parts.accuracy_matrix, whole.accuracy_matrix)
     np.testing.assert_allclose(parts.task_il_matrix, whole.task_il_matrix)
@@ -144,7 +145,7 @@ class Generator(nn.Module):
 def test_the_loss_of_a_smaller_last_batch_counts_for_its_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluate, "_ROWS", 100)
+    monkeypatch.setattr(rows_held_out, "_ROWS", 100)
     run = ml(model=Generator, dataset="Digits", **QUIET)
     rows = len(held_out(run)[1])
     whole, rest = divmod(rows, 100)

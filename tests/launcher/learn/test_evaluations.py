@@ -181,7 +181,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str]]:
 
 def test_rows_are_counted_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     told = shown(monkeypatch)
-    monkeypatch.setattr("antelope.launcher.learn.evaluate._ROWS", 20)
+    monkeypatch.setattr("antelope.envs.held_out._ROWS", 20)
     run("eval_rows=50", tasks=2, train_steps=1)
     assert told[:7] == [(n, 100, "rows") for n in (0, 20, 40, 50, 70, 90, 100)]
     assert [done for done, _, _ in told[:7]] == sorted(done for done, _, _ in told[:7])

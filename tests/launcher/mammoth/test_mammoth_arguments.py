@@ -429,7 +429,9 @@ class Means(Rehearsing):
 @pytest.mark.filterwarnings("ignore:Means.forward raised RuntimeError .* before anything")
 def test_a_forward_that_needs_the_end_of_a_task_is_not_needed_before() -> None:
     model, dataset = runner(Means, buffer_size=40, joint=1, n_epochs=3, eval_every=1)
-    with pytest.warns(UserWarning, match=r"Means.forward raised RuntimeError .* in the midst of a"):
+    with pytest.warns(
+        UserWarning, match=r"Means.forward raised RuntimeError .* in the middle of a"
+    ):
         run = train(model, dataset)
     assert len(run.history) > 1
 

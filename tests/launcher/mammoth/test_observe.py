@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antelope import CheckpointError, ConfigError, Diverged, ml
-from antelope.launcher.assembly.weights import load_weights
 from antelope.launcher.mammoth.backbones import MammothBackbone, default_backbone
 from antelope.launcher.mammoth.observer import Observer
 from antelope.launcher.mammoth.options import Options
@@ -24,6 +23,7 @@ from antelope.launcher.mammoth.tasks.loaders import TaskLoader
 from antelope.launcher.mammoth.tasks.sequence import ContinualDataset
 from antelope.launcher.mammoth.tasks.transform import Transform
 from antelope.launcher.record.checkpoint import Checkpoints
+from antelope.launcher.record.state import load_weights
 from antelope.replay import Space, Spec
 
 QUICK: dict[str, Any] = {"tasks": 5, "epochs": 1, "progress": False, "plot": False}
@@ -759,7 +759,7 @@ def test_all_mistakes_in_options_are_told_at_once() -> None:
     assert "model.mode=max: expected one of mean, sum." in message
     assert "model.steps=[1, 'x']: expected a list of int." in message
     assert "model.warm=2: expected true or false." in message
-    assert "model.batch_size=3: this is a setting of the run, batch_size=..." in message
+    assert "model.batch_size=3: this is a setting of the run. Pass batch_size=..." in message
     assert (
         "Declared needs `buffer_size` (Rows of the memory) and `alpha`, which were not given. "
         "Pass model.buffer_size=... model.alpha=..." in message
@@ -828,7 +828,7 @@ def test_a_forward_that_must_have_learnt_first_is_replaced_until_then() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return -torch.cdist(x.flatten(1), self.means.flatten(1))  # type: ignore[union-attr]
 
-    with pytest.warns(UserWarning, match=r"Means.forward raised.*until then its `net`"):
+    with pytest.warns(UserWarning, match=r"Means.forward raised.*Until then, its `net`"):
         run = ml(model=Means, **QUICK)
     assert run.metrics["accuracy"] > 0.8
     assert run.accuracy_matrix[0, 0] > 0.9

@@ -9,10 +9,11 @@ import numpy as np
 from torch import nn
 
 from ...agents.policy.raw_observations import statistics_of
+from ...envs.world import World
 from ...replay import CheckpointError, ConfigError, Normalizer
-from ..record.checkpoint import find
 from ..settings.plan import Plan
-from .weights import load_weights
+from .checkpoint import find
+from .state import load_weights
 
 
 def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
@@ -55,15 +56,16 @@ def read_module(plan: Plan) -> tuple[Plan, Normalizer | None]:
     return plan, known if plan.normalize_obs else None
 
 
-def continue_statistics(known: Normalizer, world: Any) -> None:
+def continue_statistics(known: Normalizer, world: World) -> None:
     """Go on with the statistics of a module given, where they are of such observations as this run's."""
-    now = world.normalizer.moments
-    shapes = {name: moments.mean.shape for name, moments in now.items()}
+    if (normalizer := world.normalizer) is None:
+        return
+    shapes = {name: moments.mean.shape for name, moments in normalizer.moments.items()}
     if shapes == {name: moments.mean.shape for name, moments in known.moments.items()}:
-        load_statistics(world.normalizer, {"normalizer": known.state_dict()})
+        load_statistics(normalizer, {"normalizer": known.state_dict()})
 
 
-def take_over(state: dict[str, Any], agent: nn.Module, world: Any) -> None:
+def take_over(state: dict[str, Any], agent: nn.Module, world: World) -> None:
     """Begin with the weights of a checkpoint, and its statistics of observations.
 
     Raises:
@@ -71,7 +73,7 @@ def take_over(state: dict[str, Any], agent: nn.Module, world: Any) -> None:
     """
     earlier = state["learner"]
     load_weights(agent, earlier["agent"], changed=earlier.get("grown"))
-    if not world.on_data and world.normalizer is not None:
+    if world.normalizer is not None:
         load_statistics(world.normalizer, state)
 
 

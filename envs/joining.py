@@ -1,0 +1,94 @@
+"""Several data sets as one: their held-out parts, their classes, their rows in one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..replay import DataError, Spec, Table
+from .datasets import Arrays, held_out_fifth, take_rows
+from .numbering import note, same_label
+
+
+def with_held_out(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
+    if test is not None:
+        return train, test
+    if train.discrete:
+        # A class that happens to be held out only is a class all the same.
+        train.num_classes = num_classes(train)
+    kept, held_out = held_out_fifth(train)
+    return take_rows(train, kept), replace(take_rows(train, held_out), note=None)
+
+
+def num_classes(arrays: Arrays) -> int:
+    return max(arrays.num_classes or 0, int(arrays.targets.max()) + 1)
+
+
+def numbered_in_turn(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
+    """The classes of each data set numbered after those of the ones before it."""
+    parts, first, names = [], 0, ()
+    named = any(train.names is not None for train, _ in pairs)
+    for pair in pairs:
+        n = num_classes(pair[0])
+        if (highest := int(pair[1].targets.max())) >= n:
+            raise DataError(
+                f"Labels out of range: {pair[1].name} holds label {highest}, but the training data has "
+                f"classes 0 to {n - 1}."
+            )
+        names = (*names, *(pair[0].names or map(str, range(n)))) if named else ()
+        train, test = (
+            replace(
+                part,
+                targets=part.targets + first,
+                num_classes=first + n,
+                names=names or None,
+                note=_numbered_from(first, part),
+            )
+            for part in pair
+        )
+        parts.append((train, test))
+        first += n
+    return parts
+
+
+def _numbered_from(first: int, part: Arrays) -> str | None:
+    """What to say of labels that are numbered, and moved behind those of the data sets before."""
+    n = 0 if part.values is None else len(part.values)
+    if part.values is None or part.values == tuple(range(first, first + n)):
+        return part.note if n == 0 else None
+    return note(part.values, len(part), first=first)
+
+
+def notes_on_labels(train: list[Arrays]) -> list[str]:
+    """What to say of the labels: how they are numbered."""
+    said = [(f"task {i}: ", part.note) for i, part in enumerate(train) if part.note is not None]
+    if len({text for _, text in said}) == 1 and len(said) == len(train):
+        said = [("", said[0][1])]  # Of a single data set, or of tasks that share their outputs.
+    return [f"{task}{text}" for task, text in said]
+
+
+def single_class(parts: list[Arrays]) -> str | None:
+    if not parts[0].discrete or not same_label([part.targets for part in parts]):
+        return None
+    label = int(parts[0].targets[0])
+    return parts[0].names[label] if parts[0].names else str(label)
+
+
+def joined(parts: list[Arrays]) -> Table:
+    if len(parts) == 1:
+        return parts[0].table()
+    if not all(isinstance(part.inputs, Tensor) for part in parts):
+        raise DataError("A sequence of data sets needs each of them in memory.")
+    inputs: list[Any] = [part.inputs for part in parts]
+    return Table(obs=torch.cat(inputs), label=torch.cat([part.targets for part in parts]))
+
+
+def exact_targets(parts: list[Arrays], spec: Spec) -> Tensor | None:
+    """Values to be predicted as their source has them, if they are rounded as they are kept."""
+    values = [part.targets for part in parts if not part.discrete]
+    if spec.discrete or all(part.dtype == spec.action.dtype for part in values):
+        return None
+    return torch.cat(values).to(torch.float64)

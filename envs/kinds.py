@@ -1,0 +1,106 @@
+"""What all worlds of data share, and all worlds of environments, whether they are open or were loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..replay import Normalizer, Observations, Space, Spec, Standardize
+from ..replay.tree import map_tree
+from .world import ENV_STEPS, Augment, Lengths, Transform
+
+_EPOCHS = 10  # Where neither `epochs` nor `train_steps` is given.
+_EVAL_EVERY = 10_000  # Environment steps, where `eval_every` is not given.
+
+
+class OfData:
+    """Rows with labels: a module without `learn` can be trained on them."""
+
+    kind: Literal["data", "env"] = "data"
+    labelled, acts, closed = True, False, False
+    normalizer: Normalizer | None = None
+    task_names: list[str] | None = None
+    spec: Spec
+    scenario: str | None
+
+    @property
+    def told(self) -> bool:
+        return self.scenario == "task"
+
+    def transforms(
+        self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
+    ) -> tuple[Transform, Transform]:
+        space = self.spec.obs
+        plain = Standardize(space, standardize=standardize, device=device)
+        if augment is None:
+            return plain, plain
+        made = augment()
+        return Standardize(space, standardize=standardize, augment=made, device=device), plain
+
+    def facts(self) -> dict[str, Any]:
+        return {"environment": False}
+
+    def lengths(self, asked: Lengths) -> Lengths:
+        epochs = asked.epochs
+        if epochs is None and asked.train_steps is None:
+            epochs = _EPOCHS
+        return Lengths(epochs, asked.train_steps, asked.eval_every)
+
+
+class OfEnvironments:
+    """Episodes in which a model acts."""
+
+    kind: Literal["data", "env"] = "env"
+    labelled, acts, validates = False, True, False
+    scenario: str | None = None  # There are no classes.
+    told = False
+    normalizer: Normalizer | None
+    spec: Spec
+
+    def transforms(
+        self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
+    ) -> tuple[Transform, Transform]:
+        transform = Observations(self.spec.obs, self.normalizer)
+        return transform, transform
+
+    def example(self, n: int, device: torch.device) -> Any:
+        """`n` stored observations, random within the space."""
+        return random_obs(self.spec.obs, n)
+
+    def facts(self) -> dict[str, Any]:
+        return {"environment": True}
+
+    def lengths(self, asked: Lengths) -> Lengths:
+        return Lengths(
+            epochs=None,
+            train_steps=asked.train_steps or ENV_STEPS,
+            eval_every=asked.eval_every or _EVAL_EVERY,
+            learn_every=asked.learn_every,
+            seed_steps=asked.seed_steps,
+        )
+
+
+def random_obs(space: Any, n: int) -> Any:
+    """Stored values within each leaf of a tree of spaces, `[n, *value_shape]`, of the leaf's dtype."""
+    return map_tree(lambda part: _random(part, n), space)
+
+
+def _random(space: Space, n: int) -> Tensor:
+    shape = (n, *space.value_shape)
+    if space.binary or space.dtype == torch.bool:
+        return torch.randint(2, shape).to(space.dtype)
+    if space.ids is not None:  # The last one among them: an embedding needs a row for each.
+        last = torch.as_tensor(space.high).expand(shape)
+        first = (torch.rand(shape) * last).long()
+        return torch.cat([last[:1], first[1:]])
+    if space.discrete:
+        highest = torch.tensor(space.nvec or space.n)
+        return (torch.rand(shape) * highest).long()
+    low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
+    # Near zero, where that is within the bounds.
+    first, last = torch.minimum(low.clamp(-1, None), high), high.clamp(None, 1)
+    last = torch.maximum(first, last).expand(shape)
+    return (first + torch.rand(shape) * (last - first)).to(space.dtype)

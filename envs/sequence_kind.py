@@ -1,0 +1,75 @@
+"""What makes a sequence of tasks out of data sets, and what an output then means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..replay import ConfigError
+from .datasets import Arrays
+from .scenarios import SCENARIOS
+
+
+def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
+    """What makes the sequence: `one` (it is none), `list`, `altered` or `split`.
+
+    Raises:
+        ConfigError: For settings that this kind has no use for.
+    """
+    first, keys = train[0], " and ".join(f"{key}=" for key in asked)
+    if len(train) > 1:
+        if altered := [arrays.name for arrays in train if arrays.alterations is not None]:
+            raise ConfigError(
+                f"{altered[0]} is a sequence of tasks by itself, and no part of another. Give it alone."
+            )
+        if asked:
+            raise ConfigError(
+                f"{keys} splits one data set; a list of data sets is a sequence already."
+            )
+        return "list"
+    if first.alterations is not None:
+        if wrong := [key for key in asked if key != "tasks"]:
+            raise ConfigError(
+                f"{wrong[0]}= splits classes; every task of {first.name} has all of them. Leave it out "
+                "(tasks= says how many tasks there are)."
+            )
+        return "altered"
+    if not asked:
+        return "one"
+    if not first.discrete:
+        key, value = next(iter(asked.items()))
+        raise ConfigError(
+            f"{key}={value} splits classes, and the targets of {first.name} are values."
+        )
+    if list(asked) == ["class_order"]:
+        raise ConfigError(
+            "class_order= orders the classes of a split. Say how many tasks there are, with tasks= or "
+            "classes_per_task=."
+        )
+    return "split"
+
+
+def scenario_of(given: str | None, kind: str, train: list[Arrays], *, grows: bool) -> str:
+    """The scenario asked for, if it can be, or the usual one of this kind."""
+    first = train[0]
+    if given is None:
+        return "class" if kind in ("one", "split") and first.discrete else "domain"
+    if given not in SCENARIOS:
+        raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
+    if kind == "one" and not grows:
+        raise ConfigError(
+            f"scenario={given} needs a sequence of tasks; {first.name} is a single one. Give tasks= or "
+            "classes_per_task= to split its classes."
+        )
+    if given == "domain":
+        return given
+    if not first.discrete:
+        raise ConfigError(
+            f"scenario={given} needs classes, but the targets of {first.name} are values. Leave it out, "
+            "or set scenario=domain."
+        )
+    if kind == "altered":
+        raise ConfigError(
+            f"scenario={given} needs tasks with disjoint classes; all tasks of {first.name} have the same "
+            "rows and labels. Leave it out, or set scenario=domain."
+        )
+    return given

@@ -1,0 +1,286 @@
+"""Tables of rows, held in memory or read at each use, and the sequence of tasks over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..replay import ConfigError, Replay, Spec, Table
+from ..replay.samplers import batch_sizes
+from ..replay.transfer import upload
+from ..replay.tree import leaves
+from .alterations import Alter, altered
+from .held_out import HeldOut, sample
+from .inputs import LARGEST_ID, is_whole
+from .kinds import OfData
+from .placing import place_tables
+from .task_rows import DataTask
+from .world import (
+    Actor,
+    Environments,
+    Evaluation,
+    Growing,
+    Lengths,
+    Policy,
+    ReplayWishes,
+    Show,
+    TaskLength,
+    Transform,
+)
+
+
+class TableWorld(OfData):
+    """Training and held-out tables, and tasks that are index sets over them: nothing is copied.
+
+    Args:
+        name: Of the data, as directories have it.
+        spec: Of inputs and labels as the tables hold them.
+        train, test: `obs` and `label`.
+        tasks: The sequence.
+        scenario: "class", "task" or "domain": what an output means.
+        source_dtype: The type that inputs were read in.
+        alter: Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same
+            shape and dtype, before they are standardised; None: they are as stored.
+        notes: What a person should know of how the data was read, and of its labels.
+        decoded: Whether its parts are pictures (True), or arrays (False).
+        single_class: The only class of all rows, where there is only one.
+
+    Attributes:
+        later: For each added task, its name, size, classes and a digest of its data.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        train: Table,
+        test: Table,
+        tasks: list[DataTask],
+        *,
+        scenario: str,
+        source_dtype: torch.dtype,
+        alter: Alter | None = None,
+        notes: Sequence[str] = (),
+        decoded: Collection[bool] = (),
+        single_class: str | None = None,
+    ):
+        self.name, self.spec, self.scenario = name, spec, scenario
+        self.train, self.test, self.tasks = train, test, tasks
+        self.source_dtype, self.alter = source_dtype, alter
+        self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
+        self.later: list[dict[str, Any]] = []
+        self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
+
+    # ---------------------------------------------------------------------------- before the run
+
+    def unread(self, *, normalize_obs: bool, eval_episodes: int) -> dict[str, str]:
+        reasons = {}
+        if self.decoded == {True}:
+            reasons["channels"] = "its inputs are not arrays of images"
+        if self.decoded == {False}:
+            reasons["image_size"] = "its inputs are arrays, and only pictures are resized"
+        return reasons
+
+    def wanted_threads(self) -> int | None:
+        return None
+
+    def place(self, device: torch.device, wanted: str) -> str | None:
+        return place_tables((self.train, self.test), self.spec, device, wanted, name=self.name)
+
+    def replay(self, transform: Transform, wishes: ReplayWishes) -> Replay:
+        return Replay(
+            self.train,
+            transform,
+            batch_size=wishes.batch_size,
+            device=wishes.device,
+            seed=wishes.seed,
+            tasks=[task.train for task in self.tasks],
+            task_transform=self.alter,
+            borders=wishes.borders,
+            before=wishes.before,
+        )
+
+    def example(self, n: int, device: torch.device) -> Tensor:
+        """`n` stored rows on a device, `[n, *shape]`, as a batch of the first task begins: altered.
+
+        Of integers, the first two are the rows that hold the largest and the smallest there is, held out
+        or not: what an embedding has no row for is found out before training.
+
+        Raises:
+            ConfigError: If they cannot be altered there.
+        """
+        rows = self.tasks[0].train
+        places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
+        found = self.train.gather(rows[places].to(self.train.device))["obs"]
+        if self.spec.obs.ids is not None and self.train.in_memory and self.test.in_memory:
+            ends = torch.stack([self._row_with(largest=end) for end in (True, False)])
+            found = torch.cat([ends, found[2:]])[:n]
+        obs: Tensor = upload(found, device)
+        return obs if self.alter is None else altered(self.alter, self.name, obs)
+
+    def _row_with(self, *, largest: bool) -> Tensor:
+        """The row of integers that holds the largest or the smallest."""
+        rows = []
+        for table in (self.train, self.test):
+            column = table.columns["obs"]
+            assert isinstance(column, Tensor)
+            by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
+            ends = by_row.amax(1) if largest else -by_row.amin(1)
+            place = int(ends.argmax())
+            rows.append((int(ends[place]), column[place]))
+        return max(rows, key=lambda row: row[0])[1]
+
+    def borders(self, *, online: bool) -> bool:
+        return not online
+
+    @property
+    def validates(self) -> bool:
+        return self.tasks[0].validation is not None
+
+    def classes(self, task: int) -> Tensor:
+        return self.tasks[task].classes if self.spec.discrete else torch.arange(0)
+
+    def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
+        batches = [len(batch_sizes(len(task.train), batch_size)) for task in self.tasks]
+        return [TaskLength(lengths.train_steps, lengths.epochs, count) for count in batches]
+
+    def steps(self, lengths: Lengths, *, batch_size: int) -> int:
+        total = 0
+        for task in self.task_lengths(lengths, batch_size=batch_size, offline=False):
+            bounds = [] if task.steps is None else [task.steps]
+            if task.epochs is not None and task.batches is not None:
+                bounds.append(task.epochs * task.batches)
+            total += min(bounds)
+        return total
+
+    def describe(self) -> str:
+        tasks = f", {len(self.tasks)} tasks" if len(self.tasks) > 1 else ""
+        train, test = (
+            sum(len(getattr(task, part)) for task in self.tasks) for part in ("train", "test")
+        )
+        kept = [len(task.validation) for task in self.tasks if task.validation is not None]
+        validation = f"{sum(kept):,} to validate with, " if kept else ""
+        counted = f"{self.name}, {train:,} to learn from, {validation}{test:,} held out{tasks}"
+        return "; ".join([counted, *self.notes])
+
+    def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
+        """What becomes of integers, where that has to be said."""
+        space = self.spec.obs
+        if isinstance(space, dict):
+            return {}
+        if space.ids is not None:
+            return {
+                "inputs": f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true "
+                "treats them as numbers)"
+            }
+        if asked or not is_whole(self.source_dtype):
+            return {}
+        return {
+            "inputs": f"integers up to {space.high:,.0f}: treated as numbers, since ids end at "
+            f"{LARGEST_ID:,}; standardize=false leaves them unchanged"
+        }
+
+    # ---------------------------------------------------------------------------- during the run
+
+    def begin(self, task: int, replay: Replay) -> None:
+        replay.begin(task)
+
+    def collect(self, task: int, actor: Actor | None, replay: Replay) -> int:
+        """Data is there already: one step, nothing to do."""
+        return 1
+
+    def go_on(self, task: int, replay: Replay) -> None:
+        """An evaluation leaves data as it is."""
+
+    def episode_metrics(self, task: int) -> dict[str, float]:
+        return {}
+
+    def evaluates(self, episodes: int) -> bool:
+        return True
+
+    def evaluated(
+        self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
+    ) -> int:
+        return len(self._index(task, how, validation=validation, whole=whole))
+
+    def evaluate(
+        self,
+        task: int,
+        policy: Policy,
+        how: Evaluation,
+        *,
+        step: int,
+        validation: bool = False,
+        whole: bool = False,
+        show: Show,
+    ) -> dict[str, float]:
+        # Which task a row is of makes a difference only where tasks have classes of their own.
+        apart = len(self.tasks) > 1 and self.spec.discrete
+        return policy.score_rows(
+            HeldOut(
+                task,
+                self.train if validation else self.test,
+                self._index(task, how, validation=validation, whole=whole),
+                classes=self.tasks[task].classes if apart else None,
+                transform=how.transform,
+                device=how.device,
+                shapes=[part.shape for part in leaves(self.spec.obs)],
+                alter=self.alter,
+                show=lambda done: show(done, "rows"),
+            )
+        )
+
+    def _index(self, number: int, how: Evaluation, *, validation: bool, whole: bool) -> Tensor:
+        """Which rows are evaluated, int64 `[N]`, in the data's order."""
+        task = self.tasks[number]
+        index = task.validation if validation else task.test
+        assert index is not None
+        if whole or how.rows is None or how.rows >= len(index):
+            return index
+        key = (number, validation, how.rows, how.seed)
+        if key not in self._samples:
+            self._samples[key] = sample(index, how.rows, seed=how.seed, task=number)
+        return self._samples[key]
+
+    # ---------------------------------------------------------------------------- after the run
+
+    def growing(self) -> Growing:
+        raise ConfigError(f"{self.name} defines all of its tasks, so no task can be added.")
+
+    def environments(self) -> Environments:
+        raise ConfigError(f"{self.name} is a data set: there is nothing to act in.")
+
+    # -------------------------------------------------------------------------------- its state
+
+    def state_dict(self, task: int | None, *, pack: Callable[[Any], Any]) -> dict[str, Any]:
+        return {
+            "environment": None,
+            "environments": None,
+            "normalizer": None,
+            "interfaces": [],
+            "info_layout": None,
+            "later": self.later,
+        }
+
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        task: int | None,
+        replay: Replay,
+        *,
+        unpack: Callable[[Any, Any], None],
+        problem: Callable[[str], None],
+    ) -> bool:
+        self.resume(task, replay, state["replay"])
+        return False
+
+    def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
+        if task is not None:
+            replay.begin(task)
+        replay.load_state_dict(state, in_task=task is not None)
+
+    def close(self) -> None:
+        """There is nothing to close."""
