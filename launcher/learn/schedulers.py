@@ -28,7 +28,6 @@ from ...replay import CheckpointError, ConfigError, Replay
 from ..metrics import better, score_names
 from ..record.state import load_object_state, object_state
 from ..settings.construct import construct
-from ..settings.names import resolve
 from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan
 
@@ -512,7 +511,6 @@ def _constructed(value: Any, optimizer: Optimizer) -> Any:
         return [_constructed(item, optimizer) for item in value]
     if isinstance(value, Mapping) and "_target_" in value:
         target = value["_target_"]
-        target = resolve(target, "scheduler") if isinstance(target, str) else target
         rest = {k: _constructed(v, optimizer) for k, v in value.items() if k != "_target_"}
         return construct(target, rest, {}, setting="scheduler", positional=(optimizer,))
     return value
