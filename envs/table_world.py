@@ -100,6 +100,7 @@ class TableWorld(OfData):
             tasks=[task.train for task in self.tasks],
             task_transform=self.alter,
             borders=wishes.borders,
+            before=wishes.before,
         )
 
     def example(self, n: int, device: torch.device) -> Tensor:

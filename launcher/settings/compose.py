@@ -18,6 +18,7 @@ from ...replay.errors import ConfigError
 from .dotted import flatten
 from .keywords import flatten_keywords
 from .merge import Layers
+from .plain_yaml import plain_copy
 from .presets import Layer, layers
 from .settings import Settings
 from .values import check_values
@@ -71,6 +72,9 @@ def _flat(layer: Layer, mistakes: list[str]) -> dict[str, Any]:
 
 def _resolve_interpolations(settings: Settings, mistakes: list[str]) -> None:
     """Replace `${lr}` by what it refers to, in place."""
+    if (plain := plain_copy(settings.values)) is not None:
+        settings.values = plain
+        return
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -13,6 +13,7 @@ from ...replay.errors import ConfigError
 from .loaders import heed_loaders
 from .lookup import named_object, named_objects, unresolved
 from .named import Named
+from .plain_yaml import dump
 from .schema import PARTS, schema
 from .settings import Settings
 from .wrappers import named_wrappers
@@ -158,9 +159,7 @@ class Plan:
 
     def yaml(self) -> str:
         """The text of `config.yaml`."""
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+        return dump(dict(self.values))
 
 
 def make_plan(

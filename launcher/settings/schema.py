@@ -8,9 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
-from .plain_yaml import Loader
+from .plain_yaml import load
 
 ALIASES = {"agent": "model"}
 # A shorthand and the sub-key it stands for; the one given in the higher layer wins.
@@ -77,7 +75,7 @@ def that_count(*places: str) -> frozenset[str]:
 
 def defaults() -> dict[str, Any]:
     """What `config.yaml` says, without what it says to Hydra."""
-    values: dict[str, Any] = yaml.load(_yaml_text(), Loader=Loader)
+    values: dict[str, Any] = load(_yaml_text())
     return {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
 
 

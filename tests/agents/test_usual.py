@@ -23,7 +23,8 @@ class OfAUser(DQN):
 
 
 def completed(*words: str, **code: Any) -> dict[str, Any]:
-    return dict(make_plan(compose(words, code)).values)
+    settings = compose(words, code)
+    return dict(make_plan(settings).values)
 
 
 @pytest.mark.parametrize(

@@ -577,9 +577,10 @@ def test_cumulative_learns_each_task_with_all_before() -> None:
 
 
 def _world(**settings: Any) -> Any:
-    from antelope.launcher.assembly import build
+    from antelope.launcher.assembly.world import build_world
+    from antelope.launcher.settings.plan import make_plan
 
-    return build.build_world(compose([], {"tasks": 5} | settings))
+    return build_world(make_plan(compose([], {"tasks": 5} | settings)))
 
 
 # ----------------------------------------------------------------------------------------- streams
