@@ -61,9 +61,9 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a saved replay"):
         save(STATE, tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(CheckpointError, match="is not a (readable )?saved replay"):
+    with pytest.raises(CheckpointError, match=r"is not a (readable )?saved replay"):
         load(tmp_path)
-    with pytest.raises(CheckpointError, match="is not a (readable )?saved replay"):
+    with pytest.raises(CheckpointError, match=r"is not a (readable )?saved replay"):
         save(STATE, tmp_path / "thesis.tex")
 
 
