@@ -18,7 +18,6 @@ from ...replay import ConfigError
 from ..assembly.schedule import Duration
 from ..settings.construct import construct
 from ..settings.named import Named
-from ..settings.names import resolve
 from ..settings.object_names import name_of
 from ..settings.plan import Plan
 from .rates import StandIn, copied, preview
@@ -297,7 +296,6 @@ def _constructed(value: Any, optimizer: Optimizer) -> Any:
         return [_constructed(item, optimizer) for item in value]
     if isinstance(value, Mapping) and "_target_" in value:
         target = value["_target_"]
-        target = resolve(target, "scheduler") if isinstance(target, str) else target
         rest = {k: _constructed(v, optimizer) for k, v in value.items() if k != "_target_"}
         return construct(target, rest, {}, setting="scheduler", positional=(optimizer,))
     return value

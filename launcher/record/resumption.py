@@ -8,21 +8,7 @@ from typing import Any
 import torch
 
 from ...replay import ConfigError
-
-# Settings that may differ between a run and its continuation without changing it.
-_INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
-# Settings that say what a sequence of tasks is, and how it is learnt: the state fits no other sequence.
-_SEQUENCE = {
-    "tasks",
-    "classes_per_task",
-    "class_order",
-    "num_classes",
-    "scenario",
-    "online",
-    "validation",
-    "strategy",
-    "env_info",
-}
+from ..settings.schema import that_count
 
 Changes = dict[str, tuple[Any, Any]]
 
@@ -33,12 +19,14 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Chang
     Raises:
         ConfigError: If one describes the sequence of tasks.
     """
+    # Where a run started from no longer matters once it has.
+    may_differ = {*that_count("incidental"), "load"}
     changed = {
         key: (before.get(key), now.get(key))
         for key in {**before, **now}
-        if key not in _INCIDENTAL and before.get(key) != now.get(key)
+        if key not in may_differ and before.get(key) != now.get(key)
     }
-    for key in _SEQUENCE & changed.keys():
+    for key in that_count("sequence") & changed.keys():
         was, wanted = changed[key]
         raise ConfigError(
             f"The checkpoint comes from a run with {key}={was}, but this one has {key}={wanted}: it "
