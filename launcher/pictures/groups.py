@@ -13,6 +13,7 @@ import yaml
 
 from ..metrics import METRICS, score_names
 from ..settings.plain_yaml import Loader
+from ..settings.schema import that_count
 from .style import PLACES, Curve, series
 
 Groups = dict[Path, list[Path]]
@@ -27,12 +28,9 @@ Pictures = dict[str, dict[Path, list[Curve]]]
 # Scores of runs that are told the task (`scenario=task`); other runs have them, but are not about them.
 _TOLD = [metric.told for metric in METRICS if metric.told and metric.better == "more"]
 _DEFAULTS = (*_TOLD, *score_names(), "train/return", "train/loss")
-# Settings in which the runs of a group may differ without being different experiments.
-_INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
 # Those whose runs are not drawn over each other: their scores mean something else.
 _CONDITIONS = ("tasks", "classes_per_task", "scenario", "online", "test_dataset")
 _LONGEST = 30  # Letters of a value in a title.
-_INCIDENTAL |= {"device", "data_dir", "plot", "progress", "debug"}
 
 
 def find_runs(folder: Path) -> Groups:
@@ -66,7 +64,7 @@ def _conditions(config: Path) -> list[str]:
                 if isinstance(named, dict)
                 else {}
             )
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Somebody else's file.
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Not a run's config.yaml.
         return []
     usual = (None, False, "class")
     return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
@@ -120,13 +118,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and sample deviation at every step at which any seed was evaluated.
+    """Mean and sample standard deviation at every step at which any seed was evaluated.
 
     Between two of its own steps a seed counts by linear interpolation; before its first step and
     after its last it does not count.
 
     Returns:
-        Steps, means and deviations, float64 `[points]` each; the deviation of one seed is 0.
+        Steps, means and standard deviations, float64 `[points]` each; with one seed the latter are 0.
 
     >>> one, other = (np.array([0.0, 10.0]), np.array([1.0, 3.0])), (np.zeros(1), np.full(1, 3.0))
     >>> [x.round(3).tolist() for x in mean_over_seeds([one, other])]
@@ -141,7 +139,7 @@ def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def mean_of_last(curves: list[Curve]) -> tuple[float, float]:
-    """Mean and sample deviation of the seeds' last values, each at its own last step."""
+    """Mean and sample standard deviation of the seeds' last values, each at its own last step."""
     last = np.array([values[-1] for _, values in curves])
     return float(last.mean()), float(last.std(ddof=1)) if len(last) > 1 else 0.0
 
@@ -170,8 +168,9 @@ def different_settings(runs: list[Path]) -> list[str]:
 
     configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(r / "config.yaml")) for r in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
+    may_differ = that_count("incidental", "circumstances")
     return [
         key
         for key in keys
-        if key not in _INCIDENTAL and any(c.get(key) != configs[0].get(key) for c in configs)
+        if key not in may_differ and any(c.get(key) != configs[0].get(key) for c in configs)
     ]
