@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Space, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .inputs import input_space
 from .statistics import is_far, statistics
 

@@ -43,7 +43,9 @@ class EnvWorld(OfEnvironments):
 
     Args:
         arguments: Of each environment, which tell apart tasks with one id.
-        normalizer: Takes in what happens while training, or None.
+        seed: Of the episodes.
+        normalize_obs, normalize_reward: Whether running statistics normalise them for the model.
+        discount: Of the returns by which rewards are scaled, in [0, 1].
 
     Attributes:
         task_names: What each task is called, which tells apart those of one id.
@@ -59,9 +61,11 @@ class EnvWorld(OfEnvironments):
         *,
         arguments: Sequence[Mapping[str, Any]] = (),
         seed: int = 0,
-        normalizer: Normalizer | None = None,
+        normalize_obs: bool = False,
+        normalize_reward: bool = False,
+        discount: float = 0.99,
     ):
-        self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
+        self.tasks, self.seed = tasks, seed
         names = [task.name for task in tasks]
         self.name = directory_name(names)
         called = labels(names, arguments or [{} for _ in tasks])
@@ -75,6 +79,15 @@ class EnvWorld(OfEnvironments):
                     f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
                     f"{task.num_envs}; in one run they must be equally many."
                 )
+        self.normalizer = None
+        if normalize_obs or normalize_reward:
+            self.normalizer = Normalizer(
+                normalized_shapes(self.spec.obs),
+                num_envs=self.num_envs,
+                discount=discount,
+                obs=normalize_obs,
+                reward=normalize_reward,
+            )
         self._rounding, self._said_cut = Rounding(self.spec.obs, self.name), False
 
     @property

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Scale, Space, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
 
 # Integers beyond are no ids of anything: an embedding of 16 million rows is larger than any there is,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..replay import ConfigError
-from .datasets import Arrays
+from .arrays import Arrays
 from .scenarios import SCENARIOS
 
 

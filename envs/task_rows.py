@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError
-from .datasets import Arrays
+from .arrays import Arrays
 from .joining import num_classes
 from .scenarios import held_out_share, listed
 

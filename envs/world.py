@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..replay import Normalizer, Replay, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .held_out import HeldOut
 
 if TYPE_CHECKING:

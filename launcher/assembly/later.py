@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import stated_traits
-from ...envs.datasets import Arrays
+from ...envs.arrays import Arrays
 from ...replay import ConfigError
 from ..settings.compose import Settings
 from ..settings.plan import Plan, make_plan

@@ -17,7 +17,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
-from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, datasets, read, sources
+from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, arrays, datasets, read, sources
 from antelope.envs.alterations import EachTask, Permutations, Rotations
 from antelope.replay import ConfigError, Replay
 
@@ -175,7 +175,7 @@ class TestWorlds:
             assert torch.equal(batch.obs[row], stored[row].roll(task, -1))
 
     def test_a_subset_of_classes_is_altered_too(self) -> None:
-        part = datasets.take_classes(read(Rolled(), name="mine"), [1, 3])
+        part = arrays.take_classes(read(Rolled(), name="mine"), [1, 3])
         world = DataWorld([part], [None])
         assert (len(world.tasks), world.spec.action.n) == (3, 2)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from antelope.envs import Arrays, DataWorld
-from antelope.envs.datasets import held_out_fifth
+from antelope.envs.arrays import held_out_fifth
 from antelope.replay import ConfigError, DataError, LazyColumn, Replay
 
 
