@@ -13,7 +13,7 @@ from torch import Tensor
 from ..replay import ConfigError
 
 # Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same shape and dtype.
-Alter = Callable[[Tensor, int | Tensor], Tensor]
+TaskTransform = Callable[[Tensor, int | Tensor], Tensor]
 
 
 class Permutations:
@@ -122,7 +122,7 @@ class EachTask:
 
 def alterations_of(
     make: Callable[..., Any], tasks: int | None, seed: int, *, name: str
-) -> tuple[Alter, int]:
+) -> tuple[TaskTransform, int]:
     """What alters a batch for its tasks, and the number of tasks.
 
     Args:
@@ -148,14 +148,14 @@ def alterations_of(
     return (made if callable(made) else EachTask(made)), len(made)
 
 
-def altered(alter: Alter, name: str, obs: Tensor) -> Tensor:
+def altered(task_transform: TaskTransform, name: str, obs: Tensor) -> Tensor:
     """The rows `[B, *shape]` of the first task.
 
     Raises:
         ConfigError: If they cannot be altered, or do not keep their shape and dtype.
     """
     try:
-        changed = alter(obs, 0)
+        changed = task_transform(obs, 0)
     except Exception as error:
         raise ConfigError(
             f"{name}.alterations raised {type(error).__name__} on stored inputs of shape "

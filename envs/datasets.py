@@ -16,9 +16,9 @@ from .in_memory import columns
 from .items import decode
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
 from .layout import channels_first
+from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
-from .refused import refuse
 
 _FEW = 20  # So many different values may be classes that were given as floats.
 

@@ -12,18 +12,23 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
-from .copies import Copies, Make, Step, Vector
+from .checked import Fault, describe_error
+from .copies import Copies, Make
 from .episodes import Act, Episodes, Show, play
 from .finals import Finals
 from .frames import Frames
-from .infos import InfoFault, Infos, Layout, Rows, elsewhere
+from .info_layout import Layout
+from .info_values import InfoFault, Rows
+from .infos import Infos, elsewhere
 from .interface import Interface
 from .opening import close
 from .recording import developed, filmed, recordable
 from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
 from .spaces import codec
+from .step import Step
 from .unseen import tell_left_out
-from .workers import Fault, Workers, said
+from .vector import Vector
+from .workers import Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
@@ -439,7 +444,7 @@ class EnvTask:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).rstrip(".") if isinstance(error, ConfigError) else said(error)
+    return str(error).rstrip(".") if isinstance(error, ConfigError) else describe_error(error)
 
 
 def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> int | None:

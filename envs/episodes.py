@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .copies import Copies, Step, Vector
+from .copies import Copies
 from .finals import Finals
 from .frames import Frames
-from .infos import Rows
+from .info_values import Rows
+from .step import Step
+from .vector import Vector
 
 # Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`, and the
 # fields of `info` that came with them.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError, LazyColumn, Space, Spec
-from .alterations import Alter, alterations_of, altered
+from .alterations import TaskTransform, alterations_of, altered
 from .arrays import Arrays
 from .description import describe
 from .inputs import stored
@@ -109,7 +109,7 @@ class DataWorld(TableWorld):
             draft.tasks,
             scenario=scenario,
             source_dtype=source_dtype,
-            alter=draft.alter,
+            task_transform=draft.task_transform,
             notes=notes,
             decoded=decoded,
             single_class=draft.single_class,
@@ -118,8 +118,10 @@ class DataWorld(TableWorld):
         self._kind, self._validation, self._like = kind, validation, like
         self._outputs = draft.outputs
         self._known_tasks = len(self.tasks)  # Those whose rows are loaded.
-        if self.alter is not None:
-            altered(self.alter, self.name, self.train.gather(self.tasks[0].train[:2])["obs"])
+        if self.task_transform is not None:
+            altered(
+                self.task_transform, self.name, self.train.gather(self.tasks[0].train[:2])["obs"]
+            )
 
     def growing(self) -> Growing:
         if self._kind == "altered":
@@ -246,7 +248,7 @@ class _Draft:
     train: list[Arrays] = field(default_factory=list)
     held_out: list[Arrays] = field(default_factory=list)
     tasks: list[DataTask] = field(default_factory=list)
-    alter: Alter | None = None
+    task_transform: TaskTransform | None = None
     counted: int = field(init=False)
     single_class: str | None = field(init=False)
     spec: Spec = field(init=False)
@@ -342,7 +344,7 @@ class _Draft:
         """A task for each way in which the data set alters its rows."""
         first = self.train[0]
         assert first.alterations is not None
-        self.alter, count = alterations_of(first.alterations, tasks, seed, name=first.name)
+        self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
         self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
 
 

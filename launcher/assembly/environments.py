@@ -11,7 +11,8 @@ from gymnasium.vector import VectorEnv
 
 from ...envs.env_world import EnvWorld
 from ...envs.environments import EVALUATED_AT_ONCE, EnvTask
-from ...envs.infos import Layout, check_names
+from ...envs.info_layout import Layout
+from ...envs.infos import check_names
 from ...envs.opening import Given
 from ...envs.wrappers import wrapped
 from ...replay import ConfigError

@@ -223,7 +223,7 @@ class TestLists:
 class TestOneTask:
     def test_has_all_classes(self) -> None:
         world = world_of([0, 1, 2])
-        assert (world.scenario, world.alter) == ("class", None)
+        assert (world.scenario, world.task_transform) == ("class", None)
         assert world.tasks[0].classes.tolist() == [0, 1, 2]
         assert DataWorld([values()], [None]).scenario == "domain"
 

@@ -26,7 +26,11 @@ def of_tasks(world: DataWorld, **settings: int) -> Replay:
     """A replay over the world's tasks."""
     rows = [task.train for task in world.tasks]
     return Replay(
-        world.train, lambda fields: fields, tasks=rows, task_transform=world.alter, **settings
+        world.train,
+        lambda fields: fields,
+        tasks=rows,
+        task_transform=world.task_transform,
+        **settings,
     )
 
 
