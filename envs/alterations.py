@@ -20,8 +20,8 @@ class Permutations:
     """For each task a random order of an observation's values.
 
     Args:
-        tasks: How many.
-        seed: Of the orders.
+        tasks: Number of tasks, each with an order int64 `[values of an observation]`.
+        seed: Seeds the orders.
     """
 
     def __init__(self, tasks: int, seed: int):
@@ -53,8 +53,8 @@ class Rotations:
     """For each task an angle that images are turned by, counter-clockwise, bilinear, black outside.
 
     Args:
-        tasks: How many.
-        seed: Of the angles.
+        tasks: Number of tasks, each with an angle in [0, 180) degrees.
+        seed: Seeds the angles.
 
     Attributes:
         degrees: float64 `[tasks]` in [0, 180).
@@ -126,7 +126,7 @@ def alterations_of(
     """What alters a batch for its tasks, and the number of tasks.
 
     Args:
-        make: The data set's own method `alterations`.
+        make: The data set's own method `alterations`, which returns functions of rows `[B, *shape]`.
         tasks: How many tasks to make; None: as many as it makes by itself.
         name: What errors call the data set.
 

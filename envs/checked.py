@@ -49,7 +49,7 @@ def reset_into(
     its info.
 
     Args:
-        check_bounds: As of `step_into`.
+        check_bounds: Hold floats against their bounds; else they only have to be numbers.
 
     Raises:
         Fault: If the environment raises, or its observation is not in its space.

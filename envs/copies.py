@@ -40,12 +40,12 @@ class Copies:
     Args:
         make: Builds one environment.
         name: What errors call it.
-        num_envs: N.
+        num_envs: N, the rows of every array.
         stack: Frames per observation, for the spec; frames themselves are single here.
         channels: Where images have them, as in `codec`.
-        seed: Of the episodes.
-        made: Those of them that exist already.
-        infos: Reads the fields of `info` that are kept; None: none are.
+        seed: Seeds the episodes, each with a seed of its own (`seed_of_episode`).
+        made: Environments that exist already, at most N.
+        infos: Reads the fields of `info` that are kept, `{name: [N, ...]}`; None: none are.
 
     Attributes:
         first_info: Those that came with the last `reset()`.
@@ -137,7 +137,7 @@ class Copies:
         """Fields of all copies' infos.
 
         Args:
-            acts: Copies that act next, or whose next action's value counts; None: all.
+            acts: Copies that act next, or whose next action's value counts, bool `[N]`; None: all.
         """
         assert self.infos is not None
         return info_rows(

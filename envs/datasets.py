@@ -33,7 +33,8 @@ def read(
             frames or lists of numbers `(inputs, targets)`.
         name: What errors call it.
         pictures: How decoded images become tensors, as the training part decided; None: by themselves.
-        channels: Where images in arrays have them, "first" or "last"; None: told from their shape.
+        channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
+            (`[N, H, W, C]`); None: inferred from their shape.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items

@@ -42,13 +42,13 @@ class EnvWorld(OfEnvironments):
     """A sequence of environments that share one spec.
 
     Args:
-        arguments: Of each environment, which tell apart tasks with one id.
-        seed: Of the episodes.
-        normalize_obs, normalize_reward: Whether running statistics normalise them for the model.
+        arguments: The constructor arguments of each environment; they tell apart tasks with the same id.
+        seed: Seeds the episodes.
+        normalize_obs, normalize_reward: Whether running statistics (float64) normalise them for the model.
         discount: Of the returns by which rewards are scaled, in [0, 1].
 
     Attributes:
-        task_names: What each task is called, which tells apart those of one id.
+        task_names: What each task is called; tasks with the same id differ in it.
         closed: Whether the environments are closed.
 
     Raises:

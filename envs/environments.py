@@ -48,17 +48,18 @@ class EnvTask:
     Args:
         make: Builds one environment, with `render_mode=` where it is recorded.
         name: What errors and directories call it.
-        vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
-            (the environment's own vector form).
-        make_vector: Builds that; None where there is none.
-        stack: Frames per observation.
-        channels: Where images have them, "first" or "last"; None: told from their shape.
-        seed: Of the episodes.
+        vectorization: How copies are stepped: "sync" (in this process), "async" (a process each), or
+            "vector_entry_point" (the environment's own vector form).
+        make_vector: Builds the vector form for N copies; None: the environment has none.
+        stack: Frames per observation, joined along the first axis: `[stack * C, H, W]`.
+        channels: Where images have their channels: "first" (`[C, H, W]`) or "last" (`[H, W, C]`); None:
+            inferred from their shape.
+        seed: Seeds the episodes.
         video: Record the first episode of each evaluation.
-        eval_limit: Steps after which an episode of evaluation is cut; None: the environment's own
+        eval_limit: Number of steps after which an episode of evaluation is cut; None: the environment's own
             limit, or ten times the longest episode of training so far, and at least 1,000.
         env_info: Names of the fields of `info` that are kept.
-        layout: What these are, shared by the environments of a run.
+        layout: Their shapes and dtypes, shared by the environments of a run.
 
     Attributes:
         obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
@@ -318,8 +319,8 @@ class EnvTask:
         """Returns and lengths of whole episodes, the same ones at each evaluation.
 
         Args:
-            folder: Where the video of the first one goes, if it is to be recorded.
-            step: Of the run, for the video's name.
+            folder: Where the video of the first episode goes; None: none is recorded.
+            step: Environment steps of the run, for the video's name.
             show: Told after each step how many episodes have ended, and how many steps were made.
             finals: Receives what `info` said at their last steps.
         """
@@ -345,7 +346,7 @@ class EnvTask:
         """The copies to evaluate in.
 
         Args:
-            film: The folder of films, if the first copy is to be recorded.
+            film: The folder of videos; None: the first copy is not recorded.
         """
         envs = self._evaluated
         if envs is None:
@@ -389,7 +390,7 @@ class EnvTask:
         return Interface.of(self.envs, env_info=fields, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the episodes in progress are; what the environments themselves hold is apart."""
+        """Where the episodes in progress are; the environments' own state is not part of it."""
         return {
             "obs": self.obs,
             "began": self.began,
@@ -410,7 +411,8 @@ class EnvTask:
         """Continue the episodes in progress.
 
         Args:
-            play_again: Bring the environments there by their episodes' seeds and actions.
+            play_again: Replay the episodes from their seeds and actions; else the environments have been
+                restored whole.
 
         Returns:
             Whether they are there; else new episodes have to begin.
@@ -451,9 +453,9 @@ def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> i
     """Steps after which an episode of evaluation is cut; None: it ends by itself.
 
     Args:
-        eval_limit: As the user said it, or None.
-        time_limit: The environment's own, if it is known.
-        longest: Steps of the longest episode of training.
+        eval_limit: The user's own setting, in steps; None: it was not given.
+        time_limit: The environment's own limit, in steps; None: unknown.
+        longest: Length in steps of the longest episode of training.
     """
     if eval_limit is not None or time_limit is not None:
         return eval_limit

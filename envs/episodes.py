@@ -47,8 +47,8 @@ def play(
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
 
     Args:
-        limit: Steps after which an episode is cut; None: it ends by itself.
-        finals: Receives what `info` said at their last steps.
+        limit: Number of steps after which an episode is cut; None: it ends by itself.
+        finals: Receives the `info` of their last steps.
     """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])

@@ -44,8 +44,9 @@ class Infos:
     step has to be a single number, and is kept as float32.
 
     Args:
-        names: Of the fields, as the user wrote them.
-        space: Of the actions, which `action_mask` has to fit: a `Space`, or a dict of them.
+        names: Names of the fields, as the user wrote them.
+        space: The action space, which `action_mask` (bool or integer `[choices]`) has to fit: a `Space`, or a
+            tree of them.
         layout: Shared with the other environments of the run.
     """
 
@@ -94,7 +95,7 @@ class Infos:
         """
         try:
             _, first = env.reset(seed=0)
-        except Exception:  # It is told with its seed when a run's first episode begins.
+        except Exception:  # The run's first episode reports it with its seed.
             return
         rows = self.reset_rows([self.pick(first)])
         action = env.action_space
@@ -102,7 +103,7 @@ class Infos:
             action.seed(0)
             mask = sampling_mask(action, rows, ACTION_MASK) if self.masks else None
             _, _, _, _, then = env.step(action.sample(mask))
-        except Exception:  # It is told with its seed when it happens in a run's own episodes.
+        except Exception:  # An episode of the run reports it with its seed.
             return
         self.rows([self.pick(then)])
 
@@ -112,7 +113,7 @@ class Infos:
         """The fields of N environments; zeros where they are missing.
 
         Raises:
-            InfoFault: If a field is of another shape or kind than before.
+            InfoFault: If the shape or the kind of a field has changed.
         """
         layout = self.layout
         for copy, one in enumerate(picked):
@@ -209,8 +210,8 @@ class Infos:
         """After each step of all copies: whether every field has come by the end of an episode.
 
         Args:
-            ended: Whether one of them ended with it.
-            name: Of the environment.
+            ended: Whether an episode ended in this step.
+            name: What errors call the environment.
 
         Raises:
             ConfigError: If one has not, with what came instead.

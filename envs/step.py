@@ -1,4 +1,4 @@
-"""What several environments did in one step, and what is said of a fault in one of them."""
+"""What several environments did in one step, and how a fault in one of them is reported."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def info_rows(
     *,
     reset: bool,
 ) -> Rows:
-    """Fields of N infos; what is wrong with one is said of its copy.
+    """Fields of N infos `{name: [N, ...]}`; a fault names the copy it is in.
 
     Args:
-        acts: Copies that act next, or whose next action's value counts; None: all.
-        reset: Whether some are those of an episode's start.
+        acts: Copies that act next, or whose next action's value counts, bool `[N]`; None: all.
+        reset: Whether some rows come from an episode's start.
     """
     try:
         rows = infos.reset_rows(picked) if reset else infos.rows(picked)

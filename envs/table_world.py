@@ -36,12 +36,13 @@ class TableWorld(OfData):
     """Training and held-out tables, and tasks that are index sets over them: nothing is copied.
 
     Args:
-        name: Of the data, as directories have it.
+        name: What directories and errors call the data.
         spec: Of inputs and labels as the tables hold them.
-        train, test: `obs` and `label`.
-        tasks: The sequence.
+        train, test: Tables with the columns `obs` `[N, *shape]` and `label`: int64 `[N]` classes, or float
+            `[N, *shape]` values.
+        tasks: The sequence of tasks.
         scenario: "class", "task" or "domain": what an output means.
-        source_dtype: The type that inputs were read in.
+        source_dtype: The dtype in which inputs were read, such as uint8 or float64.
         task_transform: Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before they are standardised; None: they are as stored.
         notes: What a person should know of how the data was read, and of its labels.
@@ -166,7 +167,7 @@ class TableWorld(OfData):
         return "; ".join([counted, *self.notes])
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
-        """What becomes of integers, where that has to be said."""
+        """A line about integers, unless the user decided about them."""
         space = self.spec.obs
         if isinstance(space, dict):
             return {}

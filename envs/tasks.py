@@ -41,9 +41,9 @@ class DataWorld(TableWorld):
     - One data set that is altered for each task (`PermutedMNIST`, or one's own: see there).
 
     Args:
-        train: One `Arrays` per part of the sequence.
-        test: Held-out data for each, or None: a fixed fifth of it.
-        tasks: How many tasks to split the classes of a single data set into, or to alter it for.
+        train: One `Arrays` per part of the sequence, inputs `[N, *shape]`.
+        test: Held-out data for each; None: a fixed fifth of its rows.
+        tasks: Number of tasks to divide the classes of a single data set into, or to alter its rows for.
         classes_per_task: The size of every task of a split, or a list with the size of each.
         class_order: Every class once, in the order of a split; None: 0, 1, 2, ...; "shuffled": drawn
             from `seed`.
@@ -53,7 +53,7 @@ class DataWorld(TableWorld):
             "domain": all tasks share the outputs; in a split, a label is the place of a class in its
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
-        seed: Of the order of classes, and of alterations.
+        seed: Seeds the order of classes, and alterations.
         standardize: Whether inputs are to be numbers (True) or stay as they are (False); None: integers
             are ids that stay as they are.
         notes: What else a person should know of how the data was read.
@@ -138,7 +138,7 @@ class DataWorld(TableWorld):
         Inputs are standardised like the sequence's first data; labels are matched with the known ones.
 
         Args:
-            test: Held-out data; None: a fixed fifth.
+            test: Held-out data; None: a fixed fifth of the rows.
             name: Name of the task; None: that of the data.
 
         Raises:

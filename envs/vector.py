@@ -33,12 +33,12 @@ class Vector:
     """gymnasium's own vector environments, whenever they reset: in the next step, the same, or not.
 
     Args:
-        envs: The vector environment.
-        infos: As of `Copies`.
+        envs: The vector environment, of N environments.
+        infos: Reads the fields of `info` that are kept, `{name: [N, ...]}`; None: none are.
 
     Attributes:
         ended: Copies that the next step only resets, bool `[N]`.
-        first_info: As of `Copies`.
+        first_info: The fields that came with the last `reset()`, `{name: [N, ...]}`.
     """
 
     def __init__(
@@ -100,7 +100,11 @@ class Vector:
         *,
         reset: bool = False,
     ) -> Rows:
-        """As of `Copies`."""
+        """Fields of all copies' infos, `{name: [N, ...]}`.
+
+        Args:
+            acts: Copies that act next, bool `[N]`; None: all.
+        """
         assert self.infos is not None
         return info_rows(
             self.infos,

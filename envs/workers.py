@@ -27,19 +27,19 @@ from .spaces import codec, zeros
 from .unseen import seen, seen_value
 
 PICKED = "picked"  # What a worker gives for its environment's info: its fields, or nothing.
-_PATIENCE_S = 5.0  # For a process that has ended, or is told to.
+_PATIENCE_S = 5.0  # How long to wait for a process that has ended, or is asked to.
 
 
 class Workers(AsyncVectorEnv):
     """A process for each copy; what goes wrong in one is a `Fault` that names it.
 
-    It is told when to reset, so that episodes and their seeds are those of copies in one process.
+    Resets are requested explicitly, so that episodes and their seeds equal those of copies in one process.
 
     Args:
         make: Builds one environment.
-        num_envs: How many.
+        num_envs: Number of processes, N.
         channels: Where images have them, as in `codec`.
-        infos: Reads the fields of `info` that are kept; None: none are.
+        infos: Reads the fields of `info` that are kept, `{name: [...]}`; None: none are.
 
     Raises:
         Fault: If a process ends before its environment is made.

@@ -99,7 +99,7 @@ class Evaluation:
         device: Where the model is.
         episodes: Per evaluation of an environment; 0: none.
         rows: Most held-out rows per task, always the same ones; None: all of them.
-        seed: Of that sample.
+        seed: Seeds that sample.
         folder: Where videos go; None: nowhere.
         warn: Called with what a person should know of an evaluation.
     """
@@ -120,8 +120,8 @@ class ReplayWishes:
     Attributes:
         batch_size: Rows per batch.
         device: Where batches are.
-        seed: Of the order of rows.
-        borders: Whether learning is told which task it is at.
+        seed: Seeds the order of rows.
+        borders: Whether the learner knows the current task.
         capacity: Transitions kept.
         discount, nstep: Of the returns that transitions are folded into.
         stack: Frames per observation.
@@ -251,7 +251,7 @@ class Growing(Protocol):
         """Add a task, or the rows of the next expected one.
 
         Args:
-            test: Held-out data; None: a fixed fifth.
+            test: Held-out data; None: a fixed fifth of the rows.
             name: Name of the task; None: that of the data.
 
         Raises:
@@ -314,7 +314,7 @@ class World(WorldSpec, Protocol):
         """Bring the data to the device, if it is wanted there and fits.
 
         Args:
-            wanted: "device", "ram", or "auto": on the device if it takes less than half of what is free.
+            wanted: "device", "ram", or "auto": on the device if its bytes are less than half of those free.
 
         Returns:
             Where it is and why, in a few words; None where there is nothing to say.
@@ -388,7 +388,7 @@ class World(WorldSpec, Protocol):
         """Metrics of a policy on one task.
 
         Args:
-            step: Of the run.
+            step: Steps of the run so far.
             validation: Use the rows held out of the training data instead of the test data.
             whole: Use all rows, whatever `how.rows` says.
         """
@@ -416,7 +416,7 @@ class World(WorldSpec, Protocol):
 
         Args:
             task: The task in progress, whose episodes are kept; None: there is none.
-            pack: Makes of environments what can be stored, or None.
+            pack: Turns environments into storable state, or None if that is impossible.
         """
 
     def load_state_dict(
@@ -444,7 +444,7 @@ class World(WorldSpec, Protocol):
         """Put the replay back to where it was in `task` (None: between tasks), with new episodes.
 
         Args:
-            state: Of the replay.
+            state: The replay's `state_dict()`.
         """
 
     def close(self) -> None:
