@@ -1,9 +1,9 @@
-"""Composed models on what they are for: two inputs and two actions, and a memory.
+"""Composed models on tasks that need them: two inputs and two actions, and a memory.
 
-The modules are those of examples/composed_*.py; once one of the inputs is blank, and once a linear
-layer is in the place of the LSTM. Every seed has to end within the bounds: the mean reward of a step,
-or the mean return, of the final policy in 50 new episodes; for CartPole the best of the evaluations.
-Run by hand, for some ten minutes a seed:
+The modules are those of examples/composed_*.py; in two ablations one of the inputs is blank, or a linear
+layer replaces the LSTM. Every seed must end within the bounds: the mean reward per step, or the mean
+return, of the final policy in 50 new episodes; for CartPole the best of the evaluations. Run by hand;
+a seed takes some ten minutes:
 
     python benchmarks/composed.py [--seeds 0 1 2] [--only workshop errand ...]
 """
@@ -44,7 +44,7 @@ class Blank(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 class Now(nn.Module):
-    """In the place of a memory: what is seen now."""
+    """Replaces the memory: only what is seen now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def cases() -> dict[str, Case]:
             "Workshop, blank inventory", workshop, blank["inventory"], "reward", 0.71, 0.775
         ),
         "errand": Case("Errand, LSTM", errand, both, "return", 0.95),
-        # A quarter, give or take three times 0.061.
+        # A quarter, plus or minus three times 0.061.
         "forgetful": Case(
             "Errand, linear layer",
             errand,

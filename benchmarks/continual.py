@@ -1,17 +1,18 @@
-"""Continual learning: the published figures again, and the speed of a sequence of tasks.
+"""Continual learning: reproduces published figures, and measures the speed of a sequence of tasks.
 
-Without --speed, each row is a preset of hyperparams/task/continual with its paper's own settings,
-run on the real MNIST with several seeds, and its mean beside the published one. It fails where the
-mean is out of the allowed range:
+Without --speed, each row is a preset of hyperparams/task/continual with its paper's own settings, run on
+the real MNIST with several seeds; its mean is printed beside the published one. It fails if a mean is
+outside its range:
 
-- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its deviations if that is more;
-  iCaRL within 4. Where nothing comparable is published, of the mean of an independent implementation.
-- Regularisers: at most 26 in class-IL, which says nothing more about them; where the task is told, and
+- Rehearsal and joint: within 2 points of the published mean, or 2.5 of its standard deviations if that
+  is more; iCaRL within 4. Where nothing comparable is published, the mean of an independent
+  implementation takes its place.
+- Regularisers: at most 26 in class-IL, which says nothing more about them; with the task known, and
   where tasks share outputs, at most 1.5 below the published mean; in suite B and in domain-IL also a
   point above our naive mean, and above its best seed. The same bound holds for PNN, and for joint
-  where the task is told.
-- Naive: as rehearsal, in what its suite is about (suite C: within 5); elsewhere it is only shown.
-- Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8; with its weighted Fisher
+  with the task known.
+- Naive: as rehearsal in the scenario of its suite (suite C: within 5); otherwise it is only shown.
+- Suite C's ewc_online: its authors' own code gives 60.5, not the printed 75.8. With its weighted Fisher
   information within 2.5 of that; with the default at least 68, and 10 above naive at the same rate.
 - Suite D, ContinualAI's baselines and van de Ven et al. (2022): within a point; SI, which is a
   regulariser, no more than one below.
@@ -151,11 +152,11 @@ class DroppedMLP(nn.Sequential):
 
 @dataclass(frozen=True)
 class Figure:
-    """A published mean in percent, and what ours may be.
+    """A published mean in percent, and the range allowed for ours.
 
     Attributes:
-        published: None where there is no such figure.
-        deviation: Over the seeds of the publication; None where it is not given.
+        published: None if there is no such figure.
+        deviation: Standard deviation over the publication's seeds; None if it is not given.
         low, high: Allowed.
         above: The row of the same suite that ours has to be clearly above.
         by: How far, at least; in any case above its best seed.
@@ -191,16 +192,16 @@ def at_most(limit: float, published: float) -> Figure:
 
 
 def shown(published: float, deviation: float | None = None) -> Figure:
-    """Printed, not judged."""
+    """Printed, without a range."""
     return Figure(published, deviation)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A preset, what is changed of it, and the figures it is held to.
+    """A preset, what is changed in it, and the figures that it must reach.
 
     Attributes:
-        figures: By metric: `class-IL`, `task-IL` (the task is told) or `domain-IL`.
+        figures: By metric: `class-IL`, `task-IL` (the task is known) or `domain-IL`.
         required: Whether it is part of the suite; the others are run with --extra.
     """
 
@@ -236,7 +237,7 @@ def _rows(capacity: int, *words: str) -> tuple[str, ...]:
     return (f"strategy.capacity={capacity}", *words)
 
 
-# Buzzega et al. (2020), arXiv 2004.07211, ten seeds: the authors' own table, deviations where known.
+# Buzzega et al. (2020), arXiv 2004.07211, ten seeds: the authors' own table, standard deviations where known.
 _SUITE_A = {
     "naive": _a("", near(19.60), shown(94.94)),
     "joint": _a("_joint", near(95.57), at_least(99.51)),
@@ -258,7 +259,7 @@ _SUITE_A = {
     "gem_500": _a("_gem", near(85.99), shown(98.71)),
     "agem_500": _a("_agem", near(46.66, 5.9), shown(98.93)),
     "icarl_500": _a("_icarl", near(70.10, within=4), shown(98.3)),
-    # There is no published figure: judged by that of an independent implementation.
+    # No figure is published: compared with an independent implementation's.
     "er_ace_500": _a("_er_ace", near(88.8, 0.4, note="independent"), shown(98.9)),
     # Prabhu et al. (2020) publish 91.9 with random crops, and for the epoch that is best on the test
     # data. We look at the last epoch, without crops: judged by an independent figure of just that.
@@ -361,7 +362,7 @@ _SUITE_C = {
     "er_500": _c("_er", near(80.60)),
     "derpp_500": _c("_derpp", near(88.21)),
     "naive_0.1": _c("", shown(49.7), "lr=0.1"),
-    # 75.79 is published, and not what the printed settings give in the authors' own code: 62.1, 59.1.
+    # 75.79 is published, but the authors' own code reaches 62.1 and 59.1 with the printed settings.
     "ewc_online": _c("_ewc_online", Figure(75.79, low=68, above="naive_0.1", by=10)),
     "ewc_online_weighted": _c(
         "_ewc_online", near(60.5, within=2.5, note="authors' code"), "strategy.fisher=weighted"
@@ -395,7 +396,7 @@ _SUITE_D = {
     ),
     "si": _d(
         "task-IL",
-        Figure(97.0, low=96.0),  # As in their test: more is no failure.
+        Figure(97.0, low=96.0),  # As in their test, which has no upper bound.
         MLP256,
         "standardize=true",
         "batch_size=64",
@@ -455,7 +456,7 @@ class Job:
 
 
 def _modules(name: str, found: set[str]) -> set[str]:
-    """A module of strategies, and those that it takes something from, memories included."""
+    """A module of strategies, and the modules that it imports from, memories included."""
     found.add(name)
     for thing in vars(sys.modules[name]).values():
         home = str(getattr(thing, "__module__", ""))
@@ -496,7 +497,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def results(jobs: list[Job], out: Path, *, at_once: int) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """What each job gave, from the file or by running it, as it comes; a failure as `error`."""
+    """The record of each job, from the file or from running it, as they finish; a failure as `error`."""
     known: dict[tuple[str, str, int, str], dict[str, Any]] = {}
     for line in out.read_text().splitlines() if out.exists() else []:
         record = json.loads(line)
@@ -547,7 +548,7 @@ class Seen:
 
 
 def judge(figure: Figure, ours: list[float], against: list[float] | None) -> bool:
-    """Whether the mean over seeds is allowed."""
+    """Whether the mean over seeds is within its range."""
     mean = statistics.mean(ours)
     if not figure.low <= mean <= figure.high:
         return False
@@ -561,7 +562,7 @@ def judge(figure: Figure, ours: list[float], against: list[float] | None) -> boo
 
 
 def show(name: str, row: Row, seen: Seen, suite: dict[str, Seen]) -> bool:
-    """The lines of one row; whether all of its figures are allowed."""
+    """Print the lines of one row; returns whether all of its figures are within their ranges."""
     passed = True
     for metric, figure in row.figures.items():
         ours = seen.values(metric)
@@ -594,10 +595,10 @@ def _range(figure: Figure) -> str:
 
 
 def reproduce(arguments: argparse.Namespace) -> bool:
-    """Run the rows asked for; whether all passed."""
+    """Run the requested rows; returns whether all passed."""
     data_dir = str(Path(arguments.data).resolve())
     if not Path(data_dir, "MNIST").is_dir():
-        raise SystemExit(f"No MNIST in {data_dir}: give its folder with --data.")
+        raise SystemExit(f"No MNIST in {data_dir}: pass its folder as --data.")
     chosen: list[tuple[str, str]] = []
     for suite in arguments.suite:
         for name, row in SUITES[suite].items():
@@ -659,7 +660,7 @@ _LR = 0.03
 
 
 class Timed(MLP):
-    """Tells a clock when tasks begin and end, and of each step."""
+    """Reports the begin and end of tasks, and each step, to a clock."""
 
     clock: Clock
 
@@ -739,7 +740,7 @@ def theirs(
 def compare(
     first: Callable[[Clock], None], second: Callable[[Clock], None], *, pairs: int
 ) -> tuple[float, float, float]:
-    """How many times the steps per CPU second of `second` those of `first` are; the same by the wall
+    """The steps per CPU second of `first`, divided by those of `second`; the same by the wall
     clock; and the steps per CPU second of `second`: medians over alternating pairs.
     """
     ratios, walls, rates = [], [], []
@@ -758,7 +759,7 @@ def compare(
 
 
 def evaluation(data: Data, *, pairs: int) -> tuple[float, float, float]:
-    """Evaluating all tasks against a forward over the same images, as `compare` gives it."""
+    """Evaluating all tasks against a forward over the same images, as `compare` returns it."""
     inputs, labels = data[0][:10_000], data[1][:10_000]
     tasks = [((labels // 2) == task).nonzero().flatten() for task in range(5)]
     model = MLP(10)
@@ -803,7 +804,7 @@ def evaluation(data: Data, *, pairs: int) -> tuple[float, float, float]:
 
 
 def speed(arguments: argparse.Namespace) -> bool:
-    """Time what was asked for; whether nothing is below its floor."""
+    """Time what was asked for; returns whether everything reaches its floor."""
     data, pairs = load(arguments.data), arguments.pairs
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
     print("Steps per second of CPU time (and of wall time), against the same arithmetic; medians")
@@ -853,17 +854,17 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="*", help="er_500, task/ewc, ...; default: the required ones"
     )
-    parser.add_argument("--extra", action="store_true", help="the others too")
+    parser.add_argument("--extra", action="store_true", help="also the optional rows")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     out = Path(tempfile.gettempdir(), f"antelope-continual-{os.getuid()}.jsonl")
-    parser.add_argument("--out", default=str(out), help=f"a line per run; default: {out}")
+    parser.add_argument("--out", default=str(out), help=f"one line per run; default: {out}")
     parser.add_argument("--speed", action="store_true", help="throughput instead")
     parser.add_argument(
         "--digits", action="store_true", help="all strategies on the digits instead"
     )
     names = list(_FLOORS)
-    parser.add_argument("--only", nargs="*", default=names, choices=names, help="of --speed")
+    parser.add_argument("--only", nargs="*", default=names, choices=names, help="rows of --speed")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--steps", type=int, default=600, help="timed per task, with batch 10")
     arguments = parser.parse_args()

@@ -1,14 +1,14 @@
 """Continual reinforcement learning: three small tasks in a row, with each strategy for environments.
 
-A room of 5 x 5 cells, and a reward in another corner of it in each task. The observation says where the
+A room of 5 x 5 cells, with the reward in another corner in each task. The observation says where the
 agent is and which task it is in, so one network can hold all three; the return is 1 if the corner was
-reached within 16 steps, else 0. DQN, 3,000 steps a task. Shown are, after the last task, the mean return
-over the tasks, the mean return directly after learning each task, and forgetting (in units of return),
+reached within 16 steps, else 0. DQN, 3,000 steps per task. Prints, after the last task, the mean return
+over the tasks, the mean return directly after learning each task, and forgetting (in units of return):
 mean and standard error over the seeds.
 
     python benchmarks/continual_rl.py [--seeds 0 1 2 3 4] [--rows naive ewc ...]
 
-It fails where a strategy does not forget less than `naive`, and end with a higher return. The strengths in
+It fails unless every strategy forgets less than `naive` and ends with a higher return. The strengths in
 `ROWS` were chosen on seeds 10 to 12, from powers of ten (and 0.03). A run takes some ten seconds of one
 CPU core.
 """
@@ -102,7 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--importance", type=float, help="instead of that in ROWS")
+    parser.add_argument("--importance", type=float, help="replaces that in ROWS")
     arguments = parser.parse_args()
     names = ("return", "learning_return", "forgetting")
     print(f"{'':12}" + "".join(f"{name:>18}" for name in names) + f"{'seconds':>10}")

@@ -1,10 +1,10 @@
-"""What the default agent reaches with no setting but what it is to learn, and what its steps cost.
+"""How good the default agent is with no setting but what it is to learn, and what its steps cost.
 
-Each run is `ml WORDS seed=S` in a process of its own, and every seed has to reach the floor:
-accuracy at the end of the epochs given; R2 of at least 95 % of ridge regression's on the same rows;
-or a mean return over 20 greedy episodes, evaluated every 1,000 steps, within so many environment
-steps. The last rows are AC2Agent's steps per second of CPU time over those of the same network with
-a user's own `learn`, and the same for a module that has `forward` alone. Run by hand:
+Each run is `ml WORDS seed=S` in its own process, and every seed must reach the floor: accuracy at the end
+of the epochs given; 95 % of the R2 of ridge regression on the same rows; or a mean return over 20 greedy
+episodes, evaluated every 1,000 steps, within a number of environment steps. The last rows are AC2Agent's
+steps per second of CPU time, divided by those of the same network with a user's own `learn`, and the
+same for a module that has only a `forward`. Run by hand:
 
     python benchmarks/default_agent.py [--rows digits ...] [--seeds 5] [--jobs 1] [--data FOLDER]
 """
@@ -55,10 +55,10 @@ _WARM_UP = 20  # Steps not timed.
 
 @dataclass(frozen=True)
 class Row:
-    """What a command has to reach.
+    """What a command must reach.
 
     Attributes:
-        words: All that the default agent is told.
+        words: All settings of the run.
         floor: Of `metric`; None: a share of ridge regression's.
         within: Environment steps that it may take; None: judged at the end of the run.
         seeds: The most that are tried, where one takes minutes.
@@ -91,7 +91,7 @@ class Outcome:
 
 
 def reach(name: str, seed: int, floor: float, data: Path | None) -> Outcome:
-    """One run, stopped where the floor is reached in an environment.
+    """One run, stopped once it reaches the floor in an environment.
 
     Raises:
         RuntimeError: If the run failed, with its last words.
@@ -137,15 +137,15 @@ def ridge_r2() -> float:
 
         w = (X'X + alpha I)^-1 X'y        alpha by 5-fold cross-validation of the training rows
 
-    Inputs and targets at zero mean and unit deviation of the training rows (Hoerl & Kennard, 1970,
-    Technometrics 12).
+    Inputs and targets have zero mean and unit standard deviation over the training rows (Hoerl &
+    Kennard, 1970, Technometrics 12).
     """
     arrays = read(Diabetes(), name="Diabetes")
     train, test = held_out_fifth(arrays)
     parts = []
     for values in (arrays.inputs.double(), arrays.targets.double().view(len(arrays.targets), -1)):
-        mean, deviation = values[train].mean(0), values[train].std(0, correction=0)
-        parts.append((values - mean) / deviation)
+        mean, stddev = values[train].mean(0), values[train].std(0, correction=0)
+        parts.append((values - mean) / stddev)
     x, y = parts
 
     def error(alpha: float, rows: Tensor, held_out: Tensor) -> float:
@@ -165,7 +165,7 @@ def ridge_r2() -> float:
 
 
 class Clock:
-    """Rows of CPU time, told of each training step."""
+    """CPU time, read at each training step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -219,7 +219,7 @@ def overhead(make: Callable[[Clock], Any], *, rounds: int, steps: int) -> float:
 
 
 class Timed(AC2Agent):
-    """AC2Agent, telling a clock of its steps."""
+    """AC2Agent, which reports its steps to a clock."""
 
     clock: Clock
 
@@ -233,7 +233,7 @@ def default_agent(clock: Clock) -> Any:
 
 
 class Forward(nn.Module):
-    """The default agent's network for digits, and nothing else."""
+    """The default agent's network for digits, without a `learn`."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int, clock: Clock):
         super().__init__()
@@ -258,10 +258,10 @@ def main() -> None:
     choices = [*ROWS, "overhead"]
     parser.add_argument("--rows", nargs="*", default=choices, choices=choices)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     parser.add_argument("--data", type=Path, help="folder that holds MNIST")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of the overhead")
-    parser.add_argument("--steps", type=int, default=600, help="of each run of the overhead")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of overhead runs")
+    parser.add_argument("--steps", type=int, default=600, help="of each overhead run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{'row':<14}{'ml ...':<26}{'floor':>20}  {'by seed':<48}{'seconds':>8}")

@@ -1,11 +1,12 @@
-"""Every strategy on the embedded digits with nothing else said: `benchmarks/continual.py --digits`.
+"""Every strategy on the embedded digits with no other settings: `benchmarks/continual.py --digits`.
 
-Five tasks of two digits, the default agent, ten epochs a task. Each figure is the scenario's own mean
-accuracy over the tasks after the last one, in percent, and a mean over seeds. It fails where a strategy
-that a scenario is for
+Five tasks of two digits, the default agent, ten epochs per task. Each figure is the scenario's mean
+accuracy over the tasks after the last one, in percent, averaged over seeds. It fails if a strategy, in a
+scenario that it supports,
 
 - is more than `_BELOW` points below naive learning, or
-- has to be `_ABOVE` points above it in class-IL: all that rehearse, but A-GEM, and the upper bounds.
+- is less than `_ABOVE` points above it in class-IL; this holds for the upper bounds, and for all that
+  rehearse except A-GEM.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _REHEARSE = ("joint", "cumulative", "er", "er_ace", "der", "derpp", "gem", "gdum
 
 
 def digits(seeds: list[int], names: list[str] | None = None) -> bool:
-    """Print a table; whether no strategy fails."""
+    """Print a table; returns whether no strategy fails."""
     print("| strategy | class-IL | task-IL | domain-IL | CPU s |\n|---|---|---|---|---|")
     found: dict[str, dict[str, float | None]] = {}
     for name in ("naive", *(n for n in NAMES["strategy"] if n != "naive")):
@@ -50,7 +51,7 @@ def _least(name: str, scenario: str, naive: float | None) -> float:
 
 
 def _mean(name: str, scenario: str, seeds: list[int]) -> float | None:
-    """The mean accuracy over seeds, in percent; None where the strategy is not for the scenario."""
+    """The mean accuracy over seeds, in percent; None if the strategy does not support the scenario."""
     words = ("dataset=Digits", "tasks=5", f"strategy={name}", f"scenario={scenario}")
     values = []
     for seed in seeds:

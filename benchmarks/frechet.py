@@ -1,4 +1,4 @@
-"""How far two sets of features are apart, each taken for a Gaussian: how generated data are judged."""
+"""Distance of two sets of features, each treated as a Gaussian: a measure of generated data."""
 
 import torch
 from torch import Tensor
@@ -10,27 +10,27 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
         d^2 = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)
 
     Source: Heusel et al. (2017), arXiv 1706.08500, eq. 6, whose trace of (C_a C_b)^1/2 is the same
-    number: the two products have the same eigenvalues. This one is symmetric, so that its root can
-    be had from an eigendecomposition, also where a covariance is singular.
+    number: the two products have the same eigenvalues. This one is symmetric, so an eigendecomposition
+    gives its root even if a covariance is singular.
 
     Args:
-        features_a, features_b: `[N, F]` and `[M, F]`, computed with in float64; covariances are the
-            unbiased ones. Between sets of different sizes or of few rows the distance is biased
-            upwards: compare only what was computed with as many.
+        features_a, features_b: `[N, F]` and `[M, F]`, converted to float64; covariances are the
+            unbiased ones. The distance is biased upwards for few rows: compare only distances between
+            sets of the same sizes.
 
     Raises:
-        ValueError: If the sets have not the same features, or fewer than two rows.
+        ValueError: If the sets differ in their number of features, or have fewer than two rows.
 
     >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]]))
     9.0
     """
     if features_a.dim() != 2 or features_b.dim() != 2 or features_a.shape[1] != features_b.shape[1]:
         raise ValueError(
-            "Features of two sets are [N, F] and [M, F], and these are "
+            "Two sets of features must be [N, F] and [M, F]; these are "
             f"{list(features_a.shape)} and {list(features_b.shape)}."
         )
     if min(len(features_a), len(features_b)) < 2:
-        raise ValueError("A covariance needs two rows of features at least.")
+        raise ValueError("A covariance needs at least two rows of features.")
     a, b = features_a.detach().double(), features_b.detach().double()
     root, covariance = _root(_covariance(a)), _covariance(b)
     overlap = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()

@@ -1,13 +1,13 @@
-"""How good the samples of the generative models are, judged by a classifier's features.
+"""How good the samples of the generative models are, measured with a classifier's features.
 
-A small CNN is trained on the same data; its penultimate layer gives the features. For each model, a
+A small CNN is trained on the same data; its penultimate layer provides the features. For each model, a
 preset of `task=generate/`, 10,000 samples are compared with the test set by the Frechet distance
-(Heusel et al., 2017, arXiv 1706.08500, with these features in Inception's place), and counted by the
-class that the CNN sees in them. Beside them: as many images of the training set, which is the best
-that can be hoped for, and blurred means, which a model has to beat: the mean image of a class, drawn
-as often as the class is, blurred by a Gaussian of one pixel's deviation. With `--conditional` models
-are made to generate by label, and the share of samples in which the CNN sees the label asked for is
-reported too. Run by hand, on one core in about ten minutes a model:
+(Heusel et al., 2017, arXiv 1706.08500, with these features instead of Inception's), and counted by the
+class that the CNN assigns. Beside them are as many images of the training set, the best that can be hoped
+for, and blurred means, which a model must beat: the mean image of each class, in the classes' proportions,
+blurred by a Gaussian with a standard deviation of one pixel. With `--conditional`, models generate by
+label, and the share of samples to which the CNN assigns the requested label is reported too. Run by hand;
+a model takes about ten minutes on one core:
 
     python benchmarks/generative.py --data ../shared/data [--models VAE DCGAN FlowMatching]
 """
@@ -43,7 +43,7 @@ PRESETS = {"VAE": "mnist_vae", "DCGAN": "mnist_dcgan", "FlowMatching": "mnist_fl
 
 
 class Classifier(nn.Module):
-    """Two convolutions and a layer of 128 features, which the last layer tells the classes by."""
+    """Two convolutions, a layer of 128 features, and the last layer, which classifies by them."""
 
     def __init__(self, in_channels: int, out_features: int):
         super().__init__()
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier, and what it makes of the test set.
+    """A classifier, and its features of the test set.
 
     Attributes:
         real: Features of the test set `[N, F]`.
@@ -76,7 +76,7 @@ class Judge:
     real: Tensor
 
     def __call__(self, images: Tensor, label: Tensor | None = None) -> dict[str, float]:
-        """Of images `[N, C, H, W]` as the classifier meets them, made for the labels `[N]`."""
+        """The figures of images `[N, C, H, W]` in the classifier's units, generated for `label` `[N]`."""
         features = features_of(self.classifier, images)
         with torch.no_grad():
             seen = self.classifier.head(features).argmax(1)
@@ -116,7 +116,7 @@ def blurred_means(images: Tensor, label: Tensor, drawn_label: Tensor) -> Tensor:
 
 
 def mnist(root: str, spec: Spec, *, train: bool) -> tuple[Tensor, Tensor]:
-    """All images as a model meets them, `[N, 1, 28, 28]`, and their labels `[N]`."""
+    """All images as a model receives them, `[N, 1, 28, 28]`, and their labels `[N]`."""
     data = MNIST(root, train=train)
     return Standardize(spec.obs)({"obs": data.data[:, None]})["obs"], data.targets
 
@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--epochs", type=int, help="default: the presets' own")
     parser.add_argument("--conditional", action="store_true", help="generate by label")
-    parser.add_argument("--keep", type=Path, help="folder to keep the runs, and their pictures, in")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the runs and their pictures, which are kept"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
@@ -135,7 +137,7 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> bool:
-    """Print the table; whether a model missed its goal."""
+    """Print the table; returns whether a model missed its goal."""
     common = {"data_dir": arguments.data, "device": "cpu", "threads": 1, "progress": False}
     run = ml(
         model=Classifier,

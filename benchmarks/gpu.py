@@ -1,8 +1,8 @@
-"""What a GPU does with Antelope, in ten minutes: errors, waits, speed, resumption and memory.
+"""Antelope on a GPU, checked in ten minutes: errors, waits, speed, resumption and memory.
 
-For the day on which there is one. Each part prints as it goes and leaves the rest of its time to the
-others; what there was no time for is named. Figures are medians of alternating rounds by the clock,
-with the device waited for at both ends. Ends with 1 if anything fails or is below its floor.
+For the day on which there is one. Each part prints its results at once and leaves unused time to the
+others; whatever was skipped for lack of time is named. Figures are medians of alternating rounds by the
+wall clock, synchronised at both ends. Exits with 1 if anything fails or is below its floor.
 
     python benchmarks/gpu.py [--minutes 10] [--device cuda] [--only errors waits resume speed ...]
 
@@ -52,7 +52,7 @@ _LOOP, _FIXED = (
 
 
 class Bench:
-    """The device, the time that is left, and what has come out so far."""
+    """The device, the time that is left, and the results so far."""
 
     def __init__(self, device: str, minutes: float):
         self.device = torch.device(device)
@@ -90,7 +90,7 @@ class Bench:
 
 
 def errors(bench: Bench) -> None:
-    """Every kind of run that the tests know, once."""
+    """One run of every kind in the tests."""
     ran = 0
     for kind, runs in RUNS.items():
         for name, settings in runs.items():
@@ -112,9 +112,9 @@ _NEVER_WAIT = [
 
 
 def waits(bench: Bench) -> None:
-    """How often a learning step waits for the device, as CUDA itself tells."""
+    """How often a learning step waits for the device, as CUDA itself reports."""
     if bench.device.type != "cuda":
-        print("  only CUDA tells of its waits")
+        print("  only CUDA reports its waits")
         return
     for kind, names in (("data", _NEVER_WAIT), ("environments", ["dqn", "sac", "td3"])):
         for name in names:
@@ -169,7 +169,7 @@ def _waits_of(bench: Bench, settings: dict[str, Any]) -> tuple[float, list[str]]
 
 
 def resume(bench: Bench) -> None:
-    """Whether an interrupted run ends as one that was not, with deterministic=true."""
+    """Whether an interrupted run ends like an uninterrupted one, with deterministic=true."""
     device = str(bench.device)
     cases = {
         "cnn, aug, ema": {**DATA["cnn with aug"], "ema": 0.99},
@@ -351,7 +351,7 @@ def _by_ml(
 
 @contextmanager
 def _as_asked(bench: Bench, model: nn.Module, settings: dict[str, Any]) -> Iterator[Any]:
-    """The plain loop's own way to the same arithmetic; gives what a forward is run in."""
+    """Set up the same arithmetic for the plain loop; returns the context of its forward passes."""
     cudnn, before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     torch.backends.cudnn.benchmark = True
     if settings.get("precision") == "tf32":
@@ -415,7 +415,7 @@ def _by_hand(
 def _by_loader(
     bench: Bench, model: MLP, data: tuple[Tensor, Tensor], steps: int, batch_size: int
 ) -> float:
-    """Seconds per step with torch's own DataLoader, as its tutorials have it."""
+    """Seconds per step with torch's own DataLoader, as in its tutorials."""
     from torch.utils.data import DataLoader, TensorDataset
 
     device = bench.device
@@ -477,7 +477,7 @@ def agents(bench: Bench) -> None:
 
 
 class _Enough(Exception):
-    """What ends a run that is only timed."""
+    """Raised to end a run that is only timed."""
 
 
 def _env_rate(bench: Bench, settings: dict[str, Any], first: int, *, seconds: float) -> float:
@@ -518,7 +518,7 @@ def _env_rate(bench: Bench, settings: dict[str, Any], first: int, *, seconds: fl
 def memory(bench: Bench) -> None:
     """What the device holds after 100 learning steps and after 2,000: it must not grow."""
     if bench.device.type != "cuda":
-        print("  only CUDA tells what it holds")
+        print("  only CUDA reports its memory")
         return
     cases = {
         "mlp": DATA["mlp"],

@@ -1,8 +1,8 @@
 """Training throughput of `ml` against a plain PyTorch loop that does the same arithmetic.
 
-Both run in one process, alternating, on one thread; each figure is the median of the ratios of CPU
-times of neighbouring pairs. MNIST is used where it is found (data_dir), random images of the same shape where
-not. Run by hand:
+Both run in one process, alternating, on one thread; each figure is the median ratio of the CPU times of
+neighbouring pairs. Uses MNIST if it is found (data_dir), otherwise random images of the same shape. Run by
+hand:
 
     python benchmarks/launcher.py [--data ../shared/data] [--pairs 7] [--only mlp cnn ...]
 """

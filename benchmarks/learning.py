@@ -1,12 +1,13 @@
 """How soon the reinforcement-learning presets learn: environment steps until greedy play is good.
 
-Each run is `ml task=rl/PRESET seed=S` in a process of its own, evaluated over 20 greedy episodes
-every 1,000 steps, and stopped once their mean reaches the threshold. Run by hand:
+Each run is `ml task=rl/PRESET seed=S` in its own process, evaluated over 20 greedy episodes every
+1,000 steps, and stopped once their mean reaches the threshold. Run by hand:
 
     python benchmarks/learning.py [--rows cartpole_dqn ...] [--seeds 5] [--jobs 1]
 
 With `--untuned` there are no presets: agents learn with their defaults on eight other environments, three
-seeds each, beside Stable-Baselines3's with its own (`untuned.py`). `--results FILE` keeps what was run.
+seeds each, beside those of Stable-Baselines3 with its defaults (`untuned.py`). `--results FILE` keeps the
+results.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LIMIT = 1.5  # Times the floor: a run that is not there by then never counts as
 
 @dataclass(frozen=True)
 class Row:
-    """What a preset has to reach.
+    """What a preset must reach.
 
     Attributes:
         threshold: Mean return of greedy episodes.

@@ -1,14 +1,14 @@
-"""Mammoth's own model files, of which only the import lines are changed, learn Split-MNIST here.
+"""Mammoth's own model files learn Split-MNIST here, with only their import lines changed.
 
-Takes a checkout of https://github.com/aimagelab/mammoth and changes nothing in it: copies of its files
-import from `antelope.launcher.mammoth` what they import from Mammoth, and learn `seq-mnist` in one pass
-with the settings of Buzzega et al. (2020, arXiv 2004.07211) where it has the method. Shown is whether a
-file ran, or why not; class-IL and task-IL accuracy after the last task; and the published figures.
+Reads a checkout of https://github.com/aimagelab/mammoth and changes nothing in it: copies of its files
+import from `antelope.launcher.mammoth` what they imported from Mammoth, and learn `seq-mnist` in one pass,
+with the settings of Buzzega et al. (2020, arXiv 2004.07211) if it has the method. Prints whether a file
+ran, or why not; class-IL and task-IL accuracy after the last task; and the published figures.
 
 It fails if fewer than 20 of the 30 files run (with --only: if any does not), or if a class-IL accuracy
-(task-IL where there is none) is further from the published mean than 2.5 points, or than 2.5 of its
-standard deviations if that is more. A few need libraries of their own: quadprog (gem), tqdm (joint,
-joint_gcl), torchvision. `lucir` calls CUDA where it finetunes, and so does not finetune here.
+(task-IL if there is none) differs from the published mean by more than 2.5 points, or 2.5 of its standard
+deviations if that is more. A few need other libraries: quadprog (gem), tqdm (joint, joint_gcl),
+torchvision. `lucir` calls CUDA to finetune, and so does not finetune here.
 
     python benchmarks/mammoth.py CHECKOUT [--data ../shared/data] [--only er,der] [--steps 100]
                                           [--seeds 0 1 2]
@@ -40,12 +40,12 @@ ENOUGH = 20  # Of the 30.
 
 @dataclass
 class Method:
-    """How a file is run, and what was published of it.
+    """How a file is run, and the figures published for it.
 
     Attributes:
         args: Its arguments beside `batch_size=10` and `n_epochs=1`.
         class_il, task_il: Published accuracies in percent.
-        stddev: The published standard deviation of the one that is judged.
+        stddev: The published standard deviation of the accuracy that is compared.
     """
 
     args: dict[str, Any] = field(default_factory=dict)

@@ -1,9 +1,9 @@
-"""Learning from a saved replay: what was done in it, behaviour cloning, and offline agents.
+"""Learning from a saved replay: the behaviour in it, behaviour cloning, and offline agents.
 
-An agent learns in the environment and its whole replay is saved, early failures included. From that
-alone learn, without acting: a clone of what was done, the agent without and with the term that keeps
-it near that (DQN's `conservative`, TD3's `imitation`). Returns are those of the last evaluation, 20
-episodes, per seed of the learner. Run by hand, half an hour on one core:
+An agent learns in the environment, and its whole replay is saved, early failures included. Three learners
+then learn from it without acting: a clone of the behaviour, and the agent without and with the term that
+keeps it close to the behaviour (DQN's `conservative`, TD3's `imitation`). Returns are those of the last
+evaluation, 20 episodes, per seed of the learner. Run by hand; it takes half an hour on one core:
 
     python benchmarks/offline.py [--only cartpole pendulum] [--seeds 0 1 2]
 """
@@ -32,7 +32,7 @@ from antelope.replay import Replay, Spec
 
 @dataclass(frozen=True)
 class Case:
-    """A replay to make, and agents to learn from it.
+    """A replay to collect, and the agents that learn from it.
 
     Attributes:
         behaviour: Settings of the run that makes the replay.
@@ -81,7 +81,7 @@ CASES = {
 
 
 class Clone(nn.Module):
-    """Behaviour cloning: does what was done."""
+    """Behaviour cloning: imitates the actions of the replay."""
 
     def __init__(self, spec: Spec):
         super().__init__()
@@ -109,7 +109,7 @@ def call(settings: dict[str, Any], **more: Any) -> Run:
 
 
 def mean_return(run: Run) -> float:
-    """Of the whole episodes that the run's replay holds, all of its one environment's."""
+    """Mean return of the complete episodes in the run's replay, which holds those of one environment."""
     ring = run.replay.storage
     assert run.replay.environments
     rows = torch.arange(ring.size)[torch.from_numpy(ring.drawable)].numpy()  # type: ignore[union-attr]

@@ -1,7 +1,7 @@
 """Short seeded runs of every kind, each as a hash of its weights, losses and metrics.
 
-A change that must not change any result, such as a refactoring, prints the same hashes as the commit before
-it, to the bit, on one machine and one version of torch:
+A change that must not affect any result, such as a refactoring, prints the same hashes as the commit before
+it, given the same machine and version of torch:
 
     python benchmarks/reference.py --save before.txt        # at the commit before
     python benchmarks/reference.py --against before.txt     # at the change; exits 1 where a run differs
@@ -52,7 +52,7 @@ class Recurrent(nn.Module):
 
 
 class Signals(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """Dicts of observations and actions: the reward says whether `left` was chosen as told."""
+    """Dict observations and actions: the reward is 1 for the side that the cue names, less the force used."""
 
     def __init__(self) -> None:
         box = gymnasium.spaces.Box

@@ -1,8 +1,8 @@
 """Batches per second of `next(replay)` against other libraries' replays and plain tensors.
 
-All in one process, one thread, batches of 256 of what eight environments did, taking turns in short
-blocks of which the CPU time counts; each ratio is the median over rounds of neighbouring blocks. Peers
-that are not installed are named and left out. Needs 7 GB for the frames. By hand:
+All in one process and one thread, with batches of 256 transitions from eight environments. The libraries
+take turns in short blocks, whose CPU time counts; each ratio is the median over rounds of neighbouring
+blocks. Libraries that are not installed are named and left out. Needs 7 GB for the frames. Run by hand:
 
     python benchmarks/replay.py [--rounds 25] [--only uniform nstep prioritized frames insertion]
 """
@@ -137,7 +137,7 @@ def ours_prioritized(data: Data, priority: np.ndarray) -> Draw:
 
 
 def tensors(data: Data) -> Draw:
-    """Five preallocated tensors, one `randint`, five `index_select`: the least there can be."""
+    """Five preallocated tensors, one `randint`, five `index_select`: the least possible work."""
     data = flat(data)
     names = ("obs", "action", "reward", "next_obs", "discount")
     columns = [torch.from_numpy(data[name].copy()) for name in names]
@@ -215,7 +215,7 @@ def torchrl(data: Data, *, plain: bool = False) -> Draw:
 
 
 def seconds(draw: Draw, calls: int) -> float:
-    """Of CPU time for a call: a shared machine interrupts."""
+    """CPU seconds per call: on a shared machine wall time includes others' work."""
     start = time.process_time()
     for _ in range(calls):
         draw()
@@ -223,7 +223,7 @@ def seconds(draw: Draw, calls: int) -> float:
 
 
 def kept(make: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, int]:
-    """What `make` gives, and the bytes that it holds, NumPy's arrays included."""
+    """The result of `make`, and the bytes that it holds, NumPy arrays included."""
     tracemalloc.start()
     made = make(*arguments, **options)
     size = tracemalloc.get_traced_memory()[0]
@@ -271,7 +271,7 @@ class Bench:
         self._line(case, what, *figures)
 
     def peer(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What `make` gives, or None where its library is not installed."""
+        """The result of `make`, or None if its library is not installed."""
         try:
             return make(*arguments, **options)
         except ImportError as error:
@@ -366,7 +366,7 @@ def copier(source: torch.Tensor, rows: int) -> Draw:
 
 
 def insertion(bench: Bench, size: int) -> None:
-    """And what part of a DQN's step it is, with one update per environment step."""
+    """Time to insert one vector step, and its share of a DQN's step with one update per environment step."""
     data = experience(size)
     storage = ring(data, nstep=3)
     spent, starts = [], itertools.cycle(range(0, len(data["action"]) - 100, 100))
@@ -380,7 +380,7 @@ def insertion(bench: Bench, size: int) -> None:
 
 
 def seconds_of_dqn(replay: Replay, rounds: int) -> float:
-    """Of one vector step: act, step eight CartPoles, learn eight times; but for insertion."""
+    """Seconds of one vector step without insertion: act, step eight CartPoles, learn eight times."""
     envs = gym.make_vec("CartPole-v1", ENVS, vectorization_mode="sync")
     obs, _ = envs.reset(seed=0)
     network, target = (

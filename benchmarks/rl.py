@@ -1,9 +1,9 @@
 """Environment steps per second with learning: `ml` against Stable-Baselines3 and plain PyTorch loops.
 
-The same networks, batches, learning rates and updates per environment step on every side; one
-process, one thread, all sides in turn. Ratios are those of CPU time, each the median over rounds;
-start-up and warm-up are not timed. The plain loops are benchmarks/plain/*.py. `capacity` is our own step
-with a large replay against one with a small replay: what it costs must not depend on that. Run by hand:
+All sides have the same networks, batches, learning rates and updates per environment step, and take turns
+in one process and one thread. Ratios are of CPU time, each the median over rounds; start-up and warm-up
+are not timed. The plain loops are benchmarks/plain/*.py. `capacity` compares our own step with a large
+replay to one with a small replay: its cost must not depend on the size. Run by hand:
 
     python benchmarks/rl.py [--rounds 7] [--only dqn ppo sac capacity] [--learn_every 10]
 """
@@ -49,7 +49,7 @@ _NAMES = {
 
 
 class Clock:
-    """CPU and wall time from environment step `first` to `last`, told of each step."""
+    """CPU and wall time from environment step `first` to `last`; called at each step."""
 
     def __init__(self, first: int, last: int):
         self.first, self.last, self.count = first, last, 0

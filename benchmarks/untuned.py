@@ -1,8 +1,8 @@
-"""How agents learn with their defaults, on environments that these were not chosen on, beside
-Stable-Baselines3's with its own: `benchmarks/learning.py --untuned`.
+"""Agents with their defaults, on environments that these were not chosen on, beside the agents of
+Stable-Baselines3 with its defaults: `benchmarks/learning.py --untuned`.
 
-Both sides get the environment, the number of its steps and the seed, and nothing else; the budgets were
-fixed before any figure was seen. Where our defaults come from (`agents/usual.py`, and the constructors):
+Both sides get the environment, the number of steps and the seed, and nothing else; the budgets were
+fixed before any figure was seen. Sources of our defaults (`agents/usual.py`, and the constructors):
 
     DQN   a learning step every 4 environment steps: Mnih et al. (2015); double: van Hasselt (2015); epsilon
           from 1 to 0.05: CleanRL, over a fifth of the run: RL Zoo has 0.12 to 0.2; 256-256, batches of
@@ -13,13 +13,14 @@ fixed before any figure was seen. Where our defaults come from (`agents/usual.py
     A2C   64 steps per update, of all environments together: Mnih et al. (2016) have 80; normalised as PPO
     SAC   batches of 256, tau 0.005: Haarnoja et al. (2018); pink noise: Eberhard et al. (2023)
 
-Learning rates that no paper is named for are AdamW's own, 1e-3. Where these leave a choice it was made by
-trials on CartPole-v1 and on small environments written for it: a courier in a grid, and a swing-up with a
-sparse reward. Of n-step returns, random actions that are repeated (Dabney et al., 2020), and rollouts of
-256 and 512, none was better on all of them. No default was chosen by a figure of this benchmark.
+Learning rates for which no paper is named are AdamW's own, 1e-3. Where these sources leave a choice, it was
+made by trials on CartPole-v1 and on small environments written for the purpose: a courier in a grid, and a
+swing-up with a sparse reward. N-step returns, repeated random actions (Dabney et al., 2020) and rollouts of
+256 and 512 steps were tried; none was better on all of them. No default was chosen by a figure of this
+benchmark.
 
-This file runs without Antelope too, for a Stable-Baselines3 that is installed elsewhere; a run prints
-one line of JSON, the mean return of 100 greedy episodes after the last step:
+This file also runs without Antelope, for a Stable-Baselines3 that is installed elsewhere; a run prints one
+line of JSON, the mean return of 100 greedy episodes after the last step:
 
     python benchmarks/untuned.py --side sb3 --task MountainCar-v0 --seed 0 >> results.jsonl
     python benchmarks/learning.py --untuned --results results.jsonl
@@ -164,7 +165,7 @@ def make(name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
 
 
 def sb3(name: str, seed: int) -> float:
-    """Stable-Baselines3: `MlpPolicy` and nothing else said."""
+    """Stable-Baselines3: `MlpPolicy` and no other argument."""
     import stable_baselines3
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.monitor import Monitor
@@ -182,7 +183,7 @@ def sb3(name: str, seed: int) -> float:
 
 
 def antelope(name: str, seed: int) -> float:
-    """`ml(env=..., agent=...)` and nothing else said of how it learns."""
+    """`ml(env=..., agent=...)` and no setting of how it learns."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from antelope import ml
 

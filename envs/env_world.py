@@ -145,6 +145,7 @@ class EnvWorld(OfEnvironments):
             seed=wishes.seed,
             sequence=wishes.sequence,
             priorities=wishes.priorities,
+            before=wishes.before,
         )
 
     def _storage(self, wishes: ReplayWishes) -> Transitions:

@@ -101,6 +101,7 @@ class TableWorld(OfData):
             tasks=[task.train for task in self.tasks],
             task_transform=self.task_transform,
             borders=wishes.borders,
+            before=wishes.before,
         )
 
     def example(self, n: int, device: torch.device) -> Tensor:

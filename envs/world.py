@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import Normalizer, Replay, Spec
+from ..replay import Batch, Normalizer, Replay, Spec
 from .arrays import Arrays
 from .held_out import HeldOut
 
@@ -128,6 +128,7 @@ class ReplayWishes:
         storage: "ram", "gpu" or "disk", the latter in `folder`.
         sequence: Steps per row; None: single transitions.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
+        before: Makes of a batch the one that is given, as rehearsal does; None: nothing.
         saved: Transitions of an earlier run to learn from; None: those that this run makes.
     """
 
@@ -143,6 +144,7 @@ class ReplayWishes:
     folder: str | None = None
     sequence: int | None = None
     priorities: dict[str, Any] | None = None
+    before: Callable[[Batch], Batch] | None = None
     saved: Mapping[str, Any] | None = None
 
 

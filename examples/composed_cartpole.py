@@ -1,4 +1,4 @@
-"""An actor and a critic, two small modules: observations and outputs are dicts, shapes are given.
+"""A policy and a critic, two small modules that receive and return dicts and are told their shapes.
 
 python examples/composed_cartpole.py
 python examples/composed_cartpole.py seed=1 policy.hidden=[64] critic.hidden=[64]

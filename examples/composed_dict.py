@@ -1,4 +1,4 @@
-"""A screen and an inventory in, two actions out, a memory between: one trunk for policy and critic.
+"""A screen and an inventory in, two actions out, an LSTM between: one trunk for policy and critic.
 
 python examples/composed_dict.py [env=Errand model.steps=18]
 """
@@ -25,7 +25,7 @@ class Trunk(nn.Module):
         self.dense = nn.Sequential(nn.Linear(32, 32), nn.ReLU())
         self.heads = nn.ModuleDict({k: nn.Linear(32, *n) for k, n in action_logits_shapes.items()})
 
-    def forward(self, obs, state=None):  # Of sequences, [B, T, ...].
+    def forward(self, obs, state=None):  # Sequences [B, T, ...].
         screens = obs["screen"].flatten(0, 1).contiguous(memory_format=torch.channels_last)
         screen = self.screen(screens).unflatten(0, obs["screen"].shape[:2])
         both = self.both(torch.cat((screen, self.inventory(obs["inventory"])), -1))

@@ -1,4 +1,4 @@
-"""An actor and a critic in plain PyTorch: where a module asks for no dicts, it is given none.
+"""A policy and a critic in plain PyTorch: a module that does not ask for dicts receives tensors.
 
 python examples/composed_plain.py
 """

@@ -1,4 +1,4 @@
-"""The screen is embedded by the policy alone; the critic finds the embedding among its inputs."""
+"""Only the policy embeds the screen; the critic receives the embedding among its inputs."""
 
 import sys
 
@@ -16,7 +16,7 @@ class Critic(nn.Module):
         self.memory, heads = nn.LSTM(128, 32, batch_first=True), heads or {"value": (1,)}
         self.heads = nn.ModuleDict({name: nn.Linear(32, *n) for name, n in heads.items()})
 
-    def forward(self, obs, state=None):  # Of sequences, [B, T, ...].
+    def forward(self, obs, state=None):  # Sequences [B, T, ...].
         both = self.both(torch.cat((obs["embedding"], self.inventory(obs["inventory"])), -1))
         out, state = self.memory(both.relu(), state)
         return {name: head(self.dense(out).relu()) for name, head in self.heads.items()}, state
@@ -35,7 +35,7 @@ class Policy(Critic):
         screens = obs["screen"].flatten(0, 1).contiguous(memory_format=torch.channels_last)
         embedding = self.screen(screens).unflatten(0, obs["screen"].shape[:2])
         out, state = super().forward({**obs, "embedding": embedding}, state)
-        return {**out, "embedding": embedding}, state  # .detach(): the value teaches it nothing.
+        return {**out, "embedding": embedding}, state  # With .detach() only the policy trains it.
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A deep Q-network of one's own: CartPole is solved (a return of 475 and more) within minutes."""
+"""A deep Q-network of your own, which solves CartPole (a return of 475) within minutes."""
 
 import random
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""A model that takes its sizes from the spec of whatever it is given.
+"""A model that takes its sizes from the spec of the data.
 
 python examples/from_spec.py
 python examples/from_spec.py dataset=MNIST data_dir=../shared/data epochs=5 batch_size=128

@@ -1,4 +1,4 @@
-"""Experience replay as it is written for Mammoth Lite: only the import line is another.
+"""Experience replay as written for Mammoth Lite; only the import line differs.
 
 python examples/mammoth.py
 python examples/mammoth.py dataset=MNIST data_dir=../shared/data epochs=1 model.buffer_size=500

@@ -1,4 +1,4 @@
-"""Five tasks in a loop of one's own: the data and the strategies are Antelope's, everything else is yours.
+"""Five tasks in a loop of your own: Antelope provides the data and the strategies, and nothing else.
 
 python examples/own_loop.py
 """

@@ -1,4 +1,4 @@
-"""A strategy of one's own: experience replay in 15 lines, around any model.
+"""A strategy of your own: experience replay in 15 lines, around any model.
 
 python examples/strategy.py
 python examples/strategy.py dataset=MNIST data_dir=../shared/data epochs=1 strategy=[rehearsal,si]

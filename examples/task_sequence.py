@@ -1,4 +1,4 @@
-"""Five tasks of two classes each, learnt one after another by an unchanged `learn`.
+"""Five tasks of two classes each, learnt one after another by an ordinary `learn`.
 
 python examples/task_sequence.py
 python examples/task_sequence.py dataset=MNIST data_dir=../shared/data epochs=1
@@ -23,7 +23,7 @@ class Model(nn.Module):
         return self.network(obs)
 
     def learn(self, replay):
-        batch = next(replay)  # Of the current task: `replay.task`.
+        batch = next(replay)  # From the current task, number `replay.task`.
         return F.cross_entropy(self(batch.obs), batch.label)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from ..agents.blocks import NAMES as BLOCKS
 from ..replay.errors import ConfigError
-from .settings.compose import compose, presets, schema
+from .settings.compose import compose
+from .settings.presets import presets
+from .settings.schema import schema
 
 Command = Callable[[], "int | None"]  # Returns an exit code; None: 0.
 Verb = Callable[[list[str]], "int | None"]  # The same, given the words after it.
@@ -102,7 +104,8 @@ def _print_config(words: list[str]) -> None:
 
 
 def _print_names(kind: str, title: str, words: list[str]) -> None:
-    from .settings.names import builtin_names, classes_here, describe_names, library_names
+    from .settings.imports import classes_here
+    from .settings.names import builtin_names, describe_names, library_names
 
     if words:
         raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")

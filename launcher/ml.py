@@ -146,7 +146,8 @@ def _main(words: list[str]) -> int:
 
 def _wants_debug(words: list[str]) -> bool:
     """Whether the words, or a preset that they name, set `debug`, even if they do not compose."""
-    from .settings.compose import compose, is_true
+    from .settings.compose import compose
+    from .settings.values import is_true
 
     if given := [word.partition("=")[2] for word in words if word.lstrip("+").startswith("debug=")]:
         return is_true(given[-1])
@@ -165,7 +166,7 @@ def _user_traceback(error: Exception, *, whole: bool) -> str:
     """The error with the frames of the user's own code, or with all frames if `whole`."""
     if whole:
         return "".join(traceback.format_exception(error))
-    from .settings.names import user_frames
+    from .settings.frames import user_frames
 
     lines = traceback.format_list(user_frames(error)) + traceback.format_exception_only(error)
     return "".join(lines).rstrip()

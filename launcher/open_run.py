@@ -17,12 +17,12 @@ from torch import nn
 from ..agents.policy.raw_observations import takes_normalised, takes_raw
 from ..replay import ConfigError, Diverged
 from ..replay.randomness import forked_randomness, seed_everything
-from .assembly import build, offline
-from .assembly.assembly import assemble
-from .assembly.later import check_classes, check_grows, read_later
-from .assembly.lengths import build_durations, build_schedule, total_steps
+from .assemble import assemble
+from .assembly.later import read_later
+from .assembly.schedule import build_durations, build_schedule, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
+from .learn.later import check_classes, check_grows
 from .learn.loop import Loop
 from .process import Workplace, taking_turns
 from .record.checkpoint import Checkpoints
@@ -30,13 +30,14 @@ from .record.console import Console
 from .record.directory import RunDirectory
 from .record.header import header
 from .record.log import CSV, Journal, Writer
-from .record.pictures import Spared, draw_model, draw_run
+from .record.offline import check_path
+from .record.pictures import Spared, build_pictures, draw_model, draw_run
 from .record.supervisor import Interrupted, Keeper
 from .record.trackers import Tracker, check_installed
 from .run import Run
 from .session import Session
-from .settings.compose import Settings
 from .settings.plan import Plan, make_plan
+from .settings.settings import Settings
 from .settings.unread import of_the_optimiser
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class OpenRun:
         self.own = parts.own
         world, learner, replay, plain = parts.world, parts.learner, parts.replay, parts.plain
         self.path = path = run_path(plan, world)
-        offline.check_path(plan, path)
+        check_path(plan, path)
         schedule = build_schedule(plan, world)
         directory = RunDirectory(path, resume=plan.resume)
         self._held.callback(directory.close)
@@ -119,7 +120,7 @@ class OpenRun:
         )
         if plan.resume:
             directory.resume = _resume(session, self.checkpoints, console)
-        if learner.strategies is not None and not directory.resume:
+        if not directory.resume:
             learner.strategies.check_fresh()
         self.keeper = Keeper(
             directory,
@@ -157,7 +158,7 @@ class OpenRun:
             plain: Makes floats of stored observations, without augmentation.
         """
         plan, console = self.plan, self.console
-        samples = build.build_pictures(plan, self.world, self.path)
+        samples = build_pictures(plan, self.world, self.path)
         draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
         return Evaluator(
             self.world,
@@ -208,12 +209,19 @@ class OpenRun:
             ConfigError, DataError: If the run cannot learn it; then it stays as it was.
             Diverged, Interrupted: As `learn` does.
         """
-        check_grows(self)
+        if self.status not in ("finished", "waiting"):
+            todo = (
+                "learn its own tasks first" if self.status == "open" else "call ml with resume=true"
+            )
+            raise ConfigError(
+                f"learn_task needs a finished run, and this one is {self.status}: {todo}."
+            )
+        check_grows(self.world, self.learner, self.own, online=self.plan.online)
         self.close()  # Inside a loop over its tasks it is still open.
         with self._workplace.spell(moves_on=False):
             seed_everything(self.plan.seed)
             train, test = read_later(settings, self.plan)
-            check_classes(self, train, name)
+            check_classes(self.world, self.learner.strategies, train, name)
             world = self.world.growing()
             expected, before = world.expecting, world.filled
             directory = self.keeper.directory
@@ -258,9 +266,8 @@ class OpenRun:
         held.callback(self.keeper.directory.close)
         held.callback(self.journal.close)
         held.callback(self.console.stop)
-        if (strategies := self.learner.strategies) is not None:
-            strategies.context.open()
-            held.callback(strategies.context.close)
+        self.learner.strategies.open()
+        held.callback(self.learner.strategies.close)
         if self.learner.own is not None:
             self.learner.own.look()
             held.callback(self.learner.own.close)
@@ -479,7 +486,7 @@ class OpenRun:
                     f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
                     "like set its own arguments, where it has them."
                 )
-        if learner.scaler is not None and learner.steps and not learner.optimised:
+        if learner.updates.scaler is not None and learner.steps and not learner.optimised:
             console.problem(
                 f"precision=16: {name} updates itself, so its losses were not scaled, and small "
                 "gradients may have been lost. precision=bf16 needs no scaling."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..replay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .settings.compose import Settings
+    from .settings.settings import Settings
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
 
 def _concerns_code_of_the_user(error: BaseException | None) -> bool:
     """Whether the user's own code raised it, or what it was raised from."""
-    from .settings.names import user_frames
+    from .settings.frames import user_frames
 
     while error is not None:
         # Notes hold the frames of an environment in a process of its own.

@@ -11,10 +11,9 @@ import torch
 from ..replay import ConfigError, Replay
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .assembly.lengths import duration_of
+from .assembly.schedule import Schedule, duration_of
 from .learn.actor import Actor
 from .learn.learner import Learner
-from .learn.loop import Schedule
 from .record.console import Console
 from .record.log import CSV, Journal, Log
 from .record.progress import Progress
@@ -59,9 +58,8 @@ class Session:
         number, world = len(self.world.tasks) - 1, self.world
         task = world.tasks[number]
         self.replay.set_task(number, task.train)
-        if self.learner.strategies is not None:
-            outputs = task.classes if world.spec.discrete else torch.arange(0)
-            self.learner.strategies.context.add_task(outputs)
+        outputs = task.classes if world.spec.discrete else torch.arange(0)
+        self.learner.strategies.context.add_task(outputs)
         if self.learner.scheduler is not None:
             rows = world.later[-1]["rows"]
             self.learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .settings.compose import Settings, compose, run_multirun, said
+from .settings.compose import compose
+from .settings.multirun import run_multirun, said
+from .settings.settings import Settings
 
 if TYPE_CHECKING:
     from .run import Run

@@ -12,7 +12,7 @@ from .metrics.scores import by_task, mean_over_tasks, transfer
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
-from .settings.compose import Settings
+from .settings.settings import Settings
 
 
 class Tasks:

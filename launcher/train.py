@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .open_run import OpenRun
 from .run import Run
-from .settings.compose import Settings
+from .settings.settings import Settings
 
 
 def train(settings: Settings) -> Run:

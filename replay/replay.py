@@ -39,6 +39,7 @@ class Replay:
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
         task_transform: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
         borders: Whether learning is told which task it is at; otherwise all is task 0.
+        before: Makes of a batch the one that `next` gives, as rehearsal does; None: nothing.
 
     Attributes:
         task: Number of the current task, from 0.
@@ -65,12 +66,13 @@ class Replay:
         tasks: Sequence[Tensor] | None = None,
         task_transform: Callable[[Tensor, int | Tensor], Tensor] | None = None,
         borders: bool = True,
+        before: Callable[[Batch], Batch] | None = None,
     ):
         self.storage, self.transform = storage, transform
         self._whole = storage  # The data set, also while other rows take its place.
         self.task_transform, self.borders = task_transform, borders
         self.batch: Batch | None = None
-        self.before: Callable[[Batch], Batch] | None = None
+        self.before = before
         self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"

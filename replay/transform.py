@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,19 @@ class Observations:
         self.initial: Callable[[int], Any] | None = None
         # Whether observations are what models receive, as they are stored.
         self.as_stored = normalizer is None and self._convert is _as_it_is
+
+    def carrying(
+        self, *, unpack: Callable[[dict[str, Tensor]], Any], initial: Callable[[int], Any]
+    ) -> Observations:
+        """The same for a recurrent model: batches hold a `state` as its `forward` takes it.
+
+        Args:
+            unpack: Makes it of the stored one, `{number: [B, ...]}`.
+            initial: Gives the state of n rows where none is stored.
+        """
+        twin = copy.copy(self)
+        twin.unpack, twin.initial = unpack, initial
+        return twin
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
         return self.convert(self.normalize(fields))

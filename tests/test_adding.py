@@ -262,6 +262,52 @@ def test_an_environment_is_one_file_and_one_name(tree: Tree) -> None:
     assert 0 <= float(tree.evals("runs/default/DQN/Corridor/0")[-1]["return"]) <= 1
 
 
+def test_a_data_set_is_one_file_and_one_name(tree: Tree) -> None:
+    tree.write(
+        "envs/rings.py",
+        '''
+        """Two rings around each other."""
+
+        import torch
+        from torch.utils.data import Dataset
+
+
+        class Rings(Dataset):
+            """Points `[2]` on the inner or the outer ring."""
+
+            def __init__(self, points: int = 200):
+                angle = torch.linspace(0, 20, points)
+                self.label = torch.arange(points) % 2
+                self.point = torch.stack((angle.sin(), angle.cos()), 1) * (1 + self.label[:, None])
+
+            def __len__(self):
+                return len(self.label)
+
+            def __getitem__(self, index):
+                return self.point[index], int(self.label[index])
+        ''',
+    )
+    tree.insert("envs/__init__.py", '"dataset": ("Digits",', ' "Rings",')
+    listed, completed, typo, argument, ran, tasks = tree.run(
+        "ml datasets",
+        "ml --complete ml dataset=Ri",
+        "ml dataset=Rigns",
+        "ml dataset=Rings dataset.point=9",
+        "ml dataset=Rings dataset.points=400 epochs=5 progress=false",
+        "ml dataset=Rings tasks=2 strategy=er train_steps=5 progress=false path=runs/tasks",
+        ">>> from antelope.envs import Rings; antelope.tasks('Rings', tasks=2)",
+    )
+    assert "Rings" in listed.text.split("\n\n")[0].replace(",", " ").split()
+    assert completed.text.split() == ["Rings"]
+    assert typo.code == 2
+    assert "`Rings`" in typo.text
+    assert argument.code == 2
+    assert "Did you mean `points`?" in argument.text
+    assert [ran.code, tasks.code] == [0, 0], ran.text + tasks.text
+    assert float(tree.evals("runs/default/AC2Agent/Rings/0")[-1]["accuracy"]) > 0.9
+    assert len(list((tree.work / "runs/tasks/plots").glob("accuracy_matrix.png"))) == 1
+
+
 def test_a_preset_is_one_file(tree: Tree) -> None:
     tree.write(
         "hyperparams/task/classify/hasty.yaml",

@@ -98,7 +98,8 @@ def test_an_installed_copy_finds_its_settings_and_presets(wheel: Path, tmp_path:
     check = (
         "import antelope\n"
         f"assert antelope.__file__.startswith({str(tmp_path)!r})\n"
-        "from antelope.launcher.settings.compose import compose, presets\n"
+        "from antelope.launcher.settings.compose import compose\n"
+        "from antelope.launcher.settings.presets import presets\n"
         "assert presets()\n"
         "assert compose(['task=classify/mnist'], {}).dataset == {'_target_': 'MNIST'}"
     )

@@ -12,7 +12,8 @@ import pytest
 
 from antelope.launcher.commands import command
 from antelope.launcher.inference.play_command import USAGE
-from antelope.launcher.settings.compose import compose, run_multirun
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.multirun import run_multirun
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -40,7 +40,7 @@ class MLP(nn.Sequential):
 
 
 class Clock:
-    """CPU and wall time of the steps within tasks; told when each step begins."""
+    """CPU and wall time of the steps within tasks; called when each step begins."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0

@@ -13,10 +13,10 @@ from ...envs.numbering import number_labels
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.named import makes_objects
-from ..settings.names import construct
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...envs.world import WorldSpec
+from ...envs.world import World, WorldSpec
 from ...replay import ConfigError
 from ..settings.foreign import answer
 from ..settings.plan import Plan
@@ -45,6 +45,13 @@ def build_device(name: str | None) -> torch.device:
         stacklevel=2,
     )
     return torch.device("cpu")
+
+
+def build_threads(plan: Plan, world: World, device: torch.device) -> int | None:
+    """How many threads torch uses; None: as many as it likes."""
+    if plan.threads is not None or device.type != "cpu":
+        return plan.threads
+    return world.wanted_threads()
 
 
 def _failure(name: str) -> str | None:

@@ -16,11 +16,11 @@ from ...envs.infos import check_names
 from ...envs.opening import Given
 from ...envs.wrappers import wrapped
 from ...replay import ConfigError
-from ..settings.compose import name_of
+from ..settings.construct import construct
 from ..settings.environment_names import vector_form
-from ..settings.names import construct
+from ..settings.object_names import name_of
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .wrapping import build_wrappers
 
 

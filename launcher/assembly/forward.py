@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,23 +16,29 @@ from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
 from ...envs.world import Transform, WorldSpec
-from ...replay import Batch, ConfigError
+from ...replay import Batch, ConfigError, Space
 from ...replay.batch import describe
 from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
-from ..learn.learner import Learner
+from .model import Model
 
 
-def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -> None:
+def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Model:
     """Run two items through the model in eval mode, without gradient or a trace in random streams.
+
+    Args:
+        model: Without a recurrence, which is found out here.
+        transform: Makes stored observations what the model receives.
+
+    Returns:
+        The model, with its recurrence where it carries a state in environments.
 
     Raises:
         ConfigError: If the model raises, or its output does not fit the spec; with the name of the
             module, what was expected and what came.
     """
-    agent, space = learner.agent, learner.spec.action
-    name, can = type(agent).__name__, learner.traits
-    acts = can.act is not None
+    agent, can = model.agent, model.traits
+    name, acts = type(agent).__name__, can.act is not None
     if not (can.forward or acts or can.learn is not None):
         raise ConfigError(
             f"{name} has none of `forward`, `act` and `learn`: there is nothing to run or to train."
@@ -40,34 +46,8 @@ def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -
     if world.acts and not (acts or can.forward):
         raise ConfigError(f"{name} has neither `act` nor `forward`: it cannot act in {world.name}.")
     if can.forward:
-        obs = _items(2, world, transform, learner.device)
-        seen = learner.spec.obs
-        one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
-        with (
-            watched(agent, name) as sources,
-            embeddings_checked(agent, obs if world.labelled or one_hot else None, one_hot=one_hot),
-        ):
-            try:
-                with forked_randomness(0), learner.evaluating():
-                    if world.acts and can.recurrent:
-                        learner.recurrence = Recurrence(
-                            agent, lambda n: _items(n, world, transform, learner.device)
-                        )
-                        output = learner.recurrence.step(obs, learner.recurrence.zeros(2))[0]
-                    else:
-                        output = agent(obs)
-            except ConfigError:
-                raise
-            except Exception as error:
-                raise ConfigError(
-                    f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
-                    f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
-                    f"{about_integers(error, learner.spec.obs, after=str(error))}"
-                ) from error
-            _check_output(
-                output, space, obs=obs, name=name, sources=sources, labelled=world.labelled
-            )
-    if learner.recurrence is not None and acts and not can.act_takes_state:
+        model = _try(model, world, transform)
+    if model.recurrence is not None and acts and not can.act_takes_state:
         raise ConfigError(
             f"{name}.forward carries a state, and {name}.act has no parameter `state`. Write act(self, obs, "
             "state), which returns (action, state) or (action, extras, state), or leave act out."
@@ -78,40 +58,75 @@ def check_forward(learner: Learner, world: WorldSpec, *, transform: Transform) -
             f"`{lazy[0]}` of {name} is still without a shape: `forward` never used it. Give its "
             "sizes, or use it in forward."
         )
+    return model
+
+
+def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
+    """Call `forward` on two items, and check what it returns; raises as `check_forward` does."""
+    agent, name, seen = model.agent, type(model.agent).__name__, model.spec.obs
+    obs = _items(2, world, transform, model.device)
+    one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
+    with (
+        watched(agent, name) as sources,
+        embeddings_checked(agent, obs if world.labelled or one_hot else None, one_hot=one_hot),
+    ):
+        try:
+            with forked_randomness(0), model.evaluating():
+                if world.acts and model.traits.recurrent:
+                    # It tries the module on several numbers of environments.
+                    recurrence = Recurrence(
+                        agent, lambda n: _items(n, world, transform, model.device)
+                    )
+                    model = replace(model, recurrence=recurrence)
+                    output = recurrence.step(obs, recurrence.zeros(2))[0]
+                else:
+                    output = agent(obs)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
+                f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
+                f"{about_integers(error, seen, after=str(error))}"
+            ) from error
+        _check_output(output, model.spec.action, obs, name, sources, labelled=world.labelled)
+    return model
 
 
 def check_channels_last(
-    learner: Learner, world: WorldSpec, *, transforms: Iterable[Transform], needed: bool
-) -> bool:
+    model: Model, world: WorldSpec, *, transform: Transform, needed: bool
+) -> Model | None:
     """Lay out images and filters channels last, if the model's forward then passes its check.
 
-    A model that takes it that channels come first in memory, as `x.view(len(x), -1)` does, keeps the
+    A model that relies on channels coming first in memory, as `x.view(len(x), -1)` does, keeps the
     usual layout.
 
     Args:
-        transforms: All that make observations for the model; the first one is used for the check.
+        transform: Makes observations whose images lie channels last.
         needed: Whether the layout was asked for: then a model that cannot take it is an error.
 
     Returns:
-        Whether they are channels last.
+        The model as `check_forward` returns it; None: it cannot take the layout.
     """
-    transforms = list(transforms)
-    for transform in transforms:
-        transform.layout = torch.channels_last
     try:
-        check_forward(learner, world, transform=transforms[0])
+        model = check_forward(model, world, transform=transform)
     except ConfigError:
         if needed:
             raise
-        for transform in transforms:
-            transform.layout = None
-        return False
-    learner.agent.to(memory_format=torch.channels_last)  # Lazy layers have their shape by now.
-    return True
+        return None
+    # Lazy layers have their shape by now.
+    model.agent.to(memory_format=torch.channels_last)
+    return model
 
 
 def _check_output(
-    output: Any, space: Any, *, obs: Any, name: str, sources: Sources, labelled: bool
+    output: Any,
+    space: Space | dict[str, Any],
+    obs: Any,
+    name: str,
+    sources: Sources,
+    *,
+    labelled: bool,
 ) -> None:
     """Whether a forward's output are values or logits of the space, or distributions over it."""
     if isinstance(space, dict) or isinstance(output, dict):
@@ -135,6 +150,8 @@ def _check_output(
             "given the right width."
         )
     if space.dtype == torch.float64 and output.dtype != torch.float64:
+        assert space.mean is not None
+        assert space.stddev is not None
         mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
         raise ConfigError(
             f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets are "
@@ -160,11 +177,11 @@ def _are_probabilities(rows: Tensor) -> bool:
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
-def example(world: WorldSpec, transform: Transform, learner: Learner) -> Any:
-    """Two observations as `forward` meets them: sequences of one, where it is given sequences."""
+def example(model: Model, world: WorldSpec, transform: Transform) -> Any:
+    """Two observations as `forward` receives them, `[2, *obs.shape]`; by sequence `[2, 1, *obs.shape]`."""
     with forked_randomness(0):
-        obs = _items(2, world, transform, learner.device)
-    by_sequence = learner.recurrence is not None and learner.recurrence.by_sequence
+        obs = _items(2, world, transform, model.device)
+    by_sequence = model.recurrence is not None and model.recurrence.by_sequence
     return as_steps(obs) if by_sequence else obs
 
 

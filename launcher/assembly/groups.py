@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 
 
 def flat_patterns(groups: Any, prefix: str = "") -> dict[str, dict[str, Any]]:

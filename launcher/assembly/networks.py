@@ -9,8 +9,8 @@ from typing import Any
 
 from ...agents.vision import fit_to_images, headless, vision_arguments
 from ...replay import ConfigError
-from ..settings.compose import name_of
-from ..settings.names import construct
+from ..settings.construct import construct
+from ..settings.object_names import name_of
 
 
 def network(

@@ -17,9 +17,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from ...agents.traits import hook
 from ...replay import ConfigError
 from ...replay.devices import has_float64
-from ..settings.compose import name_of
-from ..settings.names import construct
-from ..settings.plan import Named, Plan
+from ..settings.construct import construct
+from ..settings.named import Named
+from ..settings.object_names import name_of
+from ..settings.plan import Plan
 from .groups import check_options, divided, flat_patterns
 
 _ELSEWHERE = " A scheduler goes into scheduler=."

@@ -12,8 +12,7 @@ from ...agents import NAMES
 from ...agents.blocks.integers import fit_to_integers
 from ...agents.policy.parts import Part, PolicyPart, takes_state
 from ...replay import ConfigError, Space, Spec
-from ..settings.compose import name_of
-from ..settings.named import makes_objects
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import PARTS, Plan
 from .infer import advice, incoming, inferred, outgoing
 from .networks import network

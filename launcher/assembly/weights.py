@@ -14,8 +14,8 @@ from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
 from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
-from ..settings.compose import did_you_mean
 from ..settings.plan import Plan
 
 

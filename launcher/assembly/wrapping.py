@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from ...replay import ConfigError
-from ..settings.names import construct, resolve, unknown_arguments
+from ..settings.construct import construct, unknown_arguments
+from ..settings.names import resolve
 from ..settings.plan import Plan
 
 _KEY = "env_wrappers"

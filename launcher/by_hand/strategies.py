@@ -17,8 +17,8 @@ from ...agents.continual.context import HIDDEN, Context, evaluating, hidden_outp
 from ...agents.learn_method import learn_method
 from ...agents.traits import has_forward
 from ...replay import Batch, ConfigError, Replay
-from ..assembly.build import named_strategies
 from ..assembly.optimisation import may_get_parameters
+from ..assembly.strategies import named_strategies
 from ..learn.parameters import Parameters
 from ..learn.strategies import Strategies as Hooks
 from ..record.log import quiet

@@ -14,13 +14,18 @@ from ...envs.task_rows import DataTask
 from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
+from ...replay.suggestions import did_you_mean
 from ...replay.transfer import upload
-from ..assembly import build
 from ..assembly.device import build_device
+from ..assembly.replay import build_replay
+from ..assembly.strategies import classes_of_tasks
+from ..assembly.transforms import build_transforms
+from ..assembly.world import build_world
 from ..process import taking_turns
-from ..settings.compose import compose, did_you_mean, schema
+from ..settings.compose import compose
 from ..settings.foreign import answer
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from ..settings.unread import without_effect
 
 _ROWS = (
@@ -59,12 +64,12 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
     device = build_device(plan.device)
     with taking_turns(), kept_randomness():  # The caller's random streams stay as they were.
         seed_everything(plan.seed)
-        world = build.build_world(plan)
+        world = build_world(plan)
         for key, reason in without_effect(plan, world).items():
             warnings.warn(f"`{key}` has no effect here: {reason}.", stacklevel=2)
         world.place(device, plan.data)
-        transform, plain = build.build_transforms(plan, world, device)
-        replay = build.build_replay(plan, world, transform, device)
+        transform, plain = build_transforms(plan, world, device)
+        replay = build_replay(plan, world, transform, device)
     return Tasks(world, replay, plain, seed=plan.seed)
 
 
@@ -117,7 +122,7 @@ class Tasks:
 
     def __init__(self, world: Any, replay: Replay, plain: Callable[..., Any], *, seed: int):
         self.world, self.replay, self._plain = world, replay, plain
-        outputs = build.classes_of_tasks(world, told=True)
+        outputs = classes_of_tasks(world, told=True)
         self.spec = TasksSpec(
             world.spec.obs,
             world.spec.action,

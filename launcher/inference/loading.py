@@ -30,24 +30,28 @@ from ...envs.sources import folder_of
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
-from ..assembly import build
-from ..assembly.device import device_wanted
-from ..assembly.earlier import load_statistics
+from ..assembly.agent import build_agent
+from ..assembly.device import build_device, device_wanted
 from ..assembly.forward import check_forward
+from ..assembly.model import Model
 from ..assembly.optimisation import Average
+from ..assembly.transforms import build_transforms
+from ..assembly.world import build_world
 from ..learn.learner import Learner
 from ..process import left_as_found
 from ..record.checkpoint import Checkpoints, find
+from ..record.earlier import load_statistics
 from ..record.log import read_csv
 from ..record.progress import Progress
 from ..record.spec_state import spec_from
 from ..run import Run
 from ..session import saved_device
-from ..settings.compose import Settings, compose, name_of
+from ..settings.compose import compose
 from ..settings.kinds import model_kind
-from ..settings.named import makes_objects
 from ..settings.names import resolve
+from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import PARTS, make_plan
+from ..settings.settings import Settings
 from ..settings.trust import known_argument, known_arguments, known_object
 from .policy import Policies
 
@@ -383,12 +387,12 @@ class Loaded:
         """The model with its weights, and what is around it."""
         plan, state = self.plan, self._state
         seed_everything(plan.seed)
-        device = build.build_device(device_wanted(plan))
+        device = build_device(device_wanted(plan))
         self.world = world = self._world()
-        transform, plain = build.build_transforms(plan, world, device)
+        transform, plain = build_transforms(plan, world, device)
         self._observe = plain.observe
         try:
-            agent, self.own = build.build_agent(plan, world, device, (transform, plain))
+            agent, self.own = build_agent(plan, world, device, (transform, plain))
         except AttributeError as error:
             if model_kind(plan.model.target) is None:
                 raise
@@ -396,16 +400,11 @@ class Loaded:
                 f"{plan.model.short_name} learns by `observe` and is made with its data at hand; such runs "
                 "cannot be loaded. ml(..., resume=True) with the same settings gives the model."
             ) from error
-        options: dict[str, Any] = {
-            "device": device,
-            "precision": str(plan.precision),
-            "supervised": world.labelled,
-        }
-        trial = Learner(agent, world.spec, **options)
-        check_forward(trial, world, transform=plain)
+        model = check_forward(
+            Model(agent, world.spec, device, plan.precision), world, transform=plain
+        )
         average = Average(agent, decay=plan.ema) if plan.ema is not None else None
-        learner = Learner(agent, world.spec, average=average, **options)
-        learner.recurrence = trial.recurrence
+        learner = Learner(model, average=average, supervised=world.labelled)
         with moving(saved_device(state), device):
             self._fill(learner)
         if average is not None and learner.optimised:
@@ -488,7 +487,7 @@ class Loaded:
         if not (self._trust or self._said("dataset")):
             self.settings.live["dataset"] = self._known_data(self.settings.values["dataset"])
         names = (*_MODULES, "dataset", "test_dataset", "aug")
-        read = build.build_world(make_plan(self.settings, names=names))
+        read = build_world(make_plan(self.settings, names=names))
         tasks = [LoadedTask(task.name) for task in read.tasks]
         return LoadedData(read.name, read.spec, tasks)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...replay.errors import ConfigError
-from ..settings.compose import ALIASES, did_you_mean, is_bool, is_true, schema
+from ...replay.suggestions import did_you_mean
+from ..settings.schema import ALIASES, schema
+from ..settings.values import is_bool, is_true
 
 USAGE = (
     "ml play RUN [episodes=3] [render=true] [video=out.mp4] [seed=0] [task=0] [model=...] [env=...]"

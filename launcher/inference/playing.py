@@ -19,7 +19,7 @@ from ...envs.step import seed_of_episode
 from ...envs.unseen import seen
 from ...envs.vector import Vector
 from ...replay import ConfigError, DataError
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .policy import Policy
 
 Make = Callable[..., Any]

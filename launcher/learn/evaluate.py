@@ -18,7 +18,7 @@ from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
 from ..record.log import as_floats
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .actor import Actor
 from .infos import Info
 from .learner import Learner

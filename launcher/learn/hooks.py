@@ -9,7 +9,7 @@ from typing import Any
 
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import hook
-from ..settings.compose import nearest
+from ...replay.suggestions import nearest
 
 # The arguments of each.
 HOOKS = {

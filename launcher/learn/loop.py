@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ...envs.world import World
 from ...replay import Replay
+from ..assembly.schedule import Schedule
 from ..metrics.scores import by_task, mean_over_tasks, score, transfer
 from ..record.log import Journal, Log
 from ..record.progress import Progress
@@ -16,68 +16,6 @@ from .actor import Actor
 from .evaluate import Evaluator
 from .learner import Learner
 from .stopping import EarlyStopping
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long, and how often what happens.
-
-    A step is a learning step on data and offline, and an environment step in environments.
-
-    Attributes:
-        epochs: Passes over each task's data; None: by steps alone.
-        train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch, of a single task or where they
-            decide over its end.
-        learn_every, seed_steps: Environment steps per learning step, and before a task's first.
-        log_every: Steps per row of train.csv.
-        patience: Evaluations without improvement after which a task ends, or None.
-        restore: Whether a task ends with its best weights.
-        eval_future: Whether later tasks are evaluated.
-        borders: Whether the learner is told where tasks end.
-        validation: Whether evaluations before a task's end are of rows set aside for it.
-    """
-
-    epochs: int | None
-    train_steps: int | None
-    eval_every: int | None
-    learn_every: int
-    seed_steps: int
-    log_every: int
-    patience: int | None
-    borders: bool = True
-    validation: bool = False
-    restore: bool = False
-    eval_future: bool = False
-
-    @property
-    def judges(self) -> bool:
-        """Whether evaluations in mid-task decide when it ends, or with which weights."""
-        return self.patience is not None or self.restore
-
-    def over(self, at: Progress, replay: Replay) -> bool:
-        """Whether the current task has had its share."""
-        if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
-            return True
-        if not replay.environments and len(replay) == 0:
-            return True
-        if self.epochs is None:
-            return False
-        # The second bound ends a model that never calls next(replay).
-        limit = self.epochs * replay.batches_per_epoch
-        return replay.passes >= self.epochs or at.task_step >= limit
-
-    def evaluation_due(self, at: Progress, taken: int, replay: Replay, *, single: bool) -> bool:
-        if self.eval_every is not None:
-            return at.step % self.eval_every < taken
-        each_epoch = self.judges or (single and self.epochs is not None)
-        return each_epoch and at.task_step % replay.batches_per_epoch == 0
-
-    def learning_steps(self, at: Progress, taken: int) -> int:
-        """Learning steps that `taken` steps are followed by."""
-        if at.task_step < self.seed_steps:
-            return 0
-        return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
 
 class Loop:
@@ -261,5 +199,4 @@ def write_eval_row(
     at.metrics = metrics
     place = {"step": at.step, "epoch": replay.epoch, "task": at.task}
     journal.write("eval", **place, **at.metrics, **each)
-    if learner.strategies is not None:
-        learner.strategies.after_evaluation({**at.metrics, **each})
+    learner.strategies.after_evaluation({**at.metrics, **each})

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import has_forward, hook, stated_traits
-from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from ...replay.suggestions import did_you_mean
 from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, load_object_state, object_state
-from ..settings.compose import did_you_mean
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
 from .hooks import HOOKS, mistaken, says_what_it_owns, signature_of
 from .reuse import holds, leftover, told_of_leftovers
 
@@ -77,9 +77,29 @@ class Strategies:
         # Whether the model had changed when the checkpoint was written.
         self._changed_before = False
         self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
-        self.idle = not any(self._hooks.values())
+        idle = not any(self._hooks.values())
+        # Whether anything has to be done in a learning step, if only hiding other tasks' outputs.
+        self.active = not idle or context.scenario == "task"
+        if not self.active:
+            context.close()  # A hook on the model would slow down every forward.
+            self.named, self._leftover = {}, []  # `naive`, if anything: it keeps nothing.
         # An evaluation without and with the task told are two only for these.
         self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
+
+    @classmethod
+    def none(cls, agent: nn.Module, spec: Spec) -> Strategies:
+        """Those of a run that has none: they change nothing."""
+        classes = [torch.arange(0)]
+        return cls({}, Context(agent, spec, scenario="domain", classes=classes, learn=_no_loss))
+
+    def open(self) -> None:
+        """Take part in the model's forwards again, after `close`."""
+        if self.active:
+            self.context.open()
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        self.context.close()
 
     def check_fresh(self) -> None:
         """See to it that none brings along what it kept in another run, where none is resumed.
@@ -303,6 +323,10 @@ class Strategies:
         for name, strategy in self.named.items():
             self.context.began[id(strategy)] = None  # Other than any that has not learnt.
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
+
+
+def _no_loss(replay: Replay, log: Log | None) -> None:
+    """What a model learns by, for nobody who asks."""
 
 
 def _unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable[str]:

@@ -14,8 +14,9 @@ import torch
 
 from ...agents.traits import hook
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean, schema
+from ...replay.suggestions import did_you_mean
 from ..settings.names import resolve
+from ..settings.schema import schema
 from .arguments import (
     IDLE,
     SERVED,

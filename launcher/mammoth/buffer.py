@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 from .fields import FieldMemory, dtype_of
 from .selection import NAMES, make_selection
 

@@ -15,8 +15,9 @@ from ...agents.traits import hook
 from ...envs.table_world import TableWorld
 from ...replay import ConfigError, Spec
 from ..assembly.infer import inferred
-from ..settings.named import makes_objects
-from ..settings.names import construct, resolve
+from ..settings.construct import construct
+from ..settings.names import resolve
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 from .arguments import GENERAL
 from .backbones import default_backbone

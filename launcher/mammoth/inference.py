@@ -9,8 +9,12 @@ import numpy as np
 
 from ...replay import CheckpointError
 from ...replay.randomness import seed_everything
-from ..assembly import build
-from ..assembly.device import describe, device_wanted
+from ..assembly.agent import build_agent
+from ..assembly.device import build_device, describe, device_wanted
+from ..assembly.model import Model
+from ..assembly.replay import build_replay
+from ..assembly.transforms import build_transforms
+from ..assembly.world import build_world
 from ..learn.evaluate import Evaluator
 from ..learn.learner import Learner
 from ..metrics.scores import mean_over_tasks, score
@@ -30,18 +34,17 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
         path: Where it was loaded from, which becomes the run's `path`: nothing is written.
     """
     plan = make_plan(compose((), code))
-    device = build.build_device(device_wanted(plan))
+    device = build_device(device_wanted(plan))
     with left_as_found():
         seed_everything(plan.seed)
-        world = build.build_world(plan)
+        world = build_world(plan)
         world.place(device, plan.data)
-        transform, plain = build.build_transforms(plan, world, device)
-        agent, own = build.build_agent(plan, world, device, (transform, plain))
+        transform, plain = build_transforms(plan, world, device)
+        agent, own = build_agent(plan, world, device, (transform, plain))
         assert isinstance(agent, Observer)
         agent.take_as_learnt()
-        precision = str(plan.precision)
-        learner = Learner(agent, world.spec, device=device, precision=precision)
-        replay = build.build_replay(plan, world, transform, device)
+        learner = Learner(Model(agent, world.spec, device, plan.precision))
+        replay = build_replay(plan, world, transform, device)
         agent.bind(replay)
         evaluate = Evaluator(
             world, learner, transform=plain, episodes=plan.eval_episodes, seed=plan.seed

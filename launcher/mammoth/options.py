@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 from .methods import class_name
 
 # What such models call settings of the run, and the settings.

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from ...agents.continual.context import HIDDEN
 from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from ..assembly.device import build_device
-from ..settings.compose import did_you_mean
 from ..settings.plan import Plan
 from .tasks.sequence import ContinualDataset
 

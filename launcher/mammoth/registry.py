@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean, name_of
+from ...replay.suggestions import did_you_mean
+from ..settings.object_names import name_of
 from .arguments import IDLE, REQUIRED, SERVED
 from .backbones import mnistmlp, reduced_resnet18, resnet18, resnet34
 from .model import Sgd

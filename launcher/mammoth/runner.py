@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness, seed_everything
-from ..assembly import build
-from ..assembly.device import device_wanted
+from ..assembly.agent import build_agent
+from ..assembly.device import build_device, device_wanted
+from ..assembly.transforms import build_transforms
+from ..assembly.world import build_world
 from ..plainly import plainly
-from ..settings.compose import compose, schema
+from ..settings.compose import compose
 from ..settings.plan import make_plan
+from ..settings.schema import schema
 from .asked import Asked
 from .checkpoints import Saver, load_checkpoint
 from .inference import evaluate_only
@@ -54,14 +57,14 @@ def load_runner(
     asked = Asked(str(model_name), str(dataset_name), _plain(wanted))
     code = asked.settings()
     plan = make_plan(compose((), code))
-    device = build.build_device(device_wanted(plan))
+    device = build_device(device_wanted(plan))
     # Steps may bound a task instead; models read `n_epochs` all the same.
     more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
     with forked_randomness(plan.seed), _more(more):
-        world = build.build_world(plan)
-        transforms = build.build_transforms(plan, world, device)
+        world = build_world(plan)
+        transforms = build_transforms(plan, world, device)
         seed_everything(plan.seed)  # Weights do not depend on how the data was read.
-        observer, _ = build.build_agent(plan, world, device, transforms)
+        observer, _ = build_agent(plan, world, device, transforms)
     if not isinstance(observer, Observer):
         raise ConfigError(f"{model_name} has no `observe`. Train it with ml(model=...).")
     _take_over(code, observer.model)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from ...replay import ConfigError
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 from .methods import ObservingModel
 
 SCHEDULERS = ("multisteplr", "cosine")

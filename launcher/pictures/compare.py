@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...replay.errors import ConfigError
-from ..settings.compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 from . import style
 from .groups import (
     Pictures,

@@ -11,6 +11,9 @@ from torch import nn
 from ...agents.policy.composition import Composition, View
 from ...agents.policy.parts import OBS, asks_for
 from ...agents.traits import has_forward, traits
+from ...envs.world import World
+from ..pictures.samples import Samples
+from ..settings.plan import Plan
 from .console import Console
 
 
@@ -35,6 +38,18 @@ class Spared:
                 reason = " ".join(str(error).split())[:200]
                 self._report(f"No {self._what}: {type(error).__name__}: {reason}")
             self._failed = True
+
+
+def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:
+    """What draws a generative model's samples at every evaluation, or None.
+
+    Args:
+        path: Of the run.
+    """
+    if not (plan.plot and world.labelled):
+        return None
+    folder = path / "plots" / "samples"
+    return Samples(folder, world.spec, standardize=plan.standardize, seed=plan.seed)
 
 
 def draw_run(*args: Any, **options: Any) -> None:

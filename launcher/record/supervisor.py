@@ -135,9 +135,7 @@ class Keeper:
         """After each evaluation."""
         self.console.evaluated(self.at)
 
-    def task_ended(
-        self, strategies: Strategies | None, *, last: bool, name: str | None = None
-    ) -> None:
+    def task_ended(self, strategies: Strategies, *, last: bool, name: str | None = None) -> None:
         """After a task: save, unless tasks are too short for the time that it takes.
 
         Args:
@@ -149,7 +147,7 @@ class Keeper:
         took: dict[str, Any] = {"steps": self.at.task_step, "seconds": now - self._task_began}
         if name is not None:
             took["name"] = name
-        if strategies is not None:
+        if strategies.active:
             took["memory_bytes"] = strategies.nbytes()
             if (parameters := strategies.parameters_used()) is not None:
                 took["parameters"] = parameters

@@ -13,8 +13,9 @@ from ...agents.blocks import NAMES as BLOCKS
 from ...agents.continual import NAMES as STRATEGIES
 from ...envs import NAMES as ENVS
 from ...replay.errors import ConfigError
-from .compose import ALIASES, presets, schema
-from .foreign import COMMANDS
+from .bare_words import COMMANDS
+from .presets import presets
+from .schema import ALIASES, schema
 
 _SCRIPTS = {
     "bash": "complete -o nospace -C 'ml --complete' ml",

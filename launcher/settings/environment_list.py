@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...replay.errors import ConfigError
-from .compose import did_you_mean
+from ...replay.suggestions import did_you_mean
 from .environment_names import Package, here, import_module, installed
 from .names import builtin_names, describe_names
 

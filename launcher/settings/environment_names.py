@@ -23,9 +23,9 @@ from types import ModuleType
 from typing import Any
 
 from ...replay.errors import ConfigError
-from .compose import did_you_mean, nearest
+from ...replay.suggestions import did_you_mean, nearest
 from .import_path import add_to_path
-from .told import warn_caller
+from .warn import warn_caller
 
 # What gymnasium's own environments need, by where they are defined: the module, how it is installed.
 _NEEDS = {
@@ -198,10 +198,10 @@ def import_module(module: str, name: str) -> ModuleType:
     """
     if module in sys.modules:
         return sys.modules[module]
-    spec = _top(module)
+    spec = find_top(module)
     if spec is None:
         add_to_path(Path.cwd())  # Not before: a file here must not replace an installed package.
-        spec = _top(module)
+        spec = find_top(module)
     if spec is None:
         raise ConfigError(_no_module(module, name))
     running = getattr(sys.modules["__main__"], "__file__", None)
@@ -216,21 +216,6 @@ def import_module(module: str, name: str) -> ModuleType:
         raise ConfigError(_no_module(module, name)) from None
     except (Exception, SystemExit) as error:
         raise ConfigError(_import_failed(name, module, error)) from error
-
-
-def from_installed(module: str) -> bool:
-    """Whether a module that a file names, not the user, is that of an installed package of environments.
-
-    Not so for a file that lies here, whatever its name, nor for Python's own modules.
-    """
-    spec, top = _top(module), module.partition(".")[0]
-    if spec is None or spec.origin is None:
-        return False
-    found = Path(spec.origin).resolve()
-    return any(
-        package.module == top and package.source.resolve() in (found, found.parent)
-        for package in installed()
-    )
 
 
 @functools.cache
@@ -464,7 +449,7 @@ def _ids_in(path: Path) -> tuple[str, ...]:
     return tuple(name for keyword, name in found if keyword or re.search(r"-v\d+$", name))
 
 
-def _top(module: str) -> Any:
+def find_top(module: str) -> Any:
     """Where the package that a module belongs to lies; None if there is none. Nothing is imported."""
     importlib.invalidate_caches()
     try:

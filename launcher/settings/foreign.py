@@ -1,40 +1,11 @@
-"""Words of other tools, answered with ours: `train_mb_size=32`, `--epochs 5`, `ml train`."""
+"""Settings of other tools, answered with ours: `train_mb_size=32`."""
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import yaml
-
-from .compose import ALIASES, did_you_mean, presets, schema
-
-COMMANDS = ("models", "datasets", "envs", "strategies", "tasks", "plot", "play", "compat")
-_OURS = (*COMMANDS, "--help", "--cfg", "--multirun", "--version", "--completion")
-# Commands of other tools, and how it is said here.
-_COMMANDS = {
-    "train": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
-    "fit": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
-    "run": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
-    "learn": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
-    "test": "every run ends with an evaluation, which run.metrics has in Python",
-    "eval": "every run ends with an evaluation, which run.metrics has in Python",
-    "evaluate": "every run ends with an evaluation, which run.metrics has in Python",
-    "validate": "every run ends with an evaluation, which run.metrics has in Python",
-    "predict": "in Python, run.agent(obs) calls the trained module",
-    "resume": "repeat the words of the run, and add resume=true",
-    "sweep": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
-    "multirun": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
-    "config": "`ml --cfg job` prints the composed configuration",
-    "list": "`ml models`, `datasets`, `envs`, `strategies` and `tasks` list what can be named",
-    "agents": "`ml models` lists agents too",
-    "optims": "`optim=` takes any name of torch.optim",
-    "presets": "`ml tasks` lists them",
-}
 
 
 def answer(word: str) -> str | None:
@@ -48,114 +19,6 @@ def answer(word: str) -> str | None:
         return f"`{word}` comes from {whose}: {here}."
     owners = " and ".join(f"{owner}'s" for owner in whose.split(" and "))
     return f"`{word}` is {owners} word: {here}."
-
-
-def without_bare_words(words: Iterable[Any], mistakes: list[str]) -> list[Any]:
-    """The words of the form key=value; each of the others is a mistake, with what would be right."""
-    settings = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not isinstance(word, str) or not word.strip():
-            settings.append(word)
-            continue
-        key, value, taken = _option(word, rest)
-        if key is None:
-            # Of a list of environments, one is told by its id, without its module.
-            settings.append(re.sub(r"^(env\.)[\w.]+:(?=[^=]*\.\w+=)", r"\1", word))
-            continue
-        said = " ".join([word, *rest[:taken]])
-        del rest[:taken]
-        mistakes.append(_mistake(said, word, key, value))
-    return settings
-
-
-def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
-    """The key and value that a word, with those after it, was meant to be, and how many it takes.
-
-    `--epochs 5`, `--epochs=5`, `-lr 1e-3`, `epochs 5`, `epochs: 5`, `epochs = 5`, `epochs= 5`.
-    """
-    if word.startswith("~") or re.match(r"[^-=:\s][^=:\s]*\s*=|env\.[\w.]+:[^=]*=", word):
-        if (joined := re.fullmatch(r"([^=]*\S)\s*=\s*", word)) and rest and _is_value(rest[0]):
-            return joined[1], rest[0], 1
-        return None, None, 0
-    found = re.match(r"-*([^=:\s]*)(\s*[=:]\s*|\s+|)(.*)", word, re.DOTALL)
-    assert found is not None  # It takes anything.
-    key, sign, value = found.groups()
-    if value or not key:
-        return key or word, value or None, 0
-    if rest and rest[0].startswith("="):
-        if rest[0] != "=":
-            return key, rest[0][1:], 1
-        return (key, rest[1], 2) if len(rest) > 1 else (key, None, 1)
-    if word in _COMMANDS:
-        return key, None, sum(1 for _ in itertools.takewhile(_is_value, rest))
-    known = _setting(key) is not None or answer(key) is not None
-    if rest and _is_value(rest[0]) and (known or sign or word.startswith("--")):
-        return key, rest[0], 1
-    return key, None, 0
-
-
-def _is_value(word: Any) -> bool:
-    """Whether a word may be the value of the one before it."""
-    option = isinstance(word, str) and word.startswith("-") and not re.match(r"-[\d.]", word)
-    return isinstance(word, str) and "=" not in word and not option
-
-
-def _mistake(said: str, word: str, key: str, value: str | None) -> str:
-    if value is None and word in _COMMANDS:
-        return f"`ml {word}` is not a command: {_COMMANDS[word]}."
-    if file := re.fullmatch(r"(.+\.py)(:\w+)?", word):
-        return f"`{said}`: to name a model, write model={file[1]}{file[2] or ':Name'}."
-    if re.fullmatch(r"[\w.]+:[\w./-]+-v\d+", said):
-        return f"`{said}`: settings are words of the form key=value. Write env={said}."
-    name = _setting(key)
-    if name is not None and value is None and word.startswith("-") and _is_bool(name):
-        value = "true"
-    off = re.sub("^no[-_]?", "", key)
-    if name is None and off != key and _is_bool(_setting(off)):
-        name, value = _setting(off), "false"
-    if name is not None and value is not None:
-        return f"`{said}`: settings are words of the form key=value. Write {name}={value}."
-    if name is None and (foreign := answer(key)) is not None:
-        return foreign
-    if value is None and not word.startswith("-") and (found := _named(word)) is not None:
-        return f"`{word}`: settings are words of the form key=value. Write {found}={word}."
-    names = [*_OURS, *_COMMANDS]
-    if value is not None or word.startswith("--"):
-        names += [*schema(), *ALIASES, "task"]
-    near = (
-        f" Write {name}=VALUE." if name else did_you_mean(key, names) or did_you_mean(word, names)
-    )
-    return f"`{said}` is neither a setting (key=value) nor a command.{near} `ml --help` shows both."
-
-
-def _named(word: str) -> str | None:
-    """The setting that a bare word, such as `MNIST` or `CartPole-v1`, is a value of; or None."""
-    from .names import builtin_names, classes_here, library_names
-
-    if word in presets():
-        return "task"
-    if word in classes_here():
-        return "model"
-    kinds = ("dataset", "model", "env", "strategy")
-    if found := next((kind for kind in kinds if word in builtin_names(kind)), None):
-        return found
-    return next((kind for kind in kinds[:3] if word in library_names(kind)), None)
-
-
-def _is_bool(name: str | None) -> bool:
-    return name in schema() and schema()[name].kind == "bool"
-
-
-def _setting(key: str) -> str | None:
-    """Our setting of that name, dashes and all: `batch_size` of `batch-size`, `optim.lr` of itself."""
-    name = key.replace("-", "_")
-    root = name.split(".")[0]
-    if name in schema() or name in ALIASES or name == "task":
-        return name
-    below = root in ALIASES or (root in schema() and schema()[root].names_object)
-    return name if below and "." in name else None
 
 
 @cache

@@ -14,8 +14,8 @@ from torch.utils.data import (
 )
 
 from ...replay.errors import ConfigError
-from .compose import Settings
-from .told import warn_caller
+from .settings import Settings
+from .warn import warn_caller
 
 
 def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from ...agents.usual import usual
 from ...replay.errors import ConfigError
-from .compose import Settings, schema
 from .loaders import heed_loaders
-from .named import Named, named_object, named_objects, unresolved
+from .lookup import named_object, named_objects, unresolved
+from .named import Named
+from .schema import schema
+from .settings import Settings
 from .wrappers import named_wrappers
 
 PARTS = ("encoder", "policy", "critic", "generator", "discriminator")

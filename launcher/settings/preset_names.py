@@ -6,14 +6,13 @@ to be named by the user, as a word or in code.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from .compose import Settings, name_of
-from .environment_names import from_installed, split
-from .trust import known_argument, known_object
+from .environment_names import split
+from .object_names import name_of
+from .settings import Settings
+from .trust import known_argument, known_object, may_be_imported
 
 ENVIRONMENTS = ("env", "env_wrappers")
 
@@ -37,7 +36,7 @@ def refused_names(settings: Settings, key: str) -> list[str]:
                     item["_target_"] = full
                 else:
                     value[number] = full
-            elif not _allowed(name, key):
+            elif not may_be_imported(name, key):
                 mistakes.append(f"{settings.place(f'{key}._target_')}{_refusal(key, name)}")
                 continue
         for argument, given in node.items():
@@ -48,25 +47,6 @@ def refused_names(settings: Settings, key: str) -> list[str]:
     return mistakes
 
 
-def _allowed(name: str, key: str) -> bool:
-    """Whether looking a name up, and making what it means, runs no code from elsewhere."""
-    import gymnasium
-
-    module, env_id = split(name)
-    if key == "env":
-        if module:
-            registered = module in sys.modules and env_id in gymnasium.registry
-            return registered or from_installed(module)
-        # A bare name that is a class of a file here would be imported.
-        if name in gymnasium.registry or not name.replace(".", "").isidentifier():
-            return True
-        if known_object(name, key) is not None:
-            return True
-    home = name.rpartition(".")[0]
-    path = Path.cwd() / f"{home.replace('.', '/')}.py"
-    return bool(home) and ".py:" not in name and not path.exists() and from_installed(home)
-
-
 def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
     """The names in an argument that are looked up and called, other than torch's and ours.
 
@@ -75,7 +55,11 @@ def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
     """
     if isinstance(value, Mapping):
         name = value.get("_target_")
-        if isinstance(name, str) and known_argument(name) is None and not _allowed(name, "env"):
+        if (
+            isinstance(name, str)
+            and known_argument(name) is None
+            and not may_be_imported(name, "env")
+        ):
             yield name
         for part in value.values():
             yield from _run_by(part, key)
@@ -85,7 +69,7 @@ def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
     elif isinstance(value, str):
         # Wrappers' texts may be names of functions; an environment may make what `module:id` names.
         looked_up = key == "env_wrappers" and (argument == "func" or (argument and "." in value))
-        if looked_up or (split(value)[0] and not _allowed(value, "env")):
+        if looked_up or (split(value)[0] and not may_be_imported(value, "env")):
             yield value
 
 

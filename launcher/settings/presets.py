@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from ...replay.errors import ConfigError
-from .compose import did_you_mean, presets, schema
+from ...replay.suggestions import did_you_mean
 from .plain_yaml import Loader
+from .schema import schema
 
 PACKAGE_LINE = "# @package _global_"
 _ENDS = (".yaml", ".yml")
@@ -37,6 +38,17 @@ class Layer:
     label: str
     values: list[tuple[str, Any]] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
+
+
+def presets() -> dict[str, str]:
+    """The presets of `task=`, each with the first comment of its file."""
+    root = files("antelope.hyperparams") / "task"
+    found = {}
+    for path in sorted(Path(str(root)).rglob("*.yaml")):
+        name = path.relative_to(str(root)).with_suffix("").as_posix()
+        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+        found[name] = next((c for c in comments if not c.startswith("@package")), "")
+    return found
 
 
 def layers(name: Any) -> list[Layer]:

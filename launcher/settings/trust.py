@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError
+from .environment_names import find_top, installed, split
 from .names import KINDS, registered, resolve, timm_network
 
 _MODULES = ("antelope.agents", "torch.nn", "torchvision.models")
@@ -63,6 +66,40 @@ def known_arguments(value: Any, refused: Callable[[str], ConfigError]) -> Any:
     if isinstance(value, list):
         return [known_arguments(item, refused) for item in value]
     return value
+
+
+def may_be_imported(name: str, key: str) -> bool:
+    """Whether looking a name up, and making what it means, runs no code from elsewhere."""
+    import gymnasium
+
+    module, env_id = split(name)
+    if key == "env":
+        if module:
+            registered = module in sys.modules and env_id in gymnasium.registry
+            return registered or _from_installed(module)
+        # A bare name that is a class of a file here would be imported.
+        if name in gymnasium.registry or not name.replace(".", "").isidentifier():
+            return True
+        if known_object(name, key) is not None:
+            return True
+    home = name.rpartition(".")[0]
+    path = Path.cwd() / f"{home.replace('.', '/')}.py"
+    return bool(home) and ".py:" not in name and not path.exists() and _from_installed(home)
+
+
+def _from_installed(module: str) -> bool:
+    """Whether a module that a file names, not the user, is that of an installed package of environments.
+
+    Not so for a file that lies here, whatever its name, nor for Python's own modules.
+    """
+    spec, top = find_top(module), module.partition(".")[0]
+    if spec is None or spec.origin is None:
+        return False
+    found = Path(spec.origin).resolve()
+    return any(
+        package.module == top and package.source.resolve() in (found, found.parent)
+        for package in installed()
+    )
 
 
 def _environment(name: str) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 from ...envs.world import World
 from ...replay.tree import leaves
-from .compose import SHORTHANDS
 from .plan import Plan
+from .schema import SHORTHANDS
 
 # Settings that only one of the two kinds of world reads.
 _ENV_ONLY = (

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ...replay.errors import ConfigError
-from .compose import Settings, name_of
-from .named import Named, canonical_name, named_object
+from .lookup import named_object
+from .named import Named
 from .names import resolve
+from .object_names import canonical_name, name_of
+from .settings import Settings
 
 _KEY = "env_wrappers"
 

@@ -10,8 +10,8 @@ import yaml
 
 from antelope import ml
 from antelope.agents import A2C, DQN, PPO
-from antelope.launcher.assembly import build
 from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.plan import make_plan
 
 QUIET: dict[str, Any] = {"eval_episodes": 1, "plot": False, "progress": False, "seed": 0}
 ON_POLICY = {"normalize_obs": True, "normalize_reward": True, "seed_steps": 0, "learn_every": 1}
@@ -24,8 +24,7 @@ class OfAUser(DQN):
 
 def completed(*words: str, **code: Any) -> dict[str, Any]:
     settings = compose(words, code)
-    build.complete(settings)
-    return settings.values
+    return dict(make_plan(settings).values)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import yaml
 
 from antelope.launcher.commands import command
 from antelope.launcher.ml import _main
+from antelope.launcher.settings.bare_words import COMMANDS
 from antelope.launcher.settings.completion import candidates, script
-from antelope.launcher.settings.compose import presets, schema
-from antelope.launcher.settings.foreign import COMMANDS
+from antelope.launcher.settings.presets import presets
+from antelope.launcher.settings.schema import schema
 from antelope.replay import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from torchvision.datasets import MNIST
 
 from antelope import ml
 from antelope.agents import continual
-from antelope.launcher.settings.compose import compose, presets
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.presets import presets
 
 PRESETS = [name for name in presets() if name.startswith("continual/")]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ....replay import ConfigError
-from ...settings.compose import did_you_mean
+from ....replay.suggestions import did_you_mean
 from ..methods import HOOKS, OBSERVED, TOLD
 from .present import HERE, Present, held_by, is_installed, names_here, signature, takes
 from .source import (

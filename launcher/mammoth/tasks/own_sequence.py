@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ....envs.sources import default_data_dir
 from ....replay import ConfigError, DataError
-from ...settings.compose import did_you_mean
+from ....replay.suggestions import did_you_mean
 from .loaders import TaskData
 from .own_rows import rows_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from antelope.agents import blocks
 from antelope.agents.blocks import CNN, MLP, Ensemble, ResidualCNN, SetAttention, ViT
 from antelope.launcher.assembly.infer import inferred
-from antelope.launcher.settings.names import construct
+from antelope.launcher.settings.construct import construct
 from antelope.replay import ConfigError, Space, Spec
 
 IMAGES = (CNN, ResidualCNN, ViT)

@@ -14,6 +14,7 @@ from antelope.agents.continual.context import Context
 from antelope.agents.continual.strategy import Strategy
 from antelope.agents.learn_method import learn_method
 from antelope.envs import Digits
+from antelope.launcher.assembly.model import Model
 from antelope.launcher.learn.learner import Learner
 from antelope.launcher.learn.strategies import Strategies
 from antelope.launcher.record.log import Log, quiet
@@ -123,7 +124,9 @@ class Course:
         self.strategy = strategy
         strategies = Strategies({"it": strategy}, self.context)
         self.learner = Learner(
-            self.agent, self.spec, optimizer=optim(self.agent.parameters()), strategies=strategies
+            Model(self.agent, self.spec, torch.device("cpu")),
+            optimizer=optim(self.agent.parameters()),
+            strategies=strategies,
         )
         self.replay = Replay(
             Table(obs=self.obs, label=self.label),

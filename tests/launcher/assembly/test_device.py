@@ -218,9 +218,9 @@ class TestLayout:
     def test_a_model_that_cannot_take_it_keeps_the_usual_layout(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        from antelope.launcher.assembly import assembly
+        from antelope.launcher import assemble
 
-        monkeypatch.setattr(assembly, "wants_channels_last", lambda *_: True)
+        monkeypatch.setattr(assemble, "wants_channels_last", lambda *_: True)
         run = ml(model=Viewing, dataset=IMAGES, path=str(tmp_path / "run"), **QUIET)
         weight: Any = run.agent.filters.weight  # type: ignore[union-attr]
         assert weight.is_contiguous()

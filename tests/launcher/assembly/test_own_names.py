@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, Run, Space, Spec, ml
 from antelope.agents.traits import Traits
-from antelope.launcher.assembly.offline import check_agent
+from antelope.launcher.record.offline import check_agent
 
 SHORT: dict[str, Any] = {"plot": False, "progress": False, "device": "cpu"}
 

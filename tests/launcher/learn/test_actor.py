@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from antelope.launcher.assembly.model import Model
 from antelope.launcher.learn.actor import Actor, checked_action
 from antelope.launcher.learn.learner import Learner
 from antelope.replay import ConfigError, Observations, Space, Spec
@@ -43,7 +44,8 @@ class Fixed(nn.Module):
 
 def act(agent: nn.Module, action: Any, *, training: bool = True, n: int = N, **more: Any) -> Any:
     torch.manual_seed(0)
-    learner = Learner(agent.train(training), Spec(OBS, action), supervised=False, **more)
+    model = Model(agent.train(training), Spec(OBS, action), torch.device("cpu"), **more)
+    learner = Learner(model, supervised=False)
     actor = Actor(learner, Observations(OBS).observe)
     return actor(np.zeros((n, 2), np.float32), np.zeros(n, bool))
 

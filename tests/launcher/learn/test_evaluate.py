@@ -79,11 +79,11 @@ def test_the_metrics_are_those_of_the_averaged_weights() -> None:
 
 def held_out(run: Run) -> tuple[Tensor, Tensor]:
     """What the metrics of a run are of."""
-    from antelope.launcher.assembly import build
+    from antelope.launcher.assembly.world import build_world
     from antelope.launcher.settings.compose import compose
     from antelope.launcher.settings.plan import make_plan
 
-    world = build.build_world(make_plan(compose([], {"dataset": "Digits"})))
+    world = build_world(make_plan(compose([], {"dataset": "Digits"})))
     rows = world.test.gather(world.tasks[0].test)
     return rows["obs"].float(), rows["label"]
 

@@ -27,7 +27,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from antelope import CheckpointError, ConfigError, Run, ml
-from antelope.launcher.learn.schedulers import Duration, Scheduler
+from antelope.launcher.assembly.schedule import Duration
+from antelope.launcher.learn.schedulers import Scheduler
 
 Step = tuple[
     Tensor, Tensor, float

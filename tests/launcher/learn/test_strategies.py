@@ -16,7 +16,7 @@ from antelope import Batch, ConfigError, Memory, Run, ml, register
 from antelope.agents.continual import ER, EWC, SI
 from antelope.launcher.record.checkpoint import Checkpoints
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.named import named_objects, unresolved
+from antelope.launcher.settings.lookup import named_objects, unresolved
 
 SHORT: dict[str, Any] = {
     "tasks": 5,
@@ -577,9 +577,10 @@ def test_cumulative_learns_each_task_with_all_before() -> None:
 
 
 def _world(**settings: Any) -> Any:
-    from antelope.launcher.assembly import build
+    from antelope.launcher.assembly.world import build_world
+    from antelope.launcher.settings.plan import make_plan
 
-    return build.build_world(compose([], {"tasks": 5} | settings))
+    return build_world(make_plan(compose([], {"tasks": 5} | settings)))
 
 
 # ----------------------------------------------------------------------------------------- streams

@@ -18,16 +18,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from antelope.launcher.settings.compose import (
-    Settings,
-    compose,
-    did_you_mean,
-    name_of,
-    nearest,
-    presets,
-    schema,
-)
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.object_names import name_of
+from antelope.launcher.settings.presets import presets
+from antelope.launcher.settings.schema import schema
+from antelope.launcher.settings.settings import Settings
 from antelope.replay import ConfigError
+from antelope.replay.suggestions import did_you_mean, nearest
 
 # A key, and a value that is the same thing in Python and in the console.
 SETTINGS: dict[str, Any] = {

@@ -491,7 +491,7 @@ class TestArguments:
 def test_packages_that_people_have(
     module: str, env_id: str, typo: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if environment_names._top(module) is None:
+    if environment_names.find_top(module) is None:
         pytest.skip(f"{module} is not installed: it is heavy, or its pygame conflicts with box2d's")
     if module not in sys.modules:
         assert f"env={module}:{env_id}" in refused(env=env_id)
@@ -503,7 +503,7 @@ def test_packages_that_people_have(
 
 
 def test_minigrid() -> None:
-    if environment_names._top("minigrid") is None:
+    if environment_names.find_top("minigrid") is None:
         pytest.skip("minigrid is not installed: its pygame-ce conflicts with box2d's pygame")
     name = "minigrid:MiniGrid-Empty-5x5-v0"
     assert "Did you mean `size`?" in refused(f"env={name}", "env.sizee=5")

@@ -11,8 +11,10 @@ import pytest
 
 from antelope import ConfigError, ml
 from antelope.launcher.ml import _main
-from antelope.launcher.settings.compose import ALIASES, compose, schema
-from antelope.launcher.settings.foreign import _COMMANDS, _table, answer
+from antelope.launcher.settings.bare_words import _COMMANDS
+from antelope.launcher.settings.compose import compose
+from antelope.launcher.settings.foreign import _table, answer
+from antelope.launcher.settings.schema import ALIASES, schema
 
 pytestmark = pytest.mark.usefixtures("workdir")
 

@@ -16,13 +16,8 @@ from torch import nn
 
 from antelope.agents import AC2Agent, blocks
 from antelope.launcher.settings import names as module
-from antelope.launcher.settings.names import (
-    builtin_names,
-    construct,
-    library_names,
-    register,
-    resolve,
-)
+from antelope.launcher.settings.construct import construct
+from antelope.launcher.settings.names import builtin_names, library_names, register, resolve
 from antelope.replay import ConfigError
 
 NUMBERED = "class Net:\n    number = {}\n"

@@ -12,9 +12,10 @@ from ...agents.traits import stated_traits
 from ...replay import CheckpointError, ConfigError, Spec, archive
 from ...replay.field_names import IN
 from ...replay.offline import saved_sizes
-from ..record.checkpoint import find
+from ..assembly.replay import with_source_named
 from ..settings.plan import Plan
-from ..settings.told import warn_caller
+from ..settings.warn import warn_caller
+from .checkpoint import find
 
 # What is as it was when the replay was filled, by the names of a replay's sizes.
 _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}
@@ -22,7 +23,7 @@ _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}
 _OF_ACTING = {"seed_steps": 0, "learn_every": 1, "normalize_reward": False}
 
 
-def adopt(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
+def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
     """The plan with what the saved transitions of `offline=` decide, and these.
 
     Returns:
@@ -43,7 +44,7 @@ def adopt(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
     try:
         sizes = saved_sizes(state)
     except CheckpointError as error:
-        raise refused(plan, error) from error
+        raise with_source_named(plan, error) from error
     acting = {*_OF_ACTING, "num_envs", "capacity"} & plan.given
     for key in sorted(acting):
         warn_caller(f"`{key}` has no effect in this run: it does not act.")
@@ -90,11 +91,6 @@ def _saved(folder: Path) -> dict[str, Any]:
             f"offline={folder} was itself an offline run. Give the replay that it learnt from."
         )
     return transitions
-
-
-def refused(plan: Plan, error: CheckpointError) -> CheckpointError:
-    """The error with the name of what it is about."""
-    return CheckpointError(f"Cannot learn from offline={plan.offline}: {error}.")
 
 
 def check_agent(agent: nn.Module, spec: Spec) -> None:

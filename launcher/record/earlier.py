@@ -11,9 +11,9 @@ from torch import nn
 from ...agents.policy.raw_observations import statistics_of
 from ...envs.world import World
 from ...replay import CheckpointError, ConfigError, Normalizer
-from ..record.checkpoint import find
-from ..record.state import load_weights
 from ..settings.plan import Plan
+from .checkpoint import find
+from .state import load_weights
 
 
 def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:

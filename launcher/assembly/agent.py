@@ -1,0 +1,165 @@
+"""The model: constructed from the spec, with the parts that the plan names, on its device."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...agents.ac2agent import AC2Agent
+from ...agents.policy.raw_observations import takes_normalised
+from ...agents.traits import has_forward, hook, stated_traits
+from ...envs.world import ENV_STEPS, Transform, WorldSpec
+from ...replay import ConfigError
+from ..settings.kinds import model_kind
+from ..settings.object_names import name_of
+from ..settings.plan import Plan
+from .infer import advice, inferred
+from .networks import network
+from .parts import build_parts, critic_scores_actions, refuse_parts
+from .schedule import asked_lengths
+
+_AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
+
+
+def build_agent(
+    plan: Plan, world: WorldSpec, device: torch.device, transforms: tuple[Transform, Transform]
+) -> tuple[nn.Module, nn.Module]:
+    """What learns, on the device, and the user's module, constructed from the spec.
+
+    They are one, but for a module that observes, which comes in an `Observer`, and one that does not
+    say how it learns from an environment, which is the policy of an `AC2Agent`.
+
+    Args:
+        transforms: How batches are made to learn from, and to evaluate with.
+
+    Raises:
+        ConfigError: If it cannot be constructed, or is not an `nn.Module`.
+    """
+    target, arguments = plan.model.target, plan.model.arguments
+    if arguments and not plan.model.constructs:
+        raise ConfigError(
+            f"The model is already constructed, so {', '.join(arguments)} cannot be set. Give its class "
+            "instead."
+        )
+    takes_normalised(target)  # If it is another run's, which has ended.
+    agent = _constructed(plan, world, device, transforms)
+    if not isinstance(agent, nn.Module):
+        raise ConfigError(
+            f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
+        )
+    own: Any = agent.own if stated_traits(agent).observes else agent
+    _check_train(own)
+    if not world.labelled and has_forward(agent) and hook(agent, "learn") is None:
+        refuse_parts(plan, AC2Agent)
+        agent = _as_policy(agent.to(device), plan, world, device)
+    agent.to(device)
+    if not agent.training:
+        agent.train()
+    return agent, own
+
+
+def _constructed(
+    plan: Plan,
+    world: WorldSpec,
+    device: torch.device,
+    transforms: tuple[Transform, Transform],
+) -> Any:
+    """What the plan's model comes to, as its class or function returns it.
+
+    Raises:
+        ConfigError: If it cannot be constructed.
+    """
+    target, arguments = plan.model.target, plan.model.arguments
+    constructs = plan.model.constructs
+    table = inferred(world.spec, device=device)
+    if _is_ours(target):  # In a user's class these names may mean anything.
+        table |= _facts(plan, world)
+    make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
+    parts: dict[str, nn.Module] = {}
+    if world.labelled or hook(target, "learn") is not None or not has_forward(target):
+        refuse_parts(plan, target)
+        of_actions = constructs and critic_scores_actions(target)
+        parts = build_parts(plan, world.spec, device, of_actions=of_actions)
+    agent, kind = target, model_kind(target)
+    if constructs and kind is None:
+        agent = make(target, {**arguments, **parts})
+        kind = model_kind(agent)  # A function may return any model.
+    if kind is None:
+        return agent
+    return kind.build(
+        agent,
+        arguments if agent is target else {},
+        plan,
+        world,
+        device,
+        transforms=transforms,
+        epochs=world.lengths(asked_lengths(plan)).epochs,
+        network=make,
+    )
+
+
+def _facts(plan: Plan, world: WorldSpec) -> dict[str, Any]:
+    """What our own agents may ask for by a parameter's name, beside what any class may."""
+    return {
+        "rl": plan.rl,
+        "generate": plan.generate,
+        "offline": plan.offline is not None,
+        "standardize": plan.standardize,
+        "train_steps": plan.train_steps or ENV_STEPS,
+        "num_envs": plan.num_envs,
+        **world.facts(),  # Among them a vector environment's own number of copies.
+    }
+
+
+def _check_train(module: nn.Module) -> None:
+    """Refuse a method `train` that is not torch's: `eval()` would run it, as `train(False)`.
+
+    Raises:
+        ConfigError: Naming its class.
+    """
+    for kind in {type(part): part for part in module.modules()}:
+        if kind.train is nn.Module.train:
+            continue
+        taken = list(inspect.signature(kind.train).parameters.values())[1:]
+        first = taken[0] if taken else None
+        if first is None or (
+            first.name != "mode"
+            and not isinstance(first.default, bool)
+            and first.kind is not first.VAR_POSITIONAL
+        ):
+            raise ConfigError(
+                f"{kind.__name__}.train{inspect.signature(kind.train)} hides torch.nn.Module.train(mode), "
+                "which eval() and train() call. Give the method another name; one that learns from batches "
+                "is learn(self, replay)."
+            )
+
+
+def _is_ours(target: Any) -> bool:
+    """Whether a class is one of our agents, or made of one."""
+    bases = target.__mro__ if inspect.isclass(target) else ()
+    return any(base.__module__.startswith(_AGENTS) for base in bases)
+
+
+def _as_policy(module: nn.Module, plan: Plan, world: WorldSpec, device: torch.device) -> AC2Agent:
+    """The default agent, with a module that does not say how it learns as its policy.
+
+    Raises:
+        ConfigError: If the module chooses its own actions, or there is a policy beside it.
+    """
+    name = type(module).__name__
+    if hook(module, "act") is not None:
+        raise ConfigError(
+            f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, and the default agent "
+            "explores for it and learns; or write learn(self, replay, log) too."
+        )
+    if "policy" in plan.parts:
+        raise ConfigError(f"{name} has no `learn`: it is the policy already; policy= is given too.")
+    parts: dict[str, Any] = dict(build_parts(plan, world.spec, device, policy=module))
+    parts["model"] = parts.pop("policy")
+    facts = _facts(plan, world)
+    options = {key: facts[key] for key in ("environment", "rl", "generate", "offline")}
+    return AC2Agent(world.spec, **options, **parts)

@@ -1,0 +1,49 @@
+"""The strategies of continual learning that the plan names, and the outputs of each task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...agents.continual import NAMES
+from ...envs.world import World
+from ...replay import ConfigError, Spec
+from ..settings.construct import construct
+from ..settings.object_names import makes_objects
+from ..settings.plan import Plan
+from .infer import inferred
+
+
+def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, Any]:
+    """The strategies asked for, constructed, by their names.
+
+    Raises:
+        ConfigError: If one is unknown, cannot be constructed, or is asked for twice.
+    """
+    named: dict[str, Any] = {}
+    table = inferred(spec, device=device)
+    for given in plan.strategy or ():
+        target, arguments = given.target, given.arguments
+        name = strategy_name(target)
+        if name in named:
+            raise ConfigError(f"strategy={name} is given twice.")
+        made = given.constructs
+        if arguments and not made:
+            raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
+        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+    return named
+
+
+def classes_of_tasks(world: World, *, told: bool) -> list[Tensor]:
+    """Output indices of each task, int64: all of them where tasks are not `told` apart, none of values."""
+    every = torch.arange(world.spec.action.n if world.spec.discrete else 0)
+    return [world.classes(task) if told else every for task in range(len(world.tasks))]
+
+
+def strategy_name(strategy: Any) -> str:
+    """`er` of our own `ER`, or the name of a class of the user's."""
+    name = strategy.__name__ if makes_objects(strategy) else type(strategy).__name__
+    ours = {own: short for short, own in NAMES["strategy"].items()}
+    return ours.get(name, name)

@@ -1,0 +1,63 @@
+"""From stored rows to what a model receives, in training and in evaluation."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+
+import torch
+
+from ...agents.policy.states import Recurrence
+from ...envs.world import Transform, WorldSpec
+from ...replay import ConfigError, Observations, Standardize
+from ..settings.construct import construct
+from ..settings.object_names import name_of
+from ..settings.plan import Plan
+from .augmentation import Augmentation, check_augmentation
+
+
+def build_transforms(
+    plan: Plan, world: WorldSpec, device: torch.device
+) -> tuple[Transform, Transform]:
+    """How batches are made to learn from, and to evaluate with.
+
+    Raises:
+        ConfigError: If the augmentation cannot be constructed, or does not fit the inputs.
+    """
+    augment = None if plan.aug is None else functools.partial(_augmentation, plan)
+    learning, plain = world.transforms(standardize=plan.standardize, device=device, augment=augment)
+    if isinstance(learning.augment, Augmentation):
+        unit = Standardize(world.spec.obs, standardize=False, device=device)
+        check_augmentation(learning.augment, unit.observe(world.example(2, device)))
+    return learning, plain
+
+
+def laid_out(transform: Transform, layout: torch.memory_format) -> Transform:
+    """The transform, with images `[B, C, H, W]` in this memory layout."""
+    twin = copy.copy(transform)
+    twin.layout = layout
+    return twin
+
+
+def carrying(transform: Transform, recurrence: Recurrence) -> Transform:
+    """The transform, with the stored states of a recurrent model as its `forward` takes them."""
+    assert isinstance(transform, Observations)
+    return transform.carrying(unpack=recurrence.unpack, initial=recurrence.zeros)
+
+
+def _augmentation(plan: Plan) -> Augmentation:
+    """The steps that `aug=` names, each constructed.
+
+    Raises:
+        ConfigError: If one cannot be constructed, or cannot be called.
+    """
+    steps = []
+    for named in plan.aug or ():
+        target = named.target
+        if inspect.isclass(target):
+            target = construct(target, named.arguments, {}, setting="aug")
+        if not callable(target):
+            raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
+        steps.append(target)
+    return Augmentation(steps)

@@ -1,0 +1,299 @@
+"""From losses to new weights: gradients, the optimiser, its schedule, and the averaged weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ...replay import CheckpointError, ConfigError
+from ..assembly.optimisation import Average, Scaler, left_out
+from ..record.state import load_optimizer_fields, load_part, optimizer_fields
+from .own_optimizer import OwnOptimizers
+from .parameters import Parameters, held_names, hold, in_words
+from .schedulers import Scheduler
+from .strategies import Strategies
+
+
+class Updates:
+    """Updates a module's weights by the losses it returns.
+
+    Args:
+        agent: The module.
+        optimizer: Steps its parameters; None for a module without any.
+        own: The optimisers that the module holds, one of which steps instead; or None.
+        scheduler: Steps after each update, or after an epoch or evaluation; or None.
+        clip_grad: Largest norm of the gradient, or None.
+        accumulate: Losses per update of the weights, which is by their mean.
+        average: Weights used to evaluate, or None.
+        scaler: Scales float16's losses; None in any other arithmetic.
+        strategies: They may change gradients before an update, and look at weights after it.
+
+    Attributes:
+        optimizer: The one that steps now.
+        parameters: Those of the module as they are now.
+        optimised: Whether there ever was a loss.
+    """
+
+    def __init__(
+        self,
+        agent: nn.Module,
+        *,
+        optimizer: Optimizer | None,
+        own: OwnOptimizers | None,
+        scheduler: Scheduler | None,
+        clip_grad: float | None,
+        accumulate: int,
+        average: Average | None,
+        scaler: Scaler | None,
+        strategies: Strategies,
+    ):
+        self.agent, self.own, self.scheduler, self.average = agent, own, scheduler, average
+        self.clip_grad, self.accumulate, self.scaler = clip_grad, accumulate, scaler
+        self.strategies, self._strategic = strategies, strategies.active
+        self.parameters = Parameters(agent, average=average)
+        self.optimised = False
+        self._pending = 0  # Losses whose gradients wait for their update.
+        self._witness: Tensor | None = None  # A parameter whose gradient waits.
+        self._lr: Tensor | float | None = None  # Of the last update.
+        self.use(optimizer, held=own is not None and optimizer is own.only)
+        # One that the module holds is scheduled once a loss is returned: it may as well step itself.
+        if scheduler is not None and optimizer is not None and not self._held:
+            scheduler.attach(optimizer)
+
+    def use(self, optimizer: Optimizer | None, *, held: bool = False) -> None:
+        """Step this optimiser from now on.
+
+        Args:
+            held: Whether the module holds it.
+        """
+        self.optimizer, self._held = optimizer, held
+        self.strategies.context.optimizer = optimizer
+        self.parameters.use(optimizer)
+        self._built_with: list[dict[str, Any]] = []  # The options of each of its groups.
+        if optimizer is not None:
+            groups = optimizer.param_groups
+            self._built_with = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+
+    def use_held(self, held: Optimizer | None) -> None:
+        """Step the optimiser that the module holds, if it does, now that it has returned a loss."""
+        if held is not None and held is not self.optimizer:
+            self.use(held, held=True)
+        if self.scheduler is not None and self.scheduler.optimizer is not self.optimizer:
+            assert self.optimizer is not None
+            self.scheduler.attach(self.optimizer)
+
+    def by(self, loss: Tensor) -> None:
+        """Add a loss's gradients, and update the weights once `accumulate` losses have added theirs.
+
+        Args:
+            loss: Scalar, with a graph.
+
+        Raises:
+            ConfigError: If it was back-propagated before, or `learn` zeroes gradients that wait.
+        """
+        optimizer, accumulate = self.optimizer, self.accumulate
+        assert optimizer is not None
+        self.parameters.look(closely=False)
+        if not self._pending:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:  # `zero_grad` would take ten times as long.
+                    parameter.grad = None
+        elif self._witness is not None and self._witness.grad is None:
+            raise ConfigError(
+                f"{type(self.agent).__name__}.learn zeroes the gradients, which accumulate={accumulate} "
+                "adds up over several learning steps. Leave zero_grad out."
+            )
+        if accumulate > 1:
+            loss = loss / accumulate
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "backward through the graph a second time" not in str(error):
+                raise
+            raise ConfigError(_SECOND_BACKWARD.format(type(self.agent).__name__)) from error
+        if accumulate > 1 and not self._pending:
+            reached = (p for p in self.parameters.trained if p.grad is not None)
+            self._witness = next(reached, None)
+        self._pending += 1
+        if self._pending >= accumulate:
+            self._update(optimizer)
+        if not self.optimised:
+            self.optimised = True
+            self._warn_of_left_out(optimizer)
+
+    def _update(self, optimizer: Optimizer) -> None:
+        """Step by the gradients that wait."""
+        if self._pending != self.accumulate:  # The last ones of a task: the mean of as many.
+            for parameter in self.parameters.trained:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.accumulate / self._pending)
+        self._pending = 0
+        if self.scaler is not None and (self.clip_grad is not None or self._strategic):
+            self.scaler.unscale_(optimizer)
+        if self._strategic:
+            self.strategies.after_backward()
+        if self.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.parameters.trained, self.clip_grad)
+        if self.scaler is not None:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+        lr = optimizer.param_groups[0]["lr"]
+        self._lr = lr.clone() if isinstance(lr, Tensor) else lr  # A scheduler writes into it.
+        if self.scheduler is not None:
+            self.scheduler.updated()
+        if self.average is not None:
+            self.average.update()
+
+    def flush(self) -> bool:
+        """Update by the gradients that a task's last losses have left; whether there were any."""
+        if not self._pending or self.optimizer is None:
+            return False
+        self._update(self.optimizer)
+        return True
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the last update; None as long as there is none."""
+        if self.optimizer is None or not self.optimised:
+            return None
+        return float(self.optimizer.param_groups[0]["lr"] if self._lr is None else self._lr)
+
+    def is_finite(self) -> bool:
+        """Whether every trained weight is a number: a gradient can ruin them before the loss tells."""
+        self.parameters.look()
+        named = self.parameters.named.values()
+        finite = [torch.isfinite(p).all() for p in named if p.requires_grad]
+        # One answer for all: the device would be waited for at each.
+        return not finite or bool(torch.stack(finite).all())
+
+    def reset_hyperparameters(self) -> None:
+        """Give the optimiser the options it was built with, over those of a loaded state."""
+        if self.optimizer is None or self._held:
+            return
+        if self.scheduler is not None and self.scheduler.optimizer is self.optimizer:
+            self.scheduler.rebase(self._built_with)
+            return
+        self._restore_options(self.optimizer)
+
+    def _restore_options(self, optimizer: Optimizer) -> None:
+        for group, built in zip(optimizer.param_groups, self._built_with, strict=False):
+            group.update({k: v for k, v in built.items() if k in group})
+
+    def _warn_of_left_out(self, optimizer: Optimizer) -> None:
+        """Warn of parameters that the loss reaches and the optimiser does not hold."""
+        if names := left_out(optimizer, self.agent):
+            warnings.warn(
+                f"The optimiser does not hold {in_words(names)} of {type(self.agent).__name__}: the loss "
+                "depends on them, but nothing trains them. Give it all parameters, or set "
+                "requires_grad_(False) if that is intended.",
+                stacklevel=2,
+            )
+
+    # -------------------------------------------------------------------------------- its state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the weights, and what the module holds itself."""
+        # An optimiser that the module holds is saved with the module's attributes.
+        stepped = None if self._held else self.optimizer
+        parts = {
+            "optimizer": stepped,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "scaler": self.scaler,
+        }
+        state: dict[str, Any] = {
+            name: part.state_dict() for name, part in parts.items() if part is not None
+        }
+        if stepped is not None:
+            state["optimizer_fields"] = optimizer_fields(stepped, beside=self.agent)
+        if self._pending:
+            named = self.agent.named_parameters()
+            state["gradients"] = {n: p.grad for n, p in named if p.grad is not None}
+            state["pending"] = [self._pending, self.accumulate]
+        held = None
+        if self.optimizer is not None:
+            names = {id(p): name for name, p in self.parameters.named.items()}
+            held = held_names(self.optimizer, names)
+        return {**state, "held": held, "optimised": self.optimised, "lr": self.lr}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
+        """Continue exactly, the module being in the state of that moment; parts in `but` start afresh.
+
+        Raises:
+            CheckpointError: If a part is of another kind.
+        """
+        self.optimised, self._lr = state["optimised"], state.get("lr")
+        if self.optimizer is not None and {"held", "optimizer"} <= state.keys() - set(but):
+            hold(self.optimizer, state["held"], self.parameters.named)
+            self.parameters.use(self.optimizer)
+        if self.average is not None:
+            self.average.restart()
+        self._load_gradients(state)
+        if self.own is not None:
+            self.own.look()  # One may have come with `begin_task`.
+            if (held := self.own.only) is not None and self.optimised:
+                self.use(held, held=True)
+        parts = {
+            "optimizer": None if self._held else self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "scaler": self.scaler,
+        }
+        for name, part in parts.items():
+            if part is not None and name not in but and name in state:
+                self._load(name, part, state)
+        if "scheduler" in but and "optimizer" not in but and self.optimizer and not self._held:
+            self._schedule_again(self.optimizer)
+
+    def _load(self, name: str, part: Any, state: Mapping[str, Any]) -> None:
+        """Load the optimiser, the scheduler, the average or the scaler.
+
+        Raises:
+            CheckpointError: If it was saved from another kind.
+        """
+        try:
+            if isinstance(part, Scheduler):
+                part.load_state_dict(state[name], self.optimizer)
+            else:
+                load_part(part, state[name])
+            if isinstance(part, Optimizer):
+                load_optimizer_fields(part, state.get("optimizer_fields", {}), beside=self.agent)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"The checkpoint's {name} does not fit this run's: {error}. Resume with the "
+                "settings it was saved with, or take only its weights: load=PATH."
+            ) from error
+
+    def _schedule_again(self, optimizer: Optimizer) -> None:
+        """Begin this run's schedule, where the saved one has left other rates in the optimiser."""
+        for group, _ in zip(optimizer.param_groups, self._built_with, strict=False):
+            group.pop("initial_lr", None)
+        self._restore_options(optimizer)
+        if self.scheduler is not None:
+            self.scheduler.attach(optimizer)
+
+    def _load_gradients(self, state: Mapping[str, Any]) -> None:
+        """Put back the gradients that wait for their update."""
+        self._pending, accumulate = state.get("pending", (0, 1))
+        saved = state.get("gradients", {})
+        for name, parameter in self.agent.named_parameters():
+            if name in saved:
+                # Each was scaled for a mean of `accumulate` losses; now for one of this run's.
+                grad = torch.empty_like(parameter).copy_(saved[name])
+                parameter.grad = grad.mul_(accumulate / self.accumulate)
+
+
+_SECOND_BACKWARD = (
+    "{}.learn returned a loss that was back-propagated already, in this step or through what it keeps of an "
+    "earlier one. Return the loss without calling backward (Antelope does, and steps the optimiser), or "
+    "update the model in learn and return None; `detach()` what is kept from step to step."
+)

@@ -1,0 +1,63 @@
+"""Python keywords as settings: plain values, and objects that travel beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...envs.forms import form
+from .dotted import flatten
+from .object_names import name_of
+from .schema import schema
+
+
+def flatten_keywords(
+    code: Mapping[str, Any], live: dict[str, Any], mistakes: list[str]
+) -> dict[str, Any]:
+    """Python keywords as `{dotted key: plain value}`; other objects go to `live`."""
+    layer: dict[str, Any] = {}
+    for keyword, value in code.items():
+        for key, item in flatten(keyword, value):
+            key = key.removesuffix("._target_") if not _is_plain(item) else key
+            setting = schema().get(key)
+            if key in live or (key in layer and layer[key] != item):
+                mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
+            of_data = setting is not None and setting.key in ("dataset", "test_dataset")
+            kind = form(item) if of_data else "sequence"
+            if isinstance(item, tuple) and setting and setting.kind == "names" and not of_data:
+                item = list(item)
+            if _is_plain(item) and not (isinstance(item, (list, tuple)) and kind != "sequence"):
+                layer[key] = _plain(item)
+                continue
+            live[key] = item
+            if kind != "sequence":
+                layer[f"{key}._target_"] = name_of(item)
+            elif setting and setting.kind == "names" and isinstance(item, list):
+                layer[key] = [x if isinstance(x, str) else name_of(x) for x in item]
+            elif setting and setting.names_object:
+                layer[f"{key}._target_"] = name_of(item)
+            else:
+                layer[key] = name_of(item)
+    return layer
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if value is None or isinstance(value, (bool, int, float, str, Path)):
+        return True
+    # NumPy's numbers, without importing NumPy to ask.
+    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "dtype"):
+        return value.item()  # NumPy's numbers.
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,193 @@
+"""Look up the objects that settings name, and find what is wrong with them and their arguments."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+from ...envs.forms import form
+from ...envs.sources import folder_of
+from ...replay import ConfigError
+from .construct import near_among_any, unknown_arguments
+from .environment_names import of_spec, registered_as
+from .kinds import model_kind
+from .named import Named
+from .names import resolve
+from .object_names import canonical_name, makes_objects, name_of
+from .preset_names import ENVIRONMENTS, refused_names
+from .schema import schema
+from .settings import Settings
+from .warn import warn_caller
+
+# A folder called `er`, of runs with it, is no strategy.
+_MAY_BE_FOLDERS = ("dataset", "test_dataset")
+
+
+def named_object(settings: Settings, key: str) -> Named:
+    """What `key` names, with its sub-keys.
+
+    The name recorded in the configuration becomes the canonical one, so that both doors write the
+    same `config.yaml`.
+    """
+    value: Any = settings.values[key]
+    arguments = {k: v for k, v in (value or {}).items() if k != "_target_"}
+    for name, item in settings.live.items():
+        if name.startswith(f"{key}."):
+            arguments[name.split(".", 1)[1]] = item
+    if key in settings.live:
+        item = settings.live[key]
+        if key == "env" and (env_id := registered_as(item)) is not None:
+            settings.values[key] = {"_target_": env_id, **arguments}
+        return _found(settings, key, item, arguments)
+    if value is not None and "_target_" not in value:
+        pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
+        raise ConfigError(
+            f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
+        )
+    assert value is not None
+    item = resolve(value["_target_"], key)
+    value["_target_"] = canonical_name(value["_target_"], item)
+    return _found(settings, key, item, arguments)
+
+
+def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
+    recorded = settings.values[key]
+    name = recorded.get("_target_") if isinstance(recorded, dict) else recorded
+    return Named(key, _environment(item) if key == "env" else item, arguments, str(name))
+
+
+def _environment(item: Any) -> Any:
+    """What is given as an environment, as something that makes it where that is known.
+
+    Raises:
+        ConfigError: For what is neither an environment nor makes one.
+    """
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+    from ...envs.not_an_environment import advice_for, refuse_other
+
+    if isinstance(item, EnvSpec):
+        return of_spec(item)
+    if isinstance(item, ModuleType):
+        what, advice = advice_for(item) or (
+            f"the module {item.__name__}",
+            f"Name an environment of it: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
+        )
+        raise ConfigError(f"env is {what}. {advice}")
+    ours = inspect.isclass(item) and issubclass(item, (gymnasium.Env, gymnasium.vector.VectorEnv))
+    if inspect.isclass(item) and not ours and (known := advice_for(item)) is not None:
+        raise ConfigError(f"env={name_of(item)} is {known[0]}, not a gymnasium.Env. {known[1]}")
+    if not callable(item):
+        refuse_other(item, made=False)
+    return item
+
+
+def named_objects(settings: Settings, key: str) -> list[Named]:
+    """The objects that a setting such as `dataset=`, `env=` or `strategy=` names, each with its arguments.
+
+    A folder of images is a `Path`.
+
+    Raises:
+        ConfigError: If a value is not one that can be told apart, or a name is not known.
+    """
+    value = settings.live.get(key, settings.values[key])
+    of_data = key in _MAY_BE_FOLDERS
+    kind = form(value) if of_data else "sequence" if isinstance(value, (list, tuple)) else "one"
+    if kind == "unclear":
+        raise ConfigError(
+            f"{key}= is a pair of pairs: two tasks, or training and held-out data? Write a sequence as a "
+            "list of tuples, [(x, y), (x, y)], and held-out data as dataset=(x, y), test_dataset=(x, y)."
+        )
+    if kind == "vectors":
+        raise ConfigError(
+            f"{key}= lists {len(value)} pairs of vectors: items (input, target), or {len(value)} data sets "
+            "with one number per row? Write items as one pair of arrays, (numpy.stack(inputs), "
+            "numpy.stack(targets)), and the inputs of data sets as columns, x[:, None]."
+        )
+    if kind == "arrays":
+        raise ConfigError(
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
+            "into one array; held-out data is test_dataset=(inputs, targets)."
+        )
+    if kind != "sequence":
+        return [(of_data and _folder(key, value)) or named_object(settings, key)]
+    parts: list[Named] = []
+    names: list[Any] = []
+    for item in value:
+        arguments: dict[str, Any] = {}
+        if isinstance(item, dict):
+            arguments = {k: v for k, v in item.items() if k != "_target_"}
+            if "_target_" not in item:
+                raise ConfigError(
+                    f"`{key}` lists {item!r:.60}, which has arguments but no name: "
+                    '{"_target_": NAME, ...}, or an object.'
+                )
+            item = item["_target_"]
+        name = item if isinstance(item, str) else name_of(item)
+        if isinstance(item, str):
+            item = (of_data and folder_of(item)) or resolve(item, key)
+            name = canonical_name(name, item)
+        elif key == "env":
+            name, item = registered_as(item) or name, _environment(item)
+        parts.append(Named(key, item, arguments, str(name)))
+        names.append({"_target_": name, **arguments} if arguments else name)
+    settings.values[key] = names
+    return parts
+
+
+def _folder(key: str, value: Any) -> Named | None:
+    """The folder that a setting names, and its sub-keys; None if it names none."""
+    if not isinstance(value, dict) or (path := folder_of(value.get("_target_"))) is None:
+        return None
+    return Named(key, path, {k: v for k, v in value.items() if k != "_target_"}, str(path))
+
+
+def unresolved(settings: Settings) -> list[str]:
+    """What is wrong with the names that were given, and with their arguments: all of it."""
+    mistakes = []
+    for key, setting in schema().items():
+        value = settings.values.get(key)
+        if key not in settings.given or not setting.names_object or value is None:
+            continue
+        if key in ENVIRONMENTS and (refused := refused_names(settings, key)):
+            mistakes += refused
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            item = item if isinstance(item, dict) else {"_target_": item}
+            target: Any = settings.live.get(key, item.get("_target_"))
+            arguments = [name for name in item if name not in ("_target_", "subset")]
+            try:
+                folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
+                if isinstance(target, str) and not folder:
+                    target = resolve(target, key)
+            except ConfigError as error:
+                mistakes.append(settings.place(f"{key}._target_") + str(error))
+                continue
+            kind = model_kind(target) if key == "model" else None
+            if kind is not None and makes_objects(target):
+                given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
+                mistakes += kind.mistakes(target, given)
+            elif makes_objects(target):
+                skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
+                if key == "optim":
+                    arguments = [name for name in arguments if name != "groups"]
+                elif getattr(target, "__name__", "") == "ChainedScheduler":
+                    skip = 0  # Its first parameter is the schedulers.
+                if key == "env":
+                    _warn_of_near_names(target, arguments)
+                for name in arguments:
+                    found = unknown_arguments(target, [name], setting=key, skip=skip)
+                    mistakes += [settings.place(f"{key}.{name}") + text for text in found]
+    return mistakes
+
+
+def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
+    """Of arguments that end in **kwargs, though a parameter is called almost so."""
+    for name in arguments:
+        if near := near_among_any(target, name):
+            warn_caller(
+                f"`env.{name}` is not a parameter of {getattr(target, '__name__', target)}, whose **kwargs "
+                f"take it. Did you mean `env.{near}`?"
+            )

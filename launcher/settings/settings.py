@@ -1,0 +1,43 @@
+"""The settings of a run as plain values, with the Python objects that travel beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Settings:
+    """A composed configuration.
+
+    Attributes:
+        values: Plain nested dicts, lists and scalars; what `config.yaml` holds.
+        live: Python objects given in code, by dotted key: `{"model": Model}`. In `values` their
+            place holds their name.
+        given: Keys that words, code or a preset set, for warnings about settings without effect.
+        places: Where a preset says what holds, by dotted key: `{"lr": "mine.yaml, line 3"}`.
+        preset: What the preset is called: `mine.yaml`, `task=classify/mnist`.
+    """
+
+    values: dict[str, Any]
+    live: dict[str, Any] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    places: dict[str, str] = field(default_factory=dict)
+    preset: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def place(self, key: str) -> str:
+        """`mine.yaml, line 3: ` for what a preset says of a setting, to begin a message with."""
+        while key not in self.places and "." in key:
+            key = key.rpartition(".")[0]
+        return f"{self.places[key]}: " if key in self.places else ""
+
+    def yaml(self) -> str:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self.values))

@@ -1,0 +1,105 @@
+"""Console words, read by Hydra's grammar. Beside `multirun`, the only file that talks to Hydra."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from .bare_words import without_bare_words
+from .dotted import flatten
+from .schema import schema
+
+_COMPOSE_LOCK = threading.RLock()
+
+
+def parse_words(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
+    """Console words as `{dotted key: value}`, without those for Hydra itself."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    layer: dict[str, Any] = {}
+    for_hydra: list[str] = []
+    for word in without_bare_words(words, mistakes):
+        if not isinstance(word, str):
+            mistakes.append(f"ml() takes strings such as 'lr=1e-3' by position, got {word!r}.")
+            continue
+        try:
+            override = parse_word(parser, word)
+            if not (key := override.key_or_group):
+                raise HydraException
+            if key.startswith(("hydra.", "hydra/")):
+                for_hydra.append(word)
+                continue
+            if override.is_sweep_override():
+                mistakes.append(
+                    f"`{word}` names several values. Add -m to run each of them, or write a list as "
+                    f"{key}=[...]."
+                )
+                continue
+            value = None if override.is_delete() else override.value()
+            setting = schema().get(key)
+            if setting is not None and setting.kind == "text" and isinstance(value, (int, float)):
+                value = word.partition("=")[2].strip()  # `1e-3`, not 0.001.
+        except HydraException:
+            mistakes.append(
+                f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
+                "spaces, commas or equals signs: 'key=\"a, b\"'."
+            )
+            continue
+        if key == "optim.groups" and isinstance(value, dict) and len(value) == 1:
+            # One pattern, as it comes from `optim.groups.*.bias.lr=...`: another word may add to it.
+            ((pattern, options),) = value.items()
+            given = options.items() if isinstance(options, dict) else [("", options)]
+            pairs = [(f"{key}.{pattern}.{name}".removesuffix("."), v) for name, v in given]
+        else:
+            pairs = flatten(key, value)
+        for path, plain in pairs:
+            if path in layer and layer[path] != plain:
+                name = path.removesuffix("._target_")
+                mistakes.append(f"`{name}` is given twice: {layer[path]} and {plain}.")
+            layer[path] = plain
+    if for_hydra:
+        _check_hydra_words(for_hydra, mistakes)
+    return layer
+
+
+def parse_word(parser: Any, word: str) -> Any:
+    """A word by Hydra's grammar, or with its value quoted (`path=a=b`, `path=my runs`)."""
+    from hydra.errors import HydraException
+
+    try:
+        return parser.parse_override(word)
+    except HydraException:
+        key, equals, value = word.partition("=")
+        if (pattern := re.fullmatch(r"(\+*optim\.groups)\.(.*\*.*)\.(\w+)", key)) and equals:
+            # Hydra's grammar has `*` in no key, but in those of a dict.
+            groups, name, option = pattern.groups()
+            return parse_word(parser, f"{groups}={{{name}: {{{option}: {value}}}}}")
+        if not key or not equals or not value or value[0] in "[{'\"":
+            raise
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return parser.parse_override(f"{key}='{quoted}'")
+
+
+def _check_hydra_words(words: list[str], mistakes: list[str]) -> None:
+    """Let Hydra refuse `hydra.nonsense=1`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    # Hydra's state is global: a run inside a Hydra job, or in a second thread, must leave it as it
+    # was.
+    with _COMPOSE_LOCK:
+        instance = GlobalHydra.instance()
+        previous, instance.hydra = instance.hydra, None
+        try:
+            with initialize_config_module("antelope.hyperparams", version_base="1.3"):
+                hydra_compose("config", overrides=words)
+        except HydraException as error:
+            mistakes.append(str(error))
+        finally:
+            GlobalHydra.instance().hydra = previous
