@@ -11,29 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Normalizer, Replay, Space, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.devices import has_float64
 from ..replay.offline import opened
-from ..replay.tree import leaves, map_tree, named_leaves
+from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
 from .interface import Interface
 from .kinds import OfEnvironments
+from .normalized import normalized_shapes
 from .rounding import Rounding
 from .sequence_names import directory_name, in_a_line, labels
 from .shared_spaces import shared_spec
-from .world import (
-    Actor,
-    Environments,
-    Evaluation,
-    Growing,
-    Lengths,
-    Policy,
-    ReplayWishes,
-    Show,
-    TaskLength,
-    Transform,
-)
+from .transform import Transform
+from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
+from .world import Actor, Environments, Growing, Policy, Show
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
@@ -431,26 +423,6 @@ class EnvWorld(OfEnvironments):
         for task in self.tasks:
             task.close()
         self._rounding.close()
-
-
-def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of, by the names of `named_leaves`.
-
-    Not of images, choices and truth values.
-
-    >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
-    {'arm/angle': (2,)}
-    """
-    parts = named_leaves(space).items()
-    return {name: part.shape for name, part in parts if _is_measured(part)}
-
-
-def _is_measured(space: Space) -> bool:
-    if not space.numeric or space.dtype == torch.bool:
-        return False
-    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
-    image = space.dtype == torch.uint8 and len(space.shape) == 3
-    return not (image and (space.high is None or bool((torch.as_tensor(space.high) == 255).all())))
 
 
 def _ring(replay: Replay) -> Transitions:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
@@ -22,10 +21,12 @@ from .info_values import InfoFault, Rows
 from .infos import Infos, elsewhere
 from .interface import Interface
 from .opening import close
+from .packing import equal, packed, unpacked
 from .recording import developed, filmed, recordable
-from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
+from .running import RunningStatistics, normalizes_obs, normalizes_rewards
 from .spaces import codec
 from .step import Step
+from .time_limits import cut_after, time_limit_of
 from .unseen import tell_left_out
 from .vector import Vector
 from .workers import Workers
@@ -33,9 +34,6 @@ from .workers import Workers
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
 EVALUATED_AT_ONCE = 10
-# Episodes of evaluation that have no time limit are cut after this many times the longest one of
-# training, and never earlier than that.
-_TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
 
 
 class EnvTask:
@@ -128,7 +126,7 @@ class EnvTask:
             "stack": self._stack,
             "channels": self._channels,
         }
-        self.time_limit = _time_limit(first)
+        self.time_limit = time_limit_of(first)
         # Builds n copies at once, where these cannot be had one by one.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if several and vectorization != "sync":
@@ -400,7 +398,7 @@ class EnvTask:
             "lengths": self.episodes.steps(),
             "counts": self.envs.episodes,
             "steps": list(self.envs.steps),
-            "actions": [_packed(actions) for actions in self.envs.actions],
+            "actions": [packed(actions) for actions in self.envs.actions],
             "reset_due": getattr(self.envs, "ended", None),
             "info": self.info,
             "finals": self.finals.values,
@@ -420,7 +418,7 @@ class EnvTask:
         envs = self.envs
         envs.episodes = [int(count) for count in state["counts"]]
         envs.steps = [int(count) for count in state["steps"]]
-        envs.actions = [_unpacked(packed) for packed in state["actions"]]
+        envs.actions = [unpacked(packed) for packed in state["actions"]]
         if isinstance(envs, Vector):
             envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
@@ -432,7 +430,7 @@ class EnvTask:
         if play_again:
             with self.running.paused():
                 obs = envs.play_again()
-            if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
+            if obs is None or not equal(obs, self.frames.newest(state["obs"])):
                 return False
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
         self.frames.stacks = state["frames"]
@@ -447,32 +445,6 @@ class EnvTask:
 
 def _reason(error: Exception) -> str:
     return str(error).rstrip(".") if isinstance(error, ConfigError) else describe_error(error)
-
-
-def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> int | None:
-    """Steps after which an episode of evaluation is cut; None: it ends by itself.
-
-    Args:
-        eval_limit: The user's own setting, in steps; None: it was not given.
-        time_limit: The environment's own limit, in steps; None: unknown.
-        longest: Length in steps of the longest episode of training.
-    """
-    if eval_limit is not None or time_limit is not None:
-        return eval_limit
-    return max(_SHORTEST_LIMIT, _TIMES_LONGEST * longest)
-
-
-def _time_limit(env: Any) -> int | None:
-    """Steps after which an environment truncates its episodes, as far as that can be told."""
-    for layer in layers(env):
-        if isinstance(layer, gymnasium.wrappers.TimeLimit):
-            return int(layer._max_episode_steps)
-    unwrapped = env.unwrapped
-    inside = getattr(unwrapped, "envs", None) if isinstance(unwrapped, VectorEnv) else None
-    if inside and isinstance(inside[0], gymnasium.Env):
-        return _time_limit(inside[0])
-    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    return None if limit is None else int(limit)
 
 
 def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None) -> Infos:
@@ -494,23 +466,3 @@ def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None
             raise DataError(f"{name} {fault.what}.{elsewhere(first, fault)}") from None
         running.load_state_dict(before)
     return infos
-
-
-def _packed(actions: list[Any]) -> Any:
-    """A list of equal values as arrays: a checkpoint holds few files, not one per action."""
-    if actions and isinstance(actions[0], dict):
-        return {name: _packed([action[name] for action in actions]) for name in actions[0]}
-    return np.array(actions)
-
-
-def _unpacked(packed: Any) -> list[Any]:
-    if isinstance(packed, dict):
-        parts = {name: _unpacked(part) for name, part in packed.items()}
-        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
-    return list(np.asarray(packed))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return all(_equal(a[name], b[name]) for name in a)
-    return bool(np.array_equal(a, b))

@@ -18,18 +18,9 @@ from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .task_rows import DataTask
-from .world import (
-    Actor,
-    Environments,
-    Evaluation,
-    Growing,
-    Lengths,
-    Policy,
-    ReplayWishes,
-    Show,
-    TaskLength,
-    Transform,
-)
+from .transform import Transform
+from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
+from .world import Actor, Environments, Growing, Policy, Show
 
 
 class TableWorld(OfData):

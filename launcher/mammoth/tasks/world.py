@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ....envs.scenarios import held_out_share
 from ....envs.table_world import TableWorld
 from ....envs.task_rows import DataTask
-from ....envs.world import Augment, Transform
+from ....envs.transform import Augment, Transform
 from ....replay import ConfigError, DataError, Space, Spec, Table
 from ....replay.randomness import forked_randomness
 from ...settings.plan import Plan
