@@ -20,21 +20,7 @@ from .record.progress import Progress
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
 from .settings.plan import Plan
-
-# Settings that may differ between a run and its continuation without changing it.
-_INCIDENTAL = ("resume", "path", "progress", "debug", "plot", "loggers", "save_every", "load")
-# Settings that say what a sequence of tasks is, and how it is learnt: a state is of one of them alone.
-_SEQUENCE = {
-    "tasks",
-    "classes_per_task",
-    "class_order",
-    "num_classes",
-    "scenario",
-    "online",
-    "validation",
-    "strategy",
-    "env_info",
-}
+from .settings.schema import that_count
 
 
 @dataclass
@@ -108,7 +94,7 @@ class Session:
             CheckpointError, ConfigError: If the checkpoint is another model's or sequence's.
         """
         changed = changed_settings(state["settings"], dict(self.plan.values))
-        for key in _SEQUENCE & changed.keys():
+        for key in that_count("sequence") & changed.keys():
             before, now = changed[key]
             raise ConfigError(
                 f"The checkpoint comes from a run with {key}={before}, but this one has {key}={now}: it "
@@ -174,10 +160,12 @@ def saved_device(state: dict[str, Any]) -> torch.device:
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between a checkpoint's plan and these, but for incidental ones."""
+    # Where a run started from no longer matters once it has.
+    may_differ = {*that_count("incidental"), "load"}
     return {
         key: (before.get(key), now.get(key))
         for key in {**before, **now}
-        if key not in _INCIDENTAL and before.get(key) != now.get(key)
+        if key not in may_differ and before.get(key) != now.get(key)
     }
 
 

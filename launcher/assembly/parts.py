@@ -13,7 +13,8 @@ from ...agents.blocks.integers import fit_to_integers
 from ...agents.policy.parts import Part, PolicyPart, takes_state
 from ...replay import ConfigError, Space, Spec
 from ..settings.object_names import makes_objects, name_of
-from ..settings.plan import PARTS, Plan
+from ..settings.plan import Plan
+from ..settings.schema import PARTS
 from .infer import advice, incoming, inferred, outgoing
 from .networks import network
 

@@ -50,7 +50,8 @@ from ..settings.compose import compose
 from ..settings.kinds import model_kind
 from ..settings.names import resolve
 from ..settings.object_names import makes_objects, name_of
-from ..settings.plan import PARTS, make_plan
+from ..settings.plan import make_plan
+from ..settings.schema import PARTS
 from ..settings.settings import Settings
 from ..settings.trust import known_argument, known_arguments, known_object
 from .policy import Policies

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from ...replay import ConfigError
 from ..assembly.schedule import Duration
 from ..settings.construct import construct
-from ..settings.names import resolve
+from ..settings.named import Named
 from ..settings.object_names import name_of
-from ..settings.plan import Named, Plan
+from ..settings.plan import Plan
 from .rates import StandIn, copied, preview
 from .schedulers import Scheduler
 from .torch_schedulers import Steps, load_state, mode_of, parts_of, state_of, usual_every
@@ -296,7 +296,6 @@ def _constructed(value: Any, optimizer: Optimizer) -> Any:
         return [_constructed(item, optimizer) for item in value]
     if isinstance(value, Mapping) and "_target_" in value:
         target = value["_target_"]
-        target = resolve(target, "scheduler") if isinstance(target, str) else target
         rest = {k: _constructed(v, optimizer) for k, v in value.items() if k != "_target_"}
         return construct(target, rest, {}, setting="scheduler", positional=(optimizer,))
     return value

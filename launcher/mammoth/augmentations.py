@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +13,20 @@ from torch import Tensor
 
 from .tasks.transform import transformed
 
+T = TypeVar("T")
+Image = TypeVar("Image")  # A PIL image, or a tensor.
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how bright red, green and blue are.
 
 
-def apply_transform(x: Any, transform: Any, autosqueeze: bool = False) -> Any:
+def apply_transform(
+    x: object, transform: Callable[..., Any] | None, autosqueeze: bool = False
+) -> Any:
     """Apply a transform to rows: the model's own to all at once, any other to one after another.
 
     Args:
         x: `[B, *shape]`, or a PIL image.
-        transform: None: rows unchanged.
-        autosqueeze: Give a single row without its first dimension.
+        transform: Takes a row `[*shape]`; None leaves rows unchanged.
+        autosqueeze: Return a single row without its first dimension.
     """
     if transform is None:
         return x
@@ -164,30 +168,34 @@ class RepeatedTransform:
         self.transform_list, self.autosqueeze = list(transform_list), autosqueeze
 
     @torch.no_grad()
-    def __call__(self, x: Any) -> Tensor:
+    def __call__(self, x: object) -> Tensor:
         each = [apply_transform(x, t, autosqueeze=self.autosqueeze) for t in self.transform_list]
         return torch.stack(each)
 
 
 class DoubleTransform:
-    """A transform of the first of two; the second is given back as it is."""
+    """Transforms the first of two images, and returns the second unchanged."""
 
     def __init__(self, tf: Callable[[Any], Any]):
         self.transform = tf
 
     @torch.no_grad()
-    def __call__(self, img: Any, other_img: Any) -> tuple[Any, Any]:
+    def __call__(self, img: object, other_img: T) -> tuple[Any, T]:
         return self.transform(img), other_img
 
 
 class CustomRandomHorizontalFlip:
-    """Mirrors an image, and the maps that belong to it `[C, H, W]`, or none of them."""
+    """Mirrors an image together with the maps `[C, H, W]` that belong to it, or leaves all as they are.
+
+    Args:
+        p: float in [0, 1], the probability of mirroring.
+    """
 
     def __init__(self, p: float = 0.5):
         self.p = p
 
     @torch.no_grad()
-    def __call__(self, img: Any, other_img: Sequence[Tensor] = ()) -> tuple[Any, list[Tensor]]:
+    def __call__(self, img: Image, other_img: Sequence[Tensor] = ()) -> tuple[Image, list[Tensor]]:
         from torchvision.transforms.functional import hflip
 
         if np.random.rand() < self.p:
@@ -199,10 +207,10 @@ class CustomRandomCrop:
     """Crops an image, and the maps that belong to it at the same place.
 
     Args:
-        size: Height and width of the crop.
-        padding: Added on every side first.
+        size: int or two, height and width of the crop in pixels.
+        padding: int, pixels added on every side first.
         resize: Enlarge maps twofold for the crop.
-        min_resize_index: Only those up to this one; None: all.
+        min_resize_index: int, the last map that is enlarged; None: all are.
     """
 
     def __init__(
@@ -216,7 +224,7 @@ class CustomRandomCrop:
         self.resize, self.min_resize_index = resize, min_resize_index
 
     @torch.no_grad()
-    def __call__(self, img: Any, other_img: Sequence[Tensor] = ()) -> tuple[Any, list[Tensor]]:
+    def __call__(self, img: Image, other_img: Sequence[Tensor] = ()) -> tuple[Image, list[Tensor]]:
         from torchvision.transforms import RandomCrop, functional
 
         padded = functional.pad(img, self.padding)
@@ -238,14 +246,14 @@ class CustomRandomCrop:
         return padded[:, top : top + height, left : left + width]
 
     def _enlarged_crop(self, each: Tensor, box: Sequence[int]) -> Tensor:
-        """The same from a map of twice the size, which is then given its own size again."""
+        """The same from a map enlarged to twice the size, which is then reduced to its own size."""
         twice = each.repeat_interleave(2, 1).repeat_interleave(2, 2)
         part = self._crop(twice, box)
         return F.interpolate(part[None], size=list(each.shape[-2:]), mode="nearest")[0]
 
 
 class DoubleCompose:
-    """Transforms of an image and its maps, one after another, as `CustomRandomCrop` is one."""
+    """Applies transforms of an image and its maps, such as `CustomRandomCrop`, one after another."""
 
     def __init__(self, transforms: Sequence[Any]):
         self.transforms = list(transforms)
@@ -260,8 +268,8 @@ class DoubleCompose:
         return len(self.transforms)
 
     @torch.no_grad()
-    def __call__(self, img: Any, other_img: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
-        # Transforms may write into what they are given.
+    def __call__(self, img: Image, other_img: Sequence[Tensor]) -> tuple[Image, list[Tensor]]:
+        # Transforms may change their input in place.
         pair = copy.deepcopy(img), [each.clone() for each in other_img]
         for transform in self.transforms:
             pair = transform(*pair)

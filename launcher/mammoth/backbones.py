@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ class MammothBackbone(nn.Module):
     """The base of a network: write `forward(x, returnt="out")`.
 
     Args:
-        **kwargs: `device`, where it is said to be until it has parameters.
+        **kwargs: `device`, which the network reports until it has parameters.
 
     Attributes:
         device: Where its parameters are.
@@ -47,25 +47,25 @@ class MammothBackbone(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward(x, returnt='out').")
 
     def features(self, x: Tensor) -> Tensor:
-        """What the classifier reads, `[B, D]`."""
+        """The features `[B, D]` that the classifier reads."""
         features: Tensor = self(x, returnt="features")
         return features
 
     def get_params(self) -> Tensor:
-        """All parameters in a row, `[P]`, with their gradients' history."""
+        """All parameters as one vector `[P]`, through which gradients flow back to them."""
         return nn.utils.parameters_to_vector(self.parameters())
 
     def set_params(self, new_params: Tensor) -> None:
-        """Take parameters as `get_params` gives them."""
+        """Set the parameters from `[P]`, as `get_params` returns them."""
         nn.utils.vector_to_parameters(new_params.detach().clone(), self.parameters())
 
     def get_grads(self) -> Tensor:
-        """All gradients in a row, `[P]`, zero where there is none."""
+        """All gradients as one vector `[P]`, zero where there is none."""
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
         return torch.cat([grad.flatten() for grad in grads])
 
     def set_grads(self, new_grads: Tensor) -> None:
-        """Take gradients as `get_grads` gives them."""
+        """Set the gradients from `[P]`, as `get_grads` returns them."""
         parameters = list(self.parameters())
         pieces = new_grads.split([p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
@@ -78,9 +78,9 @@ class BaseMNISTMLP(MammothBackbone):
     Source: Buzzega et al. (2020, arXiv 2004.07211), on MNIST.
 
     Args:
-        input_size: Numbers in a row, whose shape does not matter.
-        output_size: Classes.
-        hidden_size: Units of each hidden layer.
+        input_size: int, numbers in a row `[B, *shape]`, whatever its shape.
+        output_size: int, number of classes.
+        hidden_size: int, units of each hidden layer.
     """
 
     def __init__(self, input_size: int, output_size: int, hidden_size: int = 100):
@@ -92,7 +92,7 @@ class BaseMNISTMLP(MammothBackbone):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Begin with new weights."""
+        """Draw new weights."""
         self.apply(xavier)
 
     def forward(self, x: Tensor, returnt: ReturnTypes = "out") -> Any:
@@ -185,7 +185,7 @@ class ResNet(MammothBackbone):
     @property
     def stages(self) -> list[nn.Module]:
         """`layer1`, `layer2`, ..., without those that do nothing."""
-        layers = [getattr(self, f"layer{number}") for number in (1, 2, 3, 4)]
+        layers = [self.get_submodule(f"layer{number}") for number in (1, 2, 3, 4)]
         return [layer for layer in layers if not isinstance(layer, nn.Identity)]
 
     def set_return_prerelu(self, enable: bool = True) -> None:
@@ -255,18 +255,26 @@ def num_flat_features(x: Tensor) -> int:
     return prod(x.shape[1:])
 
 
+class Classifies(Protocol):
+    """A network whose last layer is `classifier`."""
+
+    @property
+    def classifier(self) -> nn.Module: ...
+
+
 def answer(
-    net: Any, features: Tensor, returnt: str, maps: list[Tensor], lateral: Tensor | int = 0
+    net: Classifies, features: Tensor, returnt: str, maps: list[Tensor], lateral: Tensor | int = 0
 ) -> Any:
     """What `returnt` asks a network for.
 
     Args:
-        features: What its classifier reads, `[B, D]`.
-        maps: Of each part of the network, `[B, ...]`.
-        lateral: What earlier columns add to the logits, `[B, n]`.
+        net: Its `classifier` turns features into logits `[B, n]`.
+        features: `[B, D]`, what the classifier reads.
+        maps: Outputs of each part of the network, `[B, ...]`.
+        lateral: `[B, n]`, what earlier columns of a progressive network add to the logits.
 
     Raises:
-        ValueError: If there is no such answer.
+        ValueError: If `returnt` is none of `ReturnTypes`.
     """
     if returnt == "features":
         return features

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 from ...replay import ConfigError
 from ...replay.suggestions import did_you_mean
 from .fields import FieldMemory, dtype_of
-from .selection import NAMES, make_selection
+from .selection import NAMES, Bounds, make_selection
 
 _ROOM = 64  # Rows of an unlimited buffer at first.
 
@@ -29,8 +29,8 @@ class Buffer(FieldMemory):
     `Buffer(size, device, minibatch_size, model)`, it makes a `GradientBuffer`.
 
     Args:
-        buffer_size: Rows, at most.
-        device: Where they are kept; None: where the first ones come from.
+        buffer_size: int, the largest number of rows.
+        device: Where rows are kept; None: where the first ones come from.
         sample_selection_strategy: Which rows a full buffer drops: `reservoir`, `lars` (low loss), `labrs`
             (also large classes), `abs` (for noisy labels; needs `dataset=`),
             `balancoir` (keeps classes balanced), or `unlimited` (keeps everything).
@@ -57,7 +57,7 @@ class Buffer(FieldMemory):
         device: torch.device | str | None = None,
         sample_selection_strategy: str = "reservoir",
         *,
-        dataset: Any = None,
+        dataset: Bounds | None = None,
     ):
         name = str(sample_selection_strategy).lower()
         if name not in NAMES:
@@ -87,22 +87,23 @@ class Buffer(FieldMemory):
         labels: Tensor | None = None,
         logits: Tensor | None = None,
         task_labels: Tensor | None = None,
-        attention_maps: Any = None,
+        attention_maps: object = None,
         true_labels: Tensor | None = None,
         sample_selection_scores: Tensor | None = None,
     ) -> None:
-        """Offer rows; the first call says which fields rows have.
+        """Offer rows. The first call decides which fields rows have.
 
-        Fields may have more rows than there are examples: the first ones count.
+        Fields may have more rows than there are examples, of which the first ones count.
 
         Args:
             examples: `[B, *shape]`, kept as float32.
             labels: `[B]`, kept as int64.
             logits: `[B, n]`, kept as float32.
             task_labels: `[B]`, kept as int64.
-            true_labels: `[B]`, kept as int64: of rows with noisy labels.
-            sample_selection_scores: `[B]`, by which rows are chosen: losses for `abs`, for `lars` and
-                `labrs` minus losses.
+            attention_maps: Not supported.
+            true_labels: `[B]`, kept as int64, for rows whose labels are noisy.
+            sample_selection_scores: `[B]` float32, by which rows are chosen: losses for `abs`, negative
+                losses for `lars` and `labrs`.
 
         Raises:
             ConfigError: If a field is missing that rows have or the strategy needs.
@@ -143,7 +144,7 @@ class Buffer(FieldMemory):
     def _add_chosen(
         self, fields: Mapping[str, Tensor], labels: list[int], scores: Tensor | None
     ) -> None:
-        """Offer rows one after another: each choice looks at what the one before it left."""
+        """Offer rows one after another, since each choice depends on the rows that the previous one left."""
         checked = self._checked(fields, {})
         if not labels:
             return
@@ -190,6 +191,13 @@ class Buffer(FieldMemory):
             self.sample_selection_fn.load(kept)
 
 
+class HasGradients(Protocol):
+    """A model that tells the gradient of rows."""
+
+    def get_grads(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The gradient of the loss of rows `[B, *shape]` with labels `[B]`, as one vector `[1, P]`."""
+
+
 class GradientBuffer(Buffer):
     """Keeps rows whose gradients point in many directions.
 
@@ -198,20 +206,20 @@ class GradientBuffer(Buffer):
     first: Aljundi et al. (2019), "Gradient based sample selection", arXiv 1903.08671, algorithm 2.
 
     Args:
-        buffer_size: Rows, at most.
+        buffer_size: int, the largest number of rows.
         device: Where rows are kept; None: where the first ones come from.
-        minibatch_size: Rows that a gradient is compared with.
-        model: Its `get_grads(examples, labels)` gives a gradient, `[1, P]`.
+        minibatch_size: int, rows whose gradients a new one is compared with.
+        model: Its `get_grads(examples, labels)` returns a gradient, `[1, P]`.
     """
 
-    model: Any
+    model: HasGradients | None
 
     def __init__(
         self,
         buffer_size: int,
         device: torch.device | str | None = None,
         minibatch_size: int = 10,
-        model: Any = None,
+        model: HasGradients | None = None,
     ):
         super().__init__(buffer_size, device)
         self.minibatch_size = int(minibatch_size)
@@ -227,13 +235,13 @@ class GradientBuffer(Buffer):
             self.fathom_mask = torch.from_numpy(self._draws.permutation(len(self)))
 
     def drop_cache(self) -> None:
-        """Forget gradients: the weights have changed."""
+        """Forget all gradients, after the weights have changed."""
         self.cache = {}
 
     def get_data(  # type: ignore[override]
         self,
         size: int,
-        transform: Any = None,
+        transform: Callable[..., Any] | None = None,
         give_index: bool = False,
         random: bool = False,
         device: torch.device | str | None = None,
@@ -307,6 +315,7 @@ class GradientBuffer(Buffer):
         self, examples: Tensor, labels: Tensor, known: Tensor, their_labels: Tensor, places: Tensor
     ) -> float:
         """The largest cosine of the rows' gradient with one of the rows known, plus 1."""
+        assert self.model is not None  # Only a caller that passes it compares gradients.
         gradient = self.model.get_grads(examples, labels)
         for number, place in enumerate(places.tolist()):
             if place not in self.cache:

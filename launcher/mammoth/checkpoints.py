@@ -17,6 +17,7 @@ from ...replay import CheckpointError, Memory
 from ..record.checkpoint import find
 from ..record.state import load_attribute_state, load_weights
 from .buffer import Buffer
+from .methods import ObservingModel
 from .observer import Observer
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def load_checkpoint(observer: Observer, path: str, *, whole: bool) -> None:
     """Load the weights and the buffer of a checkpoint into a model.
 
     Args:
-        path: A file of Mammoth's, a run directory, or a folder of its checkpoints.
-        whole: Whether to restore everything else too, such as counters and copies, for evaluation.
+        path: A file that Mammoth wrote, a run directory, or its folder of checkpoints.
+        whole: Restore everything else too, such as counters and copies of the network, to evaluate.
 
     Raises:
         CheckpointError: If it cannot be read, or does not fit.
@@ -37,7 +38,7 @@ def load_checkpoint(observer: Observer, path: str, *, whole: bool) -> None:
         _load_run(observer, Path(path), whole=whole)
     else:
         _load_file(observer.model, Path(path))
-    observer.started = True  # Its own `forward` has something to go by.
+    observer.started = True  # The model's own `forward` can be expected to work.
 
 
 def _load_run(observer: Observer, path: Path, *, whole: bool) -> None:
@@ -60,12 +61,14 @@ def _is_memory(observer: Observer, name: str) -> bool:
     return isinstance(owner, Memory)
 
 
-def _load_file(model: Any, path: Path) -> None:
+def _load_file(model: ObservingModel, path: Path) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of other protocols: what matters is an error.
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of old file formats that it reads all the same.
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Of what torch does with any other file, there is no end.
+    except Exception as error:  # torch raises errors of many types for files that it cannot read.
         raise CheckpointError(
             f"loadcheck={path} cannot be loaded without executing code in it. Save it again with "
             "Mammoth's save_checkpoint_mode=safe, or as model.state_dict()."
@@ -88,22 +91,22 @@ def _load_file(model: Any, path: Path) -> None:
 
 
 def _register(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a model the buffers that it makes when it first learns, such as `classes_so_far`."""
+    """Register the buffers that a model makes when it first learns, such as `classes_so_far`."""
     for name, tensor in weights.items():
         if "." not in name and not hasattr(model, name):
             model.register_buffer(name, torch.zeros_like(tensor))
 
 
 def _plain_name(name: str) -> str:
-    """Without what torch's DataParallel adds."""
+    """A weight's name without the prefix that torch's DataParallel adds."""
     return name.replace("net.module.", "net.").removeprefix("module.")
 
 
-def _fill(model: Any, rows: Any, path: Path) -> None:
+def _fill(model: ObservingModel, rows: object, path: Path) -> None:
     if not isinstance(rows, Mapping) or not isinstance(rows.get("examples"), Tensor):
         raise CheckpointError(f"loadcheck={path}: its `buffer` holds no `examples`.")
-    buffer = getattr(model, "buffer", None)
-    if not isinstance(buffer, Memory) or not hasattr(buffer, "add_data"):
+    buffer = _buffer_of(model)
+    if buffer is None:
         raise CheckpointError(
             f"loadcheck={path} holds a buffer, but {type(model).__name__} has no `buffer` to load it into."
         )
@@ -130,12 +133,12 @@ class Saver:
         self.joint = bool(values["joint"])
         self.written: list[Path] = []
 
-    def task_ended(self, model: Any, task: int) -> None:
+    def task_ended(self, model: ObservingModel, task: int) -> None:
         """Save the model after a task, if requested."""
         if self.every_task:
             self._write(model, "joint" if self.joint else str(task))
 
-    def finish(self, model: Any, run: Run) -> None:
+    def finish(self, model: ObservingModel, run: Run) -> None:
         """Save the final model, and add the results to what was written."""
         if not self.every_task:
             self._write(model, "joint" if self.joint else "last")
@@ -150,7 +153,7 @@ class Saver:
             torch.save(saved, path)
         self.written = []
 
-    def _write(self, model: Any, part: str) -> None:
+    def _write(self, model: ObservingModel, part: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         args = vars(model.args)
         name = self.name or f"{args.get('model', type(model).__name__)}_{args['dataset']}"
@@ -163,16 +166,20 @@ class Saver:
         }
         if hasattr(model, "opt"):
             saved["optimizer"] = model.opt.state_dict()
-        buffer = getattr(model, "buffer", None)
-        if isinstance(buffer, Memory) and len(buffer):
-            used = getattr(buffer, "used_attributes", ())
-            saved["buffer"] = {name: getattr(buffer, name).detach().cpu() for name in used}
+        if (buffer := _buffer_of(model)) is not None and len(buffer):
+            rows = buffer.serialize()
+            saved["buffer"] = {name: field.detach() for name, field in rows.items()}
         torch.save(saved, path)
         if path not in self.written:
             self.written.append(path)
 
 
-def _is_plain(value: Any) -> bool:
+def _buffer_of(model: ObservingModel) -> Buffer | None:
+    """The buffer of a model that has one of ours."""
+    return model.buffer if hasattr(model, "buffer") and isinstance(model.buffer, Buffer) else None
+
+
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
 from ...replay import ConfigError, Memory
 from ...replay.transfer import upload
@@ -19,8 +21,8 @@ class FieldMemory(Memory):
     """A memory whose fields have names and an order: attributes of it, and the columns of a batch.
 
     Args:
-        capacity: Rows, at most.
-        device: Where they are kept; None: where the first ones come from.
+        capacity: int, the largest number of rows.
+        device: Where rows are kept; None: where the first ones come from.
     """
 
     attributes = ("examples", "labels", "logits", "task_labels", "true_labels")
@@ -38,16 +40,16 @@ class FieldMemory(Memory):
         held: Tensor = columns[(name,)][: len(self)]
         return held
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """Replace a field of the stored rows, `buffer.logits = logits`, or set any other attribute."""
         if name not in type(self).attributes:
             object.__setattr__(self, name, value)
             return
-        if len(value) != len(self):
-            raise ConfigError(
-                f"Buffer: {len(value)} {name} for {len(self)} stored rows. Use add_data to add rows."
-            )
         kept = torch.as_tensor(value, dtype=dtype_of(name), device=self.device)
+        if len(kept) != len(self):
+            raise ConfigError(
+                f"Buffer: {len(kept)} {name} for {len(self)} stored rows. Use add_data to add rows."
+            )
         column = kept.new_empty((self.capacity, *kept.shape[1:]))
         column[: len(self)] = kept.detach()
         self._columns[(name,)] = column
@@ -100,24 +102,27 @@ class FieldMemory(Memory):
     def get_data(
         self,
         size: int,
-        transform: Any = None,
+        transform: Callable[..., Any] | None = None,
         return_index: bool = False,
         device: torch.device | str | None = None,
         mask_task_out: int | None = None,
         cpt: int | None = None,
         return_not_aug: bool = False,
-        not_aug_transform: Any = None,
-        force_indexes: Any = None,
+        not_aug_transform: Callable[..., Any] | None = None,
+        force_indexes: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, ...]:
-        """`min(size, len(buffer))` different rows: a tensor of each field, after their places if asked.
+        """`min(size, len(buffer))` different rows, drawn uniformly: a tensor `[B, ...]` of each field.
 
         Args:
-            transform: Of examples: the model's own, of all of them; any other of one after the other.
-            device: Where to; None: where they are kept.
-            mask_task_out: A task of which no row is given, by `task_labels`, else by `labels // cpt`.
-            return_not_aug: Give the examples without `transform` too, before those with it.
-            not_aug_transform: Of these.
-            force_indexes: The places of the rows to give.
+            size: Rows, at most.
+            transform: Applied to the examples: the model's own to all at once, any other one by one.
+            return_index: Return the rows' places first, int64 `[B]`.
+            device: Where the tensors go; None: they stay where they are kept.
+            mask_task_out: A task whose rows are left out, told by `task_labels`, else by `labels // cpt`.
+            cpt: Classes per task, for rows without `task_labels`.
+            return_not_aug: Return the examples without `transform` too, before those with it.
+            not_aug_transform: Applied to the examples without `transform`.
+            force_indexes: int64 `[B]`, the places of the rows to return instead of drawn ones.
 
         Raises:
             ConfigError: If the buffer is empty, or cannot tell tasks apart.
@@ -140,7 +145,7 @@ class FieldMemory(Memory):
         return (places.to(data[0].device), *data) if return_index else data
 
     def get_balanced_data(
-        self, size: int, transform: Any = None, n_classes: int = -1
+        self, size: int, transform: Callable[..., Any] | None = None, n_classes: int = -1
     ) -> tuple[Tensor, ...]:
         """Rows of `n_classes` random classes, of each as many; -1: of all that are held."""
         if self.is_empty():
@@ -157,7 +162,10 @@ class FieldMemory(Memory):
         return self.get_data_by_index(torch.tensor(places), transform)
 
     def get_data_by_index(
-        self, indexes: Tensor, transform: Any = None, device: torch.device | str | None = None
+        self,
+        indexes: Tensor,
+        transform: Callable[..., Any] | None = None,
+        device: torch.device | str | None = None,
     ) -> tuple[Tensor, ...]:
         """The rows at these places, int64 `[B]`."""
         columns = [self._columns[(name,)] for name in self.used_attributes]
@@ -166,7 +174,7 @@ class FieldMemory(Memory):
         return apply_transform(fields[0], transform), *fields[1:]
 
     def get_all_data(
-        self, transform: Any = None, device: torch.device | str | None = None
+        self, transform: Callable[..., Any] | None = None, device: torch.device | str | None = None
     ) -> tuple[Tensor, ...]:
         """Every row held."""
         return self.get_data_by_index(torch.arange(len(self)), transform, device)
@@ -179,13 +187,13 @@ class FieldMemory(Memory):
 
     def get_dataloader(
         self,
-        args: Any,
+        args: Namespace | None,
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
-        transform: Any = None,
-        sampler: Any = None,
-    ) -> Any:
+        transform: Callable[..., Any] | None = None,
+        sampler: Sampler[int] | None = None,
+    ) -> DataLoader[Any]:
         """Batches of the rows held now, in a `DataLoader`."""
         rows = torch.utils.data.TensorDataset(*self.get_all_data())
 
@@ -205,20 +213,20 @@ class FieldMemory(Memory):
 
     def serialize(self, out_device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The rows held, by field."""
-        return {name: getattr(self, name).to(out_device) for name in self.used_attributes}
+        return {name: self.__getattr__(name).to(out_device) for name in self.used_attributes}
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         return (self[place] for place in range(len(self)))
 
     @property
     def _draws(self) -> np.random.Generator:
-        """The random stream that says which rows are drawn."""
+        """The random stream from which rows are drawn."""
         if not self._streams:
             self._start_streams()
         return self._streams[1]
 
     def _tasks(self, cpt: int | None) -> Tensor:
-        """The task of each row held."""
+        """The task of each row held, int64 `[N]`."""
         if ("task_labels",) in self._columns:
             return self.task_labels
         if cpt is None or ("labels",) not in self._columns:
@@ -230,5 +238,5 @@ class FieldMemory(Memory):
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """As Mammoth keeps a field: labels of any kind as integers."""
+    """The dtype in which Mammoth keeps a field: int64 for labels of any kind, else float32."""
     return torch.int64 if name.endswith("labels") else torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,8 +42,19 @@ def project(gxy: Tensor, ger: Tensor) -> Tensor:
     return gxy - torch.dot(gxy, ger) / torch.dot(ger, ger) * ger
 
 
+class SolvesQuadratic(Protocol):
+    """A module with a solver of quadratic programs, such as quadprog."""
+
+    @property
+    def solve_qp(self) -> Callable[..., Any]: ...
+
+
 def project2cone2(
-    solver: Any, gradient: Tensor, memories: Tensor, margin: float = 0.5, eps: float = 1e-3
+    solver: SolvesQuadratic,
+    gradient: Tensor,
+    memories: Tensor,
+    margin: float = 0.5,
+    eps: float = 1e-3,
 ) -> None:
     """Project a gradient to the nearest one that agrees with every memory's gradient.
 

@@ -1,7 +1,7 @@
 """Registers what Mammoth's code brings to a run: models with `observe`, data with `get_data_loaders`.
 
-Imported by `settings/kinds.py` when a run names one of them. What they need is imported when it is asked
-for: to check a model's options no network has to be.
+Imported by `settings/kinds.py` when a run names one of them. The modules that check and build are imported
+when they are called: checking a model's options must not import every network.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ..settings.kinds import DataKind, ModelKind, register_data_kind, register_model_kind
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
+    from ...envs.table_world import TableWorld
     from ..settings.plan import Plan
     from .tasks.world import SequenceWorld
 
@@ -26,11 +28,16 @@ def _mistakes(target: object, arguments: Mapping[str, object]) -> list[str]:
 
 
 def _build_model(
-    target: object, arguments: Mapping[str, object], *run: Any, **ways: Any
+    target: object,
+    arguments: Mapping[str, object],
+    plan: Plan,
+    world: TableWorld,
+    device: torch.device,
+    **building: Any,
 ) -> nn.Module:
     from .building import build_observer
 
-    return build_observer(target, arguments, *run, **ways)
+    return build_observer(target, arguments, plan, world, device, **building)
 
 
 def _has_its_own_data(target: object) -> bool:
@@ -40,7 +47,7 @@ def _has_its_own_data(target: object) -> bool:
     return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
 
 
-def _build_data(target: object, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
+def _build_data(target: Any, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
     from .tasks.world import SequenceWorld
 
     return SequenceWorld(target, plan, arguments)

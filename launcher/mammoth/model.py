@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import ConfigError
-from .provided import make_optimizer
+from .provided import Arguments, make_optimizer
 from .tasks.counters import Counters
 from .tasks.sequence import ContinualDataset
 
@@ -21,18 +21,18 @@ class ContinualModel(Counters, nn.Module):
     """The base of Mammoth's models: write `observe`, and step `opt` in it.
 
     Args:
-        backbone: The network, `net`.
-        loss: Of outputs and labels.
-        args: Options.
-        transform: Converts rows in [0, 1] to the network's training inputs.
+        backbone: The network: rows `[B, *obs.shape]` to logits `[B, n]`.
+        loss: Takes logits `[B, n]` and labels, int64 `[B]`.
+        args: The run's arguments, and the model's options.
+        transform: Converts rows in [0, 1] `[B, *obs.shape]` to the network's training inputs.
         dataset: The sequence of tasks; the run's, if the constructor does not pass it on.
 
     Attributes:
-        opt: The optimiser of the network that `args` describes, made again for each task, unless there
-            is a `custom_scheduler`.
+        opt: The network's optimiser as `args` describes it, made again for each task unless there is a
+            `custom_scheduler`.
         custom_scheduler: Set it, and the run steps it after each epoch, or after each step if
             `args.scheduler_mode` is `iter`.
-        device: Where the run's batches are.
+        device: The device of the run's batches.
         current_task, n_classes_current_task, n_past_classes, n_seen_classes, n_remaining_classes: Where
             the run is; numbers of classes are -1 before the first task.
         task_iteration, epoch_iteration: Calls of `observe` so far in this task and in this pass.
@@ -47,9 +47,9 @@ class ContinualModel(Counters, nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        loss: Any,
+        loss: Callable[..., Tensor],
         args: Namespace,
-        transform: Any = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
         dataset: ContinualDataset | None = None,
     ):
         super().__init__()
@@ -60,8 +60,9 @@ class ContinualModel(Counters, nn.Module):
             )
         self.net, self.loss, self.args = backbone, loss, args
         self.transform = self.original_transform = transform
-        self.dataset: Any = getattr(args, "sequence", None) if dataset is None else dataset
-        self.device = torch.device(getattr(args, "device", "cpu"))
+        own = args.sequence if isinstance(args, Arguments) else None
+        self.dataset: Any = own if dataset is None else dataset
+        self.device = torch.device(vars(args).get("device", "cpu"))
         self.opt = self.get_optimizer()
         if self.dataset is not None:
             self.SETTING = self.dataset.SETTING
@@ -73,7 +74,7 @@ class ContinualModel(Counters, nn.Module):
         return parser
 
     def get_parameters(self) -> list[Tensor]:
-        """What is optimised."""
+        """The parameters that are optimised."""
         return list(self.net.parameters())
 
     def get_optimizer(
@@ -88,7 +89,7 @@ class ContinualModel(Counters, nn.Module):
         return offsets
 
     def get_debug_iters(self) -> int:
-        """Steps of a pass in Mammoth's `debug_mode`, which no run of ours is in."""
+        """Steps of a pass in Mammoth's `debug_mode`, which Antelope does not have."""
         return 5
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class ContinualModel(Counters, nn.Module):
 
 
 class Sgd(ContinualModel):
-    """Learns each task in turn, without any measure against forgetting."""
+    """Learns each task in turn, and does nothing against forgetting."""
 
     NAME = "sgd"
     COMPATIBILITY = ("class-il", "domain-il", "task-il", "general-continual")

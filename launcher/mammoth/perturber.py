@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from argparse import ArgumentParser
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from .model import ContinualModel
 
 _TINY = 1e-20  # The first random move, relative to the weights: where nothing changes there is no slope.
 
@@ -33,10 +34,10 @@ class Perturber:
     """Called with rows of a memory, adds to the gradients of `continual_model.net` those of STAR's loss.
 
     Args:
-        continual_model: Of it `net`, `args` and `device`.
+        continual_model: Its `net` is perturbed, as `args.p_steps`, `p_lam` and `p_gamma` say.
     """
 
-    def __init__(self, continual_model: Any):
+    def __init__(self, continual_model: ContinualModel):
         self.args, self.device = continual_model.args, continual_model.device
         self.net = continual_model.net
         self.proxy = copy.deepcopy(self.net)
@@ -47,10 +48,10 @@ class Perturber:
         rows, labels = X.to(self.device), y.to(self.device)
         with torch.no_grad():
             before = F.softmax(self.net(rows), dim=-1)
-        # Predictions that are wrong are no reason to stay.
+        # Only predictions that are right are worth keeping.
         right = (before.argmax(1) == labels).float()
         if right.sum() < 2:
-            self.net(rows)  # Batch normalisation meets the rows in any case.
+            self.net(rows)  # As in the reference code, so that batch normalisation sees the rows.
             return
         moves = self._moves(rows, before, right)
         weights = [p for p in self.net.parameters() if p.dim() > 1]
@@ -82,7 +83,7 @@ class Perturber:
         return [(moved - weight).detach() for weight, moved in pairs]
 
     @staticmethod
-    def _change(net: Any, rows: Tensor, before: Tensor, right: Tensor) -> Tensor:
+    def _change(net: nn.Module, rows: Tensor, before: Tensor, right: Tensor) -> Tensor:
         """How far predictions are from `before`, KL divergence, on average over those that were right."""
         now = F.log_softmax(net(rows), dim=1)
         change: Tensor = (

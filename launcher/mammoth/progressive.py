@@ -115,7 +115,7 @@ class ResNetPNN(ResNet):
         x = F.relu(column.bn1(column.conv1(x)))
         maps = [x]
         for number in range(1, 5):
-            x = getattr(column, f"layer{number}")(x)
+            x = column.get_submodule(f"layer{number}")(x)
             if earlier and number > 1:
                 below = torch.cat([each[number - 1] for each in earlier], 1)
                 x = F.relu(x + column.adaptors[number - 2](below))
@@ -161,19 +161,21 @@ def _lateral_maps(earlier: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def _frozen(columns: Sequence[nn.Module] | None, names: Sequence[str]) -> nn.ModuleList:
-    """Copies of these parts of each column, which learn nothing more."""
+    """Copies of these parts of each column, whose weights do not change any more."""
     kept = nn.ModuleList()
     for column in columns or ():
-        parts = {name: copy.deepcopy(getattr(column, name)) for name in names}
+        parts = {name: copy.deepcopy(column.get_submodule(name)) for name in names}
         kept.append(_Column(parts).requires_grad_(False))
     return kept
 
 
 class _Column(nn.Module):
+    """The parts of an earlier column, always in evaluation mode."""
+
     def __init__(self, parts: dict[str, nn.Module]):
         super().__init__()
         for name, part in parts.items():
             setattr(self, name, part)
 
     def train(self, mode: bool = True) -> _Column:
-        return super().train(False)  # Nor do its running means move.
+        return super().train(False)  # In training mode its running means would still move.

@@ -30,7 +30,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "rot-mnist": {"dataset": "RotatedMNIST", "tasks": 20, "standardize": False},
     "seq-digits": {"dataset": "Digits", "tasks": 5, "standardize": False},
 }
-# What the data sets say in Mammoth of arguments that are not given.
+# Mammoth's own defaults for these data sets, for arguments that are not given.
 _CIFAR = {"n_epochs": 50, "batch_size": 32}
 USUAL: dict[str, dict[str, Any]] = {
     "seq-mnist": {"n_epochs": 1, "batch_size": 64},
@@ -39,9 +39,19 @@ USUAL: dict[str, dict[str, Any]] = {
     "seq-cifar10": _CIFAR,
     "seq-cifar100": {**_CIFAR, "lr_scheduler": "multisteplr", "lr_milestones": [35, 45]},
 }
-CLASSES = {"CIFAR100": 100}  # Of those that are split; ten in the others.
+CLASSES = {"CIFAR100": 100}  # Of data sets that are split; all others have ten.
 MODELS: dict[str, Any] = {"sgd": Sgd}
-SEQUENCES: dict[str, Any] = {}  # Classes of the user's own, or functions.
+SEQUENCES: dict[str, Any] = {}  # The user's own classes, or functions that make one.
+
+# Networks, by the names of Mammoth.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "mnistmlp": mnistmlp,
+    "resnet18": resnet18,
+    "reduced-resnet18": reduced_resnet18,
+    "resnet34": resnet34,
+    "mnistmlp-pnn": mnistmlp_pnn,
+    "resnet18-pnn": resnet18_pnn,
+}
 
 
 def register_model(name: str) -> Callable[[T], T]:
@@ -80,17 +90,17 @@ def get_model_names(names_only: bool = False) -> Any:
 
 
 def get_dataset_names(names_only: bool = False) -> Any:
-    """Registered sequences, as of `get_model_names`; the class of one of ours is its settings."""
+    """Registered sequences, as `get_model_names` lists models; of a built-in one, `class` is its settings."""
     return _named({**DATASETS, **SEQUENCES}, names_only)
 
 
 def get_backbone_names(names_only: bool = False) -> Any:
-    """Registered networks, as of `get_model_names`."""
+    """Registered networks, as `get_model_names` lists models."""
     return _named(BACKBONES, names_only)
 
 
 def key_of(name: str) -> str:
-    """The one form of a name."""
+    """A name as the tables hold it: `seq-mnist` for `Seq_MNIST`."""
     return name.replace("_", "-").lower()
 
 
@@ -118,8 +128,8 @@ def _named(table: dict[str, Any], names_only: bool) -> Any:
     }
 
 
-def _arguments(item: Any) -> dict[str, dict[str, Any]]:
-    """The arguments of a class or a function: whether they are needed, their type and default."""
+def _arguments(item: Callable[..., object]) -> dict[str, dict[str, Any]]:
+    """The arguments of a class or a function: whether they are required, their types and defaults."""
     found = {}
     for p in inspect.signature(item).parameters.values():
         if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) or p.name.startswith("_"):
@@ -143,9 +153,9 @@ def get_avail_args(
     """The arguments that must be given, and those that may be: what they do, and their defaults.
 
     Args:
-        dataset: A registered sequence, whose own defaults then count.
-        model: A registered model, whose own options are listed then, too.
-        args: Without effect: no argument makes others.
+        dataset: A registered sequence, whose defaults are then listed.
+        model: A registered model, whose options are then listed too.
+        args: Has no effect: in Antelope no argument adds others.
 
     Raises:
         ConfigError: If one of them is not registered.
@@ -183,16 +193,6 @@ def _known(kind: str, name: str, there: Mapping[str, Any]) -> str:
     raise ConfigError(f"No {kind} `{name}` is registered.{near} There are: {', '.join(there)}.")
 
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "mnistmlp": mnistmlp,
-    "resnet18": resnet18,
-    "reduced-resnet18": reduced_resnet18,
-    "resnet34": resnet34,
-    "mnistmlp-pnn": mnistmlp_pnn,
-    "resnet18-pnn": resnet18_pnn,
-}
-
-
 def get_backbone(args: Namespace) -> nn.Module:
     """A new network, as described by `args`.
 
@@ -212,7 +212,8 @@ def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
     """A new network registered under this name; `_` and `-` are equivalent.
 
     Args:
-        values: Its arguments, among others.
+        name: A registered name.
+        values: The network's arguments, among others.
     """
     key = name.replace("_", "-").lower()
     if key not in BACKBONES:

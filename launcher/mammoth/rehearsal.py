@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import copy
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ...replay import ConfigError
+from .backbones import MammothBackbone
 from .buffer import Buffer
 from .tasks.loaders import create_seeded_dataloader
+from .tasks.own_rows import OwnRows
+from .tasks.rows import TaskRows
+from .tasks.sequence import ContinualDataset
+
+Array = Tensor | np.ndarray[Any, Any]
 
 
-def icarl_replay(model: Any, dataset: Any, val_set_split: float = 0) -> None:
+class ReplaysBuffer(Protocol):
+    """A model with a buffer, to which `icarl_replay` adds a validation set."""
+
+    current_task: int
+    buffer: Buffer
+    args: Namespace
+    val_dataset: TaskRows
+    val_loader: DataLoader[Any]
+
+
+def icarl_replay(model: ReplaysBuffer, dataset: ContinualDataset, val_set_split: float = 0) -> None:
     """Add the rows of `model.buffer` to the task that is about to be learnt.
 
     Does nothing in the first task. With a split it sets `model.val_dataset` and `model.val_loader`.
 
     Args:
-        dataset: Its `train_loader.dataset` gets the rows.
-        val_set_split: Share of the buffer's rows that go to a validation set instead, together with as
-            many rows of the task.
+        model: Has the `buffer`.
+        dataset: Its `train_loader.dataset` receives the rows.
+        val_set_split: float in [0, 1], share of the buffer's rows that go to a validation set instead,
+            with as many rows of the task.
     """
     if model.current_task == 0:
         return
@@ -42,9 +62,9 @@ def icarl_replay(model: Any, dataset: Any, val_set_split: float = 0) -> None:
 
 
 def _fill(
-    rows: Any, data: Any, targets: Any, chosen: Tensor, examples: Tensor, labels: Tensor
+    rows: TaskRows, data: Array, targets: Array, chosen: Tensor, examples: Tensor, labels: Tensor
 ) -> None:
-    """Make of `rows` the chosen ones of `data`, followed by those of a buffer."""
+    """Replace the rows by the chosen ones of `data` (bool `[N]`), followed by those of a buffer."""
     more = rows.data_of(examples)
     mask = chosen if isinstance(data, Tensor) else chosen.numpy()
     kept = [torch.as_tensor(part) for part in (data[mask], more)]
@@ -57,25 +77,25 @@ def _fill(
 @torch.no_grad()
 def fill_buffer(
     buffer: Buffer,
-    dataset: Any,
+    dataset: ContinualDataset,
     t_idx: int,
-    net: Any = None,
+    net: MammothBackbone | None = None,
     use_herding: bool = False,
     required_attributes: Sequence[str] | None = None,
     normalize_features: bool = False,
     extend_equalize_buffer: bool = False,
 ) -> None:
-    """Keep equally many rows of each class seen: fewer of the old classes, and some of the new.
+    """Keep equally many rows of each class seen so far: fewer of the old classes, and some of the new.
 
     Args:
-        dataset: Its `train_loader` gives the task's rows. Those of earlier classes, which
-            `icarl_replay` put there, are taken out of it.
-        t_idx: The task, from 0.
-        net: Computes features and, if they are required, logits (their sigmoid).
+        buffer: Receives the rows.
+        dataset: Its `train_loader` gives the task's rows, without those that `icarl_replay` added.
+        t_idx: int, the task, from 0.
+        net: Computes features and, if required, logits, of which the sigmoid is kept.
         use_herding: Keep the rows whose mean feature is nearest to the class's, best first (iCaRL:
-            Rebuffi et al., 2017, arXiv 1611.07725); else random ones.
+            Rebuffi et al., 2017, arXiv 1611.07725); else random rows.
         required_attributes: Fields of the rows, in the buffer's order; None: examples and labels.
-        normalize_features: Features of length 1.
+        normalize_features: Scale features to length 1.
         extend_equalize_buffer: Round the rows per class up, and let the buffer grow to hold them.
 
     Raises:
@@ -95,6 +115,7 @@ def fill_buffer(
     if buffer.sample_selection_strategy == "unlimited":
         share = len(rows) + len(buffer)
     else:
+        assert dataset.args is not None  # A run has begun.
         size = int(dataset.args.buffer_size)
         share = -(-size // seen) if extend_equalize_buffer else size // seen
         buffer.buffer_size = share * seen if extend_equalize_buffer else size
@@ -114,7 +135,7 @@ def fill_buffer(
         buffer.add_data(**given)
 
 
-def _take_out_earlier(rows: Any, past: int) -> None:
+def _take_out_earlier(rows: TaskRows | OwnRows, past: int) -> None:
     """Leave only the rows of the task's own classes, from `past` on."""
     new = torch.as_tensor(rows.targets) >= past
     if not bool(new.all()):
@@ -134,7 +155,9 @@ def _shrink(buffer: Buffer, fields: Sequence[str], share: int) -> None:
         buffer.add_data(**{name: data[name][of_class] for name in fields})
 
 
-def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _computed(
+    dataset: ContinualDataset, net: MammothBackbone | None, *, normalize: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The rows of the task in [0, 1], their labels, and the network's features and outputs in (0, 1)."""
     transform = dataset.get_normalization_transform() or (lambda rows: rows)
     examples, labels, features, outputs = [], [], [], []
@@ -146,7 +169,7 @@ def _computed(dataset: Any, net: Any, *, normalize: bool) -> tuple[Tensor, Tenso
         labels.append(label)
         if net is not None:
             found = net(transform(rows), returnt="features")
-            outputs.append(torch.sigmoid(net.classifier(found)))
+            outputs.append(torch.sigmoid(net.get_submodule("classifier")(found)))
             if normalize:
                 found = found / found.norm(dim=1, keepdim=True)
             features.append(found)

@@ -6,7 +6,7 @@ buffer, or -1 if it is declined. While there is room, the buffer adds every row.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,12 @@ class Held(Protocol):
     def choices(self) -> np.random.Generator: ...
 
 
+class Bounds(Protocol):
+    """The sequence of tasks, which tells which classes belong to a task."""
+
+    def get_offsets(self, task: int | None = None) -> tuple[int, int]: ...
+
+
 class Selection:
     """A uniform sample of the stream (Vitter, 1985), and the base of the others."""
 
@@ -48,25 +54,30 @@ class Selection:
         place = int(buffer.choices.integers(buffer.seen + 1))
         return place if place < buffer.capacity else -1
 
-    def update(self, indexes: Any, values: Any) -> None:
-        """Give the rows at these places other scores; without effect where rows have none."""
+    def update(self, indexes: Tensor | int, values: Tensor | float) -> None:
+        """Change the scores of the rows at these places; has no effect where rows have none.
+
+        Args:
+            indexes: int64 `[B]`, places in the buffer.
+            values: float32 `[B]`, their new scores.
+        """
 
     def state(self) -> Tensor | None:
-        """What has to be saved beside the rows."""
+        """The scores to be saved beside the rows, float32 `[size]`; None where there are none."""
         return None
 
     def load(self, state: Tensor | None) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 class LossAware(Selection):
     """Gives up rows of low loss: loss-aware reservoir sampling.
 
     Source: Buzzega et al. (2020), "Rethinking Experience Replay", arXiv 2010.05595. Scores are
-    negative losses; the chance to be given up grows with the score.
+    negative losses; the higher the score, the likelier a row is to be replaced.
 
     Args:
-        size: Rows of the buffer.
+        size: int, capacity of the buffer in rows.
 
     Attributes:
         importance_scores: float32 `[size]`, of the row at each place.
@@ -77,7 +88,7 @@ class LossAware(Selection):
     def __init__(self, size: int):
         self.importance_scores = torch.full((size,), -torch.inf)
 
-    def update(self, indexes: Any, values: Any) -> None:
+    def update(self, indexes: Tensor | int, values: Tensor | float) -> None:
         scores = self.importance_scores
         if isinstance(values, Tensor):
             values = values.detach().to(scores)
@@ -89,7 +100,7 @@ class LossAware(Selection):
         return self.given_up(buffer)
 
     def given_up(self, buffer: Held) -> int:
-        """The place of a row to give up."""
+        """The place of the row to replace."""
         return _drawn(buffer, _spread(self.importance_scores))
 
     def state(self) -> Tensor | None:
@@ -120,13 +131,13 @@ class AlternateBalanced(LossAware):
     gives up a row is drawn by their shares of the buffer. Scores are losses.
 
     Args:
-        size: Rows of the buffer.
+        size: int, capacity of the buffer in rows.
         dataset: Tells where the current task's classes begin.
     """
 
     labelled = True
 
-    def __init__(self, size: int, dataset: Any):
+    def __init__(self, size: int, dataset: Bounds):
         super().__init__(size)
         self.dataset = dataset
 
@@ -159,18 +170,18 @@ class Balanced(Selection):
         return int(largest[drawn % len(largest)])
 
 
-def make_selection(name: str, size: int, dataset: Any = None) -> Selection:
+def make_selection(name: str, size: int, dataset: Bounds | None = None) -> Selection:
     """The strategy of that name.
 
     Raises:
         ConfigError: If `abs` lacks the data set that tells of tasks.
     """
-    if name == "abs" and dataset is None:
-        raise ConfigError(
-            "Buffer: sample_selection_strategy='abs' needs dataset=..., which tells where a task's "
-            "classes begin."
-        )
     if name == "abs":
+        if dataset is None:
+            raise ConfigError(
+                "Buffer: sample_selection_strategy='abs' needs dataset=..., which tells where a task's "
+                "classes begin."
+            )
         return AlternateBalanced(size, dataset)
     if name == "lars":
         return LossAware(size)
@@ -180,7 +191,7 @@ def make_selection(name: str, size: int, dataset: Any = None) -> Selection:
 
 
 def _spread(scores: Tensor) -> Tensor:
-    """Scores moved to [0, 1], or ones where all are alike."""
+    """Scores `[N]` scaled to [0, 1], or ones where all are equal."""
     if not len(scores):
         return scores
     low, high = scores.min(), scores.max()
@@ -188,7 +199,7 @@ def _spread(scores: Tensor) -> Tensor:
 
 
 def _drawn(buffer: Held, weights: Tensor) -> int:
-    """A place, in proportion to these weights."""
+    """A place in the buffer, drawn in proportion to these weights, `[N]`."""
     chances = weights.double().cpu().numpy()
     total = chances.sum()
     chances = chances / total if total > 0 else np.full(len(chances), 1 / len(chances))

@@ -13,6 +13,7 @@ import yaml
 
 from ..metrics import METRICS, score_names
 from ..settings.plain_yaml import Loader
+from ..settings.schema import that_count
 from .style import PLACES, Curve, series
 
 Groups = dict[Path, list[Path]]
@@ -27,12 +28,9 @@ Pictures = dict[str, dict[Path, list[Curve]]]
 # Scores of runs that are told the task (`scenario=task`); other runs have them, but are not about them.
 _TOLD = [metric.told for metric in METRICS if metric.told and metric.better == "more"]
 _DEFAULTS = (*_TOLD, *score_names(), "train/return", "train/loss")
-# Settings in which the runs of a group may differ without being different experiments.
-_INCIDENTAL = {"seed", "path", "experiment", "resume", "save_every", "log_every", "loggers"}
 # Those whose runs are not drawn over each other: their scores mean something else.
 _CONDITIONS = ("tasks", "classes_per_task", "scenario", "online", "test_dataset")
 _LONGEST = 30  # Letters of a value in a title.
-_INCIDENTAL |= {"device", "data_dir", "plot", "progress", "debug"}
 
 
 def find_runs(folder: Path) -> Groups:
@@ -170,8 +168,9 @@ def different_settings(runs: list[Path]) -> list[str]:
 
     configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(r / "config.yaml")) for r in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
+    may_differ = that_count("incidental", "circumstances")
     return [
         key
         for key in keys
-        if key not in _INCIDENTAL and any(c.get(key) != configs[0].get(key) for c in configs)
+        if key not in may_differ and any(c.get(key) != configs[0].get(key) for c in configs)
     ]

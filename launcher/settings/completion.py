@@ -15,15 +15,13 @@ from ...envs import NAMES as ENVS
 from ...replay.errors import ConfigError
 from .bare_words import COMMANDS
 from .presets import presets
-from .schema import ALIASES, schema
+from .schema import ALIASES, PARTS, schema
 
 _SCRIPTS = {
     "bash": "complete -o nospace -C 'ml --complete' ml",
     "zsh": "autoload -U +X bashcompinit && bashcompinit\ncomplete -o nospace -C 'ml --complete' ml",
     "fish": "complete -c ml -f -a '(COMP_LINE=(commandline -cp) ml --complete whole)'",
 }
-
-_PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
 
 
 def script(shell: str) -> str:
@@ -82,8 +80,8 @@ def _values(key: str) -> list[str]:
         from .environment_names import all_names
 
         return [*ENVS["env"], *all_names(), *classes_here()]
-    if key in ("model", "dataset", "aug", "strategy", *_PARTS):
+    if key in ("model", "dataset", "aug", "strategy", *PARTS):
         ours = [*AGENTS.get(key, ()), *ENVS.get(key, ()), *STRATEGIES.get(key, ())]
-        blocks = BLOCKS["model"] if key in ("model", *_PARTS) else ()
+        blocks = BLOCKS["model"] if key in ("model", *PARTS) else ()
         return [*ours, *blocks, *classes_here()]
     return []

@@ -15,7 +15,6 @@ from ...replay.suggestions import did_you_mean
 from . import environment_names
 from .foreign import answer
 from .frames import user_frame
-from .names import KINDS, resolve
 from .object_names import name_of
 from .passed_on import parameters_behind
 
@@ -33,7 +32,7 @@ def construct(
 
     Args:
         target: A class or function.
-        given: Sub-keys of the setting. A dict with `_target_` is constructed first.
+        given: Sub-keys of the setting. A dict with a class as `_target_` is constructed first.
         inferred: What is known from the data; explicit values always win.
         setting: The setting's name, for errors: `model`.
         positional: Arguments that come first, such as an optimiser's parameters.
@@ -80,13 +79,10 @@ def construct(
 
 
 def _nested(value: Any, setting: str) -> Any:
-    """A sub-key's value, with `{_target_: Name, ...}` inside it constructed."""
+    """A sub-key's value, with `{_target_: Class, ...}` inside it constructed."""
     if isinstance(value, Mapping) and "_target_" in value:
         rest = {key: item for key, item in value.items() if key != "_target_"}
-        target = value["_target_"]
-        if isinstance(target, str):
-            target = resolve(target, setting if setting in KINDS else "model")
-        return construct(target, rest, {}, setting=setting)
+        return construct(value["_target_"], rest, {}, setting=setting)
     if isinstance(value, list):
         return [_nested(item, setting) for item in value]
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -54,7 +55,28 @@ def named_object(settings: Settings, key: str) -> Named:
 def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
     recorded = settings.values[key]
     name = recorded.get("_target_") if isinstance(recorded, dict) else recorded
-    return Named(key, _environment(item) if key == "env" else item, arguments, str(name))
+    item = _environment(item) if key == "env" else item
+    return Named(key, item, with_classes(arguments, key), str(name))
+
+
+def with_classes(arguments: dict[str, Any], key: str) -> dict[str, Any]:
+    """Arguments in which every `{_target_: NAME, ...}` holds the class instead of its name.
+
+    Raises:
+        ConfigError: If a name is not known.
+    """
+    return {name: _with_class(value, key) for name, value in arguments.items()}
+
+
+def _with_class(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_with_class(item, key) for item in value]
+    # Only what a constructor would construct: other dicts are values, and stay the user's own objects.
+    if not isinstance(value, Mapping) or "_target_" not in value:
+        return value
+    name = value["_target_"]
+    found = with_classes(dict(value), key)
+    return {**found, "_target_": resolve(name, key) if isinstance(name, str) else name}
 
 
 def _environment(item: Any) -> Any:
@@ -131,7 +153,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
             name = canonical_name(name, item)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
-        parts.append(Named(key, item, arguments, str(name)))
+        parts.append(Named(key, item, with_classes(arguments, key), str(name)))
         names.append({"_target_": name, **arguments} if arguments else name)
     settings.values[key] = names
     return parts

@@ -7,103 +7,135 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .schema import SHORTHANDS, schema
+from .schema import SHORTHANDS, Setting, defaults, schema
 from .settings import Settings
 from .unknown import unknown_setting
 
+Flat = dict[str, Any]
+"""A layer: values by dotted key. What a setting names has the key `optim._target_`."""
 
-def merge(
-    values: dict[str, Any],
-    layer: dict[str, Any],
-    settings: Settings,
-    mistakes: list[str],
-    *,
-    covers: dict[str, Any] | None = None,
-    places: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Lay one layer over `values`, in place; live objects that it `covers` are forgotten.
+
+class Layers:
+    """Settings while they are composed: each layer wins over those laid before it.
 
     Args:
-        places: Where the layer says each key, if that is a file.
+        mistakes: Receives a message for every key that is invalid.
+
+    Attributes:
+        settings: What holds so far; at first the defaults.
     """
-    covers = {} if covers is None else covers
-    known = schema()
-    names = [key for key in layer if key.removesuffix("._target_") in known]
-    for key in sorted(layer, key=lambda key: (key not in names, key.count("."))):
-        value = layer[key]
-        root = key.split(".")[0]
-        setting = known.get(root)
-        owner = key.removesuffix("._target_")
-        _forget(settings.places, owner)
-        place = f"{places[key]}: " if key in places else ""
-        # A run's config.yaml, taken as a preset, repeats the default of every other setting.
-        changes = not place or _at(values, key) != value
-        if place:
-            settings.places[key] = places[key]
-        if setting and setting.names_object:
-            if key == root or owner == root:
-                # Another object: what was said of the one it replaces does not concern it.
-                values[root] = {"_target_": value} if owner != key else value
-                _forget(covers, root)
-            else:
-                _forget(covers, key)
-                path = key.split(".")[1:]
-                if isinstance(values.get(root), list):
-                    if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
-                        mistakes.append(f"{place}`{key}`: {_in_list(root, values[root], path)}")
-                        continue
-                    values[root] = list(values[root])
-                    item = values[root][at]
-                    node = dict(item) if isinstance(item, dict) else {"_target_": item}
-                    values[root][at], path = node, path[1:]
-                else:
-                    node = values[root] = dict(values.get(root) or {})
-                    if setting.kind == "names" and path[0] == node.get("_target_"):
-                        path = path[1:]  # `strategy.er.capacity` with `strategy=er`.
-                    if root == "optim" and path[0] == "groups" and len(path) > 3:
-                        path = ["groups", ".".join(path[1:-1]), path[-1]]  # `*.bias`, `body.0`.
-                for part in path[:-1]:
-                    node[part] = dict(node.get(part) or {})
-                    node = node[part]
-                node[path[-1]] = value
-        elif setting and setting.kind == "probabilities" and key != root:
+
+    def __init__(self, mistakes: list[str]):
+        self.settings, self.mistakes = Settings(defaults()), mistakes
+
+    def lay(
+        self,
+        layer: Flat,
+        *,
+        places: Mapping[str, str] = MappingProxyType({}),
+        hides_objects: bool = False,
+    ) -> None:
+        """Lay one layer over the others.
+
+        Args:
+            places: Where the layer sets each key, if it is a file: `{"lr": "mine.yaml, line 3"}`.
+            hides_objects: Whether the layer also replaces Python objects that code has given.
+        """
+        settings, known = self.settings, schema()
+        objects = settings.live if hides_objects else {}
+        names = {key for key in layer if key.removesuffix("._target_") in known}
+        # Names come first, whatever the order of words: naming an object drops the arguments that lower
+        # layers gave to the one it replaces, and must not drop those of its own layer.
+        for key in sorted(layer, key=lambda key: (key not in names, key.count("."))):
+            value = layer[key]
+            _forget(settings.places, key.removesuffix("._target_"))
+            place = f"{places[key]}: " if key in places else ""
+            # A run's config.yaml, taken as a preset, repeats the default of every other setting.
+            changes = not place or _at(settings.values, key) != value
+            if place:
+                settings.places[key] = places[key]
+            if (mistake := self._set(key, value, objects)) is not None:
+                self.mistakes.append(place + mistake)
+                continue
+            if changes:
+                settings.given.add(key.partition(".")[0])
+            if (mistake := self._drop_other_spelling(key, value, layer, objects)) is not None:
+                self.mistakes.append(place + mistake)
+
+    def _set(self, key: str, value: Any, objects: Flat) -> str | None:
+        """Set one key. Returns what is wrong with it, or None."""
+        values, (root, _, rest) = self.settings.values, key.partition(".")
+        setting = schema().get(root)
+        if setting is not None and setting.names_object:
+            return self._set_object(setting, key, value, objects)
+        if setting is not None and setting.kind == "probabilities" and rest:
             # `head_bias.move=...`: one action of a dict of them.
             before = values.get(root)
-            values[root] = {**before} if isinstance(before, dict) else {}
-            values[root][key.split(".", 1)[1]] = value
-        elif key in known:
-            *parents, last = key.split(".")
-            node = values
-            for part in parents:
-                node = node[part]
-            node[last] = value
+            values[root] = {**(before if isinstance(before, dict) else {}), rest: value}
+            return None
+        if key not in schema():
+            return unknown_setting(key)
+        *parents, last = key.split(".")
+        for part in parents:
+            values = values[part]
+        values[last] = value
+        return None
+
+    def _set_object(self, setting: Setting, key: str, value: Any, objects: Flat) -> str | None:
+        """Set the name of an object, or one of its arguments. Returns what is wrong, or None."""
+        values, root = self.settings.values, setting.key
+        if key.removesuffix("._target_") == root:
+            values[root] = {"_target_": value} if key != root else value
+            _forget(objects, root)
+            return None
+        _forget(objects, key)
+        path = key.split(".")[1:]
+        if isinstance(values.get(root), list):
+            if (at := _item_named(values[root], path[0])) is None or len(path) < 2:
+                return f"`{key}`: {_in_list(root, values[root], path)}"
+            values[root] = list(values[root])
+            item = values[root][at]
+            node = dict(item) if isinstance(item, dict) else {"_target_": item}
+            values[root][at], path = node, path[1:]
         else:
-            mistakes.append(f"{place}{unknown_setting(key)}")
-            continue
-        if changes:
-            settings.given.add(root)
-        # `lr` over a lower layer's `optim.lr`, and the other way round.
+            node = values[root] = dict(values.get(root) or {})
+            if setting.kind == "names" and path[0] == node.get("_target_"):
+                path = path[1:]  # `strategy.er.capacity` with `strategy=er`.
+            if root == "optim" and path[0] == "groups" and len(path) > 3:
+                path = ["groups", ".".join(path[1:-1]), path[-1]]  # `*.bias`, `body.0`.
+        # Copied on the way down: lower layers' dicts belong to their presets, or to the user.
+        for part in path[:-1]:
+            node[part] = dict(node.get(part) or {})
+            node = node[part]
+        node[path[-1]] = value
+        return None
+
+    def _drop_other_spelling(self, key: str, value: Any, layer: Flat, objects: Flat) -> str | None:
+        """`lr` replaces a lower layer's `optim.lr`, and the other way round.
+
+        Returns:
+            What is wrong where one layer gives both, with different values.
+        """
+        values = self.settings.values
         for shorthand, long in SHORTHANDS.items():
-            owner_key, argument = long.split(".")
+            owner, argument = long.split(".")
             if key == shorthand and long not in layer:
-                _forget(covers, long)
-                if isinstance(values.get(owner_key), dict):
-                    values[owner_key] = {
-                        k: v for k, v in values[owner_key].items() if k != argument
-                    }
+                _forget(objects, long)
+                if isinstance(values.get(owner), dict):
+                    values[owner] = {k: v for k, v in values[owner].items() if k != argument}
             elif key == long and shorthand not in layer:
                 values[shorthand] = None
             elif key == long and layer[shorthand] != value:
-                said = f"`{shorthand}={layer[shorthand]}` and `{long}={value}`"
-                mistakes.append(f"{place}{said} disagree. Give one of them.")
+                both = f"`{shorthand}={layer[shorthand]}` and `{long}={value}`"
+                return f"{both} disagree. Give one of them."
+        return None
 
 
-def _at(values: dict[str, Any], key: str) -> Any:
+def _at(values: Any, key: str) -> Any:
     """What holds for a dotted key, or None."""
-    node: Any = values
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def _names_in(items: list[Any]) -> list[str]:
@@ -111,7 +143,7 @@ def _names_in(items: list[Any]) -> list[str]:
 
 
 def _item_named(items: list[Any], name: str) -> int | None:
-    """Where in a list of names, some with arguments, one of them is; by its last part, if that is unique."""
+    """The index of the item of this name; its last part is enough where that is unique."""
     names = _names_in(items)
     if name not in names:
         names = [re.split(r"[.:]", known)[-1] for known in names]
@@ -119,19 +151,16 @@ def _item_named(items: list[Any], name: str) -> int | None:
 
 
 def _in_list(root: str, items: list[Any], path: list[str]) -> str:
-    """What is wrong with an argument that belongs to none of a list's names, or to several."""
+    """What is wrong with an argument that fits none of a list's names, or several of them."""
     names = [re.split(r"[.:]", known)[-1] for known in _names_in(items)]
     if len(path) > 1 and (several := names.count(path[0])) > 1:
         return (
             f"`{root}` lists {several} of that name. Give each its own arguments: "
             f"{root}=[{{_target_: {path[0]}, {path[-1]}: ...}}, ...]."
         )
-    return (
-        f"`{root}` is a list here. Give arguments with the name of what they are for: "
-        f"{root}.{names[0]}.{path[-1]}=..."
-    )
+    return f"`{root}` is a list here. Say whose argument it is: {root}.{names[0]}.{path[-1]}=..."
 
 
-def _forget(live: dict[str, Any], key: str) -> None:
-    for stale in [name for name in live if name == key or name.startswith(f"{key}.")]:
-        del live[stale]
+def _forget(found: dict[str, Any], key: str) -> None:
+    for stale in [name for name in found if name == key or name.startswith(f"{key}.")]:
+        del found[stale]

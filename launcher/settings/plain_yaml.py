@@ -1,4 +1,4 @@
-"""YAML whose plain scalars mean what they mean as console words.
+"""YAML whose plain scalars mean what they mean as console words; and the same written.
 
 `1e-3` is a number here, and text in YAML 1.1; `off`, `010`, `1:30` and `2024-01-01` are text here, and
 false, 8, 90 and a date there.
@@ -18,6 +18,11 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
+# Libyaml reads ten times as fast, but its errors do not quote the line: for files of our own.
+class _FastLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
 _DIGITS = r"[0-9](?:_?[0-9])*"
 for _tag, _pattern, _first in (
     ("bool", "true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -33,3 +38,72 @@ for _tag, _pattern, _first in (
     Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
     )
+
+
+def load(text: str) -> Any:
+    """What a YAML file of our own says, as plain values."""
+    return yaml.load(text, Loader=_FastLoader)
+
+
+def dump(values: dict[str, Any]) -> str:
+    """Plain values as `OmegaConf.to_yaml` writes them, without importing it where that is possible."""
+    if (plain := plain_copy(values)) is not None:
+        return yaml.dump(
+            plain, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper
+        )
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+class _Dumper(yaml.Dumper):
+    """Quotes text that a YAML 1.1 reader would take for something else."""
+
+
+def _represent_text(dumper: yaml.Dumper, text: str) -> yaml.ScalarNode:
+    style = "'" if text in _YAML_1_BOOLS or _is_number(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+_YAML_1_BOOLS = {
+    said
+    for word in ("y", "yes", "n", "no", "true", "false", "on", "off")
+    for said in (word, word.capitalize(), word.upper())
+}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)  # Every text that int() reads, float() reads, too.
+        return True
+    except ValueError:
+        return False
+
+
+class _NotPlain(Exception):
+    pass
+
+
+def plain_copy(values: dict[str, Any]) -> dict[str, Any] | None:
+    """A deep copy of values that need no OmegaConf: without `${...}`, and of YAML's own types only.
+
+    Returns:
+        None where there are others.
+    """
+    try:
+        copied: dict[str, Any] = _copied(values)
+        return copied
+    except _NotPlain:
+        return None
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)  # Not isinstance: OmegaConf treats enumerations and the like in its own way.
+    if kind is dict and all(type(key) is str for key in value):
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is list:
+        return [_copied(item) for item in value]
+    if kind in (bool, int, float, type(None)) or (kind is str and "${" not in value):
+        return value
+    raise _NotPlain

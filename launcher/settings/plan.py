@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -12,11 +13,11 @@ from ...replay.errors import ConfigError
 from .loaders import heed_loaders
 from .lookup import named_object, named_objects, unresolved
 from .named import Named
-from .schema import schema
+from .plain_yaml import dump
+from .schema import PARTS, schema
 from .settings import Settings
 from .wrappers import named_wrappers
 
-PARTS = ("encoder", "policy", "critic", "generator", "discriminator")
 _DEFAULT_BATCH = 32
 _DEFAULT_ENV_BATCH = 128
 _ONLINE_BATCH = 10
@@ -158,9 +159,7 @@ class Plan:
 
     def yaml(self) -> str:
         """The text of `config.yaml`."""
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_yaml(OmegaConf.create(dict(self.values)))
+        return dump(dict(self.values))
 
 
 def make_plan(
@@ -176,6 +175,9 @@ def make_plan(
         ConfigError: With every mistake in names and in their arguments, or for settings that contradict
             each other.
     """
+    # Names are recorded in full, and defaults filled in, in a copy: whoever composed the settings may
+    # make another plan of them, and nobody can change this one through them.
+    settings = replace(settings, values=copy.deepcopy(settings.values))
     if names is None and (mistakes := unresolved(settings)):
         raise ConfigError("\n".join(mistakes))
     values = settings.values

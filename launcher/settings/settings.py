@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_yaml import dump
+
 
 @dataclass
 class Settings:
@@ -38,6 +40,5 @@ class Settings:
         return f"{self.places[key]}: " if key in self.places else ""
 
     def yaml(self) -> str:
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_yaml(OmegaConf.create(self.values))
+        """The text of `config.yaml`."""
+        return dump(self.values)

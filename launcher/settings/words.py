@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from .bare_words import without_bare_words
 from .dotted import flatten
+from .plain_words import plain_word
 from .schema import schema
 
 _COMPOSE_LOCK = threading.RLock()
@@ -16,39 +18,19 @@ _COMPOSE_LOCK = threading.RLock()
 
 def parse_words(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
     """Console words as `{dotted key: value}`, without those for Hydra itself."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
     layer: dict[str, Any] = {}
     for_hydra: list[str] = []
     for word in without_bare_words(words, mistakes):
         if not isinstance(word, str):
             mistakes.append(f"ml() takes strings such as 'lr=1e-3' by position, got {word!r}.")
             continue
-        try:
-            override = parse_word(parser, word)
-            if not (key := override.key_or_group):
-                raise HydraException
-            if key.startswith(("hydra.", "hydra/")):
-                for_hydra.append(word)
-                continue
-            if override.is_sweep_override():
-                mistakes.append(
-                    f"`{word}` names several values. Add -m to run each of them, or write a list as "
-                    f"{key}=[...]."
-                )
-                continue
-            value = None if override.is_delete() else override.value()
-            setting = schema().get(key)
-            if setting is not None and setting.kind == "text" and isinstance(value, (int, float)):
-                value = word.partition("=")[2].strip()  # `1e-3`, not 0.001.
-        except HydraException:
-            mistakes.append(
-                f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
-                "spaces, commas or equals signs: 'key=\"a, b\"'."
-            )
+        read = plain_word(word) or _by_grammar(word, for_hydra, mistakes)
+        if read is None:
             continue
+        key, value = read
+        setting = schema().get(key)
+        if setting is not None and setting.kind == "text" and isinstance(value, (int, float)):
+            value = word.partition("=")[2].strip()  # `1e-3`, not 0.001.
         if key == "optim.groups" and isinstance(value, dict) and len(value) == 1:
             # One pattern, as it comes from `optim.groups.*.bias.lr=...`: another word may add to it.
             ((pattern, options),) = value.items()
@@ -64,6 +46,39 @@ def parse_words(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
     if for_hydra:
         _check_hydra_words(for_hydra, mistakes)
     return layer
+
+
+def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[str, Any] | None:
+    """Key and value by Hydra's grammar; None for a word that is Hydra's own, or a mistake."""
+    from hydra.errors import HydraException
+
+    try:
+        override = parse_word(_parser(), word)
+        if not (key := override.key_or_group):
+            raise HydraException
+        if key.startswith(("hydra.", "hydra/")):
+            for_hydra.append(word)
+            return None
+        if override.is_sweep_override():
+            mistakes.append(
+                f"`{word}` names several values. Add -m to run each of them, or write a list as "
+                f"{key}=[...]."
+            )
+            return None
+        return key, None if override.is_delete() else override.value()
+    except HydraException:
+        mistakes.append(
+            f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
+            "spaces, commas or equals signs: 'key=\"a, b\"'."
+        )
+        return None
+
+
+@cache
+def _parser() -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
 
 
 def parse_word(parser: Any, word: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...replay.errors import ConfigError
-from .lookup import named_object
+from .lookup import named_object, with_classes
 from .named import Named
 from .names import resolve
 from .object_names import canonical_name, name_of
@@ -49,7 +49,7 @@ def named_wrappers(settings: Settings) -> Iterator[Named]:
         if isinstance(target, str):
             target = resolve(target, _KEY)
             name = canonical_name(name, target)
-        yield Named(_KEY, target, arguments, name)
+        yield Named(_KEY, target, with_classes(arguments, _KEY), name)
         recorded.append(_make_plain({"_target_": name, **arguments}) if arguments else name)
     settings.values[_KEY] = recorded
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ....agents.traits import hook
 from ....replay import ConfigError
 from ....replay.suggestions import did_you_mean
 from ..methods import HOOKS, OBSERVED, TOLD
@@ -281,20 +282,22 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         if not isinstance(node, ast.Call):
             continue
         place = path_of(node.func)
-        cuda = getattr(node.func, "attr", "") == "cuda" or place in _GPU_ONLY
+        moves = isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+        cuda = moves or place in _GPU_ONLY
         if cuda and node.lineno not in asked and not torch.cuda.is_available():
             yield Finding(
                 node.lineno,
                 f"{place or '.cuda'}() needs an NVIDIA GPU, which this machine lacks. Use "
                 ".to(self.device), or leave it out.",
             )
+        owner, _, method = place.rpartition(".")
         target: Any = None
         if place in file.ours:
             target = file.ours[place]
-        elif place.startswith("self.buffer.") and "buffer" not in others:
-            target = getattr(file.ours.get("Buffer"), place.split(".")[-1], None)
-        elif place in _OF_THE_BASE and place[5:] not in file.set_on_self:
-            target = getattr(there.model_class, place[5:], None)
+        elif owner == "self.buffer" and "buffer" not in others:
+            target = hook(file.ours.get("Buffer"), method)
+        elif place in _OF_THE_BASE and method not in file.set_on_self:
+            target = hook(there.model_class, method)
         if target is None or not callable(target):
             continue
         for keyword in node.keywords:

@@ -9,15 +9,22 @@ import sys
 import textwrap
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from ..methods import class_name
 
 HERE = "antelope.launcher.mammoth"
 
 
 class Present:
-    """What is there: found on a model, its network, its data and its arguments, made once."""
+    """The attributes of a model, its network, its data and its arguments, found on real ones, once.
+
+    Attributes:
+        model_class: The class of the model.
+        model, args, net, dataset, loader, rows: Names of their attributes.
+    """
 
     _made: Present | None = None
 
@@ -49,7 +56,7 @@ class Present:
 
 
 def names_here() -> dict[str, Any]:
-    """All that can be imported from us."""
+    """Every name that can be imported from here, with its object."""
     from ... import mammoth
 
     return {name: getattr(mammoth, name) for name in mammoth.__all__}
@@ -65,8 +72,8 @@ def is_installed(root: str) -> bool:
         return False
 
 
-def set_by(function: Any) -> set[str]:
-    """Attributes that a function of ours sets on what it is given."""
+def set_by(function: object) -> set[str]:
+    """Attributes that a function of ours sets on its arguments."""
     if not inspect.isfunction(function):
         return set()
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -74,12 +81,11 @@ def set_by(function: Any) -> set[str]:
     return {node.attr for node in nodes if isinstance(node.ctx, ast.Store)}
 
 
-def held_by(kind: Any) -> set[str]:
-    """What objects of a class of ours have: of a Buffer, its fields and those of its kinds too."""
+def held_by(kind: object) -> set[str]:
+    """The attributes of objects of a class of ours; of a Buffer, its fields and those of subclasses too."""
     if not inspect.isclass(kind):
         return set()
-    fields = getattr(kind, "add_data", None)
-    names = set() if fields is None else set(inspect.signature(fields).parameters)
+    names = set(inspect.signature(kind.add_data).parameters) if hasattr(kind, "add_data") else set()
     kinds, ahead = set(kind.__mro__), [kind]
     while ahead:
         below = ahead.pop().__subclasses__()
@@ -96,7 +102,7 @@ def held_by(kind: Any) -> set[str]:
     return names
 
 
-def declared_by(add: Any) -> Iterable[str]:
+def declared_by(add: Callable[[ArgumentParser], object] | None) -> Iterable[str]:
     """The options that a function of ours adds to a parser."""
     if add is None:
         return []
@@ -108,9 +114,9 @@ def declared_by(add: Any) -> Iterable[str]:
     return [action.dest for action in parser._actions]
 
 
-def takes(target: Any, name: str) -> bool:
-    """Whether a function, a class or a method can be given a keyword."""
-    calls = [target]
+def takes(target: Callable[..., object], name: str) -> bool:
+    """Whether a function, a class or a method accepts a keyword argument of this name."""
+    calls: list[Callable[..., object]] = [target]
     if inspect.isclass(target):  # A Buffer may become one of its kinds.
         calls = [kind.__init__ for kind in (target, *target.__subclasses__())]
     for each in calls:
@@ -123,8 +129,8 @@ def takes(target: Any, name: str) -> bool:
     return False
 
 
-def signature(target: Any) -> str:
+def signature(target: Callable[..., object]) -> str:
     """`get_data(size, transform)` of a function, or of a class's constructor."""
     called = target.__init__ if inspect.isclass(target) else target
     names = [p for p in inspect.signature(called).parameters if p != "self"]
-    return f"{getattr(target, '__name__', target)}({', '.join(names)})"
+    return f"{class_name(target)}({', '.join(names)})"

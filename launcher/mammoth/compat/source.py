@@ -17,13 +17,13 @@ class SourceFile:
     """What a file defines and imports.
 
     Attributes:
-        ours: Names that it has from Mammoth, and what they are here; None where they are not.
+        ours: Names that it imports from Mammoth, and what they are here; None where they are missing.
         rewrites: Lines that import them from Mammoth.
         models: Its classes that are models.
-        own_bases: Whether every base of them is known.
+        own_bases: Whether every base class of theirs is known.
         set_on_self, set_on_args: Attributes that it sets itself.
-        asked_for: Names that it asks for by `hasattr` and `getattr`, and so can do without.
-        options: What its models declare in `get_parser`.
+        asked_for: Names that it asks for with `hasattr` or `getattr`, and so can do without.
+        options: Options that its models declare in `get_parser`.
     """
 
     def __init__(self, tree: ast.Module):
@@ -65,7 +65,7 @@ class SourceFile:
         return models, known
 
     def bases(self, node: ast.ClassDef) -> Iterator[str]:
-        """The names of all bases, those of bases in the file too."""
+        """The names of all base classes, with those of base classes in the file."""
         for base in node.bases:
             name = last_name(base)
             yield name
@@ -117,7 +117,7 @@ def is_mammoths(module: str | None) -> bool:
 
 
 def _imported(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """All imports but those that only a type checker reads, or that are tried."""
+    """All imports, except those for type checkers only and those inside `try`."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
         checked = isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING"
@@ -132,9 +132,11 @@ def _imported(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
             yield node
 
 
-def methods_of(file: SourceFile, model: ast.ClassDef) -> dict[str, Any]:
+def methods_of(
+    file: SourceFile, model: ast.ClassDef
+) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
     """The methods of a class, and of its bases in the file."""
-    found: dict[str, Any] = {}
+    found: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
     for base in reversed(model.bases):
         if (name := last_name(base)) in file.classes and file.classes[name] is not model:
             found |= methods_of(file, file.classes[name])
@@ -142,8 +144,8 @@ def methods_of(file: SourceFile, model: ast.ClassDef) -> dict[str, Any]:
     return found | {item.name: item for item in model.body if isinstance(item, kinds)}
 
 
-def needed(method: Any) -> list[str]:
-    """Parameters without a default, but `self`."""
+def needed(method: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The parameters without a default, except `self`."""
     arguments = method.args
     placed = [*arguments.posonlyargs, *arguments.args]
     without = placed[: len(placed) - len(arguments.defaults)][1:]
@@ -152,7 +154,7 @@ def needed(method: Any) -> list[str]:
 
 
 def replaced(file: SourceFile) -> set[str]:
-    """Which of `net` and `buffer` the file makes itself, of something else than ours."""
+    """Which of `net` and `buffer` the file makes itself, from a class that is not ours."""
     found: set[str] = set()
     for node in ast.walk(file.tree):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
@@ -202,7 +204,7 @@ def stored(file: SourceFile) -> set[str]:
 
 
 def lines_behind(tree: ast.Module, *words: str) -> Iterator[tuple[int, str]]:
-    """Lines that are reached only if a condition holds in which one of the words is, and that condition."""
+    """Lines that run only under a condition that contains one of the words, with that condition."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.If):
             continue

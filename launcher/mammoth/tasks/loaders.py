@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 
-class TaskLoader:
+class Readable(Protocol):
+    """Rows that are read in batches: `TaskRows`, or `OwnRows`."""
+
+    train: bool
+
+    def __len__(self) -> int: ...
+
+    def read(self, places: Tensor) -> tuple[Tensor, ...]:
+        """A batch of the rows at these places, int64 `[B]`."""
+
+
+R = TypeVar("R", bound=Readable)
+
+
+class TaskLoader(Generic[R]):
     """Batches of a task's rows: `(inputs, labels, not_aug_inputs, ...)` to learn from, `(inputs, labels)`
     to evaluate with.
 
@@ -18,13 +33,13 @@ class TaskLoader:
 
     Args:
         dataset: The rows.
-        batch_size: Rows in a batch; the last may have fewer.
+        batch_size: int, rows in a batch; the last may have fewer.
 
     Attributes:
         dataset: The rows, `TaskRows`, or the data set of one's own that has them, `OwnRows`.
     """
 
-    def __init__(self, dataset: Any, batch_size: int):
+    def __init__(self, dataset: R, batch_size: int):
         self.dataset, self.batch_size = dataset, batch_size
 
     def __len__(self) -> int:
@@ -43,17 +58,22 @@ class TaskData(DataLoader[Any]):
 
 
 def create_seeded_dataloader(
-    args: Any, dataset: Any, non_verbose: bool = False, **dataloader_args: Any
+    args: Namespace | None,
+    dataset: Any,
+    non_verbose: bool = False,
+    **dataloader_args: Any,
 ) -> DataLoader[Any]:
-    """A `DataLoader` whose order is that of `args.seed`.
+    """A `DataLoader` whose order is drawn from `args.seed`.
 
     Args:
-        args: Of it `seed`, None: torch's own, and `num_workers`, None: 0. Data sets of a run are in
-            memory, where workers only cost.
-        non_verbose: Without effect: nothing is printed.
-        **dataloader_args: The `DataLoader`'s own.
+        args: `seed`, None for torch's own stream, and `num_workers`, by default 0: a run's rows are in
+            memory, where processes only add cost.
+        dataset: The rows.
+        non_verbose: Has no effect: nothing is printed.
+        **dataloader_args: Arguments of `DataLoader`, such as `batch_size`.
     """
-    dataloader_args.setdefault("num_workers", getattr(args, "num_workers", None) or 0)
-    if (seed := getattr(args, "seed", None)) is not None:
+    said = {} if args is None else vars(args)
+    dataloader_args.setdefault("num_workers", said.get("num_workers") or 0)
+    if (seed := said.get("seed")) is not None:
         dataloader_args.setdefault("generator", torch.Generator().manual_seed(int(seed)))
     return DataLoader(dataset, **dataloader_args)

@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ....replay import ConfigError, DataError, LazyColumn, Table
 from .rows import Tasks, check_classes, check_lengths
 
 
 class OwnRows:
-    """The data set of a task, with `data`, `targets`, and whatever else it has, to be read and replaced.
+    """The data set of a task, whose `data`, `targets` and other attributes a model may read and replace.
 
-    What a model puts there is read, with the data set's own transform, in place of what was.
+    Rows that a model puts there are read with the data set's own transform.
 
     Args:
-        sequence: That the task belongs to.
-        part: The data set, of which a copy is kept, so that another run finds it as it was.
-        chosen: Which of its rows are meant, bool `[N]`.
-        task: The task's number.
-        train: Whether they are to learn from.
-        drawn: Whether its transform is random, so that rows are read whenever they are asked for.
+        sequence: The sequence that the task belongs to.
+        part: The data set; a copy is kept, so that another run finds the original unchanged.
+        chosen: bool `[N]`, which of its rows belong to the task.
+        task: int, the task's number.
+        train: Whether the rows are for training.
+        drawn: Whether the transform is random, so that rows must be read again for every batch.
     """
 
     extra_return_fields: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class OwnRows:
             "train": train,
             "_drawn": drawn,
         }
-        values["_held"] = {name: getattr(own, name, None) for name in ("data", "targets")}
+        values["_held"] = _arrays(own)
         self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
@@ -65,7 +66,7 @@ class OwnRows:
             raise AttributeError(name)
         return getattr(self.__dict__["_part"], name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         setattr(self._part, name, value)
 
     def __len__(self) -> int:
@@ -75,7 +76,7 @@ class OwnRows:
         return self._part[place]
 
     def read(self, places: Tensor) -> tuple[Tensor, ...]:
-        """A batch of the rows at these places, int64 `[B]`, where the model is."""
+        """A batch of the rows at these places, int64 `[B]`, on the model's device."""
         device = self._sequence.device
         items = self._items()
         read = [items[i] for i in places.tolist()]
@@ -87,11 +88,12 @@ class OwnRows:
 
     @property
     def changed(self) -> bool:
-        """Whether other rows or labels were put here than the data set had."""
-        return any(getattr(self._part, name, None) is not held for name, held in self._held.items())
+        """Whether a model has replaced the rows or the labels of the data set."""
+        now = _arrays(self._part)
+        return any(now[name] is not held for name, held in self._held.items())
 
     def reset(self) -> None:
-        """Be the data set's own rows again."""
+        """Restore the data set's own rows."""
         for name, held in self._held.items():
             if held is not None:
                 setattr(self._part, name, held)
@@ -100,14 +102,14 @@ class OwnRows:
         """All rows, to learn from.
 
         Raises:
-            ConfigError: If there are more rows than labels, or labels of no class.
+            ConfigError: If rows and labels differ in number, or a label is out of range.
         """
         part = self._part
         check_lengths(len(part.data), len(part.targets))
         labels = torch.as_tensor(np.asarray(part.targets)).long()
         check_classes(labels, self._sequence.N_CLASSES)
         shape = tuple(self._sequence.spec.obs.shape)
-        if not self._drawn:  # Nothing is drawn: once is enough.
+        if not self._drawn:  # Every reading would give the same.
             return Table(**read_all(self._items(), shape))
         return Drawn(self._items(), shape, labels, task=self._task)
 
@@ -115,8 +117,14 @@ class OwnRows:
         return Items([self._part], type(self._part).__name__, parts_of_item=3 if self.train else 2)
 
 
+def _arrays(part: Dataset[Any]) -> dict[str, Any]:
+    """The `data` and the `targets` of a data set, each None if it has none."""
+    data = part.data if hasattr(part, "data") else None
+    return {"data": data, "targets": part.targets if hasattr(part, "targets") else None}
+
+
 def rows_of(data: Any, chosen: np.ndarray[Any, Any]) -> Any:
-    """Some rows of an array, a tensor or a list."""
+    """The chosen rows (bool `[N]`) of an array, a tensor or a list."""
     if isinstance(data, Tensor):
         return data[torch.from_numpy(chosen)]
     if isinstance(data, (list, tuple)):
@@ -125,10 +133,13 @@ def rows_of(data: Any, chosen: np.ndarray[Any, Any]) -> Any:
 
 
 class Drawn(Table):
-    """Rows that are read and randomly transformed each time.
+    """Rows that are read, and randomly transformed, for every batch.
 
     Args:
-        task: Whose rows they take the place of, if they do.
+        items: The rows.
+        shape: Shape of an input.
+        labels: int64 `[N]`.
+        task: int, the task whose rows they replace; None if they replace none.
     """
 
     def __init__(
@@ -140,7 +151,8 @@ class Drawn(Table):
         self._items, self._shape, self.task = items, shape, task
 
     def gather(self, index: Tensor, *, empty: Any = None) -> dict[str, Tensor]:
-        items = [self._items[i] for i in index.tolist()]  # Each once, for both of its parts.
+        # An item is read once for both of its parts: they come from one random draw.
+        items = [self._items[i] for i in index.tolist()]
         obs, raw = (torch.stack([item[k] for item in items]) for k in (0, 2))
         return {"obs": obs, "raw": raw, "label": self._take["label"](index)}
 
@@ -149,7 +161,7 @@ class Drawn(Table):
         return {"task": self.task, "data": part.data, "label": self.columns["label"]}
 
     def restored(self, saved: dict[str, Any]) -> Table:
-        if "task" not in saved:  # They were read once: nothing in them is drawn.
+        if "task" not in saved:  # Saved from a table that is not read again for every batch.
             return super().restored(saved)
         part = copy.copy(self._items.parts[saved["task"]])
         part.data, part.targets = saved["data"], saved["label"].numpy()
@@ -158,7 +170,18 @@ class Drawn(Table):
 
 
 class Items:
-    """The items of all tasks in turn, checked: `(input, label)` and, to learn from, what is not augmented."""
+    """The items of all tasks, one task after another, checked when they are read.
+
+    An item is `(input, label)`, for training `(input, label, input without augmentation)`.
+
+    Args:
+        parts: The data sets of the tasks.
+        name: What messages call the data.
+        parts_of_item: int, 2 or 3, how many parts an item must have.
+
+    Raises:
+        DataError: If a task has no rows.
+    """
 
     def __init__(self, parts: list[Any], name: str, *, parts_of_item: int):
         self.parts, self.name, self.needed = parts, name, parts_of_item
@@ -183,7 +206,7 @@ class Items:
         tensors = [self._tensor(part, i, k) for k, part in enumerate(item[: self.needed]) if k != 1]
         return (tensors[0], int(item[1]), *tensors[1:])
 
-    def _tensor(self, part: Any, i: int, k: int) -> Tensor:
+    def _tensor(self, part: object, i: int, k: int) -> Tensor:
         if isinstance(part, np.ndarray):
             part = torch.from_numpy(part)
         if not isinstance(part, Tensor):
@@ -195,14 +218,14 @@ class Items:
         return part.float()
 
 
-def _described(item: Any) -> str:
+def _described(item: object) -> str:
     if isinstance(item, (tuple, list)):
         return f"({', '.join(type(part).__name__ for part in item)})"
     return f"a {type(item).__name__}"
 
 
 def read_all(items: Items, shape: Sequence[int]) -> dict[str, Tensor]:
-    """All items, read once: `obs`, `label`, and `raw` where they have a third part."""
+    """All items, read once: `obs` `[N, *shape]`, `label` `[N]`, and `raw` where they have a third part."""
     n = len(items)
     columns = {"obs": torch.empty(n, *shape), "label": torch.empty(n, dtype=torch.int64)}
     if items.needed == 3:

@@ -1,4 +1,4 @@
-"""What a `ContinualDataset` of the user's own says: its tasks, its data, and where that lies."""
+"""What a user's own `ContinualDataset` declares: its tasks, its data, and the folder of the data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from ....envs.sources import default_data_dir
 from ....replay import ConfigError, DataError
 from ....replay.suggestions import did_you_mean
+from ..methods import class_name
 from .loaders import TaskData
 from .own_rows import rows_of
 
@@ -25,10 +26,25 @@ _SETTINGS = ("class-il", "task-il", "domain-il")
 _BELOW: ContextVar[str | None] = ContextVar("data folder", default=None)
 
 
-class _ToTensor:
-    """Makes of a picture a tensor in [0, 1], as torchvision does, which is imported when it is called."""
+class Declared(Protocol):
+    """A `ContinualDataset` with data of its own, of which a class declares the names in capitals."""
 
-    def __call__(self, picture: Any) -> Tensor:
+    SETTING: str
+    N_TASKS: int
+    N_CLASSES: int
+    N_CLASSES_PER_TASK: int | list[int]
+    args: Any  # A `Namespace`; None until the constructor has set it.
+    c_task: int
+    tasks_apart: bool
+    class_ends: list[int]
+
+    def get_offsets(self, task: int | None = None) -> tuple[int, int]: ...
+
+
+class _ToTensor:
+    """torchvision's `to_tensor`, which is imported when it is first called: an import takes 0.2 s."""
+
+    def __call__(self, picture: object) -> Tensor:
         from torchvision.transforms.functional import to_tensor
 
         made: Tensor = to_tensor(picture)
@@ -36,11 +52,11 @@ class _ToTensor:
 
 
 class MammothDataset(Dataset[Any]):
-    """The base of the data of a `ContinualDataset`: items are `(input, label, input not augmented)`.
+    """The base class for the data of a `ContinualDataset`: items are `(input, label, unaugmented input)`.
 
     Attributes:
-        data, targets: Arrays of one length, of which each task has some rows.
-        not_aug_transform: Makes the third part of an item, a tensor in [0, 1], of a picture.
+        data, targets: Arrays `[N, ...]` and `[N]`; each task has some of the rows.
+        not_aug_transform: Turns a picture into the third part of an item, a tensor in [0, 1].
     """
 
     data: Any
@@ -49,16 +65,16 @@ class MammothDataset(Dataset[Any]):
 
 
 def base_path() -> str:
-    """The folder of data sets, with a slash at its end: `base_path() + "CIFAR10"`.
+    """The folder of data sets, ending in a slash: `base_path() + "CIFAR10"`.
 
-    While a data set of `load_runner` is read, the `base_path` of its arguments.
+    It is the `base_path` argument of `load_runner` while its data set is read.
     """
     return str(_BELOW.get() or default_data_dir()).rstrip("/") + "/"
 
 
 @contextmanager
 def data_below(folder: str | None) -> Iterator[None]:
-    """What `base_path()` is in the block."""
+    """Makes `base_path()` return this folder inside the block."""
     token = _BELOW.set(folder)
     try:
         yield
@@ -66,11 +82,15 @@ def data_below(folder: str | None) -> Iterator[None]:
         _BELOW.reset(token)
 
 
-def declare(sequence: Any, args: Namespace) -> None:
-    """Begin with what a class says of its tasks.
+def declare(sequence: Declared, args: Namespace) -> None:
+    """Check and complete the attributes in which a class declares its tasks.
+
+    Args:
+        sequence: Gets `args`, `c_task`, `N_CLASSES`, `tasks_apart` and `class_ends`.
+        args: Of these `joint`, `permute_classes` and `seed` are read.
 
     Raises:
-        ConfigError: If it says too little, or what is not served.
+        ConfigError: If an attribute is missing or invalid.
     """
     name = type(sequence).__name__
     needed = ("SETTING", "N_CLASSES_PER_TASK", "N_TASKS")
@@ -83,35 +103,37 @@ def declare(sequence: Any, args: Namespace) -> None:
         )
     sequence.args, sequence.c_task = args, -1
     apart, sizes = sequence.SETTING != "domain-il", sequence.N_CLASSES_PER_TASK
-    listed = isinstance(sizes, (list, tuple))
-    if listed and len(sizes) != sequence.N_TASKS:
+    sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [int(sizes)] * sequence.N_TASKS
+    if len(sizes) != sequence.N_TASKS:
         raise ConfigError(
             f"{name}.N_CLASSES_PER_TASK has {len(sizes)} entries, but N_TASKS is {sequence.N_TASKS}."
         )
-    sizes = list(sizes) if listed else [int(sizes)] * sequence.N_TASKS
     sequence.N_CLASSES = total = sum(sizes) if apart else max(sizes)
-    if getattr(args, "joint", 0):
+    said = vars(args)
+    if said.get("joint"):
         if not apart:
             raise ConfigError(
                 f"joint=1 needs tasks with disjoint classes; those of {name} share theirs (domain-il)."
             )
         sequence.N_TASKS, sequence.N_CLASSES_PER_TASK, sizes = 1, total, [total]
     sequence.tasks_apart, sequence.class_ends = apart, [0, *accumulate(sizes)]
-    if getattr(args, "permute_classes", 0) and not hasattr(args, "class_order"):
+    if said.get("permute_classes") and "class_order" not in said:
         args.class_order = permutation(total, args.seed)
 
 
 def permutation(n: int, seed: int | None) -> np.ndarray[Any, Any]:
-    """The new number of each class, as Mammoth draws it."""
+    """The new number of each class, int64 `[n]`, drawn as Mammoth draws it."""
     return np.random.RandomState(seed).permutation(n)
 
 
-def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskData, TaskData]:
-    """The rows of the next task of a sequence, of data that holds all of them.
+def store_masked_loaders(
+    train: Dataset[Any], test: Dataset[Any], setting: Declared
+) -> tuple[TaskData, TaskData]:
+    """Loaders of the next task's rows, selected from data sets that hold the rows of all tasks.
 
     Args:
-        train, test: With `data` and `targets`; they stay as they are.
-        setting: The `ContinualDataset`.
+        train, test: Data sets with `data` and `targets` `[N]`; they are not changed.
+        setting: The `ContinualDataset`, whose `c_task` advances unless all tasks share their classes.
     """
     if setting.tasks_apart:
         setting.c_task += 1
@@ -120,7 +142,8 @@ def store_masked_loaders(train: Any, test: Any, setting: Any) -> tuple[TaskData,
     return TaskData(parts[0], shuffle=True, **options), TaskData(parts[1], **options)
 
 
-def _rows_of_task(part: Any, setting: Any) -> Any:
+def _rows_of_task(part: Any, setting: Declared) -> Any:
+    """A copy of a data set with the rows of the current task only."""
     name = type(part).__name__
     if lacking := [key for key in ("data", "targets") if not hasattr(part, key)]:
         raise DataError(
@@ -129,7 +152,7 @@ def _rows_of_task(part: Any, setting: Any) -> Any:
     targets = np.asarray(part.targets)
     if len(part.data) != len(targets):
         raise DataError(f"{name} has {len(part.data)} rows of data but {len(targets)} targets.")
-    if getattr(setting.args, "permute_classes", 0):
+    if vars(setting.args).get("permute_classes"):
         targets = setting.args.class_order[targets]
     chosen = np.ones(len(targets), dtype=bool)
     if setting.tasks_apart:
@@ -141,12 +164,12 @@ def _rows_of_task(part: Any, setting: Any) -> Any:
 
 
 def make_sequence(make: Callable[..., Any], args: Namespace, options: dict[str, Any]) -> Any:
-    """What a class, or a function, makes of the run's arguments and of its own options.
+    """The sequence that a class or a function makes from the run's arguments and its own options.
 
     Raises:
-        ConfigError: If an option is missing, or is none of its.
+        ConfigError: If an option is missing or unknown.
     """
-    name = getattr(make, "__name__", str(make))
+    name = class_name(make)
     own = sequence_options(make)
     if unknown := [key for key in options if key not in own]:
         there = f" It has: {', '.join(own)}." if own else ""
@@ -155,13 +178,13 @@ def make_sequence(make: Callable[..., Any], args: Namespace, options: dict[str, 
         )
     lacking = [k for k, default in own.items() if default is inspect.Parameter.empty]
     if lacking := [key for key in lacking if key not in options]:
-        raise ConfigError(f"{name} needs {', '.join(lacking)}, not given.")
+        raise ConfigError(f"{name} needs {', '.join(lacking)}, which was not given.")
     with data_below(args.base_path):
         return make(args, **options)
 
 
 def sequence_options(make: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments beside `args` that a class can be given by name, and their defaults."""
+    """The arguments that a class accepts by name beside `args`, and their defaults."""
     parameters = list(inspect.signature(make).parameters.values())
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name: p.default for p in named[1:]}  # The first one is `args`.

@@ -22,7 +22,7 @@ class Tasks(Protocol):
     spec: Spec
     device: torch.device
     transform: Transform
-    alter: Callable[[Tensor, int], Tensor] | None
+    alter: Callable[[Tensor, int | Tensor], Tensor] | None
 
     def get_transform(self) -> Transform: ...
 
@@ -36,22 +36,22 @@ class Tasks(Protocol):
 class TaskRows:
     """The rows of a task, which a model may read, replace, and add fields to.
 
-    A field that is added comes after the others in every batch, and `observe` is given it by its name:
+    An added field comes last in every batch, and `observe` receives it if it has a parameter of that name:
 
         rows = dataset.train_loader.dataset
         rows.add_extra_return_field("logits", logits)
 
     Args:
         sequence: The sequence that the task belongs to.
-        table: Where the rows are.
-        index: Which they are, int64 `[N]`.
-        task: Number of the task, for sequences that alter rows.
-        train: Whether they are to learn from.
+        table: The table that holds the rows.
+        index: int64 `[N]`, their places in the table.
+        task: int, number of the task, for sequences that alter rows.
+        train: Whether the rows are for training.
 
     Attributes:
         indexes: Places of the rows in the whole data set, int64 `[N]`.
         extra_return_fields: Names of the fields that were added.
-        transform: Makes of rows in [0, 1] what the model meets. Another one holds for this loader only.
+        transform: Converts rows in [0, 1] to the model's inputs. Replacing it affects this loader only.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class TaskRows:
 
     @property
     def data(self) -> Any:
-        """The rows as they are stored, in host memory: images as a tensor `[N, H, W]`, colour images as an
-        array `[N, H, W, 3]`, all else as a tensor `[N, *obs.shape]`.
+        """The rows as they are stored, in host memory: grey images as a tensor `[N, H, W]`, colour images
+        as an array `[N, H, W, 3]`, other data as a tensor `[N, *obs.shape]`.
         """
         if self._data is None:
             self._data = self._presented(self._stored())
         return self._data
 
     @data.setter
-    def data(self, data: Any) -> None:
+    def data(self, data: object) -> None:
         self._data, self._assigned = data, True
 
     @property
@@ -93,7 +93,7 @@ class TaskRows:
         return self._targets
 
     @targets.setter
-    def targets(self, targets: Any) -> None:
+    def targets(self, targets: object) -> None:
         self._targets, self._assigned = targets, True
 
     def __len__(self) -> int:
@@ -108,11 +108,11 @@ class TaskRows:
         return row[0][0], label.item() if label.dim() == 0 else label, *(x[0] for x in row[2:])
 
     def __getitems__(self, places: list[int]) -> list[tuple[Any, ...]]:
-        """Many rows at once, which a `DataLoader` asks for."""
+        """Many rows at once: a `DataLoader` calls this instead of `__getitem__`."""
         return list(zip(*self.read(torch.as_tensor(places)), strict=True))
 
-    def __deepcopy__(self, memo: Any) -> TaskRows:
-        """The same rows, which can be replaced on their own; those of the data set are not copied."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskRows:
+        """The same rows, to be replaced independently; the table that holds them is shared."""
         other = copy.copy(self)
         own = {"_sequence", "_table", "_usual", "transform"}
         for name, value in vars(self).items():
@@ -120,20 +120,20 @@ class TaskRows:
                 setattr(other, name, copy.deepcopy(value, memo))
         return other
 
-    def add_extra_return_field(self, field_name: str, field_value: Any) -> None:
-        """Add a field: a tensor or an array with a value of each row."""
+    def add_extra_return_field(self, field_name: str, field_value: object) -> None:
+        """Add a field: a tensor or an array `[N, ...]` with a value for each row."""
         setattr(self, field_name, field_value)
         self.extra_return_fields += (field_name,)
 
     def data_of(self, rows: Tensor) -> Any:
-        """Rows in [0, 1], `[B, *obs.shape]`, as a memory keeps them, in the form that `data` has."""
+        """Converts rows in [0, 1], `[B, *obs.shape]`, such as a buffer's, to the form that `data` has."""
         sequence = self._sequence
         if sequence.spec.obs.ids is None:
             rows = sequence.transform.stored(rows)
         return self._presented(rows.to(self._dtype))
 
     def read(self, places: Tensor) -> tuple[Tensor, ...]:
-        """A batch of the rows at these places, int64 `[B]`, where the model is."""
+        """A batch of the rows at these places, int64 `[B]`, on the model's device."""
         transform, device = self._sequence.transform, self._sequence.device
         if self._data is None:
             obs = self._gathered(places, device)
@@ -151,10 +151,10 @@ class TaskRows:
 
     @property
     def changed(self) -> bool:
-        """Whether rows or labels are others than the run's, or have more fields.
+        """Whether a model has replaced rows or labels, or added fields.
 
         Raises:
-            ConfigError: If another `transform` was left here, which training does not heed.
+            ConfigError: If `transform` is still replaced, which training would ignore.
         """
         if not self.transform_is_usual:
             raise ConfigError(
@@ -165,7 +165,7 @@ class TaskRows:
             return True
         pairs = [(self._data, self._presented(self._stored()) if self._data is not None else None)]
         pairs += [(self._targets, self._labels() if self._targets is not None else None)]
-        # What was read may have been written into.
+        # A model may also have written into the arrays that it read.
         return any(
             held is not None and not np.array_equal(np.asarray(held), np.asarray(fresh))
             for held, fresh in pairs
@@ -177,14 +177,14 @@ class TaskRows:
         return self.transform is self._usual
 
     def state_dict(self) -> dict[str, Any]:
-        """What was put here: rows as they are stored, labels in the order in which classes come, fields."""
+        """The replaced rows as they are stored, labels in the order in which classes come, and fields."""
         every = torch.arange(len(self))
         fields = dict(zip(self.extra_return_fields, self._fields(every), strict=True))
         data = None if self._data is None else self._as_stored()
         return {"data": data, "targets": self._of_label(every), "fields": fields}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be as `state_dict` found it."""
+        """Restore what `state_dict` returned."""
         self._data = None if state["data"] is None else self._presented(state["data"])
         self._targets, self._assigned = state["targets"], True
         self.extra_return_fields = tuple(state["fields"])
@@ -197,12 +197,12 @@ class TaskRows:
         self._assigned, self.extra_return_fields = False, ()
 
     def columns(self) -> dict[str, Tensor]:
-        """All rows as a `Table` keeps them, altered as the task has it: `obs`, `label`, and added fields.
+        """All rows as a `Table` holds them, altered for the task: `obs`, `label`, and added fields.
 
-        Labels are in the data's own order again.
+        Labels are in the order of the data's classes.
 
         Raises:
-            ConfigError: If what was put here does not fit.
+            ConfigError: If replaced rows, labels or fields do not fit the data or each other.
         """
         every = torch.arange(len(self))
         obs = self._gathered(every, None) if self._data is None else self._as_stored()
@@ -218,7 +218,7 @@ class TaskRows:
         return self._gathered(torch.arange(len(self.indexes)), None).cpu()
 
     def _gathered(self, places: Tensor, device: torch.device | None) -> Tensor:
-        """The run's own rows, altered as the task has it."""
+        """The run's own rows at these places, altered for the task."""
         index = self.indexes.index_select(0, places).to(self._table.device)
         obs = self._table.gather(index)["obs"]
         if device is not None:
@@ -268,10 +268,10 @@ class TaskRows:
         return stored.permute(0, 2, 3, 1).numpy() if stored.shape[1] == 3 else stored
 
     def _as_stored(self) -> Tensor:
-        """`data` as rows are stored.
+        """`data` in the form in which rows are stored.
 
         Raises:
-            ConfigError: If it has another shape, or other numbers.
+            ConfigError: If its shape or its dtype does not fit.
         """
         shape = tuple(self._sequence.spec.obs.shape)
         stored = torch.as_tensor(self._data).cpu()
@@ -293,7 +293,7 @@ class TaskRows:
 
 
 def check_lengths(rows: int, targets: int) -> None:
-    """Raise ConfigError if a model has put in another number of labels than of rows."""
+    """Raise ConfigError unless there are as many labels as rows."""
     if rows != targets:
         raise ConfigError(
             f"train_loader.dataset has {rows} rows in `data` and {targets} in `targets`."
@@ -301,7 +301,7 @@ def check_lengths(rows: int, targets: int) -> None:
 
 
 def check_classes(labels: Tensor, n: int) -> None:
-    """Raise ConfigError if a model has put in labels, int64 `[N]`, that are not among 0 to n - 1."""
+    """Raise ConfigError unless all labels, int64 `[N]`, are from 0 to n - 1."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n:
         raise ConfigError(
             f"train_loader.dataset.targets has labels from {int(labels.min())} to {int(labels.max())}; "

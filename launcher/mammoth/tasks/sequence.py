@@ -6,62 +6,88 @@ from argparse import Namespace
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....replay import ConfigError, Replay, Table
+from ....envs.table_world import TableWorld
+from ....replay import ConfigError, Replay, Spec, Table
+from ..methods import ObservingModel, compatibility
 from ..schedulers import SCHEDULERS
 from .loaders import TaskLoader
 from .own_rows import OwnRows
 from .own_sequence import declare
 from .rows import TaskRows
-from .transform import Denormalise, Normalise, Transform
+from .transform import Denormalise, Normalise, Rows, Transform
+
+
+class OwnData(Protocol):
+    """The rows of a subclass with data of its own; see `own_data`."""
+
+    train: Table
+    test: Table
+    ends: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+    rows: Rows
+    spec: Spec
+
+    def part_of(self, table: Table, index: Tensor, task: int) -> tuple[Any, Tensor]: ...
 
 
 class ContinualDataset:
     """What a model with `observe` can read about its sequence of tasks.
 
     Attributes:
-        NAME: Of the data.
+        NAME: Name of the data.
         SETTING: `class-il`, `task-il`, `domain-il`, or `general-continual` where no task is told.
-        N_TASKS, N_CLASSES: Tasks, and outputs in all.
-        N_CLASSES_PER_TASK: A number; a list where they differ.
-        SIZE: Height and width of images; one row's shape of other data.
-        MEAN, STD: What is taken off rows in [0, 1], and what they are divided by then: of each channel.
+        N_TASKS, N_CLASSES: Number of tasks, and of all outputs.
+        N_CLASSES_PER_TASK: A number, or a list where tasks differ.
+        SIZE: Height and width of images; the shape of one row of other data.
+        MEAN, STD: Mean and standard deviation by which rows in [0, 1] are standardised, per channel.
         TRANSFORM, TEST_TRANSFORM: Convert rows in [0, 1] to the model's inputs, in training and elsewhere.
         c_task: The current task, -1 before the first.
-        args: The run's, once there are any.
+        args: The run's arguments; None before a run.
         settings: What `load_runner` was asked for, to train with; None elsewhere.
-        alter: Makes of stored rows those of a task; None where they are as stored.
-        tasks_apart: Whether each task has outputs of its own.
-        class_ends: 0, and how many classes there are after each task.
-        parts: What was read of a subclass with data of its own; None: the run's tables have the rows.
+        alter: Turns stored rows into those of a task; None where rows are learnt as they are stored.
+        tasks_apart: Whether each task has its own outputs.
+        class_ends: 0, and the number of classes up to the end of each task.
+        parts: The rows of a subclass with data of its own; None where the run's tables hold them.
         evaluates: With `inference_only`, where the model was loaded from.
-        saver: With `savecheck`, what writes checkpoints.
-        when_ended: Given a model that has learnt a task, and the task.
+        saver: With `savecheck`, the object that writes checkpoints.
+        when_ended: Called after a task with the model and the task's number.
     """
 
     settings: dict[str, Any] | None = None
     args: Namespace | None = None
     AVAIL_SCHEDS = SCHEDULERS
-    parts: Any = None
+    parts: OwnData | None = None
     evaluates: Path | None = None
     saver: Any = None
     when_ended: Callable[[Any, int], None] | None = None
 
-    def __init__(self, world: Any, transform: Transform | None = None, *, online: bool = False):
+    def __init__(
+        self,
+        world: TableWorld | Namespace,
+        transform: Transform | None = None,
+        *,
+        online: bool = False,
+    ):
         if isinstance(world, Namespace):  # The arguments of a run, as Mammoth calls a subclass.
             declare(self, world)
             return
         assert transform is not None
         self.describe(world, transform, online=online)
 
-    def describe(self, world: Any, transform: Transform, *, online: bool) -> None:
-        """Begin with a sequence."""
+    def describe(self, world: TableWorld, transform: Transform, *, online: bool) -> None:
+        """Take the tasks of a run.
+
+        Args:
+            world: The run's data.
+            transform: Converts its rows to the model's inputs.
+            online: Whether no task is told, so that all of them are one.
+        """
         classes, n = [task.classes for task in world.tasks], world.spec.action.n
         self.NAME, self.N_CLASSES = world.name, n
         shape = tuple(world.spec.obs.shape)
@@ -76,7 +102,7 @@ class ContinualDataset:
         alike = len(set(sizes)) == 1
         self.N_CLASSES_PER_TASK: int | list[int] = sizes[0] if alike else sizes
         self.class_ends = [0, *accumulate(sizes)]
-        # Such models take it that the classes of a task follow on those of the one before.
+        # Mammoth's models rely on each task's classes following those of the previous task.
         order = torch.cat(classes) if self.tasks_apart and world.spec.discrete else torch.arange(n)
         moved = len(order) == n and not torch.equal(order, torch.arange(n))
         self._order = order
@@ -85,13 +111,13 @@ class ContinualDataset:
         self.device = transform.device
         self._world, self._online = world, online
         self._current: TaskLoader | None = None
-        # Of earlier tasks, as long as anyone holds on to one.
+        # Weak: the loader of an earlier task lives only as long as a model holds it.
         self._loaders: WeakValueDictionary[tuple[int, ...], TaskLoader] = WeakValueDictionary()
         self._test_loaders: list[TaskLoader] = []
         self.c_task = -1
         self.replay: Replay | None = None
 
-    def __deepcopy__(self, memo: Any) -> ContinualDataset:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ContinualDataset:
         return self  # A copied model shares the sequence: copying the rows would cost memory for nothing.
 
     def get_offsets(self, task: int | None = None) -> tuple[int, int]:
@@ -120,15 +146,15 @@ class ContinualDataset:
         }
 
     def labels(self, label: Tensor) -> Tensor:
-        """Labels in the order in which classes come."""
+        """Labels, int64 `[B]`, in the order in which classes come."""
         return label if self.place is None else self._moved(label.device)[label]
 
     def own_labels(self, label: Tensor) -> Tensor:
-        """Labels in the order of the data's classes, of those in which classes come."""
+        """The inverse of `labels`: labels in the order of the data's classes."""
         return label if self.place is None else self._order.to(label.device)[label]
 
     def outputs(self, output: Tensor) -> Tensor:
-        """Outputs in the order of the data's classes, of those in which classes come."""
+        """Outputs `[B, n]` in the order of the data's classes, from the order in which classes come."""
         return output if self.place is None else output.index_select(1, self._moved(output.device))
 
     def _moved(self, device: torch.device) -> Tensor:
@@ -142,13 +168,13 @@ class ContinualDataset:
         """Loader of the current task's rows, which a model may replace before they are learnt."""
         if self.replay is None:
             raise ConfigError("The data's rows are not available before training begins.")
-        # Where no border is told, the current task is what the replay gives.
+        # Online, no task is told: the current rows are all those that the replay gives.
         tasks = tuple(self.replay.given) if self._online else (max(self.c_task, 0),)
         self._current = self._loader(tasks)
         return self._current
 
     def _loader(self, tasks: tuple[int, ...]) -> TaskLoader:
-        """Of a task it is always the same one, whatever comes later."""
+        """The loader of a task, the same object as long as anyone holds it."""
         assert self.replay is not None
         if (loader := self._loaders.get(tasks)) is None:
             parts = [self._world.tasks[task].train for task in tasks]
@@ -158,14 +184,14 @@ class ContinualDataset:
         return loader
 
     def parts_referred_to(self) -> dict[str, Any]:
-        """The loaders of all tasks, by names: a model that holds one is given it again when resumed."""
+        """The loaders of all tasks, by name: a model that holds one finds it again after a resume."""
         if self.replay is None or self._online:
             return {}
         loaders = {f"train_loader {task}": self._loader((task,)) for task in range(self.N_TASKS)}
         return loaders | {f"{name} rows": loader.dataset for name, loader in loaders.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the data does not tell: the task, and its rows where a model has replaced them."""
+        """What cannot be read from the data again: the task, and its rows if a model replaced them."""
         rows = self.rows_read
         kept = None
         if isinstance(rows, TaskRows) and not self._online:
@@ -173,21 +199,21 @@ class ContinualDataset:
         return {"c_task": self.c_task, "rows": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # What beginning its tasks again has made of a model's rows is not what it had.
+        # Resuming begins the tasks again, in which the model may have replaced rows once more.
         for loader in self._loaders.values():
             loader.dataset.reset()
         self.c_task, self._current = state["c_task"], None
-        if state["rows"] is not None and self.replay is not None:  # Else it is to be evaluated.
+        if state["rows"] is not None and self.replay is not None:  # Without one, it only evaluates.
             self.train_loader.dataset.load_state_dict(state["rows"])
 
     @property
-    def rows_read(self) -> TaskRows | None:
-        """The current task's rows if anything has looked at them, which may have changed them."""
+    def rows_read(self) -> TaskRows | OwnRows | None:
+        """The current task's rows if anything has looked at them, and so may have changed them."""
         return None if self._current is None else self.train_loader.dataset
 
     @property
     def test_loaders(self) -> list[TaskLoader]:
-        """Loaders of the held-out rows of each task so far; of the validation rows, if any."""
+        """Loaders of the held-out rows of each task so far, or of its validation rows, if any."""
         there = self._test_loaders
         for number in range(len(there), self.c_task + 1):
             task, table = self._world.tasks[number], self._world.test
@@ -207,7 +233,7 @@ class ContinualDataset:
 
     def evaluate(
         self,
-        model: Any,
+        model: ObservingModel,
         dataset: ContinualDataset | None = None,
         *,
         last: bool = False,
@@ -216,8 +242,8 @@ class ContinualDataset:
         """Accuracies of the tasks so far, in percent: among the classes seen, and among each task's own.
 
         Args:
-            dataset: Without effect: this sequence is meant. Mammoth's models pass it.
-            last: Only of the current task.
+            dataset: Has no effect: it is always this sequence. Mammoth's models pass it.
+            last: Only evaluate the current task.
             return_loss: Whether to return the mean loss as a third value.
         """
         return evaluate(model, self, last=last, return_loss=return_loss)
@@ -261,7 +287,7 @@ class ContinualDataset:
     class_names = property(get_class_names)
 
     def _of_run(self, name: str) -> Any:
-        if (value := getattr(self.args, name, None)) is None:
+        if self.args is None or (value := vars(self.args).get(name)) is None:
             raise ConfigError(f"This run has no `{name}`.")
         return value
 
@@ -284,13 +310,14 @@ class SquaredError(nn.MSELoss):
 
 @torch.no_grad()
 def evaluate(
-    model: Any, sequence: ContinualDataset, *, last: bool, return_loss: bool
+    model: ObservingModel, sequence: ContinualDataset, *, last: bool, return_loss: bool
 ) -> tuple[Any, ...]:
     """See `ContinualDataset.evaluate`."""
     training = model.net.training
     model.net.eval()
-    fits = getattr(model, "COMPATIBILITY", ("class-il",))
+    fits = compatibility(model) or ("class-il",)
     told = "class-il" not in fits and "general-continual" not in fits  # `forward(x, task)`.
+    predict: Any = model  # A module, or any other object that can be called.
     loss_of, total_loss, rows = sequence.get_loss(), 0.0, 0
     seen, within = [], []
     _, end = sequence.get_offsets()
@@ -300,7 +327,7 @@ def evaluate(
         first, after = sequence.get_offsets(task)
         right = right_within = 0
         for inputs, labels in loader:
-            outputs = model(inputs, task) if told else model(inputs)
+            outputs = predict(inputs, task) if told else predict(inputs)
             if return_loss:
                 total_loss += float(loss_of(outputs, labels)) * len(labels)
             right += int((outputs[:, :end].argmax(1) == labels).sum())

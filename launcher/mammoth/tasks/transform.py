@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,26 +11,28 @@ from torch import Tensor
 
 from ....replay import Spec
 
+Augment = Callable[[Tensor], Tensor]
+
 
 class Transform:
     """Converts rows in [0, 1] to the model's training inputs: augmented, then standardised.
 
-    For rows of a memory, which keeps them as `not_aug_inputs` are. A single row will do as well.
+    It is for rows of a memory, which holds them as `not_aug_inputs`; a single row works as well.
 
     Args:
-        spec: Of the data.
-        plain: Makes `obs` of stored rows, without augmentation.
-        augment: Maps rows in [0, 1] to the same, or None.
+        spec: Describes the data.
+        plain: Turns stored rows into inputs without augmentation: the run's `Standardize`, or `Rows`.
+        augment: Maps rows in [0, 1], `[B, *obs.shape]`, to the same; None: no augmentation.
     """
 
     takes_batches = True
 
-    def __init__(self, spec: Spec, plain: Any, augment: Any, device: torch.device):
+    def __init__(self, spec: Spec, plain: Any, augment: Augment | None, device: torch.device):
         self.plain, self.device = plain, device
         self.augment, self.dims = augment, len(spec.obs.shape)
         self.as_they_are = spec.obs.ids is not None  # Integers have no [0, 1].
-        # An affine map is determined by the images of 0 and 1.
-        # On the host, in float64, which not every device has.
+        # An affine map is determined by the images of 0 and 1. They are computed on the host, since not
+        # every device has float64.
         low, high = (end.cpu().double() for end in plain.ends())
         width = torch.where(high > low, high - low, 1.0)
         self.shift, self.scale, self.scale_back = (
@@ -47,26 +50,25 @@ class Transform:
         """Rows in [0, 1] from unaugmented inputs of the model."""
         if self.as_they_are:
             return obs
-        # In this order black is exactly 0.
+        # Subtracting first makes black exactly 0.
         return (obs - self.shift).mul_(self.scale_back).clamp_(0, 1)
 
     def stored(self, rows: Tensor) -> Tensor:
-        """Rows in [0, 1] as the data set stores them, but for the dtype."""
+        """Rows in [0, 1] as the data set stores them, except for their dtype."""
         if self.as_they_are:
             return rows
         return self.plain.stored(self.normalise(rows.to(self.device)))
 
 
 class Normalise:
-    """Standardises rows in [0, 1], a single one or a batch; it changes nothing where the run does not.
+    """Standardises rows in [0, 1], one or a batch, if the run standardises its inputs.
 
     Args:
-        spec: Of the data.
-        low, width: Where 0 comes to lie, and how far from it 1 does, float64 `[*obs.shape]`.
+        spec: Describes the data.
+        low, width: float64 `[*obs.shape]`, the image of 0, and the distance from it to the image of 1.
 
     Attributes:
-        mean, std: What is taken off, and what it is divided by then: of each channel of images, and of
-            each number of other data.
+        mean, std: Mean and standard deviation, of each channel of images or of each number of other data.
     """
 
     takes_batches = True
@@ -87,15 +89,15 @@ class Normalise:
 
 
 class Denormalise:
-    """Makes rows in [0, 1] of standardised ones, `[B, *obs.shape]` or a single one.
+    """Turns standardised rows, `[B, *obs.shape]` or a single one, back into rows in [0, 1].
 
-    Attributes:
-        mean, std: Of each channel of images, float32.
+    Args:
+        mean, std: `[C]`, mean and standard deviation of each channel.
     """
 
     takes_batches = True
 
-    def __init__(self, mean: Any, std: Any):
+    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor):
         self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -105,16 +107,17 @@ class Denormalise:
         return rows * std + mean
 
 
-def transformed(rows: Tensor, transform: Any) -> Tensor:
-    """Rows `[B, *shape]` with a transform: one of ours meets all of them at once, any other one by one.
+def transformed(rows: Tensor, transform: Callable[..., Any] | None) -> Tensor:
+    """Rows `[B, *shape]` after a transform, which is called once if it is one of ours, else for each row.
 
     Args:
-        transform: None: rows as they are.
+        transform: None leaves rows unchanged.
     """
     if transform is None:
         return rows
-    function = getattr(transform, "__self__", transform)  # `Transform.normalise` may be its method.
-    if getattr(function, "takes_batches", False):
+    # A method of one of ours takes batches as well.
+    function = transform.__self__ if inspect.ismethod(transform) else transform
+    if hasattr(function, "takes_batches") and function.takes_batches:
         whole: Tensor = transform(rows)
         return whole
     if not len(rows):
@@ -123,23 +126,24 @@ def transformed(rows: Tensor, transform: Any) -> Tensor:
 
 
 def _one_if_alike(values: Tensor, device: torch.device) -> float | Tensor:
-    """A number, where it is the same for all places: twice as fast as a tensor."""
+    """A number if all values are equal, which is twice as fast as a tensor."""
     if bool((values == values.flatten()[0]).all()):
         return float(values.flatten()[0])
     return values.float().to(device)
 
 
 class Rows:
-    """Batches of a sequence's rows, in the place of `Standardize`.
+    """Turns a sequence's rows into batches, in the place of `Standardize`.
 
     Args:
-        train: Makes of a row in [0, 1] what a model learns from.
-        ends: What 0 and 1 become where a row is not augmented.
+        train: Turns a row in [0, 1], `[*shape]`, into the input that a model learns from.
+        ends: float32 `[*shape]` each, what 0 and 1 become without augmentation.
         augments: Whether `train` is random.
+        bytes_only: Whether every row in [0, 1] is a multiple of 1/255.
 
     Attributes:
-        augment: None where it does not.
-        layout: How images lie in memory; None: channels first.
+        augment: Augments rows in [0, 1], `[B, *shape]`; None if `train` is not random.
+        layout: Memory format of images; None: channels first.
     """
 
     layout: torch.memory_format | None = None
@@ -178,10 +182,10 @@ class Rows:
         return rows * (high - low) + low
 
     def unit(self, obs: Tensor) -> Tensor:
-        """Rows as they were before they were normalised."""
+        """Rows in [0, 1] from normalised ones."""
         low, high = (end.to(obs.device) for end in self._ends)
         rows = (obs - low) / torch.where(high > low, high - low, 1.0)
-        # To the bit what they were: a byte by 255, as torchvision makes floats of pictures.
+        # Exact to the bit: torchvision divides the bytes of pictures by 255.
         return (rows * 255).round_().div_(255) if self.bytes_only else rows
 
     def augment_again(self, raw: Tensor) -> Tensor:
@@ -194,7 +198,7 @@ class Rows:
         return self._ends
 
     def augmented(self, rows: Tensor) -> Tensor:
-        """Rows in [0, 1], `[B, *shape]`, one after another as the class's transform makes them."""
+        """Rows in [0, 1], `[B, *shape]`, after the class's transform, which takes one row at a time."""
         host = rows.cpu()
         return torch.stack([self.train(row) for row in host]).to(rows.device)
 
@@ -205,7 +209,7 @@ class Rows:
 
 
 class Plain:
-    """The same rows, to evaluate with."""
+    """Turns the same rows into batches without augmentation, to evaluate with."""
 
     layout: torch.memory_format | None = None
     augment = None
@@ -228,7 +232,7 @@ class Plain:
 
 
 class OwnTransform(Transform):
-    """As every `Transform`, of a sequence that has its own."""
+    """The `Transform` of a sequence that has transforms of its own."""
 
     def __init__(self, spec: Spec, rows: Rows, device: torch.device):
         super().__init__(spec, rows, rows.augment, device)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..style import COLOURS, GREY, context
-from . import graphviz, layout
+from .geometry import ARROW, MARGIN, Item, Layout, Link, Point
 from .graph import Edge, Graph, Node
 from .labels import cut, cut_path, percent
-from .layout import ARROW, Item, Layout, Link, Point
+from .layout import place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw(graph: Graph, folder: Path, *, title: str) -> list[Path]:
     ]
     names = _names(graph, items)
     sizes = {group: _size([name]) for group, name in names.items()}
-    where = graphviz.place(items, links, sizes) or layout.place(items, links, sizes)
+    where = place(items, links, sizes)
     heading = _heading(graph, title)
     with context():
         return _picture(graph, where, items, texts, labels, names, heading, folder)
@@ -74,14 +74,14 @@ def _picture(
     from matplotlib.figure import Figure
 
     wide, high = _size(heading)
-    width, height = max(where.width, wide + 2 * layout.MARGIN), where.height + high + _WITHIN
+    width, height = max(where.width, wide + 2 * MARGIN), where.height + high + _WITHIN
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     aside = (width - where.width) / 2
     axes.set_xlim(-aside, width - aside)
     axes.set_ylim(where.height, -high - _WITHIN)
-    _write(axes, heading, -aside + layout.MARGIN, layout.MARGIN / 2 - high)
+    _write(axes, heading, -aside + MARGIN, MARGIN / 2 - high)
     for group, border in sorted(where.groups.items(), key=lambda item: len(item[0])):
         depth = 1 + sum(group.startswith(f"{other}.") for other in where.groups)
         _draw_group(axes, names[group], border, depth)

@@ -17,8 +17,9 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ....replay.randomness import kept_randomness
+from .connecting import graph_of
 from .draw import draw
-from .graph import Graph, graph_of
+from .graph import Graph
 from .recorder import Recorder, leaves
 from .text import text
 

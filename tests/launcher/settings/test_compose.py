@@ -19,12 +19,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from antelope.launcher.settings.compose import compose
-from antelope.launcher.settings.object_names import name_of
 from antelope.launcher.settings.presets import presets
 from antelope.launcher.settings.schema import schema
 from antelope.launcher.settings.settings import Settings
 from antelope.replay import ConfigError
-from antelope.replay.suggestions import did_you_mean, nearest
 
 # A key, and a value that is the same thing in Python and in the console.
 SETTINGS: dict[str, Any] = {
@@ -391,28 +389,6 @@ def test_composing_leaves_hydra_as_it_was_and_works_in_threads(hydra_in_use: Any
         thread.join()
     assert sorted(found) == [0, 1, 2, 3, 4, 5]
     assert GlobalHydra.instance().hydra is hydra_in_use
-
-
-def test_nearest_ignores_case() -> None:
-    assert nearest("ac2agnet", ["DQN", "AC2Agent"]) == ["AC2Agent"]
-    assert did_you_mean("ac2agnet", ["DQN", "AC2Agent"]) == " Did you mean `AC2Agent`?"
-    assert did_you_mean("zzz", ["DQN"]) == ""
-
-
-def test_names_of_objects() -> None:
-    assert name_of(nn.Linear) == "torch.nn.modules.linear.Linear"
-    assert name_of(nn.Linear(1, 1)) == "instance of torch.nn.modules.linear.Linear"
-    assert name_of(np.zeros((3, 2))) == "instance of numpy.ndarray 3x2"
-
-
-def test_names_of_classes_here_hold_their_file(workdir: Path) -> None:
-    from antelope.launcher.settings.names import resolve
-
-    (workdir / "net.py").write_text("class Net:\n    class Inner: pass\n")
-    net = resolve("Net", "model")
-    assert name_of(net) == "net.py:Net"
-    assert name_of(net.Inner) == "net.py:Net.Inner"
-    assert resolve(name_of(net.Inner), "model") is net.Inner
 
 
 def test_what_hydra_refuses_is_one_error_whatever_else_is_given() -> None:

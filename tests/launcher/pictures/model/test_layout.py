@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-import time
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antelope.launcher.pictures.model import graphviz, layout
-from antelope.launcher.pictures.model.layout import Item, Layout, Link
+from antelope.launcher.pictures.model import layout
+from antelope.launcher.pictures.model.geometry import Item, Layout, Link
 
 CHAIN = [Item(100, 40), Item(60, 20), Item(100, 40)]
 LINKS = [Link(0, 1, 30, 10), Link(1, 2, 30, 10), Link(0, 2, 30, 10)]
@@ -131,88 +124,3 @@ def test_a_group_with_a_border_holds_its_own() -> None:
     items = [Item(50, 20), Item(80, 20, ("g",)), Item(80, 20, ("g",)), Item(60, 20)]
     links = [Link(0, 1, 10, 10), Link(1, 2, 10, 10), Link(0, 3, 10, 10)]
     assert list(layout.place(items, links, {"g": (30.0, 10.0)}).groups) == ["g"]
-
-
-# --- With dot ---
-
-ANSWER: dict[str, Any] = {
-    "bb": "0,0,100,144",
-    "objects": [
-        {"name": "cluster0", "bb": "0,0,90,60"},
-        {"name": "n0", "pos": "50,124"},
-        {"name": "n1", "pos": "50,20"},
-    ],
-    "edges": [{"id": "0", "pos": "50,104 50,80 50,60 50,40", "lp": "65,72"}],
-}
-PAIR = [Item(72, 40), Item(36, 40, ("a.b",))]
-
-
-def fake_dot(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """A program called dot that keeps what it is given, and then does as told."""
-    dot = folder / "dot"
-    kept = f"import sys; source = sys.stdin.read(); open({str(folder / 'source')!r}, 'w').write(source)"
-    dot.write_text(f"#!{sys.executable}\n{kept}\n{code}\n")
-    dot.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-def test_dot_places_where_it_is_on_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_dot(tmp_path, monkeypatch, f"print({json.dumps(json.dumps(ANSWER))})")
-    found = graphviz.place(PAIR, [Link(0, 1, 30, 10)], {"a.b": (40.0, 10.0)})
-    assert found is not None
-    edge = layout.MARGIN
-    assert found.centres == [(50 + edge, 20 + edge), (50 + edge, 124 + edge)]  # Now y goes down.
-    assert found.paths == [[(50 + edge, y + edge) for y in (40, 64, 84, 104)]]
-    assert found.labels == [(65 + edge, 72 + edge)]
-    assert found.groups == {"a.b": (edge, 84 + edge, 90 + edge, 144 + edge)}
-    source = (tmp_path / "source").read_text()
-    assert "n0 [width=1.0000, height=0.5556];" in source
-    assert "subgraph cluster0" in source
-    assert 'n0 -> n1 [id="0"' in source
-    assert source.count("{") == source.count("}")
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "sys.exit(1)",
-        "print('not json')",
-        "print('{}')",
-        "print('[]')",
-        f"print({json.dumps(json.dumps({**ANSWER, 'edges': []}))})",
-        f"print({json.dumps(json.dumps({**ANSWER, 'objects': [{'name': 'n7', 'pos': '1,2'}]}))})",
-        "sys.stdout.buffer.write(bytes([255, 254]))",
-    ],
-)
-def test_without_an_answer_of_dot_it_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
-) -> None:
-    fake_dot(tmp_path, monkeypatch, code)
-    assert graphviz.place(PAIR, [Link(0, 1, 30, 10)], {}) is None
-
-
-def test_dot_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_dot(tmp_path, monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr(graphviz, "_TIMEOUT_S", 0.2)
-    begun = time.monotonic()
-    assert graphviz.place(PAIR, [Link(0, 1, 30, 10)], {}) is None
-    assert time.monotonic() - begun < 20
-
-
-def test_without_dot_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started something"))
-    assert graphviz.place(PAIR, [], {}) is None
-
-
-@pytest.mark.skipif(shutil.which("dot") is None, reason="needs graphviz")
-def test_the_real_dot_understands() -> None:
-    items = [Item(100, 40, ('a"\\b',)), Item(60, 20, ('a"\\b',)), Item(100, 40)]
-    links = [*LINKS, Link(2, 0, 30, 10), Link(1, 1, 5, 10)]
-    found = graphviz.place(items, links, {'a"\\b': (40, 10)})
-    assert found is not None
-    assert list(found.groups) == ['a"\\b']
-    for a, b in combinations(rectangles(found, items, links), 2):
-        assert not overlap(a, b)
