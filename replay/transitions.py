@@ -63,7 +63,7 @@ class Transitions:
         folder: Where the file of "mmap" is.
 
     Attributes:
-        origin: What it holds, as a SHA-256, if that came from elsewhere and nothing is added to it.
+        origin: SHA-256 of what it holds, if that came from elsewhere and nothing is added to it.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Transitions:
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
-        self.lock = threading.RLock()  # A reader in another thread meets whole rows only.
+        self.lock = threading.RLock()  # A reader in another thread sees whole rows only.
         self.origin: str | None = None
 
     # ---------------------------------------------------------------- writing
@@ -469,7 +469,7 @@ class Transitions:
         """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
 
         Args:
-            empty: Makes the arrays that rows are gathered into; None: ordinary memory.
+            empty: Allocates the arrays that rows are gathered into; None: ordinary memory.
             by_step: Whether `terminated` and `truncated` are those of the first step of a return of
                 several, not of its last.
         """

@@ -359,7 +359,7 @@ def test_shapes_are_nested_as_the_spaces_are(role: str, short: Any) -> None:
 
 
 def test_a_nested_head_that_is_missing_is_named(short: Any) -> None:
-    with pytest.raises(ConfigError, match="gave no 'x/y'; it gave on"):
+    with pytest.raises(ConfigError, match="returned no 'x/y', only on"):
         short("model.steps=8", env=echo(PART, ACTIONS), agent="PPO", policy=Lacking)
 
 
