@@ -22,11 +22,11 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from ...agents.policy.raw_observations import takes_raw
-from ...envs.environments import cut_after
 from ...envs.interface import Interface
 from ...envs.kinds import OfData, OfEnvironments
 from ...envs.running import RunningStatistics, normalizing
 from ...envs.sources import folder_of
+from ...envs.time_limits import cut_after
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
@@ -461,7 +461,7 @@ class Loaded:
         plan = self.plan
         if not plan.normalize_obs:
             return None
-        from ...envs.env_world import normalized_shapes
+        from ...envs.normalized import normalized_shapes
 
         normalizer = Normalizer(
             normalized_shapes(spec.obs),
