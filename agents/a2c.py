@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
 from .blocks.arguments import check
+from .log import Log
 from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = 64  # Steps of all environments together, if nothing is said.
@@ -29,14 +29,14 @@ class A2C(ActorCritic):
     Source: Mnih et al. (2016), arXiv 1602.01783, section 4, with synchronous environments.
 
     Args:
-        obs_spec, action_spec: What is seen and done; actions of every kind.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of every kind; or dicts.
         steps: Length of a rollout, in steps of each environment; default: 64 steps of all of them
             together.
         gae_lambda: Below 1: advantages lean on the critic (Schulman et al., 2015, arXiv 1506.02438).
-        entropy_coef, value_coef: Weights of the entropy and of the critic's error.
-        hidden: Widths of the layers of either network.
-        encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
-        num_envs: Environments of the run.
+        entropy_coef, value_coef: Weights of the entropy and of the critic's error, floats from 0.
+        hidden: Widths of the layers of either network, ints from 1.
+        encoder, policy, critic: Modules in place of our own, from `[B, *obs.shape]`; see `Composition`.
+        num_envs: Environments of the run, N: a rollout has `steps` rows of each.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class A2C(ActorCritic):
         self.steps, self.gae_lambda = steps, gae_lambda
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
 
-    def learn(self, replay: Replay, log: Any) -> Tensor | None:
+    def learn(self, replay: Replay, log: Log) -> Tensor | None:
         """The loss of a rollout, once there is one."""
         if replay.new_steps < self.steps:
             return None

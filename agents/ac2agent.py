@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space, Spec
+from ..replay.batch import Tensors
 from .bandit import Bandit
 from .dqn import DQN
 from .generative.dcgan import DCGAN
+from .log import Log
 from .policy.parts import PolicyPart, asks_for
 from .ppo import PPO
 from .sac import SAC
@@ -34,12 +36,12 @@ class AC2Agent(nn.Module):
         a saved replay          one of n           conservative Q-learning (`DQN`), with `offline`
         a saved replay          bounded numbers    a policy near the data's (`TD3`), with `offline`
 
-    A `model` that gives one number per action is learnt by what the numbers are: Q-values of choices
+    A `model` that returns one number per action learns by what the numbers are: Q-values of choices
     (`DQN`), or the action itself (`TD3`), as of a `policy` too. Any other is a policy (`PPO`).
 
     Args:
-        spec: What goes in and comes out.
-        environment: Whether that is an environment's, not a data set's.
+        spec: Spaces of the inputs, `[B, *spec.obs.shape]`, and of actions or targets.
+        environment: Whether `spec` is an environment's, not a data set's.
         rl, generate, offline: See above.
         model: A whole network for an environment, which does not say how it learns.
         encoder, policy, critic, generator, discriminator: Modules in the place of our own networks.
@@ -108,18 +110,18 @@ class AC2Agent(nn.Module):
         else:
             self.sample = None  # type: ignore[assignment]
 
-    def forward(self, obs: Any, state: Any = None) -> Any:
+    def forward(self, obs: Tensors, state: Any = None) -> Any:
         """`[B, *obs.shape]` to logits, Q-values or values `[B, *action.shape]`."""
         return self.way(obs, state) if self._carries_state else self.way(obs)
 
-    def act(self, obs: Any, state: Any = None, info: dict[str, Any] | None = None) -> Any:
+    def act(self, obs: Tensors, state: Any = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions, with exploration when training."""
         more = {"info": info} if info and takes_info(self.way.act) else {}
         return (
             self.way.act(obs, state, **more) if self._carries_state else self.way.act(obs, **more)
         )
 
-    def learn(self, replay: Replay, log: Any) -> Tensor | None:
+    def learn(self, replay: Replay, log: Log) -> Tensor | None:
         """One learning step, or the loss of one."""
         if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
             return supervised_loss(self, next(replay), self.spec.action)
@@ -163,7 +165,7 @@ class AC2Agent(nn.Module):
         if offline:
             raise ConfigError(
                 "offline= needs one choice among n or bounded numbers as actions, and neither critic= nor "
-                "a policy that gives distributions: actor-critic agents learn from what they do."
+                "a policy that returns distributions: actor-critic agents learn from their own steps."
             )
         state = ", with a state" if _recurrent(encoder, given, critic) else ""
         self.decision = f"policy gradient (PPO){state}"
@@ -183,7 +185,7 @@ class AC2Agent(nn.Module):
         output, _ = PolicyPart(policy, action).probe(self.spec.obs, {})
         return isinstance(output, Tensor) and tuple(output.shape) == (2, *action.shape)
 
-    def _refuse(self, where: str, **parts: Any) -> None:
+    def _refuse(self, where: str, **parts: object) -> None:
         """Raise for what has no place in what is learnt."""
         if wrong := [f"`{name}`" for name, part in parts.items() if part is not None]:
             raise ConfigError(f"{' and '.join(wrong)} cannot be used with {where}.")

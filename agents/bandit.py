@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from .log import Log
 from .supervised import network
 
 
 class Bandit(nn.Module):
-    """Chooses a class, and is told whether it was right: never which would have been.
+    """Chooses a class and learns whether it was right, but never which one would have been.
 
         p = softmax(q(s))          a ~ p          r = 1 if a is the label, else 0
         L = -r log p_a - (1 - r) log(1 - p_a)
@@ -22,9 +21,9 @@ class Bandit(nn.Module):
     that was wrong says "not this one", and those that are tried are the likely ones.
 
     Args:
-        obs_spec, action_spec: What is seen, and the classes.
-        hidden: Width of an MLP's layers; convolutions have a fraction of it.
-        encoder: A module in the place of our own first layers.
+        obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the classes.
+        hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
+        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Bandit(nn.Module):
         """`[B, *obs.shape]` to logits of the choices, `[B, n]`."""
         return self.network(obs)
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         q = self(batch.obs)
         with torch.no_grad():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from ..replay.batch import Tensors
 from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, td_loss
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .log import Log
 from .policy.box import UnitBox
 
 
@@ -27,9 +28,9 @@ class DDPG(nn.Module):
     better (Fujimoto et al., 2018, arXiv 1802.09477).
 
     Args:
-        hidden: Widths of the actor's and the critic's layers.
-        tau: How far the targets move at each learning step.
-        noise: Deviation of the exploration, as a share of half the actions' range.
+        hidden: Widths of the actor's and the critic's layers, ints from 1.
+        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
+        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
         random_steps: Environment steps of uniform actions before the actor's.
     """
 
@@ -50,11 +51,11 @@ class DDPG(nn.Module):
         self.target_actor, self.target_critic = target_of(self.actor), target_of(self.critic)
         self.env_steps = 0
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
         return self.box.scale(self.actor(obs))
 
-    def act(self, obs: Any) -> Tensor:
+    def act(self, obs: Tensors) -> Tensor:
         """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
         action = self.actor(obs)
         if self.training:
@@ -62,7 +63,7 @@ class DDPG(nn.Module):
             self.env_steps += len(action)
         return self.box.scale(action)
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         follow(self.target_actor, self.actor, self.tau)
         follow(self.target_critic, self.critic, self.tau)
@@ -88,7 +89,7 @@ class Actor(nn.Module):
         self.trunk = seen
         self.head = nn.Linear(self.trunk.out_features, size)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return full_precision(self.head(self.trunk(obs))).tanh()
 
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
+from ..replay.batch import Tensors
 from .blocks.encoder import Layers, rows
 from .blocks.schedule import Falling
 from .blocks.target import follow, target_of
+from .log import Log
 from .policy.in_numpy import in_numpy
 from .policy.masks import NEXT_ACTION_MASK, draw_allowed, mask_in, masked
 from .policy.outputs import check_outputs
@@ -41,15 +43,15 @@ class DQN(nn.Module):
 
     Args:
         hidden: Widths of the layers; images pass a CNN first.
-        double: Let the network choose the next action, and its target only judge it.
-        dueling: Learn the state's value apart from the actions' advantages.
-        epsilon: Share of random actions, first and last; falls linearly, in every task again.
+        double: Let the network choose the next action, and its target only evaluate it.
+        dueling: Learn the state's value separately from the actions' advantages.
+        epsilon: Share of random actions, first and last, in [0, 1]; falls linearly, in every task again.
         explore_steps: Environment steps that it falls over; default: a fifth of `train_steps`.
         target_every: Learning steps between the target's moves.
-        tau: How far it moves; 1 copies. Small, with `target_every=1`, it follows smoothly.
+        tau: Share of the way that it moves, in [0, 1]. Small, with `target_every=1`, it follows smoothly.
         conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
             that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
-        encoder: A module in the place of our own first layers.
+        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
         critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
         train_steps: Environment steps of each task of the run.
     """
@@ -88,11 +90,11 @@ class DQN(nn.Module):
         self.target = target_of(self.network)
         self.learning_steps = 0
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to Q-values `[B, num_actions]`."""
         return self.network(obs)
 
-    def act(self, obs: Any, info: dict[str, Any] | None = None) -> Tensor:
+    def act(self, obs: Tensors, info: dict[str, Any] | None = None) -> Tensor:
         """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
         mask = mask_in(info)
         if not self.training:
@@ -109,7 +111,7 @@ class DQN(nn.Module):
         chance = self._any(n, mask)
         return torch.where(torch.tensor(explore), chance, action)
 
-    def best(self, obs: Any, mask: Tensor | None = None) -> Tensor:
+    def best(self, obs: Tensors, mask: Tensor | None = None) -> Tensor:
         """`[N, *obs.shape]` to the actions that are worth most, `[N]`, of those that `mask` allows."""
         values = in_numpy(self.network, obs)
         if values is None:
@@ -124,7 +126,7 @@ class DQN(nn.Module):
             return torch.randint(self.num_actions, (n,))
         return draw_allowed(self.space, mask).cpu()
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         if self.learning_steps % self.target_every == 0:
             follow(self.target, self.network, self.tau)
@@ -151,7 +153,7 @@ class DQN(nn.Module):
         """Explore again: what was best in an earlier task may never meet what this one rewards."""
         self.epsilon.taken = 0
 
-    def next_value(self, next_obs: Any, mask: Tensor | None = None) -> Tensor:
+    def next_value(self, next_obs: Tensors, mask: Tensor | None = None) -> Tensor:
         """`[B, *obs.shape]` to what the best action there is worth, `[B]`, of those that `mask` allows."""
         next_q = self.target(next_obs)  # [B, num_actions]
         if not self.choose_by_network:
@@ -179,19 +181,21 @@ class Values(nn.Module):
     """The user's module as a network of Q-values.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or gives something else.
+        ConfigError: If it raises, is recurrent, or returns something else.
     """
 
     def __init__(self, module: nn.Module, obs_spec: Space | dict[str, Space], num_actions: int):
         super().__init__()
         self.part, name = Part(module), type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"critic={name} carries a state; DQN's do not. PPO takes such parts.")
+            raise ConfigError(
+                f"critic={name} carries a state, which DQN does not support. PPO does."
+            )
         output, sources = self.part.probe(obs_spec, {})
         space = Space((num_actions,), torch.int64, discrete=True)
         check_outputs(output, space, 2, name, sources)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.part(obs)[0]
 
 
@@ -218,5 +222,5 @@ def choices(space: Space | dict[str, Space], agent: str = "DQN") -> int:
     else:
         return space.n
     raise ConfigError(
-        f"{agent} takes one choice among n, and this environment's action is {given}."
+        f"{agent} takes one choice among n, but this environment's action is {given}."
     )

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from ..replay.batch import Tensors
 from ..replay.tree import leaves, map_tree, zip_trees
 from .blocks.encoder import encoder
 from .blocks.target import follow, target_of
 from .dqn import choices
+from .log import Log
 from .policy.masks import NEXT_ACTION_MASK, mask_in, masked
 
 
@@ -29,7 +31,7 @@ class DRQN(nn.Module):
 
     Args:
         hidden: Width of the features and of the state.
-        tau: Share of the way that the target network moves per learning step.
+        tau: Share of the way that the target network moves per learning step, in [0, 1].
     """
 
     def __init__(
@@ -44,11 +46,11 @@ class DRQN(nn.Module):
         self.target = target_of(self.network)
         self.tau = tau
 
-    def forward(self, obs: Any, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensors, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`[B, T, *obs.shape]` and a state `[1, B, hidden]` to Q-values `[B, T, n]` and the next."""
         return self.network(obs, state)
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         follow(self.target, self.network, self.tau)
         q, _ = self._first_and_rest(self.network, batch)
@@ -77,7 +79,7 @@ class QMemory(nn.Module):
         self.memory = nn.GRU(hidden, hidden, batch_first=True)
         self.head = nn.Linear(hidden, num_actions)
 
-    def forward(self, obs: Any, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensors, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length = leaves(obs)[0].shape[1]
         steps = self.inputs(map_tree(lambda x: x.flatten(0, 1), obs))  # [B * T, hidden]
         features, state = self.memory(steps.unflatten(0, (-1, length)), state)

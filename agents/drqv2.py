@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from .blocks.encoder import Trunk, encoder
 from .blocks.ensemble import Critics, EnsembleLinear, td_loss
 from .blocks.target import follow, frozen, target_of
 from .ddpg import explore
+from .log import Log
 from .policy.box import UnitBox
 
 
@@ -28,14 +28,14 @@ class DrQV2(nn.Module):
     learns with `nstep=3 frame_stack=3 action_repeat=2 lr=1e-4 batch_size=256 learn_every=2`.
 
     Args:
-        hidden: Widths of the actor's and the critics' layers.
+        hidden: Widths of the actor's and the critics' layers, ints from 1.
         features: What the encoder's output is narrowed to before them.
-        tau: How far the target critics move at each learning step.
-        noise: Deviation of the actions' noise, first and last, as a share of half their range.
+        tau: Share of the way that the target critics move in each learning step, in [0, 1].
+        noise: Standard deviation of the actions' noise, first and last, as a share of half their range.
         noise_steps: Environment steps that it falls over.
         noise_clip: Largest noise of the actions that losses are computed with.
         random_steps: Environment steps of uniform actions before the actor's.
-        pad: Pixels that images are shifted by, at most.
+        pad: Most pixels that images `[B, C, H, W]` are shifted by.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class DrQV2(nn.Module):
 
     @property
     def std(self) -> float:
-        """The noise's deviation now."""
+        """The noise's standard deviation now, in units of [-1, 1]."""
         first, last = self.noise
         return first + (last - first) * min(1.0, self.env_steps / max(self.noise_steps, 1))
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         follow(self.target_critics, self.critics, self.tau)
         features = self.encoder(shift(batch.obs, self.pad))  # [B, width]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
 from .blocks.arguments import check
+from .log import Log
 from .policy.actor_critic import ActorCritic
 
 _ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at most.
@@ -32,18 +32,18 @@ class PPO(ActorCritic):
     one call of `learn` takes many steps.
 
     Args:
-        obs_spec, action_spec: What is seen and done; actions of every kind.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of every kind; or dicts.
         steps: Length of a rollout, in steps of each environment; default: 2048 steps of all of them
             together, as in the paper; of short runs a tenth, but 256 or more.
-        epochs: Passes over a rollout.
+        epochs: Passes over the steps of a rollout.
         minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
-        lr: Of Adam.
+        lr: Learning rate of Adam, a float above 0.
         clip: eps, how far from 1 the ratio of probabilities is rewarded.
-        gae_lambda: 1: advantages from rewards alone, 0: from the critic alone.
-        entropy_coef, value_coef: Weights of the entropy and of the critic's error.
-        max_grad_norm: The gradient is clipped to it.
-        hidden: Widths of the layers of either network.
-        encoder, policy, critic: Modules in the place of our own networks; see `Composition`.
+        gae_lambda: Float in [0, 1]. 1: advantages from rewards alone, 0: from the critic alone.
+        entropy_coef, value_coef: Weights of the entropy and of the critic's error, floats from 0.
+        max_grad_norm: Norm, a float, that the gradient is clipped to.
+        hidden: Widths of the layers of either network, ints from 1.
+        encoder, policy, critic: Modules in place of our own, from `[B, *obs.shape]`; see `Composition`.
         num_envs, train_steps: Of the run: environments, and steps of all of them together.
     """
 
@@ -90,7 +90,7 @@ class PPO(ActorCritic):
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
         self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
 
-    def learn(self, replay: Replay, log: Any) -> None:
+    def learn(self, replay: Replay, log: Log) -> None:
         """Learn from a rollout, once there is one."""
         if replay.new_steps < self.steps:
             return

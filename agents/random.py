@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import Space
+from ..replay.batch import Tensors
 from .blocks.encoder import rows
 from .policy.masks import draw_allowed, mask_in
 
@@ -23,7 +24,7 @@ class Random(nn.Module):
         super().__init__()
         self.space = action_spec
 
-    def act(self, obs: Any, info: dict[str, Any] | None = None) -> Any:
+    def act(self, obs: Tensors, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
         return draw(self.space, rows(obs), mask_in(info))  # On the host, where actions are wanted.
 
@@ -46,7 +47,7 @@ def draw(space: Any, n: int, mask: Any = None) -> Any:
     return _between(space.low, space.high, shape)
 
 
-def _between(low: Any, high: Any, shape: tuple[int, ...]) -> Tensor:
+def _between(low: object, high: object, shape: tuple[int, ...]) -> Tensor:
     low = torch.as_tensor(-torch.inf if low is None else low)
     high = torch.as_tensor(torch.inf if high is None else high)
     bounded = torch.isfinite(low) & torch.isfinite(high)

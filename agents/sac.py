@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
+from ..replay.batch import Tensors
 from .blocks.encoder import Layers
 from .blocks.ensemble import Critics, td_loss
 from .blocks.precision import full_precision
 from .blocks.target import follow, frozen, target_of
+from .log import Log
 from .policy.box import UnitBox
 from .policy.noise import Colored
 from .policy.parts import trunk
@@ -36,14 +37,14 @@ class SAC(nn.Module):
     (Christodoulou, 2019, arXiv 1910.07207).
 
     Args:
-        hidden: Widths of the actor's and the critics' layers.
-        tau: How far the targets move at each learning step.
-        alpha: The temperature to begin with.
+        hidden: Widths of the actor's and the critics' layers, ints from 1.
+        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
+        alpha: The initial temperature, a float above 0.
         entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
             as the papers have it.
         color: Exponent of the noise that values are drawn with when training (`Colored`): 1 is pink, whose
             pushes last, and 0 white, as the paper has it.
-        encoder: A module in the place of our own first layers; the critics train it.
+        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SAC(nn.Module):
             self.discrete = True
             if action_spec.nvec or action_spec.binary:
                 raise ConfigError(
-                    "SAC takes continuous actions or one choice among n, and this environment's are "
+                    "SAC takes continuous actions or one choice among n, but this environment's are "
                     f"{action_spec}. Take PPO or A2C."
                 )
             size = width = action_spec.n
@@ -82,12 +83,12 @@ class SAC(nn.Module):
         self.target_critics = target_of(self.critics)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to logits `[B, n]` of choices, else the mode `[B, *action.shape]`."""
         output = self.actor(obs)
         return output if self.discrete else self.box.scale(output.chunk(2, 1)[0].tanh())
 
-    def act(self, obs: Any) -> Tensor:
+    def act(self, obs: Tensors) -> Tensor:
         """`[N, *obs.shape]` to actions: drawn when training, else the likeliest."""
         if not self.training:
             return self(obs).argmax(1) if self.discrete else self(obs)
@@ -102,7 +103,7 @@ class SAC(nn.Module):
         noise = self.noise.next(len(mean), self.box.size, mean.device)
         return self.box.scale((mean + log_std.clamp(*_LOG_STD).exp() * noise).tanh())
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         follow(self.target_critics, self.critics, self.tau)
         alpha = self.log_alpha.detach().exp()
@@ -123,7 +124,7 @@ class SAC(nn.Module):
         log.q, log.entropy, log.alpha = q.detach().mean(), entropy, alpha
         return critic_loss + actor_loss + alpha_loss
 
-    def evaluate_actions(self, obs: Any, critics: Critics) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, obs: Tensors, critics: Critics) -> tuple[Tensor, Tensor]:
         """`E_pi [min Q]` and `E_pi [log pi]` at `[B, *obs.shape]`, each `[B]`."""
         output = self.actor(obs)
         if self.discrete:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from .blocks.encoder import Flat
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
+from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
 
@@ -40,9 +40,9 @@ class Supervised(nn.Module):
     """A network for the data, trained by `supervised_loss`.
 
     Args:
-        obs_spec, action_spec: What goes in and comes out.
-        hidden: Width of an MLP's layers; convolutions have a fraction of it.
-        encoder: A module in the place of our own first layers.
+        obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the targets.
+        hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
+        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Supervised(nn.Module):
     ):
         super().__init__()
         self.action_spec = action_spec
-        # Values are learnt at zero mean and unit deviation; `forward` gives them in their own units.
+        # Values are learnt at zero mean and unit variance; `forward` returns them in their own units.
         mean, stddev = action_spec.mean, action_spec.stddev
         self.register_buffer("mean", torch.tensor(0.0) if mean is None else mean.clone())
         self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else positive(stddev))
@@ -68,7 +68,7 @@ class Supervised(nn.Module):
             return output
         return output.unflatten(1, self.action_spec.shape) * self.stddev + self.mean
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         """The loss of the next batch."""
         return supervised_loss(self, next(replay), self.action_spec)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Space
+from ..replay.batch import Tensors
 from .blocks.ensemble import Critics, td_loss
 from .blocks.target import follow, frozen, target_of
 from .ddpg import Actor, explore
+from .log import Log
 from .policy.box import UnitBox
 from .policy.parts import Part, trunk
 
@@ -34,14 +35,14 @@ class TD3(nn.Module):
     mean over an action's numbers. The paper also normalises observations: `normalize_obs=true`.
 
     Args:
-        hidden: Widths of the actor's and the critics' layers.
-        tau: How far the targets move.
+        hidden: Widths of the actor's and the critics' layers, ints from 1.
+        tau: Share of the way that the targets move each time, a float in [0, 1].
         delay: Learning steps per step of the actor and the targets.
-        noise: Deviation of the exploration, as a share of half the actions' range.
+        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
         target_noise, noise_clip: Of the actions that targets are computed with, likewise.
         random_steps: Environment steps of uniform actions before the actor's.
         imitation: Weight of doing what was done; 0: none, 0.4 is the paper's offline.
-        encoder: A module in the place of our own first layers; the critics train it.
+        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
         policy: A module in the place of the actor, `[B, *obs.shape]` to actions `[B, *action.shape]`
             in the environment's units; what lies beyond its bounds is clipped, and held against it.
     """
@@ -75,11 +76,11 @@ class TD3(nn.Module):
         self.target_actor, self.target_critics = target_of(self.actor), target_of(self.critics)
         self.env_steps = self.learning_steps = 0
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
         return self.box.scale(self.actor(obs).clamp(-1, 1))  # A given actor's may lie outside.
 
-    def act(self, obs: Any) -> Tensor:
+    def act(self, obs: Tensors) -> Tensor:
         """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
         action = self.actor(obs)
         if self.training:
@@ -87,7 +88,7 @@ class TD3(nn.Module):
             self.env_steps += len(action)
         return self.box.scale(action.clamp(-1, 1))
 
-    def learn(self, replay: Replay, log: Any) -> Tensor:
+    def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
         with torch.no_grad():
             next_q = self.target_critics(batch.next_obs, self.next_action(batch.next_obs))  # [2, B]
@@ -119,7 +120,7 @@ class TD3(nn.Module):
         """Explore again, as at the start."""
         self.env_steps = 0
 
-    def next_action(self, next_obs: Any) -> Tensor:
+    def next_action(self, next_obs: Tensors) -> Tensor:
         """The target actor's actions `[B, size]`, blurred: a narrow peak of Q' is an error of it."""
         action = self.target_actor(next_obs)
         noise = (self.target_noise * torch.randn_like(action)).clamp(
@@ -132,7 +133,7 @@ class GivenActor(nn.Module):
     """The user's module as an actor: actions `[B, size]` in the units in which the bounds are -1 and 1.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or gives something else.
+        ConfigError: If it raises, is recurrent, or returns something else.
     """
 
     def __init__(
@@ -145,7 +146,9 @@ class GivenActor(nn.Module):
         super().__init__()
         self.part, self.box, name = Part(module), box, type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"policy={name} carries a state; TD3's do not. PPO takes such parts.")
+            raise ConfigError(
+                f"policy={name} carries a state, which TD3 does not support. PPO does."
+            )
         output, sources = self.part.probe(obs_spec, {})
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if given != (2, *box.shape):
@@ -154,5 +157,5 @@ class GivenActor(nn.Module):
                 f"{given}{sources.of(output)}."
             )
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.box.unscale(self.part(obs)[0])

@@ -98,7 +98,7 @@ _NOTHING_STATED = Traits()
 _IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType)  # torch.tanh, torch.Tensor.relu
 
 
-def traits(module: Any) -> Traits:
+def traits(module: object) -> Traits:
     """What a module, or the instances of a class of modules, can do."""
     stated = stated_traits(module)
     act, learn, forward = hook(module, "act"), hook(module, "learn"), has_forward(module)
@@ -122,13 +122,13 @@ def traits(module: Any) -> Traits:
     )
 
 
-def stated_traits(module: Any) -> Traits:
+def stated_traits(module: object) -> Traits:
     """What a module states in `antelope_traits`; the defaults for one that states nothing."""
     stated = getattr(module, "antelope_traits", None)
     return stated if isinstance(stated, Traits) else _NOTHING_STATED
 
 
-def hook(owner: Any, name: str) -> Method | None:
+def hook(owner: object, name: str) -> Method | None:
     """A method of the contract, of an object or a class; None where the name holds something else.
 
     `self.act = nn.GELU()` and `self.act = F.relu` are activations, although they can be called:
@@ -146,15 +146,15 @@ def hook(owner: Any, name: str) -> Method | None:
     return None if home == "torch" or home.startswith("torch.") else value
 
 
-def has_forward(module: Any) -> bool:
+def has_forward(module: object) -> bool:
     """Whether a module or its class predicts; one that sets `forward` to None does not."""
     forward = getattr(module, "forward", None)
     return callable(forward) and getattr(forward, "__func__", forward) is not nn.Module.forward
 
 
-def takes_state(module: Any) -> bool:
+def takes_state(module: object) -> bool:
     """Whether the `forward` of a module or its class has a parameter `state`: that makes it recurrent."""
-    return has_forward(module) and "state" in _parameters(module.forward)
+    return has_forward(module) and "state" in _parameters(getattr(module, "forward", None))
 
 
 def takes_info(act: Method | None) -> bool:

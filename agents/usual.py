@@ -14,7 +14,7 @@ _USUAL: dict[str, dict[str, Any]] = {
 }
 
 
-def usual(agent: Any) -> dict[str, Any]:
+def usual(agent: object) -> dict[str, Any]:
     """The settings of an agent's class, or of the nearest of its bases that has any; else none."""
     kind = agent if inspect.isclass(agent) else type(agent)
     package = __name__.rpartition(".")[0]

@@ -118,7 +118,7 @@ def headless(network: nn.Module) -> nn.Module:
             _replace(network, last[-1], nn.Identity())
             return network
     raise ConfigError(
-        f"{type(network).__name__} has no last layer to take off. An encoder ends in features already, "
+        f"{type(network).__name__} has no last layer to remove. An encoder ends in features already, "
         "or in a torch.nn.Linear."
     )
 
@@ -198,9 +198,9 @@ def _stages(network: nn.Module, channels: int) -> list[tuple[list[str], int]]:
     stages: dict[int, tuple[list[str], int]] = {}
 
     def remember(name: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             merges = type(module).__name__.startswith("PatchMerging")
-            stride = 2 if merges else module.stride
+            stride: Any = 2 if merges else module.stride
             stride = max(stride) if isinstance(stride, tuple) else stride
             if stride == 1:
                 return
@@ -240,7 +240,7 @@ def _unstride(network: nn.Module, name: str) -> None:
         layer.stride = (1, 1)
 
 
-def _like(layer: nn.Conv2d, **changed: Any) -> nn.Conv2d:
+def _like(layer: nn.Conv2d, **changed: object) -> nn.Conv2d:
     """A new convolution with the arguments of another, but for those given."""
     names = (
         "in_channels",
@@ -268,7 +268,7 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _try(network: nn.Module, obs: Space, name: str) -> None:
-    """One forward, so that a network for other images is told of by name."""
+    """One forward, so that an error names the network."""
     try:
         with _inference(network):
             network(torch.zeros(2, *obs.shape, device=next(network.parameters()).device))

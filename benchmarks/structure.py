@@ -9,9 +9,12 @@ Only reads the source; nothing is imported.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = ("replay", "envs", "agents", "launcher", "antelope")
@@ -76,15 +79,18 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def functions(trees: dict[str, ast.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(trees: dict[str, ast.Module]) -> Iterator[tuple[str, Function]]:
     """Every function with its module's name."""
     for name, tree in trees.items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield name, node  # type: ignore[misc]
+            if isinstance(node, Function):
+                yield name, node
 
 
-def parameters(function: ast.FunctionDef) -> list[ast.arg]:
+def parameters(function: Function) -> list[ast.arg]:
     """The annotated parameters of a function."""
     given = function.args
     every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
@@ -123,49 +129,86 @@ def described(tree: ast.Module) -> tuple[int, int]:
 
 def comments(file: Path) -> tuple[int, int]:
     """Comments of a file, and its lines."""
-    lines = file.read_text().splitlines()
-    return sum(bool(re.search(r"(^|\s)# ", line)) for line in lines), len(lines)
+    text = file.read_text()
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return sum(token.type == tokenize.COMMENT for token in tokens), len(text.splitlines())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What DESIGN sets limits to.
+
+    Attributes:
+        circles: Groups of modules that import each other.
+        on_data: Places in the launcher that ask whether a run learns from data.
+        asked: `isinstance(x, dict)` in the launcher.
+        fetched: `getattr(...)` in the launcher.
+        loose: Share of annotated parameters that are `Any`, in [0, 1].
+        typed: Number of annotated parameters.
+        lengths: Lines of every function, longest first.
+        sizes: Lines of every module, longest first.
+    """
+
+    circles: list[list[str]]
+    on_data: int
+    asked: int
+    fetched: int
+    loose: float
+    typed: int
+    lengths: list[tuple[int, str]]
+    sizes: list[tuple[int, str]]
+
+
+def measure(root: Path) -> Counts:
+    """The counts of a checkout."""
+    trees = modules(root)
+    launcher = [tree for name, tree in trees.items() if name.startswith("launcher")]
+    typed = [arg.annotation for _, node in functions(trees) for arg in parameters(node)]
+    loose = [kind for kind in typed if kind and "Any" in ast.unparse(kind).split(" | ")]
+    lengths = [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}:{node.name}")
+        for name, node in functions(trees)
+    ]
+    files = {name: (root / name.replace(".", "/")).with_suffix(".py") for name in trees}
+    return Counts(
+        circles=circles(imports(trees)),
+        on_data=sum(
+            isinstance(node, ast.Attribute) and node.attr == "on_data"
+            for tree in launcher
+            for node in ast.walk(tree)
+        ),
+        asked=sum(asks_for_dict(c) for tree in launcher for c in calls(tree, "isinstance")),
+        fetched=sum(len(calls(tree, "getattr")) for tree in launcher),
+        loose=len(loose) / len(typed),
+        typed=len(typed),
+        lengths=sorted(lengths, reverse=True),
+        sizes=sorted(
+            ((len(file.read_text().splitlines()), name) for name, file in files.items()),
+            reverse=True,
+        ),
+    )
 
 
 def main(root: Path) -> None:
-    trees = modules(root)
-    launcher = {name: tree for name, tree in trees.items() if name.startswith("launcher")}
-    graph = imports(trees)
-    lengths = sorted(
-        (node.end_lineno - node.lineno + 1, f"{name}:{node.name}")  # type: ignore[operator]
-        for name, node in functions(trees)
-    )
-    typed = [arg for _, node in functions(trees) for arg in parameters(node)]
-    loose = [arg for arg in typed if "Any" in ast.unparse(arg.annotation).split(" | ")]  # type: ignore[arg-type]
-    found = circles(graph)
-    asked = sum(asks_for_dict(c) for t in launcher.values() for c in calls(t, "isinstance"))
-    fetched = sum(len(calls(tree, "getattr")) for tree in launcher.values())
-    on_data = [
-        name
-        for name, tree in launcher.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr == "on_data"
-    ]
+    trees, counts = modules(root), measure(root)
+    inside = sum(name.startswith("launcher") for name in trees)
     print(
-        f"modules {len(trees)}, of them in launcher/ {len(launcher)}; imports among them "
-        f"{sum(map(len, graph.values()))}"
+        f"modules {len(trees)}, of them in launcher/ {inside}; imports among them "
+        f"{sum(map(len, imports(trees).values()))}"
     )
-    print(f"circles {len(found)}")
-    for group in found:
+    print(f"circles {len(counts.circles)}")
+    for group in counts.circles:
         print(f"    {', '.join(group)}")
-    print(f"on_data in launcher/: {len(on_data)}")
-    print(f"isinstance(x, dict) in launcher/: {asked} (at most 30)")
-    print(f"getattr in launcher/: {fetched} (at most 30)")
-    print(f"parameters of type Any: {len(loose) / len(typed):.1%} of {len(typed)} (under 7 %)")
-    print(f"longest function: {lengths[-1][0]} lines (under 60), {lengths[-1][1]}")
-    for length, name in reversed([entry for entry in lengths if entry[0] >= 60]):
-        print(f"    {length} {name}")
-    sizes = {
-        n: len((root / n.replace(".", "/")).with_suffix(".py").read_text().splitlines())
-        for n in trees
-    }
-    longest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:8]
-    print(f"longest modules: {', '.join(f'{name} {sizes[name]}' for name in longest)}")
+    print(f"on_data in launcher/: {counts.on_data}")
+    print(f"isinstance(x, dict) in launcher/: {counts.asked} (at most 30)")
+    print(f"getattr in launcher/: {counts.fetched} (at most 30)")
+    print(f"parameters of type Any: {counts.loose:.1%} of {counts.typed} (under 7 %)")
+    print(f"longest function: {counts.lengths[0][0]} lines (under 60), {counts.lengths[0][1]}")
+    for length, name in counts.lengths:
+        if length >= 60:
+            print(f"    {length} {name}")
+    longest = ", ".join(f"{name} {size}" for size, name in counts.sizes[:8])
+    print(f"longest modules: {longest}")
     for folder in FOLDERS[:-1]:
         entries = [described(tree) for name, tree in trees.items() if name.startswith(folder)]
         said = [comments(file) for file in sorted((root / folder).rglob("*.py"))]

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from ..replay.lazy import lazily
 
 if TYPE_CHECKING:
+    from .arrays import Arrays
     from .atari import Atari
     from .augment import RandomCrop, RandomHorizontalFlip
-    from .datasets import Arrays, read
+    from .datasets import read
     from .embedded import Diabetes, Digits
     from .env_world import EnvWorld
     from .environments import EnvTask
     from .errand import Errand
     from .recall import Recall
     from .sequences import PermutedMNIST, RotatedMNIST
-    from .tasks import DataTask, DataWorld
+    from .task_rows import DataTask
+    from .tasks import DataWorld
     from .workshop import Workshop
 
 NAMES = {
@@ -30,8 +32,8 @@ NAMES = {
 
 # The file of each name: its own in lower case, unless it says otherwise.
 _HOME = {name: name.lower() for names in NAMES.values() for name in names} | {
-    "Arrays": "datasets",
-    "DataTask": "tasks",
+    "Arrays": "arrays",
+    "DataTask": "task_rows",
     "DataWorld": "tasks",
     "Diabetes": "embedded",
     "Digits": "embedded",

@@ -13,15 +13,15 @@ from torch import Tensor
 from ..replay import ConfigError
 
 # Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same shape and dtype.
-Alter = Callable[[Tensor, int | Tensor], Tensor]
+TaskTransform = Callable[[Tensor, int | Tensor], Tensor]
 
 
 class Permutations:
     """For each task a random order of an observation's values.
 
     Args:
-        tasks: How many.
-        seed: Of the orders.
+        tasks: Number of tasks, each with an order int64 `[values of an observation]`.
+        seed: Seeds the orders.
     """
 
     def __init__(self, tasks: int, seed: int):
@@ -53,8 +53,8 @@ class Rotations:
     """For each task an angle that images are turned by, counter-clockwise, bilinear, black outside.
 
     Args:
-        tasks: How many.
-        seed: Of the angles.
+        tasks: Number of tasks, each with an angle in [0, 180) degrees.
+        seed: Seeds the angles.
 
     Attributes:
         degrees: float64 `[tasks]` in [0, 180).
@@ -122,11 +122,11 @@ class EachTask:
 
 def alterations_of(
     make: Callable[..., Any], tasks: int | None, seed: int, *, name: str
-) -> tuple[Alter, int]:
+) -> tuple[TaskTransform, int]:
     """What alters a batch for its tasks, and the number of tasks.
 
     Args:
-        make: The data set's own method `alterations`.
+        make: The data set's own method `alterations`, which returns functions of rows `[B, *shape]`.
         tasks: How many tasks to make; None: as many as it makes by itself.
         name: What errors call the data set.
 
@@ -148,14 +148,14 @@ def alterations_of(
     return (made if callable(made) else EachTask(made)), len(made)
 
 
-def altered(alter: Alter, name: str, obs: Tensor) -> Tensor:
+def altered(task_transform: TaskTransform, name: str, obs: Tensor) -> Tensor:
     """The rows `[B, *shape]` of the first task.
 
     Raises:
         ConfigError: If they cannot be altered, or do not keep their shape and dtype.
     """
     try:
-        changed = alter(obs, 0)
+        changed = task_transform(obs, 0)
     except Exception as error:
         raise ConfigError(
             f"{name}.alterations raised {type(error).__name__} on stored inputs of shape "

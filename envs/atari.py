@@ -25,8 +25,8 @@ def Atari(
 
     Args:
         game: `Pong`, `Breakout`, `SpaceInvaders`, ...
-        frame_skip: Frames per step; the brighter of the last two is seen.
-        noop_max: Steps without action, at random, at an episode's start.
+        frame_skip: Frames per step, of which the pixelwise maximum of the last two (uint8) is observed.
+        noop_max: Most steps without action, their number random, at an episode's start.
         terminal_on_life_loss: End the episode with each life lost.
         arguments: Further ones of the environment: `difficulty`, `render_mode`, ...
 

@@ -1,4 +1,4 @@
-"""Augmentations that draw anew for every image of a batch, without a loop over images.
+"""Augmentations sampled for each image of a batch, without a loop over images.
 
 `torchvision.transforms.v2` draws once per call, so that every image of a batch would be shifted
 alike; these two are the ones nearly everybody uses. Others may be named too (`aug=ColorJitter`).
@@ -15,8 +15,9 @@ class RandomCrop:
     """A random window of each image, after zero padding.
 
     Args:
-        size: Height and width of the window, or one number for both; None: the image's own.
-        padding: Zeros added on each side before. None: none where the window is smaller than the
+        size: Window `(height, width)` in pixels, or one number for both; None: the image's own.
+        padding: Rows and columns of zeros added on each side before cropping. None: none where the window
+            is smaller than the
             image, else an eighth of the image's shorter side, as is usual: 4 at 32x32, at least 1.
     """
 

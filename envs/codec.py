@@ -14,7 +14,7 @@ class Codec:
     """One space: its `Space`, and the way of values to and from the environment's own form.
 
     Attributes:
-        space: As models meet it, a dict of them for a Dict or Tuple space.
+        space: As models receive it, a dict of them for a Dict or Tuple space.
         stored: The environment's value to the arrays that are kept, `[*shape]`; works on many at once
             too, `[N, *shape]`.
         native: An action `[*value_shape]` to what `env.step` takes, in memory of its own; or many.

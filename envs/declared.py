@@ -19,7 +19,7 @@ from .embedded import Digits
 
 
 def class_names(source: Any) -> tuple[str, ...] | None:
-    """The names in `classes`, also of what a `Subset` is of, or None."""
+    """The names in `classes`, also those of the data set behind a `Subset`, or None."""
     if isinstance(source, ConcatDataset):
         found = {class_names(part) for part in source.datasets}
         return found.pop() if len(found) == 1 else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Space, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .inputs import input_space
 from .statistics import is_far, statistics
 
@@ -25,11 +25,11 @@ def describe(
     """The spec of data: shapes, classes, and statistics of the training inputs.
 
     Args:
-        train: The data sets to learn from, one or several.
+        train: The data sets to learn from, one or several, with inputs `[N, *shape]`.
         test: What is held out of each, or None.
-        num_tasks: How many tasks they are, as `Spec` has it.
-        standardize: As the user said it; None: nothing was said.
-        altered: Whether inputs are altered as they are stored, for each task.
+        num_tasks: Number of tasks, as in `Spec`.
+        standardize: The user's own setting (bool); None: it was not given.
+        altered: Whether stored rows are altered for each task.
 
     Raises:
         DataError: If the parts do not fit together, or held-out labels are out of range.

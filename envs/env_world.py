@@ -11,29 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Normalizer, Replay, Space, Transitions
+from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.devices import has_float64
 from ..replay.offline import opened
-from ..replay.tree import leaves, map_tree, named_leaves
+from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
 from .interface import Interface
 from .kinds import OfEnvironments
+from .normalized import normalized_shapes
 from .rounding import Rounding
 from .sequence_names import directory_name, in_a_line, labels
 from .shared_spaces import shared_spec
-from .world import (
-    Actor,
-    Environments,
-    Evaluation,
-    Growing,
-    Lengths,
-    Policy,
-    ReplayWishes,
-    Show,
-    TaskLength,
-    Transform,
-)
+from .transform import Transform
+from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
+from .world import Actor, Environments, Growing, Policy, Show
 
 _MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
 
@@ -42,11 +34,13 @@ class EnvWorld(OfEnvironments):
     """A sequence of environments that share one spec.
 
     Args:
-        arguments: Of each environment, which tell apart tasks with one id.
-        normalizer: Takes in what happens while training, or None.
+        arguments: The constructor arguments of each environment; they tell apart tasks with the same id.
+        seed: Seeds the episodes.
+        normalize_obs, normalize_reward: Whether running statistics (float64) normalise them for the model.
+        discount: Of the returns by which rewards are scaled, in [0, 1].
 
     Attributes:
-        task_names: What each task is called, which tells apart those of one id.
+        task_names: What each task is called; tasks with the same id differ in it.
         closed: Whether the environments are closed.
 
     Raises:
@@ -59,9 +53,11 @@ class EnvWorld(OfEnvironments):
         *,
         arguments: Sequence[Mapping[str, Any]] = (),
         seed: int = 0,
-        normalizer: Normalizer | None = None,
+        normalize_obs: bool = False,
+        normalize_reward: bool = False,
+        discount: float = 0.99,
     ):
-        self.tasks, self.seed, self.normalizer = tasks, seed, normalizer
+        self.tasks, self.seed = tasks, seed
         names = [task.name for task in tasks]
         self.name = directory_name(names)
         called = labels(names, arguments or [{} for _ in tasks])
@@ -75,6 +71,15 @@ class EnvWorld(OfEnvironments):
                     f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
                     f"{task.num_envs}; in one run they must be equally many."
                 )
+        self.normalizer = None
+        if normalize_obs or normalize_reward:
+            self.normalizer = Normalizer(
+                normalized_shapes(self.spec.obs),
+                num_envs=self.num_envs,
+                discount=discount,
+                obs=normalize_obs,
+                reward=normalize_reward,
+            )
         self._rounding, self._said_cut = Rounding(self.spec.obs, self.name), False
 
     @property
@@ -418,26 +423,6 @@ class EnvWorld(OfEnvironments):
         for task in self.tasks:
             task.close()
         self._rounding.close()
-
-
-def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of, by the names of `named_leaves`.
-
-    Not of images, choices and truth values.
-
-    >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
-    {'arm/angle': (2,)}
-    """
-    parts = named_leaves(space).items()
-    return {name: part.shape for name, part in parts if _is_measured(part)}
-
-
-def _is_measured(space: Space) -> bool:
-    if not space.numeric or space.dtype == torch.bool:
-        return False
-    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
-    image = space.dtype == torch.uint8 and len(space.shape) == 3
-    return not (image and (space.high is None or bool((torch.as_tensor(space.high) == 255).all())))
 
 
 def _ring(replay: Replay) -> Transitions:

@@ -7,30 +7,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
-from .copies import Copies, Make, Step, Vector
+from .checked import Fault, describe_error
+from .copies import Copies, Make
 from .episodes import Act, Episodes, Show, play
 from .finals import Finals
 from .frames import Frames
-from .infos import InfoFault, Infos, Layout, Rows, elsewhere
+from .info_layout import Layout
+from .info_values import InfoFault, Rows
+from .infos import Infos, elsewhere
 from .interface import Interface
 from .opening import close
+from .packing import equal, packed, unpacked
 from .recording import developed, filmed, recordable
-from .running import RunningStatistics, layers, normalizes_obs, normalizes_rewards
+from .running import RunningStatistics, normalizes_obs, normalizes_rewards
 from .spaces import codec
+from .step import Step
+from .time_limits import cut_after, time_limit_of
 from .unseen import tell_left_out
-from .workers import Fault, Workers, said
+from .vector import Vector
+from .workers import Workers
 
 # Episodes of evaluation are the same at each evaluation, and never those of training.
 EVALUATION_SEED = 1_000_003
 EVALUATED_AT_ONCE = 10
-# Episodes of evaluation that have no time limit are cut after this many times the longest one of
-# training, and never earlier than that.
-_TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
 
 
 class EnvTask:
@@ -43,17 +46,18 @@ class EnvTask:
     Args:
         make: Builds one environment, with `render_mode=` where it is recorded.
         name: What errors and directories call it.
-        vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
-            (the environment's own vector form).
-        make_vector: Builds that; None where there is none.
-        stack: Frames per observation.
-        channels: Where images have them, "first" or "last"; None: told from their shape.
-        seed: Of the episodes.
+        vectorization: How copies are stepped: "sync" (in this process), "async" (a process each), or
+            "vector_entry_point" (the environment's own vector form).
+        make_vector: Builds the vector form for N copies; None: the environment has none.
+        stack: Frames per observation, joined along the first axis: `[stack * C, H, W]`.
+        channels: Where images have their channels: "first" (`[C, H, W]`) or "last" (`[H, W, C]`); None:
+            inferred from their shape.
+        seed: Seeds the episodes.
         video: Record the first episode of each evaluation.
-        eval_limit: Steps after which an episode of evaluation is cut; None: the environment's own
+        eval_limit: Number of steps after which an episode of evaluation is cut; None: the environment's own
             limit, or ten times the longest episode of training so far, and at least 1,000.
         env_info: Names of the fields of `info` that are kept.
-        layout: What these are, shared by the environments of a run.
+        layout: Their shapes and dtypes, shared by the environments of a run.
 
     Attributes:
         obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
@@ -122,7 +126,7 @@ class EnvTask:
             "stack": self._stack,
             "channels": self._channels,
         }
-        self.time_limit = _time_limit(first)
+        self.time_limit = time_limit_of(first)
         # Builds n copies at once, where these cannot be had one by one.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if several and vectorization != "sync":
@@ -313,8 +317,8 @@ class EnvTask:
         """Returns and lengths of whole episodes, the same ones at each evaluation.
 
         Args:
-            folder: Where the video of the first one goes, if it is to be recorded.
-            step: Of the run, for the video's name.
+            folder: Where the video of the first episode goes; None: none is recorded.
+            step: Environment steps of the run, for the video's name.
             show: Told after each step how many episodes have ended, and how many steps were made.
             finals: Receives what `info` said at their last steps.
         """
@@ -340,7 +344,7 @@ class EnvTask:
         """The copies to evaluate in.
 
         Args:
-            film: The folder of films, if the first copy is to be recorded.
+            film: The folder of videos; None: the first copy is not recorded.
         """
         envs = self._evaluated
         if envs is None:
@@ -384,7 +388,7 @@ class EnvTask:
         return Interface.of(self.envs, env_info=fields, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the episodes in progress are; what the environments themselves hold is apart."""
+        """Where the episodes in progress are; the environments' own state is not part of it."""
         return {
             "obs": self.obs,
             "began": self.began,
@@ -394,7 +398,7 @@ class EnvTask:
             "lengths": self.episodes.steps(),
             "counts": self.envs.episodes,
             "steps": list(self.envs.steps),
-            "actions": [_packed(actions) for actions in self.envs.actions],
+            "actions": [packed(actions) for actions in self.envs.actions],
             "reset_due": getattr(self.envs, "ended", None),
             "info": self.info,
             "finals": self.finals.values,
@@ -405,7 +409,8 @@ class EnvTask:
         """Continue the episodes in progress.
 
         Args:
-            play_again: Bring the environments there by their episodes' seeds and actions.
+            play_again: Replay the episodes from their seeds and actions; else the environments have been
+                restored whole.
 
         Returns:
             Whether they are there; else new episodes have to begin.
@@ -413,7 +418,7 @@ class EnvTask:
         envs = self.envs
         envs.episodes = [int(count) for count in state["counts"]]
         envs.steps = [int(count) for count in state["steps"]]
-        envs.actions = [_unpacked(packed) for packed in state["actions"]]
+        envs.actions = [unpacked(packed) for packed in state["actions"]]
         if isinstance(envs, Vector):
             envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
@@ -425,7 +430,7 @@ class EnvTask:
         if play_again:
             with self.running.paused():
                 obs = envs.play_again()
-            if obs is None or not _equal(obs, self.frames.newest(state["obs"])):
+            if obs is None or not equal(obs, self.frames.newest(state["obs"])):
                 return False
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
         self.frames.stacks = state["frames"]
@@ -439,33 +444,7 @@ class EnvTask:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).rstrip(".") if isinstance(error, ConfigError) else said(error)
-
-
-def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> int | None:
-    """Steps after which an episode of evaluation is cut; None: it ends by itself.
-
-    Args:
-        eval_limit: As the user said it, or None.
-        time_limit: The environment's own, if it is known.
-        longest: Steps of the longest episode of training.
-    """
-    if eval_limit is not None or time_limit is not None:
-        return eval_limit
-    return max(_SHORTEST_LIMIT, _TIMES_LONGEST * longest)
-
-
-def _time_limit(env: Any) -> int | None:
-    """Steps after which an environment truncates its episodes, as far as that can be told."""
-    for layer in layers(env):
-        if isinstance(layer, gymnasium.wrappers.TimeLimit):
-            return int(layer._max_episode_steps)
-    unwrapped = env.unwrapped
-    inside = getattr(unwrapped, "envs", None) if isinstance(unwrapped, VectorEnv) else None
-    if inside and isinstance(inside[0], gymnasium.Env):
-        return _time_limit(inside[0])
-    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    return None if limit is None else int(limit)
+    return str(error).rstrip(".") if isinstance(error, ConfigError) else describe_error(error)
 
 
 def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None) -> Infos:
@@ -487,23 +466,3 @@ def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None
             raise DataError(f"{name} {fault.what}.{elsewhere(first, fault)}") from None
         running.load_state_dict(before)
     return infos
-
-
-def _packed(actions: list[Any]) -> Any:
-    """A list of equal values as arrays: a checkpoint holds few files, not one per action."""
-    if actions and isinstance(actions[0], dict):
-        return {name: _packed([action[name] for action in actions]) for name in actions[0]}
-    return np.array(actions)
-
-
-def _unpacked(packed: Any) -> list[Any]:
-    if isinstance(packed, dict):
-        parts = {name: _unpacked(part) for name, part in packed.items()}
-        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
-    return list(np.asarray(packed))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return all(_equal(a[name], b[name]) for name in a)
-    return bool(np.array_equal(a, b))

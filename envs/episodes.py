@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .copies import Copies, Step, Vector
+from .copies import Copies
 from .finals import Finals
 from .frames import Frames
-from .infos import Rows
+from .info_values import Rows
+from .step import Step
+from .vector import Vector
 
 # Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`, and the
 # fields of `info` that came with them.
@@ -45,8 +47,8 @@ def play(
     """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
 
     Args:
-        limit: Steps after which an episode is cut; None: it ends by itself.
-        finals: Receives what `info` said at their last steps.
+        limit: Number of steps after which an episode is cut; None: it ends by itself.
+        finals: Receives the `info` of their last steps.
     """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])

@@ -19,7 +19,7 @@ class Errand(Workshop):
 
     Args:
         delay: Steps after the first one.
-        size: Pixels along the screen's sides.
+        size: Height and width of the screen in pixels: observations are `[1, size, size]`.
     """
 
     def __init__(self, delay: int = 8, size: int = 64, render_mode: str | None = None):

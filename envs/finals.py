@@ -1,4 +1,4 @@
-"""What `info` said at the ends of episodes, for the logs."""
+"""Fields of `info` at the ends of episodes, for the logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOGGED = {"return", "return_stddev", "episode_length", "loss", "lr", "mode", "s
 
 
 class Finals:
-    """What `info` said at the last steps of episodes: fields that are single numbers."""
+    """The `info` of the last steps of episodes: fields that are single numbers."""
 
     def __init__(self, values: Mapping[str, Sequence[float]] | None = None):
         self.values = {name: list(kept) for name, kept in (values or {}).items()}

@@ -77,7 +77,7 @@ class PictureFolder(Dataset[Any]):
         """The same pictures with the class numbers of another folder.
 
         Raises:
-            DataError: If that one has not got all of their classes.
+            DataError: If that one lacks some of their classes.
         """
         return PictureFolder(self.root, self.files, other.classes)
 
@@ -101,7 +101,7 @@ class Parts:
         """As data to hold out for another folder: its own held-out part, if it has one, or all of it.
 
         Raises:
-            DataError: If the other one has not got all of its classes.
+            DataError: If the other one lacks some of its classes.
         """
         held_out = (self.held_out or self.train).numbered_as(other.train)
         return Parts(self.path, held_out, None, self.notes)

@@ -1,4 +1,4 @@
-"""Stacks of the newest frames, as models meet them."""
+"""Stacks of the newest frames, as models receive them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .spaces import Codec
 
 
 class Frames:
-    """The last `k` frames of N copies, joined along the first axis, as models meet them.
+    """The last `k` frames of N copies, joined along the first axis, as models receive them.
 
-    Frames of before an episode's start are its first frame again.
+    Frames before an episode's start repeat its first frame.
     """
 
     def __init__(self, code: Codec, num_envs: int, k: int):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..replay import Table
 from ..replay.transfer import upload
-from .alterations import Alter
+from .alterations import TaskTransform
 
 _ROWS = 1000  # Rows per forward: large enough to be fast, small enough for any memory.
 # On a CPU, fewer of images: activations of a convolution that leave the cache take twice as long.
@@ -33,7 +33,7 @@ class HeldOut:
         transform: Makes stored fields what the model receives, without augmentation.
         device: Where the model is.
         shapes: Of the model's inputs, without the batch.
-        alter: Makes stored rows those of a task; None: they are as stored.
+        task_transform: Makes stored rows those of a task; None: they are as stored.
         show: Called with the number of rows that are done.
     """
 
@@ -44,7 +44,7 @@ class HeldOut:
     transform: Callable[[dict[str, Any]], dict[str, Any]]
     device: torch.device
     shapes: list[tuple[int, ...]]
-    alter: Alter | None = None
+    task_transform: TaskTransform | None = None
     show: Callable[[int], None] = lambda _: None
 
     def __len__(self) -> int:
@@ -64,8 +64,8 @@ class HeldOut:
         for number, rows in enumerate(index.split(at_once)):
             self.show(number * at_once)
             fields: dict[str, Any] = upload(self.table.gather(rows), self.device)
-            if self.alter is not None:
-                fields["obs"] = self.alter(fields["obs"], self.task)
+            if self.task_transform is not None:
+                fields["obs"] = self.task_transform(fields["obs"], self.task)
             yield self.transform(fields)
 
     def _rows_at_once(self) -> int:

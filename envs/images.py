@@ -33,11 +33,11 @@ class Pictures:
       modes I and F, whose numbers stay as they are.
 
     Args:
-        image_size: Side in pixels.
-        colour: Whether grey images get three channels too.
+        image_size: Height and width in pixels, so that pictures become uint8 `[C, size, size]`.
+        colour: Whether grey images get three channels too, `[3, H, W]`.
 
     Attributes:
-        sizes: `(width, height)` of the images met so far.
+        sizes: `(width, height)` of the images read so far.
         size: What they are resized to; None: not settled yet.
     """
 

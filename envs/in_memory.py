@@ -189,7 +189,7 @@ _TORCHVISION: dict[str, tuple[Pictures, str]] = {
 
 def _held_by_torchvision(source: Any) -> tuple[Pictures, str] | None:
     module = sys.modules.get("torchvision.datasets")
-    if module is None:  # Where it is not imported, no source is of it.
+    if module is None:  # Where it is not imported, no source comes from it.
         return None
     return next(
         (held for name, held in _TORCHVISION.items() if _reads_as(source, getattr(module, name))),

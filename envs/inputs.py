@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Scale, Space, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
 
 # Integers beyond are no ids of anything: an embedding of 16 million rows is larger than any there is,
@@ -42,11 +42,11 @@ def input_space(
     """The space of inputs, `scale` and `ids` included.
 
     Args:
-        train, held_out: Inputs as read; the statistics are computed from `train` only.
+        train, held_out: Inputs `[N, *shape]` as read; the statistics are computed from `train` only.
         name: Of the data, for warnings.
         high: The largest value of bytes, where the source says so.
-        standardize: As the user said it; None: nothing was said.
-        altered: Whether they are altered as they are stored.
+        standardize: The user's own setting (bool); None: it was not given.
+        altered: Whether stored rows are altered for each task.
     """
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
     if is_whole(dtype):

@@ -12,9 +12,10 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from ..replay import Space
-from .copies import Copies, Vector
+from .copies import Copies
 from .spaces import Codec, codec
 from .unseen import seen
+from .vector import Vector
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Spec, Table
-from .datasets import Arrays, held_out_fifth, take_rows
+from .arrays import Arrays, held_out_fifth, take_rows
 from .numbering import note, same_label
 
 

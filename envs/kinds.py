@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..replay import Normalizer, Observations, Space, Spec, Standardize
 from ..replay.tree import map_tree
-from .world import ENV_STEPS, Augment, Lengths, Transform
+from .transform import Augment, Transform
+from .wishes import ENV_STEPS, Lengths
 
 _EPOCHS = 10  # Where neither `epochs` nor `train_steps` is given.
 _EVAL_EVERY = 10_000  # Environment steps, where `eval_every` is not given.

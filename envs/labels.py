@@ -18,7 +18,7 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
     """Targets as a tensor, and what each number stands for where they were words or booleans.
 
     Args:
-        targets: An array of any library, or a list with one target per row.
+        targets: An array `[N, ...]` of any library, or a list with one target per row.
         name: What errors call the data set.
 
     Returns:

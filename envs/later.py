@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError, Spec
-from .datasets import Arrays
+from .arrays import Arrays
 from .description import check_alike
 from .numbering import in_words, number_labels
 

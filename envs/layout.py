@@ -17,7 +17,7 @@ def channels_first(inputs: Tensor, name: str = "the data", channels: str | None 
 
     Args:
         name: What errors call the data.
-        channels: "first" or "last", where a person says so.
+        channels: "first" (`[N, C, H, W]`) or "last" (`[N, H, W, C]`) as the user set it; None: inferred.
 
     Raises:
         ConfigError: If it cannot be told where the channels are.
@@ -37,9 +37,10 @@ def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = N
     one end is the number of channels: 1, 3 or 4, or smaller than both sides.
 
     Args:
-        shape: Of one input or observation.
-        what: What errors say is of this shape: "The inputs of MNIST are".
-        channels: "first" or "last", where a person says so: also for more than three dimensions.
+        shape: Shape of one input or observation, `(*shape,)` without the batch.
+        what: How errors introduce the shape: "The inputs of MNIST are".
+        channels: "first" or "last" as the user set it, also for more than three dimensions; None: inferred
+            from `(C, H, W)`.
 
     Raises:
         ConfigError: If it cannot be told.

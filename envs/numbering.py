@@ -13,7 +13,7 @@ from ..replay import DataError
 from .labels import check_labels
 
 if TYPE_CHECKING:
-    from .datasets import Arrays
+    from .arrays import Arrays
 
 _MANY = 1000  # More classes than this, most of them of a single row, are amounts.
 _IGNORED = (-100, -1, 255)  # Labels that often mark what is to be left out.

@@ -1,4 +1,4 @@
-"""Whatever holds numbers, as a dense tensor; what holds something else is told how to be encoded."""
+"""Whatever holds numbers, as a dense tensor; an error says how to encode anything else."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def place_tables(
     """Bring a data set's rows to the device, if they are wanted there and fit.
 
     Args:
-        wanted: "device", "ram", or "auto": on the device if they take less than half of its free memory.
+        wanted: "device", "ram", or "auto": on the device if their bytes are less than half of those free.
         name: What errors call the data set.
 
     Returns:

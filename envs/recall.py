@@ -18,7 +18,7 @@ class Recall(gymnasium.Env[np.ndarray, np.int64]):
 
     Args:
         delay: Steps from the cue to the answer.
-        cues: How many there are.
+        cues: Number of different cues, int64 from 0.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it.

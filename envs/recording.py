@@ -13,9 +13,9 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
 from ..replay import ConfigError
+from .checked import describe_error
 from .copies import Make
 from .opening import close
-from .workers import said
 
 
 def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
@@ -54,7 +54,7 @@ def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
         raise
     except Exception as error:
         close([env])
-        raise ConfigError(f"{refused}: its render() raised {said(error)}") from error
+        raise ConfigError(f"{refused}: its render() raised {describe_error(error)}") from error
     except BaseException:
         close([env])
         raise

@@ -21,7 +21,7 @@ class Rounding:
     """Watches the first observations of an environment that have more digits than a float32.
 
     Args:
-        space: Of the observations, or a dict of spaces.
+        space: The observation space, or a tree of spaces.
         name: Of the environment.
     """
 
@@ -53,7 +53,7 @@ class Rounding:
                 which = f"The observations {'/'.join(path_of(part))!r}" if part else "Observations"
                 warnings.warn(
                     f"{which} of {self.name} lie so far from zero that float32, in which models receive "
-                    "them, cannot tell them apart. normalize_obs=true takes their mean off before they "
+                    "them, cannot tell them apart. normalize_obs=true subtracts their mean before they "
                     "are rounded.",
                     stacklevel=2,
                 )

@@ -56,8 +56,8 @@ class RunningStatistics:
     """The statistics of an environment's copies in this process.
 
     Args:
-        envs: The copies that are learnt in, or a vector environment of them; from now on they share
-            those of the first.
+        envs: The copies that are learnt in, or a vector environment of them; they share the first one's
+            statistics (float64) from now on.
     """
 
     def __init__(self, envs: Any):
@@ -130,7 +130,7 @@ class RunningStatistics:
         return {"shared": shared, "returns": [np.array(_return(layer)) for layer in rewards]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._lend(self._groups)  # Environments that were put back whole have their own again.
+        self._lend(self._groups)  # Environments that were restored whole have brought their own.
         self.load_shared(state)
         rewards = [layer for layer in _each(self._groups) if isinstance(layer, _OF_REWARDS)]
         for layer, value in zip(rewards, state["returns"], strict=True):

@@ -31,12 +31,12 @@ def divide(
     """The classes of each task, in the order they are learnt.
 
     Args:
-        n: How many classes there are.
+        n: Number of classes, labelled int64 0 to n - 1.
         name: What errors call the data set.
-        tasks: As many tasks of equal size.
-        classes_per_task: The size of every task, or of each.
+        tasks: Number of tasks, all of the same size.
+        classes_per_task: Number of classes in every task, or a list with the number in each.
         class_order: Every class once; None: 0, 1, 2, ...; "shuffled": drawn from `seed`.
-        names: Of the classes, which errors call them by.
+        names: Names of the classes, for errors.
 
     Raises:
         ConfigError: If the classes cannot be divided so.
@@ -143,7 +143,7 @@ def held_out_share(labels: Tensor, share: float) -> Tensor:
 
     Args:
         labels: int64 `[N]`.
-        share: 0 to 0.5.
+        share: Share of the rows of each class, float in [0, 0.5].
     """
     # Rows in random order, then by class: the first rows of each class are those held out.
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..replay import ConfigError
-from .datasets import Arrays
+from .arrays import Arrays
 from .scenarios import SCENARIOS
 
 
 def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
-    """What makes the sequence: `one` (it is none), `list`, `altered` or `split`.
+    """What makes the sequence: `one` (a single data set), `list`, `altered` or `split`.
 
     Raises:
         ConfigError: For settings that this kind has no use for.
@@ -54,7 +54,7 @@ def scenario_of(given: str | None, kind: str, train: list[Arrays], *, grows: boo
     if given is None:
         return "class" if kind in ("one", "split") and first.discrete else "domain"
     if given not in SCENARIOS:
-        raise ConfigError(f"scenario={given} is none of {', '.join(SCENARIOS)}.")
+        raise ConfigError(f"scenario={given} is unknown. Choose one of {', '.join(SCENARIOS)}.")
     if kind == "one" and not grows:
         raise ConfigError(
             f"scenario={given} needs a sequence of tasks; {first.name} is a single one. Give tasks= or "

@@ -12,7 +12,7 @@ from ..replay import ConfigError, DataError
 
 
 def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, Any] | None:
-    """The arguments that choose a data-set class's part, or None for a test part it has not got.
+    """The arguments that choose a data-set class's part, or None if it has no test part.
 
     `train=` or `split=`, `root=` and `download=`, for those that the constructor has.
     """

@@ -33,8 +33,9 @@ def codec(
 
     Args:
         what: What errors call it.
-        stack: Frames that models meet at once, joined along the first axis.
-        channels: Where images have them, "first" or "last"; None: told from their shape.
+        stack: Frames that models receive at once, joined along the first axis: `[stack * C, H, W]`.
+        channels: Where images have their channels: "first" (`[C, H, W]`) or "last" (`[H, W, C]`); None:
+            inferred from their shape.
         action: Whether they are actions: always float32 where they are numbers, in the
             environment's own layout where they are pictures.
         within: Whether it is a part of a Dict or a Tuple.

@@ -18,7 +18,7 @@ _SMALL, _LARGE = 2.0**-100, 2.0**100  # Beyond, products of float32 numbers may 
 def statistics(
     columns: list[Tensor | LazyColumn], base: Tensor | None = None
 ) -> tuple[Tensor, Tensor, float, float]:
-    """Mean, deviation (per channel for images, else per feature), lowest and highest value.
+    """Mean and standard deviation (per channel for images, else per feature), lowest and highest value.
 
     One pass in chunks; means and squared deviations are merged as in Chan, Golub & LeVeque (1983),
     "Algorithms for computing the sample variance", eq. 1.5.
@@ -61,7 +61,7 @@ def chunks(columns: list[Tensor | LazyColumn]) -> Iterator[Tensor]:
 
 
 def is_far(mean: Tensor, stddev: Tensor, tolerated: float) -> bool:
-    """Whether float32 rounds values around `mean` by more than this share of their deviation."""
+    """Whether float32 rounds values around `mean` by more than this share of their standard deviation."""
     far = mean.abs() * _ROUNDING > tolerated * stddev
     odd = (stddev < _SMALL) | (stddev > _LARGE) | (mean.abs() > _LARGE)
     return bool(((stddev > 0) & (far | odd)).any())

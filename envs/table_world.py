@@ -12,38 +12,30 @@ from ..replay import ConfigError, Replay, Spec, Table
 from ..replay.samplers import batch_sizes
 from ..replay.transfer import upload
 from ..replay.tree import leaves
-from .alterations import Alter, altered
+from .alterations import TaskTransform, altered
 from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .task_rows import DataTask
-from .world import (
-    Actor,
-    Environments,
-    Evaluation,
-    Growing,
-    Lengths,
-    Policy,
-    ReplayWishes,
-    Show,
-    TaskLength,
-    Transform,
-)
+from .transform import Transform
+from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
+from .world import Actor, Environments, Growing, Policy, Show
 
 
 class TableWorld(OfData):
     """Training and held-out tables, and tasks that are index sets over them: nothing is copied.
 
     Args:
-        name: Of the data, as directories have it.
+        name: What directories and errors call the data.
         spec: Of inputs and labels as the tables hold them.
-        train, test: `obs` and `label`.
-        tasks: The sequence.
+        train, test: Tables with the columns `obs` `[N, *shape]` and `label`: int64 `[N]` classes, or float
+            `[N, *shape]` values.
+        tasks: The sequence of tasks.
         scenario: "class", "task" or "domain": what an output means.
-        source_dtype: The type that inputs were read in.
-        alter: Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same
-            shape and dtype, before they are standardised; None: they are as stored.
+        source_dtype: The dtype in which inputs were read, such as uint8 or float64.
+        task_transform: Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
+            same shape and dtype, before they are standardised; None: they are as stored.
         notes: What a person should know of how the data was read, and of its labels.
         decoded: Whether its parts are pictures (True), or arrays (False).
         single_class: The only class of all rows, where there is only one.
@@ -62,14 +54,14 @@ class TableWorld(OfData):
         *,
         scenario: str,
         source_dtype: torch.dtype,
-        alter: Alter | None = None,
+        task_transform: TaskTransform | None = None,
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
         single_class: str | None = None,
     ):
         self.name, self.spec, self.scenario = name, spec, scenario
         self.train, self.test, self.tasks = train, test, tasks
-        self.source_dtype, self.alter = source_dtype, alter
+        self.source_dtype, self.task_transform = source_dtype, task_transform
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
         self.later: list[dict[str, Any]] = []
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
@@ -98,7 +90,7 @@ class TableWorld(OfData):
             device=wishes.device,
             seed=wishes.seed,
             tasks=[task.train for task in self.tasks],
-            task_transform=self.alter,
+            task_transform=self.task_transform,
             borders=wishes.borders,
             before=wishes.before,
         )
@@ -119,7 +111,7 @@ class TableWorld(OfData):
             ends = torch.stack([self._row_with(largest=end) for end in (True, False)])
             found = torch.cat([ends, found[2:]])[:n]
         obs: Tensor = upload(found, device)
-        return obs if self.alter is None else altered(self.alter, self.name, obs)
+        return obs if self.task_transform is None else altered(self.task_transform, self.name, obs)
 
     def _row_with(self, *, largest: bool) -> Tensor:
         """The row of integers that holds the largest or the smallest."""
@@ -167,7 +159,7 @@ class TableWorld(OfData):
         return "; ".join([counted, *self.notes])
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
-        """What becomes of integers, where that has to be said."""
+        """A line about integers, unless the user decided about them."""
         space = self.spec.obs
         if isinstance(space, dict):
             return {}
@@ -228,7 +220,7 @@ class TableWorld(OfData):
                 transform=how.transform,
                 device=how.device,
                 shapes=[part.shape for part in leaves(self.spec.obs)],
-                alter=self.alter,
+                task_transform=self.task_transform,
                 show=lambda done: show(done, "rows"),
             )
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError
-from .datasets import Arrays
+from .arrays import Arrays
 from .joining import num_classes
 from .scenarios import held_out_share, listed
 
@@ -63,7 +63,9 @@ def validation_rows(train: list[Arrays], share: float | None) -> Tensor | None:
     if not share:
         return None
     if not 0 < share <= 0.5:
-        raise ConfigError(f"validation={share} is no share from 0 to 0.5.")
+        raise ConfigError(
+            f"validation={share} must be a share of the rows, above 0 and at most 0.5."
+        )
     chosen = []
     for part in train:
         labels = part.targets if part.discrete else torch.zeros(len(part), dtype=torch.int64)

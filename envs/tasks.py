@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError, LazyColumn, Space, Spec
-from .alterations import alterations_of, altered
-from .datasets import Arrays
+from .alterations import TaskTransform, alterations_of, altered
+from .arrays import Arrays
 from .description import describe
 from .inputs import stored
 from .joining import (
@@ -41,9 +41,9 @@ class DataWorld(TableWorld):
     - One data set that is altered for each task (`PermutedMNIST`, or one's own: see there).
 
     Args:
-        train: One `Arrays` per part of the sequence.
-        test: Held-out data for each, or None: a fixed fifth of it.
-        tasks: How many tasks to split the classes of a single data set into, or to alter it for.
+        train: One `Arrays` per part of the sequence, inputs `[N, *shape]`.
+        test: Held-out data for each; None: a fixed fifth of its rows.
+        tasks: Number of tasks to divide the classes of a single data set into, or to alter its rows for.
         classes_per_task: The size of every task of a split, or a list with the size of each.
         class_order: Every class once, in the order of a split; None: 0, 1, 2, ...; "shuffled": drawn
             from `seed`.
@@ -53,7 +53,7 @@ class DataWorld(TableWorld):
             "domain": all tasks share the outputs; in a split, a label is the place of a class in its
             task. None: "class" for one data set, "domain" where it is altered or there are several.
         validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
-        seed: Of the order of classes, and of alterations.
+        seed: Seeds the order of classes, and alterations.
         standardize: Whether inputs are to be numbers (True) or stay as they are (False); None: integers
             are ids that stay as they are.
         notes: What else a person should know of how the data was read.
@@ -79,71 +79,49 @@ class DataWorld(TableWorld):
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
     ):
-        name = "-".join(arrays.name for arrays in train)
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
-        asked = {key: value for key, value in asked.items() if value is not None}
-        kind = sequence_kind(train, asked)
+        kind = sequence_kind(
+            train, {key: value for key, value in asked.items() if value is not None}
+        )
         if num_classes is not None:
             check_numbers(train, num_classes)
         scenario = scenario_of(scenario, kind, train, grows=num_classes is not None)
-        train, held_out = _numbered(train, test, kind, scenario)
-        only = single_class([*train, *held_out])
-        spec = describe(
-            train, list(held_out), num_tasks=1, standardize=standardize, altered=kind == "altered"
-        )
-        outputs = _known_outputs(kind, scenario, spec, train[-1], num_classes)
-        like, notes = first_row(train[0]), [*_notes(train, held_out, only), *notes]
-        source_dtype, exact = (
-            train[0].inputs.dtype,
-            [exact_targets(p, spec) for p in (train, held_out)],
-        )
-        counted = spec.action.n  # Classes of the data so far.
-        if num_classes is not None:
-            spec = _with_outputs(spec, num_classes, outputs.names)
-        train, held_out = ([stored(arrays, spec) for arrays in p] for p in (train, held_out))
-        chosen, alter = validation_rows(train, validation), None
+        draft = _Draft("-".join(arrays.name for arrays in train), kind, scenario)
+        draft.read(train, test, num_classes=num_classes, standardize=standardize)
+        source_dtype, like = draft.train[0].inputs.dtype, first_row(draft.train[0])
+        notes, exact = [*draft.notes, *notes], draft.exact()
+        draft.store(num_classes)
+        # Drawn before labels may be numbered by task.
+        chosen = validation_rows(draft.train, validation)
         if kind == "split":
-            groups = divide(
-                counted,
-                name,
-                tasks=tasks,
-                classes_per_task=classes_per_task,
-                class_order=class_order,
-                seed=seed,
-                names=spec.action.names,
-            )
-            sequence = split(groups, train[0].targets, held_out[0].targets)
-            if scenario == "domain":
-                outputs = _shared_outputs(groups, outputs)
-                spec, sequence = _sharing(spec, sequence, outputs.n)
-                train, held_out = ([_numbered_by_task(p[0], groups)] for p in (train, held_out))
+            draft.split(tasks, classes_per_task, class_order, seed=seed)
         else:
-            sequence = in_turn(train, held_out, spec.action.n, scenario)
-            if kind == "one" and num_classes is not None and scenario != "domain":
-                sequence = [replace(sequence[0], classes=train[0].targets.unique())]
-        if (make := train[0].alterations) is not None and kind == "altered":
-            alter, count = alterations_of(make, tasks, seed, name=train[0].name)
-            sequence = [replace(sequence[0], name=f"task {k}") for k in range(count)]
+            draft.in_turn(grows=num_classes is not None)
+        if kind == "altered":
+            draft.make_tasks(tasks, seed=seed)
         if chosen is not None:
-            sequence = [with_validation(task, chosen) for task in sequence]
+            draft.tasks = [with_validation(task, chosen) for task in draft.tasks]
         super().__init__(
-            name,
-            replace(spec, num_tasks=len(sequence)),
-            joined(train),
-            joined(held_out),
-            sequence,
+            draft.name,
+            replace(draft.spec, num_tasks=len(draft.tasks)),
+            joined(draft.train),
+            joined(draft.held_out),
+            draft.tasks,
             scenario=scenario,
             source_dtype=source_dtype,
-            alter=alter,
+            task_transform=draft.task_transform,
             notes=notes,
             decoded=decoded,
-            single_class=only,
+            single_class=draft.single_class,
         )
         self.train.exact, self.test.exact = exact
-        self._kind, self._validation, self._like, self._outputs = kind, validation, like, outputs
+        self._kind, self._validation, self._like = kind, validation, like
+        self._outputs = draft.outputs
         self._known_tasks = len(self.tasks)  # Those whose rows are loaded.
-        if alter is not None:
-            altered(alter, name, self.train.gather(self.tasks[0].train[:2])["obs"])
+        if self.task_transform is not None:
+            altered(
+                self.task_transform, self.name, self.train.gather(self.tasks[0].train[:2])["obs"]
+            )
 
     def growing(self) -> Growing:
         if self._kind == "altered":
@@ -160,7 +138,7 @@ class DataWorld(TableWorld):
         Inputs are standardised like the sequence's first data; labels are matched with the known ones.
 
         Args:
-            test: Held-out data; None: a fixed fifth.
+            test: Held-out data; None: a fixed fifth of the rows.
             name: Name of the task; None: that of the data.
 
         Raises:
@@ -253,27 +231,121 @@ class DataWorld(TableWorld):
         return self._known_tasks < len(self.tasks)
 
 
-def _numbered(
-    train: list[Arrays], test: list[Arrays | None], kind: str, scenario: str
-) -> tuple[list[Arrays], list[Arrays]]:
-    """Training and held-out parts, with the classes of a list of data sets numbered together."""
-    pairs = [with_held_out(*pair) for pair in zip(train, test, strict=True)]
-    if kind == "list":
-        pairs = numbered_in_turn(pairs) if scenario != "domain" else share(pairs)
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+@dataclass
+class _Draft:
+    """Data sets on their way to tables and tasks; methods are called in the order they are written.
 
+    Attributes:
+        counted: Number of classes of the data so far.
+        single_class: The only class of all rows, where there is only one.
+        spec: Of the rows as tables hold them.
+        outputs: The labels of the model's outputs.
+    """
 
-def _notes(train: list[Arrays], held_out: list[Arrays], only: str | None) -> list[str]:
-    """What a person should know of the data, before the notes on how it was read."""
-    notes = notes_on_labels(train)
-    if only is not None:
-        notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
-    if any(isinstance(x, LazyColumn) and x.changes for x in (part.inputs for part in held_out)):
-        notes.append(
-            "held-out inputs are drawn at every reading too (give test_dataset= without random "
-            "transforms)"
+    name: str
+    kind: str
+    scenario: str
+    train: list[Arrays] = field(default_factory=list)
+    held_out: list[Arrays] = field(default_factory=list)
+    tasks: list[DataTask] = field(default_factory=list)
+    task_transform: TaskTransform | None = None
+    counted: int = field(init=False)
+    single_class: str | None = field(init=False)
+    spec: Spec = field(init=False)
+    outputs: Outputs = field(init=False)
+
+    def read(
+        self,
+        train: list[Arrays],
+        test: list[Arrays | None],
+        *,
+        num_classes: int | None,
+        standardize: bool | None,
+    ) -> None:
+        """Training and held-out parts, with the classes of a list of data sets numbered together."""
+        pairs = [with_held_out(*pair) for pair in zip(train, test, strict=True)]
+        if self.kind == "list":
+            pairs = numbered_in_turn(pairs) if self.scenario != "domain" else share(pairs)
+        self.train, self.held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        self.single_class = single_class([*self.train, *self.held_out])
+        self.spec = describe(
+            self.train,
+            list(self.held_out),
+            num_tasks=1,
+            standardize=standardize,
+            altered=self.kind == "altered",
         )
-    return notes
+        self.counted = self.spec.action.n
+        self.outputs = _known_outputs(
+            self.kind, self.scenario, self.spec, self.train[-1], num_classes
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the data, before the notes on how it was read."""
+        notes, only = notes_on_labels(self.train), self.single_class
+        if only is not None:
+            notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
+        if any(isinstance(p.inputs, LazyColumn) and p.inputs.changes for p in self.held_out):
+            notes.append(
+                "held-out inputs are drawn at every reading too (give test_dataset= without random "
+                "transforms)"
+            )
+        return notes
+
+    def exact(self) -> list[Tensor | None]:
+        """The targets of the training and of the held-out rows, where storing them would round."""
+        return [exact_targets(part, self.spec) for part in (self.train, self.held_out)]
+
+    def store(self, num_classes: int | None) -> None:
+        """Inputs and targets as tables hold them, and outputs for classes that come later."""
+        if num_classes is not None:
+            self.spec = _with_outputs(self.spec, num_classes, self.outputs.names)
+        self.train, self.held_out = (
+            [stored(arrays, self.spec) for arrays in part] for part in (self.train, self.held_out)
+        )
+
+    def split(
+        self,
+        tasks: int | None,
+        classes_per_task: int | list[int] | None,
+        class_order: str | list[int] | None,
+        *,
+        seed: int,
+    ) -> None:
+        """Tasks of a few classes each."""
+        groups = divide(
+            self.counted,
+            self.name,
+            tasks=tasks,
+            classes_per_task=classes_per_task,
+            class_order=class_order,
+            seed=seed,
+            names=self.spec.action.names,
+        )
+        self.tasks = split(groups, self.train[0].targets, self.held_out[0].targets)
+        if self.scenario == "domain":
+            self.outputs = _shared_outputs(groups, self.outputs)
+            self.spec, self.tasks = _sharing(self.spec, self.tasks, self.outputs.n)
+            self.train = [_numbered_by_task(self.train[0], groups)]
+            self.held_out = [_numbered_by_task(self.held_out[0], groups)]
+
+    def in_turn(self, *, grows: bool) -> None:
+        """A task per data set.
+
+        Args:
+            grows: Whether there are outputs for classes that come later.
+        """
+        self.tasks = in_turn(self.train, self.held_out, self.spec.action.n, self.scenario)
+        if self.kind == "one" and grows and self.scenario != "domain":
+            self.tasks = [replace(self.tasks[0], classes=self.train[0].targets.unique())]
+
+    def make_tasks(self, tasks: int | None, *, seed: int) -> None:
+        """A task for each way in which the data set alters its rows."""
+        first = self.train[0]
+        assert first.alterations is not None
+        self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
+        self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
 
 
 def _known_outputs(

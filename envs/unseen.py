@@ -81,7 +81,7 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
     """What helps where a space is refused.
 
     Args:
-        action: Whether it is of actions.
+        action: Whether it belongs to actions, not observations.
         within: Whether it is a part of a Dict or a Tuple.
     """
     if action:

@@ -3,224 +3,43 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import pickle
 import signal
 import sys
 import time
 import types
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import cloudpickle
 import gymnasium
-import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
 from ..replay import ConfigError
-from .infos import InfoFault, Infos
-from .refused_environments import reset_fault, reward_fault, step_fault
-from .spaces import Codec, codec, zeros
+from .checked import CHECKED_STEPS, Fault, describe_error, reset_into, step_into
+from .info_values import InfoFault
+from .infos import Infos
+from .spaces import codec, zeros
 from .unseen import seen, seen_value
 
-_LARGEST = float(np.finfo(np.float32).max)
-_WHOLE = 2.0**24  # Up to here float32 holds every whole number.
-# Steps in which floats are held against the bounds of their space; later they only have to be numbers,
-# because a policy may take a well-known environment far outside of what it declares: with its engine
-# always on, LunarLander-v3 climbs five times as high.
-WARY = 1000
 PICKED = "picked"  # What a worker gives for its environment's info: its fields, or nothing.
-_PATIENCE_S = 5.0  # For a process that has ended, or is told to.
-
-
-class Fault(Exception):
-    """What an environment did wrong.
-
-    Attributes:
-        what: In words.
-        copy: Which one it was, where that has to be told.
-    """
-
-    def __init__(self, what: str, copy: int | None = None):
-        super().__init__(what, copy)  # So that it can be sent from one process to another.
-        self.what, self.copy = what, copy
-
-    def __str__(self) -> str:
-        return self.what
-
-
-def reset_into(
-    env: gymnasium.Env[Any, Any],
-    seed: int | None,
-    into: Any,
-    row: int,
-    code: Codec,
-    *,
-    wary: bool = True,
-) -> tuple[Any, Any]:
-    """Begin an episode; its first observation is written into a row, and returned as it came, with
-    its info.
-
-    Args:
-        wary: As of `step_into`.
-
-    Raises:
-        Fault: If the environment raises, or its observation is not in its space.
-    """
-    try:
-        given = env.reset(seed=seed)
-    except Exception as error:
-        takes_none = "unexpected keyword argument 'seed'" in str(error)
-        advice = ": write reset(self, *, seed=None, options=None)" if takes_none else ""
-        raise Fault(f"raised {said(error)} in reset{advice}") from error
-    if wrong := reset_fault(given):
-        raise Fault(wrong)
-    obs, info = given
-    if (wary or not _put_quickly(into, row, obs, code)) and (
-        problem := put(into, row, obs, code, wary=wary)
-    ):
-        raise Fault(problem)
-    return obs, info
-
-
-def step_into(
-    env: gymnasium.Env[Any, Any],
-    action: Any,
-    into: Any,
-    row: int,
-    code: Codec,
-    *,
-    wary: bool = True,
-) -> tuple[Any, float, bool, bool, Any]:
-    """Act once; the observation is written into a row.
-
-    Args:
-        wary: Hold floats against their bounds; else they only have to be numbers.
-
-    Returns:
-        The observation as it came, reward, terminated, truncated, info.
-
-    Raises:
-        Fault: If the environment raises, or gives what it must not.
-    """
-    try:
-        given = env.step(action)
-    except Exception as error:
-        raise Fault(f"raised {said(error)}") from error
-    try:
-        obs, reward, terminated, truncated, info = given
-    except (TypeError, ValueError) as error:
-        raise Fault(step_fault(given)) from error
-    if (wary or not _put_quickly(into, row, obs, code)) and (
-        problem := put(into, row, obs, code, wary=wary)
-    ):
-        raise Fault(problem)
-    if type(reward) is not float:
-        try:
-            reward = float(np.asarray(reward).reshape(()))
-        except (TypeError, ValueError) as error:
-            raise Fault(reward_fault(reward)) from error
-    if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
-        raise Fault(f"gave the reward {reward}")
-    try:
-        return obs, reward, bool(terminated), bool(truncated), info
-    except ValueError as error:  # Arrays of several.
-        raise Fault(f"gave terminated={terminated!r} and truncated={truncated!r}") from error
-
-
-def _put_quickly(into: Any, row: int, obs: Any, code: Codec) -> bool:
-    """Write an observation that is stored as it comes, if there is nothing wrong with it."""
-    if (
-        code.plain
-        and type(obs) is np.ndarray
-        and obs.dtype == code.dtype
-        and obs.shape == code.shape
-        # Faster than to ask every number.
-        and math.isfinite((flat := obs if obs.ndim == 1 else obs.reshape(-1)).dot(flat))
-    ):
-        into[row] = obs
-        return True
-    return False
-
-
-def put(into: Any, where: Any, obs: Any, code: Codec, *, wary: bool = True) -> str | None:
-    """Write one observation into row `where`, or N into all of them (`...`).
-
-    Args:
-        wary: Hold floats against their bounds; else they only have to be numbers.
-
-    Returns:
-        What is wrong with it, or None.
-    """
-    try:
-        return _put(into, where, obs, code, wary)
-    except Exception as error:
-        return f"gave an observation that does not fit its space: {said(error)}"
-
-
-def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
-    """Of float64 in a float32 space, so large that whole numbers are lost: a clock, say."""
-    far = value[np.abs(value) > _WHOLE]
-    if far.size and (far != far.astype(code.dtype)).any():
-        warnings.warn(
-            f"The environment returns observations as large as {np.abs(far).max():.6g} in "
-            f"{value.dtype}, and its space is {code.dtype}, which rounds them. Make the space a "
-            f"Box of {value.dtype}.",
-            stacklevel=2,
-        )
-
-
-def _put(into: Any, where: Any, obs: Any, code: Codec, wary: bool) -> str | None:
-    if code.parts is not None:
-        if problem := code.misfit(obs):
-            return f"gave an observation {problem}"
-        for name, part in code.parts.items():
-            if problem := _put(into[name], where, obs[code.keys[name]], part, wary):
-                return f"{problem} (in {name!r})"
-        return None
-    value, row = code.stored(obs), into[where]
-    if value.shape != row.shape:
-        return f"gave an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
-    if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        return f"gave an observation of {value.dtype} instead of {code.dtype}"
-    floats = value.dtype.kind == "f"
-    if wary and floats and value.dtype.itemsize > code.dtype.itemsize:
-        _warn_of_rounding(value, code)
-    if floats and not np.isfinite(value).all():
-        return f"gave an observation with NaN or infinity: {_shown(obs)}"
-    if floats and not wary:
-        inside = np.abs(value) <= _LARGEST
-    else:
-        inside = True if code.low is None else (value >= code.low) & (value <= code.high)
-    if not np.all(inside):
-        return f"gave an observation outside of its space: {_shown(obs)}"
-    into[where] = value
-    return None
-
-
-def said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _shown(obs: Any) -> str:
-    return np.array2string(np.asarray(obs), precision=4, threshold=8)
+_PATIENCE_S = 5.0  # How long to wait for a process that has ended, or is asked to.
 
 
 class Workers(AsyncVectorEnv):
     """A process for each copy; what goes wrong in one is a `Fault` that names it.
 
-    It is told when to reset, so that episodes and their seeds are those of copies in one process.
+    Resets are requested explicitly, so that episodes and their seeds equal those of copies in one process.
 
     Args:
         make: Builds one environment.
-        num_envs: How many.
+        num_envs: Number of processes, N.
         channels: Where images have them, as in `codec`.
-        infos: Reads the fields of `info` that are kept; None: none are.
+        infos: Reads the fields of `info` that are kept, `{name: [...]}`; None: none are.
 
     Raises:
         Fault: If a process ends before its environment is made.
@@ -245,13 +64,13 @@ class Workers(AsyncVectorEnv):
                     context="fork" if forks else "spawn",
                 )
         except (EOFError, OSError) as error:
-            fault = lost(self)
-            end(self)
+            fault = lost_worker(self)
+            terminate(self)
             raise fault from error
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             if forks or "pickle" not in str(error):
                 raise
-            end(self)
+            terminate(self)
             raise ConfigError(
                 f"vectorization=async sends the environment to other processes, and it cannot be sent: "
                 f"{error}. Make what it needs inside the function or class, or use vectorization=sync."
@@ -270,7 +89,9 @@ class Workers(AsyncVectorEnv):
             return
         errors = [self.error_queue.get(timeout=_PATIENCE_S) for _ in range(failed)]
         copy, _, error, trace = min(errors, key=lambda error: error[0])
-        fault = Fault(error.what if isinstance(error, Fault) else f"raised {said(error)}", copy)
+        fault = Fault(
+            error.what if isinstance(error, Fault) else f"raised {describe_error(error)}", copy
+        )
         fault.add_note(trace)
         raise fault
 
@@ -335,16 +156,18 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._code = codec(self.observation_space, "observations", channels=channels)
         self.observation_space = seen(self.observation_space)
         self._row = zeros(self._code, 1)
-        self._wary, self._infos = WARY, infos
+        self._checks_left, self._infos = CHECKED_STEPS, infos
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         obs, info = reset_into(self.env, seed, self._row, 0, self._code)
         return seen_value(self._code, obs), self._picked(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self._wary -= 1
-        wary = self._wary >= 0
-        obs, *rest, info = step_into(self.env, action, self._row, 0, self._code, wary=wary)
+        self._checks_left -= 1
+        check_bounds = self._checks_left >= 0
+        obs, *rest, info = step_into(
+            self.env, action, self._row, 0, self._code, check_bounds=check_bounds
+        )
         return seen_value(self._code, obs), *rest, self._picked(info)
 
     def _picked(self, info: Any) -> dict[str, Any]:
@@ -366,7 +189,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         return obs
 
 
-def lost(envs: Any) -> Fault:
+def lost_worker(envs: Any) -> Fault:
     """Which process has ended, and how."""
     deadline = time.monotonic() + _PATIENCE_S  # Its pipe is closed a moment before it has ended.
     while time.monotonic() < deadline:
@@ -378,7 +201,7 @@ def lost(envs: Any) -> Fault:
     return Fault("has lost a process")
 
 
-def end(envs: AsyncVectorEnv) -> None:
+def terminate(envs: AsyncVectorEnv) -> None:
     """End the processes, whatever they are doing: gymnasium's own `close` waits for dead ones."""
     if envs.closed:
         return

@@ -7,17 +7,17 @@ What differs between the two is asked of the world and nowhere else. `DataWorld`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import Batch, Normalizer, Replay, Spec
-from .datasets import Arrays
+from ..replay import Normalizer, Replay, Spec
+from .arrays import Arrays
 from .held_out import HeldOut
+from .transform import Augment, Transform
+from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from .interface import Interface
 
-ENV_STEPS = 50_000  # Steps in each environment, where `train_steps` is not given.
 
-Augment = Callable[[Tensor], Tensor]
 # Told how much of an evaluation is done, and what is counted.
 Show = Callable[[int, str], None]
 
@@ -38,30 +36,6 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """What errors and headers call it."""
-
-
-class Transform(Protocol):
-    """Makes stored fields what a model receives, on the whole batch.
-
-    Attributes:
-        layout: Memory format of images `[B, C, H, W]`; None: as they are stored, channels first.
-    """
-
-    layout: torch.memory_format | None
-
-    @property
-    def as_stored(self) -> bool:
-        """Whether models receive observations as they are stored."""
-
-    @property
-    def augment(self) -> Augment | None:
-        """Maps `[B, *shape]` to the same shape; None: nothing is augmented."""
-
-    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a batch, as the model receives them."""
-
-    def observe(self, stored: Any, device: torch.device | None = None) -> Any:
-        """Observations alone `[..., *stored shape]`, never augmented, on `device`."""
 
 
 class Actor(Protocol):
@@ -88,100 +62,6 @@ class Policy(Protocol):
 
     def actor(self) -> Actor:
         """Chooses greedy actions, from an episode's start on."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a run evaluates.
-
-    Attributes:
-        transform: Makes stored fields what the model receives, without augmentation.
-        device: Where the model is.
-        episodes: Per evaluation of an environment; 0: none.
-        rows: Most held-out rows per task, always the same ones; None: all of them.
-        seed: Of that sample.
-        folder: Where videos go; None: nowhere.
-        warn: Called with what a person should know of an evaluation.
-    """
-
-    transform: Transform
-    device: torch.device
-    episodes: int
-    rows: int | None = None
-    seed: int = 0
-    folder: Path | None = None
-    warn: Callable[[str], None] = lambda _: None
-
-
-@dataclass(frozen=True)
-class ReplayWishes:
-    """What a run wants of its replay; each world reads what concerns it.
-
-    Attributes:
-        batch_size: Rows per batch.
-        device: Where batches are.
-        seed: Of the order of rows.
-        borders: Whether learning is told which task it is at.
-        capacity: Transitions kept.
-        discount, nstep: Of the returns that transitions are folded into.
-        stack: Frames per observation.
-        storage: "ram", "gpu" or "disk", the latter in `folder`.
-        sequence: Steps per row; None: single transitions.
-        priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
-        before: Makes of a batch the one that is given, as rehearsal does; None: nothing.
-        saved: Transitions of an earlier run to learn from; None: those that this run makes.
-    """
-
-    batch_size: int
-    device: torch.device
-    seed: int
-    borders: bool = True
-    capacity: int = 1_000_000
-    discount: float = 0.99
-    nstep: int = 1
-    stack: int = 1
-    storage: str = "ram"
-    folder: str | None = None
-    sequence: int | None = None
-    priorities: dict[str, Any] | None = None
-    before: Callable[[Batch], Batch] | None = None
-    saved: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """How long each task is, and how often what happens in it.
-
-    A step is a learning step on data, and an environment step in environments.
-
-    Attributes:
-        epochs: Passes over each task's data; None: by steps alone.
-        train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch, of a single task.
-        learn_every: Steps per learning step.
-        seed_steps: Steps before a task's first learning step.
-    """
-
-    epochs: int | None = None
-    train_steps: int | None = None
-    eval_every: int | None = None
-    learn_every: int = 1
-    seed_steps: int = 0
-
-
-@dataclass(frozen=True)
-class TaskLength:
-    """How many learning steps a task is long.
-
-    Attributes:
-        steps: Learning steps at most; None: by epochs alone.
-        epochs: Passes over the data at most; None: by steps alone.
-        batches: Batches per epoch; None: there are no epochs.
-    """
-
-    steps: int | None
-    epochs: int | None
-    batches: int | None
 
 
 class WorldSpec(Protocol):
@@ -253,7 +133,7 @@ class Growing(Protocol):
         """Add a task, or the rows of the next expected one.
 
         Args:
-            test: Held-out data; None: a fixed fifth.
+            test: Held-out data; None: a fixed fifth of the rows.
             name: Name of the task; None: that of the data.
 
         Raises:
@@ -316,7 +196,7 @@ class World(WorldSpec, Protocol):
         """Bring the data to the device, if it is wanted there and fits.
 
         Args:
-            wanted: "device", "ram", or "auto": on the device if it takes less than half of what is free.
+            wanted: "device", "ram", or "auto": on the device if its bytes are less than half of those free.
 
         Returns:
             Where it is and why, in a few words; None where there is nothing to say.
@@ -390,7 +270,7 @@ class World(WorldSpec, Protocol):
         """Metrics of a policy on one task.
 
         Args:
-            step: Of the run.
+            step: Steps of the run so far.
             validation: Use the rows held out of the training data instead of the test data.
             whole: Use all rows, whatever `how.rows` says.
         """
@@ -418,7 +298,7 @@ class World(WorldSpec, Protocol):
 
         Args:
             task: The task in progress, whose episodes are kept; None: there is none.
-            pack: Makes of environments what can be stored, or None.
+            pack: Turns environments into storable state, or None if that is impossible.
         """
 
     def load_state_dict(
@@ -446,7 +326,7 @@ class World(WorldSpec, Protocol):
         """Put the replay back to where it was in `task` (None: between tasks), with new episodes.
 
         Args:
-            state: Of the replay.
+            state: The replay's `state_dict()`.
         """
 
     def close(self) -> None:

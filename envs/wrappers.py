@@ -17,8 +17,8 @@ import numpy as np
 from gymnasium import spaces, wrappers
 
 from ..replay import ConfigError
+from .not_an_environment import refuse_other, refuse_vector_rewards
 from .opening import close
-from .refused_environments import refuse_other, refuse_vector_rewards
 
 _LARGEST = 4096  # Choices that a network can still score one by one.
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from ..agents.learn_method import warn_of_others
 from ..agents.traits import stated_traits
-from ..envs.world import Transform, World
+from ..envs.transform import Transform
+from ..envs.world import World
 from ..replay import Replay
 from ..replay.randomness import kept_randomness, seed_everything
 from .assembly.agent import build_agent

@@ -29,7 +29,7 @@ def save(state: dict[str, Any], folder: Path) -> None:
         CheckpointError: If the folder holds something else.
     """
     if folder.exists() and not (folder / _NAME).is_file():
-        raise CheckpointError(f"{folder} is there already and is no saved replay.")
+        raise CheckpointError(f"{folder} already exists and is not a saved replay.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
@@ -60,7 +60,7 @@ def load(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} does not match its SHA-256")
         state: dict[str, Any] = _read(json.loads((folder / _NAME).read_bytes()), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} is no saved replay that can be read: {error}") from error
+        raise CheckpointError(f"{folder} is not a readable saved replay: {error}") from error
     return state
 
 
@@ -69,7 +69,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(value: Any, folder: Path) -> Any:
+def _write(value: object, folder: Path) -> Any:
     if isinstance(value, dict):
         return {"dict": [[key, _write(item, folder)] for key, item in value.items()]}
     if isinstance(value, (np.ndarray, torch.Tensor)):

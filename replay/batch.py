@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import torch
 from torch import Tensor
 
 from .tree import map_tree
+
+# One tensor, or nested dicts of them: observations, actions, masks.
+Tensors: TypeAlias = Union[Tensor, dict[str, "Tensors"]]  # noqa: UP007  (| takes no string)
 
 
 class Batch:
@@ -40,7 +43,7 @@ class Batch:
                 f"This batch has no {key!r}. It has: {', '.join(self.__dict__)}."
             ) from None
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         self.__dict__[key] = value
 
     def __contains__(self, key: str) -> bool:
@@ -63,7 +66,7 @@ class Batch:
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A batch with `function` applied to every tensor, those inside dicts included."""
 
-        def changed(field: Any) -> Any:
+        def changed(field: object) -> Any:
             return function(field) if isinstance(field, Tensor) else field
 
         return Batch(**map_tree(changed, self.__dict__))
@@ -83,7 +86,7 @@ def describe(batch: Batch) -> str:
     'label int64 [3]'
     """
 
-    def words(name: str, field: Any) -> str:
+    def words(name: str, field: object) -> str:
         if isinstance(field, dict):
             return ", ".join(words(f"{name}.{key}", value) for key, value in field.items())
         if isinstance(field, Tensor):

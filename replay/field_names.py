@@ -9,7 +9,7 @@ from typing import Any
 IN = "::"
 
 
-def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def named(name: str, value: object) -> Iterator[tuple[str, Any]]:
     """A field's parts, `name::part` where it is a dict.
 
     >>> list(named("obs", {"camera": 1, "arm": {"angle": 2}}))

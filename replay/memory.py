@@ -57,7 +57,7 @@ class Memory:
       class have to come in one `add`; the remainder of the division stays empty.
 
     Args:
-        capacity: Rows, at most.
+        capacity: Most rows to keep.
         policy: One of the above. All but the reservoir need the field `label`, integer `[B]`, and
             read it on the CPU, for which an accelerator has to be waited for.
         seed: Of the memory's own random streams: the global one is neither read nor moved, and
@@ -68,7 +68,7 @@ class Memory:
         seen: Rows given so far, whether they were kept or not.
 
     Raises:
-        ConfigError: If the capacity is no whole number above 0, or there is no such policy.
+        ConfigError: If the capacity is not a whole number above 0, or there is no such policy.
     """
 
     def __init__(self, capacity: int, policy: str = "reservoir", seed: int | None = None):
@@ -78,7 +78,7 @@ class Memory:
             close = difflib.get_close_matches(str(policy), POLICIES, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"Memory: no policy {policy!r}.{hint} There are {', '.join(POLICIES)}."
+                f"Memory: no policy {policy!r}.{hint} Choose from {', '.join(POLICIES)}."
             )
         self.capacity, self.policy = int(capacity), policy
         self._seed = seed
@@ -196,10 +196,10 @@ class Memory:
         that is continued on another device, those on the run's device go to the new one.
 
         Raises:
-            CheckpointError: If the state is of another capacity or policy, or of no memory.
+            CheckpointError: If the state has another capacity or policy, or is not a memory's.
         """
         if lacks := {"capacity", "policy", "columns", "classes", "streams"} - state.keys():
-            raise CheckpointError(f"This is not the state of a memory: {_words(lacks)} not there.")
+            raise CheckpointError(f"This is not the state of a memory: it lacks {_words(lacks)}.")
         for name in ("capacity", "policy"):
             if state[name] != (here := getattr(self, name)):
                 raise CheckpointError(
@@ -364,7 +364,7 @@ class Memory:
             )
         if twice := extras.keys() & batch.keys():
             raise ConfigError(
-                f"Memory.add: the batch has {_words(twice)} already; give extras another name."
+                f"Memory.add: the batch already has {_words(twice)}; rename the extras."
             )
         fields = dict(_flat({**batch, **extras}))
         if self._columns:
@@ -404,7 +404,7 @@ class Memory:
             f"{_words(map('.'.join, self._columns))}. Give every batch the same fields and extras."
         )
 
-    def _unlike(self, path: Path, field: Any, rows: int | None) -> str:
+    def _unlike(self, path: Path, field: object, rows: int | None) -> str:
         name = ".".join(path)
         if isinstance(field, Tensor) and field.dim() and field.shape[0] != rows:
             return (
@@ -429,7 +429,7 @@ class Memory:
             classes = len(self._classes.keys() | set(labels))
             if classes > self.capacity:
                 raise ConfigError(
-                    f"Memory: capacity={self.capacity} is less than a row for each of {classes} "
+                    f"Memory: capacity={self.capacity} is less than one row for each of {classes} "
                     f"classes, as policy={self.policy!r} keeps them. Raise capacity."
                 )
         return labels
@@ -446,7 +446,7 @@ class Memory:
             )
         if again := self._classes.keys() & set(labels):
             raise ConfigError(
-                f"Memory: class {_words(map(str, again))} is here already, and the features of the "
+                f"Memory: class {_words(map(str, again))} is already held, but the features of its "
                 "rows kept are not: policy='herding' needs all rows of a class in one add."
             )
         return features
@@ -505,7 +505,7 @@ def _nested(flat: Mapping[Path, Tensor]) -> dict[str, Any]:
     return fields
 
 
-def _kind(field: Any) -> str:
+def _kind(field: object) -> str:
     """`float32 [10, 3]`"""
     if not isinstance(field, Tensor):
         return f"a {type(field).__name__}"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .batch import Tensors
 from .devices import has_float64
 from .transfer import upload
 from .tree import Path, at_path, path_of
@@ -22,9 +23,9 @@ class Normalizer:
     What is stored stays in its own units and is normalised when a batch is made, so that old
     transitions follow the newest statistics.
 
-    - Observations: `(x - mean) / stddev`, clipped to 10 deviations; images, choices and truth values
+    - Observations: `(x - mean) / stddev`, clipped to 10 standard deviations; images, choices and truth values
       are left as they are.
-    - Rewards: divided by the deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
+    - Rewards: divided by the standard deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
       keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
     Args:
@@ -50,7 +51,7 @@ class Normalizer:
         self.discount = discount
         self._return = np.zeros(num_envs)
 
-    def see(self, obs: Any) -> None:
+    def see(self, obs: Tensors) -> None:
         """Take in observations `[N, *shape]` (or a dict of them)."""
         for path, moments in self._by_path.items():
             moments.add(at_path(obs, path))
@@ -70,11 +71,11 @@ class Normalizer:
         if self.returns is not None:
             self._return[:] = 0.0
 
-    def obs(self, obs: Any) -> Any:
+    def obs(self, obs: Tensors) -> Any:
         """Observations `[..., *shape]`, or dicts of them, with those that have statistics normalised."""
         return self._normalized((), obs) if self.moments else obs
 
-    def _normalized(self, path: Path, obs: Any) -> Any:
+    def _normalized(self, path: Path, obs: Tensors) -> Any:
         if isinstance(obs, dict):
             return {key: self._normalized((*path, key), part) for key, part in obs.items()}
         moments = self._by_path.get(path)

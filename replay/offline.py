@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{_ANOTHER}: {error!r}") from error
     if not fits:
-        raise CheckpointError(f"{_ANOTHER}: its parts do not fit together")
+        raise CheckpointError(f"{_ANOTHER}: its parts do not match")
     return sizes
 
 
@@ -134,7 +134,7 @@ def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
     return bool((values >= 0).all() and (values < count).all())
 
 
-def _words(names: Any) -> str:
+def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "missing"
 
 

@@ -1,4 +1,4 @@
-"""The endless iterator of batches that `learn` is given."""
+"""The endless iterator of batches that `learn` receives."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Replay:
 
     Args:
         storage: A `Table` (data sets) or `Transitions` (environments).
-        transform: Makes the stored fields what a model meets; called on the whole batch.
-        batch_size: Rows per batch. The last batch of a data set's pass may be smaller.
+        transform: Turns stored fields `[B, ...]` into what a model receives; called on the whole batch.
+        batch_size: Rows per batch, B. The last batch of a data set's pass may be smaller.
         device: Where batches are.
-        seed: Of the order of rows, a random stream of its own.
+        seed: Of the order of rows, a random stream of its own (int64).
         sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
-        task_transform: Makes of stored rows those of a task, `(obs, task) -> obs`: a permutation of pixels.
-        borders: Whether learning is told which task it is at; otherwise all is task 0.
-        before: Makes of a batch the one that `next` gives, as rehearsal does; None: nothing.
+        task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's (permuted pixels).
+        borders: Whether learning knows its task; otherwise everything is task 0.
+        before: Turns a batch into the one that `next` returns, as rehearsal does; None: unchanged.
 
     Attributes:
         task: Number of the current task, from 0.
         given: The tasks that batches are of.
         batch: The last batch that `next` or `rollout` gave.
-        before: Makes of a batch the one that `next` gives, or None.
+        before: Turns a batch into the one that `next` returns, or None.
         seen_by: Called with every batch that is drawn, or None.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
         step: Batches given since the run began.
@@ -88,7 +88,7 @@ class Replay:
         self.given: list[int] = [0]
         self.step = 0
         self._orders = torch.Generator().manual_seed(seed)
-        # `sample` must not change which rows `next` gives.
+        # `sample` must not change which rows `next` returns.
         self._draws = torch.Generator().manual_seed(seed + 1)
         self.sampler: Epochs | Uniform
         options: dict[str, Any] = {"batch_size": batch_size, "generator": self._orders}
@@ -171,12 +171,12 @@ class Replay:
 
     @property
     def environments(self) -> bool:
-        """Whether it is of what environments have done, not of a data set."""
+        """Whether it holds environment steps, not a data set's rows."""
         return isinstance(self.storage, Transitions)
 
     @property
     def offline(self) -> bool:
-        """Whether it is of what was done before this run, and nothing is added to it."""
+        """Whether its steps were taken before this run, and none are added."""
         return isinstance(self.storage, Transitions) and self.storage.origin is not None
 
     @property
@@ -286,7 +286,7 @@ class Replay:
         In environments, every transition of the current task that the replay holds, oldest first.
 
         Args:
-            order: int64 `[len(replay)]`, the places of the rows to give; None: as they are stored.
+            order: int64 `[len(replay)]`, the places of the rows to visit; None: in stored order.
         """
         if not isinstance(self.sampler, Epochs):
             yield from self._transitions_once(batch_size, order)
@@ -333,11 +333,11 @@ class Replay:
         return batch
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:
-        """Say how much can be learnt from transitions, `|TD error|` as a rule.
+        """Set how much can be learnt from transitions: `|TD error|` as a rule.
 
         Args:
             index: `batch.index`, int64 `[B]`; of sequences `[B, T]`, which have one priority each.
-            priority: `[B]`, of which the size counts.
+            priority: Float `[B]`, of which the absolute value counts.
 
         Raises:
             ConfigError: Without `replay.prioritized=true`, or with another number of priorities.
@@ -350,7 +350,7 @@ class Replay:
         if priority.shape != rows.shape:
             raise ConfigError(
                 f"update_priorities: the priority is {list(priority.shape)}; this batch has "
-                f"{list(rows.shape)}, one of each row."
+                f"{list(rows.shape)}, one per row."
             )
         drawn = self._rows
         # The host has drawn the last batch's: no need to ask the device for them.
@@ -451,10 +451,10 @@ class Replay:
             return state
 
     def load_state_dict(self, state: dict[str, Any], *, in_task: bool = True) -> None:
-        """Continue exactly: after `begin` with the task the state was saved in, or between tasks.
+        """Continue exactly where the state was saved: after `begin` with its task, or between tasks.
 
         Raises:
-            CheckpointError: If the state is that of another kind or size of replay, or of one that came
+            CheckpointError: If the state belongs to another kind or size of replay, or to one that came
                 from elsewhere.
         """
         if ("transitions" in state) != isinstance(self.storage, Transitions):
@@ -480,7 +480,7 @@ class Replay:
         self._draws.set_state(state["draws"])
 
     def save(self, path: str | Path) -> None:
-        """Keep the replay in a folder: JSON, and a NumPy file for each column; nothing is pickled."""
+        """Save the replay to a folder: JSON, and a NumPy file for each column; nothing is pickled."""
         with self._lock:
             archive.save(self.state_dict(whole=True), Path(path))
 

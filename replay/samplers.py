@@ -74,7 +74,7 @@ class Epochs:
         return index
 
     def peek(self) -> Tensor | None:
-        """What `next` will give, the very tensor; None where a pass ends, whose successor is not drawn."""
+        """The very tensor that `next` will return; None where a pass ends: the next one is not drawn yet."""
         return self._batches[self.position] if self.position < len(self._batches) else None
 
     def tasks(self) -> Tensor:
@@ -201,7 +201,7 @@ class Prioritized(Uniform):
         self._leave_out_tasks()
 
     def _leave_out_tasks(self) -> None:
-        """Leave no chance to rows of tasks that are not drawn from any more; others come back as new."""
+        """Leave no chance to rows of tasks that are no longer drawn from; others come back as new."""
         storage = self.storage
         if self._oldest == storage.oldest:
             return

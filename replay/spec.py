@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .scale import Scale
 
-_LISTED = 4  # Equal choices that are told one by one.
+_LISTED = 4  # Equal choices that are listed one by one.
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Space:
     """The shape, type and statistics of one observation, action or label.
 
     Attributes:
-        shape: One item's shape as the model meets it, without the batch: `(C, H, W)` for images,
+        shape: One item's shape as the model receives it, without the batch: `(C, H, W)` for images,
             `(n,)` for a choice among n (the width of the layer that scores them).
         dtype: The type as stored: uint8 images stay uint8 until a batch is made.
         low, high: Bounds, a number or a tensor of `shape`. For a discrete space the first and the

@@ -64,7 +64,7 @@ class SumTree:
         self._flat[0][index] = priority
         for level, above in zip(self._levels, self._flat[1:], strict=True):
             index = index // _WIDTH
-            # Added up anew: differences would leave rounding errors that grow with every change,
+            # Added up from scratch: differences would leave rounding errors that grow with every change,
             # and would count a row twice that is named twice.
             above[index] = np.add.reduce(level.take(index, 0), 1)
 

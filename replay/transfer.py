@@ -66,7 +66,7 @@ class Parcel:
         self._used = start + _aligned(size)
         return start
 
-    def send(self, tree: Any) -> Any:
+    def send(self, tree: object) -> Any:
         """The tree with its tensors on the device; what is there already, or no tensor, stays."""
         places: dict[int, int] = {}  # Where each host tensor begins, by the tensor's id.
         rest: list[Tensor] = []
@@ -93,7 +93,7 @@ class Parcel:
         beside = dict(zip(map(id, rest), _sent_separately(rest, self.device), strict=True))
         views: dict[torch.dtype, Tensor] = {torch.uint8: moved}
 
-        def there(leaf: Any) -> Any:
+        def there(leaf: object) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
             if id(leaf) in beside:
@@ -111,7 +111,7 @@ class Parcel:
         return map_tree(there, tree)
 
 
-def upload(tree: Any, device: torch.device) -> Any:
+def upload(tree: object, device: torch.device) -> Any:
     """A tree with its tensors on `device`, in one copy. float64 becomes float32 where there is none."""
     if device.type == "cpu":
         return tree
@@ -132,7 +132,7 @@ def _sent_separately(tensors: list[Tensor], device: torch.device) -> list[Tensor
     return list(sent.values())
 
 
-def download(tree: Any) -> Any:
+def download(tree: object) -> Any:
     """A tree of arrays of what is a tree of tensors, with one copy from the device, and one wait.
 
     bfloat16, which NumPy has not, becomes float32.
@@ -151,7 +151,7 @@ def download(tree: Any) -> Any:
     return map_tree(lambda x: arrays[id(x)] if id(x) in arrays else as_array(x), tree)
 
 
-def as_array(value: Any) -> np.ndarray:
+def as_array(value: object) -> np.ndarray:
     """A tensor, or anything that NumPy takes, as an array."""
     if not isinstance(value, Tensor):
         return np.asarray(value)

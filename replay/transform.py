@@ -1,4 +1,4 @@
-"""From columns as stored to the `obs` a model meets, on the whole batch at once."""
+"""From columns as stored to the `obs` a model receives, on the whole batch at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Standardize:
 
     Args:
         space: Bounds and statistics, in the units of the source.
-        standardize: Whether to give zero mean and unit deviation (`space.mean`, `space.stddev`), or
+        standardize: Whether to scale to zero mean and unit variance (`space.mean`, `space.stddev`), or
             else [0, 1] (`space.low`, `space.high`).
         augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
 
@@ -91,7 +91,7 @@ class Standardize:
         return rows if self.space.dtype.is_floating_point else rows.round_()
 
     def augment_again(self, raw: Tensor) -> Tensor:
-        """Rows that were met before, `batch.raw`, augmented another way."""
+        """Earlier rows (`batch.raw`, float32 `[B, *shape]`), augmented again, differently."""
         if self.augment is None:
             return raw
         obs = self._finish_unit(self.augment(self._finish_unit.undone(raw)))
@@ -116,7 +116,7 @@ def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor,
         low = torch.as_tensor(space.low, dtype=torch.float32)
         width = torch.as_tensor(space.high, dtype=torch.float32) - low
         shift, scale = space.mean, space.stddev
-    else:  # Kept at zero mean and unit deviation.
+    else:  # Stored at zero mean and unit variance.
         low, high = (
             space.scale.place(torch.as_tensor(end, dtype=torch.float64)).float()
             for end in (space.low, space.high)
@@ -164,7 +164,7 @@ class _Affine:
 
 
 class Observations:
-    """Stored observations of environments as the model meets them, float32 `[..., *space.shape]`.
+    """Stored observations of environments as the model receives them, float32 `[..., *space.shape]`.
 
     Images (uint8) are scaled to [0, 1], choices become one-hot, the rest stays in its own units, or
     is normalised by running statistics. Ids stay int64.
@@ -174,8 +174,8 @@ class Observations:
         normalizer: Running statistics of observations and rewards, or None.
 
     Attributes:
-        unpack: Makes of a recurrent model's stored state what its `forward` takes.
-        initial: Gives the state of n rows where none is stored, or None.
+        unpack: Turns a recurrent model's stored state into what its `forward` takes.
+        initial: Returns the state of n rows where none is stored, or None.
         layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
     """
 

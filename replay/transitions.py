@@ -63,7 +63,7 @@ class Transitions:
         folder: Where the file of "mmap" is.
 
     Attributes:
-        origin: What it holds, as a SHA-256, if that came from elsewhere and nothing is added to it.
+        origin: SHA-256 of what it holds, if that came from elsewhere and nothing is added to it.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Transitions:
         # Told of rows that became final (True) or went (False), in order; None: nobody listens.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
-        self.lock = threading.RLock()  # A reader in another thread meets whole rows only.
+        self.lock = threading.RLock()  # A reader in another thread sees whole rows only.
         self.origin: str | None = None
 
     # ---------------------------------------------------------------- writing
@@ -172,8 +172,7 @@ class Transitions:
             began: Which environments started a new episode after it, bool `[N]`.
             first: Their first observations, `[N, ...]`.
             real: Which environments made this step at all; None: all.
-            info: Fields that came with `next_obs`, as in `start`: kept as observations are, so that a
-                batch has them, and as `next_...` those of what it led to.
+            info: Fields that came with `next_obs`, as in `start`; batches have them, and `next_...`.
             first_info: Those that came with `first`.
         """
         with self.lock:
@@ -186,10 +185,10 @@ class Transitions:
                 next_obs.update(info)
             columns = self.columns
             assert columns is not None
-            at: Any
+            at: Any  # Rows that are filled now, and those of the observations that come next.
             if real is None and self._at is not None:
-                before, self._at = self._at, (self._at + self.num_envs) % self.size
-                at = slice(before, before + self.num_envs)
+                at = slice(self._at, self._at + self.num_envs)
+                self._at = (self._at + self.num_envs) % self.size
                 after: Any = slice(self._at, self._at + self.num_envs)
                 self._ticks += 1
             else:
@@ -197,10 +196,9 @@ class Transitions:
                 if real is not None:
                     fields = {name: np.asarray(value)[real] for name, value in fields.items()}
                     next_obs = {name: np.asarray(value)[real] for name, value in next_obs.items()}
-            discount: Any = self.discount
+            fields["task"], fields["discount"] = task, self.discount
             if np.count_nonzero(fields["terminated"]):
-                discount = np.where(fields["terminated"], 0.0, discount)
-            fields["task"], fields["discount"] = task, discount
+                fields["discount"] = np.where(fields["terminated"], 0.0, self.discount)
             columns.write(at, fields)
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
@@ -212,8 +210,7 @@ class Transitions:
             self._store(after, next_obs, first=False)
             self.new_steps += 1 if real is None else int(real.any())
             if began is not None and began.any():
-                beginning = dict(named("obs", first))
-                self._begin(began, beginning if first_info is None else {**beginning, **first_info})
+                self._begin(began, dict(named("obs", first)) | dict(first_info or {}))
 
     def _advance(self, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Move environments on, each from its own place: the rows they fill now, and the next ones.
@@ -469,7 +466,7 @@ class Transitions:
         """The transitions at `index` (int64 `[B]`), `next_obs` and `index` included.
 
         Args:
-            empty: Makes the arrays that rows are gathered into; None: ordinary memory.
+            empty: Allocates the arrays that rows are gathered into; None: ordinary memory.
             by_step: Whether `terminated` and `truncated` are those of the first step of a return of
                 several, not of its last.
         """

@@ -8,7 +8,7 @@ from typing import Any
 Path = tuple[str, ...]  # The keys that lead to a leaf.
 
 
-def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
+def map_tree(function: Callable[[Any], Any], tree: object) -> Any:
     """The tree with `function` applied to every leaf.
 
     >>> map_tree(lambda x: 2 * x, {"arm": {"angle": 1}, "door": 3})
@@ -19,7 +19,7 @@ def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
-def zip_trees(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def zip_trees(function: Callable[..., Any], tree: object, *others: Any) -> Any:
     """The tree with `function` applied to every leaf and those in its place in the others.
 
     >>> zip_trees(lambda x, y: x + y, {"arm": {"angle": 1}, "door": 3}, {"door": 4, "arm": {"angle": 5}})
@@ -33,7 +33,7 @@ def zip_trees(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return function(tree, *others)
 
 
-def leaves(tree: Any) -> list[Any]:
+def leaves(tree: object) -> list[Any]:
     """The leaves, in the order of the dicts.
 
     >>> leaves({"arm": {"angle": 1}, "door": 3})
@@ -44,7 +44,7 @@ def leaves(tree: Any) -> list[Any]:
     return [tree]
 
 
-def walk(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def walk(tree: object, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every leaf with the keys that lead to it; `()` for a tree that is one.
 
     >>> list(walk({"arm": {"angle": 1}, "door": 3}))
@@ -57,7 +57,7 @@ def walk(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, tree
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: object) -> dict[str, Any]:
     """The leaves by a name that no two of them share, whatever their keys hold; "" for a tree that is one.
 
     A name is a JSON pointer (RFC 6901) without its first slash: keys joined by `/`, in which a `/` of
@@ -83,7 +83,7 @@ def _written(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1") or "~2"
 
 
-def slashed(tree: Any) -> dict[str, Any]:
+def slashed(tree: object) -> dict[str, Any]:
     """The leaves by their keys joined by `/`: for people, who need no other name for a key with a slash.
 
     >>> slashed({"arm": {"angle": 1}, "cam/front": 3})

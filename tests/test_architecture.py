@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import structure
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"agents", "antelope", "envs", "hyperparams", "launcher", "replay"}
 ALLOWED = {
@@ -63,6 +65,62 @@ def test_only_the_configuration_talks_to_hydra() -> None:
     assert talk == {ROOT / "launcher" / "settings" / name for name in ("multirun.py", "words.py")}
 
 
+# Inside the launcher: the rooms that each room may import. Files beside them are above all but the wings.
+ROOMS = {
+    "metrics": set(),
+    "settings": set(),
+    "assembly": {"settings"},
+    "pictures": {"metrics", "settings"},
+    "learn": {"settings", "assembly", "record", "metrics"},
+    "record": {"settings", "assembly", "learn", "metrics", "pictures"},
+    "by_hand": {"settings", "assembly", "learn", "record", "metrics"},
+    "inference": {"settings", "assembly", "learn", "record", "metrics"},
+    "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
+}
+WINGS = ("by_hand", "inference", "mammoth")
+GRAPH = structure.imports(structure.modules(ROOT))
+
+
+def room_of(module: str) -> str:
+    """`learn` of `launcher.learn.loop`, `session.py` of `launcher.session`."""
+    name = module.split(".")[1]
+    return name if name in ROOMS else f"{name}.py"
+
+
+def rooms_imported(room: str) -> dict[str, str]:
+    """The other rooms and files of the launcher that a room imports, each with one import of it."""
+    return {
+        room_of(other): f"{module} imports {other}"
+        for module, others in GRAPH.items()
+        if module.startswith(f"launcher.{room}.")
+        for other in others
+        if other.startswith("launcher.") and room_of(other) != room
+    }
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_the_launcher_imports_only_those_below_it(room: str) -> None:
+    for name, example in rooms_imported(room).items():
+        above = name.endswith(".py") and room in WINGS
+        assert above or name in ROOMS[room], example
+
+
+def test_pictures_read_settings_of_runs_and_nothing_else_of_theirs() -> None:
+    found = {other for name, others in GRAPH.items() if ".pictures." in name for other in others}
+    allowed = {"launcher.settings.plain_yaml", "launcher.settings.schema"}
+    assert {other for other in found if ".settings." in other} <= allowed
+
+
+def test_only_its_own_command_knows_mammoth() -> None:
+    found = {
+        name
+        for name, others in GRAPH.items()
+        if not name.startswith("launcher.mammoth.")
+        and any(other.startswith("launcher.mammoth") for other in others)
+    }
+    assert found == {"launcher.commands"}
+
+
 def test_the_walker_sees_every_way_to_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +157,7 @@ def test_a_run_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
         "from antelope import ml\n"
         "ml(dataset=(numpy.eye(8), numpy.arange(8) % 2), train_steps=1, plot=False, progress=False)\n"
         "unused = {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich', 'scipy'}\n"
+        "unused |= {'hydra', 'omegaconf', 'antlr4', 'cloudpickle', 'torch.utils.tensorboard'}\n"
         "unused |= {name for name in sys.modules if name.startswith('antelope.launcher.mammoth')}\n"
         "assert not unused & set(sys.modules), unused & set(sys.modules)"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +46,52 @@ def test_every_package_but_the_face_is_mapped_to_its_folder() -> None:
         for name in setuptools["packages"]
         if name != "antelope"
     }
+
+
+# Distributions whose name is not that of what is imported.
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "ale_py": "ale-py"}
+
+
+def imported(file: Path, *, at_once: bool) -> set[str]:
+    """The distributions that a file imports: when it is imported itself, or ever."""
+    tree = ast.parse(file.read_text())
+    nodes = tree.body if at_once else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module is not None:
+            names.add(node.module.split(".")[0])
+    names -= {"antelope", *sys.stdlib_module_names}
+    return {DISTRIBUTIONS.get(name, name) for name in names}
+
+
+def declared(lines: list[str]) -> set[str]:
+    """The names of distributions, without their versions and extras."""
+    return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+
+
+def test_every_import_is_declared() -> None:
+    required = declared(PROJECT["project"]["dependencies"])
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = declared(
+        [line for name, lines in extras.items() if name != "test" for line in lines]
+    )
+    for file in code():
+        assert imported(file, at_once=True) <= required, file
+        assert imported(file, at_once=False) <= required | optional, file
+
+
+def test_every_requirement_is_imported() -> None:
+    needed = declared(PROJECT["project"]["dependencies"])
+    assert needed <= set().union(*(imported(file, at_once=False) for file in code()))
+
+
+def test_all_is_every_extra_but_the_one_of_tests() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    (line,) = extras["all"]
+    named = line.removeprefix("antelope-ml[").removesuffix("]").split(",")
+    assert named == [name for name in extras if name not in ("all", "test", "dev")]
 
 
 def test_the_version_is_said_once() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeGuard
 
 from ...replay import ConfigError
 
+Values = Mapping[str, object]  # Arguments by name.
 
-def check(agent: str, *, counts: Any, amounts: Any, shares: Any, widths: Any) -> None:
-    """Every wrong number of these, each a dict of arguments by name, in one error.
+
+def check(agent: str, *, counts: Values, amounts: Values, shares: Values, widths: Values) -> None:
+    """Report every wrong argument of an agent in one error.
 
     Args:
         counts: Whole numbers from 1.
@@ -17,9 +20,9 @@ def check(agent: str, *, counts: Any, amounts: Any, shares: Any, widths: Any) ->
         widths: Lists of whole numbers from 1.
 
     Raises:
-        ConfigError: Naming what was given, and what would be right.
+        ConfigError: Naming each argument, what was given and what is right.
     """
-    rules = (
+    rules: tuple[tuple[Values, Callable[[object], bool], str], ...] = (
         (counts, _is_count, "a whole number from 1"),
         (amounts, lambda value: _is_number(value) and value >= 0, "a number from 0"),
         (shares, lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
@@ -35,13 +38,13 @@ def check(agent: str, *, counts: Any, amounts: Any, shares: Any, widths: Any) ->
         raise ConfigError(f"Invalid arguments for {agent}: {'; '.join(wrong)}.")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _are_counts(value: Any) -> bool:
-    return not isinstance(value, str | int | float) and all(_is_count(item) for item in value)
+def _are_counts(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str) and all(map(_is_count, value))

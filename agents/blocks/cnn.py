@@ -9,7 +9,7 @@ from torch import nn
 from .images import image_shape
 from .pool import AveragePool
 
-_LARGEST = 8  # Side of what the linear layers meet: their weights must not grow with the image.
+_LARGEST = 8  # Side of what the linear layers receive: their weights must not grow with the image.
 
 
 class CNN(nn.Sequential):
@@ -20,7 +20,7 @@ class CNN(nn.Sequential):
     `[B, out_features]`.
 
     Args:
-        in_shape: Channels, height and width; what is left of larger images is averaged to 8x8.
+        in_shape: `(C, H, W)` of an image; what is left of larger images is averaged to 8x8.
         channels: Of each convolution.
         hidden: Width of the layer before the last; 0: what is left is averaged, and there is none.
         norm: BatchNorm after each convolution: learns in half the steps from labels, but what it makes

@@ -26,7 +26,7 @@ def encoder(
     Images pass a CNN first, ids are embedded, other observations are only flattened; then come linear
     layers of the widths in `hidden`, each followed by `activation`. The parts of a dict, which may be
     dicts themselves, are flattened features of one vector, in the dict's order. With `hidden=()` the
-    features are what the first layer would have met.
+    features are what the first layer would have received.
 
     >>> trunk = encoder(Space((4,)), hidden=(64, 32))
     >>> trunk(torch.zeros(5, 4)).shape, trunk.out_features

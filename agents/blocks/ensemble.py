@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.batch import Tensors
 from .encoder import Trunk
 from .precision import full_precision
 
@@ -28,8 +29,8 @@ class Ensemble(nn.Module):
     Args:
         members: The models; or a class of them, or a block's name, of which `count` are made.
         count: How many.
-        in_shape: Shape of an observation, for members that are made.
-        out_features: Width of their output, likewise.
+        in_shape: Shape of an observation, `[B, *in_shape]`, for members constructed here.
+        out_features: Width of their output, `[B, out_features]`, likewise.
 
     Raises:
         ConfigError: If there is no block of that name, it cannot be made so, or there are no members.
@@ -50,17 +51,17 @@ class Ensemble(nn.Module):
         if isinstance(members, str) or callable(members):
             members = _made(members, count, in_shape, out_features)
         if not members:
-            raise ConfigError("Ensemble has no members. Give a list of modules, or count=5.")
+            raise ConfigError("Ensemble has no members. Pass a list of modules, or count=5.")
         self.members = nn.ModuleList(members)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.outputs(obs).mean(0)
 
-    def outputs(self, obs: Any) -> Tensor:
+    def outputs(self, obs: Tensors) -> Tensor:
         """What every member gives, `[E, B, ...]`."""
         return torch.stack([member(obs) for member in self.members])
 
-    def spread(self, obs: Any) -> Tensor:
+    def spread(self, obs: Tensors) -> Tensor:
         """The standard deviation of the members' outputs, `[B, ...]`; zeros of a single member."""
         return self.outputs(obs).std(0, correction=0)
 
@@ -99,7 +100,7 @@ def _made(
     ]
     if missing:
         raise ConfigError(
-            f"Ensemble cannot make its members: {', '.join(missing)} not known. Give in_shape and "
+            f"Ensemble cannot make its members: {', '.join(missing)} are unknown. Give in_shape and "
             "out_features, or a list of modules."
         )
     return [
@@ -166,7 +167,7 @@ class Critics(nn.Module):
         layers += [EnsembleLinear(members, width, num_actions if discrete else 1)]
         self.members = nn.Sequential(*layers)
 
-    def forward(self, obs: Any, action: Tensor | None = None) -> Tensor:
+    def forward(self, obs: Tensors, action: Tensor | None = None) -> Tensor:
         features = self.trunk(obs)
         if action is None:
             return full_precision(self.members(features))  # [E, B, num_actions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ METHODS = ("orthogonal", "xavier", "kaiming")
 
 @torch.no_grad()
 def initialise(module: nn.Module, how: str) -> None:
-    """Start a module's weights anew; biases are 0, those of an LSTM's forget gates 1.
+    """Initialise a module's weights; biases are 0, those of an LSTM's forget gates 1.
 
         orthogonal  W W^T = 2 I or W^T W = 2 I (Saxe et al., 2013, arXiv 1312.6120)
         xavier      U(-b, b), b^2 = 6 / (fan_in + fan_out) (Glorot & Bengio, 2010)
@@ -48,7 +48,7 @@ def initialise(module: nn.Module, how: str) -> None:
         ConfigError: If `how` is another word, or a lazy layer has no shapes yet.
     """
     if how not in METHODS:
-        raise ConfigError(f"No initialisation `{how}`: init is one of {', '.join(METHODS)}.")
+        raise ConfigError(f"There is no initialisation `{how}`. There are {', '.join(METHODS)}.")
     lazy = [
         name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)
     ]
@@ -78,14 +78,14 @@ def initialise(module: nn.Module, how: str) -> None:
 def set_head_bias(
     layer: nn.Module | None,
     space: Space,
-    prior: Any,
+    prior: object,
     *,
     name: str = "action",
     gain: float = 0.01,
 ) -> None:
     """Let the layer that gives an action's logits start with these probabilities of the actions.
 
-    Its bias is set to their logits and its weight is drawn anew, orthogonal and so small that what it is
+    Its bias is set to their logits and its weight is redrawn, orthogonal and so small that what it is
     given changes little: as Andrychowicz et al. (2020), arXiv 2006.05990, advise for policies.
 
     Args:
@@ -117,14 +117,19 @@ def set_head_bias(
 
 
 def check_prior(
-    policy: Distribution, space: Space, prior: Any, *, name: str = "action", tolerance: float = 0.05
+    policy: Distribution,
+    space: Space,
+    prior: object,
+    *,
+    name: str = "action",
+    tolerance: float = 0.05,
 ) -> None:
     """Whether the actions of a policy, on average over a batch, have the probabilities of the prior.
 
     Args:
-        policy: Of actions of `space`, as `distribution` gives it.
+        policy: Over actions of `space`, a batch `[B]` of them, as `distribution` returns it.
         prior: As in `set_head_bias`.
-        tolerance: The largest difference of a probability that is allowed.
+        tolerance: The largest difference of a probability that is allowed, float in [0, 1].
 
     Raises:
         ConfigError: If they differ by more, with the probabilities that came out.
@@ -141,7 +146,7 @@ def check_prior(
         )
 
 
-def prior_logits(space: Space, prior: Any, name: str = "action") -> Tensor:
+def prior_logits(space: Space, prior: object, name: str = "action") -> Tensor:
     """The logits `[n]` of these probabilities; see `set_head_bias`.
 
     Raises:
@@ -151,7 +156,7 @@ def prior_logits(space: Space, prior: Any, name: str = "action") -> Tensor:
         prior = prior.tolist()
     if not space.discrete:
         raise ConfigError(
-            f"head_bias gives probabilities, and head {name!r} is {gymnasium_name(space)}, of numbers: "
+            f"head_bias takes probabilities, but head {name!r} is {gymnasium_name(space)}, of numbers: "
             "leave it out there."
         )
     if space.binary:
@@ -257,11 +262,11 @@ def _shares(given: Any, n: int, *, strictly: bool = False) -> Tensor | None:
     return p if bool(right.all()) else None
 
 
-def _is_list(given: Any) -> bool:
+def _is_list(given: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(given, Sequence) and not isinstance(given, str)
 
 
-def _is_number(given: Any) -> bool:
+def _is_number(given: object) -> bool:
     return isinstance(given, int | float) and math.isfinite(given)
 
 

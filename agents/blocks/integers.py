@@ -28,11 +28,11 @@ class Integers(nn.Module):
     """Integers `[B, *shape]` int64 to features `[B, out_features]`, for layers that know nothing of them.
 
     Nobody says whether they are words of a text, categories, or amounts. So there are all three: every
-    value as a number, at zero mean and unit deviation; the sum of the embeddings, which is what a text is
+    value as a number, at zero mean and unit variance; the sum of the embeddings, which is what a text is
     about wherever its words are; and the embedding at each place, for what depends on it.
 
     Args:
-        space: Of the inputs, with `ids`.
+        space: Of the inputs, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.
@@ -68,7 +68,7 @@ class Lookup(nn.Module):
     the integers of a data set, they are not amounts.
 
     Args:
-        space: Of the observations, with `ids`.
+        space: Of the observations, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.
@@ -86,7 +86,7 @@ class Lookup(nn.Module):
 
 
 class Numbers(nn.Module):
-    """Integers `[B, *shape]` as numbers: float32 of the same shape at zero mean and unit deviation.
+    """Integers `[B, *shape]` as numbers: float32 of the same shape at zero mean and unit variance.
 
     Args:
         space: Of the inputs, with their statistics.

@@ -13,8 +13,8 @@ class MLP(nn.Sequential):
     """Linear layers over the flattened observation, `[B, ...]` to `[B, out_features]`.
 
     Args:
-        in_features: Numbers in one observation.
-        out_features: Width of the output, which no activation follows.
+        in_features: Numbers in one observation; inputs are float32 `[B, ...]`, flattened.
+        out_features: Width of the output, float32 `[B, out_features]`, without an activation.
         hidden: Widths of the layers between; a number is one layer.
         activation: What follows each of them: a module's class, or its name in `torch.nn`.
 

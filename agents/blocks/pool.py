@@ -16,7 +16,7 @@ class AveragePool(nn.Module):
     because torch has no deterministic gradient of its own on a GPU.
 
     Args:
-        size: Height and width of what comes out.
+        size: Height and width of the output, `[B, C, size, size]`.
 
     >>> AveragePool((1, 2))(torch.arange(6.0).view(1, 1, 2, 3))
     tensor([[[[2., 3.]]]])

@@ -23,9 +23,9 @@ class Recurrent(nn.Module):
     Cho et al. (2014, arXiv 1406.1078); Hochreiter & Schmidhuber (1997, "Long short-term memory").
 
     Args:
-        in_features: Numbers in one step's observation, which is flattened.
-        out_features: Width of the output of a step.
-        hidden: Width of the state.
+        in_features: Numbers in one step's observation; inputs are `[B, T, ...]`, flattened.
+        out_features: Width of a step's output, float32 `[B, T, out_features]`.
+        hidden: Width of the state, float32 `[1, B, hidden]`.
         kind: `gru` or `lstm`.
 
     Raises:
@@ -48,7 +48,7 @@ class Recurrent(nn.Module):
 
         Args:
             obs: `[B, T, ...]`.
-            state: Before the first step; zeros where None.
+            state: Before the first step, float32 `[1, B, hidden]`, for `lstm` two of them; None: zeros.
             is_first: Bool `[B, T]`, True where an episode begins: it begins with a state of zeros.
         """
         steps = obs.flatten(2) if obs.dim() > 2 else obs[..., None]

@@ -17,7 +17,7 @@ class ResidualCNN(nn.Sequential):
     `[B, *in_shape]` to `[B, out_features]`.
 
     Args:
-        in_shape: Channels, height and width; the weights depend on the channels alone.
+        in_shape: `(C, H, W)` of an image; the weights depend on the channels alone.
         channels: Of the second block; the first has half of them, the third twice as many.
 
     Raises:

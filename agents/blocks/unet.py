@@ -18,8 +18,8 @@ class UNet(nn.Module):
     shifts from the condition, and the attention of Dhariwal & Nichol (2021), arXiv 2105.05233.
 
     Args:
-        in_channels, out_channels: Of images, whose height and width may be any.
-        condition: Numbers that each image comes with.
+        in_channels, out_channels: C of images `[B, C, H, W]` of any height and width.
+        condition: Numbers that come with each image, float32 `[B, condition]`.
         channels: At the first resolution, a multiple of 8; twice as many at the second.
         patch: Pixels on each side that become one at the first resolution: 2 takes a quarter of the
             time of 1.

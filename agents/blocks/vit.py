@@ -23,7 +23,7 @@ class ViT(nn.Module):
     arXiv 2106.13797).
 
     Args:
-        in_shape: Channels, height and width.
+        in_shape: `(C, H, W)` of an image.
         patch: Pixels from one patch to the next, for images of any size; default: so that there are
             about 64 patches, and 2 at least.
         width: Of a token, a multiple of 4.

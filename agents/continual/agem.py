@@ -29,7 +29,7 @@ class AGEM(Strategy):
     owns = frozenset({"gradient"})
     no_environments = "it projects the gradient by the loss of labelled rows of earlier tasks"
     needs_all_tasks = True
-    borders = True  # Whether it is told where a task ends.
+    borders = True  # Whether it knows where a task ends.
 
     def __init__(self, capacity: int = 500, batch_size: int = 128):
         self.memory = Memory(capacity)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from ..log import Log
 from .substitution import call_with, tensors_of
 
 # What a model's outputs are: of a data set, what its labels say; in environments logits of a policy over
@@ -34,7 +35,7 @@ class Context:
     Args:
         classes: Output indices of each task, int64.
         learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
-        augmented: Makes `obs` from the `raw` of a batch, augmented again.
+        augmented: Augments rows `batch.raw`, float32 `[B, *shape]`, again.
         seed: Seed of the run, for random streams of strategies.
         outputs: What the model's outputs are: `OF_LABELS`, `LOGITS` or `VALUES`.
 
@@ -121,7 +122,7 @@ class Context:
         twin._structures = {}
         return twin
 
-    def step(self, replay: Replay, log: Any) -> Tensor | None:
+    def step(self, replay: Replay, log: Log) -> Tensor | None:
         """The loss of the next batch, whose outputs `logits` then knows."""
         self._known, self._replay = None, replay
         try:
@@ -133,7 +134,7 @@ class Context:
         return loss
 
     def stepped(self) -> None:
-        """The weights have changed: nothing that was computed with them holds any more."""
+        """The weights have changed: nothing that was computed with them is valid now."""
         self._known = None
 
     def loss(self, batch: Batch) -> Tensor:
@@ -152,7 +153,7 @@ class Context:
         finally:
             self._known, self._replay = known, before
         if loss is None:
-            raise TypeError("learn returned no loss, which this strategy needs.")
+            raise TypeError("This strategy needs a loss, but learn returned none.")
         return loss
 
     def logits(self, obs: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ class Context:
         return Batch(**{name: batch[name] for name in batch if name != "obs"} | {"raw": raw})
 
     def augmented(self, batch: Batch) -> Batch:
-        """Rows of a memory as a learning step meets them: augmented anew, where there is `aug`."""
+        """Rows of a memory as a learning step receives them: augmented again, where there is `aug`."""
         if self.device.type != "cpu":  # A memory resumed on another device is where it was.
             batch = batch.to(self.device)
         if self._augmented is not None and "raw" in batch:
@@ -222,7 +223,7 @@ class Context:
             task: The one that left the agent so.
 
         Raises:
-            ConfigError: If its layers have changed since, and are not known any more.
+            ConfigError: If its layers have changed since and are no longer known.
         """
         agent = self.agent
         if self.changed and (task is None or task < self.task):
@@ -297,7 +298,7 @@ class Context:
             )
 
     def _met(
-        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
         """Every forward of the agent comes by here; only those of `learn` concern us."""
         if self._replay is None:
@@ -315,7 +316,7 @@ class Context:
         return self.masked(output, batch.task if len(output) == len(batch.task) else self.task)
 
 
-def _has_graph(output: Any) -> bool:
+def _has_graph(output: object) -> bool:
     return bool(getattr(output, "requires_grad", True))
 
 

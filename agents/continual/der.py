@@ -22,7 +22,7 @@ class DER(Strategy):
     Args:
         capacity: Rows in memory.
         batch_size: Rows that are rehearsed; None: as many as are new.
-        alpha: Strength.
+        alpha: Weight of the distillation, a float from 0.
     """
 
     owns = frozenset({"batch"})

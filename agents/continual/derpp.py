@@ -18,7 +18,7 @@ class DERPP(DER):
     Args:
         capacity: Rows in memory.
         batch_size: Rows of each of the two draws; None: as many as are new.
-        alpha: Strength of the answers.
+        alpha: Weight of the distillation, a float from 0.
         beta: Strength of the labels: of the model's own loss on past rows.
     """
 

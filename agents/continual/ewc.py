@@ -27,7 +27,7 @@ class EWC(Strategy):
     What it holds, and a step's price, grow with the tasks; `ewc_online` has one sum for all of them.
 
     Args:
-        importance: Strength of the penalty; the default is that of Hsu et al., 2018
+        importance: Weight of the penalty, a float from 0; the default is that of Hsu et al., 2018
             (arXiv 1810.12488), for Split-MNIST with the task told.
         samples: Rows of a task that its Fisher information is measured on; None: all.
         fisher: `labels`, or `weighted` by the labels' probability: see `fisher_information`.

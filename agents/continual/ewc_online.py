@@ -20,9 +20,9 @@ class EWCOnline(Strategy):
         L = loss + importance sum_i F_i (w_i - w*_i)^2,    F <- gamma F + F_t after task t
 
     Args:
-        importance: Strength of the penalty; the default is that of Hsu et al., 2018
+        importance: Weight of the penalty, a float from 0; the default is that of Hsu et al., 2018
             (arXiv 1810.12488), for Split-MNIST with the task told.
-        gamma: What is left of the earlier tasks' information, 0 to 1.
+        gamma: Share of the earlier tasks' information that is kept, a float in [0, 1].
         samples: Rows of a task that its Fisher information is measured on; None: all.
         fisher: `labels`, or `weighted` by the labels' probability: see `ewc.fisher_information`.
     """

@@ -29,7 +29,7 @@ class GDumb(Strategy):
         capacity: Rows in memory, equally many of each class.
         when: At the end of each `task`, or once, at the `end` of the run; until then the model is not
             trained.
-        passes: Over the memory.
+        passes: Passes over the rows in memory.
         batch_size: Rows of a step, at most.
         lr, min_lr, momentum, weight_decay, clip_grad: Of this training; those of the run do not count.
     """

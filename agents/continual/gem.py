@@ -28,7 +28,7 @@ class GEM(Strategy):
     Args:
         capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.
         margin: How far to go beyond doing no harm; more favours the earlier tasks.
-        eps: Keeps the problem well-posed; the authors' value.
+        eps: A float added to keep the problem well-posed; the authors' value.
     """
 
     owns = frozenset({"gradient"})
@@ -105,7 +105,7 @@ def share_of_task(capacity: int, context: Context) -> int:
     """
     if capacity < context.num_tasks:
         raise ConfigError(
-            f"capacity={capacity} is less than a row for each of the {context.num_tasks} tasks."
+            f"capacity={capacity} is less than one row for each of the {context.num_tasks} tasks."
         )
     return capacity // context.num_tasks
 

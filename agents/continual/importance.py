@@ -129,7 +129,7 @@ def mean_over_rows(
     # In float32 at least: to a sum of 16 bits, what is much smaller than it adds nothing.
     sums = {name: _zeros(weight) for name, weight in weights.items()}
     rows = 0
-    # A compiled model would be compiled anew, for gradients that are asked for once in a task.
+    # A compiled model would be compiled again, for gradients that are asked for once in a task.
     with ExitStack() as stack:
         stack.enter_context(evaluating(agent))
         stack.enter_context(_kept_randomness(weights))

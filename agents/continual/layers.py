@@ -80,7 +80,7 @@ def computed_weights(agent: nn.Module) -> list[str]:
 
 
 def features(agent: nn.Module, layer: nn.Module, obs: Tensor) -> Tensor:
-    """What goes into a layer when the agent meets `obs`, `[B, D]`: in eval mode, without gradient."""
+    """A layer's input when the agent receives `obs`, float32 `[B, D]`: in eval mode, without gradient."""
     met: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: met.append(args[0]))
     try:

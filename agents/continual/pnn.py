@@ -182,7 +182,7 @@ class Columns:
             self._earlier = False
         return found
 
-    def _after(self, *_: Any) -> None:
+    def _after(self, *_: object) -> None:
         if not self._earlier:
             self._inputs = []
 

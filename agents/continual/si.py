@@ -23,8 +23,8 @@ class SI(Strategy):
     As in the authors' code, importance is never negative: the loss may also have risen.
 
     Args:
-        importance: Strength of the penalty, c in the paper.
-        damping: Bounds the importance of weights that have hardly moved, xi in the paper.
+        importance: Weight of the penalty, a float from 0, c in the paper.
+        damping: Float that bounds the importance of weights that hardly moved, xi in the paper.
     """
 
     needs_borders = True

@@ -12,7 +12,7 @@ class Bounds(nn.Module):
     """The values that `batch.obs` can take, from the space's lowest to its highest.
 
     Args:
-        space: Of the observations, in the units of the stored data.
+        space: Of the observations `[B, *shape]`, in the units of the stored data.
         standardize: Whether batches are standardised, else they are in [0, 1].
 
     Raises:
@@ -57,7 +57,7 @@ def check_images(space: Space | dict[str, Space], agent: str, *, side: int) -> S
     given = f"a dict of {', '.join(space)}" if isinstance(space, dict) else str(space)
     if isinstance(space, dict) or len(space.shape) != 3 or min(space.shape[1:]) < side:
         raise ConfigError(
-            f"{agent} learns to make images (C, H, W) of {side}x{side} pixels or more, and these "
+            f"{agent} generates images (C, H, W) of {side}x{side} pixels or more, and these "
             f"observations are {given}. VAE takes data of any shape."
         )
     return space

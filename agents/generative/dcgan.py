@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...replay import ConfigError, Replay, Space
 from ..blocks.target import frozen
+from ..log import Log
 from ..traits import Traits
 from .bounds import Bounds, check_images
 from .labels import classes, labels
@@ -30,8 +31,8 @@ class DCGAN(nn.Module):
             the units of `batch.obs`; with `conditional`, `forward(noise, label)`.
         discriminator: In place of the paper's: `forward(obs) -> [B]` or `[B, 1]` logits of being data;
             with `conditional`, `forward(obs, label)`.
-        conditional: Generate by label: both are given the class too.
-        latent: Width of z.
+        conditional: Generate by label: both also receive the class, int64 `[B]`.
+        latent: Width of z, float32 `[B, latent]`.
         channels: Of the widest images that the networks work on; twice as many at each half of it.
         lr: Learning rate of both. With the paper's 2e-4 these smaller networks take twice as long.
         standardize: Whether batches are standardised, else they are in [0, 1].
@@ -69,7 +70,7 @@ class DCGAN(nn.Module):
         self.generator_optim = torch.optim.Adam(generator.parameters(), **adam)
         self.discriminator_optim = torch.optim.Adam(discriminator.parameters(), **adam)
 
-    def learn(self, replay: Replay, log: Any) -> None:
+    def learn(self, replay: Replay, log: Log) -> None:
         """One step of the discriminator, then one of the generator."""
         batch = next(replay)
         label = batch.label if self.conditional else None

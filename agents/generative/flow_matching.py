@@ -25,7 +25,7 @@ class FlowMatching(nn.Module):
     A U-Net is v. Samples are drawn with the exponential average of its weights, by Heun's method.
 
     Args:
-        conditional: Generate by label: v is given the class too.
+        conditional: Generate by label: v also receives the class, int64 `[B]`.
         channels: Of the U-Net, a multiple of 8.
         patch: Pixels on each side that the U-Net takes together; default: 2 for images of 16 and more.
         steps: Of Heun's method, with two evaluations of v each, per sample.
@@ -88,7 +88,7 @@ class FlowMatching(nn.Module):
 
 
 class Velocity(nn.Module):
-    """A U-Net that is told the time, and the class where there are classes."""
+    """A U-Net that receives the time, and the class where there are classes."""
 
     def __init__(self, in_channels: int, channels: int, patch: int, num_classes: int):
         super().__init__()

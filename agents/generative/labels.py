@@ -39,9 +39,7 @@ def labels(
     if num_classes == 0:
         if label is None:
             return None
-        raise ConfigError(
-            "Labels to generate by are for a model built with conditional=true, and this one was not."
-        )
+        raise ConfigError("Labels need a model built with conditional=true; this one was not.")
     if label is None:
         return torch.randint(num_classes, (n,), device=device)
     label = torch.as_tensor(label, device=device)
@@ -49,6 +47,6 @@ def labels(
     if not whole or (label.numel() and not 0 <= label.min() <= label.max() < num_classes):
         raise ConfigError(
             f"The labels of {n} samples are one integer, or a tensor of {n}, from 0 to "
-            f"{num_classes - 1}; given was {label!r:.60}."
+            f"{num_classes - 1}; got {label!r:.60}."
         )
     return label.long().expand(n)

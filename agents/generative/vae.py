@@ -25,9 +25,9 @@ class VAE(nn.Module):
     decoder's output, all numbers with one variance, which is learnt. Both are sums over x.
 
     Args:
-        conditional: Generate by label: encoder and decoder are given the class too.
+        conditional: Generate by label: encoder and decoder also receive the class, int64 `[B]`.
         hidden: Width of the two layers of each.
-        latent: Width of z.
+        latent: Width of z, float32 `[B, latent]`.
         standardize: Whether batches are standardised, else they are in [0, 1].
     """
 
@@ -43,7 +43,7 @@ class VAE(nn.Module):
         super().__init__()
         if isinstance(obs_spec, dict):
             raise ConfigError(
-                "VAE learns to make one tensor, and these observations are a dict of "
+                "VAE generates one tensor, but these observations are a dict of "
                 f"{', '.join(obs_spec)}. Take an environment or a data set without a dict."
             )
         self.num_classes = classes(action_spec, "VAE", conditional=conditional)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Batch, Space
+from ...replay.batch import Tensors
 from ...replay.tree import slashed
 from ..blocks.encoder import Layers, encoder
 from ..traits import Traits
 from .advantages import advantages, at, next_values, places
-from .composition import Composition, estimate
-from .distributions import action_head, executable
+from .composition import Composition
 from .episodes import segments
+from .heads import action_head, estimate, executable
 from .masks import ACTION_MASK, mask_in, restricted
 from .parts import ACTION
 from .states import State, as_steps, first_steps
@@ -29,9 +30,9 @@ class ActorCritic(nn.Module):
     the first policy explores everything (Andrychowicz et al., 2020, arXiv 2006.05990).
 
     Args:
-        obs_spec, action_spec: What is seen and done.
-        hidden: Widths of the layers of either network; tanh follows each (ReLU on images).
-        parts: The user's `encoder`, `policy` and `critic`, those that there are; see `Composition`.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
+        hidden: Widths of the layers of either network, in units; tanh follows each (ReLU on images).
+        parts: The user's `encoder`, `policy` and `critic`, any of which may be None; see `Composition`.
 
     With `env_info=[action_mask]` the policy is that without the actions that are ruled out, when it acts
     and when it learns; see `blocks.masks`.
@@ -74,7 +75,7 @@ class ActorCritic(nn.Module):
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
 
-    def forward(self, obs: Any, state: State = None) -> Any:
+    def forward(self, obs: Tensors, state: State = None) -> Any:
         """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`; recurrent: and state."""
         if self.composition is None:
             return self.head.estimate(self.actor(obs))
@@ -82,7 +83,7 @@ class ActorCritic(nn.Module):
         output = estimate(self.action_spec, policy)
         return (output, state) if self._carries_state else output
 
-    def act(self, obs: Any, state: State = None, info: dict[str, Any] | None = None) -> Any:
+    def act(self, obs: Tensors, state: State = None, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
 
         Returns:
@@ -107,19 +108,19 @@ class ActorCritic(nn.Module):
             return first_steps(action), first_steps(extras), state
         return action, extras
 
-    def both(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+    def both(self, obs: Tensors, state: State = None) -> tuple[Distribution, Tensor, State]:
         """The policy, the values `[B]`, and the next state."""
         if self.composition is not None:
             return self.composition(obs, state)
         return self.policy(obs), self.value(obs), None
 
-    def policy(self, obs: Any) -> Distribution:
+    def policy(self, obs: Tensors) -> Distribution:
         """`[B, *obs.shape]` to a distribution over actions."""
         if self.composition is not None:
             return self.composition(obs)[0]
         return self.head(self.actor(obs))
 
-    def value(self, obs: Any) -> Tensor:
+    def value(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the return expected, `[B]`."""
         if self.composition is not None:
             return self.composition(obs)[1]

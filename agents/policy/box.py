@@ -25,19 +25,19 @@ class UnitBox(nn.Module):
         super().__init__()
         if isinstance(space, dict):
             raise ConfigError(
-                f"{agent} takes one continuous action, and this environment's is a dict of "
+                f"{agent} takes one continuous action, but this environment's is a dict of "
                 f"{', '.join(space)}. PPO and A2C take dicts."
             )
         if space.discrete:
             others = "DQN, SAC, PPO or A2C" if _is_choice(space) else "PPO or A2C"
             raise ConfigError(
-                f"{agent} takes continuous actions, and this environment's are {space}. Take {others}."
+                f"{agent} takes continuous actions, but this environment's are {space}. Take {others}."
             )
         low = torch.as_tensor(-torch.inf if space.low is None else space.low).float()
         high = torch.as_tensor(torch.inf if space.high is None else space.high).float()
         if not bool(torch.isfinite(high - low).all()):
             raise ConfigError(
-                f"{agent} acts between bounds, and this environment's actions have none: low is "
+                f"{agent} acts between bounds, but this environment's actions have none: low is "
                 f"{space.low}, high is {space.high}. Take PPO or A2C, or bound the environment's "
                 "action_space."
             )

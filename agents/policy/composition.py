@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import Space
+from ...replay.batch import Tensors
 from ...replay.tree import leaves, map_tree, slashed
 from ..blocks.encoder import encoder as own_encoder
 from ..traits import takes_state
-from .distributions import distribution, logits_shape, parts_of
+from .distributions import parts_of
+from .heads import distribution, logits_shape
 from .parts import ACTION, OBS, CriticPart, Part, PolicyPart, value_of
 from .states import State
 
@@ -25,16 +25,16 @@ from .states import State
 class Composition(nn.Module):
     """Encoder, policy and critic, of which any may be the user's and the others are made to fit.
 
-    What the policy gives beside the actions' logits is handed to a critic that meets dicts, so that a
+    What the policy returns beside the actions' logits is passed to a critic that takes dicts, so that a
     shared embedding is computed once; with `value` among it, and no critic, that is the value. An
-    encoder is run once, and its features are what policy and critic meet.
+    encoder is run once, and its features are what policy and critic receive.
 
     Args:
-        obs_spec, action_spec: What is seen and done.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
         hidden: Widths of our own networks' layers.
         encoder: `forward(obs)` to features `[B, ...]`.
-        policy: `forward(obs)` to logits or distributions, and extra keys.
-        critic: `forward(obs)` to values.
+        policy: `forward(obs)` to logits `[B, ...]` or distributions, and extra keys.
+        critic: `forward(obs)` to values, float32 `[B]` or `[B, 1]`.
 
     Raises:
         ConfigError: If a part raises, or its output does not fit.
@@ -76,7 +76,7 @@ class Composition(nn.Module):
             values, sources = self.critic.probe(seen, extras if self._hands_over else {})
             self.critic.check(values, sources)
 
-    def forward(self, obs: Any, state: State = None) -> tuple[Distribution, Tensor, State]:
+    def forward(self, obs: Tensors, state: State = None) -> tuple[Distribution, Tensor, State]:
         """The policy at `obs`, the values there, `[B]`, and the next state."""
         before = state or {}
         after: dict[str, State] = {}
@@ -100,13 +100,13 @@ class Composition(nn.Module):
         parts = {"encoder": self.encoder, "policy": self.policy, "critic": self.critic}
         return {name: parts[name].select(part, index) for name, part in state.items()}  # type: ignore[union-attr]
 
-    def _named(self, output: Any) -> dict[str, Any]:
+    def _named(self, output: object) -> dict[str, Any]:
         """What was given for every head, by its name: `arm/door` in nested dicts."""
         return slashed(self.policy.split(output)[0])
 
 
 class View(nn.Module):
-    """The parts of a composition under their own names, and what they give by name: to be drawn."""
+    """The parts of a composition under their own names, and their outputs by name: to be drawn."""
 
     def __init__(self, composition: Composition):
         super().__init__()
@@ -114,7 +114,7 @@ class View(nn.Module):
             self.add_module(name, part.module)  # type: ignore[arg-type]
         self._composition = [composition]  # In a list: no part of what is drawn.
 
-    def forward(self, obs: Any) -> dict[str, Any]:
+    def forward(self, obs: Tensors) -> dict[str, Any]:
         composition = self._composition[0]
         policy, value, state = composition(obs)
         actions = parts_of(policy)
@@ -140,7 +140,7 @@ class Heads(nn.Module):
             for space in leaves(action_spec)
         )
 
-    def forward(self, obs: Any) -> Any:
+    def forward(self, obs: Tensors) -> Any:
         features = self.trunk(obs)
         layers = iter(self.layers)  # As many, and in the same order, as there are actions.
         return map_tree(lambda _: next(layers)(features), self.action_spec)
@@ -154,26 +154,5 @@ class Value(nn.Module):
         self.trunk = own_encoder(obs_spec, hidden)
         self.layer = nn.Linear(self.trunk.out_features, 1)
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         return self.layer(self.trunk(obs)).squeeze(-1)
-
-
-def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
-    """What a model's `forward` gives for a distribution: logits of choices, the mean of numbers."""
-    if isinstance(space, dict):
-        parts = policy.parts  # type: ignore[attr-defined]
-        return {name: estimate(part, parts[name]) for name, part in space.items()}
-    if not space.discrete:
-        return policy.mode
-    for name in ("log_p", "logits"):
-        if isinstance(logits := getattr(policy, name, None), Tensor):
-            return logits
-    if space.nvec and hasattr(policy, "parts"):
-        return torch.cat([part.log_p for part in policy.parts], -1)
-    # Of a distribution without logits: its mode, as a score.
-    sizes = space.nvec or (space.n,)
-    if space.binary:
-        return policy.mode.float() * 2 - 1
-    columns = policy.mode.unsqueeze(-1) if not space.nvec else policy.mode
-    scores = [F.one_hot(columns[..., i], n).float() for i, n in enumerate(sizes)]
-    return torch.cat(scores, -1)

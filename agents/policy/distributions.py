@@ -1,230 +1,35 @@
-"""From a network's output to a distribution over actions, whatever the action space.
+"""Distributions over actions: one choice, several, yes or no, numbers, and several actions by name.
 
-One action is one event: `log_prob` and `entropy` are summed over its parts, and have the shape of the
-batch: `[B]`, `[B, T]` for sequences. The distributions are written out, because they are made anew at
-every step and torch's own cost three times as much on a batch of 8.
-
-`action_head` is for networks of our own, whose deviations are parameters; `distribution` is for what
-the forward of any module returned.
+One action is one event: `log_prob` and `entropy` are float32, summed over its parts, and have the shape of
+the batch: `[B]`, `[B, T]` for sequences. They are written out, because they are constructed at every step
+and torch's own cost three times as much on a batch of 8.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
+from torch.types import _size
 
-from ...replay import ConfigError, Space
-from .fitted import fitted
-from .gaussians import DiagonalGaussian, SquashedGaussian
-from .spaces import bounds, gymnasium_name
+from ...replay import Space
 
 
-def logits_shape(space: Space) -> tuple[int, ...]:
-    """The shape of what `distribution` takes for one action: `(2d,)` for a Box of d numbers.
+def choices(space: Space, logits: Tensor) -> Categorical | MultiCategorical | Bernoulli:
+    """The distribution over a discrete space's values of logits `[..., space.n]`, computed in float32.
 
-    >>> logits_shape(Space((7,), torch.int64, discrete=True, nvec=(3, 4))), logits_shape(Space((3, 2)))
-    ((7,), (12,))
+    Discrete       Categorical(softmax(logits))              values int64 [...]
+    MultiDiscrete  one categorical per part of the logits    values int64 [..., len(nvec)]
+    MultiBinary    Bernoulli(sigmoid(logits))                values int64 [..., n]
     """
-    return (space.n,) if space.discrete else (2 * space.n,)
-
-
-def distribution(
-    space: Space | dict[str, Any],
-    output: Any,
-    name: str = "action",
-    *,
-    batch_shape: tuple[int, ...] | None = None,
-) -> Any:
-    """The distribution over actions that a module's output stands for.
-
-        Discrete       Categorical(softmax(output))                         values int64 [...]
-        MultiDiscrete  one categorical per part of the output               values int64 [..., len(nvec)]
-        MultiBinary    Bernoulli(sigmoid(output))                           values int64 [..., n]
-        Box, bounded   low + (high - low) (tanh(u) + 1) / 2, u ~ N(m, s^2)  values float32 [..., *shape]
-        Box, other     N(m, s^2), in the space's own units                  values float32 [..., *shape]
-        a dict         one of these per name, independent                   values {name: ...}
-
-    For a Box, the output is the means and then the log-deviations, each in the order of
-    `value.flatten()`. A value of a Box without bounds, or with bounds on some sides only, may lie
-    outside: `executable` brings it in.
-
-    Args:
-        space: Of the action, or a dict of them.
-        output: Logits `[..., *logits_shape(space)]`; or a torch `Distribution` over values of the
-            space; for a dict space a dict that has either by every name (other names are left alone).
-        name: What errors call it.
-        batch_shape: The dimensions that are not the action's, where they are known: a distribution of
-            another batch is refused, and singleton dimensions are no riddle.
-
-    Returns:
-        A `Distribution` with `sample()`, `log_prob(value)` and `entropy()`, both float32 and summed over
-        everything but the batch, and `mode`.
-
-    Raises:
-        ConfigError: If the output does not fit the space, naming the head.
-
-    >>> policy = distribution(Space((3,), torch.int64, discrete=True), torch.zeros(2, 3))
-    >>> policy.mode, policy.log_prob(policy.sample()).exp()
-    (tensor([0, 0]), tensor([0.3333, 0.3333]))
-    """
-    if isinstance(space, dict):
-        return _joint(space, output, "", batch_shape)
-    if isinstance(output, Categorical | MultiCategorical | Bernoulli | Gaussian | DiagonalGaussian):
-        return _own(space, output, name, batch_shape)
-    if isinstance(output, Distribution):
-        return fitted(space, output, name, batch_shape)
-    width = 2 * space.n if not space.discrete else space.n
-    if (
-        not isinstance(output, Tensor)
-        or not output.dim()
-        or output.shape[-1] != width
-        or (batch_shape is not None and output.shape[:-1] != batch_shape)
-    ):
-        lead = "B" if batch_shape is None else ", ".join(map(str, batch_shape))
-        raise ConfigError(
-            f"head {name!r}: expected ({lead}, {width}) for {gymnasium_name(space)}, got {_seen(output)}."
-        )
-    output = output.float()
-    if space.discrete:
-        if space.binary:
-            return Bernoulli(output)
-        return MultiCategorical(output, space.nvec) if space.nvec else Categorical(output)
-    shape = (*output.shape[:-1], *space.shape)
-    loc, log_std = (part.reshape(shape) for part in output.chunk(2, -1))
-    low, high, bounded = bounds(space, output.device)
-    if bounded:
-        return SquashedGaussian(loc, log_std, low, high)
-    return DiagonalGaussian(loc, log_std, len(space.shape))
-
-
-def executable(space: Space | dict[str, Any], value: Any) -> Any:
-    """The value `[..., *shape]` inside the space: numbers beyond a bound become the bound."""
-    if isinstance(space, dict):
-        return {name: executable(part, value[name]) for name, part in space.items()}
-    if space.discrete:
-        return value
-    low, high, _ = bounds(space, value.device)
-    return value.clamp(low, high)
-
-
-def action_head(space: Space | dict[str, Space]) -> DiscreteHead | BoxHead | DictHead:
-    """The end of a policy, for actions of any space: from a network's output to a distribution.
-
-        Discrete       Categorical(softmax(output))             values int64 [B]
-        MultiDiscrete  one categorical per part of the output   values int64 [B, len(nvec)]
-        MultiBinary    Bernoulli(sigmoid(output))               values int64 [B, n]
-        Box            N(output, exp(log_std)^2)                values float32 [B, *shape]
-        a dict         one of these per name, independent       values {name: ...}
-
-    A head is called with outputs `[B, out_features]`.
-
-    >>> head = action_head(Space((3,), torch.int64, discrete=True))
-    >>> policy = head(torch.zeros(2, head.out_features))
-    >>> policy.mode, policy.log_prob(policy.sample()).exp()
-    (tensor([0, 0]), tensor([0.3333, 0.3333]))
-    """
-    if isinstance(space, dict):
-        return DictHead(space)
-    return DiscreteHead(space) if space.discrete else BoxHead(space)
-
-
-class DiscreteHead(nn.Module):
-    """One choice, several, or yes or no several times.
-
-    `executable` gives what the environment is given for a value of the distribution, `estimate` what
-    a model's `forward` gives for an output.
-    """
-
-    clips = False  # Whether `executable` changes values.
-    out_features: int
-
-    def __init__(self, space: Space):
-        super().__init__()
-        self.space, self.out_features = space, space.n
-
-    def forward(self, output: Tensor) -> Distribution:
-        if self.space.binary:
-            return Bernoulli(output.float())
-        if self.space.nvec:
-            return MultiCategorical(output.float(), self.space.nvec)
-        return Categorical(output.float())
-
-    def executable(self, value: Any) -> Any:
-        return value
-
-    def estimate(self, output: Tensor) -> Tensor:
-        return output
-
-
-class BoxHead(nn.Module):
-    """Continuous numbers, normally distributed.
-
-    The deviation is a parameter of its own and does not depend on the observation (Schulman et al.,
-    2017, arXiv 1707.06347). Values are in units in which a bounded dimension spans [-1, 1], and may
-    lie outside.
-    """
-
-    clips = True
-    out_features: int
-    low: Tensor
-    high: Tensor
-    centre: Tensor
-    radius: Tensor
-
-    def __init__(self, space: Space):
-        super().__init__()
-        self.shape, self.out_features = space.shape, space.n
-        self.log_std = nn.Parameter(torch.zeros(space.shape))
-        low, high, _ = bounds(space, torch.device("cpu"))
-        bounded = torch.isfinite(high - low)
-        self.register_buffer("low", low.clone(), persistent=False)
-        self.register_buffer("high", high.clone(), persistent=False)
-        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0), persistent=False)
-        self.register_buffer("radius", torch.where(bounded, (high - low) / 2, 1), persistent=False)
-
-    def forward(self, output: Tensor) -> Distribution:
-        loc = output.float().reshape(*output.shape[:-1], *self.shape)
-        return Gaussian(loc, self.log_std)
-
-    def executable(self, value: Any) -> Any:
-        """In the environment's units, clipped to its bounds."""
-        return (self.centre + self.radius * value).clamp(self.low, self.high)
-
-    def estimate(self, output: Tensor) -> Tensor:
-        """The mean action, in the environment's units."""
-        return self.executable(self(output).mode)
-
-
-class DictHead(nn.Module):
-    """Several actions at once: the output is split among them, in the dict's order."""
-
-    def __init__(self, spaces: dict[str, Space]):
-        super().__init__()
-        heads: dict[str, Any] = {name: action_head(space) for name, space in spaces.items()}
-        # Not a ModuleDict: names of actions are anything, those of modules are not.
-        self.names, self.heads = list(heads), nn.ModuleList(heads.values())
-        self.sizes = [head.out_features for head in heads.values()]
-        self.out_features = sum(self.sizes)
-        self.clips = any(head.clips for head in heads.values())
-
-    def forward(self, output: Tensor) -> Distribution:
-        return Joint({name: head(part) for name, head, part in self._parts(output)})
-
-    def executable(self, value: Any) -> Any:
-        heads: Any = zip(self.names, self.heads, strict=True)
-        return {name: head.executable(value[name]) for name, head in heads}
-
-    def estimate(self, output: Tensor) -> dict[str, Tensor]:
-        return {name: head.estimate(part) for name, head, part in self._parts(output)}
-
-    def _parts(self, output: Tensor) -> Iterator[tuple[str, Any, Tensor]]:
-        return zip(self.names, self.heads, output.split(self.sizes, -1), strict=True)
+    logits = logits.float()
+    if space.binary:
+        return Bernoulli(logits)
+    return MultiCategorical(logits, space.nvec) if space.nvec else Categorical(logits)
 
 
 class Categorical(Distribution):
@@ -236,7 +41,7 @@ class Categorical(Distribution):
         self.log_p = logits.log_softmax(-1)
         super().__init__(logits.shape[:-1], validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         p = self.log_p.exp()
         if sample_shape:
             p = p.expand(*sample_shape, *p.shape)
@@ -268,7 +73,7 @@ class MultiCategorical(Distribution):
         self.parts = [Categorical(part) for part in logits.split(nvec, -1)]
         super().__init__(logits.shape[:-1], torch.Size([len(nvec)]), validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         return torch.stack([part.sample(sample_shape) for part in self.parts], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -292,7 +97,7 @@ class Bernoulli(Distribution):
         self.logits = logits
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         p = self.logits.sigmoid().expand(*sample_shape, *self.logits.shape)
         return (torch.rand_like(p) < p).long()
 
@@ -319,7 +124,7 @@ class Gaussian(Distribution):
         batch = loc.shape[: loc.dim() - log_std.dim()]
         super().__init__(batch, log_std.shape, validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: _size = ()) -> Tensor:
         loc = self.loc.detach().expand(*sample_shape, *self.loc.shape)
         return loc + self.log_std.detach().exp() * torch.randn_like(loc)
 
@@ -347,7 +152,7 @@ class Joint(Distribution):
         self.parts = parts
         super().__init__(next(iter(parts.values())).batch_shape, validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # type: ignore[override]
+    def sample(self, sample_shape: _size = ()) -> dict[str, Tensor]:  # type: ignore[override]
         return {name: part.sample(sample_shape) for name, part in self.parts.items()}
 
     def log_prob(self, value: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
@@ -366,62 +171,3 @@ def parts_of(policy: Distribution) -> Any:
     if isinstance(policy, Joint):
         return {name: parts_of(part) for name, part in policy.parts.items()}
     return policy
-
-
-def _joint(
-    spaces: dict[str, Any], output: Any, within: str, batch_shape: tuple[int, ...] | None
-) -> Joint:
-    """One distribution per name, all of one batch."""
-    if isinstance(output, Joint):
-        output = output.parts
-    names = ", ".join(repr(f"{within}{name}") for name in spaces)
-    if not isinstance(output, dict):
-        raise ConfigError(f"Expected a dict with the heads {names}, got {_seen(output)}.")
-    if missing := [f"{within}{name}" for name in spaces if name not in output]:
-        raise ConfigError(
-            f"Expected a dict with the heads {names}; {', '.join(map(repr, missing))} is missing from "
-            f"{', '.join(map(repr, output)) or 'an empty one'}."
-        )
-    parts: dict[str, Distribution] = {}
-    for name, space in spaces.items():
-        path = f"{within}{name}"
-        if isinstance(space, dict):
-            part: Distribution = _joint(space, output[name], f"{path}/", batch_shape)
-        else:
-            part = distribution(space, output[name], path, batch_shape=batch_shape)
-        parts[name] = part
-        first = next(iter(parts))
-        if part.batch_shape != parts[first].batch_shape:
-            raise ConfigError(
-                f"head {path!r}: expected the batch {tuple(parts[first].batch_shape)} of head "
-                f"{within + first!r}, got {tuple(part.batch_shape)}."
-            )
-    return Joint(parts)
-
-
-def _own(space: Space, given: Any, name: str, batch_shape: tuple[int, ...] | None) -> Distribution:
-    """A distribution of this file as it is, if it is one over actions of the space."""
-    if isinstance(given, Categorical):
-        fits = (given.log_p.shape[-1],) == space.shape and not (space.nvec or space.binary)
-    elif isinstance(given, MultiCategorical):
-        fits = tuple(part.log_p.shape[-1] for part in given.parts) == space.nvec
-    else:
-        fits = space.binary if isinstance(given, Bernoulli) else True
-    discrete = isinstance(given, Categorical | MultiCategorical | Bernoulli)
-    fits = fits and discrete == space.discrete and given.event_shape == space.value_shape
-    before = ("B",) if batch_shape is None else batch_shape
-    if not fits or (batch_shape is not None and given.batch_shape != batch_shape):
-        expected = ", ".join(map(str, (*before, *space.value_shape)))
-        raise ConfigError(
-            f"head {name!r}: expected values ({expected}) for {gymnasium_name(space)}, got "
-            f"{type(given).__name__} with values {tuple(given.batch_shape + given.event_shape)}."
-        )
-    return given
-
-
-def _seen(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return str(tuple(output.shape))
-    if isinstance(output, dict):
-        return f"a dict of {', '.join(map(repr, output)) or 'nothing'}"
-    return type(output).__name__

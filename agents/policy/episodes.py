@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...replay import Batch
+from ...replay.batch import Tensors
 from .states import zip_leaves
 
 
@@ -43,7 +44,7 @@ class Segments:
         flat[self.index[self.mask]] = field[self.mask]
         return flat.unflatten(0, self.shape)
 
-    def with_last(self, obs: Any, next_obs: Any) -> Any:
+    def with_last(self, obs: Tensors, next_obs: Tensors) -> Any:
         """Observations `[T, N, ...]` and, after each segment's, the one that follows: `[S, L + 1, ...]`."""
         ends = self.mask.sum(1)  # [S]
         rows = torch.arange(len(ends), device=ends.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as torchs
 from torch.distributions import Distribution, constraints
+from torch.types import _size
 
 from ...replay import ConfigError, Space
 from .gaussians import HAIR, summed
@@ -25,7 +26,7 @@ def fitted(
     stored as 6 in a row).
 
     Args:
-        name: What errors call it.
+        name: Its name in errors.
         batch_shape: As in `distribution`.
 
     Raises:
@@ -68,11 +69,11 @@ class Fitted(Distribution):
         event_shape = torch.Size(space.value_shape)
         super().__init__(torch.Size(batch_shape), event_shape, validate_args=False)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        return self._ours(self.given.sample(torch.Size(sample_shape)))
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        return self._as_action(self.given.sample(torch.Size(sample_shape)))
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self._ours(self.given.rsample(torch.Size(sample_shape)))
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        return self._as_action(self.given.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         lead = value.shape[: value.dim() - len(self.event_shape)]
@@ -97,20 +98,20 @@ class Fitted(Distribution):
         value = _mode(self.given)
         if value is None or (self.space.discrete and bool(value.isnan().any())):
             raise ConfigError(
-                f"{_kind(self.given)} has neither a mode nor a mean, and the likeliest action is asked "
-                "for. Return logits, or a distribution with a `mode`, or give the module an `act`."
+                f"{_kind(self.given)} has neither a mode nor a mean, so no likeliest action. "
+                "Return logits, or a distribution with a `mode`, or write an `act`."
             )
-        return self._ours(value.round() if self.space.discrete else value)
+        return self._as_action(value.round() if self.space.discrete else value)
 
     @property
     def logits(self) -> Tensor:
-        """`[..., n]`, of discrete distributions that have them: as a network would give them."""
+        """`[..., n]`, of discrete distributions that have them, as a network would return them."""
         given = self.given
         while isinstance(given, torchs.Independent):
             given = given.base_dist
         return given.logits.reshape(*self.batch_shape, self.space.n)  # type: ignore[attr-defined]
 
-    def _ours(self, value: Tensor) -> Tensor:
+    def _as_action(self, value: Tensor) -> Tensor:
         lead = value.shape[: value.dim() - len(self._shape)]
         dtype = torch.int64 if self.space.discrete else torch.float32
         return value.reshape(*lead, *self.event_shape).to(dtype)
@@ -171,7 +172,7 @@ def _mode(given: Distribution) -> Tensor | None:
             value = getattr(given, attribute)
         except NotImplementedError:
             continue
-        # torch gives NaN where two are equally likely.
+        # torch returns NaN where two are equally likely.
         found = value if found is None else torch.where(found.isnan(), value, found)
     if found is None and isinstance(given, torchs.TransformedDistribution):
         found = _mode(given.base_dist)

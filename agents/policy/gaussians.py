@@ -1,4 +1,4 @@
-"""Normal distributions whose deviations depend on the observation, with and without bounds."""
+"""Normal distributions whose standard deviations depend on the observation, with and without bounds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
-
-from ...replay.devices import has_float64
+from torch.types import _size
 
 # Values come no nearer to a bound than this part of the width, where densities are asked for.
 HAIR = 2.0**-20
-# Of a policy's log-deviations: Haarnoja et al. (2018), arXiv 1812.05905, as its authors' code has it.
+# Of a policy's log standard deviations: Haarnoja et al. (2018), arXiv 1812.05905, as in its code.
 _LOG_STD = (-20.0, 2.0)
 _LOG_SQRT_2PI = math.log(2 * math.pi) / 2
 
@@ -23,7 +22,7 @@ class DiagonalGaussian(Distribution):
     """Independent normal numbers: means `loc`, `log_std` and values are float32 `[..., *shape]`.
 
     Args:
-        log_std: Log-deviations, clamped to [-20, 2].
+        log_std: Log standard deviations, float32 `[..., *shape]`, clamped to [-20, 2].
         event_dim: Dimensions of `shape`.
     """
 
@@ -36,7 +35,7 @@ class DiagonalGaussian(Distribution):
         at = loc.dim() - event_dim
         super().__init__(loc.shape[:at], loc.shape[at:], validate_args=False)
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         loc = self.loc.expand(*sample_shape, *self.loc.shape)
         return loc + self.log_std.exp() * torch.randn_like(loc)
 
@@ -65,7 +64,7 @@ class SquashedGaussian(DiagonalGaussian):
     in Acme's `TanhTransformedDistribution` (Hoffman et al., 2020, arXiv 2006.00979).
 
     Args:
-        loc, log_std: float32 `[..., *shape]`; log-deviations are clamped to [-20, 2].
+        loc, log_std: float32 `[..., *shape]`; log standard deviations are clamped to [-20, 2].
         low, high: Finite bounds, float32 `[*shape]`.
     """
 
@@ -73,7 +72,7 @@ class SquashedGaussian(DiagonalGaussian):
         self.low, self.high = low, high
         super().__init__(loc, log_std, low.dim())
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
         return self._scale(super().rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -116,97 +115,6 @@ class SquashedGaussian(DiagonalGaussian):
         # A dimension with one value only has no density: it is taken for one of width 1.
         width = self.high - self.low
         return torch.where(width > 0, width, 1.0)
-
-
-class TruncatedGaussian(DiagonalGaussian):
-    """Normal numbers given that they are between bounds, in the space's own units.
-
-        log pi(a) = sum_i [log N(a_i; loc_i, std_i^2) - log Z_i],  Z = Phi(beta) - Phi(alpha)
-        alpha = (low - loc) / std,  beta = (high - loc) / std
-        H = sum_i [log(sqrt(2 pi e) std_i Z_i) + (alpha phi(alpha) - beta phi(beta)) / (2 Z_i)]
-
-    Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section 13.10.1.
-
-    Args:
-        loc, log_std: float32 `[..., *shape]`; `loc` may lie outside the bounds. Log-deviations are
-            clamped to [-20, 2].
-        low, high: Bounds, float32 `[*shape]`; may be infinite.
-    """
-
-    has_rsample = False
-
-    def __init__(self, loc: Tensor, log_std: Tensor, low: Tensor, high: Tensor):
-        self.low, self.high = low, high
-        super().__init__(loc, log_std, low.dim())
-        # In float64, for the tails; on the host, where the device has none.
-        self._std = _wide(self.log_std).exp()
-        low, high = _wide(low), _wide(high)
-        far = 1e4 * self._std  # Farther out than so many standard deviations all is at the bound.
-        self._loc = torch.minimum(torch.maximum(_wide(loc), low - far), high + far)
-        self._alpha = ((low - self._loc) / self._std).clamp(-1e12, 1e12)
-        self._beta = ((high - self._loc) / self._std).clamp(-1e12, 1e12)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
-            # By the inverse of the distribution function, on the side where it is small: there it
-            # has all its digits.
-            near, far, sign = self._sides()
-            # Not special.ndtr, which is 0 from 9 deviations on.
-            most, least = (torch.special.erfc(side / math.sqrt(2)) / 2 for side in (near, far))
-            shape = (*sample_shape, *near.shape)
-            share = torch.rand(shape, dtype=near.dtype, device=near.device)
-            p = (least + (most - least) * share).clamp(min=torch.finfo(near.dtype).tiny)
-            # Where p underflows: of the density z exp(-z^2 / 2), the same but for 1 / near^2.
-            part = torch.log1p(share * torch.expm1((near - far) * (near + far) / 2))
-            tail = (near.square() - 2 * part).sqrt()
-            z = torch.where(near > 30, tail, -torch.special.ndtri(p))
-            value = self._loc + self._std * sign * torch.minimum(torch.maximum(z, near), far)
-            return self._back(value).clamp(self.low, self.high)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """`[..., *shape]` to `[...]`; values beyond a bound count as the bound."""
-        z = (_wide(value.clamp(self.low, self.high)) - self._loc) / self._std
-        densities = -0.5 * z.square() - self._std.log() - _LOG_SQRT_2PI - self._log_z()
-        return self._back(summed(densities, self.event_dim))
-
-    def entropy(self) -> Tensor:
-        log_z = self._log_z()
-        terms = []
-        for bound in (self._alpha, self._beta):
-            terms.append(bound * (-0.5 * bound.square() - _LOG_SQRT_2PI - log_z).exp())
-        parts = self._std.log() + 0.5 + _LOG_SQRT_2PI + log_z + (terms[0] - terms[1]) / 2
-        return self._back(summed(parts, self.event_dim))
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc.clamp(self.low, self.high)
-
-    def _back(self, x: Tensor) -> Tensor:
-        """float32, where the means are."""
-        return x.float().to(self.loc.device)
-
-    def _sides(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The bounds as `near < far` on the positive side (mirrored where `sign` is -1)."""
-        mirrored = self._alpha + self._beta < 0
-        near = torch.where(mirrored, -self._beta, self._alpha)
-        far = torch.where(mirrored, -self._alpha, self._beta)
-        return near, far, 1.0 - 2.0 * mirrored
-
-    def _log_z(self) -> Tensor:
-        near, far, _ = (side / math.sqrt(2) for side in self._sides())
-        tiny = torch.finfo(near.dtype).tiny
-        # The mean between the bounds: a sum of two positive numbers.
-        around = ((far.erf() - near.clamp(max=0).erf()) / 2).clamp(min=tiny).log()
-        # Both bounds on one side of it: erfc(x) = exp(-x^2) erfcx(x), which does not underflow.
-        x = near.clamp(min=0)
-        rest = (-(far - x) * (far + x)).exp() * torch.special.erfcx(far)
-        tail = ((torch.special.erfcx(x) - rest) / 2).clamp(min=tiny).log() - x.square()
-        return torch.where(near > 0, tail, around)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float64, on the host where the device has none."""
-    return x.double() if has_float64(x.device.type) else x.cpu().double()
 
 
 def summed(x: Tensor, dims: int) -> Tensor:

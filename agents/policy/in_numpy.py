@@ -15,6 +15,8 @@ import torch
 import torch.nn.modules.module as torch_modules
 from torch import Tensor, nn
 
+from ...replay.batch import Tensors
+
 # Multiplications in one layer. From here on torch is as fast, and NumPy's library may start threads of
 # its own, with which a small product takes ten times as long.
 _MOST = 2**16
@@ -32,10 +34,10 @@ KNOWN: dict[type[nn.Module], Function] = {
 """What layers without weights do; of exactly this class, since a subclass may do anything."""
 
 
-def in_numpy(network: nn.Module, obs: Any) -> np.ndarray | None:
-    """What `network(obs)` gives, to rounding; None: torch has to be asked.
+def in_numpy(network: nn.Module, obs: Tensors) -> np.ndarray | None:
+    """What `network(obs)` returns, up to rounding; None: torch has to compute it.
 
-    It is given for a few observations `[N, n]` (float32, on the CPU, without gradient), and a row of
+    It applies to a few observations `[N, n]` (float32, on the CPU, without gradient), and a row of
     known layers. Whatever makes a network more than its layers is left to torch: a hook, a wrapped
     weight, another precision. Weights are not copied: the arrays are their memory.
 
@@ -156,8 +158,8 @@ def _function(layer: nn.Module | None) -> Function | None:
     return function
 
 
-def _is_plain(weight: Any) -> bool:
-    """Whether an array can be had of a weight's memory."""
+def _is_plain(weight: object) -> bool:
+    """Whether NumPy can share a weight's memory."""
     return (
         type(weight) is nn.Parameter
         and weight.dtype is torch.float32

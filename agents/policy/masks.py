@@ -1,4 +1,4 @@
-"""Actions that are ruled out: masks of choices, as an environment's `info` gives them.
+"""Actions that are ruled out: masks of choices, from an environment's `info`.
 
     allowed(s) = {a : mask[a] = 1}
     pi(a|s)    = exp(z_a) / sum_{b in allowed(s)} exp(z_b)  for a in allowed(s), else 0
@@ -38,7 +38,7 @@ def allowed(mask: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
     """The mask as bool `[..., n]`, everything where nothing is allowed.
 
     Args:
-        sizes: Choices of each part, where there are several.
+        sizes: Choices of each part, ints that sum to n, where there are several parts.
 
     >>> allowed(torch.tensor([[1, 0], [0, 0]]))
     tensor([[ True, False],
@@ -76,7 +76,7 @@ def restricted(policy: Any, mask: Any) -> Any:
     """A distribution over actions, without those that are ruled out.
 
     Args:
-        policy: As `distribution` and `action_head` give them.
+        policy: As `distribution` and `action_head` return them.
         mask: Of its batch, `[..., n]`, or a dict of these; None: nothing is ruled out.
 
     Raises:
@@ -102,13 +102,13 @@ def restricted(policy: Any, mask: Any) -> Any:
     if isinstance(given, torch.distributions.Categorical) and given.logits.shape == mask.shape:
         return Categorical(masked(given.logits.float(), mask))
     raise ConfigError(
-        f"action_mask rules out choices, and a {type(given).__name__} has no logits of them: return logits, "
+        f"action_mask rules out choices, but a {type(given).__name__} has no logits: return logits, "
         "or a Categorical."
     )
 
 
 def restrict_scores(space: Space, scores: Tensor, mask: Any) -> Tensor:
-    """Scores `[..., *space.shape]` of any kind of choices, which a forward gives, likewise."""
+    """Scores `[..., *space.shape]` of any kind of choices, of a forward, minus infinity where ruled out."""
     if mask is None:
         return scores
     if space.binary:

@@ -1,4 +1,4 @@
-"""What modules give: which layer it comes from, and whether it fits the actions."""
+"""What modules return: which layer it comes from, and whether it fits the actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
-from .distributions import distribution, gymnasium_name, logits_shape
+from .heads import distribution, logits_shape
+from .spaces import gymnasium_name
 
 
 class Sources:
@@ -27,21 +28,21 @@ class Sources:
         self._name = name
         self._made: dict[int, tuple[Tensor, str, nn.Module]] = {}
 
-    def of(self, output: Any) -> str:
+    def of(self, output: object) -> str:
         """` from heads.use: Linear`, or the module that ran last where a function came after it."""
         for tensor in _tensors(output):
             if (made := self._made.get(id(tensor))) is not None:
                 return f" from {made[1]}" if made[1] != self._name else ""
         return f" (the last module was {self.last})" if self.last != self._name else ""
 
-    def layer(self, output: Any) -> nn.Module | None:
+    def layer(self, output: object) -> nn.Module | None:
         """The module that a tensor came from as it is."""
         for tensor in _tensors(output):
             if (made := self._made.get(id(tensor))) is not None:
                 return made[2]
         return None
 
-    def note(self, output: Any, path: str, module: nn.Module) -> None:
+    def note(self, output: object, path: str, module: nn.Module) -> None:
         """Remember what a module gave; the innermost one counts, since it returns first."""
         if isinstance(output, Tensor):
             # Kept with its tensor, so that the number of it is not given to another.
@@ -56,10 +57,10 @@ def watched(module: nn.Module, name: str) -> Iterator[Sources]:
     for path, part in module.named_modules():
         shown = f"{path or name}: {type(part).__name__}" if path else name
 
-        def enter(*_: Any, shown: str = shown) -> None:
+        def enter(*_: object, shown: str = shown) -> None:
             sources.last = shown
 
-        def leave(part: nn.Module, _: Any, output: Any, shown: str = shown) -> None:
+        def leave(part: nn.Module, _: object, output: object, shown: str = shown) -> None:
             sources.note(output, shown, part)
 
         hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
@@ -71,7 +72,7 @@ def watched(module: nn.Module, name: str) -> Iterator[Sources]:
 
 
 def check_outputs(
-    output: Any,
+    output: object,
     space: Space | dict[str, Space],
     rows: int,
     name: str,
@@ -120,7 +121,7 @@ def check_outputs(
 
 
 def _heads(
-    output: Any, space: Any, name: str, path: str = ""
+    output: object, space: Any, name: str, path: str = ""
 ) -> tuple[dict[str, tuple[Any, Space]], list[str]]:
     """What was given for every head with its space, and what is missing; `arm/door` in nested dicts."""
     if not isinstance(space, dict):
@@ -146,14 +147,14 @@ def _missing(key: str, output: Iterable[str], space: Iterable[str], name: str) -
     near = difflib.get_close_matches(key, others, n=1, cutoff=0.5)
     hint = f" Did you mean `{key}` where it says `{near[0]}`?" if near else ""
     given = ", ".join(map(str, output)) or "nothing"
-    return f"{name}.forward gave no '{key}'; it gave {given}.{hint}"
+    return f"{name}.forward returned no '{key}', only {given}.{hint}"
 
 
 def _shown(shape: tuple[int, ...]) -> str:
     return f"(B, {', '.join(map(str, shape[1:]))})"
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _tensors(output: object) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, dict):

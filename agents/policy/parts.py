@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
+from ...replay.batch import Tensors
 from ..blocks.encoder import Trunk, encoder
 from ..blocks.ids import about_integers
 from ..traits import takes_state
@@ -27,12 +28,12 @@ OBS, ACTION = "obs", "action"
 class Part(nn.Module):
     """A module that is given what its constructor asked for.
 
-    With a parameter `obs_shapes` it meets dicts, also where the environment's observation is a single
-    one, named `obs`. With a `state` in its forward it is recurrent, and meets sequences `[B, T, ...]`
-    with its state; one that is not meets their steps side by side, `[B * T, ...]`.
+    With a parameter `obs_shapes` it receives dicts, even where the environment's observation is a single
+    one, named `obs`. With a `state` in its forward it is recurrent, and receives sequences `[B, T, ...]`
+    with its state; any other receives their steps side by side, `[B * T, ...]`.
 
     Args:
-        module: The user's own.
+        module: The user's own: `forward` receives observations `[B, *shape]`.
         sequences: Whether the agent is recurrent, through this part or another.
     """
 
@@ -43,7 +44,7 @@ class Part(nn.Module):
         self.named = asks_for(module, "obs_shapes")
         self.layout: Layout = None  # Of its state, once `probe` has found it.
 
-    def forward(self, obs: Any, state: State = None) -> tuple[Any, State]:
+    def forward(self, obs: Tensors, state: State = None) -> tuple[Any, State]:
         """The module's output, and its next state."""
         if self.named and not isinstance(obs, dict):
             obs = {OBS: obs}
@@ -62,13 +63,13 @@ class Part(nn.Module):
         return map_leaves(lambda x: _unflattened(x, steps, self.module), output), None
 
     def probe(self, space: Space | dict[str, Space], extras: dict[str, Tensor]) -> Any:
-        """What it gives for two observations of its space, and the layout of its state found out.
+        """Its output for two observations of its space; finds the layout of its state on the way.
 
         Lazy layers take shape here. Buffers, modes and random streams are as before.
 
         Args:
-            space: Of the observations.
-            extras: What the policy gives it beside them, `[2, ...]` (`[2, 1, ...]`).
+            space: Of the observations, `[B, *shape]`, or a dict of spaces.
+            extras: What the policy passes on beside them, float32 `[2, ...]` (`[2, 1, ...]`).
 
         Returns:
             The output, `[2, ...]` (`[2, 1, ...]` in a recurrent agent), and the `Sources` of it.
@@ -120,8 +121,8 @@ class Features(nn.Module):
     """The user's encoder as the first layer of a network: features `[B, out_features]`.
 
     Args:
-        module: Its output may have any shape.
-        obs_spec: What it meets.
+        module: Its output may have any shape `[B, ...]`.
+        obs_spec: Space of what it receives, `[B, *obs_spec.shape]`, or a dict of spaces.
         detach: Keep gradients from it, where another network trains it.
 
     Raises:
@@ -135,7 +136,9 @@ class Features(nn.Module):
         self.part, self.detach = Part(module), detach
         name = type(module).__name__
         if self.part.recurrent:
-            raise ConfigError(f"encoder={name} carries a state; PPO and A2C take such encoders.")
+            raise ConfigError(
+                f"encoder={name} carries a state. Use PPO or A2C, which support that."
+            )
         output, sources = self.part.probe(obs_spec, {})
         if not isinstance(output, Tensor) or len(output) != 2 or output.dim() < 2:
             given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -144,7 +147,7 @@ class Features(nn.Module):
             )
         self.out_features = output[0].numel()
 
-    def forward(self, obs: Any) -> Tensor:
+    def forward(self, obs: Tensors) -> Tensor:
         features = self.part(obs)[0].flatten(1)
         return features.detach() if self.detach else features
 
@@ -169,10 +172,10 @@ def trunk(
 
 
 class PolicyPart(Part):
-    """A module that gives logits of actions, distributions over them, and what else it likes.
+    """A module that returns logits of actions or distributions over them, and any other keys.
 
     Args:
-        action_spec: What is done.
+        action_spec: Space of the actions, or a dict of spaces; see `logits_shape` in `heads`.
     """
 
     def __init__(
@@ -185,7 +188,7 @@ class PolicyPart(Part):
         super().__init__(module, sequences=sequences)
         self.action_spec = action_spec
 
-    def check(self, output: Any, sources: Sources) -> None:
+    def check(self, output: object, sources: Sources) -> None:
         """Whether what `probe` gave fits the actions.
 
         Raises:
@@ -198,7 +201,7 @@ class PolicyPart(Part):
             space = {ACTION: space}
         check_outputs(output, space, 2, name, sources)
 
-    def split(self, output: Any) -> tuple[Any, dict[str, Any]]:
+    def split(self, output: object) -> tuple[Any, dict[str, Any]]:
         """What is of the actions, and every other key."""
         if not isinstance(output, dict):
             return output, {}
@@ -209,14 +212,14 @@ class PolicyPart(Part):
 
 
 class CriticPart(Part):
-    """A module that gives the value of observations: a tensor, or a dict with `value`."""
+    """A module that returns the value of observations: a tensor, or a dict with `value`."""
 
-    def value(self, obs: Any, state: State = None) -> tuple[Tensor, State]:
+    def value(self, obs: Tensors, state: State = None) -> tuple[Tensor, State]:
         """Values `[B]` (`[B, T]` in a recurrent agent), and the next state."""
         output, state = self(obs, state)
         return value_of(output, type(self.module).__name__, sequences=self.sequences), state
 
-    def check(self, output: Any, sources: Sources) -> None:
+    def check(self, output: object, sources: Sources) -> None:
         """Whether what `probe` gave are values.
 
         Raises:
@@ -234,11 +237,11 @@ class CriticPart(Part):
             raise ConfigError(f"{name}: 'value' is not finite{sources.of(output)}.")
 
     def takes_extras(self, obs_spec: Space | dict[str, Space]) -> bool:
-        """Whether it meets dicts, so that more can be put into them."""
+        """Whether it receives dicts, so that more can be put into them."""
         return self.named or isinstance(obs_spec, dict)
 
 
-def value_of(output: Any, name: str, *, sequences: bool) -> Tensor:
+def value_of(output: object, name: str, *, sequences: bool) -> Tensor:
     """Float32 values `[B]` (`[B, T]`) of a critic's output, which may have a last dimension of one.
 
     Raises:
@@ -247,7 +250,7 @@ def value_of(output: Any, name: str, *, sequences: bool) -> Tensor:
     if isinstance(output, dict):
         if "value" not in output:
             given = ", ".join(map(str, output)) or "nothing"
-            raise ConfigError(f"{name}.forward gave no 'value'; it gave {given}.")
+            raise ConfigError(f"{name}.forward returned no 'value', only {given}.")
         output = output["value"]
     if not isinstance(output, Tensor):
         raise ConfigError(
@@ -264,9 +267,9 @@ def asks_for(module: nn.Module, parameter: str) -> bool:
 
 
 def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
-    """n observations between the space's bounds, as models meet them: float32, or integers that are ids.
+    """n observations between the space's bounds, as models receive them: float32, or int64 ids.
 
-    Not zeros: a module that divides by their deviation would give what is no number.
+    Not zeros: a module that divides by their standard deviation would return NaN.
     """
     if isinstance(space, dict):
         return {name: draw(part, n, device) for name, part in space.items()}
@@ -283,20 +286,20 @@ def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
     return torch.where(bounded, low + unit * (high - low), unit).float().to(device)
 
 
-def _length(obs: Any) -> int:
+def _length(obs: Tensors) -> int:
     while isinstance(obs, dict):
         obs = next(iter(obs.values()))
     return int(obs.shape[1])
 
 
-def _unflattened(leaf: Any, steps: int, module: nn.Module) -> Any:
+def _unflattened(leaf: object, steps: int, module: nn.Module) -> Any:
     if isinstance(leaf, Distribution):
         raise ConfigError(
-            f"{type(module).__name__}.forward returned a {type(leaf).__name__}, and another part of the "
+            f"{type(module).__name__}.forward returned a {type(leaf).__name__}, but another part of the "
             "agent is recurrent. Return its logits."
         )
     return leaf.unflatten(0, (-1, steps)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
 
-def _first_step(leaf: Any) -> Any:
+def _first_step(leaf: object) -> Any:
     return leaf[:, 0] if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf

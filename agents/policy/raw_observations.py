@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ...replay import Normalizer
+from ...replay.batch import Tensors
 from ..traits import hook
 
 
@@ -29,11 +30,11 @@ class RawAct:
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
-    def __init__(self, agent: Any, normalizer: Normalizer):
+    def __init__(self, agent: nn.Module, normalizer: Normalizer):
         # Strong, as of any method: `antelope.load(path).agent.act(obs)` holds nothing else of the module.
         self._agent, self.normalizer = agent, normalizer
 
-    def __call__(self, obs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, obs: Tensors, *args: Any, **kwargs: Any) -> Any:
         return _of_class(self._agent)(self.normalizer.obs(obs), *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RawAct:
@@ -53,13 +54,13 @@ def takes_raw(agent: nn.Module, normalizer: Normalizer | None) -> None:
         agent.act = RawAct(agent, normalizer)  # type: ignore[assignment]
 
 
-def takes_normalised(agent: Any) -> None:
+def takes_normalised(agent: object) -> None:
     """Let the module's `act` take what batches hold, as its class says."""
     if isinstance(getattr(agent, "__dict__", {}).get("act"), RawAct):
-        del agent.act
+        delattr(agent, "act")
 
 
-def statistics_of(agent: Any) -> Normalizer | None:
+def statistics_of(agent: object) -> Normalizer | None:
     """The statistics that a run left with the module, if any did."""
     act = getattr(agent, "__dict__", {}).get("act")
     return act.normalizer if isinstance(act, RawAct) else None

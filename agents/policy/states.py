@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import ConfigError
+from ...replay.batch import Tensors
 from ...replay.devices import about_devices
 from ..traits import traits
 
@@ -28,7 +29,7 @@ class Recurrence:
     a state of zeros, which has to be what `state=None` means.
 
     Args:
-        agent: In eval mode, on its device.
+        agent: In eval mode, on its device; `forward(obs, state)` returns `(out, state)`.
         observe: Returns n observations, `[n, *obs.shape]` or a dict of them.
 
     Attributes:
@@ -77,7 +78,7 @@ class Recurrence:
         self._layout = find_layout(two[1], three[1], self._name)
         return two
 
-    def step(self, obs: Any, state: State) -> tuple[Any, State]:
+    def step(self, obs: Tensors, state: State) -> tuple[Any, State]:
         """One step of n environments: the output `[n, *action.shape]`, and their next state."""
         if self.by_sequence:
             obs = as_steps(obs)
@@ -172,22 +173,22 @@ def unpack(packed: dict[str, Tensor], template: State, layout: Layout) -> State:
     return zip_leaves(lambda _, d: next(rows).movedim(0, d).contiguous(), template, layout)
 
 
-def as_steps(obs: Any) -> Any:
+def as_steps(obs: Tensors) -> Any:
     """Observations `[N, ...]` as sequences of one step, `[N, 1, ...]`."""
     return map_leaves(lambda x: x.unsqueeze(1), obs)
 
 
-def first_steps(value: Any) -> Any:
+def first_steps(value: object) -> Any:
     """Sequences of one step, `[N, 1, ...]`, as `[N, ...]`."""
     return map_leaves(lambda x: x.squeeze(1), value)
 
 
-def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+def map_leaves(function: Callable[[Any], Any], tree: object) -> Any:
     """The tree with `function` applied to every leaf. Unlike `replay.tree`'s, tuples and lists are trees."""
     return zip_leaves(lambda leaf, _: function(leaf), tree, tree)
 
 
-def zip_leaves(function: Callable[[Any, Any], Any], tree: Any, other: Any) -> Any:
+def zip_leaves(function: Callable[[Any, Any], Any], tree: object, other: Any) -> Any:
     """The first tree with `function` applied to its leaves and those of the other."""
     if isinstance(tree, (tuple, list)):
         parts = [zip_leaves(function, a, b) for a, b in zip(tree, other, strict=True)]
@@ -197,7 +198,7 @@ def zip_leaves(function: Callable[[Any, Any], Any], tree: Any, other: Any) -> An
     return function(tree, other)
 
 
-def leaves(tree: Any) -> list[Any]:
+def leaves(tree: object) -> list[Any]:
     """The leaves of a tree, in order."""
     if isinstance(tree, dict):
         tree = list(tree.values())

@@ -12,7 +12,9 @@ from torch import nn
 from ...agents.ac2agent import AC2Agent
 from ...agents.policy.raw_observations import takes_normalised
 from ...agents.traits import has_forward, hook, stated_traits
-from ...envs.world import ENV_STEPS, Transform, WorldSpec
+from ...envs.transform import Transform
+from ...envs.wishes import ENV_STEPS
+from ...envs.world import WorldSpec
 from ...replay import ConfigError
 from ..settings.kinds import model_kind
 from ..settings.object_names import name_of

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs import datasets, folders, sources
+from ...envs.arrays import Arrays, take_classes
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
@@ -48,7 +49,7 @@ def build_data(plan: Plan) -> TableWorld:
 
 def read_data(
     plan: Plan, *, numbered: bool = True
-) -> tuple[list[datasets.Arrays], list[datasets.Arrays | None], list[str], set[bool]]:
+) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool]]:
     """What is learnt from and what is held out, and what `DataWorld` calls `notes` and `decoded`.
 
     Args:
@@ -62,8 +63,8 @@ def read_data(
         raise ConfigError(
             f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
         )
-    train: list[datasets.Arrays] = []
-    test: list[datasets.Arrays | None] = []
+    train: list[Arrays] = []
+    test: list[Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
     for named, named_other in zip(parts, held_out, strict=True):
@@ -96,9 +97,7 @@ def read_data(
     return train, test, notes, decoded
 
 
-def _held_out(
-    part: Any, arguments: dict[str, Any], *, own: bool, **options: Any
-) -> datasets.Arrays | None:
+def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
     """The test part of what is learnt from (`own`), or of other data: all of it, if it has no parts."""
     held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
     if held_out is None and not own:
@@ -115,7 +114,7 @@ def _arrays(
     pictures: Pictures,
     channels: str | None,
     role: str = "",
-) -> datasets.Arrays | None:
+) -> Arrays | None:
     """One part of the world in memory, or None for a test part that it has not got."""
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
@@ -141,10 +140,10 @@ def _arrays(
     return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
 
 
-def _of_classes(arrays: datasets.Arrays, arguments: dict[str, Any]) -> datasets.Arrays:
+def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
     """The classes that `subset=` chooses, if it does."""
     subset = arguments.get("subset")
-    return arrays if subset is None else datasets.take_classes(arrays, list(subset))
+    return arrays if subset is None else take_classes(arrays, list(subset))
 
 
 def _data_name(part: Any) -> str:

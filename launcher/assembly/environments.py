@@ -9,12 +9,13 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from ...envs.env_world import EnvWorld, normalized_shapes
+from ...envs.env_world import EnvWorld
 from ...envs.environments import EVALUATED_AT_ONCE, EnvTask
-from ...envs.infos import Layout, check_names
+from ...envs.info_layout import Layout
+from ...envs.infos import check_names
 from ...envs.opening import Given
 from ...envs.wrappers import wrapped
-from ...replay import ConfigError, Normalizer
+from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.environment_names import vector_form
 from ..settings.object_names import name_of
@@ -39,7 +40,14 @@ def build_environments(plan: Plan) -> EnvWorld:
         for number, (named, make) in enumerate(makers):
             tasks.append(_task(plan, number, *named, make, wrappers, layout))
         arguments_of = [arguments for (_, arguments), _ in makers]
-        world = EnvWorld(tasks, arguments=arguments_of, seed=plan.seed)
+        world = EnvWorld(
+            tasks,
+            arguments=arguments_of,
+            seed=plan.seed,
+            normalize_obs=bool(plan.normalize_obs),
+            normalize_reward=bool(plan.normalize_reward),
+            discount=plan.discount,
+        )
         for task in tasks:  # Once each has what it learns in, which matters more.
             task.open_for_evaluation(plan.eval_episodes)
         for task in tasks:
@@ -48,14 +56,6 @@ def build_environments(plan: Plan) -> EnvWorld:
         for task in tasks:
             task.close()
         raise
-    if plan.normalize_obs or plan.normalize_reward:
-        world.normalizer = Normalizer(
-            normalized_shapes(world.spec.obs),
-            num_envs=world.num_envs,
-            discount=plan.discount,
-            obs=plan.normalize_obs,
-            reward=plan.normalize_reward,
-        )
     return world
 
 

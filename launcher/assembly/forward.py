@@ -15,7 +15,8 @@ from ...agents.blocks.ids import about_integers, embeddings_checked
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
-from ...envs.world import Transform, WorldSpec
+from ...envs.transform import Transform
+from ...envs.world import WorldSpec
 from ...replay import Batch, ConfigError, Space
 from ...replay.batch import describe
 from ...replay.devices import about_devices

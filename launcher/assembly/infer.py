@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...agents.policy.distributions import logits_shape
+from ...agents.policy.heads import logits_shape
 from ...agents.policy.parts import ACTION, OBS
 from ...replay import Space, Spec
 from ...replay.tree import map_tree

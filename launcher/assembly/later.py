@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...envs.datasets import Arrays
+from ...envs.arrays import Arrays
 from ...replay import ConfigError
 from ..settings.plan import Plan, make_plan
 from ..settings.settings import Settings

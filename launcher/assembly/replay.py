@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from ...envs.world import ENV_STEPS, ReplayWishes, Transform, World
+from ...envs.transform import Transform
+from ...envs.wishes import ENV_STEPS, ReplayWishes
+from ...envs.world import World
 from ...replay import Batch, CheckpointError, Replay
 from ..settings.plan import Plan
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ...envs.world import Lengths, World
+from ...envs.wishes import Lengths
+from ...envs.world import World
 from ...replay import Replay
 from ...replay.samplers import batch_sizes
 from ..settings.plan import Plan

@@ -9,7 +9,8 @@ import inspect
 import torch
 
 from ...agents.policy.states import Recurrence
-from ...envs.world import Transform, WorldSpec
+from ...envs.transform import Transform
+from ...envs.world import WorldSpec
 from ...replay import ConfigError, Observations, Standardize
 from ..settings.construct import construct
 from ..settings.object_names import name_of

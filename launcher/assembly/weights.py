@@ -9,7 +9,8 @@ from torch import nn
 
 from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
 from ...agents.policy.actor_critic import ActorCritic
-from ...agents.policy.distributions import distribution, parts_of
+from ...agents.policy.distributions import parts_of
+from ...agents.policy.heads import distribution
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits

@@ -218,8 +218,8 @@ class Tasks:
             index = upload(index, table.device)
         for rows in index.split(size):
             fields: dict[str, Any] = upload(table.gather(rows), device)
-            if self.world.alter is not None:
-                fields["obs"] = self.world.alter(fields["obs"], number)
+            if self.world.task_transform is not None:
+                fields["obs"] = self.world.task_transform(fields["obs"], number)
             place = torch.full_like(rows, number, device=device)
             yield Batch(**self._plain({**fields, "task": place, "index": rows.to(device)}))
 

@@ -18,9 +18,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ...agents.policy.raw_observations import takes_raw
-from ...envs.environments import cut_after
 from ...envs.interface import Interface
 from ...envs.running import RunningStatistics, normalizing
+from ...envs.time_limits import cut_after
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
@@ -235,7 +235,7 @@ class Loaded:
         plan = self.plan
         if not plan.normalize_obs:
             return None
-        from ...envs.env_world import normalized_shapes
+        from ...envs.normalized import normalized_shapes
 
         normalizer = Normalizer(
             normalized_shapes(spec.obs),

@@ -12,11 +12,12 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
-from ...envs.copies import Vector, seed_of_episode
 from ...envs.environments import EVALUATED_AT_ONCE, EVALUATION_SEED
 from ...envs.episodes import Played
 from ...envs.episodes import play as play_vector
+from ...envs.step import seed_of_episode
 from ...envs.unseen import seen
+from ...envs.vector import Vector
 from ...replay import ConfigError, DataError
 from ..settings.warn import warn_caller
 from .policy import Policy

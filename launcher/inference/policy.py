@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...agents.policy.masks import ACTION_MASK
 from ...envs.frames import Frames
-from ...envs.infos import InfoFault, Infos, Rows
+from ...envs.info_values import InfoFault, Rows
+from ...envs.infos import Infos
 from ...envs.interface import Interface
 from ...envs.spaces import Codec, zeros
 from ...replay import ConfigError, DataError

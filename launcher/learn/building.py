@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from ...agents.continual.context import OF_LABELS, Context
 from ...agents.learn_method import learn_method
 from ...agents.traits import stated_traits
-from ...envs.world import ENV_STEPS, Transform, World
+from ...envs.transform import Transform
+from ...envs.wishes import ENV_STEPS
+from ...envs.world import World
 from ...replay import ConfigError
 from ..assembly.environment_strategies import outputs_of, unfit_in_environment
 from ..assembly.model import Model

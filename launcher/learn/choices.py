@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ...agents.policy.distributions import distribution, executable
+from ...agents.policy.heads import distribution, executable
 from ...agents.policy.masks import draw_allowed, restrict_scores, restricted
 from ...agents.policy.parts import ACTION
 from ...agents.policy.spaces import bounds

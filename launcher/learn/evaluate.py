@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ...agents.traits import needs_info
 from ...envs.held_out import HeldOut
-from ...envs.world import Evaluation, Transform, World
+from ...envs.transform import Transform
+from ...envs.wishes import Evaluation
+from ...envs.world import World
 from ...replay import Batch
 from ...replay.randomness import forked_randomness
 from ...replay.transfer import download

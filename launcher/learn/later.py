@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...agents.continual.strategy import Strategy
-from ...envs.datasets import Arrays
+from ...envs.arrays import Arrays
 from ...envs.world import World
 from ...replay import ConfigError
 from .learner import Learner

@@ -1,4 +1,4 @@
-"""`ml plot`: learning curves of all runs below a folder, mean and deviation over seeds."""
+"""`ml plot`: learning curves of all runs below a folder, mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
 from . import style
 from .groups import (
+    Groups,
     Pictures,
     by_folder,
     choose,
@@ -46,27 +47,8 @@ def plot_runs(words: list[str]) -> None:
     from rich.console import Console
 
     folder, metric, out = read_words(words)
-    groups = find_runs(folder)
-    if not groups:
-        if any(Path(folder).rglob("train.csv")):
-            raise ConfigError(
-                f"No run below `{folder}` has made an evaluation, which is what is drawn here: none has an "
-                "eval.csv. With eval_episodes=0 there are none; the returns of training are in "
-                "train.csv, and in each run's plots/."
-            )
-        raise ConfigError(
-            f"No runs below `{folder}`: no folder there holds config.yaml and eval.csv. "
-            f"Train one first, or name another folder: {_USAGE}."
-        )
-    pictures = choose(groups, metric)
-    if not pictures:
-        known = recorded(groups)
-        usual = [name for name in known if "/task_" not in name]
-        near = did_you_mean(metric, known if "/task_" in metric else usual) if metric else ""
-        raise ConfigError(
-            f"No run below `{folder}` has values of {metric or 'any metric'}.{near} "
-            f"There are: {', '.join(usual) or 'none'}."
-        )
+    groups = _groups_below(folder)
+    pictures = _pictures_of(groups, metric, folder)
     if out is not None and len(pictures) > 1:
         raise ConfigError(
             f"out={out} names one picture, but these runs have one each of "
@@ -93,6 +75,43 @@ def plot_runs(words: list[str]) -> None:
                 f"Cannot write to {path} ({error.strerror}). Give another out=."
             ) from error
         console.print(f"Written to {' and '.join(map(str, written))}")
+
+
+def _groups_below(folder: Path) -> Groups:
+    """The runs below a folder.
+
+    Raises:
+        ConfigError: If there are none, or none was evaluated.
+    """
+    if groups := find_runs(folder):
+        return groups
+    if any(folder.rglob("train.csv")):
+        raise ConfigError(
+            f"No run below `{folder}` has made an evaluation, which is what is drawn here: none has an "
+            "eval.csv. With eval_episodes=0 there are none; the returns of training are in "
+            "train.csv, and in each run's plots/."
+        )
+    raise ConfigError(
+        f"No runs below `{folder}`: no folder there holds config.yaml and eval.csv. "
+        f"Train one first, or name another folder: {_USAGE}."
+    )
+
+
+def _pictures_of(groups: Groups, metric: str | None, folder: Path) -> Pictures:
+    """What to draw of the runs.
+
+    Raises:
+        ConfigError: If no run has the metric, with the nearest that there are.
+    """
+    if pictures := choose(groups, metric):
+        return pictures
+    known = recorded(groups)
+    usual = [name for name in known if "/task_" not in name]
+    near = did_you_mean(metric, known if "/task_" in metric else usual) if metric else ""
+    raise ConfigError(
+        f"No run below `{folder}` has values of {metric or 'any metric'}.{near} "
+        f"There are: {', '.join(usual) or 'none'}."
+    )
 
 
 def read_words(words: list[str]) -> tuple[Path, str | None, Path | None]:
@@ -126,7 +145,7 @@ def read_words(words: list[str]) -> tuple[Path, str | None, Path | None]:
 
 
 def draw(curves: dict[Path, list[Curve]], names: dict[Path, str], metric: str) -> Figure:
-    """One panel per data set, one colour per name, a band of the deviation over seeds."""
+    """One panel per data set, one colour per name, a band of the standard deviation over seeds."""
     data = sorted({group.name for group in curves})
     order = sorted({names[group] for group in curves})
     figure, axes = style.panels(len(data))
@@ -147,7 +166,7 @@ def draw(curves: dict[Path, list[Curve]], names: dict[Path, str], metric: str) -
 
 
 def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
-    """How every group ended: mean and deviation of its seeds' last values."""
+    """How every group ended: mean and standard deviation of its seeds' last values."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -64,7 +64,7 @@ def _conditions(config: Path) -> list[str]:
                 if isinstance(named, dict)
                 else {}
             )
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Somebody else's file.
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Not a run's config.yaml.
         return []
     usual = (None, False, "class")
     return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
@@ -118,13 +118,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and sample deviation at every step at which any seed was evaluated.
+    """Mean and sample standard deviation at every step at which any seed was evaluated.
 
     Between two of its own steps a seed counts by linear interpolation; before its first step and
     after its last it does not count.
 
     Returns:
-        Steps, means and deviations, float64 `[points]` each; the deviation of one seed is 0.
+        Steps, means and standard deviations, float64 `[points]` each; with one seed the latter are 0.
 
     >>> one, other = (np.array([0.0, 10.0]), np.array([1.0, 3.0])), (np.zeros(1), np.full(1, 3.0))
     >>> [x.round(3).tolist() for x in mean_over_seeds([one, other])]
@@ -139,7 +139,7 @@ def mean_over_seeds(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def mean_of_last(curves: list[Curve]) -> tuple[float, float]:
-    """Mean and sample deviation of the seeds' last values, each at its own last step."""
+    """Mean and sample standard deviation of the seeds' last values, each at its own last step."""
     last = np.array([values[-1] for _, values in curves])
     return float(last.mean()), float(last.std(ddof=1)) if len(last) > 1 else 0.0
 

@@ -1,4 +1,4 @@
-"""How many parameters each task has for itself, in models that divide or add them (PackNet, PNN)."""
+"""Parameters reserved for each task, in models that divide or add them (PackNet, PNN)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_ROWS = 20  # Tasks up to which each has room for its numbers.
 def draw_parameters(folder: Path, used: Sequence[float], total: float, *, title: str = "") -> None:
     """Write `parameters` to a folder, if the tasks have any.
 
-    A bar for each task, which begins where the one before it ends, and a grey one for what is free.
+    A bar for each task, which begins where the previous one ends, and a grey one for free parameters.
 
     Args:
-        used: How many parameters each task learnt has for itself, in the order of learning.
-        total: How many there are; what the tasks leave of them is free. The sum of `used` for a
-            model that grows with each task.
-        title: Which run this is.
+        used: `[tasks learnt]`, the number of parameters reserved for each, in the order of learning.
+        total: Number of all parameters; the rest is free. The sum of `used` for a model that grows
+            with each task.
+        title: Name of the run.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

@@ -21,14 +21,14 @@ _TILE = 64  # Pixels that small images are enlarged to, about.
 
 
 class Samples:
-    """Draws samples of a model to `<folder>/step-N.png`, of the same noise each time.
+    """Draws samples of a model to `<folder>/step-N.png`, from the same noise each time.
 
     Eight by eight, or for a conditional model a row for each of the first ten classes.
 
     Args:
-        spec: Of the data.
-        standardize: Whether the model meets, and makes, standardised ones.
-        seed: Of the noise; other random streams stay untouched.
+        spec: Spec of the data.
+        standardize: Whether the model receives, and generates, standardised observations.
+        seed: Seed of the noise; other random streams stay untouched.
     """
 
     def __init__(self, folder: Path, spec: Spec, *, standardize: bool, seed: int):

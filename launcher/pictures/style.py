@@ -144,7 +144,7 @@ def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
 
 
 def title_above(figure: Figure, what: str, title: str) -> None:
-    """Put what a picture shows, and of which run, above it; nothing where that is not told."""
+    """Write above a picture what it shows, and of which run; nothing if `title` is empty."""
     if not title:
         return
     text = f"{what}: {title}"

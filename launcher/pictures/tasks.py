@@ -1,4 +1,4 @@
-"""A sequence of tasks in pictures: what of each is known after each."""
+"""A sequence of tasks in pictures: the score on each task after learning each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_tasks(
 ) -> None:
     """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
 
-    Of returns the first is called `return_matrix`.
+    For returns the first is called `return_matrix`.
 
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.

@@ -88,7 +88,7 @@ def _environment(item: Any) -> Any:
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
-    from ...envs.refused_environments import advice_for, refuse_other
+    from ...envs.not_an_environment import advice_for, refuse_other
 
     if isinstance(item, EnvSpec):
         return of_spec(item)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from antelope import Memory, ml
-from antelope.agents.policy.gaussians import TruncatedGaussian
+from antelope.agents.policy.gaussians import SquashedGaussian
 from antelope.envs import Digits, PermutedMNIST, RotatedMNIST
 from antelope.launcher.learn.actor import Actor
 from antelope.launcher.learn.evaluate import Evaluator
@@ -139,17 +139,17 @@ class Observing(ContinualModel):
         return loss.item()
 
 
-class Truncating(nn.Module):
-    """A policy with tails, as a distribution of its own making."""
+class Squashing(nn.Module):
+    """A policy that returns a distribution of its own making."""
 
     def __init__(self, in_features: int):
         super().__init__()
         self.layer = nn.Linear(in_features, 2)
 
-    def forward(self, obs: Tensor) -> TruncatedGaussian:
+    def forward(self, obs: Tensor) -> SquashedGaussian:
         loc, log_std = self.layer(obs).chunk(2, -1)
         bounds = torch.full((2, 1), 2.0, device=obs.device)
-        return TruncatedGaussian(loc, log_std, -bounds[0], bounds[1])
+        return SquashedGaussian(loc, log_std, -bounds[0], bounds[1])
 
 
 class Plain(nn.Module):
@@ -366,7 +366,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "ddpg": {"model": "DDPG", **_PENDULUM},
     "ddpg, fp16": {"model": "DDPG", "precision": "16", **_PENDULUM},
     "bins": {"discrete": True, "bins": 3, **_PENDULUM},
-    "truncated policy": {"model": "PPO", "model.steps": 64, "policy": Truncating, **_PENDULUM},
+    "truncated policy": {"model": "PPO", "model.steps": 64, "policy": Squashing, **_PENDULUM},
     "recurrent policy": {"env": "Recall", "policy": "Recurrent", **_COMMON},
     "recall": {"env": "Recall", "model": "DRQN", **_COMMON},
     "errand": {"env": "Errand", **_COMMON},

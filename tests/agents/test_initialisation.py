@@ -19,7 +19,7 @@ from antelope.agents.blocks.initialisation import (
     prior_logits,
     set_head_bias,
 )
-from antelope.agents.policy.distributions import distribution, logits_shape
+from antelope.agents.policy.heads import distribution, logits_shape
 from antelope.replay import ConfigError, Space
 
 INT = torch.int64
@@ -193,7 +193,7 @@ def test_signals_keep_their_size_through_relus() -> None:
 
 def test_unknown_words_and_lazy_layers_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"No initialisation `orthgonal`.*orthogonal, xavier, kai"
+        ConfigError, match=r"There is no initialisation `orthgonal`.*orthogonal, xavier, kai"
     ):
         initialise(nn.Linear(2, 2), "orthgonal")
     lazy = nn.Sequential(nn.LazyLinear(3))

@@ -17,15 +17,9 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from torch import Tensor
 
-from antelope.agents.policy.distributions import (
-    Bernoulli,
-    Categorical,
-    action_head,
-    distribution,
-    executable,
-    logits_shape,
-)
-from antelope.agents.policy.gaussians import DiagonalGaussian, SquashedGaussian, TruncatedGaussian
+from antelope.agents.policy.distributions import Bernoulli, Categorical
+from antelope.agents.policy.gaussians import DiagonalGaussian, SquashedGaussian
+from antelope.agents.policy.heads import action_head, distribution, executable, logits_shape
 from antelope.envs.spaces import codec
 from antelope.replay import ConfigError, Space
 
@@ -377,7 +371,7 @@ def test_the_batch_is_checked_where_it_is_known() -> None:
 def test_our_own_distributions_may_be_returned_as_they_are() -> None:
     space = seen(BOUNDED["a grid of numbers"])
     loc, low, high = torch.zeros(4, 3, 2), torch.full((3, 2), -1.0), torch.ones(3, 2)
-    given = TruncatedGaussian(loc, loc, low, high)
+    given = SquashedGaussian(loc, loc, low, high)
     assert distribution(space, given) is given
     assert distribution({"x": space}, distribution({"x": space}, {"x": given})).parts["x"] is given
 

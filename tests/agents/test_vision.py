@@ -177,7 +177,7 @@ def test_a_headless_transformer_gives_its_width() -> None:
 
 def test_what_has_no_head_says_so() -> None:
     for network in (nn.Linear(2, 2), nn.Sequential(nn.ReLU())):
-        with pytest.raises(ConfigError, match="no last layer to take off"):
+        with pytest.raises(ConfigError, match="no last layer to remove"):
             headless(network)
 
 

@@ -15,7 +15,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from torch import Tensor, nn
 
 from antelope.envs import EnvTask
-from antelope.envs.copies import Copies, Vector
+from antelope.envs.copies import Copies
+from antelope.envs.vector import Vector
 from antelope.replay import Batch, ConfigError, DataError
 
 from .toys import Diary, Echo, Endless, Reader, check_diary
@@ -298,7 +299,8 @@ def test_environments_that_reuse_one_array_for_all_observations() -> None:
 
 
 def test_an_endless_episode_does_not_keep_all_its_actions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antelope.envs.copies._LONGEST", 5)
+    for kind in ("copies", "vector"):
+        monkeypatch.setattr(f"antelope.envs.{kind}.LONGEST_KEPT", 5)
     copies = Copies(Endless, name="Endless", num_envs=1)
     copies.reset()
     for _ in range(5):

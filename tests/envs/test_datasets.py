@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from antelope.envs import statistics as statistics_module
-from antelope.envs.datasets import Arrays, held_out_fifth, read, take_classes, take_rows
+from antelope.envs.arrays import Arrays, held_out_fifth, take_classes, take_rows
+from antelope.envs.datasets import read
 from antelope.envs.description import describe
 from antelope.envs.images import Pictures
 from antelope.envs.sources import own_test_arguments, split_arguments

@@ -159,8 +159,8 @@ class TestEvaluation:
 
 
 def _seed_of(task: EnvTask, copy: int, episode: int) -> int:
-    from antelope.envs.copies import seed_of_episode
     from antelope.envs.environments import EVALUATION_SEED
+    from antelope.envs.step import seed_of_episode
 
     return seed_of_episode(EVALUATION_SEED, copy, episode)
 

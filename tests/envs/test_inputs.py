@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from antelope.envs.datasets import Arrays, read
+from antelope.envs.arrays import Arrays
+from antelope.envs.datasets import read
 from antelope.envs.inputs import LARGEST_ID, input_space, stored
 from antelope.replay import DataError, LazyColumn, Space, Spec, Standardize
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from antelope import Run, ml
+from antelope.envs.checked import write_checked
 from antelope.envs.spaces import WIDEST, codec, zeros
-from antelope.envs.workers import put
 from antelope.replay import CheckpointError, ConfigError, DataError, Observations
 from antelope.replay.tree import at_path, leaves, map_tree, slashed, walk
 
@@ -359,7 +359,7 @@ def test_shapes_are_nested_as_the_spaces_are(role: str, short: Any) -> None:
 
 
 def test_a_nested_head_that_is_missing_is_named(short: Any) -> None:
-    with pytest.raises(ConfigError, match="gave no 'x/y'; it gave on"):
+    with pytest.raises(ConfigError, match="returned no 'x/y', only on"):
         short("model.steps=8", env=echo(PART, ACTIONS), agent="PPO", policy=Lacking)
 
 
@@ -479,7 +479,7 @@ def test_observations_are_kept_as_they_are_and_received_as_their_space_says(
     code = codec(space, "observations")
     rows = zeros(code, 2)
     sample = space.sample()
-    assert put(rows, 1, sample, code) is None
+    assert write_checked(rows, 1, sample, code) is None
     stored = {path: x[1] for path, x in walk(rows)}
     for path, x in walk(code.stored(sample)):
         assert np.array_equal(stored[path], x)

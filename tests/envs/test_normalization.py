@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
-from antelope.envs.env_world import normalized_shapes
+from antelope.envs.normalized import normalized_shapes
 from antelope.replay import Normalizer, Space
 from antelope.replay.normalizer import Moments
 

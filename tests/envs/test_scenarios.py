@@ -133,7 +133,7 @@ class TestSplits:
             ({"tasks": 2, "class_order": "random"}, "class_order=shuffled, or list"),
             ({"class_order": "shuffled"}, "Say how many tasks there are, with tasks="),
             ({"tasks": 2, "scenario": "online"}, "none of class, task, domain"),
-            ({"tasks": 2, "validation": 0.6}, "validation=0.6 is no share from 0 to 0.5"),
+            ({"tasks": 2, "validation": 0.6}, "validation=0.6 must be a share of the rows"),
         ],
     )
     def test_what_cannot_be_is_refused(self, asked: dict[str, Any], says: str) -> None:
@@ -223,7 +223,7 @@ class TestLists:
 class TestOneTask:
     def test_has_all_classes(self) -> None:
         world = world_of([0, 1, 2])
-        assert (world.scenario, world.alter) == ("class", None)
+        assert (world.scenario, world.task_transform) == ("class", None)
         assert world.tasks[0].classes.tolist() == [0, 1, 2]
         assert DataWorld([values()], [None]).scenario == "domain"
 

@@ -17,7 +17,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
-from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, datasets, read, sources
+from antelope.envs import DataWorld, PermutedMNIST, RotatedMNIST, arrays, datasets, read, sources
 from antelope.envs.alterations import EachTask, Permutations, Rotations
 from antelope.replay import ConfigError, Replay
 
@@ -161,7 +161,7 @@ class TestWorlds:
         world = world_of(Rolled())
         rows = [task.train for task in world.tasks]
         replay = Replay(
-            world.train, lambda f: f, batch_size=4, tasks=rows, task_transform=world.alter
+            world.train, lambda f: f, batch_size=4, tasks=rows, task_transform=world.task_transform
         )
         for task in range(3):
             world.begin(task, replay)
@@ -175,7 +175,7 @@ class TestWorlds:
             assert torch.equal(batch.obs[row], stored[row].roll(task, -1))
 
     def test_a_subset_of_classes_is_altered_too(self) -> None:
-        part = datasets.take_classes(read(Rolled(), name="mine"), [1, 3])
+        part = arrays.take_classes(read(Rolled(), name="mine"), [1, 3])
         world = DataWorld([part], [None])
         assert (len(world.tasks), world.spec.action.n) == (3, 2)
 
@@ -185,7 +185,7 @@ class TestWorlds:
                 return Permutations(tasks, seed)
 
         obs = images(3)
-        one, again, other = (world_of(Permuted(), seed=seed).alter for seed in (1, 1, 2))
+        one, again, other = (world_of(Permuted(), seed=seed).task_transform for seed in (1, 1, 2))
         assert one is not None
         assert again is not None
         assert other is not None
@@ -263,20 +263,20 @@ class TestMNIST:
             assert torch.equal(table.columns["label"], real.targets)
 
     def test_every_task_meets_every_row_another_way(self, world: DataWorld) -> None:
-        assert world.alter is not None
+        assert world.task_transform is not None
         obs = world.test.gather(world.tasks[3].test[:200])["obs"]
-        altered = torch.stack([world.alter(obs, task) for task in range(20)])
+        altered = torch.stack([world.task_transform(obs, task) for task in range(20)])
         assert len(altered.flatten(1).unique(dim=0)) == 20
         mixed = torch.arange(200) % 20
-        assert torch.equal(world.alter(obs, mixed), altered[mixed, torch.arange(200)])
+        assert torch.equal(world.task_transform(obs, mixed), altered[mixed, torch.arange(200)])
 
     def test_a_transform_of_its_own_is_heeded(self, mnist_dir: Path) -> None:
         part = PermutedMNIST(mnist_dir, train=False, transform=lambda image: image.resize((7, 7)))
         part.data, part.targets = part.data[:50], part.targets[:50]
         world = world_of(part, tasks=2)
         assert world.spec.obs.shape == (1, 7, 7)
-        assert world.alter is not None
-        assert world.alter(world.train.columns["obs"], 1).shape == (40, 1, 7, 7)
+        assert world.task_transform is not None
+        assert world.task_transform(world.train.columns["obs"], 1).shape == (40, 1, 7, 7)
 
     def test_no_files_but_mnists_own_are_looked_for(self, tmp_path: Path, mnist_dir: Path) -> None:
         (tmp_path / "MNIST").symlink_to(mnist_dir / "MNIST")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from antelope.envs import Arrays, DataWorld
-from antelope.envs.datasets import held_out_fifth
+from antelope.envs.arrays import held_out_fifth
 from antelope.replay import ConfigError, DataError, LazyColumn, Replay
 
 
@@ -26,7 +26,11 @@ def of_tasks(world: DataWorld, **settings: int) -> Replay:
     """A replay over the world's tasks."""
     rows = [task.train for task in world.tasks]
     return Replay(
-        world.train, lambda fields: fields, tasks=rows, task_transform=world.alter, **settings
+        world.train,
+        lambda fields: fields,
+        tasks=rows,
+        task_transform=world.task_transform,
+        **settings,
     )
 
 

@@ -655,7 +655,9 @@ def test_state_of_another_memory_is_refused() -> None:
         Memory(9).load_state_dict(memory.state_dict())
     with pytest.raises(CheckpointError, match="policy=reservoir, this one policy=ring"):
         Memory(10, "ring").load_state_dict(memory.state_dict())
-    with pytest.raises(CheckpointError, match="not the state of a memory: capacity, classes"):
+    with pytest.raises(
+        CheckpointError, match="not the state of a memory: it lacks capacity, classes"
+    ):
         Memory(10).load_state_dict({"columns": {}})
 
 
@@ -763,7 +765,7 @@ def test_the_test_of_a_resumed_run_notices(
             (5, "reservior"),
             "no policy 'reservior'. Did you mean 'reservoir'.* balanced, ring, herding",
         ),
-        ((5, None), "no policy None. There are reservoir"),
+        ((5, None), "no policy None. Choose from reservoir"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: Any, message: str) -> None:
@@ -799,7 +801,7 @@ def test_arguments_that_make_no_sense(arguments: Any, message: str) -> None:
             r"`label` is int32 \[4\]; the first batch's was int64 \[B\]",
         ),
         ({**SHORT, "obs": None}, {"logits": torch.zeros(4, 2)}, "`obs` is a NoneType"),
-        (SHORT, {"logits": torch.zeros(4, 2), "label": SHORT["label"]}, "has label already"),
+        (SHORT, {"logits": torch.zeros(4, 2), "label": SHORT["label"]}, "already has label"),
         (torch.zeros(4, 3), {}, "takes a Batch.*not a Tensor"),
     ],
 )
@@ -827,7 +829,7 @@ def test_a_batch_unlike_the_first_is_refused_and_changes_nothing(
             {"logits": torch.zeros(5, 2)},
             "`logits` has 5 rows, the first field 4",
         ),
-        ("reservoir", {"obs": torch.zeros(1, 2).expand(1, 2)}, {"obs": 1}, "has obs already"),
+        ("reservoir", {"obs": torch.zeros(1, 2).expand(1, 2)}, {"obs": 1}, "already has obs"),
         ("ring", {"obs": torch.zeros(4, 3)}, {}, "policy='ring' needs the field `label`"),
         ("balanced", {"label": torch.zeros(4)}, {}, r"whole numbers \[B\], not float32 \[4\]"),
         (
@@ -840,7 +842,7 @@ def test_a_batch_unlike_the_first_is_refused_and_changes_nothing(
             "ring",
             {"label": torch.arange(7)},
             {},
-            "capacity=6 is less than a row for each of 7 classes",
+            "capacity=6 is less than one row for each of 7 classes",
         ),
         ("herding", SHORT, {}, r"needs the rows' features: add\(batch, features="),
         (
@@ -870,7 +872,7 @@ def test_a_class_cannot_be_herded_twice() -> None:
     memory = Memory(6, "herding")
     memory.add(SHORT, features=torch.ones(4, 2))
     with pytest.raises(
-        ConfigError, match=r"class 2, 3 is here already.*all rows of a class in one add"
+        ConfigError, match=r"class 2, 3 is already held.*all rows of a class in one add"
     ):
         memory.add({**SHORT, "label": torch.arange(4) + 2}, features=torch.ones(4, 2))
     assert len(memory) == memory.seen == 4

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from antelope.envs.copies import Vector
+from antelope.envs.vector import Vector
 from antelope.replay import CheckpointError, ConfigError, Replay, Space, Spec, Transitions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # Of storage="gpu".

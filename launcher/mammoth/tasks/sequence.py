@@ -107,7 +107,7 @@ class ContinualDataset:
         moved = len(order) == n and not torch.equal(order, torch.arange(n))
         self._order = order
         self.place = order.argsort() if moved else None
-        self.spec, self.transform, self.alter = world.spec, transform, world.alter
+        self.spec, self.transform, self.alter = world.spec, transform, world.task_transform
         self.device = transform.device
         self._world, self._online = world, online
         self._current: TaskLoader | None = None

@@ -16,7 +16,7 @@ from torch import Tensor
 from ....envs.scenarios import held_out_share
 from ....envs.table_world import TableWorld
 from ....envs.task_rows import DataTask
-from ....envs.world import Augment, Transform
+from ....envs.transform import Augment, Transform
 from ....replay import ConfigError
 from ...settings.plan import Plan
 from ..methods import class_name

@@ -35,8 +35,8 @@ def render_model(
 ) -> list[Path]:
     """Write `model.txt`, `model.svg` and `model.png`, from one forward `module(*inputs)`.
 
-    The forward runs on a deep copy, in eval mode and without gradient, and random streams go on
-    from where they were: nothing of the module is other than before, and nothing is raised.
+    The forward runs on a deep copy, in eval mode and without gradient, and random streams are
+    restored: the module is left exactly as it was, and nothing is raised.
 
     Boxes are modules of torch, torchvision and timm, and modules without parts; a user's own classes
     are opened, and so is a torchvision or timm network that is the whole model. Arrows carry shapes

@@ -415,7 +415,9 @@ def test_without_borders_agem_keeps_a_reservoir_of_the_stream(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["gem", "agem"])
 def test_a_memory_without_a_row_for_each_task_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="capacity=4 is less than a row for each of the 5 tasks"):
+    with pytest.raises(
+        ConfigError, match="capacity=4 is less than one row for each of the 5 tasks"
+    ):
         learnt(tmp_path, name, **{"strategy.capacity": 4})
 
 

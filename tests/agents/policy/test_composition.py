@@ -69,7 +69,7 @@ def test_all_wrong_heads_are_told_at_once() -> None:
 
 
 def test_a_missing_head_is_told_with_the_nearest_that_came() -> None:
-    with pytest.raises(ConfigError, match=r"no 'move'; it gave moves, use\..*`move`.*`moves`"):
+    with pytest.raises(ConfigError, match=r"no 'move', only moves, use\..*`move`.*`moves`"):
         PPO(OBS, DICTS, policy=Heads(moves=4, use=16))
 
 
@@ -87,7 +87,7 @@ def test_an_error_inside_names_the_module_and_what_it_was_given() -> None:
 def test_values_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"'value': expected \(B,\) or \(B, 1\), got \(2, 4\)"):
         PPO(OBS, CHOICE, critic=Gives(lambda x: {"value": x}))
-    with pytest.raises(ConfigError, match=r"no 'value'; it gave worth"):
+    with pytest.raises(ConfigError, match=r"no 'value', only worth"):
         PPO(OBS, CHOICE, critic=Gives(lambda x: {"worth": x}))
 
 

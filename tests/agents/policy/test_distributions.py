@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributions as torchs
 
-from antelope.agents.policy.distributions import action_head
+from antelope.agents.policy.heads import action_head
 from antelope.replay import Space
 
 INT = torch.int64

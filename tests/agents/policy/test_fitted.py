@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributions as torchs
 
-from antelope.agents.policy.distributions import distribution
+from antelope.agents.policy.heads import distribution
 from antelope.replay import ConfigError, Space
 
 INT = torch.int64

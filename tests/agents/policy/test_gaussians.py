@@ -1,4 +1,4 @@
-"""Squashed and truncated normal distributions against scipy and numeric integration."""
+"""Squashed normal distributions against scipy and numeric integration."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, special, stats
+from scipy import integrate, stats
 from torch import Tensor
 
-from antelope.agents.policy.gaussians import DiagonalGaussian, SquashedGaussian, TruncatedGaussian
+from antelope.agents.policy.gaussians import DiagonalGaussian, SquashedGaussian
 
 LOW, HIGH = -1.0, 3.0
 MEANS, LOG_STDS = (-2.0, 0.0, 0.4, 3.0), (-3.0, -1.0, 0.0, 1.0, 2.0)
-BOUNDED = [SquashedGaussian, TruncatedGaussian]
-Bounded = type[SquashedGaussian] | type[TruncatedGaussian]
 
 
-def bounded(kind: Bounded, loc: float, log_std: float) -> SquashedGaussian | TruncatedGaussian:
+def bounded(loc: float, log_std: float) -> SquashedGaussian:
     """One number in [-1, 3]."""
-    return kind(*torch.tensor([loc, log_std, LOW, HIGH]).unbind())
+    return SquashedGaussian(*torch.tensor([loc, log_std, LOW, HIGH]).unbind())
 
 
-def uniform(kind: Bounded) -> SquashedGaussian | TruncatedGaussian:
-    return kind(torch.zeros(2, 3), torch.zeros(2, 3), torch.full((3,), LOW), torch.full((3,), HIGH))
-
-
-def scipys_truncnorm(loc: float, log_std: float) -> stats.rv_continuous:
-    std = math.exp(log_std)
-    return stats.truncnorm((LOW - loc) / std, (HIGH - loc) / std, loc, std)
+def uniform() -> SquashedGaussian:
+    return SquashedGaussian(
+        torch.zeros(2, 3), torch.zeros(2, 3), torch.full((3,), LOW), torch.full((3,), HIGH)
+    )
 
 
 def squash(u: np.ndarray) -> np.ndarray:
@@ -38,21 +33,10 @@ def squash(u: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("loc", MEANS)
 @pytest.mark.parametrize("log_std", LOG_STDS)
-def test_a_truncated_gaussian_is_scipys(loc: float, log_std: float) -> None:
-    ours, theirs = bounded(TruncatedGaussian, loc, log_std), scipys_truncnorm(loc, log_std)
-    x = torch.linspace(LOW, HIGH, 101)
-    expected = theirs.logpdf(x.double().numpy())
-    np.testing.assert_allclose(ours.log_prob(x).numpy(), expected, rtol=2e-6, atol=2e-6)
-    surprise, _ = integrate.quad(lambda x: special.entr(theirs.pdf(x)), LOW, HIGH, limit=300)
-    assert ours.entropy().item() == pytest.approx(surprise, abs=2e-5)
-
-
-@pytest.mark.parametrize("loc", MEANS)
-@pytest.mark.parametrize("log_std", LOG_STDS)
 def test_a_squashed_gaussians_density_is_the_normal_ones_over_the_slope(
     loc: float, log_std: float
 ) -> None:
-    ours, std = bounded(SquashedGaussian, loc, log_std), math.exp(log_std)
+    ours, std = bounded(loc, log_std), math.exp(log_std)
     u = np.linspace(-3, 3, 61)
     slope = (HIGH - LOW) / 2 * (1 - np.tanh(u) ** 2)
     expected = stats.norm.logpdf(u, loc, std) - np.log(slope)
@@ -73,32 +57,26 @@ def test_a_squashed_gaussians_entropy_is_the_integral(loc: float, log_std: float
     stretch, _ = integrate.quad(
         lambda z: stats.norm.pdf(z) * log_slope(z), -9, 9, points=[0], limit=300
     )
-    found = bounded(SquashedGaussian, loc, log_std).entropy().item()
+    found = bounded(loc, log_std).entropy().item()
     assert found == pytest.approx(stats.norm.entropy(0, std) + stretch, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", BOUNDED)
 @pytest.mark.parametrize(("loc", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.5), (0.0, -4.0)])
-def test_the_density_integrates_to_one_over_the_box(
-    kind: Bounded, loc: float, log_std: float
-) -> None:
+def test_the_density_integrates_to_one_over_the_box(loc: float, log_std: float) -> None:
     # Points are denser at the bounds, where a squashed density may have peaks.
     u = np.linspace(-7.5, 7.5, 40_001)
-    x = squash(u) if kind is SquashedGaussian else np.linspace(LOW, HIGH, 40_001)
-    density = bounded(kind, loc, log_std).log_prob(torch.from_numpy(x).float()).double().exp()
+    x = squash(u)
+    density = bounded(loc, log_std).log_prob(torch.from_numpy(x).float()).double().exp()
     assert np.trapezoid(density.numpy(), x) == pytest.approx(1, abs=2e-4)
 
 
-@pytest.mark.parametrize("kind", BOUNDED)
 @pytest.mark.parametrize(("loc", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.2), (30.0, 1.0)])
-def test_draws_follow_the_distribution(kind: Bounded, loc: float, log_std: float) -> None:
+def test_draws_follow_the_distribution(loc: float, log_std: float) -> None:
     torch.manual_seed(0)
-    drawn = bounded(kind, loc, log_std).sample((5_000,)).double().numpy()
+    drawn = bounded(loc, log_std).sample((5_000,)).double().numpy()
     assert drawn.min() >= LOW
     assert drawn.max() <= HIGH
-    if kind is TruncatedGaussian:
-        cdf = scipys_truncnorm(loc, log_std).cdf
-    elif loc < 5:
+    if loc < 5:
 
         def cdf(x: np.ndarray) -> np.ndarray:
             return stats.norm.cdf(
@@ -108,31 +86,6 @@ def test_draws_follow_the_distribution(kind: Bounded, loc: float, log_std: float
         assert (drawn == HIGH).all()
         return
     assert stats.kstest(drawn, cdf).pvalue > 0.01
-
-
-@pytest.mark.parametrize("deviations", [20.0, 40.0, 1000.0])
-def test_draws_far_out_in_a_tail_are_as_near_to_the_bound_as_they_should_be(
-    deviations: float,
-) -> None:
-    # There x - low is exponential with rate (low - loc) / std^2, but for 1 / deviations^2.
-    torch.manual_seed(0)
-    drawn = bounded(TruncatedGaussian, LOW - deviations, 0.0).sample((20_000,)).double() - LOW
-    assert drawn.mean().item() == pytest.approx(1 / deviations, rel=0.03)
-
-
-def test_the_narrowest_peak_beside_the_bound_keeps_its_entropy_finite_and_low() -> None:
-    # As of an exponential distribution, 1 - log(rate): the rate is 1e4 / std or more.
-    entropy = bounded(TruncatedGaussian, 50.0, -20.0).entropy().item()
-    assert entropy == pytest.approx(1 - math.log(1e4) - 20, abs=0.1)
-
-
-def test_half_a_normal_distribution_has_one_bound() -> None:
-    half = TruncatedGaussian(*torch.tensor([0.0, 0.0, 0.0, math.inf]).unbind())
-    x = torch.tensor([0.0, 0.5, 3.0])
-    np.testing.assert_allclose(half.log_prob(x), stats.halfnorm.logpdf(x.numpy()), rtol=1e-6)
-    assert half.entropy().item() == pytest.approx(stats.halfnorm.entropy())
-    torch.manual_seed(0)
-    assert stats.kstest(half.sample((5_000,)).numpy(), stats.halfnorm.cdf).pvalue > 0.01
 
 
 def test_without_bounds_it_is_normal_with_a_deviation_per_number() -> None:
@@ -148,9 +101,8 @@ def test_without_bounds_it_is_normal_with_a_deviation_per_number() -> None:
     assert stats.kstest(z.numpy(), stats.norm.cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("kind", BOUNDED)
-def test_at_a_bound_and_beyond_it_the_density_is_finite(kind: Bounded) -> None:
-    policy = bounded(kind, 0.0, 0.0)
+def test_at_a_bound_and_beyond_it_the_density_is_finite() -> None:
+    policy = bounded(0.0, 0.0)
     x = torch.tensor([-9.0, LOW, HIGH, 9.0])
     log_p = policy.log_prob(x)
     assert bool(torch.isfinite(log_p).all())
@@ -158,7 +110,7 @@ def test_at_a_bound_and_beyond_it_the_density_is_finite(kind: Bounded) -> None:
     assert log_p[2] == log_p[3]
 
 
-@pytest.mark.parametrize("kind", [*BOUNDED, DiagonalGaussian])
+@pytest.mark.parametrize("kind", [SquashedGaussian, DiagonalGaussian])
 @pytest.mark.parametrize("loc", [-50.0, 0.0, 50.0])
 @pytest.mark.parametrize("log_std", [-50.0, 0.0, 50.0])
 def test_extreme_outputs_have_finite_values_and_gradients(
@@ -177,12 +129,11 @@ def test_extreme_outputs_have_finite_values_and_gradients(
             assert bool(torch.isfinite(found).all())
 
 
-@pytest.mark.parametrize("kind", BOUNDED)
-def test_gradients_are_those_of_the_closed_form(kind: Bounded) -> None:
+def test_gradients_are_those_of_the_closed_form() -> None:
     x = torch.tensor([0.1, 2.0, -0.9])
 
     def total(loc: Tensor, log_std: Tensor) -> Tensor:
-        policy = kind(loc, log_std, torch.full((3,), LOW), torch.full((3,), HIGH))
+        policy = SquashedGaussian(loc, log_std, torch.full((3,), LOW), torch.full((3,), HIGH))
         return policy.log_prob(x) + 0.3 * policy.entropy()
 
     inputs = [torch.tensor([0.2, -1.7, 3.5]), torch.tensor([0.0, -0.5, 0.7])]
@@ -225,10 +176,7 @@ def test_a_squashed_draw_carries_the_gradient_of_the_mean() -> None:
 
 
 def test_modes_are_inside() -> None:
-    squashed, truncated = (bounded(kind, 7.0, 0.0) for kind in BOUNDED)
-    assert truncated.mode.item() == HIGH
-    assert squashed.mode.item() == pytest.approx(squash(np.array(7.0)))
-    assert bounded(TruncatedGaussian, 0.5, 0.0).mode.item() == 0.5
+    assert bounded(7.0, 0.0).mode.item() == pytest.approx(squash(np.array(7.0)))
 
 
 def test_a_dimension_of_one_value_only_is_that_value() -> None:
@@ -240,17 +188,15 @@ def test_a_dimension_of_one_value_only_is_that_value() -> None:
     assert bool(torch.isfinite(policy.entropy()).all())
 
 
-@pytest.mark.parametrize("kind", BOUNDED)
-def test_numbers_are_summed_and_batches_kept(kind: Bounded) -> None:
-    policy = uniform(kind)
+def test_numbers_are_summed_and_batches_kept() -> None:
+    policy = uniform()
     assert policy.log_prob(policy.sample()).shape == policy.entropy().shape == (2,)
     assert policy.log_prob(policy.sample((5,))).shape == (5, 2)
-    one = bounded(kind, 0.0, 0.0)
+    one = bounded(0.0, 0.0)
     torch.testing.assert_close(policy.entropy(), 3 * one.entropy().expand(2))
 
 
 def test_entropies_use_no_random_numbers() -> None:
     before = torch.get_rng_state()
-    for kind in BOUNDED:
-        uniform(kind).entropy()
+    uniform().entropy()
     assert torch.equal(torch.get_rng_state(), before)

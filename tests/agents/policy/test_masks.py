@@ -12,7 +12,7 @@ from torch import distributions as torchs
 
 from antelope.agents.dqn import DQN
 from antelope.agents.drqn import DRQN
-from antelope.agents.policy.distributions import distribution
+from antelope.agents.policy.heads import distribution
 from antelope.agents.policy.masks import allowed, draw_allowed, masked, restricted
 from antelope.agents.random import draw
 from antelope.replay import Batch, ConfigError, Space

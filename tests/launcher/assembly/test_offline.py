@@ -148,7 +148,7 @@ def test_a_folder_without_a_replay_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="offline=nowhere: there is no such folder"):
         learn(Path("nowhere"))
     Path("empty").mkdir()
-    with pytest.raises(CheckpointError, match="empty is no saved replay"):
+    with pytest.raises(CheckpointError, match="empty is not a readable saved replay"):
         learn(Path("empty"))
     shutil.copytree(folders["cartpole"], "damaged")
     largest = max(Path("damaged").glob("*.npy"), key=lambda path: path.stat().st_size)

@@ -1,0 +1,123 @@
+"""A data set as two arrays, inputs and targets, and parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..replay import DataError, LazyColumn, Table
+from .scenarios import by_number
+
+
+@dataclass
+class Arrays:
+    """A data set in memory.
+
+    Attributes:
+        inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
+        targets: int64 `[N]` classes, or float32 or float64 `[N, *shape]` values.
+        high: The largest value an integer input can take, where the source says so.
+        num_classes: How many there are where that is known, else None.
+        names: Of the classes, where they have any.
+        values: What each label stands for, where labels were numbered: `(1, 2, 255)`.
+        chosen: Whether `subset=` chose the classes and their order.
+        alterations: The source's own method of that name, which makes it a sequence of tasks
+            (`sequences`), or None.
+        note: What a person should know of the targets.
+    """
+
+    inputs: Tensor | LazyColumn
+    targets: Tensor
+    name: str
+    high: float | None = None
+    num_classes: int | None = None
+    names: tuple[str, ...] | None = None
+    values: tuple[Any, ...] | None = None
+    chosen: bool = False
+    alterations: Callable[..., Any] | None = None
+    note: str | None = None
+
+    @property
+    def discrete(self) -> bool:
+        return self.targets.dtype == torch.int64
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def value(self, label: int) -> Any:
+        """What a label stands for."""
+        return label if self.values is None else self.values[label]
+
+    def table(self) -> Table:
+        return Table(obs=self.inputs, label=self.targets)
+
+
+def held_out_fifth(arrays: Arrays) -> tuple[Tensor, Tensor]:
+    """Row numbers for training and for testing, the same for every seed."""
+    n = len(arrays)
+    if n < 2:
+        raise DataError(f"{arrays.name} has {n} row: too few to hold some out. Give test_dataset=.")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    held_out = max(1, n // 5)
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
+    """Some rows of a data set."""
+    inputs: Tensor | LazyColumn
+    if isinstance(arrays.inputs, Tensor):
+        inputs = arrays.inputs.index_select(0, index)
+    else:
+        inputs = LazyColumn(
+            _Reindexed(arrays.inputs.source, index.tolist()),
+            arrays.inputs.convert,
+            shape=arrays.inputs.shape[1:],
+            dtype=arrays.inputs.dtype,
+            changes=arrays.inputs.changes,
+        )
+    return replace(arrays, inputs=inputs, targets=arrays.targets.index_select(0, index))
+
+
+def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
+    """Only these classes, renumbered in the order given.
+
+    Raises:
+        DataError: If a class is not in the data.
+    """
+    if not arrays.discrete:
+        raise DataError(f"{arrays.name} has no classes to take a subset of.")
+    present = set(arrays.targets.unique().tolist())
+    if wrong := [c for c in classes if c not in present]:
+        raise DataError(
+            f"subset={classes}: {arrays.name} has no class {wrong[0]}.{by_number(arrays.names)}"
+        )
+    renumber = torch.full((int(arrays.targets.max()) + 1,), -1)
+    renumber[torch.tensor(classes)] = torch.arange(len(classes))
+    rows = (renumber[arrays.targets] >= 0).nonzero().flatten()
+    kept = take_rows(arrays, rows)
+    kept.targets, kept.num_classes = renumber[kept.targets], len(classes)
+    names = arrays.names
+    if names is None and list(classes) != list(range(len(classes))):
+        names = tuple(map(str, range(int(arrays.targets.max()) + 1)))
+    kept.names = None if names is None else tuple(names[c] for c in classes)
+    kept.values, kept.chosen = None, True
+    if kept.note is not None:
+        kept.note += f"; subset= takes {', '.join(map(str, classes))} of these, numbered from 0"
+    return kept
+
+
+class _Reindexed:
+    """Some items of an indexable, in another order."""
+
+    def __init__(self, source: Any, index: list[int]):
+        self.source, self.index = source, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.source[self.index[i]]

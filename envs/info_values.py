@@ -1,0 +1,103 @@
+"""Values in the `info` of an environment: where they lie, and as the arrays that are kept of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..replay.field_names import IN
+
+Rows = dict[str, np.ndarray]  # `{field: [N, *shape]}`.
+
+MISSING = object()
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Of one environment's `info`: the fields asked for, and, where some are missing, what there is."""
+
+    values: dict[str, np.ndarray]
+    others: tuple[str, ...] = ()
+
+
+class InfoFault(Exception):
+    """What is wrong with an `info`, in words.
+
+    Attributes:
+        copy: Whose it is, where that is known.
+        missing: A field that is not there.
+    """
+
+    def __init__(self, what: str, copy: int | None = None, missing: str | None = None):
+        super().__init__(what, copy, missing)
+        self.what, self.copy, self.missing = what, copy, missing
+
+
+def value_at(info: Any, name: str) -> Any:
+    """The value of a key, or of a path into dicts."""
+    if not isinstance(info, Mapping):
+        return MISSING
+    if name in info:
+        return info[name]
+    for key in re.split("[/.]", name):
+        if not isinstance(info, Mapping) or key not in info:
+            return MISSING
+        info = info[key]
+    return info
+
+
+def paths_of(info: Any, within: str = "") -> Iterator[str]:
+    """What may be asked for of an `info`."""
+    if not isinstance(info, Mapping):
+        return
+    for key, value in info.items():
+        yield f"{within}{key}"
+        if isinstance(value, Mapping):
+            yield from paths_of(value, f"{within}{key}/")
+
+
+def info_of_copy(level: Mapping[str, Any], flags: Mapping[str, Any], copy: int) -> dict[str, Any]:
+    """One environment's `info` of those of a vector environment."""
+    info = {}
+    for key, value in level.items():
+        if (key.startswith("_") and key[1:] in flags) or not _there(flags.get(f"_{key}"), copy):
+            continue
+        if isinstance(value, Mapping):
+            info[key] = info_of_copy(value, value, copy)
+        else:
+            info[key] = value[copy] if np.ndim(value) or isinstance(value, list) else value
+    return info
+
+
+def _there(flags: Any, copy: int) -> bool:
+    return flags is None or bool(flags[copy])
+
+
+def as_field(value: Any, path: str) -> np.ndarray:
+    words = path.replace(IN, "/")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise InfoFault(
+            f"gave `{words}` in its info as {in_short(value)}: env_info keeps numbers, booleans and arrays "
+            "of them"
+        )
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    # torch has few operations on these.
+    return array.astype(np.int64) if array.dtype.str[1:] in ("u2", "u4", "u8") else array
+
+
+def type_in_words(value: np.ndarray) -> str:
+    return f"as {value.dtype} {list(value.shape)}" if value.shape else f"as {value.dtype} {value}"
+
+
+def in_short(value: Any) -> str:
+    text = f"{value!r}"
+    return text if len(text) < 80 else text[:77] + "..."
