@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from torch import nn
 
+from ..envs.world import WorldSpec
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
-    from .inference.loading import Loaded
     from .inference.policy import Policies
-    from .open_run import OpenRun
+
+
+class Behind(Protocol):
+    """What a `Run` can still do: the session that it was, or a model that was loaded."""
+
+    @property
+    def world(self) -> WorldSpec:
+        """What it learnt from."""
+
+    def learn_later(
+        self, result: Run, data: Any, name: str | None, test_dataset: Any
+    ) -> dict[str, float]:
+        """Learn one more task and bring `result` up to date; see `Run.learn_task`."""
+
+    def policies(self) -> Policies:
+        """What the model does in each environment, by their own observations and actions."""
+
+    def make_env(self, task: int, **arguments: Any) -> Any:
+        """A fresh copy of an environment, made with further arguments such as `render_mode`."""
+
+    def eval_limit(self, task: int) -> int | None:
+        """Steps after which an episode is cut; None: it ends by itself."""
+
+    def playing(self) -> AbstractContextManager[None]:
+        """Inside, the process is set up as for an evaluation."""
 
 
 @dataclass
@@ -50,7 +75,7 @@ class Run:
     task_il_matrix: np.ndarray = field(repr=False)
     tasks: list[dict[str, Any]] = field(default_factory=list, repr=False)
     # Not a field: copying or comparing a Run concerns its results only.
-    _open: ClassVar[OpenRun | Loaded | None] = None
+    _open: ClassVar[Behind | None] = None
 
     def learn_task(
         self, data: Any, name: str | None = None, *, test_dataset: Any = None
@@ -81,23 +106,7 @@ class Run:
                 "This Run is a copy and holds only results. Call learn_task on the Run that ml returned, "
                 "or on one that ml returns with resume=True."
             )
-        from .open_run import OpenRun
-        from .plainly import plainly
-        from .settings.compose import compose
-
-        if not isinstance(opened, OpenRun):
-            raise ConfigError(
-                "A run that antelope.load returned is there to be used. To learn more, call learn_task on "
-                "one that ml returns with resume=True."
-            )
-
-        given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
-        settings = compose((), given)
-        try:
-            number = plainly(settings, lambda: opened.learn_later(settings, name))
-        finally:
-            vars(self).update(vars(opened.result()))
-        return opened.row(number)
+        return opened.learn_later(self, data, name, test_dataset)
 
     def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
         """The greedy action for an environment's own observation, as `env.step` takes it.

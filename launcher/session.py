@@ -1,179 +1,363 @@
-"""The state of a run: what a checkpoint holds, and how a run is continued from one."""
+"""A session: everything of a run that changes while it learns."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
 
-import torch
+from torch import Tensor
 
-from ..replay import ConfigError, Replay
+from ..envs.world import World
 from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
-from .assembly.schedule import Schedule, duration_of
+from .assemble import Assembly, assemble
+from .assembly.schedule import build_schedule, duration_of, total_steps
 from .learn.actor import Actor
-from .learn.learner import Learner
+from .learn.evaluate import Evaluator
+from .learn.rest import Rest
+from .learn.scoring import Scoring
+from .process import Workplace
 from .record.console import Console
-from .record.log import CSV, Journal, Log
+from .record.log import Log, Row
+from .record.offline import check_path
+from .record.pictures import Spared, build_pictures
 from .record.progress import Progress
+from .record.report import Report
+from .record.resumption import changed_settings, parts_to_restart, saved_device
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
+from .record.trackers import check_installed
 from .settings.plan import Plan
-from .settings.schema import that_count
 
 
-@dataclass
 class Session:
-    """The parts of a run that change while it learns."""
+    """World, learner, actor, replay, progress and log of a run, complete when made.
 
-    plan: Plan
-    world: Any
-    learner: Learner
-    actor: Actor | None
-    replay: Replay
-    schedule: Schedule
-    journal: Journal
-    at: Progress = field(default_factory=Progress)
-    log: Log = field(default_factory=Log)
-    # The checkpoint of a task whose data has not arrived yet.
-    pending: dict[str, Any] | None = None
+    Use as a context manager, or call `close`: environments and background readers are open.
 
-    def grow(self) -> None:
-        """Notify all parts of a task that was just added to the world."""
-        number, world = len(self.world.tasks) - 1, self.world
-        task = world.tasks[number]
-        self.replay.set_task(number, task.train)
-        outputs = task.classes if world.spec.discrete else torch.arange(0)
-        self.learner.strategies.context.add_task(outputs)
-        if self.learner.scheduler is not None:
-            rows = world.later[-1]["rows"]
-            self.learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))
-        self.at.widen(len(world.tasks))
-        for writer in self.journal.writers:
-            if isinstance(writer, CSV):
-                writer.expect(len(world.tasks))
+    Attributes:
+        plan: What was decided.
+        world: What is learnt from: a sequence of tasks over data, or over environments.
+        learner: The model and what trains it.
+        actor: Chooses actions; None where nothing is acted in: on data, and offline.
+        replay: What batches are drawn from.
+        schedule: How long tasks are, and when there is something to do in between.
+        scoring: Evaluates tasks in between and at their ends.
+        progress: Where the run is.
+        log: What was logged since the last row.
+        own: The user's module, which may be a part of what learns.
+        own_tasks: Number of tasks that the settings name; later ones are added to them.
+        path: The run directory, absolute.
+        console: Where the session says what a person should know.
+        workplace: The settings of the process that the run works with.
+        rest: The model's state between spells of learning.
+        report: What there is to say of the run before, during and after it.
+        plain: Makes of stored observations what the model receives, without augmentation.
+        first_step: The step at which this process began, or continued, the run.
+    """
 
-    def fill(self, task: int) -> None:
-        """Continue in the middle of a task whose rows have arrived."""
-        self.replay.set_task(task, self.world.tasks[task].train)
-        if self.pending is not None and self.at.begun and self.at.task == task:
-            self.world.resume(task, self.replay, self.pending["replay"])
-            set_random_state(self.pending["random"], self.learner.device)
-            self.pending = None
+    def __init__(self, parts: Assembly, workplace: Workplace, path: Path, opened: ExitStack):
+        plan, world, learner, replay = parts.plan, parts.world, parts.learner, parts.replay
+        self.plan, self.world, self.learner, self.replay = plan, world, learner, replay
+        self.progress, self.log, self.first_step = Progress(), Log(), 0
+        self.own, self.own_tasks, self.path = parts.own, len(world.tasks), path
+        self.workplace, self.rest = workplace, Rest(learner, parts.own, world.normalizer)
+        self.schedule = schedule = build_schedule(plan, world)
+        total = total_steps(schedule, plan, world)
+        self.console = Console(enabled=plan.progress, total=total, told=world.told)
+        self.plain, acts = parts.plain, world.acts and not replay.offline
+        observe, as_stored = parts.plain.observe, parts.plain.as_stored
+        self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
+        self.scoring = Scoring(
+            world,
+            learner,
+            replay,
+            schedule=schedule,
+            progress=self.progress,
+            evaluate=_evaluator(parts, path, self.console),
+        )
+        self.report = Report(
+            plan,
+            world,
+            learner,
+            replay,
+            own=parts.own,
+            obs=parts.obs,
+            path=path,
+            where=parts.where,
+            placed=parts.placed,
+            rates=parts.rates,
+        )
+        self._opened = opened
+        # The checkpoint of a resumed run whose current task's data has not been given again yet.
+        self._awaited: dict[str, Any] | None = None
+
+    @classmethod
+    def build(cls, plan: Plan, workplace: Workplace) -> Self:
+        """Build everything that the plan names: world, model, learner, replay.
+
+        Args:
+            workplace: Within a spell of it, which gets the run's threads and arithmetic.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open.
+        """
+        check_installed(plan.loggers)
+        with ExitStack() as opened:
+            parts = assemble(plan, workplace, opened)
+            path = run_path(parts.plan, parts.world)
+            check_path(parts.plan, path)
+            return cls(parts, workplace, path, opened.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -------------------------------------------------------------------------------- the loop
+
+    def tasks_left(self) -> Iterator[int]:
+        """The numbers of the tasks that are not learnt yet, the one in progress first."""
+        while self.progress.task < self.own_tasks:
+            yield self.progress.task
+
+    def begin(self, task: int) -> None:
+        """Begin a task; nothing in a resumed run that is in the middle of it."""
+        if self.progress.begun:
+            return
+        if task == 0:
+            self.scoring.begin_run()
+        self.world.begin(task, self.replay)
+        self.progress.begin_task()
+        if self.schedule.borders or task == 0:
+            self.learner.begin_task(task, self.replay)
+
+    def task_is_over(self) -> bool:
+        """Whether the current task has had its steps or epochs, or was stopped early."""
+        return self.schedule.over(self.progress, self.replay)
+
+    def collect(self) -> int:
+        """Gather what is to be learnt from next; returns the steps that this took."""
+        progress = self.progress
+        taken = self.world.collect(progress.task, self.actor, self.replay)
+        progress.task_step += taken
+        progress.step += taken
+        return taken
+
+    def learning_steps(self, taken: int) -> int:
+        """Learning steps that follow on `taken` steps."""
+        return self.schedule.learning_steps(self.progress, taken)
+
+    def row_due(self, taken: int) -> bool:
+        """Whether a row of train.csv follows on `taken` steps."""
+        return self.progress.step % self.schedule.log_every < taken
+
+    def training_row(self) -> Row:
+        """What was logged since the last row, as means; empty if nothing was.
+
+        Raises:
+            Diverged: If a loss was NaN or infinite.
+        """
+        self.learner.check_losses()
+        values = {**self.log.take(), **self.world.episode_metrics(self.progress.task)}
+        if not values:
+            return {}
+        lr = {} if self.learner.lr is None else {"lr": self.learner.lr}
+        return {**self.progress.place(self.replay.epoch), **values, **lr}
+
+    def evaluation_due(self, taken: int) -> bool:
+        """Whether an evaluation follows on `taken` steps; the end of a task is evaluated besides."""
+        single = len(self.world.tasks) == 1
+        due = self.schedule.evaluation_due(self.progress, taken, self.replay, single=single)
+        return due and not self.task_is_over()
+
+    def evaluate(self) -> Row:
+        """Evaluate in mid-task, which may end the task; a row of eval.csv, or an empty one."""
+        return self.scoring.in_task()
+
+    def end(self, task: int) -> Row:
+        """End the current task and score the tasks seen; a row of eval.csv, or an empty one."""
+        self.scoring.choose_weights()
+        if self.schedule.borders or task == len(self.world.tasks) - 1:
+            self.learner.end_task(self.replay)
+        row = self.scoring.end_task()
+        self.progress.end_task()
+        return row
+
+    # ------------------------------------------------------------------------------- its state
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing exactly needs."""
-        return {
-            "device": str(self.learner.device),
-            "progress": self.at.state_dict(),
-            "learner": self.learner.state_dict(),
-            "replay": self.replay.state_dict(),
-            "augmentation": object_state(self._augmentation),
-            **self._world_state(),
-            "actor": self.actor.state_dict() if self.actor is not None else None,
-            "log": self.log.state_dict(),
-            "journal": self.journal.state_dict(),
-            "random": random_state(self.learner.device),
-            "settings": dict(self.plan.values),
-            "objects": list(self.plan.objects),
-            "name": self.world.name,
-            "spec": spec_state(self.world.spec),
-        }
-
-    def _world_state(self) -> dict[str, Any]:
-        """The world's, with the episodes in progress if there are any."""
-        begun = self.at.begun and not self.replay.offline
+        begun = self.progress.begun and not self.replay.offline
         pack = functools.partial(object_state, whole=True)
-        return self.world.state_dict(self.at.task if begun else None, pack=pack)
+        with self.rest.interrupted():  # Averaged weights are not those that are learnt on from.
+            return {
+                "device": str(self.learner.device),
+                "progress": self.progress.state_dict(),
+                "learner": self.learner.state_dict(),
+                "replay": self.replay.state_dict(),
+                "augmentation": object_state(self._augmentation),
+                **self.world.state_dict(self.progress.task if begun else None, pack=pack),
+                "actor": self.actor.state_dict() if self.actor is not None else None,
+                "log": self.log.state_dict(),
+                "random": random_state(self.learner.device),
+                "settings": dict(self.plan.values),
+                "objects": list(self.plan.objects),
+                "name": self.world.name,
+                "spec": spec_state(self.world.spec),
+            }
 
-    def load_state_dict(self, state: dict[str, Any], console: Console) -> None:
+    def is_finite(self) -> bool:
+        """Whether every trained weight is finite: a ruined model must not push out a good checkpoint."""
+        with self.rest.interrupted():
+            return self.learner.is_finite()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put everything back to where the checkpoint left it, and say what is different now.
 
         Raises:
-            CheckpointError, ConfigError: If the checkpoint is another model's or sequence's.
+            CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
         """
-        changed = changed_settings(state["settings"], dict(self.plan.values))
-        for key in that_count("sequence") & changed.keys():
-            before, now = changed[key]
-            raise ConfigError(
-                f"The checkpoint comes from a run with {key}={before}, but this one has {key}={now}: it "
-                "cannot be resumed with different plan. Give another path or experiment."
-            )
+        changed = changed_settings(state["settings"], self.plan.values)
         for known in state.get("later", ()):
-            self.world.expect(known)
+            self.world.growing().expect(known)
             self.grow()
-            self.pending = {"replay": state["replay"], "random": state["random"]}
-        at = self.at
-        at.load_state_dict(state["progress"])
-        anew = _parts_to_begin_anew(changed)
+            self._awaited = {"replay": state["replay"], "random": state["random"]}
+        progress = self.progress
+        progress.load_state_dict(state["progress"])
+        restarted = parts_to_restart(changed)
         before, now = saved_device(state), self.learner.device
         with moving(before, now) as move:
-            self.learner.load_state_dict(state["learner"], but=anew)
+            self.learner.load_state_dict(state["learner"], but=restarted)
             load_object_state(self._augmentation, state["augmentation"])
-        if "optimizer" not in anew and {"optim", "lr", "weight_decay"} & changed.keys():
+        if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changed.keys():
             self.learner.reset_hyperparameters()
-        console.note(f"Resumed at step {at.step}.")
+        self.console.note(f"Resumed at step {progress.step}.")
         for key, (was, wanted) in changed.items():
-            console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
-        finished = at.task == len(self.world.tasks)
-        task = at.task - finished if at.begun or finished else None
-        left = {**state, "environment": None} if finished else state
-        goes_on = self.world.load_state_dict(
-            left, task, self.replay, unpack=load_object_state, problem=console.problem
-        )
-        if goes_on and self.actor is not None:
-            self.actor.load_state_dict(state["actor"])
-        if finished:
-            self._reopen(console)
+            self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
+        self._load_world(state)
         self.log.load_state_dict(state["log"])
-        self.journal.load_state_dict(state["journal"])
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "those that models draw on their device")
         if move.restarted:
-            console.problem(
+            self.console.problem(
                 f"The checkpoint was written on {before.type}, this run is on {now.type}: random numbers "
                 f"cannot be continued across the two ({', '.join(move.restarted)}), and start afresh."
             )
+        self.first_step = progress.step
 
-    def _reopen(self, console: Console) -> None:
-        """Continue the last task of a finished run that is now to go on for longer."""
-        self.at.task, self.at.begun = self.at.task - 1, True
-        if self.schedule.over(self.at, self.replay):
-            self.at.end_task()
-            console.note("This run is finished: there is nothing left to learn.")
+    def _load_world(self, state: dict[str, Any]) -> None:
+        """Put the world and the replay back, in the middle of a task or between two."""
+        progress, finished = self.progress, self.finished
+        task = progress.task - finished if progress.begun or finished else None
+        episodes = {**state, "environment": None} if finished else state
+        continues = self.world.load_state_dict(
+            episodes, task, self.replay, unpack=load_object_state, problem=self.console.problem
+        )
+        if continues and self.actor is not None:
+            self.actor.load_state_dict(state["actor"])
+        if not finished:
+            return
+        # A finished run may be continued for longer: then its last task goes on.
+        progress.task, progress.begun = progress.task - 1, True
+        if self.task_is_over():
+            progress.end_task()
+            self.console.note("This run is finished: there is nothing left to learn.")
         else:
-            for matrix in (self.at.matrix, self.at.task_il):
-                del matrix[self.at.task :]
+            for matrix in (progress.matrix, progress.task_il):
+                del matrix[progress.task :]
 
     @property
-    def _augmentation(self) -> Any:
-        return getattr(self.replay.transform, "augment", None)
+    def _augmentation(self) -> Callable[[Tensor], Tensor] | None:
+        augment: Callable[[Tensor], Tensor] | None = getattr(self.replay.transform, "augment", None)
+        return augment
+
+    # ---------------------------------------------------------------------------- a later task
+
+    def grow(self) -> None:
+        """Tell every part of a task that was just added to the world."""
+        number, world, learner = len(self.world.tasks) - 1, self.world, self.learner
+        self.replay.set_task(number, world.growing().rows(number))
+        learner.strategies.context.add_task(world.classes(number))
+        if learner.scheduler is not None:
+            rows = world.growing().later[-1]["rows"]
+            learner.scheduler.add_duration(duration_of(rows, self.schedule, self.plan))
+        self.progress.widen(len(world.tasks))
+
+    def fill(self, task: int) -> None:
+        """Continue in the middle of a task whose rows have arrived."""
+        self.replay.set_task(task, self.world.growing().rows(task))
+        awaited, progress = self._awaited, self.progress
+        if awaited is not None and progress.begun and progress.task == task:
+            self.world.resume(task, self.replay, awaited["replay"])
+            set_random_state(awaited["random"], self.learner.device)
+            self._awaited = None
+
+    def reopen(self) -> None:
+        """Open again what `close` closed, to learn another task."""
+        self.first_step = self.progress.step
+        self.learner.strategies.open()
+        self._opened.callback(self.learner.strategies.close)
+        if self.learner.own is not None:
+            self.learner.own.look()
+            self._opened.callback(self.learner.own.close)
+
+    def close(self) -> None:
+        """Close environments, readers, and what watches the user's module."""
+        self._opened.close()
+
+    # ---------------------------------------------------------------- what a supervisor sees of it
+
+    @property
+    def finished(self) -> bool:
+        """Whether all tasks are learnt, those added later included."""
+        return self.progress.task == len(self.world.tasks)
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks, those added later included."""
+        return len(self.world.tasks)
+
+    def check_fresh(self) -> None:
+        """Refuse strategies that another run has used already.
+
+        Raises:
+            ConfigError: Naming one.
+        """
+        self.learner.strategies.check_fresh()
+
+    def newest_loss(self) -> Tensor | float | None:
+        """The last loss since the newest row, on the run's device."""
+        return self.log.last("loss")
 
 
-def saved_device(state: dict[str, Any]) -> torch.device:
-    """Where the run learnt that a checkpoint is from."""
-    if "device" in state:
-        return torch.device(state["device"])
-    return torch.device("cuda" if "cuda" in state["random"] else "cpu")  # Before 0.5.0.
+def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
+    """What scores the tasks, and draws what a generative model makes."""
+    plan = parts.plan
+    samples = build_pictures(plan, parts.world, path)
+    draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
+    return Evaluator(
+        parts.world,
+        parts.learner,
+        transform=parts.plain,
+        episodes=plan.eval_episodes,
+        rows=plan.eval_rows,
+        seed=plan.seed,
+        folder=path / "videos",
+        draw=draw,
+        show=console.evaluating,
+    )
 
 
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between a checkpoint's plan and these, but for incidental ones."""
-    # Where a run started from no longer matters once it has.
-    may_differ = {*that_count("incidental"), "load"}
-    return {
-        key: (before.get(key), now.get(key))
-        for key in {**before, **now}
-        if key not in may_differ and before.get(key) != now.get(key)
-    }
-
-
-def _parts_to_begin_anew(changed: dict[str, tuple[Any, Any]]) -> tuple[str, ...]:
-    """The parts of a learner whose saved state is of another kind than what is asked for now."""
-    before, now = (optim or {} for optim in changed.get("optim", ({}, {})))
-    if before.get("_target_") != now.get("_target_") or list(before.get("groups", ())) != list(
-        now.get("groups", ())
-    ):
-        return ("optimizer", "scheduler")
-    return ("scheduler",) if {"scheduler", "lr_decay_epochs"} & changed.keys() else ()
+def run_path(plan: Plan, world: World) -> Path:
+    """The run directory, absolute: `path=`, or one under `runs/` named by model, source and seed."""
+    if plan.path is not None:
+        return Path(plan.path).absolute()
+    names = (plan.model.short_name, world.name, str(plan.seed))
+    safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
+    return Path("runs", plan.experiment, *safe).absolute()

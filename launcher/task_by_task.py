@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from ..replay import ConfigError, Replay, Spec
-from .metrics.scores import by_task, mean_over_tasks, transfer
+from .metrics.scores import by_task, mean_over_tasks
 from .open_run import OpenRun
 from .plainly import plainly
 from .run import Run
@@ -30,17 +30,18 @@ class Tasks:
     """
 
     def __init__(self, settings: Settings):
-        self._open = OpenRun(settings)
+        self._open = OpenRun.build(settings)
         # Also for a loop that never began, and at the latest when Python exits.
         self._close = weakref.finalize(self, _close, self._open)
 
     def __len__(self) -> int:
         """Number of tasks, including those learnt before a resume."""
-        return self._open.own_tasks
+        return self._open.session.own_tasks
 
     def __repr__(self) -> str:
         opened = self._open
-        return f"<{opened.at.task} of {len(self)} tasks learnt, {opened.status}, path={str(opened.path)!r}>"
+        learnt, path = f"{opened.tasks_learnt} of {len(self)}", str(opened.session.path)
+        return f"<{learnt} tasks learnt, {opened.status}, path={path!r}>"
 
     def __iter__(self) -> Iterator[Task]:
         """Iterate over the remaining tasks.
@@ -52,11 +53,11 @@ class Tasks:
         if opened.status not in ("finished", "waiting"):
             opened.check_open()
         try:
-            for number in range(opened.at.task, len(self)):
+            for number in range(opened.tasks_learnt, len(self)):
                 yield Task(opened, number)
-                if opened.at.task <= number:
+                if opened.tasks_learnt <= number:
                     opened.check_open()
-                    opened.fail(f"Task {number} was not learnt.")
+                    opened.supervisor.fail(f"Task {number} was not learnt.")
                     raise ConfigError(
                         f"Task {number} ({opened.world.tasks[number].name}) was skipped. Call "
                         "task.learn() for each task."
@@ -102,10 +103,10 @@ class Task:
             KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM, once the run is saved.
         """
         opened = self._open
-        if opened.at.task == self.number:
+        if opened.tasks_learnt == self.number:
             opened.check_open()
             plainly(opened.settings, opened.learn_task)
-            if opened.at.task == opened.own_tasks:
+            if opened.tasks_learnt == opened.session.own_tasks:
                 opened.finish()
         return opened.row(self.number)
 
@@ -120,28 +121,24 @@ class Task:
         metrics = mean_over_tasks(scores)
         if len(opened.world.tasks) == 1:
             return metrics
-        if opened.at.task == self.number + 1:
-            at, told = opened.at, opened.world.scenario == "task"
-            returns = "return" in metrics
-            metrics |= transfer(at.own_matrix(told=told), at.baseline, returns=returns)
+        if opened.tasks_learnt == self.number + 1:
+            metrics |= opened.session.scoring.transfer(returns="return" in metrics)
         return metrics | by_task(scores)
 
     @property
     def agent(self) -> nn.Module:
         """The user's module, in eval mode until learning continues."""
-        return self._open.own
+        return self._open.session.own
 
     @property
     def spec(self) -> Spec:
         """What it was built from."""
-        spec: Spec = self._open.world.spec
-        return spec
+        return self._open.world.spec
 
     @property
     def replay(self) -> Replay:
         """What it learns from."""
-        replay: Replay = self._open.replay
-        return replay
+        return self._open.session.replay
 
     @property
     def run(self) -> Run:
@@ -150,5 +147,5 @@ class Task:
 
 
 def _close(opened: OpenRun) -> None:
-    done, of = opened.at.task, opened.own_tasks
+    done, of = opened.tasks_learnt, opened.session.own_tasks
     opened.close(f"The loop over the tasks ended after {done} of {of}.")

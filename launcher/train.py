@@ -1,20 +1,30 @@
-"""One run, from composed settings to the `Run` that `ml` gives back."""
+"""One run, from composed settings to the `Run` that `ml` returns."""
 
 from __future__ import annotations
 
+from .learn.loop import run
 from .open_run import OpenRun
+from .process import Workplace
+from .record.supervisor import Supervisor
 from .run import Run
+from .session import Session
+from .settings.plan import make_plan
 from .settings.settings import Settings
 
 
 def train(settings: Settings) -> Run:
-    """Build everything, learn every task, and keep the results.
+    """Plan a run, build its session, learn every task, and keep the results.
 
     Raises:
         ConfigError: Before any training, for anything that cannot work.
         Diverged: If the loss becomes NaN or infinite.
         Interrupted: After SIGINT or SIGTERM, once the run is saved.
     """
-    with OpenRun(settings) as run:
-        run.learn()
-        return run.finish()
+    workplace = Workplace()  # Random streams, threads, ... are the caller's again afterwards.
+    with workplace.spell():
+        plan = make_plan(settings)
+        with Session.build(plan, workplace) as session, Supervisor(plan, session) as supervisor:
+            supervisor.resume()  # If asked for, and if there is something.
+            run(session, supervisor)
+            supervisor.finish()
+    return OpenRun(settings, session, supervisor).result()

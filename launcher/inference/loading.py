@@ -36,9 +36,9 @@ from ..process import left_as_found
 from ..record.checkpoint import find
 from ..record.earlier import load_statistics
 from ..record.progress import Progress
+from ..record.resumption import saved_device
 from ..record.spec_state import spec_from
 from ..run import Run
-from ..session import saved_device
 from ..settings.compose import compose
 from ..settings.kinds import model_kind
 from ..settings.settings import Settings
@@ -122,6 +122,15 @@ class Loaded:
         return run
 
     # ---------------------------------------------------------------------------- as an OpenRun
+
+    def learn_later(
+        self, result: Run, data: Any, name: str | None, test_dataset: Any
+    ) -> dict[str, float]:
+        """Refuse to learn: a run that was loaded has no optimiser and no replay."""
+        raise ConfigError(
+            "A run that antelope.load returned is there to be used. To learn more, call learn_task on "
+            "one that ml returns with resume=True."
+        )
 
     def policies(self) -> Policies:
         """What the model does in each environment, by their own observations and actions."""

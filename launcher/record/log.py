@@ -151,6 +151,12 @@ class Journal:
             writer.write(row)
         return row
 
+    def expect(self, tasks: int) -> None:
+        """Add columns for this many tasks."""
+        for writer in self.writers:
+            if isinstance(writer, CSV):
+                writer.expect(tasks)
+
     def sync(self) -> None:
         """Make what was written so far durable."""
         for writer in self.writers:

@@ -55,6 +55,10 @@ class Progress:
         """The scores that the scenario is about, `[tasks learnt][tasks]`: task-IL if the task is told."""
         return self.task_il if told and self.task_il else self.matrix
 
+    def place(self, epoch: int) -> dict[str, int]:
+        """What every row begins with: the step, the epoch of the current task, and the task."""
+        return {"step": self.step, "epoch": epoch, "task": self.task}
+
     def begin_task(self) -> None:
         self.begun, self.stopped, self.task_step = True, False, 0
         self.forget_best()

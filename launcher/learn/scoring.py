@@ -1,0 +1,154 @@
+"""Scores tasks while they are learnt, and decides by it when a task ends, and with which weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ...envs.world import World
+from ...replay import Replay
+from ..assembly.schedule import Schedule
+from ..metrics.scores import by_task, mean_over_tasks, score, transfer
+from ..record.log import Row
+from ..record.progress import Progress
+from .evaluate import Evaluator
+from .learner import Learner
+from .stopping import EarlyStopping
+
+
+class Scoring:
+    """The evaluations of a run: before it, in mid-task, and at the end of each task.
+
+    Args:
+        progress: Where the run is; gets matrices, newest metrics and best weights.
+
+    Attributes:
+        evaluate: Computes the metrics of tasks, without side effects.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        learner: Learner,
+        replay: Replay,
+        *,
+        schedule: Schedule,
+        progress: Progress,
+        evaluate: Evaluator,
+    ):
+        self.world, self.learner, self.replay = world, learner, replay
+        self.schedule, self.progress, self.evaluate = schedule, progress, evaluate
+        self._stopping = EarlyStopping(
+            world, learner, patience=schedule.patience, restore=schedule.restore
+        )
+
+    def begin_run(self) -> None:
+        """Score the untrained model on every task of a sequence, for forward transfer."""
+        tasks = len(self.world.tasks)
+        if tasks > 1 and not self.evaluate.off:
+            scores = self.evaluate(range(tasks), step=0)
+            self.progress.baseline = [score(each, told=self.world.told) for each in scores]
+
+    def in_task(self) -> Row:
+        """Evaluate in mid-task, which may end the task.
+
+        Returns:
+            A row of eval.csv; empty if nothing is evaluated, or the task's end is evaluated at this step.
+        """
+        if self.evaluate.off:
+            return {}
+        progress, validation = self.progress, self.schedule.validation
+        learnt, seen = self._learnt_now(), progress.task + 1
+        tasks = range(max(seen, *(task + 1 for task in learnt)))
+        scores = self.evaluate(tasks, step=progress.step, validation=validation)
+        self.world.go_on(progress.task, self.replay)
+        if progress.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
+            self._stopping.look(progress, mean_over_tasks([scores[task] for task in learnt]))
+        if progress.stopped and not validation:
+            return {}
+        return self._row(scores[:seen], validation=validation)
+
+    def choose_weights(self) -> None:
+        """Keep the best weights of the ending task, which may be the newest ones."""
+        if not self.schedule.restore:
+            return
+        progress, validation = self.progress, self.schedule.validation
+        if not progress.stopped and progress.best is not None:
+            self.learner.flush(self.replay)
+            learnt = self._learnt_now()
+            scores = self.evaluate(learnt, step=progress.step, validation=validation)
+            self._stopping.look(progress, mean_over_tasks(scores))
+        self._stopping.go_back(progress)
+
+    def end_task(self) -> Row:
+        """Add a row to the matrix of scores, once the current task is learnt.
+
+        Returns:
+            A row of eval.csv; empty if nothing is evaluated.
+        """
+        progress, tasks = self.progress, len(self.world.tasks)
+        last = progress.task == tasks - 1
+        scores = self.evaluate(self._tasks_to_score(), step=progress.step, whole=last)
+        unknown = [math.nan] * (tasks - len(scores))
+        progress.matrix.append([*map(score, scores), *unknown])
+        if "task_il_accuracy" in scores[0]:
+            progress.task_il.append([*(each["task_il_accuracy"] for each in scores), *unknown])
+        if self.evaluate.off:
+            return {}
+        more = {} if tasks == 1 else self.transfer(returns="return" in scores[0])
+        return self._row(scores[: progress.task + 1], more=more)
+
+    def transfer(self, *, returns: bool) -> dict[str, float]:
+        """Forgetting and the like, of the tasks learnt so far.
+
+        Args:
+            returns: Whether tasks are scored by returns, not by accuracies.
+        """
+        matrix = self.progress.own_matrix(told=self.world.told)
+        return transfer(matrix, self.progress.baseline, returns=returns)
+
+    def add_task_il(self) -> None:
+        """Score the first task of a finished run with the task known: a second one makes the difference."""
+        if self.progress.task_il or not self.world.spec.discrete:
+            return
+        (scores,) = self.evaluate(range(1), step=self.progress.step, whole=True)
+        if "task_il_accuracy" in scores:
+            self.progress.task_il.append([scores["task_il_accuracy"], math.nan])
+
+    def _row(
+        self,
+        scores: list[dict[str, float]],
+        *,
+        validation: bool = False,
+        more: dict[str, float] | None = None,
+    ) -> Row:
+        """The mean over the tasks seen and, in a sequence, each task's metrics.
+
+        Args:
+            scores: Of the tasks seen, the current one last.
+            more: Metrics of the whole sequence.
+        """
+        learner, progress = self.learner, self.progress
+        learner.evaluated(scores[-1], validation=validation)
+        metrics = {**mean_over_tasks(scores), **(more or {})}
+        each = by_task(scores) if len(self.world.tasks) > 1 else {}
+        if validation:
+            metrics, each = (
+                {f"validation_{name}": value for name, value in row.items()}
+                for row in (metrics, each)
+            )
+        progress.metrics = metrics
+        learner.strategies.after_evaluation({**metrics, **each})
+        return {**progress.place(self.replay.epoch), **metrics, **each}
+
+    def _tasks_to_score(self) -> range:
+        """The tasks evaluated at the end of the current one."""
+        seen, tasks = self.progress.task + 1, len(self.world.tasks)
+        if self.schedule.eval_future:
+            return range(tasks)
+        # Forward transfer compares a task's score before it is learnt with the untrained model's.
+        return range(min(seen + 1, tasks) if self.progress.baseline else seen)
+
+    def _learnt_now(self) -> Sequence[int]:
+        """The tasks whose data is learnt: the current one, unless a strategy adds others."""
+        return self.replay.given or [self.progress.task]

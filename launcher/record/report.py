@@ -1,0 +1,132 @@
+"""What a run says of itself: before it begins, after each task, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...envs.world import World
+from ...replay import Replay
+from ..learn.learner import Learner
+from ..settings.plan import Plan
+from ..settings.unread import of_the_optimiser
+from .console import Console
+from .header import header
+from .log import Row
+from .pictures import draw_model, draw_run
+from .progress import Progress
+
+
+@dataclass
+class Report:
+    """What there is to say and to draw of a run.
+
+    Attributes:
+        own: The user's module, which may be a part of what learns.
+        obs: Two example observations, as the model receives them.
+        path: The run directory.
+        where: What it runs on.
+        placed: Where the data's rows are, or None.
+        rates: The schedule of learning rates in a line, and warnings about it; empty without one.
+    """
+
+    plan: Plan
+    world: World
+    learner: Learner
+    replay: Replay
+    own: nn.Module
+    obs: Any
+    path: Path
+    where: str
+    placed: str | None
+    rates: list[str]
+
+    def header(self) -> dict[str, str]:
+        """The lines that a run begins with, by what they are about."""
+        return header(
+            self.plan,
+            self.world,
+            self.learner,
+            self.replay,
+            self.path,
+            where=self.where,
+            placed=self.placed,
+            rates=self.rates[:1],
+        )
+
+    def problems(self) -> list[str]:
+        """What a person should know before the run begins."""
+        return self.rates[1:]
+
+    def costs(self, task: int) -> dict[str, Any]:
+        """What a task has cost that was just learnt, and its name in a sequence of environments.
+
+        Returns:
+            `name`, and of strategies `memory_bytes` and `parameters`, as far as they apply.
+        """
+        costs: dict[str, Any] = {}
+        if (names := self.world.task_names) is not None:
+            costs["name"] = names[task]
+        if (strategies := self.learner.strategies).active:
+            costs["memory_bytes"] = strategies.nbytes()
+            if (parameters := strategies.parameters_used()) is not None:
+                costs["parameters"] = parameters
+        return costs
+
+    def last_words(self, *, stepped: bool) -> Iterator[str]:
+        """Settings that had no effect, or less than expected; some are raised as warnings.
+
+        Args:
+            stepped: Whether this process took a step of the run.
+        """
+        learner, name = self.learner, self.plan.model.short_name
+        learner.unreached.warn()
+        still = learner.unmoved.begun and not learner.optimised
+        if still and (problem := learner.unmoved.problem()):
+            yield problem
+        if learner.own is not None and learner.optimised:
+            learner.own.warn_of_schedulers()
+        if not learner.steps or learner.optimised:
+            return
+        for key in of_the_optimiser(self.plan) if stepped else ():
+            if key not in learner.traits.reads:
+                yield (
+                    f"`{key}` had no effect: {name} updates itself. `model.lr=...` and the "
+                    "like set its own arguments, where it has them."
+                )
+        if learner.updates.scaler is not None:
+            yield (
+                f"precision=16: {name} updates itself, so its losses were not scaled, and small "
+                "gradients may have been lost. precision=bf16 needs no scaling."
+            )
+
+    def draw_model(self, console: Console) -> None:
+        """Draw the user's module, or the parts that an agent is composed of."""
+        draw_model(self.own, self.learner.agent, self.obs, self.path / "plots", console)
+
+    def draw_run(
+        self, history: list[Row], progress: Progress, *, parameters: dict[str, Any] | None
+    ) -> None:
+        """Draw the run's curves and matrices.
+
+        Args:
+            history: The rows of train.csv and eval.csv.
+            parameters: How many each task uses, where strategies count them.
+        """
+        world = self.world
+        many = f" in {len(world.tasks)} tasks" if len(world.tasks) > 1 else ""
+        draw_run(
+            self.path,
+            history,
+            matrix=progress.matrix,
+            # Where tasks share their outputs, to tell the task makes no difference.
+            task_il=progress.task_il if progress.task_il and world.scenario != "domain" else None,
+            told=world.told,
+            parameters=parameters,
+            names=world.task_names,
+            title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
+        )
