@@ -71,7 +71,7 @@ class Rotations:
     def __call__(self, obs: Tensor, task: int | Tensor) -> Tensor:
         """`[B, C, H, W]`, the task a number or int64 `[B]`, to the same shape and dtype."""
         if obs.dim() != 4:
-            raise ValueError("only images, [B, C, H, W], can be turned")
+            raise ValueError("only images, [B, C, H, W], can be rotated")
         height, width = obs.shape[-2:]
         grids = self.grids(height, width, obs.device)
         if isinstance(task, int):
@@ -164,7 +164,7 @@ def altered(task_transform: TaskTransform, name: str, obs: Tensor) -> Tensor:
     if changed.shape != obs.shape or changed.dtype != obs.dtype:
         raise ConfigError(
             f"{name}.alterations turn stored inputs {_in_words(obs)} into {_in_words(changed)}; they must "
-            "keep their shape and type."
+            "keep their shape and dtype."
         )
     return changed
 

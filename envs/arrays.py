@@ -106,7 +106,7 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
     kept.names = None if names is None else tuple(names[c] for c in classes)
     kept.values, kept.chosen = None, True
     if kept.note is not None:
-        kept.note += f"; subset= takes {', '.join(map(str, classes))} of these, numbered from 0"
+        kept.note += f"; subset= selects {', '.join(map(str, classes))} of these, renumbered from 0"
     return kept
 
 

@@ -108,11 +108,11 @@ def step_into(
         except (TypeError, ValueError) as error:
             raise Fault(reward_fault(reward)) from error
     if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
-        raise Fault(f"gave the reward {reward}")
+        raise Fault(f"returned the reward {reward}")
     try:
         return obs, reward, bool(terminated), bool(truncated), info
     except ValueError as error:  # Arrays of several.
-        raise Fault(f"gave terminated={terminated!r} and truncated={truncated!r}") from error
+        raise Fault(f"returned terminated={terminated!r} and truncated={truncated!r}") from error
 
 
 def _write_quickly(into: Any, row: int, obs: Any, code: Codec) -> bool:
@@ -144,7 +144,7 @@ def write_checked(
     try:
         return _write(into, where, obs, code, check_bounds)
     except Exception as error:
-        return f"gave an observation that does not fit its space: {describe_error(error)}"
+        return f"returned an observation that does not fit its space: {describe_error(error)}"
 
 
 def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
@@ -162,27 +162,29 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 def _write(into: Any, where: Any, obs: Any, code: Codec, check_bounds: bool) -> str | None:
     if code.parts is not None:
         if problem := code.misfit(obs):
-            return f"gave an observation {problem}"
+            return f"returned an observation {problem}"
         for name, part in code.parts.items():
             if problem := _write(into[name], where, obs[code.keys[name]], part, check_bounds):
                 return f"{problem} (in {name!r})"
         return None
     value, row = code.stored(obs), into[where]
     if value.shape != row.shape:
-        return f"gave an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
+        return (
+            f"returned an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
+        )
     if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        return f"gave an observation of {value.dtype} instead of {code.dtype}"
+        return f"returned an observation of {value.dtype} instead of {code.dtype}"
     floats = value.dtype.kind == "f"
     if check_bounds and floats and value.dtype.itemsize > code.dtype.itemsize:
         _warn_of_rounding(value, code)
     if floats and not np.isfinite(value).all():
-        return f"gave an observation with NaN or infinity: {_shown(obs)}"
+        return f"returned an observation with NaN or infinity: {_shown(obs)}"
     if floats and not check_bounds:
         inside = np.abs(value) <= _LARGEST
     else:
         inside = True if code.low is None else (value >= code.low) & (value <= code.high)
     if not np.all(inside):
-        return f"gave an observation outside of its space: {_shown(obs)}"
+        return f"returned an observation outside its space: {_shown(obs)}"
     into[where] = value
     return None
 

@@ -41,7 +41,7 @@ class Codec:
     plain: bool = False
 
     def misfit(self, value: Any) -> str | None:
-        """What was given in the place of this Dict or Tuple, in words; None: its parts are there."""
+        """What was given instead of this Dict or Tuple, in words; None: its parts are there."""
         if isinstance(value, Mapping):
             given = set(value)
         elif isinstance(value, (tuple, list)):

@@ -85,7 +85,7 @@ class Copies:
                 seen(first.observation_space),
                 first.action_space,
             ):
-                raise ConfigError(f"{name}: copies of it differ in their spaces.")
+                raise ConfigError(f"Copies of {name} differ in their spaces.")
         self.episodes = [0] * num_envs  # Begun so far, by copy.
         self.steps = [0] * num_envs  # Of the episodes in progress.
         self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.

@@ -52,7 +52,7 @@ def read(
     for what, values in (("inputs", inputs), ("targets", targets)):
         if 0 in values.shape:
             shape = list(values.shape)
-            raise DataError(f"The {what} of {name} have shape {shape}: there is nothing in a row.")
+            raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     if isinstance(inputs, Tensor):
         check_finite(inputs, f"inputs of {name}")
     arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))

@@ -53,13 +53,13 @@ def check_alike(first: Arrays, arrays: Arrays) -> None:
     if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
         raise DataError(
             f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
-            f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
+            f"{list(arrays.inputs.shape[1:])}. All data of a run must have the same shape "
             "(folders of images: set image_size)."
         )
     if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
         raise DataError(
             f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
-            f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
+            f"{_word(arrays.inputs.dtype)}: no one standardisation fits both."
         )
     if arrays.discrete != first.discrete:
         raise DataError(

@@ -68,8 +68,8 @@ class EnvWorld(OfEnvironments):
         for task in tasks[1:]:
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
-                    f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
-                    f"{task.num_envs}; in one run they must be equally many."
+                    f"{tasks[0].name} has {tasks[0].num_envs} environments in parallel and {task.name} "
+                    f"{task.num_envs}; all tasks of a run need the same number."
                 )
         self.normalizer = None
         if normalize_obs or normalize_reward:
@@ -101,7 +101,7 @@ class EnvWorld(OfEnvironments):
         reasons = {}
         if normalize_obs and self.normalizer is not None and not self.normalizer.moments:
             reasons["normalize_obs"] = (
-                "its observations are images, choices or truth values, which stay as they are"
+                "its observations are images, choices or booleans, which are not normalised"
             )
         if not any(space.numeric for space in leaves(self.spec.obs)):
             reasons["frame_stack"] = "its observations are choices, which are not stacked"
@@ -124,9 +124,9 @@ class EnvWorld(OfEnvironments):
     def replay(self, transform: Transform, wishes: ReplayWishes) -> Replay:
         if wishes.storage == "gpu" and self._loses_digits(wishes.device):
             warnings.warn(
-                f"{wishes.device} has no float64, and with replay.storage=gpu float64 observations are "
-                "kept there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
-                "out if they are far from zero, as a clock's are.",
+                f"{wishes.device} has no float64, so replay.storage=gpu stores float64 observations as "
+                "float32, before normalize_obs subtracts their mean. Leave replay.storage out if they "
+                "are far from zero, as timestamps are.",
                 stacklevel=3,
             )
         return Replay(
@@ -200,7 +200,7 @@ class EnvWorld(OfEnvironments):
             return {}
         return {
             "evaluation": f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are "
-            "cut after ten times the longest one of training, and at least 1,000 steps (eval_limit=, "
+            "cut after ten times the longest training episode, and at least 1,000 steps (eval_limit=, "
             "time_limit=)"
         }
 
@@ -251,7 +251,7 @@ class EnvWorld(OfEnvironments):
             if taken := env.info.keys() & extras.keys():
                 raise ConfigError(
                     f"env_info={min(taken)}: `act` returned an extra of the same name, and a batch "
-                    "can hold only one. Rename the extra, or the field, by a wrapper around the environment."
+                    "can hold only one. Rename the extra, or rename the field in a wrapper."
                 )
             if taken := step["step"].keys() & extras.keys():
                 raise ConfigError(
@@ -310,10 +310,10 @@ class EnvWorld(OfEnvironments):
         if env.cut and not self._said_cut:
             self._said_cut = True
             how.warn(
-                f"{env.cut} of {len(returns)} episodes of evaluation at step {step} did not end, and "
-                f"were cut (truncated) after {max(lengths):,} steps: their return is that so far. Later "
-                "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
-                "training too."
+                f"{env.cut} of {len(returns)} evaluation episodes at step {step} did not end and were cut "
+                f"(truncated) after {max(lengths):,} steps; their returns count the steps up to there. "
+                "Later evaluations do the same. Set eval_limit= to cut elsewhere, or time_limit= to end "
+                "training episodes too."
             )
         return {**policy.score_episodes(returns, lengths), **finals.take()}
 
@@ -408,7 +408,7 @@ class EnvWorld(OfEnvironments):
                 unpack(env.envs.envs, kept["envs"])
             there = env.load_state_dict(kept["task"], play_again=not whole)
         except Exception as error:
-            problem(f"The environment could not be put back: {error}")
+            problem(f"The environment could not be restored: {error}")
         self._load_lasting(lasting)  # Restored environments have brought statistics of their own.
         return there
 

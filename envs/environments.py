@@ -131,8 +131,8 @@ class EnvTask:
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if several and vectorization != "sync":
             raise ConfigError(
-                f"vectorization={vectorization} is for single environments; {name} is a vector "
-                "environment already."
+                f"vectorization={vectorization} needs single environments; {name} is already a vector "
+                "environment."
             )
         if not several:  # Before there are processes, which say less of what is wrong.
             observed, what = first.observation_space, f"observations of {name}"
@@ -179,7 +179,7 @@ class EnvTask:
             )
         if num_envs not in (1, self.envs.num_envs):
             raise ConfigError(
-                f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
+                f"num_envs={num_envs}, but {name} is a vector environment with {self.envs.num_envs} copies."
             )
         in_process = isinstance(self.envs, Copies) or not isinstance(self.envs.envs, Workers)
         self.running = RunningStatistics(self.envs.envs if in_process else [])

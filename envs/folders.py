@@ -139,7 +139,7 @@ def open_folder(path: Path) -> Parts:
             raise DataError(
                 f"{path} holds {train.name}/ with class folders, and {other.name}/ with pictures: are "
                 "its folders classes, or parts? Keep the pictures of a class directly in its folder, and "
-                f"call the parts train and test; or give dataset={path / train.name}."
+                f"name the parts train and test; or give dataset={path / train.name}."
             )
         why = f" ({held_out.name}/ is held out)" if held_out is not None else ""
         why = why if other.has_classes else " (no class folders)"
@@ -202,7 +202,7 @@ def _scan(path: Path, above: frozenset[str]) -> _Folder:
             elif here.suffix.lower() in _PICTURES:
                 found.pictures.append(here)
             else:
-                found.others[here.suffix.lower() or "without an ending"] += 1
+                found.others[here.suffix.lower() or "without an extension"] += 1
     return found
 
 
@@ -280,14 +280,14 @@ def _check_classes(whole: _Folder, path: Path) -> None:
             if _INPUTS.fullmatch(one.name) and _BY_PIXEL.fullmatch(other.name):
                 raise DataError(
                     f"{path} holds {one.name}/ and {other.name}/: they look like inputs and their targets, "
-                    "and not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
-                    "target); or call the folders by their classes."
+                    "not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
+                    "target); or name the folders after their classes."
                 )
     if len(shared) > 1 and all(folder.has_classes for folder in folders):
         names = " and ".join(f"{folder.name}/" for folder in (folders[0], folders[-1]))
         raise DataError(
-            f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, and not "
-            "like classes. Call the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
+            f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, not "
+            "like classes. Name the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
         )
 
 
@@ -314,7 +314,7 @@ def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[st
     if empty and not empty_too:
         raise DataError(
             f"{path} holds {', '.join(empty[:5])} without pictures. Remove folders that are not "
-            f"classes. Pictures end in {', '.join(sorted(_PICTURES))}."
+            f"classes. File names of pictures end in {', '.join(sorted(_PICTURES))}."
         )
     return {name: pictures for name, pictures in files.items() if pictures}
 
@@ -323,7 +323,7 @@ def _passed_over(folder: _Folder) -> list[str]:
     """What is in a folder of class folders and was not read."""
     notes = []
     if folder.pictures:
-        notes.append(f"{len(folder.pictures)} pictures outside of class folders skipped")
+        notes.append(f"{len(folder.pictures)} pictures outside class folders skipped")
     others = sum((b.others for inner in folder.folders for b in inner.walk()), Counter())
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(3))

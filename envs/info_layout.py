@@ -43,15 +43,15 @@ class Layout:
             if self.settled:
                 if IN in path:
                     raise InfoFault(
-                        f"gave `{path.split(IN)[0]}` in its info for the first time, and it is a dict: "
-                        f"name the parts that are wanted, as in env_info=[{words}]",
+                        f"returned `{path.split(IN)[0]}` in its info for the first time, and it is a dict: "
+                        f"name the parts you want, as in env_info=[{words}]",
                         copy,
                     )
                 if value.shape:
                     raise InfoFault(
-                        f"gave `{words}` in its info for the first time, {type_in_words(value)}: a field "
-                        "that is missing at first has to be a single number. Give it in reset, or in "
-                        "every step",
+                        f"returned `{words}` in its info for the first time, {type_in_words(value)}: a field "
+                        "that is missing at first must be a single number. Return it from reset, or "
+                        "from every step",
                         copy,
                     )
                 value = value.astype(np.float32)
@@ -60,7 +60,7 @@ class Layout:
         shape, dtype = self.types[path]
         if value.shape != shape:
             raise InfoFault(
-                f"gave `{words}` in its info {type_in_words(value)}, and {dtype} {list(shape)} before",
+                f"returned `{words}` in its info {type_in_words(value)}, but {dtype} {list(shape)} before",
                 copy,
             )
         if value.dtype == dtype or np.can_cast(value.dtype, dtype, "same_kind"):
@@ -73,7 +73,7 @@ class Layout:
                 self.types[path] = shape, np.dtype(np.float32)
         elif (value.astype(dtype) != value).any():
             raise InfoFault(
-                f"gave `{words}` in its info {type_in_words(value)}, and {dtype} before. Give it in one type "
-                "from the first reset on, 0.0 instead of 0",
+                f"returned `{words}` in its info {type_in_words(value)}, but {dtype} before. Use one dtype "
+                "from the first reset on: 0.0 instead of 0",
                 copy,
             )

@@ -85,8 +85,8 @@ def as_field(value: Any, path: str) -> np.ndarray:
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
         raise InfoFault(
-            f"gave `{words}` in its info as {in_short(value)}: env_info keeps numbers, booleans and arrays "
-            "of them"
+            f"returned `{words}` in its info as {in_short(value)}: env_info accepts numbers, booleans and "
+            "arrays of them"
         )
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)

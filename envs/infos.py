@@ -143,8 +143,8 @@ class Infos:
         if missing := self.masks.keys() - layout.types.keys():
             others = ", ".join(f"`{name}`" for name in self._others) or "nothing"
             raise InfoFault(
-                f"gave no `{min(missing).replace(IN, '/')}` in the info of reset (there is {others}): the "
-                "first action of an episode is chosen by it",
+                f"returned no `{min(missing).replace(IN, '/')}` in the info of reset (there is {others}), "
+                "but the first action of an episode needs it",
                 missing=ACTION_MASK,
             )
         layout.with_obs = tuple(layout.types)
@@ -166,7 +166,7 @@ class Infos:
             InfoFault: If it does not give it.
         """
         if "final_info" not in infos:
-            raise InfoFault("gives no `final_info` in its infos", copy)
+            raise InfoFault("returned no `final_info` in its infos", copy)
         final = infos["final_info"]
         return self.pick(
             info_of_copy(final, final, copy) if isinstance(final, Mapping) else final[copy]
@@ -229,8 +229,8 @@ class Infos:
             raise ConfigError(_never(missing, self._others, name))
         if self._steps == _WAITED:
             warnings.warn(
-                f"env_info: `{missing[0]}` has not come in the first {_WAITED:,} steps of {name}, and is "
-                "zero as long as it does not.",
+                f"env_info: `{missing[0]}` is missing from the first {_WAITED:,} steps of {name}; it counts "
+                "as zero until it appears.",
                 stacklevel=2,
             )
 
@@ -259,12 +259,12 @@ def elsewhere(env: Any, fault: InfoFault) -> str:
     space, methods = env.observation_space, (name, f"{name}s")
     if name in getattr(space, "spaces", ()):
         return (
-            f" Its observation has `{name}`: put that into the info of reset and step, too, by a "
+            f" Its observation has `{name}`: put it into the info of reset and step too, with a "
             "gymnasium.Wrapper."
         )
     if found := next((m for m in methods if callable(getattr(env.unwrapped, m, None))), None):
         return (
-            f" It has a method `{found}()`: put what that returns into the info of reset and step, by a "
+            f" It has a method `{found}()`: put its result into the info of reset and step, with a "
             "gymnasium.Wrapper."
         )
     return ""
@@ -280,11 +280,11 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name in _FIELDS or name.removeprefix("next_") in {"obs", *names} - {name}:
             mistakes.append(
-                f"env_info={name}: batches have a field `{name}` already. Give it another name in the "
-                "environment's info, by a wrapper."
+                f"env_info={name}: batches already have a field `{name}`. Rename it in the environment's "
+                "info, with a wrapper."
             )
         elif IN in name or names.count(name) > 1:
-            what = "is given twice" if names.count(name) > 1 else f"names have no `{IN}` in them"
+            what = "is given twice" if names.count(name) > 1 else f"a name cannot contain `{IN}`"
             mistakes.append(f"env_info={name}: {what}.")
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
@@ -296,11 +296,13 @@ def _never(missing: list[str], others: Mapping[str, None], name: str) -> str:
     for field_name in missing:
         close = difflib.get_close_matches(field_name, others, 1)
         near = f" Did you mean `{close[0]}`?" if close else ""
-        lines.append(f"env_info={field_name}: {name} gave no such field in a whole episode.{near}")
+        lines.append(
+            f"env_info={field_name}: {name} returned no such field in a whole episode.{near}"
+        )
     there = ", ".join(f"`{other}`" for other in others)
     lines.append(f"Its info has {there}." if there else "Its info is empty.")
     if not any("Did you mean" in line for line in lines):
         lines.append(
-            "One that comes now and then has to come with every episode's end: as 0 where it does not hold."
+            "A field that appears only now and then must be in the info of every episode's last step, even as 0."
         )
     return " ".join(lines)

@@ -85,8 +85,8 @@ def _read_once(
     """All items, each read a single time, in a type that holds the numbers of all of them."""
     if warn:
         warnings.warn(
-            f"Items of {name} differ from one reading to the next, their targets too: each is read once "
-            "and kept.",
+            f"Items of {name} differ from one reading to the next, and so do their targets: each is read "
+            "once and kept.",
             stacklevel=2,
         )
     targets, inputs = [], torch.empty(0)
@@ -195,7 +195,7 @@ def _wider(dtype: torch.dtype, other: torch.dtype, i: int, name: str) -> torch.d
         return dtype
     if (both := common_type(other, dtype)) is None:
         raise DataError(
-            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them as one."
+            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them one dtype."
         )
     return both
 
@@ -258,6 +258,6 @@ def _picture(item: Any, name: str) -> Any:
     if not is_image(item[0]):
         raise DataError(
             f"Inputs of {name} are pictures in some items and a {type(item[0]).__name__} in others. Give "
-            "all of them as one."
+            "all of them in one form."
         )
     return item[0]

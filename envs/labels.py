@@ -118,8 +118,7 @@ def _plain(targets: list[Any], what: str) -> Any:
     words = not kinds.isdisjoint((str, bytes))
     if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
         raise DataError(
-            f"{what} are incomplete: that of item {none[0]} is {plain[none[0]]}. Fill or drop "
-            "such rows."
+            f"{what} are incomplete: item {none[0]} has {plain[none[0]]}. Fill or drop such rows."
         )
     if dict in kinds:
         raise DataError(

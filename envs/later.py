@@ -194,7 +194,7 @@ def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
     if not isinstance(part.inputs, Tensor):
         raise DataError(
             f"{part.name} is read from its source at each use, but a later task must be held in memory: "
-            "replace random transforms by aug=, or give fewer rows at a time."
+            "replace random transforms with aug=, or add fewer rows at a time."
         )
     check_alike(first, part)
     if spec.obs.ids is not None and not (

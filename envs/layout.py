@@ -56,8 +56,8 @@ def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = N
     if last is None:
         turned = [shape[-1], *shape[:-1]]
         raise ConfigError(
-            f"{what} of shape {list(shape)}, which does not tell where images have their channels. Say "
-            f"channels=last, which makes them {turned}, or channels=first, which keeps them as they are."
+            f"{what} of shape {list(shape)}, so it is unclear which dimension holds the channels. Set "
+            f"channels=last to turn them into {turned}, or channels=first to keep their order."
         )
     return last
 

@@ -44,7 +44,7 @@ def checked_mask(value: Any, space: Any, name: str) -> Any:
         if not isinstance(value, Mapping) or value.keys() - space.keys():
             given = sorted(value) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             raise InfoFault(
-                f"gave `{name}` in its info as {given}: a dict with a mask for each of "
+                f"returned `{name}` in its info as {given}: a dict with a mask for each of "
                 f"{', '.join(parts)} is needed"
             )
         # An action that is not named may be anything.
@@ -67,13 +67,13 @@ def checked_mask(value: Any, space: Any, name: str) -> Any:
     if not fits:
         found = type_in_words(array) if array.dtype != object else in_short(value)
         raise InfoFault(
-            f"gave `{name}` in its info {found}: a mask "
+            f"returned `{name}` in its info {found}: a mask "
             f"holds a 1 for each action that is allowed and a 0 for each that is not, [{sum(sizes)}] for "
             f"{space}"
         )
     if not ((array == 0) | (array == 1)).all():
         raise InfoFault(
-            f"gave `{name}` in its info as {in_short(array)}: a mask holds 0 and 1 only"
+            f"returned `{name}` in its info as {in_short(array)}: a mask holds only 0 and 1"
         )
     return array
 

@@ -67,7 +67,7 @@ def refuse_other(env: Any, *, made: bool = True) -> None:
     else:
         article = "an" if kind[0].lower() in "aeiou" else "a"
         what, advice = f"{article} {kind}, not a gymnasium.Env", _WANTED
-    raise ConfigError(f"env {'gave' if made else 'is'} {what}. {advice}")
+    raise ConfigError(f"env {'returned' if made else 'is'} {what}. {advice}")
 
 
 def advice_for(item: Any) -> tuple[str, str] | None:
@@ -98,7 +98,7 @@ def refuse_vector_rewards(env: gymnasium.Env[Any, Any]) -> None:
     if shape is not None and int(np.prod(shape)) != 1:
         name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
         raise ConfigError(
-            f"{name} gives {int(np.prod(shape))} rewards per step (its reward_space is {space}). "
+            f"{name} returns {int(np.prod(shape))} rewards per step (its reward_space is {space}). "
             f"{vector_advice()}"
         )
 
@@ -106,7 +106,7 @@ def refuse_vector_rewards(env: gymnasium.Env[Any, Any]) -> None:
 def vector_advice() -> str:
     """What helps where rewards are vectors."""
     return (
-        "A run learns from one number: weigh them. env_wrappers=[mo_gymnasium.wrappers.LinearReward] "
+        "A run learns from one number: combine them. env_wrappers=[mo_gymnasium.wrappers.LinearReward] "
         "adds them up; with weights, make the environment in a function: "
         "LinearReward(gymnasium.make(...), weight=numpy.array([0.7, 0.3]))."
     )
@@ -114,7 +114,7 @@ def vector_advice() -> str:
 
 def reward_fault(reward: Any) -> str:
     """What is wrong with a reward that is not one number; without a full stop, as all faults."""
-    given = f"gave the reward {reward!r}"
+    given = f"returned the reward {reward!r}"
     if isinstance(reward, Mapping):
         return f"{given}, a dict. {_PETTINGZOO}".removesuffix(".")
     if (size := np.size(reward)) > 1:
@@ -134,7 +134,7 @@ def reset_fault(given: Any) -> str | None:
 def step_fault(given: Any) -> str:
     """What is wrong with what `step` returned, which is not five things."""
     return (
-        f"returned {_shown(given)} from step, not the five of (obs, reward, terminated, truncated, info)"
+        f"returned {_shown(given)} from step, not (obs, reward, terminated, truncated, info)"
         f"{_api(given)}"
     )
 
@@ -144,10 +144,10 @@ def _api(given: Any) -> str:
     if type(given).__name__ == "TimeStep":
         return f". It is an environment of dm_env. {_DM}".removesuffix(".")
     if isinstance(given, tuple) and len(given) > 1 and isinstance(given[0], Mapping):
-        return f". Dicts by agent? {_PETTINGZOO}".removesuffix(".")
+        return f". Is that one dict per agent? {_PETTINGZOO}".removesuffix(".")
     if isinstance(given, tuple) and len(given) not in (1, 4):
         return ""
-    return f". So did gym before 0.26. {_OLD_API}".removesuffix(".")
+    return f", as gym before 0.26 did. {_OLD_API}".removesuffix(".")
 
 
 def _changes_rewards(layer: gymnasium.Wrapper[Any, Any, Any, Any]) -> bool:

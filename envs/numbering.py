@@ -95,7 +95,7 @@ def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
         one, other = trains[words.index(True)], trains[words.index(False)]
         raise DataError(
             f"{one.name} has words as labels, {other.name} has numbers, and their tasks share outputs. "
-            "Give words or numbers in both, or say scenario=class."
+            "Give words or numbers in both, or set scenario=class."
         )
     if any(train.values for train in trains):
         union = sorted(union)
@@ -169,7 +169,7 @@ def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
     contiguous = len(rest) > 1 and rest[-1] - rest[0] == len(rest) - 1
     if marks and contiguous:
         verb = "often mark rows" if len(marks) > 1 else "often marks rows"
-        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt as any others"
+        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt like any other"
     many = _many(values, rows)
     return f"{said}; {many}" if many else said
 
@@ -177,7 +177,7 @@ def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
 def _many(values: Sequence[Any], rows: int) -> str | None:
     if len(values) <= 20 or len(values) <= rows / 2:
         return None
-    return f"{len(values):,} different ones in {rows:,} rows: give floats if they are amounts (regression)"
+    return f"{len(values):,} different labels in {rows:,} rows: give floats if they are amounts (regression)"
 
 
 def _renumbered_pair(pair: tuple[Arrays, Arrays], union: list[Any]) -> tuple[Arrays, Arrays]:

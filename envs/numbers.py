@@ -150,7 +150,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
         )
     if kind in "Mm":
         raise DataError(
-            f"{name} holds {array.dtype}, not numbers. Give seconds, say: "
+            f"{name} holds {array.dtype}, not numbers. Give seconds, for example: "
             "value.astype('datetime64[s]').astype('int64')."
         )
     if kind not in "biuf":

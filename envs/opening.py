@@ -61,8 +61,8 @@ class Given:
             )
         if self._taken:
             raise ConfigError(
-                f"env= is an instance of {self.__name__}, of which there is only this one; give a function "
-                "that makes it to have more"
+                f"env= is one instance of {self.__name__} and cannot be copied; for more, give a function "
+                "that makes it"
             )
         self._taken = True
         if isinstance(self.env, gymnasium.vector.VectorEnv):

@@ -36,19 +36,21 @@ def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
             env = make(render_mode="rgb_array")
     except ConfigError as error:
         raise ConfigError(
-            f"{refused}, which has to take render_mode='rgb_array': {error}"
+            f"{refused}, which must accept render_mode='rgb_array': {error}"
         ) from error
     try:
         if isinstance(env, VectorEnv):
             raise ConfigError(f"{refused}: it is a vector environment.")
         if env.render_mode != "rgb_array":
             raise ConfigError(
-                f"{refused}: given render_mode='rgb_array', it has {env.render_mode}."
+                f"{refused}: made with render_mode='rgb_array', its render_mode is {env.render_mode}."
             )
         env.reset(seed=seed)
         frame = env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
+            raise ConfigError(
+                f"{refused}: its render() returned a {type(frame).__name__}, not a picture."
+            )
     except ConfigError:
         close([env])
         raise

@@ -39,7 +39,7 @@ def divide(
         names: Names of the classes, for errors.
 
     Raises:
-        ConfigError: If the classes cannot be divided so.
+        ConfigError: If the classes cannot be divided like this.
 
     >>> divide(4, "mine", tasks=2, class_order=[3, 1, 0, 2])
     [[3, 1], [0, 2]]
@@ -78,8 +78,8 @@ def _sizes(
             )
     if tasks is not None and tasks != len(sizes):
         raise ConfigError(
-            f"tasks={tasks} and classes_per_task={classes_per_task} do not agree: that makes "
-            f"{len(sizes)} tasks of the {n} classes of {name}. Give one of the two."
+            f"tasks={tasks} and classes_per_task={classes_per_task} disagree: the latter makes "
+            f"{len(sizes)} tasks of the {n} classes of {name}. Give only one of the two."
         )
     return sizes
 

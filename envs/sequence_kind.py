@@ -19,18 +19,18 @@ def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
     if len(train) > 1:
         if altered := [arrays.name for arrays in train if arrays.alterations is not None]:
             raise ConfigError(
-                f"{altered[0]} is a sequence of tasks by itself, and no part of another. Give it alone."
+                f"{altered[0]} is itself a sequence of tasks and cannot be part of another. Give it alone."
             )
         if asked:
             raise ConfigError(
-                f"{keys} splits one data set; a list of data sets is a sequence already."
+                f"{keys} splits a single data set; a list of data sets is already a sequence."
             )
         return "list"
     if first.alterations is not None:
         if wrong := [key for key in asked if key != "tasks"]:
             raise ConfigError(
                 f"{wrong[0]}= splits classes; every task of {first.name} has all of them. Leave it out "
-                "(tasks= says how many tasks there are)."
+                "(tasks= sets the number of tasks)."
             )
         return "altered"
     if not asked:

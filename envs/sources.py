@@ -97,6 +97,6 @@ def open_dataset(build: Callable[[], Any], *, name: str, data_dir: Path) -> Any:
             raise
         raise DataError(
             f"{name} could not be read from {data_dir.resolve()} nor downloaded "
-            f"({type(cause).__name__}: {cause}). Put its files there (or say data_dir=..., or set "
+            f"({type(cause).__name__}: {cause}). Put its files there (or set data_dir=... or "
             "ANTELOPE_DATA), check the network, or use dataset=Digits, which needs no download."
         ) from cause

@@ -76,7 +76,7 @@ def _composite(
             left_out.append(key)
             continue
         if (name := str(key)) in parts:
-            raise ConfigError(f"The {what} have two parts that are called {name!r}: rename one.")
+            raise ConfigError(f"The {what} have two parts called {name!r}: rename one.")
         parts[name] = codec(part, f"{what}[{key!r}]", action=action, within=True, **options)
         keys[name] = key
     in_order = [(name, keys[name], part) for name, part in parts.items()]
@@ -166,10 +166,10 @@ def _refusal(space: gymnasium.Space[Any], what: str, *, action: bool, within: bo
     if 0 in (space.shape or ()):
         given = f"a {kind} of shape {list(space.shape or ())}"
     elif isinstance(space, (spaces.Dict, spaces.Tuple)) and is_unseen(space):
-        given = f"a {kind} of nothing but text" if is_text(space) else f"a {kind} without numbers"
+        given = f"a {kind} that holds only text" if is_text(space) else f"a {kind} without numbers"
     else:
         given = f"a {kind} space"
     return ConfigError(
-        f"The {what} are {given}. Known are Box, Discrete, MultiDiscrete, MultiBinary, and Dicts and "
+        f"The {what} are {given}. Models can use Box, Discrete, MultiDiscrete, MultiBinary, and Dicts and "
         f"Tuples of these. {advice(space, action=action, within=within)}"
     )

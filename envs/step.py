@@ -76,7 +76,9 @@ def info_rows(
         acts = np.ones(len(picked), np.bool_) if acts is None else acts
         if (stuck := infos.stuck(rows, acts)) is not None:
             copy, mask = stuck
-            raise DataError(blame(copy, Fault(f"gave `{mask}` in its info that allows no action")))
+            raise DataError(
+                blame(copy, Fault(f"returned `{mask}` in its info that allows no action"))
+            )
     return rows
 
 
@@ -84,7 +86,7 @@ def blame(what: str, place: str, action: Any, space: gymnasium.Space[Any]) -> st
     """`what` it did, and all it takes to see it again; a wrong action may be the reason."""
     done = ""
     if action is not None:
-        outside = "" if space.contains(action) else f", which is outside of {space}"
+        outside = "" if space.contains(action) else f", which is outside {space}"
         done = f", action {_short(action)}{outside}"
     return f"{what}. At {place}{done}."
 

@@ -288,7 +288,7 @@ class _Draft:
             notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
         if any(isinstance(p.inputs, LazyColumn) and p.inputs.changes for p in self.held_out):
             notes.append(
-                "held-out inputs are drawn at every reading too (give test_dataset= without random "
+                "held-out inputs, too, are sampled at every reading (give test_dataset= without random "
                 "transforms)"
             )
         return notes
@@ -383,7 +383,7 @@ def _shared_outputs(groups: list[list[int]], outputs: Outputs) -> Outputs:
     size = len(groups[0])
     if any(len(group) != size for group in groups):
         raise ConfigError(
-            "scenario=domain needs as many classes in every task, which share their outputs; "
+            "scenario=domain needs equally many classes in every task, since tasks share outputs; "
             f"classes_per_task={[len(group) for group in groups]}."
         )
     if outputs.n != size * len(groups):

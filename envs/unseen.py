@@ -95,16 +95,16 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
             "env_wrappers=[FlattenObservation] makes it one Box: the number of the alternative, then its "
             "values, padded."
             if not within
-            else f"{_TRANSFORM} can give the number of the alternative beside its padded values."
+            else f"{_TRANSFORM} can return the number of the alternative beside its padded values."
         )
     elif isinstance(space, spaces.Sequence):
         helps = (
             f"Its length changes. {_TRANSFORM} can pad it to the longest, as a Dict of the padded Box and a "
-            "MultiBinary that tells what is padding."
+            "MultiBinary that marks the padding."
         )
     elif isinstance(space, spaces.Graph):
         helps = (
-            f"Its size changes. {_TRANSFORM} can give node features and an adjacency matrix, padded to the "
+            f"Its size changes. {_TRANSFORM} can return node features and an adjacency matrix, padded to the "
             "largest graph, as a Dict of Boxes."
         )
     elif is_text(space):

@@ -140,7 +140,7 @@ class Vector:
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         if not np.isfinite(reward).all():
             copy = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise DataError(self._blame(Fault(f"gave the reward {reward[copy]}", copy), native))
+            raise DataError(self._blame(Fault(f"returned the reward {reward[copy]}", copy), native))
         now = self._stored(obs, native)
         done = terminated | truncated
         picked = [] if self.infos is None else self._picked(infos, native)
@@ -209,7 +209,7 @@ class Vector:
         """`now`, with the real last observations of those that were reset in the same step."""
         last = copied(now)
         for copy in np.flatnonzero(done).tolist():
-            problem: str | None = "gives no `final_obs` in its infos"
+            problem: str | None = "returned no `final_obs` in its infos"
             if "final_obs" in infos:
                 final, check_bounds = row_of(infos["final_obs"], copy), self._checks_left >= 0
                 problem = write_checked(

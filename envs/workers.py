@@ -72,8 +72,8 @@ class Workers(AsyncVectorEnv):
                 raise
             terminate(self)
             raise ConfigError(
-                f"vectorization=async sends the environment to other processes, and it cannot be sent: "
-                f"{error}. Make what it needs inside the function or class, or use vectorization=sync."
+                f"vectorization=async sends the environment to other processes, but it cannot be pickled: "
+                f"{error}. Create what it needs inside the function or class, or use vectorization=sync."
             ) from error
 
     def play_again(self, seeds: list[int], actions: list[list[Any]]) -> tuple[Any, ...]:

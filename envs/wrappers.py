@@ -94,7 +94,7 @@ def _check_reset(env: Any) -> None:
     except TypeError:
         name, given = type(env.unwrapped).__name__, ", ".join(signature.parameters)
         raise ConfigError(
-            f"{name}.reset({given}) takes no `seed`. Write reset(self, *, seed=None, "
+            f"{name}.reset({given}) has no parameter `seed`. Write reset(self, *, seed=None, "
             "options=None), beginning with super().reset(seed=seed), as gymnasium.Env does."
         ) from None
 

@@ -320,7 +320,7 @@ def test_a_reset_without_a_seed_is_refused(quick: Any) -> None:
             return self._obs(), {}
 
     with pytest.raises(
-        ConfigError, match=r"Old.reset\(\) takes no `seed`. Write reset\(self, \*, seed"
+        ConfigError, match=r"Old.reset\(\) has no parameter `seed`. Write reset\(self, \*, seed"
     ):
         quick(agent="Random", env=Old)
     gc.collect()

@@ -230,7 +230,7 @@ class Says(gymnasium.Env[Any, Any]):
 
 ALL = np.ones(3, np.int8)
 MISTAKES: dict[str, tuple[Any, Any, str]] = {
-    "taken": (["reward"], {}, "batches have a field `reward` already"),
+    "taken": (["reward"], {}, "batches already have a field `reward`"),
     "sequences": (["mask"], {}, "`mask` already"),
     "next": (["x", "next_x"], {}, "`next_x` already"),
     "twice": (["x", "x"], {}, "given twice"),
@@ -255,9 +255,9 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     "whole": (
         ["x"],
         {"last": {"x": {"y": 1}}},
-        r"name the parts that are wanted, .*env_info=\[x/y\]",
+        r"name the parts you want, .*env_info=\[x/y\]",
     ),
-    "rare": (["won"], {"step": {"lost": 1}}, "has to come with every episode's end"),
+    "rare": (["won"], {"step": {"lost": 1}}, "must be in the info of every episode's last step"),
     "late": (["x"], {"last": {"x": [1, 2]}}, "has to be a single number"),
     "kind": (["x"], {"reset": {"x": 0}, "step": {"x": 1}, "last": {"x": 0.5}}, "0.0 instead of 0"),
 }
