@@ -10,7 +10,7 @@ from .spaces import Codec
 
 
 class Frames:
-    """The last `k` frames of N copies, joined along the first axis, as models receive them.
+    """The last `k` frames of N copies, joined along the first axis: `[N, k * C, H, W]`.
 
     Frames before an episode's start repeat its first frame.
     """
@@ -20,14 +20,14 @@ class Frames:
         self.stacks: Any = None
 
     def start(self, obs: Any) -> Any:
-        """All copies are at a first observation `[N, *shape]`."""
+        """Begin episodes in all copies with first observations `[N, *shape]`; returns their stacks."""
         if self.k == 1:
             return obs
         self.stacks = self._each(self.code, obs, None, lambda x, _: np.stack([x] * self.k, 1))
         return self._joined(self.code, self.stacks)
 
     def push(self, obs: Any, began: np.ndarray | None) -> Any:
-        """The next frame, a first one where `began`."""
+        """Add a frame `[N, *shape]`, which is an episode's first where `began`; returns the stacks."""
         if self.k == 1:
             return obs
 

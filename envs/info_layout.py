@@ -1,4 +1,4 @@
-"""The shapes and dtypes of the fields of `info`, and whether they belong to observations or to steps."""
+"""Shapes and dtypes of the fields of `info`, and whether they belong to observations or to steps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .info_values import InfoFault, type_in_words
 
 @dataclass
 class Layout:
-    """What the fields are, the same for all environments of a run.
+    """Shapes and dtypes of the fields, the same for all environments of a run.
 
     Attributes:
-        types: Shape and type of each field that has come so far.
-        with_obs: Those that `reset` gives too, so that they belong to the observation; None: no
-            environment has been reset yet. The others belong to the step, like its reward.
-        settled: Whether rows are kept by now, so that no type can change any more.
+        types: Shape and dtype of each field that has appeared so far.
+        with_obs: Fields that `reset` returns too, so that they belong to the observation; None: no
+            environment has been reset yet. Other fields belong to the step, like its reward.
+        settled: Whether rows have been stored, so that dtypes are fixed.
     """
 
     types: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
@@ -37,7 +37,11 @@ class Layout:
         self.settled = True
 
     def fit(self, path: str, value: np.ndarray, copy: int) -> None:
-        """Learn a field's type, or hold a value against it."""
+        """Learn a field's shape and dtype, or check a value against them.
+
+        Raises:
+            InfoFault: If the value does not fit.
+        """
         words = path.replace(IN, "/")
         if path not in self.types:
             if self.settled:
@@ -54,6 +58,7 @@ class Layout:
                         "from every step",
                         copy,
                     )
+                # Nothing is known of later values, and float32 holds flags, counts and shares.
                 value = value.astype(np.float32)
             self.types[path] = value.shape, value.dtype
             return
@@ -67,7 +72,7 @@ class Layout:
             return
         if dtype.kind == "f":  # Integers and booleans among floats.
             return
-        if not self.settled:
+        if not self.settled:  # Nothing is stored yet: an integer in reset may become a float in step.
             self.types[path] = shape, np.promote_types(dtype, value.dtype)
             if self.types[path][1].kind == "f":
                 self.types[path] = shape, np.dtype(np.float32)

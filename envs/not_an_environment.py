@@ -147,7 +147,7 @@ def _api(given: Any) -> str:
         return f". Is that one dict per agent? {_PETTINGZOO}".removesuffix(".")
     if isinstance(given, tuple) and len(given) not in (1, 4):
         return ""
-    return f", as gym before 0.26 did. {_OLD_API}".removesuffix(".")
+    return f". gym before 0.26 did the same. {_OLD_API}".removesuffix(".")
 
 
 def _changes_rewards(layer: gymnasium.Wrapper[Any, Any, Any, Any]) -> bool:

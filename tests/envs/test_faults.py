@@ -150,7 +150,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "several rewards": (breaks(gives(reward=np.ones(2))), "returned the reward array"),
     "four things": (
         breaks(lambda _, given: given[:4]),
-        r"returned 4 values from step, not \(obs, reward .*shimmy.GymV21CompatibilityV0",
+        r"returned 4 values from step, not \(obs, reward, .*shimmy.GymV21CompatibilityV0",
     ),
 }  # fmt: skip
 

@@ -257,7 +257,7 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         {"last": {"x": {"y": 1}}},
         r"name the parts you want, .*env_info=\[x/y\]",
     ),
-    "rare": (["won"], {"step": {"lost": 1}}, "must be in the info of every episode's last step"),
+    "rare": (["won"], {"step": {"lost": 1}}, "must be in the info of an episode's last step"),
     "late": (["x"], {"last": {"x": [1, 2]}}, "has to be a single number"),
     "kind": (["x"], {"reset": {"x": 0}, "step": {"x": 1}, "last": {"x": 0.5}}, "0.0 instead of 0"),
 }
