@@ -68,8 +68,8 @@ class EnvWorld(OfEnvironments):
         for task in tasks[1:]:
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
-                    f"{tasks[0].name} has {tasks[0].num_envs} environments in parallel and {task.name} "
-                    f"{task.num_envs}; all tasks of a run need the same number."
+                    f"{tasks[0].name} has num_envs={tasks[0].num_envs}, and {task.name} has "
+                    f"num_envs={task.num_envs}; all environments of a run need the same number."
                 )
         self.normalizer = None
         if normalize_obs or normalize_reward:

@@ -14,7 +14,15 @@ from ..replay import DataError
 
 _LARGEST = 224  # Pixels per side that networks usually take.
 _GREY = ("1", "L", "LA", "La")
-_AS_GIVEN = ("L", "LA", "RGB", "RGBA", "YCbCr", "HSV", "LAB")  # Modes that stay unless they are mixed.
+_AS_GIVEN = (
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "YCbCr",
+    "HSV",
+    "LAB",
+)  # Modes that stay unless they are mixed.
 _WIDE = ("I", "F")  # 32-bit numbers, whose range a picture does not declare.
 _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.

@@ -1,4 +1,4 @@
-"""What the spaces of several environments have in common, so that one model serves all; else what helps."""
+"""Merges the spaces of several environments, so that one model fits all; errors say what helps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..replay import ConfigError, Space, Spec
 
-_SHOWN = 4  # Differences that one message lists.
+_SHOWN = 4  # Differences listed in one message.
 
 
 def shared_spec(names: Sequence[str], specs: Sequence[Spec]) -> Spec:
     """The spec of a sequence of environments.
 
-    Bounds of observations may differ, and are then the widest of all. Everything else has to be equal: the
-    names, shapes and types of observations, the number of choices, the bounds of actions that are numbers.
+    Bounds of observations may differ; the widest are used. Everything else must be equal: names, shapes
+    and dtypes of observations, the number of choices, the bounds of numeric actions.
 
     Args:
         names: What each environment is called.
@@ -48,7 +48,7 @@ def shared_spec(names: Sequence[str], specs: Sequence[Spec]) -> Spec:
 def _differences(
     what: str, names: tuple[str, str], a: Any, b: Any, *, action: bool
 ) -> Iterator[str]:
-    """How two spaces differ, in words, and what would make them equal."""
+    """Sentences on how two spaces differ, each with what would make them equal."""
     one, other = names
     if isinstance(a, dict) and isinstance(b, dict):
         shared = [key for key in a if key in b]
@@ -167,7 +167,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _bound(bound: Any) -> str:
-    """`-2`, or the range of bounds that differ."""
+    """A bound in words: `-2`, or `-2...3` if it differs between dimensions."""
     if not isinstance(bound, Tensor):
         return "nothing" if bound is None else f"{bound:g}"
     low, high = float(bound.min()), float(bound.max())

@@ -194,7 +194,7 @@ class Vector:
             raise DataError(self._blame(Fault(fault.what, fault.copy))) from None
 
     def _reset(self, done: np.ndarray) -> tuple[Any, list[Picked | None]]:
-        """Begin new episodes in some copies; returns observations of all, `[N, *shape]`, and infos' fields."""
+        """Begin new episodes in some copies; returns the observations and the info fields of all."""
         for copy in np.flatnonzero(done).tolist():
             self.episodes[copy] += 1
             if self._seed_each:

@@ -213,7 +213,7 @@ class Spaceless(gymnasium.Env):
     [
         (
             {"env": vector(AutoresetMode.NEXT_STEP), "num_envs": 4},
-            "num_envs=4, but make is a vector environment of 3",
+            "num_envs=4, but make is a vector environment with 3 copies",
         ),
         (
             {"env": vector(AutoresetMode.NEXT_STEP), "vectorization": "async"},
@@ -233,7 +233,7 @@ class Spaceless(gymnasium.Env):
         ),
         (
             {"env": [Diary, vector(AutoresetMode.NEXT_STEP)]},
-            "Diary is 1 environments in parallel and make 3",
+            "Diary has num_envs=1, and make has num_envs=3",
         ),
         ({"env": lambda: "no"}, "returned a str, not a gymnasium.Env"),
         ({"env": Spaceless}, "Spaceless.observation_space is missing. Set it in __init__"),

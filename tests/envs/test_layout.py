@@ -122,7 +122,7 @@ def test_shapes_that_tell_nothing_are_asked_about_and_what_is_said_holds(
     with pytest.raises(ConfigError) as caught:
         is_channels_last(shape, "They are")
     assert f"shape {list(shape)}" in str(caught.value)
-    assert f"channels=last, to turn them into {turned}, or channels=first" in str(caught.value)
+    assert f"channels=last to turn them into {turned}, or channels=first" in str(caught.value)
     assert is_channels_last(shape, "They are", "last")
     assert not is_channels_last(shape, "They are", "first")
 
@@ -133,7 +133,7 @@ def test_what_are_no_images_stay(shape: tuple[int, ...]) -> None:
 
 
 def test_colour_films_are_asked_about() -> None:
-    with pytest.raises(ConfigError, match=r"channels=last, to turn them into \[3, 4, 20, 20\]"):
+    with pytest.raises(ConfigError, match=r"channels=last to turn them into \[3, 4, 20, 20\]"):
         is_channels_last((4, 20, 20, 3), "They are")
 
 

@@ -184,7 +184,7 @@ class TestRewards:
 
         env = like(reset=reset, reward_space=spaces.Box(0, 1, (3,)))
         text = refusal(quick, tmp_path, env)
-        assert text.startswith("Odd gives 3 rewards per step")
+        assert text.startswith("Odd returns 3 rewards per step")
         assert "env_wrappers=[mo_gymnasium.wrappers.LinearReward]" in text
 
     @pytest.mark.parametrize("how", ["sync", "async"])
@@ -221,7 +221,7 @@ class TestRewards:
     def test_of_mo_gymnasium(self, quick: Any, tmp_path: Path) -> None:
         mo = pytest.importorskip("mo_gymnasium")
         name = "mo_gymnasium:deep-sea-treasure-v0"
-        assert "deep-sea-treasure-v0 gives 2 rewards per step" in refusal(quick, tmp_path, name)
+        assert "deep-sea-treasure-v0 returns 2 rewards per step" in refusal(quick, tmp_path, name)
 
         def weighed() -> Any:
             weight = np.array([0.7, 0.3])
