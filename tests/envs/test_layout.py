@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from antelope import Run, ml
-from antelope.envs import copies
+from antelope.envs import copies, vector, workers
 from antelope.envs.layout import is_channels_last
 from antelope.replay import ConfigError
 
@@ -188,7 +188,8 @@ def test_what_is_said_holds_at_every_step_of_an_environment(
     ):
         quick(model=Linear, env=make, vectorization=vectorization)
     # Longer than observations are watched closely.
-    monkeypatch.setattr(copies, "WARY", 20)
+    for module in (copies, workers, vector):
+        monkeypatch.setattr(module, "CHECKED_STEPS", 20)
     steps = {"train_steps": 100, "learn_every": 50}
     run = quick(model=Linear, env=make, vectorization=vectorization, channels="last", **steps)
     rows = run.replay.storage.gather(np.arange(90))["obs"]
