@@ -191,7 +191,7 @@ def test_one_that_can_be_open_once_is_evaluated_where_it_is_learnt(quick: Any) -
         run = quick(agent="Random", env=Counted, eval_every=20, eval_episodes=4)
     assert Counted.made == 1
     alone = EnvTask(Diary, name="Diary", num_envs=1)
-    alone.lacking = "There is no other."
+    alone.evaluation.lacking = "There is no other."
     returns, _ = alone.evaluate(lambda obs, *_: np.zeros(len(obs), np.int64), episodes=4)
     assert run.metrics["return"] == pytest.approx(np.mean(returns))  # The same at each evaluation.
 
