@@ -223,7 +223,7 @@ def test_evaluation_there_leaves_whole_transitions(
 
 def test_as_many_as_can_be_open_are_evaluated_in(quick: Any) -> None:
     Counted.limit = 4
-    with pytest.warns(UserWarning, match="Only 3 of 10 copies of Counted"):
+    with pytest.warns(UserWarning, match="Only 3 of 10 evaluation copies of Counted"):
         run = quick(agent="Random", env=Counted, eval_episodes=10)
     assert (Counted.made, Counted.most) == (4, 4)
     assert run.metrics["episode_length"] > 0
