@@ -68,8 +68,8 @@ SERVED = {
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
 }
-# Arguments of Mammoth's own infrastructure, which mean nothing here: a value other than the default is
-# warned about.
+# Arguments of Mammoth's own infrastructure (W&B, SLURM, logging), which have no effect here. Any value other
+# than the default causes a warning: nothing that is learnt depends on it, so it is not an error.
 IDLE = {
     "num_workers": 0,
     "debug_mode": 0,
@@ -88,7 +88,7 @@ IDLE = {
     "eval_epochs": None,
 }
 # Arguments of Mammoth that change what is learnt and are not supported: Mammoth's default, and advice.
-# Ignoring them would train something else than was asked for, so another value is an error.
+# Ignoring them would train a different model from the one requested, so any other value is an error.
 _UNSERVED: dict[str, tuple[Any, str]] = {
     "drop_last": (0, "The last batch of a pass is learnt too."),
     "early_stopping_patience": (5, "Pass early_stopping.patience=N, a setting of ml."),
@@ -103,11 +103,11 @@ _UNSERVED: dict[str, tuple[Any, str]] = {
     "disable_noisy_labels_cache": (0, ""),
     "cache_path_noisy_labels": ("noisy_labels", ""),
     "validation_mode": ("current", ""),
-    "dataset_config": (None, "Pass what the file says."),
-    "model_config": ("default", "Pass what the file says."),
-    "load_best_args": (0, "Pass what they are."),
+    "dataset_config": (None, "Pass the values in that file as arguments."),
+    "model_config": ("default", "Pass the values in that file as arguments."),
+    "load_best_args": (0, "Pass those values as arguments."),
     "start_from": (None, ""),
-    "stop_after": (None, "Take the tasks one by one: for task in ml.tasks(...)."),
+    "stop_after": (None, "Iterate over the tasks: for task in ml.tasks(...)."),
 }
 
 # Arguments that models read whether or not anyone gave them, so that every `args` has them.

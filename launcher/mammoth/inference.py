@@ -84,5 +84,5 @@ def _scores(evaluate: Evaluator, tasks: range, name: str, path: Path) -> Any:
     except (AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{name} cannot predict with what loadcheck={path} holds: it raised {type(error).__name__} "
-            f"({error}). A run directory holds everything that a model has."
+            f"({error}). A run directory stores the whole state of a model."
         ) from error

@@ -52,7 +52,7 @@ class SupConLoss(nn.Module):
                 f"SupConLoss needs features [B, views, ...], not {list(features.shape)}."
             )
         if labels is not None and mask is not None:
-            raise ValueError("SupConLoss: give labels or a mask, not both.")
+            raise ValueError("SupConLoss: pass labels or a mask, not both.")
         rows, views = features.shape[:2]
         if labels is not None:
             label = labels.flatten()

@@ -55,8 +55,8 @@ class Samples:
         if not isinstance(obs, Tensor) or obs.shape != (n, *self.spec.obs.shape):
             given = list(obs.shape) if isinstance(obs, Tensor) else f"a {type(obs).__name__}"
             warnings.warn(
-                f"{type(agent).__name__}.sample({n}) gave {given}, not samples "
-                f"{[n, *self.spec.obs.shape]}: there are no pictures of them.",
+                f"{type(agent).__name__}.sample({n}) returned {given} instead of samples "
+                f"{[n, *self.spec.obs.shape]}; no picture of them is drawn.",
                 stacklevel=2,
             )
             return

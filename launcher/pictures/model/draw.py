@@ -110,7 +110,7 @@ def _heading(graph: Graph, title: str) -> list[Line]:
     ]
     if any(edge.lost for edge in graph.edges):
         note = (
-            "dashed: the numbers left torch on the way (numpy, item(), if): assumed, not followed"
+            "dashed: values left torch on this path (numpy, item(), if), so it is assumed, not traced"
         )
         lines.append([(note, _NORMAL, _QUIET)])
     if graph.unused:

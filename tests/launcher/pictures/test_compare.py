@@ -117,12 +117,12 @@ def test_names_with_signs_that_mean_something_to_matplotlib_are_drawn_as_they_ar
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["metric=acuracy"], r"values of acuracy\. Did you mean `accuracy`\? There are: .*return"),
+        (["metric=acuracy"], r"recorded acuracy\. Did you mean `accuracy`\? There are: .*return"),
         (["metrik=loss"], r"`metrik=loss` is not understood\. Did you mean `metric`\?"),
-        (["rnus"], r"no folder `rnus`\. Did you mean `runs`\?"),
+        (["rnus"], r"No folder `rnus`\. Did you mean `runs`\?"),
         (["metric="], r"`metric=` has no value"),
-        (["out=x.jpg"], r"ends in \.png, \.svg, \.pdf or nothing, not `out=x\.jpg`"),
-        (["runs", "runs/default"], r"One folder .* not 2: runs, runs/default"),
+        (["out=x.jpg"], r"out=x\.jpg must end in \.png, \.svg, \.pdf, or have no suffix"),
+        (["runs", "runs/default"], r"Only one folder .* not 2: runs, runs/default"),
         (["out=x"], r"one each of return and accuracy\. Add metric="),
         (["metrik=loss", "rnus"], r"(?s)`metrik=loss`.*`rnus`.*Usage: ml plot \[FOLDER\]"),
         (["metric=accuracy", "out=runs/default/Large/Digits/0/eval.csv/x"], r"Cannot write to"),
