@@ -30,8 +30,8 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     """Evaluate a model on every task, as at the end of a run.
 
     Args:
-        code: Settings, the model itself among them.
-        path: Where it was loaded from, which becomes the run's `path`: nothing is written.
+        code: Settings by name, including the model itself.
+        path: The checkpoint, which becomes the run's `path`: nothing is written.
     """
     plan = make_plan(compose((), code))
     device = build_device(device_wanted(plan))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
 """What a metric is computed from:
@@ -32,7 +32,7 @@ class Metric:
         name: Its key in `run.metrics`, and its column in eval.csv.
         of: What its function receives.
         computed_by: The function, and the file of this folder that it is in.
-        better: Whether more of it or less of it is better; None: neither.
+        better: Whether more or less is better; None: neither.
         score: Whether a task is scored by it. The first such metric that an evaluation has is the
             task's score, and enters the matrix of scores.
         per_task: Whether it is written for each task of a sequence: `accuracy/task_0`.
@@ -58,8 +58,8 @@ class Metric:
     @cached_property
     def function(self) -> Callable[..., float]:
         """Computes the metric, in float64. Imported when first used: a plot needs only the names."""
-        module: Any = import_module(f".{self.computed_by}", __package__)
-        found: Callable[..., float] = getattr(module, self.computed_by)
+        module = import_module(f".{self.computed_by}", __package__)
+        found: Callable[..., float] = vars(module)[self.computed_by]
         return found
 
 

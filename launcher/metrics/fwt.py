@@ -10,7 +10,7 @@ from .matrix import Matrix, mean, scores_learnt
 
 
 def fwt(matrix: Matrix, baseline: Sequence[float] | np.ndarray) -> float:
-    """Forward transfer: what earlier tasks did, on average, for a task not yet learnt.
+    """Forward transfer: the average effect of earlier tasks on the score of a task not yet learnt.
 
         FWT = 1/(T-1) sum_{j>1} ( R_{j-1,j} - b_j )
 

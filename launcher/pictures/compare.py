@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _USAGE = "ml plot [FOLDER] [metric=NAME] [out=PATH]"
-_TABLE = 60  # Columns of a console below which a table would leave out what its runs are.
+_TABLE = 60  # Characters; on a narrower console a table would cut off the names of its runs.
 
 
 def plot_runs(words: list[str]) -> None:
@@ -101,7 +101,7 @@ def _pictures_of(groups: Groups, metric: str | None, folder: Path) -> Pictures:
     """What to draw of the runs.
 
     Raises:
-        ConfigError: If no run has the metric, with the nearest that there are.
+        ConfigError: If no run has recorded the metric; names the nearest one.
     """
     if pictures := choose(groups, metric):
         return pictures
@@ -136,9 +136,7 @@ def read_words(words: list[str]) -> tuple[Path, str | None, Path | None]:
         )
     out = Path(given["out"]) if "out" in given else None
     if out and out.suffix[1:].isalpha() and out.suffix[1:] not in style.FORMATS:
-        mistakes.append(
-            f"out={out} must end in .{', .'.join(style.FORMATS)}, or have no suffix."
-        )
+        mistakes.append(f"out={out} must end in .{', .'.join(style.FORMATS)}, or have no suffix.")
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"Usage: {_USAGE}"]))
     return Path(folders[0] if folders else "runs"), given.get("metric"), out
@@ -166,7 +164,7 @@ def draw(curves: dict[Path, list[Curve]], names: dict[Path, str], metric: str) -
 
 
 def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
-    """How every group ended: mean and standard deviation of its seeds' last values."""
+    """A table of the groups: mean and standard deviation of their seeds' last values."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -182,7 +180,7 @@ def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
 
 
 def _in_lines(pictures: Pictures, names: dict[Path, str]) -> str:
-    """The same for a console in which the table's columns would have no room."""
+    """The summary as lines, for a console too narrow for the table."""
     lines = []
     for data, runs, metric, value, seeds, step in _rows(pictures, names):
         count = "1 seed" if seeds == "1" else f"{seeds} seeds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class TaskData(DataLoader[Any]):
 
 def create_seeded_dataloader(
     args: Namespace | None,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | Readable,
     non_verbose: bool = False,
     **dataloader_args: Any,
 ) -> DataLoader[Any]:
@@ -77,4 +77,4 @@ def create_seeded_dataloader(
     dataloader_args.setdefault("num_workers", said.get("num_workers") or 0)
     if (seed := said.get("seed")) is not None:
         dataloader_args.setdefault("generator", torch.Generator().manual_seed(int(seed)))
-    return DataLoader(dataset, **dataloader_args)
+    return DataLoader(cast("Dataset[Any]", dataset), **dataloader_args)

@@ -1,4 +1,4 @@
-"""The graph of a module as text: a tree of its parts, with what they read and give."""
+"""The graph of a module as text: a tree of its parts, with their inputs and outputs."""
 
 from __future__ import annotations
 
