@@ -37,10 +37,10 @@ class Metric:
             task's score, and enters the matrix of scores.
         per_task: Whether it is written for each task of a sequence: `accuracy/task_0`.
         panel: Whether a run's learning curves have a panel for it.
-        told: The metric that replaces it where the model is told the task (`scenario=task`).
-        unit: Of `tasks`: the score whose unit it has, where its name depends on that.
-        after: Of `tasks`: how many tasks must have been learnt.
-        baseline: Of `tasks`: whether it needs the untrained model's scores.
+        told: The metric that replaces it if the model knows the task (`scenario=task`).
+        unit: For `tasks`: the score whose unit it has, if its name depends on that.
+        after: For `tasks`: int, how many tasks must have been learnt.
+        baseline: For `tasks`: whether it needs the untrained model's scores.
     """
 
     name: str
@@ -115,7 +115,7 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
     """The metrics that may score a task, in order of preference.
 
     Args:
-        told: Whether the model is told the task; metrics that make use of it then come first.
+        told: Whether the model knows the task; metrics that use it then come first.
         loss_first: Prefer those of which less is better.
 
     >>> score_names()

@@ -16,7 +16,7 @@ def fwt(matrix: Matrix, baseline: Sequence[float] | np.ndarray) -> float:
 
     Source: Lopez-Paz & Ranzato (2017), https://arxiv.org/abs/1706.08840, eq. 4. The forward transfer of
     Wolczyk et al. (2021), https://arxiv.org/abs/2105.10919, is another: it compares the areas under a
-    task's learning curve in the sequence and alone, which takes a run on that task alone.
+    task's learning curve in the sequence and alone, which needs another run on that task alone.
 
     Args:
         matrix: `[tasks learnt][tasks]`, with each task's score before it was learnt.

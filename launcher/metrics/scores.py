@@ -15,7 +15,8 @@ def score(metrics: Mapping[str, float], *, told: bool = False) -> float:
     """A task's score: the first metric that scores it, or NaN if nothing could be evaluated.
 
     Args:
-        told: Whether the model is told the task: then its task-IL accuracy.
+        metrics: Values by the metrics' names.
+        told: Whether the model knows the task: then its task-IL accuracy counts.
 
     >>> score({"loss": 0.2, "accuracy": 0.9})
     0.9

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
@@ -116,8 +116,10 @@ def series(rows: Iterable[Mapping[str, Any]], name: str) -> Curve:
     return kept[:, 0] if len(kept) else kept, kept[:, 1] if len(kept) else kept
 
 
-def number(value: float | str | None) -> float:
+def number(value: SupportsFloat | str | None) -> float:
     """A finite number, or text that says one, as a float; NaN for anything else."""
+    if value is None:  # A column that this row does not have.
+        return math.nan
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -19,7 +19,7 @@ from ....agents.traits import hook
 from ....replay import ConfigError
 from ....replay.suggestions import did_you_mean
 from ..methods import HOOKS, OBSERVED, TOLD
-from .present import HERE, Present, held_by, is_installed, names_here, signature, takes
+from .present import HERE, Present, accepts, held_by, is_installed, names_here, signature
 from .source import (
     THEIRS,
     SourceFile,
@@ -318,7 +318,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         if target is None or not callable(target):
             continue
         for keyword in node.keywords:
-            if keyword.arg is not None and not takes(target, keyword.arg):
+            if keyword.arg is not None and not accepts(target, keyword.arg):
                 yield Finding(
                     node.lineno,
                     f"{place} has no parameter `{keyword.arg}`; its signature is {signature(target)}.",

@@ -120,7 +120,7 @@ def declared_by(add: Callable[[ArgumentParser], object] | None) -> Iterable[str]
     return [action.dest for action in parser._actions]
 
 
-def takes(target: Callable[..., object], name: str) -> bool:
+def accepts(target: Callable[..., object], name: str) -> bool:
     """Whether a function, a class or a method accepts a keyword argument of this name."""
     calls: list[Callable[..., object]] = [target]
     if inspect.isclass(target):  # `Buffer(...)` may return one of its subclasses.

@@ -116,7 +116,7 @@ def transformed(rows: Tensor, transform: Callable[..., Any] | None) -> Tensor:
     """
     if transform is None:
         return rows
-    # A method of one of ours takes batches as well.
+    # A method of one of our transforms accepts batches as well.
     function = transform.__self__ if inspect.ismethod(transform) else transform
     if hasattr(function, "takes_batches") and function.takes_batches:
         whole: Tensor = transform(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -13,12 +13,12 @@ from torch.distributions import Distribution, Transform
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-# Calls that take a tensor's numbers out of torch, where they can no longer be followed.
+# Calls that move a tensor's values out of torch, where they can no longer be traced.
 _LEAVING = {
     *("item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__", "__index__"),
     *("__complex__", "equal", "allclose", "is_nonzero"),
 }
-# Calls that bring numbers in from outside of torch.
+# Calls that bring in values from outside torch.
 _COMING = {
     *("tensor", "as_tensor", "asarray", "scalar_tensor", "full", "full_like"),
     *("new_tensor", "new_full"),
@@ -266,7 +266,9 @@ def text_of(leaf: object) -> str:
             names.append(type(base).__name__)
             base = vars(base).get("base_dist")
         # For a categorical, the shape of its logits says more: its batch shape lacks the classes.
-        shape = getattr(leaf, "param_shape", None) or (*leaf.batch_shape, *leaf.event_shape)
+        shape: Sequence[int] = (*leaf.batch_shape, *leaf.event_shape)
+        if hasattr(leaf, "param_shape"):
+            shape = leaf.param_shape
         return f"{' '.join(names)} {[*shape]}"
     if isinstance(leaf, Tensor):
         if is_lazy(leaf):
