@@ -101,7 +101,7 @@ class Asked:
         self.args = {**self.args, **usual, **given}
 
     def _network(self, mistakes: list[str]) -> Any:
-        """What makes the network of `backbone`, or of the data set's class; None: one that fits the data."""
+        """The class, function or module that `backbone` or the data set names; None if neither does."""
         name = self.args.get("backbone")
         if name is None:
             name = self._said_by_class("get_backbone")
@@ -116,7 +116,7 @@ class Asked:
         return _registered(name, BACKBONES, "backbone", mistakes)
 
     def _said_by_class(self, method: str) -> Any:
-        """What a method of the data set's class returns, which Mammoth calls without an object; or None."""
+        """The value of a static method of the data set's class, such as `get_epochs`; None if it has none."""
         own = hook(self.sequence, method)
         # The base class's method reads the run's `args`, which do not exist yet.
         if own is None or own is hook(ContinualDataset, method):

@@ -269,7 +269,7 @@ class Classifies(Protocol):
 def answer(
     net: Classifies, features: Tensor, returnt: str, maps: list[Tensor], lateral: Tensor | int = 0
 ) -> Any:
-    """What a network returns for `returnt`.
+    """The output of a network in the form that `returnt` names.
 
     Args:
         net: Its `classifier` turns features into logits `[B, n]`.

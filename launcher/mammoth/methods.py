@@ -89,7 +89,7 @@ def asked_by(model: ObservingModel, method: str) -> tuple[str, ...]:
 
 
 def placed_in(model: ObservingModel, method: str) -> tuple[str, ...]:
-    """What a method receives by position: Mammoth's arguments, if it has only `*args` for them."""
+    """The arguments that a method receives by position: Mammoth's, if it has only `*args` for them."""
     parameters, places = _parameters(model, method), _BY_PLACE[method]
     any_place = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
     return places if any_place and not set(places) & parameters.keys() else ()

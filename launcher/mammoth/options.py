@@ -134,7 +134,7 @@ class Options:
 
 
 def _parser(target: object) -> ArgumentParser | None:
-    """What `get_parser(parser)`, or the older `get_parser()`, declares."""
+    """The parser with the options declared by `get_parser(parser)`, or by the older `get_parser()`."""
     if not (hasattr(target, "get_parser") and callable(target.get_parser)):
         return None
     declare = target.get_parser

@@ -66,7 +66,7 @@ class Perturber:
                 weight.sub_(move)
 
     def _moves(self, rows: Tensor, before: Tensor, right: Tensor) -> list[Tensor]:
-        """What to add to each weight of more than one dimension so that predictions change most."""
+        """The moves, one for each weight of more than one dimension, that change predictions most."""
         self.proxy.load_state_dict(self.net.state_dict())
         self.proxy.train()
         pairs = list(zip(self.net.parameters(), self.proxy.parameters(), strict=True))

@@ -1,4 +1,4 @@
-"""What a model with `observe` receives from the run: its arguments, and an optimiser."""
+"""The arguments and the optimiser that a run provides to a model with `observe`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows a full `Buffer` replaces, and which it declines.
+"""Strategies that decide which rows a full `Buffer` replaces, and which it declines.
 
 A strategy is called for each row in turn: `select(buffer, label)` returns the row's place in the buffer, or
 -1 if it is declined. While there is room, the buffer adds every row.
@@ -18,7 +18,7 @@ NAMES = ("reservoir", "lars", "labrs", "abs", "balancoir", "unlimited")
 
 
 class Held(Protocol):
-    """What a strategy reads of a buffer.
+    """The part of a buffer that a strategy reads.
 
     Attributes:
         capacity: int, rows at most.

@@ -30,8 +30,8 @@ class Metric:
 
     Attributes:
         name: Its key in `run.metrics`, and its column in eval.csv.
-        of: What its function receives.
-        computed_by: The function, and the file of this folder that it is in.
+        of: The subject that its function receives.
+        computed_by: Name of the function, and of its file in this folder.
         better: Whether more or less is better; None: neither.
         score: Whether a task is scored by it. The first such metric that an evaluation has is the
             task's score, and enters the matrix of scores.
@@ -63,7 +63,7 @@ class Metric:
         return found
 
 
-# Where several could score a task, the first does; columns of eval.csv have this order, too.
+# The order matters: the first metric that can score a task does, and columns of eval.csv follow it.
 METRICS = (
     Metric("return", "episodes", "mean_return", "more", score=True, per_task=True, panel=True),
     Metric("return_stddev", "episodes", "return_stddev"),
@@ -128,6 +128,7 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
     scores = [metric for metric in METRICS if metric.score]
     if loss_first:
         scores.sort(key=lambda metric: metric.better != "less")
+    # Before all others: without the task such a model's class-IL score would mean little.
     with_task = [metric.told for metric in scores if told and metric.told]
     return [*with_task, *(metric.name for metric in scores)]
 

@@ -6,7 +6,7 @@ from .matrix import Matrix, mean, scores_learnt
 
 
 def forgetting(matrix: Matrix) -> float:
-    """How far, on average, each earlier task has fallen from its best.
+    """The average drop of each earlier task from its best score.
 
         F = 1/(T-1) sum_{j<T} ( max_{j <= i < T} R_ij - R_Tj )
 

@@ -1,4 +1,4 @@
-"""The matrix of scores, which says what each task did to every other.
+"""The matrix of scores, which shows the effect of each task on every other.
 
 Row i holds the scores after learning task i, column j those on task j. Rows may end early
 (`[[0.9], [0.6, 0.8]]`: only the tasks seen) or hold NaN for later tasks, and later tasks may have no row

@@ -25,7 +25,7 @@ def score(metrics: Mapping[str, float], *, told: bool = False) -> float:
 
 
 def objective(metrics: Mapping[str, float], *, told: bool = False) -> float | None:
-    """What a sweeper minimises or maximises: the score, or for values the loss; None without either.
+    """The value that a sweep optimises: the score, or the loss for regression; None without either.
 
     >>> objective({"mse": 0.2, "r2": 0.9, "loss": 0.2})
     0.2
@@ -51,6 +51,7 @@ def mean_over_tasks(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     >>> mean_over_tasks([{"accuracy": 0.75, "r2": 1.0}, {"accuracy": 0.25}])
     {'accuracy': 0.5}
     """
+    # Tasks may differ in kind: a metric that one of them lacks has no mean.
     names = [name for name in results[0] if all(name in result for result in results)]
     return {name: float(np.mean([result[name] for result in results])) for name in names}
 

@@ -55,7 +55,7 @@ def by_folder(groups: Groups) -> Groups:
 
 
 def _conditions(config: Path) -> list[str]:
-    """What the score of a run depends on, besides its data set: `tasks=5`, `scenario=task`."""
+    """The settings besides the data set that a run's score depends on: `tasks=5`, `scenario=task`."""
     try:
         values = yaml.load(config.read_text(), Loader=Loader)
         found = {key: values.get(key) for key in _CONDITIONS}
@@ -76,7 +76,7 @@ def _short(value: object) -> str:
 
 
 def _is_set_aside(run: Path) -> bool:
-    """Whether it is the earlier run of one beside it: `3.1` of `3`."""
+    """Whether a run was set aside by a later one: `3.1` by `3`."""
     name = re.fullmatch(r"(.+)\.\d+", run.name)
     return name is not None and (run.with_name(name[1]) / "config.yaml").exists()
 

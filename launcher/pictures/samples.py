@@ -26,6 +26,7 @@ class Samples:
     Eight by eight, or for a conditional model a row for each of the first ten classes.
 
     Args:
+        folder: Folder of the pictures, created when the first one is written.
         spec: Spec of the data.
         standardize: Whether the model receives, and generates, standardised observations.
         seed: Seed of the noise; other random streams stay untouched.
@@ -37,9 +38,13 @@ class Samples:
         self._bounds: Bounds | None = None  # Made when there is something to draw.
 
     def __call__(self, agent: nn.Module, step: int) -> None:
-        """The picture of a step, if the model `makes_images`.
+        """Draw the picture of a step, if the model `makes_images`.
 
         Call it in evaluation mode, without gradient.
+
+        Args:
+            agent: The model that is trained.
+            step: int, learning steps so far.
         """
         if not makes_images(agent, self.spec.obs):
             return

@@ -90,7 +90,7 @@ def compat(words: list[str]) -> int:
 
 
 def check(source: str) -> tuple[list[Finding], list[int]]:
-    """What is missing, and the lines whose imports must name Antelope instead of Mammoth.
+    """The missing names, and the lines whose imports must name Antelope instead of Mammoth.
 
     Args:
         source: str, the text of a Python file.

@@ -1,4 +1,4 @@
-"""What a model file defines, imports, sets and asks for, read by `ml compat` from the syntax tree alone."""
+"""Reads from a model file's syntax tree what it defines, imports, sets and asks for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASES = ("ContinualModel", "FutureModel")
 
 
 class SourceFile:
-    """What a file defines and imports.
+    """The definitions and imports of a file.
 
     Attributes:
         ours: Names that it imports from Mammoth, with our objects; None where there is none.

@@ -40,7 +40,7 @@ _COUNTED = "_antelope_counted"
 
 
 def counted_for(model: object, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of these counters the run keeps for a model; it sets the others itself."""
+    """The counters that the run updates for a model; the model sets the others itself."""
     held = vars(model)
     if _COUNTED not in held:
         setattr(model, _COUNTED, tuple(name for name in names if not _sets(model, name)))

@@ -1,4 +1,4 @@
-"""What a user's own `ContinualDataset` declares: its tasks, its data, and the folder of the data."""
+"""The declarations of a user's own `ContinualDataset`: its tasks, its data, and the folder of the data."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class OwnData(Protocol):
 
 
 class ContinualDataset:
-    """What a model with `observe` can read about its sequence of tasks.
+    """The sequence of tasks, as a model with `observe` can read it.
 
     Attributes:
         NAME: Name of the data.

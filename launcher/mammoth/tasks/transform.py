@@ -138,7 +138,7 @@ class Rows:
 
     Args:
         train: Turns a row in [0, 1], `[*shape]`, into the input that a model learns from.
-        ends: float32 `[*shape]` each, what 0 and 1 become without augmentation.
+        ends: float32 `[*shape]` each, the images of 0 and 1 without augmentation.
         augments: Whether `train` is random.
         bytes_only: Whether every row in [0, 1] is a multiple of 1/255.
 
@@ -195,7 +195,7 @@ class Rows:
         return self._laid_out({"obs": obs})["obs"]
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """What 0 and 1 become, each `[*obs.shape]`."""
+        """The images of 0 and 1, each float32 `[*obs.shape]`."""
         return self._ends
 
     def augmented(self, rows: Tensor) -> Tensor:

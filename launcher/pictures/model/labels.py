@@ -1,4 +1,4 @@
-"""What a module is called and made of, in few words."""
+"""Short labels for a module and its hyperparameters."""
 
 from __future__ import annotations
 

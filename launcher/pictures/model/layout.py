@@ -1,4 +1,4 @@
-"""Where boxes and arrows go: in rows from top to bottom, few crossings, straight lines."""
+"""Places boxes and arrows: in rows from top to bottom, with few crossings and straight lines."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class _Placed(Spacing):
         return path[::-1] if link.head < link.tail else path
 
     def _port(self, n: int, above: int) -> float:
-        """Where at its upper side an arrow arrives, from its middle."""
+        """The offset from the middle of its upper side at which an arrow arrives, in points."""
         vertex = self.vertices[n]
         arriving = sorted((m for m, _ in vertex.up), key=lambda m: self.vertices[m].x)
         room = max(self.items[n].width - 24, 0.0)

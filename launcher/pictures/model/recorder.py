@@ -305,7 +305,7 @@ def _is_array(value: object) -> TypeGuard[_Array]:
 
 
 def _address(tensor: Tensor) -> int:
-    """Where its memory begins; 0 if it has none of its own, as on `meta`."""
+    """The address of its memory; 0 if it has none of its own, as on `meta`."""
     try:
         return tensor.untyped_storage().data_ptr()
     except Exception:  # Sparse, lazy, or wrapped by `torch.func`: each raises another one.
@@ -322,7 +322,7 @@ def _written_to(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
 
 def _place() -> tuple[Hashable, bool]:
-    """Where in the code torch was called, and whether a distribution did so for itself."""
+    """The place in the code that called torch, and whether a distribution called it for itself."""
     # Frames instead of `traceback`: this runs for every operation, and a traceback reads source files.
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "") in _WRAPPERS:

@@ -1,4 +1,4 @@
-"""Which row each box is in, and in which order, so that few arrows cross.
+"""Assigns boxes to rows, and orders each row, so that few arrows cross.
 
 Source of the method: Sugiyama, Tagawa & Toda (1981), "Methods for visual understanding of
 hierarchical system structures": rows by longest path, order within a row by barycentre. Labels of

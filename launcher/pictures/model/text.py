@@ -11,7 +11,7 @@ _MOST_RESULTS = 3
 
 
 def text(graph: Graph, *, title: str) -> str:
-    """What the picture shows, for a terminal or a paper's appendix."""
+    """The content of the picture as text, for a terminal or a paper's appendix."""
     frozen = graph.total - graph.trainable
     total = f"{graph.total:,} parameters"
     if frozen:
@@ -70,7 +70,7 @@ def _row(graph: Graph, node: Node) -> tuple[str, ...]:
 
 
 def _from(graph: Graph, node: Node) -> str:
-    """What a node reads, through the operations before it."""
+    """The sources of a node, with the operations between them and it."""
     return ", ".join(_sources(graph, graph.nodes.index(node), set()))
 
 
