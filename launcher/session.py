@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -191,31 +191,33 @@ class Session:
 
     # ------------------------------------------------------------------------------- its state
 
+    def awake(self) -> AbstractContextManager[None]:
+        """Inside, the model is as it last learnt, not with averaged weights."""
+        return self.rest.interrupted()
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs."""
+        """Everything that continuing exactly needs; tensors are the session's own, not copies."""
         begun = self.progress.begun and not self.replay.offline
         pack = functools.partial(object_state, whole=True)
-        with self.rest.interrupted():  # Averaged weights are not those that are learnt on from.
-            return {
-                "device": str(self.learner.device),
-                "progress": self.progress.state_dict(),
-                "learner": self.learner.state_dict(),
-                "replay": self.replay.state_dict(),
-                "augmentation": object_state(self._augmentation),
-                **self.world.state_dict(self.progress.task if begun else None, pack=pack),
-                "actor": self.actor.state_dict() if self.actor is not None else None,
-                "log": self.log.state_dict(),
-                "random": random_state(self.learner.device),
-                "settings": dict(self.plan.values),
-                "objects": list(self.plan.objects),
-                "name": self.world.name,
-                "spec": spec_state(self.world.spec),
-            }
+        return {
+            "device": str(self.learner.device),
+            "progress": self.progress.state_dict(),
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "augmentation": object_state(self._augmentation),
+            **self.world.state_dict(self.progress.task if begun else None, pack=pack),
+            "actor": self.actor.state_dict() if self.actor is not None else None,
+            "log": self.log.state_dict(),
+            "random": random_state(self.learner.device),
+            "settings": dict(self.plan.values),
+            "objects": list(self.plan.objects),
+            "name": self.world.name,
+            "spec": spec_state(self.world.spec),
+        }
 
     def is_finite(self) -> bool:
         """Whether every trained weight is finite: a ruined model must not push out a good checkpoint."""
-        with self.rest.interrupted():
-            return self.learner.is_finite()
+        return self.learner.is_finite()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put everything back to where the checkpoint left it, and say what is different now.

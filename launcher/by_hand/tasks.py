@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import torch
 from torch import Tensor
 
 from ...envs.task_rows import DataTask
+from ...envs.tasks import DataWorld
 from ...replay import Batch, ConfigError, Replay, Spec, Table
 from ...replay.randomness import kept_randomness, seed_everything
 from ...replay.samplers import Epochs, batch_sizes
@@ -64,7 +65,7 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
     device = build_device(plan.device)
     with taking_turns(), kept_randomness():  # The caller's random streams stay as they were.
         seed_everything(plan.seed)
-        world = build_world(plan)
+        world = cast(DataWorld, build_world(plan))  # `env` is not among the settings allowed above.
         for key, reason in without_effect(plan, world).items():
             warnings.warn(f"`{key}` has no effect here: {reason}.", stacklevel=2)
         world.place(device, plan.data)
@@ -120,8 +121,11 @@ class Tasks:
         replay: What `task.train` draws from.
     """
 
-    def __init__(self, world: Any, replay: Replay, plain: Callable[..., Any], *, seed: int):
+    def __init__(
+        self, world: DataWorld, replay: Replay, plain: Callable[..., dict[str, Any]], *, seed: int
+    ):
         self.world, self.replay, self._plain = world, replay, plain
+        assert world.scenario is not None
         outputs = classes_of_tasks(world, told=True)
         self.spec = TasksSpec(
             world.spec.obs,

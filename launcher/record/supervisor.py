@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -55,8 +55,11 @@ class Supervised(Protocol):
     def finished(self) -> bool:
         """Whether all of them are learnt."""
 
+    def awake(self) -> AbstractContextManager[None]:
+        """Inside, the model is as it last learnt, even if it rests otherwise."""
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs."""
+        """Everything that continuing exactly needs; tensors may be the session's own."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
@@ -289,13 +292,17 @@ class Supervisor:
 
     def save(self) -> bool:
         """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
-        if not self.session.is_finite():
-            at = self.progress.step
-            self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
-            return False
         began = time.monotonic()
-        self.journal.sync()
-        self.checkpoints.save({**self.session.state_dict(), "journal": self.journal.state_dict()})
+        with (
+            self.session.awake()
+        ):  # Until it is written: averaged weights take the place of its own.
+            if not self.session.is_finite():
+                at = self.progress.step
+                self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
+                return False
+            self.journal.sync()
+            state = {**self.session.state_dict(), "journal": self.journal.state_dict()}
+            self.checkpoints.save(state)
         self._saved_at, self._saved_step = time.monotonic(), self.progress.step
         self._save_took = self._saved_at - began
         self._pause = max(_SAVE_SECONDS, self._save_took / _SAVING_SHARE)

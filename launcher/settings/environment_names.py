@@ -20,7 +20,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
@@ -142,7 +142,7 @@ def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] 
     """Builds n copies as the one vector environment that a gymnasium id names, if it names one."""
     import gymnasium
 
-    if getattr(target, "func", None) not in (make_registered, gymnasium.make):
+    if not _makes_registered(target):
         return None
     name, mode = target.args[0], "vector_entry_point"
     if _spec(name).vector_entry_point is None:
@@ -155,16 +155,23 @@ def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] 
 
 def creator(target: Any) -> Any:
     """The class or function that makes the environment of an id; None for anything else."""
-    import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    if getattr(target, "func", None) not in (make_registered, gymnasium.make) or not target.args:
+    if not _makes_registered(target) or not target.args:
         return None
     try:
         entry = _spec(target.args[0]).entry_point
         return entry if callable(entry) else load_env_creator(entry)
     except Exception:  # What it needs may be missing; making it says so.
         return None
+
+
+def _makes_registered(target: object) -> TypeGuard[functools.partial[Any]]:
+    """Whether calling it makes the environment of an id or an EnvSpec."""
+    import gymnasium
+
+    makers = (make_registered, gymnasium.make)
+    return isinstance(target, functools.partial) and target.func in makers
 
 
 def taken_by_make() -> dict[str, inspect.Parameter]:

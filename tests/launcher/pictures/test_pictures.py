@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, ml
 from antelope.agents.traits import Traits
-from antelope.launcher import open_run
 from antelope.launcher.pictures.compare import plot_runs
+from antelope.launcher.record import report
 
 pytestmark = pytest.mark.usefixtures("workdir")
 
@@ -97,7 +97,7 @@ def test_a_picture_of_the_model_that_fails(
     def fails(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(open_run, "draw_model", fails)
+    monkeypatch.setattr(report, "draw_model", fails)
     run = ml(render_model=True, plot=False, **SHORT)
     assert "No picture of the model: OSError: disk full" in capsys.readouterr().err
     assert status(run)["status"] == "finished"

@@ -1,0 +1,62 @@
+"""What a run directory holds beside its checkpoints: where it is, its history and its tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...replay import ConfigError
+from ..record.checkpoint import Checkpoints
+from ..record.log import read_csv
+
+
+def find_run(path: Path) -> Path:
+    """The run directory or checkpoint that a path means.
+
+    Raises:
+        ConfigError: If there is not exactly one.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ConfigError(
+            f"{path} {what}. Give a run directory, as run.path or the console shows it."
+        )
+    if any((path / name).exists() for name in ("config.yaml", "checkpoints", "manifest.json")):
+        return path
+    if Checkpoints(path).numbered():
+        return path.parent if path.name == "checkpoints" else path
+    found = sorted(file.parent for file in path.glob("**/config.yaml"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError(
+            f"{path} is not a run directory, and holds none: there is no config.yaml."
+        )
+    some = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    raise ConfigError(f"{path} holds {len(found)} runs. Name one: {some}")
+
+
+def history(path: Path, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The rows of the CSV files in the order of their steps.
+
+    Args:
+        counts: Rows of `train` and `eval` that a checkpoint stands for; a run that went on has more.
+    """
+    rows = [
+        row
+        for mode in ("train", "eval")
+        for row in read_csv(path / f"{mode}.csv")[: counts.get(mode, 0)]
+    ]
+    return sorted(rows, key=lambda row: row["step"])
+
+
+def tasks_of(path: Path) -> list[dict[str, Any]]:
+    """The costs of each task, as `status.json` says them; empty if it cannot be read."""
+    try:
+        tasks = json.loads((path / "status.json").read_text())["tasks"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return tasks if isinstance(tasks, list) else []

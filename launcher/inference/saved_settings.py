@@ -1,0 +1,217 @@
+"""The settings of a saved run, with those that the user gives now.
+
+A run directory is data: what it names is looked up only where that runs nobody's code, or the user says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...envs.sources import folder_of
+from ...replay import ConfigError
+from ..settings.dotted import split_target
+from ..settings.names import resolve
+from ..settings.object_names import makes_objects, name_of
+from ..settings.plan import Plan, make_plan
+from ..settings.schema import PARTS, schema
+from ..settings.settings import Settings
+from ..settings.trust import known_argument, known_arguments, known_object
+
+MODULES = ("model", *PARTS)
+"""Settings that say what the model is made of."""
+
+MAY_BE_GIVEN = (*MODULES, "env", "env_wrappers", "dataset", "device")
+"""Settings that may be given again: what the model is made of, where it acts, and on what device."""
+
+
+class SavedSettings:
+    """The settings of a saved run, with those that the user gives now.
+
+    Args:
+        path: The run directory, for messages.
+        state: Of a checkpoint.
+        given: What the user gives; only settings of `MAY_BE_GIVEN`.
+        trust: Whether names in the directory may be imported.
+
+    Raises:
+        ConfigError: For a name that the user has to give.
+    """
+
+    def __init__(
+        self, path: Path, state: Mapping[str, Any], given: Settings, *, trust: bool
+    ) -> None:
+        self._path, self._given, self._trust = path, given, trust
+        self._objects: frozenset[str] = frozenset(state.get("objects", ()))
+        self._settings = self._merged(state["settings"])
+
+    def plan(self) -> Plan:
+        """The plan of what the model is made of; nothing else is looked up."""
+        return make_plan(self._settings, names=MODULES)
+
+    def plan_of_environments(self) -> Plan:
+        """The plan with the environments too, to make copies of them."""
+        settings = self._settings
+        if not (self._trust or self._said("env")):
+            settings.live["env"] = self._known_environments(settings.values["env"])
+        if not (self._trust or self._said("env_wrappers")):
+            settings.values["env_wrappers"] = self._known_wrappers(settings.values["env_wrappers"])
+        return make_plan(settings, names=(*MODULES, "env", "env_wrappers"))
+
+    def plan_of_data(self) -> Plan:
+        """The plan with the data too, to read it."""
+        settings = self._settings
+        if not (self._trust or self._said("dataset")):
+            settings.live["dataset"] = self._known_data(settings.values["dataset"])
+        return make_plan(settings, names=(*MODULES, "dataset", "test_dataset", "aug"))
+
+    def _merged(self, saved: Mapping[str, Any]) -> Settings:
+        """The run's settings, overridden by those that the user gave."""
+        given = self._given
+        values = {**given.values, **{k: v for k, v in saved.items() if k in given.values}}
+        for group in values.keys() - schema().keys():
+            # An earlier version may have had fewer settings in it; the others are at their defaults.
+            values[group] = {**given.values[group], **values[group]}
+        settings = Settings(values)
+        for key in MAY_BE_GIVEN:
+            if key in given.given:
+                values[key] = _laid_over(saved.get(key), given, key)
+                own = (k for k in given.live if k == key or k.startswith(f"{key}."))
+                settings.live |= {k: given.live[k] for k in own}
+                settings.given.add(key)
+        values["device"] = given.values["device"]  # Not that of the machine it was trained on.
+        values["compile"] = False
+        for key in MODULES:
+            self._look_up(settings, key)
+        return settings
+
+    def _look_up(self, settings: Settings, key: str) -> None:
+        """Find what the run's directory names, without running anybody's code."""
+        value = settings.values.get(key)
+        if not isinstance(value, dict):
+            return
+        name = value.get("_target_")
+        named = self._trust or key in settings.live or self._said(key)
+        if not named and isinstance(name, str):
+            found = known_object(name, key)
+            if found is None:
+                raise self._unnamed(key, name)
+            settings.live[key] = found
+        said = self._said_arguments(key)
+        refused = lambda name: self._unnamed(key, name)  # noqa: E731
+        for argument, item in value.items():
+            path = f"{key}.{argument}"
+            if argument == "_target_" or argument in said or path in settings.live:
+                continue
+            if path in self._objects:
+                settings.live[path] = self._argument(str(item))
+                if settings.live[path] is None:
+                    raise ConfigError(
+                        f"{path} was a Python object in the run in {self._path}, {item}. Give it again, as "
+                        f'in {key}={{"_target_": ..., "{argument}": ...}}.'
+                    )
+            elif not self._trust:
+                value[argument] = known_arguments(item, refused)
+
+    def _argument(self, name: str) -> Any:
+        """The object that a constructor was given, by the name that it was recorded under, or None."""
+        if (found := known_argument(name)) is not None or not self._trust:
+            return found
+        try:
+            return resolve(name, "model")
+        except ConfigError:
+            return None
+
+    def _said(self, key: str) -> bool:
+        """Whether the user names the object of a setting."""
+        value = self._given.values.get(key)
+        named = isinstance(value, dict) and "_target_" in value
+        return key in self._given.given and (named or isinstance(value, list))
+
+    def _said_arguments(self, key: str) -> set[str]:
+        value = self._given.values.get(key)
+        own = isinstance(value, dict) and key in self._given.given
+        return set(value or ()) if own else set()
+
+    def _known_environments(self, value: Any) -> Any:
+        """What an `env` of the run's directory names."""
+        refused = lambda name: self._unnamed("env", name)  # noqa: E731
+
+        def found(item: Any) -> Any:
+            name, arguments = split_target(item)
+            target = known_object(str(name), "env")
+            if target is None:
+                raise self._unnamed("env", str(name))
+            return {"_target_": target, **known_arguments(arguments, refused)}
+
+        items = value if isinstance(value, list) else [value]
+        return [found(item) for item in items]
+
+    def _known_wrappers(self, value: Any) -> Any:
+        """What `env_wrappers` of the run's directory names, in full, which no file here can take.
+
+        Raises:
+            ConfigError: For wrappers other than gymnasium's, and those that are given a function by name.
+        """
+        if value is None:
+            return None
+        found = []
+        for item in value if isinstance(value, list) else [value]:
+            target, arguments = split_target(item)
+            name = str(target)
+            known = known_object(name, "env_wrappers")
+            if known is None or not all(map(_is_plain, arguments.values())):
+                raise self._unnamed("env_wrappers", name)
+            found.append({"_target_": name_of(known), **arguments} if arguments else name_of(known))
+        return found
+
+    def _unnamed(self, key: str, name: str) -> ConfigError:
+        """What to do about a name that is not looked up for a directory."""
+        what = f"The {'environment' if key == 'env' else key} of the run in {self._path}"
+        if name.startswith(("instance of ", "partial of ")):
+            return ConfigError(
+                f"{what} was a Python object ({name}). Give one that is made the same way: "
+                f"antelope.load(path, {key}=...)."
+            )
+        if key == "env" and not {":", "."} & set(name):
+            return ConfigError(
+                f"{what} is {name}, which is not registered with gymnasium here. Import what registers it "
+                "first, or give the class: env=..."
+            )
+        file, _, last = name.rpartition(":")
+        python = last if file.endswith(".py") or not file else repr(name)
+        python = python.rpartition(".")[2] + " (the class)" if python == last else python
+        return ConfigError(
+            f"{what} is {name}, and a run directory's own words run no code. Name it here: {key}={python} in "
+            f"Python, {key}={name} in a console. Or say trust=true, to import whatever the directory names."
+        )
+
+    def _known_data(self, value: Any) -> Any:
+        """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""
+        if isinstance(value, list):
+            return [self._known_data(item) for item in value]
+        name, arguments = split_target(value)
+        if folder_of(name) is not None:
+            return value
+        target = known_object(str(name), "dataset")
+        if target is None:
+            raise self._unnamed("dataset", str(name))
+        return {"_target_": target, **arguments} if arguments else target
+
+
+def _laid_over(saved: Any, given: Settings, key: str) -> Any:
+    """A setting as the user gives it, with the run's arguments where it takes any."""
+    value = given.values[key]
+    target = given.live.get(key)
+    takes = target is None or makes_objects(target)
+    if isinstance(saved, dict) and isinstance(value, dict) and takes:
+        return {**saved, **value}
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing in an argument names a function or an object to make."""
+    if isinstance(value, list):
+        return all(isinstance(part, str) or _is_plain(part) for part in value)
+    return not isinstance(value, (str, Mapping))
