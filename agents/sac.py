@@ -149,6 +149,6 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-    # log(1 - tanh(u)^2) without the difference, which is 0 in float32 from |u| = 9 on.
+    # log(1 - tanh(u)^2) without the subtraction, which is 0 in float32 for |u| >= 9.
     log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
     return u.tanh(), (log_normal - log_slope).sum(1)

@@ -55,7 +55,7 @@ class PackNet(Strategy):
             raise ConfigError(f"strategy.packnet.keep={keep} must be a share in (0, 1].")
         self.keep, self.retrain_epochs = keep, retrain_epochs
         self.owner: dict[str, Tensor] = {}  # The task of each weight, int16.
-        self.outputs: list[str] = []  # Weights exempt from pruning.
+        self.outputs: list[str] = []  # Names of weights exempt from pruning.
         # What this task trains (1 or 0), and the values that it must not change (0 elsewhere); None: unknown.
         self.mine: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] | None = None

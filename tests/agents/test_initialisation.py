@@ -291,7 +291,7 @@ def test_a_prior_is_compared_with_the_mean_over_the_batch() -> None:
         (USE, 1.0, "between 0 and 1"),
         (USE, [0.5, 0.5, 0], "between 0 and 1"),
         (USE, {"a": 1}, "between 0 and 1"),
-        (Space((2,)), [0.5, 0.5], r"head 'use' is Box\(2,\), of numbers: leave it out"),
+        (Space((2,)), [0.5, 0.5], r"head 'use' is Box\(2,\), with numbers: leave it out"),
     ],
 )
 def test_a_prior_that_is_none_is_refused(space: Space, prior: Any, match: str) -> None:
