@@ -1,4 +1,4 @@
-"""What a generative model makes, as it learns: a grid of its samples at every evaluation."""
+"""Samples of a generative model during training: a grid at every evaluation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...replay.randomness import forked_randomness
 
 _COLUMNS = 8
 _ROWS = 8
-_MOST_CLASSES = 10  # Classes that have a row.
-_TILE = 64  # Pixels that small images are enlarged to, about.
+_MOST_CLASSES = 10  # Classes with a row of their own.
+_TILE = 64  # Pixels, the approximate side to which small images are enlarged.
 
 
 class Samples:
@@ -49,14 +49,15 @@ class Samples:
             label = torch.arange(min(self.spec.action.n, _MOST_CLASSES), device=device)
             label = label.repeat_interleave(_COLUMNS)
         n = _COLUMNS * _ROWS if label is None else len(label)
+        # The same noise at every step: what changes between two pictures is what was learnt.
         with forked_randomness(self.seed):
-            # Not every model that samples knows labels.
+            # Only conditional models accept labels.
             obs = agent.sample(n) if label is None else agent.sample(n, label)  # type: ignore[operator]
         if not isinstance(obs, Tensor) or obs.shape != (n, *self.spec.obs.shape):
             given = list(obs.shape) if isinstance(obs, Tensor) else f"a {type(obs).__name__}"
             warnings.warn(
-                f"{type(agent).__name__}.sample({n}) gave {given}, not samples "
-                f"{[n, *self.spec.obs.shape]}: there are no pictures of them.",
+                f"{type(agent).__name__}.sample({n}) returned {given} instead of samples "
+                f"{[n, *self.spec.obs.shape]}; no picture of them is drawn.",
                 stacklevel=2,
             )
             return
@@ -68,8 +69,8 @@ class Samples:
 
 
 def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
-    """Whether a model is one that generates, and what it generates are grey or colour images."""
-    if isinstance(space, dict) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
+    """Whether a model generates, and its samples are grey or colour images."""
+    if not isinstance(space, Space) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
         return False
     return space.ids is None and traits(agent).generates
 

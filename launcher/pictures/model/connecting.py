@@ -40,7 +40,7 @@ class _Origin:
     """Where a value comes from."""
 
     text: str  # Its shape as it left there.
-    steps: tuple[str, ...] = ()  # What was done to it on the way.
+    steps: tuple[str, ...] = ()  # Operations applied to it since.
     lost: bool = False
 
 
@@ -128,7 +128,7 @@ class _Builder:
                 before = origins.get(node)
                 if before is None or before.lost > origin.lost:
                     origins[node] = origin
-                elif before.lost == origin.lost:  # On two ways to here.
+                elif before.lost == origin.lost:  # It arrives by two paths.
                     steps = (*before.steps, *origin.steps)
                     origins[node] = _Origin(before.text, steps, before.lost)
         from_outside = event.kind == "exit" or event.name == "from outside"
@@ -168,7 +168,7 @@ class _Builder:
         self.left = (owner, {n: _Origin(o.text, o.steps, True) for n, o in origins.items()})
 
     def _enter(self, reads: tuple[int, ...], owner: int) -> None:
-        """Draw arrows to a box from what it takes from outside."""
+        """Draw arrows to a box from the values that it reads from outside."""
         box = self.box_of[self.trace.calls[owner]]
         taken = []
         for value in reads:

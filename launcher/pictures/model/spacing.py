@@ -15,7 +15,7 @@ _FIRM = 1000.0  # How much a group's side pulls back to where it is.
 
 @dataclass
 class _Place:
-    """What takes room in a row: a vertex, or one side of a group."""
+    """Something that takes up room in a row: a vertex, or one side of a group."""
 
     vertex: Vertex | None
     left: float
@@ -28,7 +28,7 @@ class Spacing(Rows):
     """Rows in which every vertex has an `x`, once `spread` has been called."""
 
     def spread(self) -> None:
-        """Give every vertex an x as near to its neighbours' as the others in its row allow."""
+        """Set the x of every vertex as near to its neighbours' as the others in its row allow."""
         for row in self.rows:
             x = 0.0
             for n in row:

@@ -1,4 +1,4 @@
-"""The graph of a module as text: a tree of its parts, with what they read and give."""
+"""The graph of a module as text: a tree of its parts, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text(graph: Graph, *, title: str) -> str:
         blocks.append(_table([("not used", "class", "parameters"), *rows], right=(2,)))
     if any(edge.lost for edge in graph.edges):
         blocks.append(
-            "?: the numbers left torch on the way (numpy, item(), if): assumed, not followed"
+            "?: values left torch on this path (numpy, item(), if), so it is assumed, not traced"
         )
     return "\n\n".join(blocks) + "\n"
 
