@@ -56,11 +56,11 @@ def draw_run(
         history: The rows of train.csv and eval.csv; other rows, and values that are not finite
             numbers, are ignored.
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
-        task_il: The same when the model knows the task of each row.
+        task_il: `[tasks learnt][tasks]`: the same when the model knows the task of each row.
         told: Whether the model always knows the task (`scenario=task`): then `task_il` is drawn first.
         parameters: For a model that reserves parameters for each task: `used`, their number for each
             task learnt, and `total`, the number of all.
-        names: Name of each task; None: its number alone.
+        names: `[tasks]`, name of each task; None: its number alone.
         title: Name of the run; written above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]

@@ -28,8 +28,8 @@ class Samples:
     Args:
         folder: Folder of the pictures, created when the first one is written.
         spec: Spec of the data.
-        standardize: Whether the model receives, and generates, standardised observations.
-        seed: Seed of the noise; other random streams stay untouched.
+        standardize: bool, whether the model receives, and generates, standardised observations.
+        seed: int, seed of the noise; other random streams stay untouched.
     """
 
     def __init__(self, folder: Path, spec: Spec, *, standardize: bool, seed: int):

@@ -35,10 +35,10 @@ def draw_tasks(
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
         metric: Name of the score; an accuracy is drawn on a scale from 0 to 1.
-        task_il: The same when the model knows the task of each row: drawn as a second heat map, and a
-            second panel of curves.
+        task_il: `[tasks learnt][tasks]`: the same when the model knows the task of each row, drawn as a
+            second heat map and a second panel of curves.
         told: Whether the model always knows the task (`scenario=task`): then `task_il` comes first.
-        names: Name of each task; None: its number alone.
+        names: `[tasks]`, name of each task; None: its number alone.
         title: Name of the run.
     """
     stem = "return_matrix" if metric == "return" else "accuracy_matrix"

@@ -14,10 +14,12 @@ _ROW = 9.0  # Between rows.
 def place(
     items: Sequence[Item], links: Sequence[Link], names: Mapping[str, tuple[float, float]]
 ) -> Layout:
-    """Place items that are given in an order in which most links go forward.
+    """The places of items, of the links between them, and of the borders around groups.
 
     Args:
-        names: Width and height of the name of each group that is to have a border.
+        items: Sizes in points, float, in an order in which most links go forward.
+        links: Arrows between the items, by int index.
+        names: float, width and height in points of the name of each group that gets a border.
     """
     return _Placed(items, links, names).layout()
 
