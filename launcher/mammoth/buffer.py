@@ -124,17 +124,7 @@ class Buffer(FieldMemory):
         device = self._wanted or examples.device
         fields = {name: field.to(device) for name, field in fields.items()}
         strategy, scores = self.sample_selection_fn, sample_selection_scores
-        if strategy.labelled and labels is None:
-            raise ConfigError(f"Buffer.add_data: {self.sample_selection_strategy} needs labels=.")
-        if strategy.scored and scores is None:
-            raise ConfigError(
-                f"Buffer.add_data: {self.sample_selection_strategy} needs sample_selection_scores=, "
-                + (
-                    "the rows' losses."
-                    if self.sample_selection_strategy == "abs"
-                    else "minus the rows' losses."
-                )
-            )
+        self._check_given(labels, scores)
         if self.sample_selection_strategy == "unlimited" and len(self) + rows > self.capacity:
             # Doubling: a resize copies every row, which would be quadratic for one batch after another.
             self._resize(max(2 * self.capacity, len(self) + rows))
@@ -144,6 +134,15 @@ class Buffer(FieldMemory):
             return
         assert labels is not None
         self._add_chosen(fields, labels[:rows].tolist(), scores)
+
+    def _check_given(self, labels: Tensor | None, scores: Tensor | None) -> None:
+        """Raise ConfigError if the strategy needs labels or scores that were not passed."""
+        name, strategy = self.sample_selection_strategy, self.sample_selection_fn
+        if strategy.labelled and labels is None:
+            raise ConfigError(f"Buffer.add_data: {name} needs labels=.")
+        if strategy.scored and scores is None:
+            losses = "the rows' losses" if name == "abs" else "minus the rows' losses"
+            raise ConfigError(f"Buffer.add_data: {name} needs sample_selection_scores=, {losses}.")
 
     def _add_chosen(
         self, fields: Mapping[str, Tensor], labels: list[int], scores: Tensor | None
