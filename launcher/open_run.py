@@ -56,7 +56,7 @@ class OpenRun:
         with workplace.spell(), ExitStack() as opened:
             plan = make_plan(settings)
             session = opened.enter_context(Session.build(plan, workplace))
-            supervisor = opened.enter_context(Supervisor(plan, session))
+            supervisor = opened.enter_context(Supervisor(session.plan, session))
             supervisor.resume()
             opened.pop_all()  # It stays open: `close` closes it.
         return cls(settings, session, supervisor)
