@@ -88,21 +88,11 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     seed_everything(plan.seed)
     world = build_world(plan)
     held.callback(world.close)
-    for key, reason in without_effect(plan, world).items():
-        warn_caller(f"`{key}` has no effect in this run: {reason}.")
-    placed = world.place(device, plan.data)
-    wanted = build_threads(plan, world, device)
-    workplace.keep(lambda: threads(wanted))
+    placed = _place(plan, world, workplace, device)
     transforms = build_transforms(plan, world, device)
     seed_everything(plan.seed)  # Weights do not depend on how the data was read.
     agent, own = build_agent(plan, world, device, transforms)
-    if saved is not None:
-        check_agent(agent, world.spec)
-    if world.acts:
-        check_act(agent)
-        check_masks(agent, world.spec, plan.env_info)
-    if world.labelled:
-        warn_of_others(agent)
+    _check(plan, world, agent)
     model = Model(agent, world.spec, device, plan.precision)
     model, transform, plain = _tried(plan, world, model, transforms)
     obs = example(model, world, plain)
@@ -135,6 +125,31 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         agent.bind(replay)  # type: ignore[operator]
     where = describe(plan, device, channels_last=plain.layout is not None)
     return Assembly(plan, world, learner, replay, plain, own, obs, placed, rates, where)
+
+
+def _place(plan: Plan, world: World, workplace: Workplace, device: torch.device) -> str | None:
+    """Where the data is, in a few words, once it is where it is used; warns of settings without effect."""
+    for key, reason in without_effect(plan, world).items():
+        warn_caller(f"`{key}` has no effect in this run: {reason}.")
+    placed = world.place(device, plan.data)
+    wanted = build_threads(plan, world, device)
+    workplace.keep(lambda: threads(wanted))
+    return placed
+
+
+def _check(plan: Plan, world: World, agent: nn.Module) -> None:
+    """Refuse a model whose methods do not fit what it learns from, before it is called.
+
+    Raises:
+        ConfigError: Saying what would fit.
+    """
+    if plan.offline is not None:
+        check_agent(agent, world.spec)
+    if world.acts:
+        check_act(agent)
+        check_masks(agent, world.spec, plan.env_info)
+    if world.labelled:
+        warn_of_others(agent)
 
 
 def _tried(

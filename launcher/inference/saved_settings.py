@@ -11,6 +11,7 @@ from typing import Any
 
 from ...envs.sources import folder_of
 from ...replay import ConfigError
+from ..settings.dotted import split_target
 from ..settings.names import resolve
 from ..settings.object_names import makes_objects, name_of
 from ..settings.plan import Plan, make_plan
@@ -138,10 +139,7 @@ class SavedSettings:
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
         def found(item: Any) -> Any:
-            name, arguments = item, {}
-            if isinstance(item, Mapping):
-                name = item.get("_target_")
-                arguments = {k: v for k, v in item.items() if k != "_target_"}
+            name, arguments = split_target(item)
             target = known_object(str(name), "env")
             if target is None:
                 raise self._unnamed("env", str(name))
@@ -160,8 +158,8 @@ class SavedSettings:
             return None
         found = []
         for item in value if isinstance(value, list) else [value]:
-            arguments = dict(item) if isinstance(item, Mapping) else {"_target_": item}
-            name = str(arguments.pop("_target_", None))
+            target, arguments = split_target(item)
+            name = str(target)
             known = known_object(name, "env_wrappers")
             if known is None or not all(map(_is_plain, arguments.values())):
                 raise self._unnamed("env_wrappers", name)
@@ -193,10 +191,7 @@ class SavedSettings:
         """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""
         if isinstance(value, list):
             return [self._known_data(item) for item in value]
-        name, arguments = value, {}
-        if isinstance(value, Mapping):
-            name = value.get("_target_")
-            arguments = {k: v for k, v in value.items() if k != "_target_"}
+        name, arguments = split_target(value)
         if folder_of(name) is not None:
             return value
         target = known_object(str(name), "dataset")

@@ -15,7 +15,7 @@ from ...replay.suggestions import did_you_mean
 from . import environment_names
 from .foreign import answer
 from .frames import user_frame
-from .object_names import name_of
+from .object_names import name_of, short_name
 from .passed_on import parameters_behind
 
 
@@ -41,7 +41,7 @@ def construct(
     Raises:
         ConfigError: For an unknown sub-key, a missing argument, or a constructor that raises.
     """
-    name = getattr(target, "__name__", str(target))
+    name = short_name(target)
     named, _ = _parameters(target, skip=len(positional))
     mistakes = unknown_arguments(target, given, setting=setting, skip=len(positional))
     arguments = {key: value for key, value in inferred.items() if key in named}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,14 @@ def flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     if setting and setting.names_object and isinstance(value, (str, int, float, Path)):
         return [(f"{key}._target_", value)]
     return [(key, value)]
+
+
+def split_target(item: object) -> tuple[Any, dict[str, Any]]:
+    """What an item of a setting names, and its arguments; None for arguments without a name.
+
+    >>> split_target("SGD"), split_target({"_target_": "SGD", "lr": 0.1}), split_target({"lr": 0.1})
+    (('SGD', {}), ('SGD', {'lr': 0.1}), (None, {'lr': 0.1}))
+    """
+    if not isinstance(item, Mapping):
+        return item, {}
+    return item.get("_target_"), {key: value for key, value in item.items() if key != "_target_"}

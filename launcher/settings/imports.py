@@ -70,6 +70,11 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def member(module: str, name: str) -> Any:
+    """What a module, which is imported, calls by this name; None if nothing."""
+    return getattr(importlib.import_module(module), name, None)
+
+
 def attribute_of(module: ModuleType, attribute: str, name: str) -> Any:
     item: Any = module
     for part in attribute.split("."):

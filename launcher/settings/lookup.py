@@ -11,11 +11,12 @@ from ...envs.forms import form
 from ...envs.sources import folder_of
 from ...replay import ConfigError
 from .construct import near_among_any, unknown_arguments
+from .dotted import split_target
 from .environment_names import of_spec, registered_as
 from .kinds import model_kind
 from .named import Named
 from .names import resolve
-from .object_names import canonical_name, makes_objects, name_of
+from .object_names import canonical_name, makes_objects, name_of, short_name
 from .preset_names import ENVIRONMENTS, refused_names
 from .schema import schema
 from .settings import Settings
@@ -53,8 +54,7 @@ def named_object(settings: Settings, key: str) -> Named:
 
 
 def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
-    recorded = settings.values[key]
-    name = recorded.get("_target_") if isinstance(recorded, dict) else recorded
+    name, _ = split_target(settings.values[key])
     item = _environment(item) if key == "env" else item
     return Named(key, item, with_classes(arguments, key), str(name))
 
@@ -161,9 +161,9 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
 
 def _folder(key: str, value: Any) -> Named | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
-    if not isinstance(value, dict) or (path := folder_of(value.get("_target_"))) is None:
-        return None
-    return Named(key, path, {k: v for k, v in value.items() if k != "_target_"}, str(path))
+    name, arguments = split_target(value)
+    path = folder_of(name)
+    return None if path is None else Named(key, path, arguments, str(path))
 
 
 def unresolved(settings: Settings) -> list[str]:
@@ -177,9 +177,9 @@ def unresolved(settings: Settings) -> list[str]:
             mistakes += refused
             continue
         for item in value if isinstance(value, list) else [value]:
-            item = item if isinstance(item, dict) else {"_target_": item}
-            target: Any = settings.live.get(key, item.get("_target_"))
-            arguments = [name for name in item if name not in ("_target_", "subset")]
+            named, given = split_target(item)
+            target: Any = settings.live.get(key, named)
+            arguments = [name for name in given if name != "subset"]
             try:
                 folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
                 if isinstance(target, str) and not folder:
@@ -189,13 +189,13 @@ def unresolved(settings: Settings) -> list[str]:
                 continue
             kind = model_kind(target) if key == "model" else None
             if kind is not None and makes_objects(target):
-                given = {name: settings.live.get(f"model.{name}", item[name]) for name in arguments}
-                mistakes += kind.mistakes(target, given)
+                values = {n: settings.live.get(f"model.{n}", given[n]) for n in arguments}
+                mistakes += kind.mistakes(target, values)
             elif makes_objects(target):
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":
                     arguments = [name for name in arguments if name != "groups"]
-                elif getattr(target, "__name__", "") == "ChainedScheduler":
+                elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
                 if key == "env":
                     _warn_of_near_names(target, arguments)
@@ -210,6 +210,6 @@ def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
     for name in arguments:
         if near := near_among_any(target, name):
             warn_caller(
-                f"`env.{name}` is not a parameter of {getattr(target, '__name__', target)}, whose **kwargs "
+                f"`env.{name}` is not a parameter of {short_name(target)}, whose **kwargs "
                 f"take it. Did you mean `env.{near}`?"
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from .dotted import split_target
 from .schema import SHORTHANDS, Setting, defaults, schema
 from .settings import Settings
 from .unknown import unknown_setting
@@ -139,7 +140,7 @@ def _at(values: Any, key: str) -> Any:
 
 
 def _names_in(items: list[Any]) -> list[str]:
-    return [str(item.get("_target_") if isinstance(item, dict) else item) for item in items]
+    return [str(split_target(item)[0]) for item in items]
 
 
 def _item_named(items: list[Any], name: str) -> int | None:

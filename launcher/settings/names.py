@@ -16,7 +16,7 @@ from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from . import environment_names
 from .foreign import answer
-from .imports import attribute_of, class_here, classes_here, dotted, import_file
+from .imports import attribute_of, class_here, classes_here, dotted, import_file, member
 from .object_names import name_of
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def resolve(name: str, kind: str) -> Any:
         return found
     for library in place.libraries:
         try:
-            item = getattr(importlib.import_module(library), name, None)
+            item = member(library, name)
         except Exception as error:  # Gymnasium's that are imported late, for what they need.
             raise ConfigError(f"{library}.{name} cannot be imported: {error}") from error
         if item is not None and place.accept(name, item):

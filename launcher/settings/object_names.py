@@ -35,6 +35,11 @@ def name_of(value: Any) -> str:
     return f"{module}.{name}"
 
 
+def short_name(target: object) -> str:
+    """`SGD` of the class, `CartPole-v1` of what makes it; for an object, how it prints."""
+    return str(getattr(target, "__name__", target))
+
+
 def canonical_name(name: str, item: Any) -> str:
     """One name for a class however it was said; other objects keep the name they were found by."""
     return name_of(item) if inspect.isclass(item) or inspect.isroutine(item) else name

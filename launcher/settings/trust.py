@@ -6,7 +6,6 @@ or an id that gymnasium knows already: importing anything else would run code th
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError
-from .environment_names import find_top, installed, split
+from .environment_names import split
+from .environment_packages import find_top, installed
+from .imports import member
 from .names import KINDS, registered, resolve, timm_network
 
 _MODULES = ("antelope.agents", "torch.nn", "torchvision.models")
@@ -39,7 +40,7 @@ def known_object(name: str, kind: str) -> Any:
         return found
     place = KINDS[kind]
     for library in place.libraries:
-        item = getattr(importlib.import_module(library), name, None)
+        item = member(library, name)
         if item is not None and place.accept(name, item):
             return item
     return timm_network(name) if kind in ("model", "encoder") else None
@@ -110,15 +111,11 @@ def _environment(name: str) -> Any:
 
     known = name in gymnasium.registry or name.startswith("ALE/")
     if ":" not in name and (known or name in NAMES["env"]):
-        return (
-            resolve(name, "env")
-            if known
-            else getattr(importlib.import_module("antelope.envs"), name)
-        )
+        return resolve(name, "env") if known else member("antelope.envs", name)
     if name.startswith("antelope.envs."):
         home, _, last = name.rpartition(".")
         if last in NAMES["env"]:
-            return getattr(importlib.import_module(home), last)
+            return member(home, last)
     return None
 
 
@@ -130,17 +127,15 @@ def _data_set(name: str) -> Any:
     if name.startswith("antelope.envs.") and last in NAMES["dataset"]:
         return resolve(name, "dataset")
     if name.startswith("torchvision.datasets."):
-        item = getattr(importlib.import_module("torchvision.datasets"), last, None)
+        item = member("torchvision.datasets", last)
         return item if inspect.isclass(item) else None
     return None
 
 
 def _wrapper(name: str) -> Any:
     """One of gymnasium's wrappers."""
-    import gymnasium
-
     home, _, last = name.rpartition(".")
-    item = getattr(gymnasium.wrappers, last, None)
+    item = member("gymnasium.wrappers", last)
     of_gymnasium = not home or home.startswith("gymnasium.wrappers")
     return item if of_gymnasium and inspect.isclass(item) else None
 
@@ -154,7 +149,7 @@ def _within(name: str, roots: tuple[str, ...]) -> Any:
     if not name.startswith(tuple(f"{root}." for root in roots)):
         return None
     try:
-        item = getattr(importlib.import_module(home), last, None)
+        item = member(home, last)
     except ImportError:
         return None
     # A module's namespace holds what it imports, too.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...replay.errors import ConfigError
+from .dotted import split_target
 from .lookup import named_object, with_classes
 from .named import Named
 from .names import resolve
@@ -27,17 +28,13 @@ def named_wrappers(settings: Settings) -> Iterator[Named]:
     given = list(live) if isinstance(live, (list, tuple)) else [None] * len(written)
     recorded: list[Any] = []
     for item, value in zip(written, given, strict=True):
-        arguments = (
-            {k: v for k, v in item.items() if k != "_target_"} if isinstance(item, dict) else {}
-        )
-        target = item["_target_"] if isinstance(item, dict) and "_target_" in item else item
+        target, arguments = split_target(item)
         if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
-            objects = {k: v for k, v in value.items() if k != "_target_"}
+            target, objects = split_target(value)
             # Asked a second time, they are recorded by name: no word of the user's against them.
             names = _make_plain(dict(objects))
             said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
             arguments = {**objects, **said}
-            target = value.get("_target_")
         elif value is not None and not isinstance(value, str):
             target = value
         if isinstance(target, dict) or target is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import importlib
 import sys
 import types
 import warnings
@@ -51,6 +53,9 @@ gymnasium.register(id="Far/{name}-v2", entry_point="{module}:Far", max_episode_s
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
     """What a test registers, and what is found installed for it, is forgotten after it."""
+    with contextlib.suppress(ImportError):
+        # Its games are registered once in a process, when it is first imported: not inside a test.
+        importlib.import_module("ale_py")
     before = dict(gymnasium.registry)
     environment_names.installed.cache_clear()
     yield
@@ -369,7 +374,6 @@ class TestObjects:
 
 def out(*words: str) -> str:
     """What `ml envs` prints, in one line."""
-    import contextlib
     import io
 
     with contextlib.redirect_stdout(io.StringIO()) as printed:

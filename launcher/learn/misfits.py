@@ -1,0 +1,96 @@
+"""Strategies that do not fit the run or one another, found before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ...agents.continual.context import Context
+from ...agents.continual.strategy import Strategy
+from ...agents.traits import has_forward, hook, stated_traits
+from ...replay import Memory
+from ...replay.suggestions import did_you_mean
+from ..assembly.environment_strategies import works_on_the_loss
+from .hooks import HOOKS, mistaken, says_what_it_owns
+
+_WHY = {
+    "batch": "both add rows from their own memory to the batch",
+    "loss": "both replace the model's loss",
+    "gradient": "both change the gradient, and the second would undo the first",
+    "output": "both decide how the outputs are read",
+    "weights": "both assign weights to tasks",
+    "data": "both choose the data that is learnt",
+}
+_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, declare owns = ().)"
+
+
+def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable[str]:
+    """What each of the strategies needs and does not get in this run."""
+    name_of_agent = type(context.agent).__name__
+    for name, strategy in named.items():
+        # What a class of the user's calls `scenarios` or `needs_borders` is its own.
+        needs = strategy if isinstance(strategy, Strategy) else Strategy
+        if not any(hook(strategy, method) for method in HOOKS) and name != "naive":
+            yield f"strategy={name} has none of the hooks of a strategy: {', '.join(HOOKS)}."
+        yield from mistaken(name, strategy)
+        for what in owned(strategy):
+            close = "" if what in _WHY else did_you_mean(str(what), _WHY)
+            if not isinstance(what, str) or close:
+                yield (
+                    f"strategy={name}: `owns` holds {what!r:.40}; it may hold {', '.join(_WHY)}.{close}"
+                )
+        if needs.needs_borders and not borders:
+            yield (
+                f"strategy={name} must know where a task ends, which online=true does not tell. "
+                "Without borders work er, er_ace, der, derpp, agem and the like."
+            )
+        if works_on_the_loss(strategy) and stated_traits(context.agent).observes:
+            yield (
+                f"strategy={name} works on the loss, which {name_of_agent}.observe does not return. "
+                "Return it from a `learn` instead."
+            )
+        if context.scenario not in needs.scenarios:
+            yield (
+                f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, this run has "
+                f"scenario={context.scenario}."
+            )
+        if context.in_environment:
+            continue
+        if needs.needs_classes and not context.spec.discrete:
+            yield f"strategy={name} is for classes, and the targets of this run are values."
+        if needs.needs_forward and not has_forward(context.agent):
+            yield f"strategy={name} calls the model, and {name_of_agent} has no `forward`."
+
+
+def conflicts(named: dict[str, Any]) -> Iterable[str]:
+    """Pairs of strategies that take the same thing for themselves, each with the reason."""
+    items = list(named.items())
+    for i, (name, strategy) in enumerate(items):
+        for other, second in items[i + 1 :]:
+            if shared := owned(strategy) & owned(second):
+                known = [why for key, why in _WHY.items() if key in shared]
+                why = known[0] if known else f"both own {', '.join(sorted(map(str, shared)))}"
+                silent = [n for n in (name, other) if "batch" in shared and _adds_unsaid(named[n])]
+                unless = f" {_UNLESS.format(type(named[silent[0]]).__name__)}" if silent else ""
+                yield (
+                    f"strategy={name} and strategy={other} conflict: {why}. Choose one of them.{unless}"
+                )
+
+
+def owned(strategy: Any) -> set[str]:
+    """What a strategy takes for itself: what it declares, and what its hooks and memories imply."""
+    owns: Any = getattr(strategy, "owns", ())
+    reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
+    listed = isinstance(owns, (set, frozenset, list, tuple))
+    adds_rows = {"batch"} if _adds_unsaid(strategy) else set()
+    return (set(owns) if listed else {owns}) | reads_outputs | adds_rows
+
+
+def _adds_unsaid(strategy: Any) -> bool:
+    """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
+    held = getattr(strategy, "__dict__", {}).values()
+    return (
+        hook(strategy, "before_batch") is not None
+        and any(isinstance(value, Memory) for value in held)
+        and not says_what_it_owns(strategy)
+    )
