@@ -115,7 +115,7 @@ def test_an_example_is_stored_and_the_transform_makes_it_an_input(world: World) 
     for transform in world.transforms(standardize=True, device=CPU, augment=None):
         obs = transform.observe(stored, CPU)
         assert (obs.shape, obs.dtype) == ((5, 2), torch.float32)
-        assert transform(({"obs": stored}))["obs"].shape == (5, 2)
+        assert transform({"obs": stored})["obs"].shape == (5, 2)
 
 
 def test_only_data_is_augmented() -> None:
