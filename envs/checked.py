@@ -59,6 +59,7 @@ def reset_into(
     try:
         given = env.reset(seed=seed)
     except Exception as error:
+        # A `reset` written for gym before 0.22 has no `seed`; its TypeError would not say what to write.
         takes_none = "unexpected keyword argument 'seed'" in str(error)
         advice = ": write reset(self, *, seed=None, options=None)" if takes_none else ""
         raise Fault(f"raised {describe_error(error)} in reset{advice}") from error
@@ -146,6 +147,7 @@ def write_checked(
         What is wrong with it, or None.
     """
     try:
+        # Whatever an environment returns gets here, and may make any conversion fail.
         return _write(into, where, obs, code, check_bounds)
     except Exception as error:
         return f"returned an observation that does not fit its space: {describe_error(error)}"

@@ -120,6 +120,7 @@ class Copies:
             check_bounds = self._checks_left > 0
             _, info = reset_into(env, seed, into, copy, self.obs_codec, check_bounds=check_bounds)
         except Fault as fault:
+            # Caused by the user's own error, if there is one: `Fault` has nothing more to say.
             raise DataError(self._blame(copy, fault)) from fault.__cause__
         return None if self.infos is None else self._pick(info, copy)
 

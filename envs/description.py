@@ -92,6 +92,7 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
 
 def _values(columns: list[Tensor]) -> Space:
     """The space of values to be predicted: float64 if float32 cannot tell them apart."""
+    # Flattened: targets with three dimensions are not images, and have no channels.
     mean, stddev, low, high = statistics([column.flatten(1) for column in columns])
     shape = tuple(columns[0].shape[1:])
     mean, stddev = mean.view(shape), stddev.view(shape)

@@ -309,6 +309,7 @@ class EnvWorld(OfEnvironments):
             show=lambda ended, steps: show(ended, f"episodes ({steps:,} steps)"),
             finals=finals,
         )
+        # Once, since every later evaluation would repeat it.
         if env.cut and not self._said_cut:
             self._said_cut = True
             how.warn(

@@ -175,10 +175,12 @@ class EnvTask:
             self.envs = Copies(
                 self._make, num_envs=num_envs, seed=seed, made=[first], **self._options
             )
+        # 1 is the default, which a vector environment may overrule.
         if num_envs not in (1, self.envs.num_envs):
             raise ConfigError(
                 f"num_envs={num_envs}, but {name} is a vector environment with {self.envs.num_envs} copies."
             )
+        # Statistics in other processes are out of reach: each copy there keeps its own.
         in_process = isinstance(self.envs, Copies) or not isinstance(self.envs.envs, Workers)
         self.running = RunningStatistics(self.envs.envs if in_process else [])
 

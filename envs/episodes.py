@@ -52,6 +52,7 @@ def play(
     """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
+    # Seeds follow from these counts, so each evaluation plays the same episodes.
     envs.episodes = [0] * n
     total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     results: list[tuple[int, float, int]] = []

@@ -126,6 +126,7 @@ class EvaluationCopies:
         """
         envs = self.envs
         if envs is None:
+            # Put back afterwards: with the counts of an evaluation, training would repeat its seeds.
             kept = training.seed, training.episodes
             training.seed = EVALUATION_SEED
             self._running.freeze()

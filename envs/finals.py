@@ -22,6 +22,7 @@ class Finals:
     def add(self, rows: Mapping[str, np.ndarray], which: Any) -> None:
         """Add rows `{name: [N, ...]}` of the copies `which`: their numbers, or bool `[N]`."""
         for name, array in rows.items():
+            # In float64: float32 counts above 2**24 would be rounded in the mean.
             if array.ndim == 1:
                 self.values.setdefault(name, []).extend(array[which].astype(np.float64).tolist())
 

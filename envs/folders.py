@@ -201,7 +201,7 @@ def _scan(path: Path, above: frozenset[str]) -> _Folder:
             if entry.name.startswith(".") or entry.name.lower() in _LEFT_BEHIND:
                 continue
             here = path / entry.name
-            if entry.is_dir():
+            if entry.is_dir():  # Or a link to one: data sets are often linked from a shared disk.
                 if os.path.realpath(here) not in above:
                     found.folders.append(_scan(here, above))
             elif here.suffix.lower() in _PICTURES:

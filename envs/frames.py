@@ -32,6 +32,7 @@ class Frames:
             return obs
 
         def shift(frame: np.ndarray, stack: np.ndarray) -> np.ndarray:
+            # A new array: what models and the replay have received is a view of the old one.
             stack = np.concatenate([stack[:, 1:], frame[:, None]], 1)
             if began is not None:
                 stack[began] = frame[began][:, None]
@@ -41,7 +42,7 @@ class Frames:
         return self._joined(self.code, self.stacks)
 
     def newest(self, obs: Any) -> Any:
-        """The last frame of each stack that `start` or `push` gave."""
+        """The last frame of each stack that `start` or `push` returned."""
         if self.k == 1:
             return obs
 

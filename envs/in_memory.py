@@ -71,6 +71,7 @@ def labels(source: Any) -> Any:
 def _reads_as(source: Any, known: type) -> bool:
     """Whether its items are read by the known class's own methods, with no attribute access overridden."""
     kind = type(source)
+    # `__getitems__` too, which a DataLoader prefers: a subclass with its own reads differently.
     return (
         all(getattr(kind, n, None) is getattr(known, n) for n in ("__getitem__", "__len__"))
         and kind.__getattribute__ is object.__getattribute__

@@ -83,7 +83,7 @@ def as_field(value: Any, path: str) -> np.ndarray:
     words = path.replace(IN, "/")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor that requires gradients.
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
         raise InfoFault(

@@ -96,7 +96,8 @@ def _numbers(train: list[Column], name: str, *, standardize: bool | None, altere
     offset, stddev, low, top = statistics(train, base)
     mean = offset if base is None else offset + base.to(torch.float64).view(offset.shape)
     if low >= 0 and top <= 1:
-        low, top = 0.0, 1.0  # Already scaled, as torchvision's ToTensor does.
+        # Already scaled, as torchvision's ToTensor does; the training data may just miss the ends.
+        low, top = 0.0, 1.0
     # Rows that are altered later are stored unscaled, since a permutation mixes features.
     scale = None
     if not altered and is_far(mean, stddev, _STORED):

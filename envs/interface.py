@@ -87,6 +87,7 @@ def _longest(env: Any) -> int | None:
     limits = []
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, TimeLimit):
+            # Private in gymnasium 1.x, where the limit has no public name.
             limits.append(int(env._max_episode_steps))
         env = env.env
     return min(limits, default=None)

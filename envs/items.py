@@ -144,6 +144,7 @@ class _Items:
 def _raw_item(source: Any, i: int) -> Any:
     """An item as a DataLoader reads it: by the more derived of `__getitem__` and `__getitems__`."""
     if type(source) is Subset:
+        # torch's Subset defines both methods, whatever its data set has: only the latter decides.
         return _raw_item(source.dataset, source.indices[i])
     for kind in type(source).__mro__:
         if "__getitem__" in vars(kind) and kind is not Dataset:

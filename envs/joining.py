@@ -21,6 +21,7 @@ def with_held_out(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
         # Counted before the split: a class may have all of its rows held out.
         train.num_classes = num_classes(train)
     kept, held_out = held_out_fifth(train)
+    # The note of the training part covers both.
     return take_rows(train, kept), replace(take_rows(train, held_out), note=None)
 
 

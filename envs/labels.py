@@ -30,6 +30,7 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
     what = f"The target of {name}"
     if hasattr(targets, "to_numpy"):
         targets = targets.to_numpy()
+    # pandas stores words as objects.
     if isinstance(targets, np.ndarray) and targets.dtype == object and targets.size == len(targets):
         targets = targets.reshape(-1).tolist()
     if isinstance(targets, list):

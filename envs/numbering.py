@@ -164,6 +164,7 @@ def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
         said = f"labels {in_words(values)} are numbered {first} {to} {last}"
     if isinstance(values[0], (str, bool)):
         return said
+    # A segmentation's border or a missing label: learning it as a class is seldom what is meant.
     marks = [value for value in values if value in _IGNORED]
     rest = [value for value in values if value not in _IGNORED]
     contiguous = len(rest) > 1 and rest[-1] - rest[0] == len(rest) - 1

@@ -25,6 +25,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
         DataError: If it holds something else, is sparse, or its rows differ in length.
     """
     if isinstance(value, Tensor):
+        # Detached: stored data must not keep the graph it was computed by.
         return _dense(value.detach() if value.requires_grad else value, name)
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
         return stacked([as_tensor(part, name) for part in value], name)
@@ -128,6 +129,7 @@ def _dense(value: Tensor, name: str) -> Tensor:
         raise DataError(f"{name} holds {_word(value)}, not real numbers. {_COMPLEX}")
     if value.dtype in _UNSIGNED:
         return _signed(value.cpu().numpy(), name)
+    # float8, in which torch can compute next to nothing.
     if value.is_floating_point() and value.itemsize == 1:
         return value.to(torch.float32)
     return value

@@ -24,7 +24,7 @@ def open_copies(make: Any, num_envs: int, made: Iterable[Any] = ()) -> list[Any]
             raise
         found = f"Only {len(envs)} of num_envs={num_envs} copies could be opened"
         raise ConfigError(f"{found}: {error}") from error
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: a simulator may take a minute to open.
         close(envs)
         raise
     return envs

@@ -27,6 +27,7 @@ def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
     Raises:
         ConfigError: If moviepy is missing, or the environment renders no frames.
     """
+    # gymnasium imports moviepy only when it writes the first video, long after training has begun.
     if importlib.util.find_spec("moviepy") is None:
         raise ConfigError("video=true needs moviepy: pip install 'antelope-ml[video]'.")
     refused = f"video=true cannot record {name}"

@@ -48,6 +48,7 @@ class Rounding:
     def _tell(self) -> None:
         for part, moments in self._seen.moments.items():
             size, stddev = np.abs(moments.mean), np.sqrt(moments.variance)
+            # float32 rounds by up to 2**-24 of a number's size.
             lost = (size >= _LARGE) & (stddev > 0) & (size * 2.0**-24 > _LOST * stddev)
             if lost.any():
                 which = f"The observations {'/'.join(path_of(part))!r}" if part else "Observations"

@@ -61,6 +61,7 @@ def _parameters(target: Any) -> set[str]:
         return set()
     names = set(parameters)
     if inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # torchvision's classes pass `root` and `download` on to their bases.
         for base in target.__mro__[1:]:
             names |= set(inspect.signature(vars(base).get("__init__", object)).parameters)
     return names - {"self", "args", "kwargs"}

@@ -64,6 +64,7 @@ class TableWorld(OfData):
         self.source_dtype, self.task_transform = source_dtype, task_transform
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
         self.later: list[dict[str, Any]] = []
+        # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
     # ---------------------------------------------------------------------------- before the run

@@ -31,7 +31,8 @@ def time_limit_of(env: Any) -> int | None:
     """Steps after which an environment truncates its episodes; None: unknown."""
     for layer in layers(env):
         if isinstance(layer, gymnasium.wrappers.TimeLimit):
-            return int(layer._max_episode_steps)
+            return int(layer._max_episode_steps)  # Private in gymnasium 1.x.
+    # A vector environment in this process shows its copies, which all have the same limit.
     unwrapped = env.unwrapped
     inside = getattr(unwrapped, "envs", None) if isinstance(unwrapped, VectorEnv) else None
     if inside and isinstance(inside[0], gymnasium.Env):

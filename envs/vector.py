@@ -62,6 +62,7 @@ class Vector:
             channels=channels,
         )
         self.action_codec = codec(envs.single_action_space, f"actions of {name}", action=True)
+        # gymnasium 1.0 had only this mode, and no entry for it.
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.mode = AutoresetMode(mode)
         # Only these two accept a list of seeds and a reset mask; others have one seed for all copies.

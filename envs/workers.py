@@ -85,6 +85,8 @@ class Workers(AsyncVectorEnv):
         return self.call_wait()
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        # gymnasium would raise `type(error)(error)`, which fails for classes with other arguments, and would
+        # not say which copy it was.
         failed = list(successes).count(False)
         if not failed:
             return
@@ -152,6 +154,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
                 gymnasium.registry.setdefault(name, spec)
             # Ctrl-C reaches all processes of a terminal; only the run decides what it means.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A fork inherits the run's own handler, which saves a checkpoint.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
@@ -207,7 +210,7 @@ def terminate(envs: AsyncVectorEnv) -> None:
     """End the processes, whatever they are doing (gymnasium's own `close` would wait for dead ones)."""
     if envs.closed:
         return
-    envs.closed = True
+    envs.closed = True  # First of all: gymnasium's `__del__` closes what is not marked so.
     started = [process for process in envs.processes if process.pid is not None]
     for process in started:
         process.terminate()

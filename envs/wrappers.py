@@ -51,6 +51,7 @@ def wrapped(
             )
         _check_spaces(env)
         for wrap in around:
+            # Checked after each wrapper, so that the error names the one at fault.
             env = wrap(env)
             _check_spaces(env)
         if several:
