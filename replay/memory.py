@@ -15,6 +15,7 @@ from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
 from .transfer import upload
+from .tree import Path, from_paths, walk
 
 POLICIES = ("reservoir", "balanced", "ring", "herding")
 _LABEL = ("label",)
