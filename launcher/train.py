@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .learn.loop import run
+from .loop import run
 from .open_run import OpenRun
 from .process import Workplace
 from .record.supervisor import Supervisor
