@@ -12,7 +12,7 @@ _ARRAY = "numpy array"
 
 
 def without_arrays(state: Any) -> Any:
-    """A state with tensors for its arrays, which `torch.load` reads without running code."""
+    """A state whose numeric arrays are tensors, which `torch.load` reads without running code."""
     if isinstance(state, np.ndarray) and state.dtype.kind in "biuf":
         return {_ARRAY: torch.from_numpy(np.array(state))}
     return _each(without_arrays, state)

@@ -1,6 +1,6 @@
 """The settings of a saved run, with those that the user gives now.
 
-A run directory is data: what it names is looked up only where that runs nobody's code, or the user says so.
+A run directory is data: its names are looked up only if that runs no foreign code, or if the user trusts it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class SavedSettings:
 
     Args:
         path: The run directory, for messages.
-        state: Of a checkpoint.
+        state: Contents of a checkpoint.
         given: What the user gives; only settings of `MAY_BE_GIVEN`.
         trust: Whether names in the directory may be imported.
 
     Raises:
-        ConfigError: For a name that the user has to give.
+        ConfigError: For a name that the user must give.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SavedSettings:
         self._settings = self._merged(state["settings"])
 
     def plan(self) -> Plan:
-        """The plan of what the model is made of; nothing else is looked up."""
+        """The plan of the model alone; no other names are looked up."""
         return make_plan(self._settings, names=MODULES)
 
     def plan_of_environments(self) -> Plan:
@@ -71,7 +71,7 @@ class SavedSettings:
         given = self._given
         values = {**given.values, **{k: v for k, v in saved.items() if k in given.values}}
         for group in values.keys() - schema().keys():
-            # An earlier version may have had fewer settings in it; the others are at their defaults.
+            # The version that saved it may have had fewer settings: the others keep their defaults.
             values[group] = {**given.values[group], **values[group]}
         settings = Settings(values)
         for key in MAY_BE_GIVEN:
@@ -87,7 +87,11 @@ class SavedSettings:
         return settings
 
     def _look_up(self, settings: Settings, key: str) -> None:
-        """Find what the run's directory names, without running anybody's code."""
+        """Look up what the run's directory names, without running foreign code.
+
+        Raises:
+            ConfigError: For a name or an object that the user must give.
+        """
         value = settings.values.get(key)
         if not isinstance(value, dict):
             return
@@ -108,14 +112,14 @@ class SavedSettings:
                 settings.live[path] = self._argument(str(item))
                 if settings.live[path] is None:
                     raise ConfigError(
-                        f"{path} was a Python object in the run in {self._path}, {item}. Give it again, as "
+                        f"{path} was a Python object in the run in {self._path}, {item}. Pass it again, as "
                         f'in {key}={{"_target_": ..., "{argument}": ...}}.'
                     )
             elif not self._trust:
                 value[argument] = known_arguments(item, refused)
 
     def _argument(self, name: str) -> Any:
-        """The object that a constructor was given, by the name that it was recorded under, or None."""
+        """A constructor's argument, from the name that was recorded for it, or None."""
         if (found := known_argument(name)) is not None or not self._trust:
             return found
         try:
@@ -135,7 +139,11 @@ class SavedSettings:
         return set(value or ()) if own else set()
 
     def _known_environments(self, value: Any) -> Any:
-        """What an `env` of the run's directory names."""
+        """The environments that the run's directory names.
+
+        Raises:
+            ConfigError: For a name that the user must give.
+        """
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
         def found(item: Any) -> Any:
@@ -149,10 +157,10 @@ class SavedSettings:
         return [found(item) for item in items]
 
     def _known_wrappers(self, value: Any) -> Any:
-        """What `env_wrappers` of the run's directory names, in full, which no file here can take.
+        """The wrappers that the run's directory names, by full names, which no file here can shadow.
 
         Raises:
-            ConfigError: For wrappers other than gymnasium's, and those that are given a function by name.
+            ConfigError: For wrappers other than gymnasium's, and for functions given by name.
         """
         if value is None:
             return None
@@ -167,11 +175,11 @@ class SavedSettings:
         return found
 
     def _unnamed(self, key: str, name: str) -> ConfigError:
-        """What to do about a name that is not looked up for a directory."""
+        """The error for a name that is not looked up, with what to do about it."""
         what = f"The {'environment' if key == 'env' else key} of the run in {self._path}"
         if name.startswith(("instance of ", "partial of ")):
             return ConfigError(
-                f"{what} was a Python object ({name}). Give one that is made the same way: "
+                f"{what} was a Python object ({name}). Pass one that is constructed in the same way: "
                 f"antelope.load(path, {key}=...)."
             )
         if key == "env" and not {":", "."} & set(name):
@@ -183,12 +191,17 @@ class SavedSettings:
         python = last if file.endswith(".py") or not file else repr(name)
         python = python.rpartition(".")[2] + " (the class)" if python == last else python
         return ConfigError(
-            f"{what} is {name}, and a run directory's own words run no code. Name it here: {key}={python} in "
-            f"Python, {key}={name} in a console. Or say trust=true, to import whatever the directory names."
+            f"{what} is {name}, and loading imports no code that a run directory names. Name it "
+            f"here: {key}={python} in Python, {key}={name} in a console. Or set trust=true to import whatever the "
+            "directory names."
         )
 
     def _known_data(self, value: Any) -> Any:
-        """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""
+        """The data sets that the run's directory names: folders, ours and torchvision's.
+
+        Raises:
+            ConfigError: For any other name.
+        """
         if isinstance(value, list):
             return [self._known_data(item) for item in value]
         name, arguments = split_target(value)
@@ -201,7 +214,7 @@ class SavedSettings:
 
 
 def _laid_over(saved: Any, given: Settings, key: str) -> Any:
-    """A setting as the user gives it, with the run's arguments where it takes any."""
+    """A setting as the user gives it, completed by the run's arguments unless it is an object."""
     value = given.values[key]
     target = given.live.get(key)
     takes = target is None or makes_objects(target)
@@ -211,7 +224,7 @@ def _laid_over(saved: Any, given: Settings, key: str) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether nothing in an argument names a function or an object to make."""
+    """Whether an argument is free of names of functions and of objects to construct."""
     if isinstance(value, list):
         return all(isinstance(part, str) or _is_plain(part) for part in value)
     return not isinstance(value, (str, Mapping))

@@ -33,10 +33,10 @@ class _Group:
 
 
 def print_environments(words: list[str]) -> None:
-    """All of them; of a package that is named, all that it registers; or those that hold all the words.
+    """Print all environments, those of a named package, or those that match every word.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If none match, or the package registers none.
     """
     if len(words) == 1 and (package := _package(words[0])) is not None:
         return _show([_of(package)])
@@ -62,7 +62,7 @@ def _package(word: str) -> Package | None:
 
 
 def _of(package: Package) -> _Group:
-    """All that a package registers, which is imported for it: its name was said."""
+    """Everything that a package registers; it is imported, since the user has named it."""
     import gymnasium
 
     before = set(gymnasium.registry)
@@ -79,7 +79,7 @@ def _of(package: Package) -> _Group:
 
 
 def _registered() -> list[_Group]:
-    """What is registered already: by gymnasium, by ale-py, and by packages that gymnasium has loaded."""
+    """What is already registered: by gymnasium, ale-py, and packages that gymnasium has loaded."""
     import gymnasium
 
     if importlib.util.find_spec("ale_py") is not None:
@@ -94,7 +94,7 @@ def _registered() -> list[_Group]:
 
 
 def _others() -> list[_Group]:
-    """What is registered once its package is imported, told without importing it."""
+    """What importing further packages would register, read from their source."""
     import gymnasium
 
     groups = []
@@ -105,14 +105,14 @@ def _others() -> list[_Group]:
 
 
 def _place(spec: object) -> str:
-    """The module that an environment's entry point is in."""
+    """The module that defines an environment's entry point; empty if it has none."""
     place = getattr(spec, "entry_point", None) or getattr(spec, "vector_entry_point", None)
     named = place if isinstance(place, str) else getattr(place, "__module__", "")
     return str(named).partition(":")[0]
 
 
 def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
-    """Only the names that hold every word, or whose package or module does, whatever its case."""
+    """The names that contain every word, in themselves, their package or their module, in any case."""
     import gymnasium
 
     found, everything = [], []
@@ -128,7 +128,7 @@ def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
             found.append(_Group(group.title, names, group.prefix, group.module, whole=True))
     if not found:
         near = did_you_mean(" ".join(words), everything)
-        raise ConfigError(f"No environment's name holds `{' '.join(words)}`.{near}")
+        raise ConfigError(f"No environment has `{' '.join(words)}` in its name.{near}")
     return found
 
 

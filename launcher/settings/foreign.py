@@ -9,7 +9,7 @@ import yaml
 
 
 def answer(word: str) -> str | None:
-    """What a setting of another tool (`train_mb_size`), or its value (`ema=true`), is here; or None."""
+    """Our equivalent of another tool's setting (`train_mb_size`) or value (`ema=true`), or None."""
     table = _table()
     found = table.get(word) or table.get(word.lower().replace("-", "_"))
     if found is None:

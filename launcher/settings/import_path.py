@@ -1,11 +1,11 @@
-"""Folders on Python's path from which files of the user's, and their neighbours, are imported."""
+"""Folders added to Python's path, to import the user's files and their neighbours."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# What was put there, to be taken away when the run has ended.
+# Removed when the run has ended: later imports of the process must not find these files.
 added_to_path: set[str] = set()
 
 

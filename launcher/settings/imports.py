@@ -17,7 +17,11 @@ from .import_path import add_to_path
 
 
 def class_here(name: str) -> Any:
-    """The class `Name`, or `file.Name`, of a .py file of the working directory, or None."""
+    """The class `Name`, or `file.Name`, from a .py file in the working directory, or None.
+
+    Raises:
+        ConfigError: If two files define it, or importing the file raises.
+    """
     if name.count(".") == 1:
         stem, attribute = name.split(".")
         path = Path(f"{stem}.py")
@@ -36,7 +40,7 @@ def classes_here() -> dict[str, list[str]]:
         try:
             tree = ast.parse(path.read_text())
         except (SyntaxError, UnicodeDecodeError, OSError):
-            continue  # Not ours to judge: another file may hold what is asked for.
+            continue  # Not an error here: another file may define the class.
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, []).append(path.name)
@@ -71,7 +75,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def member(module: str, name: str) -> Any:
-    """What a module, which is imported, calls by this name; None if nothing."""
+    """The attribute of this name of a module, which is imported; None if it has none."""
     return getattr(importlib.import_module(module), name, None)
 
 

@@ -22,7 +22,7 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
     """Apply the batch size of the loaders in `dataset=`, and warn about options that are ignored.
 
     Args:
-        batch_size: That of a run in progress; None: it may be set here.
+        batch_size: Rows per batch of a run in progress; None: it may be set here.
 
     Raises:
         ConfigError: For loaders that change or resample rows; every mistake at once.
@@ -75,8 +75,8 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
     kind, found = type(loader), []
     if kind.__iter__ is not DataLoader.__iter__:
         found.append(
-            f"{kind.__name__} overrides DataLoader.__iter__, which is never called. Give a data set of "
-            "the items that it yields."
+            f"{kind.__name__} overrides DataLoader.__iter__, which is never called. Pass a data set "
+            "of the items that it yields."
         )
     if loader.collate_fn is not default_collate and loader.batch_size is not None:
         name = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
@@ -88,13 +88,13 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
     if loader.batch_size is None:
         what = "a custom batch_sampler" if loader.batch_sampler is not None else "batch_size=None"
         found.append(
-            f"The DataLoader has {what}, but the run makes up its own batches. Give a data set of single "
+            f"The DataLoader has {what}, but the run forms its own batches. Pass a data set of single "
             "items (loader.dataset) and batch_size=."
         )
     elif (drawn := _draws(loader.sampler, loader.dataset)) is not None:
         found.append(
-            f"The DataLoader samples rows with {drawn}, but a run uses each row once per epoch. Give a "
-            "data set of the wanted rows (torch.utils.data.Subset), or weight classes in the loss."
+            f"The DataLoader samples rows with {drawn}, but a run uses each row once per epoch. Pass a "
+            "data set of the rows to use (torch.utils.data.Subset), or weight classes in the loss."
         )
     return found
 

@@ -22,7 +22,7 @@ from .schema import schema
 from .settings import Settings
 from .warn import warn_caller
 
-# A folder called `er`, of runs with it, is no strategy.
+# Only these: `strategy=er` must not mean a folder `er`, in which someone keeps runs of it.
 _MAY_BE_FOLDERS = ("dataset", "test_dataset")
 
 
@@ -31,6 +31,9 @@ def named_object(settings: Settings, key: str) -> Named:
 
     The name recorded in the configuration becomes the canonical one, so that both doors write the
     same `config.yaml`.
+
+    Raises:
+        ConfigError: If the name is unknown, or there are arguments without a name.
     """
     value: Any = settings.values[key]
     arguments = {k: v for k, v in (value or {}).items() if k != "_target_"}
@@ -43,7 +46,11 @@ def named_object(settings: Settings, key: str) -> Named:
             settings.values[key] = {"_target_": env_id, **arguments}
         return _found(settings, key, item, arguments)
     if value is not None and "_target_" not in value:
-        pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
+        pair = (
+            f" Pass arrays of a dict as a pair, {key}=(inputs, targets)."
+            if "dataset" in key
+            else ""
+        )
         raise ConfigError(
             f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
@@ -63,7 +70,7 @@ def with_classes(arguments: dict[str, Any], key: str) -> dict[str, Any]:
     """Arguments in which every `{_target_: NAME, ...}` holds the class instead of its name.
 
     Raises:
-        ConfigError: If a name is not known.
+        ConfigError: If a name is unknown.
     """
     return {name: _with_class(value, key) for name, value in arguments.items()}
 
@@ -80,10 +87,10 @@ def _with_class(value: Any, key: str) -> Any:
 
 
 def _environment(item: Any) -> Any:
-    """What is given as an environment, as something that makes it where that is known.
+    """A value of `env=`, checked; an EnvSpec becomes what makes its environment.
 
     Raises:
-        ConfigError: For what is neither an environment nor makes one.
+        ConfigError: If it neither is an environment nor makes one.
     """
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
@@ -95,7 +102,7 @@ def _environment(item: Any) -> Any:
     if isinstance(item, ModuleType):
         what, advice = advice_for(item) or (
             f"the module {item.__name__}",
-            f"Name an environment of it: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
+            f"Name one of its environments: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
         )
         raise ConfigError(f"env is {what}. {advice}")
     ours = inspect.isclass(item) and issubclass(item, (gymnasium.Env, gymnasium.vector.VectorEnv))
@@ -112,7 +119,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     A folder of images is a `Path`.
 
     Raises:
-        ConfigError: If a value is not one that can be told apart, or a name is not known.
+        ConfigError: If a value is ambiguous, or a name is unknown.
     """
     value = settings.live.get(key, settings.values[key])
     of_data = key in _MAY_BE_FOLDERS
@@ -167,7 +174,7 @@ def _folder(key: str, value: Any) -> Named | None:
 
 
 def unresolved(settings: Settings) -> list[str]:
-    """What is wrong with the names that were given, and with their arguments: all of it."""
+    """Every mistake in the given names and in their arguments."""
     mistakes = []
     for key, setting in schema().items():
         value = settings.values.get(key)
@@ -206,10 +213,10 @@ def unresolved(settings: Settings) -> list[str]:
 
 
 def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
-    """Of arguments that end in **kwargs, though a parameter is called almost so."""
+    """Warn of arguments that end up in **kwargs although a parameter has almost the same name."""
     for name in arguments:
         if near := near_among_any(target, name):
             warn_caller(
                 f"`env.{name}` is not a parameter of {short_name(target)}, whose **kwargs "
-                f"take it. Did you mean `env.{near}`?"
+                f"accept it. Did you mean `env.{near}`?"
             )

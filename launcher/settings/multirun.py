@@ -18,7 +18,7 @@ from .schema import ALIASES, schema
 from .unknown import unknown_setting
 from .words import parse_word
 
-_PRESET = "preset_"  # What Hydra, in a sweep, knows `task` as.
+_PRESET = "preset_"  # The name of `task` in Hydra's sweeps.
 
 
 def run_multirun(words: list[str], job: Any) -> None:
@@ -50,8 +50,8 @@ def run_multirun(words: list[str], job: Any) -> None:
             return job(chosen, [names[w] for w in words if w.partition("=")[0] not in constant])
         except Exception as error:
             if os.getpid() != parent:
-                raise  # In a launcher's own process, which reports it in its own way.
-            # The other combinations are run all the same.
+                raise  # In a process of a Hydra launcher, which reports errors itself.
+            # One failure must not cost the other combinations.
             error.add_note(f"In the run {' '.join(said(word) for word in chosen)}.")
             failures.append(error)
 
@@ -92,7 +92,7 @@ def _force(word: str, mistakes: list[str]) -> str:
 
 
 def _force_presets(value: str, mistakes: list[str]) -> str:
-    """The presets of a sweep under a key that Hydra looks for in no folder: they may be the user's."""
+    """The presets of a sweep, under a key for which Hydra searches no folder: they may be the user's."""
     names = [name.strip("'\" ") for name in value.split(",")]
     for name in names:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def name_of(value: Any) -> str:
-    """How a Python object is named in the configuration, the same for every run of it.
+    """The name of a Python object in the configuration, the same in every process.
 
     Classes and functions of a file in the working directory are `file.py:Name`, others
     `module.Name`; for an instance, that of its class.
@@ -19,7 +19,7 @@ def name_of(value: Any) -> str:
             if len(value) > 8 or any(isinstance(item, (bool, int, float, str)) for item in value):
                 return f"{type(value).__name__} of {len(value)}"
             return f"[{', '.join(name_of(item) for item in value)}]"
-        nested = getattr(value, "is_nested", False)  # Torch's: they have no shape to ask for.
+        nested = getattr(value, "is_nested", False)  # Nested tensors raise when asked for a shape.
         shape = None if nested else getattr(value, "shape", None)
         suffix = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
         if isinstance(value, functools.partial):
@@ -41,7 +41,7 @@ def short_name(target: object) -> str:
 
 
 def canonical_name(name: str, item: Any) -> str:
-    """One name for a class however it was said; other objects keep the name they were found by."""
+    """The one name of a class, however it was written; other objects keep the name they were found by."""
     return name_of(item) if inspect.isclass(item) or inspect.isroutine(item) else name
 
 

@@ -52,7 +52,7 @@ def check_values(settings: Settings, mistakes: list[str]) -> None:
 
 
 def _says_number(value: Any) -> bool:
-    """Whether it is text that would be a number without its quotes."""
+    """Whether a value is text that would be a number without its quotes."""
     try:
         return isinstance(value, str) and float(value) == float(value)
     except ValueError:
@@ -64,7 +64,11 @@ def _shown(value: Any) -> str:
 
 
 def _convert(value: Any, kind: str) -> Any:
-    """`value` as `kind` says. ValueError or TypeError where it is not."""
+    """`value` converted to a `kind` of `config.yaml`.
+
+    Raises:
+        ValueError, TypeError: If it is not of that kind.
+    """
     word, *rest = kind.split()
     if word in ("int", "float"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):

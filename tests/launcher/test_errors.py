@@ -170,7 +170,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Give one of them"]),
+        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Set only one of them"]),
         ({"env": "CartPole-v1", "dataset": "Digits"}, ["dataset=", "env=", "one of them"]),
         (
             {"lr_decay_epochs": 2, "scheduler": "StepLR"},

@@ -155,7 +155,7 @@ def test_names_of_a_directory_run_no_code(
         state["settings"]["model"] = setting
         checkpoint.write(folder, state)
         with pytest.raises(
-            ConfigError, match=f"is {name}, and a run directory's own words run no code"
+            ConfigError, match=f"is {name}, and loading imports no code that a run directory names"
         ):
             antelope.load(tmp_path)
     state["settings"] |= {"model": None, "encoder": {"_target_": name}}
@@ -270,6 +270,6 @@ def test_a_forward_of_the_users_is_loaded_into_the_default_agent(tmp_path: Path)
 
 def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     ml(tasks=2, strategy="pnn", encoder="MLP", **QUIET, train_steps=1, path=tmp_path / "pnn")
-    with pytest.raises(CheckpointError, match="as pnn does: such runs cannot be loaded"):
+    with pytest.raises(CheckpointError, match="such as pnn.*such runs cannot be loaded"):
         antelope.load(tmp_path / "pnn")
     assert os.listdir(tmp_path) == ["pnn"]
