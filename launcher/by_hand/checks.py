@@ -87,12 +87,13 @@ def check_optimizer(
     Raises:
         ConfigError: If a strategy needs one and there is none, or it lacks parameters that it must hold.
     """
+    # `is True`: a class of the user's own may use the name for something else.
+    needing = [n for n, s in hooks.named.items() if getattr(s, "needs_optimizer", False) is True]
     if optimizer is None:
-        for name, strategy in hooks.named.items():
-            if getattr(strategy, "needs_optimizer", False) is True:
-                raise ConfigError(
-                    f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
-                )
+        for name in needing:
+            raise ConfigError(
+                f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
+            )
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     named = dict(model.named_parameters())
@@ -107,10 +108,9 @@ def check_optimizer(
             f"The optimiser does not hold `{sorted(left)[0]}`, which a strategy has added to the model. "
             "Construct the optimiser after Strategies(...)."
         )
-    for name, strategy in hooks.named.items():
-        needs = getattr(strategy, "needs_optimizer", False) is True
-        other = [n for n, p in named.items() if p.requires_grad and id(p) not in held]
-        if needs and other and len(other) < len(named):
+    other = [n for n, p in named.items() if p.requires_grad and id(p) not in held]
+    for name in needing:
+        if other and len(other) < len(named):
             raise ConfigError(
                 f"strategy={name} works on the optimiser, and this one does not hold `{other[0]}`. One "
                 "optimiser must hold every trained parameter; freeze the others: requires_grad_(False)."

@@ -39,7 +39,7 @@ def _also_as_hook(method: _Call) -> _Call:
     """Accept the model as first argument, as hooks of strategies do: `after_loss(model, batch, loss)`."""
 
     @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Strategies, *args: object, **kwargs: object) -> Any:
         model_first = bool(args) and args[0] is self.model
         return method(self, *args[model_first:], **kwargs)
 
@@ -89,7 +89,7 @@ class Strategies:
     def __init__(
         self,
         model: nn.Module,
-        strategies: Any,
+        strategies: object,
         spec: TasksSpec,
         *,
         optimizer: Optimizer | None = None,
@@ -119,7 +119,7 @@ class Strategies:
         try:
             self._hooks = Hooks(named, context)
         except BaseException:
-            context.close()
+            context.close()  # Hooks that some strategies have set must not stay on the model.
             raise
         context.pause()  # Outside a task no hooks stay on the model.
         context.clip_grad = clip_grad

@@ -38,7 +38,7 @@ _SETTINGS = (
 )
 
 
-def tasks(dataset: Any = None, **settings: Any) -> Tasks:
+def tasks(dataset: object = None, **settings: object) -> Tasks:
     """The tasks of a data set, or of a list of them, as `ml(dataset=...)` makes them.
 
     >>> for task in tasks("Digits", tasks=5):

@@ -41,6 +41,7 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.kinds import model_kind
+from ..settings.object_names import class_name
 from ..settings.settings import Settings
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
@@ -50,7 +51,7 @@ from .saved_settings import MAY_BE_GIVEN, SavedSettings
 _WITHOUT = ("replay", "environment", "augmentation", "actor")  # What training alone needs.
 
 
-def load(path: str | Path, *overrides: str, trust: bool = False, **settings: Any) -> Run:
+def load(path: str | Path, *overrides: str, trust: bool = False, **settings: object) -> Run:
     """The run in a directory: `antelope.load("runs/default/Model/CartPole-v1/0", model=Model)`.
 
     The model is constructed again with the settings of its run, and loads the weights of the newest valid
@@ -99,7 +100,7 @@ class Loaded:
         self.path, self._state = path, state
         self._saved = SavedSettings(path, state, given, trust=trust)
         self.plan = self._saved.plan()
-        with forked_randomness(0):
+        with forked_randomness(0):  # Constructing layers draws weights from the caller's stream.
             self._build()
 
     def run(self) -> Run:
@@ -124,7 +125,7 @@ class Loaded:
     # ---------------------------------------------------------------------------- as an OpenRun
 
     def learn_later(
-        self, result: Run, data: Any, name: str | None, test_dataset: Any
+        self, result: Run, data: object, name: str | None, test_dataset: object
     ) -> dict[str, float]:
         """Refuse to learn: a loaded run has no optimiser and no replay."""
         raise ConfigError(
@@ -139,7 +140,7 @@ class Loaded:
         observe: Any = self._observe
         return Policies(self._learner, observe, interfaces, resting=lambda: True, layout=layout)
 
-    def make_env(self, task: int, **arguments: Any) -> Any:
+    def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
 
         Raises:
@@ -151,7 +152,7 @@ class Loaded:
             running = RunningStatistics(env if isinstance(env, VectorEnv) else [env])
             if normalizing(env):
                 running.load_shared(kept[task]["running"])
-            running.freeze()
+            running.freeze()  # Playing must not change them, as evaluation does not.
         return env
 
     def eval_limit(self, task: int) -> int | None:
@@ -200,7 +201,7 @@ class Loaded:
         learner = Learner(model, average=average, supervised=world.labelled)
         with moving(saved_device(state), device):
             self._fill(learner)
-        if average is not None and learner.optimised:
+        if average is not None and learner.optimised:  # Before any update there is no average.
             average.swap()
         agent.eval()
         takes_raw(self.own, world.normalizer)
@@ -269,7 +270,7 @@ class Loaded:
         options: dict[str, Any] = {"stack": plan.frame_stack, "channels": plan.channels}
         for number, ((target, _), _) in enumerate(self._environments):
             make = functools.partial(self.make_env, number)
-            name = getattr(target, "__name__", type(target).__name__)
+            name = class_name(target)
             with closing(Copies(make, name=name, num_envs=1, **options)) as envs:
                 found.append(Interface.of(envs, **options))
         return found

@@ -31,7 +31,7 @@ def play_command(words: list[str]) -> int:
     trust = options.pop("trust", False)
     if not trust:
         _import_nothing_from(path)
-    from .loading import load
+    from .loading import load  # It imports torch, which typos must not wait for.
 
     run = load(path, *overrides, trust=trust)
     returns: list[float] = []
@@ -44,7 +44,7 @@ def play_command(words: list[str]) -> int:
         run.play(**options, show=show)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return 130  # As shells report an interrupt.
     if len(returns) > 1:
         mean = sum(returns) / len(returns)
         print(f"mean return {mean:.6g}, from {min(returns):.6g} to {max(returns):.6g}")

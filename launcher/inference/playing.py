@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gymnasium import Env
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
@@ -41,6 +42,7 @@ def play(
     Args:
         policy: A policy that nobody else uses, at an episode's start.
         make: Makes the environment; called with `render_mode=` to watch or film it.
+        episodes: How many, at least 1.
         render: Open a window, if the environment has one.
         video: An .mp4 file for one film of all episodes, or a folder for a film of each.
         seed: Seeds the episodes; None: the seeds of the run's own evaluations.
@@ -102,7 +104,7 @@ def _warn_of_cut(cut: int, name: str, limit: int | None) -> None:
 
 
 def _episode(
-    env: Any, policy: Policy, seed: int, name: str, limit: int | None
+    env: Env[Any, Any], policy: Policy, seed: int, name: str, limit: int | None
 ) -> tuple[float, int, bool]:
     """One episode's return and length, and whether it ended by itself."""
     policy.reset()
@@ -123,7 +125,7 @@ def _episode(
     return total, steps, bool(over)
 
 
-def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
+def _made(make: Make, name: str, *, render: bool, video: str | Path | None) -> Any:
     """A new environment, with the render mode that watching or filming needs.
 
     Raises:
@@ -156,7 +158,7 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
     return env
 
 
-def _check_spaces(env: Any, policy: Policy) -> None:
+def _check_spaces(env: Env[Any, Any], policy: Policy) -> None:
     known = policy.interface
     if (seen(env.observation_space), env.action_space) != (known.observation, known.action):
         raise ConfigError(
@@ -166,7 +168,7 @@ def _check_spaces(env: Any, policy: Policy) -> None:
         )
 
 
-def _filmed(env: Any, video: Path, name: str) -> Any:
+def _filmed(env: Env[Any, Any], video: Path, name: str) -> Env[Any, Any]:
     """The environment, recorded: all episodes in one .mp4 file, or each in a file in a folder."""
     video = video.expanduser().absolute()
     one = video.suffix == ".mp4"
@@ -176,6 +178,7 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
     folder = video.parent if one else video
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Otherwise a folder without write access would only fail once all episodes are played.
         with tempfile.TemporaryFile(dir=folder):
             pass
         with warnings.catch_warnings():
@@ -194,7 +197,7 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
 class _OneFilm(RecordVideo):
     """Records all episodes, one after another, into a single file."""
 
-    def __init__(self, env: Any, file: Path):
+    def __init__(self, env: Env[Any, Any], file: Path):
         super().__init__(
             env,
             str(file.parent),
@@ -211,7 +214,7 @@ class _OneFilm(RecordVideo):
 
 
 def _play_vector(
-    policy: Policy, env: Any, *, episodes: int, seed: int, limit: int | None
+    policy: Policy, env: VectorEnv[Any, Any, Any], *, episodes: int, seed: int, limit: int | None
 ) -> Played:
     """Play the first episodes of each copy in a vector environment."""
     known = policy.interface

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ class Policy:
 
     Args:
         learner: Holds the model.
-        observe: Turns stored observations into the model's input.
+        observe: Turns stored observations `[N, *shape]` into the model's input.
         interface: The environment's spaces, and how its values are stored.
         resting: Whether the model is in evaluation mode already, with averaged weights if there are any.
         layout: State of the layout of the `info` fields that the run kept; None: it kept none.
@@ -64,7 +64,7 @@ class Policy:
         self._acted = 0  # Actions since an episode began.
         self.stateful = interface.stack > 1 or learner.recurrence is not None
 
-    def reset(self, began: Any = None) -> None:
+    def reset(self, began: object = None) -> None:
         """Begin new episodes with the next observation.
 
         Args:
@@ -89,7 +89,7 @@ class Policy:
         self._actor.state = None
         self._acted = 0
 
-    def act(self, obs: Any, info: Any = None) -> Any:
+    def act(self, obs: object, info: object = None) -> Any:
         """The action for an observation, both in the environment's own form.
 
         Args:
@@ -127,7 +127,7 @@ class Policy:
             action = map_tree(lambda x: x[0], action)
         return self.interface.action_codec.native(action)
 
-    def act_stored(self, obs: Any, began: np.ndarray, info: Rows) -> Any:
+    def act_stored(self, obs: object, began: np.ndarray, info: Rows) -> Any:
         """Actions for stacked observations `[N, *shape]` in the form that replays store.
 
         Args:
@@ -178,7 +178,7 @@ class Policy:
             f"run.act was called {self._acted} times since an episode began, but {self.interface.name} "
             f"truncates episodes after {self.interface.longest} steps. This model remembers earlier "
             "observations of an episode: call run.reset() before the first observation of the next.",
-            stacklevel=4,
+            stacklevel=4,  # The line that called run.act.
         )
 
     @contextmanager
@@ -198,7 +198,7 @@ class Policy:
         else:
             yield
 
-    def _stored(self, obs: Any) -> tuple[Any, int | None]:
+    def _stored(self, obs: object) -> tuple[Any, int | None]:
         """Observations `[N, *shape]` as a replay stores them, and N; None for a single one."""
         code = self.interface.obs_codec
         given = _as_arrays(obs)
@@ -217,7 +217,7 @@ class Policy:
         (n,) = counts
         return (map_tree(lambda x: x[None], rows) if n is None else rows), n
 
-    def _blame(self, obs: Any, why: str) -> str:
+    def _blame(self, obs: object, why: str) -> str:
         interface = self.interface
         if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict):
             why = f"it is all that env.{'reset' if len(obs) == 2 else 'step'}() returned"
@@ -287,12 +287,12 @@ class Policies:
         """A new policy that shares no state with others, at an episode's start."""
         return self._make(self.interfaces[self.number(task)])
 
-    def reset(self, began: Any) -> None:
+    def reset(self, began: object) -> None:
         for policy in self._made.values():
             policy.reset(began)
 
 
-def _as_arrays(obs: Any) -> Any:
+def _as_arrays(obs: object) -> Any:
     """The observation with tensors as NumPy arrays; the rest unchanged."""
     if isinstance(obs, Tensor):
         return obs.detach().cpu().numpy()
@@ -345,7 +345,7 @@ def _filled(
     return rows
 
 
-def _described(obs: Any) -> str:
+def _described(obs: object) -> str:
     """An observation in a few words."""
     if isinstance(obs, Mapping):
         return "{" + ", ".join(f"{name}: {_described(part)}" for name, part in obs.items()) + "}"
@@ -355,4 +355,5 @@ def _described(obs: Any) -> str:
         kind = str(obs.dtype).removeprefix("torch.")
         return f"{kind} {list(obs.shape)}" if obs.shape else f"the {kind} {obs}"
     text = repr(obs)
-    return text if len(text) < 60 else f"a {type(obs).__name__} of {len(obs)}"
+    size = f" of {len(obs)}" if isinstance(obs, Sized) else ""
+    return text if len(text) < 60 else f"a {type(obs).__name__}{size}"

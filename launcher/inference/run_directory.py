@@ -50,6 +50,7 @@ def history(path: Path, counts: Mapping[str, int]) -> list[dict[str, Any]]:
         for mode in ("train", "eval")
         for row in read_csv(path / f"{mode}.csv")[: counts.get(mode, 0)]
     ]
+    # The sort is stable: where both have a row for a step, training comes first.
     return sorted(rows, key=lambda row: row["step"])
 
 

@@ -129,16 +129,14 @@ class SavedSettings:
 
     def _said(self, key: str) -> bool:
         """Whether the user names the object of a setting."""
-        value = self._given.values.get(key)
-        named = isinstance(value, dict) and "_target_" in value
-        return key in self._given.given and (named or isinstance(value, list))
+        target, _ = split_target(self._given.values.get(key))
+        return key in self._given.given and target is not None
 
     def _said_arguments(self, key: str) -> set[str]:
-        value = self._given.values.get(key)
-        own = isinstance(value, dict) and key in self._given.given
-        return set(value or ()) if own else set()
+        _, arguments = split_target(self._given.values.get(key))
+        return set(arguments) if key in self._given.given else set()
 
-    def _known_environments(self, value: Any) -> Any:
+    def _known_environments(self, value: object) -> Any:
         """The environments that the run's directory names.
 
         Raises:
@@ -146,7 +144,7 @@ class SavedSettings:
         """
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
-        def found(item: Any) -> Any:
+        def found(item: object) -> Any:
             name, arguments = split_target(item)
             target = known_object(str(name), "env")
             if target is None:
@@ -156,7 +154,7 @@ class SavedSettings:
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
 
-    def _known_wrappers(self, value: Any) -> Any:
+    def _known_wrappers(self, value: object) -> Any:
         """The wrappers that the run's directory names, by full names, which no file here can shadow.
 
         Raises:
@@ -169,6 +167,7 @@ class SavedSettings:
             target, arguments = split_target(item)
             name = str(target)
             known = known_object(name, "env_wrappers")
+            # Text may name a function that the wrapper would look up and call.
             if known is None or not all(map(_is_plain, arguments.values())):
                 raise self._unnamed("env_wrappers", name)
             found.append({"_target_": name_of(known), **arguments} if arguments else name_of(known))
@@ -191,12 +190,12 @@ class SavedSettings:
         python = last if file.endswith(".py") or not file else repr(name)
         python = python.rpartition(".")[2] + " (the class)" if python == last else python
         return ConfigError(
-            f"{what} is {name}, and loading imports no code that a run directory names. Name it "
-            f"here: {key}={python} in Python, {key}={name} in a console. Or set trust=true to import whatever the "
-            "directory names."
+            f"{what} is {name}, and loading imports no code that a run directory names. Name it here: "
+            f"{key}={python} in Python, {key}={name} in a console. Or set trust=true to import whatever "
+            "the directory names."
         )
 
-    def _known_data(self, value: Any) -> Any:
+    def _known_data(self, value: object) -> Any:
         """The data sets that the run's directory names: folders, ours and torchvision's.
 
         Raises:
@@ -213,7 +212,7 @@ class SavedSettings:
         return {"_target_": target, **arguments} if arguments else target
 
 
-def _laid_over(saved: Any, given: Settings, key: str) -> Any:
+def _laid_over(saved: object, given: Settings, key: str) -> Any:
     """A setting as the user gives it, completed by the run's arguments unless it is an object."""
     value = given.values[key]
     target = given.live.get(key)
@@ -223,7 +222,7 @@ def _laid_over(saved: Any, given: Settings, key: str) -> Any:
     return value
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """Whether an argument is free of names of functions and of objects to construct."""
     if isinstance(value, list):
         return all(isinstance(part, str) or _is_plain(part) for part in value)

@@ -82,7 +82,7 @@ def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
     return key, None, 0
 
 
-def _is_value(word: Any) -> bool:
+def _is_value(word: object) -> bool:
     """Whether a word may be the value of the one before it."""
     option = isinstance(word, str) and word.startswith("-") and not re.match(r"-[\d.]", word)
     return isinstance(word, str) and "=" not in word and not option

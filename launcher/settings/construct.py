@@ -54,7 +54,7 @@ def construct(
     if missing:
         quoted = " and ".join(f"`{key}`" for key in missing)
         # Users cannot add parameters to a constructor of torch's, so none are offered.
-        own = not str(getattr(target, "__module__", "")).startswith("torch")
+        own = not name_of(target).startswith("torch")
         can = f", or ask for any of: {', '.join(inferred)}" if inferred and own else ""
         values = " ".join(f"{setting}.{key}=..." for key in missing)
         were = "was" if len(missing) == 1 else "were"
@@ -67,7 +67,7 @@ def construct(
         raise ConfigError("\n".join(mistakes))
     try:
         return target(*positional, **arguments)
-    except ConfigError:
+    except ConfigError:  # It already says which argument is wrong.
         raise
     except Exception as error:
         shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
@@ -78,7 +78,7 @@ def construct(
         ) from error
 
 
-def _nested(value: Any, setting: str) -> Any:
+def _nested(value: object, setting: str) -> Any:
     """A sub-key's value, with `{_target_: Class, ...}` inside it constructed."""
     if isinstance(value, Mapping) and "_target_" in value:
         rest = {key: item for key, item in value.items() if key != "_target_"}
@@ -112,7 +112,7 @@ def _meant(error: BaseException, arguments: Iterable[str], setting: str, own: It
     return ""
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) < 60 else f"<{type(value).__name__}>"
 

@@ -6,12 +6,16 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
 from .environment_names import import_module
 from .environment_packages import Package, here, installed
 from .names import builtin_names, describe_names
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 _SHOWN = 12  # Names of a package that registers many, unless it is asked for.
 
@@ -65,6 +69,7 @@ def _of(package: Package) -> _Group:
     """Everything that a package registers; it is imported, since the user has named it."""
     import gymnasium
 
+    # New ids count wherever their code lies; if the package was already imported, none are new.
     before = set(gymnasium.registry)
     import_module(package.module, package.module)
     names = [
@@ -74,6 +79,7 @@ def _of(package: Package) -> _Group:
     ]
     if not names:
         raise ConfigError(f"{package.name} registers no environments.")
+    # Names of ale-py need no module: Antelope imports it by itself.
     prefix = "" if package.module == "ale_py" else f"{package.module}:"
     return _Group(package.name, names, prefix, package.module, whole=True)
 
@@ -104,11 +110,12 @@ def _others() -> list[_Group]:
     return groups
 
 
-def _place(spec: object) -> str:
+def _place(spec: EnvSpec | None) -> str:
     """The module that defines an environment's entry point; empty if it has none."""
-    place = getattr(spec, "entry_point", None) or getattr(spec, "vector_entry_point", None)
-    named = place if isinstance(place, str) else getattr(place, "__module__", "")
-    return str(named).partition(":")[0]
+    place = None if spec is None else spec.entry_point or spec.vector_entry_point
+    if place is None:
+        return ""
+    return str(place if isinstance(place, str) else place.__module__).partition(":")[0]
 
 
 def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:

@@ -19,13 +19,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from .environment_packages import Package, find_top, here, installed
-from .import_path import add_to_path
+from .import_path import add_to_path, file_of
 from .warn import warn_caller
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 # What gymnasium's own environments need, by where they are defined: the module, how it is installed.
 _NEEDS = {
@@ -82,14 +85,14 @@ def environment(name: str) -> Any:
     return None
 
 
-def of_spec(spec: Any) -> Any:
+def of_spec(spec: EnvSpec) -> Any:
     """A function that makes the environment which an EnvSpec describes."""
     make = functools.partial(make_registered, spec)
     make.__name__ = spec.id  # type: ignore[attr-defined]
     return make
 
 
-def registered_as(item: Any) -> str | None:
+def registered_as(item: object) -> str | None:
     """The id under which gymnasium has registered an EnvSpec; None for anything else."""
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
@@ -99,7 +102,7 @@ def registered_as(item: Any) -> str | None:
     return None
 
 
-def make_registered(name: Any, **arguments: Any) -> Any:
+def make_registered(name: str | EnvSpec, **arguments: Any) -> Any:
     """One environment, by its id, its `module:id`, or its EnvSpec.
 
     Imports the module in the current process, which may be a worker. Gymnasium's own checker is off: the
@@ -119,7 +122,7 @@ def make_registered(name: Any, **arguments: Any) -> Any:
         raise ConfigError(f"{spec.id} cannot be made: {error} Use env={newest}.") from error
 
 
-def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
+def vector_form(target: object, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
     """What builds n copies as one vector environment, if a gymnasium id has such a form."""
     import gymnasium
 
@@ -134,7 +137,7 @@ def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] 
     )
 
 
-def creator(target: Any) -> Any:
+def creator(target: object) -> Any:
     """The class or function that makes the environment of an id; None for anything else."""
     from gymnasium.envs.registration import load_env_creator
 
@@ -192,7 +195,7 @@ def import_module(module: str, name: str) -> ModuleType:
         spec = find_top(module)
     if spec is None:
         raise ConfigError(_no_module(module, name))
-    running = getattr(sys.modules["__main__"], "__file__", None)
+    running = file_of(sys.modules["__main__"])
     if spec.origin and running and Path(spec.origin).resolve() == Path(running).resolve():
         return sys.modules["__main__"]  # The script that is running must not run a second time.
     try:
@@ -260,7 +263,7 @@ def miss(name: str, others: Iterable[str]) -> str:
     )
 
 
-def _spec(name: Any) -> Any:
+def _spec(name: str | EnvSpec) -> Any:
     import gymnasium
 
     if not isinstance(name, str):
@@ -353,7 +356,7 @@ def _not_in(name: str, module: ModuleType, new: set[str]) -> str:
     if known:
         known += [n for n, item in vars(module).items() if inspect.isclass(item) and n[0] != "_"]
     if not known:
-        origin = getattr(module, "__file__", None)
+        origin = file_of(module)
         where = f" (it is {origin})" if origin else ""
         return f"{start} It registers no environments{where}."
     prefix = split(name)[0]

@@ -40,13 +40,14 @@ def installed() -> tuple[Package, ...]:
     for distribution in importlib.metadata.distributions():
         needed = distribution.requires or ()
         name = distribution.metadata["Name"]
+        # Packages that list gymnasium only for an extra, such as their tests, do not count.
         plain = (line for line in needed if "extra ==" not in line)
         if name != "ale-py" and not any(re.match(r"gymnasium\b", line) for line in plain):
             continue
         for module in _top_level(distribution):
             source = Path(str(distribution.locate_file(module)))
             ids = _ids_below(source) if source.is_dir() else ()
-            if ids or name == "ale-py":
+            if ids or name == "ale-py":  # Which registers its games in a loop.
                 found.setdefault(module, Package(name, module, source, ids))
     return tuple(sorted(found.values(), key=lambda package: package.name.lower()))
 

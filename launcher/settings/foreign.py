@@ -24,5 +24,6 @@ def answer(word: str) -> str | None:
 @cache
 def _table() -> dict[str, str]:
     text = (files("antelope.hyperparams") / "foreign.yaml").read_text()
+    # BaseLoader: keys such as `on` and values such as `1e-3` stay text.
     table: dict[str, str] = yaml.load(text, Loader=yaml.BaseLoader)
     return table

@@ -14,6 +14,7 @@ from torch.utils.data import (
 )
 
 from ...replay.errors import ConfigError
+from .object_names import class_name
 from .settings import Settings
 from .warn import warn_caller
 
@@ -55,7 +56,7 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
         warn_caller("The DataLoader has drop_last=True, which is ignored: a run uses every row.")
 
 
-def unwrapped(source: Any) -> Any:
+def unwrapped(source: object) -> Any:
     """The data set of a loader, restricted to the rows that it samples; anything else unchanged."""
     if not isinstance(source, DataLoader):
         return source
@@ -79,7 +80,7 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
             "of the items that it yields."
         )
     if loader.collate_fn is not default_collate and loader.batch_size is not None:
-        name = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        name = class_name(loader.collate_fn)
         found.append(
             f"The DataLoader has a custom collate_fn ({name}), which is never called. Return finished "
             "items (input, target) of one shape from the data set's __getitem__, and leave collate_fn "
@@ -99,9 +100,10 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
     return found
 
 
-def _draws(sampler: Any, source: Any) -> str | None:
+def _draws(sampler: object, source: Any) -> str | None:
     """The sampler's description if it does not use every row once, else None."""
     name = type(sampler).__name__
+    # Exact types: a subclass may draw any rows it likes.
     if type(sampler) is RandomSampler:
         if sampler.replacement:
             return "RandomSampler(replacement=True)"
@@ -110,5 +112,6 @@ def _draws(sampler: Any, source: Any) -> str | None:
     if type(sampler) is SubsetRandomSampler:
         twice = len(set(map(int, sampler.indices))) < len(sampler.indices)
         return "a SubsetRandomSampler that repeats rows" if twice else None
+    # The last one is torch's placeholder for iterable data sets, whose rows come in their own order.
     known = type(sampler) is SequentialSampler or name == "_InfiniteConstantSampler"
     return None if known else f"{name}, a sampler"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +43,7 @@ def named_object(settings: Settings, key: str) -> Named:
     if key in settings.live:
         item = settings.live[key]
         if key == "env" and (env_id := registered_as(item)) is not None:
+            # Recorded by id, so that the run can be resumed and loaded without the object.
             settings.values[key] = {"_target_": env_id, **arguments}
         return _found(settings, key, item, arguments)
     if value is not None and "_target_" not in value:
@@ -60,7 +61,7 @@ def named_object(settings: Settings, key: str) -> Named:
     return _found(settings, key, item, arguments)
 
 
-def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
+def _found(settings: Settings, key: str, item: object, arguments: dict[str, Any]) -> Named:
     name, _ = split_target(settings.values[key])
     item = _environment(item) if key == "env" else item
     return Named(key, item, with_classes(arguments, key), str(name))
@@ -75,7 +76,7 @@ def with_classes(arguments: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: _with_class(value, key) for name, value in arguments.items()}
 
 
-def _with_class(value: Any, key: str) -> Any:
+def _with_class(value: object, key: str) -> Any:
     if isinstance(value, list):
         return [_with_class(item, key) for item in value]
     # Only what a constructor would construct: other dicts are values, and stay the user's own objects.
@@ -86,7 +87,7 @@ def _with_class(value: Any, key: str) -> Any:
     return {**found, "_target_": resolve(name, key) if isinstance(name, str) else name}
 
 
-def _environment(item: Any) -> Any:
+def _environment(item: object) -> Any:
     """A value of `env=`, checked; an EnvSpec becomes what makes its environment.
 
     Raises:
@@ -145,15 +146,13 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     parts: list[Named] = []
     names: list[Any] = []
     for item in value:
-        arguments: dict[str, Any] = {}
-        if isinstance(item, dict):
-            arguments = {k: v for k, v in item.items() if k != "_target_"}
-            if "_target_" not in item:
-                raise ConfigError(
-                    f"`{key}` lists {item!r:.60}, which has arguments but no name: "
-                    '{"_target_": NAME, ...}, or an object.'
-                )
-            item = item["_target_"]
+        target, arguments = split_target(item)
+        if target is None and arguments:
+            raise ConfigError(
+                f"`{key}` lists {item!r:.60}, which has arguments but no name: "
+                '{"_target_": NAME, ...}, or an object.'
+            )
+        item = target
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
             item = (of_data and folder_of(item)) or resolve(item, key)
@@ -166,7 +165,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     return parts
 
 
-def _folder(key: str, value: Any) -> Named | None:
+def _folder(key: str, value: object) -> Named | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
     name, arguments = split_target(value)
     path = folder_of(name)
@@ -186,6 +185,7 @@ def unresolved(settings: Settings) -> list[str]:
         for item in value if isinstance(value, list) else [value]:
             named, given = split_target(item)
             target: Any = settings.live.get(key, named)
+            # `subset` is ours: it chooses classes of any data set, once that is read.
             arguments = [name for name in given if name != "subset"]
             try:
                 folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
@@ -199,8 +199,9 @@ def unresolved(settings: Settings) -> list[str]:
                 values = {n: settings.live.get(f"model.{n}", given[n]) for n in arguments}
                 mistakes += kind.mistakes(target, values)
             elif makes_objects(target):
+                # The launcher passes their first argument: parameters, optimiser, environment.
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
-                if key == "optim":
+                if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
                 elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
@@ -212,7 +213,7 @@ def unresolved(settings: Settings) -> list[str]:
     return mistakes
 
 
-def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
+def _warn_of_near_names(target: Callable[..., Any], arguments: list[str]) -> None:
     """Warn of arguments that end up in **kwargs although a parameter has almost the same name."""
     for name in arguments:
         if near := near_among_any(target, name):

@@ -63,7 +63,7 @@ class Layers:
             if (mistake := self._drop_other_spelling(key, value, layer, objects)) is not None:
                 self.mistakes.append(place + mistake)
 
-    def _set(self, key: str, value: Any, objects: Flat) -> str | None:
+    def _set(self, key: str, value: object, objects: Flat) -> str | None:
         """Set one key. Returns what is wrong with it, or None."""
         values, (root, _, rest) = self.settings.values, key.partition(".")
         setting = schema().get(root)
@@ -82,7 +82,7 @@ class Layers:
         values[last] = value
         return None
 
-    def _set_object(self, setting: Setting, key: str, value: Any, objects: Flat) -> str | None:
+    def _set_object(self, setting: Setting, key: str, value: object, objects: Flat) -> str | None:
         """Set the name of an object, or one of its arguments. Returns what is wrong, or None."""
         values, root = self.settings.values, setting.key
         if key.removesuffix("._target_") == root:
@@ -111,7 +111,9 @@ class Layers:
         node[path[-1]] = value
         return None
 
-    def _drop_other_spelling(self, key: str, value: Any, layer: Flat, objects: Flat) -> str | None:
+    def _drop_other_spelling(
+        self, key: str, value: object, layer: Flat, objects: Flat
+    ) -> str | None:
         """`lr` replaces a lower layer's `optim.lr`, and vice versa.
 
         Returns:
@@ -132,7 +134,7 @@ class Layers:
         return None
 
 
-def _at(values: Any, key: str) -> Any:
+def _at(values: object, key: str) -> Any:
     """The value of a dotted key, or None."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .words import parse_word
 _PRESET = "preset_"  # The name of `task` in Hydra's sweeps.
 
 
-def run_multirun(words: list[str], job: Any) -> None:
+def run_multirun(words: list[str], job: Callable[[list[str], list[str]], object]) -> None:
     """Hydra's sweepers and launchers over `words`; `job(words, swept)` runs one combination.
 
     `swept` are the job's words that differ between jobs. Hydra only sees words that force their key
@@ -42,7 +43,7 @@ def run_multirun(words: list[str], job: Any) -> None:
     parent, failures = os.getpid(), []
 
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
-    def task(_: Any) -> Any:
+    def task(_: object) -> Any:
         words = list(HydraConfig.get().overrides.task)
         names = {word: said(word) if _PRESET in word else word for word in words}
         chosen = list(names.values())

@@ -59,30 +59,31 @@ class Kind:
     noun: str
     builtin: str | None
     libraries: tuple[str, ...]
-    accept: Callable[[str, Any], bool]
+    accept: Callable[[str, object], bool]
 
 
-def _is_class(_: str, item: Any) -> bool:
+def _is_class(_: str, item: object) -> bool:
     return inspect.isclass(item)
 
 
-def _is_public_class(name: str, item: Any) -> bool:
+def _is_public_class(name: str, item: object) -> bool:
     return inspect.isclass(item) and not name.startswith("_")
 
 
-def _is_dataset(name: str, item: Any) -> bool:
+def _is_dataset(name: str, item: object) -> bool:
+    # Base classes, and folders of images: those are named by their path.
     return _is_class(name, item) and name not in ("VisionDataset", "DatasetFolder", "ImageFolder")
 
 
-def _is_network(name: str, item: Any) -> bool:
+def _is_network(name: str, item: object) -> bool:
     return inspect.isfunction(item) and name.islower() and not name.startswith(("get_", "list_"))
 
 
-def _is_optimizer(name: str, item: Any) -> bool:
+def _is_optimizer(name: str, item: object) -> bool:
     return _is_public_class(name, item) and name != "Optimizer"
 
 
-def _is_scheduler(name: str, item: Any) -> bool:
+def _is_scheduler(name: str, item: object) -> bool:
     return _is_public_class(name, item) and hasattr(item, "step") and name != "LRScheduler"
 
 

@@ -40,12 +40,17 @@ def short_name(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def canonical_name(name: str, item: Any) -> str:
+def class_name(value: object) -> str:
+    """`SGD` of the class and of its instances; a function's own name."""
+    return str(getattr(value, "__name__", type(value).__name__))
+
+
+def canonical_name(name: str, item: object) -> str:
     """The one name of a class, however it was written; other objects keep the name they were found by."""
     return name_of(item) if inspect.isclass(item) or inspect.isroutine(item) else name
 
 
-def makes_objects(value: Any) -> bool:
+def makes_objects(value: object) -> bool:
     """Whether a value is called to get the object (a class, a function), or is the object."""
     return (
         inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, functools.partial)

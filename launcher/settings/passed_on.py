@@ -34,7 +34,9 @@ def parameters_behind(target: Callable[..., Any]) -> Parameters | None:
     return None
 
 
-def _of_function(function: Any, within: tuple[type, type] | None) -> Parameters | None:
+def _of_function(
+    function: Callable[..., Any], within: tuple[type, type] | None
+) -> Parameters | None:
     """Like `parameters_behind`, for one function.
 
     Args:
@@ -82,7 +84,8 @@ def _called_init(call: ast.Call, made: type, owner: type) -> tuple[Any, type] | 
     if isinstance(place, ast.Call) and isinstance(place.func, ast.Name):
         candidates = above if place.func.id == "super" else ()
     else:
-        name = place.attr if isinstance(place, ast.Attribute) else getattr(place, "id", None)
+        name = place.attr if isinstance(place, ast.Attribute) else None
+        name = place.id if isinstance(place, ast.Name) else name
         named = next((base for base in above if base.__name__ == name), None)
         candidates = () if named is None else named.__mro__
     for base in candidates:
@@ -91,7 +94,9 @@ def _called_init(call: ast.Call, made: type, owner: type) -> tuple[Any, type] | 
     return None
 
 
-def _taken_by(call: ast.Call, init: Any, owner: type, *, made: type) -> Parameters | None:
+def _taken_by(
+    call: ast.Call, init: Callable[..., Any], owner: type, *, made: type
+) -> Parameters | None:
     """Parameters that a call's **kwargs may hold; None: any."""
     if owner is object:
         return {}

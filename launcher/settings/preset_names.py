@@ -7,7 +7,6 @@ be named by the user, as a console word or in code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from .environment_names import split
 from .object_names import name_of
@@ -47,7 +46,7 @@ def refused_names(settings: Settings, key: str) -> list[str]:
     return mistakes
 
 
-def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
+def _run_by(value: object, key: str, argument: str = "") -> Iterator[str]:
     """The names in an argument that are looked up and called, other than torch's and ours.
 
     Args:

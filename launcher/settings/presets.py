@@ -51,7 +51,7 @@ def presets() -> dict[str, str]:
     return found
 
 
-def layers(name: Any) -> list[Layer]:
+def layers(name: object) -> list[Layer]:
     """A preset after those it builds on, so that the last one wins; empty for None.
 
     Raises:
@@ -134,7 +134,7 @@ def _layers(path: Path, label: str, *, above: tuple[Path, ...]) -> list[Layer]:
 
 def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
     """A file's own settings, and the names of `defaults:` with the place of each."""
-    try:
+    try:  # With or without the byte-order mark that editors on Windows write.
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{label} cannot be read: {error}.") from error

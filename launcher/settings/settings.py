@@ -28,6 +28,7 @@ class Settings:
     preset: str | None = None
 
     def __getattr__(self, name: str) -> Any:
+        # Not `self.values`: copying asks for attributes before there are any, and would recurse.
         try:
             return self.__dict__["values"][name]
         except KeyError:

@@ -51,7 +51,7 @@ def known_argument(name: str) -> Any:
     return _within(name, _IN_ARGUMENTS)
 
 
-def known_arguments(value: Any, refused: Callable[[str], ConfigError]) -> Any:
+def known_arguments(value: object, refused: Callable[[str], ConfigError]) -> Any:
     """A constructor's arguments, with the names in `{_target_: NAME}` looked up.
 
     Args:
@@ -150,7 +150,7 @@ def _within(name: str, roots: tuple[str, ...]) -> Any:
         return None
     try:
         item = member(home, last)
-    except ImportError:
+    except ImportError:  # A module of another version.
         return None
     # A module's namespace also holds what it imports, from anywhere.
     own = str(getattr(item, "__module__", "")).startswith(roots)

@@ -6,12 +6,15 @@ import re
 import threading
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bare_words import without_bare_words
 from .dotted import flatten
 from .plain_words import plain_word
 from .schema import schema
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
 _COMPOSE_LOCK = threading.RLock()
 
@@ -75,13 +78,13 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
 
 
 @cache
-def _parser() -> Any:
+def _parser() -> OverridesParser:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create()
 
 
-def parse_word(parser: Any, word: str) -> Any:
+def parse_word(parser: OverridesParser, word: str) -> Any:
     """A word by Hydra's grammar, or with its value quoted (`path=a=b`, `path=my runs`)."""
     from hydra.errors import HydraException
 

@@ -263,7 +263,9 @@ def test_a_loaded_run_plays_as_the_one_that_was_trained(tmp_path: Path) -> None:
     assert antelope.load(tmp_path, env=Stage).play(4) == run.play(4)
     with pytest.raises(ConfigError, match=r"is .*Stage.*Name it here: env=Stage \(the class\)"):
         antelope.load(tmp_path).play()
-    with pytest.raises(ConfigError, match="differ from those that the model learnt in Stage"):
+    with pytest.raises(
+        ConfigError, match="differ from those that the model was trained on in Stage"
+    ):
         antelope.load(tmp_path, env=Shifted).play()
 
 

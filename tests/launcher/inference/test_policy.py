@@ -280,7 +280,7 @@ def test_each_of_several_environments_has_its_own_frames(tmp_path: Path) -> None
     run.reset([False, True])
     run.act([[3], [4]])
     assert last_seen(run) == [[1, 3], [4, 4]]
-    with pytest.raises(ConfigError, match=r"of 1 environments after 2 previously.*run\.reset\(\)"):
+    with pytest.raises(ConfigError, match=r"of 1 environments, but of 2 before.*run\.reset\(\)"):
         run.act([1])
     with pytest.raises(ConfigError, match="a bool for each of the 2 environments"):
         run.reset([True])
