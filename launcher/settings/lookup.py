@@ -146,13 +146,14 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     parts: list[Named] = []
     names: list[Any] = []
     for item in value:
-        target, arguments = split_target(item)
-        if target is None and arguments:
-            raise ConfigError(
-                f"`{key}` lists {item!r:.60}, which has arguments but no name: "
-                '{"_target_": NAME, ...}, or an object.'
-            )
-        item = target
+        arguments: dict[str, Any] = {}
+        if isinstance(item, dict):  # Not any Mapping: an open .npz or HDF5 file is a data set.
+            if "_target_" not in item:
+                raise ConfigError(
+                    f"`{key}` lists {item!r:.60}, which has arguments but no name: "
+                    '{"_target_": NAME, ...}, or an object.'
+                )
+            item, arguments = split_target(item)
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
             item = (of_data and folder_of(item)) or resolve(item, key)
