@@ -10,7 +10,6 @@ from torch import Tensor
 from ...agents.continual import NAMES
 from ...envs.world import World
 from ...replay import ConfigError, Spec
-from ..settings.construct import construct
 from ..settings.object_names import makes_objects
 from ..settings.plan import Plan
 from .infer import inferred
@@ -25,14 +24,12 @@ def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, 
     named: dict[str, Any] = {}
     table = inferred(spec, device=device)
     for given in plan.strategy or ():
-        target, arguments = given.target, given.arguments
-        name = strategy_name(target)
+        name = strategy_name(given.target)
         if name in named:
             raise ConfigError(f"strategy={name} is given twice.")
-        made = given.constructs
-        if arguments and not made:
+        if given.arguments and not given.constructs:
             raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
-        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+        named[name] = given.build(table)
     return named
 
 

@@ -170,7 +170,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Give one of them"]),
+        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Set only one of them"]),
         ({"env": "CartPole-v1", "dataset": "Digits"}, ["dataset=", "env=", "one of them"]),
         (
             {"lr_decay_epochs": 2, "scheduler": "StepLR"},
@@ -386,7 +386,7 @@ def test_argument_of_the_wrong_type_names_the_constructor() -> None:
 def test_optimiser_of_another_model() -> None:
     other = torch.optim.SGD(Linear(3, 3).parameters(), 0.1)
     refused(model=Linear, optim=other, says=["none of the model's parameters", "Give its class"])
-    refused(model=Linear, optim=nn.Linear(2, 2), says=["no torch.optim.Optimizer"])
+    refused(model=Linear, optim=nn.Linear(2, 2), says=["not a torch.optim.Optimizer"])
 
 
 class Smaller:

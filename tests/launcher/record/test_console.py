@@ -120,7 +120,7 @@ def test_loss_that_turns_nan_exits_with_three() -> None:
         (["--cfg"], "--cfg job"),
         (["--cfg", "jbo"], "--cfg job"),
         (["--cfg", "job", "lrr=1"], "Did you mean `lr`?"),
-        (["models", "resnet"], "takes no words"),
+        (["models", "resnet"], "accepts no further words"),
         (["-m", "lrr=1,2"], "Did you mean `lr`?"),
         (["plot", "nowhere"], "nowhere"),
     ],
