@@ -24,7 +24,7 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
     """
     from .process import left_as_found
-    from .record.supervisor import Interrupted
+    from .record.signals import Interrupted
 
     try:
         with left_as_found():  # Imports add warning filters.

@@ -1,90 +1,27 @@
-"""Supervises a run: its directory, checkpoints, journal, console, signals, and how it has ended."""
+"""Supervises a run: its directory, checkpoints, journal, console, signals and final status."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from ...replay import ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
-from .console import Console
 from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
 from .pictures import Spared
-from .progress import Progress
-from .report import Report
+from .signals import Interrupted, Signals
+from .supervised import Supervised
 from .trackers import Tracker
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
 _SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to write.
 _SHOW_SECONDS = 0.2
-
-
-class Supervised(Protocol):
-    """What a supervisor sees of a session.
-
-    Attributes:
-        path: The run directory.
-        console: Where a person is told.
-        progress: Where the run is.
-        report: What there is to say of the run.
-        first_step: The step at which this process began, or continued, the run.
-    """
-
-    path: Path
-    console: Console
-    progress: Progress
-    report: Report
-    first_step: int
-
-    @property
-    def num_tasks(self) -> int:
-        """Number of tasks."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of them are learnt."""
-
-    def awake(self) -> AbstractContextManager[None]:
-        """Inside, the model is as it last learnt, even if it rests otherwise."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs; tensors may be the session's own."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
-
-    def is_finite(self) -> bool:
-        """Whether the state is worth keeping."""
-
-    def check_fresh(self) -> None:
-        """Refuse what another run has used already."""
-
-    def newest_loss(self) -> Tensor | float | None:
-        """The loss that the live line shows."""
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to stop.
-
-    Attributes:
-        signum: Which one.
-        saved: Whether a checkpoint was written.
-    """
-
-    def __init__(self, signum: int, *, saved: bool):
-        super().__init__(signal.Signals(signum).name)
-        self.signum, self.saved = signum, saved
 
 
 class Supervisor:
@@ -121,8 +58,7 @@ class Supervisor:
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint, when we closed.
-        self._received: int | None = None  # A signal.
-        self._handlers: dict[int, Any] = {}
+        self._signals = Signals()
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), 0
         self._pause, self._save_took = _SAVE_SECONDS, 0.0  # Seconds.
@@ -172,7 +108,7 @@ class Supervisor:
         """
         began = self._task_began = time.monotonic()  # The caller's time in between does not count.
         try:
-            with self._signals():
+            with self._signals.caught():
                 yield
                 self.start()
         except Diverged as error:
@@ -198,25 +134,6 @@ class Supervisor:
     def _last_good(self) -> str:
         kept = self.checkpoints.numbered()
         return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM (in the main thread; elsewhere Python cannot)."""
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[signum] = signal.signal(signum, self._receive)
-        try:
-            yield
-        finally:
-            for caught, handler in self._handlers.items():
-                # None: it was installed by a library in C, and Python cannot put it back.
-                signal.signal(caught, signal.SIG_DFL if handler is None else handler)
-            self._handlers = {}
-
-    def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            raise KeyboardInterrupt  # Asked twice: do not wait for the step to end.
-        self._received = signum
 
     def start(self) -> None:
         """The first step has succeeded: from now on the run leaves traces."""
@@ -249,10 +166,10 @@ class Supervisor:
         """
         if not self.directory.started:
             return  # Nothing is learnt yet, so that nothing is lost.
-        if self._received is not None:
+        if (signum := self._signals.received) is not None:
             saved = self.save()
             self._write_status("interrupted")
-            raise Interrupted(self._received, saved=saved)
+            raise Interrupted(signum, saved=saved)
         if self.plan.save_every is None:
             if time.monotonic() - self._saved_at > self._pause:
                 self.save()
@@ -275,7 +192,14 @@ class Supervisor:
             self.console.evaluated(self.progress)
 
     def task_ended(self, task: int) -> None:
-        """After a task: save, unless tasks are too short for the time that saving takes."""
+        """After a task: save, unless tasks are too short for the time that saving takes.
+
+        Args:
+            task: Number of the task, from 0.
+
+        Raises:
+            Interrupted: If a signal came during its last step or its evaluation, once the run is saved.
+        """
         self.start()
         now, progress = time.monotonic(), self.progress
         took: dict[str, Any] = {
@@ -285,7 +209,9 @@ class Supervisor:
         }
         self.tasks.append(took)
         self.console.task_ended(progress, took)
-        if self.session.finished or now - self._saved_at >= self._save_took / _SAVING_SHARE:
+        due = self.session.finished or now - self._saved_at >= self._save_took / _SAVING_SHARE
+        # After a signal, `check` saves: twice the same would push out an older checkpoint.
+        if due and self._signals.received is None:
             self.save()
         self._task_began = time.monotonic()
         self.check()
@@ -293,9 +219,8 @@ class Supervisor:
     def save(self) -> bool:
         """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
         began = time.monotonic()
-        with (
-            self.session.awake()
-        ):  # Until it is written: averaged weights take the place of its own.
+        # Until it is written: the state refers to the weights, which averaged ones replace at rest.
+        with self.session.awake():
             if not self.session.is_finite():
                 at = self.progress.step
                 self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
