@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins: model, data, spec, schedule, place."""
+"""The header of a run: model, data, spec, schedule and directory, as shown before it begins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def header(
     placed: str | None,
     rates: list[str],
 ) -> dict[str, str]:
-    """The lines that a run begins with, by what they are about.
+    """The lines that a run begins with, by their label.
 
     Args:
-        path: Of the run.
-        where: What it runs on.
-        placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, if there is one.
+        path: The run directory.
+        where: The device and precision, in words.
+        placed: Where the data's rows are stored, in words, or None.
+        rates: The learning-rate schedule in one line; empty without one.
     """
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
@@ -64,10 +64,10 @@ def header(
 
 
 def _batches(plan: Plan) -> str | None:
-    """The line about loaders, if the run uses their batch size."""
+    """The line about a DataLoader's batch size, if the run uses it."""
     from torch.utils.data import DataLoader
 
     loaders = any(isinstance(named.target, DataLoader) for named in plan.dataset or ())
     if not loaders or "batch_size" in plan.given:
         return None
-    return f"batches of {plan.batch_size}, as its DataLoader has them"
+    return f"batches of {plan.batch_size}, the batch size of its DataLoader"

@@ -12,7 +12,7 @@ from types import FrameType
 class Interrupted(BaseException):
     """A signal asked the run to stop.
 
-    Not an `Exception`: code of the user that catches those must not keep a run alive.
+    Not an `Exception`: user code that catches those must not keep a run alive.
 
     Args:
         signum: Number of the signal, which the message names.

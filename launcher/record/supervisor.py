@@ -25,16 +25,19 @@ _SHOW_SECONDS = 0.2
 
 
 class Supervisor:
-    """What happens around the steps of a run.
+    """Does what happens around the steps of a run: saves, writes rows, shows progress, stops on signals.
 
-    Use as a context manager, or call `close`: the directory is claimed, and files are open.
+    Use as a context manager, or call `close`: it holds the run directory and open files.
+
+    Args:
+        plan: Says how often to save, where rows go, and whether to resume.
+        session: The run to supervise.
 
     Attributes:
-        status: "open", "waiting" for the data of a later task, or how the run has ended, as `status.json`
-            says it.
+        status: "open", "waiting" for the data of a later task, or the final status, as in `status.json`.
         journal: The rows of train.csv and eval.csv.
-        tasks: What each task took, those before a resumption included: `steps`, `seconds` (since the run
-            was last resumed), and what `Report.costs` says.
+        tasks: Cost of each task, including tasks finished before a resume: `steps`, `seconds` (since the
+            run was last resumed), and what `Report.costs` returns.
         closed: Whether the directory is released.
 
     Raises:
@@ -57,7 +60,7 @@ class Supervisor:
         self.checkpoints = Checkpoints(session.path / "checkpoints")
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
-        self._claimed: tuple[str, int] | None = None  # Our newest checkpoint, when we closed.
+        self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._signals = Signals()
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), 0
@@ -90,7 +93,7 @@ class Supervisor:
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
         for problem in problems:
-            self.console.problem(f"Passed over: {problem}")
+            self.console.problem(f"Skipped: {problem}")
         if state is None:
             self.console.note(
                 f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
@@ -101,12 +104,15 @@ class Supervisor:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, signals stop the run between two steps; whatever goes wrong is the run's end.
+        """Runs the block with signals noted for `check`; any error becomes the run's final status.
 
         Raises:
-            Diverged: With the newest checkpoint and what to try.
+            Diverged: The block's, with the newest checkpoint and what to try added.
+            Interrupted: The block's, from `check`.
         """
-        began = self._task_began = time.monotonic()  # The caller's time in between does not count.
+        began = self._task_began = (
+            time.monotonic()
+        )  # Time that the caller spent before does not count.
         try:
             with self._signals.caught():
                 yield
@@ -120,12 +126,12 @@ class Supervisor:
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
-            self.status = "interrupted"  # Which was written with the checkpoint.
+            self.status = "interrupted"  # `check` has written it to status.json.
             self.console.stop()
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except BaseException as error:  # A second signal, or SystemExit in the user's code.
+        except BaseException as error:  # A second signal, or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
             raise
         self._seconds += time.monotonic() - began
@@ -136,7 +142,7 @@ class Supervisor:
         return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
 
     def start(self) -> None:
-        """The first step has succeeded: from now on the run leaves traces."""
+        """Write the first files, after the first step: a run that fails before leaves no traces."""
         if self.directory.started:
             return
         aside = self.directory.start(self.plan.yaml())
@@ -150,7 +156,7 @@ class Supervisor:
             draw(self.console)
 
     def stepped(self) -> None:
-        """After each step, before its rows are written."""
+        """Call after each step, before its rows are written."""
         if not self.directory.started:
             self.start()
         now = time.monotonic()
@@ -159,13 +165,13 @@ class Supervisor:
             self.console.update(self.progress, self.session.newest_loss())
 
     def check(self) -> None:
-        """Between two steps: save if a checkpoint is due, stop if a signal came.
+        """Call between two steps: saves if a checkpoint is due, and stops if a signal came.
 
         Raises:
-            Interrupted: Once the run is saved.
+            Interrupted: After a signal, once the run is saved.
         """
         if not self.directory.started:
-            return  # Nothing is learnt yet, so that nothing is lost.
+            return  # Nothing is learnt yet, so nothing is lost.
         if (signum := self._signals.received) is not None:
             saved = self.save()
             self._write_status("interrupted")
@@ -181,18 +187,19 @@ class Supervisor:
 
         Args:
             mode: "train" or "eval".
+            row: Values by column, with `step`, `epoch` and `task`.
         """
         if row:
             self.journal.write(mode, **row)
 
     def evaluated(self, row: Row) -> None:
-        """Write the row of an evaluation in mid-task, and show it."""
+        """Write and show the row of an evaluation in mid-task, unless it is empty."""
         if row:
             self.write("eval", row)
             self.console.evaluated(self.progress)
 
     def task_ended(self, task: int) -> None:
-        """After a task: save, unless tasks are too short for the time that saving takes.
+        """Call after a task: saves, unless tasks are too short for the time that saving takes.
 
         Args:
             task: Number of the task, from 0.
@@ -217,7 +224,11 @@ class Supervisor:
         self.check()
 
     def save(self) -> bool:
-        """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
+        """Write a checkpoint, after the rows up to it.
+
+        Returns:
+            False if a weight was NaN or infinite, and nothing was written.
+        """
         began = time.monotonic()
         # Until it is written: the state refers to the weights, which averaged ones replace at rest.
         with self.session.awake():
@@ -243,7 +254,7 @@ class Supervisor:
             self._wait()
             return
         steps = progress.step - session.first_step
-        with kept_randomness():  # Later tasks draw as if nothing had been drawn here.
+        with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
             self.journal.close()
@@ -258,22 +269,26 @@ class Supervisor:
         """Pause a resumed run in the middle of a task whose data has not arrived yet."""
         task = self.session.report.world.tasks[self.progress.task].name
         reason = (
-            f"Task {self.progress.task}, {task}, is half learnt. Call run.learn_task with the same data and "
-            "name to continue it."
+            f"Task {self.progress.task}, {task}, is only partly learnt. Call run.learn_task with the same data "
+            "and name to continue it."
         )
         self._end("interrupted", reason=reason)
         self.status = "waiting"
         self.console.note(reason)
 
     def fail(self, reason: str) -> None:
-        """Say that the run has failed."""
+        """Mark the run as failed.
+
+        Args:
+            reason: Goes into `status.json`.
+        """
         self._end("failed", reason=reason)
 
     def close(self, reason: str = "", *, save: bool = True) -> None:
-        """Release the directory, files and console; a run that has not ended is marked interrupted.
+        """Release the directory, files and console. An unfinished run is marked interrupted.
 
         Args:
-            reason: What interrupted it.
+            reason: What interrupted it, for `status.json`.
             save: Whether to save what was learnt since the last checkpoint, if anything was.
         """
         if self.closed:
@@ -288,15 +303,15 @@ class Supervisor:
 
     @contextmanager
     def reclaiming(self) -> Iterator[None]:
-        """Claim the directory again for another task; released if the block cannot read the task's data.
+        """Claim the directory again for another task; releases it if the block raises.
 
         Raises:
             ConfigError: If another run has replaced this one, or is writing there.
         """
         if self._claimed != self._newest():
             raise ConfigError(
-                f"{self.session.path} no longer holds this run: another run replaced it. Give a run that is "
-                "to be continued a separate path=."
+                f"{self.session.path} no longer holds this run: another run replaced it. Use a separate "
+                "path= for a run that you want to continue."
             )
         self.directory.reopen()
         try:
@@ -306,10 +321,10 @@ class Supervisor:
             raise
 
     def reopen(self, *, more_steps: int) -> None:
-        """Continue a run that had ended, in a directory that was reclaimed.
+        """Continue a finished run, in a directory that `reclaiming` has claimed.
 
         Args:
-            more_steps: Steps that the added task takes.
+            more_steps: Steps of the added task, by which the progress bar grows.
         """
         self.status, self.closed, self._seconds = "open", False, 0.0
         self._opened.callback(self.directory.close)
@@ -319,12 +334,12 @@ class Supervisor:
             self.console.total += more_steps
 
     def _newest(self) -> tuple[str, int] | None:
-        """Identifies the newest checkpoint among those of other runs at the same path."""
+        """Name and time (ns) of the newest checkpoint, which tell it from another run's at the same path."""
         kept = self.checkpoints.numbered()
         return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
 
     def _end(self, status: str, **details: Any) -> None:
-        """The run's last word in `status.json`."""
+        """Write the final status, unless the run has left no traces yet."""
         self.status = status
         if self.directory.started:
             self._write_status(status, **details)
@@ -342,7 +357,7 @@ class Supervisor:
 
 
 def _journal(plan: Plan, path: Path, *, tasks: int) -> Journal:
-    """Rows in memory, in CSV files and in trackers, none of which is opened before the first row."""
+    """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":

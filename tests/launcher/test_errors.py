@@ -717,7 +717,7 @@ def test_file_system_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    refused(model=Linear, path="a/run", says=["Read-only file system", "Give another path="])
+    refused(model=Linear, path="a/run", says=["Read-only file system", "Set another path="])
 
 
 def test_weights_from_nowhere(tmp_path: Path) -> None:
