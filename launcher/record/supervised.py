@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .console import Console
 from .progress import Progress
-from .report import Report
+from .reported import Reported
 
 
 class Supervised(Protocol):
@@ -20,15 +20,17 @@ class Supervised(Protocol):
         path: The run directory, absolute.
         console: Shows messages and progress to the user.
         progress: Counts steps and tasks, and holds the scores so far.
-        report: Header, costs, warnings and pictures of the run.
         first_step: The step at which this process began or resumed the run.
     """
 
     path: Path
     console: Console
     progress: Progress
-    report: Report
     first_step: int
+
+    @property
+    def report(self) -> Reported:
+        """Header, costs, warnings and pictures of the run."""
 
     @property
     def num_tasks(self) -> int:

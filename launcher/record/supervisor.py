@@ -269,8 +269,8 @@ class Supervisor:
         """Pause a resumed run in the middle of a task whose data has not arrived yet."""
         task = self.session.report.world.tasks[self.progress.task].name
         reason = (
-            f"Task {self.progress.task}, {task}, is only partly learnt. Call run.learn_task with the same data "
-            "and name to continue it."
+            f"Task {self.progress.task}, {task}, is only partly learnt. Call run.learn_task with the same "
+            "data and name to continue it."
         )
         self._end("interrupted", reason=reason)
         self.status = "waiting"
