@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.world import World
+from ..replay import Replay, Space
 from .learn.learner import Learner
 from .settings.plan import Plan
 
@@ -14,7 +15,7 @@ def header(
     plan: Plan,
     world: World,
     learner: Learner,
-    replay: Any,
+    replay: Replay,
     path: Path,
     *,
     where: str,
@@ -45,8 +46,8 @@ def header(
         lines["batches"] = batches
     if decision := learner.traits.decision:
         lines["learns"] = decision
-    if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
-        mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
+    if (moments := _moments(spec.obs)) is not None:
+        mean, stddev = moments
         lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
@@ -61,6 +62,14 @@ def header(
         lines["replay"] = f"{len(replay):,} transitions from {plan.offline}"
     lines["run"] = str(path)
     return lines
+
+
+def _moments(obs: Space | dict[str, Any]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the inputs, averaged over their elements; None: not known."""
+    # Ids are names, whose mean says nothing.
+    if not isinstance(obs, Space) or obs.ids is not None or obs.mean is None or obs.stddev is None:
+        return None
+    return float(obs.mean.double().mean()), float(obs.stddev.double().mean())
 
 
 def _batches(plan: Plan) -> str | None:

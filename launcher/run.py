@@ -195,6 +195,7 @@ class Run:
                 f"run.{method} needs an environment, and this run learnt from a data set, "
                 f"{opened.world.name}. Call the module itself: `run.agent`."
             )
+        # Made once: they remember the frames and the recurrent state of the current episode.
         if "_acting" not in vars(self):
             vars(self)["_acting"] = opened.policies()
         policies: Policies = vars(self)["_acting"]

@@ -107,9 +107,11 @@ class Session:
         Raises:
             ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open then.
         """
+        # First: a missing package must not cost the minutes that loading data may take.
         check_installed(plan.loggers)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
+            # Only now: the default path contains the name of the world.
             path = run_path(parts.plan, parts.world)
             check_path(parts.plan, path)
             return cls(parts, workplace, path, opened.pop_all())
@@ -139,6 +141,7 @@ class Session:
             self.scoring.begin_run()
         self.world.begin(task, self.replay)
         self.progress.begin_task()
+        # Without borders, the learner must not notice that the data changes: to it, all is one task.
         if self.schedule.borders or task == 0:
             self.learner.begin_task(task, self.replay)
 
@@ -163,6 +166,7 @@ class Session:
 
     def row_due(self, taken: int) -> bool:
         """Whether a row of train.csv is due after `taken` steps."""
+        # Vector environments take several steps at once, and may jump over the multiple itself.
         return self.progress.step % self.schedule.log_every < taken
 
     def training_row(self) -> Row:
@@ -171,6 +175,7 @@ class Session:
         Raises:
             Diverged: If a loss was NaN or infinite.
         """
+        # Once per row: reading a loss at every step would wait for the device.
         self.learner.check_losses()
         values = {**self.log.take(), **self.world.episode_metrics(self.progress.task)}
         if not values:
@@ -190,6 +195,7 @@ class Session:
 
     def end(self, task: int) -> Row:
         """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
+        # First: strategies consolidate the weights with which the task ends.
         self.scoring.choose_weights()
         if self.schedule.borders or task == len(self.world.tasks) - 1:
             self.learner.end_task(self.replay)
@@ -249,12 +255,14 @@ class Session:
             self.learner.load_state_dict(state["learner"], but=restarted)
             load_object_state(self._augmentation, state["augmentation"])
         if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changed.keys():
+            # The optimiser loaded the previous values with its state.
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
         for key, (was, wanted) in changed.items():
             self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         self._load_world(state)
         self.log.load_state_dict(state["log"])
+        # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
         if move.restarted:
@@ -376,5 +384,6 @@ def run_path(plan: Plan, world: World) -> Path:
     if plan.path is not None:
         return Path(plan.path).absolute()
     names = (plan.model.short_name, world.name, str(plan.seed))
+    # Names may contain slashes, such as `ALE/Pong-v5`.
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
     return Path("runs", plan.experiment, *safe).absolute()

@@ -184,7 +184,7 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
     return again
 
 
-def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
+def _pack(value: object, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
     """JSON for `value`, in which names stand for tensors; tensors that share memory get one name.
 
     Args:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..metrics import METRICS, better, score_names
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as Bar
 
 _REDRAW_SECONDS = 0.2
 
@@ -23,7 +29,7 @@ class Console:
 
     def __init__(self, *, enabled: bool, total: int | None = None, told: bool = False):
         self.enabled, self.total, self.told = enabled, total, told
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._values: list[str] = []  # On the live line.
         self._redrawn = 0.0
         self._rate = _Rate()
@@ -47,7 +53,7 @@ class Console:
             for name, text in lines.items():
                 self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
 
-    def update(self, at: Progress, loss: Any) -> None:
+    def update(self, at: Progress, loss: Tensor | float | None) -> None:
         """Redraw the live line.
 
         Args:
@@ -56,7 +62,7 @@ class Console:
         rate = self._rate(at.step)
         if not self.enabled or not self._console.is_terminal:
             return
-        shown = {} if loss is None else {"loss": loss}
+        shown: dict[str, Tensor | float] = {} if loss is None else {"loss": loss}
         # Not the held-out loss, which would overwrite the training loss.
         names = [name for name in score_names(told=self.told) if better(name) == "more"]
         name = next((n for n in names if {n, f"validation_{n}"} & at.metrics.keys()), None)
@@ -173,7 +179,7 @@ class _Rate:
         return self._value
 
 
-def _bar(console: Any, total: int | None) -> Any:
+def _bar(console: RichConsole, total: int | None) -> Bar:
     from rich.progress import Progress
 
     from .live import Line
@@ -185,7 +191,7 @@ def _bar(console: Any, total: int | None) -> Any:
     return bar
 
 
-def _short(value: Any) -> str:
+def _short(value: Tensor | float) -> str:
     value = float(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 

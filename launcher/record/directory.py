@@ -124,7 +124,7 @@ class RunDirectory:
                 continue  # Missing, or not empty: another program uses it now.
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """`value` with every non-finite float replaced by None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

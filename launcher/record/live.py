@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from rich.progress import ProgressColumn
+from rich.console import Console
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 _LONGEST, _SHORTEST = 30, 8  # Columns of the bar.
@@ -17,11 +17,11 @@ class Line(ProgressColumn):
     In a narrow console, the last values are dropped first, then the bar.
     """
 
-    def __init__(self, console: Any):
+    def __init__(self, console: Console):
         super().__init__()
         self._console = console
 
-    def render(self, task: Any) -> Text:
+    def render(self, task: Task) -> Text:
         width = self._console.width - 1  # A full line would wrap in some terminals.
         line = Text(no_wrap=True, overflow="crop")
         if task.total is not None:
