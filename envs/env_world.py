@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.devices import has_float64
-from ..replay.offline import opened
+from ..replay.offline import open_saved
 from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
@@ -148,7 +148,7 @@ class EnvWorld(OfEnvironments):
             "device": wishes.device,
         }
         if wishes.saved is not None:
-            return opened(self.spec, wishes.saved, **options)
+            return open_saved(self.spec, wishes.saved, **options)
         return Transitions(
             self.spec,
             capacity=wishes.capacity,

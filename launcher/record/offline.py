@@ -27,7 +27,7 @@ def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
     """Read the transitions of `offline=`, and adapt the plan to them.
 
     Returns:
-        The plan, and the transitions' state for `replay.offline`; None for a run that acts.
+        The plan, and the state for `replay.offline.open_saved`; None for a run that acts.
 
     Raises:
         ConfigError: If there is not exactly one environment.
