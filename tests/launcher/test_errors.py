@@ -717,7 +717,7 @@ def test_file_system_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    refused(model=Linear, path="a/run", says=["Read-only file system", "Give another path="])
+    refused(model=Linear, path="a/run", says=["Read-only file system", "Set another path="])
 
 
 def test_weights_from_nowhere(tmp_path: Path) -> None:
@@ -754,7 +754,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
         wanted = ["is damaged: tensors.safetensors does not match its SHA-256"]
         refused(model=Linear, load=path, says=wanted, error=CheckpointError)
     (checkpoint / "manifest.json").write_text('{"format": "zip", "sha256": {}}')
-    refused(model=Linear, load=checkpoint, says=["another kind: 'zip'"], error=CheckpointError)
+    refused(model=Linear, load=checkpoint, says=["unknown checkpoint format: 'zip'"], error=CheckpointError)
     (checkpoint / "manifest.json").write_text("[]")
     refused(model=Linear, load=checkpoint, says=["manifest.json"], error=CheckpointError)
 

@@ -556,7 +556,7 @@ def test_weights_and_observations_that_do_not_go_together_are_refused(tmp_path: 
         ConfigError, match=r"expect normalised observations.*Leave normalize_obs out"
     ):
         ml(**plain, load=tmp_path / "with", path=tmp_path / "next")
-    with pytest.raises(ConfigError, match="learnt from observations as they are"):
+    with pytest.raises(ConfigError, match="learnt from observations that were not normalised"):
         ml(**FAR, load=tmp_path / "without", path=tmp_path / "next")
 
 

@@ -113,7 +113,7 @@ def test_loss_that_turns_nan_exits_with_three() -> None:
         (["model=Model", "dataset=Digit"], "Did you mean `Digits`"),
         (["model=Model", "model.fails=3"], "Did you mean `fails_at`?"),
         (["model=Model", "load=nowhere"], "Cannot load nowhere"),
-        (["model=Model", "path=model.py"], "Give another path="),
+        (["model=Model", "path=model.py"], "Set another path="),
         (["modles"], "Did you mean `models`?"),
         (["lr"], "`lr` is neither a setting (key=value) nor a command."),
         (["--hepl"], "Did you mean `--help`?"),
