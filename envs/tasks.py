@@ -107,13 +107,9 @@ class DataWorld(TableWorld):
         )
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like
-        self._outputs, self._known_tasks = (
-            draft.outputs,
-            len(self.tasks),
-        )  # Tasks whose rows are loaded.
-        if (
-            self.task_transform is not None
-        ):  # Tried on two rows, so that an error comes before training.
+        self._outputs, self._known_tasks = draft.outputs, len(self.tasks)  # Their rows are loaded.
+        if self.task_transform is not None:
+            # Tried on two rows, so that an error comes before training.
             rows = self.train.gather(self.tasks[0].train[:2])["obs"]
             altered(self.task_transform, self.name, rows)
 

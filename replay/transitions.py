@@ -185,8 +185,7 @@ class Transitions:
                 fields, next_obs = self._checked(step, info), dict(named("obs", step["next_obs"]))
             if info is not None:
                 next_obs.update(info)
-            columns = self.columns
-            assert columns is not None
+            assert self.columns is not None
             at: Any  # Rows filled by this step, and rows of the observations after it.
             if real is None and self._at is not None:
                 at = slice(self._at, self._at + self.num_envs)
@@ -201,7 +200,7 @@ class Transitions:
             fields["task"], fields["discount"] = task, self.discount
             if np.count_nonzero(fields["terminated"]):
                 fields["discount"] = np.where(fields["terminated"], 0.0, self.discount)
-            columns.write(at, fields)
+            self.columns.write(at, fields)
             if self.nstep > 1:
                 self._fold(self._numbers(at), fields, real)
             elif self.changes is None:

@@ -754,7 +754,12 @@ def test_damaged_weights(tmp_path: Path) -> None:
         wanted = ["is damaged: tensors.safetensors does not match its SHA-256"]
         refused(model=Linear, load=path, says=wanted, error=CheckpointError)
     (checkpoint / "manifest.json").write_text('{"format": "zip", "sha256": {}}')
-    refused(model=Linear, load=checkpoint, says=["unknown checkpoint format: 'zip'"], error=CheckpointError)
+    refused(
+        model=Linear,
+        load=checkpoint,
+        says=["unknown checkpoint format: 'zip'"],
+        error=CheckpointError,
+    )
     (checkpoint / "manifest.json").write_text("[]")
     refused(model=Linear, load=checkpoint, says=["manifest.json"], error=CheckpointError)
 
