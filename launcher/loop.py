@@ -33,6 +33,7 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
             supervisor.write("train", session.training_row())
         if session.evaluation_due(taken):
             supervisor.evaluated(session.evaluate())
+            supervisor.check()  # The evaluation may have ended the task.
     supervisor.write("train", session.training_row())
     supervisor.write("eval", session.end(task))  # A row of the matrix.
     supervisor.task_ended(task)

@@ -169,7 +169,7 @@ def test_observations_that_float32_cannot_tell_apart_are_said(quick: Any, train_
     clock = spaces.Box(0, 1e10, (1,), np.float64)
     late = type("Clock", (Counts,), {"box": clock, "first": 1.7e9})
     with pytest.warns(
-        UserWarning, match=r"Observations of Clock.*normalize_obs=true takes"
+        UserWarning, match=r"Observations of Clock.*normalize_obs=true subtracts"
     ) as said:
         quick(env=late, model=Meets, train_steps=train_steps)
     assert len(said) == 1

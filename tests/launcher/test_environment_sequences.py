@@ -169,7 +169,7 @@ def test_other_tasks_than_the_newest_cannot_be_given() -> None:
         def begin_task(self, agent: Any, replay: Any) -> None:
             replay.use_tasks([0])
 
-    with pytest.raises(ConfigError, match=r"give\(\[0\]\) in task 1: .* range\(2\)"):
+    with pytest.raises(ConfigError, match=r"use_tasks\(\[0\]\) in task 1: .* range\(2\)"):
         run(strategy=First)
 
 

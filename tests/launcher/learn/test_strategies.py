@@ -93,7 +93,7 @@ def test_a_folder_with_the_name_of_a_strategy_is_none() -> None:
     Path("er").mkdir()  # Of runs with it, for example.
     for strategy in ("er", ["er"]):
         (found,) = named_objects(compose((), {"strategy": strategy}), "strategy")
-        assert found[0] is ER
+        assert found.target is ER
     assert unresolved(compose((), {"strategy": "er"})) == []
 
 
