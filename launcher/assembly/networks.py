@@ -1,4 +1,4 @@
-"""Networks from a class or a library's function, constructed by what they meet and give."""
+"""Networks from a class or a library's function, constructed from the shapes of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ def network(
     setting: str = "model",
     instead: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """`target` constructed; networks of torchvision and timm are made to fit the images `obs`.
+    """`target` constructed; networks of torchvision and timm are adapted to the images.
 
-    As an encoder they come without their last layer.
+    As an encoder, these lose their last layer.
+
+    Args:
+        arguments: The user's arguments, which take precedence over inferred ones.
+        table: Values that can be inferred, by parameter name (see `inferred`).
+        obs: The space of its inputs, or a dict of spaces.
+        setting: The setting that names it, for errors.
+        instead: Advice for parameters that cannot be inferred, by name.
 
     Raises:
         ConfigError: If it cannot be constructed.

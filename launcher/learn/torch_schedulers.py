@@ -1,4 +1,4 @@
-"""What can be asked of a scheduler: one of torch's, or any object with a `step` method."""
+"""What one can ask of a scheduler: one of torch's, or any object with a method `step`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from ..record.state import load_object_state, object_state
 
-PER_STEP = (OneCycleLR, CyclicLR)  # PyTorch's own examples step these after every batch.
+PER_STEP = (OneCycleLR, CyclicLR)  # torch's documentation steps these after every batch.
 
 Groups = list[dict[str, Any]]  # The options of each group of an optimiser, without its parameters.
 
@@ -39,7 +39,7 @@ def load_state(scheduler: Steps, state: Any) -> None:
 
 
 def parts_of(scheduler: Any) -> Iterable[Any]:
-    """A scheduler, then those inside it: those of a SequentialLR or ChainedScheduler."""
+    """A scheduler, then all those inside it, as in a SequentialLR or ChainedScheduler."""
     yield scheduler
     for part in getattr(scheduler, "_schedulers", ()):
         yield from parts_of(part)
@@ -49,7 +49,7 @@ def usual_every(scheduler: Any, *, epochs: bool) -> str:
     """When a scheduler or a class of schedulers usually steps: every "epoch", "step" or "evaluation".
 
     Args:
-        epochs: Whether the run has epochs, as those on data sets have.
+        epochs: Whether the run has epochs: only those on data sets do.
     """
     if takes_metric(scheduler):
         return "evaluation"
@@ -68,7 +68,7 @@ def takes_metric(scheduler: Any) -> bool:
 
 
 def mode_of(scheduler: Steps | None) -> str:
-    """`min` or `max`: what a scheduler that looks at a metric takes for an improvement."""
+    """`min` or `max`: the direction in which a scheduler's metric improves."""
     return str(getattr(scheduler, "mode", "min"))
 
 
