@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness
+from ..settings.object_names import own_name
 
 # torchvision's transforms draw once per call: one with a probability of 0.01 leaves all tries
 # unchanged once in 20,000 runs.
@@ -70,7 +71,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
         if any(not torch.equal(_tried(augment, noise), noise) for _ in range(_TRIES)):
             return
     steps = list(_each(augment.steps))
-    names = [getattr(step, "__name__", type(step).__name__) for step in steps]
+    names = list(map(own_name, steps))
     advice = "Check its arguments (p, size, ...), or leave aug out."
     if "RandomCrop" in names:
         advice = "A crop as large as the image needs padding, such as aug.padding=4."
@@ -97,10 +98,18 @@ def _tried(augment: Augmentation, obs: Tensor) -> Tensor:
     return augmented
 
 
-def _each(steps: Any) -> Iterator[Any]:
+@runtime_checkable
+class _Composed(Protocol):
+    """A step made of others: torchvision's Compose, RandomApply, RandomChoice, ..."""
+
+    @property
+    def transforms(self) -> object: ...
+
+
+def _each(steps: Iterable[object]) -> Iterator[object]:
     """The single steps, those inside `Compose` and the like included."""
     for step in steps:
-        inner = getattr(step, "transforms", None)
+        inner = step.transforms if isinstance(step, _Composed) else None
         if isinstance(inner, (list, tuple, torch.nn.ModuleList)):
             yield from _each(inner)
         else:

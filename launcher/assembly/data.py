@@ -16,7 +16,7 @@ from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.object_names import makes_objects
+from ..settings.object_names import makes_objects, own_name
 from ..settings.plan import Plan
 
 
@@ -163,9 +163,9 @@ def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
     return arrays if subset is None else take_classes(arrays, list(subset))
 
 
-def _data_name(part: Any) -> str:
+def _data_name(part: object) -> str:
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):
         return "arrays"
-    return getattr(part, "__name__", type(part).__name__)
+    return own_name(part)

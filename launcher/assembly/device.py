@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...envs.world import World, WorldSpec
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
 from ..settings.foreign import answer
 from ..settings.plan import Plan
 
@@ -213,5 +213,5 @@ def wants_channels_last(plan: Plan, world: WorldSpec, device: torch.device) -> b
     return half and device.type == "cuda" and _is_image(world.spec.obs)
 
 
-def _is_image(space: Any) -> bool:
-    return not isinstance(space, dict) and len(space.shape) == 3
+def _is_image(space: Space | dict[str, Any]) -> bool:
+    return isinstance(space, Space) and len(space.shape) == 3

@@ -67,7 +67,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
     """Call `forward` on two items, and check what it returns; raises as `check_forward` does."""
     agent, name, seen = model.agent, type(model.agent).__name__, model.spec.obs
     obs = _items(2, world, transform, model.device)
-    one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
+    one_hot = isinstance(seen, Space) and seen.discrete and not seen.binary
     with (
         watched(agent, name) as sources,
         embeddings_checked(agent, obs if world.labelled or one_hot else None, one_hot=one_hot),
@@ -143,9 +143,9 @@ def _check_output(
     Raises:
         ConfigError: With what was expected and what the model returned.
     """
-    if isinstance(space, dict) or isinstance(output, dict):
+    if not isinstance(space, Space) or isinstance(output, dict):
         # Other keys are left to the model; a single space has the name `action`.
-        named = space if isinstance(space, dict) else {ACTION: space}
+        named = {ACTION: space} if isinstance(space, Space) else space
         check_outputs(output, named, 2, name, sources, values=True)
         return
     if isinstance(output, Distribution):

@@ -38,11 +38,11 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table |= {"num_tasks": spec.num_tasks, "device": device}
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
-    if not isinstance(spec.obs, dict):
+    if isinstance(spec.obs, Space):
         table |= incoming(spec.obs.shape)
         if spec.obs.ids is not None:
             table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
-    if not isinstance(spec.action, dict):
+    if isinstance(spec.action, Space):
         table |= outgoing(spec.action.shape)
         table["discrete"] = spec.action.discrete
     return table
@@ -71,13 +71,13 @@ def outgoing(shape: tuple[int, ...]) -> dict[str, Any]:
 def advice(spec: Spec) -> dict[str, str]:
     """By parameter name: why it has no value here, and what to ask for instead."""
     found: dict[str, str] = {}
-    if isinstance(spec.obs, dict):
+    if not isinstance(spec.obs, Space):
         why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
     elif spec.obs.ids is None:
         why = f"the inputs are {spec.obs}, not integers that arrive unchanged"
         found |= dict.fromkeys(VOCABULARY, why)
-    if isinstance(spec.action, dict):
+    if not isinstance(spec.action, Space):
         why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"
         found |= dict.fromkeys((*OUT_SIZE, *OUT_SHAPE), why)
     return found
@@ -87,5 +87,7 @@ def _by_name(
     function: Callable[[Space], Any], space: Space | dict[str, Any], name: str
 ) -> dict[str, Any]:
     """`function` of every space, nested like the spaces; that of a single space under `name`."""
-    shapes = map_tree(function, space)
-    return shapes if isinstance(shapes, dict) else {name: shapes}
+    shapes: dict[str, Any] = map_tree(
+        function, {name: space} if isinstance(space, Space) else space
+    )
+    return shapes

@@ -10,7 +10,7 @@ from typing import Any
 from ...agents.vision import fit_to_images, headless, vision_arguments
 from ...replay import ConfigError
 from ..settings.construct import construct
-from ..settings.object_names import name_of
+from ..settings.object_names import name_of, own_name
 
 
 def network(
@@ -38,11 +38,10 @@ def network(
     """
     if not callable(target):
         raise ConfigError(f"{setting}={name_of(target)} is neither a class nor a torch.nn.Module.")
-    module = getattr(target, "__module__", "") or ""
-    if inspect.isclass(target) or not module.startswith(("torchvision.models.", "timm.")):
+    if inspect.isclass(target) or not name_of(target).startswith(("torchvision.models.", "timm.")):
         return construct(target, arguments, table, setting=setting, instead=instead)
     # These builders take the number of classes among **kwargs.
     told = {"num_classes": table["num_classes"], **vision_arguments(target, obs)}
     built = construct(target, {**told, **arguments}, {}, setting=setting)
-    built = fit_to_images(built, obs, getattr(target, "__name__", ""))
+    built = fit_to_images(built, obs, own_name(target))
     return headless(built) if setting == "encoder" else built

@@ -63,7 +63,8 @@ def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) 
             )
         refuse_closures(base)
     first = _what_it_asks_for(target, agent, trained)
-    inferred = _one_kernel(base, parameters, (arguments, _keywords(target), *patterns.values()))
+    said = (arguments, held_arguments(target), *patterns.values())
+    inferred = _one_kernel(base, parameters, said)
     made = construct(target, arguments, inferred, setting="optim", positional=(first,))
     return _checked(made, plan.optim, agent, patterns, fused=inferred.get("fused", False))
 
@@ -120,7 +121,7 @@ def _checked(
     return made
 
 
-def _keywords(target: Any) -> dict[str, Any]:
+def held_arguments(target: object) -> dict[str, Any]:
     """The arguments that a `functools.partial` already holds."""
     return target.keywords if isinstance(target, functools.partial) else {}
 

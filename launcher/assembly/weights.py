@@ -14,13 +14,14 @@ from ...agents.policy.heads import distribution
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
-from ...replay import ConfigError
+from ...envs.world import World
+from ...replay import ConfigError, Space
 from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
 from ..settings.plan import Plan
 
 
-def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
+def start_weights(plan: Plan, agent: nn.Module, world: World, obs: Any) -> None:
     """Draw the weights again, and set the biases of the heads, if the plan asks for it.
 
     Args:
@@ -39,9 +40,9 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     spaces = {name or ACTION: space for name, space in slashed(action).items()}
     names = list(spaces)
     priors = plan.head_bias
-    if not isinstance(action, dict) and not isinstance(priors, dict):
+    if not isinstance(priors, dict) and isinstance(action, Space):
         priors = {ACTION: priors}
-    if not isinstance(priors, dict):
+    elif not isinstance(priors, dict):
         raise ConfigError(
             f"head_bias={priors} is for a single action; this environment has {', '.join(names)}. Write "
             f"head_bias.{names[0].replace('/', '.')}=[...]."
@@ -105,7 +106,7 @@ def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, sli
 def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:
     with torch.no_grad():
         output = agent(obs)
-    if isinstance(output, dict) and not isinstance(action, dict):
+    if isinstance(output, dict) and isinstance(action, Space):
         output = output[ACTION]
     return distribution(action, output)
 

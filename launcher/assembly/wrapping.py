@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from ...replay import ConfigError
 from ..settings.construct import construct, unknown_arguments
 from ..settings.names import resolve
+from ..settings.object_names import name_of, own_name
 from ..settings.plan import Plan
 
 _KEY = "env_wrappers"
@@ -56,7 +57,7 @@ class Wrap:
         several = isinstance(env, VectorEnv)
         of_several = inspect.isclass(self.target) and issubclass(self.target, VectorWrapper)
         if of_several and not several:
-            single = getattr(self.target, "__name__", "")
+            single = own_name(self.target)
             instead = (
                 f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
             )
@@ -111,8 +112,7 @@ def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
 
 def _problem(target: Any, name: str) -> str | None:
     """Why something cannot wrap an environment, as far as its type tells; None if it may."""
-    ours = str(getattr(target, "__module__", "")).startswith("gymnasium.")
-    if ours and name in _REFUSED:
+    if name in _REFUSED and name_of(target).startswith("gymnasium."):
         return f"{_KEY}={name}: {_REFUSED[name]}."
     if isinstance(target, gymnasium.Env):
         return (

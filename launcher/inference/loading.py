@@ -41,6 +41,7 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.kinds import model_kind
+from ..settings.object_names import own_name
 from ..settings.settings import Settings
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
@@ -265,7 +266,7 @@ class Loaded:
         options: dict[str, Any] = {"stack": plan.frame_stack, "channels": plan.channels}
         for number, ((target, _), _) in enumerate(self._environments):
             make = functools.partial(self.make_env, number)
-            name = getattr(target, "__name__", type(target).__name__)
+            name = own_name(target)
             with closing(Copies(make, name=name, num_envs=1, **options)) as envs:
                 found.append(Interface.of(envs, **options))
         return found

@@ -166,8 +166,9 @@ def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
         ConfigError: With what was expected and what `act` returned.
     """
     if isinstance(space, dict):
-        if not isinstance(action, dict) or action.keys() != space.keys():
-            given = sorted(action) if isinstance(action, dict) else f"a {type(action).__name__}"
+        keys = action.keys() if isinstance(action, dict) else None
+        if keys != space.keys():
+            given = f"a {type(action).__name__}" if keys is None else sorted(keys)
             raise ConfigError(f"{name}.act returned {given}; expected a dict with {sorted(space)}.")
         return {
             key: checked_action(action[key], part, n, f"{name} ({key})")

@@ -9,6 +9,7 @@ layers. Nothing that a checkpoint names is imported or called: it may come from 
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -269,9 +270,8 @@ class _Rebuilding:
             self.stock += [part for part in twin.modules() if part is not twin]
             return twin
         where, _, name = kind.rpartition(".")
-        found = (
-            getattr(sys.modules.get(where), name, None) if where.startswith("torch.nn.") else None
-        )
+        known = where.startswith("torch.nn.") and where in sys.modules
+        found = vars(sys.modules[where]).get(name) if known else None
         if not (isinstance(found, type) and issubclass(found, nn.Module)):
             self.refuse(path, f"is a {kind}, and the model holds no other to copy")
         if unsaid:
@@ -325,7 +325,10 @@ def _unsaid(module: nn.Module) -> list[str]:
 
 
 def _has_hook(hooks: Mapping[int, Any]) -> bool:
-    return any(not isinstance(getattr(h, "__self__", None), Context) for h in hooks.values())
+    """Whether there are hooks other than those of Antelope's strategies."""
+    return not all(
+        inspect.ismethod(each) and isinstance(each.__self__, Context) for each in hooks.values()
+    )
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:

@@ -187,6 +187,9 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
 def says_what_it_owns(strategy: Any) -> bool:
     """Whether a class declares what it owns."""
     kinds = [kind for kind in type(strategy).__mro__ if kind is not Strategy]
-    return any("owns" in vars(kind) for kind in kinds) or "owns" in getattr(
-        strategy, "__dict__", {}
-    )
+    return any("owns" in vars(kind) for kind in kinds) or "owns" in own_attributes(strategy)
+
+
+def own_attributes(strategy: object) -> dict[str, Any]:
+    """The attributes of the object itself, without those of its class; none for one with slots."""
+    return vars(strategy) if hasattr(strategy, "__dict__") else {}

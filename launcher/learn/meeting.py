@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.tree import walk
+from ..settings.object_names import short_name
 
 # Functions by their names, without underscores.
 _ARITHMETIC = frozenset(
@@ -337,9 +339,9 @@ def _shown(place: tuple[str, int] | None) -> str:
 
 def _name(func: Any) -> str | None:
     """`sub` for Tensor.sub_, torch.sub and `__rsub__`; None for properties such as shapes."""
-    name = getattr(func, "__name__", "")
+    name = short_name(func)
     if name == "__get__":
-        name = getattr(func.__self__, "__name__", "")
+        name = short_name(func.__self__)
         return name if name in _VIEWS else None
     if not name.startswith("__"):
         return name.rstrip("_")
@@ -358,8 +360,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _named(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _named(part, f"{path}.{key}")
+    """The tensors of a field, with names such as `obs.camera`."""
+    for keys, part in walk(value, (path,)):
+        if isinstance(part, Tensor):
+            yield ".".join(keys), part

@@ -11,7 +11,7 @@ from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import Memory
 from ...replay.suggestions import did_you_mean
 from ..assembly.environment_strategies import works_on_the_loss
-from .hooks import HOOKS, mistaken, says_what_it_owns
+from .hooks import HOOKS, mistaken, own_attributes, says_what_it_owns
 
 _WHY = {
     "batch": "both add rows from their own memory to the batch",
@@ -93,7 +93,7 @@ def owned(strategy: Any) -> set[str]:
 
 def _adds_unsaid(strategy: Any) -> bool:
     """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
-    held = getattr(strategy, "__dict__", {}).values()
+    held = own_attributes(strategy).values()
     return (
         hook(strategy, "before_batch") is not None
         and any(isinstance(value, Memory) for value in held)

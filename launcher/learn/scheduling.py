@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ...replay import ConfigError
+from ..assembly.optimisation import held_arguments
 from ..assembly.schedule import Duration
 from ..settings.construct import construct
 from ..settings.named import Named
-from ..settings.object_names import name_of
+from ..settings.object_names import name_of, own_name
 from ..settings.plan import Plan
 from .rates import StandIn, copied, preview
 from .schedulers import Scheduler
@@ -132,7 +133,7 @@ def _choose(plan: Plan, optimizer: Optimizer, duration: Duration, *, epochs: boo
     if (every or usual) not in (guess, "evaluation"):
         construction = _Construction(plan, plan.scheduler, every or usual)
         trial = construction(StandIn(optimizer), duration)
-    name = getattr(target, "__name__", type(target).__name__)
+    name = own_name(target)
     if name == "<lambda>" or inspect.isroutine(target):
         name = type(trial).__name__
     return _Choice(name, construction, usual, trial, construction.told_length)
@@ -221,7 +222,7 @@ class _Construction:
         self._plan, self._every = plan, every
         self._target, self._arguments = named.target, named.arguments
         self._parameters, self._passed_on = _parameters(named.target)
-        self._given = {*named.arguments, *getattr(named.target, "keywords", {})}
+        self._given = {*named.arguments, *held_arguments(named.target)}
         # ChainedScheduler's first parameter is `schedulers`.
         order = list(self._parameters)
         self._by_name = "optimizer" in order and order[0] != "optimizer"

@@ -16,7 +16,7 @@ from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, load_object_state, object_state
 from ..settings.warn import warn_caller
-from .hooks import HOOKS, says_what_it_owns, signature_of
+from .hooks import HOOKS, own_attributes, says_what_it_owns, signature_of
 from .misfits import conflicts, owned, unfit
 from .reuse import holds, leftover, told_of_leftovers
 
@@ -67,7 +67,7 @@ class Strategies:
         }
         # Whether the model's parameters had changed by the time the checkpoint was written.
         self._changed_before = False
-        self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
+        self._recalls = any(_states(s, "recalls") for s in named.values())
         idle = not any(self._hooks.values())
         # Whether a learning step involves them. Task-IL needs them to hide other tasks' outputs.
         self.active = not idle or context.scenario == "task"
@@ -75,7 +75,7 @@ class Strategies:
             context.close()  # A hook on the model would slow down every forward.
             self.named, self._leftover = {}, []  # At most `naive`, which keeps nothing.
         # Only with these do predictions differ between knowing the task and not knowing it.
-        self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
+        self.task_aware = any(_states(s, "task_aware") for s in named.values())
 
     @classmethod
     def none(cls, agent: nn.Module, spec: Spec) -> Strategies:
@@ -335,6 +335,11 @@ class Strategies:
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 
 
+def _states(strategy: object, what: str) -> bool:
+    """Whether a strategy sets this to True; in a user's class, any other value has its own meaning."""
+    return getattr(strategy, what, False) is True
+
+
 def _no_loss(replay: Replay, log: Log | None) -> None:
     """Stands for the model's learning step in a context that nothing reads."""
 
@@ -367,7 +372,7 @@ def _set_context(name: str, strategy: Any, context: Context) -> None:
         ConfigError: If its class allows no such attribute, or uses the name itself.
     """
     kind = type(strategy)
-    own = getattr(strategy, "__dict__", {}).get("context")
+    own = own_attributes(strategy).get("context")
     taken = own is not None and not isinstance(own, Context)
     try:
         if not taken:

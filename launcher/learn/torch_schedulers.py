@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ def usual_every(scheduler: Any, *, epochs: bool) -> str:
     """
     if takes_metric(scheduler):
         return "evaluation"
-    target = getattr(scheduler, "func", scheduler)  # functools.partial
+    target = _without_arguments(scheduler)
     if inspect.isclass(target):
         per_step = issubclass(target, PER_STEP)
     else:
@@ -63,8 +64,13 @@ def usual_every(scheduler: Any, *, epochs: bool) -> str:
 
 def takes_metric(scheduler: Any) -> bool:
     """Whether `step` needs an evaluation's metric (ReduceLROnPlateau)."""
-    step = getattr(getattr(scheduler, "func", scheduler), "step", None)
-    return step is not None and "metrics" in inspect.signature(step).parameters
+    target = _without_arguments(scheduler)
+    return hasattr(target, "step") and "metrics" in inspect.signature(target.step).parameters
+
+
+def _without_arguments(scheduler: Any) -> Any:
+    """The class or function inside a `functools.partial`; anything else unchanged."""
+    return scheduler.func if isinstance(scheduler, functools.partial) else scheduler
 
 
 def mode_of(scheduler: Steps | None) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import (
 )
 
 from ...replay.errors import ConfigError
+from .object_names import own_name
 from .settings import Settings
 from .warn import warn_caller
 
@@ -79,7 +80,7 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
             "the items that it yields."
         )
     if loader.collate_fn is not default_collate and loader.batch_size is not None:
-        name = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        name = own_name(loader.collate_fn)
         found.append(
             f"The DataLoader has a custom collate_fn ({name}), which is never called. Return finished "
             "items (input, target) of one shape from the data set's __getitem__, and leave collate_fn "

@@ -40,6 +40,11 @@ def short_name(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
+def own_name(value: object) -> str:
+    """`ReLU` of the class and of an instance; the name of a function."""
+    return str(getattr(value, "__name__", type(value).__name__))
+
+
 def canonical_name(name: str, item: Any) -> str:
     """One name for a class however it was said; other objects keep the name they were found by."""
     return name_of(item) if inspect.isclass(item) or inspect.isroutine(item) else name
