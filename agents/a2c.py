@@ -12,30 +12,31 @@ from .blocks.arguments import check
 from .log import Log
 from .policy.actor_critic import ActorCritic
 
-_ROLLOUT = 64  # Steps of all environments together, if nothing is said.
+_ROLLOUT = 64  # Default length of a rollout, in steps of all environments together.
 
 
 class A2C(ActorCritic):
-    """One step of policy gradient on each short rollout, on all environments at once.
+    """One policy-gradient step per short rollout, over all environments at once.
 
         L = -E[log pi(a_t|s_t) A_t] + value_coef E[(V(s_t) - R_t)^2] - entropy_coef E[H(pi(.|s_t))]
 
-    with advantages `A_t = R_t - V(s_t)` held constant, and `R_t` the rewards up to the end of the
-    rollout completed by the critic.
+    with advantages `A_t = R_t - V(s_t)` held constant, where `R_t` is the discounted reward up to the end
+    of the rollout plus the critic's value of the state after it.
 
-    With `env_info=[action_mask]` pi is masked: pi(a|s) = 0 where the mask of s rules a out, and H is that
-    of the others (Huang & Ontanon, 2022, arXiv 2006.14171).
+    With `env_info=[action_mask]` pi is masked: pi(a|s) = 0 where the mask of s rules a out, and H is the
+    entropy over the remaining actions (Huang & Ontanon, 2022, arXiv 2006.14171).
 
     Source: Mnih et al. (2016), arXiv 1602.01783, section 4, with synchronous environments.
 
     Args:
-        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of every kind; or dicts.
-        steps: Length of a rollout, in steps of each environment; default: 64 steps of all of them
-            together.
-        gae_lambda: Below 1: advantages lean on the critic (Schulman et al., 2015, arXiv 1506.02438).
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of any kind; or dicts.
+        steps: Length of a rollout, in steps of each environment; default: 64 steps, counted over all of
+            them together.
+        gae_lambda: Float in [0, 1]; below 1, advantages rely more on the critic (Schulman et al., 2015,
+            arXiv 1506.02438).
         entropy_coef, value_coef: Weights of the entropy and of the critic's error, floats from 0.
         hidden: Widths of the layers of either network, ints from 1.
-        encoder, policy, critic: Modules in place of our own, from `[B, *obs.shape]`; see `Composition`.
+        encoder, policy, critic: Replacements for our networks, from `[B, *obs.shape]`; see `Composition`.
         num_envs: Environments of the run, N: a rollout has `steps` rows of each.
     """
 
@@ -68,7 +69,7 @@ class A2C(ActorCritic):
         self.entropy_coef, self.value_coef = entropy_coef, value_coef
 
     def learn(self, replay: Replay, log: Log) -> Tensor | None:
-        """The loss of a rollout, once there is one."""
+        """The loss of a complete rollout; None until `steps` steps are collected."""
         if replay.new_steps < self.steps:
             return None
         rollout = replay.rollout()

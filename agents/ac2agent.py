@@ -24,7 +24,7 @@ from .traits import hook, stated_traits, takes_info, takes_state
 
 
 class AC2Agent(nn.Module):
-    """Encoder, actor and critic for any spec: it chooses by what it is given how it learns.
+    """Encoder, actor and critic for any spec: it chooses how to learn from what it receives.
 
         what it learns from     actions            how
         labels                  classes, values    cross-entropy, squared error (`Supervised`)
@@ -36,21 +36,21 @@ class AC2Agent(nn.Module):
         a saved replay          one of n           conservative Q-learning (`DQN`), with `offline`
         a saved replay          bounded numbers    a policy near the data's (`TD3`), with `offline`
 
-    A `model` that returns one number per action learns by what the numbers are: Q-values of choices
-    (`DQN`), or the action itself (`TD3`), as of a `policy` too. Any other is a policy (`PPO`).
+    A `model` that returns one number per action is trained according to what the numbers mean: Q-values
+    of choices (`DQN`), or the action itself (`TD3`, also for a `policy`). Any other is a policy (`PPO`).
 
     Args:
         spec: Spaces of the inputs, `[B, *spec.obs.shape]`, and of actions or targets.
-        environment: Whether `spec` is an environment's, not a data set's.
+        environment: Whether `spec` describes an environment, not a data set.
         rl, generate, offline: See above.
-        model: A whole network for an environment, which does not say how it learns.
-        encoder, policy, critic, generator, discriminator: Modules in the place of our own networks.
-        hidden: Width of our own layers: of an MLP on labels; half of it in environments.
+        model: A whole network for an environment, without a `learn` of its own.
+        encoder, policy, critic, generator, discriminator: Modules that replace our own networks.
+        hidden: Width of our own layers, in units: of an MLP on labels; half as many in environments.
         conditional: Generate by label.
-        standardize: Whether a data set's inputs are standardised; only generation asks.
+        standardize: Whether a data set's inputs are standardised; only generation needs to know.
 
     Attributes:
-        decision: What it chose, in a line.
+        decision: What it chose, in one line.
     """
 
     decision: str
@@ -78,6 +78,7 @@ class AC2Agent(nn.Module):
         pair: dict[str, Any] = {"generator": generator, "discriminator": discriminator}
         if environment:
             self._refuse("an environment", rl=rl or None, generate=generate or None, **pair)
+            # The attribute's name is part of every checkpoint's keys.
             self.way = self._acting(model, encoder, offline=offline, **actor)
         elif generate:
             self._refuse("generate=true", rl=rl or None, encoder=encoder, **actor)
@@ -102,7 +103,7 @@ class AC2Agent(nn.Module):
         self.antelope_traits = dataclasses.replace(
             stated, recurrent=self._carries_state, decision=self.decision, core=self.way
         )
-        # What it does not do, it has not got.
+        # `traits` looks methods up: None hides those that this choice does not support.
         if not environment:
             self.act = None  # type: ignore[assignment]
         if generate:
@@ -111,7 +112,7 @@ class AC2Agent(nn.Module):
             self.sample = None  # type: ignore[assignment]
 
     def forward(self, obs: Tensors, state: Any = None) -> Any:
-        """`[B, *obs.shape]` to logits, Q-values or values `[B, *action.shape]`."""
+        """`[B, *obs.shape]` to logits, Q-values or values, float32 `[B, *action.shape]`."""
         return self.way(obs, state) if self._carries_state else self.way(obs)
 
     def act(self, obs: Tensors, state: Any = None, info: dict[str, Any] | None = None) -> Any:
@@ -122,18 +123,18 @@ class AC2Agent(nn.Module):
         )
 
     def learn(self, replay: Replay, log: Log) -> Tensor | None:
-        """One learning step, or the loss of one."""
-        if isinstance(self.way, Supervised):  # By its own forward, which a strategy may look at.
+        """One learning step, or the loss for one."""
+        if isinstance(self.way, Supervised):  # Calls this module's forward, which strategies hook.
             return supervised_loss(self, next(replay), self.spec.action)
         return self.way.learn(replay, log)
 
     def begin_task(self, task: int) -> None:
-        """Tell what was chosen, if it has to know."""
+        """Pass a new task on to the agent inside, if that has a `begin_task`."""
         if (begin := hook(self.way, "begin_task")) is not None:
             begin(task)
 
     def sample(self, n: int, label: Tensor | None = None) -> Tensor:
-        """n generated inputs `[n, *obs.shape]`."""
+        """n generated inputs, float32 `[n, *obs.shape]`; `label` is int64 `[n]`, or None."""
         return self.way.sample(n, label)
 
     def _acting(
@@ -145,7 +146,7 @@ class AC2Agent(nn.Module):
         *,
         offline: bool,
     ) -> Any:
-        """The agent for an environment."""
+        """Construct the agent for an environment."""
         obs, action = self.spec.obs, self.spec.action
         choice, bounded = _is_choice(action), _is_bounded(action)
         given = policy if model is None else model
@@ -164,8 +165,8 @@ class AC2Agent(nn.Module):
             return SAC(obs, action, self._widths, encoder=encoder, **_SAC)
         if offline:
             raise ConfigError(
-                "offline= needs one choice among n or bounded numbers as actions, and neither critic= nor "
-                "a policy that returns distributions: actor-critic agents learn from their own steps."
+                "offline= needs actions that are one choice among n or bounded numbers, and supports neither "
+                "critic= nor a policy that returns distributions: actor-critic agents need their own steps."
             )
         state = ", with a state" if _recurrent(encoder, given, critic) else ""
         self.decision = f"policy gradient (PPO){state}"
@@ -176,7 +177,7 @@ class AC2Agent(nn.Module):
         return (max(1, self.hidden // 2),) * 2
 
     def _gives_actions(self, policy: nn.Module) -> bool:
-        """Whether a module's output is one number per action: its value, or the action itself."""
+        """Whether a module returns one number per action: a choice's value, or the action itself."""
         if takes_state(policy) or asks_for(policy, "action_logits_shapes"):
             return False
         action = self.spec.action
@@ -186,12 +187,12 @@ class AC2Agent(nn.Module):
         return isinstance(output, Tensor) and tuple(output.shape) == (2, *action.shape)
 
     def _refuse(self, where: str, **parts: object) -> None:
-        """Raise for what has no place in what is learnt."""
+        """Raise if any of these parts was passed: they have no use there."""
         if wrong := [f"`{name}`" for name, part in parts.items() if part is not None]:
             raise ConfigError(f"{' and '.join(wrong)} cannot be used with {where}.")
 
 
-# Found to reach CartPole-v1 475 within 40,000 steps, and Pendulum-v1 -200 within 8,000.
+# Tuned to reach 475 on CartPole-v1 within 40,000 steps, and -200 on Pendulum-v1 within 8,000.
 _DQN: dict[str, Any] = {"explore_steps": 5000, "target_every": 1, "tau": 0.005}
 _SAC: dict[str, Any] = {"tau": 0.02, "color": 0.0}
 _OFFLINE_DQN: dict[str, Any] = {"target_every": 1, "tau": 0.05, "conservative": 0.5}

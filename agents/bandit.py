@@ -1,4 +1,4 @@
-"""Classes learnt from rewards alone."""
+"""Classification learnt from rewards only."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .supervised import network
 
 
 class Bandit(nn.Module):
-    """Chooses a class and learns whether it was right, but never which one would have been.
+    """Chooses a class and learns whether it was right, but never which class would have been right.
 
         p = softmax(q(s))          a ~ p          r = 1 if a is the label, else 0
         L = -r log p_a - (1 - r) log(1 - p_a)
 
-    One class is right, so that p_a is the reward expected of choosing a: the value of a choice without a
-    future (Sutton & Barto, 2018, section 2.9, associative search), learnt by its likelihood. A choice
-    that was wrong says "not this one", and those that are tried are the likely ones.
+    Exactly one class is right, so p_a is the expected reward of choosing a: the value of a choice without
+    a future (Sutton & Barto, 2018, section 2.9, associative search), learnt by maximum likelihood. A wrong
+    choice says "not this one", and likely classes are tried more often.
 
     Args:
         obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the classes.
         hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
-        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
+        encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
     """
 
     def __init__(
@@ -49,6 +49,6 @@ class Bandit(nn.Module):
         log.reward = reward.mean()
         log_total = q.logsumexp(1)
         log_p = q.gather(1, action).squeeze(1) - log_total
-        # 1 - p is the sum of the others' p: exact where p is 1 in float32, and its gradient is not 0.
+        # 1 - p as the sum of the others' p: exact where p rounds to 1 in float32, with a nonzero gradient.
         log_not_p = q.scatter(1, action, -1e30).logsumexp(1) - log_total
         return -(reward * log_p + (1 - reward) * log_not_p).mean()

@@ -1,4 +1,4 @@
-"""DDPG: a critic learns what an action is worth, an actor climbs it."""
+"""DDPG: a critic learns the value of actions, and an actor ascends its gradient."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class DDPG(nn.Module):
         y = r + d Q'(s', mu'(s'))
         L = (y - Q(s, a))^2 - Q(s, mu(s))
 
-    The first term trains the critic Q alone, the second the actor mu alone; primes are targets that
-    follow with `tau`. The noise is Gaussian: the paper's correlated one has not been found to be
-    better (Fujimoto et al., 2018, arXiv 1802.09477).
+    The first term trains only the critic Q, the second only the actor mu; primes denote target networks,
+    which follow with `tau`. The noise is Gaussian: the paper's correlated noise was not found to be better
+    (Fujimoto et al., 2018, arXiv 1802.09477).
 
     Args:
         hidden: Widths of the actor's and the critic's layers, ints from 1.
-        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
-        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
-        random_steps: Environment steps of uniform actions before the actor's.
+        tau: Fraction of the distance that the targets move in each learning step, a float in [0, 1].
+        noise: Standard deviation of the exploration noise, a float, relative to half the actions' range.
+        random_steps: Environment steps with uniform actions before the actor's.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Actor(nn.Module):
 
 
 def explore(action: Tensor, noise: float, *, uniform: bool) -> Tensor:
-    """Actions in [-1, 1] with Gaussian noise, or others drawn uniformly."""
+    """Actions in [-1, 1] with Gaussian noise, or, with `uniform`, uniformly random ones."""
     if uniform:
         return torch.empty_like(action).uniform_(-1, 1)
     return (action + noise * torch.randn_like(action)).clamp(-1, 1)

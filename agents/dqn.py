@@ -1,4 +1,4 @@
-"""DQN: learns what each choice is worth, and takes the best."""
+"""DQN: learns the value of each choice, and takes the best one."""
 
 from __future__ import annotations
 
@@ -29,30 +29,31 @@ class DQN(nn.Module):
         y = r + d Q'(s', argmax_a Q(s', a))          with `double` (van Hasselt, 1509.06461)
         Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)    with `dueling` (Wang, 1511.06581)
 
-    Q' is a copy of Q that stands still for `target_every` learning steps. r is the sum of n rewards
-    and d its discount where `nstep=n`; with `replay.prioritized=true` rows are weighted, and
+    Q' is a copy of Q that is updated every `target_every` learning steps. With `nstep=n`, r is the
+    discounted sum of n rewards and d its discount. With `replay.prioritized=true` rows are weighted, and
     |y - Q| is their new priority (Schaul et al., 2015, arXiv 1511.05952).
 
         L + conservative (log sum_a exp Q(s, a) - Q(s, a_data))
 
-    is conservative Q-learning (Kumar et al., 2020, arXiv 2006.04779, CQL(H)), for learning offline: Q
-    of what was never tried is held below Q of what was, or it would be overestimated unopposed.
+    is conservative Q-learning (Kumar et al., 2020, arXiv 2006.04779, CQL(H)), for learning offline: it
+    keeps Q of untried actions below Q of tried ones. Otherwise nothing would correct an overestimate.
 
     With `env_info=[action_mask]` a ranges over the actions that the mask of its own state allows: in the
-    policy, in exploration, in both max and argmax over a', and in the sum over a.
+    policy, in exploration, in the max and the argmax over a', and in the sum over a.
 
     Args:
         hidden: Widths of the layers; images pass a CNN first.
         double: Let the network choose the next action, and its target only evaluate it.
         dueling: Learn the state's value separately from the actions' advantages.
-        epsilon: Share of random actions, first and last, in [0, 1]; falls linearly, in every task again.
-        explore_steps: Environment steps that it falls over; default: a fifth of `train_steps`.
-        target_every: Learning steps between the target's moves.
-        tau: Share of the way that it moves, in [0, 1]. Small, with `target_every=1`, it follows smoothly.
-        conservative: Weight of the conservative term; 0: none. Offline 0.5 to 1 is usual, with a target
-            that follows soon (`target_every=1 tau=0.05`): nothing new is seen while it waits.
-        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
-        critic: A module in the place of the whole network, `[B, *obs.shape]` to `[B, num_actions]`.
+        epsilon: Share of random actions, first and last, in [0, 1]; it falls linearly, in each task again.
+        explore_steps: Environment steps over which it falls; default: a fifth of `train_steps`.
+        target_every: Learning steps between updates of the target.
+        tau: Fraction of the distance that the target moves per update, a float in [0, 1]; small values with
+            `target_every=1` make it follow smoothly.
+        conservative: Weight of the conservative term, a float; 0: none. Offline, 0.5 to 1 is usual, with a
+            target that follows quickly (`target_every=1 tau=0.05`): no new data arrives while it waits.
+        encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
+        critic: Replaces the whole network: `[B, *obs.shape]` to Q-values `[B, num_actions]`.
         train_steps: Environment steps of each task of the run.
     """
 
@@ -95,13 +96,13 @@ class DQN(nn.Module):
         return self.network(obs)
 
     def act(self, obs: Tensors, info: dict[str, Any] | None = None) -> Tensor:
-        """`[N, *obs.shape]` to actions `[N]`: the best, or when training sometimes any."""
+        """`[N, *obs.shape]` to actions, int64 `[N]`: the best ones; in training, sometimes random ones."""
         mask = mask_in(info)
         if not self.training:
             return self.best(obs, mask)
         n = rows(obs)
         epsilon = self.epsilon.next(n)
-        # Python's random numbers: as tensors, these few would take as long as the network.
+        # Python's random numbers: drawing so few as tensors would take as long as the network.
         explore = [random.random() < epsilon for _ in range(n)]
         if True not in explore:
             return self.best(obs, mask)
@@ -112,7 +113,7 @@ class DQN(nn.Module):
         return torch.where(torch.tensor(explore), chance, action)
 
     def best(self, obs: Tensors, mask: Tensor | None = None) -> Tensor:
-        """`[N, *obs.shape]` to the actions that are worth most, `[N]`, of those that `mask` allows."""
+        """`[N, *obs.shape]` to the actions with the highest Q-values, int64 `[N]`, among those allowed."""
         values = in_numpy(self.network, obs)
         if values is None:
             return masked(self.network(obs), mask).argmax(1)
@@ -150,11 +151,11 @@ class DQN(nn.Module):
         return loss
 
     def begin_task(self, task: int) -> None:
-        """Explore again: what was best in an earlier task may never meet what this one rewards."""
+        """Explore again: the best actions of an earlier task may never reach what this one rewards."""
         self.epsilon.taken = 0
 
     def next_value(self, next_obs: Tensors, mask: Tensor | None = None) -> Tensor:
-        """`[B, *obs.shape]` to what the best action there is worth, `[B]`, of those that `mask` allows."""
+        """`[B, *obs.shape]` to the value of the best allowed action there, float32 `[B]`."""
         next_q = self.target(next_obs)  # [B, num_actions]
         if not self.choose_by_network:
             return masked(next_q, mask).amax(1)
@@ -181,7 +182,7 @@ class Values(nn.Module):
     """The user's module as a network of Q-values.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or returns something else.
+        ConfigError: If it raises, is recurrent, or returns anything but Q-values.
     """
 
     def __init__(self, module: nn.Module, obs_spec: Space | dict[str, Space], num_actions: int):
@@ -208,10 +209,10 @@ class Dueling(nn.Module):
 
 
 def choices(space: Space | dict[str, Space], agent: str = "DQN") -> int:
-    """How many actions there are to choose from.
+    """The number of actions to choose from.
 
     Raises:
-        ConfigError: If an action is anything but one choice.
+        ConfigError: If an action is anything but a single choice.
     """
     if isinstance(space, dict):
         given = f"a dict of {', '.join(space)}. Take PPO or A2C"

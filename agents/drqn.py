@@ -25,13 +25,13 @@ class DRQN(nn.Module):
         y_t = r_t + d_t Q'_{t+1}(argmax_a Q_{t+1}(a))
         L = mean over the steps of a sequence of huber(y_t - Q_t(a_t))
 
-    Learns from sequences (`replay.sequence`) that begin with the state the network had there
-    (Kapturowski et al., 2019, R2D2: "stored state"). Exploration is that of any model without `act`. With
-    `env_info=[action_mask]` it acts by, and a in the argmax ranges over, the actions that are allowed.
+    Learns from sequences (`replay.sequence`) that begin with the state that the network had there
+    (Kapturowski et al., 2019, R2D2: "stored state"). It explores like any model without `act`. With
+    `env_info=[action_mask]` acting and the argmax range over the allowed actions only.
 
     Args:
-        hidden: Width of the features and of the state.
-        tau: Share of the way that the target network moves per learning step, in [0, 1].
+        hidden: Width of the features and of the state, in units.
+        tau: Fraction of the distance that the target network moves per learning step, in [0, 1].
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DRQN(nn.Module):
         self.tau = tau
 
     def forward(self, obs: Tensors, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`[B, T, *obs.shape]` and a state `[1, B, hidden]` to Q-values `[B, T, n]` and the next."""
+        """`[B, T, *obs.shape]` and a state `[1, B, hidden]` to Q-values `[B, T, n]` and the next state."""
         return self.network(obs, state)
 
     def learn(self, replay: Replay, log: Log) -> Tensor:

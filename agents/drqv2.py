@@ -1,4 +1,4 @@
-"""DrQ-v2: continuous control from pixels, made possible by shifting them."""
+"""DrQ-v2: continuous control from pixels, stabilised by random shifts."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class DrQV2(nn.Module):
         y = r + d min(Q1'(h', a'), Q2'(h', a'))
         L = (y - Q1(h, a))^2 + (y - Q2(h, a))^2 - min(Q1(h, b), Q2(h, b))
 
-    The squares train the critics and the encoder, the last term the actor mu alone. The noise
-    e ~ clip(N(0, std^2), -noise_clip, noise_clip) shrinks with the environment's steps. The paper
-    learns with `nstep=3 frame_stack=3 action_repeat=2 lr=1e-4 batch_size=256 learn_every=2`.
+    The squared errors train the critics and the encoder, the last term only the actor mu. The noise
+    e ~ clip(N(0, std^2), -noise_clip, noise_clip) shrinks over the environment's steps. The paper
+    uses `nstep=3 frame_stack=3 action_repeat=2 lr=1e-4 batch_size=256 learn_every=2`.
 
     Args:
         hidden: Widths of the actor's and the critics' layers, ints from 1.
-        features: What the encoder's output is narrowed to before them.
-        tau: Share of the way that the target critics move in each learning step, in [0, 1].
-        noise: Standard deviation of the actions' noise, first and last, as a share of half their range.
-        noise_steps: Environment steps that it falls over.
-        noise_clip: Largest noise of the actions that losses are computed with.
-        random_steps: Environment steps of uniform actions before the actor's.
-        pad: Most pixels that images `[B, C, H, W]` are shifted by.
+        features: Width, in units, that the encoder's output is projected to before them.
+        tau: Fraction of the distance that the target critics move per learning step, in [0, 1].
+        noise: First and last standard deviation of the actions' noise, relative to half their range.
+        noise_steps: Environment steps over which it falls.
+        noise_clip: Largest noise, a float, in actions that losses are computed with.
+        random_steps: Environment steps with uniform actions before the actor's.
+        pad: Largest shift of images `[B, C, H, W]`, in pixels.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class DrQV2(nn.Module):
 
     @property
     def std(self) -> float:
-        """The noise's standard deviation now, in units of [-1, 1]."""
+        """The noise's current standard deviation, in units of [-1, 1]."""
         first, last = self.noise
         return first + (last - first) * min(1.0, self.env_steps / max(self.noise_steps, 1))
 
@@ -92,7 +92,7 @@ class DrQV2(nn.Module):
             next_q = self.target_critics(next_features, self.noisy(self.actor(next_features)))
             target = batch.reward + batch.discount * next_q.amin(0)  # [B]
         q = self.critics(features, self.box.unscale(batch.action))  # [2, B]
-        # The actor sees, but does not shape, what the critics made of the images.
+        # The actor uses the critics' features but does not train the encoder.
         seen = features.detach()
         with frozen(self.critics):
             actor_q = self.critics(seen, self.noisy(self.actor(seen))).amin(0)  # [B]
@@ -104,14 +104,14 @@ class DrQV2(nn.Module):
         self.env_steps = 0
 
     def noisy(self, action: Tensor) -> Tensor:
-        """Actions `[B, size]` with clipped noise; gradients pass as if nothing was clipped."""
+        """Actions `[B, size]` with clipped noise; gradients pass as if nothing had been clipped."""
         clip = self.noise_clip
         noise = (self.std * torch.randn_like(action)).clamp(-clip, clip)
         return action + ((action + noise).clamp(-1, 1) - action).detach()
 
 
 def shift(images: Tensor, pad: int) -> Tensor:
-    """Every image `[B, C, H, W]` moved by up to `pad` pixels each way, its edge repeated."""
+    """Every image `[B, C, H, W]` shifted by up to `pad` pixels in each direction, repeating its edge."""
     size, height, width = len(images), *images.shape[2:]
     down, right = torch.randint(-pad, pad + 1, (2, size, 1), device=images.device)
     row = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)  # [B, H]
@@ -124,12 +124,12 @@ def convolutions(space: Space | dict[str, Space]) -> Trunk:
     """Images `[B, C, H, W]` in [0, 1] to flat features.
 
     Raises:
-        ConfigError: If observations are no images of 16x16 pixels or more.
+        ConfigError: If observations are not images of 16x16 pixels or more.
     """
     if isinstance(space, dict) or len(space.shape) != 3 or min(space.shape[1:]) < 16:
         given = f"a dict of {', '.join(space)}" if isinstance(space, dict) else str(space)
         raise ConfigError(
-            "DrQV2 learns from images of 16x16 pixels or more, and this environment's observations "
+            "DrQV2 learns from images of 16x16 pixels or more, but this environment's observations "
             f"are {given}. Take SAC or TD3."
         )
     layers: list[nn.Module] = [Centre(), nn.Conv2d(space.shape[0], 32, 3, stride=2), nn.ReLU()]

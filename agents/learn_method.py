@@ -1,4 +1,4 @@
-"""What a module learns by: its own `learn`, or the usual loss of a `forward`."""
+"""The learning step of a module: its own `learn`, or the usual loss of its `forward`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHERS = {"training_step": "Lightning", "train_step": "Keras"}
 
 
 def learn_method(agent: nn.Module, spec: Spec, *, supervised: bool) -> LearnMethod | None:
-    """`learn(replay, log)` of any module, or None where there is nothing to learn by.
+    """`learn(replay, log)` for any module, or None if it has no way to learn.
 
     Args:
         supervised: Whether a module without `learn` is trained by the usual loss of its `forward`.
@@ -61,7 +61,7 @@ def learn_method(agent: nn.Module, spec: Spec, *, supervised: bool) -> LearnMeth
 
 
 def warn_of_others(agent: nn.Module) -> None:
-    """Warn of a learning step that was written for another tool, where there is none for this one."""
+    """Warn about a learning step written for another library, where the module has no `learn`."""
     if hook(agent, "learn") is not None or not has_forward(agent):
         return
     for method, whose in _OTHERS.items():

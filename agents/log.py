@@ -10,7 +10,7 @@ from torch import Tensor
 class Log(Protocol):
     """Records scalars by name: `log.entropy = entropy.mean()`, `log["critic/loss"] = 0.1`.
 
-    A value is a number or a tensor of one element, on any device; it is not waited for.
+    A value is a number or a tensor of one element, on any device; recording it does not synchronise.
     """
 
     def __setattr__(self, name: str, value: Tensor | float, /) -> None: ...

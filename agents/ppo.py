@@ -17,34 +17,35 @@ _ROLLOUT = (256, 2048)  # Steps of all environments together, at least and at mo
 
 
 class PPO(ActorCritic):
-    """Several epochs of policy gradient on each rollout, clipped where the policy has moved enough.
+    """Several epochs of policy gradient on each rollout, clipped where the policy has moved far enough.
 
         r_t(theta) = pi_theta(a_t|s_t) / pi_old(a_t|s_t)
         L = -E[min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t)]
             + value_coef E[(V(s_t) - R_t)^2] - entropy_coef E[H(pi(.|s_t))]
 
-    with generalised advantages `A_t`, normalised over the rollout, and `R_t` their returns.
+    with generalised advantages `A_t`, normalised over the rollout, and their returns `R_t`.
 
     With `env_info=[action_mask]` pi and pi_old are masked, pi(a|s) = 0 where the mask of s rules a out, in
     the ratio and in the entropy (Huang & Ontanon, 2022, arXiv 2006.14171).
 
-    Source: Schulman et al. (2017), arXiv 1707.06347, eq. 7 and 9. It has an optimiser of its own:
+    Source: Schulman et al. (2017), arXiv 1707.06347, eq. 7 and 9. It has an optimiser of its own, since
     one call of `learn` takes many steps.
 
     Args:
-        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of every kind; or dicts.
-        steps: Length of a rollout, in steps of each environment; default: 2048 steps of all of them
-            together, as in the paper; of short runs a tenth, but 256 or more.
+        obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions of any kind; or dicts.
+        steps: Length of a rollout, in steps of each environment; default: 2048 steps, counted over all of
+            them together, as in the paper; in short runs a tenth of the run, but at least 256.
         epochs: Passes over the steps of a rollout.
-        minibatch_size: Transitions per gradient step, about: a rollout is cut into equal parts.
+        minibatch_size: Approximate number of transitions per gradient step: a rollout is cut into equal
+            parts.
         lr: Learning rate of Adam, a float above 0.
-        clip: eps, how far from 1 the ratio of probabilities is rewarded.
-        gae_lambda: Float in [0, 1]. 1: advantages from rewards alone, 0: from the critic alone.
+        clip: eps, a float: how far from 1 a change of the probability ratio is rewarded.
+        gae_lambda: Float in [0, 1]. 1: advantages from rewards only; 0: from the critic only.
         entropy_coef, value_coef: Weights of the entropy and of the critic's error, floats from 0.
         max_grad_norm: Norm, a float, that the gradient is clipped to.
         hidden: Widths of the layers of either network, ints from 1.
-        encoder, policy, critic: Modules in place of our own, from `[B, *obs.shape]`; see `Composition`.
-        num_envs, train_steps: Of the run: environments, and steps of all of them together.
+        encoder, policy, critic: Replacements for our networks, from `[B, *obs.shape]`; see `Composition`.
+        num_envs, train_steps: The run's number of environments, and steps of all of them together.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class PPO(ActorCritic):
         self.optimizer = torch.optim.Adam(self.parameters(), lr, eps=1e-5, fused=True)
 
     def learn(self, replay: Replay, log: Log) -> None:
-        """Learn from a rollout, once there is one."""
+        """Learn from a complete rollout; does nothing until `steps` steps are collected."""
         if replay.new_steps < self.steps:
             return
         rollout = replay.rollout()
@@ -99,7 +100,7 @@ class PPO(ActorCritic):
         counts = data.advantage[data.mask] if self._carries_state else data.advantage
         std, mean = torch.std_mean(counts, correction=0)
         data["advantage"] = (data.advantage - mean) / (std + 1e-8)
-        # Of a recurrent agent whole segments are drawn.
+        # A recurrent agent draws whole segments, to keep each step's state right.
         parts = min(len(data), max(1, round(len(counts) / self.minibatch_size)))
         parameters = list(self.parameters())
         for _ in range(self.epochs):
@@ -110,18 +111,19 @@ class PPO(ActorCritic):
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
                 self.optimizer.step()
-        # Of the last minibatch, when the policy is farthest from the one that acted.
+        # From the last minibatch, where the policy is farthest from the one that acted.
         log.loss, log.policy_loss, log.value_loss = loss, policy_loss, value_loss
         off = log_ratio.expm1()
         log.approx_kl = (off - log_ratio).mean()
         log.clip_fraction = (off.abs() > self.clip).float().mean()
-        log.entropy = -rollout.log_prob[rollout.mask].mean()  # An estimate: of the actions drawn.
+        # An estimate from the sampled actions.
+        log.entropy = -rollout.log_prob[rollout.mask].mean()
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The objective on transitions `[B, ...]`, its two main parts, and `log r`, `[B]`."""
+        """The loss on transitions `[B, ...]`, its policy and value parts, and `log r`, `[B]`."""
         log_prob, value, policy, steps = self.evaluate_actions(batch)
         log_ratio = log_prob - steps.log_prob
-        # The bound only binds where it is A + eps |A|, whatever the sign of A.
+        # min(r A, clip(r) A) = min(r A, A + eps |A|), whatever the sign of A.
         bound = steps.advantage + self.clip * steps.advantage.abs()
         policy_loss = -torch.min(log_ratio.exp() * steps.advantage, bound).mean()
         value_loss = F.mse_loss(value, steps.target)

@@ -14,10 +14,10 @@ from .policy.masks import draw_allowed, mask_in
 
 
 class Random(nn.Module):
-    """Uniform actions within the action space, whatever its kind; nothing is learnt.
+    """Uniform actions within the action space, whatever its kind; it does not learn.
 
-    An unbounded dimension is drawn from a standard normal distribution, as gymnasium's
-    `Box.sample` does. With `env_info=[action_mask]` choices are uniform among those that are allowed.
+    Unbounded dimensions are drawn from a standard normal distribution, as gymnasium's `Box.sample` draws
+    them. With `env_info=[action_mask]` choices are uniform among the allowed ones.
     """
 
     def __init__(self, action_spec: Space | dict[str, Any]):
@@ -26,11 +26,12 @@ class Random(nn.Module):
 
     def act(self, obs: Tensors, info: dict[str, Any] | None = None) -> Any:
         """`[N, *obs.shape]` to actions `[N, *value_shape]`; dicts to dicts."""
-        return draw(self.space, rows(obs), mask_in(info))  # On the host, where actions are wanted.
+        # On the CPU, where environments need actions.
+        return draw(self.space, rows(obs), mask_in(info))
 
 
 def draw(space: Any, n: int, mask: Any = None) -> Any:
-    """n values of a space, each as likely as any other that `mask` allows; None: all."""
+    """n uniform values of a space, among those that `mask` allows; None: among all."""
     if isinstance(space, dict):
         masks = mask or {}
         return {name: draw(part, n, masks.get(name)) for name, part in space.items()}
@@ -51,7 +52,7 @@ def _between(low: object, high: object, shape: tuple[int, ...]) -> Tensor:
     low = torch.as_tensor(-torch.inf if low is None else low)
     high = torch.as_tensor(torch.inf if high is None else high)
     bounded = torch.isfinite(low) & torch.isfinite(high)
-    # Rounding may carry it over a bound.
+    # Rounding may exceed a bound.
     uniform = (torch.rand(shape) * (high - low) + low).clamp(low, high)
     normal = torch.randn(shape).clamp(low, high)
     return torch.where(bounded, uniform, normal)

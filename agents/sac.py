@@ -1,4 +1,4 @@
-"""SAC: twin critics and an actor that is paid for its entropy, for values and for choices."""
+"""SAC: twin critics and an actor rewarded for its entropy, for continuous and discrete actions."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class SAC(nn.Module):
         y = r + d V'(s')
         L = (y - Q1(s, a))^2 + (y - Q2(s, a))^2 - V(s) - log alpha E_pi [log pi(a|s) + H]
 
-    The squares train the critics alone, V(s) the actor alone and the last term the temperature
-    alone, which rises while the entropy is below H. V' bootstraps from targets that follow with `tau`.
-    The expectation is over one drawn action; over all of them, exactly, where they are choices
+    The squared errors train only the critics, V(s) only the actor, and the last term only the temperature,
+    which rises while the entropy is below H. V' bootstraps from targets that follow with `tau`. The
+    expectation is estimated from one sampled action; for choices it is exact, over all of them
     (Christodoulou, 2019, arXiv 1910.07207).
 
     Args:
         hidden: Widths of the actor's and the critics' layers, ints from 1.
-        tau: Share of the way that the targets move in each learning step, a float in [0, 1].
+        tau: Fraction of the distance that the targets move in each learning step, a float in [0, 1].
         alpha: The initial temperature, a float above 0.
-        entropy: H; default: -1 per number of an action, or 0.98 times the most there is for choices,
-            as the papers have it.
-        color: Exponent of the noise that values are drawn with when training (`Colored`): 1 is pink, whose
-            pushes last, and 0 white, as the paper has it.
-        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
+        entropy: H in nats; default, as in the papers: -1 per number of an action, or 0.98 times the
+            largest possible entropy for choices.
+        color: Exponent of the noise that training draws continuous actions with (`Colored`): 1 is pink
+            noise, whose pushes last; 0 is white noise, as in the paper.
+        encoder: Replaces our first layers, `[B, *obs.shape]` to features; the critics train it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SAC(nn.Module):
             self.discrete = True
             if action_spec.nvec or action_spec.binary:
                 raise ConfigError(
-                    "SAC takes continuous actions or one choice among n, but this environment's are "
+                    "SAC needs continuous actions or one choice among n, but this environment's are "
                     f"{action_spec}. Take PPO or A2C."
                 )
             size = width = action_spec.n
@@ -84,7 +84,7 @@ class SAC(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
     def forward(self, obs: Tensors) -> Tensor:
-        """`[B, *obs.shape]` to logits `[B, n]` of choices, else the mode `[B, *action.shape]`."""
+        """`[B, *obs.shape]` to logits `[B, n]` over choices, or the mode `[B, *action.shape]`."""
         output = self.actor(obs)
         return output if self.discrete else self.box.scale(output.chunk(2, 1)[0].tanh())
 
@@ -93,7 +93,8 @@ class SAC(nn.Module):
         if not self.training:
             return self(obs).argmax(1) if self.discrete else self(obs)
         if self.discrete:
-            # The first of n clocks with rates p to ring: argmax p / e draws in proportion to p.
+            # argmax p / e with e ~ Exp(1) samples in proportion to p, without the checks of
+            # torch.multinomial, which wait for a GPU.
             p = self.actor(obs).softmax(1)
             return (p / torch.empty_like(p).exponential_()).argmax(1)
         output = self.actor(obs)
@@ -148,6 +149,6 @@ def squashed_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:
     noise = torch.randn_like(mean)
     u = mean + log_std.exp() * noise
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-    # log(1 - tanh(u)^2) without the difference, which is 0 in float32 from |u| = 9 on.
+    # log(1 - tanh(u)^2) without the subtraction, which is 0 in float32 for |u| >= 9.
     log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
     return u.tanh(), (log_normal - log_slope).sum(1)

@@ -1,4 +1,4 @@
-"""Learning labels: from the labels themselves, or from rewards for right ones."""
+"""Supervised learning: the usual losses, and the default network for a data set."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
 
-_LARGE = 32  # Pixels of a side from which on images get a residual network.
+_LARGE = 32  # Images with sides of at least this many pixels get a residual network.
 
 
 def supervised_loss(model: nn.Module, batch: Batch, space: Space) -> Tensor:
-    """The loss that any module without a `learn` of its own is trained by.
+    """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
-    Cross-entropy of classes, or the squared error of values over their variance, so that it is 1 for
-    the best constant whatever the targets' units.
+    Cross-entropy for classes; for values, the squared error divided by their variance, so that the best
+    constant has a loss of 1 whatever the targets' units.
     """
     output = model(batch.obs)
     if space.discrete:
@@ -42,7 +42,7 @@ class Supervised(nn.Module):
     Args:
         obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the targets.
         hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
-        encoder: A module in place of our own first layers, `[B, *obs.shape]` to features `[B, ...]`.
+        encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Supervised(nn.Module):
     ):
         super().__init__()
         self.action_spec = action_spec
-        # Values are learnt at zero mean and unit variance; `forward` returns them in their own units.
+        # Values are learnt at zero mean and unit variance; `forward` returns them in the targets' units.
         mean, stddev = action_spec.mean, action_spec.stddev
         self.register_buffer("mean", torch.tensor(0.0) if mean is None else mean.clone())
         self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else positive(stddev))
@@ -81,12 +81,12 @@ def network(
     *,
     values: bool = False,
 ) -> nn.Module:
-    """A residual CNN for images from 32x32 pixels, a plain one for smaller ones, else an MLP.
+    """A residual CNN for images of at least 32x32 pixels, a plain CNN for smaller ones, else an MLP.
 
-    Integers in the shape of an image are learnt as numbers, and others as `Integers` has it.
+    Integers in the shape of an image are treated as numbers; other integers pass `Integers` first.
 
     Args:
-        values: Whether the output is numbers, of which there often are few to learn from.
+        values: Whether the output is numbers, for which there are often few rows to learn from.
     """
     if encoder is not None:
         seen = trunk(encoder, obs_spec, ())
@@ -98,7 +98,7 @@ def network(
             cnn = ResidualCNN(shape, out_features, channels=max(2, hidden // 4))
         else:
             channels = [max(1, hidden // part) for part in (8, 4, 2)]
-            # Without a hidden layer: it learns a sequence of tasks, and forgets less of it.
+            # No hidden layer: on a sequence of tasks, that forgets less.
             cnn = CNN(shape, out_features, channels, hidden=0, norm=True)
         return nn.Sequential(Numbers(obs_spec), cnn) if whole else cnn
     if whole:
@@ -107,15 +107,15 @@ def network(
         return nn.Sequential(first, after)
     if values:
         return smooth(prod(shape), out_features, max(1, hidden // 4))
-    # A single number has no dimension to be flattened.
+    # A single number comes as [B], without a dimension to flatten.
     return nn.Sequential(Flat(), MLP(prod(shape), out_features, (hidden, hidden)))
 
 
 def smooth(in_features: int, out_features: int, width: int) -> nn.Sequential:
-    """An MLP that begins as the constant 0 and bends little: for a few hundred rows of numbers.
+    """A smooth MLP that starts as the constant 0: for a few hundred rows of numbers.
 
-    ReLU layers without dropout fit the noise of Diabetes within ten epochs, and end at 0.83 of ridge
-    regression's R2; this at 1.01 of it.
+    On Diabetes, ReLU layers without dropout fit the noise within ten epochs and end at 0.83 times the R2 of
+    ridge regression; this network ends at 1.01 times.
     """
     last = nn.Linear(width, out_features)
     nn.init.zeros_(last.weight)

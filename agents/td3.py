@@ -25,26 +25,27 @@ class TD3(nn.Module):
         y  = r + d min(Q1'(s', a'), Q2'(s', a'))
         L  = (y - Q1(s, a))^2 + (y - Q2(s, a))^2 - Q1(s, mu(s))
 
-    The last term trains the actor mu alone, the others the critics; it is there every `delay`-th
-    learning step, and only then the targets move.
+    The last term trains only the actor mu, the others only the critics. It is included every `delay`-th
+    learning step, and the targets move only then.
 
         lambda Q1(s, mu(s)) - |mu(s) - a|^2           lambda = 1 / (imitation mean|Q1(s, mu(s))|)
 
-    is what the actor climbs instead with `imitation`, for learning offline: TD3+BC (Fujimoto & Gu,
-    2021, arXiv 2106.06860), whose alpha is 1 / imitation. a is what was done, in [-1, 1], and |.|^2 the
-    mean over an action's numbers. The paper also normalises observations: `normalize_obs=true`.
+    is the actor's objective with `imitation`, for learning offline: TD3+BC (Fujimoto & Gu, 2021, arXiv
+    2106.06860), whose alpha is 1 / imitation. a is the recorded action, in [-1, 1], and |.|^2 the mean over
+    an action's numbers. The paper also normalises observations: `normalize_obs=true`.
 
     Args:
         hidden: Widths of the actor's and the critics' layers, ints from 1.
-        tau: Share of the way that the targets move each time, a float in [0, 1].
+        tau: Fraction of the distance that the targets move each time, a float in [0, 1].
         delay: Learning steps per step of the actor and the targets.
-        noise: Standard deviation of the exploration, a float, as a share of half the actions' range.
-        target_noise, noise_clip: Of the actions that targets are computed with, likewise.
-        random_steps: Environment steps of uniform actions before the actor's.
-        imitation: Weight of doing what was done; 0: none, 0.4 is the paper's offline.
-        encoder: In place of our own first layers, `[B, *obs.shape]` to features; the critics train it.
-        policy: A module in the place of the actor, `[B, *obs.shape]` to actions `[B, *action.shape]`
-            in the environment's units; what lies beyond its bounds is clipped, and held against it.
+        noise: Standard deviation of the exploration noise, a float, relative to half the actions' range.
+        target_noise, noise_clip: Standard deviation and bound of the noise on the actions that targets are
+            computed with, floats, likewise.
+        random_steps: Environment steps with uniform actions before the actor's.
+        imitation: Weight of imitating the recorded actions, a float; 0: none; 0.4 in the paper.
+        encoder: Replaces our first layers, `[B, *obs.shape]` to features; the critics train it.
+        policy: Replaces the actor: `[B, *obs.shape]` to actions `[B, *action.shape]` in the environment's
+            units. Actions beyond its bounds are clipped and penalised.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class TD3(nn.Module):
 
     def forward(self, obs: Tensors) -> Tensor:
         """`[B, *obs.shape]` to the best actions `[B, *action.shape]`."""
-        return self.box.scale(self.actor(obs).clamp(-1, 1))  # A given actor's may lie outside.
+        # The user's actor may leave the bounds.
+        return self.box.scale(self.actor(obs).clamp(-1, 1))
 
     def act(self, obs: Tensors) -> Tensor:
         """`[N, *obs.shape]` to actions `[N, *action.shape]`, with noise when training."""
@@ -121,7 +123,7 @@ class TD3(nn.Module):
         self.env_steps = 0
 
     def next_action(self, next_obs: Tensors) -> Tensor:
-        """The target actor's actions `[B, size]`, blurred: a narrow peak of Q' is an error of it."""
+        """The target actor's actions `[B, size]`, with noise: a narrow peak of Q' is likely an error."""
         action = self.target_actor(next_obs)
         noise = (self.target_noise * torch.randn_like(action)).clamp(
             -self.noise_clip, self.noise_clip
@@ -130,10 +132,10 @@ class TD3(nn.Module):
 
 
 class GivenActor(nn.Module):
-    """The user's module as an actor: actions `[B, size]` in the units in which the bounds are -1 and 1.
+    """The user's module as an actor: actions `[B, size]`, scaled so that the bounds are -1 and 1.
 
     Raises:
-        ConfigError: If it raises, is recurrent, or returns something else.
+        ConfigError: If it raises, is recurrent, or returns anything but actions.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What a module can do, looked at once: its methods of the contract, and what our agents say of themselves.
+"""What a module can do, inspected once: the methods of the contract, and the traits that our agents state.
 
-Every other attribute of a user's module is the user's own. An agent of ours that has something to
-say which no signature tells says it through one reserved attribute, `antelope_traits`.
+Every other attribute of a user's module is the user's own. Our agents state what no signature shows
+through a single reserved attribute, `antelope_traits`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Method = Callable[..., Any]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Traits:
-    """What a module can do. `traits(module)` looks; keep the answer rather than ask at every step.
+    """What a module can do. Call `traits(module)` once and keep the result: inspecting takes time.
 
-    A module states the second half in `antelope_traits`, on its class or set in `__init__`; the first
-    half is looked up, whatever it states.
+    A module states the second group below in `antelope_traits`, on its class or in `__init__`; the first
+    group is always looked up.
 
     >>> class Sampler(nn.Module):
     ...     antelope_traits = Traits(generates=True)
@@ -34,9 +34,9 @@ class Traits:
 
     Attributes:
         forward: Whether it predicts.
-        act: Its method that chooses actions; None if it has none. So are the next five.
+        act: Its method that chooses actions; None if it has none. The next five are None likewise.
         learn: Its learning step, `learn(replay)` or `learn(replay, log)`.
-        observe: Its learning step in the way of Mammoth.
+        observe: Its learning step, if it follows Mammoth's interface.
         loss: `loss(batch)`, a held-out loss.
         begin_task: `begin_task(task)`.
         end_task: `end_task(replay)`.
@@ -45,19 +45,19 @@ class Traits:
         act_takes_state: Whether `act` has a parameter `state`.
         updates_itself: Whether it has no `learn`, or one annotated to return None, never a loss.
 
-        recurrent: Whether `forward` and `act` carry a state. Stated as None: as `forward`'s signature has
-            it.
-        by_sequence: Whether it receives steps as sequences of one, `[B, 1, ...]`.
-        on_policy: Whether it learns from what it has just done, so not from a saved replay.
-        generates: Whether it makes observations, `sample(n)`, and neither predicts nor acts.
-        conditional: Whether it makes those of a class, `sample(n, label)`.
-        task_told: Whether `forward(obs, task)` receives the task, too.
-        decision: How it learns, in a line of the header.
-        core: The agent inside that does the learning, where this one only chose it.
-        composition: The user's modules that it is put together from.
-        learns_by: The method that its learning step is written in.
-        reads: Settings of the optimiser that it reads itself.
-        logits: Whether `forward` returns the logits of a policy where an action is one choice; else it
+        recurrent: Whether `forward` and `act` carry a state. Stated as None: inferred from the signature
+            of `forward`.
+        by_sequence: Whether it receives single steps as sequences of one, `[B, 1, ...]`.
+        on_policy: Whether it learns from its own latest steps only, so not from a saved replay.
+        generates: Whether it generates observations, `sample(n)`, and neither predicts nor acts.
+        conditional: Whether it generates by class, `sample(n, label)`.
+        task_told: Whether `forward(obs, task)` also receives the task.
+        decision: How it learns, in one line for the run's header.
+        core: The agent inside that learns, if this module only chose it.
+        composition: The user's modules that it is composed of.
+        learns_by: Name of the method that holds its learning step.
+        reads: Optimiser settings that the module reads itself.
+        logits: Whether `forward` returns a policy's logits where an action is one choice; otherwise it
             returns Q-values.
     """
 
@@ -129,10 +129,10 @@ def stated_traits(module: object) -> Traits:
 
 
 def hook(owner: object, name: str) -> Method | None:
-    """A method of the contract, of an object or a class; None where the name holds something else.
+    """A method of the contract, on an object or a class; None if the name holds anything else.
 
-    `self.act = nn.GELU()` and `self.act = F.relu` are activations, although they can be called:
-    modules, classes and torch's own functions are never hooks.
+    `self.act = nn.GELU()` and `self.act = F.relu` are activations, although they are callable: modules,
+    classes and torch's own functions never count as methods of the contract.
     """
     value = getattr(owner, name, None)
     if not callable(value) or isinstance(value, (nn.Module, type)):
@@ -153,7 +153,7 @@ def has_forward(module: object) -> bool:
 
 
 def takes_state(module: object) -> bool:
-    """Whether the `forward` of a module or its class has a parameter `state`: that makes it recurrent."""
+    """Whether the `forward` of a module or class has a parameter `state`, which makes it recurrent."""
     return has_forward(module) and "state" in _parameters(getattr(module, "forward", None))
 
 

@@ -1,11 +1,11 @@
-"""What a run with an agent of ours is set to, where the user says nothing else."""
+"""Default settings of a run with one of our agents."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-# Settings of the launcher, by the agent's name; what the agent is given itself is its constructor's.
+# Settings of the launcher, by the agent's name; the agent's own defaults are in its constructor.
 _USUAL: dict[str, dict[str, Any]] = {
     "DQN": {"learn_every": 4},
     "SAC": {"batch_size": 256},
@@ -15,7 +15,7 @@ _USUAL: dict[str, dict[str, Any]] = {
 
 
 def usual(agent: object) -> dict[str, Any]:
-    """The settings of an agent's class, or of the nearest of its bases that has any; else none."""
+    """The default settings for an agent's class, or for its nearest base that has any; else empty."""
     kind = agent if inspect.isclass(agent) else type(agent)
     package = __name__.rpartition(".")[0]
     for base in kind.__mro__:

@@ -1,8 +1,8 @@
-"""torchvision's and timm's networks, made to fit the images at hand.
+"""Adapts torchvision's and timm's networks to the images at hand.
 
-arguments = vision_arguments(target, obs)          what its constructor is to be told of the images
-network = fit_to_images(target(**arguments), obs)  strides and channels that are no arguments
-features = headless(network)                       as an encoder, without the last layer
+arguments = vision_arguments(target, obs)          what its constructor needs to know about the images
+network = fit_to_images(target(**arguments), obs)  strides and channels, which are not arguments
+features = headless(network)                       an encoder, without the last layer
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FITTING = (  # Of torchvision's.
 
 
 def vision_arguments(target: Callable[..., Any], obs: Space | dict[str, Space]) -> dict[str, Any]:
-    """What one of torchvision's or timm's builders has to be told of the images, by parameter name.
+    """Arguments for a torchvision or timm builder that depend on the images, by parameter name.
 
     Raises:
         ConfigError: If it cannot be built for images of this size.
@@ -47,8 +47,8 @@ def vision_arguments(target: Callable[..., Any], obs: Space | dict[str, Space]) 
     if name.startswith("vit_"):
         if height != width:
             raise _misfit(name, obs, "it takes square images only")
-        # Built for as many patches of its own size as there will be of ours: `fit_to_images` makes
-        # them smaller, which the builder does not offer.
+        # Built for images with as many of its patches as ours will have of smaller ones: `fit_to_images`
+        # shrinks the patches, for which the builder has no argument.
         patch = int(name.rpartition("_")[2])
         return {"image_size": patch * (height // _patch(patch, height, width))}
     if name.startswith("maxvit"):
@@ -61,18 +61,19 @@ def vision_arguments(target: Callable[..., Any], obs: Space | dict[str, Space]) 
 def fit_to_images(network: nn.Module, obs: Space | dict[str, Space], name: str = "") -> nn.Module:
     """Adapt a network for 3-channel photographs to `obs`, in place.
 
-    The first convolution takes as many channels as the images have. For images under 64 pixels the
-    first of the strides and poolings that reduce the resolution are taken out, so many that the last
-    feature map keeps 4 pixels a side (or a quarter of the image's): of a ResNet on 32x32 the stem's,
-    which becomes a 3x3 convolution, as in He et al. (2015, arXiv 1512.03385, section 4.2) for CIFAR-10.
-    The running statistics of BatchNorm follow as fast as torch's do by default.
+    The first convolution accepts as many channels as the images have. For images under 64 pixels, strides
+    and poolings are removed from the front until the last feature map keeps 4 pixels a side (or a quarter
+    of the image's). In a ResNet on 32x32 that affects the stem, which becomes a 3x3 convolution, as in He
+    et al. (2015, arXiv 1512.03385, section 4.2) for CIFAR-10. The running statistics of BatchNorm use
+    torch's default momentum.
 
     Args:
         network: Built with `vision_arguments`.
-        name: What errors call it; default: its class.
+        obs: Space of the images, `[B, C, H, W]`.
+        name: Its name in errors; default: its class.
 
     Raises:
-        ConfigError: If it still cannot take such images.
+        ConfigError: If it still does not accept such images.
     """
     if isinstance(obs, dict) or len(obs.shape) != 3:
         return network
@@ -87,8 +88,8 @@ def fit_to_images(network: nn.Module, obs: Space | dict[str, Space], name: str =
     elif min(sides) < _SMALL:
         _keep_resolution(network, convolution.in_channels, min(sides))
         for module in network.modules():
-            # MobileNetV3's 0.01 and MNASNet's 0.0003 are for ImageNet's many steps: after 500 on digits
-            # they were 98 % right in training, and at chance when evaluated.
+            # MobileNetV3's 0.01 and MNASNet's 0.0003 suit ImageNet's many steps: after 500 steps on digits
+            # they reached 98 % accuracy in training mode, and chance level in evaluation mode.
             if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
                 module.momentum = max(module.momentum, _MOMENTUM)
     convolution = network.get_submodule(first)
@@ -103,10 +104,10 @@ def fit_to_images(network: nn.Module, obs: Space | dict[str, Space], name: str =
 
 
 def headless(network: nn.Module) -> nn.Module:
-    """The network without its last layer, in place: from images to the features it classifies by.
+    """Remove a network's last layer, in place: it then maps images to the features before it.
 
     Raises:
-        ConfigError: If it has no linear layer or convolution to end with.
+        ConfigError: If it does not end in a linear layer or a convolution.
     """
     if callable(reset := getattr(network, "reset_classifier", None)):  # timm's
         reset(0)
@@ -124,7 +125,7 @@ def headless(network: nn.Module) -> nn.Module:
 
 
 def _timm_arguments(target: Callable[..., Any], name: str, obs: Space) -> dict[str, Any]:
-    """The channels; of networks for one size of image also this size, and smaller patches."""
+    """The channels; for networks built for a fixed image size, also the size, and smaller patches."""
     from timm.models import get_pretrained_cfg
 
     channels, height, width = obs.shape
@@ -136,7 +137,7 @@ def _timm_arguments(target: Callable[..., Any], name: str, obs: Space) -> dict[s
     patch = int(written[1]) if written else 16
     if patch > 4:
         patch = _patch(patch, height, width)
-    else:  # Patches are merged thrice: 4 pixels are left in the end of 32 patches.
+    else:  # Patches are merged three times: 32 patches end as 4 pixels.
         patch = max(1, min(patch, min(height, width) // (8 * (_LAST - 1))))
     sized = {"img_size": (height, width)}
     for fit in ({**sized, "patch_size": patch}, sized):
@@ -145,21 +146,21 @@ def _timm_arguments(target: Callable[..., Any], name: str, obs: Space) -> dict[s
                 target(**arguments, **fit)
         except (
             Exception
-        ):  # Which of them a network has is written nowhere, and it may raise anything.
+        ):  # Which of them a network accepts is not documented, and it may raise anything.
             continue
         return {**arguments, **fit}
     return arguments
 
 
 def _patch(largest: int, height: int, width: int) -> int:
-    """The largest patch, up to that one, that divides both sides and leaves enough of them."""
+    """The largest patch up to `largest` pixels that divides both sides and leaves enough patches."""
     common = gcd(height, width)
     fits = (p for p in range(largest, 1, -1) if common % p == 0 and min(height, width) >= _GRID * p)
     return next(fits, 1)
 
 
 def _shrink_patches(network: Any, convolution: nn.Conv2d, obs: Space) -> None:
-    """Patches of torchvision's ViT such that there are as many as it was built for."""
+    """Shrink the patches of torchvision's ViT, so that there are as many as it was built for."""
     channels, height, width = obs.shape
     grid = network.image_size // network.patch_size
     if (height, width) == (network.image_size, network.image_size):
@@ -174,7 +175,7 @@ def _shrink_patches(network: Any, convolution: nn.Conv2d, obs: Space) -> None:
 
 
 def _keep_resolution(network: nn.Module, channels: int, side: int) -> None:
-    """Take out the first strides until the last feature map is large enough."""
+    """Remove the first strides until the last feature map is large enough."""
     stages = _stages(network, channels)
     total = 1
     for _, stride in stages:
@@ -192,8 +193,9 @@ def _keep_resolution(network: nn.Module, channels: int, side: int) -> None:
 def _stages(network: nn.Module, channels: int) -> list[tuple[list[str], int]]:
     """The layers that reduce the resolution, in the order of computation, and by how much.
 
-    Those that see the same resolution (a block's shortcut, parallel branches) are one stage. A stage
-    without layers is there and cannot be changed. Of a network for one size of image there are none.
+    Layers that receive the same resolution (a block's shortcut, parallel branches) form one stage. A stage
+    without layers reduces the resolution but cannot be changed. A network built for a fixed image size has
+    no stages.
     """
     stages: dict[int, tuple[list[str], int]] = {}
 
@@ -220,7 +222,7 @@ def _stages(network: nn.Module, channels: int) -> list[tuple[list[str], int]]:
     try:
         with _inference(network):
             network(torch.zeros(1, channels, _WIDE, _WIDE))
-    except Exception:  # Made for another size, which its constructor was told.
+    except Exception:  # Built for another image size, which was an argument of its constructor.
         return []
     finally:
         for handle in handles:
@@ -241,7 +243,7 @@ def _unstride(network: nn.Module, name: str) -> None:
 
 
 def _like(layer: nn.Conv2d, **changed: object) -> nn.Conv2d:
-    """A new convolution with the arguments of another, but for those given."""
+    """A new convolution with the arguments of `layer`, except for `changed`."""
     names = (
         "in_channels",
         "out_channels",
@@ -256,7 +258,7 @@ def _like(layer: nn.Conv2d, **changed: object) -> nn.Conv2d:
 
 
 def _fixed_size(pool: nn.AdaptiveAvgPool2d) -> tuple[int, int] | None:
-    """What it pools to, unless it is one pixel (a mean, which torch can repeat) or the image's own size."""
+    """The size it pools to; None for one pixel (a mean, which is deterministic) or the image's own size."""
     size: Any = pool.output_size
     height, width = (size, size) if isinstance(size, int) else size
     return None if None in (height, width) or height == width == 1 else (height, width)
@@ -268,7 +270,7 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def _try(network: nn.Module, obs: Space, name: str) -> None:
-    """One forward, so that an error names the network."""
+    """Run one forward, so that an error names the network."""
     try:
         with _inference(network):
             network(torch.zeros(2, *obs.shape, device=next(network.parameters()).device))
@@ -291,7 +293,7 @@ def _misfit(name: str, obs: Space, reason: str) -> ConfigError:
 
 @contextmanager
 def _inference(network: nn.Module) -> Iterator[None]:
-    """Inside, the network evaluates; its mode and the random streams are as they were after it."""
+    """Runs the block with the network in eval mode, then restores its mode and the random streams."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

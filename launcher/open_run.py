@@ -14,7 +14,7 @@ from ..replay.randomness import forked_randomness, seed_everything
 from .assembly.later import read_later
 from .assembly.schedule import duration_of
 from .learn.later import check_classes, check_grows
-from .learn.loop import learn_task, run
+from .loop import learn_task, run
 from .plainly import plainly
 from .process import Workplace, taking_turns
 from .record.supervisor import Supervisor
@@ -56,7 +56,7 @@ class OpenRun:
         with workplace.spell(), ExitStack() as opened:
             plan = make_plan(settings)
             session = opened.enter_context(Session.build(plan, workplace))
-            supervisor = opened.enter_context(Supervisor(plan, session))
+            supervisor = opened.enter_context(Supervisor(session.plan, session))
             supervisor.resume()
             opened.pop_all()  # It stays open: `close` closes it.
         return cls(settings, session, supervisor)

@@ -26,11 +26,11 @@ from .record.log import Log, Row
 from .record.offline import check_path
 from .record.pictures import Spared, build_pictures
 from .record.progress import Progress
-from .record.report import Report
 from .record.resumption import changed_settings, parts_to_restart, saved_device
 from .record.spec_state import spec_state
 from .record.state import load_object_state, object_state
 from .record.trackers import check_installed
+from .report import Report
 from .settings.plan import Plan
 
 

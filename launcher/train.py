@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .learn.loop import run
+from .loop import run
 from .open_run import OpenRun
 from .process import Workplace
 from .record.supervisor import Supervisor
@@ -23,7 +23,10 @@ def train(settings: Settings) -> Run:
     workplace = Workplace()  # Random streams, threads, ... are the caller's again afterwards.
     with workplace.spell():
         plan = make_plan(settings)
-        with Session.build(plan, workplace) as session, Supervisor(plan, session) as supervisor:
+        with (
+            Session.build(plan, workplace) as session,
+            Supervisor(session.plan, session) as supervisor,
+        ):
             supervisor.resume()  # If asked for, and if there is something.
             run(session, supervisor)
             supervisor.finish()

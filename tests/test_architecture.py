@@ -71,8 +71,8 @@ ROOMS = {
     "settings": set(),
     "assembly": {"settings"},
     "pictures": {"metrics", "settings"},
+    "record": {"settings", "assembly", "metrics", "pictures"},
     "learn": {"settings", "assembly", "record", "metrics"},
-    "record": {"settings", "assembly", "learn", "metrics", "pictures"},
     "by_hand": {"settings", "assembly", "learn", "record", "metrics"},
     "inference": {"settings", "assembly", "learn", "record", "metrics"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
@@ -82,7 +82,7 @@ GRAPH = structure.imports(structure.modules(ROOT))
 
 
 def room_of(module: str) -> str:
-    """`learn` of `launcher.learn.loop`, `session.py` of `launcher.session`."""
+    """`learn` of `launcher.learn.learner`, `session.py` of `launcher.session`."""
     name = module.split(".")[1]
     return name if name in ROOMS else f"{name}.py"
 

@@ -1,4 +1,4 @@
-"""Parts that agents are made of. `NAMES` is the registry: those that are models by themselves."""
+"""Networks and layers that agents are built from. `NAMES` lists those that `model=` can name."""
 
 from __future__ import annotations
 

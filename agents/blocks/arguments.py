@@ -1,4 +1,4 @@
-"""Checks of the numbers that an agent is given."""
+"""Checks of agents' numeric arguments."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ Values = Mapping[str, object]  # Arguments by name.
 
 
 def check(agent: str, *, counts: Values, amounts: Values, shares: Values, widths: Values) -> None:
-    """Report every wrong argument of an agent in one error.
+    """Report all invalid arguments of an agent in one error.
 
     Args:
-        counts: Whole numbers from 1.
-        amounts: Numbers from 0.
-        shares: Numbers from 0 to 1.
-        widths: Lists of whole numbers from 1.
+        agent: The agent's name, for the error.
+        counts: Arguments that must be ints from 1.
+        amounts: Arguments that must be numbers from 0.
+        shares: Arguments that must be numbers in [0, 1].
+        widths: Arguments that must be lists of ints from 1.
 
     Raises:
-        ConfigError: Naming each argument, what was given and what is right.
+        ConfigError: Naming each invalid argument, its value and what it must be.
     """
     rules: tuple[tuple[Values, Callable[[object], bool], str], ...] = (
         (counts, _is_count, "a whole number from 1"),

@@ -1,4 +1,4 @@
-"""Layers of a transformer, on torch's own."""
+"""Transformer layers, built from torch's own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def transformer(block: str, width: int, depth: int, heads: int) -> nn.Transforme
     which needs no warm-up of the learning rate.
 
     Raises:
-        ConfigError: If the heads cannot share the width evenly.
+        ConfigError: If `width` is not a multiple of `heads`.
     """
     if width % heads:
-        raise ConfigError(f"{block}: width={width} cannot be divided among heads={heads}.")
+        raise ConfigError(f"{block}: width={width} must be a multiple of heads={heads}.")
     layer = nn.TransformerEncoderLayer(
         *(width, heads, 4 * width),
         dropout=0.0,
@@ -28,7 +28,7 @@ def transformer(block: str, width: int, depth: int, heads: int) -> nn.Transforme
     layers = nn.TransformerEncoder(
         layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False
     )
-    # TransformerEncoder copies its layer: without this all of them would start alike.
+    # nn.TransformerEncoder deep-copies its layer: without this, all layers would start with equal weights.
     for weight in layers.parameters():
         if weight.dim() > 1:
             nn.init.xavier_uniform_(weight)

@@ -9,22 +9,23 @@ from torch import nn
 from .images import image_shape
 from .pool import AveragePool
 
-_LARGEST = 8  # Side of what the linear layers receive: their weights must not grow with the image.
+# Largest side of the map that linear layers receive, so that their weights do not grow with the image.
+_LARGEST = 8
 
 
 class CNN(nn.Sequential):
     """Convolutions that each halve the resolution, then linear layers: for images under 32 pixels.
 
-    In the manner of LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to document
-    recognition"), with ReLU, 3x3 filters and max-pooling. Images `[B, *in_shape]` to
-    `[B, out_features]`.
+    Follows LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to document recognition"),
+    with ReLU, 3x3 filters and max-pooling. Images `[B, *in_shape]` to `[B, out_features]`.
 
     Args:
-        in_shape: `(C, H, W)` of an image; what is left of larger images is averaged to 8x8.
-        channels: Of each convolution.
-        hidden: Width of the layer before the last; 0: what is left is averaged, and there is none.
-        norm: BatchNorm after each convolution: learns in half the steps from labels, but what it makes
-            of an observation depends on the others in the batch, which acting does not bear.
+        in_shape: `(C, H, W)` of an image; the feature maps of larger images are averaged to 8x8.
+        out_features: Width of the output.
+        channels: Output channels of each convolution.
+        hidden: Width of the layer before the last, in units; 0: no such layer, after global averaging.
+        norm: BatchNorm after each convolution. It halves the steps needed to learn from labels, but makes
+            the output for an observation depend on the rest of the batch, which breaks acting.
 
     Raises:
         ConfigError: If `in_shape` is not the shape of an image.
@@ -45,7 +46,7 @@ class CNN(nn.Sequential):
                 nn.Conv2d(width, size, 3, padding=1, bias=not norm),
                 *([nn.BatchNorm2d(size)] if norm else []),
                 nn.ReLU(),
-                nn.MaxPool2d(2, ceil_mode=True),  # So that a single pixel stays one.
+                nn.MaxPool2d(2, ceil_mode=True),  # Keeps at least one pixel.
             ]
             width, sides = size, [-(-side // 2) for side in sides]
         if not hidden:

@@ -1,4 +1,4 @@
-"""From observations of any space to a vector of features."""
+"""Networks that map observations of any space to a vector of features."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def encoder(
 ) -> Trunk:
     """A network from `[B, *space.shape]` to features `[B, out_features]`.
 
-    Images pass a CNN first, ids are embedded, other observations are only flattened; then come linear
-    layers of the widths in `hidden`, each followed by `activation`. The parts of a dict, which may be
-    dicts themselves, are flattened features of one vector, in the dict's order. With `hidden=()` the
-    features are what the first layer would have received.
+    Images pass a CNN first, ids are embedded, and other observations are flattened; linear layers with
+    the widths in `hidden` follow, each with an `activation`. The parts of a dict, which may be nested, are
+    concatenated into one vector, in the dict's order. With `hidden=()` the features are what the first
+    linear layer would have received.
 
     >>> trunk = encoder(Space((4,)), hidden=(64, 32))
     >>> trunk(torch.zeros(5, 4)).shape, trunk.out_features
@@ -53,10 +53,10 @@ def encoder(
 
 
 class Layers(nn.Sequential):
-    """Layers in a row.
+    """`nn.Sequential` with less overhead.
 
-    Linear ones and ReLUs are computed without calling their modules, which takes as long as the
-    arithmetic of a small network on one observation: half of the time to act.
+    Linear layers and ReLUs are computed without calling their modules. On a single observation, the calls
+    take as long as a small network's arithmetic: half of the time to act.
     """
 
     def forward(self, x: Any) -> Any:
@@ -73,7 +73,7 @@ class Layers(nn.Sequential):
 
 
 class Trunk(Layers):
-    """Layers that say how wide their output is."""
+    """Layers that know the width of their output, `out_features`."""
 
     def __init__(self, layers: Sequence[nn.Module], out_features: int):
         super().__init__(*layers)
@@ -84,7 +84,7 @@ ROWS |= {Layers, Trunk}
 
 
 class Joint(nn.Module):
-    """The features of every part of a dict observation, side by side."""
+    """The features of every part of a dict observation, concatenated, `[B, out_features]`."""
 
     def __init__(self, parts: dict[str, Trunk]):
         super().__init__()
@@ -98,7 +98,7 @@ class Joint(nn.Module):
 
 
 class Flat(nn.Module):
-    """`[B, ...]` to `[B, n]`, also where one observation is a single number, `[B]`."""
+    """`[B, ...]` to `[B, n]`; a single number per observation, `[B]`, becomes `[B, 1]`."""
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs.flatten(1) if obs.dim() > 1 else obs[:, None]
@@ -114,7 +114,7 @@ def nature_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.
 
 
 def small_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
-    """Two convolutions for images too small to be halved thrice."""
+    """Two convolutions, for images too small for `nature_cnn`."""
     return [
         *(nn.Conv2d(channels, 16, 3, padding=1), activation()),
         *(nn.Conv2d(16, 32, 3, stride=2, padding=1), activation()),
@@ -122,6 +122,6 @@ def small_cnn(channels: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.M
 
 
 def rows(obs: Tensor | dict[str, Any]) -> int:
-    """How many observations these are."""
+    """The number of observations, B."""
     # `len` of a tensor takes six times as long.
     return (obs if isinstance(obs, Tensor) else leaves(obs)[0]).shape[0]

@@ -21,19 +21,19 @@ from .precision import full_precision
 
 
 class Ensemble(nn.Module):
-    """Several models that see the same, and their mean: `[B, ...]` to what one of them gives.
+    """The mean output of several models on the same input, `[B, ...]`.
 
-    Where they disagree the observation is unlike those learnt from (Lakshminarayanan et al., 2017,
-    arXiv 1612.01474): `spread`.
+    `spread` measures their disagreement, which is large for observations unlike the training data
+    (Lakshminarayanan et al., 2017, arXiv 1612.01474).
 
     Args:
-        members: The models; or a class of them, or a block's name, of which `count` are made.
-        count: How many.
+        members: The models; or their class, or the name of a block, to construct `count` of.
+        count: Number of members to construct.
         in_shape: Shape of an observation, `[B, *in_shape]`, for members constructed here.
         out_features: Width of their output, `[B, out_features]`, likewise.
 
     Raises:
-        ConfigError: If there is no block of that name, it cannot be made so, or there are no members.
+        ConfigError: If the block is unknown, its arguments are missing, or there are no members.
 
     >>> ensemble = Ensemble("MLP", 3, in_shape=(4,), out_features=2)
     >>> ensemble(torch.zeros(5, 4)).shape, ensemble.spread(torch.zeros(5, 4)).shape
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
     ):
         super().__init__()
         if isinstance(members, str) or callable(members):
-            members = _made(members, count, in_shape, out_features)
+            members = _constructed(members, count, in_shape, out_features)
         if not members:
             raise ConfigError("Ensemble has no members. Pass a list of modules, or count=5.")
         self.members = nn.ModuleList(members)
@@ -58,21 +58,21 @@ class Ensemble(nn.Module):
         return self.outputs(obs).mean(0)
 
     def outputs(self, obs: Tensors) -> Tensor:
-        """What every member gives, `[E, B, ...]`."""
+        """Every member's output, `[E, B, ...]`."""
         return torch.stack([member(obs) for member in self.members])
 
     def spread(self, obs: Tensors) -> Tensor:
-        """The standard deviation of the members' outputs, `[B, ...]`; zeros of a single member."""
+        """The standard deviation of the members' outputs, `[B, ...]`; zero for a single member."""
         return self.outputs(obs).std(0, correction=0)
 
 
-def _made(
+def _constructed(
     block: Callable[..., nn.Module] | str,
     count: int,
     in_shape: Sequence[int] | None,
     out_features: int | None,
 ) -> list[nn.Module]:
-    """`count` members, given the shapes by the names their constructor has for them."""
+    """`count` members, with the shapes passed under the names that their constructor uses."""
     if isinstance(block, str):
         blocks = import_module(__package__)
         names = [name for name in blocks.NAMES["model"] if name not in ("Ensemble", "Recurrent")]
@@ -100,7 +100,7 @@ def _made(
     ]
     if missing:
         raise ConfigError(
-            f"Ensemble cannot make its members: {', '.join(missing)} are unknown. Give in_shape and "
+            f"Ensemble cannot construct its members without {', '.join(missing)}. Pass in_shape and "
             "out_features, or a list of modules."
         )
     return [
@@ -110,7 +110,7 @@ def _made(
 
 
 class EnsembleLinear(nn.Module):
-    """`members` linear layers in one product, each drawn as `nn.Linear` draws its weights.
+    """`members` linear layers in one product, each initialised like `nn.Linear`.
 
     y_e = x_e W_e + b_e, from `[E, B, in_features]` (or `[B, in_features]`, the same for all of
     them) to `[E, B, out_features]`.
@@ -119,7 +119,7 @@ class EnsembleLinear(nn.Module):
     def __init__(self, members: int, in_features: int, out_features: int):
         super().__init__()
         bound = max(in_features, 1) ** -0.5
-        # Outputs last, unlike nn.Linear: the gradient of the weights is a plain product then.
+        # Outputs last, unlike nn.Linear, which makes the weights' gradient a plain product.
         weight = torch.empty(members, in_features, out_features).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(members, 1, out_features).uniform_(-bound, bound))
@@ -127,7 +127,8 @@ class EnsembleLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
             x = x.expand(len(self.weight), -1, -1)
-        if self.weight.shape[2] == 1:  # A sum is several times faster than a product with a column.
+        # A sum is several times faster than a matrix product with one column.
+        if self.weight.shape[2] == 1:
             return (x * self.weight.mT).sum(2, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
@@ -137,15 +138,14 @@ class EnsembleLinear(nn.Module):
 
 
 class Critics(nn.Module):
-    """Q-functions that are trained apart and judged together (Fujimoto et al., 2018).
+    """Several independent Q-functions, evaluated together (Fujimoto et al., 2018).
 
-    Of continuous actions `[B, num_actions]`, which are an input: `critics(obs, action)` is `[E, B]`.
-    Of choices, with `discrete`: `critics(obs)` is `[E, B, num_actions]`. Both are float32 under
-    autocast too.
+    For continuous actions `[B, num_actions]`, which are an input, `critics(obs, action)` is `[E, B]`. For
+    choices, with `discrete`, `critics(obs)` is `[E, B, num_actions]`. Both are float32, under autocast too.
 
     Args:
-        trunk: From observations to features; shared by the members.
-        hidden: Widths of each member's layers.
+        trunk: Maps observations to features; shared by the members.
+        hidden: Widths of each member's layers, ints from 1.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ class Critics(nn.Module):
 def td_loss(q: Tensor, target: Tensor, batch: Batch, replay: Replay) -> Tensor:
     """The members' mean squared errors, summed: `q` is `[E, B]`, `target` `[B]`.
 
-    From a prioritised replay every row counts by its importance weight, and its priority is made the
-    members' mean absolute error (Schaul et al., 2015, arXiv 1511.05952).
+    With a prioritised replay, rows count by their importance weights, and each row's priority is set to
+    the members' mean absolute error (Schaul et al., 2015, arXiv 1511.05952).
     """
     error = target - q
     loss = error.square()

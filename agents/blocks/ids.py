@@ -1,4 +1,4 @@
-"""Integer inputs, which modules receive as they are: what to say where one cannot take them."""
+"""Integer inputs, which modules receive unchanged: advice where a module does not support them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...replay import ConfigError, Space
 
-# What torch says of integers where it wants floats, in lower case, and of ids that there is no row for.
+# Parts of torch's messages, in lower case: for integers where it needs floats, for ids without a row.
 _NOT_NUMBERS = ("dtype", "long", "int64", "scalar type", "same type")
 _NO_ROW = ("out of range", "out of bounds", "class values")
-# Functions by their names, without underscores: what cuts fractions off, and what looks ids up.
+# Names of functions, without underscores, that truncate fractions, and that look up ids.
 _CUTS = ("long", "int", "to", "type")
 _LOOKUPS = ("getitem", "embedding", "embedding_bag", "one_hot", "index_select")
-# What makes ids of a one-hot row, among others.
+# Functions that turn a one-hot row into ids, among others.
 _DECODES = ("argmax", "max", "topk", "nonzero", "where", "sum", "matmul", "mv", "mm", "einsum")
 _STANDARDISED = (
     "`obs.long()`, or a part of it, is looked up (an embedding, an index, one_hot), and the inputs are "
@@ -35,10 +35,12 @@ _ONE_HOT = (
 
 
 def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str:
-    """What to do about integers that a module could not take; else nothing.
+    """Advice about integer inputs that caused an error; empty for any other error.
 
     Args:
-        after: The text that it follows: what torch says does not end in a full stop.
+        error: What the module raised.
+        space: Space of the inputs.
+        after: The text that the advice follows; torch's messages do not end in a full stop.
     """
     if not isinstance(space, Space) or space.ids is None:
         return ""
@@ -68,15 +70,15 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
 
 @contextmanager
 def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> Iterator[None]:
-    """Inside, an embedding that is given what it has no row for raises; on a GPU, it would end the process.
+    """Runs the block with embeddings checking their ids, since a bad id on a GPU would end the process.
 
     Args:
-        obs: What the agent is given: floats that are cut to integers are an error as well.
-        one_hot: Whether it is a one-hot row, of which every number is whole.
+        obs: The agent's input; looking up floats truncated to integers is an error as well.
+        one_hot: Whether the input is a one-hot row, whose numbers are all whole.
 
     Raises:
-        IndexError: Naming the id and how many rows there are.
-        ConfigError: If numbers between integers are cut to be looked up.
+        IndexError: Naming the id and the number of rows.
+        ConfigError: If fractions are truncated to look them up.
     """
 
     def check(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -102,7 +104,7 @@ def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> 
 
 
 class _Cut(TorchFunctionMode):
-    """Follows observations, or columns of them, that are cut to integers, until they are looked up."""
+    """Tracks observations, or columns of them, that are truncated to integers and then looked up."""
 
     def __init__(self, obs: Tensor, *, one_hot: bool):
         super().__init__()
@@ -133,7 +135,7 @@ class _Cut(TorchFunctionMode):
         return output
 
     def _is_cut(self, name: str, made: Tensor, given: list[Tensor]) -> bool:
-        """Whether a function's output are fractions cut off, or made of such."""
+        """Whether a function's output was truncated from fractions, or derives from such values."""
         if any(x in self._ids for x in given):
             return name not in _DECODES
         if name not in _CUTS or not given or not given[0].is_floating_point():
@@ -142,7 +144,7 @@ class _Cut(TorchFunctionMode):
         try:
             ours = numbers.untyped_storage().data_ptr() == self._storage
             return ours and (self._one_hot or not bool((numbers == numbers.round()).all()))
-        except RuntimeError:  # Inside of vmap: neither memory nor truth.
+        except RuntimeError:  # Inside vmap: no data pointer, no truth value.
             return False
 
 
@@ -159,7 +161,7 @@ def _is_whole(x: Tensor) -> bool:
 
 
 def _is_compiled(agent: nn.Module) -> bool:
-    """Whether a part is compiled, which would be compiled once more for being watched."""
+    """Whether a part is compiled: tracking would trigger another compilation."""
     return any(
         part._compiled_call_impl is not None or type(part).__name__ == "OptimizedModule"
         for part in agent.modules()

@@ -1,4 +1,4 @@
-"""What blocks for images are given."""
+"""Checks of the arguments of blocks for images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def image_shape(block: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
     """
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ConfigError(
-            f"{block} takes images, in_shape=[channels, height, width], got {list(in_shape)}. MLP takes "
+            f"{block} needs images, in_shape=[channels, height, width], got {list(in_shape)}. MLP takes "
             "observations of any shape."
         )
     channels, height, width = in_shape

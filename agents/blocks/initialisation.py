@@ -1,4 +1,4 @@
-"""How weights start, and what a policy does before it has learnt anything."""
+"""Initial weights, and the initial action probabilities of a policy."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ def initialise(module: nn.Module, how: str) -> None:
         xavier      U(-b, b), b^2 = 6 / (fan_in + fan_out) (Glorot & Bengio, 2010)
         kaiming     N(0, 2 / fan_in) (He et al., 2015, arXiv 1502.01852)
 
-    Of linear layers, convolutions, recurrent layers, embeddings and attention. The gain sqrt(2) inside
-    is that of Andrychowicz et al. (2020), arXiv 2006.05990. The matrices of a recurrent layer are drawn
-    gate by gate, and those of attention one by one for queries, keys and values; neither they nor
-    embeddings, whose outputs no ReLU halves, have the gain. Layers of other kinds, norms among them, and
-    parameters that are no layer's stay as they are. What layers share is drawn once.
+    Applies to linear layers, convolutions, recurrent layers, embeddings and attention. The gain sqrt(2)
+    for hidden layers follows Andrychowicz et al. (2020), arXiv 2006.05990. The matrices of a recurrent
+    layer are drawn gate by gate, and those of attention separately for queries, keys and values; neither
+    they nor embeddings, whose outputs no ReLU halves, have the gain. Other layers, such as norms, and
+    parameters outside of layers are unchanged. Shared weights are drawn once.
 
     Args:
+        module: Initialised in place.
         how: One of `METHODS`.
 
     Raises:
-        ConfigError: If `how` is another word, or a lazy layer has no shapes yet.
+        ConfigError: If `how` is unknown, or a lazy layer has no shapes yet.
     """
     if how not in METHODS:
         raise ConfigError(f"There is no initialisation `{how}`. There are {', '.join(METHODS)}.")
@@ -83,20 +84,21 @@ def set_head_bias(
     name: str = "action",
     gain: float = 0.01,
 ) -> None:
-    """Let the layer that gives an action's logits start with these probabilities of the actions.
+    """Make the layer that computes an action's logits start with these action probabilities.
 
-    Its bias is set to their logits and its weight is redrawn, orthogonal and so small that what it is
-    given changes little: as Andrychowicz et al. (2020), arXiv 2006.05990, advise for policies.
+    The bias is set to their logits. The weight is redrawn, orthogonal and so small that the input hardly
+    matters, as Andrychowicz et al. (2020), arXiv 2006.05990, advise for policies.
 
     Args:
         layer: A linear layer or a convolution with as many outputs as `space` has logits.
-        prior: Of Discrete(n) n probabilities, of MultiDiscrete one such list for each part, of
-            MultiBinary the probability of a 1, or one for each of its numbers.
-        name: What errors call the action.
+        space: Space of the action.
+        prior: For Discrete(n), n probabilities; for MultiDiscrete, one such list per part; for MultiBinary,
+            the probability of a 1, or one for each of its numbers.
+        name: The action's name in errors.
 
     Raises:
-        ConfigError: If the prior is none of the space's, the space has no probabilities, or the layer
-            does not give the logits.
+        ConfigError: If the prior does not fit the space, the space has no probabilities, or the layer does
+            not compute the logits.
     """
     logits = prior_logits(space, prior, name)
     bias = getattr(layer, "bias", None)
@@ -109,7 +111,7 @@ def set_head_bias(
     ):
         raise ConfigError(
             f"head_bias needs a linear layer with a bias and {len(logits)} outputs at the end of head "
-            f"{name!r}, and there is {layer}. End the policy with such a layer, or leave out head_bias."
+            f"{name!r}, but found {layer}. End the policy with such a layer, or leave out head_bias."
         )
     with torch.no_grad():
         _draw(_out_first(layer, weight), "orthogonal", gain)
@@ -124,15 +126,15 @@ def check_prior(
     name: str = "action",
     tolerance: float = 0.05,
 ) -> None:
-    """Whether the actions of a policy, on average over a batch, have the probabilities of the prior.
+    """Check that a policy's mean action probabilities over a batch match the prior.
 
     Args:
-        policy: Over actions of `space`, a batch `[B]` of them, as `distribution` returns it.
+        policy: A batch `[B]` of distributions over actions of `space`, as `distribution` returns it.
         prior: As in `set_head_bias`.
-        tolerance: The largest difference of a probability that is allowed, float in [0, 1].
+        tolerance: Largest allowed difference of a probability, a float in [0, 1].
 
     Raises:
-        ConfigError: If they differ by more, with the probabilities that came out.
+        ConfigError: If they differ by more; it states the probabilities found.
     """
     expected = probabilities(space, prior_logits(space, prior, name))
     with torch.no_grad():
@@ -140,9 +142,9 @@ def check_prior(
         found = probabilities(space, logits).reshape(-1, space.n).mean(0).cpu()
     if not bool(((found - expected).abs() <= tolerance).all()):
         raise ConfigError(
-            f"head_bias asks for the probabilities {_rounded(expected)} of head {name!r}, and "
-            f"{_rounded(found)} come out. Let the policy return its last layer's output as it is, and "
-            "give that layer inputs of the size of 1; or leave out head_bias."
+            f"head_bias sets the probabilities of head {name!r} to {_rounded(expected)}, but the policy's "
+            f"are {_rounded(found)}. Let the policy return its last layer's output unchanged, and keep "
+            "that layer's inputs at a scale of about 1; or leave out head_bias."
         )
 
 
@@ -150,13 +152,13 @@ def prior_logits(space: Space, prior: object, name: str = "action") -> Tensor:
     """The logits `[n]` of these probabilities; see `set_head_bias`.
 
     Raises:
-        ConfigError: Naming what was given, and what would be right.
+        ConfigError: If they do not fit the space; it states what would.
     """
     if hasattr(prior, "tolist"):
         prior = prior.tolist()
     if not space.discrete:
         raise ConfigError(
-            f"head_bias takes probabilities, but head {name!r} is {gymnasium_name(space)}, of numbers: "
+            f"head_bias needs probabilities, but head {name!r} is {gymnasium_name(space)}, with numbers: "
             "leave it out there."
         )
     if space.binary:
@@ -184,7 +186,7 @@ def prior_logits(space: Space, prior: object, name: str = "action") -> Tensor:
 
 
 def probabilities(space: Space, logits: Tensor) -> Tensor:
-    """Of every action, `[..., n]`, from logits `[..., n]` of a discrete space."""
+    """Probabilities of every action, `[..., n]`, from logits `[..., n]` of a discrete space."""
     if space.binary:
         return logits.sigmoid()
     parts = logits.split(space.nvec or (space.n,), -1)
@@ -192,9 +194,9 @@ def probabilities(space: Space, logits: Tensor) -> Tensor:
 
 
 def _weights(layer: nn.Module) -> list[tuple[Tensor, int, bool]]:
-    """A layer's matrices: each, of how many it is made up, and whether a ReLU may follow.
+    """A layer's matrices: each with the number of stacked blocks, and whether a ReLU may follow.
 
-    The first dimension of each is that of the outputs, but for transposed convolutions.
+    The first dimension is the output's, except in transposed convolutions.
     """
     own = dict(layer.named_parameters(recurse=False))  # Not what weight norm and the like compute.
     if isinstance(layer, nn.Linear):
@@ -209,7 +211,7 @@ def _weights(layer: nn.Module) -> list[tuple[Tensor, int, bool]]:
     for kind, gates in _GATES.items():
         if not isinstance(layer, kind):
             continue
-        # weight_hr projects what an LSTM gives: one matrix.
+        # weight_hr projects an LSTM's output: one matrix, not one per gate.
         return [
             (own[n], 1 if n.startswith("weight_hr") else gates, False)
             for n in own
@@ -233,7 +235,7 @@ def _biases(layer: nn.Module) -> list[Tensor]:
 
 
 def _draw(weight: Tensor, how: str, gain: float) -> None:
-    """Fill `[out, in, ...]`, in float32: half precision has no orthogonal matrices."""
+    """Fill `[out, in, ...]`; computed in float32, since half precision has no QR decomposition."""
     drawn = torch.empty(weight.shape, device=weight.device)
     if how == "orthogonal":
         nn.init.orthogonal_(drawn, gain)
@@ -245,7 +247,7 @@ def _draw(weight: Tensor, how: str, gain: float) -> None:
 
 
 def _logits_of(policy: Any) -> Tensor:
-    """`[..., n]` of a discrete policy."""
+    """Logits `[..., n]` of a discrete policy."""
     if hasattr(policy, "log_p"):
         return policy.log_p
     if hasattr(policy, "parts"):
@@ -254,7 +256,7 @@ def _logits_of(policy: Any) -> Tensor:
 
 
 def _shares(given: Any, n: int, *, strictly: bool = False) -> Tensor | None:
-    """n probabilities above 0 (`strictly`: and below 1) in float64, or None."""
+    """n probabilities, float64 `[n]`, above 0 (with `strictly`, below 1 too); None if they are not."""
     if not _is_list(given) or len(given) != n or not all(_is_number(p) for p in given):
         return None
     p = torch.tensor([float(share) for share in given], dtype=torch.float64)

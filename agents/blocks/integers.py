@@ -1,4 +1,4 @@
-"""Integers as features: of each what it is as an id, and what it is as a number."""
+"""Features of integers, both as ids and as numbers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ...replay import ConfigError, Space
 from ..policy.spaces import positive
 
 _WIDTH = 16  # Of an embedding.
-# Embeddings that begin at torch's usual size say something by chance, which has to be unlearnt first: of
-# rows in which one token decides, a small network then learns little in ten epochs.
+# Embeddings initialised at torch's usual scale carry random information that has to be unlearnt first: on
+# rows where a single token decides, a small network then learns little in ten epochs.
 _BEGIN, _BAG = 0.01, 5.0
-_DROPOUT = 0.5  # Of what stands at each place, which is most of the features: else they are learnt by heart.
+# Of what stands at each place, which is most of the features: else they are learnt by heart.
+_DROPOUT = 0.5
 _ROWS = 65_521  # Rows of the embedding at most, a prime: beyond, several ids share a row.
 _STATES = (
     524_287  # And of an environment's states, which all have rows of their own where they can.
@@ -25,14 +26,14 @@ _PLACES = 64  # Places with an embedding of their own at most; beyond, neighbour
 
 
 class Integers(nn.Module):
-    """Integers `[B, *shape]` int64 to features `[B, out_features]`, for layers that know nothing of them.
+    """Integers `[B, *shape]` int64 to features `[B, out_features]`, for layers that need floats.
 
-    Nobody says whether they are words of a text, categories, or amounts. So there are all three: every
-    value as a number, at zero mean and unit variance; the sum of the embeddings, which is what a text is
-    about wherever its words are; and the embedding at each place, for what depends on it.
+    The data does not say whether they are words of a text, categories, or amounts. So all three views are
+    included: every value as a number, at zero mean and unit variance; the sum of the embeddings, a bag of
+    words; and the embedding at each position, for what depends on the position.
 
     Args:
-        space: Of the inputs, int64 `[B, *shape]` from 0 to `ids` - 1.
+        space: Space of the inputs, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.
@@ -62,13 +63,13 @@ class Integers(nn.Module):
 
 
 class Lookup(nn.Module):
-    """Ids of an environment, `[B, *shape]` int64, to their embeddings side by side, `[B, out_features]`.
+    """An environment's ids, int64 `[B, *shape]`, to their concatenated embeddings, `[B, out_features]`.
 
-    Of choices that are too many for one-hot rows. What an id means is all there is to know of it: unlike
-    the integers of a data set, they are not amounts.
+    For spaces with too many choices for one-hot rows. Unlike the integers of a data set, these ids are
+    never amounts.
 
     Args:
-        space: Of the observations, int64 `[B, *shape]` from 0 to `ids` - 1.
+        space: Space of the observations, int64 `[B, *shape]` from 0 to `ids` - 1.
 
     Attributes:
         out_features: Width of the output.
@@ -89,7 +90,7 @@ class Numbers(nn.Module):
     """Integers `[B, *shape]` as numbers: float32 of the same shape at zero mean and unit variance.
 
     Args:
-        space: Of the inputs, with their statistics.
+        space: Space of the inputs, int64 `[B, *shape]`, with their mean and standard deviation.
     """
 
     base: Tensor
@@ -112,10 +113,10 @@ class Numbers(nn.Module):
 
 
 def fit_to_integers(encoder: nn.Module, space: Space | dict[str, Space]) -> nn.Module:
-    """An encoder of ours or of a library for images, given integers as numbers; a user's own as it is.
+    """An encoder adapted to integers as numbers, if it is ours or a library's; the user's own unchanged.
 
     Raises:
-        ConfigError: If they are an environment's ids, which are no numbers.
+        ConfigError: If the observations are an environment's ids, which are not numbers.
     """
     libraries = (__name__.rpartition(".")[0], "torchvision.", "timm.")
     if isinstance(space, dict) or space.ids is None:
@@ -124,7 +125,8 @@ def fit_to_integers(encoder: nn.Module, space: Space | dict[str, Space]) -> nn.M
         return encoder
     if space.mean is None:
         raise ConfigError(
-            f"encoder={type(encoder).__name__} takes numbers, and observations are ids of "
-            f"{space.ids:,} choices. Leave encoder= out, which embeds them, or give a module that does."
+            f"encoder={type(encoder).__name__} needs numbers, but observations are ids of "
+            f"{space.ids:,} choices. Leave out encoder=, and they are embedded; or pass a module that "
+            "embeds them."
         )
     return nn.Sequential(Numbers(space), encoder)

@@ -1,4 +1,4 @@
-"""Linear layers in a row."""
+"""A multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class MLP(nn.Sequential):
     Args:
         in_features: Numbers in one observation; inputs are float32 `[B, ...]`, flattened.
         out_features: Width of the output, float32 `[B, out_features]`, without an activation.
-        hidden: Widths of the layers between; a number is one layer.
-        activation: What follows each of them: a module's class, or its name in `torch.nn`.
+        hidden: Widths of the hidden layers, ints from 1; a single int is one layer.
+        activation: Activation after each of them: a module class, or its name in `torch.nn`.
 
     Raises:
         ConfigError: If torch has no activation of that name.

@@ -1,4 +1,4 @@
-"""Pooling to a fixed size, the same from run to run."""
+"""Deterministic pooling to a fixed size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class AveragePool(nn.Module):
-    """`nn.AdaptiveAvgPool2d`, with a gradient that can be repeated.
+    """`nn.AdaptiveAvgPool2d` with a deterministic gradient.
 
-    The mean over each of `size` windows, which cover the image and overlap where it does not divide:
-    window i of n over a side s is from floor(i s / n) to ceil((i + 1) s / n). As two matrix products,
-    because torch has no deterministic gradient of its own on a GPU.
+    The mean over each of `size` windows, which cover the image and overlap where it does not divide
+    evenly: window i of n over a side s spans floor(i s / n) to ceil((i + 1) s / n). It is computed as two
+    matrix products, because torch's own gradient is not deterministic on a GPU.
 
     Args:
         size: Height and width of the output, `[B, C, size, size]`.
@@ -38,7 +38,7 @@ class AveragePool(nn.Module):
 
 
 def _means(n: int, side: int, like: Tensor) -> Tensor:
-    """`[n, side]`: what takes the mean over each of n windows."""
+    """The matrix `[n, side]` that averages over each of n windows."""
     window = torch.arange(n, device=like.device)[:, None]
     place = torch.arange(side, device=like.device)
     begin = window * side // n

@@ -1,4 +1,4 @@
-"""What has to be computed with more digits than a network under autocast gives."""
+"""Full precision for computations that autocast would make too coarse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """float32 of half precision; wider numbers as they are.
+    """Half precision as float32; wider types unchanged.
 
     Autocast leaves outputs of linear layers in bfloat16 (three digits) or float16. Densities, values
     that are subtracted from each other, and actions in an environment's units need more.

@@ -44,11 +44,11 @@ class Recurrent(nn.Module):
     def forward(
         self, obs: Tensor, state: State | None = None, is_first: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """What it gives at each step, `[B, T, out_features]`, and the state after the last.
+        """The output at each step, float32 `[B, T, out_features]`, and the state after the last one.
 
         Args:
             obs: `[B, T, ...]`.
-            state: Before the first step, float32 `[1, B, hidden]`, for `lstm` two of them; None: zeros.
+            state: State before the first step, float32 `[1, B, hidden]`, two of them for `lstm`; None: zeros.
             is_first: Bool `[B, T]`, True where an episode begins: it begins with a state of zeros.
         """
         steps = obs.flatten(2) if obs.dim() > 2 else obs[..., None]
@@ -66,7 +66,7 @@ class Recurrent(nn.Module):
 
 
 def _cleared(state: State | None, began: Tensor) -> State | None:
-    """The state with zeros for the sequences `[B]` in which an episode begins."""
+    """The state, zeroed for the sequences in which an episode begins, bool `[B]`."""
     if state is None:
         return None
     if isinstance(state, tuple):

@@ -11,14 +11,15 @@ from .images import image_shape
 
 
 class ResidualCNN(nn.Sequential):
-    """A stem and three residual blocks, each but the first at half the resolution before it.
+    """A stem and three residual blocks, of which the last two halve the resolution.
 
-    After He et al. (2015, arXiv 1512.03385, section 4.2), without the bottleneck. Images
+    Follows He et al. (2015, arXiv 1512.03385, section 4.2), without the bottleneck. Images
     `[B, *in_shape]` to `[B, out_features]`.
 
     Args:
         in_shape: `(C, H, W)` of an image; the weights depend on the channels alone.
-        channels: Of the second block; the first has half of them, the third twice as many.
+        out_features: Width of the output.
+        channels: Channels of the second block; the first has half as many, the third twice as many.
 
     Raises:
         ConfigError: If `in_shape` is not the shape of an image.

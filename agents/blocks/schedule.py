@@ -1,12 +1,12 @@
-"""Values that change with the environment steps taken."""
+"""Values that are annealed over environment steps."""
 
 from __future__ import annotations
 
 
 class Falling:
-    """A value that falls in a line from `first` to `last` over `steps` environment steps, then stays.
+    """A value that changes linearly from `first` to `last` over `steps` environment steps, then stays.
 
-    A plain object, since a counter that is an attribute of a module costs two microseconds a step.
+    A plain object: a counter that is an attribute of a module would cost two microseconds per step.
     """
 
     def __init__(self, first: float, last: float, steps: int):
@@ -14,7 +14,7 @@ class Falling:
         self.taken = 0
 
     def next(self, n: int) -> float:
-        """The value for the next `n` steps."""
+        """The value for the next `n` steps, which are then counted as taken."""
         value = self.first + (self.last - self.first) * min(1.0, self.taken / self.steps)
         self.taken += n
         return value

@@ -16,18 +16,19 @@ from .attention import transformer
 class SetAttention(nn.Module):
     """A transformer without positions: the order of the items does not matter.
 
-    Sets `[B, N, ...]`, of any number of items, to `[B, out_features]`, read off a learnt token that
+    Sets `[B, N, ...]`, of any number of items, to `[B, out_features]`, the output of a learnt token that
     attends to all of them: pooling by attention (Lee et al., 2019, "Set Transformer", arXiv
     1810.00825, section 3.2, with one seed).
 
     Args:
-        in_shape: `(N, ...)`, of which the items' shape counts.
-        width: Of a token.
+        in_shape: `(N, ...)`; only the shape of an item matters.
+        out_features: Width of the output.
+        width: Width of a token, a multiple of `heads`.
         depth: Number of layers.
-        heads: Of attention in each, by which `width` can be divided.
+        heads: Attention heads per layer.
 
     Raises:
-        ConfigError: If `in_shape` holds no items, or the width cannot be divided.
+        ConfigError: If `in_shape` holds no items, or `width` is not a multiple of `heads`.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class SetAttention(nn.Module):
         super().__init__()
         if len(in_shape) < 1:
             raise ConfigError(
-                "SetAttention takes sets, in_shape=[items, features], got a single number. MLP takes "
+                "SetAttention needs sets, in_shape=[items, features], got a single number. MLP takes "
                 "observations of any shape."
             )
         self.embed = nn.Linear(prod(in_shape[1:]), width)
@@ -53,7 +54,8 @@ class SetAttention(nn.Module):
         """`[B, N, ...]` to `[B, out_features]`.
 
         Args:
-            mask: Bool `[B, N]`, True where there is an item; the others do not count. A set may be empty.
+            obs: The items, `[B, N, ...]`.
+            mask: Bool `[B, N]`, True for items and False for padding. A set may be empty.
         """
         items = self.embed(obs.flatten(2) if obs.dim() > 2 else obs[..., None])
         tokens = torch.cat([self.token.expand(len(items), 1, -1), items], 1)  # [B, 1 + N, width]

@@ -1,4 +1,4 @@
-"""Networks that follow others slowly, and networks that stand still for a moment."""
+"""Target networks, and networks whose weights are frozen for a moment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def target_of(network: Network) -> Network:
-    """A copy without gradients, which the optimiser leaves alone."""
+    """A copy without gradients, which optimisers ignore."""
     return deepcopy(network).requires_grad_(False)
 
 
 @torch.no_grad()
 def follow(target: nn.Module, network: nn.Module, tau: float) -> None:
-    """Move the target's weights a share `tau` of the way: 1 copies.
+    """Move the target's weights towards the network's by a fraction `tau` in [0, 1]; 1 copies them.
 
         w' <- w' + tau (w - w')
 
@@ -31,8 +31,8 @@ def follow(target: nn.Module, network: nn.Module, tau: float) -> None:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, gradients pass through the network, and none are computed for its weights."""
-    # Once: walking through the modules takes longer than a small network's layer.
+    """Runs the block with gradients passing through the network, but not computed for its weights."""
+    # Listed once: walking through the modules takes longer than a small network's layer.
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     try:
         for weight in weights:

@@ -1,4 +1,4 @@
-"""A small U-Net: from images to images of the same size, told something about each."""
+"""A small U-Net: maps images to images of the same size, conditioned on a vector."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class UNet(nn.Module):
 
     Args:
         in_channels, out_channels: C of images `[B, C, H, W]` of any height and width.
-        condition: Numbers that come with each image, float32 `[B, condition]`.
-        channels: At the first resolution, a multiple of 8; twice as many at the second.
-        patch: Pixels on each side that become one at the first resolution: 2 takes a quarter of the
-            time of 1.
+        condition: Width of the conditioning vectors, float32 `[B, condition]`.
+        channels: Channels at the first resolution, a multiple of 8; twice as many at the second.
+        patch: Side, in pixels, of the patches that become one pixel at the first resolution: 2 takes a
+            quarter of the time of 1.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         c = channels
-        self.multiple = 2 * patch  # What sides are padded to a multiple of.
+        self.multiple = 2 * patch  # Sides are padded to a multiple of this.
         self.stem = nn.Conv2d(in_channels * patch**2, c, 3, padding=1)
         self.down = ResidualBlock(c, c, condition)
         self.coarser = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
@@ -85,7 +85,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at all others: `x + attend(norm(x))`."""
+    """Self-attention over all pixels: `x + attend(norm(x))`."""
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
 
 def sinusoids(t: Tensor, width: int) -> Tensor:
-    """Times `[B]` in [0, 1] as `[B, width]` sines and cosines of frequencies from 1 to 1000.
+    """Times `[B]` in [0, 1] as sines and cosines `[B, width]`, with frequencies from 1 to 1000.
 
     Source: Vaswani et al. (2017), arXiv 1706.03762, section 3.5.
     """
@@ -109,7 +109,7 @@ def sinusoids(t: Tensor, width: int) -> Tensor:
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that gives zero at first: a residual block then begins as the identity."""
+    """The layer with zeroed weights, so that a residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

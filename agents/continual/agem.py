@@ -11,19 +11,19 @@ from .strategy import Strategy
 
 
 class AGEM(Strategy):
-    """Take from the gradient what would raise the loss on a draw of the past.
+    """Remove from the gradient the part that would raise the loss on a sample of the past.
 
-    Source: Chaudhry et al., 2019 (arXiv 1812.00420), eq. 11: with the gradient g of the batch and r
-    of the model's loss on rows drawn from those kept of all earlier tasks, where g'r < 0,
+    Source: Chaudhry et al., 2019 (arXiv 1812.00420), eq. 11. Let g be the gradient on the batch, and r the
+    gradient of the model's loss on rows drawn from a memory of all earlier tasks. Where g'r < 0, g becomes
 
         g - (g'r / r'r) r
 
-    Without borders (`online=true`) what is kept is a reservoir of the stream, the current task's rows
-    among them: the A-GEM-R of Buzzega et al., 2020 (arXiv 2004.07211).
+    Without task borders (`online=true`) the memory is a reservoir of the stream, which also holds rows of
+    the current task: the A-GEM-R of Buzzega et al., 2020 (arXiv 2004.07211).
 
     Args:
-        capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.
-        batch_size: Rows of a draw.
+        capacity: Rows in memory, `capacity // num_tasks` from each task, drawn when the task ends.
+        batch_size: Rows per sample of the memory.
     """
 
     owns = frozenset({"gradient"})
@@ -56,7 +56,7 @@ class AGEM(Strategy):
         reference = gradient_on(self.memory.sample(self.batch_size), parameters, self.context)
         product = gradient @ reference
         projected = gradient - product / (reference @ reference) * reference
-        # Chosen on the device: to branch here would be to wait for it.
+        # Select on the device: a Python branch would have to wait for it.
         write(torch.where(product < 0, projected, gradient), parameters)
 
     def after_step(self, agent: nn.Module, batch: Batch) -> None:

@@ -16,37 +16,38 @@ from ...replay import Batch, ConfigError, Memory, Replay, Spec
 from ..log import Log
 from .substitution import call_with, tensors_of
 
-# What a model's outputs are: of a data set, what its labels say; in environments logits of a policy over
-# choices, or values: Q-values, or numbers of an action.
+# What a model outputs: predictions of a data set's labels; in environments either a policy's logits over
+# choices, or values (Q-values, or the numbers of an action).
 OF_LABELS, LOGITS, VALUES = "of labels", "logits", "values"
 
-# An output of another task's class: without a share in any softmax, yet a number, in float16 too.
+# Logit of another task's class: vanishes in any softmax, yet stays finite in float16 too, where -inf would
+# turn the loss into NaN.
 HIDDEN = -(2.0**15)
 
-Shapes = dict[str, torch.Size]  # Of parameters and buffers, by name.
+Shapes = dict[str, torch.Size]  # Shapes of parameters and buffers, by name.
 
 
 class Context:
     """The model's own loss and outputs, and what belongs to which task.
 
-    While `learn` runs, the outputs for the batch are kept, so that strategies need no second forward; with
+    While `learn` runs, the outputs for the batch are kept, so that strategies need no second forward. With
     `scenario="task"` the model sees only the outputs of each row's task.
 
     Args:
         classes: Output indices of each task, int64.
-        learn: The model's own learning step, `(replay, log) -> loss`; a log of None keeps nothing.
-        augmented: Augments rows `batch.raw`, float32 `[B, *shape]`, again.
-        seed: Seed of the run, for random streams of strategies.
-        outputs: What the model's outputs are: `OF_LABELS`, `LOGITS` or `VALUES`.
+        learn: The model's own learning step, `(replay, log) -> loss`; with `log=None` nothing is recorded.
+        augmented: Augments rows again, `batch.raw`, float32 `[B, *shape]`.
+        seed: Seed of the run, int, for the strategies' random streams.
+        outputs: What the model outputs: `OF_LABELS`, `LOGITS` or `VALUES`.
 
     Attributes:
-        num_tasks: Known beforehand, for models that grow.
-        task: The current task.
-        optimizer: The one that steps the agent; None before it is made.
-        clip_grad: Largest norm of the gradient that it steps by, or None.
-        look: Notices whether the agent's parameters have changed.
-        began: What each strategy held before its first task, by its id.
-        undo: Called at the end, to take back what `setup` has added to the agent.
+        num_tasks: Number of tasks, known from the start, for models that grow.
+        task: Number of the current task, from 0.
+        optimizer: The optimiser that steps the agent; None before it is constructed.
+        clip_grad: Norm that the optimiser's gradient is clipped to, a float; None: no clipping.
+        look: Checks whether the agent's parameters have changed, and returns the answer.
+        began: State of each strategy before its first task, by the strategy's id.
+        undo: Called when the run ends, to remove what `setup` added to the agent.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -77,17 +78,17 @@ class Context:
         self._learn, self._augmented = learn, augmented
         self._replay: Any = None  # While `learn` runs, the replay of its batch.
         self.changed = False  # Whether the agent has other parameters than it started with.
-        # After each task: what there was, and a copy without weights, None of what cannot be copied.
+        # By task: the shapes that it left, and a copy of the agent without weights (None: not copyable).
         self._structures: dict[int, tuple[Shapes, nn.Module | None]] = {}
-        self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and its outputs.
+        self._known: tuple[Tensor, Tensor] | None = None  # The batch's obs, and the outputs for it.
         self._hidden = hidden_outputs(self.classes, spec) if scenario == "task" else None
         self._hid = False  # Whether outputs were hidden in this learning step.
-        self._handle = agent.register_forward_hook(self._met, with_kwargs=True)
+        self._handle = agent.register_forward_hook(self._on_forward, with_kwargs=True)
 
     def open(self) -> None:
         """Observe the agent's forwards again, after `pause`."""
         self.pause()
-        self._handle = self.agent.register_forward_hook(self._met, with_kwargs=True)
+        self._handle = self.agent.register_forward_hook(self._on_forward, with_kwargs=True)
 
     def pause(self) -> None:
         """Remove all hooks from the agent until `open`."""
@@ -95,7 +96,7 @@ class Context:
         self._known = self._replay = None
 
     def close(self) -> None:
-        """Leave the agent as it was."""
+        """Remove hooks and everything that strategies have added to the agent."""
         self.pause()
         for undo in self.undo:
             undo()
@@ -116,14 +117,14 @@ class Context:
             self._replay = replay
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Context:
-        """For a copy that a model makes of itself, which is no part of the run."""
+        """A context for a copy that a model makes of itself: the copy does not take part in the run."""
         twin = copy.copy(self)
         twin._known = twin._replay = None  # Outputs with a graph could not be copied.
         twin._structures = {}
         return twin
 
     def step(self, replay: Replay, log: Log) -> Tensor | None:
-        """The loss of the next batch, whose outputs `logits` then knows."""
+        """The loss of the next batch; `logits` then returns its outputs without a second forward."""
         self._known, self._replay = None, replay
         try:
             loss = self._learn(replay, log)
@@ -134,30 +135,30 @@ class Context:
         return loss
 
     def stepped(self) -> None:
-        """The weights have changed: nothing that was computed with them is valid now."""
+        """Drop the batch's outputs: the weights have changed since they were computed."""
         self._known = None
 
     def loss(self, batch: Batch) -> Tensor:
-        """The model's own loss of any batch.
+        """The model's own loss on any batch, a scalar with gradient.
 
-        In environments `learn` is called once more, and does whatever else it does: a target network
-        that moves at every step moves again.
+        In environments this calls `learn` once more, with all its side effects: a target network that moves
+        at every step moves again.
 
         Raises:
             TypeError: If the model updates itself.
         """
         known, before = self._known, self._replay
-        self._replay = one = _One(batch)
+        self._replay = one = _SingleBatch(batch)
         try:
             loss = self._learn(one, None)
         finally:
             self._known, self._replay = known, before
         if loss is None:
-            raise TypeError("This strategy needs a loss, but learn returned none.")
+            raise TypeError("This strategy needs a loss, but learn returned None.")
         return loss
 
     def logits(self, obs: Tensor) -> Tensor:
-        """Raw outputs `[B, *action.shape]`, those of the learning step where it has computed them."""
+        """Raw outputs `[B, *action.shape]`, reused from the learning step where it computed them."""
         if self._known is not None and self._known[0] is obs:
             return self._known[1]
         return self.agent(obs)
@@ -174,11 +175,11 @@ class Context:
         self._augmented = augmented
 
     def hide_others(self) -> None:
-        """Let the model meet only the outputs of each row's task from now on, in any scenario."""
+        """Show the model only the outputs of each row's task from now on, in any scenario."""
         self._hidden = hidden_outputs(self.classes, self.spec)
 
     def masked(self, logits: Tensor, task: int | Tensor) -> Tensor:
-        """With `scenario="task"` the outputs of each row's own task alone; else all."""
+        """Logits `[B, n]` with those of other tasks hidden where `scenario="task"`; else unchanged."""
         if self._hidden is None:
             return logits
         if isinstance(task, Tensor):
@@ -192,47 +193,50 @@ class Context:
 
     @property
     def seen(self) -> Tensor:
-        """Output indices of the classes of the tasks so far, in order of the tasks, int64."""
+        """Output indices of the classes seen so far, int64 `[classes]`, in the order of the tasks."""
         seen = torch.cat(self.classes[: self.task + 1])
         return seen if self.scenario != "domain" else self.classes[0]
 
     def rows_to_store(self, batch: Batch) -> Batch:
-        """The fields of a batch that a memory needs: of inputs the one that is not augmented."""
+        """The fields of a batch that a memory needs: inputs are stored before augmentation."""
         if self._augmented is None:
             return batch
-        raw = batch["raw" if "raw" in batch else "obs"]  # `replay.once` augments nothing.
+        raw = batch["raw" if "raw" in batch else "obs"]  # `replay.once` does not augment.
         return Batch(**{name: batch[name] for name in batch if name != "obs"} | {"raw": raw})
 
     def augmented(self, batch: Batch) -> Batch:
-        """Rows of a memory as a learning step receives them: augmented again, where there is `aug`."""
-        if self.device.type != "cpu":  # A memory resumed on another device is where it was.
+        """Rows of a memory as a learning step receives them: augmented again if the run sets `aug`."""
+        if (
+            self.device.type != "cpu"
+        ):  # After a resume, a memory may still be on its previous device.
             batch = batch.to(self.device)
         if self._augmented is not None and "raw" in batch:
             batch["obs"] = self._augmented(batch["raw"])
         return batch
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The agent's parameters and buffers as they are."""
+        """Copies of the agent's parameters and buffers, by name."""
         return {name: tensor.detach().clone() for name, tensor in tensors_of(self.agent).items()}
 
     def recall(self, weights: dict[str, Tensor], obs: Tensor, task: int | None = None) -> Tensor:
-        """Raw outputs of the agent as it was with `weights`: in eval mode, without gradient.
+        """Raw outputs `[B, *action.shape]` of the agent with earlier weights: eval mode, no gradient.
 
         Args:
-            weights: Of `snapshot`; with `task` they may be a part.
-            task: The one that left the agent so.
+            weights: From `snapshot`; with `task`, a subset is enough.
+            obs: `[B, *obs.shape]`, as the agent receives them.
+            task: The task after which the agent had these weights; None: not known.
 
         Raises:
-            ConfigError: If its layers have changed since and are no longer known.
+            ConfigError: If its layers have changed since and can no longer be restored.
         """
         agent = self.agent
         if self.changed and (task is None or task < self.task):
-            agent, weights = self._as_it_was(weights, task)
+            agent, weights = self._with_earlier_layers(weights, task)
         with evaluating(agent), torch.no_grad():
             return call_with(agent, weights, (obs,))
 
     def keep_structure(self, task: int) -> None:
-        """Remember the agent's layers as a task leaves them, without their weights."""
+        """Remember the agent's layers, without weights, at the end of a task."""
         shapes = _shapes(tensors_of(self.agent))
         known = next(reversed(self._structures.values()), None)
         if known is None or known[0] != shapes:
@@ -243,7 +247,7 @@ class Context:
         self._structures[task] = known
 
     def structures(self) -> dict[str, dict[str, list[int]]]:
-        """The shapes of the layers that each task has left, where they have changed since."""
+        """Shapes of the layers at the end of each task; empty if the layers never changed."""
         if not self.changed:
             return {}
         return {
@@ -252,17 +256,17 @@ class Context:
         }
 
     def check_structures(self, saved: dict[str, dict[str, list[int]]]) -> None:
-        """Drop layers, found again by `begin_task`, that are not those which a task had left."""
+        """Drop remembered layers whose shapes differ from those that a checkpoint lists for their task."""
         for task, listed in ((int(key), listed) for key, listed in saved.items()):
             shapes = {name: torch.Size(shape) for name, shape in listed.items()}
             if task not in self._structures or self._structures[task][0] != shapes:
                 self._structures[task] = shapes, None
 
-    def _as_it_was(
+    def _with_earlier_layers(
         self, weights: dict[str, Tensor], task: int | None
     ) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The agent with the layers that it had with these weights, and all weights for them."""
-        if not self._structures:  # No strategy keeps whole networks: these are a part of one.
+        """The agent with the layers that these weights belong to, and the weights for all of them."""
+        if not self._structures:  # No strategy keeps whole networks: `weights` is a subset.
             return self.agent, weights
         now = _shapes(tensors_of(self.agent))
         if task is None:
@@ -279,13 +283,13 @@ class Context:
             if there == now:
                 return self.agent, found
         raise ConfigError(
-            f"The layers of {type(self.agent).__name__} have changed, and a strategy needs the "
-            "outputs it had before, which are no longer available: the model cannot be copied, "
-            "or it changed in `learn` before the run was resumed. Change it in begin_task."
+            f"The layers of {type(self.agent).__name__} have changed, and a strategy needs its "
+            "earlier outputs, which are no longer available: the model cannot be copied, or it "
+            "changed in `learn` before the run was resumed. Change it in begin_task."
         )
 
     def _check_hidden(self, loss: Tensor | None) -> None:
-        """Warn in the first step if `learn` gave no outputs that could be hidden."""
+        """Warn in the first step if `learn` never called the model, so that no outputs could be hidden."""
         self._hid = True
         if self._hidden is not None and loss is not None:
             name = type(self.agent).__name__
@@ -297,17 +301,18 @@ class Context:
                 stacklevel=2,
             )
 
-    def _met(
+    def _on_forward(
         self, agent: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
-        """Every forward of the agent comes by here; only those of `learn` concern us."""
+        """Forward hook of the agent: keeps outputs and hides other tasks', while `learn` runs."""
         if self._replay is None:
             return None
         batch = self._replay.batch
         if batch is None or not (args or kwargs):
             return None
         obs = args[0] if args else next(iter(kwargs.values()))
-        # Outputs without a gradient do not replace those with one.
+        # A second forward under no_grad (a metric, a target) must not replace the outputs that strategies
+        # differentiate.
         if obs is batch.obs and (self._known is None or _has_graph(output)):
             self._known = (obs, output)
         self._hid = True
@@ -321,7 +326,7 @@ def _has_graph(output: object) -> bool:
 
 
 def _without_weights(agent: nn.Module) -> nn.Module:
-    """A copy on the meta device. What no forward reads, and may be large, is not copied at all."""
+    """A copy on the meta device, which shares optimisers and memories: large, and read by no forward."""
     memo: dict[int, Any] = {}
     for tensor in (*agent.parameters(), *agent.buffers()):
         empty = tensor.detach().to("meta")
@@ -338,16 +343,16 @@ def _shapes(tensors: dict[str, Tensor]) -> Shapes:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-class _One:
-    """A replay of a single batch."""
+class _SingleBatch:
+    """Stands in for the replay in `learn`: every `next` returns the same batch."""
 
-    task = epoch = step = fresh = 0
+    task = epoch = step = new_steps = fresh = 0
     prioritized = offline = False
 
     def __init__(self, batch: Batch):
         self.batch = batch
 
-    def __iter__(self) -> _One:
+    def __iter__(self) -> _SingleBatch:
         return self
 
     def __next__(self) -> Batch:
@@ -358,7 +363,7 @@ class _One:
 
 
 def hidden_outputs(classes: list[Tensor], spec: Spec) -> Tensor:
-    """bool `[tasks, n]`: which outputs are of no class of each task."""
+    """Bool `[tasks, n]`: for each task, which outputs belong to none of its classes."""
     hidden = torch.ones(len(classes), spec.action.n, dtype=torch.bool, device=classes[0].device)
     for row, index in zip(hidden, classes, strict=True):
         row[index] = False
@@ -367,7 +372,7 @@ def hidden_outputs(classes: list[Tensor], spec: Spec) -> Tensor:
 
 @contextmanager
 def evaluating(agent: nn.Module) -> Iterator[None]:
-    """Inside, every part is in evaluation mode; after, each as it was."""
+    """Runs the block with every module in evaluation mode, then restores each module's mode."""
     training = [module for module in agent.modules() if module.training]
     agent.eval()
     try:

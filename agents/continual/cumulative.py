@@ -9,7 +9,7 @@ from .strategy import Strategy
 
 
 class Cumulative(Strategy):
-    """Learn each task together with all the data of the tasks before it."""
+    """Learn each task together with all the data of earlier tasks."""
 
     owns = frozenset({"data"})
     needs_borders = True

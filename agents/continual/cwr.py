@@ -16,24 +16,24 @@ class CWR(Strategy):
     """Learn the output layer from scratch in each task, and merge it into a consolidated one.
 
     Source: Lomonaco, Maltoni & Pellegrini, 2020 (arXiv 1907.03799), algorithm 1, CWR*; mean-shift
-    from CWR+: Maltoni & Lomonaco, 2019 (arXiv 1806.08568). The first task trains everything, the
-    others only the output layer. Its weights tw start as the consolidated cw of the task's classes
-    and as 0 of all others; after the task, for each of its classes j
+    from CWR+: Maltoni & Lomonaco, 2019 (arXiv 1806.08568). The first task trains everything, later tasks
+    only the output layer. Its weights tw start from the consolidated cw for the task's classes, and from
+    0 for all others. After the task, for each of its classes j
 
         cw_j = (w_j cw_j + tw_j - avg(tw)) / (w_j + 1),    w_j = sqrt(past_j / cur_j)
 
-    with avg(tw) one number, the mean of all weights of the task's classes; past_j and cur_j count the
-    rows of class j in earlier tasks and in this one. Biases, which the paper does without, are merged
-    likewise by a mean of their own. The model is tested with cw, and with the classes seen alone.
+    where avg(tw) is a single number, the mean of all weights of the task's classes, and past_j and cur_j
+    count the rows of class j in earlier tasks and in this one. The paper has no biases; ours are merged
+    likewise, with a mean of their own. The model is tested with cw, among the classes seen so far.
 
-    The output layer is trained by plain SGD, as in the paper, whatever optimiser trains the rest. Rows of
-    different tasks are compared, so they must be on the same scale: an adaptive step moves every weight
-    equally far, whatever its gradient. The mean-shift then removes most of what a short task has learnt,
-    and the first task, whose features grew with its rows, wins everywhere.
+    Plain SGD trains the output layer, as in the paper, whatever optimiser trains the rest. Rows of
+    different tasks are compared, so they must be on the same scale, and an adaptive step moves every weight
+    equally far, whatever its gradient. The mean-shift would then remove most of what a short task learnt,
+    and the first task, whose features grew with its rows, would win everywhere.
 
     Args:
-        lr: Learning rate of that SGD, unless the run's own optimiser is SGD, which then trains everything.
-            The default is the rate of plain SGD on Split-MNIST in Buzzega et al., 2020 (arXiv 2004.07211).
+        lr: Learning rate of that SGD, a float; unused if the run's own optimiser is SGD, which then trains
+            everything. Default: plain SGD on Split-MNIST in Buzzega et al., 2020 (arXiv 2004.07211).
     """
 
     owns = frozenset({"weights", "output"})
@@ -54,7 +54,7 @@ class CWR(Strategy):
         self.current = torch.zeros_like(self.past)
 
     def parameters_changed(self, agent: nn.Module) -> None:
-        """The output layer may be another one now, which goes on as the earlier one would have."""
+        """Continue with the output layer that the model has now, which may be a new one."""
         weights, layer = dict(agent.named_parameters()), output_layer(agent, self.context, "cwr")
         kept = {name.rpartition(".")[2]: cw for name, cw in self.consolidated.items()}
         names = names_of(agent, layer)
@@ -113,7 +113,7 @@ class CWR(Strategy):
         self.load(agent, self.past > 0)
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
-        """Outputs `[B, n]` of the consolidated layer; in a task, as if it ended now."""
+        """Outputs `[B, n]` of the consolidated layer; during a task, as if the task ended now."""
         weights = self.merged(agent) if self.in_task else self.consolidated
         seen = self.past + self.current * self.in_task > 0
         if not seen.any():
@@ -124,7 +124,7 @@ class CWR(Strategy):
         """The consolidated weights with those of the current task merged into them."""
         temporary = dict(agent.named_parameters())
         ours = self.current > 0
-        # Of classes that are not the task's any number will do.
+        # For classes outside the task any number will do: `consolidate` ignores it.
         past_share = (self.past / self.current.clamp(min=1)).sqrt()
         return {
             name: consolidate(cw, temporary[name].detach(), past_share, ours)
@@ -132,21 +132,22 @@ class CWR(Strategy):
         }
 
     def load(self, agent: nn.Module, classes: Tensor) -> None:
-        """Give the output layer the consolidated weights of `classes`, bool `[n]`, and 0 elsewhere."""
+        """Load the consolidated weights of `classes`, bool `[n]`, into the output layer, and 0 elsewhere."""
         weights = dict(agent.named_parameters())
         for name, cw in self.consolidated.items():
             weights[name].data.copy_(torch.where(like(classes, cw), cw, 0))
             if self.context.optimizer is not None:
-                self.context.optimizer.state.pop(weights[name], None)  # Momentum of other weights.
+                # Its momentum belongs to the previous weights.
+                self.context.optimizer.state.pop(weights[name], None)
 
 
 def consolidate(cw: Tensor, tw: Tensor, past_share: Tensor, ours: Tensor) -> Tensor:
-    """Consolidated weights once a task's are merged into them.
+    """Consolidated weights after merging those of a task.
 
     Args:
-        cw, tw: Consolidated and temporary, `[n, D]`, or `[n]` of biases.
-        past_share: sqrt(past_j / cur_j), `[n]`.
-        ours: bool `[n]`, the classes of the task; the others keep what they have.
+        cw, tw: Consolidated and temporary weights, float `[n, D]`; biases `[n]`.
+        past_share: sqrt(past_j / cur_j), float32 `[n]`.
+        ours: Bool `[n]`, the classes of the task; other classes keep their weights.
     """
     shifted = tw - tw[ours].mean()
     share = like(past_share, cw).to(
@@ -156,5 +157,5 @@ def consolidate(cw: Tensor, tw: Tensor, past_share: Tensor, ours: Tensor) -> Ten
 
 
 def like(of_class: Tensor, weights: Tensor) -> Tensor:
-    """A number of each class, `[n]`, that meets weights `[n, D]` or `[n]` row by row."""
+    """One number per class, `[n]`, shaped to broadcast over the rows of weights `[n, D]` or `[n]`."""
     return of_class.view(-1, *[1] * (weights.dim() - 1))

@@ -10,18 +10,18 @@ from .strategy import Strategy
 
 
 class DER(Strategy):
-    """Keep what the model once answered to rows of the past.
+    """Keep the model's outputs for past rows near those it gave when the rows were new.
 
     Source: Buzzega et al., 2020 (arXiv 2004.07211), section 3: with rows x drawn from a reservoir of the
-    stream, and the outputs z that the model had for each when it was new, before any softmax,
+    stream, and z the logits that the model returned for x when it was new,
 
         L = loss + alpha * mean (f(x) - z)^2
 
-    the mean over rows and outputs.
+    where the mean is over rows and outputs.
 
     Args:
         capacity: Rows in memory.
-        batch_size: Rows that are rehearsed; None: as many as are new.
+        batch_size: Rehearsed rows per step; None: as many as the batch has new ones.
         alpha: Weight of the distillation, a float from 0.
     """
 
@@ -36,7 +36,7 @@ class DER(Strategy):
         self.batch_size, self.alpha = batch_size, alpha
 
     def after_loss(self, agent: nn.Module, batch: Batch, loss: Tensor) -> Tensor:
-        # Those that learning has just computed; the rehearsal may forget them.
+        # The outputs that learning has just computed, read before the rehearsal's forward replaces them.
         logits = self.context.logits(batch.obs).detach()
         if len(self.memory):
             loss = loss + self.rehearsal(self.batch_size or len(batch))
@@ -44,6 +44,6 @@ class DER(Strategy):
         return loss
 
     def rehearsal(self, rows: int) -> Tensor:
-        """What is added to the loss: of so many rows of the memory."""
+        """The term added to the loss, a scalar, on `rows` rows of the memory."""
         past = self.context.augmented(self.memory.sample(rows))
         return self.alpha * F.mse_loss(self.context.logits(past.obs), past.logits)

@@ -8,18 +8,18 @@ from .der import DER
 
 
 class DERPP(DER):
-    """DER++: keep what the model once answered, and what would have been right.
+    """DER++: rehearse the model's earlier outputs, and the right labels as well.
 
-    Source: Buzzega et al., 2020 (arXiv 2004.07211), section 3: with rows x, z and x', y' of two
-    independent draws from a reservoir of the stream, z as in DER,
+    Source: Buzzega et al., 2020 (arXiv 2004.07211), section 3: with rows (x, z) and (x', y') from two
+    independent draws from a reservoir of the stream, and z as in DER,
 
         L = loss + alpha * mean (f(x) - z)^2 + beta * loss(f(x'), y')
 
     Args:
         capacity: Rows in memory.
-        batch_size: Rows of each of the two draws; None: as many as are new.
+        batch_size: Rows in each of the two draws; None: as many as the batch has new ones.
         alpha: Weight of the distillation, a float from 0.
-        beta: Strength of the labels: of the model's own loss on past rows.
+        beta: Weight of the model's own loss on past rows, a float from 0.
     """
 
     def __init__(

@@ -15,31 +15,31 @@ TASKS = "tasks"
 
 
 class ER(Strategy):
-    """Learn every batch together with rows of the past.
+    """Learn every batch together with rows from the past.
 
     Source: Rolnick et al., 2019 (arXiv 1811.11682); Chaudhry et al., 2019 (arXiv 1902.10486):
     with the stream's batch B and a batch M drawn from a reservoir of the stream,
 
         L = mean over B u M of l(f(x), y)
 
-    With a weight w the model's own losses of the two are computed one after the other, and
+    With a weight w the model's own losses on the two are computed one after the other, and
 
         L = (1 - w) loss(B) + w loss(M)
 
-    `tasks` is w = 1 - 1/k in the k-th task, so that each task so far counts the same: van de Ven et al.,
+    `tasks` sets w = 1 - 1/k in the k-th task, so that every task so far counts the same: van de Ven et al.,
     2022 (https://doi.org/10.1038/s42256-022-00568-3). As there, rows enter the memory when their task
     ends, so that only earlier tasks are rehearsed.
 
     Args:
         capacity: Rows in memory.
-        batch_size: Rows of a batch that are rehearsed; None: as many as are new.
+        batch_size: Rehearsed rows per batch; None: as many as the batch has new ones.
         policy: Which rows the memory keeps: `reservoir`, `balanced` or `ring`.
         weight: Weight of the rehearsed rows' loss, 0 to 1, or `tasks`; None: every row counts the same.
     """
 
     owns = frozenset({"batch"})
     no_environments = (
-        "the replay is the memory there, and strategy=cumulative draws from all tasks so far"
+        "there, the replay is the memory, and strategy=cumulative draws from all tasks so far"
     )
 
     def __init__(
@@ -64,7 +64,7 @@ class ER(Strategy):
     def before_batch(self, agent: nn.Module, batch: Batch) -> Batch:
         past = self.memory.sample(self.batch_size or len(batch)) if len(self.memory) else None
         if self.weight != TASKS:
-            # After sampling: a row is not rehearsed in the step in which it is new.
+            # After sampling, so that no row is rehearsed in the step in which it is new.
             self.memory.add(self.context.rows_to_store(batch))
         if past is None:
             return batch
@@ -96,5 +96,6 @@ class ER(Strategy):
 
 def joined(batch: Batch, past: Batch) -> Batch:
     """The rows of two batches, in this order, in every field that both have."""
-    fields, held = vars(batch), vars(past)  # Met at every step: a Batch's own access costs more.
+    # Runs at every step: access through the Batch's own methods costs more.
+    fields, held = vars(batch), vars(past)
     return Batch(**{name: torch.cat((fields[name], held[name])) for name in fields if name in held})

@@ -12,19 +12,19 @@ from .er import ER
 
 
 class ERACE(ER):
-    """Learn new classes without pushing the old ones away: these compete in rehearsal alone.
+    """Learn new classes without pushing the old ones away, which compete in rehearsal only.
 
     Source: Caccia et al., 2022 (arXiv 2104.05025): with the stream's batch B, its classes
     C(B), and a batch M drawn from a reservoir of the stream,
 
         L = CE(B; C(B)) + CE(M; all classes)
 
-    where CE(.; C) is the mean cross-entropy whose softmax is over the classes C alone. It takes the
-    place of the model's own loss.
+    where CE(.; C) is the mean cross-entropy with a softmax over the classes C only. It replaces the
+    model's own loss.
 
     Args:
         capacity: Rows in memory.
-        batch_size: Rows of a batch that are rehearsed; None: as many as are new.
+        batch_size: Rehearsed rows per batch; None: as many as the batch has new ones.
         policy: Which rows the memory keeps: `reservoir`, `balanced` or `ring`.
     """
 
@@ -53,6 +53,6 @@ class ERACE(ER):
 
 
 def among(logits: Tensor, label: Tensor) -> Tensor:
-    """Logits `[B, n]` without those of classes that are not among the labels, int64 `[B]`."""
+    """Logits `[B, n]` with classes that do not occur among the labels, int64 `[B]`, hidden."""
     absent = logits.new_ones(logits.shape[1], dtype=torch.bool).index_fill_(0, label, False)
     return logits.masked_fill(absent, HIDDEN)

@@ -19,17 +19,17 @@ LABELS, WEIGHTED = "labels", "weighted"
 class EWC(Strategy):
     """Hold each weight where each earlier task left it, as firmly as that task depends on it.
 
-    Source: Kirkpatrick et al., 2017 (arXiv 1612.00796), eq. 3 (whose factor 1/2 is in `importance`
+    Source: Kirkpatrick et al., 2017 (arXiv 1612.00796), eq. 3 (whose factor 1/2 is part of `importance`
     here): with a Fisher information F_t and weights w_t for every earlier task t,
 
         L = loss + importance sum_t sum_i F_t,i (w_i - w_t,i)^2
 
-    What it holds, and a step's price, grow with the tasks; `ewc_online` has one sum for all of them.
+    Memory and time per step grow with the number of tasks; `ewc_online` keeps one sum for all of them.
 
     Args:
         importance: Weight of the penalty, a float from 0; the default is that of Hsu et al., 2018
-            (arXiv 1810.12488), for Split-MNIST with the task told.
-        samples: Rows of a task that its Fisher information is measured on; None: all.
+            (arXiv 1810.12488), for Split-MNIST in the task-incremental scenario.
+        samples: Rows of each task that its Fisher information is measured on; None: all.
         fisher: `labels`, or `weighted` by the labels' probability: see `fisher_information`.
     """
 
@@ -78,7 +78,7 @@ def checked_kind(name: str, kind: str) -> str:
 
 
 def misfit(kind: str) -> str | None:
-    """Why a kind of Fisher information is not available in environments; None: it is."""
+    """Why a kind of Fisher information is not available in environments; None if it is available."""
     if kind == WEIGHTED:
         return f"fisher={WEIGHTED} weights rows by the probability of their labels. Leave it out"
     return None
@@ -96,23 +96,23 @@ def fisher_information(
 
         F_i = mean over rows (x, y) of (d log p(y | x) / d w_i)^2
 
-    with y the label of the data. p is the softmax over the outputs that compete in this scenario;
-    for regression a Gaussian with the targets' standard deviation (1 if unknown). Weighted, it is
+    where y is the data's label. p is the softmax over the outputs that compete in this scenario; in
+    regression, a Gaussian with the targets' standard deviation (1 if unknown). With `weighted`, it is
 
         F_i = mean over rows (x, y) of p(y | x) (d log p(y | x) / d w_i)^2
 
-    the data label's term of the expectation over the model's own labels, as in the code of Buzzega et al.,
-    2020 (arXiv 2004.07211). Misclassified rows hardly count.
+    which is the data label's term in the expectation over the model's own labels, as in the code of Buzzega
+    et al., 2020 (arXiv 2004.07211). Misclassified rows hardly count.
 
-    In environments there are no labels, and the expectation over the model's own answers is exact. With
-    Q-values or actions f(x), read as the means of Gaussians of variance 1, and with logits of a policy pi,
+    Environments have no labels, and the expectation over the model's own answers is exact. For Q-values or
+    actions f(x), read as means of Gaussians with variance 1, and for the logits of a policy pi,
 
         F_i = mean over transitions sum_k (d f_k(x) / d w_i)^2
         F_i = mean over transitions sum_a pi(a | x) (d log pi(a | x) / d w_i)^2
 
-    over the task's transitions that the replay holds (Kirkpatrick et al., 2017, whose agents are DQNs too;
-    Wolczyk et al., 2021, arXiv 2105.10919, appendix B, for both forms). Of an agent with a separate critic
-    only the policy is measured, and held: as there, to hold the critic as well hurts.
+    over the task's transitions in the replay (Kirkpatrick et al., 2017, whose agents are DQNs too;
+    Wolczyk et al., 2021, arXiv 2105.10919, appendix B, for both forms). If the critic is a separate network,
+    only the policy is measured and held in place: as they report, holding the critic as well hurts.
     """
     if context.in_environment:
         answers = _log_policy if context.outputs == LOGITS else _values
@@ -132,7 +132,7 @@ def _values(output: Tensor, batch: Batch) -> Tensor:
 
 
 def _log_policy(output: Tensor, batch: Batch) -> Tensor:
-    """`[B, n]`, the log-probability of each choice, weighted for being squared."""
+    """Log-probability of each choice, `[B, n]`, weighted so that its square is weighted by pi."""
     logarithm = output.log_softmax(1)
     return logarithm * (logarithm.detach() / 2).exp()
 

@@ -14,16 +14,16 @@ from .strategy import Strategy
 class EWCOnline(Strategy):
     """Hold each weight where the last task left it, as firmly as all tasks together depend on it.
 
-    Source: Schwarz et al., 2018 (arXiv 1805.06370), eq. 9 (whose factor 1/2 is in `importance` here):
+    Source: Schwarz et al., 2018 (arXiv 1805.06370), eq. 9 (whose factor 1/2 is part of `importance` here):
     with the weights w* after the last task and its Fisher information F_t,
 
         L = loss + importance sum_i F_i (w_i - w*_i)^2,    F <- gamma F + F_t after task t
 
     Args:
         importance: Weight of the penalty, a float from 0; the default is that of Hsu et al., 2018
-            (arXiv 1810.12488), for Split-MNIST with the task told.
+            (arXiv 1810.12488), for Split-MNIST in the task-incremental scenario.
         gamma: Share of the earlier tasks' information that is kept, a float in [0, 1].
-        samples: Rows of a task that its Fisher information is measured on; None: all.
+        samples: Rows of each task that its Fisher information is measured on; None: all.
         fisher: `labels`, or `weighted` by the labels' probability: see `ewc.fisher_information`.
     """
 

@@ -13,25 +13,26 @@ from .substitution import tensors_of
 
 
 class GDumb(Strategy):
-    """Keep a balanced memory of the stream, and learn from that alone, from scratch.
+    """Keep a balanced memory of the stream, and learn from scratch, from that memory only.
 
-    Source: Prabhu et al., 2020 (https://doi.org/10.1007/978-3-030-58536-5_31). Training starts from
-    the weights before the first task, and is SGD on the model's own loss. After a pass at a tenth of
-    it, the learning rate falls from `lr` to `min_lr` along half a cosine, again and again, over 1, 2,
-    4, 8, ... passes (Loshchilov & Hutter, 2017, arXiv 1608.03983): let `passes` be a power of 2.
+    Source: Prabhu et al., 2020 (https://doi.org/10.1007/978-3-030-58536-5_31). Training starts from the
+    weights before the first task, and is SGD on the model's own loss. The first pass uses a tenth of `lr`;
+    then the learning rate falls from `lr` to `min_lr` along half a cosine, over and over, in cycles of 1,
+    2, 4, 8, ... passes (Loshchilov & Hutter, 2017, arXiv 1608.03983): `passes` should be a power of 2.
 
-    Tasks with the same classes are refused: the first would fill the memory for good.
+    Tasks that share their classes are refused: the first task would fill the memory for good.
 
-    Of the authors' augmentation nothing is built in: for MNIST `aug=RandomCrop` is theirs, CutMix, for
-    other data, is left out. They report the best pass, here it is the last.
+    The authors' augmentation is not built in: for MNIST it is `aug=RandomCrop`; CutMix, which they use on
+    other data, is left out. They report the best pass; this is the last.
 
     Args:
-        capacity: Rows in memory, equally many of each class.
-        when: At the end of each `task`, or once, at the `end` of the run; until then the model is not
-            trained.
+        capacity: Rows in memory, equally many from each class.
+        when: Train at the end of each `task`, or once, at the `end` of the run; until then the model is
+            not trained.
         passes: Passes over the rows in memory.
-        batch_size: Rows of a step, at most.
-        lr, min_lr, momentum, weight_decay, clip_grad: Of this training; those of the run do not count.
+        batch_size: Largest number of rows per step.
+        lr, min_lr, momentum, weight_decay, clip_grad: Floats, for this training; the run's own settings of
+            these names have no effect.
     """
 
     owns = frozenset({"batch", "weights", "output", "data"})
@@ -69,7 +70,7 @@ class GDumb(Strategy):
         self.buffers = {name: buffer.clone() for name, buffer in agent.named_buffers()}
 
     def parameters_changed(self, agent: nn.Module) -> None:
-        """New parameters and buffers start from what they are now."""
+        """Training from scratch starts new parameters and buffers from their current values."""
         tensors = tensors_of(agent)
         for kept in (self.initial, self.buffers):
             for name, tensor in list(kept.items()):
@@ -112,7 +113,7 @@ class GDumb(Strategy):
                 optimizer.step()
 
     def learning_rate(self, done: int) -> float:
-        """Of the pass that comes after so many."""
+        """The learning rate of the next pass, after `done` passes."""
         if done == 0:
             return self.lr / 10
         cycle = 1 << (done.bit_length() - 1)  # A cycle of so many passes begins after as many.

@@ -17,18 +17,19 @@ from .strategy import Strategy
 class GEM(Strategy):
     """Change the gradient as little as possible so that no earlier task's loss rises.
 
-    Source: Lopez-Paz & Ranzato, 2017 (arXiv 1706.08840), eqs. 7 to 11: with the gradient g of the
-    batch, and in the rows of M those of the model's loss on what is kept of each earlier task, a g
-    for which an entry of M g is below 0 becomes
+    Source: Lopez-Paz & Ranzato, 2017 (arXiv 1706.08840), eqs. 7 to 11. Let g be the gradient on the batch,
+    and let row t of M be the gradient of the model's loss on the rows remembered from task t. If any entry
+    of M g is negative, g becomes
 
         g + M' v,    v = argmin v' (M M' + eps I) v / 2 + (M g)' v  subject to  v >= margin
 
-    The paper adds the margin to the v of margin 0; its authors' code, and we, keep v above it.
+    The paper solves for a margin of 0 and then adds the margin to v. The authors' code constrains v to be
+    at least the margin, and so does this.
 
     Args:
-        capacity: Rows in memory: of each task `capacity // num_tasks`, drawn at its end.
-        margin: How far to go beyond doing no harm; more favours the earlier tasks.
-        eps: A float added to keep the problem well-posed; the authors' value.
+        capacity: Rows in memory, `capacity // num_tasks` from each task, drawn when the task ends.
+        margin: How far to go beyond doing no harm, a float; more favours the earlier tasks.
+        eps: Float that keeps the problem well-posed; the default is the authors'.
     """
 
     owns = frozenset({"gradient"})
@@ -54,7 +55,7 @@ class GEM(Strategy):
         parameters, gradient = gradient_now(agent)
         each = [gradient_on(rows, parameters, self.context) for rows in kept]
         past = torch.stack(each)  # [tasks, P]
-        # All products at once: an accelerator is waited for once.
+        # All products together, so that the host waits for the accelerator only once.
         products = (past @ torch.stack((*each, gradient)).T).cpu().double().numpy()
         if not (products[:, -1] < 0).any():
             return
@@ -65,8 +66,8 @@ class GEM(Strategy):
 def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) -> np.ndarray:
     """`argmin v' (gram + eps I) v / 2 + product' v` subject to `v >= margin`, float64 `[tasks]`.
 
-    By active sets, as Lawson & Hanson (1974), chapter 23, find nonnegative least squares: exact after
-    a few solutions of at most `tasks` equations.
+    Uses the active-set method for nonnegative least squares of Lawson & Hanson (1974), chapter 23, which is
+    exact after solving a few systems of at most `tasks` equations.
 
     Args:
         gram: M M', float64 `[tasks, tasks]`.
@@ -74,10 +75,13 @@ def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) ->
     """
     n = len(product)
     square = gram + eps * np.eye(n)
-    linear = product + margin * square.sum(1)  # Of u = v - margin, which only has to be >= 0.
+    # Substitute u = v - margin, whose only constraint is u >= 0.
+    linear = product + margin * square.sum(1)
     least = 1e-12 * np.abs(linear).max()
     u, free = np.zeros(n), np.zeros(n, bool)
-    for _ in range(10 * n):  # Far more than it takes: rounding must not go in circles.
+    for _ in range(
+        10 * n
+    ):  # Far more rounds than it needs: a bound, in case rounding makes it cycle.
         gain = np.where(free, -np.inf, -(square @ u + linear))
         if not (gain > least).any():
             break
@@ -98,10 +102,10 @@ def dual(gram: np.ndarray, product: np.ndarray, *, margin: float, eps: float) ->
 
 
 def share_of_task(capacity: int, context: Context) -> int:
-    """Rows of each task in a memory that all of them share.
+    """Rows per task in a memory that all tasks share equally.
 
     Raises:
-        ConfigError: If there is not one for each.
+        ConfigError: If that is less than one row.
     """
     if capacity < context.num_tasks:
         raise ConfigError(
@@ -123,7 +127,7 @@ def gradient_now(agent: nn.Module) -> tuple[list[nn.Parameter], Tensor]:
 
 
 def gradient_on(past: Batch, parameters: Sequence[nn.Parameter], context: Context) -> Tensor:
-    """Of the model's loss on rows of a memory, `[P]`; what backward has left is not touched."""
+    """Gradient `[P]` of the model's loss on rows of a memory; leaves every `.grad` unchanged."""
     loss = context.loss(context.augmented(past))
     trained = [p for p in parameters if p.requires_grad]  # `learn` may have frozen others by now.
     found = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
@@ -131,12 +135,12 @@ def gradient_on(past: Batch, parameters: Sequence[nn.Parameter], context: Contex
 
 
 def flat(gradients: Sequence[Tensor]) -> Tensor:
-    """One after another, `[P]`."""
+    """The gradients flattened and concatenated, `[P]`."""
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
 def write(gradient: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-    """Give every parameter its part of a gradient `[P]`."""
+    """Write a gradient `[P]` into the parameters' `.grad`, each its own part."""
     parts = gradient.split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)

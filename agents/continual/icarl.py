@@ -16,27 +16,27 @@ _ROWS = 256  # Of a forward over the exemplars.
 
 
 class ICaRL(Strategy):
-    """Learn features with the help of exemplars, and classify by the nearest of their means.
+    """Learn features with the help of exemplars, and classify by the nearest class mean.
 
-    Source: Rebuffi et al., 2017 (arXiv 1611.07725). Each batch is joined by exemplars; with the
-    outputs o of the model, and o' those it had before the task (algorithm 3),
+    Source: Rebuffi et al., 2017 (arXiv 1611.07725). Exemplars join every batch. With the model's outputs o,
+    and its outputs o' before the task (algorithm 3),
 
-        L = mean BCE(sigmoid(o_y), q_y),    q_y = sigmoid(o'_y)   of the classes of earlier tasks
-                                            q_y = [y is the label] of the task's own
+        L = mean BCE(sigmoid(o_y), q_y),    q_y = sigmoid(o'_y)    for classes of earlier tasks
+                                            q_y = [y is the label] for the task's own classes
 
-    the mean being over rows and over the classes so far, where the paper has the sum over both. It
-    takes the place of the model's own loss. Herding chooses exemplars at the end of a task
-    (algorithms 4 and 5, `Memory`). With phi the input of the output layer, scaled to length 1, a row
-    is of the class with the nearest mean, scaled to length 1 too (algorithm 1):
+    where the mean is over rows and over the classes so far (the paper has the sum over both). It replaces
+    the model's own loss. Herding chooses exemplars at the end of a task (algorithms 4 and 5, `Memory`).
+    With phi the input of the output layer, scaled to length 1, a row is assigned to the class with the
+    nearest mean, which is scaled to length 1 too (algorithm 1):
 
         y* = argmin_y || phi(x) - mu_y ||,    mu_y = mean of phi over the exemplars of y
 
-    While a task is learnt its own classes have no exemplars yet: until it ends, the outputs o predict.
+    A task's own classes have no exemplars before it ends; until then the outputs o predict.
 
     Args:
-        capacity: Exemplars in memory, equally many of each class.
-        batch_size: Exemplars that join a batch; None: so many that each is met as often as a new row,
-            as in the paper. More of them is better than published.
+        capacity: Exemplars in memory, equally many from each class.
+        batch_size: Exemplars that join a batch; None: so many that each is seen as often as a new row,
+            as in the paper. With more of them the results are better than published.
     """
 
     owns = frozenset({"batch", "loss", "output"})
@@ -59,7 +59,7 @@ class ICaRL(Strategy):
         n = self.context.spec.action.n
         if self.memory.capacity < n:
             raise ConfigError(
-                f"strategy.icarl.capacity={self.memory.capacity} is less than an exemplar for each of the "
+                f"strategy.icarl.capacity={self.memory.capacity} is less than one exemplar for each of the "
                 f"{n} classes. Raise it."
             )
 
@@ -106,9 +106,9 @@ class ICaRL(Strategy):
         self.herded, self.means = self.context.task + 1, None
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
-        """Distances `[B, n]`, negative; of classes without exemplars very much so.
+        """Negated distances to the class means, `[B, n]`; hugely negative for classes without exemplars.
 
-        While a task is learnt, whose classes have no exemplars yet, the network's outputs: early stopping
+        During a task, whose classes have no exemplars yet, the network's outputs instead: early stopping
         needs a loss that moves.
         """
         if self.herded <= self.context.task:

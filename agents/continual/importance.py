@@ -26,10 +26,10 @@ _BYTES = 2**24  # Of gradients of single rows at a time; with far more it would 
 
 
 def checked(name: str, value: float, *, low: float = 0.0, high: float = math.inf) -> float:
-    """A strategy's number, within its bounds.
+    """A strategy's argument, if it is a number within its bounds.
 
     Raises:
-        ConfigError: If it is no number, or out of bounds.
+        ConfigError: If it is not a number, or out of bounds.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not (low <= value <= high and math.isfinite(value)):
@@ -44,19 +44,19 @@ def trainable(agent: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def copied(agent: nn.Module) -> Weights:
-    """The parameters that learn, as they are now."""
+    """Copies of the parameters that learn, by name."""
     return {name: weight.detach().clone() for name, weight in trainable(agent).items()}
 
 
 def fit(agent: nn.Module, *kept: Weights, now: bool = False) -> None:
-    """Let what is kept of each weight fit parameters that were replaced, or went.
+    """Adapt tensors kept per weight to parameters that were replaced or removed.
 
-    A parameter with more rows than before, such as an output layer with more outputs, keeps what is
-    known of the first ones. What is known of one with another shape, or that is gone, is dropped.
+    A parameter with more rows than before, such as an output layer with more outputs, keeps the values of
+    its first rows. Values of a parameter that has another shape now, or is gone, are dropped.
 
     Args:
-        kept: Changed in place.
-        now: Whether new rows start as the weights are now; else at 0.
+        kept: Tensors by parameter name, each in its parameter's shape; changed in place.
+        now: Whether new rows start from the current weights; else from 0.
     """
     weights = dict(agent.named_parameters())
     for held in kept:
@@ -88,7 +88,7 @@ def penalty(agent: nn.Module, importance: Weights, anchor: Weights) -> Tensor:
 
 
 class _Quadratic(torch.autograd.Function):
-    """The gradient is a by-product of the value: half the time that autograd takes for the two."""
+    """Computes the gradient along with the value, in half the time that autograd takes for both."""
 
     @staticmethod
     def forward(ctx: Any, importance: list[Tensor], anchor: list[Tensor], *weights: Tensor) -> Any:
@@ -114,7 +114,7 @@ def mean_over_rows(
 
         mean over rows b of f(d value_b / d weight)
 
-    f is taken of the gradient of every row; f of the gradient of a batch's mean is something else.
+    f is applied to every row's gradient; f of the batch's mean gradient would be something else.
 
     Args:
         value: Maps the outputs `[B, n]` of a batch to a scalar per row, `[B]`, or several, `[B, K]`, whose
@@ -126,10 +126,10 @@ def mean_over_rows(
         A tensor for each trainable parameter, in its shape.
     """
     weights = trainable(agent)
-    # In float32 at least: to a sum of 16 bits, what is much smaller than it adds nothing.
+    # At least float32: in 16 bits, adding a row to a much larger sum changes nothing.
     sums = {name: _zeros(weight) for name, weight in weights.items()}
     rows = 0
-    # A compiled model would be compiled again, for gradients that are asked for once in a task.
+    # Tracing would recompile a compiled model, for gradients needed only once per task.
     with ExitStack() as stack:
         stack.enter_context(evaluating(agent))
         stack.enter_context(_kept_randomness(weights))
@@ -148,16 +148,16 @@ def _zeros(weight: Tensor) -> Tensor:
 
 
 def reached(sums: Weights) -> Weights:
-    """Those of the weights that anything was found for.
+    """The entries that are not all zero.
 
-    In environments a model may hold networks that no output depends on, and that only follow others, as
-    targets do. A penalty would give them a gradient of 0, and with it the optimiser's weight decay.
+    In environments a model may hold networks that no output depends on and that only follow others, as
+    targets do. A penalty would give them a gradient of 0, and so expose them to weight decay.
     """
     return {name: value for name, value in sums.items() if value.any()}
 
 
 def _spread(replay: Replay, samples: int | None) -> Iterator[Batch]:
-    """The current task's rows, or as many of them as asked for at equal distances."""
+    """Batches of the current task's rows: all of them, or `samples` of them at equal distances."""
     size, start = len(replay), 0
     wanted = size if samples is None else min(samples, size)
     for batch in replay.once():
@@ -179,7 +179,7 @@ def _kept_randomness(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _recurrent_in_evaluation(agent: nn.Module) -> Iterator[None]:
-    """Runs the block with recurrent layers differentiable in evaluation mode, which cuDNN's are not."""
+    """Runs the block without cuDNN, whose recurrent layers have no backward in evaluation mode."""
     enabled = torch.backends.cudnn.enabled
     if any(isinstance(module, nn.RNNBase) for module in agent.modules()):
         torch.backends.cudnn.enabled = False
@@ -196,11 +196,11 @@ def _sums(
     value: Callable[[Tensor, Batch], Tensor],
     of: Callable[[Tensor], Tensor],
 ) -> Weights:
-    """Sums over the rows of a batch.
+    """Sums of f over the rows of a batch, by weight.
 
-    One forward and backward give what goes into each weight and what comes back, row by row: a
-    gradient for every row takes many times as long. Whether these are all the weight has to do with
-    is seen from the batch's gradient, and whether rows are told apart from that of two rows alone.
+    One forward and backward record the input of each weight's layer and the gradient of its output, from
+    which per-row gradients follow many times faster than by computing each. The batch's own gradient shows
+    whether the recorded uses are all there are; the gradient of two rows, whether rows are independent.
     """
     if not weights:
         return {}
@@ -218,7 +218,7 @@ def _sums(
         )
         size = pull.reshape(len(batch), -1).norm(dim=1)
         chosen = size.topk(min(2, len(batch))).indices
-        # Never a single row, which a `squeeze` would take for no batch at all.
+        # Never a single row: a model's `squeeze` would remove its batch dimension.
         few = chosen.expand(2)
         alone = pull[few] * (len(chosen) / 2)
         again = agent(batch[few].obs)
@@ -240,7 +240,7 @@ def _sums(
 def _gradients(
     output: Tensor, pull: Tensor | None, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor | None]:
-    """Gradients of the weights, None where the output does not depend on one."""
+    """Gradients of the weights; None where the output does not depend on the weight."""
     if not output.requires_grad:
         return dict.fromkeys(weights)
     found = torch.autograd.grad(
@@ -278,8 +278,8 @@ def _sums_row_by_row(
             for name, of_rows in found.items():
                 sums[name] += of(of_rows).sum(0)
         except RuntimeError:
-            # What cannot be vectorised: a branch on a value (`if x.sum() > 0`), writing into a
-            # tensor made in `forward`. One row after another is slow, and always works.
+            # vmap supports neither a branch on a value (`if x.sum() > 0`) nor writing into a tensor
+            # made in `forward`. One row after another is slow, but always works.
             for i in range(start, min(start + step, len(batch))):
                 row = batch[i : i + 1]
                 number = value(agent(row.obs), row).reshape(-1)[column]

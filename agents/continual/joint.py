@@ -9,11 +9,11 @@ from .strategy import Strategy
 
 
 class Joint(Strategy):
-    """Learn the data of all tasks together, as the first task; for the others nothing is left."""
+    """Learn the data of all tasks together, in the first task; nothing is left for the others."""
 
     owns = frozenset({"data"})
     no_environments = (
-        "environments are learnt in turn; strategy=cumulative keeps the transitions of all"
+        "environments are learnt in turn; strategy=cumulative keeps the transitions of all of them"
     )
     needs_all_tasks = True
     needs_borders = True

@@ -1,4 +1,4 @@
-"""The layers of a model that strategies take hold of, and the outputs of networks of several tasks."""
+"""The layers of a model that strategies work on, and the outputs of one network per task."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Layer = nn.Linear | nn.Conv2d
 
 
 def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
-    """The `nn.Linear` and `nn.Conv2d` in the order in which a forward calls them, each time it does.
+    """The `nn.Linear` and `nn.Conv2d` layers in the order of a forward's calls, one entry per call.
 
-    One forward of zeros in eval mode finds out. A layer that is only read, as attention reads its
-    output projection, is not among them.
+    Runs one forward on zeros in eval mode. A layer whose weights are read without calling it, as
+    `nn.MultiheadAttention` does with its output projection, is missing from the list.
     """
     layers = [m for m in agent.modules() if isinstance(m, Layer)]
     called: list[Layer] = []
@@ -55,7 +55,7 @@ def output_layer(
         if weights and "weight" not in layer._parameters:
             name = next(name for name, module in agent.named_modules() if module is layer)
             raise ConfigError(
-                f"strategy={strategy} needs plain weights in the output layer; those of `{name}` are "
+                f"strategy={strategy} needs plain weights in the output layer, but those of `{name}` are "
                 "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
                 "another strategy."
             )
@@ -92,20 +92,20 @@ def features(agent: nn.Module, layer: nn.Module, obs: Tensor) -> Tensor:
 
 
 def names_of(agent: nn.Module, layer: nn.Module) -> dict[str, str]:
-    """What the agent calls the parameters of one of its layers: `{"weight": "net.5.weight"}`."""
+    """The agent's names for the parameters of one of its layers: `{"weight": "net.5.weight"}`."""
     named = {id(parameter): name for name, parameter in agent.named_parameters()}
     return {own: named[id(parameter)] for own, parameter in layer.named_parameters(recurse=False)}
 
 
 def put_together(outputs: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor:
-    """Of each task the outputs of its own classes, from its own network: for rows of a task not told.
+    """For each class, the output of its own task's network: for rows whose task is unknown.
 
     Args:
-        outputs: Of each task learnt, `[B, n]`.
-        classes: Of each task, int64. An output that several tasks share is the highest of theirs.
+        outputs: Outputs `[B, n]` of each learnt task's network.
+        classes: Output indices of each task, int64. Where tasks share an output, the highest one counts.
 
     Returns:
-        `[B, n]`; outputs of classes that no task has had yet are very negative.
+        `[B, n]`; outputs of classes that no task has introduced yet are very negative.
     """
     together = torch.full_like(outputs[0], HIDDEN)
     for output, own in zip(outputs, classes, strict=False):
@@ -114,7 +114,7 @@ def put_together(outputs: Sequence[Tensor], classes: Sequence[Tensor]) -> Tensor
 
 
 def rest_normalisation(agent: nn.Module) -> None:
-    """Keep running statistics as they are: their layers go over to eval mode."""
+    """Freeze running statistics by putting their layers into eval mode."""
     for module in agent.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()

@@ -15,26 +15,27 @@ _TEMPERATURE = 2.0
 
 
 class LwF(Strategy):
-    """Learn the new data, and keep giving the answers that the model gave to it before the task.
+    """Learn the new data while preserving the outputs that the model had for it before the task.
 
     Source: Li & Hoiem, 2016 (arXiv 1606.09282), eq. 2 to 4: with the outputs f* of the model as the
     last task left it, and the temperature T,
 
         L = loss + importance sum_k H(softmax(f*_k(x) / T), softmax(f_k(x) / T))
 
-    H is the cross-entropy. k is every earlier task with its outputs (`scenario="task"`), one softmax
-    over the classes of all earlier tasks (`class`), or over all outputs (`domain`).
+    where H is the cross-entropy. k runs over the earlier tasks, each with its own outputs
+    (`scenario="task"`); or it is one softmax, over the classes of all earlier tasks (`class`) or over all
+    outputs (`domain`).
 
-    In environments x are the new task's observations, and f the logits of a policy, one softmax, or values
-    (Q-values, actions), whose squared distance is kept small (Rusu et al., 2016, arXiv 1511.06295, eq. 2):
+    In environments x are the new task's observations. f are either the logits of a policy, in one softmax,
+    or values (Q-values, actions), with a squared distance (Rusu et al., 2016, arXiv 1511.06295, eq. 2):
 
         L = loss + importance mean over x of sum_k (f_k(x) - f*_k(x))^2
 
     Args:
-        importance: Strength of the distillation; 1 in the paper. Where it is scaled with the square of
-            the temperature (Hinton et al., 2015, arXiv 1503.02531, section 2), that is T^2.
-        temperature: Above 1 the small probabilities count for more; 2 in the paper. Of values there is
-            none.
+        importance: Weight of the distillation, a float; 1 in the paper. Code that scales it with the square
+            of the temperature (Hinton et al., 2015, arXiv 1503.02531, section 2) corresponds to T^2.
+        temperature: Float; above 1, small probabilities count for more; 2 in the paper. Not used for
+            values.
     """
 
     needs_borders = True
@@ -51,7 +52,7 @@ class LwF(Strategy):
     def misfit(self, context: Context) -> str | None:
         if context.outputs == VALUES and self.temperature != _TEMPERATURE:
             return (
-                "temperature= softens a softmax, and this agent's outputs are values. Leave it out"
+                "temperature= softens a softmax, but this agent's outputs are values. Leave it out"
             )
         return None
 
@@ -74,7 +75,7 @@ class LwF(Strategy):
         self.teacher = self.context.snapshot()
 
     def _old(self) -> list[Tensor]:
-        """The outputs of each softmax that is kept."""
+        """Output indices of each softmax to be preserved, int64."""
         context = self.context
         if context.scenario == "domain":
             return context.classes[:1]

@@ -20,16 +20,16 @@ class MAS(Strategy):
         L = loss + importance sum_i Omega_i (w_i - w*_i)^2
         Omega_i <- Omega_i + mean over rows x of |d ||f(x)||^2 / d w_i| after each task
 
-    Labels are not used: in environments, f are Q-values, logits or actions, and x what the replay holds of
-    the task. With `scenario="task"`, f are the outputs of the row's own task.
+    No labels are needed: in environments, f are Q-values, logits or actions, and x the task's transitions
+    in the replay. With `scenario="task"`, f are the outputs of the row's own task.
 
     Args:
-        importance: Strength of the penalty; 1 in the paper. The code of Hsu et al., 2018 (arXiv 1810.12488)
-            uses the mean over the n outputs of a task instead of ||f||^2, and the gradient of a batch's
-            mean instead of each row's: its Omega is 1/n of ours, or less if rows pull in opposite
-            directions. Its strength c is c/n here, or less: for Split-MNIST with
-            the task told, n = 2.
-        samples: Rows of a task that are looked at; None: all.
+        importance: Weight of the penalty, a float; 1 in the paper. The code of Hsu et al., 2018 (arXiv
+            1810.12488) uses the mean over the n outputs of a task instead of ||f||^2, and the gradient of
+            a batch's mean instead of each row's: its Omega is 1/n of ours, or less where rows pull in
+            opposite directions. Its weight c corresponds to c/n here, or less; on Split-MNIST in the
+            task-incremental scenario, n = 2.
+        samples: Rows of each task that the importance is measured on; None: all.
     """
 
     needs_borders = True

@@ -6,4 +6,4 @@ from .strategy import Strategy
 
 
 class Naive(Strategy):
-    """Learn each task in turn and do nothing against forgetting."""
+    """Learn each task in turn, with nothing to prevent forgetting."""

@@ -19,33 +19,33 @@ from .layers import (
 from .strategy import Strategy
 from .substitution import tensors_of
 
-FREE = 2**15 - 1  # The owner of a weight that no task has kept: after all of them.
+FREE = 2**15 - 1  # Owner of a weight that no task has kept: later than every task.
 
 
 class PackNet(Strategy):
-    """Give each task weights of its own by pruning: what a task keeps is never changed again.
+    """Give each task weights of its own by pruning: the weights that a task keeps never change again.
 
-    Source: Mallya & Lazebnik, 2018 (arXiv 1711.05769). A task trains the weights that are free, with
-    those of the earlier tasks in place; then in each layer the free weights of least magnitude are
-    set to 0, which frees them for the next task, and the ones that are left are trained further and
-    belong to the task. It is tested with the weights of the tasks up to it alone. Biases and
-    normalisation stay as the first task leaves them.
+    Source: Mallya & Lazebnik, 2018 (arXiv 1711.05769). A task trains the free weights, with those of
+    earlier tasks in place. Then the free weights of least magnitude in each layer are set to 0, which
+    frees them for the next task; the remaining ones are trained further and belong to the task. A task is
+    tested with only the weights of the tasks up to it. Biases and normalisation are fixed after the first
+    task.
 
-    As each data set of the paper has an output layer of its own, so here the outputs of a task's
-    classes, rows and biases of the output layer, belong to the task, are not pruned, and are all that
-    the model meets while it learns the task. In `scenario=domain`, where tasks share their outputs,
-    that layer is one as any other.
+    In the paper each data set has an output layer of its own. Correspondingly, a task here owns the rows
+    and biases of the output layer for its classes; they are not pruned, and the model sees no other outputs
+    while it learns the task. In `scenario=domain`, where tasks share their outputs, the output layer is
+    treated like any other.
 
-    Weights are the parameters of two dimensions and more.
+    Weights are parameters with at least two dimensions.
 
     Args:
-        keep: Share of the free weights that a task keeps, in (0, 1]; None: such that all tasks get
+        keep: Share of the free weights that a task keeps, a float in (0, 1]; None: so that all tasks get
             equally many. The paper frees 50 or 75 % of them each time: .5 or .25.
-        retrain_epochs: Passes over the task's data after pruning, by the run's own optimiser.
+        retrain_epochs: Passes over the task's data after pruning, with the run's own optimiser.
     """
 
     owns = frozenset({"gradient", "weights", "output"})
-    no_environments = "it gives each task weights of its own, and acting is not told the task"
+    no_environments = "it gives each task weights of its own, and `act` does not know the task"
     needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = recalls = True
@@ -55,15 +55,15 @@ class PackNet(Strategy):
             raise ConfigError(f"strategy.packnet.keep={keep} must be a share in (0, 1].")
         self.keep, self.retrain_epochs = keep, retrain_epochs
         self.owner: dict[str, Tensor] = {}  # The task of each weight, int16.
-        self.outputs: list[str] = []  # Those of them that are not pruned.
-        # What this task trains, 1 or 0, and what it must leave as it is, 0 elsewhere. None: find out.
+        self.outputs: list[str] = []  # Names of weights exempt from pruning.
+        # What this task trains (1 or 0), and the values that it must not change (0 elsewhere); None: unknown.
         self.mine: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] | None = None
 
     def setup(self, agent: nn.Module) -> None:
         if computed := computed_weights(agent):
             raise ConfigError(
-                f"strategy=packnet needs plain weights to prune; those of `{computed[0]}` are "
+                f"strategy=packnet needs plain weights to prune, but those of `{computed[0]}` are "
                 "parametrized (weight_norm, spectral_norm, ...). Remove the parametrization, or choose "
                 "another strategy."
             )
@@ -92,7 +92,7 @@ class PackNet(Strategy):
         self.fix(agent)
 
     def parameters_changed(self, agent: nn.Module) -> None:
-        """New parameters belong to the task that they come in."""
+        """Assign new parameters to the current task."""
         task = self.context.task
         if task == 0:
             self.setup(agent)
@@ -107,7 +107,7 @@ class PackNet(Strategy):
                 )
         if self.fixed is not None:
             self.fixed = {n: t for n, t in self.fixed.items() if n in tensors}
-            self.after_step(agent)  # One that was replaced has the earlier tasks' weights again.
+            self.after_step(agent)  # A replaced parameter gets the earlier tasks' weights back.
         new = [
             name
             for name, parameter in agent.named_parameters()
@@ -137,14 +137,14 @@ class PackNet(Strategy):
                 parameter.grad = None
 
     def after_step(self, agent: nn.Module, batch: Batch | None = None) -> None:
-        # Momentum, weight decay and adaptive steps move weights that have no gradient too.
+        # Momentum, weight decay and adaptive steps also move weights without a gradient.
         if self.fixed is None:  # Resumed, while gradients are accumulated.
             self.fix(agent)
         assert self.fixed is not None
         tensors = tensors_of(agent)
         for name, fixed in self.fixed.items():
             tensor = tensors[name].detach()
-            if name in self.mine:  # Exact; torch.where takes 25 times as long.
+            if name in self.mine:  # Exact, and 25 times as fast as torch.where.
                 torch.addcmul(fixed, tensor, self.mine[name], out=tensor)
             else:
                 tensor.copy_(fixed)
@@ -156,7 +156,7 @@ class PackNet(Strategy):
         assert optimizer is not None
         ended = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            # A schedule may have ended at 0, and could not make up for what was pruned.
+            # A schedule may have ended at a rate of 0, which could not make up for the pruning.
             group["lr"] = group.get("initial_lr", group["lr"])
         for _ in range(self.retrain_epochs * replay.batches_per_epoch):
             optimizer.zero_grad()
@@ -172,7 +172,7 @@ class PackNet(Strategy):
             group["lr"] = lr
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
-        """Outputs `[B, n]` of the weights of the tasks up to `task`; None: of each task its own."""
+        """Outputs `[B, n]` with the weights of the tasks up to `task`; None: each class from its own task."""
         last = self.context.task
         if task is not None:
             return self.outputs_of(agent, min(task, last), obs)
@@ -180,7 +180,7 @@ class PackNet(Strategy):
         return put_together(outputs, self.context.classes)
 
     def outputs_of(self, agent: nn.Module, task: int, obs: Tensor) -> Tensor:
-        """Outputs `[B, n]` of the network of a task."""
+        """Outputs `[B, n]` of a task's network."""
         return self.context.recall(self.weights(agent, task), obs, task)
 
     def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]]:
@@ -190,7 +190,7 @@ class PackNet(Strategy):
         return {"used": used, "total": owner.numel()}
 
     def weights(self, agent: nn.Module, task: int) -> dict[str, Tensor]:
-        """The network of a task: weights of later ones are 0."""
+        """Parameters and buffers of a task's network: weights of later tasks are 0."""
         found = {}
         for name, parameter in agent.named_parameters():
             if name in self.owner:
@@ -200,7 +200,7 @@ class PackNet(Strategy):
         return found
 
     def prune(self, agent: nn.Module) -> None:
-        """Free the weights of the current task that are smallest, in each layer."""
+        """Free the current task's smallest weights in each layer."""
         task, num_tasks = self.context.task, self.context.num_tasks
         keep = 1 / (num_tasks - task) if self.keep is None else self.keep
         for name, parameter in agent.named_parameters():
@@ -215,7 +215,7 @@ class PackNet(Strategy):
             parameter.detach().masked_fill_(freed.view_as(mine), 0)
 
     def fix(self, agent: nn.Module) -> None:
-        """Find out what the current task trains, and remember what it must not change."""
+        """Determine what the current task trains, and remember the values that it must not change."""
         task, weights = self.context.task, dict(agent.named_parameters())
         self.mine = {n: (o == task).to(weights[n].dtype) for n, o in self.owner.items()}
         self.fixed = {

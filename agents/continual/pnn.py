@@ -19,26 +19,26 @@ LATERALS = "laterals"
 
 
 class PNN(Strategy):
-    """A network of its own for each task, which listens to those of the earlier tasks.
+    """A network of its own for each task, which also receives the features of earlier tasks' networks.
 
     Source: Rusu et al., 2016 (arXiv 1606.04671), eq. 1: layer i of column k, after the first one, is
 
         h_i^k = f( W_i^k h_{i-1}^k  +  sum over j < k of U_i^{k:j} h_{i-1}^j )
 
-    and columns j < k are never changed again. For any model of `nn.Linear` and `nn.Conv2d` layers:
-    h_{i-1}^j is whatever goes into layer i in column j, so U is a layer like W, without bias. A layer that
-    a forward calls several times listens each time to what goes into the same call. There are no
-    adapters (eq. 2). The model itself is the newest column. Each column starts from the weights that
-    the model started from, and its U from 0, as if it were alone. Running statistics and parameters
-    of other layers are the column's own; they have no lateral connections.
+    and columns j < k never change again. This works for any model of `nn.Linear` and `nn.Conv2d` layers:
+    h_{i-1}^j is the input of layer i in column j, so U is a layer like W, without bias. Where a forward
+    calls a layer several times, each call is connected to the same call in the earlier columns. There are
+    no adapters (eq. 2). The model itself is the newest column. Each column starts from the model's initial
+    weights, and its U from 0, as if it were alone. Running statistics and the parameters of other layers
+    belong to the column and have no lateral connections.
 
-    The layers get their U, of as many columns as there will be, as `laterals`, and hooks, which stay
-    after the run: the model goes on being the last column. A run that ends before it has learnt
-    anything takes them back.
+    The layers get their U, for as many columns as there will be, as `laterals`, together with hooks. Both
+    stay after the run, since the model remains the last column. A run that ends before it has learnt
+    anything removes them.
     """
 
     owns = frozenset({"weights", "output"})
-    no_environments = "it gives each task outputs of its own, and acting is not told the task"
+    no_environments = "it gives each task outputs of its own, and `act` does not know the task"
     needs_all_tasks = True
     needs_borders = needs_classes = needs_forward = needs_optimizer = True
     task_aware = True
@@ -69,7 +69,8 @@ class PNN(Strategy):
                 tensor.copy_(self.initial[name])
         for parameter in agent.parameters():
             if self.context.optimizer is not None:
-                self.context.optimizer.state.pop(parameter, None)  # Momentum of other weights.
+                # Its momentum belongs to the previous column's weights.
+                self.context.optimizer.state.pop(parameter, None)
 
     def parameters_changed(self, agent: nn.Module) -> None:
         tensors = tensors_of(agent)
@@ -82,14 +83,14 @@ class PNN(Strategy):
             )
 
     def predict(self, agent: nn.Module, obs: Tensor, task: int | None) -> Tensor:
-        """Outputs `[B, n]` of the column of `task`; None: of each task its own."""
+        """Outputs `[B, n]` of the column of `task`; None: each class from its own task's column."""
         if task is not None:
             return self.columns.outputs(agent, obs, min(task, self.context.task) + 1)[-1]
         outputs = self.columns.outputs(agent, obs, self.context.task + 1)
         return put_together(outputs, self.context.classes)
 
     def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]]:
-        """How many parameters each column so far has, and all of them together."""
+        """How many parameters each column so far uses, and their total."""
         named = dict(agent.named_parameters())
         used = [
             sum(named[name].numel() for name in named if not is_later(name, column))
@@ -99,9 +100,9 @@ class PNN(Strategy):
 
 
 class Columns:
-    """The earlier columns of a network, and while a forward runs, what goes into their layers.
+    """The earlier columns of a network and, while a forward runs, the inputs of their layers.
 
-    Its hooks are bound methods: a copy of the network has a copy of this.
+    Its hooks are bound methods, so that a copy of the network gets a copy of this object.
 
     Attributes:
         frozen: Parameters and buffers of each earlier column.
@@ -109,20 +110,20 @@ class Columns:
 
     def __init__(self) -> None:
         self.frozen: list[dict[str, Tensor]] = []
-        # Of each column up to the one that runs, what went into each call of a layer.
+        # For each column up to the running one, the inputs of each call of a layer.
         self._inputs: list[dict[nn.Module, list[Tensor]]] = []
-        self._earlier = False  # Whether that is an earlier one.
+        self._earlier = False  # Whether the running column is an earlier one.
 
     def connect(
         self, agent: nn.Module, called: Sequence[Layer], earlier: int
     ) -> Callable[[], None]:
-        """Give the layers, but for the first, connections with so many earlier columns.
+        """Connect every layer but the first with the earlier columns.
 
         Args:
             called: The layers in the order of a forward.
 
         Returns:
-            What takes them back.
+            A function that removes the connections.
 
         Raises:
             ConfigError: If one is connected already.
@@ -153,19 +154,19 @@ class Columns:
         return disconnect
 
     def freeze(self, weights: dict[str, Tensor]) -> None:
-        """Let the newest column be an earlier one from now on."""
+        """Turn the newest column into an earlier one, with these weights."""
         column = len(self.frozen)
         self.frozen.append({n: w for n, w in weights.items() if not is_later(n, column)})
 
     def outputs(self, agent: nn.Module, obs: Tensor, columns: int) -> list[Tensor]:
-        """What each of the first columns makes of `obs`, in eval mode and without gradient."""
+        """Outputs `[B, n]` of each of the first `columns` columns, in eval mode and without gradient."""
         try:
             return self._run(agent, [*self.frozen, {}][:columns], (obs,), {})
         finally:
             self._inputs = []
 
     def _before(self, agent: nn.Module, args: Any, kwargs: Any) -> None:
-        """Before a forward of the newest column: that of all others."""
+        """Run all earlier columns before a forward of the newest one, which needs their inputs."""
         if not self._earlier:
             self._run(agent, self.frozen, args, kwargs)
             self._inputs.append({})
@@ -187,12 +188,12 @@ class Columns:
             self._inputs = []
 
     def _listen(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """The output of a layer with what it hears of the earlier columns."""
+        """A layer's output plus its lateral connections from earlier columns."""
         if not self._inputs:
             if layer.training:
                 raise ConfigError(
-                    f"strategy=pnn: {type(layer).__name__}({layer.extra_repr()}) was called outside of the "
-                    "model's forward, where the earlier columns cannot be listened to. Let `learn` call "
+                    f"strategy=pnn: {type(layer).__name__}({layer.extra_repr()}) was called outside the "
+                    "model's forward, where the earlier columns' features are missing. Let `learn` call "
                     "self(batch.obs)."
                 )
             return output
@@ -206,13 +207,13 @@ class Columns:
 
 
 def apply(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
-    """What a layer makes of `x` with another weight and without bias."""
+    """The output of a layer for `x`, with another weight and without bias."""
     if isinstance(layer, nn.Conv2d):
         return layer._conv_forward(x, weight, None)
     return F.linear(x, weight)
 
 
 def is_later(name: str, column: int) -> bool:
-    """Whether a parameter connects with a column that is not earlier than `column`."""
+    """Whether a parameter belongs to a connection with column `column` or a later one."""
     *_, holder, number = ("", *name.split("."))
     return holder == LATERALS and int(number) >= column

@@ -1,6 +1,6 @@
-"""torch's recurrent layers written out: what `vmap` cannot do, and what hides its steps, in plain products.
+"""torch's recurrent layers as plain matrix products: `vmap` does not support them, and they hide their steps.
 
-Used for gradients of single rows alone; a layer that learns or answers is torch's own.
+Only for per-row gradients; training and prediction use torch's own layers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 State = tuple[Tensor, ...]
-# (what the input adds to the gates, state, and how what the state adds to them is asked) -> state
+# (the input's part of the gates, state, function that returns the state's part of the gates) -> state
 Step = Callable[[Tensor, State, Callable[[Tensor], Tensor]], State]
 
 _VF = torch._C._VariableFunctions
@@ -61,15 +61,17 @@ _CELLS: dict[Any, Step] = {
 
 
 def written_out(function: Any, args: tuple[Any, ...], linear: Linear) -> Any:
-    """What a recurrent function of torch returns, by products with its weights; None of any other.
+    """The result of torch's recurrent functions, computed with plain products; None for other functions.
 
     Args:
-        linear: Is asked for each product, with inputs `[B, T, F]` or `[B, F]`.
+        function: The function that a forward called.
+        args: Its arguments.
+        linear: Called for each product, with inputs `[B, T, F]` or `[B, F]`.
     """
     if (step := _CELLS.get(function)) is not None:
         return _cell(step, args, linear)
     step = _LAYERS.get(function)
-    # Packed sequences have their weights one place further on; their rows are all mixed.
+    # Packed sequences have their weights one argument later, and mix the rows of all sequences.
     if step is None or len(args) != 9 or isinstance(args[3], (list, tuple)):
         return None
     x, state, weights, biases, layers, dropout, training, bidirectional, batch_first = args
@@ -137,6 +139,6 @@ class _WrittenOut(TorchFunctionMode):
 
 @contextmanager
 def vectorisable() -> Iterator[None]:
-    """Inside, recurrent layers are ones that `vmap` can do."""
+    """Runs the block with recurrent layers that `vmap` supports."""
     with _WrittenOut():
         yield

@@ -14,31 +14,31 @@ class Strategy:
     |---|---|
     | `begin_task(agent, replay)`, `end_task(agent, replay)` | around a task |
     | `begin_epoch(agent, replay)`, `end_epoch(agent, replay)` | around a pass over its data |
-    | `before_batch(agent, batch) -> Batch` | on every batch that `next(replay)` is about to give |
+    | `before_batch(agent, batch) -> Batch` | on every batch, before `next(replay)` returns it |
     | `after_loss(agent, batch, loss) -> loss` | penalties, distillation |
-    | `after_backward(agent)` | the gradients are there, before each update: projection, masks |
-    | `after_step(agent, batch)` | the learning step is over, and the update if one was due |
-    | `parameters_changed(agent)` | the model's parameters were added, replaced, dropped or unfrozen |
-    | `predict(agent, obs, task) -> logits` | instead of the agent, of rows of a task |
-    | `after_evaluation(agent, metrics)` | held-out metrics are there, by their names in eval.csv |
-    | `state_dict()`, `load_state_dict(state)` | only where its attributes do not say it all |
+    | `after_backward(agent)` | gradients are computed, before each update: projection, masks |
+    | `after_step(agent, batch)` | after a learning step, including its update if it made one |
+    | `parameters_changed(agent)` | the model's parameters were added, replaced, removed or unfrozen |
+    | `predict(agent, obs, task) -> logits` | instead of the agent, for rows of a task |
+    | `after_evaluation(agent, metrics)` | after an evaluation, with metrics by their names in eval.csv |
+    | `state_dict()`, `load_state_dict(state)` | only if saving its attributes is not enough |
 
-    A hook that a class has not got costs nothing. What it holds in attributes is saved and resumed:
-    numbers, tensors, containers of them, generators, a `Memory`. Networks of earlier tasks are kept
-    as `context.snapshot()`.
+    A hook that a class does not define costs nothing. Attributes are saved and resumed: numbers, tensors,
+    containers of them, generators, a `Memory`. Networks of earlier tasks are kept as
+    `context.snapshot()`.
 
     Attributes:
-        owns: What of learning it takes for itself; of two that own the same, one is refused.
-        needs_borders: Whether it must be told where a task ends: refused with `online=true`.
-        needs_classes: Whether it is of classes alone: refused for regression.
+        owns: Parts of learning that it controls alone; two strategies with a part in common are refused.
+        needs_borders: Whether it must know where a task ends: refused with `online=true`.
+        needs_classes: Whether it only works with classes: refused for regression.
         needs_forward: Whether it calls the model, which then needs a `forward`.
         needs_all_tasks: Whether it must know all tasks at the start: refused with `run.learn_task`.
-        needs_new_classes: Whether tasks must have no classes in common, but for scenario=domain.
-        needs_optimizer: Whether it works on the optimiser, which a loop of one's own must then name.
-        scenarios: Those it is made for.
-        recalls: Whether it asks for outputs of the model as an earlier task left it.
-        no_environments: Why it cannot work in environments, which have no labels; None: it can.
-        task_aware: Whether `predict` depends on the task: for class-IL `task` is then None.
+        needs_new_classes: Whether tasks must have disjoint classes, except in scenario=domain.
+        needs_optimizer: Whether it works on the optimiser, which a hand-written loop must then pass.
+        scenarios: The scenarios that it supports.
+        recalls: Whether it asks for outputs of the model after an earlier task (`context.recall`).
+        no_environments: Why it cannot work in environments, which have no labels; None if it can.
+        task_aware: Whether `predict` depends on the task; in class-IL it then receives `task=None`.
         context: What it may ask of the run; set before `setup`, never saved.
     """
 
@@ -56,12 +56,12 @@ class Strategy:
     context: Context
 
     def setup(self, agent: nn.Module) -> None:
-        """Once, before the optimiser is made: look layers up, add parameters."""
+        """Called once, before the optimiser is constructed: look up layers, add parameters."""
 
     def misfit(self, context: Context) -> str | None:
-        """Why its arguments do not fit an environment's run, as the end of a sentence; None: they do."""
+        """Why its arguments do not fit a run in environments, as a clause for an error; None if they do."""
         return None
 
     def parameters_used(self, agent: nn.Module) -> dict[str, int | list[int]] | None:
-        """How many parameters each task so far has for itself, `used`, of the `total`; None: all share."""
+        """Number of parameters that each task so far uses, and the total; None if tasks share them all."""
         return None

@@ -14,13 +14,13 @@ def call_with(
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
 ) -> Any:
-    """`agent(*args, **kwargs)` with these parameters and buffers for its own of the same names.
+    """`agent(*args, **kwargs)` with some of its parameters and buffers replaced, by name.
 
-    Modules under several names and tied weights are replaced at once, by the one name that
-    `named_parameters` and `named_buffers` give them. The agent is left as it was, after an error too.
+    Modules with several names and tied weights are replaced everywhere, by the one name that
+    `named_parameters` and `named_buffers` use. The agent itself is unchanged afterwards, even after an error.
 
-    `torch.func.functional_call` alone does not do that: it replaces a module with two names twice, and
-    the second time it takes the first replacement for the module's own weight, which it puts "back".
+    `torch.func.functional_call` alone does not suffice: it replaces a module with two names twice, and
+    the second time it takes the first replacement for the module's own weight, and "restores" that.
     """
     return torch.func.functional_call(
         agent, _at_every_place(agent, weights), args, kwargs, tie_weights=False
@@ -33,7 +33,7 @@ def tensors_of(agent: nn.Module) -> dict[str, Tensor]:
 
 
 def _at_every_place(agent: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by every place that holds them, each module by one of its names."""
+    """The weights by the name of every attribute that holds them, each module under one of its names."""
     name_of = {id(tensor): name for name, tensor in tensors_of(agent).items()}
     places: dict[str, Tensor] = {}
     for path, module in agent.named_modules():

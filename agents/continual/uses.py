@@ -1,6 +1,6 @@
 """Where a forward uses its weights, and the per-row gradients that follow from it.
 
-Legend: B rows, N uses of a weight by one row (places of an image, steps of a sequence, calls), G groups.
+Legend: B rows, N uses of a weight by one row (positions in an image, steps of a sequence, calls), G groups.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from .recurrences import written_out
 
-_BYTES = 2**22  # Of gradients of single rows at a time, and what they are made of: a cache's size.
+# Size of the per-row gradients computed at a time, with their factors: about a CPU cache.
+_BYTES = 2**22
 
 Factors = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -27,13 +28,13 @@ class Use:
     """One use of a weight.
 
     Attributes:
-        x: What went in.
-        factors: Makes of `x` and of the gradient of what came out, both `[B, k, ...]`, the `a`
-            `[B, G, N, o]` and `c` `[B, G, N, i]` with the gradient of row b, `sum_n a_bgno c_bgni`.
-        work: Numbers that come of each of `x`.
-        second: Whether the rows may be its second dimension, as in sequences that are time-major.
-        padding: Of a look-up of the weight's rows the one that learns nothing, or -1; else None.
-        dy: The gradient of what came out, once there is one.
+        x: The layer's input, `[B, ...]`, detached.
+        factors: Maps `x` and the gradient of the output, both `[B, k, ...]`, to `a` `[B, G, N, o]` and `c`
+            `[B, G, N, i]`, such that the gradient of row b is `sum_n a_bgno c_bgni`.
+        work: How many numbers the factors hold for each number in `x`.
+        second: Whether the rows may be the second dimension, as in time-major sequences.
+        padding: In an embedding, the row that is not trained, or -1; None for other layers.
+        dy: The gradient of the output, `[B, ...]`, after a backward; None before.
     """
 
     x: Tensor
@@ -47,9 +48,9 @@ class Use:
 class Uses(TorchFunctionMode):
     """Records every use of the given weights in layers of known kinds, by name, while active.
 
-    Known are linear maps, convolutions, embeddings, normalisation with fixed statistics or those of a
-    row, and recurrent layers, as modules or as functions, however often they are called. What else
-    is done with a weight is not noticed: compare what comes of it with a gradient that is known.
+    It knows linear maps, convolutions, embeddings, normalisation (with fixed statistics, or statistics of
+    one row) and recurrent layers, as modules or as functions, however often they are called. Other uses of
+    a weight go unnoticed: compare the result with a gradient that is known to be right.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]):
@@ -69,13 +70,13 @@ class Uses(TorchFunctionMode):
         return function(*args, **kwargs) if found is None else found
 
     def forget(self) -> None:
-        """Drop the gradients that came back, before they come again."""
+        """Drop the recorded output gradients, before another backward."""
         for uses in self.of.values():
             for use in uses:
                 use.dy = None
 
     def note(self, output: Tensor, *pairs: tuple[Tensor | None, Use]) -> Tensor:
-        """Remember the uses that made an output."""
+        """Remember the uses that an output was computed from."""
         if not output.requires_grad:
             return output
         noted = [use for weight, use in pairs if self._note(weight, use)]
@@ -84,7 +85,7 @@ class Uses(TorchFunctionMode):
             for use in noted:
                 use.dy = dy
 
-        if noted:  # A hook, since an activation in place would make another tensor of the output.
+        if noted:  # A hook, since an in-place activation would turn the output into another tensor.
             output.register_hook(came_back)
         return output
 
@@ -111,7 +112,7 @@ def _bias(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_to(each: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """A gradient that is there in full, for a weight of the last `dims` dimensions."""
+    """Factors for a gradient that is known in full, of a weight with the last `dims` dimensions."""
     a = each.flatten(1, -dims - 1).sum(1).flatten(1)[:, None, None]  # [B, 1, 1, o]
     return a, a.new_ones(len(a), 1, 1, 1)
 
@@ -135,12 +136,12 @@ def _convolution(
     if input.dim() != n + 2:
         return output
     size = weight.shape[2:]
-    stride, dilation = _each(stride, n), _each(dilation, n)
+    stride, dilation = _per_dimension(stride, n), _per_dimension(dilation, n)
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
         pads = [(t // 2, t - t // 2) for t in total]
     else:
-        pads = [(p, p) for p in _each(0 if padding == "valid" else padding, n)]
+        pads = [(p, p) for p in _per_dimension(0 if padding == "valid" else padding, n)]
     padded = [number for pair in reversed(pads) for number in pair]
 
     def factors(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +167,7 @@ def _patches(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """What each place of a convolution's output sees of `x`, `[R, C, ...]`: `[R, C, K, L]`."""
+    """The patch of `x`, `[R, C, ...]`, under each position of a convolution: `[R, C, K, L]`."""
     x = x.contiguous()
     row, channel, *each = x.stride()
     within = [d * step for d, step in zip(dilation, each, strict=True)]
@@ -176,8 +177,8 @@ def _patches(
     return seen.reshape(*x.shape[:2], math.prod(size), math.prod(places))
 
 
-def _each(number: Any, n: int) -> Sequence[int]:
-    """A convolution's number for each dimension."""
+def _per_dimension(number: int | Sequence[int], n: int) -> Sequence[int]:
+    """A convolution's argument, one number or n, as one number per dimension."""
     return (
         tuple(number) * (n if len(number) == 1 else 1)
         if isinstance(number, Sequence)
@@ -269,7 +270,8 @@ def _batch_norm(
             rest[0] if rest else more.get("use_input_stats", True)
         )
     if training:
-        return output  # Statistics of the batch, or some that have moved by now.
+        # Batch statistics make rows depend on each other; running ones have moved since.
+        return output
     x = function(input.detach(), running_mean, running_var, None, None, *rest, **more)
     return _by_channel(uses, output, weight, bias, x)
 
@@ -305,11 +307,12 @@ _RULES: dict[Any, Callable[..., Tensor]] = {
 
 @dataclass
 class Known:
-    """Gradients of one weight that are known otherwise, None where there is none.
+    """Gradients of one weight from autograd, to check sums against; None where there is none.
 
     Attributes:
-        total: Of the sum over all rows.
-        few: Of the sum over the rows `chosen`, int64.
+        total: Gradient of the sum over all rows, in the weight's shape.
+        few: Gradient of the sum over the rows `chosen`.
+        chosen: Indices of a few rows, int64.
     """
 
     total: Tensor | None
@@ -324,12 +327,15 @@ def sum_over_rows(
     of: Callable[[Tensor], Tensor],
     known: Known,
 ) -> Tensor | None:
-    """`sum_b f(gradient of row b)` from the uses of a weight; None where they do not explain it.
+    """`sum_b f(gradient of row b)` from the uses of a weight; None where they do not explain its gradient.
 
-    They do not where the weight has a part elsewhere, or rows have a part in each other's outputs.
+    That happens where the weight is used elsewhere too, or rows influence each other's outputs.
 
     Args:
+        uses: Recorded uses of the weight.
+        rows: Number of rows, B.
         of: f, with f(ab) = f(a) f(b).
+        known: The gradients that the uses must reproduce.
     """
     uses = [use for use in uses if use.dy is not None]
     zero = torch.zeros_like(weight.detach())
@@ -354,12 +360,12 @@ def sum_over_rows(
 
 
 def _close(found: Tensor, known: Tensor, norm: Tensor, bound: Tensor) -> bool:
-    """Whether they are equal but for rounding, which what cancels has more of."""
+    """Whether they are equal up to rounding, for which terms that cancel leave more room."""
     return bool((found - known).norm() <= 1e-3 * norm + 1e-5 * bound)
 
 
 def _by_row(use: Use, rows: int, layout: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-    """What went in and came back, `[B, k, ...]`, with rows first (0) or second (1), or flattened so."""
+    """Input and output gradient as `[B, k, ...]`, from rows first (0) or second (1), or merged likewise."""
     x, dy = use.x, use.dy
     assert dy is not None
     if x.is_floating_point():  # A model's own autocast may have mixed them.
@@ -383,24 +389,25 @@ class _Rows:
 
     def alike(self) -> bool:
         """Whether the gradients of all uses have the same layout, so that they can be added."""
-        return len({(*a.shape[:2], a.shape[3], *c.shape[3:]) for a, c in self._each(slice(1))}) == 1
+        made = self._factors_by_use(slice(1))
+        return len({(*a.shape[:2], a.shape[3], *c.shape[3:]) for a, c in made}) == 1
 
     def factors(self, part: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Those of all uses, one after another: `[b, G, N, o]` and `[b, G, N, i]`."""
-        made = self._each(part)
+        """Factors of all uses, concatenated: `[b, G, N, o]` and `[b, G, N, i]`."""
+        made = self._factors_by_use(part)
         if len(made) == 1:
             return made[0]
         a, c = zip(*made, strict=True)
         return torch.cat(a, 2), torch.cat(c, 2)
 
-    def _each(self, part: Tensor | slice) -> list[tuple[Tensor, Tensor]]:
+    def _factors_by_use(self, part: Tensor | slice) -> list[tuple[Tensor, Tensor]]:
         return [
             use.factors(x[part], dy[part])
             for use, (x, dy) in zip(self.uses, self.pairs, strict=True)
         ]
 
     def gradients(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """Of some rows `[b, *shape]`, and a bound of their norm."""
+        """Gradients of some rows, `[b, *shape]`, and an upper bound of their norm."""
         a, c = self.factors(part)
         bound = (a.flatten(1).norm(dim=1) * c.flatten(1).norm(dim=1)).norm()
         return (a.transpose(2, 3) @ c).view(len(a), *self.shape), bound
@@ -408,11 +415,11 @@ class _Rows:
     def sums(
         self, of: Callable[[Tensor], Tensor], rows: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Over all rows: of f, of the gradients, and of their norms and bounds the root of squares."""
+        """Sums of f and of the gradients over all rows; root sums of squares of their norms and bounds."""
         parts = []
         for part in self._parts(rows):
             a, c = self.factors(part)
-            if a.shape[1] == a.shape[2] == 1:  # f of a product of two is the product of theirs.
+            if a.shape[1] == a.shape[2] == 1:  # f(ab) = f(a) f(b): no per-row gradient is formed.
                 a, c = a[:, 0, 0], c[:, 0, 0]
                 norm = bound = (a.norm(dim=1) * c.norm(dim=1)).norm()
                 parts.append((of(a).T @ of(c), a.T @ c, norm, bound))
@@ -425,7 +432,7 @@ class _Rows:
         return sum(found).view(self.shape), sum(total).view(self.shape), norm, bound
 
     def _parts(self, rows: int) -> Iterator[slice]:
-        """So many rows at a time that what is made of them fits into a cache."""
+        """Slices of rows small enough that their factors and gradients fit into a cache."""
         numbers = sum(
             use.work * x[0].numel() + dy[0].numel()
             for use, (x, dy) in zip(self.uses, self.pairs, strict=True)
@@ -439,10 +446,10 @@ class _Rows:
 
 
 class _Lookups(_Rows):
-    """Those of a weight whose rows are looked up, and most of which a row of data never meets."""
+    """Gradients of an embedding's weight, which is sparse: a row of data looks up few of its rows."""
 
     def gradients(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        row, word, sums = self._met(part)
+        row, word, sums = self._looked_up(part)
         found = sums.new_zeros(len(part), *self.shape)
         found[row, word] = sums
         return found, sums.norm()
@@ -450,13 +457,13 @@ class _Lookups(_Rows):
     def sums(
         self, of: Callable[[Tensor], Tensor], rows: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        _, word, sums = self._met(slice(rows))
+        _, word, sums = self._looked_up(slice(rows))
         zero = sums.new_zeros(self.shape)
         found, total = zero.index_add(0, word, of(sums)), zero.index_add(0, word, sums)
         return found, total, sums.norm(), sums.norm()
 
-    def _met(self, part: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Every pair of a row and a word that it meets, and the gradient there: `[m]`, `[m]`, `[m, D]`."""
+    def _looked_up(self, part: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs of a row and a word that it looks up, and the gradient there: `[m]`, `[m]`, `[m, D]`."""
         words, keys, parts = self.shape[0], [], []
         for use, (x, dy) in zip(self.uses, self.pairs, strict=True):
             x, dy = x[part].flatten(1), dy[part].flatten(1, -2)

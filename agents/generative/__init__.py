@@ -1,4 +1,4 @@
-"""Models that learn to make what a data set holds, one per file: `learn(replay)` and `sample(n, label)`."""
+"""Models that learn to generate a data set's inputs, one per file: `learn(replay)`, `sample(n, label)`."""
 
 from __future__ import annotations
 

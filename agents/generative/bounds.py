@@ -1,4 +1,4 @@
-"""Between `batch.obs`, standardised or not, and the [0, 1] of a picture."""
+"""Converts between `batch.obs`, standardised or not, and pictures in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ...replay import ConfigError, Space, Standardize
 
 
 class Bounds(nn.Module):
-    """The values that `batch.obs` can take, from the space's lowest to its highest.
+    """The range of `batch.obs`, from the space's lowest value to its highest.
 
     Args:
-        space: Of the observations `[B, *shape]`, in the units of the stored data.
-        standardize: Whether batches are standardised, else they are in [0, 1].
+        space: Space of the observations `[B, *shape]`, in the units of the stored data.
+        standardize: Whether batches are standardised; otherwise they are in [0, 1].
 
     Raises:
-        ConfigError: If they are integers that are ids.
+        ConfigError: If the observations are integer ids.
     """
 
     low: Tensor
@@ -35,7 +35,7 @@ class Bounds(nn.Module):
 
     def unit(self, obs: Tensor) -> Tensor:
         """`[B, *shape]` in the units of `batch.obs` to [0, 1]."""
-        # What can take only one value is 0.
+        # A feature with a single possible value becomes 0, without dividing by its width of 0.
         return (obs - self.low) / (self.high - self.low).clamp(min=1e-30)
 
     def obs(self, unit: Tensor) -> Tensor:
@@ -43,21 +43,20 @@ class Bounds(nn.Module):
         return torch.lerp(self.low, self.high, unit)
 
     def clip(self, obs: Tensor) -> Tensor:
-        """`[B, *shape]` with no value beyond the bounds."""
+        """`[B, *shape]` clipped to the bounds."""
         return obs.clamp(self.low, self.high)
 
 
 def check_images(space: Space | dict[str, Space], agent: str, *, side: int) -> Space:
-    """The space itself, if it is one of images `(C, H, W)`.
+    """The space itself, if it holds images `(C, H, W)`.
 
     Raises:
-        ConfigError: If it is not, or if an image is smaller than `side` pixels, on behalf of the
-            agent named.
+        ConfigError: If it does not, or if an image's sides are under `side` pixels; it names the agent.
     """
     given = f"a dict of {', '.join(space)}" if isinstance(space, dict) else str(space)
     if isinstance(space, dict) or len(space.shape) != 3 or min(space.shape[1:]) < side:
         raise ConfigError(
-            f"{agent} generates images (C, H, W) of {side}x{side} pixels or more, and these "
+            f"{agent} generates images (C, H, W) of {side}x{side} pixels or more, but these "
             f"observations are {given}. VAE takes data of any shape."
         )
     return space

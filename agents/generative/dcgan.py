@@ -1,4 +1,4 @@
-"""DCGAN: a generator learns to pass for data in front of a discriminator that learns to tell."""
+"""DCGAN: a generator learns to fool a discriminator, which learns to tell samples from data."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class DCGAN(nn.Module):
         L_D = -log D(x) - log(1 - D(G(z)))        z ~ N(0, 1)
         L_G = -log D(G(z))
 
-    L_G is the loss that does not saturate (Goodfellow et al., 2014, arXiv 1406.2661, section 3). Each
-    network has an Adam of its own, with the paper's beta_1 = 0.5.
+    L_G is the non-saturating loss (Goodfellow et al., 2014, arXiv 1406.2661, section 3). Each network has
+    its own Adam optimiser, with the paper's beta_1 = 0.5.
 
     Args:
-        generator: In place of the paper's: `forward(noise [B, latent]) -> [B, *obs.shape]`, or flat, in
+        generator: Replaces the paper's: `forward(noise [B, latent]) -> [B, *obs.shape]`, or flattened, in
             the units of `batch.obs`; with `conditional`, `forward(noise, label)`.
-        discriminator: In place of the paper's: `forward(obs) -> [B]` or `[B, 1]` logits of being data;
-            with `conditional`, `forward(obs, label)`.
-        conditional: Generate by label: both also receive the class, int64 `[B]`.
+        discriminator: Replaces the paper's: `forward(obs)` returns the logits of being data, `[B]` or
+            `[B, 1]`; with `conditional`, `forward(obs, label)`.
+        conditional: Generate by label: both networks also receive the class, int64 `[B]`.
         latent: Width of z, float32 `[B, latent]`.
-        channels: Of the widest images that the networks work on; twice as many at each half of it.
-        lr: Learning rate of both. With the paper's 2e-4 these smaller networks take twice as long.
-        standardize: Whether batches are standardised, else they are in [0, 1].
+        channels: Channels at the networks' highest resolution; they double each time it is halved.
+        lr: Learning rate of both, a float. With the paper's 2e-4 these smaller networks take twice as long.
+        standardize: Whether batches are standardised; otherwise they are in [0, 1].
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DCGAN(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
-        """n new observations `[n, *obs.shape]`, of the classes asked for, int64 `[n]` or one for all."""
+        """n new observations `[n, *obs.shape]`, of the given classes: int64 `[n]`, or one for all."""
         device = next(self.parameters()).device
         label = labels(label, n, self.num_classes, device)
         return self._make(torch.randn(n, self.latent, device=device), label)
@@ -108,7 +108,7 @@ class DCGAN(nn.Module):
 
 
 class Generator(nn.Module):
-    """From noise to images: a linear layer, then transposed convolutions, each to twice the size."""
+    """Maps noise to images: a linear layer, then transposed convolutions that each double the resolution."""
 
     def __init__(self, bounds: Bounds, latent: int, channels: int, num_classes: int):
         super().__init__()
@@ -129,19 +129,19 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers).apply(normal)
 
     def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
-        """`[B, latent]`, of classes `[B]`, to `[B, *obs.shape]` in the units of `batch.obs`."""
+        """Noise `[B, latent]` and classes `[B]` to `[B, *obs.shape]` in the units of `batch.obs`."""
         if label is not None:
-            # Of length 1, beside noise of about 8: as an embedding as long as the noise, the class
-            # drowns it, and all samples of a class become the same.
+            # One-hot, so of length 1, next to noise of length about 8: an embedding as long as the noise
+            # would drown it, and make all samples of a class alike.
             noise = torch.cat([noise, F.one_hot(label, self.num_classes).to(noise.dtype)], 1)
         images = self.layers(noise)[:, :, : self.height, : self.width]
         return self.bounds.obs((images + 1) / 2)
 
 
 class Discriminator(nn.Module):
-    """From images to logits: convolutions, each to half the size, then a linear layer for each class.
+    """Maps images to logits: convolutions that each halve the resolution, then a linear layer per class.
 
-    Which is the projection of Miyato & Koyama (2018), arXiv 1802.05637, eq. 3.
+    The layer per class is the projection of Miyato & Koyama (2018), arXiv 1802.05637, eq. 3.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, num_classes: int):
@@ -157,16 +157,16 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), head).apply(normal)
 
     def forward(self, obs: Tensor, label: Tensor | None = None) -> Tensor:
-        """`[B, *obs.shape]`, of classes `[B]`, to logits `[B, 1]`."""
+        """`[B, *obs.shape]` and classes `[B]` to logits `[B, 1]`."""
         logits = self.layers(obs)
         return logits if label is None else logits.gather(1, label[:, None])
 
 
 def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, n: int) -> None:
-    """Show two rows to a part, in which lazy layers take shape; leaves no other trace.
+    """Run a part on two rows, which initialises lazy layers; leaves no other trace.
 
     Raises:
-        ConfigError: If it raises, or gives anything but n numbers for a row.
+        ConfigError: If it raises, or returns anything but n numbers per row.
     """
     what = f"{name} {type(part).__name__}, given {list(given.shape)}"
     inputs = [given] if label is None else [given, label]
@@ -183,11 +183,11 @@ def check_part(part: nn.Module, name: str, given: Tensor, label: Tensor | None, 
             module.training = training
     if not isinstance(output, Tensor) or output.numel() != 2 * n:
         gave = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise ConfigError(f"{what}, gave {gave}: expected {n} numbers for each of two rows.")
+        raise ConfigError(f"{what}, returned {gave}; expected {n} numbers for each of two rows.")
 
 
 def normal(module: nn.Module) -> None:
-    """The paper's initial weights: N(0, 0.02), and N(1, 0.02) of the normalisations."""
+    """Initialise as in the paper: N(0, 0.02^2), and N(1, 0.02^2) for normalisation layers."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

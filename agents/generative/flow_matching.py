@@ -22,15 +22,16 @@ class FlowMatching(nn.Module):
         L = |v(x_t, t) - (x_1 - x_0)|^2
         dx / dt = v(x, t)                from noise at t = 0 to a sample at t = 1
 
-    A U-Net is v. Samples are drawn with the exponential average of its weights, by Heun's method.
+    v is a U-Net. Samples use the exponential moving average of its weights, and Heun's method.
 
     Args:
         conditional: Generate by label: v also receives the class, int64 `[B]`.
-        channels: Of the U-Net, a multiple of 8.
-        patch: Pixels on each side that the U-Net takes together; default: 2 for images of 16 and more.
-        steps: Of Heun's method, with two evaluations of v each, per sample.
-        decay: Of the weights' average; less in the first hundreds of steps.
-        standardize: Whether batches are standardised, else they are in [0, 1].
+        channels: Channels of the U-Net, a multiple of 8.
+        patch: Side of the patches that the U-Net works on, in pixels; default: 2 for images of at least
+            16 pixels a side, else 1.
+        steps: Steps of Heun's method per sample, each with two evaluations of v.
+        decay: Decay of the weights' moving average, a float in [0, 1]; lower in the first hundreds of steps.
+        standardize: Whether batches are standardised; otherwise they are in [0, 1].
     """
 
     def __init__(
@@ -58,14 +59,15 @@ class FlowMatching(nn.Module):
 
     def learn(self, replay: Replay) -> Tensor:
         """The velocity's squared error on the next batch."""
-        # What the step before made of the weights; their first ones would linger otherwise.
+        # Averages the weights after the previous step. The decay starts low: otherwise the initial
+        # weights would linger in the average.
         decay = min(self.decay, (1 + self.learning_steps) / (10 + self.learning_steps))
         follow(self.average, self.velocity, 1 - decay)
         self.learning_steps += 1
         return self.loss(next(replay))
 
     def loss(self, batch: Batch) -> Tensor:
-        """The error of the weights that learn, or when evaluating of their average."""
+        """The velocity's squared error: of the trained weights, or in eval mode of their average."""
         x_1 = 2 * self.bounds.unit(batch.obs) - 1
         x_0, t = torch.randn_like(x_1), torch.rand(len(x_1), device=x_1.device)
         x_t = torch.lerp(x_0, x_1, t[:, None, None, None])
@@ -75,7 +77,7 @@ class FlowMatching(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
-        """n new observations `[n, *obs.shape]`, of the classes asked for, int64 `[n]` or one for all."""
+        """n new observations `[n, *obs.shape]`, of the given classes: int64 `[n]`, or one for all."""
         low = self.bounds.low
         label = labels(label, n, self.num_classes, low.device)
         x = torch.randn(n, *low.shape, device=low.device)
@@ -100,7 +102,7 @@ class Velocity(nn.Module):
         self.unet = UNet(in_channels, in_channels, self.width, channels, patch)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """`[B, C, H, W]` at times `[B]`, of classes `[B]`, to their velocity `[B, C, H, W]`."""
+        """`[B, C, H, W]` at times `[B]` in [0, 1], of classes `[B]`, to velocities `[B, C, H, W]`."""
         condition = self.time(sinusoids(t, self.width))
         if self.label is not None:
             condition = condition + self.label(label)

@@ -1,4 +1,4 @@
-"""Labels that a model generates by, of its data set's classes."""
+"""Labels that condition generation: the classes of a model's data set."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ...replay import ConfigError, Space
 
 
 def classes(action_spec: Space | None, agent: str, *, conditional: bool) -> int:
-    """How many classes there are to generate by; 0 for a model that is not conditional.
+    """The number of classes to generate by; 0 for a model that is not conditional.
 
     Raises:
-        ConfigError: If the data set has no classes, on behalf of the agent named.
+        ConfigError: If the data set has no classes; it names the agent.
     """
     if not conditional:
         return 0
@@ -28,13 +28,13 @@ def classes(action_spec: Space | None, agent: str, *, conditional: bool) -> int:
 def labels(
     label: Tensor | int | None, n: int, num_classes: int, device: torch.device
 ) -> Tensor | None:
-    """The label of each of n samples, int64 `[n]`; drawn where none is asked for.
+    """The label of each of n samples, int64 `[n]`; drawn uniformly if `label` is None.
 
     Returns:
-        None where there are no classes to generate by.
+        None if the model is not conditional.
 
     Raises:
-        ConfigError: If the labels are not n of the classes.
+        ConfigError: If `label` is not one class, or one for each sample.
     """
     if num_classes == 0:
         if label is None:
@@ -46,7 +46,7 @@ def labels(
     whole = not label.is_floating_point() and label.shape in ((), (n,))
     if not whole or (label.numel() and not 0 <= label.min() <= label.max() < num_classes):
         raise ConfigError(
-            f"The labels of {n} samples are one integer, or a tensor of {n}, from 0 to "
+            f"Labels for {n} samples must be one integer, or a tensor of {n}, from 0 to "
             f"{num_classes - 1}; got {label!r:.60}."
         )
     return label.long().expand(n)

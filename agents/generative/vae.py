@@ -1,4 +1,4 @@
-"""VAE: an encoder squeezes data into a few Gaussian numbers, a decoder makes data of such numbers."""
+"""VAE: an encoder compresses data into a few Gaussian numbers, and a decoder turns such numbers into data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class VAE(nn.Module):
         q(z|x) = N(m(x), s(x)^2)        p(z) = N(0, 1)
         L = -log p(x|z) + KL(q | p)     KL = 1/2 sum_i [m_i^2 + s_i^2 - 1 - log s_i^2]
 
-    Pixels, in [0, 1], are Bernoulli: -log p is a cross-entropy. On MNIST this gives samples nearer to
-    the data than a Gaussian of the likeliest variance does. Other data are Gaussian around the
-    decoder's output, all numbers with one variance, which is learnt. Both are sums over x.
+    Pixels, in [0, 1], are modelled as Bernoulli: -log p is a cross-entropy. On MNIST this yields samples
+    nearer to the data than a Gaussian with the likeliest variance. Other data are modelled as Gaussian
+    around the decoder's output, with one learnt variance for all numbers. Both are sums over x.
 
     Args:
         conditional: Generate by label: encoder and decoder also receive the class, int64 `[B]`.
-        hidden: Width of the two layers of each.
+        hidden: Width of the two hidden layers of each, in units.
         latent: Width of z, float32 `[B, latent]`.
-        standardize: Whether batches are standardised, else they are in [0, 1].
+        standardize: Whether batches are standardised; otherwise they are in [0, 1].
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class VAE(nn.Module):
         self.antelope_traits = Traits(generates=True, conditional=conditional)
         self.bounds = Bounds(obs_spec, standardize=standardize)
         size = prod(obs_spec.shape)
-        # Classes are one-hot: the first layer's weights of each are its embedding.
+        # Classes are one-hot: the first layer's weights for a class are its embedding.
         self.encoder = mlp(size + self.num_classes, 2 * latent, hidden)
         self.decoder = mlp(latent + self.num_classes, size, hidden)
         self.log_variance = None
@@ -67,9 +67,9 @@ class VAE(nn.Module):
         label = batch.label if self.conditional else None
         x = batch.obs if self.log_variance is not None else self.bounds.unit(batch.obs)
         x = x.flatten(1) if x.dim() > 1 else x[:, None]  # [B, D]
-        mean, log_var = self.encoder(self._told(x, label)).float().chunk(2, 1)  # [B, latent]
+        mean, log_var = self.encoder(self._with_label(x, label)).float().chunk(2, 1)  # [B, latent]
         z = mean + (log_var / 2).exp() * torch.randn_like(mean)
-        output = self.decoder(self._told(z, label)).float()  # [B, D]
+        output = self.decoder(self._with_label(z, label)).float()  # [B, D]
         if self.log_variance is None:
             error = F.binary_cross_entropy_with_logits(output, x, reduction="none")
         else:
@@ -80,21 +80,21 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
-        """n new observations `[n, *obs.shape]`, of the classes asked for, int64 `[n]` or one for all.
+        """n new observations `[n, *obs.shape]`, of the given classes: int64 `[n]`, or one for all.
 
-        Of images the mean, as is usual: pixels drawn each for itself would be noise.
+        Images are the mean, as is usual: drawing each pixel independently would only add noise.
         """
         low = self.bounds.low
         label = labels(label, n, self.num_classes, low.device)
         z = torch.randn(n, self.latent, device=low.device)
-        output = self.decoder(self._told(z, label)).float().view(n, *low.shape)
+        output = self.decoder(self._with_label(z, label)).float().view(n, *low.shape)
         if self.log_variance is None:
             return self.bounds.obs(output.sigmoid())
         noise = (self.log_variance / 2).exp() * torch.randn_like(output)
         return self.bounds.clip(output + noise)
 
-    def _told(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """`[B, D]` with the class behind it, where there are classes."""
+    def _with_label(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """`[B, D]` with the one-hot class appended, `[B, D + n]`; unchanged if there is no label."""
         if label is None:
             return x
         return torch.cat([x, F.one_hot(label, self.num_classes).to(x.dtype)], 1)

@@ -1,4 +1,4 @@
-"""The networks of the agents that learn on-policy."""
+"""The networks of on-policy agents."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from .states import State, as_steps, first_steps
 class ActorCritic(nn.Module):
     """A policy and a value function: two networks that share nothing, or modules of the user's.
 
-    Our own weights are orthogonal: gain sqrt(2) inside, 1 for values, and 0.01 for actions, so that
-    the first policy explores everything (Andrychowicz et al., 2020, arXiv 2006.05990).
+    Our own networks start with orthogonal weights: gain sqrt(2) in hidden layers, 1 for values, and 0.01
+    for actions, so that the initial policy is nearly uniform and explores (Andrychowicz et al., 2020, arXiv
+    2006.05990).
+
+    With `env_info=[action_mask]` the policy excludes masked actions, both when it acts and when it learns;
+    see `agents/policy/masks.py`. With a recurrent part, everything is `[B, T, ...]`.
 
     Args:
         obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
         hidden: Widths of the layers of either network, in units; tanh follows each (ReLU on images).
         parts: The user's `encoder`, `policy` and `critic`, any of which may be None; see `Composition`.
-
-    With `env_info=[action_mask]` the policy is that without the actions that are ruled out, when it acts
-    and when it learns; see `blocks.masks`.
-
-    With a part that carries a state everything is `[B, T, ...]`.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class ActorCritic(nn.Module):
                         nn.init.zeros_(layer.bias)
 
     def forward(self, obs: Tensors, state: State = None) -> Any:
-        """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`; recurrent: and state."""
+        """`[B, *obs.shape]` to logits or the mean action, `[B, *action.shape]`; recurrent: and the state."""
         if self.composition is None:
             return self.head.estimate(self.actor(obs))
         policy, _, state = self.composition(obs, state)
@@ -84,11 +83,11 @@ class ActorCritic(nn.Module):
         return (output, state) if self._carries_state else output
 
     def act(self, obs: Tensors, state: State = None, info: dict[str, Any] | None = None) -> Any:
-        """`[N, *obs.shape]` to a draw from the policy, or its mode when evaluating.
+        """`[N, *obs.shape]` to a sample from the policy, or to its mode in evaluation.
 
         Returns:
-            Actions in evaluation; `(actions, extras)` in training, with `log_prob` and `value` `[N]`.
-            A recurrent agent's are `(actions, extras, state)`.
+            In evaluation, actions `[N, *shape]`; in training, `(actions, extras)` with `log_prob` and
+            `value`, float32 `[N]`. A recurrent agent returns `(actions, extras, state)` in both.
         """
         mask = mask_in(info)
         if not (self.training or self._carries_state):
@@ -102,7 +101,8 @@ class ActorCritic(nn.Module):
         if self.training:
             extras = {"log_prob": policy.log_prob(action), "value": value}
             if self.clips:
-                extras["raw_action"] = action  # What was drawn: the environment gets it clipped.
+                # The unclipped sample, whose log-probability is known.
+                extras["raw_action"] = action
         action = self.executable(action)
         if self._carries_state:
             return first_steps(action), first_steps(extras), state
@@ -121,26 +121,26 @@ class ActorCritic(nn.Module):
         return self.head(self.actor(obs))
 
     def value(self, obs: Tensors) -> Tensor:
-        """`[B, *obs.shape]` to the return expected, `[B]`."""
+        """`[B, *obs.shape]` to the expected return, float32 `[B]`."""
         if self.composition is not None:
             return self.composition(obs)[1]
         return self.critic(obs).squeeze(-1).float()
 
     @property
     def clips(self) -> bool:
-        """Whether actions that are drawn may lie outside the space."""
+        """Whether sampled actions may lie outside the space."""
         return self.head.clips if self.composition is None else True
 
     def executable(self, action: Any) -> Any:
-        """What the environment is given for an action drawn."""
+        """The action that the environment receives for a sampled one: within the space's bounds."""
         if self.composition is None:
             return self.head.executable(action)
         return executable(self.action_spec, action)
 
     def head_layers(self) -> dict[str, tuple[nn.Module | None, slice]]:
-        """The layer that each action's logits come from, and which of its outputs they are.
+        """The layer that computes each action's logits, and which of its outputs they are.
 
-        By the action's name: `arm/door` in nested dicts, `action` of one without.
+        Keys are the actions' names: `arm/door` in nested dicts, `action` for a single action.
         """
         if self.composition is not None:
             heads = self.composition.heads
@@ -157,11 +157,12 @@ class ActorCritic(nn.Module):
         """A rollout's transitions with their advantages: `obs`, `action`, `advantage`, `target`, ...
 
         Args:
-            rollout: `[T, N, ...]`, as `replay.rollout()` gives it.
+            rollout: `[T, N, ...]`, as `replay.rollout()` returns it.
+            gae_lambda: Float in [0, 1]; see `advantages`.
 
         Returns:
-            Of `[M, ...]` transitions. Of a recurrent agent: of `[S, L, ...]` segments of episodes, with
-            `mask` `[S, L]`, and `state`, the first of each.
+            M transitions, `[M, ...]`. For a recurrent agent, S segments of episodes, `[S, L, ...]`, with
+            `mask`, bool `[S, L]`, and `state`, each segment's initial state.
         """
         data = Batch(
             obs=rollout.obs,
@@ -175,8 +176,8 @@ class ActorCritic(nn.Module):
             following = next_values(rollout, value, self.value)
             data["advantage"] = advantages(rollout, value, following, gae_lambda=gae_lambda)
             data["target"] = data.advantage + value
-            kept = places(rollout.mask)
-            return data.map(lambda field: at(field, kept))  # (T, N, ...) to (M, ...)
+            real = places(rollout.mask)
+            return data.map(lambda field: at(field, real))  # (T, N, ...) to (M, ...)
         composition = self.composition
         assert composition is not None
         cut = segments(rollout)
@@ -189,7 +190,7 @@ class ActorCritic(nn.Module):
         return Batch(**data.map(cut.take), mask=cut.mask, state=state)
 
     def rows_of(self, data: Batch, rows: Tensor) -> Batch:
-        """Some rows of what `with_advantages` gave."""
+        """Some rows of the result of `with_advantages`; `rows` is int64 `[n]`."""
         if not self._carries_state:
             return data[rows]
         assert self.composition is not None
@@ -197,7 +198,7 @@ class ActorCritic(nn.Module):
         return Batch(**fields, state=self.composition.select(data.state, rows))
 
     def evaluate_actions(self, batch: Batch) -> tuple[Tensor, Tensor, Distribution, Batch]:
-        """Log-probabilities and values `[M]`, the policy, and the batch's steps that count, `[M, ...]`."""
+        """Log-probabilities and values `[M]`, the policy, and the batch's unmasked steps `[M, ...]`."""
         rules = mask_in(batch)
         if not self._carries_state:
             policy, value, _ = self.both(batch.obs)
@@ -210,15 +211,15 @@ class ActorCritic(nn.Module):
         return policy.log_prob(batch.action)[mask], value[mask], policy, steps
 
     def entropy(self, policy: Distribution, batch: Batch) -> Tensor:
-        """The mean entropy of the policy over the steps that count."""
+        """The mean entropy of the policy over the unmasked steps, in nats."""
         entropy = policy.entropy()
         return (entropy[batch.mask] if self._carries_state else entropy).mean()
 
 
 class Tanh(nn.Module):
-    """tanh(x) = 2 sigmoid(2 x) - 1, equal to 2e-7.
+    """tanh(x) as 2 sigmoid(2 x) - 1, which agrees to 2e-7.
 
-    On a CPU torch takes 33 us for the tanh of 256x64 numbers, and 10 us for this: 5 % of an update.
+    On a CPU, for 256x64 numbers, torch's tanh takes 33 us and this 10 us, which saves 5 % of an update.
     """
 
     def forward(self, x: Tensor) -> Tensor:

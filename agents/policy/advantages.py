@@ -1,4 +1,4 @@
-"""Advantages of a rollout's actions, for the agents that learn on-policy.
+"""Advantages of a rollout's actions, for on-policy agents.
 
 Legend: T time steps, N environments.
 """
@@ -20,8 +20,8 @@ def next_values(rollout: Batch, value: Tensor, critic: Callable[[Any], Tensor]) 
     Args:
         rollout: `truncated` and `mask`, `[T, N]`, and `next_obs` `[T, N, ...]`.
         value: V of every observation, `[T, N]`.
-        critic: V of observations `[M, ...]`, as `[M]`; asked only for the last observations of
-            truncated episodes and of the rollout, since V(s_t+1) is in `value` elsewhere.
+        critic: Maps observations `[M, ...]` to V, `[M]`. It is called only for the last observations of
+            truncated episodes and of the rollout; elsewhere V(s_t+1) is the next row of `value`.
     """
     mask = rollout.mask
     unknown = (rollout.truncated | _last(mask)) & mask
@@ -39,9 +39,9 @@ def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda:
         delta_t = r_t + d_t V(s_t+1) - V(s_t)
         A_t     = delta_t + d_t lambda A_t+1
 
-    with `d_t` the discount, 0 where the episode terminated, and `A_t+1 = 0` where it ended or the
-    rollout did. With lambda = 1 it is the discounted sum of all the rewards there are, completed by
-    the last state's value, less V(s_t). What the critic is taught is `A_t + V(s_t)`.
+    where `d_t` is the discount, 0 where the episode terminated, and `A_t+1 = 0` where the episode or the
+    rollout ended. With lambda = 1, A_t is the discounted sum of the rewards that follow, plus the
+    discounted value of the last state, minus V(s_t). The critic's target is `A_t + V(s_t)`.
 
     Source: Schulman et al. (2015), arXiv 1506.02438, eq. 16.
 
@@ -56,7 +56,7 @@ def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda:
     mask = rollout.mask
     with torch.no_grad():
         delta = rollout.reward + rollout.discount * next_value - value
-        # Chosen, not multiplied: what is at a masked place may be NaN.
+        # Select rather than multiply: masked entries may be NaN.
         delta = torch.where(mask, delta, 0)
         goes_on = mask & ~(rollout.terminated | rollout.truncated | _last(mask))
         decay = torch.where(goes_on, rollout.discount * gae_lambda, 0)
@@ -64,7 +64,7 @@ def advantages(rollout: Batch, value: Tensor, next_value: Tensor, *, gae_lambda:
 
 
 def places(mask: Tensor) -> Tensor:
-    """Where a mask `[T, N]` is True, int64 `[M]`: counted once, since an accelerator is waited for."""
+    """Flat indices of a mask's True entries, `[T, N]` to int64 `[M]`. Call it once: it synchronises."""
     return mask.flatten().nonzero().squeeze(1)
 
 
@@ -74,7 +74,7 @@ def at(field: Tensor, where: Tensor) -> Tensor:
 
 
 def _last(mask: Tensor) -> Tensor:
-    """Rows without a row after them."""
+    """Bool `[T, N]`: steps after which their environment has no further step."""
     last = torch.ones_like(mask)
     last[:-1] = ~mask[1:]
     return last

@@ -1,4 +1,4 @@
-"""Between an environment's continuous actions and the [-1, 1] that networks work in."""
+"""Conversion between an environment's continuous actions and the [-1, 1] of networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UnitBox(nn.Module):
     """Actions `[B, *space.shape]` between the space's bounds, as `[B, size]` in [-1, 1] and back.
 
     Raises:
-        ConfigError: If the space is discrete or unbounded, on behalf of the agent named.
+        ConfigError: If the space is discrete, a dict or unbounded; it names the agent.
     """
 
     low: Tensor
@@ -47,13 +47,13 @@ class UnitBox(nn.Module):
 
     def scale(self, unit: Tensor) -> Tensor:
         """`[B, size]` in [-1, 1] to `[B, *shape]` in the environment's units."""
-        # Unlike centre + radius * unit, this meets the bounds exactly: environments check.
+        # Unlike centre + radius * unit, this reaches the bounds exactly: environments check them.
         unit = full_precision(unit).view(-1, *self.shape)
         return torch.lerp(self.low, self.high, unit / 2 + 0.5)
 
     def unscale(self, action: Tensor) -> Tensor:
         """`[B, *shape]` in the environment's units to `[B, size]` in [-1, 1]."""
-        # A dimension of one value only is -1.
+        # A dimension with a single value becomes -1.
         width = (self.high - self.low).clamp(min=1e-30)
         return (2 * (action - self.low) / width - 1).reshape(len(action), -1)
 

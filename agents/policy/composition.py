@@ -1,4 +1,4 @@
-"""A policy and a value function put together from the user's modules and our own.
+"""A policy and a value function composed of the user's modules and our own.
 
 Legend: B the batch, T time steps. With a recurrent part everything is `[B, T, ...]`.
 """
@@ -23,15 +23,15 @@ from .states import State
 
 
 class Composition(nn.Module):
-    """Encoder, policy and critic, of which any may be the user's and the others are made to fit.
+    """Encoder, policy and critic, any of which may be the user's; the others are constructed to fit.
 
-    What the policy returns beside the actions' logits is passed to a critic that takes dicts, so that a
-    shared embedding is computed once; with `value` among it, and no critic, that is the value. An
-    encoder is run once, and its features are what policy and critic receive.
+    Keys that the policy returns beside the actions' logits are passed on to a critic that takes dicts, so
+    that a shared embedding is computed once; without a critic, a key `value` is the value estimate. An
+    encoder runs once, and both policy and critic receive its features.
 
     Args:
         obs_spec, action_spec: Spaces of observations, `[B, *shape]`, and of actions; or dicts of them.
-        hidden: Widths of our own networks' layers.
+        hidden: Widths of our own networks' layers, ints from 1.
         encoder: `forward(obs)` to features `[B, ...]`.
         policy: `forward(obs)` to logits `[B, ...]` or distributions, and extra keys.
         critic: `forward(obs)` to values, float32 `[B]` or `[B, 1]`.
@@ -77,7 +77,7 @@ class Composition(nn.Module):
             self.critic.check(values, sources)
 
     def forward(self, obs: Tensors, state: State = None) -> tuple[Distribution, Tensor, State]:
-        """The policy at `obs`, the values there, `[B]`, and the next state."""
+        """The policy at `obs`, the values there, float32 `[B]`, and the next state."""
         before = state or {}
         after: dict[str, State] = {}
         if self.encoder is not None:
@@ -96,23 +96,23 @@ class Composition(nn.Module):
         return policy, value, state
 
     def select(self, state: State, index: Tensor) -> State:
-        """The rows of a state that `index` names, int64 `[S]`; -1: an episode's start."""
+        """Rows of a state by index, int64 `[S]`; -1 selects the initial state of an episode."""
         parts = {"encoder": self.encoder, "policy": self.policy, "critic": self.critic}
         return {name: parts[name].select(part, index) for name, part in state.items()}  # type: ignore[union-attr]
 
     def _named(self, output: object) -> dict[str, Any]:
-        """What was given for every head, by its name: `arm/door` in nested dicts."""
+        """The output for every head, by its name: `arm/door` in nested dicts."""
         return slashed(self.policy.split(output)[0])
 
 
 class View(nn.Module):
-    """The parts of a composition under their own names, and their outputs by name: to be drawn."""
+    """A composition with parts and outputs under their names, for drawing."""
 
     def __init__(self, composition: Composition):
         super().__init__()
         for name, part in composition.named_children():
             self.add_module(name, part.module)  # type: ignore[arg-type]
-        self._composition = [composition]  # In a list: no part of what is drawn.
+        self._composition = [composition]  # In a list, so that it is not drawn as a submodule.
 
     def forward(self, obs: Tensors) -> dict[str, Any]:
         composition = self._composition[0]
@@ -134,7 +134,7 @@ class Heads(nn.Module):
         super().__init__()
         self.trunk = own_encoder(obs_spec, hidden)
         self.action_spec = action_spec
-        # Not a ModuleDict: names of actions are anything, those of modules are not.
+        # Not a ModuleDict: an action's name may hold a dot, or be `keys`.
         self.layers = nn.ModuleList(
             nn.Linear(self.trunk.out_features, logits_shape(space)[0])
             for space in leaves(action_spec)
@@ -142,7 +142,7 @@ class Heads(nn.Module):
 
     def forward(self, obs: Tensors) -> Any:
         features = self.trunk(obs)
-        layers = iter(self.layers)  # As many, and in the same order, as there are actions.
+        layers = iter(self.layers)  # One head per action, in the same order.
         return map_tree(lambda _: next(layers)(features), self.action_spec)
 
 

@@ -1,8 +1,8 @@
 """Distributions over actions: one choice, several, yes or no, numbers, and several actions by name.
 
 One action is one event: `log_prob` and `entropy` are float32, summed over its parts, and have the shape of
-the batch: `[B]`, `[B, T]` for sequences. They are written out, because they are constructed at every step
-and torch's own cost three times as much on a batch of 8.
+the batch: `[B]`, or `[B, T]` for sequences. They do not wrap torch's own distributions, because one is
+constructed at every step, and torch's take three times as long on a batch of 8.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...replay import Space
 
 
 def choices(space: Space, logits: Tensor) -> Categorical | MultiCategorical | Bernoulli:
-    """The distribution over a discrete space's values of logits `[..., space.n]`, computed in float32.
+    """The distribution over a discrete space's values with logits `[..., space.n]`, computed in float32.
 
     Discrete       Categorical(softmax(logits))              values int64 [...]
     MultiDiscrete  one categorical per part of the logits    values int64 [..., len(nvec)]
@@ -45,8 +45,8 @@ class Categorical(Distribution):
         p = self.log_p.exp()
         if sample_shape:
             p = p.expand(*sample_shape, *p.shape)
-        # The first of n exponential clocks with rates p rings in proportion to p, which is how
-        # torch.multinomial draws too, after checks that wait for a GPU.
+        # The first of n exponential clocks with rates p to ring is distributed as p. torch.multinomial
+        # samples the same way, but only after checks that synchronise with a GPU.
         return (p / torch.empty_like(p).exponential_()).argmax(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Categorical(Distribution):
         return log_p.gather(-1, value.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        # A choice that is ruled out, with a logit of -inf, adds 0 and not 0 * inf.
+        # A masked choice, with a logit of -inf, contributes 0, not 0 * inf = NaN.
         return -(self.log_p.exp() * self.log_p.clamp(min=-1e30)).sum(-1)
 
     @property
@@ -167,7 +167,7 @@ class Joint(Distribution):
 
 
 def parts_of(policy: Distribution) -> Any:
-    """A distribution over nested dicts as nested dicts of distributions; any other as it is."""
+    """A distribution over nested dicts as nested dicts of distributions; any other unchanged."""
     if isinstance(policy, Joint):
         return {name: parts_of(part) for name, part in policy.parts.items()}
     return policy

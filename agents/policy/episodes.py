@@ -1,4 +1,4 @@
-"""A rollout cut where episodes begin, for agents that carry a state.
+"""Cuts a rollout where episodes begin, for agents that carry a state.
 
 Legend: T time steps, N environments, S segments, L steps of the longest of them.
 """
@@ -18,13 +18,13 @@ from .states import zip_leaves
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the steps of a rollout are, episode by episode.
+    """The steps of a rollout, grouped by episode.
 
     Attributes:
-        index: Places in the flattened rollout, `t * N + e`, int64 `[S, L]`; a short segment repeats
+        index: Positions in the flattened rollout, `t * N + e`, int64 `[S, L]`; a short segment repeats
             its last step.
-        mask: Which of them count, bool `[S, L]`.
-        first: Of which environment's state a segment begins with, int64 `[S]`; -1: an episode's start.
+        mask: Which of them are real steps, bool `[S, L]`.
+        first: The environment whose state a segment begins with, int64 `[S]`; -1: an episode's start.
         shape: T and N.
     """
 
@@ -45,7 +45,7 @@ class Segments:
         return flat.unflatten(0, self.shape)
 
     def with_last(self, obs: Tensors, next_obs: Tensors) -> Any:
-        """Observations `[T, N, ...]` and, after each segment's, the one that follows: `[S, L + 1, ...]`."""
+        """Each segment's observations followed by its last `next_obs`: `[T, N, ...]` to `[S, L + 1, ...]`."""
         ends = self.mask.sum(1)  # [S]
         rows = torch.arange(len(ends), device=ends.device)
 
@@ -66,7 +66,7 @@ def segments(rollout: Batch) -> Segments:
     starts = is_first.clone()
     starts[0] = True
     starts &= mask
-    # One column after another: a segment's steps are then consecutive.
+    # Environment by environment, so that a segment's steps are consecutive.
     begin = starts.T.flatten().nonzero().squeeze(1)  # [S], e * T + t
     ends = torch.cat((begin[1:], begin.new_tensor([steps * copies])))
     column, taken = begin // steps, mask.sum(0)

@@ -1,4 +1,4 @@
-"""torch's own distributions, as distributions over actions of a space."""
+"""Adapts torch distributions to an action space."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ def fitted(
 ) -> Fitted:
     """A torch `Distribution` with one event per action, whatever its batch and event shapes are.
 
-    Its values may be `[*batch, *shape]` with all of `shape` in its batch (`Normal`), in its event
-    (`Independent`) or in part, or have as many numbers in another shape (those of `MultiBinary((2, 3))`,
-    stored as 6 in a row).
+    Its values are `[*batch, *shape]`, where `shape` may belong to its batch shape (`Normal`), to its event
+    shape (`Independent`) or to both; or they have as many numbers in another shape (`MultiBinary((2, 3))`
+    is stored as 6 in a row).
 
     Args:
-        name: Its name in errors.
+        space: Space of the action.
+        given: The torch distribution.
+        name: The head's name in errors.
         batch_shape: As in `distribution`.
 
     Raises:
-        ConfigError: If its values are of another kind, or of a shape that does not fit.
+        ConfigError: If its values have another kind, or a shape that does not fit.
     """
     whole, shape = tuple(given.batch_shape + given.event_shape), tuple(space.value_shape)
     lead = _lead(whole, shape) if batch_shape is None else tuple(batch_shape)
@@ -55,8 +57,9 @@ class Fitted(Distribution):
     """A torch `Distribution` as one over actions of a space: one event per action, float32 or int64.
 
     Args:
-        given: Its values are `[*batch_shape, ...]`, of as many numbers as the space's values have.
-        batch_shape: The dimensions that are not the action's.
+        given: The torch distribution, with values `[*batch_shape, ...]` that have as many numbers as the
+            space's.
+        batch_shape: The dimensions that do not belong to the action.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
@@ -81,7 +84,7 @@ class Fitted(Distribution):
         return summed(self.given.log_prob(value.float()), self._extra).float()
 
     def entropy(self) -> Tensor:
-        """torch's where it has one, else an estimate from one draw, with the gradient that it needs."""
+        """torch's entropy if it defines one; else an estimate from one sample, with an unbiased gradient."""
         try:
             return summed(self.given.entropy(), self._extra).float()
         except NotImplementedError:
@@ -98,14 +101,14 @@ class Fitted(Distribution):
         value = _mode(self.given)
         if value is None or (self.space.discrete and bool(value.isnan().any())):
             raise ConfigError(
-                f"{_kind(self.given)} has neither a mode nor a mean, so no likeliest action. "
+                f"{_kind(self.given)} has neither a mode nor a mean, so its most likely action is unknown. "
                 "Return logits, or a distribution with a `mode`, or write an `act`."
             )
         return self._as_action(value.round() if self.space.discrete else value)
 
     @property
     def logits(self) -> Tensor:
-        """`[..., n]`, of discrete distributions that have them, as a network would return them."""
+        """Logits `[..., n]`, as a network would return them, if the distribution is discrete and has them."""
         given = self.given
         while isinstance(given, torchs.Independent):
             given = given.base_dist
@@ -118,7 +121,7 @@ class Fitted(Distribution):
 
 
 def _lead(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The batch of `whole`: what is before the space's own shape, else before as many numbers."""
+    """The batch shape within `whole`: the dimensions before `shape`, or before as many numbers."""
     at = len(whole) - len(shape)
     if at >= 0 and whole[at:] == shape:
         return whole[:at]
@@ -129,10 +132,10 @@ def _lead(whole: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | N
 
 
 def _wrong_kind(space: Space, given: Distribution) -> str:
-    """What was expected instead, or nothing."""
+    """The expected kind of distribution if this one does not fit the space; else empty."""
     try:
         choices = _choices(given)
-    except NotImplementedError:  # A class of the user's that does not say what its values are.
+    except NotImplementedError:  # A user's class without a `support`.
         return ""
     if not space.discrete:
         return "" if choices is None else "a continuous distribution, such as a Normal,"
@@ -149,7 +152,7 @@ def _wrong_kind(space: Space, given: Distribution) -> str:
 
 
 def _choices(given: Distribution) -> int | None:
-    """From 0 to what each number of a discrete distribution is less than (0: not so); else None."""
+    """The number of choices in each number of a discrete distribution (0: not counted from 0); else None."""
     support: Any = given.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -163,7 +166,7 @@ def _choices(given: Distribution) -> int | None:
 
 
 def _mode(given: Distribution) -> Tensor | None:
-    """torch's mode, else its mean, else the mode before the transforms, transformed; or None."""
+    """torch's mode, else its mean, else the transformed mode of the base distribution; or None."""
     if isinstance(given, torchs.Independent):
         return _mode(given.base_dist)
     found = None
@@ -172,7 +175,7 @@ def _mode(given: Distribution) -> Tensor | None:
             value = getattr(given, attribute)
         except NotImplementedError:
             continue
-        # torch returns NaN where two are equally likely.
+        # torch returns NaN where two values are equally likely.
         found = value if found is None else torch.where(found.isnan(), value, found)
     if found is None and isinstance(given, torchs.TransformedDistribution):
         found = _mode(given.base_dist)
@@ -182,7 +185,7 @@ def _mode(given: Distribution) -> Tensor | None:
 
 
 def _off_the_bounds(space: Space, value: Tensor) -> Tensor:
-    """A hair inside where a number is at a bound: there densities of squashed numbers are infinite."""
+    """The value moved slightly inside the bounds, at which squashed distributions have infinite density."""
     if space.discrete:
         return value
     low, high, bounded = bounds(space, value.device)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.types import _size
 
-# Values come no nearer to a bound than this part of the width, where densities are asked for.
+# Densities are evaluated no nearer to a bound than this fraction of the width.
 HAIR = 2.0**-20
-# Of a policy's log standard deviations: Haarnoja et al. (2018), arXiv 1812.05905, as in its code.
+# Bounds of a policy's log standard deviations, as in the code of Haarnoja et al. (2018), arXiv 1812.05905.
 _LOG_STD = (-20.0, 2.0)
 _LOG_SQRT_2PI = math.log(2 * math.pi) / 2
 
@@ -76,34 +76,34 @@ class SquashedGaussian(DiagonalGaussian):
         return self._scale(super().rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """`[..., *shape]` to `[...]`; values at a bound or beyond it are as likely as a hair inside."""
+        """`[..., *shape]` to `[...]`; values at or beyond a bound get the density just inside it."""
         width = self._width
-        # As log p - log(1 - p), and not as atanh of the difference from the centre: next to a bound
-        # most digits of that are lost.
+        # As log p - log(1 - p) rather than atanh of the distance from the centre, which loses most of its
+        # digits next to a bound.
         p, q = (value - self.low) / width, (self.high - value) / width
         log_p, log_q = p.clamp(HAIR, 1).log(), q.clamp(HAIR, 1).log()
         u = (log_p - log_q) / 2  # atanh(2 p - 1)
         inside = self._log_densities(u) - log_p - log_q - (2 * width).log()
-        # The last hair has one density, that of all u beyond: tanh rounds many of them to the bound,
-        # and a policy that often is there has to learn from what it did.
+        # All u beyond the last representable step share one density: tanh rounds many of them to the
+        # bound, and a policy that often acts there must still learn from it.
         z = (u - self.loc) * (-self.log_std).exp()
         outward = torch.where(q < HAIR, -z, z).clamp(min=-1e6)  # Farther out gradients overflow.
         beyond = torch.special.log_ndtr(outward) - (HAIR * width).log()
         return summed(torch.where((p < HAIR) | (q < HAIR), beyond, inside), self.event_dim)
 
     def entropy(self) -> Tensor:
-        """`H(u) + E[log da/du]`. The expectation is a sum over 65 points, good to 1e-3: no draws."""
+        """`H(u) + E[log da/du]`, in nats; the expectation is a sum over 65 points, accurate to 1e-3."""
         z = torch.linspace(-6, 6, 65, device=self.loc.device)
         weights = (-0.5 * z.square()).softmax(0)
         u = self.loc.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * z
-        # log(1 - tanh(u)^2) without the difference, which is 0 in float32 from |u| = 9 on.
+        # log(1 - tanh(u)^2) without the subtraction, which is 0 in float32 for |u| >= 9.
         log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
         stretched = (log_slope * weights).sum(-1) + (self._width / 2).log()
         return super().entropy() + summed(stretched, self.event_dim)
 
     @property
     def mode(self) -> Tensor:
-        """The likeliest u, squashed: what the policy does without noise."""
+        """The most likely u, squashed: the policy's action without noise."""
         return self._scale(self.loc)
 
     def _scale(self, u: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class SquashedGaussian(DiagonalGaussian):
 
     @property
     def _width(self) -> Tensor:
-        # A dimension with one value only has no density: it is taken for one of width 1.
+        # A dimension with a single value has no density: treat its width as 1.
         width = self.high - self.low
         return torch.where(width > 0, width, 1.0)
 

@@ -1,7 +1,7 @@
-"""From a network's output to a distribution over actions, whatever the action space.
+"""Turns a network's output into a distribution over actions, for any action space.
 
-`distribution` is for what the forward of any module returned. `action_head` is for networks of our own,
-whose standard deviations are parameters; its choices and its dicts are the same distributions.
+`distribution` accepts the output of any module's forward. `action_head` is for our own networks, whose
+standard deviations are parameters; for choices and dicts it constructs the same distributions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .spaces import bounds, gymnasium_name
 
 
 def logits_shape(space: Space) -> tuple[int, ...]:
-    """The shape of what `distribution` takes for one action: `(2d,)` for a Box of d numbers.
+    """The shape of one action's input to `distribution`: `(2d,)` for a Box of d numbers.
 
     >>> logits_shape(Space((7,), torch.int64, discrete=True, nvec=(3, 4))), logits_shape(Space((3, 2)))
     ((7,), (12,))
@@ -37,7 +37,7 @@ def distribution(
     *,
     batch_shape: tuple[int, ...] | None = None,
 ) -> Any:
-    """The distribution over actions that a module's output stands for.
+    """The distribution over actions that a module's output parametrises.
 
         Discrete       Categorical(softmax(output))                         values int64 [...]
         MultiDiscrete  one categorical per part of the output               values int64 [..., len(nvec)]
@@ -47,20 +47,20 @@ def distribution(
         a dict         one of these per name, independent                   values {name: ...}
 
     For a Box, the output is the means and then the log standard deviations, each in the order of
-    `value.flatten()`. A value of a Box without bounds, or with bounds on some sides only, may lie
-    outside: `executable` brings it in.
+    `value.flatten()`. Samples for a Box that is unbounded, or bounded on some sides only, may lie outside
+    the space: `executable` clips them.
 
     Args:
-        space: Of the action, or a dict of them.
-        output: Logits `[..., *logits_shape(space)]`; or a torch `Distribution` over values of the
-            space; for a dict space a dict that has either by every name (other names are left alone).
-        name: Its name in errors.
-        batch_shape: The dimensions that are not the action's, where they are known: a distribution of
-            another batch is refused, and singleton dimensions are no riddle.
+        space: Space of the action, or a dict of spaces.
+        output: Logits `[..., *logits_shape(space)]`, or a torch `Distribution` over values of the space;
+            for a dict space, a dict with either under every name (other names are ignored).
+        name: The head's name in errors.
+        batch_shape: The dimensions that do not belong to the action, if known. A distribution with another
+            batch is then refused, and singleton dimensions are unambiguous.
 
     Returns:
-        A `Distribution` with `sample()`, `log_prob(value)` and `entropy()`, both float32 and summed over
-        everything but the batch, and `mode`.
+        A `Distribution` with `sample()`, `mode`, and `log_prob(value)` and `entropy()`, which are float32
+        and summed over everything but the batch.
 
     Raises:
         ConfigError: If the output does not fit the space, naming the head.
@@ -81,7 +81,7 @@ def distribution(
 def _of_tensor(
     space: Space, output: object, name: str, batch_shape: tuple[int, ...] | None
 ) -> Distribution:
-    """The distribution of logits of choices, or of means and log standard deviations."""
+    """The distribution with these logits of choices, or these means and log standard deviations."""
     (width,) = logits_shape(space)
     if (
         not isinstance(output, Tensor)
@@ -107,7 +107,7 @@ def _of_tensor(
 def _joint(
     spaces: dict[str, Any], output: object, within: str, batch_shape: tuple[int, ...] | None
 ) -> Joint:
-    """One distribution per name, all of one batch."""
+    """One distribution per name, all with the same batch shape."""
     if isinstance(output, Joint):
         output = output.parts
     names = ", ".join(repr(f"{within}{name}") for name in spaces)
@@ -138,7 +138,7 @@ def _joint(
 def _own(
     space: Space, given: Distribution, name: str, batch_shape: tuple[int, ...] | None
 ) -> Distribution:
-    """A distribution of ours unchanged, if it is one over actions of the space."""
+    """One of our own distributions, unchanged, if its values are actions of the space."""
     if isinstance(given, Categorical):
         fits = (given.log_p.shape[-1],) == space.shape and not (space.nvec or space.binary)
     elif isinstance(given, MultiCategorical):
@@ -166,7 +166,7 @@ def _seen(output: object) -> str:
 
 
 def executable(space: Space | dict[str, Any], value: Any) -> Any:
-    """The value `[..., *shape]` inside the space: numbers beyond a bound become the bound."""
+    """The value `[..., *shape]` with numbers clipped to the space's bounds."""
     if isinstance(space, dict):
         return {name: executable(part, value[name]) for name, part in space.items()}
     if space.discrete:
@@ -176,7 +176,7 @@ def executable(space: Space | dict[str, Any], value: Any) -> Any:
 
 
 def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
-    """What a model's `forward` returns for a distribution: logits of choices, the mean of numbers."""
+    """What a model's `forward` returns for a policy: logits of choices, or the mean of numbers."""
     if isinstance(space, dict):
         parts = policy.parts  # type: ignore[attr-defined]
         return {name: estimate(part, parts[name]) for name, part in space.items()}
@@ -187,7 +187,7 @@ def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
             return logits
     if space.nvec and hasattr(policy, "parts"):
         return torch.cat([part.log_p for part in policy.parts], -1)
-    # Of a distribution without logits: its mode, as a score.
+    # Without logits, the mode serves as the score.
     sizes = space.nvec or (space.n,)
     if space.binary:
         return policy.mode.float() * 2 - 1
@@ -197,7 +197,7 @@ def estimate(space: Space | dict[str, Space], policy: Distribution) -> Any:
 
 
 def action_head(space: Space | dict[str, Space]) -> DiscreteHead | BoxHead | DictHead:
-    """The end of a policy, for actions of any space: from a network's output to a distribution.
+    """The last part of a policy, for any action space: turns a network's output into a distribution.
 
         Discrete       Categorical(softmax(output))             values int64 [B]
         MultiDiscrete  one categorical per part of the output   values int64 [B, len(nvec)]
@@ -218,13 +218,13 @@ def action_head(space: Space | dict[str, Space]) -> DiscreteHead | BoxHead | Dic
 
 
 class DiscreteHead(nn.Module):
-    """One choice, several, or yes or no several times.
+    """One choice, several choices, or several yes-or-no decisions.
 
     `executable` returns what the environment receives for a value of the distribution, `estimate` what
     a model's `forward` returns for an output.
     """
 
-    clips = False  # Whether `executable` changes values.
+    clips = False  # Whether `executable` may change values.
     out_features: int
 
     def __init__(self, space: Space):
@@ -244,9 +244,9 @@ class DiscreteHead(nn.Module):
 class BoxHead(nn.Module):
     """Continuous numbers, normally distributed.
 
-    The standard deviation is a parameter of its own and does not depend on the observation (Schulman et
-    al., 2017, arXiv 1707.06347). Values are in units in which a bounded dimension spans [-1, 1], and may
-    lie outside.
+    The standard deviation is a separate parameter that does not depend on the observation (Schulman et al.,
+    2017, arXiv 1707.06347). Values are in units in which a bounded dimension spans [-1, 1], and may lie
+    outside of it.
     """
 
     clips = True
@@ -272,7 +272,7 @@ class BoxHead(nn.Module):
         return Gaussian(loc, self.log_std)
 
     def executable(self, value: Tensor) -> Tensor:
-        """In the environment's units, clipped to its bounds."""
+        """The value in the environment's units, clipped to its bounds."""
         return (self.centre + self.radius * value).clamp(self.low, self.high)
 
     def estimate(self, output: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ class DictHead(nn.Module):
     def __init__(self, spaces: dict[str, Space]):
         super().__init__()
         heads: dict[str, Any] = {name: action_head(space) for name, space in spaces.items()}
-        # Not a ModuleDict: names of actions are anything, those of modules are not.
+        # Not a ModuleDict: an action's name may hold a dot, or be `keys`.
         self.names, self.heads = list(heads), nn.ModuleList(heads.values())
         self.sizes = [head.out_features for head in heads.values()]
         self.out_features = sum(self.sizes)

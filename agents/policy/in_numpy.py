@@ -1,6 +1,6 @@
-"""Small networks evaluated by NumPy, to act: for a few observations that takes half of torch's time.
+"""Evaluates small networks with NumPy to act, which halves the time for a few observations.
 
-What torch does around an operation, whatever its size, is most of what a small network costs on a CPU.
+On a CPU, torch's fixed overhead per operation is most of a small network's cost.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ...replay.batch import Tensors
 
-# Multiplications in one layer. From here on torch is as fast, and NumPy's library may start threads of
-# its own, with which a small product takes ten times as long.
+# Multiplications in one layer. From here on torch is as fast, and NumPy's BLAS may start threads of its
+# own, which make a small product take ten times as long.
 _MOST = 2**16
 
 Function = Callable[[np.ndarray], np.ndarray]  # `[N, n]` float32 to `[N, m]`.
-_ZERO = np.zeros((), np.float32)  # A Python number would be made an array at each call.
+_ZERO = np.zeros((), np.float32)  # An array: a Python number would be converted at each call.
 
 ROWS: set[type[nn.Module]] = {nn.Sequential}
 """Modules that are the row of their layers and no more; of exactly this class."""
@@ -35,11 +35,11 @@ KNOWN: dict[type[nn.Module], Function] = {
 
 
 def in_numpy(network: nn.Module, obs: Tensors) -> np.ndarray | None:
-    """What `network(obs)` returns, up to rounding; None: torch has to compute it.
+    """The result of `network(obs)`, up to rounding; None if torch has to compute it.
 
-    It applies to a few observations `[N, n]` (float32, on the CPU, without gradient), and a row of
-    known layers. Whatever makes a network more than its layers is left to torch: a hook, a wrapped
-    weight, another precision. Weights are not copied: the arrays are their memory.
+    Supports a few observations `[N, n]` (float32, on the CPU, without gradient) and a sequence of known
+    layers. Networks that do more than their layers say are left to torch: those with a hook, a
+    parametrised weight, another precision. Weights are not copied; the arrays share their memory.
 
     >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> with torch.no_grad():
@@ -68,14 +68,14 @@ def in_numpy(network: nn.Module, obs: Tensors) -> np.ndarray | None:
 
 
 class Plan:
-    """The functions of arrays that a row of layers comes to.
+    """A sequence of layers compiled to functions of arrays.
 
     Args:
-        network: One of `ROWS`. It is not held on to.
+        network: Instance of a class in `ROWS`; no reference to it is kept.
 
     Attributes:
-        most: How many observations it is good for at once; 0: none.
-        width: Numbers in one of them.
+        most: Largest number of observations that it supports at once; 0: none.
+        width: Numbers in one observation.
     """
 
     def __init__(self, network: nn.Module):
@@ -93,7 +93,7 @@ class Plan:
             self.most, self.width = _MOST // max(sizes), first.weight.shape[1]
 
     def holds(self, network: nn.Module) -> bool:
-        """Whether the network has these layers and weights still, and does what their classes say."""
+        """Whether the network still has the same layers and weights, with unmodified behaviour."""
         layers = list(network._modules.values())
         # torch's parametrisations replace a layer's class.
         if layers != self._layers or [type(layer) for layer in layers] != self._kinds:
@@ -131,13 +131,13 @@ def _altered(network: nn.Module) -> bool:
 
 
 def _weights(layer: nn.Module | None) -> list[tuple[dict[str, Any], str, Tensor, int, int]]:
-    """Where a layer holds its weights, and what tells whether they lie where they did."""
+    """A layer's weights, with what identifies their memory: to notice when they move."""
     held = {} if layer is None else layer._parameters
     return [(held, n, w, w.data_ptr(), w.numel()) for n, w in held.items() if w is not None]
 
 
 def _function(layer: nn.Module | None) -> Function | None:
-    """What a layer does; None: not known."""
+    """A layer as a function of arrays; None if it is not supported."""
     if layer is None:
         return None
     if type(layer) is not nn.Linear:
@@ -148,7 +148,8 @@ def _function(layer: nn.Module | None) -> Function | None:
     transposed = weight.detach().numpy().T  # type: ignore[union-attr]
     if bias is None:
         return lambda x: x.dot(transposed)
-    shift = bias.detach().numpy()[None]  # For one observation of the same shape, which is faster.
+    # As [1, m]: adding to a single observation then needs no broadcasting, which is faster.
+    shift = bias.detach().numpy()[None]
 
     def function(x: np.ndarray) -> np.ndarray:
         y: np.ndarray = x.dot(transposed)

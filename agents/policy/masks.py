@@ -1,16 +1,16 @@
-"""Actions that are ruled out: masks of choices, from an environment's `info`.
+"""Action masks: choices that an environment's `info` rules out.
 
     allowed(s) = {a : mask[a] = 1}
     pi(a|s)    = exp(z_a) / sum_{b in allowed(s)} exp(z_b)  for a in allowed(s), else 0
     greedy(s)  = argmax_{a in allowed(s)} Q(s, a)           random(s) ~ uniform(allowed(s))
 
-The masked policy is what acts, what is differentiated, and what ratios and entropies are of: no gradient
-reaches the logits of actions that are ruled out (Huang & Ontanon, 2022, arXiv 2006.14171).
+Acting, gradients, probability ratios and entropies all use the masked policy: no gradient reaches the logits
+of actions that are ruled out (Huang & Ontanon, 2022, arXiv 2006.14171).
 
-A mask is `[..., n]` for one choice of n, the choices of its parts in a row, `[..., sum(nvec)]`, for
-several, and `[..., 2 n]` (no, yes, no, yes, ...) for n times yes or no. A dict of actions has a dict of
-masks. Where nothing is allowed everything is: that is the observation after an episode's end, from which
-nothing is done and whose value does not count.
+A mask is `[..., n]` for one choice of n; for several choices, those of all parts concatenated,
+`[..., sum(nvec)]`; and for n yes-or-no decisions `[..., 2 n]` (no, yes, no, yes, ...). A dict of actions has
+a dict of masks. A mask that allows nothing is read as allowing everything: it belongs to the observation
+after an episode's end, where no action is taken and whose value does not count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .distributions import Bernoulli, Categorical, Joint, MultiCategorical
 
 ACTION_MASK = "action_mask"
 NEXT_ACTION_MASK = "next_action_mask"
-_FAR = 1e9  # A logit that is as good as infinite, and that arithmetic survives.
+_FAR = 1e9  # Practically minus infinity, but finite: -inf would produce NaN in arithmetic.
 
 
 def mask_in(fields: Mapping[str, Any] | Batch | None, name: str = ACTION_MASK) -> Any:
@@ -35,7 +35,7 @@ def mask_in(fields: Mapping[str, Any] | Batch | None, name: str = ACTION_MASK) -
 
 
 def allowed(mask: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
-    """The mask as bool `[..., n]`, everything where nothing is allowed.
+    """The mask as bool `[..., n]`; all True where nothing is allowed.
 
     Args:
         sizes: Choices of each part, ints that sum to n, where there are several parts.
@@ -51,7 +51,7 @@ def allowed(mask: Tensor, sizes: tuple[int, ...] = ()) -> Tensor:
 
 
 def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores `[..., n]` of one choice, minus infinity where it is not allowed; None: all are.
+    """Scores `[..., n]` of one choice, minus infinity where masked; unchanged if `mask` is None.
 
     >>> masked(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0, 1, 1])).argmax(-1)
     tensor(2)
@@ -60,7 +60,7 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def draw_allowed(space: Space, mask: Tensor) -> Tensor:
-    """Values of a discrete action, all that are allowed equally likely."""
+    """Values of a discrete action, uniform among the allowed ones."""
     if space.binary or space.nvec:
         sizes = (2,) * space.n if space.binary else space.nvec
         return torch.stack([_one(part) for part in mask.split(list(sizes), -1)], -1)
@@ -73,14 +73,14 @@ def _one(mask: Tensor) -> Tensor:
 
 
 def restricted(policy: Any, mask: Any) -> Any:
-    """A distribution over actions, without those that are ruled out.
+    """A distribution over actions, restricted to the allowed ones.
 
     Args:
-        policy: As `distribution` and `action_head` return them.
-        mask: Of its batch, `[..., n]`, or a dict of these; None: nothing is ruled out.
+        policy: As `distribution` and `action_head` return it.
+        mask: Mask for its batch, `[..., n]`, or a dict of masks; None: everything is allowed.
 
     Raises:
-        ConfigError: For a torch distribution without logits of choices.
+        ConfigError: If it is a torch distribution without logits of choices.
     """
     if mask is None:
         return policy
@@ -108,7 +108,7 @@ def restricted(policy: Any, mask: Any) -> Any:
 
 
 def restrict_scores(space: Space, scores: Tensor, mask: Any) -> Tensor:
-    """Scores `[..., *space.shape]` of any kind of choices, of a forward, minus infinity where ruled out."""
+    """A forward's scores `[..., *space.shape]` for any kind of choices, minus infinity where masked."""
     if mask is None:
         return scores
     if space.binary:

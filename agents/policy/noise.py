@@ -1,4 +1,4 @@
-"""Noise whose next value is near the last one, so that exploration gets somewhere."""
+"""Temporally correlated noise, with which exploration gets further."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from ...replay.transfer import upload
 
-_LENGTH = 1024  # Steps that are drawn at once; slower than them nothing changes.
+_LENGTH = 1024  # Steps sampled at once, which is the longest period in the noise.
 
 
 class Colored:
-    """Normal noise, of mean 0 and variance 1 at each step, whose power falls as `1 / f^exponent`.
+    """Normal noise with mean 0 and variance 1 at each step, whose power falls as `1 / f^exponent`.
 
-    An exponent of 0 is white noise, each step by itself, and 2 a random walk. Between them lies pink
-    noise, 1, which is as good as the better of the two on most tasks: where a push has to last, as on
-    hills and in momentum, and where it must not (Eberhard et al., 2023, "Pink Noise Is All You Need",
+    An exponent of 0 is white noise, independent at each step, and 2 a random walk. Pink noise, 1, lies in
+    between and matches the better of the two on most tasks: those where a push has to last, to climb hills
+    or build up momentum, and those where it must not (Eberhard et al., 2023, "Pink Noise Is All You Need",
     ICLR).
 
-    A plain object, since an attribute of a module that changes at every step costs two microseconds.
+    A plain object: setting a module's attribute at every step would cost two microseconds.
 
     Source: Timmer & Koenig (1995), "On generating power law noise": normal Fourier coefficients, scaled.
     """
@@ -30,13 +30,13 @@ class Colored:
         self.drawn = torch.zeros(0, 0, 0)  # (T, N, size)
 
     def next(self, n: int, size: int, device: torch.device) -> Tensor:
-        """The next step's, float32 `[n, size]`: each number's is independent of the others'."""
+        """The next step's noise, float32 `[n, size]`, independent across numbers."""
         if self.at == len(self.drawn) or self.drawn.shape[1:] != (n, size):
-            # Drawn on the CPU, to be the same on all devices.
+            # On the CPU, so that all devices get the same noise.
             self.drawn, self.at = colored(_LENGTH, n, size, exponent=self.exponent), 0
         if (
             self.drawn.device != device
-        ):  # Once in many steps: an upload for each would be waited for.
+        ):  # One upload for many steps: an upload per step would synchronise.
             self.drawn = upload(self.drawn, device)
         self.at += 1
         return self.drawn[self.at - 1]

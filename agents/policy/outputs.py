@@ -1,4 +1,4 @@
-"""What modules return: which layer it comes from, and whether it fits the actions."""
+"""Checks of what modules return: whether it fits the actions, and which layer it came from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .spaces import gymnasium_name
 
 
 class Sources:
-    """Which module each tensor of a forward came from.
+    """Records which module produced each tensor of a forward.
 
     Attributes:
-        last: The module that was entered last: where an error comes from.
+        last: The module entered last, in which an error was raised.
     """
 
     def __init__(self, name: str):
@@ -36,22 +36,22 @@ class Sources:
         return f" (the last module was {self.last})" if self.last != self._name else ""
 
     def layer(self, output: object) -> nn.Module | None:
-        """The module that a tensor came from as it is."""
+        """The module that returned exactly this tensor; None if none did."""
         for tensor in _tensors(output):
             if (made := self._made.get(id(tensor))) is not None:
                 return made[2]
         return None
 
     def note(self, output: object, path: str, module: nn.Module) -> None:
-        """Remember what a module gave; the innermost one counts, since it returns first."""
+        """Record a module's output; the innermost module wins, since it returns first."""
         if isinstance(output, Tensor):
-            # Kept with its tensor, so that the number of it is not given to another.
+            # Keeps the tensor alive, so that its id is not reused.
             self._made.setdefault(id(output), (output, path, module))
 
 
 @contextmanager
 def watched(module: nn.Module, name: str) -> Iterator[Sources]:
-    """Inside, every forward of the module's parts is noted."""
+    """Runs the block while recording every forward of the module's parts."""
     sources = Sources(name)
     hooks = []
     for path, part in module.named_modules():
@@ -80,15 +80,15 @@ def check_outputs(
     *,
     values: bool = False,
 ) -> None:
-    """Whether a module's output are logits, or distributions, of actions; other keys are its own.
+    """Check that a module returned logits or distributions for all actions; it may return other keys too.
 
     Args:
         output: `[rows, *logits_shape]`, a distribution, or a dict of these by name.
-        name: Of the module.
-        values: Whether numbers may also be given as they are, `[rows, *shape]`.
+        name: The module's name, for errors.
+        values: Whether actions themselves are also valid for continuous heads, `[rows, *shape]`.
 
     Raises:
-        ConfigError: Naming the head, what was expected, what came and from where: all of them.
+        ConfigError: For each bad head, with its name, what was expected, what it returned and from where.
     """
     heads, wrong = _heads(output, space, name)
     for key, (given, part) in heads.items():
@@ -123,7 +123,7 @@ def check_outputs(
 def _heads(
     output: object, space: Any, name: str, path: str = ""
 ) -> tuple[dict[str, tuple[Any, Space]], list[str]]:
-    """What was given for every head with its space, and what is missing; `arm/door` in nested dicts."""
+    """Every head's output with its space, and messages about missing ones; `arm/door` in nested dicts."""
     if not isinstance(space, dict):
         return {path: (output, space)}, []
     where = f" for {path!r}" if path else ""

@@ -1,6 +1,6 @@
-"""Modules of the user's in the place of an agent's own networks.
+"""The user's modules in place of an agent's own networks.
 
-Legend: B the batch, T time steps. Agents with a recurrent part give all parts `[B, T, ...]`.
+Legend: B the batch, T time steps. Agents with a recurrent part pass `[B, T, ...]` to all parts.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..traits import takes_state
 from .outputs import Sources, check_outputs, watched
 from .states import Layout, State, as_steps, find_layout, map_leaves, select
 
-# The names of a space that has none, in the dicts of modules that want dicts.
+# Names of a single observation and action, for modules that work with dicts.
 OBS, ACTION = "obs", "action"
 
 
 class Part(nn.Module):
-    """A module that is given what its constructor asked for.
+    """A module called with the kind of input that its signatures ask for.
 
-    With a parameter `obs_shapes` it receives dicts, even where the environment's observation is a single
-    one, named `obs`. With a `state` in its forward it is recurrent, and receives sequences `[B, T, ...]`
-    with its state; any other receives their steps side by side, `[B * T, ...]`.
+    If its constructor has a parameter `obs_shapes`, it receives dicts; a single observation is then named
+    `obs`. If its forward has a parameter `state`, it is recurrent and receives sequences `[B, T, ...]` with
+    its state; any other module receives their steps flattened, `[B * T, ...]`.
 
     Args:
-        module: The user's own: `forward` receives observations `[B, *shape]`.
+        module: The user's module: `forward` receives observations `[B, *shape]`.
         sequences: Whether the agent is recurrent, through this part or another.
     """
 
@@ -42,7 +42,7 @@ class Part(nn.Module):
         self.module, self.sequences = module, sequences
         self.recurrent = takes_state(module)
         self.named = asks_for(module, "obs_shapes")
-        self.layout: Layout = None  # Of its state, once `probe` has found it.
+        self.layout: Layout = None  # The state's layout, once `probe` has found it.
 
     def forward(self, obs: Tensors, state: State = None) -> tuple[Any, State]:
         """The module's output, and its next state."""
@@ -63,19 +63,20 @@ class Part(nn.Module):
         return map_leaves(lambda x: _unflattened(x, steps, self.module), output), None
 
     def probe(self, space: Space | dict[str, Space], extras: dict[str, Tensor]) -> Any:
-        """Its output for two observations of its space; finds the layout of its state on the way.
+        """Its output for two observations of the space; also finds the layout of its state.
 
-        Lazy layers take shape here. Buffers, modes and random streams are as before.
+        Lazy layers are initialised here. Buffers, modes and random streams do not change.
 
         Args:
-            space: Of the observations, `[B, *shape]`, or a dict of spaces.
-            extras: What the policy passes on beside them, float32 `[2, ...]` (`[2, 1, ...]`).
+            space: Space of the observations, `[B, *shape]`, or a dict of spaces.
+            extras: Further inputs that the policy passes on, float32 `[2, ...]` (`[2, 1, ...]` in a
+                recurrent agent).
 
         Returns:
-            The output, `[2, ...]` (`[2, 1, ...]` in a recurrent agent), and the `Sources` of it.
+            The output, `[2, ...]` (`[2, 1, ...]` in a recurrent agent), and its `Sources`.
 
         Raises:
-            ConfigError: If the module raises; with its name and what it was given.
+            ConfigError: If the module raises, with its name and the shapes of its input.
         """
         name = type(self.module).__name__
         modes = {module: module.training for module in self.modules()}
@@ -113,7 +114,7 @@ class Part(nn.Module):
         return outputs[0][0], at
 
     def select(self, state: State, index: Tensor) -> State:
-        """The rows of a state that `index` names, int64 `[S]`; -1: zeros, an episode's start."""
+        """Rows of a state by index, int64 `[S]`; -1 selects zeros, the start of an episode."""
         return select(state, self.layout, index)
 
 
@@ -121,9 +122,9 @@ class Features(nn.Module):
     """The user's encoder as the first layer of a network: features `[B, out_features]`.
 
     Args:
-        module: Its output may have any shape `[B, ...]`.
-        obs_spec: Space of what it receives, `[B, *obs_spec.shape]`, or a dict of spaces.
-        detach: Keep gradients from it, where another network trains it.
+        module: The encoder; its output, `[B, ...]`, is flattened.
+        obs_spec: Space of its input, `[B, *obs_spec.shape]`, or a dict of spaces.
+        detach: Stop gradients, where another network trains the encoder.
 
     Raises:
         ConfigError: If it raises, or is recurrent.
@@ -189,10 +190,10 @@ class PolicyPart(Part):
         self.action_spec = action_spec
 
     def check(self, output: object, sources: Sources) -> None:
-        """Whether what `probe` gave fits the actions.
+        """Check that the output of `probe` fits the actions.
 
         Raises:
-            ConfigError: Naming the head, what was expected, what came and from where.
+            ConfigError: With the head's name, what was expected, what it returned and from where.
         """
         if self.sequences:
             output = map_leaves(lambda x: _first_step(x), output)
@@ -202,7 +203,7 @@ class PolicyPart(Part):
         check_outputs(output, space, 2, name, sources)
 
     def split(self, output: object) -> tuple[Any, dict[str, Any]]:
-        """What is of the actions, and every other key."""
+        """Splits the output into action heads and everything else."""
         if not isinstance(output, dict):
             return output, {}
         if isinstance(self.action_spec, dict):
@@ -220,10 +221,10 @@ class CriticPart(Part):
         return value_of(output, type(self.module).__name__, sequences=self.sequences), state
 
     def check(self, output: object, sources: Sources) -> None:
-        """Whether what `probe` gave are values.
+        """Check that the output of `probe` holds values.
 
         Raises:
-            ConfigError: With what was expected and what came.
+            ConfigError: With what was expected and what it returned.
         """
         name = type(self.module).__name__
         given = value_of(output, name, sequences=self.sequences)
@@ -237,15 +238,15 @@ class CriticPart(Part):
             raise ConfigError(f"{name}: 'value' is not finite{sources.of(output)}.")
 
     def takes_extras(self, obs_spec: Space | dict[str, Space]) -> bool:
-        """Whether it receives dicts, so that more can be put into them."""
+        """Whether it receives dicts, to which more keys can be added."""
         return self.named or isinstance(obs_spec, dict)
 
 
 def value_of(output: object, name: str, *, sequences: bool) -> Tensor:
-    """Float32 values `[B]` (`[B, T]`) of a critic's output, which may have a last dimension of one.
+    """Values, float32 `[B]` (`[B, T]`), from a critic's output, which may have a last dimension of 1.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If the output holds no values.
     """
     if isinstance(output, dict):
         if "value" not in output:
@@ -257,7 +258,7 @@ def value_of(output: object, name: str, *, sequences: bool) -> Tensor:
             f"{name}.forward returned a {type(output).__name__}; expected values [B], or a dict with "
             "'value'."
         )
-    # By their number: a single step's [B, 1] has its values already.
+    # Compare dimensions, not sizes: in sequences of one step, [B, 1] already is the right shape.
     return (output.squeeze(-1) if output.dim() == 2 + sequences else output).float()
 
 
@@ -267,9 +268,9 @@ def asks_for(module: nn.Module, parameter: str) -> bool:
 
 
 def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
-    """n observations between the space's bounds, as models receive them: float32, or int64 ids.
+    """n random observations within the space's bounds, as models receive them: float32, or int64 ids.
 
-    Not zeros: a module that divides by their standard deviation would return NaN.
+    Random, since a module that divides by the standard deviation would return NaN for zeros.
     """
     if isinstance(space, dict):
         return {name: draw(part, n, device) for name, part in space.items()}

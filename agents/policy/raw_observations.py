@@ -1,8 +1,8 @@
-"""`run.agent.act(obs)` on observations in the environment's own units, although it learnt normalised ones.
+"""Lets `run.agent.act(obs)` take observations in the environment's units after `normalize_obs=true`.
 
-While a run learns, batches and what `act` receives are normalised for the module (`normalize_obs=true`).
-Afterwards it is called by hand, in a plain loop, and the statistics have to come from somewhere: from an
-attribute `act` of the module itself, in front of its class's method, for as long as the run rests.
+While a run learns, it normalises both batches and the input of `act`. Afterwards the user calls `act` in a
+loop of their own, so the module itself has to carry the statistics: in an instance attribute `act`, which
+shadows its class's method while the run is not learning.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from ..traits import hook
 
 
 class RawAct:
-    """The method `act` of a module, for observations that are not normalised yet.
+    """A module's `act` for observations that are not normalised yet.
 
-    It goes along where the module is copied or pickled.
+    It is copied and pickled with the module.
 
     Args:
-        agent: Whose `act` it stands in for.
-        normalizer: The statistics.
+        agent: The module whose `act` it wraps.
+        normalizer: The statistics of the run's observations.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
 
     def __init__(self, agent: nn.Module, normalizer: Normalizer):
-        # Strong, as of any method: `antelope.load(path).agent.act(obs)` holds nothing else of the module.
+        # A strong reference, like any bound method's: in `antelope.load(path).agent.act(obs)` nothing
+        # else keeps the module alive.
         self._agent, self.normalizer = agent, normalizer
 
     def __call__(self, obs: Tensors, *args: Any, **kwargs: Any) -> Any:
@@ -47,7 +48,7 @@ class RawAct:
 
 
 def takes_raw(agent: nn.Module, normalizer: Normalizer | None) -> None:
-    """Let the module's `act` take observations in the environment's own units, if it has one."""
+    """Make the module's `act`, if it has one, take observations in the environment's own units."""
     if normalizer is None or not normalizer.moments or hook(agent, "act") is None:
         return
     if hook(type(agent), "act") is not None and "act" not in vars(agent):
@@ -55,7 +56,7 @@ def takes_raw(agent: nn.Module, normalizer: Normalizer | None) -> None:
 
 
 def takes_normalised(agent: object) -> None:
-    """Let the module's `act` take what batches hold, as its class says."""
+    """Restore the class's `act`, which takes normalised observations."""
     if isinstance(getattr(agent, "__dict__", {}).get("act"), RawAct):
         delattr(agent, "act")
 
@@ -67,7 +68,7 @@ def statistics_of(agent: object) -> Normalizer | None:
 
 
 def own_act(agent: nn.Module) -> Any:
-    """The module's `act` on what batches hold; None if it has none."""
+    """The module's `act` for normalised observations; None if it has none."""
     act = hook(agent, "act")
     return _of_class(agent) if isinstance(act, RawAct) else act
 

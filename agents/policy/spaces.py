@@ -1,4 +1,4 @@
-"""Spaces as distributions need them: their bounds on a device, their names in messages."""
+"""Properties of spaces that distributions need: bounds on a device, names for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...replay import Space
 
-# As long as the space lives: four small copies to a GPU at every step otherwise.
+# Cached for as long as the space lives: otherwise every step would make four small copies to a GPU.
 _KNOWN: WeakKeyDictionary[Space, dict[torch.device, tuple[Tensor, Tensor, bool]]] = (
     WeakKeyDictionary()
 )
@@ -18,10 +18,10 @@ _STDDEV: WeakKeyDictionary[Space, dict[torch.device, Tensor]] = WeakKeyDictionar
 
 
 def bounds(space: Space, device: torch.device) -> tuple[Tensor, Tensor, bool]:
-    """`low` and `high` `[*shape]`, and whether they are finite everywhere."""
+    """`low` and `high`, float32 `[*shape]`, and whether they are finite everywhere."""
     known = _KNOWN.setdefault(space, {})
     if device not in known:
-        with torch.inference_mode(False):  # They outlive the call.
+        with torch.inference_mode(False):  # The cache outlives the caller's mode.
             low, high = _bound(space, space.low, -math.inf), _bound(space, space.high, math.inf)
             bounded = bool(torch.isfinite(high - low).all())
             known[device] = low.to(device), high.to(device), bounded
@@ -29,7 +29,7 @@ def bounds(space: Space, device: torch.device) -> tuple[Tensor, Tensor, bool]:
 
 
 def stddev_of(space: Space, device: torch.device) -> Tensor | None:
-    """The values' standard deviation `[*shape]`, 1 where there is none; None where it is not known."""
+    """The values' standard deviation, float32 `[*shape]`, 1 for constants; None if it is unknown."""
     if space.stddev is None:
         return None
     known = _STDDEV.setdefault(space, {})

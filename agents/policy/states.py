@@ -1,8 +1,8 @@
-"""States of recurrent modules: found out by calling the module once, then zeroed, reset, selected and packed.
+"""States of recurrent modules: their layout, found by calling the module, and operations on them.
 
-A state is a tensor, or tuples, lists and dicts of tensors, as the module made it. Every tensor of it
-has one dimension that grows with the batch: the first of `nn.GRUCell`'s, the second of `nn.GRU`'s. A
-tree of the same form that holds these dimensions is called its layout.
+A state is a tensor, or tuples, lists and dicts of tensors, as the module returned it. Each tensor has one
+dimension that grows with the batch: the first in `nn.GRUCell`, the second in `nn.GRU`. A tree of the same
+structure that holds these dimensions is called the state's layout.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ...replay.devices import about_devices
 from ..traits import traits
 
 State = Any  # A tensor, or tuples, lists and dicts of them; None: an episode's start.
-Layout = Any  # Ints in the same form.
+Layout = Any  # Ints in the same structure.
 
 
 class Recurrence:
-    """How to call one recurrent model step by step, and how its state is laid out: both found by trying.
+    """How to call a recurrent model step by step, and the layout of its state: both found by trial calls.
 
-    A model whose layers only know sequences receives steps as sequences of one. An episode starts with
-    a state of zeros, which has to be what `state=None` means.
+    A model whose layers only accept sequences receives steps as sequences of one. Episodes start with a
+    state of zeros, which must have the same effect as `state=None`.
 
     Args:
         agent: In eval mode, on its device; `forward(obs, state)` returns `(out, state)`.
         observe: Returns n observations, `[n, *obs.shape]` or a dict of them.
 
     Attributes:
-        by_sequence: Whether steps go in as `[n, 1, ...]`.
+        by_sequence: Whether the model receives steps as `[n, 1, ...]`.
 
     Raises:
-        ConfigError: If what it returns is not `(out, state)`, no dimension grows with the batch, or
-            zeros are not the initial state.
+        ConfigError: If it does not return `(out, state)`, no dimension of the state grows with the batch,
+            or zeros are not the initial state.
     """
 
     def __init__(self, agent: nn.Module, observe: Callable[[int], Any]):
@@ -47,28 +47,28 @@ class Recurrence:
         try:
             out, state = self._probe(observations)
         except Exception as by_step:
-            # The layers of torch read [N, features] as one long sequence: give them [N, 1, ...].
+            # torch's layers read [N, features] as one long sequence: try [N, 1, ...].
             self.by_sequence = True
             try:
                 out, state = self._probe(observations)
             except ConfigError:
                 raise
             except Exception as error:
-                if isinstance(by_step, ConfigError):  # It knows steps only: its state was wrong.
+                if isinstance(by_step, ConfigError):  # It accepts steps only; its state was wrong.
                     raise by_step from None
                 if str(by_step) == str(error):
                     raise
                 raise ConfigError(
-                    f"{self._name}.forward raised {type(by_step).__name__}, given a step of observations: "
-                    f"{by_step} Given sequences of one step, it raised {type(error).__name__}: {error}"
+                    f"{self._name}.forward raised {type(by_step).__name__} on one step of observations: "
+                    f"{by_step} On sequences of one step, it raised {type(error).__name__}: {error}"
                     f"{about_devices(by_step) or about_devices(error)}"
                 ) from by_step
         again = self.step(observations[0], map_leaves(torch.zeros_like, state))[0]
         pairs = zip(leaves(out), leaves(again), strict=True)
         if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
             raise ConfigError(
-                f"{self._name}.forward: a state of zeros and state=None give different outputs. Episodes "
-                "start with zeros: begin with zeros where state is None."
+                f"{self._name}.forward: a state of zeros and state=None lead to different outputs. Episodes "
+                "start with zeros: use zeros where state is None."
             )
         self._template = state
 
@@ -96,15 +96,15 @@ class Recurrence:
         return zeros(self._template, self._layout, n)
 
     def reset(self, state: State, began: Tensor) -> State:
-        """The state with zeros for the environments where an episode starts, bool `[n]`."""
+        """The state, zeroed for the environments in which an episode starts, bool `[n]`."""
         return reset(state, self._layout, began)
 
     def pack(self, state: State) -> dict[str, Tensor]:
-        """The state's tensors by number, `[n, ...]`: as the replay stores them."""
+        """The state's tensors by number, each `[n, ...]`, as the replay stores them."""
         return pack(state, self._layout)
 
     def unpack(self, packed: dict[str, Tensor]) -> State:
-        """The state, as `forward` takes it, from what `pack` returned."""
+        """The state in the structure that `forward` accepts, from the result of `pack`."""
         return unpack(packed, self._template, self._layout)
 
 
@@ -112,16 +112,17 @@ def find_layout(two: State, three: State, name: str) -> Layout:
     """Which dimension of each tensor is the batch, from states of two and of three rows.
 
     Args:
-        name: Of the module, for messages.
+        two, three: The states after a step of two and of three rows.
+        name: The module's name, for errors.
 
     Raises:
-        ConfigError: If a tensor has no such dimension, or the state holds something else than tensors.
+        ConfigError: If a tensor has no such dimension, or the state holds anything but tensors.
     """
 
     def dimension(a: Any, b: Any) -> int:
         if not isinstance(a, Tensor):
             raise ConfigError(
-                f"{name}.forward: its state holds a {type(a).__name__}; a state is a tensor, or "
+                f"{name}.forward: its state holds a {type(a).__name__}; a state must be a tensor, or "
                 "tuples, lists and dicts of them."
             )
         grown = [i for i, (x, y) in enumerate(zip(a.shape, b.shape, strict=True)) if x != y]
@@ -136,7 +137,7 @@ def find_layout(two: State, three: State, name: str) -> Layout:
 
 
 def zeros(template: State, layout: Layout, n: int) -> State:
-    """A state of n rows of zeros, with the shapes of `template` otherwise."""
+    """A state of zeros with n rows, otherwise shaped like `template`."""
 
     def make(leaf: Tensor, dimension: int) -> Tensor:
         shape = list(leaf.shape)
@@ -147,12 +148,12 @@ def zeros(template: State, layout: Layout, n: int) -> State:
 
 
 def reset(state: State, layout: Layout, began: Tensor) -> State:
-    """The state with zeros in the rows where `began`, bool `[n]`."""
+    """The state, zeroed in the rows where `began`, bool `[n]`."""
     return zip_leaves(lambda leaf, d: leaf.masked_fill(_along(began, leaf, d), 0), state, layout)
 
 
 def select(state: State, layout: Layout, index: Tensor) -> State:
-    """The rows of a state that `index` names, int64 `[S]`; -1: zeros, an episode's start."""
+    """Rows of a state by index, int64 `[S]`; -1 selects zeros, the start of an episode."""
 
     def take(leaf: Tensor, dimension: int) -> Tensor:
         rows = leaf.index_select(dimension, index.clamp(min=0))
@@ -168,7 +169,7 @@ def pack(state: State, layout: Layout) -> dict[str, Tensor]:
 
 
 def unpack(packed: dict[str, Tensor], template: State, layout: Layout) -> State:
-    """The reverse of `pack`, in the form of `template`. By number: a dict may have lost its order."""
+    """The inverse of `pack`, structured like `template`. It reads by number, as a dict may be reordered."""
     rows: Iterator[Tensor] = (packed[str(i)] for i in range(len(packed)))
     return zip_leaves(lambda _, d: next(rows).movedim(0, d).contiguous(), template, layout)
 
@@ -184,12 +185,12 @@ def first_steps(value: object) -> Any:
 
 
 def map_leaves(function: Callable[[Any], Any], tree: object) -> Any:
-    """The tree with `function` applied to every leaf. Unlike `replay.tree`'s, tuples and lists are trees."""
+    """The tree with `function` applied to every leaf. Unlike in `replay.tree`, tuples and lists nest too."""
     return zip_leaves(lambda leaf, _: function(leaf), tree, tree)
 
 
 def zip_leaves(function: Callable[[Any, Any], Any], tree: object, other: Any) -> Any:
-    """The first tree with `function` applied to its leaves and those of the other."""
+    """The first tree with `function` applied to its leaves and the matching leaves of the other."""
     if isinstance(tree, (tuple, list)):
         parts = [zip_leaves(function, a, b) for a, b in zip(tree, other, strict=True)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
@@ -208,7 +209,7 @@ def leaves(tree: object) -> list[Any]:
 
 
 def _along(rows: Tensor, leaf: Tensor, dimension: int) -> Tensor:
-    """A mask of rows, `[n]`, broadcast over a tensor that has them in that dimension."""
+    """A mask of rows, `[n]`, shaped to broadcast over a tensor whose rows are in that dimension."""
     shape = [1] * leaf.dim()
     shape[dimension] = -1
     return rows.view(shape)

@@ -51,12 +51,7 @@ def play(
         ConfigError: If it cannot be watched or filmed, or the arguments make no sense.
         DataError: If the environment raises.
     """
-    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
-        raise ConfigError(f"episodes={episodes!r}: expected a whole number, at least 1.")
-    if render and video is not None:
-        raise ConfigError("render=True and video= are both given: an environment does one of them.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ConfigError(f"seed={seed!r}: expected a whole number, at least 0.")
+    _check(episodes, render=render, video=video, seed=seed)
     name = policy.interface.name
     env = _made(make, name, render=render, video=video)
     # Then the first episodes are those of an evaluation by as many copies.
@@ -85,6 +80,15 @@ def play(
         env.close()
     _warn_of_cut(cut, name, limit)
     return returns
+
+
+def _check(episodes: object, *, render: bool, video: str | Path | None, seed: object) -> None:
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise ConfigError(f"episodes={episodes!r}: expected a whole number, at least 1.")
+    if render and video is not None:
+        raise ConfigError("render=True and video= are both given: an environment does one of them.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"seed={seed!r}: expected a whole number, at least 0.")
 
 
 def _warn_of_cut(cut: int, name: str, limit: int | None) -> None:

@@ -21,8 +21,8 @@ from ..assembly.model import Model, widened
 from ..assembly.optimisation import Average, Scaler
 from ..record.log import Log, as_floats
 from ..record.state import Constructed, attribute_state, load_attribute_state
+from ..record.state.growth import begin_again, begin_task, grown, layout, moved_along
 from ..record.state.weights import load_weights
-from .growth import begin_again, begin_task, grown, layout, moved_along
 from .meeting import Meetings
 from .own_optimizer import OwnOptimizers
 from .schedulers import Scheduler

@@ -10,7 +10,7 @@ from ...replay.devices import moving
 from ..metrics import better, score_names
 from ..record.checkpoint import copied
 from ..record.progress import Progress
-from .growth import layout
+from ..record.state.growth import layout
 from .learner import Learner
 
 # Not restored: step counts, and what the learner has observed of the model.

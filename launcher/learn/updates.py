@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from ...replay import CheckpointError, ConfigError
 from ..assembly.optimisation import Average, Scaler, left_out
 from ..record.state import load_optimizer_fields, load_part, optimizer_fields
+from ..record.state.held import held_names, hold
 from .own_optimizer import OwnOptimizers
-from .parameters import Parameters, held_names, hold, in_words
+from .parameters import Parameters, in_words
 from .schedulers import Scheduler
 from .strategies import Strategies
 

@@ -1,11 +1,11 @@
-"""The names of Mammoth Lite: models written for it are trained here once their import says so.
+"""The names of Mammoth Lite: models written for it train in Antelope once they import from here.
 
     from antelope.launcher.mammoth import ContinualModel, load_runner, register_model, train
 
     model, dataset = load_runner("er", "seq-mnist", {"lr": 0.1, "batch_size": 10, "n_epochs": 1})
     run = train(model, dataset)
 
-Two runners share nothing. Source of the interface: https://github.com/aimagelab/mammoth
+Two runners share no state. Source of the interface: https://github.com/aimagelab/mammoth
 (Boschini et al., 2022, arXiv 2201.00766) and https://github.com/aimagelab/mammoth-lite.
 """
 
@@ -157,7 +157,8 @@ __all__ = [
     "xavier",
 ]
 
-# The names that each module has; imported when first used.
+# Each module's names, imported when first used: most files need three of them, and all of them take a second
+# to import.
 _NAMES = {
     "augmentations": (
         "CustomRandomCrop",

@@ -1,4 +1,4 @@
-"""The arguments of `load_runner` that Mammoth and Mammoth Lite have for every model."""
+"""The arguments that `load_runner` accepts for every model: those of Mammoth and Mammoth Lite."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that may be left out.
+    """An optional argument.
 
     Attributes:
-        default: Its value then.
-        kind: `int`, `float`, `str`, `flag` (0 or 1), `ints`, or the values that there are.
-        help: What it does here.
+        default: Its value if it is not given.
+        kind: `int`, `float`, `str`, `flag` (0 or 1), `ints`, or a tuple of the allowed words.
+        help: What it does in Antelope.
     """
 
     default: Any
@@ -68,8 +68,8 @@ SERVED = {
     "base_path": Argument(None, "str", "folder of data sets"),
     "non_verbose": Argument(0, "flag", "show no progress"),
 }
-# Arguments of Mammoth's own infrastructure, which mean nothing here: a value other than the default is
-# warned about.
+# Arguments of Mammoth's own infrastructure (W&B, SLURM, logging), which have no effect here. Any value other
+# than the default causes a warning: nothing that is learnt depends on it, so it is not an error.
 IDLE = {
     "num_workers": 0,
     "debug_mode": 0,
@@ -88,7 +88,7 @@ IDLE = {
     "eval_epochs": None,
 }
 # Arguments of Mammoth that change what is learnt and are not supported: Mammoth's default, and advice.
-# Ignoring them would train something else than was asked for, so another value is an error.
+# Ignoring them would train a different model from the one requested, so any other value is an error.
 _UNSERVED: dict[str, tuple[Any, str]] = {
     "drop_last": (0, "The last batch of a pass is learnt too."),
     "early_stopping_patience": (5, "Pass early_stopping.patience=N, a setting of ml."),
@@ -103,14 +103,15 @@ _UNSERVED: dict[str, tuple[Any, str]] = {
     "disable_noisy_labels_cache": (0, ""),
     "cache_path_noisy_labels": ("noisy_labels", ""),
     "validation_mode": ("current", ""),
-    "dataset_config": (None, "Pass what the file says."),
-    "model_config": ("default", "Pass what the file says."),
-    "load_best_args": (0, "Pass what they are."),
+    "dataset_config": (None, "Pass the values in that file as arguments."),
+    "model_config": ("default", "Pass the values in that file as arguments."),
+    "load_best_args": (0, "Pass those values as arguments."),
     "start_from": (None, ""),
-    "stop_after": (None, "Take the tasks one by one: for task in ml.tasks(...)."),
+    "stop_after": (None, "Iterate over the tasks: for task in ml.tasks(...)."),
 }
 
-# Arguments that models read whether or not anyone gave them, so that every `args` has them.
+# Arguments that models read whether or not anyone passed them: Mammoth's parser always sets them, so that
+# `args.x` must not raise.
 _READ_BY_MODELS = (
     *("backbone", "code_optimization", "custom_class_order", "custom_task_order", "debug_mode"),
     *("distributed", "drop_last", "eval_epochs", "fitting_mode", "inference_only", "joint"),
@@ -126,7 +127,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 GENERAL: dict[str, Any] = {
     **{name: _DEFAULTS[name] for name in _READ_BY_MODELS},
-    "eval_future": False,  # An argument of newer releases than the others.
+    "eval_future": False,  # Read by newer releases of Mammoth only.
     "noise_type": None,  # Mammoth names a kind of noise even where its rate is 0.
     "non_verbose": True,  # The run shows its own progress.
 }
@@ -136,7 +137,12 @@ _NUMBERS = {"lr": "float", "batch_size": "int", "n_epochs": "int"}
 
 
 def read(given: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """The arguments, with those that every model has converted: numbers may be given as text."""
+    """The arguments, those of every model converted to their types: numbers may be given as text.
+
+    Args:
+        given: The arguments by name.
+        mistakes: Receives a message for each that cannot be converted; it is left out of the result.
+    """
     kinds: dict[str, Any] = {name: argument.kind for name, argument in SERVED.items()} | _NUMBERS
     values = dict(given)
     for name, kind in kinds.items():
@@ -179,7 +185,7 @@ def _check(values: Mapping[str, Any], mistakes: list[str]) -> None:
 
 
 def share_of(validation: float | None) -> float | None:
-    """A share from 0 to 0.5; from 1 on, Mammoth takes a number for a percentage."""
+    """A share in [0, 0.5], or None. As in Mammoth, a number from 1 on is a percentage."""
     if not validation:
         return None
     return validation if validation < 1 else validation / 100
@@ -191,7 +197,7 @@ def known() -> list[str]:
 
 
 def means_nothing(name: str, value: object) -> bool:
-    """Whether an argument changes nothing: it is Mammoth's default, or a note on the run."""
+    """Whether an argument has no effect: it has Mammoth's default, or is a note on the run."""
     if name in _NOTES:
         return True
     return name in _UNSERVED and is_default(value, _UNSERVED[name][0])
@@ -202,7 +208,10 @@ _NOTES = ("conf_jobnum", "conf_timestamp", "conf_host", "conf_git_hash", "conf_e
 
 
 def is_default(value: object, default: object) -> bool:
-    """Whether a value is the default (a number, text or None), however it is spelt: `true` is 1."""
+    """Whether a value equals the default (a number, text or None) however it is spelt: `true` is 1.
+
+    Checkpoints and YAML files hold the same argument as text, bool or number.
+    """
     if isinstance(default, (int, float)):
         word = str(value).lower()
         try:
@@ -231,8 +240,10 @@ def _converted(value: object, kind: str | tuple[str, ...]) -> Any:
         return _FLAGS[text]
     if kind == "str":
         return str(value)
+    # `lr=true` is a mistake, though Python would make it 1.0.
     if isinstance(value, bool) or not isinstance(value, (str, SupportsFloat)):
         raise TypeError
+    # `1e3` and `10.0` are whole numbers, as YAML and JSON write them; `int("1e3")` would refuse them.
     number = float(value)
     if kind == "int" and number != int(number):
         raise ValueError

@@ -1,4 +1,4 @@
-"""What `load_runner` was asked for, checked and turned into settings of `ml`."""
+"""Checks the arguments of `load_runner`, and translates them to settings of `ml`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .tasks.sequence import ContinualDataset
 
 
 class Asked:
-    """What `load_runner` was asked for.
+    """The arguments of one `load_runner` call.
 
     Args:
         model: A registered name, or one that `ml(model=...)` knows.
@@ -44,12 +44,13 @@ class Asked:
         args: Arguments by the names of Mammoth, and settings of `ml`.
 
     Attributes:
-        args: Those given, completed with what the model or the data set says.
+        args: The given ones, completed with defaults of the model and of the data set.
         values: The arguments that every model has, with their defaults.
         target: The model's class.
         sequence: The user's data set class, or a function that makes one; None for a built-in name.
         network: What makes the network; None for the default one.
-        of_sequence, of_network: Their own arguments: with defaults, and by name.
+        of_sequence: Arguments of the data set's class or function, with their defaults.
+        of_network: Names of the network's arguments.
 
     Raises:
         ConfigError: With every mistake at once.
@@ -58,7 +59,7 @@ class Asked:
     def __init__(self, model: str, dataset: str, args: dict[str, Any]):
         mistakes: list[str] = []
         self.args = read(args, mistakes)
-        unreadable = set(args) - set(self.args)  # What is wrong with them is said already.
+        unreadable = set(args) - set(self.args)  # Already reported; not missing as well.
         self.dataset_name = key_of(dataset)
         self.target = _registered(model, MODELS, "model", mistakes)
         if self.dataset_name not in {**DATASETS, **SEQUENCES}:
@@ -67,12 +68,14 @@ class Asked:
             mistakes.append(f"No data set `{dataset}`.{near} There are: {there}.")
         self.sequence = sequence = SEQUENCES.get(self.dataset_name)
         self._fill_in()
+        # With fitting_mode=iters a task ends after `n_iters` steps, so that nobody needs to know epochs.
         iterations = self.args.get("fitting_mode") == "iters"
         needed = [key for key in _NEEDED if not (key == "n_epochs" and iterations)]
         needed = [key for key in needed if key not in unreadable]
         if lacking := [name for name in needed if self.args.get(name) is None]:
             mistakes.append(f"load_runner needs {', '.join(lacking)} in args.")
         self.values = served(self.args, mistakes)
+        # Checked before anything is built: a typing error here should not cost a download of the data.
         path = self.values["loadcheck"]
         if path is not None and not Path(path).exists():
             mistakes.append(_nothing_at(Path(path)))
@@ -84,19 +87,21 @@ class Asked:
         refuse(mistakes)
 
     def _fill_in(self) -> None:
-        """Complete the arguments with what the data set says of epochs and batches, then the model."""
+        """Complete the arguments with defaults: the data set's, overridden by the model's, as in Mammoth."""
         usual = dict(USUAL.get(self.dataset_name, {}))
         for key, method in (("n_epochs", "get_epochs"), ("batch_size", "get_batch_size")):
             if (own := self._said_by_class(method)) is not None:
                 usual[key] = own
+        # Milestones belong to the data set's own scheduler; another one would refuse them.
         if self.args.get("lr_scheduler") is not None:
             usual.pop("lr_milestones", None)
         usual |= {key: value for key, value in defaults(self.target).items() if key in _NEEDED}
+        # Mammoth's parsers fill `args` with None; that must not hide a default.
         given = {key: value for key, value in self.args.items() if value is not None}
         self.args = {**self.args, **usual, **given}
 
     def _network(self, mistakes: list[str]) -> Any:
-        """What makes the network of `backbone`, or of the data set's class; None: one that fits the data."""
+        """The class, function or module that `backbone` or the data set names; None if neither does."""
         name = self.args.get("backbone")
         if name is None:
             name = self._said_by_class("get_backbone")
@@ -111,8 +116,9 @@ class Asked:
         return _registered(name, BACKBONES, "backbone", mistakes)
 
     def _said_by_class(self, method: str) -> Any:
-        """What a method of the data set's class returns, which Mammoth calls without an object; or None."""
+        """The value of a static method of the data set's class, such as `get_epochs`; None if it has none."""
         own = hook(self.sequence, method)
+        # The base class's method reads the run's `args`, which do not exist yet.
         if own is None or own is hook(ContinualDataset, method):
             return None
         return own(None) if inspect.signature(own).parameters else own()
@@ -123,6 +129,7 @@ class Asked:
             name = OF_THE_RUN.get(key, key)
             known_here = key in own or key in known() or key in IDLE or name in schema()
             known_here = known_here or means_nothing(key, value) or self._says_classes(key, value)
+            # An argument that is already reported as unsupported or invalid is not unknown as well.
             unserved = any(mistake.startswith(f"{key}=") for mistake in mistakes)
             if value is None or known_here or unserved or "." in key:
                 continue
@@ -147,6 +154,8 @@ class Asked:
                 continue
             if key not in own and (means_nothing(key, value) or self._says_classes(key, value)):
                 continue
+            # The order matters: an option of the model wins over a setting of `ml` of the same name, except
+            # for the optimiser's, the batch size and the epochs, which the run needs to know.
             name = OF_THE_RUN.get(key, key)
             if key in IDLE:
                 if not is_default(value, IDLE[key]):
@@ -165,6 +174,7 @@ class Asked:
                 options[key] = value
         if self.network is not None:
             of_network = {key: self.args[key] for key in self.of_network if key in self.args}
+            # `partial`, so that the network is made inside the run, from the run's random streams.
             options["backbone"] = (
                 functools.partial(self.network, **of_network) if of_network else self.network
             )
@@ -172,22 +182,25 @@ class Asked:
         self._of_run(settings, values)
         settings["model"] = {"_target_": self.target, **options}
         if optim:
+            # Mammoth's default is SGD, Antelope's AdamW.
             settings["optim"] = {"_target_": "SGD", **optim}
         return settings
 
     def _of_run(self, settings: dict[str, Any], values: Mapping[str, Any]) -> None:
-        """Translate the arguments that say how long a run is and what it shows."""
+        """Translate the arguments that set the length of a run and what it shows."""
         if (share := share_of(values["validation"])) is not None:
             settings["validation"] = share
         if values["n_iters"] is not None:
+            # Steps or passes bound a task, not both.
             settings["train_steps"] = values["n_iters"]
             settings.pop("epochs", None)
         if values["non_verbose"]:
             settings["progress"] = False
 
     def _scenario(self, settings: dict[str, Any]) -> None:
-        """Choose the scenario that a model says it is for, where the classes of one data set are split."""
+        """Choose the scenario that the model declares, if the classes of one data set are split."""
         fits = compatibility(self.target) or ("class-il",)
+        # An explicit setting wins, and is checked against COMPATIBILITY when the model is built.
         decided = {"scenario", "online"} & settings.keys()
         if decided or "class-il" in fits or "tasks" not in settings:
             return
@@ -201,6 +214,7 @@ class Asked:
         values = self.values
         seed = values["seed"]
         if self.sequence is not None:
+            # Mammoth's data sets read `args` freely, so that every argument must be there, needed or not.
             args = Namespace(**{**IDLE, **values, **self.args})
             args.joint, args.permute_classes = values["joint"], values["permute_classes"]
             args.seed = 0 if seed is None else seed
@@ -210,7 +224,9 @@ class Asked:
         name = settings["dataset"]
         below = Path(values["base_path"] or ".") / name
         if values["base_path"] is not None and below.is_dir():
-            settings["data_dir"] = str(below)  # Where Mammoth puts it.
+            settings["data_dir"] = str(
+                below
+            )  # Mammoth's layout: data that it has downloaded is reused.
         all_classes = settings["tasks"] == 20  # Permuted or rotated digits, ten in every task.
         if values["joint"]:
             settings["tasks"] = 1
@@ -219,14 +235,18 @@ class Asked:
                 "`permute_classes` has no effect here: all tasks have all classes.", stacklevel=5
             )
         elif values["permute_classes"] and not values["joint"]:
-            # Mammoth gives every class a new number; the class with the lowest one comes first.
+            # Mammoth renumbers the classes, the lowest new number coming first; `class_order` lists the old
+            # numbers in order of appearance. One is the inverse of the other, hence `argsort`.
             order = permutation(CLASSES.get(name, 10), seed or 0).argsort()
             settings["class_order"] = [int(label) for label in order]
         return settings
 
 
 def _registered(name: str, table: Mapping[str, Any], kind: str, mistakes: list[str]) -> Any:
-    """What a name stands for, registered or known to `ml(model=...)`; else None, and one more mistake."""
+    """The object that a name stands for, registered or known to `ml(model=...)`.
+
+    Appends to `mistakes`, and returns None, if there is no such name.
+    """
     if (key := key_of(name)) in table:
         return table[key]
     try:
@@ -238,7 +258,7 @@ def _registered(name: str, table: Mapping[str, Any], kind: str, mistakes: list[s
 
 
 def _named(make: Callable[..., Any]) -> list[str]:
-    """The arguments that a network's class or function accepts by name, but for `num_classes`."""
+    """The arguments that a network's class or function accepts by name, except `num_classes`."""
     if isinstance(make, torch.nn.Module):
         return []
     parameters = inspect.signature(make).parameters.values()
@@ -254,7 +274,7 @@ def _nothing_at(path: Path) -> str:
 
 
 def _optimizer_name(name: str) -> str:
-    """`AdamW` of `adamw`."""
+    """`AdamW` for `adamw`: Mammoth's command line has optimisers in lower case."""
     return {own.lower(): own for own in dir(torch.optim)}.get(name.lower(), name)
 
 

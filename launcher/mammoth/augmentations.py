@@ -1,4 +1,4 @@
-"""Augmentations that models apply themselves, of images `[B, C, H, W]` in [0, 1]."""
+"""Augmentations that models apply themselves, to images `[B, C, H, W]` in [0, 1]."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply_transform(
 
     Args:
         x: `[B, *shape]`, or a PIL image.
-        transform: Takes a row `[*shape]`; None leaves rows unchanged.
+        transform: A function of a row `[*shape]`; None leaves rows unchanged.
         autosqueeze: Return a single row without its first dimension.
     """
     if transform is None:
@@ -40,8 +40,8 @@ def rand_bbox(size: Sequence[int], lam: float) -> tuple[int, int, int, int]:
     """A random box that covers about `1 - lam` of an image: first row and column, and those past the last.
 
     Args:
-        size: Of a batch of images, `[B, C, H, W]`.
-        lam: In [0, 1].
+        size: Shape of a batch of images, `[B, C, H, W]`.
+        lam: float in [0, 1], the share of the image outside the box.
     """
     height, width = size[2], size[3]
     side = np.sqrt(1.0 - lam)
@@ -60,10 +60,10 @@ def cutmix_data(
     Source: Yun et al. (2019), CutMix, arXiv 1905.04899.
 
     Args:
-        x: `[B, C, H, W]`.
-        y: `[B]`.
-        alpha: Of the Beta distribution that the share is drawn from.
-        cutmix_prob: Probability of mixing; otherwise the share is 1.
+        x: float `[B, C, H, W]`, changed in place.
+        y: int64 `[B]`, labels.
+        alpha: float, both parameters of the Beta distribution of the share.
+        cutmix_prob: float in [0, 1], probability of mixing; otherwise the share is 1.
         force: Mix in any case.
 
     Raises:
@@ -78,12 +78,13 @@ def cutmix_data(
     other = torch.randperm(len(x)).to(x.device)
     top, left, bottom, right = rand_bbox(x.shape, np.random.beta(alpha, alpha))
     x[:, :, top:bottom, left:right] = x[other][:, :, top:bottom, left:right]
+    # The box may be cut off at the border: the share is that of what was really pasted.
     share = 1 - (bottom - top) * (right - left) / (x.shape[-1] * x.shape[-2])
     return x, y, y[other], share
 
 
 def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images `[B, C, H, W]` less `mean`, divided by `std`, of each channel."""
+    """Images `[B, C, H, W]` minus `mean`, divided by `std`, per channel."""
     shift, scale = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in (mean, std))
     return (x - shift.view(1, -1, 1, 1)) / scale.view(1, -1, 1, 1)
 
@@ -111,6 +112,7 @@ def random_crop(x: Tensor, padding: int) -> Tensor:
     top, left = torch.randint(2 * padding or 1, (2, rows), device=x.device)
     down = top[:, None] + torch.arange(height, device=x.device)  # (B, H)
     along = left[:, None] + torch.arange(width, device=x.device)  # (B, W)
+    # One gather for the batch: slicing image by image would launch a kernel for each.
     which = torch.arange(rows, device=x.device)[:, None, None]
     cropped = padded.permute(0, 2, 3, 1)[which, down[:, :, None], along[:, None]]
     return cropped.permute(0, 3, 1, 2).contiguous()
@@ -132,12 +134,12 @@ class strong_aug:
     Source: Chen et al. (2020), arXiv 2002.05709, appendix A, without the blur.
 
     Args:
-        size: Size of the result.
-        mean, std: Of each channel.
+        size: int or two, height and width of the result in pixels.
+        mean, std: float `[C]`, mean and standard deviation of each channel.
     """
 
     def __init__(self, size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]):
-        from torchvision import transforms  # Imported here: it takes long to import.
+        from torchvision import transforms  # Slow to import, and needed by few models.
 
         jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
         self.transform = transforms.Compose(
@@ -149,6 +151,7 @@ class strong_aug:
         self.mean, self.std = mean, std
 
     def __call__(self, x: Tensor) -> Tensor:
+        # Image by image: torchvision draws one crop and one jitter per call. A copy, as flipping is in place.
         x = torch.stack([self.transform(image) for image in random_flip(x.clone())])
         return normalize(random_grayscale(x), self.mean, self.std)
 
@@ -185,7 +188,7 @@ class DoubleTransform:
 
 
 class CustomRandomHorizontalFlip:
-    """Mirrors an image together with the maps `[C, H, W]` that belong to it, or leaves all as they are.
+    """Mirrors an image together with the maps `[C, H, W]` that belong to it, or leaves all unchanged.
 
     Args:
         p: float in [0, 1], the probability of mirroring.
@@ -269,7 +272,7 @@ class DoubleCompose:
 
     @torch.no_grad()
     def __call__(self, img: Image, other_img: Sequence[Tensor]) -> tuple[Image, list[Tensor]]:
-        # Transforms may change their input in place.
+        # Transforms may change their input in place, which the caller must not notice.
         pair = copy.deepcopy(img), [each.clone() for each in other_img]
         for transform in self.transforms:
             pair = transform(*pair)

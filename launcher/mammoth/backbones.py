@@ -1,4 +1,4 @@
-"""The networks that Mammoth's models know: an MLP and a residual network.
+"""The networks that Mammoth's models use: an MLP and residual networks.
 
 Their names, arguments and attributes (`classifier`, `returnt=`, `get_params`, ...) are Mammoth's.
 """
@@ -35,6 +35,7 @@ class MammothBackbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        # Read from the parameters: a stored device would be wrong after `net.to(...)`.
         first = next(self.parameters(), None)
         return self._device if first is None else first.device
 
@@ -69,6 +70,7 @@ class MammothBackbone(nn.Module):
         parameters = list(self.parameters())
         pieces = new_grads.split([p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
+            # A copy: clipping a view in place would write into the caller's vector.
             parameter.grad = piece.view_as(parameter).clone()
 
 
@@ -107,7 +109,7 @@ class BasicBlock(nn.Module):
     """`relu(shortcut(x) + conv(relu(conv(x))))`, each convolution followed by BatchNorm.
 
     Attributes:
-        return_prerelu: Whether the sum is kept as `prerelu` in each call.
+        return_prerelu: Whether each call stores the sum before the last ReLU as `prerelu`, `[B, C, H, W]`.
     """
 
     expansion = 1
@@ -138,12 +140,12 @@ class ResNet(MammothBackbone):
 
     Args:
         block: `BasicBlock`, or a class with its constructor.
-        num_blocks: Blocks of each stage.
-        num_classes: Outputs.
-        nf: Channels of the first stage; each later one has twice as many.
-        initial_conv_k: Side of the first convolution. Any other than 3 goes in steps of two pixels, and
-            is followed by a pooling that does too.
-        in_channels: Of the images.
+        num_blocks: int `[3]` or `[4]`, blocks in each stage.
+        num_classes: int, number of classes.
+        nf: int, channels of the first stage; each later one has twice as many.
+        initial_conv_k: int, kernel size of the first convolution in pixels. Any other than 3 has stride 2,
+            and is followed by a pooling of stride 2.
+        in_channels: int, channels of the images.
     """
 
     def __init__(
@@ -170,6 +172,7 @@ class ResNet(MammothBackbone):
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         for stage, count in enumerate(num_blocks):
             setattr(self, f"layer{stage + 1}", self._stage(nf << stage, count, 1 + (stage > 0)))
+        # `stages` and models' own code read `layer4` whatever the depth.
         if len(num_blocks) == 3:
             self.layer4: nn.Module = nn.Identity()
         self.feature_dim = self.in_planes
@@ -196,7 +199,7 @@ class ResNet(MammothBackbone):
                 module.return_prerelu = enable
 
     def forward(self, x: Tensor, returnt: ReturnTypes = "out") -> Any:
-        """As of every backbone; `full` is logits, and the maps of the stem and of the stages."""
+        """See `MammothBackbone.forward`; `full` is the logits, and the maps of the stem and of each stage."""
         stem = self.bn1(self.conv1(x))
         x = self.maxpool(F.relu(stem))
         maps = [stem if self.return_prerelu else x]
@@ -228,10 +231,11 @@ def mnistmlp(num_classes: int, mlp_hidden_size: int = 100, input_size: int = 784
 def default_backbone(spec: Spec) -> MammothBackbone:
     """A network of the spec's sizes.
 
-    Colour images and those above 32 pixels meet a small `ResNet` of three stages, everything else
-    `BaseMNISTMLP`.
+    A small `ResNet` of three stages for colour images and for those above 32 pixels, `BaseMNISTMLP` for
+    everything else.
     """
     shape, width = spec.obs.shape, prod(spec.action.shape)
+    # Two of the three stages halve the resolution: below 4 pixels nothing would be left of an image.
     if len(shape) == 3 and min(shape[1:]) >= 4 and (shape[0] == 3 or min(shape[1:]) > 32):
         return ResNet(BasicBlock, [1, 1, 1], width, 32, in_channels=shape[0])
     return BaseMNISTMLP(prod(shape), width)
@@ -265,7 +269,7 @@ class Classifies(Protocol):
 def answer(
     net: Classifies, features: Tensor, returnt: str, maps: list[Tensor], lateral: Tensor | int = 0
 ) -> Any:
-    """What `returnt` asks a network for.
+    """The output of a network in the form that `returnt` names.
 
     Args:
         net: Its `classifier` turns features into logits `[B, n]`.

@@ -25,13 +25,13 @@ class Buffer(FieldMemory):
     >>> [field.shape for field in buffer.get_data(4)]
     [torch.Size([4, 2]), torch.Size([4])]
 
-    Called with a number where the strategy's name comes, as GSS's own buffer is,
-    `Buffer(size, device, minibatch_size, model)`, it makes a `GradientBuffer`.
+    Called like GSS's own buffer, `Buffer(size, device, minibatch_size, model)`, with a number in place of the
+    strategy's name, it constructs a `GradientBuffer`.
 
     Args:
         buffer_size: int, the largest number of rows.
-        device: Where rows are kept; None: where the first ones come from.
-        sample_selection_strategy: Which rows a full buffer drops: `reservoir`, `lars` (low loss), `labrs`
+        device: Device that stores the rows; None: that of the first rows.
+        sample_selection_strategy: Which rows a full buffer replaces: `reservoir`, `lars` (low loss), `labrs`
             (also large classes), `abs` (for noisy labels; needs `dataset=`),
             `balancoir` (keeps classes balanced), or `unlimited` (keeps everything).
         dataset: The sequence of tasks, for `abs`.
@@ -40,10 +40,11 @@ class Buffer(FieldMemory):
         sample_selection_fn: The strategy, whose `update(indexes, scores)` changes rows' scores.
 
     Raises:
-        ConfigError: If there is no such strategy.
+        ConfigError: If the strategy is unknown.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Buffer:
+    def __new__(cls, *args: object, **kwargs: object) -> Buffer:
+        # Mammoth's GSS file has a class of the same name, so that only the arguments tell them apart.
         if cls is Buffer and (
             (len(args) > 2 and not isinstance(args[2], str))
             or {"minibatch_size", "model"} & {*kwargs}
@@ -75,6 +76,7 @@ class Buffer(FieldMemory):
 
     @buffer_size.setter
     def buffer_size(self, value: int) -> None:
+        # `fill_buffer` and models set the size of any buffer; an unlimited one grows by itself.
         if self.sample_selection_strategy != "unlimited":
             self._resize(value)
 
@@ -93,20 +95,20 @@ class Buffer(FieldMemory):
     ) -> None:
         """Offer rows. The first call decides which fields rows have.
 
-        Fields may have more rows than there are examples, of which the first ones count.
+        A field may be longer than `examples`: the first `B` values count.
 
         Args:
-            examples: `[B, *shape]`, kept as float32.
-            labels: `[B]`, kept as int64.
-            logits: `[B, n]`, kept as float32.
-            task_labels: `[B]`, kept as int64.
+            examples: `[B, *shape]`, stored as float32.
+            labels: `[B]`, stored as int64.
+            logits: `[B, n]`, stored as float32.
+            task_labels: `[B]`, stored as int64.
             attention_maps: Not supported.
-            true_labels: `[B]`, kept as int64, for rows whose labels are noisy.
+            true_labels: `[B]`, stored as int64, for rows whose labels are noisy.
             sample_selection_scores: `[B]` float32, by which rows are chosen: losses for `abs`, negative
                 losses for `lars` and `labrs`.
 
         Raises:
-            ConfigError: If a field is missing that rows have or the strategy needs.
+            ConfigError: If a field is missing that stored rows have or the strategy needs.
         """
         if attention_maps is not None:
             raise ConfigError(
@@ -122,29 +124,36 @@ class Buffer(FieldMemory):
         device = self._wanted or examples.device
         fields = {name: field.to(device) for name, field in fields.items()}
         strategy, scores = self.sample_selection_fn, sample_selection_scores
-        if strategy.labelled and labels is None:
-            raise ConfigError(f"Buffer.add_data: {self.sample_selection_strategy} needs labels=.")
-        if strategy.scored and scores is None:
-            raise ConfigError(
-                f"Buffer.add_data: {self.sample_selection_strategy} needs sample_selection_scores=, "
-                + (
-                    "the rows' losses."
-                    if self.sample_selection_strategy == "abs"
-                    else "minus the rows' losses."
-                )
-            )
+        self._check_given(labels, scores)
         if self.sample_selection_strategy == "unlimited" and len(self) + rows > self.capacity:
+            # Doubling: a resize copies every row, which would be quadratic for one batch after another.
             self._resize(max(2 * self.capacity, len(self) + rows))
+        # A plain reservoir draws the places of a whole batch at once.
         if not (strategy.scored or strategy.labelled):
             self.add(fields)
             return
         assert labels is not None
         self._add_chosen(fields, labels[:rows].tolist(), scores)
 
+    def _check_given(self, labels: Tensor | None, scores: Tensor | None) -> None:
+        """Raise ConfigError if the strategy needs labels or scores that were not passed."""
+        name, strategy = self.sample_selection_strategy, self.sample_selection_fn
+        if strategy.labelled and labels is None:
+            raise ConfigError(f"Buffer.add_data: {name} needs labels=.")
+        if strategy.scored and scores is None:
+            losses = "the rows' losses" if name == "abs" else "minus the rows' losses"
+            raise ConfigError(f"Buffer.add_data: {name} needs sample_selection_scores=, {losses}.")
+
     def _add_chosen(
         self, fields: Mapping[str, Tensor], labels: list[int], scores: Tensor | None
     ) -> None:
-        """Offer rows one after another, since each choice depends on the rows that the previous one left."""
+        """Offer rows one by one, since each choice depends on the rows that the previous one left.
+
+        Args:
+            fields: Tensors `[B, ...]`.
+            labels: int `[B]`.
+            scores: float32 `[B]`, for strategies that need them.
+        """
         checked = self._checked(fields, {})
         if not labels:
             return
@@ -170,7 +179,7 @@ class Buffer(FieldMemory):
         return {**super().state_dict(), "scores": self.sample_selection_fn.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        # It may have grown, or a model may have changed it, since it was made.
+        # The saved buffer may have grown, or a model may have changed its size, after construction.
         self._resize(state.get("capacity", self.capacity))
         super().load_state_dict(state)
         self.sample_selection_fn.load(state.get("scores"))
@@ -192,7 +201,7 @@ class Buffer(FieldMemory):
 
 
 class HasGradients(Protocol):
-    """A model that tells the gradient of rows."""
+    """A model that computes gradients for given rows."""
 
     def get_grads(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """The gradient of the loss of rows `[B, *shape]` with labels `[B]`, as one vector `[1, P]`."""
@@ -201,14 +210,14 @@ class HasGradients(Protocol):
 class GradientBuffer(Buffer):
     """Keeps rows whose gradients point in many directions.
 
-    The score of a row is the largest cosine of its gradient with those of `minibatch_size` rows held,
-    plus 1. A batch with a gradient that points away from all of them may replace rows, of high score
-    first: Aljundi et al. (2019), "Gradient based sample selection", arXiv 1903.08671, algorithm 2.
+    The score of a row is the largest cosine between its gradient and those of `minibatch_size` stored rows,
+    plus 1. A batch whose gradient points away from all of them may replace rows, preferably of a high score:
+    Aljundi et al. (2019), "Gradient based sample selection", arXiv 1903.08671, algorithm 2.
 
     Args:
         buffer_size: int, the largest number of rows.
-        device: Where rows are kept; None: where the first ones come from.
-        minibatch_size: int, rows whose gradients a new one is compared with.
+        device: Device that stores the rows; None: that of the first rows.
+        minibatch_size: int, number of stored rows whose gradients a new one is compared with.
         model: Its `get_grads(examples, labels)` returns a gradient, `[1, P]`.
     """
 
@@ -225,7 +234,8 @@ class GradientBuffer(Buffer):
         self.minibatch_size = int(minibatch_size)
         self.model = model
         self.scores = torch.zeros(self.capacity)
-        self.cache: dict[int, Tensor] = {}  # The gradient of the row at a place.
+        # Gradients `[1, P]` by place: one backward each, the costliest part of GSS.
+        self.cache: dict[int, Tensor] = {}
         self.reset_fathom()
 
     def reset_fathom(self) -> None:
@@ -249,8 +259,11 @@ class GradientBuffer(Buffer):
         """The next rows in order, each once before any repeats; fewer at the end.
 
         Args:
-            give_index: Return their indices too, after the fields.
-            random: Any rows instead.
+            size: int, rows at most.
+            transform: Applied to the examples; None: none.
+            give_index: Return their places too, int64 `[B]`, after the fields.
+            random: Draw rows at random instead.
+            device: Device of the result; None: that of the buffer.
 
         Raises:
             ConfigError: If the buffer is empty.
@@ -279,6 +292,7 @@ class GradientBuffer(Buffer):
         device = self._wanted or examples.device
         rows = {"examples": examples.float().to(device), "labels": labels.long().to(device)}
         rows["labels"] = rows["labels"][: len(examples)]
+        # The first rows have none to compare with. A small score: they are seldom replaced.
         score, known = 0.1, None
         if len(self):
             known = self.get_data(min(self.minibatch_size, len(self)), give_index=True, random=True)
@@ -299,12 +313,12 @@ class GradientBuffer(Buffer):
             if place >= 0:
                 self._write(checked, {place: row})
                 self.scores[place] = kept
-                self.cache.pop(place, None)
+                self.cache.pop(place, None)  # It was the replaced row's.
 
     def _replaced(
         self, example: Tensor, label: Tensor, known: tuple[Tensor, ...]
     ) -> tuple[int, float]:
-        """The index that a row takes in a full buffer, or -1, and its score."""
+        """The place in a full buffer for a row, or -1 if it is declined, and the row's score."""
         score = self._score(example, label, *known)
         chances = self.scores.double().numpy()
         place = int(self.choices.choice(self.capacity, p=chances / chances.sum()))
@@ -314,7 +328,7 @@ class GradientBuffer(Buffer):
     def _score(
         self, examples: Tensor, labels: Tensor, known: Tensor, their_labels: Tensor, places: Tensor
     ) -> float:
-        """The largest cosine of the rows' gradient with one of the rows known, plus 1."""
+        """The largest cosine between the rows' gradient and that of a known row, plus 1: in [0, 2]."""
         assert self.model is not None  # Only a caller that passes it compares gradients.
         gradient = self.model.get_grads(examples, labels)
         for number, place in enumerate(places.tolist()):

@@ -1,4 +1,4 @@
-"""Makes the `Observer` of a user's model: checks that it fits the run, and gives it what it lacks."""
+"""Constructs the `Observer` of a user's model: checks that it fits the run, and provides what it lacks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ...agents.traits import hook
 from ...envs.table_world import TableWorld
+from ...envs.transform import Transform as ToInputs
 from ...replay import ConfigError, Spec
 from ..assembly.infer import inferred
 from ..settings.construct import construct
@@ -34,13 +35,13 @@ MakeNetwork = Callable[[Any, dict[str, Any]], Any]
 
 
 def build_observer(
-    target: Any,
+    target: object,
     given: Mapping[str, object],
     plan: Plan,
     world: TableWorld,
     device: torch.device,
     *,
-    transforms: tuple[Any, Any],
+    transforms: tuple[ToInputs, ToInputs],
     epochs: int | None,
     network: MakeNetwork,
 ) -> Observer:
@@ -65,7 +66,8 @@ def build_observer(
     def new_backbone() -> nn.Module:
         return _backbone(options.constructor.get("backbone"), world.spec, network).to(device)
 
-    backbone = cache(new_backbone)  # Made when it is asked for: the model may have its own.
+    # Made when first needed, and once: a model with its own network should not draw weights for another.
+    backbone = cache(new_backbone)
     args.sequence, args.make_backbone = dataset, new_backbone
     dataset.args = args
     table = inferred(world.spec, device=device)
@@ -73,17 +75,19 @@ def build_observer(
     table["dataset"] = dataset
     model: Any = target
     if makes_objects(target):
-        model = _construct(target, options, table, backbone)
+        model = _construct(model, options, table, backbone)
         if not MORE.get():  # `load_runner` lets a model set these itself, as Mammoth does.
             _refuse_changes(model, args, {"n_epochs": epochs, "batch_size": plan.batch_size})
     dataset.args = model.args if hasattr(model, "args") else args
+    # What the run's optimiser settings reach: a model that brings its optimiser ignores them, which is warned
+    # about.
     own_optimizer = hasattr(model, "opt") and model.opt is not None
     reads = ("optim", "lr", "weight_decay") if hasattr(model, "args") or not own_optimizer else ()
     provided: dict[str, Callable[[], Any]] = {"net": backbone}
     for key in ("args", "loss", "transform", "dataset", "device"):
         provided[key] = partial(table.get, key)
     provided["opt"] = partial(_optimizer, model, args, plan)
-    # A class of its own, so that messages name the user's.
+    # A subclass with the user's name, since messages and `repr` name the class of a module.
     kind: type[Observer] = type(type(model).__name__, (Observer,), {})
     observer = kind(model, world.spec, dataset, transform, provided)
     observer.antelope_traits = replace(observer.antelope_traits, reads=reads)
@@ -101,7 +105,7 @@ def _checked_options(
     name = class_name(target)
     if not isinstance(world, TableWorld):
         raise ConfigError(
-            f"{name}.observe learns from data sets, and this run from {world.name}. In environments "
+            f"{name}.observe needs a data set, but this run learns from {world.name}. For an environment, "
             "write learn(self, replay, log)."
         )
     options = Options(target if makes_objects(target) else object, given)
@@ -116,7 +120,7 @@ def _sequence(
     plan: Plan,
     world: TableWorld,
     device: torch.device,
-    transforms: tuple[Any, Any],
+    transforms: tuple[ToInputs, ToInputs],
 ) -> tuple[ContinualDataset, Transform]:
     """The run's sequence of tasks: the data's own or the model's own, if either has one."""
     dataset: ContinualDataset | None = None
@@ -142,12 +146,14 @@ def _arguments(
     epochs: int | None,
     device: torch.device,
 ) -> Arguments:
-    """The `args` of a model. What is decided for the run wins over defaults, and options over both."""
+    """The `args` of a model: defaults, overridden by the run's decisions, then by the model's options."""
     usual, decided = run_arguments(plan, dataset, epochs=epochs, device=device)
     name = target.NAME if hasattr(target, "NAME") else class_name(target)
     usual = {**GENERAL, "model": name, **usual, **MORE.get()}
+    # Steps bound the task, but `load_runner` was also told of epochs, which models read all the same.
     if decided["n_epochs"] is None and usual.get("n_epochs") is not None:
         del decided["n_epochs"]
+    # `add_argument("--x")` has the default None, which must not hide Mammoth's own default of `x`.
     declared = {k: v for k, v in options.defaults.items() if v is not None or k not in usual}
     return Arguments(**{**usual, **declared, **decided, **options.values})
 
@@ -155,14 +161,14 @@ def _arguments(
 def _construct(
     target: type, options: Options, table: dict[str, Any], backbone: Callable[[], nn.Module]
 ) -> Any:
-    """A model of a class, from its options and from what the run can give it (`table`)."""
-    takes = constructor_names(target)
-    own = {key: value for key, value in options.constructor.items() if key in takes}
-    if "backbone" in takes:
+    """An object of a model's class, from its options and from what the run provides (`table`)."""
+    names = constructor_names(target)
+    own = {key: value for key, value in options.constructor.items() if key in names}
+    if "backbone" in names:
         own["backbone"] = backbone()
-    # `construct` reads the signature only, which does not tell what a base takes from `**kwargs`.
+    # `construct` reads the class's own signature only, not what a base accepts through `**kwargs`.
     direct = constructor_names(target, passed_on=False)
-    passed = {key: table[key] for key in takes if key in table and key not in direct}
+    passed = {key: table[key] for key in names if key in table and key not in direct}
     return construct(target, passed | own, table, setting="model")
 
 
@@ -171,6 +177,7 @@ def _optimizer(model: ObservingModel, args: Arguments, plan: Plan) -> Optimizer:
     if not plan.optim.constructs:
         given: Optimizer = plan.optim.target
         return given
+    # A model may have parameters outside its network, such as a projection head.
     module = model if isinstance(model, nn.Module) else model.net
     return make_optimizer(args, [p for p in module.parameters() if p.requires_grad])
 
@@ -187,7 +194,9 @@ def _backbone(value: object, spec: Spec, network: MakeNetwork) -> nn.Module:
         value = resolve(value, "model")
     made = value if isinstance(value, nn.Module) else network(value, arguments)
     if not isinstance(made, nn.Module):
-        raise ConfigError(f"model.backbone gave a {type(made).__name__}, not a torch.nn.Module.")
+        raise ConfigError(
+            f"model.backbone returned a {type(made).__name__}, not a torch.nn.Module."
+        )
     return made
 
 
@@ -208,21 +217,23 @@ _SCENARIOS = {
 
 
 def _unfit(target: object, world: TableWorld, *, online: bool) -> Iterable[str]:
-    """What a model's COMPATIBILITY says against this run."""
+    """A message if the model's COMPATIBILITY excludes this run."""
     fits = compatibility(target)
     here = "general-continual" if online else f"{world.scenario}-il"
+    # With a single task, class-IL and task-IL are the same.
     if not fits or here in fits or (len(world.tasks) == 1 and not online):
         return
     there = [_SCENARIOS[fit] for fit in fits if fit in _SCENARIOS]
     right = f"Set {' or '.join(there)}, or extend it." if there else "Extend it."
     yield (
-        f"{class_name(target)} is for {', '.join(fits)} (its COMPATIBILITY), and this run is {here}. "
+        f"{class_name(target)} is for {', '.join(fits)} (its COMPATIBILITY), but this run is {here}. "
         f"{right}"
     )
 
 
 def _wrapped(target: object) -> Iterable[str]:
-    """Mammoth's wrappers of a model's methods, which are never called here."""
+    """A message for each of Mammoth's wrappers `meta_...` of a method: Antelope calls the method itself."""
+    # Silence would drop what a wrapper does: nothing else in the run would tell.
     for method in ("begin_task", "observe", "end_task", "begin_epoch", "end_epoch", "end_eval"):
         if hook(target, f"meta_{method}") is not None:
             yield f"{class_name(target)}.meta_{method} is never called. Move its code into {method}."

@@ -1,4 +1,4 @@
-"""Checkpoints in Mammoth's format, and loading models from them or from our own runs.
+"""Checkpoints in Mammoth's format, and loading of models from them or from Antelope's runs.
 
 Mammoth's files are loaded with `torch.load(weights_only=True)`: nothing in them is executed.
 """
@@ -46,6 +46,8 @@ def _load_run(observer: Observer, path: Path, *, whole: bool) -> None:
     load_weights(observer, state["agent"], changed=state.get("grown"))
     attributes = state["attributes"]
     if not whole:
+        # To learn on, a model needs its weights and its memory; counters and copies of the network would
+        # make it believe that tasks were already learnt in this run.
         values = attributes["values"]
         kept = {name: value for name, value in values.items() if _is_memory(observer, name)}
         attributes = {**attributes, "values": kept}
@@ -64,9 +66,8 @@ def _is_memory(observer: Observer, name: str) -> bool:
 def _load_file(model: ObservingModel, path: Path) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns of old file formats that it reads all the same.
+            # torch warns of old file formats that it reads all the same.
+            warnings.simplefilter("ignore")
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many types for files that it cannot read.
         raise CheckpointError(
@@ -75,6 +76,7 @@ def _load_file(model: ObservingModel, path: Path) -> None:
         ) from error
     if not isinstance(saved, Mapping):
         raise CheckpointError(f"loadcheck={path} holds a {type(saved).__name__}, not a checkpoint.")
+    # Mammoth's own file, or a bare `state_dict()`.
     weights = saved.get("model", saved)
     if not isinstance(weights, Mapping):
         raise CheckpointError(f"loadcheck={path}: its `model` is a {type(weights).__name__}.")
@@ -91,7 +93,7 @@ def _load_file(model: ObservingModel, path: Path) -> None:
 
 
 def _register(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Register the buffers that a model makes when it first learns, such as `classes_so_far`."""
+    """Register the buffers that a model creates when it first learns, such as `classes_so_far`."""
     for name, tensor in weights.items():
         if "." not in name and not hasattr(model, name):
             model.register_buffer(name, torch.zeros_like(tensor))
@@ -116,6 +118,7 @@ def _fill(model: ObservingModel, rows: object, path: Path) -> None:
             f"loadcheck={path} holds a buffer of {count} rows, but buffer_size is {buffer.capacity}. Pass "
             f"buffer_size={count}."
         )
+    # Within the capacity, a reservoir stores every row, in this order.
     buffer.clear()
     buffer.add_data(**{name: rows[name] for name in Buffer.attributes if name in rows})
 
@@ -139,7 +142,8 @@ class Saver:
             self._write(model, "joint" if self.joint else str(task))
 
     def finish(self, model: ObservingModel, run: Run) -> None:
-        """Save the final model, and add the results to what was written."""
+        """Save the final model, and add the results to the files written."""
+        # Scores after a task exist only once it is evaluated, which is after its file was written.
         if not self.every_task:
             self._write(model, "joint" if self.joint else "last")
         told = run.task_il_matrix.tolist() or run.accuracy_matrix.tolist()
@@ -175,7 +179,7 @@ class Saver:
 
 
 def _buffer_of(model: ObservingModel) -> Buffer | None:
-    """The buffer of a model that has one of ours."""
+    """The model's buffer, if it has one and it is ours."""
     return model.buffer if hasattr(model, "buffer") and isinstance(model.buffer, Buffer) else None
 
 

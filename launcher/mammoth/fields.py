@@ -1,4 +1,4 @@
-"""Rows with named fields, as Mammoth's buffers store, draw and hand them out."""
+"""Rows with named fields, stored and drawn through the interface of Mammoth's buffers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .tasks.loaders import create_seeded_dataloader
 
 
 class FieldMemory(Memory):
-    """A memory whose fields have names and an order: attributes of it, and the columns of a batch.
+    """A memory whose fields are attributes, and the tensors of a batch in a fixed order.
 
     Args:
         capacity: int, the largest number of rows.
-        device: Where rows are kept; None: where the first ones come from.
+        device: Device that stores the rows; None: that of the first rows.
     """
 
     attributes = ("examples", "labels", "logits", "task_labels", "true_labels")
@@ -50,6 +50,7 @@ class FieldMemory(Memory):
             raise ConfigError(
                 f"Buffer: {len(kept)} {name} for {len(self)} stored rows. Use add_data to add rows."
             )
+        # Fields are stored with room for all rows, in no graph: a buffer must not keep activations alive.
         column = kept.new_empty((self.capacity, *kept.shape[1:]))
         column[: len(self)] = kept.detach()
         self._columns[(name,)] = column
@@ -65,7 +66,7 @@ class FieldMemory(Memory):
 
     @property
     def choices(self) -> np.random.Generator:
-        """Random stream for which rows are kept."""
+        """Random stream that decides which rows are stored. Draws use another one, and do not disturb it."""
         if not self._streams:
             self._start_streams()
         return self._streams[0]
@@ -114,12 +115,12 @@ class FieldMemory(Memory):
         """`min(size, len(buffer))` different rows, drawn uniformly: a tensor `[B, ...]` of each field.
 
         Args:
-            size: Rows, at most.
-            transform: Applied to the examples: the model's own to all at once, any other one by one.
+            size: int, rows at most.
+            transform: Applied to the examples: the model's own to the whole batch, others row by row.
             return_index: Return the rows' places first, int64 `[B]`.
-            device: Where the tensors go; None: they stay where they are kept.
-            mask_task_out: A task whose rows are left out, told by `task_labels`, else by `labels // cpt`.
-            cpt: Classes per task, for rows without `task_labels`.
+            device: Device of the result; None: that of the buffer.
+            mask_task_out: int, a task to leave out, recognised by `task_labels`, else by `labels // cpt`.
+            cpt: int, classes per task, for rows without `task_labels`.
             return_not_aug: Return the examples without `transform` too, before those with it.
             not_aug_transform: Applied to the examples without `transform`.
             force_indexes: int64 `[B]`, the places of the rows to return instead of drawn ones.
@@ -147,13 +148,13 @@ class FieldMemory(Memory):
     def get_balanced_data(
         self, size: int, transform: Callable[..., Any] | None = None, n_classes: int = -1
     ) -> tuple[Tensor, ...]:
-        """Rows of `n_classes` random classes, of each as many; -1: of all that are held."""
+        """Rows of `n_classes` random classes, equally many of each; -1: of all stored classes."""
         if self.is_empty():
             raise ConfigError("The buffer is empty. Check `is_empty()` before sampling.")
         labels = self.labels.cpu().numpy()
         stream = self._draws
         classes = stream.permutation(np.unique(labels))[: n_classes if n_classes > 0 else None]
-        # Classes with few rows give all of them, and the others what is then left.
+        # The smallest classes first: what they lack is divided among the larger ones.
         rows = {c: stream.permutation(np.flatnonzero(labels == c)) for c in classes}
         places: list[int] = []
         for left, label in enumerate(sorted(classes, key=lambda c: len(rows[c]))):
@@ -194,7 +195,7 @@ class FieldMemory(Memory):
         transform: Callable[..., Any] | None = None,
         sampler: Sampler[int] | None = None,
     ) -> DataLoader[Any]:
-        """Batches of the rows held now, in a `DataLoader`."""
+        """A `DataLoader` of the rows stored now."""
         rows = torch.utils.data.TensorDataset(*self.get_all_data())
 
         def collate(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -220,7 +221,7 @@ class FieldMemory(Memory):
 
     @property
     def _draws(self) -> np.random.Generator:
-        """The random stream from which rows are drawn."""
+        """Random stream of the rows that are drawn."""
         if not self._streams:
             self._start_streams()
         return self._streams[1]
@@ -238,5 +239,5 @@ class FieldMemory(Memory):
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """The dtype in which Mammoth keeps a field: int64 for labels of any kind, else float32."""
+    """The dtype in which Mammoth stores a field: int64 for labels of any kind, else float32."""
     return torch.int64 if name.endswith("labels") else torch.float32

@@ -1,4 +1,4 @@
-"""Gradients as one vector, and their projection to agree with a memory's gradients."""
+"""Gradients as one vector, and their projection onto directions that do not harm a memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def store_grad(
     """Write the parameters' gradients into a vector, zero where there is none.
 
     Args:
-        params: Gives the parameters, such as `model.parameters`.
-        grads: `[P]`, overwritten.
-        grad_dims: Elements of each parameter.
+        params: Returns the parameters, such as `model.parameters`.
+        grads: float `[P]`, overwritten.
+        grad_dims: int, number of elements of each parameter.
     """
     grads.zero_()
     for param, part in zip(params(), grads.split(list(grad_dims)), strict=True):
@@ -62,11 +62,12 @@ def project2cone2(
 
     Args:
         solver: A module with quadprog's `solve_qp`.
-        gradient: `[P, 1]`, overwritten.
-        memories: `[P, t]`.
+        gradient: float `[P, 1]`, overwritten.
+        memories: float `[P, t]`, the gradient of each earlier task.
         margin: Added to the dual variables: a memory's gradient has at least this weight.
         eps: Added to the diagonal, so that the problem is strictly convex.
     """
+    # On the host in float64, as quadprog requires; `held.T @ held` also squares the condition number.
     held = memories.detach().cpu().double()  # (P, t)
     new = gradient.detach().cpu().double().flatten()  # (P,)
     tasks = held.shape[1]

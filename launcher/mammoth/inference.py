@@ -30,8 +30,8 @@ def evaluate_only(code: dict[str, Any], path: Path) -> Run:
     """Evaluate a model on every task, as at the end of a run.
 
     Args:
-        code: Settings, the model itself among them.
-        path: Where it was loaded from, which becomes the run's `path`: nothing is written.
+        code: Settings by name, including the model itself.
+        path: The checkpoint, which becomes the run's `path`: nothing is written.
     """
     plan = make_plan(compose((), code))
     device = build_device(device_wanted(plan))
@@ -84,5 +84,5 @@ def _scores(evaluate: Evaluator, tasks: range, name: str, path: Path) -> Any:
     except (AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{name} cannot predict with what loadcheck={path} holds: it raised {type(error).__name__} "
-            f"({error}). A run directory holds everything that a model has."
+            f"({error}). A run directory stores the whole state of a model."
         ) from error

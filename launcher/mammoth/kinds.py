@@ -1,4 +1,4 @@
-"""Registers what Mammoth's code brings to a run: models with `observe`, data with `get_data_loaders`.
+"""Registers the two kinds of Mammoth's code: models with `observe`, data sets with `get_data_loaders`.
 
 Imported by `settings/kinds.py` when a run names one of them. The modules that check and build are imported
 when they are called: checking a model's options must not import every network.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..settings.kinds import DataKind, ModelKind, register_data_kind, register_model_kind
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...envs.table_world import TableWorld
+    from ...envs.transform import Transform
     from ..settings.plan import Plan
+    from .building import MakeNetwork
+    from .tasks.sequence import ContinualDataset
     from .tasks.world import SequenceWorld
 
 
@@ -33,11 +36,23 @@ def _build_model(
     plan: Plan,
     world: TableWorld,
     device: torch.device,
-    **building: Any,
+    *,
+    transforms: tuple[Transform, Transform],
+    epochs: int | None,
+    network: MakeNetwork,
 ) -> nn.Module:
     from .building import build_observer
 
-    return build_observer(target, arguments, plan, world, device, **building)
+    return build_observer(
+        target,
+        arguments,
+        plan,
+        world,
+        device,
+        transforms=transforms,
+        epochs=epochs,
+        network=network,
+    )
 
 
 def _has_its_own_data(target: object) -> bool:
@@ -47,7 +62,9 @@ def _has_its_own_data(target: object) -> bool:
     return issubclass(target if inspect.isclass(target) else type(target), ContinualDataset)
 
 
-def _build_data(target: Any, arguments: dict[str, object], plan: Plan) -> SequenceWorld:
+def _build_data(
+    target: type[ContinualDataset] | ContinualDataset, arguments: dict[str, object], plan: Plan
+) -> SequenceWorld:
     from .tasks.world import SequenceWorld
 
     return SequenceWorld(target, plan, arguments)

@@ -16,10 +16,10 @@ class SupConLoss(nn.Module):
     views of one example are one class (Chen et al., 2020, arXiv 2002.05709).
 
     Args:
-        temperature: `t`.
+        temperature: float, `t`.
         contrast_mode: Which features are anchors `i`: `all`, or `one`: those of the first view.
-        base_temperature: The loss is scaled by `temperature / base_temperature`.
-        reduction: `mean` over anchors, or their `sum` divided by the number of anchors' views.
+        base_temperature: float; the loss is scaled by `temperature / base_temperature`.
+        reduction: `mean` over anchors, or `sum`: their sum divided by the views of an anchor.
     """
 
     def __init__(
@@ -38,10 +38,11 @@ class SupConLoss(nn.Module):
     def forward(
         self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """The loss of features `[B, views, ...]`.
+        """The loss, a scalar.
 
         Args:
-            labels: `[B]`; rows with the same one are pulled together.
+            features: float `[B, views, ...]`.
+            labels: `[B]`; rows with equal labels are pulled together.
             mask: `[B, B]` instead of labels: which rows are pulled to which.
 
         Raises:
@@ -52,7 +53,7 @@ class SupConLoss(nn.Module):
                 f"SupConLoss needs features [B, views, ...], not {list(features.shape)}."
             )
         if labels is not None and mask is not None:
-            raise ValueError("SupConLoss: give labels or a mask, not both.")
+            raise ValueError("SupConLoss: pass labels or a mask, not both.")
         rows, views = features.shape[:2]
         if labels is not None:
             label = labels.flatten()
@@ -65,6 +66,7 @@ class SupConLoss(nn.Module):
         anchors = every if self.contrast_mode == "all" else every[:rows]  # (A, D)
         itself = torch.eye(len(anchors), len(every), dtype=torch.bool, device=every.device)
         similarity = anchors @ every.T / self.temperature  # (A, views * B)
+        # `logsumexp`, since exponents of 1/0.07 overflow in half precision.
         to_others = similarity.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
         positive = mask.to(every).tile(len(anchors) // rows, views).masked_fill(itself, 0)
         loss = (positive * (to_others - similarity)).sum(1) / positive.sum(1)  # (A,)
@@ -73,12 +75,12 @@ class SupConLoss(nn.Module):
 
 
 class SPKDLoss(nn.Module):
-    """How far the similarities between a batch's rows differ for a teacher and a student.
+    """Difference between a teacher's and a student's similarities of the rows of a batch.
 
     Source: Tung and Mori (2019), "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682, eq. 4.
 
     Args:
-        reduction: `batchmean` divides by the square of the batch's size; anything else does not.
+        reduction: `batchmean` divides by the squared batch size; anything else is the sum.
     """
 
     def __init__(self, reduction: str = "batchmean"):
@@ -88,7 +90,7 @@ class SPKDLoss(nn.Module):
     def forward(self, teacher_outputs: Tensor, student_outputs: Tensor) -> Tensor:
         """The loss of outputs `[B, ...]`."""
         teacher, student = (
-            # Rows of length 1 in the 1-norm, as Mammoth has it; the paper takes the 2-norm.
+            # In the 1-norm, as in Mammoth; the paper uses the 2-norm.
             F.normalize(flat @ flat.T, 1)
             for flat in (teacher_outputs.flatten(1), student_outputs.flatten(1))
         )

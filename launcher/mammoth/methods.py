@@ -1,4 +1,4 @@
-"""The methods of a user's model that are called, and what each of them can ask for by name."""
+"""The methods of a user's model that a run calls, and the arguments that each can ask for by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...replay import ConfigError
 OBSERVED = ("inputs", "labels", "not_aug_inputs", "epoch", "task", "indexes")
 TOLD = ("dataset", "epoch", "task", "replay")
 HOOKS = ("begin_task", "end_task", "begin_epoch", "end_epoch")
-# What Mammoth passes by position, and so what `*args` receives.
+# What Mammoth passes by position, and therefore what `*args` receives.
 _BY_PLACE = {
     "observe": OBSERVED[:3],
     **dict.fromkeys(("begin_task", "end_task"), ("dataset",)),
@@ -26,7 +26,7 @@ _BY_PLACE = {
 
 
 class ObservingModel(Protocol):
-    """A user's model once the run has given it what it lacks; an `nn.Module` or any other object.
+    """A user's model once the run has filled in what it lacks; an `nn.Module` or any other object.
 
     Whatever else it may have, such as `custom_scheduler`, is looked for with `hasattr`.
     """
@@ -74,6 +74,7 @@ def asked_by(model: ObservingModel, method: str) -> tuple[str, ...]:
     parameters = _parameters(model, method).values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     wrong = [p.name for p in named if p.default is p.empty and p.name not in provided]
+    # Arguments are passed by name, so that a model may list them in any order and leave some out.
     wrong += [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
     if wrong:
         quoted = " and ".join(f"`{name}`" for name in wrong)
@@ -88,7 +89,7 @@ def asked_by(model: ObservingModel, method: str) -> tuple[str, ...]:
 
 
 def placed_in(model: ObservingModel, method: str) -> tuple[str, ...]:
-    """What a method receives by position: what Mammoth passes so, if `*args` is its only way to take it."""
+    """The arguments that a method receives by position: Mammoth's, if it has only `*args` for them."""
     parameters, places = _parameters(model, method), _BY_PLACE[method]
     any_place = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
     return places if any_place and not set(places) & parameters.keys() else ()

@@ -22,22 +22,22 @@ class ContinualModel(Counters, nn.Module):
 
     Args:
         backbone: The network: rows `[B, *obs.shape]` to logits `[B, n]`.
-        loss: Takes logits `[B, n]` and labels, int64 `[B]`.
+        loss: From logits `[B, n]` and labels, int64 `[B]`, to their mean loss.
         args: The run's arguments, and the model's options.
         transform: Converts rows in [0, 1] `[B, *obs.shape]` to the network's training inputs.
         dataset: The sequence of tasks; the run's, if the constructor does not pass it on.
 
     Attributes:
-        opt: The network's optimiser as `args` describes it, made again for each task unless there is a
+        opt: The network's optimiser as described by `args`, constructed again for each task unless there is a
             `custom_scheduler`.
         custom_scheduler: Set it, and the run steps it after each epoch, or after each step if
             `args.scheduler_mode` is `iter`.
         device: The device of the run's batches.
-        current_task, n_classes_current_task, n_past_classes, n_seen_classes, n_remaining_classes: Where
-            the run is; numbers of classes are -1 before the first task.
+        current_task, n_classes_current_task, n_past_classes, n_seen_classes, n_remaining_classes: Progress
+            of the run; numbers of classes are -1 before the first task.
         task_iteration, epoch_iteration: Calls of `observe` so far in this task and in this pass.
         cpt: Classes per task: a number, or a list where they differ.
-        num_classes, N_CLASSES, n_tasks, N_TASKS: Classes, and tasks, in all.
+        num_classes, N_CLASSES, n_tasks, N_TASKS: Total number of classes, and of tasks.
     """
 
     NAME: str
@@ -60,6 +60,7 @@ class ContinualModel(Counters, nn.Module):
             )
         self.net, self.loss, self.args = backbone, loss, args
         self.transform = self.original_transform = transform
+        # Models of Mammoth Lite may not pass `dataset` on; the arguments know it, too.
         own = args.sequence if isinstance(args, Arguments) else None
         self.dataset: Any = own if dataset is None else dataset
         self.device = torch.device(vars(args).get("device", "cpu"))
@@ -80,7 +81,7 @@ class ContinualModel(Counters, nn.Module):
     def get_optimizer(
         self, params: list[Tensor] | None = None, lr: float | None = None
     ) -> Optimizer:
-        """The optimiser that `args` describes, of `get_parameters()` unless others are given."""
+        """The optimiser described by `args`, for `get_parameters()` unless others are passed."""
         return make_optimizer(self.args, self.get_parameters() if params is None else params, lr)
 
     def get_offsets(self, task: int) -> tuple[int, int]:
@@ -120,7 +121,7 @@ class ContinualModel(Counters, nn.Module):
 
 
 class Sgd(ContinualModel):
-    """Learns each task in turn, and does nothing against forgetting."""
+    """Learns one task after another without any measure against forgetting."""
 
     NAME = "sgd"
     COMPATIBILITY = ("class-il", "domain-il", "task-il", "general-continual")
@@ -132,6 +133,7 @@ class Sgd(ContinualModel):
         loss: Tensor = self.loss(self.net(inputs), labels)
         loss.backward()
         self.opt.step()
+        # Waits for the GPU at every step, as every model of Mammoth does: `observe` returns a float there.
         return loss.item()
 
 

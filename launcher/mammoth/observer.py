@@ -1,4 +1,4 @@
-"""Trains a class with `observe(inputs, labels, not_aug_inputs, epoch=None)` as any other model."""
+"""Trains a class that has `observe(inputs, labels, not_aug_inputs, epoch=None)` like any other model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ...agents.continual.layers import put_together
 from ...agents.traits import Traits, hook
@@ -32,13 +33,13 @@ class Observer(nn.Module):
         spec: Describes the data.
         dataset: The sequence of tasks, as the model may know it.
         transform: Converts rows in [0, 1] to the model's inputs, and back.
-        provided: Makes the attributes of these names, such as `net`, where the model has none.
+        provided: By name, functions that make the attributes that a model may lack, such as `net`.
 
     Attributes:
-        replay: Gives the batches; None before the run begins.
-        started: Whether anything was observed yet.
-        under_way: Whether a task has begun and not ended: some models cannot predict before its end.
-        epoch: The pass that has begun and not ended, from 0; None between passes.
+        replay: Source of the batches; None before the run begins.
+        started: Whether anything has been observed.
+        under_way: Whether a task has begun but not ended: some models cannot predict before its end.
+        epoch: The current pass, from 0; None between passes.
         scheduler: What `args.lr_scheduler` asks for.
 
     Raises:
@@ -63,6 +64,7 @@ class Observer(nn.Module):
         self.spec, self.dataset, self.transform = spec, dataset, transform
         self._asks = {method: asked_by(model, method) for method in methods_of(model)}
         self._by_place = {method: placed_in(model, method) for method in self._asks}
+        # A model without Mammoth's base may set all of these itself, None included; only gaps are filled.
         for name, make in provided.items():
             if getattr(model, name, None) is None:
                 setattr(model, name, make())
@@ -89,7 +91,8 @@ class Observer(nn.Module):
         self.epoch: int | None = None
         self._iterations = [name for name in ITERATIONS if name in self._counted]
         vars(model).update(dict.fromkeys(self._iterations, 0))
-        self.scheduler: Any = None
+        self.scheduler: LRScheduler | None = None
+        # Made before the first task too, so that an invalid name or missing milestones are reported at once.
         if self._reopens:
             self.scheduler = get_scheduler(model, model.args, reload_optim=False)
 
@@ -124,6 +127,7 @@ class Observer(nn.Module):
             output = self._forward_told(obs, task)
         else:
             output = self.model.net(obs) if self._net_predicts else self._own_forward(obs)
+        # Before training, outputs are left alone: the forward check is to report a wrong number of them.
         if self.started:
             output = fitted(output, self.spec.action.n)
         return self.dataset.outputs(output)
@@ -131,6 +135,7 @@ class Observer(nn.Module):
     def _forward_told(self, obs: Tensor, task: int | None) -> Tensor:
         last = max(self.dataset.c_task, 0)
         if task is not None:
+            # Models index their heads by task; those of later tasks do not exist yet.
             return self._own_forward(obs, min(task, last))
         outputs = [self._own_forward(obs, each) for each in range(last + 1)]
         offsets = [self.dataset.get_offsets(each) for each in range(last + 1)]
@@ -164,6 +169,7 @@ class Observer(nn.Module):
         """Let the model observe the next batch; what it returns is logged as its loss."""
         batch = next(replay)
         epoch = replay.epoch
+        # Only now, not when the last pass ended: whether another one follows is known when a batch comes.
         if self.epoch is None:
             self.epoch = epoch
             self._tell("begin_epoch")
@@ -175,6 +181,7 @@ class Observer(nn.Module):
             elif name == "labels":
                 given[name] = self.dataset.labels(batch.label)
             elif name == "not_aug_inputs":
+                # Without augmentation a batch has no `raw`: both are the same rows.
                 raw = batch.raw if "raw" in batch else batch.obs
                 given[name] = self.transform.undone(raw)
             elif name == "epoch":
@@ -195,6 +202,7 @@ class Observer(nn.Module):
     def _record(self, loss: object, log: Log) -> None:
         values = loss if isinstance(loss, Mapping) else {"loss": loss}
         for name, value in values.items():
+            # A tensor is summed on its device by the log; `float` here would wait for the GPU at every step.
             if isinstance(value, (int, float)):
                 log.record(name, float(value))
             elif isinstance(value, Tensor):
@@ -222,15 +230,15 @@ class Observer(nn.Module):
         self._replace_rows()
 
     def _replace_rows(self) -> None:
-        """Learn from the rows that the model has put in the place of the task's, if it has."""
+        """Learn from the rows that the model substituted for the task's, if any."""
         rows, replay = self.dataset.rows_read, self.replay
         if rows is None or replay is None or not rows.changed:
             return
         assert isinstance(replay.storage, Table)
         replay.replace(rows.table().to(replay.storage.device))
-        takes = inspect.signature(self.model.observe).parameters.values()
-        named = {p.name for p in takes}
-        if any(p.kind is p.VAR_KEYWORD for p in takes):
+        parameters = inspect.signature(self.model.observe).parameters.values()
+        named = {p.name for p in parameters}
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
             named.update(rows.extra_return_fields)
         asked = self._asks["observe"]
         extra = [name for name in rows.extra_return_fields if name in named and name not in asked]
@@ -240,11 +248,13 @@ class Observer(nn.Module):
         if self.epoch is not None:
             self._end_epoch()
         self._tell("end_task")
+        # Before `end_eval`, which predicts: a model's own `forward` is expected to work from here on.
         self.under_way = False
         if (end_eval := hook(self.model, "end_eval")) is not None and self._reopens:
             end_eval(self.dataset, self.dataset.evaluate(self.model, self.dataset))
         if self.dataset.when_ended is not None:
             self.dataset.when_ended(self.model, self.dataset.c_task)
+        # Mammoth counts up in `end_task`, and models read `current_task` between two tasks.
         if "current_task" in self._counted:
             vars(self.model)["current_task"] = self.dataset.c_task + 1
 
@@ -272,11 +282,11 @@ class Observer(nn.Module):
             vars(self.model)["epoch_iteration"] = 0
 
     def _own_scheduler(self) -> Any:
-        """The scheduler that the model has made, which then also sees to its optimiser."""
+        """The scheduler that the model has made. A model that has one also keeps its optimiser over tasks."""
         return self.model.custom_scheduler if hasattr(self.model, "custom_scheduler") else None
 
     def _tell(self, method: str) -> None:
-        """Call one of the model's hooks, if it has it, with what it asks for."""
+        """Call one of the model's hooks, if it has it, with the arguments that it names."""
         if method not in self._asks:
             return
         told = {

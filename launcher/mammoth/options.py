@@ -12,7 +12,7 @@ from typing import Any
 from ...replay.suggestions import did_you_mean
 from .methods import class_name
 
-# What such models call settings of the run, and the settings.
+# Mammoth's names of settings of the run, and ours.
 OF_THE_RUN = {
     "lr": "lr",
     "batch_size": "batch_size",
@@ -27,9 +27,10 @@ OF_THE_RUN = {
     "dataset": "dataset",
     "model": "model",
 }
-# What `args` holds besides, while `load_runner` makes a model: the run's own arguments have no room for it.
+# Further values of `args` while `load_runner` constructs a model. A context variable, since they pass through
+# the launcher, whose functions have no argument for them.
 MORE: ContextVar[Mapping[str, Any]] = ContextVar("more arguments", default=MappingProxyType({}))
-# Arguments of the run that a model may override; the others are decided before it is made.
+# Arguments of the run that a model may override; all others are decided before it is constructed.
 _OVER_THE_RUN = ("lr", "optimizer", "optim_wd", "optim_mom", "optim_nesterov")
 # Arguments of a constructor that the run passes, so that they are not options.
 _GIVEN = ("loss", "args", "transform", *OF_THE_RUN)
@@ -44,7 +45,7 @@ def constructor_names(target: type, *, passed_on: bool = True) -> list[str]:
     names: list[str] = []
     for kind in target.__mro__:
         if kind is object or kind.__module__.startswith("torch."):
-            break
+            break  # What torch's own classes accept is no option of a model.
         if "__init__" not in vars(kind):
             continue
         parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
@@ -63,8 +64,8 @@ def declarations(target: object) -> list[Action]:
 def declared(target: object) -> list[str]:
     """The options that a class declares, and the arguments of its constructor."""
     actions = [action.dest for action in declarations(target)]
-    takes = constructor_names(target) if inspect.isclass(target) else []
-    return list(dict.fromkeys([*actions, *(key for key in takes if key not in _GIVEN)]))
+    names = constructor_names(target) if inspect.isclass(target) else []
+    return list(dict.fromkeys([*actions, *(key for key in names if key not in _GIVEN)]))
 
 
 def defaults(target: object) -> dict[str, Any]:
@@ -89,8 +90,8 @@ class Options:
 
     def __init__(self, target: object, given: Mapping[str, object]):
         name = class_name(target)
-        takes = constructor_names(target) if inspect.isclass(target) else []
-        own = {*takes, "backbone"}
+        accepted = constructor_names(target) if inspect.isclass(target) else []
+        own = {*accepted, "backbone"}
         self.constructor = {key: value for key, value in given.items() if key in own}
         rest = {key: value for key, value in given.items() if key not in own}
         self.values: dict[str, Any] = {}
@@ -114,10 +115,11 @@ class Options:
                     self.values[key] = _converted(actions[key], value)
                 except (TypeError, ValueError, ArgumentTypeError):
                     self.mistakes.append(f"model.{key}={value}: expected {_kind(actions[key])}.")
-            elif not actions and "args" in takes:
-                self.values[key] = value  # It declares none, and reads `args` itself.
+            elif not actions and "args" in accepted:
+                # It declares no options and reads `args` itself, so that any name may be meant.
+                self.values[key] = value
             else:
-                there = [*actions, *(key for key in takes if key not in _GIVEN), "backbone"]
+                there = [*actions, *(key for key in accepted if key not in _GIVEN), "backbone"]
                 self.mistakes.append(
                     f"{name} has no option `{key}` (`model.{key}`).{did_you_mean(key, there)} "
                     f"It has: {', '.join(dict.fromkeys(there))}."
@@ -132,7 +134,7 @@ class Options:
 
 
 def _parser(target: object) -> ArgumentParser | None:
-    """What `get_parser(parser)`, or the older `get_parser()`, declares."""
+    """The parser with the options declared by `get_parser(parser)`, or by the older `get_parser()`."""
     if not (hasattr(target, "get_parser") and callable(target.get_parser)):
         return None
     declare = target.get_parser
@@ -143,7 +145,7 @@ def _parser(target: object) -> ArgumentParser | None:
 
 
 def _default(action: Action) -> Any:
-    # As argparse does: a default that is text is read as if it had been typed.
+    # As argparse does: a default that is text is parsed as if it had been typed.
     return _converted(action, action.default) if isinstance(action.default, str) else action.default
 
 
@@ -155,7 +157,7 @@ def _converted(action: Action, value: object) -> Any:
     """
     if value is None:
         return None
-    if action.nargs == 0:  # A flag.
+    if action.nargs == 0:  # A flag, whose `type` is None: it must not become text.
         if not isinstance(value, bool):
             raise TypeError
         return action.const if value and not isinstance(action.const, bool | None) else value
@@ -171,10 +173,12 @@ def _single(action: Action, value: object) -> Any:
     convert: Any = action.type
     if not isinstance(value, (bool, int, float, str)):
         return value  # A Python object, given in code.
+    # `type=bool` turns every text but "" into True, "False" as well; here words are refused.
     if convert is bool:
         if value not in (True, False, 0, 1):
             raise ValueError
         value = bool(value)
+    # `model.x=true` for an option of type int: Mammoth's flags are 0 and 1.
     elif isinstance(value, bool):
         value = int(value) if convert is None else convert(str(int(value)))
     else:

@@ -1,4 +1,4 @@
-"""STAR: weights are moved to where a memory's predictions change most, and learn there not to change.
+"""STAR: moves the weights to where a memory's predictions change most, and learns there to keep them.
 
 Source: Eskandar et al. (2025), "STAR: Stability-Inducing Weight Perturbation for Continual Learning",
 arXiv 2503.01595. The perturbation is that of Wu et al. (2020), AWP, arXiv 2004.05884.
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .model import ContinualModel
 
-_TINY = 1e-20  # The first random move, relative to the weights: where nothing changes there is no slope.
+# Relative size of a first random move: at the very same weights the divergence has no slope.
+_TINY = 1e-20
 
 
 def add_perturb_args(parser: ArgumentParser) -> None:
@@ -40,11 +41,12 @@ class Perturber:
     def __init__(self, continual_model: ContinualModel):
         self.args, self.device = continual_model.args, continual_model.device
         self.net = continual_model.net
+        # A second network: the search for a move must not add to the gradients of the first.
         self.proxy = copy.deepcopy(self.net)
         self.steps, self.lam, self.gamma = self.args.p_steps, self.args.p_lam, self.args.p_gamma
 
     def __call__(self, X: Tensor, y: Tensor) -> None:
-        """Backpropagate the loss of rows `[B, *shape]` with labels `[B]`; weights end as they were."""
+        """Backpropagate the loss of rows `[B, *shape]` with labels `[B]`; the weights are then restored."""
         rows, labels = X.to(self.device), y.to(self.device)
         with torch.no_grad():
             before = F.softmax(self.net(rows), dim=-1)
@@ -64,7 +66,7 @@ class Perturber:
                 weight.sub_(move)
 
     def _moves(self, rows: Tensor, before: Tensor, right: Tensor) -> list[Tensor]:
-        """What to add to each weight of more than one dimension, for predictions to change most."""
+        """The moves, one for each weight of more than one dimension, that change predictions most."""
         self.proxy.load_state_dict(self.net.state_dict())
         self.proxy.train()
         pairs = list(zip(self.net.parameters(), self.proxy.parameters(), strict=True))
@@ -84,7 +86,7 @@ class Perturber:
 
     @staticmethod
     def _change(net: nn.Module, rows: Tensor, before: Tensor, right: Tensor) -> Tensor:
-        """How far predictions are from `before`, KL divergence, on average over those that were right."""
+        """Mean KL divergence of predictions from `before`, over the rows that were right."""
         now = F.log_softmax(net(rows), dim=1)
         change: Tensor = (
             F.kl_div(now, before, reduction="none").sum(1) * right

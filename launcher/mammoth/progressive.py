@@ -1,4 +1,8 @@
-"""The networks of `backbones` as columns of a progressive network, which learn beside the earlier ones."""
+"""The networks of `backbones` as columns of a progressive network.
+
+A column reads the hidden layers of all earlier columns, whose weights are frozen: nothing is forgotten, at
+the price of one column per task.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,18 @@ from .backbones import BasicBlock, MammothBackbone, ResNet, ReturnTypes, answer,
 
 
 class MNISTMLP_PNN(MammothBackbone):
-    """A column of a progressive network, of the sizes of `BaseMNISTMLP`.
+    """A column of a progressive network, with the layers of `BaseMNISTMLP`.
 
-    Every hidden layer and the outputs also read what the columns before it have one layer below:
-    `h = relu(W h_below + U relu(V (a * earlier)))`. The earlier columns are copied, and stay as they are.
+    The second hidden layer and the outputs also read the layer below of every earlier column:
+    `h = relu(W h_below + U relu(V (a * earlier)))`. Earlier columns are copied and frozen.
 
     Source: Rusu et al. (2016, arXiv 1606.04671), eq. 2.
 
     Args:
-        input_size, output_size: As of `BaseMNISTMLP`.
-        old_cols: The columns before it.
+        input_size: int, numbers in a row `[B, *shape]`, whatever its shape.
+        output_size: int, number of classes.
+        old_cols: The earlier columns, first to last.
+        hidden_size: int, units of each hidden layer.
     """
 
     def __init__(
@@ -40,17 +46,21 @@ class MNISTMLP_PNN(MammothBackbone):
         self.classifier = nn.Linear(hidden_size, output_size)
         self.adaptor1: nn.Module = nn.Identity()
         self.adaptor2: nn.Module = nn.Identity()
+        # Sizes are read from the columns, since a user may make them of different widths.
         earlier = [old.fc1.out_features for old in old_cols or ()]
         if earlier:
             self.adaptor1 = _lateral(sum(earlier), hidden_size, hidden_size)
             self.adaptor2 = _lateral(sum(earlier), hidden_size, output_size)
+        # Columns are attached after the weights are drawn: `apply` would draw theirs again.
         self.apply(xavier)
         self.columns = _frozen(old_cols, ("fc1", "fc2", "adaptor1"))
 
     def forward(self, x: Tensor, returnt: ReturnTypes = "out") -> Any:
         x = x.reshape(len(x), -1)
-        below: list[Tensor] = []  # Of the columns so far, after their first layer and their second.
+        # Outputs `[B, hidden]` of the first and the second layer of each column so far.
+        below: list[Tensor] = []
         above: list[Tensor] = []
+        # Nothing in an earlier column is learnt, so that its activations need not be stored for a backward.
         with torch.no_grad():
             for column in self.columns:
                 first, second = self._hidden(column, x, below)
@@ -61,19 +71,24 @@ class MNISTMLP_PNN(MammothBackbone):
         return answer(self, features, returnt, [features], lateral)
 
     @staticmethod
-    def _hidden(column: Any, x: Tensor, below: list[Tensor]) -> tuple[Tensor, Tensor]:
-        first = F.relu(column.fc1(x))
-        lateral = column.adaptor1(torch.cat(below, 1)) if below else 0
-        return first, F.relu(column.fc2(first) + lateral)
+    def _hidden(column: nn.Module, x: Tensor, below: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Outputs `[B, hidden]` of a column's two hidden layers, from rows `[B, input_size]`."""
+        # The first layer has no layer below in another column, hence no adaptor.
+        first = F.relu(column.get_submodule("fc1")(x))
+        lateral = column.get_submodule("adaptor1")(torch.cat(below, 1)) if below else 0
+        return first, F.relu(column.get_submodule("fc2")(first) + lateral)
 
 
 class ResNetPNN(ResNet):
     """A column of a progressive network that is a `ResNet`; see `MNISTMLP_PNN`.
 
     Args:
-        block, num_blocks, num_classes, nf: As of `ResNet`.
-        old_cols: The columns before it.
-        x_shape: Not needed, since a weight belongs to a channel and not to a pixel.
+        block: `BasicBlock`, or a class with its constructor.
+        num_blocks: int `[4]`, blocks in each stage.
+        num_classes: int, number of classes.
+        nf: int, channels of the first stage; each later one has twice as many.
+        old_cols: The earlier columns, first to last.
+        x_shape: Has no effect: an adaptor has one weight per channel, whatever the resolution.
     """
 
     def __init__(
@@ -90,6 +105,7 @@ class ResNetPNN(ResNet):
         self.adaptors = nn.ModuleList()
         self.lateral_classifier: nn.Module = nn.Identity()
         if earlier:
+            # A lateral connection enters each stage but the first, whose input has no stage below.
             for stage in range(len(num_blocks) - 1):
                 planes = nf << stage
                 self.adaptors.append(_lateral_maps(planes * earlier, planes, planes * 2))
@@ -99,26 +115,36 @@ class ResNetPNN(ResNet):
         self.columns = _frozen(old_cols, names)
 
     def forward(self, x: Tensor, returnt: ReturnTypes = "out") -> Any:
-        earlier: list[list[Tensor]] = []  # Maps of each column so far.
+        earlier: list[list[Tensor]] = []  # Of each column so far, its maps `[B, C, H, W]`.
+        # As in `MNISTMLP_PNN`: no backward goes through an earlier column.
         with torch.no_grad():
             for column in self.columns:
                 earlier.append(self._maps(column, x, earlier))
         maps = self._maps(self, x, earlier)
-        lateral: Any = 0
+        lateral: Tensor | int = 0
         if earlier:
             above = [column[-1].mean((2, 3)) for column in earlier]
             lateral = self.lateral_classifier(torch.cat(above, 1))
         return answer(self, maps[-1].mean((2, 3)), returnt, maps, lateral)
 
     @staticmethod
-    def _maps(column: Any, x: Tensor, earlier: list[list[Tensor]]) -> list[Tensor]:
-        x = F.relu(column.bn1(column.conv1(x)))
+    def _maps(column: nn.Module, x: Tensor, earlier: list[list[Tensor]]) -> list[Tensor]:
+        """The maps `[B, C, H, W]` of a column after its stem and each stage, from images `[B, 3, H, W]`.
+
+        Args:
+            column: The column itself, or the copied parts of an earlier one.
+            x: `[B, 3, H, W]`.
+            earlier: For each earlier column, its maps.
+        """
+        # `ResNet`'s pooling is left out: with a stem of 3x3 pixels it is the identity.
+        x = F.relu(column.get_submodule("bn1")(column.get_submodule("conv1")(x)))
         maps = [x]
         for number in range(1, 5):
+            # An adaptor halves the resolution, as the stage beside it does.
             x = column.get_submodule(f"layer{number}")(x)
             if earlier and number > 1:
                 below = torch.cat([each[number - 1] for each in earlier], 1)
-                x = F.relu(x + column.adaptors[number - 2](below))
+                x = F.relu(x + column.get_submodule(f"adaptors.{number - 2}")(below))
             maps.append(x)
         return maps
 
@@ -140,10 +166,16 @@ def mnistmlp_pnn(
 
 
 class _Scale(nn.Module):
-    """A learnt factor of each channel, small at first."""
+    """A learnt factor for each channel: `a` of the formula.
+
+    Args:
+        channels: int, channels of the input.
+        dims: int, dimensions after the channel: 0 for features `[B, C]`, 2 for maps `[B, C, H, W]`.
+    """
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
+        # Small at first, so that a new column starts from its own features and not from the old tasks'.
         self.alpha = nn.Parameter(torch.rand(channels, *[1] * dims) * 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,19 +183,24 @@ class _Scale(nn.Module):
 
 
 def _lateral(earlier: int, hidden: int, out: int) -> nn.Sequential:
+    """`U relu(V (a * earlier))`, from features `[B, earlier]` to `[B, out]`."""
+    # The last layer has no bias: it is added to one that has.
     layers = [nn.Linear(earlier, hidden), nn.ReLU(), nn.Linear(hidden, out, bias=False)]
     return nn.Sequential(_Scale(earlier, 0), *layers)
 
 
 def _lateral_maps(earlier: int, hidden: int, out: int) -> nn.Sequential:
+    """The same for maps, `[B, earlier, H, W]` to `[B, out, H / 2, W / 2]`."""
     layers = [nn.Conv2d(earlier, hidden, 1), nn.ReLU(), conv3x3(hidden, out, 2)]
     return nn.Sequential(_Scale(earlier, 2), *layers)
 
 
 def _frozen(columns: Sequence[nn.Module] | None, names: Sequence[str]) -> nn.ModuleList:
-    """Copies of these parts of each column, whose weights do not change any more."""
+    """Frozen copies of these parts of each column."""
     kept = nn.ModuleList()
     for column in columns or ():
+        # Copies, since a model may go on to train its old networks. Only the parts that a later column reads:
+        # a column's own `columns` would otherwise double the memory with each task.
         parts = {name: copy.deepcopy(column.get_submodule(name)) for name in names}
         kept.append(_Column(parts).requires_grad_(False))
     return kept
@@ -178,4 +215,5 @@ class _Column(nn.Module):
             setattr(self, name, part)
 
     def train(self, mode: bool = True) -> _Column:
-        return super().train(False)  # In training mode its running means would still move.
+        # In training mode, batch normalisation would still move its running statistics.
+        return super().train(False)

@@ -1,4 +1,4 @@
-"""What a model with `observe` receives from the run: its arguments, and an optimiser."""
+"""The arguments and the optimiser that a run provides to a model with `observe`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEARNING_RATE = 0.03  # Buzzega et al. (2020, arXiv 2004.07211), for SGD on Spl
 def run_arguments(
     plan: Plan, dataset: ContinualDataset, *, epochs: int | None, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that come from the run: those that a model may override, and those that it may not.
+    """The arguments that come from the run: those that a model may override, and those that are fixed.
 
     Args:
         epochs: Passes over each task; None where `train_steps` bounds it.
@@ -45,7 +45,7 @@ def run_arguments(
     }
 
 
-# What such models call an optimiser's arguments.
+# Mammoth's names of an optimiser's arguments.
 _OPTIM = {"lr": "lr", "weight_decay": "optim_wd", "momentum": "optim_mom"}
 _OPTIM |= {"nesterov": "optim_nesterov"}
 
@@ -58,10 +58,11 @@ def _optimizer_asked(plan: Plan) -> dict[str, Any]:
         return given
     target, arguments = plan.optim.target, plan.optim.arguments
     if not plan.optim.constructs:
-        return given  # An optimiser that is already made.
+        return given  # An optimiser that is already constructed.
     own = {p.name: p.default for p in inspect.signature(target).parameters.values()}
     values = {new: own[key] for key, new in _OPTIM.items() if key in own}
     values |= {_OPTIM[key]: value for key, value in arguments.items() if key in _OPTIM} | given
+    # Mammoth has no names for the others, such as Adam's betas: `make_optimizer` finds them in `optim`.
     rest = {key: value for key, value in arguments.items() if key not in _OPTIM}
     known = vars(torch.optim).get(target.__name__) is target
     return {"optimizer": target.__name__.lower() if known else target, **values, "optim": rest}
@@ -73,9 +74,9 @@ def make_optimizer(
     """The optimiser that `args` describes: `optimizer`, `lr`, `optim_wd`, `optim_mom`, ...
 
     Args:
-        args: Of these, `lr` must be there; `optimizer` is a name of `torch.optim` or a class.
-        parameters: What it steps.
-        lr: Learning rate; None: that of `args`.
+        args: Must have `lr`; `optimizer` is a name of `torch.optim` or a class.
+        parameters: The parameters that it steps.
+        lr: float, the learning rate; None: that of `args`.
 
     Raises:
         ConfigError: If torch has no such optimiser, or it refuses the arguments.
@@ -93,11 +94,12 @@ def make_optimizer(
                 f"optimizer={kind}: torch.optim has no such optimiser.{did_you_mean(kind, named)}"
             )
         kind = named[kind.lower()]
-    takes = inspect.signature(kind).parameters
-    values = {key: said[name] for key, name in _OPTIM.items() if key in takes and name in said}
+    # Adam has no momentum, which Mammoth's `args` always has: passing it on would be an error.
+    accepted = inspect.signature(kind).parameters
+    values = {key: said[name] for key, name in _OPTIM.items() if key in accepted and name in said}
     values |= {"lr": args.lr if lr is None else lr, **said.get("optim", {})}
     if "nesterov" in values:
-        values["nesterov"] = bool(values["nesterov"])
+        values["nesterov"] = bool(values["nesterov"])  # Mammoth's flags are 0 and 1.
     try:
         optimizer: Optimizer = kind(parameters, **values)
     except (TypeError, ValueError) as error:
@@ -119,7 +121,7 @@ def fitted(output: Tensor, n: int) -> Tensor:
 class Arguments(Namespace):
     """A namespace that also knows the run's sequence and how its network is made.
 
-    These two are slots, since models list, save and print `vars(args)`, where they are no arguments.
+    These two are slots: models list, save and print `vars(args)`, which must hold arguments only.
 
     Attributes:
         sequence: The sequence of tasks; None before there is one.
@@ -135,6 +137,7 @@ class Arguments(Namespace):
         super().__init__(**values)
         self.sequence = self.make_backbone = None
 
+    # Neither the data nor the network belongs into a pickled model: slots are left out.
     def __getstate__(self) -> dict[str, Any]:
         return dict(vars(self))
 
@@ -142,11 +145,13 @@ class Arguments(Namespace):
         self.__init__(**state)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
+        # A copied model stays in the same run, and shares its sequence.
         other = type(self)(**copy.deepcopy(vars(self), memo))
         other.sequence, other.make_backbone = self.sequence, self.make_backbone
         return other
 
 
+# Mammoth's models call `get_device()` without arguments, so that the run's device has to be global.
 _device: torch.device | None = None
 
 
@@ -160,7 +165,7 @@ def get_device(avail_devices: object = None) -> torch.device:
     """The device of the run that was built last; before any run, the default device.
 
     Args:
-        avail_devices: Without effect: the setting `device` says where.
+        avail_devices: Has no effect: the setting `device` decides.
     """
     return _device or build_device(os.environ.get("ANTELOPE_DEVICE") or None)
 

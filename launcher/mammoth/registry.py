@@ -21,6 +21,7 @@ from .provided import Arguments
 
 T = TypeVar("T")
 
+# Mammoth's augmentation of both CIFARs; its digits are neither augmented nor standardised.
 _CROP_AND_FLIP = [{"_target_": "RandomCrop", "padding": 4}, "RandomHorizontalFlip"]
 DATASETS: dict[str, dict[str, Any]] = {
     "seq-mnist": {"dataset": "MNIST", "tasks": 5, "standardize": False},
@@ -39,11 +40,12 @@ USUAL: dict[str, dict[str, Any]] = {
     "seq-cifar10": _CIFAR,
     "seq-cifar100": {**_CIFAR, "lr_scheduler": "multisteplr", "lr_milestones": [35, 45]},
 }
-CLASSES = {"CIFAR100": 100}  # Of data sets that are split; all others have ten.
+CLASSES = {"CIFAR100": 100}  # Number of classes of a data set that is split; ten for all others.
+# The tables belong to the process, as in Mammoth: importing a file registers what it defines.
 MODELS: dict[str, Any] = {"sgd": Sgd}
-SEQUENCES: dict[str, Any] = {}  # The user's own classes, or functions that make one.
+SEQUENCES: dict[str, Any] = {}  # Users' classes, or functions that construct one.
 
-# Networks, by the names of Mammoth.
+# Networks by Mammoth's names, which users' files pass to `get_backbone`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mnistmlp": mnistmlp,
     "resnet18": resnet18,
@@ -75,8 +77,8 @@ def register_dataset(name: str) -> Callable[[T], T]:
 def register_backbone(name: str) -> Callable[[T], T]:
     """Register a network, or a function that returns one, as a `backbone`.
 
-    It receives those of its arguments that the run knows, such as `num_classes`, or that `load_runner` was
-    given.
+    It receives the arguments that it names: those that the run knows, such as `num_classes`, and those passed
+    to `load_runner`.
 
     Raises:
         ConfigError: If the name is taken by another one.
@@ -90,7 +92,7 @@ def get_model_names(names_only: bool = False) -> Any:
 
 
 def get_dataset_names(names_only: bool = False) -> Any:
-    """Registered sequences, as `get_model_names` lists models; of a built-in one, `class` is its settings."""
+    """Registered sequences, as `get_model_names` lists models; a built-in one has settings as its `class`."""
     return _named({**DATASETS, **SEQUENCES}, names_only)
 
 
@@ -108,10 +110,12 @@ def _register(name: str, table: dict[str, Any]) -> Callable[[T], T]:
     key = key_of(name)
 
     def keep(item: T) -> T:
+        # The same class again is no clash: a notebook's cell runs twice, and a file may be reloaded.
         taken = table.get(key)
         if taken is not None and name_of(taken) != name_of(item):
             raise ConfigError(f"`{name}` is already registered, by {name_of(taken)}.")
         table[key] = item
+        # `args.model` and the names of checkpoints come from NAME, which a class need not set itself.
         if inspect.isclass(item) and not hasattr(item, "NAME"):
             item.NAME = name  # type: ignore[attr-defined]
         return item
@@ -134,10 +138,11 @@ def _arguments(item: Callable[..., object]) -> dict[str, dict[str, Any]]:
     for p in inspect.signature(item).parameters.values():
         if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) or p.name.startswith("_"):
             continue
-        kind: Any = str if p.default in (p.empty, None) else type(p.default)
+        # Without an annotation the default tells the type; without either it is text, as on a command line.
+        kind: type = str if p.default in (p.empty, None) else type(p.default)
         found[p.name] = {
             "type": kind if p.annotation is p.empty else p.annotation,
-            "required": p.default is p.empty and p.name != "num_classes",
+            "required": p.default is p.empty and p.name != "num_classes",  # The run knows it.
         }
         if not found[p.name]["required"]:
             found[p.name]["default"] = None if p.default is p.empty else p.default
@@ -150,7 +155,7 @@ Listed = dict[str, dict[str, Any]]
 def get_avail_args(
     dataset: str | None = None, model: str | None = None, args: Mapping[str, Any] | None = None
 ) -> tuple[Listed, Listed]:
-    """The arguments that must be given, and those that may be: what they do, and their defaults.
+    """The required and the optional arguments of `load_runner`: what they do, and their defaults.
 
     Args:
         dataset: A registered sequence, whose defaults are then listed.
@@ -179,6 +184,7 @@ def get_avail_args(
             else:
                 optional[action.dest] = {"default": action.default, **entry}
         usual |= defaults(target)
+    # A default of the model or the data set makes a required argument optional.
     for name, value in usual.items():
         known = {**optional, **required}.get(name, {"description": ""})
         required.pop(name, None)
@@ -203,6 +209,7 @@ def get_backbone(args: Namespace) -> nn.Module:
     Raises:
         ConfigError: If the name is unknown, or `args` lacks what it needs.
     """
+    # A run's network may have been passed as a class or an object, which no registered name describes.
     if isinstance(args, Arguments) and args.make_backbone is not None:
         return args.make_backbone()
     return named_backbone(args.backbone, vars(args))
@@ -213,9 +220,12 @@ def named_backbone(name: str, values: dict[str, Any]) -> nn.Module:
 
     Args:
         name: A registered name.
-        values: The network's arguments, among others.
+        values: The network's arguments by name; may hold others, which are ignored.
+
+    Raises:
+        ConfigError: If the name is unknown, or an argument without a default is missing.
     """
-    key = name.replace("_", "-").lower()
+    key = key_of(name)
     if key not in BACKBONES:
         near = did_you_mean(key, BACKBONES)
         raise ConfigError(

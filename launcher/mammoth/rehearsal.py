@@ -1,4 +1,4 @@
-"""Keeping rows of a task and learning them again with the next."""
+"""Stores rows of a task, and adds them to the rows of the next."""
 
 from __future__ import annotations
 
@@ -48,11 +48,13 @@ def icarl_replay(model: ReplaysBuffer, dataset: ContinualDataset, val_set_split:
         return
     rows, buffer = dataset.train_loader.dataset, model.buffer
     examples, labels = buffer.examples.cpu(), buffer.labels.cpu()
+    # Drawn from torch's global stream, like Mammoth's; the buffer's own streams stay untouched.
     held_out = torch.rand(len(buffer)) < val_set_split
     new_held_out = torch.zeros(len(rows), dtype=torch.bool)
     new_held_out[torch.randperm(len(rows))[: int(held_out.sum())]] = True
     data, targets = rows.data, rows.targets
     if val_set_split > 0:
+        # The table is shared by the copy; only the rows that are replaced below take memory twice.
         model.val_dataset = copy.deepcopy(rows)
         _fill(model.val_dataset, data, targets, new_held_out, examples[held_out], labels[held_out])
         model.val_loader = create_seeded_dataloader(
@@ -85,14 +87,14 @@ def fill_buffer(
     normalize_features: bool = False,
     extend_equalize_buffer: bool = False,
 ) -> None:
-    """Keep equally many rows of each class seen so far: fewer of the old classes, and some of the new.
+    """Fill a buffer with equally many rows of each class seen so far, dropping some of the old classes.
 
     Args:
         buffer: Receives the rows.
-        dataset: Its `train_loader` gives the task's rows, without those that `icarl_replay` added.
-        t_idx: int, the task, from 0.
-        net: Computes features and, if required, logits, of which the sigmoid is kept.
-        use_herding: Keep the rows whose mean feature is nearest to the class's, best first (iCaRL:
+        dataset: Its `train_loader` has the task's rows; those that `icarl_replay` added are left out.
+        t_idx: int, number of the task, from 0.
+        net: Computes features and, if required, logits, whose sigmoid in (0, 1) is stored.
+        use_herding: Store the rows whose mean feature is nearest to the class's, best first (iCaRL:
             Rebuffi et al., 2017, arXiv 1611.07725); else random rows.
         required_attributes: Fields of the rows, in the buffer's order; None: examples and labels.
         normalize_features: Scale features to length 1.
@@ -119,6 +121,7 @@ def fill_buffer(
         size = int(dataset.args.buffer_size)
         share = -(-size // seen) if extend_equalize_buffer else size // seen
         buffer.buffer_size = share * seen if extend_equalize_buffer else size
+    # First of all, so that the buffer has room: a full one would replace rows at random.
     _shrink(buffer, fields, share)
     examples, labels, features, logits = _computed(dataset, net, normalize=normalize_features)
     for label in labels.unique():
@@ -136,7 +139,7 @@ def fill_buffer(
 
 
 def _take_out_earlier(rows: TaskRows | OwnRows, past: int) -> None:
-    """Leave only the rows of the task's own classes, from `past` on."""
+    """Remove the rows of earlier classes, those below `past`."""
     new = torch.as_tensor(rows.targets) >= past
     if not bool(new.all()):
         mask = new if isinstance(rows.data, Tensor) else new.numpy()
@@ -146,6 +149,7 @@ def _take_out_earlier(rows: TaskRows | OwnRows, past: int) -> None:
 
 def _shrink(buffer: Buffer, fields: Sequence[str], share: int) -> None:
     """Keep the first `share` rows of each class."""
+    # The first are the best ones of herding.
     if not len(buffer):
         return
     data = dict(zip(buffer.used_attributes, buffer.get_all_data(), strict=True))
@@ -169,6 +173,7 @@ def _computed(
         labels.append(label)
         if net is not None:
             found = net(transform(rows), returnt="features")
+            # iCaRL learns with a binary cross-entropy: its targets are sigmoids.
             outputs.append(torch.sigmoid(net.get_submodule("classifier")(found)))
             if normalize:
                 found = found / found.norm(dim=1, keepdim=True)
@@ -185,7 +190,7 @@ def _computed(
 
 
 def _nearest_to_mean(features: Tensor, n: int) -> Tensor:
-    """Places of `n` rows at most, each chosen so that the mean of those so far is nearest to that of all."""
+    """Places of at most `n` rows, each bringing the mean of the chosen ones nearest to the mean of all."""
     mean, chosen = features.mean(0), []
     taken, total = torch.zeros(len(features), dtype=torch.bool, device=features.device), 0 * mean
     for k in range(min(n, len(features))):

@@ -14,12 +14,12 @@ from .buffer import Buffer
 class RingBuffer(Buffer):
     """The newest `buffer_size // n_tasks` rows of each task: HAL's memory.
 
-    The model says which task it is: it sets `task_number`, and `num_seen_examples` back to 0.
+    The model announces a new task: it sets `task_number`, and resets `num_seen_examples` to 0.
 
     Args:
-        buffer_size: Rows, at most.
-        n_tasks: Parts.
-        device: Where rows are kept; None: where the first ones come from.
+        buffer_size: int, rows at most.
+        n_tasks: int, number of partitions.
+        device: Device that stores the rows; None: that of the first rows.
 
     Raises:
         ConfigError: If a partition would hold no row.
@@ -38,10 +38,11 @@ class RingBuffer(Buffer):
 
     def clear(self) -> None:
         super().clear()
-        # The place of each part's position: a task that had few rows leaves no gap.
+        # Positions in the partitions to places in memory: a task with few rows leaves no gap.
         self._place_of: dict[int, int] = {}
 
     def is_empty(self) -> bool:
+        # HAL resets `seen` with each task, so that a count of 0 alone does not mean an empty buffer.
         return self.seen == 0 and self.task_number == 0
 
     def _reservoir(self, rows: int) -> dict[int, int]:

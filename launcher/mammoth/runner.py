@@ -1,4 +1,4 @@
-"""Mammoth's two calls: `load_runner` makes a model and its tasks, `train` runs them."""
+"""Mammoth's two calls: `load_runner` constructs a model and its sequence of tasks, `train` trains it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_runner(
     Args:
         model: A name given to `register_model`, or any that `ml(model=...)` knows.
         dataset: One of `get_dataset_names()`, such as `seq-mnist`.
-        args: `lr`, and `batch_size` and `n_epochs` where the data set has none of its own; the options
+        args: `lr`, and `batch_size` and `n_epochs` unless the data set has defaults for them; options
             of the model, of the data set and of the backbone; what `get_avail_args()` lists; and any
             setting of `ml`. A model may set `n_epochs` and `batch_size` itself.
         **names: The same as `model_name`, `dataset_name`, `experiment_args`.
@@ -58,7 +58,7 @@ def load_runner(
     code = asked.settings()
     plan = make_plan(compose((), code))
     device = build_device(device_wanted(plan))
-    # Steps may bound a task instead; models read `n_epochs` all the same.
+    # Models read `n_epochs` even if steps bound a task.
     more = {**asked.values, "n_epochs": asked.args.get("n_epochs")}
     with forked_randomness(plan.seed), _more(more):
         world = build_world(plan)
@@ -70,7 +70,8 @@ def load_runner(
     _take_over(code, observer.model)
     sequence, values = observer.dataset, asked.values
     if values["loadcheck"] is not None:
-        with forked_randomness(plan.seed):  # A buffer that is filled takes its streams from it.
+        # A buffer that is filled starts its random streams from the global ones.
+        with forked_randomness(plan.seed):
             load_checkpoint(observer, values["loadcheck"], whole=bool(values["inference_only"]))
     sequence.settings = code
     sequence.evaluates = Path(values["loadcheck"]) if values["inference_only"] else None
@@ -103,7 +104,7 @@ def train(
     made = vars(model.args) if hasattr(model, "args") else {}
     for key, value in _plain(args).items():
         if key in made and made[key] == value and key not in ("batch_size", "n_epochs"):
-            continue  # What the model was made with: nothing changes.
+            continue  # As the model was constructed: nothing changes.
         name = OF_THE_RUN.get(key, key)
         if name not in schema() or name in ("model", "dataset", "optim", "lr", "weight_decay"):
             raise ConfigError(
@@ -118,7 +119,7 @@ def train(
     try:
         run = _learn({**settings, "model": model})
     finally:
-        dataset.when_ended = None
+        dataset.when_ended = None  # A later run of the same objects may not save.
     if saver is not None:
         saver.finish(model, run)
     return run
@@ -138,6 +139,7 @@ def _learn(code: Mapping[str, Any]) -> Run:
 
 def _take_over(code: dict[str, Any], model: ObservingModel) -> None:
     """Let a model's constructor decide on epochs and batch size, as Mammoth does."""
+    # An online method may set `args.n_epochs = 1` in its constructor, before the run has begun.
     made = vars(model.args) if hasattr(model, "args") else {}
     for key in ("n_epochs", "batch_size"):
         if (name := OF_THE_RUN[key]) in code:
@@ -157,7 +159,7 @@ def _plain(args: object) -> dict[str, Any]:
 
 @contextmanager
 def _more(values: Mapping[str, Any]) -> Iterator[None]:
-    """What `args` holds besides, for a model that is constructed in the block."""
+    """Adds values to the `args` of a model that is constructed in the block."""
     token = MORE.set(values)
     try:
         yield

@@ -1,11 +1,11 @@
-"""Learning-rate schedulers by the names of Mammoth."""
+"""Learning-rate schedulers under Mammoth's names."""
 
 from __future__ import annotations
 
 import math
 from argparse import Namespace
-from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
@@ -22,12 +22,12 @@ def get_scheduler(
     """The scheduler of `model.opt` that `args.lr_scheduler` names; None without a name.
 
     Args:
-        model: Has `opt`, or makes it in `get_optimizer()`.
-        args: `lr_scheduler`, and what it needs: `n_epochs`, or `lr_milestones` (epochs).
-        reload_optim: Make `model.opt` again first, so that it starts from the initial learning rate.
+        model: Has `opt`, or constructs it in `get_optimizer()`.
+        args: Has `lr_scheduler`, and what that needs: `n_epochs`, or `lr_milestones` in epochs.
+        reload_optim: Construct `model.opt` again first, so that it starts from the initial learning rate.
 
     Raises:
-        ConfigError: If there is no such scheduler, or it lacks its milestones.
+        ConfigError: If the scheduler is unknown, or lacks its milestones.
     """
     said = vars(args)
     name = said.get("lr_scheduler")
@@ -51,7 +51,7 @@ class CosineSchedule(LRScheduler):
     """Falls from the first learning rate along a cosine, to nearly 0 after `K - 1` steps.
 
     Args:
-        K: Steps, at least 2.
+        K: int, at least 2, number of steps.
     """
 
     def __init__(self, optimizer: Optimizer, K: int):
@@ -60,7 +60,7 @@ class CosineSchedule(LRScheduler):
         self.K = K
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         # Not quite a quarter of a wave, so that it does not end at 0.
         factor = math.cos(0.99 * math.pi / 2 * self.last_epoch / (self.K - 1))
         return [base * factor for base in self.base_lrs]
@@ -70,9 +70,9 @@ class CosineSchedulerWithLinearWarmup(LRScheduler):
     """Rises for `warmup_length` steps, then falls along a cosine to 0 at step `steps`.
 
     Args:
-        base_lrs: float, the highest learning rate of all groups, or a list with one of each group.
-        warmup_length: Steps until the highest learning rate.
-        steps: Steps until 0.
+        base_lrs: float, the highest learning rate of all groups, or a list with one for each group.
+        warmup_length: int, steps until the highest learning rate.
+        steps: int, steps until 0.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CosineSchedulerWithLinearWarmup(LRScheduler):
         self.warmup_length, self.steps = warmup_length, steps
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch < self.warmup_length:
             factor = (self.last_epoch + 1) / self.warmup_length
         else:

@@ -1,7 +1,7 @@
-"""Which rows a full `Buffer` replaces, and which it declines.
+"""Strategies that decide which rows a full `Buffer` replaces, and which it declines.
 
-A strategy is called for one row after another: `select(buffer, label)` returns the row's index in the
-buffer, or -1 if it is declined. While there is room, the buffer adds every row.
+A strategy is called for each row in turn: `select(buffer, label)` returns the row's place in the buffer, or
+-1 if it is declined. While there is room, the buffer adds every row.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ NAMES = ("reservoir", "lars", "labrs", "abs", "balancoir", "unlimited")
 
 
 class Held(Protocol):
-    """What a strategy looks at of a buffer.
+    """The part of a buffer that a strategy reads.
 
     Attributes:
-        capacity: Rows, at most.
-        seen: Rows offered so far.
-        labels: int64 `[N]`, of the rows held.
-        choices: Random stream for which rows are kept.
+        capacity: int, rows at most.
+        seen: int, rows offered so far.
+        labels: int64 `[N]`, labels of the stored rows.
+        choices: Random stream that decides which rows are stored.
     """
 
     capacity: int
@@ -38,13 +38,13 @@ class Held(Protocol):
 
 
 class Bounds(Protocol):
-    """The sequence of tasks, which tells which classes belong to a task."""
+    """The sequence of tasks, which knows the classes of each."""
 
     def get_offsets(self, task: int | None = None) -> tuple[int, int]: ...
 
 
 class Selection:
-    """A uniform sample of the stream (Vitter, 1985), and the base of the others."""
+    """A uniform sample of the stream (Vitter, 1985), and the base class of the other strategies."""
 
     scored = False  # Whether rows need a score.
     labelled = False  # Whether rows need a label.
@@ -71,7 +71,7 @@ class Selection:
 
 
 class LossAware(Selection):
-    """Gives up rows of low loss: loss-aware reservoir sampling.
+    """Replaces rows of low loss first: loss-aware reservoir sampling.
 
     Source: Buzzega et al. (2020), "Rethinking Experience Replay", arXiv 2010.05595. Scores are
     negative losses; the higher the score, the likelier a row is to be replaced.
@@ -80,13 +80,15 @@ class LossAware(Selection):
         size: int, capacity of the buffer in rows.
 
     Attributes:
-        importance_scores: float32 `[size]`, of the row at each place.
+        importance_scores: float32 `[size]`, score of the row at each place.
     """
 
     scored = True
 
     def __init__(self, size: int):
-        self.importance_scores = torch.full((size,), -torch.inf)
+        self.importance_scores = torch.full(
+            (size,), -torch.inf
+        )  # On the host, where choices are made.
 
     def update(self, indexes: Tensor | int, values: Tensor | float) -> None:
         scores = self.importance_scores
@@ -112,7 +114,7 @@ class LossAware(Selection):
 
 
 class LossAwareBalanced(LossAware):
-    """Gives up rows of low loss and of classes with many rows: `labrs` of the same paper."""
+    """Replaces rows of low loss, and of classes with many rows, first: `labrs` in the same paper."""
 
     labelled = True
 
@@ -125,14 +127,14 @@ class LossAwareBalanced(LossAware):
 
 
 class AlternateBalanced(LossAware):
-    """Gives up rows of high loss of the current task, and of low loss of the tasks before: noisy labels.
+    """Replaces rows of high loss in the current task, and of low loss in earlier ones: for noisy labels.
 
     Source: Millunzi et al. (2024), "May the Forgetting Be with You", arXiv 2408.14284. Which of the two
-    gives up a row is drawn by their shares of the buffer. Scores are losses.
+    loses a row is drawn in proportion to their shares of the buffer. Scores are losses.
 
     Args:
         size: int, capacity of the buffer in rows.
-        dataset: Tells where the current task's classes begin.
+        dataset: The sequence of tasks, which knows where the current task's classes begin.
     """
 
     labelled = True
@@ -153,7 +155,7 @@ class AlternateBalanced(LossAware):
 
 
 class Balanced(Selection):
-    """Gives up rows of the largest class, and takes every row of a class with few: `balancoir`.
+    """Replaces rows of the largest class, and accepts every row of a small class: `balancoir`.
 
     Source: Buzzega et al. (2020), arXiv 2010.05595, balanced reservoir sampling.
     """
@@ -174,7 +176,7 @@ def make_selection(name: str, size: int, dataset: Bounds | None = None) -> Selec
     """The strategy of that name.
 
     Raises:
-        ConfigError: If `abs` lacks the data set that tells of tasks.
+        ConfigError: If `abs` lacks the data set, which knows the tasks.
     """
     if name == "abs":
         if dataset is None:
@@ -200,6 +202,7 @@ def _spread(scores: Tensor) -> Tensor:
 
 def _drawn(buffer: Held, weights: Tensor) -> int:
     """A place in the buffer, drawn in proportion to these weights, `[N]`."""
+    # In float64: NumPy refuses probabilities whose sum is not 1 to about 1e-8.
     chances = weights.double().cpu().numpy()
     total = chances.sum()
     chances = chances / total if total > 0 else np.full(len(chances), 1 / len(chances))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
 """What a metric is computed from:
@@ -30,17 +30,17 @@ class Metric:
 
     Attributes:
         name: Its key in `run.metrics`, and its column in eval.csv.
-        of: What its function receives.
-        computed_by: The function, and the file of this folder that it is in.
-        better: Whether more of it or less of it is better; None: neither.
+        of: The subject that its function receives.
+        computed_by: Name of the function, and of its file in this folder.
+        better: Whether more or less is better; None: neither.
         score: Whether a task is scored by it. The first such metric that an evaluation has is the
             task's score, and enters the matrix of scores.
         per_task: Whether it is written for each task of a sequence: `accuracy/task_0`.
         panel: Whether a run's learning curves have a panel for it.
-        told: The metric that replaces it where the model is told the task (`scenario=task`).
-        unit: Of `tasks`: the score whose unit it has, where its name depends on that.
-        after: Of `tasks`: how many tasks must have been learnt.
-        baseline: Of `tasks`: whether it needs the untrained model's scores.
+        told: The metric that replaces it if the model knows the task (`scenario=task`).
+        unit: For `tasks`: the score whose unit it has, if its name depends on that.
+        after: For `tasks`: int, how many tasks must have been learnt.
+        baseline: For `tasks`: whether it needs the untrained model's scores.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Metric:
     @cached_property
     def function(self) -> Callable[..., float]:
         """Computes the metric, in float64. Imported when first used: a plot needs only the names."""
-        module: Any = import_module(f".{self.computed_by}", __package__)
-        found: Callable[..., float] = getattr(module, self.computed_by)
+        module = import_module(f".{self.computed_by}", __package__)
+        found: Callable[..., float] = vars(module)[self.computed_by]
         return found
 
 
-# Where several could score a task, the first does; columns of eval.csv have this order, too.
+# The order matters: the first metric that can score a task does, and columns of eval.csv follow it.
 METRICS = (
     Metric("return", "episodes", "mean_return", "more", score=True, per_task=True, panel=True),
     Metric("return_stddev", "episodes", "return_stddev"),
@@ -115,7 +115,7 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
     """The metrics that may score a task, in order of preference.
 
     Args:
-        told: Whether the model is told the task; metrics that make use of it then come first.
+        told: Whether the model knows the task; metrics that use it then come first.
         loss_first: Prefer those of which less is better.
 
     >>> score_names()
@@ -128,6 +128,7 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
     scores = [metric for metric in METRICS if metric.score]
     if loss_first:
         scores.sort(key=lambda metric: metric.better != "less")
+    # Before all others: without the task such a model's class-IL score would mean little.
     with_task = [metric.told for metric in scores if told and metric.told]
     return [*with_task, *(metric.name for metric in scores)]
 

@@ -6,7 +6,7 @@ from .matrix import Matrix, mean, scores_learnt
 
 
 def bwt(matrix: Matrix) -> float:
-    """Backward transfer: what later tasks did, on average, to the score of each earlier one.
+    """Backward transfer: the average effect of later tasks on the score of each earlier one.
 
         BWT = 1/(T-1) sum_{j<T} ( R_Tj - R_jj )
 

@@ -6,12 +6,12 @@ from .matrix import Matrix, mean, scores_learnt
 
 
 def forgetting(matrix: Matrix) -> float:
-    """How far, on average, each earlier task has fallen from its best.
+    """The average drop of each earlier task from its best score.
 
         F = 1/(T-1) sum_{j<T} ( max_{j <= i < T} R_ij - R_Tj )
 
-    A task's best is looked for from when it was learnt until the last task began, so that one that
-    is better now than ever before counts as negative.
+    The best score is that between learning the task and beginning the last one, so that a task that is
+    better now than ever before counts as negative.
 
     Source: Chaudhry et al. (2018), https://arxiv.org/abs/1801.10112, eq. 3 and its mean.
 

@@ -10,13 +10,13 @@ from .matrix import Matrix, mean, scores_learnt
 
 
 def fwt(matrix: Matrix, baseline: Sequence[float] | np.ndarray) -> float:
-    """Forward transfer: what earlier tasks did, on average, for a task not yet learnt.
+    """Forward transfer: the average effect of earlier tasks on the score of a task not yet learnt.
 
         FWT = 1/(T-1) sum_{j>1} ( R_{j-1,j} - b_j )
 
     Source: Lopez-Paz & Ranzato (2017), https://arxiv.org/abs/1706.08840, eq. 4. The forward transfer of
     Wolczyk et al. (2021), https://arxiv.org/abs/2105.10919, is another: it compares the areas under a
-    task's learning curve in the sequence and alone, which takes a run on that task alone.
+    task's learning curve in the sequence and alone, which needs another run on that task alone.
 
     Args:
         matrix: `[tasks learnt][tasks]`, with each task's score before it was learnt.
@@ -33,6 +33,7 @@ def fwt(matrix: Matrix, baseline: Sequence[float] | np.ndarray) -> float:
     0.3
     """
     scores = scores_learnt(matrix)
+    # A longer baseline is fine: tasks to come were evaluated untrained as well.
     if len(baseline) < len(scores):
         raise ValueError(
             f"The baseline needs the untrained model's score on each of the {len(scores)} tasks "

@@ -1,4 +1,4 @@
-"""The matrix of scores, which says what each task did to every other.
+"""The matrix of scores, which shows the effect of each task on every other.
 
 Row i holds the scores after learning task i, column j those on task j. Rows may end early
 (`[[0.9], [0.6, 0.8]]`: only the tasks seen) or hold NaN for later tasks, and later tasks may have no row
@@ -19,7 +19,7 @@ Matrix = Sequence[Sequence[float]] | np.ndarray
 
 
 def scores_learnt(matrix: Matrix) -> np.ndarray:
-    """float64 `[tasks learnt, tasks learnt]`, NaN where there is no score."""
+    """The matrix as float64 `[tasks learnt, tasks learnt]`, NaN where a score is missing."""
     count = len(matrix)
     scores = np.full((count, count), np.nan)
     for i, row in enumerate(matrix):
@@ -30,4 +30,5 @@ def scores_learnt(matrix: Matrix) -> np.ndarray:
 def mean(values: Iterable[float]) -> float:
     """Their mean, summed exactly; NaN if there are none."""
     values = list(values)
+    # `fsum` is exact, so that the order of the tasks cannot change the last digit.
     return math.fsum(values) / len(values) if values else math.nan

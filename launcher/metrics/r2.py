@@ -21,6 +21,7 @@ def r2(output: Tensor, label: Tensor) -> float:
     >>> r2(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.0]]))
     1.0
     """
+    # In float64, since the two sums may agree in most of their digits.
     residual = (output.double() - label.double()).square().sum()
     total = (label.double() - label.double().mean(0)).square().sum()
     return float(1 - residual / total) if total > 0 else math.nan

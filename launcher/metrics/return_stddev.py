@@ -17,4 +17,5 @@ def return_stddev(returns: Sequence[float], lengths: Sequence[int]) -> float:
     >>> return_stddev([1.0, 3.0], [10, 20])
     1.0
     """
+    # Of the population: a single episode has 0, where the sample's would be NaN.
     return float(np.std(returns))

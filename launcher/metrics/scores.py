@@ -1,4 +1,4 @@
-"""What is read from evaluations of several tasks: each task's score, their mean, and transfer."""
+"""Summaries of evaluations on several tasks: each task's score, their mean, and transfer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def score(metrics: Mapping[str, float], *, told: bool = False) -> float:
     """A task's score: the first metric that scores it, or NaN if nothing could be evaluated.
 
     Args:
-        told: Whether the model is told the task: then its task-IL accuracy.
+        metrics: Values by the metrics' names.
+        told: Whether the model knows the task: then its task-IL accuracy counts.
 
     >>> score({"loss": 0.2, "accuracy": 0.9})
     0.9
@@ -24,7 +25,7 @@ def score(metrics: Mapping[str, float], *, told: bool = False) -> float:
 
 
 def objective(metrics: Mapping[str, float], *, told: bool = False) -> float | None:
-    """What a sweeper minimises or maximises: the score, or for values the loss; None without either.
+    """The value that a sweep optimises: the score, or the loss for regression; None without either.
 
     >>> objective({"mse": 0.2, "r2": 0.9, "loss": 0.2})
     0.2
@@ -50,12 +51,13 @@ def mean_over_tasks(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     >>> mean_over_tasks([{"accuracy": 0.75, "r2": 1.0}, {"accuracy": 0.25}])
     {'accuracy': 0.5}
     """
+    # Tasks may differ in kind: a metric that one of them lacks has no mean.
     names = [name for name in results[0] if all(name in result for result in results)]
     return {name: float(np.mean([result[name] for result in results])) for name in names}
 
 
 def transfer(matrix: Matrix, baseline: Sequence[float], *, returns: bool) -> dict[str, float]:
-    """What learning one task after another did to the scores, as far as they say: `forgetting`, ...
+    """Transfer between tasks: `forgetting`, `bwt` and others, as far as the scores determine them.
 
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
@@ -69,4 +71,5 @@ def transfer(matrix: Matrix, baseline: Sequence[float], *, returns: bool) -> dic
             continue
         extra = (baseline,) if metric.baseline else ()
         found[metric.name] = metric.function(matrix, *extra)
+    # Left out instead of NaN, which loggers and tables would show as a result.
     return {name: value for name, value in found.items() if not math.isnan(value)}

@@ -24,4 +24,5 @@ def task_il_accuracy(logits: Tensor, label: Tensor, classes: Tensor) -> float:
     >>> task_il_accuracy(torch.tensor([[0.9, 0.1, 0.3]]), torch.tensor([2]), torch.tensor([1, 2]))
     1.0
     """
+    # The position among the task's logits is turned back into a class, which labels are.
     return accuracy(classes[logits.index_select(-1, classes).argmax(-1)], label)

@@ -20,6 +20,7 @@ def task_il_loss(logits: Tensor, label: Tensor, classes: Tensor) -> float:
     >>> round(task_il_loss(torch.tensor([[9.0, 1.0, 1.0]]), torch.tensor([2]), torch.tensor([1, 2])), 4)
     0.6931
     """
+    # As `cross_entropy`: the scores of an evaluation are computed in float64.
     logits = logits.double()
     own = logits.gather(-1, label[:, None]).squeeze(-1)  # [N]
     return float((logits.index_select(-1, classes).logsumexp(-1) - own).mean())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _USAGE = "ml plot [FOLDER] [metric=NAME] [out=PATH]"
-_TABLE = 60  # Columns of a console below which a table would leave out what its runs are.
+_TABLE = 60  # Characters; on a narrower console a table would cut off the names of its runs.
 
 
 def plot_runs(words: list[str]) -> None:
@@ -51,8 +51,8 @@ def plot_runs(words: list[str]) -> None:
     pictures = _pictures_of(groups, metric, folder)
     if out is not None and len(pictures) > 1:
         raise ConfigError(
-            f"out={out} names one picture, but these runs have one each of "
-            f"{' and '.join(pictures)}. Add metric=, with one of those."
+            f"out={out} names a single picture, but these runs need one for each of "
+            f"{' and '.join(pictures)}. Choose one of them with metric=."
         )
     names = name_groups(groups)
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -72,7 +72,7 @@ def plot_runs(words: list[str]) -> None:
                 written = style.save(draw(curves, names, name), path)
         except OSError as error:
             raise ConfigError(
-                f"Cannot write to {path} ({error.strerror}). Give another out=."
+                f"Cannot write to {path} ({error.strerror}). Pass another out=."
             ) from error
         console.print(f"Written to {' and '.join(map(str, written))}")
 
@@ -87,9 +87,9 @@ def _groups_below(folder: Path) -> Groups:
         return groups
     if any(folder.rglob("train.csv")):
         raise ConfigError(
-            f"No run below `{folder}` has made an evaluation, which is what is drawn here: none has an "
-            "eval.csv. With eval_episodes=0 there are none; the returns of training are in "
-            "train.csv, and in each run's plots/."
+            f"No run below `{folder}` has been evaluated: there is no eval.csv to draw. Runs with "
+            "eval_episodes=0 are never evaluated; their training returns are in train.csv, and drawn in "
+            "each run's plots/."
         )
     raise ConfigError(
         f"No runs below `{folder}`: no folder there holds config.yaml and eval.csv. "
@@ -101,7 +101,7 @@ def _pictures_of(groups: Groups, metric: str | None, folder: Path) -> Pictures:
     """What to draw of the runs.
 
     Raises:
-        ConfigError: If no run has the metric, with the nearest that there are.
+        ConfigError: If no run has recorded the metric; names the nearest one.
     """
     if pictures := choose(groups, metric):
         return pictures
@@ -109,7 +109,7 @@ def _pictures_of(groups: Groups, metric: str | None, folder: Path) -> Pictures:
     usual = [name for name in known if "/task_" not in name]
     near = did_you_mean(metric, known if "/task_" in metric else usual) if metric else ""
     raise ConfigError(
-        f"No run below `{folder}` has values of {metric or 'any metric'}.{near} "
+        f"No run below `{folder}` has recorded {metric or 'any metric'}.{near} "
         f"There are: {', '.join(usual) or 'none'}."
     )
 
@@ -129,16 +129,14 @@ def read_words(words: list[str]) -> tuple[Path, str | None, Path | None]:
             mistakes.append(f"`{word}` is not understood.{did_you_mean(key, ('metric', 'out'))}")
         else:
             near = [str(path) for path in Path(word).parent.glob("*/")]
-            mistakes.append(f"There is no folder `{word}`.{did_you_mean(word, near)}")
+            mistakes.append(f"No folder `{word}`.{did_you_mean(word, near)}")
     if len(folders) > 1:
         mistakes.append(
-            f"One folder can be drawn at a time, not {len(folders)}: {', '.join(folders)}."
+            f"Only one folder can be drawn at a time, not {len(folders)}: {', '.join(folders)}."
         )
     out = Path(given["out"]) if "out" in given else None
     if out and out.suffix[1:].isalpha() and out.suffix[1:] not in style.FORMATS:
-        mistakes.append(
-            f"A picture ends in .{', .'.join(style.FORMATS)} or nothing, not `out={out}`."
-        )
+        mistakes.append(f"out={out} must end in .{', .'.join(style.FORMATS)}, or have no suffix.")
     if mistakes:
         raise ConfigError("\n".join([*mistakes, f"Usage: {_USAGE}"]))
     return Path(folders[0] if folders else "runs"), given.get("metric"), out
@@ -166,7 +164,7 @@ def draw(curves: dict[Path, list[Curve]], names: dict[Path, str], metric: str) -
 
 
 def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
-    """How every group ended: mean and standard deviation of its seeds' last values."""
+    """A table of the groups: mean and standard deviation of their seeds' last values."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -182,7 +180,7 @@ def summary(pictures: Pictures, names: dict[Path, str]) -> Table:
 
 
 def _in_lines(pictures: Pictures, names: dict[Path, str]) -> str:
-    """The same for a console in which the table's columns would have no room."""
+    """The summary as lines, for a console too narrow for the table."""
     lines = []
     for data, runs, metric, value, seeds, step in _rows(pictures, names):
         count = "1 seed" if seeds == "1" else f"{seeds} seeds"

@@ -1,4 +1,4 @@
-"""A run's own learning curves, drawn when it ends."""
+"""The learning curves of one run, drawn when it ends."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def draw_run(
 ) -> None:
     """Write the pictures of one run to `<path>/plots`, each as PNG and SVG, if it has any data.
 
-    `learning_curve`: the training loss, and the evaluation's metrics, against the step.
-    `accuracy_matrix` (of environments `return_matrix`) and `tasks`, of several tasks: the main metric of
-    every task after each.
-    `task_il_matrix`, of several tasks: the same when the model is told the task.
-    `parameters`: how many each task has for itself, and how many are free.
+    `learning_curve`: training loss and evaluation metrics by step.
+    `accuracy_matrix` (for environments `return_matrix`) and `tasks`, for several tasks: the main metric on
+    every task after learning each.
+    `task_il_matrix`, for several tasks: the same metric when the model knows the task.
+    `parameters`: how many are reserved for each task, and how many are free.
 
     Args:
         history: The rows of train.csv and eval.csv; other rows, and values that are not finite
-            numbers, are passed over.
+            numbers, are ignored.
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
-        task_il: The same if the model is told which task it is asked about.
-        told: Whether that is what the run is about (`scenario=task`): it is drawn first.
-        parameters: Of a model that gives each task its own: `used`, their number for each task
-            learnt, and `total`, the number of all.
-        names: What each task is called; None: its number alone.
-        title: Which run this is; stands above every picture.
+        task_il: `[tasks learnt][tasks]`: the same when the model knows the task of each row.
+        told: Whether the model always knows the task (`scenario=task`): then `task_il` is drawn first.
+        parameters: For a model that reserves parameters for each task: `used`, their number for each
+            task learnt, and `total`, the number of all.
+        names: `[tasks]`, name of each task; None: its number alone.
+        title: Name of the run; written above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
     metric = next((name for name in score_names() if any(name in row for row in evals)), "score")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ The last part of the path also says what the folder's name does not: `Digits, ta
 Pictures = dict[str, dict[Path, list[Curve]]]
 """What to draw: by metric and group, one curve per seed."""
 
-# Scores of runs that are told the task (`scenario=task`); other runs have them, but are not about them.
+# Scores of runs whose model is told the task (`scenario=task`). Other runs record them, too, but only for
+# comparison, so that they are never the default there.
 _TOLD = [metric.told for metric in METRICS if metric.told and metric.better == "more"]
 _DEFAULTS = (*_TOLD, *score_names(), "train/return", "train/loss")
-# Those whose runs are not drawn over each other: their scores mean something else.
+# Settings that change what a score means: runs that differ in them get panels of their own.
 _CONDITIONS = ("tasks", "classes_per_task", "scenario", "online", "test_dataset")
-_LONGEST = 30  # Letters of a value in a title.
+_LONGEST = 30  # Characters of a value in a title.
 
 
 def find_runs(folder: Path) -> Groups:
@@ -53,31 +55,28 @@ def by_folder(groups: Groups) -> Groups:
 
 
 def _conditions(config: Path) -> list[str]:
-    """What the score of a run depends on, besides its data set: `tasks=5`, `scenario=task`."""
+    """The settings besides the data set that a run's score depends on: `tasks=5`, `scenario=task`."""
     try:
         values = yaml.load(config.read_text(), Loader=Loader)
         found = {key: values.get(key) for key in _CONDITIONS}
         for key in ("dataset", "env"):
             named = values.get(key)
-            found |= (
-                {k: v for k, v in named.items() if k != "_target_"}
-                if isinstance(named, dict)
-                else {}
-            )
+            if isinstance(named, Mapping):
+                found |= {k: v for k, v in named.items() if k != "_target_"}
     except (OSError, ValueError, AttributeError, yaml.YAMLError):  # Not a run's config.yaml.
         return []
     usual = (None, False, "class")
     return [f"{key}={_short(value)}" for key, value in found.items() if value not in usual]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value).replace("/", "|")
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _is_set_aside(run: Path) -> bool:
-    """Whether it is the earlier run of one beside it: `3.1` of `3`."""
+    """Whether a run was set aside by a later one: `3.1` by `3`."""
     name = re.fullmatch(r"(.+)\.\d+", run.name)
     return name is not None and (run.with_name(name[1]) / "config.yaml").exists()
 
@@ -99,7 +98,7 @@ def choose(groups: Groups, metric: str | None) -> Pictures:
 
 
 def recorded(groups: Groups) -> list[str]:
-    """The metrics that the runs have, as `choose` takes them."""
+    """The metrics that the runs have recorded, by the names that `choose` accepts."""
     names: dict[str, None] = {}
     for run in (run for runs in groups.values() for run in runs):
         for prefix, file in (("", "eval.csv"), ("train/", "train.csv")):
@@ -109,9 +108,9 @@ def recorded(groups: Groups) -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file as text, whole lines only: a run may be writing it just now.
+    """The rows of a CSV file as text, whole lines only: a run may be writing to it.
 
-    Not `log.read_csv`, for which torch would be loaded.
+    Not `log.read_csv`, which imports torch: `ml plot` should start in a fraction of a second.
     """
     text = path.read_text() if path.exists() else ""
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
@@ -145,7 +144,7 @@ def mean_of_last(curves: list[Curve]) -> tuple[float, float]:
 
 
 def name_groups(groups: Groups) -> dict[Path, str]:
-    """What tells the groups apart, data aside: experiment and model, as far as they differ."""
+    """Names of the groups: experiment and model, as far as they differ. The data set names the panel."""
     experiments = {group: group.parent.parent for group in groups}
     common = os.path.commonpath(experiments.values())
     several_experiments = len(set(experiments.values())) > 1

@@ -1,4 +1,4 @@
-"""What a generative model makes, as it learns: a grid of its samples at every evaluation."""
+"""Samples of a generative model during training: a grid at every evaluation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...replay.randomness import forked_randomness
 
 _COLUMNS = 8
 _ROWS = 8
-_MOST_CLASSES = 10  # Classes that have a row.
-_TILE = 64  # Pixels that small images are enlarged to, about.
+_MOST_CLASSES = 10  # Classes with a row of their own.
+_TILE = 64  # Pixels, the approximate side to which small images are enlarged.
 
 
 class Samples:
@@ -26,9 +26,10 @@ class Samples:
     Eight by eight, or for a conditional model a row for each of the first ten classes.
 
     Args:
+        folder: Folder of the pictures, created when the first one is written.
         spec: Spec of the data.
-        standardize: Whether the model receives, and generates, standardised observations.
-        seed: Seed of the noise; other random streams stay untouched.
+        standardize: bool, whether the model receives, and generates, standardised observations.
+        seed: int, seed of the noise; other random streams stay untouched.
     """
 
     def __init__(self, folder: Path, spec: Spec, *, standardize: bool, seed: int):
@@ -37,9 +38,13 @@ class Samples:
         self._bounds: Bounds | None = None  # Made when there is something to draw.
 
     def __call__(self, agent: nn.Module, step: int) -> None:
-        """The picture of a step, if the model `makes_images`.
+        """Draw the picture of a step, if the model `makes_images`.
 
         Call it in evaluation mode, without gradient.
+
+        Args:
+            agent: The model that is trained.
+            step: int, learning steps so far.
         """
         if not makes_images(agent, self.spec.obs):
             return
@@ -49,14 +54,15 @@ class Samples:
             label = torch.arange(min(self.spec.action.n, _MOST_CLASSES), device=device)
             label = label.repeat_interleave(_COLUMNS)
         n = _COLUMNS * _ROWS if label is None else len(label)
+        # The same noise at every step: what changes between two pictures is what was learnt.
         with forked_randomness(self.seed):
-            # Not every model that samples knows labels.
+            # Only conditional models accept labels.
             obs = agent.sample(n) if label is None else agent.sample(n, label)  # type: ignore[operator]
         if not isinstance(obs, Tensor) or obs.shape != (n, *self.spec.obs.shape):
             given = list(obs.shape) if isinstance(obs, Tensor) else f"a {type(obs).__name__}"
             warnings.warn(
-                f"{type(agent).__name__}.sample({n}) gave {given}, not samples "
-                f"{[n, *self.spec.obs.shape]}: there are no pictures of them.",
+                f"{type(agent).__name__}.sample({n}) returned {given} instead of samples "
+                f"{[n, *self.spec.obs.shape]}; no picture of them is drawn.",
                 stacklevel=2,
             )
             return
@@ -68,8 +74,8 @@ class Samples:
 
 
 def makes_images(agent: nn.Module, space: Space | dict[str, Any]) -> bool:
-    """Whether a model is one that generates, and what it generates are grey or colour images."""
-    if isinstance(space, dict) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
+    """Whether a model generates, and its samples are grey or colour images."""
+    if not isinstance(space, Space) or len(space.shape) != 3 or space.shape[0] not in (1, 3):
         return False
     return space.ids is None and traits(agent).generates
 

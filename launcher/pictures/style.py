@@ -1,4 +1,4 @@
-"""How every picture looks and how it is written: no display, no pyplot, nothing left changed."""
+"""The common look of all pictures, and how they are written: no display, no pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
@@ -23,7 +23,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 PLACES = ("mode", "step", "epoch", "task")  # Columns that say where, not how well.
 FORMATS = ("png", "svg", "pdf")
 
-# Told apart with any kind of colour vision. Source: Okabe & Ito (2008), without their yellow.
+# Distinguishable with any kind of colour vision. Source: Okabe & Ito (2008), without their yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 GREY = "#909090"
@@ -62,7 +62,7 @@ _RC: dict[Any, Any] = {
 
 
 def context() -> AbstractContextManager[None]:
-    """Within it, what is drawn and written looks like Antelope's pictures.
+    """Inside it, what is drawn and written has the look of Antelope's pictures.
 
     Raises:
         ConfigError: If matplotlib cannot be imported as this process is set up.
@@ -116,8 +116,10 @@ def series(rows: Iterable[Mapping[str, Any]], name: str) -> Curve:
     return kept[:, 0] if len(kept) else kept, kept[:, 1] if len(kept) else kept
 
 
-def number(value: Any) -> float:
+def number(value: SupportsFloat | str | None) -> float:
     """A finite number, or text that says one, as a float; NaN for anything else."""
+    if value is None:  # A column that this row does not have.
+        return math.nan
     try:
         number = float(value)
     except (TypeError, ValueError):

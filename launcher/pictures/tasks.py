@@ -28,18 +28,18 @@ def draw_tasks(
     names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, of those with any number.
+    """Write `accuracy_matrix`, `task_il_matrix` and `tasks` to a folder, as far as there are numbers.
 
     For returns the first is called `return_matrix`.
 
     Args:
         matrix: `[tasks learnt][tasks]`: row i after learning task i, column j on task j.
-        metric: Its name; an accuracy's scale is from 0 to 1.
-        task_il: The same, if the model is also told which task it is asked about: a second heat
-            map, and a second panel of curves.
-        told: Whether that is what the run is about, and comes first.
-        names: What each task is called; None: its number alone.
-        title: Which run this is.
+        metric: Name of the score; an accuracy is drawn on a scale from 0 to 1.
+        task_il: `[tasks learnt][tasks]`: the same when the model knows the task of each row, drawn as a
+            second heat map and a second panel of curves.
+        told: Whether the model always knows the task (`scenario=task`): then `task_il` comes first.
+        names: `[tasks]`, name of each task; None: its number alone.
+        title: Name of the run.
     """
     stem = "return_matrix" if metric == "return" else "accuracy_matrix"
     drawn = {metric: (stem, _square(matrix))}
@@ -82,7 +82,7 @@ def _draw_matrix(
     if columns <= _MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(scores):
             text = "-" if np.isnan(value) else write(value)
-            # Below it, black is told apart better.
+            # White text on dark cells: black would be unreadable there.
             dark = (abs(value) > 0.7 * high) if low == -high else (value > low + 0.7 * (high - low))
             cell = ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
             cell.set_in_layout(False)  # Measuring hundreds of them would take seconds.
@@ -155,7 +155,7 @@ def _short(value: float) -> str:
 
 
 def _square(matrix: list[list[float]]) -> np.ndarray:
-    """float64 `[tasks learnt, tasks]`, NaN where there is no number."""
+    """The matrix as float64 `[tasks learnt, tasks]`, NaN where a score is missing."""
     scores = np.full((len(matrix), max(map(len, matrix), default=0)), np.nan)
     for i, row in enumerate(matrix):
         scores[i, : len(row)] = [number(score) for score in row]

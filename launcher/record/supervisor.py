@@ -22,7 +22,7 @@ from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
 from .pictures import Spared
 from .progress import Progress
-from .report import Report
+from .reported import Reported
 from .trackers import Tracker
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
@@ -37,15 +37,17 @@ class Supervised(Protocol):
         path: The run directory.
         console: Where a person is told.
         progress: Where the run is.
-        report: What there is to say of the run.
         first_step: The step at which this process began, or continued, the run.
     """
 
     path: Path
     console: Console
     progress: Progress
-    report: Report
     first_step: int
+
+    @property
+    def report(self) -> Reported:
+        """What there is to say of the run."""
 
     @property
     def num_tasks(self) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
-from .environment_names import Package, here, import_module, installed
+from .environment_names import import_module
+from .environment_packages import Package, here, installed
 from .names import builtin_names, describe_names
 
 _SHOWN = 12  # Names of a package that registers many, unless it is asked for.

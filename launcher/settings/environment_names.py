@@ -17,13 +17,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
+from .environment_packages import Package, find_top, here, installed
 from .import_path import add_to_path
 from .warn import warn_caller
 
@@ -47,26 +47,7 @@ _KNOWN = {
     "PointMaze": ("gymnasium-robotics", "gymnasium_robotics"),
     "FrankaKitchen-": ("gymnasium-robotics", "gymnasium_robotics"),
 }
-_REGISTERS = re.compile(r"\bregister\(\s*(id\s*=\s*)?[\"']([\w./:-]+)[\"']")
 _ID = re.compile(r"(?:([\w:-]+)/)?([\w:.-]+?)(?:-v(\d+))?")
-_LARGEST_FILE = 1_000_000  # Bytes of source; longer files are data.
-
-
-@dataclass(frozen=True)
-class Package:
-    """What registers environments once it is imported.
-
-    Attributes:
-        name: What it is called: a distribution, or a file here.
-        module: What to import.
-        source: Its folder, or file.
-        ids: Those that its source shows; others may be made in a loop.
-    """
-
-    name: str
-    module: str
-    source: Path
-    ids: tuple[str, ...]
 
 
 def environment(name: str) -> Any:
@@ -223,33 +204,6 @@ def import_module(module: str, name: str) -> ModuleType:
         raise ConfigError(_no_module(module, name)) from None
     except (Exception, SystemExit) as error:
         raise ConfigError(_import_failed(name, module, error)) from error
-
-
-@functools.cache
-def installed() -> tuple[Package, ...]:
-    """The installed packages that need gymnasium and are known to register environments."""
-    found: dict[str, Package] = {}
-    for distribution in importlib.metadata.distributions():
-        needed = distribution.requires or ()
-        name = distribution.metadata["Name"]
-        plain = (line for line in needed if "extra ==" not in line)
-        if name != "ale-py" and not any(re.match(r"gymnasium\b", line) for line in plain):
-            continue
-        for module in _top_level(distribution):
-            source = Path(str(distribution.locate_file(module)))
-            ids = _ids_below(source) if source.is_dir() else ()
-            if ids or name == "ale-py":
-                found.setdefault(module, Package(name, module, source, ids))
-    return tuple(sorted(found.values(), key=lambda package: package.name.lower()))
-
-
-def here() -> list[Package]:
-    """The .py files of the working directory that register environments."""
-    found = []
-    for path in sorted(Path.cwd().glob("*.py")):
-        if path.stem.isidentifier() and (ids := _ids_in(path)):
-            found.append(Package(path.name, path.stem, path, ids))
-    return found
 
 
 def all_names() -> list[str]:
@@ -426,43 +380,6 @@ def _no_module(module: str, name: str) -> str:
 
 def _one_of(package: Package) -> str:
     return f"{package.module}:{package.ids[0] if package.ids else 'NAME'}"
-
-
-def _top_level(distribution: importlib.metadata.Distribution) -> Iterator[str]:
-    """The modules that a distribution installs."""
-    listed = (distribution.read_text("top_level.txt") or "").split()
-    if not listed:
-        files = distribution.files or ()
-        listed = sorted({f.parts[0] for f in files if f.suffix == ".py" and len(f.parts) > 1})
-    yield from (name for name in listed if name.isidentifier())
-
-
-def _ids_below(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted({i for path in folder.rglob("*.py") for i in _ids_in(path)}))
-
-
-def _ids_in(path: Path) -> tuple[str, ...]:
-    """The ids that a file registers by name, told from its text."""
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            return ()
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ()
-    if "register(" not in text or "gym" not in text:
-        return ()
-    found = _REGISTERS.findall(text)
-    # Without `id=`, other registries look the same, but for the version.
-    return tuple(name for keyword, name in found if keyword or re.search(r"-v\d+$", name))
-
-
-def find_top(module: str) -> Any:
-    """Where the package that a module belongs to lies; None if there is none. Nothing is imported."""
-    importlib.invalidate_caches()
-    try:
-        return importlib.util.find_spec(module.partition(".")[0])
-    except (ImportError, ValueError):
-        return None
 
 
 def _import_failed(name: str, module: str, error: BaseException) -> str:

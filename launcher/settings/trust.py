@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...replay import ConfigError
-from .environment_names import find_top, installed, split
+from .environment_names import split
+from .environment_packages import find_top, installed
 from .imports import member
 from .names import KINDS, registered, resolve, timm_network
 

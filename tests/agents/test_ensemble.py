@@ -113,7 +113,7 @@ def test_members_are_made_from_a_block_and_begin_apart() -> None:
     [
         ({"members": "CNNN"}, "no block `CNNN`. Members can be MLP, CNN"),
         ({"members": "Ensemble"}, "no block `Ensemble`"),
-        ({"members": CNN, "out_features": 3}, "cannot make its members: in_shape not known"),
+        ({"members": CNN, "out_features": 3}, "cannot construct its members without in_shape"),
         ({"members": []}, "no members"),
         ({"count": 0, "in_shape": (2,), "out_features": 1}, "no members"),
     ],

@@ -223,7 +223,7 @@ def test_the_prior_comes_out_of_a_network(name: str) -> None:
     space, prior, expected = PRIORS[name]
     model, x = network(space), torch.randn(5_000, 6)
     before = distribution(space, model(x))
-    with pytest.raises(ConfigError, match=r"asks for the probabilities .* come out"):
+    with pytest.raises(ConfigError, match=r"sets the probabilities .*, but the policy's are"):
         check_prior(before, space, prior)
     set_head_bias(model[-1], space, prior)
     policy = distribution(space, model(x))
@@ -256,10 +256,13 @@ def test_priors_of_distributions_that_a_forward_returned_are_checked() -> None:
     p = torch.tensor([0.05, 0.5, 0.9])
     policy = distribution(USE, torchs.Bernoulli(probs=p.expand(7, 3)))
     check_prior(policy, USE, p)
-    with pytest.raises(ConfigError, match=r"\[0\.5, 0\.5, 0\.9\] of head 'use', and \[0\.05, 0\.5"):
+    with pytest.raises(
+        ConfigError,
+        match=r"of head 'use' to \[0\.5, 0\.5, 0\.9\], but the policy's are \[0\.05, 0\.5",
+    ):
         check_prior(policy, USE, [0.5, 0.5, 0.9], name="use")
     check_prior(policy, USE, [0.08, 0.5, 0.9])
-    with pytest.raises(ConfigError, match="come out"):
+    with pytest.raises(ConfigError, match="but the policy's are"):
         check_prior(policy, USE, [0.08, 0.5, 0.9], tolerance=0.01)
     sequence = distribution(MOVE, torch.zeros(2, 5, 4))
     check_prior(sequence, MOVE, [0.25] * 4)
@@ -288,7 +291,7 @@ def test_a_prior_is_compared_with_the_mean_over_the_batch() -> None:
         (USE, 1.0, "between 0 and 1"),
         (USE, [0.5, 0.5, 0], "between 0 and 1"),
         (USE, {"a": 1}, "between 0 and 1"),
-        (Space((2,)), [0.5, 0.5], r"head 'use' is Box\(2,\), of numbers: leave it out"),
+        (Space((2,)), [0.5, 0.5], r"head 'use' is Box\(2,\), with numbers: leave it out"),
     ],
 )
 def test_a_prior_that_is_none_is_refused(space: Space, prior: Any, match: str) -> None:

@@ -304,7 +304,7 @@ def test_a_model_that_cannot_take_ids_is_told_to_embed_them(short: Any) -> None:
 
 
 def test_an_encoder_of_numbers_is_refused_for_ids(short: Any) -> None:
-    with pytest.raises(ConfigError, match=r"encoder=MLP takes numbers.*ids of 5,000 choices"):
+    with pytest.raises(ConfigError, match=r"encoder=MLP needs numbers.*ids of 5,000 choices"):
         short(env=echo(spaces.Discrete(5000)), agent="DQN", encoder="MLP")
 
 

@@ -447,7 +447,7 @@ def test_a_learn_that_waits_has_not_updated_itself() -> None:
 @pytest.mark.parametrize(
     ("strategy", "says"),
     [
-        ("er", "the replay is the memory there"),
+        ("er", "the replay is the memory"),
         ("er_ace", "cross-entropy over classes"),
         ("der", "strategy=lwf"),
         ("derpp", "labelled rows"),
@@ -456,8 +456,8 @@ def test_a_learn_that_waits_has_not_updated_itself() -> None:
         ("gdumb", "by class"),
         ("cwr", "class"),
         ("icarl", "class"),
-        ("pnn", "not told the task"),
-        ("packnet", "not told the task"),
+        ("pnn", "does not know the task"),
+        ("packnet", "does not know the task"),
         ("joint", "strategy=cumulative"),
     ],
 )

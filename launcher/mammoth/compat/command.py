@@ -12,7 +12,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from ....agents.traits import hook
 from ....replay import ConfigError
 from ....replay.suggestions import did_you_mean
 from ..methods import HOOKS, OBSERVED, TOLD
-from .present import HERE, Present, held_by, is_installed, names_here, signature, takes
+from .present import HERE, Present, accepts, held_by, is_installed, names_here, signature
 from .source import (
     THEIRS,
     SourceFile,
@@ -35,7 +34,9 @@ from .source import (
     stored_on,
 )
 
+# Methods of the base class that models call with keywords of their own.
 _OF_THE_BASE = ("self.get_optimizer", "self.get_offsets", "self.get_parameters")
+# Calls that fail without a GPU, unlike `.to(self.device)`.
 _GPU_ONLY = ("torch.cuda.synchronize", "torch.cuda.current_device", "torch.cuda.set_device")
 
 
@@ -55,7 +56,10 @@ class Finding:
 
 
 def compat(words: list[str]) -> int:
-    """The command: a line for each name that is missing; 0 if there is none, else 1.
+    """Runs the command: prints a line for each missing name.
+
+    Returns:
+        int, the exit status: 1 if a name is certainly missing, else 0.
 
     Raises:
         ConfigError: If no file is named, or it cannot be read.
@@ -72,31 +76,35 @@ def compat(words: list[str]) -> int:
         except (SyntaxError, UnicodeDecodeError) as error:
             raise ConfigError(f"ml compat {word}: not valid Python: {error}.") from error
         for finding in found:
-            when = f" Only where {finding.when}." if finding.when else ""
+            when = f" Only if {finding.when}." if finding.when else ""
             print(f"{path}:{finding.line}: {finding.text}{when}")
+        # What only some arguments reach is worth a line, but the file may run without it: exit status 0.
         certain = [finding for finding in found if not finding.when]
         missing += len(certain)
         if not certain:
             lines = ", ".join(map(str, rewrites))
             plural = "s" if len(rewrites) > 1 else ""
-            change = f" Import from {HERE} in line{plural} {lines}." if rewrites else ""
+            change = f" Import from {HERE} on line{plural} {lines}." if rewrites else ""
             print(f"{path}: every {'other ' if found else ''}name is available.{change}")
     return 1 if missing else 0
 
 
 def check(source: str) -> tuple[list[Finding], list[int]]:
-    """What is missing, and the lines whose imports must name Antelope instead of Mammoth.
+    """The missing names, and the lines whose imports must name Antelope instead of Mammoth.
 
     Args:
-        source: Of a Python file.
+        source: str, the text of a Python file.
 
     Raises:
         SyntaxError: If it is not valid Python.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of the file's own strings.
+        warnings.simplefilter(
+            "ignore"
+        )  # Invalid escapes in the file's strings are none of our business.
         tree = ast.parse(source)
     file = SourceFile(tree)
+    # A set: an inherited method is looked at once for each subclass, with the same finding.
     found = {*_imports(file), *_tried(file), *_classes(file), *_uses(file), *_calls(file)}
     behind = dict(lines_behind(tree, "args."))
     placed = [replace(finding, when=behind.get(finding.line, "")) for finding in found]
@@ -129,14 +137,15 @@ def _imports(file: SourceFile) -> Iterator[Finding]:
                 if root in THEIRS:
                     yield Finding(
                         node.lineno,
-                        f"import {module}: import the names that are used instead, from {HERE} import ...",
+                        f"import {module}: write `from {HERE} import ...` with the names that are used.",
                     )
                 elif not is_installed(root):
                     yield Finding(node.lineno, f"{root} is not installed.")
 
 
 def _tried(file: SourceFile) -> Iterator[Finding]:
-    """Libraries that are tried and not installed, where there is no other way."""
+    """Imports inside `try` that fail on this machine and have no working alternative."""
+    # `except ImportError: try: ...` is a chain of alternatives, reported once, at its first `try`.
     inner = {
         id(part)
         for node in ast.walk(file.tree)
@@ -147,12 +156,14 @@ def _tried(file: SourceFile) -> Iterator[Finding]:
     tried = [part for part in ast.walk(file.tree) if isinstance(part, ast.Try)]
     for node in tried:
         if id(node) not in inner and (lacking := _without(node)) is not None:
-            are = "is" if len(lacking) == 1 else "are"
-            yield Finding(node.lineno, f"{' and '.join(lacking)} {are} tried and not installed.")
+            which = "which is not" if len(lacking) == 1 else "none of which is"
+            yield Finding(
+                node.lineno, f"tries to import {' or '.join(lacking)}, {which} installed."
+            )
 
 
 def _without(node: ast.Try) -> list[str] | None:
-    """The libraries of which one is needed and none is installed; None if it can do without."""
+    """The missing alternatives of a `try`; None if one is installed or the file handles the failure."""
     imports = [part for part in node.body if isinstance(part, (ast.Import, ast.ImportFrom))]
     roots = [
         str(name).split(".")[0]
@@ -165,6 +176,7 @@ def _without(node: ast.Try) -> list[str] | None:
     if not lacking:
         return None
     for handler in node.handlers:
+        # A handler that raises again cannot do without the library; any other one is a fallback.
         if any(isinstance(part, ast.Raise) for part in handler.body):
             return lacking
         for part in handler.body:
@@ -188,6 +200,7 @@ def _classes(file: SourceFile) -> Iterator[Finding]:
             if name != "observe" and name not in HOOKS:
                 continue
             for parameter in needed(method):
+                # Fields that are added to rows reach `observe` by their name, as `logits` may.
                 if parameter in there or (name == "observe" and _adds_field(file, parameter)):
                     continue
                 near = did_you_mean(parameter, there)
@@ -227,6 +240,7 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
         if b in file.classes
     ]
     others = replaced(file)
+    # A buffer that the file makes from its own class may have any attribute.
     known_buffer = "buffer" not in others and inspect.isclass(file.ours.get("Buffer"))
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
@@ -234,6 +248,7 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
         place, name = path_of(node.value), node.attr
         if name in file.asked_for or (name.startswith("__") and name.endswith("__")):
             continue
+        # `self` of the file's other classes, such as a network, is nothing that Antelope provides.
         in_model = any(first <= node.lineno <= last for first, last in spans)
         if place.startswith("self.") and not in_model:
             continue
@@ -248,11 +263,12 @@ def _uses(file: SourceFile) -> Iterator[Finding]:
             if file.options_unknown:
                 continue
             known = there.args | file.options | file.set_on_args
+            # `get_parser` calls its parser `args` in some files: `args.add_argument` is no argument.
             if name not in known and not hasattr(ArgumentParser, name):
                 near = did_you_mean(name, [each for each in known if not each.startswith("_")])
                 yield Finding(
                     node.lineno,
-                    f"{place}.{name} is not an argument.{near} Declare it in get_parser, or give it as an "
+                    f"{place}.{name} is not an argument.{near} Declare it in get_parser, or pass it as an "
                     "option of the model.",
                 )
         elif place == "self.net" and "net" not in others and name not in there.net:
@@ -277,6 +293,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
     """Keywords that our functions, classes and methods do not accept."""
     there = Present.get()
     others = replaced(file)
+    # Lines below `if torch.cuda.is_available()` do not run without a GPU.
     asked = dict(lines_behind(file.tree, "cuda"))
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call):
@@ -291,7 +308,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
                 ".to(self.device), or leave it out.",
             )
         owner, _, method = place.rpartition(".")
-        target: Any = None
+        target: object = None
         if place in file.ours:
             target = file.ours[place]
         elif owner == "self.buffer" and "buffer" not in others:
@@ -301,7 +318,7 @@ def _calls(file: SourceFile) -> Iterator[Finding]:
         if target is None or not callable(target):
             continue
         for keyword in node.keywords:
-            if keyword.arg is not None and not takes(target, keyword.arg):
+            if keyword.arg is not None and not accepts(target, keyword.arg):
                 yield Finding(
                     node.lineno,
                     f"{place} has no parameter `{keyword.arg}`; its signature is {signature(target)}.",

@@ -1,4 +1,4 @@
-"""What `ml compat` finds here: names, attributes, arguments and keywords that a model file may use."""
+"""What Antelope provides to a model file: names, attributes and keywords for `ml compat` to compare with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ HERE = "antelope.launcher.mammoth"
 
 
 class Present:
-    """The attributes of a model, its network, its data and its arguments, found on real ones, once.
+    """The attributes of a model, its network, its data and its arguments, read from real objects once.
+
+    A list of them by hand would go out of date with the first attribute that a class gains.
 
     Attributes:
         model_class: The class of the model.
@@ -41,12 +43,14 @@ class Present:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # The smallest run there is: the digits come with scikit-learn, so nothing is downloaded.
             args = {"lr": 0.1, "batch_size": 32, "n_epochs": 1, "progress": False}
             model, dataset = load_runner("sgd", "seq-digits", args)
         dataset.c_task = 0
         self.model_class = type(model)
         self.model = set(dir(model)) | set(dataset.counters(0)) | {"scheduler"}
         self.args = set(vars(model.args)) | set(dir(model.args))
+        # A file does not say which backbone it runs with, so whatever any of them has may be read.
         nets = (BaseMNISTMLP(4, 2), MNISTMLP_PNN(4, 2), resnet18(2, 1), resnet18_pnn(2, 1))
         self.net: set[str] = set().union(*(dir(net) for net in nets))
         self.dataset = set(dir(dataset))
@@ -56,24 +60,25 @@ class Present:
 
 
 def names_here() -> dict[str, Any]:
-    """Every name that can be imported from here, with its object."""
+    """Every name that can be imported from `antelope.launcher.mammoth`, with its object."""
     from ... import mammoth
 
     return {name: getattr(mammoth, name) for name in mammoth.__all__}
 
 
 def is_installed(root: str) -> bool:
-    """Whether a package can be imported here, or is a file beside the one that is looked at."""
+    """Whether a package can be imported, or is a file beside the one that is checked."""
     if root in sys.stdlib_module_names or root in sys.modules:
         return True
     try:
+        # `find_spec` looks for the package without importing it: imports may run code for seconds.
         return importlib.util.find_spec(root) is not None or Path(f"{root}.py").exists()
     except (ImportError, ValueError):
         return False
 
 
 def set_by(function: object) -> set[str]:
-    """Attributes that a function of ours sets on its arguments."""
+    """Attributes that one of our functions sets on its arguments."""
     if not inspect.isfunction(function):
         return set()
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -82,7 +87,7 @@ def set_by(function: object) -> set[str]:
 
 
 def held_by(kind: object) -> set[str]:
-    """The attributes of objects of a class of ours; of a Buffer, its fields and those of subclasses too."""
+    """The attributes of one of our classes' objects; for a Buffer, with its fields and its subclasses'."""
     if not inspect.isclass(kind):
         return set()
     names = set(inspect.signature(kind.add_data).parameters) if hasattr(kind, "add_data") else set()
@@ -93,6 +98,7 @@ def held_by(kind: object) -> set[str]:
         ahead += below
     for each in kinds:
         names |= set(dir(each))
+        # `dir` of a class lacks what its methods set on `self`, so these are read from the source.
         if each.__module__.startswith("antelope."):
             tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
             stored = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute))
@@ -103,26 +109,26 @@ def held_by(kind: object) -> set[str]:
 
 
 def declared_by(add: Callable[[ArgumentParser], object] | None) -> Iterable[str]:
-    """The options that a function of ours adds to a parser."""
+    """The options that one of our functions adds to a parser."""
     if add is None:
         return []
     parser = ArgumentParser(add_help=False)
     try:
         add(parser)
-    except TypeError:
+    except TypeError:  # It needs more than a parser.
         return []
     return [action.dest for action in parser._actions]
 
 
-def takes(target: Callable[..., object], name: str) -> bool:
+def accepts(target: Callable[..., object], name: str) -> bool:
     """Whether a function, a class or a method accepts a keyword argument of this name."""
     calls: list[Callable[..., object]] = [target]
-    if inspect.isclass(target):  # A Buffer may become one of its kinds.
+    if inspect.isclass(target):  # `Buffer(...)` may return one of its subclasses.
         calls = [kind.__init__ for kind in (target, *target.__subclasses__())]
     for each in calls:
         try:
             parameters = inspect.signature(each).parameters.values()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError):  # Written in C: no signature, so nothing can be reported.
             return True
         if any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters):
             return True

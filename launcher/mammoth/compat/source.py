@@ -1,4 +1,4 @@
-"""What a model file defines, imports, sets and asks for, read by `ml compat` without executing it."""
+"""Reads from a model file's syntax tree what it defines, imports, sets and asks for."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ BASES = ("ContinualModel", "FutureModel")
 
 
 class SourceFile:
-    """What a file defines and imports.
+    """The definitions and imports of a file.
 
     Attributes:
-        ours: Names that it imports from Mammoth, and what they are here; None where they are missing.
+        ours: Names that it imports from Mammoth, with our objects; None where there is none.
         rewrites: Lines that import them from Mammoth.
         models: Its classes that are models.
-        own_bases: Whether every base class of theirs is known.
+        own_bases: Whether every base class of the models is known.
         set_on_self, set_on_args: Attributes that it sets itself.
-        asked_for: Names that it asks for with `hasattr` or `getattr`, and so can do without.
+        asked_for: Names that it looks up with `hasattr` or `getattr`, so that it can do without them.
         options: Options that its models declare in `get_parser`.
     """
 
@@ -47,6 +47,7 @@ class SourceFile:
         self.set_on_args: set[str] = set()
         self.asked_for: set[str] = set()
         self.options: set[str] = set()
+        # Once names are set dynamically, a missing attribute is no longer certain, and not reported.
         self.sets_anything = self.options_unknown = False
         for part in ast.walk(tree):
             self._look(part)
@@ -59,6 +60,7 @@ class SourceFile:
             methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
             if any(base in BASES for base in bases) or "observe" in methods:
                 models.append(node)
+                # A base from another file may define anything, so that no attribute is surely missing.
                 known = known and all(
                     base in (*BASES, "object", "Module") or base in self.classes for base in bases
                 )
@@ -98,13 +100,14 @@ class SourceFile:
         elif name in ("register_buffer", "register_parameter", "add_module"):
             self.set_on_self |= set(texts[:1])
         elif name == "add_argument":
+            # As argparse derives `dest`: `--buffer-size` becomes `buffer_size`.
             words = [text.lstrip("-").replace("-", "_") for text in texts]
             own = [k.value for k in node.keywords if k.arg == "dest"]
             self.options |= {str(o.value) for o in own if isinstance(o, ast.Constant)} or set(words)
         elif name == "set_defaults":
             self.options |= {k.arg for k in node.keywords if k.arg}
         elif name in self.ours and any(path_of(argument) == "self" for argument in node.args):
-            # It may put attributes there.
+            # Our source says what a function sets on the model; a missing one may set anything.
             self.sets_anything = self.sets_anything or self.ours[name] is None
             self.set_on_self |= set_by(self.ours[name])
         elif name in self.ours and name.endswith("_args") and first:
@@ -120,6 +123,7 @@ def _imported(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
     """All imports, except those for type checkers only and those inside `try`."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
+        # Optional imports are the concern of `_tried`; only a handler that catches import errors makes one.
         checked = isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING"
         tried = isinstance(node, ast.Try) and any(
             handler.type is None or re.search("Import|Module|Exception", ast.dump(handler.type))
@@ -137,6 +141,7 @@ def methods_of(
 ) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
     """The methods of a class, and of its bases in the file."""
     found: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    # Reversed, so that an earlier base overrides a later one, as in Python's method resolution.
     for base in reversed(model.bases):
         if (name := last_name(base)) in file.classes and file.classes[name] is not model:
             found |= methods_of(file, file.classes[name])
@@ -154,7 +159,7 @@ def needed(method: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def replaced(file: SourceFile) -> set[str]:
-    """Which of `net` and `buffer` the file makes itself, from a class that is not ours."""
+    """Which of `net` and `buffer` the file constructs from its own class, whose attributes are unknown."""
     found: set[str] = set()
     for node in ast.walk(file.tree):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
@@ -169,6 +174,7 @@ def replaced(file: SourceFile) -> set[str]:
                     found.add(name)
             if path_of(target) == "backbone":
                 found.add("net")
+    # `super().__init__(MyNet(), ...)` replaces the network as well: the first argument is the backbone.
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             above = (
@@ -227,7 +233,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 
 
 def path_of(node: ast.AST) -> str:
-    """`self.net.layer1` of such an expression, and "" of any other."""
+    """`self.net.layer1` for such an expression, "" for any other."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)

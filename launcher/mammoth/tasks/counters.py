@@ -1,4 +1,4 @@
-"""The counters of a model: which task it is in, how many classes there were, how many calls of `observe`."""
+"""A model's counters: the current task, the classes seen, the calls of `observe`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ITERATIONS = ("task_iteration", "epoch_iteration")
 
 
 class _OfSequence:
-    """An attribute of the model's sequence of tasks, until the model sets its own."""
+    """An attribute read from the model's sequence of tasks, until the model sets its own."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -26,7 +26,7 @@ class _OfSequence:
 
 
 class Counters:
-    """Where in the sequence a model is. A base whose attributes do not count as the model's own."""
+    """A model's progress in its sequence. A separate base: its attributes do not count as the model's own."""
 
     current_task = task_iteration = epoch_iteration = 0
     n_classes_current_task = n_past_classes = n_seen_classes = n_remaining_classes = -1
@@ -34,13 +34,13 @@ class Counters:
     num_classes, N_CLASSES = _OfSequence(), _OfSequence()
 
 
-# Kept on the model itself: an object that a second run trains would otherwise seem to have set the counters
-# that the first run wrote. No model has an attribute of this name.
+# Stored on the model itself: an object that a second run trains would otherwise seem to have set the counters
+# that the first run wrote. No user's attribute has this name.
 _COUNTED = "_antelope_counted"
 
 
 def counted_for(model: object, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of these counters the run keeps for a model; it sets the others itself."""
+    """The counters that the run updates for a model; the model sets the others itself."""
     held = vars(model)
     if _COUNTED not in held:
         setattr(model, _COUNTED, tuple(name for name in names if not _sets(model, name)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 
 class Readable(Protocol):
@@ -36,7 +36,7 @@ class TaskLoader(Generic[R]):
         batch_size: int, rows in a batch; the last may have fewer.
 
     Attributes:
-        dataset: The rows, `TaskRows`, or the data set of one's own that has them, `OwnRows`.
+        dataset: The rows: `TaskRows`, or `OwnRows` for a user's own data set.
     """
 
     def __init__(self, dataset: R, batch_size: int):
@@ -48,26 +48,27 @@ class TaskLoader(Generic[R]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         rows = self.dataset
+        # On the host, from torch's global stream, as a `DataLoader` shuffles.
         order = torch.randperm(len(rows)) if rows.train else torch.arange(len(rows))
         for places in order.split(self.batch_size):
             yield rows.read(places)
 
 
 class TaskData(DataLoader[Any]):
-    """Batches of a task's rows, which `store_masked_loaders` has found."""
+    """Batches of a task's rows, as selected by `store_masked_loaders`."""
 
 
 def create_seeded_dataloader(
     args: Namespace | None,
-    dataset: Any,
+    dataset: Dataset[Any] | Readable,
     non_verbose: bool = False,
     **dataloader_args: Any,
 ) -> DataLoader[Any]:
     """A `DataLoader` whose order is drawn from `args.seed`.
 
     Args:
-        args: `seed`, None for torch's own stream, and `num_workers`, by default 0: a run's rows are in
-            memory, where processes only add cost.
+        args: Has `seed`, None for torch's global stream, and `num_workers`, by default 0: a run's rows are
+            in memory, where worker processes only add cost.
         dataset: The rows.
         non_verbose: Has no effect: nothing is printed.
         **dataloader_args: Arguments of `DataLoader`, such as `batch_size`.
@@ -76,4 +77,4 @@ def create_seeded_dataloader(
     dataloader_args.setdefault("num_workers", said.get("num_workers") or 0)
     if (seed := said.get("seed")) is not None:
         dataloader_args.setdefault("generator", torch.Generator().manual_seed(int(seed)))
-    return DataLoader(dataset, **dataloader_args)
+    return DataLoader(cast("Dataset[Any]", dataset), **dataloader_args)

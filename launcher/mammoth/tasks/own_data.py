@@ -27,7 +27,7 @@ _SAMPLED = 300  # Rows that statistics are computed from.
 
 @dataclass
 class OwnData:
-    """What was read of a sequence.
+    """The data sets of a sequence, read and checked.
 
     Attributes:
         train, test: Tables of all rows, those of the first task first.
@@ -73,6 +73,7 @@ def read_data(sequence: ContinualDataset, name: str) -> OwnData:
     assert sequence.args is not None
     with data_below(_base_path(sequence)), forked_randomness(sequence.args.seed or 0):
         for task in range(sequence.N_TASKS):
+            # `store_masked_loaders` advances it, as in Mammoth.
             sequence.c_task = task - 1
             for parts, part in zip((train, test), _loaded(sequence, name), strict=True):
                 parts.append(part)
@@ -92,6 +93,7 @@ def read_data(sequence: ContinualDataset, name: str) -> OwnData:
                 "without. TRANSFORM and not_aug_transform must return the same size."
             )
         ends = _ends(sequence, raw)
+        # Bytes can be restored exactly from normalised rows: see `Rows.unit`.
         bytes_only = bool(torch.equal((raw * 255).round() / 255, raw))
         rows = Rows(_transform(sequence), ends, augments=changes, bytes_only=bytes_only)
         n = sequence.N_CLASSES
@@ -150,7 +152,7 @@ def _base_path(sequence: ContinualDataset) -> str | None:
 
 
 def _class_names(sequence: ContinualDataset) -> tuple[str, ...] | None:
-    """Names of the classes, where the user's class gives one to each."""
+    """Names of the classes, if the user's class names all of them."""
     kind, names = type(sequence), None
     if kind.class_names is not ContinualDataset.class_names:
         names = sequence.class_names
@@ -179,7 +181,7 @@ def _as_it_is(row: Tensor) -> Tensor:
 
 
 def _ends(sequence: ContinualDataset, raw: Tensor) -> tuple[Tensor, Tensor]:
-    """What the normalisation turns a row of zeros and a row of ones into: it is affine, so that says all.
+    """The images of a row of zeros and of a row of ones, which determine an affine normalisation.
 
     Args:
         raw: float32 `[B, *shape]` in [0, 1], some rows to try it on.

@@ -1,4 +1,4 @@
-"""A task's rows of a user's own data set, as models read and replace them: the data set itself."""
+"""A task's rows in a user's own data set: models read and replace the attributes of the data set itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .rows import Tasks, check_classes, check_lengths
 class OwnRows:
     """The data set of a task, whose `data`, `targets` and other attributes a model may read and replace.
 
-    Rows that a model puts there are read with the data set's own transform.
+    Rows that a model substitutes are read with the data set's own transform.
 
     Args:
         sequence: The sequence that the task belongs to.
-        part: The data set; a copy is kept, so that another run finds the original unchanged.
+        part: The data set; it is copied, so that another run finds the original unchanged.
         chosen: bool `[N]`, which of its rows belong to the task.
         task: int, the task's number.
         train: Whether the rows are for training.
@@ -59,9 +59,11 @@ class OwnRows:
             "_drawn": drawn,
         }
         values["_held"] = _arrays(own)
+        # Past `__setattr__`, which writes to the data set.
         self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
+        # `copy` and `pickle` look for special methods before there is a `_part`: no endless recursion.
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.__dict__["_part"], name)
@@ -89,6 +91,7 @@ class OwnRows:
     @property
     def changed(self) -> bool:
         """Whether a model has replaced the rows or the labels of the data set."""
+        # By identity: comparing by value would need a second copy of all rows.
         now = _arrays(self._part)
         return any(now[name] is not held for name, held in self._held.items())
 
@@ -109,7 +112,7 @@ class OwnRows:
         labels = torch.as_tensor(np.asarray(part.targets)).long()
         check_classes(labels, self._sequence.N_CLASSES)
         shape = tuple(self._sequence.spec.obs.shape)
-        if not self._drawn:  # Every reading would give the same.
+        if not self._drawn:  # Items never change: they are read once.
             return Table(**read_all(self._items(), shape))
         return Drawn(self._items(), shape, labels, task=self._task)
 
@@ -157,6 +160,7 @@ class Drawn(Table):
         return {"obs": obs, "raw": raw, "label": self._take["label"](index)}
 
     def saved(self) -> dict[str, Any]:
+        # The rows themselves, not their inputs: these are drawn again in every batch.
         part = self._items.parts[0]
         return {"task": self.task, "data": part.data, "label": self.columns["label"]}
 
@@ -187,6 +191,7 @@ class Items:
         self.parts, self.name, self.needed = parts, name, parts_of_item
         sizes = np.array([len(part) for part in parts])
         self.first = np.concatenate([[0], sizes.cumsum()])
+        # Said here: an empty task would otherwise fail much later, with an index out of range.
         if empty := [task for task, size in enumerate(sizes) if not size]:
             raise DataError(f"Task {empty[0]} of {name} has no rows.")
 

@@ -1,4 +1,4 @@
-"""What a user's own `ContinualDataset` declares: its tasks, its data, and the folder of the data."""
+"""The declarations of a user's own `ContinualDataset`: its tasks, its data, and the folder of the data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BELOW: ContextVar[str | None] = ContextVar("data folder", default=None)
 
 
 class Declared(Protocol):
-    """A `ContinualDataset` with data of its own, of which a class declares the names in capitals."""
+    """A `ContinualDataset` with data of its own; the user's class defines the names in capitals."""
 
     SETTING: str
     N_TASKS: int
@@ -42,7 +42,7 @@ class Declared(Protocol):
 
 
 class _ToTensor:
-    """torchvision's `to_tensor`, which is imported when it is first called: an import takes 0.2 s."""
+    """torchvision's `to_tensor`, imported at the first call: importing torchvision takes 0.2 s."""
 
     def __call__(self, picture: object) -> Tensor:
         from torchvision.transforms.functional import to_tensor
@@ -86,8 +86,8 @@ def declare(sequence: Declared, args: Namespace) -> None:
     """Check and complete the attributes in which a class declares its tasks.
 
     Args:
-        sequence: Gets `args`, `c_task`, `N_CLASSES`, `tasks_apart` and `class_ends`.
-        args: Of these `joint`, `permute_classes` and `seed` are read.
+        sequence: Receives `args`, `c_task`, `N_CLASSES`, `tasks_apart` and `class_ends`.
+        args: Read for `joint`, `permute_classes` and `seed`.
 
     Raises:
         ConfigError: If an attribute is missing or invalid.
@@ -123,6 +123,7 @@ def declare(sequence: Declared, args: Namespace) -> None:
 
 def permutation(n: int, seed: int | None) -> np.ndarray[Any, Any]:
     """The new number of each class, int64 `[n]`, drawn as Mammoth draws it."""
+    # NumPy's legacy generator, for Mammoth's order: `default_rng` draws another one from the same seed.
     return np.random.RandomState(seed).permutation(n)
 
 
@@ -158,6 +159,7 @@ def _rows_of_task(part: Any, setting: Declared) -> Any:
     if setting.tasks_apart:
         first, end = setting.get_offsets(setting.c_task)
         chosen = (targets >= first) & (targets < end)
+    # A shallow copy: users' data sets hold more than rows, such as transforms, all of which stay shared.
     rows = copy.copy(part)
     rows.targets, rows.data = targets[chosen], rows_of(part.data, chosen)
     return rows
@@ -184,7 +186,7 @@ def make_sequence(make: Callable[..., Any], args: Namespace, options: dict[str, 
 
 
 def sequence_options(make: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that a class accepts by name beside `args`, and their defaults."""
+    """The arguments that a class accepts by name after `args`, and their defaults."""
     parameters = list(inspect.signature(make).parameters.values())
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name: p.default for p in named[1:]}  # The first one is `args`.

@@ -1,4 +1,4 @@
-"""A task's rows as Mammoth's models read and replace them: `dataset.train_loader`, and its `dataset`."""
+"""A task's rows, which Mammoth's models read and replace: `dataset.train_loader.dataset`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .transform import Normalise, Transform, transformed
 
 
 class Tasks(Protocol):
-    """What rows ask of the sequence of tasks that they belong to: see `ContinualDataset`."""
+    """What `TaskRows` and `OwnRows` need of their sequence of tasks, a `ContinualDataset`."""
 
     N_CLASSES: int
     spec: Spec
@@ -66,6 +66,7 @@ class TaskRows:
         self.train, self.indexes = train, index.cpu()
         self.extra_return_fields: tuple[str, ...] = ()
         self._sequence, self._table, self._task = sequence, table, task
+        # Both are made when first read: most models never do, and a copy of the rows costs memory.
         self._data: Any = None
         self._targets: Any = None
         self._assigned = False
@@ -114,6 +115,7 @@ class TaskRows:
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskRows:
         """The same rows, to be replaced independently; the table that holds them is shared."""
         other = copy.copy(self)
+        # Shared: they hold the run's data, or compare by identity (`transform_is_usual`).
         own = {"_sequence", "_table", "_usual", "transform"}
         for name, value in vars(self).items():
             if name not in own:
@@ -140,6 +142,7 @@ class TaskRows:
         else:
             data, places_there = self._as_stored(), places
             obs = upload(data.index_select(0, places_there), device)
+        # The run's own path from stored rows to inputs, so that both are equal to the bit.
         obs = transform.plain.without_augmentation({"obs": obs})["obs"]
         rows = transform.undone(obs)
         same = self.transform is self._usual and (transform.augment is None or not self.train)
@@ -159,9 +162,11 @@ class TaskRows:
         if not self.transform_is_usual:
             raise ConfigError(
                 "train_loader.dataset.transform was replaced, but training still uses the run's own "
-                "(aug=..., standardize=...). Put it back after reading the rows, or pass it as aug=."
+                "(aug=..., standardize=...). Restore it after reading the rows, or pass it as aug=."
             )
-        if self._assigned or self.extra_return_fields:
+        if (
+            self._assigned or self.extra_return_fields
+        ):  # Cheaper than comparing, which copies the rows.
             return True
         pairs = [(self._data, self._presented(self._stored()) if self._data is not None else None)]
         pairs += [(self._targets, self._labels() if self._targets is not None else None)]
@@ -197,7 +202,7 @@ class TaskRows:
         self._assigned, self.extra_return_fields = False, ()
 
     def columns(self) -> dict[str, Tensor]:
-        """All rows as a `Table` holds them, altered for the task: `obs`, `label`, and added fields.
+        """All rows as columns of a `Table`, altered for the task: `obs`, `label`, and added fields.
 
         Labels are in the order of the data's classes.
 
@@ -211,7 +216,7 @@ class TaskRows:
         return {"obs": obs, "label": label, **fields}
 
     def table(self) -> Table:
-        """The same, to learn from."""
+        """The same columns as a table to learn from."""
         return Table(**self.columns())
 
     def _stored(self) -> Tensor:
@@ -246,6 +251,7 @@ class TaskRows:
             value = torch.as_tensor(getattr(self, name)).cpu()
             if len(value) == len(self):
                 yield value.index_select(0, places)
+            # A value for each row of the whole data set, of which `indexes` are the task's.
             elif self._data is None and len(value) == len(self._table):
                 yield value.index_select(0, self.indexes.index_select(0, places))
             else:
@@ -259,7 +265,7 @@ class TaskRows:
         return dtype
 
     def _presented(self, stored: Tensor) -> Any:
-        """Stored rows `[N, *obs.shape]` as `data` has them."""
+        """Stored rows `[N, *obs.shape]` in the layout of `data`: torchvision's."""
         stored = stored.cpu()
         if len(self._sequence.spec.obs.shape) != 3:
             return stored
@@ -284,6 +290,7 @@ class TaskRows:
                 f"train_loader.dataset.data has rows of shape {list(stored.shape[1:])} instead of "
                 f"{list(shape)}."
             )
+        # Rows in [0, 1] would all become black or nearly so.
         if stored.is_floating_point() and not self._dtype.is_floating_point:
             raise ConfigError(
                 f"train_loader.dataset.data is {stored.dtype} instead of {self._dtype}. Convert rows in "

@@ -37,11 +37,11 @@ class OwnData(Protocol):
 
 
 class ContinualDataset:
-    """What a model with `observe` can read about its sequence of tasks.
+    """The sequence of tasks, as a model with `observe` can read it.
 
     Attributes:
         NAME: Name of the data.
-        SETTING: `class-il`, `task-il`, `domain-il`, or `general-continual` where no task is told.
+        SETTING: `class-il`, `task-il`, `domain-il`, or `general-continual` without task boundaries (online).
         N_TASKS, N_CLASSES: Number of tasks, and of all outputs.
         N_CLASSES_PER_TASK: A number, or a list where tasks differ.
         SIZE: Height and width of images; the shape of one row of other data.
@@ -50,9 +50,9 @@ class ContinualDataset:
         c_task: The current task, -1 before the first.
         args: The run's arguments; None before a run.
         settings: What `load_runner` was asked for, to train with; None elsewhere.
-        alter: Turns stored rows into those of a task; None where rows are learnt as they are stored.
+        alter: Transforms stored rows to those of a task, such as rotated ones; None: no change.
         tasks_apart: Whether each task has its own outputs.
-        class_ends: 0, and the number of classes up to the end of each task.
+        class_ends: int `[N_TASKS + 1]`: 0, and the number of classes up to the end of each task.
         parts: The rows of a subclass with data of its own; None where the run's tables hold them.
         evaluates: With `inference_only`, where the model was loaded from.
         saver: With `savecheck`, the object that writes checkpoints.
@@ -81,12 +81,12 @@ class ContinualDataset:
         self.describe(world, transform, online=online)
 
     def describe(self, world: TableWorld, transform: Transform, *, online: bool) -> None:
-        """Take the tasks of a run.
+        """Set the attributes from the tasks of a run.
 
         Args:
             world: The run's data.
             transform: Converts its rows to the model's inputs.
-            online: Whether no task is told, so that all of them are one.
+            online: Whether task boundaries are hidden, so that all tasks are one.
         """
         classes, n = [task.classes for task in world.tasks], world.spec.action.n
         self.NAME, self.N_CLASSES = world.name, n
@@ -123,7 +123,7 @@ class ContinualDataset:
     def get_offsets(self, task: int | None = None) -> tuple[int, int]:
         """The first class of a task, and the one after its last; all where tasks share them.
 
-        A task beyond the last has no classes: both are the number of all.
+        A task beyond the last has no classes: both are the total number of classes.
         """
         task = self.c_task if task is None else task
         if not self.tasks_apart:
@@ -132,7 +132,7 @@ class ContinualDataset:
         return first, end
 
     def counters(self, task: int) -> dict[str, Any]:
-        """The task counters, under the names that such models use."""
+        """The task counters, under Mammoth's names."""
         past, seen = self.get_offsets(task)
         return {
             "current_task": task,
@@ -159,6 +159,7 @@ class ContinualDataset:
 
     def _moved(self, device: torch.device) -> Tensor:
         assert self.place is not None
+        # Kept on the device: a copy in every step would cost more than the lookup.
         if self.place.device != device:
             self.place = self.place.to(device)
         return self.place
@@ -168,13 +169,13 @@ class ContinualDataset:
         """Loader of the current task's rows, which a model may replace before they are learnt."""
         if self.replay is None:
             raise ConfigError("The data's rows are not available before training begins.")
-        # Online, no task is told: the current rows are all those that the replay gives.
+        # Online, boundaries are hidden: the current rows are all those that the replay draws from.
         tasks = tuple(self.replay.given) if self._online else (max(self.c_task, 0),)
         self._current = self._loader(tasks)
         return self._current
 
     def _loader(self, tasks: tuple[int, ...]) -> TaskLoader:
-        """The loader of a task, the same object as long as anyone holds it."""
+        """The loader of a task, the same object as long as a model holds it: it may have replaced rows."""
         assert self.replay is not None
         if (loader := self._loaders.get(tasks)) is None:
             parts = [self._world.tasks[task].train for task in tasks]
@@ -185,13 +186,15 @@ class ContinualDataset:
 
     def parts_referred_to(self) -> dict[str, Any]:
         """The loaders of all tasks, by name: a model that holds one finds it again after a resume."""
-        if self.replay is None or self._online:
+        if (
+            self.replay is None or self._online
+        ):  # Online, the rows of a loader change as tasks begin.
             return {}
         loaders = {f"train_loader {task}": self._loader((task,)) for task in range(self.N_TASKS)}
         return loaders | {f"{name} rows": loader.dataset for name, loader in loaders.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What cannot be read from the data again: the task, and its rows if a model replaced them."""
+        """What the data cannot restore: the task, and its rows if a model replaced them."""
         rows = self.rows_read
         kept = None
         if isinstance(rows, TaskRows) and not self._online:
@@ -208,7 +211,7 @@ class ContinualDataset:
 
     @property
     def rows_read(self) -> TaskRows | OwnRows | None:
-        """The current task's rows if anything has looked at them, and so may have changed them."""
+        """The current task's rows if anything has read, and so may have changed, them; else None."""
         return None if self._current is None else self.train_loader.dataset
 
     @property
@@ -302,7 +305,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
 
 class SquaredError(nn.MSELoss):
-    """`F.mse_loss`, likewise."""
+    """`F.mse_loss` as a module, with the arguments that `CrossEntropy` accepts."""
 
     def forward(self, input: Tensor, target: Tensor, **arguments: Any) -> Tensor:
         return F.mse_loss(input, target, **arguments)
@@ -313,11 +316,13 @@ def evaluate(
     model: ObservingModel, sequence: ContinualDataset, *, last: bool, return_loss: bool
 ) -> tuple[Any, ...]:
     """See `ContinualDataset.evaluate`."""
+    # Models call this in the middle of `end_task`, and go on in the mode that they were in.
     training = model.net.training
     model.net.eval()
     fits = compatibility(model) or ("class-il",)
-    told = "class-il" not in fits and "general-continual" not in fits  # `forward(x, task)`.
-    predict: Any = model  # A module, or any other object that can be called.
+    # Mammoth's rule: a model for neither of these is called as `forward(x, task)`.
+    told = "class-il" not in fits and "general-continual" not in fits
+    predict: Any = model  # Any object that can be called; the protocol does not say so.
     loss_of, total_loss, rows = sequence.get_loss(), 0.0, 0
     seen, within = [], []
     _, end = sequence.get_offsets()
@@ -330,9 +335,11 @@ def evaluate(
             outputs = predict(inputs, task) if told else predict(inputs)
             if return_loss:
                 total_loss += float(loss_of(outputs, labels)) * len(labels)
+            # Outputs of classes that were never seen must not win: they are untrained.
             right += int((outputs[:, :end].argmax(1) == labels).sum())
             right_within += int((outputs[:, first:after].argmax(1) + first == labels).sum())
         rows += len(loader.dataset)
+        # Mammoth has no class-IL accuracy for a model that is told the task, and reports 0.
         seen.append(0.0 if told else 100 * right / len(loader.dataset))
         within.append(100 * right_within / len(loader.dataset))
     model.net.train(training)

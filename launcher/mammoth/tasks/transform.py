@@ -17,7 +17,7 @@ Augment = Callable[[Tensor], Tensor]
 class Transform:
     """Converts rows in [0, 1] to the model's training inputs: augmented, then standardised.
 
-    It is for rows of a memory, which holds them as `not_aug_inputs`; a single row works as well.
+    Meant for rows of a memory, which stores `not_aug_inputs`; a single row works as well.
 
     Args:
         spec: Describes the data.
@@ -30,10 +30,11 @@ class Transform:
     def __init__(self, spec: Spec, plain: Any, augment: Augment | None, device: torch.device):
         self.plain, self.device = plain, device
         self.augment, self.dims = augment, len(spec.obs.shape)
-        self.as_they_are = spec.obs.ids is not None  # Integers have no [0, 1].
+        self.as_they_are = spec.obs.ids is not None  # Ids, such as tokens, have no [0, 1].
         # An affine map is determined by the images of 0 and 1. They are computed on the host, since not
         # every device has float64.
         low, high = (end.cpu().double() for end in plain.ends())
+        # A column that never varies has no width, and would divide by zero on the way back.
         width = torch.where(high > low, high - low, 1.0)
         self.shift, self.scale, self.scale_back = (
             _one_if_alike(values, device) for values in (low, width, 1 / width)
@@ -74,7 +75,7 @@ class Normalise:
     takes_batches = True
 
     def __init__(self, spec: Spec, low: Tensor, width: Tensor, device: torch.device):
-        self._nothing = spec.obs.ids is not None  # Integers have no [0, 1].
+        self._nothing = spec.obs.ids is not None  # Ids, such as tokens, have no [0, 1].
         self._shift, self._scale = (_one_if_alike(values, device) for values in (low, width))
         mean, std = (values.float() for values in (0 - low / width, 1 / width))
         if len(spec.obs.shape) == 3 and bool((low == low[:, :1, :1]).all()):
@@ -115,7 +116,7 @@ def transformed(rows: Tensor, transform: Callable[..., Any] | None) -> Tensor:
     """
     if transform is None:
         return rows
-    # A method of one of ours takes batches as well.
+    # A method of one of our transforms accepts batches as well.
     function = transform.__self__ if inspect.ismethod(transform) else transform
     if hasattr(function, "takes_batches") and function.takes_batches:
         whole: Tensor = transform(rows)
@@ -133,16 +134,16 @@ def _one_if_alike(values: Tensor, device: torch.device) -> float | Tensor:
 
 
 class Rows:
-    """Turns a sequence's rows into batches, in the place of `Standardize`.
+    """Turns a sequence's rows into batches, with the class's transforms instead of `Standardize`.
 
     Args:
         train: Turns a row in [0, 1], `[*shape]`, into the input that a model learns from.
-        ends: float32 `[*shape]` each, what 0 and 1 become without augmentation.
+        ends: float32 `[*shape]` each, the images of 0 and 1 without augmentation.
         augments: Whether `train` is random.
         bytes_only: Whether every row in [0, 1] is a multiple of 1/255.
 
     Attributes:
-        augment: Augments rows in [0, 1], `[B, *shape]`; None if `train` is not random.
+        augment: Augments rows float32 `[B, *shape]` in [0, 1]; None if `train` is not random.
         layout: Memory format of images; None: channels first.
     """
 
@@ -194,11 +195,12 @@ class Rows:
         return self._laid_out({"obs": obs})["obs"]
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """What 0 and 1 become, each `[*obs.shape]`."""
+        """The images of 0 and 1, each float32 `[*obs.shape]`."""
         return self._ends
 
     def augmented(self, rows: Tensor) -> Tensor:
-        """Rows in [0, 1], `[B, *shape]`, after the class's transform, which takes one row at a time."""
+        """Rows in [0, 1], `[B, *shape]`, after the class's transform, which accepts a single row."""
+        # One transfer for the batch; torchvision's transforms of PIL images run on the host.
         host = rows.cpu()
         return torch.stack([self.train(row) for row in host]).to(rows.device)
 
@@ -209,7 +211,7 @@ class Rows:
 
 
 class Plain:
-    """Turns the same rows into batches without augmentation, to evaluate with."""
+    """Turns the same rows into evaluation batches, without augmentation."""
 
     layout: torch.memory_format | None = None
     augment = None

@@ -1,7 +1,7 @@
 """A user's own `ContinualDataset` as the world of a run: its data sets, with its own transforms.
 
-What a model learns from is `train[i][0]`, what a memory keeps is `train[i][2]`, and what it is evaluated
-on is `test[i][0]`, of the data sets that `get_data_loaders` gives for each task.
+`get_data_loaders` returns two data sets for each task: a model learns from `train[i][0]`, a memory stores
+`train[i][2]`, and the model is evaluated on `test[i][0]`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class SequenceWorld(TableWorld):
 
 
 def _arguments(plan: Plan) -> Namespace:
-    """What Mammoth's `args` says of the run, to a class that was not made by `load_runner`."""
+    """Mammoth's `args` for a class that was not passed to `load_runner`."""
     return Namespace(
         batch_size=plan.batch_size,
         n_epochs=plan.epochs,

@@ -1,4 +1,4 @@
-"""From what was recorded of a forward to its graph."""
+"""Builds the graph of a forward from its recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .labels import hyperparameters
 from .opening import boxes_of, size
 from .recorder import Event, Trace
 
-# Operations that change the place of numbers, not the numbers: not worth a word.
+# Operations that rearrange or copy values without changing them: naming them would only fill the picture.
 _UNSAID = {
     *("", "reshape", "view", "unsqueeze", "squeeze", "expand", "expand_as", "permute"),
     *("transpose", "contiguous", "detach", "clone", "to", "float", "double", "half", "type"),
@@ -37,10 +37,10 @@ def graph_of(module: nn.Module, trace: Trace, *, name: str) -> Graph:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a value comes from."""
+    """The source of a value."""
 
-    text: str  # Its shape as it left there.
-    steps: tuple[str, ...] = ()  # What was done to it on the way.
+    text: str  # Its shape at the source.
+    steps: tuple[str, ...] = ()  # Operations applied to it since.
     lost: bool = False
 
 
@@ -128,7 +128,7 @@ class _Builder:
                 before = origins.get(node)
                 if before is None or before.lost > origin.lost:
                     origins[node] = origin
-                elif before.lost == origin.lost:  # On two ways to here.
+                elif before.lost == origin.lost:  # It arrives by two paths.
                     steps = (*before.steps, *origin.steps)
                     origins[node] = _Origin(before.text, steps, before.lost)
         from_outside = event.kind == "exit" or event.name == "from outside"
@@ -156,7 +156,7 @@ class _Builder:
             self.origins[value] = origins
 
     def _leave(self, event: Event, owner: int | None) -> None:
-        """Remember whose numbers left torch: what comes from outside next is theirs."""
+        """Remember whose values left torch: the next ones from outside are attributed to them."""
         origins: dict[int, _Origin] = {}
         for value in event.reads:
             if owner is None or self.made_in.get(value) != owner:
@@ -168,7 +168,7 @@ class _Builder:
         self.left = (owner, {n: _Origin(o.text, o.steps, True) for n, o in origins.items()})
 
     def _enter(self, reads: tuple[int, ...], owner: int) -> None:
-        """Draw arrows to a box from what it takes from outside."""
+        """Draw arrows to a box from the values that it reads from outside."""
         box = self.box_of[self.trace.calls[owner]]
         taken = []
         for value in reads:
@@ -203,10 +203,10 @@ class _Builder:
             self.unknown.add(head)
 
     def _connect_the_loose(self) -> None:
-        """Where numbers left torch and did not come back, or came back without a trace."""
+        """Connect nodes whose values left torch for good, or returned to it untraced."""
         for node, there_were in self.departures:
             if not any(edge.tail == node for edge in self.edges.values()):
-                # It decided something about what came next.
+                # Its values decided something about what came next, as in an `if`.
                 later = [n for n in range(there_were, len(self.nodes)) if n != node]
                 boxes = [n for n in later if self.nodes[n].kind in ("box", "output")]
                 for head in boxes[:1]:
@@ -238,7 +238,7 @@ class _Builder:
         return origins
 
     def _lost_origins(self, owner: int | None) -> dict[int, _Origin]:
-        """Those whose numbers left torch last, unless they did so in this very call."""
+        """The nodes whose values left torch last, unless they did so in this very call."""
         if self.left is None or (owner is not None and self.left[0] == owner):
             return {}
         return self.left[1]
@@ -294,7 +294,7 @@ class _Builder:
         calls = [self.trace.calls[call] for call in event.calls]
         path = self.paths[calls[-1]][0] if calls and calls[-1] in self.paths else ""
         groups = self._groups(f"{path}.{sign}") if path else ()
-        # In a loop, the same operation on the same boxes' results; on others' it is another one.
+        # In a loop, the same operation on results of the same boxes is one node; on those of others, another.
         boxes = frozenset(
             box
             for n in origins
@@ -343,7 +343,7 @@ class _Builder:
         return [p for p in self.module.parameters() if not is_lazy(p)]
 
     def _unused(self) -> Iterator[Node]:
-        """What was not reached; of a whole branch, only where it begins."""
+        """The modules that the forward did not reach; for a whole branch, only its root."""
         reached = {part for part in self.trace.calls if part in self.paths}
         reached |= {box for box in self.boxes if box in self.index}
         used = {part for part in self.paths if any(p in reached for p in part.modules())}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLUE, _VERMILION, _GREEN, _PURPLE, _SKY, _ORANGE, _ = COLOURS
-# What a box is coloured by: the first word that its class's name, in lower case, has in it.
+# Colours of boxes, by the first of these words that the lower-case name of their class contains. The order
+# matters: `TransformerEncoderLayer` is an attention block, not just a layer.
 _FAMILIES = (
     (("norm",), GREY),
     (("conv", "patch"), _BLUE),
@@ -30,11 +31,13 @@ _FAMILIES = (
 )
 _INK, _QUIET, _LINE = "#222222", "#6b6b6b", "#8a8a8a"
 _BOLD, _NORMAL, _SMALL = (9.0, "bold"), (7.5, "normal"), (7.0, "normal")
+# All lengths are in points (1/72 inch), so that fonts and boxes keep their proportions at any size.
 _LEADING = 1.35  # Height of a line of text, in font sizes.
 _ASIDE, _WITHIN = 9.0, 6.0  # Space in a box, beside and above its text.
 _NARROWEST = 104.0
 _LONGEST_PATH = 44
-_MOST_LABELS = 3  # Of one arrow.
+_MOST_LABELS = 3  # On one arrow.
+# Resolution of the PNG, lowered where a side would exceed so many pixels: a deep model would need gigabytes.
 _DPI, _MOST_PIXELS = 200.0, 24000.0
 
 Style = tuple[float, str]
@@ -42,7 +45,8 @@ Line = list[tuple[str, Style, str]]  # Words, how large and heavy, in which colo
 
 
 def draw(graph: Graph, folder: Path, *, title: str) -> list[Path]:
-    """Write `model.svg` and `model.png`."""
+    """Write `model.svg` and `model.png` to a folder, and return their paths."""
+    # Text is measured before anything is placed: matplotlib knows sizes only after drawing.
     texts = [_text(node) for node in graph.nodes]
     items = [
         Item(*_box_size(node, text), tuple(g for g in node.groups if g in graph.groups))
@@ -80,8 +84,9 @@ def _picture(
     axes.set_axis_off()
     aside = (width - where.width) / 2
     axes.set_xlim(-aside, width - aside)
-    axes.set_ylim(where.height, -high - _WITHIN)
+    axes.set_ylim(where.height, -high - _WITHIN)  # Downwards, as the layout counts.
     _write(axes, heading, -aside + MARGIN, MARGIN / 2 - high)
+    # Outer groups first: the inner ones are painted over them.
     for group, border in sorted(where.groups.items(), key=lambda item: len(item[0])):
         depth = 1 + sum(group.startswith(f"{other}.") for other in where.groups)
         _draw_group(axes, names[group], border, depth)
@@ -94,7 +99,7 @@ def _picture(
         _draw_node(axes, node, item, text, centre)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "model.svg", folder / "model.png"]
-    figure.savefig(paths[0], metadata={"Date": None})
+    figure.savefig(paths[0], metadata={"Date": None})  # The same model gives the same bytes.
     figure.savefig(paths[1], dpi=min(_DPI, _MOST_PIXELS * 72 / max(width, height)))
     return paths
 
@@ -109,9 +114,7 @@ def _heading(graph: Graph, title: str) -> list[Line]:
         [(f"{said}, {boxes} box{'es' * (boxes != 1)}", _NORMAL, _QUIET)],
     ]
     if any(edge.lost for edge in graph.edges):
-        note = (
-            "dashed: the numbers left torch on the way (numpy, item(), if): assumed, not followed"
-        )
+        note = "dashed: values left torch on this path (numpy, item(), if), so it is assumed, not traced"
         lines.append([(note, _NORMAL, _QUIET)])
     if graph.unused:
         paths = ", ".join(cut_path(node.path, 30) for node in graph.unused[:4])
@@ -121,7 +124,7 @@ def _heading(graph: Graph, title: str) -> list[Line]:
 
 
 def _text(node: Node) -> list[Line]:
-    """What is written in a node."""
+    """The lines inside a node."""
     if node.kind == "op":
         times = f" x{node.times}" * (node.times > 1)
         return [[(cut(node.title, 40), _NORMAL, _INK), (times, _SMALL, _QUIET)]]
@@ -142,7 +145,8 @@ def _text(node: Node) -> list[Line]:
     if not shown[0]:
         lines.pop()
     elif not node.parameters + node.shared and _size([header])[0] + _size([[shown]])[0] < 160:
-        lines = [[*header, ("  ", _NORMAL, _QUIET), shown]]  # One line for what is small.
+        # One line for a small module: a ReLU should not be as tall as a convolution.
+        lines = [[*header, ("  ", _NORMAL, _QUIET), shown]]
     if node.detail:
         lines.append([(node.detail, _NORMAL, _INK)])
     if counted := _counted(node):
@@ -151,7 +155,7 @@ def _text(node: Node) -> list[Line]:
 
 
 def _counted(node: Node) -> str:
-    """How many parameters a box has, and whose they are."""
+    """How many parameters a box has, with those that it shares with earlier boxes."""
     said = []
     if node.parameters:
         said.append(f"{node.parameters:,} · {percent(node.share)}")
@@ -170,13 +174,17 @@ def _label(edge: Edge) -> list[Line]:
 
 
 def _names(graph: Graph, items: Sequence[Item]) -> dict[str, Line]:
-    """What is written at a group's border, if it holds more than one thing."""
+    """The line at a group's border, for groups of more than one item."""
     names: dict[str, Line] = {}
     for group, title in graph.groups.items():
         if sum(group in item.group for item in items) > 1:
             path = group.rpartition(".")[2] if group.rpartition(".")[0] in names else group
             names[group] = [(path, (7.5, "bold"), _QUIET)]
-            if title not in ("Sequential", "ModuleList", "ModuleDict"):  # Seen from what is in it.
+            if title not in (
+                "Sequential",
+                "ModuleList",
+                "ModuleDict",
+            ):  # Obvious from the contents.
                 names[group].append((f" {title}", _NORMAL, _QUIET))
     return names
 
@@ -245,10 +253,10 @@ def _draw_node(axes: Axes, node: Node, item: Item, text: list[Line], centre: Poi
             top += high
         return
     _write(axes, text, x + _ASIDE, y + _WITHIN - 1, zorder=5)
-    if node.parameters:  # How much of the model is in here.
+    if node.parameters:  # A bar for the share of the model's parameters.
         left, wide, top = x + _ASIDE, item.width - 2 * _ASIDE, y + item.height - 6.0
         axes.add_patch(Rectangle((left, top), wide, 2.2, color=_tint(colour, 0.2), lw=0, zorder=4))
-        share = max(wide * node.share, 0.8)
+        share = max(wide * node.share, 0.8)  # A sliver at least: there are some parameters.
         axes.add_patch(Rectangle((left, top), share, 2.2, color=colour, lw=0, zorder=4))
 
 
@@ -258,10 +266,13 @@ def _draw_arrow(axes: Axes, path: Sequence[Point], *, dashed: bool) -> None:
 
     points = list(path)
     x, y = points[-1]
+    # The head points along the last piece of the curve. Points nearer than half a head are skipped: one that
+    # coincides with the tip would have no direction.
     far = (p for p in points[::-1] if hypot(x - p[0], y - p[1]) > ARROW / 2)
     fx, fy = next(far, (x, y - 1))
     length = hypot(x - fx, y - fy)
     dx, dy = (x - fx) / length, (y - fy) / length
+    # The line ends inside the head: its square end would stick out of the tip.
     points[-1] = (x - dx * ARROW * 0.9, y - dy * ARROW * 0.9)
     codes = [Curve.MOVETO] + [Curve.CURVE4] * (len(points) - 1)
     style = (0, (4, 2.5)) if dashed else "-"
@@ -290,7 +301,9 @@ def _write(
         at = x
         for words, (size, weight), colour in line:
             if words.strip():
-                baseline = y + high * 0.74
+                baseline = (
+                    y + high * 0.74
+                )  # Baselines, so that words of two sizes in one line align.
                 text = axes.text(
                     at, baseline, words, fontsize=size, fontweight=weight, color=colour
                 )
@@ -306,6 +319,7 @@ def _size(lines: Sequence[Line]) -> tuple[float, float]:
     return max(widths, default=0.0), _LEADING * sum(heights)
 
 
+# Cached: measuring text is slow, and the same words return in every block.
 @lru_cache(maxsize=4096)
 def _width(words: str, size: float, weight: str) -> float:
     from matplotlib.font_manager import FontProperties
@@ -331,6 +345,11 @@ def _colour(node: Node) -> str:
 
 
 def _tint(colour: str, strength: float) -> str:
-    """A colour on white paper."""
+    """A colour mixed with white; opaque, since transparent boxes would show arrows behind them.
+
+    Args:
+        colour: `#rrggbb`.
+        strength: float in [0, 1]; 0 is white.
+    """
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(255 - (255 - part) * strength):02x}" for part in parts)

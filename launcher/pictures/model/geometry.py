@@ -1,4 +1,4 @@
-"""What is placed in a picture of a module, and where: boxes, arrows and the borders around groups."""
+"""The elements of a picture of a module and their places: boxes, arrows and the borders of groups."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Link:
 
 @dataclass
 class Layout:
-    """Where everything is, in points, y downwards."""
+    """The place of every element, in points, y downwards."""
 
     width: float
     height: float

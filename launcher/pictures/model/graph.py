@@ -30,7 +30,7 @@ class Edge:
     tail: int
     head: int
     labels: list[str] = field(default_factory=list)
-    lost: bool = False  # Not followed, but assumed: the numbers left torch on the way.
+    lost: bool = False  # Assumed, not traced: the values left torch in between.
 
 
 @dataclass

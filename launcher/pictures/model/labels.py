@@ -1,4 +1,4 @@
-"""What a module is called and made of, in few words."""
+"""Short labels for a module and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from torch import nn
 
 _LONGEST = 50  # Characters of hyperparameters.
-# What every reader takes for granted.
+# Defaults that every reader expects, and that would only take up room.
 _DEFAULTS = {
     *("bias=True", "stride=1", "padding=0", "dilation=1", "groups=1", "eps=1e-05", "momentum=0.1"),
     *("affine=True", "track_running_stats=True", "elementwise_affine=True", "inplace=False"),
@@ -28,7 +28,7 @@ def hyperparameters(module: nn.Module) -> str:
     """
     try:
         text = module.extra_repr()
-    except Exception:  # Of a user's class: whatever it raises is no reason to draw nothing.
+    except Exception:  # A user's `extra_repr` may raise anything, and must not cost the picture.
         text = ""
     parts = [_short(part) for part in _split(text.replace("\n", " "))]
     if not parts:

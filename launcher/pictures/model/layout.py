@@ -1,4 +1,4 @@
-"""Where boxes and arrows go: in rows from top to bottom, few crossings, straight lines."""
+"""Places boxes and arrows: in rows from top to bottom, with few crossings and straight lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ _ROW = 9.0  # Between rows.
 def place(
     items: Sequence[Item], links: Sequence[Link], names: Mapping[str, tuple[float, float]]
 ) -> Layout:
-    """Place items that are given in an order in which most links go forward.
+    """The places of items, of the links between them, and of the borders around groups.
 
     Args:
-        names: Width and height of the name of each group that is to have a border.
+        items: Sizes in points, float, in an order in which most links go forward.
+        links: Arrows between the items, by int index.
+        names: float, width and height in points of the name of each group that gets a border.
     """
     return _Placed(items, links, names).layout()
 
@@ -149,7 +151,7 @@ class _Placed(Spacing):
         return path[::-1] if link.head < link.tail else path
 
     def _port(self, n: int, above: int) -> float:
-        """Where at its upper side an arrow arrives, from its middle."""
+        """The offset from the middle of its upper side at which an arrow arrives, in points."""
         vertex = self.vertices[n]
         arriving = sorted((m for m, _ in vertex.up), key=lambda m: self.vertices[m].x)
         room = max(self.items[n].width - 24, 0.0)

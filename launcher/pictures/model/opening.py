@@ -1,4 +1,4 @@
-"""Which modules of a model are opened in its picture, and which are boxes."""
+"""Decides which modules of a model are opened in its picture, and which are drawn as boxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def boxes_of(module: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
         return [child for child in part.children() if child not in closed and child not in opened]
 
     def ran(part: nn.Module) -> bool:
-        """Whether parts of it did. Attention computes with its part without calling it."""
+        """Whether any of its parts ran. Attention uses the weights of its `out_proj` without calling it."""
         return any(p in called for p in part.modules() if p is not part)
 
     def openable(part: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def render_model(
     """Write `model.txt`, `model.svg` and `model.png`, from one forward `module(*inputs)`.
 
     The forward runs on a deep copy, in eval mode and without gradient, and random streams are
-    restored: the module is left exactly as it was, and nothing is raised.
+    restored: the module stays unchanged, and nothing is raised.
 
     Boxes are modules of torch, torchvision and timm, and modules without parts; a user's own classes
     are opened, and so is a torchvision or timm network that is the whole model. Arrows carry shapes
@@ -44,13 +44,13 @@ def render_model(
 
     Args:
         inputs: Tensors, or nested dicts and sequences of them, on the module's device.
-        folder: Made if it is not there.
-        name: What the module itself is called, where its parts have dotted paths.
-        title: Stands above; the module's class if there is none.
-        report: Given one line that says why there are no pictures, if there are none.
+        folder: Created if missing.
+        name: Name of the module itself; its parts have dotted paths.
+        title: Title of the picture; None: the module's class.
+        report: Called with one line of explanation if no picture could be drawn.
 
     Returns:
-        What was written; empty if the module could not be copied or run.
+        The files written; empty if the module could not be copied or run.
     """
     paths: list[Path] = []
     try:
@@ -85,14 +85,18 @@ def trace(module: nn.Module, inputs: tuple[Any, ...], *, name: str = "model") ->
 
 
 class _Copying(TorchFunctionMode):
-    """Within it, tensors can be copied that torch has no copy of.
+    """Inside it, tensors that torch cannot copy can be copied.
 
-    Those with a gradient's history, without it; and buffers that have no shape yet, which torch
-    (2.15) forgets, other than parameters: a `LazyBatchNorm1d` has no deep copy.
+    Those with a gradient history lose it. Buffers without a shape yet are supported as well: torch (2.15)
+    handles lazy parameters only, so that a `LazyBatchNorm1d` has no deep copy.
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
@@ -110,7 +114,7 @@ class _Copying(TorchFunctionMode):
 
 
 def _copy(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...]]:
-    """Deep copies; what cannot be copied, such as a lock or an open file, is shared."""
+    """Deep copies; attributes that cannot be copied, such as a lock or an open file, are shared."""
     try:
         return copy.deepcopy((module, inputs))
     except Exception:
@@ -153,7 +157,7 @@ def _named(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[tuple[str, An
 
 
 def _keyed(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Outputs by the keys that they have in dicts, as far as these tell them apart."""
+    """Outputs by their dict keys, or by their full path where a key occurs twice."""
     found = list(outputs)
     last = [key.rpartition(".")[2] if key[-1:] != "]" else "" for key, _ in found]
     for (key, leaf), short in zip(found, last, strict=True):
@@ -162,7 +166,8 @@ def _keyed(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _not_compiled() -> AbstractContextManager[Any]:
-    """Compiled parts run as they are written, if there can be any."""
+    """Runs compiled parts eagerly, if there can be any."""
+    # `torch.compiler` would import dynamo, which takes seconds, and without it nothing is compiled.
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     return torch.compiler.set_stance("force_eager")

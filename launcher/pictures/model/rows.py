@@ -1,4 +1,4 @@
-"""Which row each box is in, and in which order, so that few arrows cross.
+"""Assigns boxes to rows, and orders each row, so that few arrows cross.
 
 Source of the method: Sugiyama, Tagawa & Toda (1981), "Methods for visual understanding of
 hierarchical system structures": rows by longest path, order within a row by barycentre. Labels of
@@ -21,7 +21,7 @@ _MOST_BENDS = 6000  # Beyond which long arrows go straight, through whatever is 
 
 @dataclass
 class Vertex:
-    """An item, a label, or a point on the way of a long arrow."""
+    """An item, a label, or a bend of a long arrow."""
 
     row: int
     left: float  # From its anchor, where lines meet it.
@@ -136,7 +136,7 @@ class Rows:
             self.vertices.append(Vertex(row, 4.0, width, height, group))
             chain.append(len(self.vertices) - 1)
         chain.append(last)
-        # What bends is the side where several arrows meet; long ways round leave the short straight.
+        # The end with several arrows is the one that bends; long detours leave short arrows straight.
         many, few = self.leaving[first], self.arriving[last]
         weight = 1.0 if len(chain) == 3 else 0.3
         upper_pull = weight * (16.0 if many == 1 else 2.0 if few > 1 else 1.0)
@@ -149,7 +149,7 @@ class Rows:
 
 
 def _ranks(count: int, links: Sequence[Link]) -> list[int]:
-    """The length of the longest way to each; then down, where that makes no more arrow longer."""
+    """The length of the longest path to each item; then lower ones, where that lengthens no arrow."""
     ranks = [0] * count
     ways = sorted({(min(k.tail, k.head), max(k.tail, k.head)) for k in links if k.tail != k.head})
     for tail, head in ways:

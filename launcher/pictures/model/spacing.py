@@ -1,4 +1,4 @@
-"""How far to the right each box is: near its neighbours above and below, and apart from those beside it."""
+"""Places boxes horizontally: near their neighbours above and below, and apart from those beside them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .geometry import PADDING
 from .rows import SWEEPS, Rows, Vertex
 
 _APART = 16.0  # Between neighbours in a row.
-_FIRM = 1000.0  # How much a group's side pulls back to where it is.
+_FIRM = 1000.0  # Pull of a group's side to its own place: far above any arrow's, so that sides hardly move.
 
 
 @dataclass
 class _Place:
-    """What takes room in a row: a vertex, or one side of a group."""
+    """Something that takes up room in a row: a vertex, or one side of a group."""
 
     vertex: Vertex | None
     left: float
@@ -28,7 +28,7 @@ class Spacing(Rows):
     """Rows in which every vertex has an `x`, once `spread` has been called."""
 
     def spread(self) -> None:
-        """Give every vertex an x as near to its neighbours' as the others in its row allow."""
+        """Set the x of every vertex as near to its neighbours' as the others in its row allow."""
         for row in self.rows:
             x = 0.0
             for n in row:
@@ -71,7 +71,7 @@ class Spacing(Rows):
                     item.vertex.x = x
 
     def _wish(self, n: int, near: Sequence[tuple[int, float]]) -> tuple[float, float]:
-        """Where the neighbours of a vertex would have it, and how much."""
+        """The mean x of a vertex's neighbours, weighted by their pull, and the total pull."""
         vertex = self.vertices[n]
         near = near or vertex.up + vertex.down
         pull = sum(p for _, p in near)
@@ -113,7 +113,7 @@ class Spacing(Rows):
 
 
 def _gap(a: _Place, b: _Place) -> float:
-    """How far apart the anchors of two neighbours must be."""
+    """The least distance between the anchors of two neighbours, in points."""
     if a.vertex is None and b.vertex is None:
         # Two borders of nested groups, or of neighbours.
         return max(a.right + b.left, PADDING)

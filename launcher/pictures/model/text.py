@@ -1,4 +1,4 @@
-"""The graph of a module as text: a tree of its parts, with what they read and give."""
+"""The graph of a module as text: a tree of its parts, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_RESULTS = 3
 
 
 def text(graph: Graph, *, title: str) -> str:
-    """What the picture shows, for a terminal or a paper's appendix."""
+    """The content of the picture as text, for a terminal or a paper's appendix."""
     frozen = graph.total - graph.trainable
     total = f"{graph.total:,} parameters"
     if frozen:
@@ -32,7 +32,7 @@ def text(graph: Graph, *, title: str) -> str:
         blocks.append(_table([("not used", "class", "parameters"), *rows], right=(2,)))
     if any(edge.lost for edge in graph.edges):
         blocks.append(
-            "?: the numbers left torch on the way (numpy, item(), if): assumed, not followed"
+            "?: values left torch on this path (numpy, item(), if), so it is assumed, not traced"
         )
     return "\n\n".join(blocks) + "\n"
 
@@ -70,7 +70,7 @@ def _row(graph: Graph, node: Node) -> tuple[str, ...]:
 
 
 def _from(graph: Graph, node: Node) -> str:
-    """What a node reads, through the operations before it."""
+    """The sources of a node, with the operations between them and it."""
     return ", ".join(_sources(graph, graph.nodes.index(node), set()))
 
 

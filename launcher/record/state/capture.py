@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ....agents.traits import stated_traits
 from ....replay import Batch
-from ...learn.parameters import held_names
+from .held import held_names
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
 _OPTIMIZERS = frozenset({*vars(torch.optim.SGD([torch.zeros(1)])), "step", "_opt_called"})

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ....replay import Batch, CheckpointError
 from ....replay.devices import current_move, destination, is_same
-from ...learn.parameters import hold
 from .capture import SEQUENCES, memory, registered
+from .held import hold
 from .weights import copy_of_like, fill_empty_buffers, load_in_place
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ....replay import CheckpointError
 from ....replay.devices import destination
-from ...learn.growth import begin_task, regrow
+from .growth import begin_task, regrow
 
 
 def load_weights(

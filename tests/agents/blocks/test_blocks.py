@@ -55,7 +55,7 @@ def test_images_of_any_size(block: type[nn.Module], shape: tuple[int, ...], trai
 def test_what_is_no_image_is_refused_by_name(
     block: type[nn.Module], shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"^{block.__name__} takes images.*MLP takes"):
+    with pytest.raises(ConfigError, match=rf"^{block.__name__} needs images.*MLP takes"):
         made(block, shape, 2)
 
 

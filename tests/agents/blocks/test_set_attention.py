@@ -56,7 +56,7 @@ def test_a_set_may_be_empty(model: SetAttention, obs: Tensor) -> None:
 def test_items_may_be_numbers_or_of_any_shape(obs: Tensor) -> None:
     assert SetAttention((5,), 4)(obs[..., 0]).shape == (2, 4)
     assert SetAttention((5, 1, 3), 4)(obs[:, :, None]).shape == (2, 4)
-    with pytest.raises(ConfigError, match="SetAttention takes sets"):
+    with pytest.raises(ConfigError, match="SetAttention needs sets"):
         SetAttention((), 4)
 
 

@@ -331,7 +331,9 @@ def test_a_finished_run_may_learn_for_longer(reference: Any, tmp_path: Path) -> 
 
 
 def test_a_memory_with_less_than_an_exemplar_of_each_class_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"capacity=5 is less than an exemplar for each of the 6"):
+    with pytest.raises(
+        ConfigError, match=r"capacity=5 is less than one exemplar for each of the 6"
+    ):
         Course(ICaRL(capacity=5))
 
 

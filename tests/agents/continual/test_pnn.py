@@ -351,5 +351,5 @@ def test_a_forward_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(RuntimeError):
         course.agent(torch.zeros(1, 1))
     assert torch.isfinite(course.agent(course.obs)).all()
-    with pytest.raises(ConfigError, match="outside of the model's forward"):
+    with pytest.raises(ConfigError, match="outside the model's forward"):
         course.agent.last(torch.zeros(1, 16))

@@ -161,7 +161,7 @@ def test_flat_images_are_given_their_shape() -> None:
     [
         (
             {"generator": nn.Linear(64, 63)},
-            r"generator Linear.* gave \[2, 63\]: expected 64 numbers",
+            r"generator Linear.* returned \[2, 63\]; expected 64 numbers",
         ),
         (
             {"generator": nn.Linear(32, 64)},
@@ -169,7 +169,7 @@ def test_flat_images_are_given_their_shape() -> None:
         ),
         (
             {"discriminator": nn.Flatten()},
-            r"discriminator Flatten.* gave \[2, 64\]: expected 1 number",
+            r"discriminator Flatten.* returned \[2, 64\]; expected 1 number",
         ),
         ({"discriminator": nn.LSTM(8, 8)}, "discriminator LSTM.* raised"),
     ],

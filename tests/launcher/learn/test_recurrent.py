@@ -371,9 +371,12 @@ class Raises(Sequences):
     [
         (NoBatch, r"NoBatch.forward: its state [8] does not grow with the batch."),
         (SequencesNoBatch, r"SequencesNoBatch.forward: its state [2, 8] does not grow with the"),
-        (Begins, "Begins.forward: a state of zeros and state=None give different outputs"),
+        (Begins, "Begins.forward: a state of zeros and state=None lead to different outputs"),
         (OnlyOut, "OnlyOut.forward(obs, state) returned a Tensor; a recurrent model returns (out,"),
-        (NoState, "NoState.forward: its state holds a NoneType; a state is a tensor, or tuples"),
+        (
+            NoState,
+            "NoState.forward: its state holds a NoneType; a state must be a tensor, or tuples",
+        ),
         (TooWide, "TooWide.forward: expected output [2, 3] for one of 3, got [2, 4]"),
         (Raises, "Raises.forward raised RuntimeError"),
     ],

@@ -117,13 +117,13 @@ def test_names_with_signs_that_mean_something_to_matplotlib_are_drawn_as_they_ar
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["metric=acuracy"], r"values of acuracy\. Did you mean `accuracy`\? There are: .*return"),
+        (["metric=acuracy"], r"recorded acuracy\. Did you mean `accuracy`\? There are: .*return"),
         (["metrik=loss"], r"`metrik=loss` is not understood\. Did you mean `metric`\?"),
-        (["rnus"], r"no folder `rnus`\. Did you mean `runs`\?"),
+        (["rnus"], r"No folder `rnus`\. Did you mean `runs`\?"),
         (["metric="], r"`metric=` has no value"),
-        (["out=x.jpg"], r"ends in \.png, \.svg, \.pdf or nothing, not `out=x\.jpg`"),
-        (["runs", "runs/default"], r"One folder .* not 2: runs, runs/default"),
-        (["out=x"], r"one each of return and accuracy\. Add metric="),
+        (["out=x.jpg"], r"out=x\.jpg must end in \.png, \.svg, \.pdf, or have no suffix"),
+        (["runs", "runs/default"], r"Only one folder .* not 2: runs, runs/default"),
+        (["out=x"], r"one for each of return and accuracy\. Choose one of them with metric="),
         (["metrik=loss", "rnus"], r"(?s)`metrik=loss`.*`rnus`.*Usage: ml plot \[FOLDER\]"),
         (["metric=accuracy", "out=runs/default/Large/Digits/0/eval.csv/x"], r"Cannot write to"),
     ],
@@ -145,7 +145,9 @@ def test_runs_without_evaluations_are_not_said_to_be_missing(tmp_path, monkeypat
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
     (run / "train.csv").touch()
-    with pytest.raises(ConfigError, match=r"No run below `runs` has made an eval.*eval_episodes=0"):
+    with pytest.raises(
+        ConfigError, match=r"No run below `runs` has been evaluated.*eval_episodes=0"
+    ):
         plot_runs([])
 
 

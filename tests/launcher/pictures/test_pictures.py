@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from antelope import ConfigError, ml
 from antelope.agents.traits import Traits
+from antelope.launcher import report
 from antelope.launcher.pictures.compare import plot_runs
-from antelope.launcher.record import report
 
 pytestmark = pytest.mark.usefixtures("workdir")
 

@@ -97,7 +97,7 @@ def test_samples_of_another_shape_are_a_warning(tmp_path: Path) -> None:
         def sample(self, n: int) -> Tensor:
             return torch.zeros(n, 192)
 
-    with pytest.warns(UserWarning, match=r"Flat.sample\(64\) gave \[64, 192\]"):
+    with pytest.warns(UserWarning, match=r"Flat.sample\(64\) returned \[64, 192\]"):
         Samples(tmp_path, spec(), standardize=True, seed=0)(Flat(), 1)
     assert not [*tmp_path.iterdir()]
 

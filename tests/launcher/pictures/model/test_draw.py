@@ -56,7 +56,7 @@ def test_all_that_is_known_is_written(tmp_path: Path) -> None:
         "… 2 more",
     ):
         assert word in said, word
-    assert any(word.startswith("dashed: the numbers left torch") for word in said)
+    assert any(word.startswith("dashed: values left torch") for word in said)
 
 
 def test_nothing_is_said_of_dashes_where_there_are_none(tmp_path: Path) -> None:

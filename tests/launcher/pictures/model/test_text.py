@@ -65,4 +65,4 @@ def test_an_assumed_link_has_a_question_mark() -> None:
 
     said = text(trace(Leaves(), (torch.ones(2, 4),)), title="Net")
     assert "a?" in said
-    assert "assumed, not followed" in said
+    assert "assumed, not traced" in said

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...envs.world import World
-from ..learn.learner import Learner
-from ..settings.plan import Plan
+from ..envs.world import World
+from .learn.learner import Learner
+from .settings.plan import Plan
 
 
 def header(

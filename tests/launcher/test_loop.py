@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antelope.launcher.learn.loop import learn_task, run
+from antelope.launcher.loop import learn_task, run
 
 
 class Session:

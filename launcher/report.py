@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from ...envs.world import World
-from ...replay import Replay
-from ..learn.learner import Learner
-from ..settings.plan import Plan
-from ..settings.unread import of_the_optimiser
-from .console import Console
+from ..envs.world import World
+from ..replay import Replay
 from .header import header
-from .log import Row
-from .pictures import draw_model, draw_run
-from .progress import Progress
+from .learn.learner import Learner
+from .record.console import Console
+from .record.log import Row
+from .record.pictures import draw_model, draw_run
+from .record.progress import Progress
+from .settings.plan import Plan
+from .settings.unread import of_the_optimiser
 
 
 @dataclass

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ...agents.continual.context import Context
-from ...agents.traits import hook
-from ...replay import CheckpointError
-from ...replay.randomness import forked_randomness
+from ....agents.continual.context import Context
+from ....agents.traits import hook
+from ....replay import CheckpointError
+from ....replay.randomness import forked_randomness
 
 Layout = dict[str, dict[str, Any]]  # By module name; holds JSON types only.
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import copy
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from antelope import ConfigError, ml
 from antelope.launcher.mammoth import (
-    MNISTMLP_PNN,
-    BaseMNISTMLP,
     ContinualDataset,
     ContinualModel,
-    MammothBackbone,
-    ResNet,
-    get_backbone,
     load_runner,
     register_model,
-    resnet18,
-    resnet18_pnn,
     train,
 )
 
@@ -398,93 +390,3 @@ def test_a_runner_takes_the_scenario_that_a_model_is_for() -> None:
     assert dataset.SETTING == "task-il"
     made = train(model, dataset)
     assert made.metrics["task_il_accuracy"] > made.metrics["accuracy"]
-
-
-# ------------------------------------------------------------------------------- networks
-
-
-def test_gradients_can_be_set_in_a_row() -> None:
-    net = BaseMNISTMLP(6, 3)
-    net(torch.ones(2, 6)).sum().backward()
-    grads = net.get_grads()
-    net.set_grads(grads * 2)
-    torch.testing.assert_close(net.get_grads(), grads * 2)
-    torch.testing.assert_close(net.fc1.weight.grad, 2 * grads[:600].view(100, 6))
-
-
-def test_a_residual_network_gives_its_maps() -> None:
-    net = resnet18(7, 4)
-    out, maps = net(torch.rand(2, 3, 16, 16), returnt="full")
-    assert out.shape == (2, 7)
-    assert [tuple(m.shape[1:]) for m in maps] == [
-        (4, 16, 16),
-        (4, 16, 16),
-        (8, 8, 8),
-        (16, 4, 4),
-        (32, 2, 2),
-    ]
-    assert all(bool((m >= 0).all()) for m in maps)
-    net.set_return_prerelu()
-    before = net(torch.rand(2, 3, 16, 16), returnt="full")[1]
-    assert all(bool((m < 0).any()) for m in before)
-    assert net.features(torch.rand(2, 3, 16, 16)).shape == (2, net.feature_dim)
-
-
-@pytest.mark.parametrize("kind", ["mlp", "resnet"])
-def test_a_progressive_column_reads_the_earlier_ones_and_leaves_them(kind: str) -> None:
-    torch.manual_seed(0)
-    x = torch.rand(4, 3, 8, 8)
-
-    def column(old: list[Any]) -> Any:
-        if kind == "mlp":
-            return MNISTMLP_PNN(3 * 8 * 8, 5, old)
-        return resnet18_pnn(5, 4, old, x.shape)
-
-    columns = [column([])]
-    columns.append(column(columns))
-    third = column(columns).eval()
-    output = third(x)
-    assert output.shape == (4, 5)
-    before = [p.clone() for c in columns for p in c.parameters()]
-    learnt = [p for p in third.parameters() if p.requires_grad]
-    output.square().sum().backward()
-    own = [p for name, p in third.named_parameters() if "alpha" in name and p.requires_grad]
-    assert own
-    assert all(p.grad is not None and bool(p.grad.any()) for p in own)
-    torch.optim.SGD(learnt, lr=0.1).step()
-    after = [p for c in columns for p in c.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    # What an earlier column computes makes a difference.
-    with torch.no_grad():
-        moved = third(x)
-        next(iter(third.columns[0].parameters())).mul_(2)
-        assert not torch.equal(third(x), moved)
-
-
-def test_networks_by_name() -> None:
-    net = get_backbone(Namespace(backbone="reduced_resnet18", num_classes=4))
-    assert isinstance(net, ResNet)
-    assert (net.num_classes, net.nf) == (4, 20)
-    with pytest.raises(ConfigError, match="Did you mean `resnet18`"):
-        get_backbone(Namespace(backbone="resnet81", num_classes=4))
-    with pytest.raises(ConfigError, match="needs num_classes"):
-        get_backbone(Namespace(backbone="resnet18"))
-
-
-def test_a_backbone_of_ones_own_has_what_models_ask_of_it() -> None:
-    class Small(MammothBackbone):
-        def __init__(self) -> None:
-            super().__init__(device="cpu")
-            self.body, self.classifier = nn.Linear(64, 8), nn.Linear(8, 10)
-
-        def forward(self, x: Tensor, returnt: str = "out") -> Any:  # type: ignore[override]
-            features = self.body(x.flatten(1))
-            return features if returnt == "features" else self.classifier(features)
-
-    net = Small()
-    assert net.device == torch.device("cpu")
-    assert net.features(torch.ones(1, 64)).shape == (1, 8)
-    net.set_params(torch.ones_like(net.get_params()))
-    assert bool((net.get_params() == 1).all())
-    made = ml(model={"_target_": Plain, "backbone": net}, progress=False, plot=False, **QUICK)
-    assert made.agent.net is net

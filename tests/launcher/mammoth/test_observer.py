@@ -699,7 +699,7 @@ def test_a_strategy_that_rehearses_works_around_it() -> None:
 
 
 def test_environments_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"Plain.observe learns from data sets.*write learn"):
+    with pytest.raises(ConfigError, match=r"Plain.observe needs a data set.*write learn"):
         ml(model=Plain, env="CartPole-v1", progress=False, plot=False)
 
 

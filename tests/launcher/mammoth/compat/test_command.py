@@ -57,7 +57,7 @@ def test_a_file_that_has_all_it_needs(capsys: pytest.CaptureFixture[str]) -> Non
     code, said = status(capsys, "mine.py")
     assert code == 0
     assert said == (
-        "mine.py: every name is available. Import from antelope.launcher.mammoth in lines 2, 3, 4.\n"
+        "mine.py: every name is available. Import from antelope.launcher.mammoth on lines 2, 3, 4.\n"
     )
 
 
@@ -148,7 +148,7 @@ def test_imports_that_are_not_there() -> None:
     )
     texts = found(source=source)
     assert "utils.nothing.NoSuchThing is not available" in texts[0]
-    assert "import utils.buffer: import the names that are used" in texts[1]
+    assert "import utils.buffer: write `from antelope.launcher.mammoth import ...`" in texts[1]
     assert texts[2] == "no_such_library is not installed."
     ours = "from antelope.launcher.mammoth import Bufer\n" + MODEL
     assert "Did you mean `Buffer`" in found(source=ours)[0]
@@ -158,7 +158,7 @@ def test_imports_that_are_not_there() -> None:
     )
     assert found(source=tried) == []
     needed = tried.replace("no_such_library = None", "raise")
-    assert found(source=needed) == ["no_such_library is tried and not installed."]
+    assert found(source=needed) == ["tries to import no_such_library, which is not installed."]
     typed = "if TYPE_CHECKING:\n    from datasets import Whatever\n" + MODEL
     assert found(source=typed) == []
 
@@ -170,7 +170,7 @@ def test_what_an_argument_has_to_ask_for_is_said_and_does_not_count(
     Path("mine.py").write_text(MODEL.replace("{line}", line))
     code, said = status(capsys, "mine.py")
     assert code == 0
-    assert "self.net.module: no registered backbone has it. Only where self.args.alpha > 1." in said
+    assert "self.net.module: no registered backbone has it. Only if self.args.alpha > 1." in said
     assert "every other name is available" in said
 
 

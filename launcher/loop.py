@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..record.supervisor import Supervisor
-from ..session import Session
+from .record.supervisor import Supervisor
+from .session import Session
 
 
 def run(session: Session, supervisor: Supervisor) -> None:
