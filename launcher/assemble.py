@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from ..agents.traits import stated_traits
 from ..envs.transform import Transform
 from ..envs.world import World
 from ..replay import Replay
+from ..replay.batch import Tensors
 from ..replay.randomness import kept_randomness, seed_everything
 from .assembly.agent import build_agent
 from .assembly.device import (
@@ -61,7 +61,7 @@ class Assembly:
     replay: Replay
     plain: Transform
     own: nn.Module
-    obs: Any
+    obs: Tensors
     placed: str | None
     rates: list[str]
     where: str

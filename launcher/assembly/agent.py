@@ -85,6 +85,7 @@ def _constructed(
         table |= _facts(plan, world)
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
     parts: dict[str, nn.Module] = {}
+    # Otherwise the module becomes an AC2Agent's policy, and `_as_policy` builds parts around it.
     if world.labelled or hook(target, "learn") is not None or not has_forward(target):
         refuse_parts(plan, target)
         of_actions = constructs and critic_scores_actions(target)
@@ -143,7 +144,7 @@ def _check_train(module: nn.Module) -> None:
             )
 
 
-def _is_ours(target: Any) -> bool:
+def _is_ours(target: object) -> bool:
     """Whether a class is one of Antelope's agents, or derives from one."""
     bases = target.__mro__ if inspect.isclass(target) else ()
     return any(base.__module__.startswith(_AGENTS) for base in bases)
@@ -164,7 +165,7 @@ def _as_policy(module: nn.Module, plan: Plan, world: WorldSpec, device: torch.de
     if "policy" in plan.parts:
         raise ConfigError(f"{name} has no `learn`, so it is the policy itself. Leave policy= out.")
     parts: dict[str, Any] = dict(build_parts(plan, world.spec, device, policy=module))
-    parts["model"] = parts.pop("policy")
+    parts["model"] = parts.pop("policy")  # An AC2Agent's name for it.
     facts = _facts(plan, world)
     options = {key: facts[key] for key in ("environment", "rl", "generate", "offline")}
     return AC2Agent(world.spec, **options, **parts)

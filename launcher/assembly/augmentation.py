@@ -63,6 +63,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
                 "floats in [0, 1]."
             )
         if not torch.equal(augmented, obs):
+            # It works; one that draws its operation should not fail later, with another of them.
             for _ in range(_DRAWS):
                 _tried(augment, obs)
             return

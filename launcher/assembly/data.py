@@ -28,6 +28,7 @@ def build_data(plan: Plan) -> TableWorld:
         DataError: If a data set cannot be read or learnt from.
     """
     named = plan.dataset or ()
+    # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
         return kind.build(named[0].target, named[0].arguments, plan)
     train, test, notes, decoded = read_data(plan)
@@ -133,6 +134,7 @@ def _arrays(
         channels: Where arrays have their channels, or None.
         role: Starts the data set's name in errors.
     """
+    # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
     if isinstance(part, folders.Parts):
@@ -151,7 +153,7 @@ def _arrays(
             data_dir=data_dir,
         )
     else:
-        source = part if train else None
+        source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
     return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)

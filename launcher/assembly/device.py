@@ -72,6 +72,7 @@ def _failure(name: str) -> str | None:
         with _workspace():
             x = torch.ones(8, 8, device=device)
             total = float((x @ x).sum())
+    # torch asserts that it was built with CUDA, and imports the modules of some devices late.
     except (RuntimeError, AssertionError, ImportError) as error:
         return str(error).strip().split("\n")[0] or type(error).__name__
     return None if total == 512 else f"8x8 ones multiplied with themselves sum to {total}, not 512"
@@ -179,6 +180,7 @@ def _tf32() -> Iterator[None]:
         if hasattr(matmul, "fp32_precision"):  # From torch 2.9 on.
             for part in ("conv", "rnn"):
                 stack.enter_context(_set(getattr(cudnn, part), "fp32_precision", "tf32"))
+            # Only to restore it: `set_float32_matmul_precision` below changes it.
             stack.enter_context(_set(matmul, "fp32_precision", matmul.fp32_precision))
         else:
             stack.enter_context(_set(cudnn, "allow_tf32", True))
@@ -195,7 +197,7 @@ def _tf32() -> Iterator[None]:
 
 
 @contextmanager
-def _set(owner: object, name: str, value: Any) -> Iterator[None]:
+def _set(owner: object, name: str, value: object) -> Iterator[None]:
     """Run the block with an attribute at this value."""
     before = getattr(owner, name)
     setattr(owner, name, value)

@@ -14,6 +14,7 @@ from ...agents.continual.lwf import LwF
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import Traits, hook, traits
 from ...replay import Spec
+from ...replay.batch import Tensors
 from ...replay.randomness import forked_randomness
 
 _RETURN_A_LOSS = (
@@ -30,7 +31,7 @@ def outputs_of(agent: nn.Module, spec: Spec) -> str:
 
 
 def unfit_in_environment(
-    named: dict[str, Any], context: Context, obs: Any, *, steps: int, capacity: int
+    named: dict[str, Any], context: Context, obs: Tensors, *, steps: int, capacity: int
 ) -> Iterable[str]:
     """Messages on what each strategy needs and does not get in this run.
 
@@ -42,7 +43,7 @@ def unfit_in_environment(
     """
     agent, can = context.agent, traits(context.agent)
     name_of_agent = type(agent).__name__
-    tensor = _gives_a_tensor(agent, can, obs)
+    tensor = _gives_a_tensor(agent, can, obs)  # Once for all: it calls the model.
     for name, strategy in named.items():
         # A user's class need not derive from `Strategy`: the defaults hold for it.
         ours = strategy if isinstance(strategy, Strategy) else Strategy()
@@ -84,7 +85,7 @@ def unfit_in_environment(
             yield from _too_small(name, context.num_tasks, steps, capacity)
 
 
-def works_on_the_loss(strategy: Any) -> bool:
+def works_on_the_loss(strategy: object) -> bool:
     """Whether a strategy has a hook that needs the loss that `learn` returns."""
     return any(hook(strategy, name) is not None for name in ("after_loss", "after_backward"))
 
@@ -119,7 +120,7 @@ def _no_tensor(can: Traits) -> str:
     return ".forward carries a state" if can.recurrent else ".forward returns more than one tensor"
 
 
-def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Any) -> bool:
+def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Tensors) -> bool:
     """Whether `forward` returns a single tensor `[B, ...]` for observations `[B, *obs.shape]`."""
     if not can.forward or can.recurrent:
         return False

@@ -33,7 +33,7 @@ def build_environments(plan: Plan) -> EnvWorld:
     _check_evaluations(plan)
     tasks: list[EnvTask] = []
     env_info, layout = plan.env_info or (), Layout()
-    check_names(env_info)
+    check_names(env_info)  # First: opening environments may take long.
     try:
         wrappers = _wrappers(plan)
         makers = env_makers(plan, wrappers)
@@ -116,7 +116,7 @@ def _task(
         make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
         stack=plan.frame_stack,
         channels=plan.channels,
-        seed=plan.seed + number,
+        seed=plan.seed + number,  # Tasks of the same environment must not repeat its episodes.
         video=plan.video,
         eval_limit=plan.eval_limit,
         env_info=plan.env_info or (),

@@ -18,7 +18,7 @@ from ...agents.policy.states import Recurrence, as_steps
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import Batch, ConfigError, Space
-from ...replay.batch import describe
+from ...replay.batch import Tensors, describe
 from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
 from .model import Model
@@ -83,7 +83,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                     output = recurrence.step(obs, recurrence.zeros(2))[0]
                 else:
                     output = agent(obs)
-        except ConfigError:
+        except ConfigError:  # From one of Antelope's own parts: it says already what to do.
             raise
         except Exception as error:
             raise ConfigError(
@@ -125,9 +125,9 @@ def check_channels_last(
 
 
 def _check_output(
-    output: Any,
+    output: object,
     space: Space | dict[str, Any],
-    obs: Any,
+    obs: Tensors,
     name: str,
     sources: Sources,
     *,
@@ -192,7 +192,7 @@ def _are_probabilities(rows: Tensor) -> bool:
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
-def example(model: Model, world: WorldSpec, transform: Transform) -> Any:
+def example(model: Model, world: WorldSpec, transform: Transform) -> Tensors:
     """Two observations as `forward` receives them, `[2, *obs.shape]`; by sequence `[2, 1, *obs.shape]`."""
     with forked_randomness(0):
         obs = _items(2, world, transform, model.device)
@@ -200,6 +200,6 @@ def example(model: Model, world: WorldSpec, transform: Transform) -> Any:
     return as_steps(obs) if by_sequence else obs
 
 
-def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Any:
+def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Tensors:
     """Observations `[n, *obs.shape]` as the model receives them: from the data, or random in the space."""
     return transform.observe(world.example(n, device), device)

@@ -101,6 +101,7 @@ def check_options(patterns: Mapping[str, Mapping[str, Any]], optimizer: Optimize
                     f"{type(optimizer).__name__} has no setting `{key}` ({where}).{did_you_mean(key, known)} "
                     f"It has: {there}."
                 )
+            # torch checks the defaults, but not a group's own values. `True` is an int, too.
             elif key in ("lr", "weight_decay") and not (
                 isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
             ):
@@ -110,6 +111,7 @@ def check_options(patterns: Mapping[str, Mapping[str, Any]], optimizer: Optimize
 
 
 def _matches(pattern: str, name: str) -> bool:
+    # `fnmatch` would ignore case on Windows.
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
 
 

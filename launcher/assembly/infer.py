@@ -40,6 +40,7 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if isinstance(spec.obs, Space):
         table |= incoming(spec.obs.shape)
+        # Only integers that arrive unchanged can index an embedding.
         if spec.obs.ids is not None:
             table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
     if isinstance(spec.action, Space):

@@ -25,5 +25,6 @@ def read_later(settings: Settings, of_run: Plan) -> tuple[Arrays, Arrays | None]
         raise ConfigError(
             f"learn_task accepts one data set at a time, and received {count}. Call it once for each."
         )
+    # The run's world knows which outputs belong to these labels; here they would be numbered from 0.
     train, test, *_ = read_data(plan, numbered=False)
     return train[0], test[0]

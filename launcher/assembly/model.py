@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...agents.policy.states import Recurrence
 from ...agents.traits import Traits, traits
 from ...replay import Spec
+from ...replay.batch import Tensors
 
 _AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -66,7 +67,7 @@ class Model:
             for module, training in modes.items():
                 module.training = training
 
-    def predict(self, obs: Any, task: int | None = None) -> Tensor | None:
+    def predict(self, obs: Tensors, task: int | None = None) -> Tensor | None:
         """Logits or values `[B, *action.shape]`, float32 or float64; None without a `forward`.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,14 +49,16 @@ def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) 
     target, arguments = plan.optim.target, dict(plan.optim.arguments)
     for shorthand, value in {"lr": plan.lr, "weight_decay": plan.weight_decay}.items():
         if value is not None:
-            arguments.setdefault(shorthand, value)
+            arguments.setdefault(shorthand, value)  # `optim.lr=` is more specific than `lr=`.
     trained: list[Any] = parameters
     patterns: dict[str, Any] = {}
+    # A user's optimiser may have a parameter `groups` of its own.
     if "groups" in arguments and "groups" not in inspect.signature(target).parameters:
         patterns = flat_patterns(arguments.pop("groups"))
         trained = divided(patterns, agent, own)
     base = target.func if isinstance(target, functools.partial) else target
     if inspect.isclass(base):
+        # Before construction: a scheduler's class would raise an error that mentions no setting.
         if not issubclass(base, Optimizer):
             raise ConfigError(
                 f"optim={name_of(target)} is not a torch.optim.Optimizer.{_ELSEWHERE}"
@@ -82,13 +84,14 @@ def _one_kernel(
     if base not in (Adam, AdamW, SGD) or {"foreach", "fused"} & asked:
         return {}
     # One kernel for all parameters: 1.2 to 1.3 times the default's speed on small networks.
+    # It exists for floating-point tensors in memory only.
     fused = all(p.is_floating_point() and not p.is_meta for p in parameters)
     # `_begin_momentum` starts momentum at 0, so dampening would shrink its first gradient too.
     return {"fused": fused and not any(options.get("dampening") for options in said)}
 
 
 def _checked(
-    made: Any, named: Named, agent: nn.Module, patterns: dict[str, Any], *, fused: bool
+    made: object, named: Named, agent: nn.Module, patterns: dict[str, Any], *, fused: bool
 ) -> Optimizer:
     """The constructed optimiser, ready to step.
 
@@ -113,6 +116,7 @@ def _checked(
         for group in made.param_groups:
             group |= {k: v.clone() for k, v in group.items() if isinstance(v, Tensor)}
     else:
+        # A function may return any optimiser, over any parameters; a class was checked before.
         refuse_closures(type(made))
         _check_parameters(made, agent)
     check_options(patterns, made)
@@ -144,6 +148,7 @@ def may_get_parameters(agent: nn.Module) -> bool:
     """Whether a model without trainable parameters may get some later."""
     if hook(agent, "begin_task") is not None:
         return True
+    # Its `learn` may unfreeze what is frozen now.
     return hook(agent, "learn") is not None and any(True for _ in agent.parameters())
 
 
@@ -163,13 +168,13 @@ def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _what_it_asks_for(target: Any, agent: nn.Module, trained: list[Any]) -> Any:
+def _what_it_asks_for(target: Callable[..., Any], agent: nn.Module, trained: list[Any]) -> Any:
     """The first argument for a function that makes an optimiser, by the name of its first parameter."""
     if inspect.isclass(target.func if isinstance(target, functools.partial) else target):
         return trained
     try:
         first = next(iter(inspect.signature(target).parameters), "")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # Written in C, it has no signature.
         return trained
     if first in ("model", "module", "net", "agent"):
         return agent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,12 +59,12 @@ def refuse_parts(plan: Plan, target: Any) -> None:
 
 
 def _agents() -> dict[str, Any]:
-    from ... import agents
+    from ... import agents  # Late: only errors need all agents, which take time to import.
 
     return {name: getattr(agents, name) for name in NAMES["model"]}
 
 
-def critic_scores_actions(target: Any) -> bool:
+def critic_scores_actions(target: Callable[..., object]) -> bool:
     """Whether the critic scores actions, there being no separate policy."""
     return "policy" not in inspect.signature(target).parameters
 
@@ -98,6 +99,7 @@ def build_parts(
         if name == "encoder":
             table |= outgoing((_FEATURES,))
         elif name == "critic":
+            # For scores of actions the inferred width, that of the actions, is right already.
             table |= {} if of_actions else outgoing((1,))
             if "policy" in built:
                 table["policy"] = built["policy"]
@@ -105,6 +107,7 @@ def build_parts(
                 table["obs_shapes"] = {**table["obs_shapes"], **shapes}
         elif name == "generator":
             table |= incoming((_NOISE,)) | outgoing(spec.obs.shape)
+            # Convolutional generators ask for channels, not for the flattened size.
             table |= {"out_channels": spec.obs.shape[0] if spec.obs.shape else 1}
             table["num_classes"] = spec.action.n if spec.discrete else 0
         elif name == "discriminator":

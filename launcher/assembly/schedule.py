@@ -96,6 +96,7 @@ class Schedule:
         """The number of learning steps due after the last `taken` environment steps."""
         if at.task_step < self.seed_steps:
             return 0
+        # Counted over the whole run, so that a remainder carries over to the next call.
         return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
 
@@ -127,6 +128,7 @@ class Duration:
         """Epochs or updates of the task, the last of which may be incomplete."""
         one = self.batches_per_epoch if every == "epoch" else self.accumulate
         assert one is not None
+        # A task without rows has epochs without batches.
         return max(1, math.ceil(self.learning_steps / max(1, one)))
 
     def of(self, replay: Replay) -> Duration:
@@ -168,6 +170,7 @@ def build_durations(schedule: Schedule, plan: Plan, world: World) -> list[Durati
     durations = [Duration(t.steps, t.epochs, t.batches, plan.accumulate) for t in tasks]
     if schedule.borders:
         return durations
+    # A scheduler that restarted with a task would reveal the boundary.
     steps = schedule.train_steps and schedule.train_steps * len(durations)
     batches = sum(duration.batches_per_epoch or 0 for duration in durations)
     return [Duration(steps, schedule.epochs, batches, plan.accumulate)]

@@ -11,7 +11,7 @@ from ...agents.continual import NAMES
 from ...envs.world import World
 from ...replay import ConfigError, Spec
 from ..settings.construct import construct
-from ..settings.object_names import makes_objects
+from ..settings.object_names import makes_objects, own_name
 from ..settings.plan import Plan
 from .infer import inferred
 
@@ -27,7 +27,7 @@ def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, 
     for given in plan.strategy or ():
         target, arguments = given.target, given.arguments
         name = strategy_name(target)
-        if name in named:
+        if name in named:  # Checkpoints hold strategies by name.
             raise ConfigError(f"strategy={name} is given twice.")
         made = given.constructs
         if arguments and not made:
@@ -46,8 +46,8 @@ def classes_of_tasks(world: World, *, told: bool) -> list[Tensor]:
     return [world.classes(task) if told else every for task in range(len(world.tasks))]
 
 
-def strategy_name(strategy: Any) -> str:
+def strategy_name(strategy: object) -> str:
     """`er` for Antelope's `ER`; the class name for a user's strategy."""
-    name = strategy.__name__ if makes_objects(strategy) else type(strategy).__name__
+    name = own_name(strategy) if makes_objects(strategy) else type(strategy).__name__
     ours = {own: short for short, own in NAMES["strategy"].items()}
     return ours.get(name, name)

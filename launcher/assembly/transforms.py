@@ -47,6 +47,7 @@ def laid_out(transform: Transform, layout: torch.memory_format) -> Transform:
 
 def carrying(transform: Transform, recurrence: Recurrence) -> Transform:
     """The transform, which also unpacks a recurrent model's stored states for its `forward`."""
+    # Models carry a state in environments only, whose transforms are these.
     assert isinstance(transform, Observations)
     return transform.carrying(unpack=recurrence.unpack, initial=recurrence.zeros)
 

@@ -16,12 +16,13 @@ from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
 from ...envs.world import World
 from ...replay import ConfigError, Space
+from ...replay.batch import Tensors
 from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
 from ..settings.plan import Plan
 
 
-def start_weights(plan: Plan, agent: nn.Module, world: World, obs: Any) -> None:
+def start_weights(plan: Plan, agent: nn.Module, world: World, obs: Tensors) -> None:
     """Draw the weights again, and set the biases of the heads, if the plan asks for it.
 
     Args:
@@ -73,6 +74,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: World, obs: Any) -> None:
                 "layer's output unchanged."
             )
         _set(layer, rows, spaces[name], prior, name)
+    # A layer behind the head, such as a temperature, would change the probabilities.
     policy = core.both(obs)[0] if isinstance(core, ActorCritic) else _policy(agent, obs, action)
     parts = {name or ACTION: part for name, part in slashed(parts_of(policy)).items()}
     for name, prior in priors.items():
@@ -95,7 +97,7 @@ def _initialise(agent: nn.Module, how: str) -> None:
             after[name].copy_(old if source is None else after[source])
 
 
-def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, slice]]:
+def _layers(agent: nn.Module, obs: Tensors) -> dict[str, tuple[nn.Module | None, slice]]:
     """For each action, the layer that returns its logits, and the layer's rows for it."""
     with torch.no_grad(), watched(agent, type(agent).__name__) as sources:
         output = agent(obs)
@@ -103,7 +105,7 @@ def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, sli
         return {name or ACTION: (sources.layer(part), slice(None)) for name, part in named}
 
 
-def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:
+def _policy(agent: nn.Module, obs: Tensors, action: Space | dict[str, Any]) -> Any:
     with torch.no_grad():
         output = agent(obs)
     if isinstance(output, dict) and isinstance(action, Space):
@@ -111,7 +113,7 @@ def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:
     return distribution(action, output)
 
 
-def _set(layer: nn.Linear, rows: slice, space: Any, prior: Any, name: str) -> None:
+def _set(layer: nn.Linear, rows: slice, space: Space, prior: object, name: str) -> None:
     """`set_head_bias` for some of a layer's outputs, by way of a layer with only these.
 
     Args:

@@ -98,6 +98,7 @@ def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
         if (problem := _problem(target, name)) is not None:
             mistakes.append(problem)
             continue
+        # The first parameter is the environment, which no user passes.
         mistakes += unknown_arguments(target, arguments, setting=f"{_KEY}.{name}", skip=1)
         try:
             fitted = _fitted(target, arguments)
@@ -110,7 +111,7 @@ def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
     return tuple(found)
 
 
-def _problem(target: Any, name: str) -> str | None:
+def _problem(target: object, name: str) -> str | None:
     """Why something cannot wrap an environment, as far as its type tells; None if it may."""
     if name in _REFUSED and name_of(target).startswith("gymnasium."):
         return f"{_KEY}={name}: {_REFUSED[name]}."
@@ -133,7 +134,7 @@ def _problem(target: Any, name: str) -> str | None:
     return None
 
 
-def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def _fitted(target: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Plain values converted to what the constructor's annotations ask for.
 
     YAML and the command line have no tuples, arrays or functions.
@@ -143,7 +144,7 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # Without a signature there is nothing to convert by.
         return arguments
     found = {}
     for key, value in arguments.items():

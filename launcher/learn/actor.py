@@ -14,7 +14,7 @@ from ...agents.policy.masks import ACTION_MASK
 from ...agents.policy.raw_observations import own_act
 from ...agents.policy.states import State
 from ...agents.traits import needs_info, takes_info
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
 from ...replay.transfer import as_array, download, upload
 from ...replay.tree import map_tree
 from .choices import choose
@@ -154,7 +154,7 @@ class Actor:
             self.state = recurrence.unpack({n: p.to(self._device) for n, p in packed.items()})
 
 
-def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
+def checked_action(action: Any, space: Space | dict[str, Any], n: int, name: str) -> Any:
     """The actions that `act` returned, as arrays: int64 choices, float32 values.
 
     Args:
@@ -189,7 +189,7 @@ def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
     return array.astype(np.int64, copy=False)
 
 
-def checked_extra(value: Any, n: int, name: str, extra: str) -> Any:
+def checked_extra(value: object, n: int, name: str, extra: str) -> Any:
     """An extra that `act` returned beside the actions, as arrays.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,7 @@ from ...envs.transform import Transform
 from ...envs.wishes import ENV_STEPS
 from ...envs.world import World
 from ...replay import ConfigError
+from ...replay.batch import Tensors
 from ..assembly.environment_strategies import outputs_of, unfit_in_environment
 from ..assembly.model import Model
 from ..assembly.optimisation import Average, build_optimizer
@@ -38,7 +39,7 @@ class _Augmenting(Protocol):
 
 
 def build_strategies(
-    plan: Plan, world: World, model: Model, transform: Transform, *, obs: Any
+    plan: Plan, world: World, model: Model, transform: Transform, *, obs: Tensors
 ) -> Strategies:
     """The continual-learning strategies that the plan asks for, possibly none.
 
@@ -67,6 +68,7 @@ def build_strategies(
     try:
         mistakes: Iterable[str] = ()
         if named and not world.labelled:
+            # Offline nothing is added, so any capacity is enough.
             steps = 0 if plan.offline else (plan.train_steps or ENV_STEPS) * len(world.tasks)
             mistakes = unfit_in_environment(
                 named, context, obs, steps=steps, capacity=plan.capacity
@@ -78,6 +80,7 @@ def build_strategies(
                 "averages of them. Choose one of the two."
             )
     except BaseException:
+        # Its hooks on the user's model must not outlive a run that never began.
         context.close()
         raise
     return strategies
@@ -112,6 +115,7 @@ def build_learner(
         ConfigError: If the optimiser or the scheduler cannot be constructed.
     """
     agent = model.agent
+    # One that the module creates later is found when it returns a loss.
     optimizer = (optimizers and optimizers.only) or build_optimizer(plan, agent, own)
     scheduler, rates = _build_schedule(plan, world, optimizer)
     learner = Learner(

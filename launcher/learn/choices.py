@@ -32,7 +32,7 @@ def choose(output: Any, learner: Learner, mask: Any = None) -> Any:
     return _each(learner.spec.action, output, learner.agent.training, mask)
 
 
-def _each(space: Any, output: Any, explore: bool, mask: Any) -> Any:
+def _each(space: Space | dict[str, Any], output: Any, explore: bool, mask: Any) -> Any:
     if isinstance(space, dict):
         masks = mask or {}
         return {n: _each(part, output[n], explore, masks.get(n)) for n, part in space.items()}

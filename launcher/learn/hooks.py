@@ -87,7 +87,7 @@ _PREFIXES = ("before_", "after_", "begin_", "end_")
 _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)(_.*)?"
 
 
-def mistaken(name: str, strategy: Any) -> Iterable[str]:
+def mistaken(name: str, strategy: object) -> Iterable[str]:
     """Messages on a strategy's methods that look like hooks, and on hooks that cannot be called.
 
     All other public methods, and all that begin with an underscore, are the strategy's own business.
@@ -184,7 +184,7 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
         )
 
 
-def says_what_it_owns(strategy: Any) -> bool:
+def says_what_it_owns(strategy: object) -> bool:
     """Whether a class declares what it owns."""
     kinds = [kind for kind in type(strategy).__mro__ if kind is not Strategy]
     return any("owns" in vars(kind) for kind in kinds) or "owns" in own_attributes(strategy)

@@ -22,7 +22,7 @@ def check_grows(world: World, learner: Learner, own: nn.Module, *, online: bool)
     Raises:
         ConfigError: Saying what to do instead.
     """
-    world.growing()
+    world.growing()  # Raises for a world that cannot grow.
     if online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
     if learner.traits.observes:

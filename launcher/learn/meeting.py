@@ -350,7 +350,7 @@ def _name(func: Any) -> str | None:
     return plain if name[:1] in ("r", "i") and plain in _ARITHMETIC | _COMPARISONS else name
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     """All tensors among arguments, those in lists and tuples included."""
     if isinstance(value, Tensor):
         yield value
@@ -359,7 +359,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _named(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+def _named(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a field, with names such as `obs.camera`."""
     for keys, part in walk(value, (path,)):
         if isinstance(part, Tensor):

@@ -59,7 +59,7 @@ def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable
                 f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, but this run has "
                 f"scenario={context.scenario}."
             )
-        if context.in_environment:
+        if context.in_environment:  # `unfit_in_environment` has stricter checks.
             continue
         if needs.needs_classes and not context.spec.discrete:
             yield f"strategy={name} is for classes, but this run's targets are values."
@@ -82,7 +82,7 @@ def conflicts(named: dict[str, Any]) -> Iterable[str]:
                 )
 
 
-def owned(strategy: Any) -> set[str]:
+def owned(strategy: object) -> set[str]:
     """What a strategy owns: what it declares, and what its hooks and memories imply."""
     owns: Any = getattr(strategy, "owns", ())
     reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
@@ -91,7 +91,7 @@ def owned(strategy: Any) -> set[str]:
     return (set(owns) if listed else {owns}) | reads_outputs | adds_rows
 
 
-def _adds_unsaid(strategy: Any) -> bool:
+def _adds_unsaid(strategy: object) -> bool:
     """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
     held = own_attributes(strategy).values()
     return (

@@ -47,6 +47,7 @@ class OwnOptimizers:
         own = {id(p) for p in self.agent.parameters() if p.requires_grad}
         found: dict[str, Optimizer] = {}
         for name, value, places in _held(self.agent):
+            # Held under two names it is still one optimiser.
             if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
                 continue
             if any(id(p) in own for group in value.param_groups for p in group["params"]):

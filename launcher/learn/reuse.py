@@ -18,12 +18,12 @@ from ..record.state import Look
 _LEARNS = ("before_batch", "after_loss", "after_backward", "predict", "parameters_changed")
 
 
-def holds(strategy: Any, agent: nn.Module) -> Any:
+def holds(strategy: object, agent: nn.Module) -> Any:
     """What a strategy holds now, except for the agent, for later comparison; tensors are not copied."""
     return Held.beside(agent)(strategy, "strategy")
 
 
-def leftover(strategy: Any) -> bool:
+def leftover(strategy: object) -> bool:
     """Whether a strategy has learnt in an earlier run, and holds other things than at its start."""
     context = getattr(strategy, "context", None)
     if not isinstance(context, Context) or id(strategy) not in context.began:

@@ -202,7 +202,7 @@ def _give_back(plan: Plan, given: Steps, optimizer: Optimizer) -> Make:
     first = copy.deepcopy(state_of(given))
 
     def make(optimizer: Optimizer, duration: Duration) -> Steps:
-        load_state(given, copy.deepcopy(first))
+        load_state(given, copy.deepcopy(first))  # A scheduler may change the state that it loads.
         return given
 
     return make
@@ -265,6 +265,7 @@ class _Construction:
             duration.batches_per_epoch / duration.accumulate
         )
         epochs = per_epoch and (duration.epochs or duration.length("epoch"))
+        # OneCycleLR accepts these two only together.
         for key, value, other in (
             ("steps_per_epoch", per_epoch, "epochs"),
             ("epochs", epochs, "steps_per_epoch"),
@@ -278,7 +279,7 @@ class _Construction:
         return table
 
 
-def _parameters(target: Any) -> tuple[Parameters, set[str]]:
+def _parameters(target: Callable[..., Any]) -> tuple[Parameters, set[str]]:
     """A scheduler's parameters, and which of them its `**options` pass on to its base class."""
     try:
         parameters = dict(inspect.signature(target).parameters)
@@ -292,7 +293,7 @@ def _parameters(target: Any) -> tuple[Parameters, set[str]]:
     return {**parameters, **{key: theirs[key] for key in passed_on}}, passed_on
 
 
-def _constructed(value: Any, optimizer: Optimizer) -> Any:
+def _constructed(value: object, optimizer: Optimizer) -> Any:
     """An argument with its inner schedulers constructed: `{_target_: LinearLR, ...}` in a SequentialLR."""
     if isinstance(value, list):
         return [_constructed(item, optimizer) for item in value]

@@ -66,7 +66,7 @@ class Scoring:
         self.world.go_on(progress.task, self.replay)
         if progress.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self._stopping.look(progress, mean_over_tasks([scores[task] for task in learnt]))
-        if progress.stopped and not validation:
+        if progress.stopped and not validation:  # `end_task` evaluates the same at this step.
             return {}
         return self._row(scores[:seen], validation=validation)
 

@@ -344,13 +344,13 @@ def _no_loss(replay: Replay, log: Log | None) -> None:
     """Stands for the model's learning step in a context that nothing reads."""
 
 
-def _returned(name: str, method: str, value: Any, what: str) -> str:
+def _returned(name: str, method: str, value: object, what: str) -> str:
     """The error for a hook that returns the wrong thing."""
     given = "None" if value is None else f"a {type(value).__name__}"
     return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
 
 
-def _check_logits(name: str, output: Tensor, obs: Any, spec: Any) -> None:
+def _check_logits(name: str, output: Tensor, obs: object, spec: Spec) -> None:
     """Refuse outputs of `predict` that are not logits `[B, num_classes]`.
 
     Raises:

@@ -39,14 +39,14 @@ def load_state(scheduler: Steps, state: Any) -> None:
         load_object_state(scheduler, state)
 
 
-def parts_of(scheduler: Any) -> Iterable[Any]:
+def parts_of(scheduler: object) -> Iterable[Any]:
     """A scheduler, then all those inside it, as in a SequentialLR or ChainedScheduler."""
     yield scheduler
     for part in getattr(scheduler, "_schedulers", ()):
         yield from parts_of(part)
 
 
-def usual_every(scheduler: Any, *, epochs: bool) -> str:
+def usual_every(scheduler: object, *, epochs: bool) -> str:
     """When a scheduler or a class of schedulers usually steps: every "epoch", "step" or "evaluation".
 
     Args:
@@ -62,13 +62,13 @@ def usual_every(scheduler: Any, *, epochs: bool) -> str:
     return "step" if per_step or not epochs else "epoch"
 
 
-def takes_metric(scheduler: Any) -> bool:
+def takes_metric(scheduler: object) -> bool:
     """Whether `step` needs an evaluation's metric (ReduceLROnPlateau)."""
     target = _without_arguments(scheduler)
     return hasattr(target, "step") and "metrics" in inspect.signature(target.step).parameters
 
 
-def _without_arguments(scheduler: Any) -> Any:
+def _without_arguments(scheduler: object) -> Any:
     """The class or function inside a `functools.partial`; anything else unchanged."""
     return scheduler.func if isinstance(scheduler, functools.partial) else scheduler
 
