@@ -203,11 +203,11 @@ def _recurrent(*modules: nn.Module | None) -> bool:
     return any(module is not None and takes_state(module) for module in modules)
 
 
-def _is_choice(action: Any) -> bool:
+def _is_choice(action: object) -> bool:
     return isinstance(action, Space) and action.discrete and not (action.nvec or action.binary)
 
 
-def _is_bounded(action: Any) -> bool:
+def _is_bounded(action: object) -> bool:
     if not isinstance(action, Space) or action.discrete:
         return False
     bounds = (action.low, action.high)

@@ -30,7 +30,7 @@ class Random(nn.Module):
         return draw(self.space, rows(obs), mask_in(info))
 
 
-def draw(space: Any, n: int, mask: Any = None) -> Any:
+def draw(space: Space | dict[str, Any], n: int, mask: Any = None) -> Any:
     """n uniform values of a space, among those that `mask` allows; None: among all."""
     if isinstance(space, dict):
         masks = mask or {}

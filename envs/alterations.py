@@ -1,4 +1,4 @@
-"""What makes a sequence of tasks of one data set: functions of stored observations, one per task."""
+"""Turns one data set into a sequence of tasks: a function of stored observations for each task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..replay import ConfigError
 
-# Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the same shape and dtype.
+# Maps stored rows `[B, *shape]` to those of a task (a number, or int64 `[B]`), same shape and dtype.
 TaskTransform = Callable[[Tensor, int | Tensor], Tensor]
 
 
 class Permutations:
-    """For each task a random order of an observation's values.
+    """Reorders the values of an observation, in a random order for each task.
 
     Args:
         tasks: Number of tasks, each with an order int64 `[values of an observation]`.
@@ -34,7 +34,7 @@ class Permutations:
     def __call__(self, obs: Tensor, task: int | Tensor) -> Tensor:
         """`[B, *shape]`, the task a number or int64 `[B]`, to the same shape and dtype."""
         flat = obs.flatten(1)
-        orders = self.orders(flat.shape[1], obs.device)
+        orders = self.orders(flat.shape[1], obs.device)  # (tasks, values)
         if not isinstance(task, int):
             return flat.gather(1, orders.index_select(0, task)).view(obs.shape)
         # One order for all rows, but index_select along a row is 5 times slower on bytes.
@@ -43,6 +43,7 @@ class Permutations:
     def orders(self, size: int, device: torch.device) -> Tensor:
         """int64 `[tasks, size]`: which value comes first, second, ... in each task."""
         if (size, device) not in self._orders:
+            # Drawn on the CPU: generators of other devices give other numbers for the same seed.
             generator = torch.Generator().manual_seed(self.seed)
             drawn = [torch.randperm(size, generator=generator) for _ in range(self.tasks)]
             self._orders[size, device] = torch.stack(drawn).to(device)
@@ -50,7 +51,7 @@ class Permutations:
 
 
 class Rotations:
-    """For each task an angle that images are turned by, counter-clockwise, bilinear, black outside.
+    """Rotates images counter-clockwise by an angle for each task: bilinear, black outside.
 
     Args:
         tasks: Number of tasks, each with an angle in [0, 180) degrees.
@@ -71,7 +72,7 @@ class Rotations:
     def __call__(self, obs: Tensor, task: int | Tensor) -> Tensor:
         """`[B, C, H, W]`, the task a number or int64 `[B]`, to the same shape and dtype."""
         if obs.dim() != 4:
-            raise ValueError("only images, [B, C, H, W], can be turned")
+            raise ValueError("only images, [B, C, H, W], can be rotated")
         height, width = obs.shape[-2:]
         grids = self.grids(height, width, obs.device)
         if isinstance(task, int):
@@ -86,6 +87,7 @@ class Rotations:
         """float32 `[tasks, H, W, 2]`: where each pixel comes from, x then y, -1 to 1 edge to edge."""
         key = (height, width, device)
         if key not in self._grids:
+            # Backwards, from each output pixel to its source, as grid_sample expects.
             angle = self.degrees.deg2rad()[:, None, None]
             y = (torch.arange(height, dtype=torch.float64) - (height - 1) / 2)[:, None]
             x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
@@ -97,7 +99,7 @@ class Rotations:
 
 
 class EachTask:
-    """A function per task, made one that takes batches of several tasks too.
+    """A function per task as one function, which also accepts batches of several tasks.
 
     Args:
         functions: Each from `[B, *shape]` to the same shape and dtype.
@@ -123,7 +125,7 @@ class EachTask:
 def alterations_of(
     make: Callable[..., Any], tasks: int | None, seed: int, *, name: str
 ) -> tuple[TaskTransform, int]:
-    """What alters a batch for its tasks, and the number of tasks.
+    """The function that alters a batch for its tasks, and the number of tasks.
 
     Args:
         make: The data set's own method `alterations`, which returns functions of rows `[B, *shape]`.
@@ -131,7 +133,7 @@ def alterations_of(
         name: What errors call the data set.
 
     Raises:
-        ConfigError: If it needs the number of tasks, or makes another number of them.
+        ConfigError: If `make` needs a number of tasks, or makes another number than asked for.
     """
     parameters = inspect.signature(make).parameters
     if (
@@ -149,12 +151,12 @@ def alterations_of(
 
 
 def altered(task_transform: TaskTransform, name: str, obs: Tensor) -> Tensor:
-    """The rows `[B, *shape]` of the first task.
+    """The rows `[B, *shape]` as the first task has them, to try the transform out.
 
     Raises:
         ConfigError: If they cannot be altered, or do not keep their shape and dtype.
     """
-    try:
+    try:  # Its code is the user's own, so that any exception may come from it.
         changed = task_transform(obs, 0)
     except Exception as error:
         raise ConfigError(
@@ -164,7 +166,7 @@ def altered(task_transform: TaskTransform, name: str, obs: Tensor) -> Tensor:
     if changed.shape != obs.shape or changed.dtype != obs.dtype:
         raise ConfigError(
             f"{name}.alterations turn stored inputs {_in_words(obs)} into {_in_words(changed)}; they must "
-            "keep their shape and type."
+            "keep their shape and dtype."
         )
     return changed
 

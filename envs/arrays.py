@@ -20,14 +20,14 @@ class Arrays:
     Attributes:
         inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
         targets: int64 `[N]` classes, or float32 or float64 `[N, *shape]` values.
-        high: The largest value an integer input can take, where the source says so.
-        num_classes: How many there are where that is known, else None.
-        names: Of the classes, where they have any.
-        values: What each label stands for, where labels were numbered: `(1, 2, 255)`.
+        high: The largest value an integer input can take; None: the source does not say.
+        num_classes: Number of classes; None: unknown.
+        names: Names of the classes; None: they have none.
+        values: The value that each label stands for, such as `(1, 2, 255)`; None: labels are themselves.
         chosen: Whether `subset=` chose the classes and their order.
-        alterations: The source's own method of that name, which makes it a sequence of tasks
-            (`sequences`), or None.
-        note: What a person should know of the targets.
+        alterations: The source's own method of that name, which makes it a sequence of tasks (see
+            sequences.py), or None.
+        note: A remark on the targets for the run's header, or None.
     """
 
     inputs: Tensor | LazyColumn
@@ -49,7 +49,7 @@ class Arrays:
         return len(self.targets)
 
     def value(self, label: int) -> Any:
-        """What a label stands for."""
+        """The value that a label stands for."""
         return label if self.values is None else self.values[label]
 
     def table(self) -> Table:
@@ -61,8 +61,10 @@ def held_out_fifth(arrays: Arrays) -> tuple[Tensor, Tensor]:
     n = len(arrays)
     if n < 2:
         raise DataError(f"{arrays.name} has {n} row: too few to hold some out. Give test_dataset=.")
+    # Independent of the run's seed: runs with several seeds are compared on the same rows.
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     held_out = max(1, n // 5)
+    # Sorted, so that rows read from a source are read in its order.
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
@@ -73,6 +75,7 @@ def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
         inputs = arrays.inputs.index_select(0, index)
     else:
         inputs = LazyColumn(
+            # Python numbers: users' `__getitem__` may not accept tensors.
             _Reindexed(arrays.inputs.source, index.tolist()),
             arrays.inputs.convert,
             shape=arrays.inputs.shape[1:],
@@ -106,7 +109,7 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
     kept.names = None if names is None else tuple(names[c] for c in classes)
     kept.values, kept.chosen = None, True
     if kept.note is not None:
-        kept.note += f"; subset= takes {', '.join(map(str, classes))} of these, numbered from 0"
+        kept.note += f"; subset= selects {', '.join(map(str, classes))} of these, renumbered from 0"
     return kept
 
 

@@ -41,8 +41,10 @@ def Atari(
         ) from error
     from gymnasium.wrappers import AtariPreprocessing
 
+    # gymnasium 1.0 no longer imports plug-ins by itself.
     gymnasium.register_envs(ale_py)
     try:
+        # Without frame skipping, since AtariPreprocessing skips frames and refuses to do so twice.
         env = gymnasium.make(f"ALE/{game}-v5", frameskip=1, disable_env_checker=True, **arguments)
     except gymnasium.error.UnregisteredEnv as error:
         raise ConfigError(f"There is no Atari game {game!r}: {error}") from error

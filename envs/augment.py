@@ -1,7 +1,7 @@
 """Augmentations sampled for each image of a batch, without a loop over images.
 
-`torchvision.transforms.v2` draws once per call, so that every image of a batch would be shifted
-alike; these two are the ones nearly everybody uses. Others may be named too (`aug=ColorJitter`).
+`torchvision.transforms.v2` samples once per call, so every image of a batch would be shifted alike.
+These two are the most common ones; others can be named too (`aug=ColorJitter`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class RandomCrop:
 
     Args:
         size: Window `(height, width)` in pixels, or one number for both; None: the image's own.
-        padding: Rows and columns of zeros added on each side before cropping. None: none where the window
-            is smaller than the
-            image, else an eighth of the image's shorter side, as is usual: 4 at 32x32, at least 1.
+        padding: Rows and columns of zeros added on each side before cropping. None: no padding for a
+            window smaller than the image, else an eighth of the image's shorter side, as is usual: 4 at
+            32x32, at least 1.
     """
 
     def __init__(self, size: int | tuple[int, int] | None = None, padding: int | None = None):
@@ -43,16 +43,17 @@ class RandomCrop:
         which = torch.arange(b, device=images.device)[:, None, None]
         # Channels last while indexing: the three index tensors are adjacent, one gather.
         window = padded.permute(0, 2, 3, 1)[which, row[:, :, None], column[:, None, :]]
-        # Contiguous, as images are without it: a model may `view` the outputs of its convolutions.
+        # Contiguous, as images without augmentation are: a model may `view` the outputs of its convolutions.
         return window.permute(0, 3, 1, 2).contiguous()
 
 
 class RandomHorizontalFlip:
-    """Mirrors each image left to right with probability `p`."""
+    """Mirrors each image left to right with probability `p`, a float in [0, 1]."""
 
     def __init__(self, p: float = 0.5):
         self.p = p
 
     def __call__(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` to the same shape and dtype."""
         flip = torch.rand(len(images), 1, 1, 1, device=images.device) < self.p
         return torch.where(flip, images.flip(-1), images)

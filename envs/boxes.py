@@ -13,17 +13,17 @@ from ..replay import ConfigError, Space
 from .codec import Codec
 from .layout import is_channels_last
 
-# Bounds of floats are rough in the field: a value may be beyond them by this many widths of the space.
-# A mistake of scale or an overflow goes farther.
+# Environments declare the bounds of floats only roughly: values may exceed them by this many widths of
+# the space. A wrong scale or an overflow goes farther.
 _ROOM = 1.0
-_ROUNDING = 1e-6  # And by this share of its size: as a float32, 0.3 is more than 0.3.
+_ROUNDING = 1e-6  # And by this share of their size: 0.3 as a float32 is more than 0.3.
 
 
 def box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Codec:
-    """Observations: in their own type, images with their channels first.
+    """The codec of observations: in their own dtype, images with channels first.
 
     Raises:
-        ConfigError: If it cannot be told where the channels are.
+        ConfigError: If it is unclear which dimension holds the channels.
     """
     low, high = space.low, space.high
     given = np.dtype(space.dtype or np.float32)
@@ -40,7 +40,7 @@ def box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Codec
             raise ConfigError(f"frame_stack={stack} needs {what} with at least one dimension.")
         stacked = (np.concatenate([low] * stack), np.concatenate([high] * stack))
     bounds = [_bound(bound, dtype) for bound in stacked]
-    # Whatever a byte or a truth value holds is within the bounds of most.
+    # Checked at every step, so not where it cannot fail: any byte is within the bounds of most images.
     checked = dtype != np.bool_ and (dtype != np.uint8 or low.any() or (high != 255).any())
     return Codec(
         Space(tuple(stacked[0].shape), bounds[0].dtype, low=bounds[0], high=bounds[1]),
@@ -56,16 +56,16 @@ def box(space: spaces.Box, what: str, stack: int, channels: str | None) -> Codec
 
 
 def box_action(space: spaces.Box) -> Codec:
-    """Models give float32; the environment gets its own type, within its own bounds."""
+    """The codec of numeric actions: float32 from models, the environment's own dtype and bounds for it."""
     low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
     assert dtype is not None
     if dtype.kind != "f":
         return _whole_action(space)
     bounds = [np.array(bound, np.float32) for bound in (low, high)]
-    # As a float32, 0.1 is more than 0.1.
+    # 0.1 as a float32 is more than 0.1: an environment that checks its bounds would refuse it.
     beyond = bool((bounds[0] < low).any() or (bounds[1] > high).any())
 
-    # Always a copy: environments may change what they are given, or hold on to it.
+    # Always a copy: environments may change the array they receive, or keep it.
     def native(value: Any) -> np.ndarray:
         action = np.array(value, dtype)
         return np.clip(action, low, high) if beyond else action
@@ -74,14 +74,14 @@ def box_action(space: spaces.Box) -> Codec:
 
 
 def _whole_action(space: spaces.Box) -> Codec:
-    """Whole numbers: what models give is rounded to the nearest within the bounds."""
+    """The codec of integer actions: a model's float32 is rounded to the nearest integer within the bounds."""
     shape, dtype = space.shape, space.dtype
     low, high = (_within(bound) for bound in (space.low, space.high))
 
     def native(value: Any) -> np.ndarray:
         return np.array(np.clip(np.rint(np.asarray(value, np.float64)), low, high), dtype)
 
-    # Their types have a largest number where the space has no bound.
+    # Unbounded integer spaces have the limits of their dtype as bounds, which mean nothing to a model.
     seen = (
         np.where(space.bounded_below, low, -np.inf),
         np.where(space.bounded_above, high, np.inf),
@@ -91,7 +91,7 @@ def _whole_action(space: spaces.Box) -> Codec:
 
 
 def flags_action(space: spaces.Box) -> Codec:
-    """Truth values as actions: as many choices between two, `[n]` to models, as of a MultiBinary."""
+    """The codec of boolean actions: n choices between two, `[n]`, as for a MultiBinary."""
     low, high, shape = space.low, space.high, space.shape
     n = int(np.prod(shape))
 
@@ -112,7 +112,7 @@ def _float_space(shape: tuple[int, ...], low: np.ndarray, high: np.ndarray) -> S
 
 
 def _kept_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that values are stored in: one that torch computes with."""
+    """The dtype that values are stored in: one that torch can compute with."""
     if dtype in (np.uint16, np.uint32, np.uint64):
         return np.dtype(np.int64)
     if dtype.kind == "f" and dtype.itemsize > 8:
@@ -121,26 +121,25 @@ def _kept_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _bound(bound: np.ndarray, dtype: np.dtype[Any]) -> torch.Tensor:
-    """A bound in the type that values are stored in."""
+    """A bound in the dtype that values are stored in."""
     if bound.dtype == np.uint64:
         bound = np.minimum(bound, np.uint64(np.iinfo(np.int64).max))
-    return torch.from_numpy(
-        np.array(bound, dtype)
-    )  # A copy: torch warns of what cannot be written to.
+    # A copy, since torch warns of arrays that are read-only, as a space's bounds are.
+    return torch.from_numpy(np.array(bound, dtype))
 
 
 def _within(bound: np.ndarray) -> np.ndarray:
-    """A bound of whole numbers as float64, which may not be rounded to more than the type holds."""
+    """A bound of integers as float64, never rounded beyond the limits of its dtype (2**63 - 1 would be)."""
     largest = np.iinfo(bound.dtype).max
     exact = float(largest) if int(float(largest)) <= largest else np.nextafter(float(largest), 0)
     return np.minimum(bound.astype(np.float64), exact)
 
 
 class _ChannelsFirst:
-    """Images `[..., H, W, C]`, one or many, with their channels first, whatever the environment gives.
+    """Puts the channels of images `[..., H, W, C]`, one or many, first.
 
     Args:
-        dims: How many dimensions one has.
+        dims: Number of dimensions of one image.
     """
 
     def __init__(self, dims: int):
@@ -156,7 +155,7 @@ def _one_channel(image: Any) -> np.ndarray:
 
 
 def _loosened(bound: np.ndarray, low: np.ndarray, high: np.ndarray, sign: int) -> np.ndarray:
-    """The bound with room beyond it; an infinite one becomes the largest number of a float32."""
+    """The bound, loosened; infinite bounds become the largest float32, so that infinity is outside them."""
     if bound.dtype.kind != "f":
         return bound
     exact, width = bound.astype(np.float64), high.astype(np.float64) - low.astype(np.float64)

@@ -1,4 +1,4 @@
-"""What an environment gives, checked before it is kept: a fault is named, with the episode it is in."""
+"""Checks what an environment returns before it is stored; a `Fault` says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .spaces import Codec
 
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = 2.0**24  # Up to here float32 holds every whole number.
-# Steps in which floats are held against the bounds of their space; later they only have to be numbers,
-# because a policy may take a well-known environment far outside of what it declares: with its engine
+# Steps in which floats are checked against the bounds of their space; later they only have to be finite,
+# because a policy may take a well-known environment far outside its declared bounds: with its engine
 # always on, LunarLander-v3 climbs five times as high.
 CHECKED_STEPS = 1000
 
@@ -25,7 +25,7 @@ class Fault(Exception):
 
     Attributes:
         what: In words.
-        copy: Which one it was, where that has to be told.
+        copy: Number of the copy it happened in; None: there is one, or it is unknown.
     """
 
     def __init__(self, what: str, copy: int | None = None):
@@ -45,18 +45,21 @@ def reset_into(
     *,
     check_bounds: bool = True,
 ) -> tuple[Any, Any]:
-    """Begin an episode; its first observation is written into a row, and returned as it came, with
-    its info.
+    """Begin an episode, and write its first observation into a row.
 
     Args:
-        check_bounds: Hold floats against their bounds; else they only have to be numbers.
+        check_bounds: Check floats against their bounds; else they only have to be finite.
+
+    Returns:
+        The observation as the environment returned it, and its info.
 
     Raises:
-        Fault: If the environment raises, or its observation is not in its space.
+        Fault: If the environment raises, or its observation is outside its space.
     """
     try:
         given = env.reset(seed=seed)
     except Exception as error:
+        # A `reset` written for gym before 0.22 has no `seed`; its TypeError would not say what to write.
         takes_none = "unexpected keyword argument 'seed'" in str(error)
         advice = ": write reset(self, *, seed=None, options=None)" if takes_none else ""
         raise Fault(f"raised {describe_error(error)} in reset{advice}") from error
@@ -82,13 +85,13 @@ def step_into(
     """Act once; the observation is written into a row.
 
     Args:
-        check_bounds: Hold floats against their bounds; else they only have to be numbers.
+        check_bounds: Check floats against their bounds; else they only have to be finite.
 
     Returns:
-        The observation as it came, reward, terminated, truncated, info.
+        The observation as the environment returned it, reward, terminated, truncated, info.
 
     Raises:
-        Fault: If the environment raises, or gives what it must not.
+        Fault: If the environment raises, or returns something invalid.
     """
     try:
         given = env.step(action)
@@ -107,22 +110,24 @@ def step_into(
             reward = float(np.asarray(reward).reshape(()))
         except (TypeError, ValueError) as error:
             raise Fault(reward_fault(reward)) from error
-    if not -_LARGEST <= reward <= _LARGEST:  # NaN is neither.
-        raise Fault(f"gave the reward {reward}")
+    if (
+        not -_LARGEST <= reward <= _LARGEST
+    ):  # Also true of NaN, for which every comparison is false.
+        raise Fault(f"returned the reward {reward}")
     try:
         return obs, reward, bool(terminated), bool(truncated), info
-    except ValueError as error:  # Arrays of several.
-        raise Fault(f"gave terminated={terminated!r} and truncated={truncated!r}") from error
+    except ValueError as error:  # An array of several has no truth value.
+        raise Fault(f"returned terminated={terminated!r} and truncated={truncated!r}") from error
 
 
 def _write_quickly(into: Any, row: int, obs: Any, code: Codec) -> bool:
-    """Write an observation that is stored as it comes, if there is nothing wrong with it."""
+    """Write an observation that needs no conversion, if it is valid; returns whether it was written."""
     if (
         code.plain
         and type(obs) is np.ndarray
         and obs.dtype == code.dtype
         and obs.shape == code.shape
-        # Faster than to ask every number.
+        # NaN and infinity make the sum of squares so, too: one product instead of a test per number.
         and math.isfinite((flat := obs if obs.ndim == 1 else obs.reshape(-1)).dot(flat))
     ):
         into[row] = obs
@@ -136,19 +141,20 @@ def write_checked(
     """Write one observation into row `where`, or N into all of them (`...`).
 
     Args:
-        check_bounds: Hold floats against their bounds; else they only have to be numbers.
+        check_bounds: Check floats against their bounds; else they only have to be finite.
 
     Returns:
         What is wrong with it, or None.
     """
     try:
+        # Whatever an environment returns gets here, and may make any conversion fail.
         return _write(into, where, obs, code, check_bounds)
     except Exception as error:
-        return f"gave an observation that does not fit its space: {describe_error(error)}"
+        return f"returned an observation that does not fit its space: {describe_error(error)}"
 
 
 def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
-    """Of float64 in a float32 space, so large that whole numbers are lost: a clock, say."""
+    """Warn of float64 in a float32 space so large that integers are lost, as in timestamps."""
     far = value[np.abs(value) > _WHOLE]
     if far.size and (far != far.astype(code.dtype)).any():
         warnings.warn(
@@ -162,27 +168,29 @@ def _warn_of_rounding(value: np.ndarray, code: Codec) -> None:
 def _write(into: Any, where: Any, obs: Any, code: Codec, check_bounds: bool) -> str | None:
     if code.parts is not None:
         if problem := code.misfit(obs):
-            return f"gave an observation {problem}"
+            return f"returned an observation {problem}"
         for name, part in code.parts.items():
             if problem := _write(into[name], where, obs[code.keys[name]], part, check_bounds):
                 return f"{problem} (in {name!r})"
         return None
     value, row = code.stored(obs), into[where]
     if value.shape != row.shape:
-        return f"gave an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
+        return (
+            f"returned an observation of shape {list(np.shape(obs))} instead of {list(code.given)}"
+        )
     if value.dtype != code.dtype and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        return f"gave an observation of {value.dtype} instead of {code.dtype}"
+        return f"returned an observation of {value.dtype} instead of {code.dtype}"
     floats = value.dtype.kind == "f"
     if check_bounds and floats and value.dtype.itemsize > code.dtype.itemsize:
         _warn_of_rounding(value, code)
     if floats and not np.isfinite(value).all():
-        return f"gave an observation with NaN or infinity: {_shown(obs)}"
+        return f"returned an observation with NaN or infinity: {_shown(obs)}"
     if floats and not check_bounds:
         inside = np.abs(value) <= _LARGEST
     else:
         inside = True if code.low is None else (value >= code.low) & (value <= code.high)
     if not np.all(inside):
-        return f"gave an observation outside of its space: {_shown(obs)}"
+        return f"returned an observation outside its space: {_shown(obs)}"
     into[where] = value
     return None
 

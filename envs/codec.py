@@ -1,4 +1,4 @@
-"""How the values of one space are kept, and given back to the environment."""
+"""How the values of one space are stored, and converted back for the environment."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Codec:
-    """One space: its `Space`, and the way of values to and from the environment's own form.
+    """One space: its `Space`, and the conversion of values from and to the environment's own form.
 
     Attributes:
         space: As models receive it, a dict of them for a Dict or Tuple space.
-        stored: The environment's value to the arrays that are kept, `[*shape]`; works on many at once
-            too, `[N, *shape]`.
-        native: An action `[*value_shape]` to what `env.step` takes, in memory of its own; or many.
-        given: The shape that the environment gives.
-        shape, dtype: Of the stored arrays; with stacking, of a single frame.
+        stored: Maps the environment's value to the stored arrays, `[*shape]`, or N values to
+            `[N, *shape]`.
+        native: Maps an action `[*value_shape]`, or N of them, to what `env.step` accepts, as a copy.
+        given: The shape of the environment's own values.
+        shape, dtype: Those of the stored arrays; with stacking, of a single frame.
         low, high: Bounds of stored values that observations are checked against, or None.
-        parts: Of a Dict or a Tuple: the codec of each part by the name that models know it by.
-        keys: Where each part is in the environment's own value: a dict's key, a tuple's index.
+        parts: For a Dict or a Tuple, the codec of each part by the name that models use; else None.
+        keys: Where the environment's own value has each part: a dict's key, a tuple's index.
         left_out: Keys of parts that models do not receive.
-        plain: Whether values are stored as they come, floats in one array.
+        plain: Whether values are float arrays that are stored without conversion.
     """
 
     space: Any
@@ -41,7 +41,7 @@ class Codec:
     plain: bool = False
 
     def misfit(self, value: Any) -> str | None:
-        """What was given in the place of this Dict or Tuple, in words; None: its parts are there."""
+        """What was given instead of this Dict or Tuple, in words; None: all parts are there."""
         if isinstance(value, Mapping):
             given = set(value)
         elif isinstance(value, (tuple, list)):
@@ -62,4 +62,5 @@ def zeros(code: Codec, n: int) -> Any:
 
 
 def _sorted(keys: set[Any]) -> list[Any]:
+    # By type first: strings and numbers, which a dict may mix, cannot be compared.
     return sorted(keys, key=lambda key: (str(type(key)), key))

@@ -1,8 +1,8 @@
 """Several copies of one environment, stepped together.
 
-All kinds give the same `Step`: `next_obs` is an episode's real last observation, and an episode that
-ended is followed by the next one's first observation at once. Each episode is reset with a seed of
-its own, so that it can be played again from its seed and its actions.
+All kinds return the same `Step`: `next_obs` is an episode's real last observation, and the next
+episode's first observation follows in the same step. Each episode is reset with its own seed, so that
+it can be replayed from its seed and its actions.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ Make = Callable[..., Any]  # An environment, or a vector environment.
 
 
 class Copies:
-    """Copies in this process, one after another: cheap ones are slowed down by any other way.
+    """Copies in this process, stepped one after another: for cheap environments nothing is faster.
 
     Args:
         make: Builds one environment.
         name: What errors call it.
         num_envs: N, the rows of every array.
         stack: Frames per observation, for the spec; frames themselves are single here.
-        channels: Where images have them, as in `codec`.
-        seed: Seeds the episodes, each with a seed of its own (`seed_of_episode`).
+        channels: "first" or "last", as in `codec`; None: inferred.
+        seed: Seeds the episodes; each has its own seed (`seed_of_episode`).
         made: Environments that exist already, at most N.
-        infos: Reads the fields of `info` that are kept, `{name: [N, ...]}`; None: none are.
+        infos: Reads the fields of `info` to store, `{name: [N, ...]}`; None: there are none.
 
     Attributes:
-        first_info: Those that came with the last `reset()`.
+        first_info: The fields that came with the last `reset()`, `{name: [N, ...]}`.
     """
 
     def __init__(
@@ -85,17 +85,20 @@ class Copies:
                 seen(first.observation_space),
                 first.action_space,
             ):
-                raise ConfigError(f"{name}: copies of it differ in their spaces.")
-        self.episodes = [0] * num_envs  # Begun so far, by copy.
-        self.steps = [0] * num_envs  # Of the episodes in progress.
-        self.actions: list[list[Any]] = [[] for _ in range(num_envs)]  # Their first ones.
+                raise ConfigError(f"Copies of {name} differ in their spaces.")
+        self.episodes = [0] * num_envs  # Number begun in each copy.
+        self.steps = [0] * num_envs  # Length so far of the episode in progress.
+        self.actions: list[list[Any]] = [
+            [] for _ in range(num_envs)
+        ]  # The first `LONGEST_KEPT` of it.
         self._checks_left = CHECKED_STEPS
         self._none = np.zeros(num_envs, np.bool_)
-        self._none.flags.writeable = False  # It is given again and again.
+        self._none.flags.writeable = False  # Shared by all steps in which no episode ends.
+        # The most common case by far, worth a shorter path: see `_step_alone`.
         self._alone = num_envs == 1 and self.obs_codec.plain and self.infos is None
 
     def episode_seed(self, copy: int) -> int:
-        """The seed of the episode that a copy is in."""
+        """The seed of the episode in progress in a copy."""
         return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def reset(self) -> Any:
@@ -117,6 +120,7 @@ class Copies:
             check_bounds = self._checks_left > 0
             _, info = reset_into(env, seed, into, copy, self.obs_codec, check_bounds=check_bounds)
         except Fault as fault:
+            # Caused by the user's own error, if there is one: `Fault` has nothing more to say.
             raise DataError(self._blame(copy, fault)) from fault.__cause__
         return None if self.infos is None else self._pick(info, copy)
 
@@ -137,7 +141,7 @@ class Copies:
         """Fields of all copies' infos.
 
         Args:
-            acts: Copies that act next, or whose next action's value counts, bool `[N]`; None: all.
+            acts: Copies that act next, or whose next action has a value that counts, bool `[N]`; None: all.
         """
         assert self.infos is not None
         return info_rows(
@@ -149,14 +153,14 @@ class Copies:
         )
 
     def step(self, action: Any, only: np.ndarray | None = None) -> Step:
-        """Act in every copy, or only in some; the observations of the others are zeros then.
+        """Act in every copy, or only in some, and return zeros as observations of the others.
 
         Args:
             action: `[N, *value_shape]`, or a dict of these.
 
         Raises:
-            DataError: If an environment raises, or gives what its spaces do not allow; with the
-                episode's seed and step.
+            DataError: If an environment raises, or returns what its spaces do not allow. The message
+                has the episode's seed and step, by which the error can be reproduced.
         """
         if self._alone and self._checks_left <= 0 and only is None and not isinstance(action, dict):
             return self._step_alone(action[0])
@@ -187,7 +191,7 @@ class Copies:
             reward[copy] = gained
             if dead or over:
                 ended.append((copy, dead, over))
-        if not ended:
+        if not ended:  # No arrays to copy: `first` is `next_obs` itself.
             rows = None if infos is None else self._info(picked, only)
             return Step(
                 next_obs, reward, self._none, self._none, None, next_obs, info=rows, first_info=rows
@@ -201,13 +205,14 @@ class Copies:
                 self._reset(copy, first)
             return Step(next_obs, reward, terminated, truncated, began, first)
         rows = self._info(picked, ~terminated if only is None else only & ~terminated)
+        # After `_info` has read the last infos, which a reset would replace.
         for copy, _, _ in ended:
             picked[copy] = self._reset(copy, first)
         first_rows = self._info(picked, began, reset=True)
         return Step(next_obs, reward, terminated, truncated, began, first, None, rows, first_rows)
 
     def _step_alone(self, chosen: Any) -> Step:
-        """As `step`, of a single copy whose observations are stored as they come: half of the work."""
+        """`step` for a single copy whose observations need no conversion: half the work."""
         self.steps[0] += 1
         if self.steps[0] <= LONGEST_KEPT:
             self.actions[0].append(chosen)
@@ -236,11 +241,11 @@ class Copies:
         )
 
     def play_again(self) -> Any:
-        """Bring every copy back to the middle of its episode, by its seed and its `actions`.
+        """Bring every copy back to where it was in its episode, by replaying its seed and `actions`.
 
         Returns:
-            The observations that led to, `[N, *shape]`; None where actions are missing, or lead
-            elsewhere this time.
+            The observations at the end, `[N, *shape]`; None if some actions were not stored, or an
+            environment raised.
         """
         if self.steps != [len(actions) for actions in self.actions]:
             return None
@@ -257,7 +262,7 @@ class Copies:
         return obs
 
     def restart(self, step: Step, which: np.ndarray) -> Step | None:
-        """The step, with new episodes in some copies, bool `[N]`, that did not end in it."""
+        """The step, with new episodes begun in those copies, bool `[N]`, whose episodes did not end in it."""
         first = self.empty_obs()
         picked: list[Picked | None] = [None] * self.num_envs
         for copy in np.flatnonzero(which).tolist():

@@ -1,4 +1,4 @@
-"""A data set as arrays, whatever form it comes in."""
+"""Reads a data set of any form as arrays."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
 
-_FEW = 20  # So many different values may be classes that were given as floats.
+_FEW = 20  # Up to so many different whole floats may be meant as classes.
 
 
 def read(
     source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
 ) -> Arrays:
-    """The arrays of a data set, checked; labels as they are given (`number_labels` makes them 0 to n - 1).
+    """The arrays of a data set, checked; labels are unchanged (`number_labels` makes them 0 to n - 1).
 
     Args:
         source: A map-style `Dataset`, a list of items `(input, target)`, or a pair of arrays, data
             frames or lists of numbers `(inputs, targets)`.
         name: What errors call it.
-        pictures: How decoded images become tensors, as the training part decided; None: by themselves.
+        pictures: How decoded images become tensors, as settled by the training part; None: not settled yet.
         channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
             (`[N, H, W, C]`); None: inferred from their shape.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
-            differ in shape, or it is no data set.
+            differ in shape, or it is not a data set.
     """
     inputs, targets = _parts(source, name, pictures or Pictures(), channels)
     targets, words = read_targets(targets, name)
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
-    # Tensors may be on a device already; where the rows are to be is for the run to decide.
+    # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
     if len(targets) == 0 or len(inputs) == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
@@ -52,7 +52,7 @@ def read(
     for what, values in (("inputs", inputs), ("targets", targets)):
         if 0 in values.shape:
             shape = list(values.shape)
-            raise DataError(f"The {what} of {name} have shape {shape}: there is nothing in a row.")
+            raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     if isinstance(inputs, Tensor):
         check_finite(inputs, f"inputs of {name}")
     arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
@@ -72,7 +72,7 @@ def read(
 def _parts(
     source: Any, name: str, pictures: Pictures, channels: str | None
 ) -> tuple[Tensor | LazyColumn, Any]:
-    """Inputs, images channels-first, and targets in any form."""
+    """Inputs, with images channels-first, and targets in any form."""
     kind = form(source)
     if kind == "pair":
         inputs, targets = source
@@ -104,7 +104,7 @@ def _rows(inputs: Tensor, name: str) -> Tensor:
 
 
 def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
-    """Words as their places in the data set's own list of classes."""
+    """Turn words into their places in the data set's own list of classes."""
     names = arrays.names or ()
     if unknown := [word for word in words if word not in names]:
         raise DataError(
@@ -116,10 +116,11 @@ def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
 
 
 def _note(targets: Tensor) -> str | None:
-    """What to say of floats that look like classes."""
+    """A remark on floats that look like classes, or None."""
     if targets.dim() != 2:
         return None
     if targets.shape[1] == 1:
+        # A thousand rows first: most data has a fraction there, and needs no second look.
         whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
         if not whole or len(targets.unique()) > _FEW:
             return None

@@ -1,8 +1,8 @@
-"""What a data set says of itself, beside its items: the few attributes that mean something.
+"""What a data set declares beside its items: the few attributes that are read.
 
-A user's data set may have any attribute for its own ends. `classes` counts where it lists names, and
-`alterations` where it is the method that makes a sequence of tasks; all others are left alone. Of
-torchvision's data sets `target_transform` is known too: `classes` says nothing of labels that it changes.
+A user's data set may have any attributes for its own purposes. Only two are read: `classes`, if it
+lists names, and `alterations`, if it is the method that makes a sequence of tasks. For torchvision's
+data sets `target_transform` matters too: `classes` does not describe labels that it changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .embedded import Digits
 
 
 def class_names(source: Any) -> tuple[str, ...] | None:
-    """The names in `classes`, also those of the data set behind a `Subset`, or None."""
+    """The names in `classes`, also of the data set behind a `Subset`; None: there are none."""
     if isinstance(source, ConcatDataset):
         found = {class_names(part) for part in source.datasets}
         return found.pop() if len(found) == 1 else None
@@ -32,10 +32,10 @@ def class_names(source: Any) -> tuple[str, ...] | None:
 
 
 def alterations(source: Any, name: str) -> Callable[..., Any] | None:
-    """The method `alterations(tasks, seed)` that makes the data set a sequence (`sequences`), or None.
+    """The method `alterations(tasks, seed)` that makes the data set a sequence of tasks, or None.
 
     Raises:
-        DataError: If there is a method that takes `tasks` but no `seed`.
+        DataError: If the method has a parameter `tasks` but no `seed`.
     """
     if type(source) is Subset:
         return alterations(source.dataset, name)
@@ -56,16 +56,17 @@ def alterations(source: Any, name: str) -> Callable[..., Any] | None:
 
 
 def largest_value(source: Any) -> float | None:
-    """The largest value that integer inputs can take, where the data set is one of ours that says so."""
+    """The largest value that integer inputs can take, if the data set is one of ours; else None."""
     if type(source) is Subset:
         return largest_value(source.dataset)
-    # A subclass that reads its items in its own way may do anything to them.
+    # A subclass with its own `__getitem__` may have rescaled them.
     own = isinstance(source, Digits) and type(source).__getitem__ is Digits.__getitem__
     return Digits.high if own else None
 
 
 def _keeps_labels(source: Any, names: list[str | None]) -> bool:
-    """Whether the classes numbered 0 to n - 1 are what items have as labels, or the names of these."""
+    """Whether items have the class numbers 0 to n - 1, or the names, as labels: nothing changes them."""
+    # Not imported: it takes a second, and without it no source can be one of its data sets.
     module = sys.modules.get("torchvision.datasets")
     if module is None or not isinstance(source, module.VisionDataset):
         return True
@@ -74,7 +75,7 @@ def _keeps_labels(source: Any, names: list[str | None]) -> bool:
     try:
         labels = [transform(number) for number in range(len(names))]
         return labels == names or [int(label) for label in labels] == list(range(len(names)))
-    except Exception:  # It may expect anything else; the items' own labels count then.
+    except Exception:  # It may expect something other than numbers; then items' own labels count.
         return False
 
 
@@ -88,5 +89,5 @@ def _name(entry: Any) -> str | None:
 def _attribute(source: Any, name: str) -> Any:
     try:
         return getattr(source, name, None)
-    except Exception:  # A property of the user's may raise anything, and need not concern us.
+    except Exception:  # A property of the user's may raise anything, and is then not for us.
         return None

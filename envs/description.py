@@ -1,4 +1,4 @@
-"""The spec of data: what a model receives, and what it is to give."""
+"""The spec of data: what a model receives, and what it has to return."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .arrays import Arrays
 from .inputs import input_space
 from .statistics import is_far, statistics
 
-# Share of a standard deviation that targets may be rounded by, before they are kept as float64.
+# Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
 _ROUNDED = 1e-2
 
 
@@ -26,9 +26,9 @@ def describe(
 
     Args:
         train: The data sets to learn from, one or several, with inputs `[N, *shape]`.
-        test: What is held out of each, or None.
+        test: The held-out data of each, or None.
         num_tasks: Number of tasks, as in `Spec`.
-        standardize: The user's own setting (bool); None: it was not given.
+        standardize: The user's setting (bool); None: it was not given.
         altered: Whether stored rows are altered for each task.
 
     Raises:
@@ -53,13 +53,13 @@ def check_alike(first: Arrays, arrays: Arrays) -> None:
     if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
         raise DataError(
             f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
-            f"{list(arrays.inputs.shape[1:])}. Parts of one run must have one shape "
+            f"{list(arrays.inputs.shape[1:])}. All data of a run must have the same shape "
             "(folders of images: set image_size)."
         )
     if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
         raise DataError(
             f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
-            f"{_word(arrays.inputs.dtype)}: one standardisation cannot serve both."
+            f"{_word(arrays.inputs.dtype)}: no one standardisation fits both."
         )
     if arrays.discrete != first.discrete:
         raise DataError(
@@ -83,7 +83,7 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
                 f"Labels out of range: {arrays.name} holds label {highest}, but the training data has "
                 f"classes 0 to {n - 1}."
             )
-    # Where each data set has outputs of its own, the last one names those of all.
+    # Where each data set has its own outputs, the last one carries the names of all of them.
     names = train[-1].names
     if names is not None and len(names) != n:
         names = None
@@ -91,7 +91,8 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
 
 
 def _values(columns: list[Tensor]) -> Space:
-    """The space of values to be predicted: float64 where float32 cannot tell them apart."""
+    """The space of values to be predicted: float64 if float32 cannot tell them apart."""
+    # Flattened: targets with three dimensions are not images, and have no channels.
     mean, stddev, low, high = statistics([column.flatten(1) for column in columns])
     shape = tuple(columns[0].shape[1:])
     mean, stddev = mean.view(shape), stddev.view(shape)
@@ -100,7 +101,7 @@ def _values(columns: list[Tensor]) -> Space:
 
 
 def _kind(dtype: torch.dtype) -> torch.dtype:
-    """Types that one standardisation can serve count as one."""
+    """The dtype, with all floats as one, since one standardisation fits them."""
     return torch.float64 if dtype.is_floating_point else dtype
 
 

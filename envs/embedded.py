@@ -1,4 +1,4 @@
-"""The two data sets shipped with Antelope: no download, a few kilobytes each."""
+"""The two data sets shipped with Antelope, a few kilobytes each."""
 
 from __future__ import annotations
 
@@ -34,5 +34,6 @@ class Diabetes(TensorDataset):
 
 
 def _read(name: str) -> tuple[Tensor, Tensor]:
+    # As a resource, since an installed package may be a zip file.
     with as_file(files(__package__) / "data" / f"{name}.npz") as path, np.load(path) as file:
         return torch.from_numpy(file["inputs"]), torch.from_numpy(file["targets"])

@@ -1,4 +1,4 @@
-"""A sequence of environments that a run learns in."""
+"""A world of environments: a sequence of tasks to act in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..replay import ConfigError, Normalizer, Replay, Transitions
 from ..replay.devices import has_float64
-from ..replay.offline import opened
+from ..replay.offline import open_saved
 from ..replay.tree import leaves, map_tree
 from .environments import EnvTask
 from .finals import Finals
@@ -27,20 +27,21 @@ from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
 from .world import Actor, Environments, Growing, Policy, Show
 
-_MEASURED_AT_ONCE = 4096  # Observations of an offline replay.
+_MEASURED_AT_ONCE = 4096  # Observations read at a time: an offline replay may exceed memory.
 
 
 class EnvWorld(OfEnvironments):
     """A sequence of environments that share one spec.
 
     Args:
-        arguments: The constructor arguments of each environment; they tell apart tasks with the same id.
+        arguments: The constructor arguments of each environment, by which tasks with the same id are named.
         seed: Seeds the episodes.
-        normalize_obs, normalize_reward: Whether running statistics (float64) normalise them for the model.
-        discount: Of the returns by which rewards are scaled, in [0, 1].
+        normalize_obs, normalize_reward: Whether observations and rewards are normalised by running
+            statistics (float64).
+        discount: Discount in [0, 1] of the returns whose standard deviation scales rewards.
 
     Attributes:
-        task_names: What each task is called; tasks with the same id differ in it.
+        task_names: A name for each task; tasks with the same id have different names.
         closed: Whether the environments are closed.
 
     Raises:
@@ -68,8 +69,8 @@ class EnvWorld(OfEnvironments):
         for task in tasks[1:]:
             if task.num_envs != tasks[0].num_envs:
                 raise ConfigError(
-                    f"{tasks[0].name} is {tasks[0].num_envs} environments in parallel and {task.name} "
-                    f"{task.num_envs}; in one run they must be equally many."
+                    f"{tasks[0].name} has num_envs={tasks[0].num_envs}, and {task.name} has "
+                    f"num_envs={task.num_envs}; all environments of a run need the same number."
                 )
         self.normalizer = None
         if normalize_obs or normalize_reward:
@@ -88,7 +89,7 @@ class EnvWorld(OfEnvironments):
 
     @property
     def info_layout(self) -> dict[str, Any] | None:
-        """What the fields of `info` are that are kept, the same in all environments; None: none are."""
+        """Shapes and dtypes of the stored fields of `info`, for all environments; None: none is stored."""
         infos = self.tasks[0].infos
         return None if infos is None else infos.layout.state_dict()
 
@@ -101,7 +102,7 @@ class EnvWorld(OfEnvironments):
         reasons = {}
         if normalize_obs and self.normalizer is not None and not self.normalizer.moments:
             reasons["normalize_obs"] = (
-                "its observations are images, choices or truth values, which stay as they are"
+                "its observations are images, choices or booleans, which are not normalised"
             )
         if not any(space.numeric for space in leaves(self.spec.obs)):
             reasons["frame_stack"] = "its observations are choices, which are not stacked"
@@ -114,7 +115,8 @@ class EnvWorld(OfEnvironments):
     def wanted_threads(self) -> int | None:
         """One, unless there are images.
 
-        The small networks of most environments are slower with two (0.74 times on DQN's).
+        The small networks of most environments are slower with more: DQN ran at 0.74 times the speed
+        with two.
         """
         return None if any(len(part.shape) == 3 for part in leaves(self.spec.obs)) else 1
 
@@ -124,9 +126,9 @@ class EnvWorld(OfEnvironments):
     def replay(self, transform: Transform, wishes: ReplayWishes) -> Replay:
         if wishes.storage == "gpu" and self._loses_digits(wishes.device):
             warnings.warn(
-                f"{wishes.device} has no float64, and with replay.storage=gpu float64 observations are "
-                "kept there as float32, before normalize_obs subtracts their mean. Leave replay.storage "
-                "out if they are far from zero, as a clock's are.",
+                f"{wishes.device} has no float64, so replay.storage=gpu stores float64 observations as "
+                "float32, before normalize_obs subtracts their mean. Leave replay.storage out if they "
+                "are far from zero, as timestamps are.",
                 stacklevel=3,
             )
         return Replay(
@@ -141,14 +143,14 @@ class EnvWorld(OfEnvironments):
         )
 
     def _storage(self, wishes: ReplayWishes) -> Transitions:
-        """Room for the transitions that this run makes, or those of an earlier one."""
+        """Storage for the transitions of this run, or with those of an earlier one."""
         options: dict[str, Any] = {
             "storage": wishes.storage,
             "folder": wishes.folder,
             "device": wishes.device,
         }
         if wishes.saved is not None:
-            return opened(self.spec, wishes.saved, **options)
+            return open_saved(self.spec, wishes.saved, **options)
         return Transitions(
             self.spec,
             capacity=wishes.capacity,
@@ -160,7 +162,7 @@ class EnvWorld(OfEnvironments):
         )
 
     def _loses_digits(self, device: torch.device) -> bool:
-        """Whether observations that are normalised have more digits than the device can keep."""
+        """Whether observations to be normalised have more digits than the device can store."""
         if has_float64(device.type) or self.normalizer is None or not self.normalizer.moments:
             return False
         return any(space.dtype == torch.float64 for space in leaves(self.spec.obs))
@@ -175,11 +177,10 @@ class EnvWorld(OfEnvironments):
         every, taken = lengths.learn_every, 1 if offline else self.num_envs
         found = []
         for task in range(len(self.tasks)):
-            share = taken * -(
-                -(lengths.train_steps or 0) // taken
-            )  # Environment steps of all copies.
+            # In environment steps of all copies, which act together: rounded up to whole steps of them.
+            share = taken * -(-(lengths.train_steps or 0) // taken)
             begin, end = task * share, (task + 1) * share
-            # The first step that is learnt after counts whole.
+            # The step in which seed_steps is reached already counts.
             begin += taken * max(0, -(-lengths.seed_steps // taken) - 1)
             learnt = max(0, end // every - min(begin, end) // every)
             found.append(TaskLength(learnt, None, None))
@@ -192,7 +193,7 @@ class EnvWorld(OfEnvironments):
         return f"{in_a_line(self.task_names)}, {self.num_envs} in parallel"
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
-        """How it is evaluated, where that is not what one would expect."""
+        """A line on how environments are evaluated, if that may be unexpected."""
         if eval_episodes == 0:
             return {"evaluation": "none (eval_episodes=0); train.csv has the returns of training"}
         endless = [task.name for task in self.tasks if task.time_limit is None]
@@ -200,14 +201,14 @@ class EnvWorld(OfEnvironments):
             return {}
         return {
             "evaluation": f"{', '.join(dict.fromkeys(endless))}: no time limit is known, so episodes are "
-            "cut after ten times the longest one of training, and at least 1,000 steps (eval_limit=, "
+            "cut after ten times the longest training episode, and at least 1,000 steps (eval_limit=, "
             "time_limit=)"
         }
 
     # ---------------------------------------------------------------------------- during the run
 
     def begin(self, task: int, replay: Replay) -> None:
-        """Start episodes of this task's environment; offline, none."""
+        """Begin a task, and episodes of its environment unless the replay is offline."""
         replay.begin(task)
         if replay.offline:
             self._measure(_ring(replay))
@@ -216,14 +217,14 @@ class EnvWorld(OfEnvironments):
             replay.begin_stream()
 
     def go_on(self, task: int, replay: Replay) -> None:
-        """Begin new episodes where an evaluation took place in the copies that are learnt in."""
+        """Begin new episodes if an evaluation took place in the training copies, and ended theirs."""
         if self.tasks[task].interrupted and not replay.offline:
             self._start(task, replay)
             if self.normalizer is not None:
                 self.normalizer.cut()
 
     def _measure(self, ring: Transitions) -> None:
-        """Take in all observations that an offline replay holds."""
+        """Update the normalizer with all observations of an offline replay."""
         if self.normalizer is None:
             return
         rows = np.flatnonzero(ring.drawable)
@@ -238,9 +239,9 @@ class EnvWorld(OfEnvironments):
             self.normalizer.see(self.tasks[task].obs)
 
     def collect(self, task: int, actor: Actor | None, replay: Replay) -> int:
-        """Act once in every copy and remember it. Returns the environment steps taken.
+        """Act once in every copy, and store the transitions. Returns the environment steps taken.
 
-        Offline there is no actor, nothing is done, and a step is a learning step.
+        Offline there is no actor and nothing to do; a step is then a learning step.
         """
         if actor is None:
             return 1
@@ -251,7 +252,7 @@ class EnvWorld(OfEnvironments):
             if taken := env.info.keys() & extras.keys():
                 raise ConfigError(
                     f"env_info={min(taken)}: `act` returned an extra of the same name, and a batch "
-                    "can hold only one. Rename the extra, or the field, by a wrapper around the environment."
+                    "can hold only one. Rename the extra, or rename the field in a wrapper."
                 )
             if taken := step["step"].keys() & extras.keys():
                 raise ConfigError(
@@ -261,6 +262,7 @@ class EnvWorld(OfEnvironments):
             step["step"].update(extras)
         _ring(replay).add(task=task, **step)
         real = step["real"]
+        # Digits are lost only without normalisation, which subtracts the mean in float64.
         if self.normalizer is None or not self.normalizer.moments:
             self._rounding.see(env.obs)
         if (normalizer := self.normalizer) is not None:
@@ -272,7 +274,7 @@ class EnvWorld(OfEnvironments):
         return env.num_envs if real is None else int(real.sum())
 
     def episode_metrics(self, task: int) -> dict[str, float]:
-        """The mean return of the episodes that ended since the last call."""
+        """The mean return, and final infos, of the episodes that ended since the last call; else empty."""
         env = self.tasks[task]
         ended, finals = env.episodes.take(), env.finals.take()
         return {"return": float(np.mean(ended)), **finals} if ended else {}
@@ -307,13 +309,14 @@ class EnvWorld(OfEnvironments):
             show=lambda ended, steps: show(ended, f"episodes ({steps:,} steps)"),
             finals=finals,
         )
+        # Once, since every later evaluation would repeat it.
         if env.cut and not self._said_cut:
             self._said_cut = True
             how.warn(
-                f"{env.cut} of {len(returns)} episodes of evaluation at step {step} did not end, and "
-                f"were cut (truncated) after {max(lengths):,} steps: their return is that so far. Later "
-                "evaluations do the same. eval_limit= says where to cut, time_limit= ends episodes of "
-                "training too."
+                f"{env.cut} of {len(returns)} evaluation episodes at step {step} did not end and were cut "
+                f"(truncated) after {max(lengths):,} steps; their returns count the steps up to there. "
+                "Later evaluations do the same. Set eval_limit= to cut elsewhere, or time_limit= to end "
+                "training episodes too."
             )
         return {**policy.score_episodes(returns, lengths), **finals.take()}
 
@@ -353,7 +356,7 @@ class EnvWorld(OfEnvironments):
 
     @cached_property
     def _interface_states(self) -> list[dict[str, Any] | None]:
-        """What acting in these environments needs, without having them."""
+        """The interfaces as data: a loaded run acts by them without the environments."""
         return [interface.state_dict() for interface in self.interfaces]
 
     def load_state_dict(
@@ -365,8 +368,8 @@ class EnvWorld(OfEnvironments):
         unpack: Callable[[Any, Any], None],
         problem: Callable[[str], None],
     ) -> bool:
-        """Put the environments back into their episodes, or begin new ones and say so."""
-        lasting = state.get("environments")  # None: before 0.5.0.
+        """Restore the environments in their episodes, or begin new ones and report it."""
+        lasting = state.get("environments")  # Missing in checkpoints written before 0.5.0.
         self._load_lasting(lasting)
         if self.normalizer is not None and state["normalizer"] is not None:
             self.normalizer.load_state_dict(state["normalizer"])
@@ -383,7 +386,7 @@ class EnvWorld(OfEnvironments):
         return False
 
     def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
-        """Put the replay back, and begin new episodes; offline, none."""
+        """Restore the replay, and begin new episodes unless it is offline."""
         replay.load_state_dict(state)
         if task is None:
             return
@@ -399,21 +402,21 @@ class EnvWorld(OfEnvironments):
         unpack: Callable[[Any, Any], None],
         problem: Callable[[str], None],
     ) -> bool:
-        """Whether the episodes in progress could be restored."""
+        """Restore the episodes in progress; returns whether that succeeded."""
         env, whole, there = self.tasks[task], kept["envs"] is not None, False
         env.reset()
-        self._load_lasting(lasting)  # Which the reset has changed.
+        self._load_lasting(lasting)  # Again, since the reset has updated the running statistics.
         try:
             if whole:
                 unpack(env.envs.envs, kept["envs"])
             there = env.load_state_dict(kept["task"], play_again=not whole)
-        except Exception as error:
-            problem(f"The environment could not be put back: {error}")
-        self._load_lasting(lasting)  # Restored environments have brought statistics of their own.
+        except Exception as error:  # Unpickling an environment runs any code of the user's.
+            problem(f"The environment could not be restored: {error}")
+        self._load_lasting(lasting)  # And again: unpickled environments have brought their own.
         return there
 
     def _load_lasting(self, lasting: list[dict[str, Any]] | None) -> None:
-        """Put back what outlasts the episodes of each environment."""
+        """Restore what outlasts the episodes of each environment."""
         if lasting is not None:
             for env, kept in zip(self.tasks, lasting, strict=True):
                 env.load_kept(kept)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from ..replay import ConfigError, DataError, Spec
-from .checked import Fault, describe_error
+from .checked import Fault
 from .copies import Copies, Make
 from .episodes import Act, Episodes, Show, play
+from .evaluation import EvaluationCopies
 from .finals import Finals
 from .frames import Frames
 from .info_layout import Layout
@@ -22,7 +22,6 @@ from .infos import Infos, elsewhere
 from .interface import Interface
 from .opening import close
 from .packing import equal, packed, unpacked
-from .recording import developed, filmed, recordable
 from .running import RunningStatistics, normalizes_obs, normalizes_rewards
 from .spaces import codec
 from .step import Step
@@ -31,20 +30,16 @@ from .unseen import tell_left_out
 from .vector import Vector
 from .workers import Workers
 
-# Episodes of evaluation are the same at each evaluation, and never those of training.
-EVALUATION_SEED = 1_000_003
-EVALUATED_AT_ONCE = 10
-
 
 class EnvTask:
-    """One environment, stepped in `num_envs` copies at once, and separate ones to evaluate in.
+    """One environment, stepped in `num_envs` copies at once, and evaluated in others.
 
-    Each is opened once, before there is anything to lose, and no more of them than are used at the same
-    time. If none can be opened beside those that are learnt in (a robot, a port, a licence), evaluation
-    takes place in these, and ends their episodes in progress.
+    The training copies are opened here, the others by `open_for_evaluation`: both before training, since
+    a failure then costs nothing. Without others (`evaluation.envs` is None) an evaluation takes place in the
+    training copies, and ends their episodes in progress.
 
     Args:
-        make: Builds one environment, with `render_mode=` where it is recorded.
+        make: Builds one environment, with `render_mode=` if it is recorded.
         name: What errors and directories call it.
         vectorization: How copies are stepped: "sync" (in this process), "async" (a process each), or
             "vector_entry_point" (the environment's own vector form).
@@ -54,24 +49,25 @@ class EnvTask:
             inferred from their shape.
         seed: Seeds the episodes.
         video: Record the first episode of each evaluation.
-        eval_limit: Number of steps after which an episode of evaluation is cut; None: the environment's own
-            limit, or ten times the longest episode of training so far, and at least 1,000.
-        env_info: Names of the fields of `info` that are kept.
+        eval_limit: Steps after which an evaluation episode is cut; None: the environment's own limit, or
+            ten times the longest training episode so far, and at least 1,000.
+        env_info: Names of the fields of `info` to store.
         layout: Their shapes and dtypes, shared by the environments of a run.
 
     Attributes:
-        obs: Where the copies are now, `[N, *obs.shape]`, as they are stored.
+        obs: The newest observations, `[N, *obs.shape]`, as they are stored.
         info: The fields of `info` that came with `obs`, `{name: [N, ...]}`; empty without `env_info`.
-        began: Which of them are at an episode's start, bool `[N]`.
-        time_limit: Steps after which the environment truncates its episodes itself, if that is known.
-        lacking: Why fewer copies than wanted could be opened to evaluate in, or None.
-        interrupted: Whether an evaluation took place in the copies that are learnt in: new episodes
-            have to begin there.
-        cut: How many episodes of the newest evaluation were cut.
-        normalizes: Which of "obs" and "rewards" wrappers of gymnasium's normalise.
+        began: Copies at an episode's start, bool `[N]`.
+        time_limit: Steps after which the environment itself truncates its episodes; None: unknown.
+        evaluation: The copies to evaluate in.
+        interrupted: Whether an evaluation took place in the training copies, so that new episodes must
+            begin there.
+        cut: Number of episodes of the newest evaluation that were cut.
+        normalizes: Which of "obs" and "rewards" gymnasium's wrappers normalise.
     """
 
     envs: Any = None  # Copies or Vector, once they are open.
+    evaluation: Any = None  # EvaluationCopies, once the training copies are open.
 
     def __init__(
         self,
@@ -91,16 +87,18 @@ class EnvTask:
     ):
         self.name, self._make, self._stack, self._video = name, make, stack, video
         self._channels, self._eval_limit = channels, eval_limit
-        self._evaluated: Copies | Vector | None = None
-        self.lacking: str | None = None
         self.interrupted, self.cut, self.video_prefix = False, 0, ""
         self.infos: Infos | None = None
-        self._spare: list[Any] = []  # Opened, and nobody's yet.
+        self._spare: list[Any] = []  # Opened, and not in use yet.
         try:
             first = self._look(vectorization)
             if env_info:
                 self.infos = self._options["infos"] = _infos(first, self.name, env_info, layout)
             self._open(first, num_envs, vectorization, make_vector, seed)
+            spare, self._spare = self._spare, []
+            self.evaluation = EvaluationCopies(
+                make, self._vector, self.running, video=video, spare=spare, options=self._options
+            )
         except BaseException:
             self.close()
             raise
@@ -114,12 +112,12 @@ class EnvTask:
         self._none = np.zeros(self.num_envs, np.bool_)
 
     def _look(self, vectorization: str) -> Any:
-        """Open one, which tells what the environment is."""
+        """Open one environment, and find out what kind it is."""
         first = self._make()
         self._spare.append(first)
         several = isinstance(first, VectorEnv)
         if not several and first.spec is not None:
-            self.name = first.spec.id  # Of a factory for many, the one that it made.
+            self.name = first.spec.id  # A factory may make one of many.
         name = self.name
         self._options: dict[str, Any] = {
             "name": name,
@@ -127,14 +125,14 @@ class EnvTask:
             "channels": self._channels,
         }
         self.time_limit = time_limit_of(first)
-        # Builds n copies at once, where these cannot be had one by one.
+        # Builds n copies at once, if the environment is a vector environment.
         self._vector: Callable[[int], Any] | None = (lambda _: self._make()) if several else None
         if several and vectorization != "sync":
             raise ConfigError(
-                f"vectorization={vectorization} is for single environments; {name} is a vector "
-                "environment already."
+                f"vectorization={vectorization} needs single environments; {name} is already a vector "
+                "environment."
             )
-        if not several:  # Before there are processes, which say less of what is wrong.
+        if not several:  # Before processes start, whose errors say less.
             observed, what = first.observation_space, f"observations of {name}"
             codec(observed, what, stack=self._stack, channels=self._channels)
         found = {"obs": normalizes_obs(first), "rewards": normalizes_rewards(first)}
@@ -150,7 +148,7 @@ class EnvTask:
         make_vector: Callable[[int], VectorEnv[Any, Any, Any]] | None,
         seed: int,
     ) -> None:
-        """Open the copies that are learnt in, of which the `first` may be one."""
+        """Open the training copies, of which the `first` may be one."""
         name, several = self.name, self._vector is not None
         if vectorization == "vector_entry_point":
             if make_vector is None:
@@ -164,10 +162,10 @@ class EnvTask:
                 first.observation_space,
                 first.action_space,
             ):
-                # Another environment, in truth: ale-py's has gray pixels.
+                # In truth another environment (ale-py's has grey pixels): evaluate in its vector form too.
                 self._vector = make_vector
         elif vectorization == "async":
-            self._give_up_spare()  # It may be one that can be open once.
+            self._close_spare()  # It may be one that can be open only once.
             self.envs = self._workers(num_envs, seed)
         elif several:
             self._spare = []
@@ -177,14 +175,16 @@ class EnvTask:
             self.envs = Copies(
                 self._make, num_envs=num_envs, seed=seed, made=[first], **self._options
             )
+        # 1 is the default, which a vector environment may overrule.
         if num_envs not in (1, self.envs.num_envs):
             raise ConfigError(
-                f"num_envs={num_envs}, but {name} is a vector environment of {self.envs.num_envs}."
+                f"num_envs={num_envs}, but {name} is a vector environment with {self.envs.num_envs} copies."
             )
+        # Statistics in other processes are out of reach: each copy there keeps its own.
         in_process = isinstance(self.envs, Copies) or not isinstance(self.envs.envs, Workers)
         self.running = RunningStatistics(self.envs.envs if in_process else [])
 
-    def _give_up_spare(self) -> None:
+    def _close_spare(self) -> None:
         close(self._spare)
         self._spare = []
 
@@ -206,52 +206,12 @@ class EnvTask:
     def open_for_evaluation(self, episodes: int) -> None:
         """Open as many copies as an evaluation of so many episodes can use, or as can be opened.
 
-        Called before training, once all tasks have what they learn in; else at the first evaluation.
+        Called before training, once all tasks have their training copies; else at the first evaluation.
 
         Raises:
             ConfigError: If episodes are to be recorded and cannot be.
         """
-        at_once = min(episodes, EVALUATED_AT_ONCE)
-        if at_once == 0:
-            self._give_up_spare()
-            return
-        if self._video:
-            film = recordable(self._make, self.name, seed=EVALUATION_SEED)
-            if self._vector is None:
-                self._give_up_spare()
-            self._spare.append(film)
-        if self._vector is not None:
-            try:
-                envs = self._vector(at_once)
-            except Exception as error:
-                self.lacking = _reason(error)
-            else:
-                self._evaluated = self._vector_of(envs, EVALUATION_SEED)
-                self.running.freeze(envs)
-            self._give_up_spare()
-            return
-        made, self._spare = self._spare, []
-        try:
-            while len(made) < at_once:
-                made.append(self._make())
-        except Exception as error:
-            self.lacking = _reason(error)
-        except BaseException:
-            close(made)
-            raise
-        if made:
-            options = {**self._options, "num_envs": len(made), "made": made}
-            self._evaluated = Copies(self._make, seed=EVALUATION_SEED, **options)
-            self.running.freeze(made)
-
-    @property
-    def evaluates_in_training(self) -> bool:
-        """Whether there are no other copies to evaluate in."""
-        return self._evaluated is None and self.lacking is not None
-
-    @property
-    def copies_to_evaluate_in(self) -> int:
-        return 0 if self._evaluated is None else self._evaluated.num_envs
+        self.evaluation.open(episodes)
 
     @property
     def eval_limit(self) -> int | None:
@@ -274,11 +234,11 @@ class EnvTask:
         return None if self.infos is None else self.infos.of_obs(self.info)
 
     def step(self, action: Any) -> dict[str, Any]:
-        """Act in every copy: what `Transitions.add` takes, but for the task."""
+        """Act in every copy; returns the arguments of `Transitions.add`, except for the task."""
         step = self.envs.step(action)
         self.obs = step.first if self._stack == 1 else self.frames.push(step.first, step.began)
         self.began = step.began if step.began is not None else self._none
-        done = step.terminated  # The same array: where nothing has ended.
+        done = step.terminated  # Where nothing ended, both are the same array of zeros.
         if step.truncated is not done:
             done = done | step.truncated
         self.episodes.add(step.reward, done, step.real)
@@ -293,7 +253,7 @@ class EnvTask:
         return taken if self.infos is None else self._with_info(taken, step, done)
 
     def _with_info(self, taken: dict[str, Any], step: Step, done: np.ndarray) -> dict[str, Any]:
-        """What `Transitions.add` takes, with the fields of `info`."""
+        """The arguments of `Transitions.add`, with the fields of `info`."""
         infos: Any = self.infos
         info: Any = step.info
         first: Any = step.first_info
@@ -314,18 +274,20 @@ class EnvTask:
         show: Show | None = None,
         finals: Finals | None = None,
     ) -> tuple[list[float], list[int]]:
-        """Returns and lengths of whole episodes, the same ones at each evaluation.
+        """Play whole episodes, the same in each evaluation; returns their returns and lengths in steps.
 
         Args:
-            folder: Where the video of the first episode goes; None: none is recorded.
+            folder: Folder for the video of the first episode; None: no video.
             step: Environment steps of the run, for the video's name.
-            show: Told after each step how many episodes have ended, and how many steps were made.
-            finals: Receives what `info` said at their last steps.
+            show: Called after each step with the numbers of episodes that have ended and of steps made.
+            finals: Receives the `info` of their last steps.
         """
         recorded = self._video and folder is not None
-        if self._evaluated is None and self.lacking is None:
-            self.open_for_evaluation(episodes)
-        with self._evaluated_in(film=folder if recorded else None, step=step) as envs:
+        if not self.evaluation.opened:
+            self.evaluation.open(episodes)
+        self.interrupted = self.interrupted or self.evaluation.envs is None
+        film, prefix = folder if recorded else None, f"{self.video_prefix}step-{step}"
+        with self.evaluation.within(self.envs, film=film, prefix=prefix) as envs:
             limit = self.eval_limit
             played = play(
                 envs,
@@ -339,35 +301,8 @@ class EnvTask:
         self.cut = played.cut
         return played.returns, played.lengths
 
-    @contextmanager
-    def _evaluated_in(self, *, film: Path | None, step: int) -> Iterator[Copies | Vector]:
-        """The copies to evaluate in.
-
-        Args:
-            film: The folder of videos; None: the first copy is not recorded.
-        """
-        envs = self._evaluated
-        if envs is None:
-            envs = self.envs
-            kept = envs.seed, envs.episodes
-            envs.seed, self.interrupted = EVALUATION_SEED, True
-            self.running.freeze()
-            try:
-                yield envs
-            finally:
-                envs.seed, envs.episodes = kept
-                self.running.thaw()
-        elif film is not None and isinstance(envs, Copies):
-            envs.envs[0] = filmed(envs.envs[0], film, f"{self.video_prefix}step-{step}")
-            try:
-                yield envs
-            finally:
-                envs.envs[0] = developed(envs.envs[0])
-        else:
-            yield envs
-
     def kept(self) -> dict[str, Any]:
-        """What outlasts the episodes: for a checkpoint at any time."""
+        """The state that outlasts episodes, for a checkpoint at any time."""
         return {"longest": self.episodes.longest, "running": self.running.state_dict()}
 
     def load_kept(self, state: dict[str, Any]) -> None:
@@ -375,20 +310,20 @@ class EnvTask:
         self.running.load_state_dict(state["running"])
 
     def make(self, **arguments: Any) -> Any:
-        """A fresh copy, with `render_mode=`, say, to evaluate in."""
+        """A new copy, made with more arguments such as `render_mode=`; it uses the running statistics."""
         env = self._make(**arguments)
         self.running.freeze(env if isinstance(env, VectorEnv) else [env])
         return env
 
     @property
     def interface(self) -> Interface:
-        """What the environment gives and takes, also after it was closed."""
+        """The spaces of the environment, also once it is closed."""
         fields = () if self.infos is None else self.infos.names
         options = {"stack": self._stack, "channels": self._options["channels"]}
         return Interface.of(self.envs, env_info=fields, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the episodes in progress are; the environments' own state is not part of it."""
+        """The episodes in progress, without the environments' own state."""
         return {
             "obs": self.obs,
             "began": self.began,
@@ -409,11 +344,11 @@ class EnvTask:
         """Continue the episodes in progress.
 
         Args:
-            play_again: Replay the episodes from their seeds and actions; else the environments have been
-                restored whole.
+            play_again: Replay the episodes from their seeds and actions; else the environments themselves
+                have been restored.
 
         Returns:
-            Whether they are there; else new episodes have to begin.
+            Whether the episodes continue; else new ones must begin.
         """
         envs = self.envs
         envs.episodes = [int(count) for count in state["counts"]]
@@ -422,7 +357,7 @@ class EnvTask:
         if isinstance(envs, Vector):
             envs.ended = np.array(state["reset_due"], np.bool_)
         self.episodes.ended = [float(value) for value in state["ended"]]
-        lengths = state.get("lengths", state["steps"])  # Before 0.5.0.
+        lengths = state.get("lengths", state["steps"])  # Missing before 0.5.0.
         self.episodes.go_on(np.array(state["total"]), np.array(lengths, np.int64))
         if self.infos is not None:
             self.infos.load_state_dict(state["info_layout"])
@@ -430,6 +365,7 @@ class EnvTask:
         if play_again:
             with self.running.paused():
                 obs = envs.play_again()
+            # An environment with randomness of its own may be elsewhere after the same actions.
             if obs is None or not equal(obs, self.frames.newest(state["obs"])):
                 return False
         self.obs, self.began = state["obs"], np.array(state["began"], np.bool_)
@@ -437,18 +373,14 @@ class EnvTask:
         return True
 
     def close(self) -> None:
-        for envs in (self.envs, self._evaluated):
+        for envs in (self.envs, self.evaluation):
             if envs is not None:
                 envs.close()
-        self._give_up_spare()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).rstrip(".") if isinstance(error, ConfigError) else describe_error(error)
+        self._close_spare()
 
 
 def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None) -> Infos:
-    """What reads the infos, tried on one environment where that can be.
+    """The reader of infos, tried on one environment first if it is a single one.
 
     Raises:
         DataError: If a field is not numeric, or the mask does not fit the actions.
@@ -457,6 +389,7 @@ def _infos(first: Any, name: str, env_info: Sequence[str], layout: Layout | None
     space = first.single_action_space if several else first.action_space
     infos = Infos(env_info, codec(space, f"actions of {name}", action=True).space, layout)
     if not several:
+        # Two steps to look at infos must not move the statistics that the run will learn with.
         running = RunningStatistics([first])
         before = running.state_dict()
         try:

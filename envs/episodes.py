@@ -1,4 +1,4 @@
-"""Episodes: played whole for an evaluation, and counted while training."""
+"""Plays whole episodes for an evaluation, and counts those of training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .info_values import Rows
 from .step import Step
 from .vector import Vector
 
-# Actions for observations `[N, *shape]` of which some are an episode's first, bool `[N]`, and the
-# fields of `info` that came with them.
+# Maps observations `[N, *shape]`, which of them are an episode's first, bool `[N]`, and the fields of
+# `info` that came with them, to actions.
 Act = Callable[[Any, np.ndarray, Rows], Any]
-# Of an evaluation: how many episodes have ended, and how many steps all copies have made.
+# Called with the number of episodes that have ended, and of steps made, all copies at once being one.
 Show = Callable[[int, int], None]
 
 
 class Played(NamedTuple):
-    """Whole episodes, in an order that does not depend on which ended first.
+    """Results of whole episodes, in an order that does not depend on which ended first.
 
     Attributes:
-        cut: How many of them were cut at the limit, and count as truncated there.
+        cut: Number of episodes that were truncated at the limit.
     """
 
     returns: list[float]
@@ -44,18 +44,19 @@ def play(
     show: Show | None = None,
     finals: Finals | None = None,
 ) -> Played:
-    """Whole episodes, in equal shares per copy: those that end soon must not crowd out the others.
+    """Play whole episodes, an equal share in each copy, so that short ones do not crowd out long ones.
 
     Args:
-        limit: Number of steps after which an episode is cut; None: it ends by itself.
+        limit: Steps after which an episode is cut; None: it ends by itself.
         finals: Receives the `info` of their last steps.
     """
     n = envs.num_envs
     share = np.array([len(range(copy, episodes, n)) for copy in range(n)])
+    # Seeds follow from these counts, so each evaluation plays the same episodes.
     envs.episodes = [0] * n
     total, length, played = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     results: list[tuple[int, float, int]] = []
-    made = cut = 0  # Steps of all copies at once, and episodes cut.
+    made = cut = 0  # Steps, all copies at once being one, and episodes cut.
     frames = Frames(envs.obs_codec, n, stack)
     obs, began = frames.start(envs.reset()), np.ones(n, np.bool_)
     infos, info = envs.infos, envs.first_info
@@ -74,6 +75,7 @@ def play(
                 finals.add(step.info, done)
             infos.check(ended=bool(over.any()), name=envs.name)
         for copy in np.flatnonzero(done).tolist():
+            # Numbered as if copies took turns, so that the order below is the same in every run.
             results.append((copy + n * int(played[copy]), float(total[copy]), int(length[copy])))
             total[copy], length[copy] = 0.0, 0
             played[copy] += 1
@@ -93,9 +95,9 @@ def play(
 def _restarted(
     envs: Copies | Vector, step: Step, late: np.ndarray, played: np.ndarray, share: np.ndarray
 ) -> Step:
-    """The step, with new episodes in copies whose episode was cut.
+    """The step, with new episodes begun in copies whose episode was cut.
 
-    Copies that cannot be reset alone play no more: their `played` becomes their `share`.
+    Copies that cannot be reset alone stop playing: their `played` becomes their `share`.
     """
     late = late & (played < share)
     if not late.any():
@@ -120,7 +122,7 @@ class Episodes:
 
     def __post_init__(self) -> None:
         self.total = np.zeros(self.num_envs)
-        # Counted by when they began: a sum for each step would cost more.
+        # Lengths follow from the step at which each began: counting in each step would cost more.
         self._step, self._began = 0, np.zeros(self.num_envs, np.int64)
 
     def add(self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None) -> None:
@@ -128,7 +130,7 @@ class Episodes:
         self.total += reward if real is None else np.where(real, reward, 0.0)
         if real is not None:
             self._began += ~real
-        if np.count_nonzero(done):  # Four times as fast as any().
+        if np.count_nonzero(done):  # Four times as fast as any(), in every environment step.
             self.ended += self.total[done].tolist()
             self.longest = max(self.longest, int((self._step - self._began[done]).max()))
             self.total[done], self._began[done] = 0.0, self._step
@@ -138,9 +140,9 @@ class Episodes:
         return ended
 
     def steps(self) -> np.ndarray:
-        """Of the episodes in progress, int64 `[N]`."""
+        """Lengths so far of the episodes in progress, int64 `[N]`."""
         return self._step - self._began
 
     def go_on(self, total: np.ndarray, steps: np.ndarray) -> None:
-        """Continue episodes that came so far elsewhere."""
+        """Continue episodes with returns float64 `[N]` and lengths int64 `[N]` so far, after a resume."""
         self.total, self._step, self._began = total, 0, -steps

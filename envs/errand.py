@@ -1,4 +1,4 @@
-"""A task for memory with the inputs and actions of `Workshop`."""
+"""An environment that needs memory, with the observations and actions of `Workshop`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .workshop import Action, Obs, Workshop
 
 
 class Errand(Workshop):
-    """The first screen shows where to move until the end; after it there is nothing to see.
+    """The first screen shows where to move until the end; later screens are dark.
 
     Spaces are those of `Workshop`. At step 0 the upper, right, lower or left half of the screen is lit,
     and whatever is done then earns nothing. At each of the `delay` steps after it the screen is dark,
     and moving towards the half that was lit earns 1 / delay. The inventory is empty, and `use` changes
-    nothing. Without a memory the return is 1/4 on average, whatever one does; with it, 1.
+    nothing. Without a memory the return is 1/4 on average, whatever the policy; with it, 1.
 
     Args:
         delay: Steps after the first one.

@@ -1,4 +1,4 @@
-"""Fields of `info` at the ends of episodes, for the logs."""
+"""Logs the fields of `info` at the ends of episodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..replay.field_names import IN
 
-# Columns of the logs that fields are not confused with: theirs are called `info/loss`.
+# Columns of the logs that a field must not be confused with: the field is called `info/loss`.
 _LOGGED = {"return", "return_stddev", "episode_length", "loss", "lr", "mode", "step", "epoch"}
 
 
@@ -20,13 +20,14 @@ class Finals:
         self.values = {name: list(kept) for name, kept in (values or {}).items()}
 
     def add(self, rows: Mapping[str, np.ndarray], which: Any) -> None:
-        """The rows of environments whose episode has ended: their numbers, or bool `[N]`."""
+        """Add rows `{name: [N, ...]}` of the copies `which`: their numbers, or bool `[N]`."""
         for name, array in rows.items():
+            # In float64: float32 counts above 2**24 would be rounded in the mean.
             if array.ndim == 1:
                 self.values.setdefault(name, []).extend(array[which].astype(np.float64).tolist())
 
     def take(self) -> dict[str, float]:
-        """The mean of each since the last call, by its name in the logs."""
+        """The mean of each field since the last call, by its name in the logs."""
         values, self.values = self.values, {}
         return {metric(name): float(np.mean(kept)) for name, kept in values.items() if kept}
 

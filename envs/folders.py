@@ -22,7 +22,7 @@ _PICTURES = frozenset(
         "pnm", "jp2", "avif",
     )
 )  # fmt: skip
-# What systems leave behind; names that begin with a dot are skipped too.
+# Left behind by operating systems and tools; names that begin with a dot are skipped too.
 _LEFT_BEHIND = frozenset(
     ("__macosx", "@eadir", "__pycache__", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found")
 )
@@ -34,17 +34,21 @@ _KINDS = {
     "val": re.compile(rf"(val|valid|validation|dev|eval|evaluation)({_FILLERS})?"),
     "unlabelled": re.compile(r"pred|predict|prediction|predictions|unlabell?ed|unsup|extra"),
 }
-# Folders beside each other that hold inputs and targets by the pixel.
+# Sibling folders that hold inputs and a target for each pixel: segmentation, which has no classes here.
 _INPUTS = re.compile(r"(?i)(images?|imgs?|inputs?|jpegimages|leftimg8bit|pictures?|photos?|rgb)")
 _BY_PIXEL = re.compile(
     r"(?i)(masks?|labels?|annotations?|annots?|gts?|ground_?truths?|segmentations?|segs?|targets?|"
     r"outputs?|trimaps?|depths?|segmentationclass|gtfine|gtcoarse)"
 )
-_SHORT = {"tr": "train", "te": "test", "ts": "test"}  # As whole names only.
+_SHORT = {
+    "tr": "train",
+    "te": "test",
+    "ts": "test",
+}  # Whole names only: too short to be words in one.
 
 
 class PictureFolder(Dataset[Any]):
-    """Pictures in a folder per class, each read as a person sees it; its label is its class's number.
+    """Pictures in a folder per class, read as a viewer shows them; the label is the class's number.
 
     Args:
         root: What errors call it.
@@ -77,7 +81,7 @@ class PictureFolder(Dataset[Any]):
         """The same pictures with the class numbers of another folder.
 
         Raises:
-            DataError: If that one lacks some of their classes.
+            DataError: If the other folder lacks one of their classes.
         """
         return PictureFolder(self.root, self.files, other.classes)
 
@@ -89,7 +93,7 @@ class Parts:
     Attributes:
         train: What to learn from.
         held_out: Its own held-out part, with the class numbers of `train`, or None.
-        notes: What a person should know of how it was read.
+        notes: Remarks on how it was read, for the run's header.
     """
 
     path: Path
@@ -98,10 +102,10 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
     def numbered_as(self, other: Parts) -> Parts:
-        """As data to hold out for another folder: its own held-out part, if it has one, or all of it.
+        """The held-out data for another folder: this one's own held-out part, if it has one, or all of it.
 
         Raises:
-            DataError: If the other one lacks some of its classes.
+            DataError: If the other folder lacks one of its classes.
         """
         held_out = (self.held_out or self.train).numbered_as(other.train)
         return Parts(self.path, held_out, None, self.notes)
@@ -110,13 +114,13 @@ class Parts:
 def open_folder(path: Path) -> Parts:
     """A folder of class folders of pictures, or of a training and a held-out part of such.
 
-    Parts are told by their names (`train`, `Training`, `seg_train`; `test`, `Testing`, `validation`),
-    if they hold class folders; `test` goes before `val`. A folder that holds nothing but another is
-    looked through. Hidden files and folders are skipped.
+    Parts are recognised by their names (`train`, `Training`, `seg_train`; `test`, `Testing`,
+    `validation`), if they hold class folders; `test` is preferred to `val`. A folder that holds only
+    another one stands for that. Hidden files and folders are skipped.
 
     Raises:
-        DataError: If it holds no pictures in class folders, or it cannot be told which of its
-            folders are classes and which are parts.
+        DataError: If it holds no pictures in class folders, or it is unclear which of its folders are
+            classes and which are parts.
     """
     try:
         whole = _unwrapped(_scan(path, frozenset()))
@@ -139,7 +143,7 @@ def open_folder(path: Path) -> Parts:
             raise DataError(
                 f"{path} holds {train.name}/ with class folders, and {other.name}/ with pictures: are "
                 "its folders classes, or parts? Keep the pictures of a class directly in its folder, and "
-                f"call the parts train and test; or give dataset={path / train.name}."
+                f"name the parts train and test; or give dataset={path / train.name}."
             )
         why = f" ({held_out.name}/ is held out)" if held_out is not None else ""
         why = why if other.has_classes else " (no class folders)"
@@ -155,12 +159,12 @@ def open_folder(path: Path) -> Parts:
 
 @dataclass(eq=False)
 class _Folder:
-    """What a folder holds, without what is hidden.
+    """The visible contents of a folder.
 
     Attributes:
         pictures: Those directly in it.
         folders: In the order of their names.
-        others: How many other files are directly in it, by the end of their names.
+        others: Number of other files directly in it, by file extension.
     """
 
     path: Path
@@ -188,26 +192,27 @@ class _Folder:
 
 
 def _scan(path: Path, above: frozenset[str]) -> _Folder:
-    """The tree of a folder; `above` are the real paths that it is in, for links that go round."""
+    """The tree of a folder; `above` has the real paths of its parents, since links may form a circle."""
     above |= {os.path.realpath(path)}
     found = _Folder(path, [], [], Counter())
     with os.scandir(path) as entries:
+        # Sorted: file systems list entries in any order, and row numbers must not depend on it.
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith(".") or entry.name.lower() in _LEFT_BEHIND:
                 continue
             here = path / entry.name
-            if entry.is_dir():
+            if entry.is_dir():  # Or a link to one: data sets are often linked from a shared disk.
                 if os.path.realpath(here) not in above:
                     found.folders.append(_scan(here, above))
             elif here.suffix.lower() in _PICTURES:
                 found.pictures.append(here)
             else:
-                found.others[here.suffix.lower() or "without an ending"] += 1
+                found.others[here.suffix.lower() or "without an extension"] += 1
     return found
 
 
 def _unwrapped(folder: _Folder) -> _Folder:
-    """What archives unpack to is often a folder in a folder: the one that holds the classes or parts."""
+    """The folder that holds the classes or parts: archives often unpack to a folder in a folder."""
     while not folder.pictures:
         inside = [inner for inner in folder.folders if inner.total]
         if len(inside) != 1 or inside[0].pictures:
@@ -217,7 +222,7 @@ def _unwrapped(folder: _Folder) -> _Folder:
 
 
 def _kind(name: str) -> str | None:
-    """Which part a folder of this name is: train, test, val, unlabelled; None: none, or more than one."""
+    """The part that a folder's name means: train, test, val, unlabelled; None: none, or several."""
     if short := _SHORT.get(name.lower()):
         return short
     words = [
@@ -230,7 +235,7 @@ def _kind(name: str) -> str | None:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a part's name says nothing else: `train`, `Test_Images`, but not `seg_train`."""
+    """Whether a name means only a part: `train`, `Test_Images`, but not `seg_train`."""
     known = [*_KINDS.values(), re.compile(_FILLERS)]
     return name.lower() in _SHORT or all(
         any(words.fullmatch(word.lower()) for words in known) for word in _WORDS.findall(name)
@@ -249,10 +254,10 @@ def _best(found: list[_Folder], path: Path) -> _Folder | None:
 
 
 def _check_classes(whole: _Folder, path: Path) -> None:
-    """Refuse folders that would be learnt as classes, and look like something else.
+    """Refuse folders that would be learnt as classes but look like something else.
 
     Raises:
-        DataError: If they do.
+        DataError: If there are such folders.
     """
     folders = [folder for folder in whole.folders if folder.total]
     # `train` and `test` among others, or nothing but such as `seg_train` and `seg_test`.
@@ -280,14 +285,14 @@ def _check_classes(whole: _Folder, path: Path) -> None:
             if _INPUTS.fullmatch(one.name) and _BY_PIXEL.fullmatch(other.name):
                 raise DataError(
                     f"{path} holds {one.name}/ and {other.name}/: they look like inputs and their targets, "
-                    "and not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
-                    "target); or call the folders by their classes."
+                    "not like two classes. Give a torch.utils.data.Dataset whose items are (input, "
+                    "target); or name the folders after their classes."
                 )
     if len(shared) > 1 and all(folder.has_classes for folder in folders):
         names = " and ".join(f"{folder.name}/" for folder in (folders[0], folders[-1]))
         raise DataError(
-            f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, and not "
-            "like classes. Call the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
+            f"{names} of {path} both hold {', '.join(shared[:3])}: they look like parts, not "
+            "like classes. Name the parts train and test, or give dataset=FOLDER test_dataset=FOLDER."
         )
 
 
@@ -314,16 +319,16 @@ def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[st
     if empty and not empty_too:
         raise DataError(
             f"{path} holds {', '.join(empty[:5])} without pictures. Remove folders that are not "
-            f"classes. Pictures end in {', '.join(sorted(_PICTURES))}."
+            f"classes. File names of pictures end in {', '.join(sorted(_PICTURES))}."
         )
     return {name: pictures for name, pictures in files.items() if pictures}
 
 
 def _passed_over(folder: _Folder) -> list[str]:
-    """What is in a folder of class folders and was not read."""
+    """Remarks on what a folder of class folders holds that was not read."""
     notes = []
     if folder.pictures:
-        notes.append(f"{len(folder.pictures)} pictures outside of class folders skipped")
+        notes.append(f"{len(folder.pictures)} pictures outside class folders skipped")
     others = sum((b.others for inner in folder.folders for b in inner.walk()), Counter())
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(3))

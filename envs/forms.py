@@ -1,6 +1,6 @@
-"""What a value of `dataset=` is: one data set, a pair of arrays, a list of items, or a sequence.
+"""Recognises what `dataset=` is: one data set, a pair of arrays, a list of items, or a sequence.
 
-Told from its structure alone, without torch: the configuration asks before torch is imported.
+Only its structure is looked at, without torch: the settings are read before torch is imported.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def form(value: Any) -> str:
-    """What a value stands for.
+    """The form of a value.
 
     Returns:
         `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
         `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
         per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
         `vectors`: three or more pairs of vectors of one length, which may be items or data sets.
-        `arrays`: another number of arrays than two. `one`: anything else.
+        `arrays`: a list of arrays, but not of two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
     'pair'
@@ -36,19 +36,19 @@ def form(value: Any) -> str:
         return "vectors" if value[1:] and _are_pairs_of_vectors(value) else "sequence"
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
-    # What may be wrong with the part beside an array or a list of numbers is said when it is read.
+    # One array or list of numbers is enough: reading it says what is wrong with the other part.
     solid = [part for part in value if _holds_numbers(part) or _holds_images(part)]
     return "pair" if solid and not any(map(_may_be_data, value)) else "sequence"
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array of one dimension or more, of whatever library.
+    """Whether a value is an array with one or more dimensions, from any library.
 
     A `shape` alone does not make one: a data set of the user's may have that attribute too.
     """
     if not (hasattr(type(value), "__array__") or _is_sparse(value)):
         return False
-    if getattr(value, "is_nested", False):  # Torch's, without a shape to ask for.
+    if getattr(value, "is_nested", False):  # torch's nested tensors have no shape.
         return True
     shape = getattr(value, "shape", None)
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
@@ -67,7 +67,7 @@ def is_image(value: Any) -> bool:
 
 
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
-    """Two data sets of two parts each, Keras's `(train, test)`, or two rows in two columns."""
+    """Decides between two data sets, Keras's `(train, test)`, and two rows of two columns."""
     if any(is_array(part) for pair in value for part in pair):
         return "sequence" if isinstance(value, list) else "unclear"
     if isinstance(value, tuple):
@@ -80,7 +80,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def _are_pairs_of_vectors(value: list[Any] | tuple[Any, ...]) -> bool:
-    """Whether all are pairs of two vectors, of numbers, and all of these have one length."""
+    """Whether all are pairs of vectors of numbers, and all vectors have the same length."""
     lengths: set[int] = set()
     for pair in value:
         if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(map(_is_vector, pair))):
@@ -122,7 +122,7 @@ def _is_item(value: Any, *, alone: bool) -> bool:
     """Whether a value is `(input, target)`, the target a single number or word.
 
     Args:
-        alone: There are two: with numbers as inputs, they are rather two lists of numbers.
+        alone: Whether the list has two values: with numbers as inputs, these are rather two columns.
     """
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
         return False
@@ -140,7 +140,7 @@ def _could_be_pair(value: Any) -> bool:
 
 
 def _may_be_data(value: Any) -> bool:
-    """Whether a value is a name, a folder, a class, or has the items of a data set."""
+    """Whether a value is a name, a folder or a class, or has numbered items as a data set."""
     if isinstance(value, (str, Path, type)):
         return True
     if isinstance(value, (list, tuple, range, dict)) or is_array(value) or is_scalar(value):

@@ -10,7 +10,7 @@ from .spaces import Codec
 
 
 class Frames:
-    """The last `k` frames of N copies, joined along the first axis, as models receive them.
+    """The last `k` frames of N copies, joined along the first axis: `[N, k * C, H, W]`.
 
     Frames before an episode's start repeat its first frame.
     """
@@ -20,18 +20,19 @@ class Frames:
         self.stacks: Any = None
 
     def start(self, obs: Any) -> Any:
-        """All copies are at a first observation `[N, *shape]`."""
+        """Begin episodes in all copies with first observations `[N, *shape]`; returns their stacks."""
         if self.k == 1:
             return obs
         self.stacks = self._each(self.code, obs, None, lambda x, _: np.stack([x] * self.k, 1))
         return self._joined(self.code, self.stacks)
 
     def push(self, obs: Any, began: np.ndarray | None) -> Any:
-        """The next frame, a first one where `began`."""
+        """Add a frame `[N, *shape]`, which is an episode's first where `began`; returns the stacks."""
         if self.k == 1:
             return obs
 
         def shift(frame: np.ndarray, stack: np.ndarray) -> np.ndarray:
+            # A new array: what models and the replay have received is a view of the old one.
             stack = np.concatenate([stack[:, 1:], frame[:, None]], 1)
             if began is not None:
                 stack[began] = frame[began][:, None]
@@ -41,7 +42,7 @@ class Frames:
         return self._joined(self.code, self.stacks)
 
     def newest(self, obs: Any) -> Any:
-        """The last frame of each stack that `start` or `push` gave."""
+        """The last frame of each stack that `start` or `push` returned."""
         if self.k == 1:
             return obs
 

@@ -16,25 +16,25 @@ from ..replay.transfer import upload
 from .alterations import TaskTransform
 
 _ROWS = 1000  # Rows per forward: large enough to be fast, small enough for any memory.
-# On a CPU, fewer of images: activations of a convolution that leave the cache take twice as long.
+# Fewer images on a CPU: a convolution takes twice as long once its activations leave the cache.
 _NUMBERS, _FEWEST_ROWS = 2**19, 32
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out rows of one task, to be predicted. Iterating yields the fields of some rows at a time.
+    """Held-out rows of one task, to be predicted. Iterating yields batches of their fields.
 
     Attributes:
         task: The task's number, from 0.
-        table: Holds the rows.
-        index: int64 `[N]`, which rows of the table they are.
+        table: The table that holds the rows.
+        index: int64 `[N]`, their row numbers in the table.
         classes: int64 `[k]`, the outputs that the task's labels use; None where knowing the task does not
             narrow them down.
-        transform: Makes stored fields what the model receives, without augmentation.
+        transform: Turns stored fields into what the model receives, without augmentation.
         device: Where the model is.
-        shapes: Of the model's inputs, without the batch.
-        task_transform: Makes stored rows those of a task; None: they are as stored.
-        show: Called with the number of rows that are done.
+        shapes: Shapes of the model's inputs, without the batch.
+        task_transform: Maps stored rows to those of a task; None: they are used as stored.
+        show: Called with the number of rows done.
     """
 
     task: int
@@ -52,13 +52,14 @@ class HeldOut:
 
     @property
     def exact(self) -> Tensor | None:
-        """float64 `[N, ...]`, targets with the digits of their source; None: as batches have them."""
+        """float64 `[N, ...]`, targets in the precision of their source; None: that of batches is the same."""
         return None if self.table.exact is None else self.table.exact[self.index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """In the data's order, at most 1,000 rows at a time."""
         index = self.index
         if self.table.device.type != "cpu":
+            # Once for all batches: rows of a table on the device are gathered there.
             index = upload(index, self.device)
         at_once = self._rows_at_once()
         for number, rows in enumerate(index.split(at_once)):
@@ -76,12 +77,13 @@ class HeldOut:
 
 
 def sample(index: Tensor, rows: int, *, seed: int, task: int) -> Tensor:
-    """Some of a task's rows, in the data's order: the same ones at every evaluation, and after a resume.
+    """A sample of a task's rows, in the data's order: the same at every evaluation and after a resume.
 
     Args:
         index: int64 `[N]`.
         rows: How many, fewer than N.
     """
+    # Seeded by the task too: a resumed run then draws the same rows without having drawn earlier ones.
     drawn = int(np.random.SeedSequence((seed, task)).generate_state(1)[0])
     generator = torch.Generator().manual_seed(drawn)
     chosen = torch.randperm(len(index), generator=generator)[:rows]

@@ -1,4 +1,4 @@
-"""Decoded pictures as tensors of one size, one number of channels and one type."""
+"""Turns decoded pictures into tensors of one size, one number of channels and one dtype."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from ..replay import DataError
 
 _LARGEST = 224  # Pixels per side that networks usually take.
 _GREY = ("1", "L", "LA", "La")
-_AS_GIVEN = ("L", "LA", "RGB", "RGBA", "YCbCr", "HSV", "LAB")  # Bytes that a data set may mean.
-_WIDE = ("I", "F")  # Numbers of a range that a picture does not say.
+_AS_GIVEN = (
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "YCbCr",
+    "HSV",
+    "LAB",
+)  # Modes that stay unless they are mixed.
+_WIDE = ("I", "F")  # 32-bit numbers, whose range a picture does not declare.
 _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.
 
 
 class Pictures:
-    """From PIL images to tensors `[C, H, W]`, all alike.
+    """Turns PIL images into tensors `[C, H, W]` of one shape and dtype.
 
-    What they have in common is decided once, on some of the training images (`settle`), and holds for
-    held-out ones too.
+    Both are decided once, on some of the training images (`settle`), and hold for held-out ones too.
 
     - Size: `image_size`, or their own, or the median of several, at most 224 pixels a side.
     - Channels: those of the mode that all share, else grey or colour. Palettes, CMYK and the like
-      become colours; what is transparent lies on white.
+      become RGB; transparent pixels become white.
     - Type: uint8; float32 where there are 16 bits (65535 is 255, and nothing is rounded), and for the
       modes I and F, whose numbers stay as they are.
 
@@ -38,7 +45,7 @@ class Pictures:
 
     Attributes:
         sizes: `(width, height)` of the images read so far.
-        size: What they are resized to; None: not settled yet.
+        size: `(width, height)` that all are resized to, in pixels; None: not settled yet.
     """
 
     def __init__(self, image_size: int | None = None, *, colour: bool = False):
@@ -58,6 +65,7 @@ class Pictures:
         elif len(set(sizes)) == 1:
             self.size = sizes[0]
         else:
+            # The median, since one huge scan among thumbnails would move a mean.
             width, height = (int(np.median([s[d] for s in sizes])) for d in (0, 1))
             self.size = (min(width, _LARGEST), min(height, _LARGEST))
         self._deep = any(_is_deep(mode) for mode in modes)
@@ -74,7 +82,7 @@ class Pictures:
         """Tensor `[C, H, W]` of an image.
 
         Raises:
-            DataError: If it has more to it than the images settled on.
+            DataError: If its mode holds more than the mode settled on: colours, or 32-bit numbers.
         """
         self.sizes.add(image.size)
         pixels = self._pixels(image)
@@ -83,7 +91,7 @@ class Pictures:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def describe(self) -> str | None:
-        """What was done to sizes, for a person; None: nothing."""
+        """A remark on resized images, for the run's header; None: none were resized."""
         if self.size is None or self.sizes <= {self.size}:
             return None
         (width, height), n = self.size, len(self.sizes)
@@ -102,8 +110,8 @@ class Pictures:
         if _is_deep(image.mode):
             from PIL import Image
 
-            eighths = np.asarray(image).astype(np.float32) / 257  # 65535 is 255.
-            pixels = np.array(self._resized(Image.fromarray(eighths))).clip(0, 255)
+            wide = np.asarray(image).astype(np.float32) / 257  # 65535 is 255.
+            pixels = np.array(self._resized(Image.fromarray(wide))).clip(0, 255)
             if not self._deep:
                 pixels = pixels.round().astype(np.uint8)
             return np.repeat(pixels[:, :, None], 3, 2) if self._mode == "RGB" else pixels
@@ -122,18 +130,18 @@ class Pictures:
 
 
 def load(file: Path) -> Any:
-    """A picture as a person sees it: a PIL image of mode RGB, or I;16 where it has 16 bits.
+    """A picture as a viewer shows it: a PIL image of mode RGB, or I;16 if it has 16 bits.
 
-    The first frame of several, turned as its EXIF data says, on white where it is transparent.
+    The first frame of an animation, rotated as its EXIF data says, on white where it is transparent.
 
     Raises:
-        DataError: If it is broken, or holds numbers whose range is not known.
+        DataError: If it cannot be decoded, or holds numbers of unknown range.
     """
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            image.load()
+            image.load()  # Now, while the file is open: opening reads the header only.
             deep = _is_deep(image.mode) or (image.mode == "I" and image.format == "PPM")
             if image.mode in _WIDE and not deep:
                 raise DataError(
@@ -159,7 +167,7 @@ def _is_deep(mode: str) -> bool:
 
 
 def _converted(image: Any, mode: str) -> Any:
-    """The image in mode L, RGB or with alpha; on white where it is transparent and they have none."""
+    """The image in another mode; transparent pixels become white if that mode has no alpha."""
     from PIL import Image
 
     transparent = image.mode in _TRANSPARENT or image.info.get("transparency") is not None
@@ -170,7 +178,7 @@ def _converted(image: Any, mode: str) -> Any:
 
 
 def _upright(image: Any, orientation: int) -> Any:
-    """The image turned and mirrored as EXIF's `orientation` from 1 to 8 says."""
+    """The image rotated and mirrored according to EXIF's `orientation`, 1 to 8."""
     from PIL.Image import Transpose
 
     turn = {

@@ -1,8 +1,8 @@
-"""What a data set holds already, where reading it item by item would give exactly the same.
+"""Takes the arrays that a data set holds, if reading it item by item would give exactly the same.
 
-A data set is what its `__getitem__` returns. Only for classes whose `__getitem__` is known, by
-identity, to do nothing but index two arrays are the arrays taken instead: 60,000 pictures are then
-read at once, not one after the other.
+A data set is what its `__getitem__` returns. The arrays are taken only from classes whose
+`__getitem__` is known, by identity, just to index two arrays: 60,000 pictures are then read at once
+instead of one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Held(NamedTuple):
 
 
 def columns(source: Any) -> Held | None:
-    """Inputs and targets of all items in order, or None where they have to be read one by one."""
+    """Inputs and targets of all items in order; None if they have to be read one by one."""
     if type(source) is Subset:
         return _rows(source, columns(source.dataset))
     if _reads_as(source, TensorDataset):
@@ -44,9 +44,9 @@ def columns(source: Any) -> Held | None:
 
 
 def labels(source: Any) -> Any:
-    """The targets of all items in order, where the data set lists them; None: they have to be read.
+    """The targets of all items in order, if the data set lists them; None if they have to be read.
 
-    For pictures that are decoded or altered at each reading, whose targets are not.
+    For pictures that are decoded or transformed at each reading, while their targets are not.
     """
     if type(source) is Subset:
         found = labels(source.dataset)
@@ -69,8 +69,9 @@ def labels(source: Any) -> Any:
 
 
 def _reads_as(source: Any, known: type) -> bool:
-    """Whether its items are read by that class's own functions, on attributes of its own."""
+    """Whether its items are read by the known class's own methods, with no attribute access overridden."""
     kind = type(source)
+    # `__getitems__` too, which a DataLoader prefers: a subclass with its own reads differently.
     return (
         all(getattr(kind, n, None) is getattr(known, n) for n in ("__getitem__", "__len__"))
         and kind.__getattribute__ is object.__getattribute__
@@ -83,7 +84,7 @@ def _altered(source: Any, *names: str) -> bool:
 
 
 def _own(source: Any, name: str) -> Any:
-    """An attribute that was assigned to the object, and is not computed by its class."""
+    """An attribute assigned to the object; None if its class computes it."""
     return None if hasattr(type(source), name) else vars(source).get(name)
 
 
@@ -110,7 +111,7 @@ def _rows(subset: Any, held: Held | None) -> Held | None:
 
 
 def _index(indices: Any, n: int) -> Tensor | None:
-    """Whole numbers from -n to n - 1 as int64 `[rows]` from 0, or None for anything else."""
+    """Integers from -n to n - 1 as int64 `[rows]` counted from 0; None for anything else."""
     try:
         index = torch.as_tensor(indices if hasattr(indices, "dtype") else list(indices))
     except (TypeError, ValueError, RuntimeError):
@@ -124,7 +125,7 @@ def _index(indices: Any, n: int) -> Tensor | None:
 
 
 def _whole(targets: Any) -> bool:
-    """Whether targets are a row of whole numbers: some classes call `int` on each."""
+    """Whether targets are a sequence of integers: some classes call `int` on each, which would cut others."""
     if isinstance(targets, list):
         return all(
             isinstance(target, (int, np.integer)) and not isinstance(target, bool)
@@ -172,11 +173,13 @@ def _channels_first(data: Any) -> Tensor | None:
 def _bytes(data: Any) -> Tensor | None:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
         return None
+    # torch warns of read-only arrays, since it could write to them.
     return torch.from_numpy(data if data.flags.writeable else data.copy())
 
 
-# By class: how its `data` lies, and where its targets are. Each `__getitem__` was read: it makes a
-# picture of `data[i]`, and returns it with the target. QMNIST and PhotoTour do something else.
+# By class: the layout of its `data`, and the attribute with its targets. The source of each
+# `__getitem__` was checked: it makes a picture of `data[i]` and returns it with the target. QMNIST and
+# PhotoTour do something else.
 _TORCHVISION: dict[str, tuple[Pictures, str]] = {
     "MNIST": (_grey, "targets"),  # And its subclasses FashionMNIST, KMNIST, EMNIST.
     "CIFAR10": (_channels_last, "targets"),  # And CIFAR100.

@@ -1,4 +1,4 @@
-"""The shapes and dtypes of the fields of `info`, and whether they belong to observations or to steps."""
+"""Shapes and dtypes of the fields of `info`, and whether they belong to observations or to steps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .info_values import InfoFault, type_in_words
 
 @dataclass
 class Layout:
-    """What the fields are, the same for all environments of a run.
+    """Shapes and dtypes of the fields, the same for all environments of a run.
 
     Attributes:
-        types: Shape and type of each field that has come so far.
-        with_obs: Those that `reset` gives too, so that they belong to the observation; None: no
-            environment has been reset yet. The others belong to the step, like its reward.
-        settled: Whether rows are kept by now, so that no type can change any more.
+        types: Shape and dtype of each field that has appeared so far.
+        with_obs: Fields that `reset` returns too, so that they belong to the observation; None: no
+            environment has been reset yet. Other fields belong to the step, like its reward.
+        settled: Whether rows have been stored, so that dtypes are fixed.
     """
 
     types: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
@@ -37,43 +37,50 @@ class Layout:
         self.settled = True
 
     def fit(self, path: str, value: np.ndarray, copy: int) -> None:
-        """Learn a field's type, or hold a value against it."""
+        """Learn a field's shape and dtype, or check a value against them.
+
+        Raises:
+            InfoFault: If the value does not fit.
+        """
         words = path.replace(IN, "/")
         if path not in self.types:
             if self.settled:
                 if IN in path:
                     raise InfoFault(
-                        f"gave `{path.split(IN)[0]}` in its info for the first time, and it is a dict: "
-                        f"name the parts that are wanted, as in env_info=[{words}]",
+                        f"returned `{path.split(IN)[0]}` in its info for the first time, and it is a dict: "
+                        f"name the parts you want, as in env_info=[{words}]",
                         copy,
                     )
                 if value.shape:
                     raise InfoFault(
-                        f"gave `{words}` in its info for the first time, {type_in_words(value)}: a field "
-                        "that is missing at first has to be a single number. Give it in reset, or in "
-                        "every step",
+                        f"returned `{words}` in its info for the first time, {type_in_words(value)}: a field "
+                        "that is missing at first must be a single number. Return it from reset, or "
+                        "from every step",
                         copy,
                     )
+                # Nothing is known of later values, and float32 holds flags, counts and shares.
                 value = value.astype(np.float32)
             self.types[path] = value.shape, value.dtype
             return
         shape, dtype = self.types[path]
         if value.shape != shape:
             raise InfoFault(
-                f"gave `{words}` in its info {type_in_words(value)}, and {dtype} {list(shape)} before",
+                f"returned `{words}` in its info {type_in_words(value)}, but {dtype} {list(shape)} before",
                 copy,
             )
         if value.dtype == dtype or np.can_cast(value.dtype, dtype, "same_kind"):
             return
         if dtype.kind == "f":  # Integers and booleans among floats.
             return
-        if not self.settled:
+        if (
+            not self.settled
+        ):  # Nothing is stored yet: an integer in reset may become a float in step.
             self.types[path] = shape, np.promote_types(dtype, value.dtype)
             if self.types[path][1].kind == "f":
                 self.types[path] = shape, np.dtype(np.float32)
         elif (value.astype(dtype) != value).any():
             raise InfoFault(
-                f"gave `{words}` in its info {type_in_words(value)}, and {dtype} before. Give it in one type "
-                "from the first reset on, 0.0 instead of 0",
+                f"returned `{words}` in its info {type_in_words(value)}, but {dtype} before. Use one dtype "
+                "from the first reset on: 0.0 instead of 0",
                 copy,
             )

@@ -1,4 +1,4 @@
-"""Values in the `info` of an environment: where they lie, and as the arrays that are kept of them."""
+"""Finds values in the `info` of an environment, and turns them into arrays."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from ..replay.field_names import IN
 
 Rows = dict[str, np.ndarray]  # `{field: [N, *shape]}`.
 
-MISSING = object()
+MISSING = object()  # Not None, which is a value that an environment may return.
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Of one environment's `info`: the fields asked for, and, where some are missing, what there is."""
+    """The fields asked for in one environment's `info`, and the names of others if some are missing."""
 
     values: dict[str, np.ndarray]
     others: tuple[str, ...] = ()
 
 
 class InfoFault(Exception):
-    """What is wrong with an `info`, in words.
+    """What is wrong with an `info`, as text.
 
     Attributes:
-        copy: Whose it is, where that is known.
-        missing: A field that is not there.
+        copy: Number of the copy it came from; None: unknown.
+        missing: The name of a field that is missing; None: none is.
     """
 
     def __init__(self, what: str, copy: int | None = None, missing: str | None = None):
-        super().__init__(what, copy, missing)
+        super().__init__(
+            what, copy, missing
+        )  # All of them, or unpickling in another process fails.
         self.what, self.copy, self.missing = what, copy, missing
 
 
 def value_at(info: Any, name: str) -> Any:
-    """The value of a key, or of a path into dicts."""
+    """The value at a key or a path (`episode/r`, `episode.r`); `MISSING` if there is none."""
     if not isinstance(info, Mapping):
         return MISSING
-    if name in info:
+    if name in info:  # A key may itself have a slash or a dot.
         return info[name]
     for key in re.split("[/.]", name):
         if not isinstance(info, Mapping) or key not in info:
@@ -51,7 +53,7 @@ def value_at(info: Any, name: str) -> Any:
 
 
 def paths_of(info: Any, within: str = "") -> Iterator[str]:
-    """What may be asked for of an `info`."""
+    """The keys and paths that an `info` has."""
     if not isinstance(info, Mapping):
         return
     for key, value in info.items():
@@ -61,7 +63,7 @@ def paths_of(info: Any, within: str = "") -> Iterator[str]:
 
 
 def info_of_copy(level: Mapping[str, Any], flags: Mapping[str, Any], copy: int) -> dict[str, Any]:
-    """One environment's `info` of those of a vector environment."""
+    """One copy's `info`, out of a vector environment's `{name: [N, ...], _name: bool [N]}`."""
     info = {}
     for key, value in level.items():
         if (key.startswith("_") and key[1:] in flags) or not _there(flags.get(f"_{key}"), copy):
@@ -81,16 +83,16 @@ def as_field(value: Any, path: str) -> np.ndarray:
     words = path.replace(IN, "/")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor that requires gradients.
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
         raise InfoFault(
-            f"gave `{words}` in its info as {in_short(value)}: env_info keeps numbers, booleans and arrays "
-            "of them"
+            f"returned `{words}` in its info as {in_short(value)}: env_info accepts numbers, booleans and "
+            "arrays of them"
         )
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
-    # torch has few operations on these.
+    # Wider unsigned integers become int64: torch has few operations on them.
     return array.astype(np.int64) if array.dtype.str[1:] in ("u2", "u4", "u8") else array
 
 

@@ -1,6 +1,6 @@
-"""The fields of `info` that `env_info` names: found in the dicts that environments give, and made arrays.
+"""Reads the fields of `info` that `env_info` names, and stacks them as arrays.
 
-Where they lie: a value that is a dict has a field for each of its parts, `action_mask::move`.
+A value that is a dict becomes a field for each of its parts: `action_mask::move`.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from .info_values import (
 )
 from .masks import ACTION_MASK, checked_mask, masks_of, sampling_mask
 
-# What batches have besides: fields of transitions, of sequences and of a prioritised replay.
+# Fields that batches have anyway: of transitions, of sequences and of a prioritised replay.
 _FIELDS = {"obs", "action", "reward", "discount", "next_obs", "terminated", "truncated", "task"}
 _FIELDS |= {"index", "weight", "mask", "is_first", "state", "hop", "raw"}
 
-_WAITED = 1000  # Steps after which a field that never came is worth a warning.
+_WAITED = 1000  # Steps after which a field that has never appeared is worth a warning.
 
 
 class Infos:
     """Reads the `info` of one kind of environment.
 
     A name is a key of `info`, or a path into dicts in it: `episode/r`, `episode.r`. Values are numbers,
-    booleans and arrays of them; floats are kept as float32, others in their own type. What is missing in
-    one `info`, or None, is zero. A field that comes for the first time after an environment's first
-    step has to be a single number, and is kept as float32.
+    booleans and arrays of them; floats are stored as float32, others in their own dtype. A field that is
+    missing from an `info`, or None, is zero. A field that first appears after an environment's first
+    step must be a single number, and is stored as float32.
 
     Args:
         names: Names of the fields, as the user wrote them.
-        space: The action space, which `action_mask` (bool or integer `[choices]`) has to fit: a `Space`, or a
+        space: The action space, which `action_mask` (bool or integer `[choices]`) must fit: a `Space`, or a
             tree of them.
         layout: Shared with the other environments of the run.
     """
 
     def __init__(self, names: Sequence[str], space: Any, layout: Layout | None = None):
-        # Of each mask, into how many choices for each part of the action it falls.
+        # For each mask, the number of choices of each part of the action.
         self.masks = masks_of(space) if ACTION_MASK in names else {}
         if layout is None or any(
             layout.types[name][0] != (sum(sizes),)
             for name, sizes in self.masks.items()
             if name in layout.types
         ):
-            # With other actions it is refused for its spaces, in words that help, not for its mask.
+            # With other actions `shared_spec` refuses it, in words that help more than those on masks.
             layout = Layout()
         self.names, self.layout = tuple(names), layout
         self._space = space
@@ -87,7 +87,7 @@ class Infos:
         return Picked(values, () if complete else tuple(paths_of(info)))
 
     def probe(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Find out types and shapes in an episode's first step, before anything is learnt.
+        """Find out dtypes and shapes from an episode's first step, before training.
 
         Raises:
             InfoFault: As `pick`.
@@ -132,10 +132,10 @@ class Infos:
         return rows
 
     def reset_rows(self, picked: Sequence[Picked | None]) -> Rows:
-        """`rows` of new episodes: what comes with these belongs to observations.
+        """`rows` of new episodes: fields that come with a reset belong to observations.
 
         Raises:
-            InfoFault: As `rows`; also if a mask does not come with `reset`.
+            InfoFault: As `rows`; also if `reset` returns no mask.
         """
         rows, layout = self.rows(picked), self.layout
         if layout.with_obs is not None:
@@ -143,8 +143,8 @@ class Infos:
         if missing := self.masks.keys() - layout.types.keys():
             others = ", ".join(f"`{name}`" for name in self._others) or "nothing"
             raise InfoFault(
-                f"gave no `{min(missing).replace(IN, '/')}` in the info of reset (there is {others}): the "
-                "first action of an episode is chosen by it",
+                f"returned no `{min(missing).replace(IN, '/')}` in the info of reset (there is {others}), "
+                "but the first action of an episode needs it",
                 missing=ACTION_MASK,
             )
         layout.with_obs = tuple(layout.types)
@@ -160,13 +160,13 @@ class Infos:
         return [self.pick(info_of_copy(tops, infos, copy)) for copy in range(n)]
 
     def final(self, infos: Mapping[str, Any], copy: int) -> Picked:
-        """Of an episode's last step, where a vector environment has reset in that same step.
+        """The fields of an episode's last step, if a vector environment has reset in that same step.
 
         Raises:
-            InfoFault: If it does not give it.
+            InfoFault: If its infos lack `final_info`.
         """
         if "final_info" not in infos:
-            raise InfoFault("gives no `final_info` in its infos", copy)
+            raise InfoFault("returned no `final_info` in its infos", copy)
         final = infos["final_info"]
         return self.pick(
             info_of_copy(final, final, copy) if isinstance(final, Mapping) else final[copy]
@@ -182,7 +182,7 @@ class Infos:
         return {name: rows[name] for name in self.layout.with_obs or ()}
 
     def stuck(self, rows: Rows, acts: np.ndarray) -> tuple[int, str] | None:
-        """An environment of those that go on, bool `[N]`, whose mask allows no action; and which mask."""
+        """A copy among those that act next, bool `[N]`, whose mask allows no action, and the mask's name."""
         for name, sizes in self.masks.items():
             start = 0
             for size in sizes:
@@ -195,8 +195,8 @@ class Infos:
     def to_act_by(self, rows: Rows) -> Rows:
         """The fields as `act` receives them: a mask that allows nothing allows everything.
 
-        It belongs to a copy that rests or is about to be reset, whose action is not executed: a policy
-        that is restricted to no action at all would be NaN there.
+        Such a mask belongs to a copy that rests or is about to be reset, whose action is not executed: a
+        policy without any allowed action would be NaN there.
         """
         opened: Rows = {}
         for name, sizes in self.masks.items():
@@ -207,20 +207,20 @@ class Infos:
         return {**rows, **opened} if opened else rows
 
     def settle(self, *, ended: bool, name: str) -> None:
-        """After each step of all copies: whether every field has come by the end of an episode.
+        """Fix the layout after a step of all copies, and check that every field appears within an episode.
 
         Args:
             ended: Whether an episode ended in this step.
             name: What errors call the environment.
 
         Raises:
-            ConfigError: If one has not, with what came instead.
+            ConfigError: If one has not; the message lists the fields that have.
         """
         self.layout.settled = True
         self.check(ended=ended, name=name)
 
     def check(self, *, ended: bool, name: str) -> None:
-        """As `settle`, of an evaluation."""
+        """As `settle`, for an evaluation, which fixes nothing."""
         if len(self.seen) == len(self.names):
             return
         self._steps += 1
@@ -229,18 +229,18 @@ class Infos:
             raise ConfigError(_never(missing, self._others, name))
         if self._steps == _WAITED:
             warnings.warn(
-                f"env_info: `{missing[0]}` has not come in the first {_WAITED:,} steps of {name}, and is "
-                "zero as long as it does not.",
+                f"env_info: `{missing[0]}` is missing from the first {_WAITED:,} steps of {name}; it counts "
+                "as zero until it appears.",
                 stacklevel=2,
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with a layout whose fields have come before."""
+        """Continue with the layout of an earlier run."""
         self.layout.load_state_dict(state)
         self.seen.update(path.split(IN)[0] for path in self.layout.types)
 
     def _fields(self) -> list[str]:
-        """All fields, those that have not come yet by their names."""
+        """All fields, including the names of those that have not appeared yet."""
         come = {path.split(IN)[0] for path in self.layout.types}
         return [*self.layout.types, *(name for name in self.names if name not in come)]
 
@@ -252,55 +252,57 @@ class Infos:
 
 
 def elsewhere(env: Any, fault: InfoFault) -> str:
-    """What to say of a field that an environment has elsewhere, as PettingZoo's and sb3-contrib's do."""
+    """Advice on a field that an environment has elsewhere, as PettingZoo's and sb3-contrib's masks are."""
     name = fault.missing
     if name is None:
         return ""
     space, methods = env.observation_space, (name, f"{name}s")
     if name in getattr(space, "spaces", ()):
         return (
-            f" Its observation has `{name}`: put that into the info of reset and step, too, by a "
+            f" Its observation has `{name}`: put it into the info of reset and step too, with a "
             "gymnasium.Wrapper."
         )
     if found := next((m for m in methods if callable(getattr(env.unwrapped, m, None))), None):
         return (
-            f" It has a method `{found}()`: put what that returns into the info of reset and step, by a "
+            f" It has a method `{found}()`: put its result into the info of reset and step, with a "
             "gymnasium.Wrapper."
         )
     return ""
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse names of fields that batches have already.
+    """Refuse names of fields that batches already have.
 
     Raises:
-        ConfigError: With all that cannot be.
+        ConfigError: With every name refused.
     """
     mistakes = []
     for name in names:
         if name in _FIELDS or name.removeprefix("next_") in {"obs", *names} - {name}:
             mistakes.append(
-                f"env_info={name}: batches have a field `{name}` already. Give it another name in the "
-                "environment's info, by a wrapper."
+                f"env_info={name}: batches already have a field `{name}`. Rename it in the environment's "
+                "info, with a wrapper."
             )
         elif IN in name or names.count(name) > 1:
-            what = "is given twice" if names.count(name) > 1 else f"names have no `{IN}` in them"
+            what = "is given twice" if names.count(name) > 1 else f"a name cannot contain `{IN}`"
             mistakes.append(f"env_info={name}: {what}.")
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _never(missing: list[str], others: Mapping[str, None], name: str) -> str:
-    """What to say of fields that have not come in a whole episode."""
+    """The message on fields that have not appeared in a whole episode."""
     lines = []
     for field_name in missing:
         close = difflib.get_close_matches(field_name, others, 1)
         near = f" Did you mean `{close[0]}`?" if close else ""
-        lines.append(f"env_info={field_name}: {name} gave no such field in a whole episode.{near}")
+        lines.append(
+            f"env_info={field_name}: {name} returned no such field in a whole episode.{near}"
+        )
     there = ", ".join(f"`{other}`" for other in others)
     lines.append(f"Its info has {there}." if there else "Its info is empty.")
     if not any("Did you mean" in line for line in lines):
         lines.append(
-            "One that comes now and then has to come with every episode's end: as 0 where it does not hold."
+            "A field that appears only now and then must be in the info of an episode's last step, even as 0."
         )
     return " ".join(lines)

@@ -1,4 +1,4 @@
-"""What inputs of each type become: integers stay integers, and numbers keep what tells them apart.
+"""What inputs of each dtype become: ids stay integers, and numbers keep the digits that matter.
 
 source                      kept as                                     models receive
 uint8                       uint8                                       float32, standardised
@@ -20,12 +20,12 @@ from ..replay import LazyColumn, Scale, Space, Spec
 from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
 
-# Integers beyond are no ids of anything: an embedding of 16 million rows is larger than any there is,
-# and float32 holds every whole number up to here.
+# Larger integers are not ids: an embedding of 16 million rows would be larger than any in use, and
+# float32 holds every integer up to here.
 LARGEST_ID = 2**24
-# Shares of a standard deviation that a value may be rounded by: as it is stored, where the next step
-# is to standardise it; as statistics tell where it is; and as models receive it.
-_STORED, _TOLD, _GIVEN = 1e-6, 1e-3, 1e-3
+# Shares of a standard deviation that a value may be rounded by: when it is stored, as input of the
+# standardisation; when a mean is stored; and when models receive it.
+_STORED, _MEAN, _RECEIVED = 1e-6, 1e-3, 1e-3
 
 Column = Tensor | LazyColumn
 
@@ -43,9 +43,9 @@ def input_space(
 
     Args:
         train, held_out: Inputs `[N, *shape]` as read; the statistics are computed from `train` only.
-        name: Of the data, for warnings.
-        high: The largest value of bytes, where the source says so.
-        standardize: The user's own setting (bool); None: it was not given.
+        name: What warnings call the data.
+        high: The largest value that bytes can take; None: 255.
+        standardize: The user's setting (bool); None: it was not given.
         altered: Whether stored rows are altered for each task.
     """
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
@@ -65,12 +65,12 @@ def input_space(
 
 
 def is_whole(dtype: torch.dtype) -> bool:
-    """Whether these are integers that may be ids: bytes are not, they are pictures."""
+    """Whether a dtype holds integers that may be ids: bytes are pictures instead."""
     return not dtype.is_floating_point and dtype not in (torch.uint8, torch.bool)
 
 
 def stored(arrays: Arrays, spec: Spec) -> Arrays:
-    """A part of the data as it is kept: inputs as of `spec.obs`, values in the type of `spec.action`."""
+    """A part of the data as it is stored: inputs as in `spec.obs`, values in the dtype of `spec.action`."""
     targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
     space, column = spec.obs, arrays.inputs
     if space.scale is None and column.dtype == space.dtype:
@@ -89,14 +89,16 @@ def stored(arrays: Arrays, spec: Spec) -> Arrays:
 
 
 def _numbers(train: list[Column], name: str, *, standardize: bool | None, altered: bool) -> Space:
-    """The space of numbers, which are float32 in the end."""
+    """The space of inputs that models receive as float32."""
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
-    # Whole numbers are counted from one of them, since float64 cannot hold nanoseconds since 1970.
+    # Integers are counted from one of them, since float64 cannot hold nanoseconds since 1970.
     base = _first(train[0]) if is_whole(dtype) else None
     offset, stddev, low, top = statistics(train, base)
     mean = offset if base is None else offset + base.to(torch.float64).view(offset.shape)
     if low >= 0 and top <= 1:
-        low, top = 0.0, 1.0  # Already scaled, as torchvision's ToTensor does.
+        # Already scaled, as torchvision's ToTensor does; the training data may just miss the ends.
+        low, top = 0.0, 1.0
+    # Rows that are altered later are stored unscaled, since a permutation mixes features.
     scale = None
     if not altered and is_far(mean, stddev, _STORED):
         unit = torch.where(stddev > 0, stddev, 1.0)
@@ -106,10 +108,10 @@ def _numbers(train: list[Column], name: str, *, standardize: bool | None, altere
         else:
             scale = Scale(base, parts[1], parts[2])
     if standardize is False or altered:
-        # As models receive them, or as they are altered before that.
+        # Without standardisation, or altered before it: float32 alone must tell values apart.
         width = top - low if standardize is False else 1.0
         begin = low if standardize is False and scale is not None else 0.0
-        if is_far((mean - begin) / width, stddev / width, _GIVEN):
+        if is_far((mean - begin) / width, stddev / width, _RECEIVED):
             why = "standardize=false" if standardize is False else "they are altered for each task"
             warnings.warn(
                 f"Inputs of {name} lie so far from zero, or so close together, that float32 "
@@ -117,7 +119,7 @@ def _numbers(train: list[Column], name: str, *, standardize: bool | None, altere
                 "first.",
                 stacklevel=2,
             )
-    wide = torch.float64 if is_far(mean, stddev, _TOLD) else torch.float32
+    wide = torch.float64 if is_far(mean, stddev, _MEAN) else torch.float32
     return Space(shape, torch.float32, low, top, mean.to(wide), stddev.to(wide), scale=scale)
 
 
@@ -132,6 +134,6 @@ def _per_channel(statistic: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _extremes(columns: list[Column]) -> tuple[int, int]:
-    """The smallest and the largest of whole numbers."""
+    """The smallest and the largest of integers."""
     ends = [(int(chunk.min()), int(chunk.max())) for chunk in chunks(columns)]
     return min(low for low, _ in ends), max(high for _, high in ends)

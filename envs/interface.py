@@ -1,4 +1,4 @@
-"""What one environment gives and takes, as plain data: enough to act in it without having it."""
+"""The spaces of one environment as plain data: enough to act as in it without having it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .vector import Vector
 
 @dataclass(frozen=True)
 class Interface:
-    """The spaces of one environment, and how its observations are made ready for a model.
+    """The spaces of one environment, and how its observations are prepared for a model.
 
     Attributes:
         name: What errors call the environment.
-        observation, action: Its spaces, as its wrappers give them, without what models cannot receive.
+        observation, action: Its spaces including wrappers, without parts that models cannot receive.
         stack: Frames that the model receives at once.
-        channels: Where images have theirs, as in `codec`.
-        longest: Actions after which an episode is truncated, at the latest; None: not known.
+        channels: "first" or "last", as in `codec`; None: inferred.
+        longest: Most actions of an episode before it is truncated; None: unknown.
         env_info: Fields of `info` that the model may receive.
     """
 
@@ -41,7 +41,7 @@ class Interface:
 
     @classmethod
     def of(cls, envs: Copies | Vector, **options: Any) -> Interface:
-        """That of copies which are there, or were there before they were closed.
+        """The interface of copies, which may be closed by now.
 
         Args:
             options: `stack`, `channels` and `env_info`.
@@ -68,7 +68,7 @@ class Interface:
         return self.obs_codec.space, self.action_codec.space
 
     def state_dict(self) -> dict[str, Any] | None:
-        """For a checkpoint; None for spaces of a kind that cannot be written down."""
+        """For a checkpoint; None if a space is of a kind that cannot be described as data."""
         given, taken = as_data(self.observation), as_data(self.action)
         if given is None or taken is None:
             return None
@@ -83,23 +83,24 @@ class Interface:
 
 
 def _longest(env: Any) -> int | None:
-    """After how many actions an environment's episodes end, by its wrappers."""
+    """The smallest time limit among an environment's wrappers, in actions; None: there is none."""
     limits = []
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, TimeLimit):
+            # Private in gymnasium 1.x, where the limit has no public name.
             limits.append(int(env._max_episode_steps))
         env = env.env
     return min(limits, default=None)
 
 
 def as_data(space: gymnasium.Space[Any]) -> dict[str, Any] | None:
-    """A space as arrays, numbers and text; None where that is not all of it.
+    """A space as arrays, numbers and text; None if that does not describe all of it.
 
     >>> as_data(spaces.Box(0, 255, (84, 84), np.uint8))
     {'kind': 'Box', 'low': 0, 'high': 255, 'shape': [84, 84], 'dtype': 'uint8'}
     """
     data = _described(space)
-    if data is None or from_data(data) != space:  # A class of the user's, with more to it.
+    if data is None or from_data(data) != space:  # A subclass of the user's, which holds more.
         return None
     return data
 
@@ -147,12 +148,12 @@ def from_data(data: dict[str, Any]) -> gymnasium.Space[Any]:
         lengths = {key: data[key] for key in ("min_length", "max_length")}
         return spaces.Text(**lengths, charset=data["charset"])
     if kind == "Dict":
-        # In the order that they came in, which a dict's own keys would lose.
+        # As pairs, which keep their order: gymnasium sorts the keys of a plain dict.
         return spaces.Dict([(key, from_data(part)) for key, part in data["parts"]])
     return spaces.Tuple([from_data(part) for part in data["parts"]])
 
 
 def _short(bound: np.ndarray) -> Any:
-    """One number where all are the same."""
+    """A bound as one number if all its numbers are the same."""
     first = bound.reshape(-1)[:1]
     return first[0].item() if first.size and (bound == first).all() else bound

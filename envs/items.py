@@ -1,4 +1,4 @@
-"""A user's data set item by item: as tensors, read once or at each use."""
+"""Reads a user's data set item by item as tensors: all once, or each at every use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from .images import Pictures
 from .layout import channels_first
 from .numbers import as_tensor, common_type
 
-# Items are decoded at each reading when all of them would not fit into this share of memory.
+# Items are decoded at each reading if all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
-_COMPARED = 60  # Pairs of readings: a draw of one in ten is missed once in 100,000 times.
-_PROBED = 1000  # Items whose targets are read twice before their inputs alone are read at each use.
+_COMPARED = (
+    60  # Pairs of readings: a flip with probability 0.1 goes unnoticed in fewer than 1 of 1e5.
+)
+_PROBED = 1000  # Items whose targets are compared before only inputs are read at each use.
 
 _NESTS = (Tensor, np.ndarray, Mapping, list, tuple)
 
@@ -32,10 +34,10 @@ AN_ITEM = "An item is (input, target)"
 def decode(
     source: Any, name: str, pictures: Pictures, channels: str | None
 ) -> tuple[Tensor | LazyColumn, Any]:
-    """Read a Dataset item by item, once, into memory; or prepare to read it at each use.
+    """Read a data set item by item into memory, or prepare to read it at each use.
 
     Returns:
-        Inputs `[N, *shape]`, and targets as a list, or as the data set lists them.
+        Inputs `[N, *shape]`, and targets as a list or in the form in which the data set lists them.
     """
     items = _Items(source, name)
     n = len(items)
@@ -82,11 +84,11 @@ def decode(
 def _read_once(
     items: _Items, convert: Callable[[Any], Tensor], name: str, *, warn: bool
 ) -> tuple[Tensor, list[Any]]:
-    """All items, each read a single time, in a type that holds the numbers of all of them."""
+    """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
         warnings.warn(
-            f"Items of {name} differ from one reading to the next, their targets too: each is read once "
-            "and kept.",
+            f"Items of {name} differ from one reading to the next, and so do their targets: each is read "
+            "once and kept.",
             stacklevel=2,
         )
     targets, inputs = [], torch.empty(0)
@@ -96,7 +98,7 @@ def _read_once(
         if i == 0:
             inputs = torch.empty((len(items), *tensor.shape), dtype=tensor.dtype)
         _same_shape(tensor, inputs.shape[1:], i, name)
-        if tensor.dtype != inputs.dtype:  # Put in as it is, a number would lose its fraction.
+        if tensor.dtype != inputs.dtype:  # Assigning would cut fractions.
             inputs = inputs.to(_wider(inputs.dtype, tensor.dtype, i, name))
         inputs[i] = tensor
         targets.append(item[1])
@@ -121,7 +123,7 @@ class _Items:
         try:
             item = _raw_item(self.source, i)
         except DataError:
-            raise  # It says which file is broken.
+            raise  # Its message names the broken file.
         except Exception as error:
             raise DataError(
                 f"Item {i} of {self.name} raised {type(error).__name__}: {error}"
@@ -140,8 +142,9 @@ class _Items:
 
 
 def _raw_item(source: Any, i: int) -> Any:
-    """An item as a DataLoader would read it, by the most derived of `__getitem__` and `__getitems__`."""
+    """An item as a DataLoader reads it: by the more derived of `__getitem__` and `__getitems__`."""
     if type(source) is Subset:
+        # torch's Subset defines both methods, whatever its data set has: only the latter decides.
         return _raw_item(source.dataset, source.indices[i])
     for kind in type(source).__mro__:
         if "__getitem__" in vars(kind) and kind is not Dataset:
@@ -152,7 +155,7 @@ def _raw_item(source: Any, i: int) -> Any:
 
 
 def _numbers(value: Any) -> bool:
-    """Whether a value is a tuple of numbers, or of tuples of these: a row like a list of them."""
+    """Whether a value is a tuple of numbers, perhaps nested: a row, as a list of them would be."""
     return isinstance(value, tuple) and all(
         is_scalar(v) if not isinstance(v, tuple) else _numbers(v) for v in value
     )
@@ -190,23 +193,24 @@ def _same_shape(tensor: Tensor, shape: Any, i: int | None, name: str) -> Tensor:
 
 
 def _wider(dtype: torch.dtype, other: torch.dtype, i: int, name: str) -> torch.dtype:
-    """The type that holds the items so far and item i."""
+    """The dtype that holds the items so far and item i."""
     if dtype == other:
         return dtype
     if (both := common_type(other, dtype)) is None:
         raise DataError(
-            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them as one."
+            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them one dtype."
         )
     return both
 
 
 def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[bool, bool]:
-    """Whether inputs, and targets, differ from one reading to the next.
+    """Whether inputs, and whether targets, differ from one reading to the next.
 
-    Seldom draws are noticed too, and such as only some of the items have.
+    Rare draws are noticed too, and items of which only some are random.
     """
     inputs = targets = False
     looked_at = range(0, n, max(1, n // _COMPARED))
+    # Looking must not change the run: the random stream is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         for i in looked_at:
             for _ in range(-(-_COMPARED // len(looked_at))):
@@ -217,7 +221,7 @@ def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[b
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two readings are the same; NaN, which is refused later, is so too."""
+    """Whether two readings are equal; NaN equals NaN, and is refused later."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if torch.equal(one, other):
             return True
@@ -226,11 +230,11 @@ def _equal(one: Any, other: Any) -> bool:
     parts = isinstance(one, (list, tuple)) and any(isinstance(part, _NESTS) for part in one)
     if parts and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):  # Which are refused later, too.
+    if isinstance(one, Mapping) and isinstance(other, Mapping):  # Also refused later.
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     try:
         arrays = np.asarray(one), np.asarray(other)
-    except ValueError:  # Rows of different lengths, which are refused later.
+    except ValueError:  # Rows of different lengths: refused later.
         return bool(one == other)
     return np.array_equal(*arrays, equal_nan=all(array.dtype.kind == "f" for array in arrays))
 
@@ -246,10 +250,11 @@ def _memory_bytes() -> int:
 def _convert(
     items: _Items, n: int, name: str, pictures: Pictures, channels: str | None
 ) -> Callable[[Any], Tensor]:
-    """A function from an item to its input as a tensor, images resized to one size."""
+    """A function from an item to its input as a tensor, with images resized to one size."""
     if not is_image(items[0][0]):
         what = f"The input of {name}"
         return lambda item: channels_first(as_tensor(item[0], what)[None], name, channels)[0]
+    # A hundred, spread over the data: decoding all of them twice could take minutes.
     pictures.settle(_picture(items[i], name) for i in range(0, n, max(1, n // 100)))
     return lambda item: pictures(_picture(item, name))
 
@@ -258,6 +263,6 @@ def _picture(item: Any, name: str) -> Any:
     if not is_image(item[0]):
         raise DataError(
             f"Inputs of {name} are pictures in some items and a {type(item[0]).__name__} in others. Give "
-            "all of them as one."
+            "all of them in one form."
         )
     return item[0]

@@ -1,4 +1,4 @@
-"""Several data sets as one: their held-out parts, their classes, their rows in one table."""
+"""Joins several data sets: their held-out parts, their classes, their rows in one table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from .numbering import note, same_label
 
 
 def with_held_out(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays]:
+    """Training and held-out data; without `test`, a fixed fifth of the rows is held out."""
     if test is not None:
         return train, test
     if train.discrete:
-        # A class that happens to be held out only is a class all the same.
+        # Counted before the split: a class may have all of its rows held out.
         train.num_classes = num_classes(train)
     kept, held_out = held_out_fifth(train)
+    # The note of the training part covers both.
     return take_rows(train, kept), replace(take_rows(train, held_out), note=None)
 
 
@@ -28,7 +30,7 @@ def num_classes(arrays: Arrays) -> int:
 
 
 def numbered_in_turn(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
-    """The classes of each data set numbered after those of the ones before it."""
+    """Number the classes of each data set after those of the previous ones."""
     parts, first, names = [], 0, ()
     named = any(train.names is not None for train, _ in pairs)
     for pair in pairs:
@@ -55,7 +57,7 @@ def numbered_in_turn(pairs: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, A
 
 
 def _numbered_from(first: int, part: Arrays) -> str | None:
-    """What to say of labels that are numbered, and moved behind those of the data sets before."""
+    """The remark on labels that are numbered after those of the previous data sets, or None."""
     n = 0 if part.values is None else len(part.values)
     if part.values is None or part.values == tuple(range(first, first + n)):
         return part.note if n == 0 else None
@@ -63,14 +65,15 @@ def _numbered_from(first: int, part: Arrays) -> str | None:
 
 
 def notes_on_labels(train: list[Arrays]) -> list[str]:
-    """What to say of the labels: how they are numbered."""
+    """Remarks on how labels are numbered, for the run's header."""
     said = [(f"task {i}: ", part.note) for i, part in enumerate(train) if part.note is not None]
     if len({text for _, text in said}) == 1 and len(said) == len(train):
-        said = [("", said[0][1])]  # Of a single data set, or of tasks that share their outputs.
+        said = [("", said[0][1])]  # One data set, or tasks that share outputs: the same for all.
     return [f"{task}{text}" for task, text in said]
 
 
 def single_class(parts: list[Arrays]) -> str | None:
+    """The name of the only class of all rows; None: there are several, or values."""
     if not parts[0].discrete or not same_label([part.targets for part in parts]):
         return None
     label = int(parts[0].targets[0])
@@ -78,6 +81,11 @@ def single_class(parts: list[Arrays]) -> str | None:
 
 
 def joined(parts: list[Arrays]) -> Table:
+    """One table with the rows of all parts in turn.
+
+    Raises:
+        DataError: If one of several is not in memory.
+    """
     if len(parts) == 1:
         return parts[0].table()
     if not all(isinstance(part.inputs, Tensor) for part in parts):
@@ -87,7 +95,7 @@ def joined(parts: list[Arrays]) -> Table:
 
 
 def exact_targets(parts: list[Arrays], spec: Spec) -> Tensor | None:
-    """Values to be predicted as their source has them, if they are rounded as they are kept."""
+    """Values to be predicted as float64 `[N, ...]`, if storing rounds them; else None."""
     values = [part.targets for part in parts if not part.discrete]
     if spec.discrete or all(part.dtype == spec.action.dtype for part in values):
         return None

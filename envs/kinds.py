@@ -1,4 +1,4 @@
-"""What all worlds of data share, and all worlds of environments, whether they are open or were loaded."""
+"""What all worlds of data share, and all worlds of environments, both open and loaded ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..replay.tree import map_tree
 from .transform import Augment, Transform
 from .wishes import ENV_STEPS, Lengths
 
-_EPOCHS = 10  # Where neither `epochs` nor `train_steps` is given.
-_EVAL_EVERY = 10_000  # Environment steps, where `eval_every` is not given.
+_EPOCHS = 10  # Default if neither `epochs` nor `train_steps` is given.
+_EVAL_EVERY = 10_000  # Default, in environment steps.
 
 
 class OfData:
-    """Rows with labels: a module without `learn` can be trained on them."""
+    """Rows with labels, on which a module without `learn` can be trained."""
 
     kind: Literal["data", "env"] = "data"
     labelled, acts, closed = True, False, False
@@ -56,7 +56,7 @@ class OfEnvironments:
 
     kind: Literal["data", "env"] = "env"
     labelled, acts, validates = False, True, False
-    scenario: str | None = None  # There are no classes.
+    scenario: str | None = None  # Environments have no classes.
     told = False
     normalizer: Normalizer | None
     spec: Spec
@@ -93,7 +93,7 @@ def _random(space: Space, n: int) -> Tensor:
     shape = (n, *space.value_shape)
     if space.binary or space.dtype == torch.bool:
         return torch.randint(2, shape).to(space.dtype)
-    if space.ids is not None:  # The last one among them: an embedding needs a row for each.
+    if space.ids is not None:  # With the largest one, which an embedding may lack a row for.
         last = torch.as_tensor(space.high).expand(shape)
         first = (torch.rand(shape) * last).long()
         return torch.cat([last[:1], first[1:]])
@@ -101,7 +101,7 @@ def _random(space: Space, n: int) -> Tensor:
         highest = torch.tensor(space.nvec or space.n)
         return (torch.rand(shape) * highest).long()
     low, high = (torch.as_tensor(bound).double() for bound in (space.low, space.high))
-    # Near zero, where that is within the bounds.
+    # Near zero if the bounds allow it: numbers as large as an unbounded space allows would overflow.
     first, last = torch.minimum(low.clamp(-1, None), high), high.clamp(None, 1)
     last = torch.maximum(first, last).expand(shape)
     return (first + torch.rand(shape) * (last - first)).to(space.dtype)

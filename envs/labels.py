@@ -1,4 +1,4 @@
-"""Targets: classes and values, checked."""
+"""Reads and checks targets: classes, and values to be predicted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Values = tuple[Any, ...]
 
 
 def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
-    """Targets as a tensor, and what each number stands for where they were words or booleans.
+    """Targets as a tensor, and what each number stands for if they were words or booleans.
 
     Args:
         targets: An array `[N, ...]` of any library, or a list with one target per row.
         name: What errors call the data set.
 
     Returns:
-        The numbers as given, or int64 `[N]` from 0 in the sorted order of the words; these words.
+        The numbers as given, and None; or int64 `[N]`, places in the sorted words, and these words.
 
     Raises:
         DataError: If they are neither numbers nor words, or both.
@@ -30,6 +30,7 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
     what = f"The target of {name}"
     if hasattr(targets, "to_numpy"):
         targets = targets.to_numpy()
+    # pandas stores words as objects.
     if isinstance(targets, np.ndarray) and targets.dtype == object and targets.size == len(targets):
         targets = targets.reshape(-1).tolist()
     if isinstance(targets, list):
@@ -49,7 +50,9 @@ def as_targets(targets: Tensor, name: str) -> Tensor:
     if targets.dtype.is_floating_point:
         check_finite(targets, f"targets of {name}")
         _refuse_one_hot(targets, name)
-        if targets.dtype != torch.float64:  # Whose digits the mean is taken off with.
+        if (
+            targets.dtype != torch.float64
+        ):  # Kept until the mean is subtracted: its digits may matter.
             targets = targets.to(torch.float32)
         return targets[:, None] if targets.dim() == 1 else targets
     if targets.dim() == 2 and targets.shape[1] == 1:
@@ -67,7 +70,7 @@ def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "
     """Raise DataError for classes that are not among those declared, 0 to n - 1.
 
     Args:
-        whose: The data set that declares them, if it is another.
+        whose: The data set that declares them, if another one does.
     """
     for label in (int(targets.min()), int(targets.max())):
         if not 0 <= label < num_classes:
@@ -80,9 +83,10 @@ def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "
 
 
 def check_finite(values: Tensor, what: str) -> None:
+    """Raise DataError for NaN or infinity, with the first row that holds one."""
     if not values.dtype.is_floating_point:
         return
-    # A sum is finite only if all are; it costs a tenth of looking at each.
+    # A sum is finite only if all numbers are, and takes a tenth of the time of testing each.
     if torch.isfinite(values.sum(dtype=torch.float64)):
         return
     bad = (
@@ -96,12 +100,12 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def zeros_and_ones(values: Tensor) -> bool:
-    """Whether numbers are all 0 or 1; a few rows are looked at first."""
+    """Whether all numbers are 0 or 1; a thousand rows are tested first, which mostly settles it."""
     return all(bool(((part == 0) | (part == 1)).all()) for part in (values[:1000], values))
 
 
 def _refuse_one_hot(targets: Tensor, name: str) -> None:
-    """One-hot rows, as Keras's `to_categorical` makes them, would be learnt as values in silence."""
+    """Refuse one-hot rows, as of Keras's `to_categorical`: they would silently be learnt as values."""
     if targets.dim() != 2 or targets.shape[1] < 2 or not zeros_and_ones(targets):
         return
     if bool((targets.sum(1) == 1).all()):
@@ -112,14 +116,13 @@ def _refuse_one_hot(targets: Tensor, name: str) -> None:
 
 
 def _plain(targets: list[Any], what: str) -> Any:
-    """A list of targets without the tensors around them: numbers, words, or arrays of one shape."""
+    """A list of targets without the tensors around them: numbers, words, or arrays of the same shape."""
     plain = [_value(target) for target in targets]
     kinds = {type(target) for target in plain}
     words = not kinds.isdisjoint((str, bytes))
     if none := [i for i, target in enumerate(plain) if _is_missing(target, words)]:
         raise DataError(
-            f"{what} are incomplete: that of item {none[0]} is {plain[none[0]]}. Fill or drop "
-            "such rows."
+            f"{what} are incomplete: item {none[0]} has {plain[none[0]]}. Fill or drop such rows."
         )
     if dict in kinds:
         raise DataError(
@@ -136,7 +139,7 @@ def _plain(targets: list[Any], what: str) -> Any:
 
 
 def _is_missing(target: Any, among_words: bool) -> bool:
-    """None and what pandas puts in its place; NaN among numbers is found with infinities later."""
+    """Whether a target is None or pandas's NA; NaN among numbers is found later, with infinities."""
     if target is None or type(target).__name__ == "NAType":
         return True
     return among_words and isinstance(target, float) and target != target
@@ -144,7 +147,7 @@ def _is_missing(target: Any, among_words: bool) -> bool:
 
 def _value(target: Any) -> Any:
     if isinstance(target, Tensor):
-        if target.dtype == torch.bfloat16:
+        if target.dtype == torch.bfloat16:  # NumPy has no such dtype.
             target = target.float()
         target = target.detach().cpu().numpy()
     if isinstance(target, (np.ndarray, np.generic)):

@@ -1,4 +1,4 @@
-"""Data added to a sequence later: matching its labels with the known ones."""
+"""Matches the labels of data that is added to a sequence later with the known ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .arrays import Arrays
 from .description import check_alike
 from .numbering import in_words, number_labels
 
-_LOOKED_AT = 1000  # Rows whose inputs identify data.
+_LOOKED_AT = 1000  # Rows whose inputs enter a digest: enough to identify data, and quickly read.
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Outputs:
         n: Number of outputs.
         known: Labels of the first outputs, numbers or strings; None: each output's own number.
         listed: Whether `known` are names that a data set lists in its `classes`.
-        chosen: Whether `known` are those that `subset=` chose, which a label without a name is one of.
-        taken: How many are taken, where each data set has outputs of its own, behind those before; or None.
+        chosen: Whether `subset=` chose `known`, by number: a label without a name is then such a number.
+        taken: Number of outputs in use, if each data set has its own after the previous ones; else None.
     """
 
     n: int
@@ -38,18 +38,18 @@ class Outputs:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """A name for every output, `output 3` for those not known yet; None if no output has a name."""
+        """A name for every output, `output 3` for those not known yet; None: no output has a name."""
         if self.known is None:
             return None
         unknown = range(len(self.known), self.n)
         return (*map(str, self.known), *(f"output {number}" for number in unknown))
 
     def number(self, train: Arrays, test: Arrays) -> tuple[Outputs, Arrays, Arrays]:
-        """What is known with this data, and its parts with the numbers of outputs as labels.
+        """The outputs including this data's, and its parts with numbers of outputs as labels.
 
         Raises:
             ConfigError: If there are more classes than outputs.
-            DataError: If its labels cannot be told from those before, or held-out ones are unknown.
+            DataError: If its labels cannot be matched with earlier ones, or held-out ones are unknown.
         """
         if self.taken is not None:
             return self._behind(train, test)
@@ -133,6 +133,7 @@ def digest(train: Arrays, test: Arrays) -> str:
     found = hashlib.sha256()
     for part in (train, test):
         assert isinstance(part.inputs, Tensor)
+        # Not all inputs: hashing gigabytes would take longer than reading them.
         some = part.inputs[:: max(1, len(part) // _LOOKED_AT)]
         found.update(f"{tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
         for tensor in (some, part.targets):
@@ -141,7 +142,7 @@ def digest(train: Arrays, test: Arrays) -> str:
 
 
 def _by_number(arrays: Arrays) -> Arrays:
-    """Classes that `subset=` chose with the numbers that they were chosen by."""
+    """Classes that `subset=` chose, renumbered back to the numbers in it."""
     names = arrays.names or ()
     if not all(name.isdecimal() for name in names):
         raise DataError(
@@ -154,7 +155,7 @@ def _by_number(arrays: Arrays) -> Arrays:
 
 
 def _by_name(arrays: Arrays) -> Arrays:
-    """Labels without names, named by their numbers."""
+    """Labels without names, with their numbers as names."""
     if arrays.names is not None or arrays.values is not None:
         return arrays
     return replace(arrays, names=tuple(map(str, range(int(arrays.targets.max()) + 1))))
@@ -183,9 +184,10 @@ def _places(arrays: Arrays, known: tuple[Any, ...]) -> Tensor:
 
 
 def first_row(arrays: Arrays) -> Arrays | None:
-    """The data set's first row, to compare later data with; None if it is not in memory."""
+    """The data set's first row, to compare later data with; None: it is not in memory."""
     if not isinstance(arrays.inputs, Tensor):
         return None
+    # Cloned: a view would keep the whole data set in memory.
     return replace(arrays, inputs=arrays.inputs[:1].clone(), targets=arrays.targets[:1].clone())
 
 
@@ -194,7 +196,7 @@ def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
     if not isinstance(part.inputs, Tensor):
         raise DataError(
             f"{part.name} is read from its source at each use, but a later task must be held in memory: "
-            "replace random transforms by aug=, or give fewer rows at a time."
+            "replace random transforms with aug=, or add fewer rows at a time."
         )
     check_alike(first, part)
     if spec.obs.ids is not None and not (

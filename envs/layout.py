@@ -1,4 +1,4 @@
-"""Where the channels of images are: one decision for data sets and environments."""
+"""Decides where the channels of images are, for data sets and environments alike."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _USUAL = (1, *_COLOUR)
 
 
 def channels_first(inputs: Tensor, name: str = "the data", channels: str | None = None) -> Tensor:
-    """Inputs `[N, *shape]` in a type that is kept, images (also uint8 `[N, H, W]`) as `[N, C, H, W]`.
+    """Inputs `[N, *shape]` in a dtype that is stored, with images (also uint8 `[N, H, W]`) as `[N, C, H, W]`.
 
     Args:
         name: What errors call the data.
         channels: "first" (`[N, C, H, W]`) or "last" (`[N, H, W, C]`) as the user set it; None: inferred.
 
     Raises:
-        ConfigError: If it cannot be told where the channels are.
+        ConfigError: If it is unclear which dimension holds the channels.
     """
     inputs = inputs.to(kept_type(inputs.dtype))
     if inputs.dtype == torch.uint8 and inputs.dim() == 3:
@@ -33,8 +33,8 @@ def channels_first(inputs: Tensor, name: str = "the data", channels: str | None 
 def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = None) -> bool:
     """Whether values of this shape are images with their channels last.
 
-    Images have three dimensions. Two equal sides beside another number are height and width; else
-    one end is the number of channels: 1, 3 or 4, or smaller than both sides.
+    Images have three dimensions. If two sizes are equal, they are height and width; else the first or
+    the last size is the number of channels: 1, 3 or 4, or smaller than both others.
 
     Args:
         shape: Shape of one input or observation, `(*shape,)` without the batch.
@@ -43,7 +43,7 @@ def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = N
             from `(C, H, W)`.
 
     Raises:
-        ConfigError: If it cannot be told.
+        ConfigError: If it is unclear.
 
     >>> is_channels_last((32, 32, 12), "They are")
     True
@@ -56,16 +56,16 @@ def is_channels_last(shape: tuple[int, ...], what: str, channels: str | None = N
     if last is None:
         turned = [shape[-1], *shape[:-1]]
         raise ConfigError(
-            f"{what} of shape {list(shape)}, which does not tell where images have their channels. Say "
-            f"channels=last, which makes them {turned}, or channels=first, which keeps them as they are."
+            f"{what} of shape {list(shape)}, so it is unclear which dimension holds the channels. Set "
+            f"channels=last to turn them into {turned}, or channels=first to keep their order."
         )
     return last
 
 
 def _told(first: int, middle: int, last: int) -> bool | None:
-    """Whether the last of three sizes is that of the channels; None: it cannot be told."""
+    """Whether the last of three sizes is the number of channels; None: it is unclear."""
     if first == last:
-        # Of one channel either way, the values and their order are the same.
+        # With one channel either way, values and their order are the same.
         return False if first == 1 else None
     if middle == last:
         return False

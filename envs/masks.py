@@ -1,4 +1,4 @@
-"""`action_mask`: which actions an environment allows, as one array per action."""
+"""Checks `action_mask`, the field that says which actions an environment allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACTION_MASK = "action_mask"
 
 
 def masks_of(space: Any) -> dict[str, tuple[int, ...]]:
-    """The masks of an action, by field: how many choices each of its parts has."""
+    """The masks that an action needs, by field: the number of choices of each of its parts."""
     return {name: s for name, s in named(ACTION_MASK, map_tree(_choices, space)) if s}
 
 
@@ -30,10 +30,10 @@ def _choices(space: Space) -> tuple[int, ...]:
 
 
 def checked_mask(value: Any, space: Any, name: str) -> Any:
-    """The mask as it is kept: one array for each action, with the choices of its parts in a row.
+    """The mask as it is stored: one array `[choices]` per action, its parts one after the other.
 
     Raises:
-        InfoFault: If it does not fit.
+        InfoFault: If it does not fit the action space.
     """
     if isinstance(space, dict):
         if isinstance(value, (tuple, list)) and len(value) == len(space):
@@ -44,10 +44,10 @@ def checked_mask(value: Any, space: Any, name: str) -> Any:
         if not isinstance(value, Mapping) or value.keys() - space.keys():
             given = sorted(value) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             raise InfoFault(
-                f"gave `{name}` in its info as {given}: a dict with a mask for each of "
+                f"returned `{name}` in its info as {given}: a dict with a mask for each of "
                 f"{', '.join(parts)} is needed"
             )
-        # An action that is not named may be anything.
+        # An action without a mask is unrestricted.
         return {
             key: checked_mask(value[key], part, f"{name}/{key}")
             if value.get(key) is not None
@@ -67,19 +67,19 @@ def checked_mask(value: Any, space: Any, name: str) -> Any:
     if not fits:
         found = type_in_words(array) if array.dtype != object else in_short(value)
         raise InfoFault(
-            f"gave `{name}` in its info {found}: a mask "
+            f"returned `{name}` in its info {found}: a mask "
             f"holds a 1 for each action that is allowed and a 0 for each that is not, [{sum(sizes)}] for "
             f"{space}"
         )
     if not ((array == 0) | (array == 1)).all():
         raise InfoFault(
-            f"gave `{name}` in its info as {in_short(array)}: a mask holds 0 and 1 only"
+            f"returned `{name}` in its info as {in_short(array)}: a mask holds only 0 and 1"
         )
     return array
 
 
 def sampling_mask(space: gymnasium.Space[Any], rows: Rows, field_name: str) -> Any:
-    """The first mask of some rows, as gymnasium's `space.sample` takes it."""
+    """The mask of the first row, in the form that gymnasium's `space.sample` accepts."""
     if isinstance(space, gymnasium.spaces.Dict):
         parts = named(field_name, dict.fromkeys(space))
         return {k: sampling_mask(space[k], rows, n) for k, (n, _) in zip(space, parts, strict=True)}
@@ -87,11 +87,12 @@ def sampling_mask(space: gymnasium.Space[Any], rows: Rows, field_name: str) -> A
         return tuple(
             sampling_mask(part, rows, f"{field_name}{IN}{i}") for i, part in enumerate(space)
         )
-    if field_name not in rows:  # Numbers.
+    if field_name not in rows:  # An action of numbers has no mask.
         return None
     mask = rows[field_name][0].astype(np.int8)
     if isinstance(space, gymnasium.spaces.MultiBinary):
         no, yes = mask.reshape(-1, 2).T
+        # gymnasium wants 0 or 1 for a fixed bit, and 2 for a free one.
         return np.where(no & yes, 2, yes).astype(np.int8).reshape(space.shape)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return tuple(np.split(mask, np.cumsum(space.nvec.reshape(-1))[:-1]))

@@ -1,4 +1,4 @@
-"""Which observations running statistics are kept of."""
+"""Which observations are normalised by running statistics."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..replay.tree import named_leaves
 
 
 def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of the observations that running statistics are kept of, by the names of `named_leaves`.
+    """Shapes of the observations to normalise, by their names in `named_leaves`.
 
-    Not of images, choices and truth values.
+    Images, choices and booleans are left out.
 
     >>> normalized_shapes({"arm": {"angle": Space((2,))}, "door": Space((3,), discrete=True)})
     {'arm/angle': (2,)}
@@ -25,6 +25,6 @@ def normalized_shapes(space: Any) -> dict[str, tuple[int, ...]]:
 def _is_measured(space: Space) -> bool:
     if not space.numeric or space.dtype == torch.bool:
         return False
-    # Bytes in one dimension, and boards with pieces from 0 to 6, are numbers.
+    # Only bytes up to 255 in three dimensions are images: RAM and board pieces from 0 to 6 are numbers.
     image = space.dtype == torch.uint8 and len(space.shape) == 3
     return not (image and (space.high is None or bool((torch.as_tensor(space.high) == 255).all())))

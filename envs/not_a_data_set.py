@@ -1,4 +1,4 @@
-"""What people give in place of a data set, and what they may give instead."""
+"""Refuses what is not a data set, with advice for common mix-ups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people give in place of an environment, and what they may give instead."""
+"""Refuses what is not an environment, with advice for those of other libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OLD_API = (
     "returns (obs, info) from reset(self, *, seed=None, options=None) and (obs, reward, terminated, "
     "truncated, info) from step."
 )
-# By the package that a class, or one it builds on, comes from: what that is, and what helps.
+# By the package that a class, or one of its bases, comes from: what that is, and what helps.
 _ADVICE = {
     "pettingzoo": ("a PettingZoo environment", _PETTINGZOO),
     "gym": ("an environment of gym, which gymnasium replaced", _OLD_API),
@@ -49,10 +49,10 @@ _ADVICE = {
 
 
 def refuse_other(env: Any, *, made: bool = True) -> None:
-    """Raise ConfigError for anything but an environment of gymnasium's, with what helps.
+    """Raise ConfigError for anything but a gymnasium environment, with what helps.
 
     Args:
-        made: Whether `env=` made it, or is it.
+        made: Whether `env=` returned it (True) or is it (False).
     """
     if isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)):
         return
@@ -67,11 +67,11 @@ def refuse_other(env: Any, *, made: bool = True) -> None:
     else:
         article = "an" if kind[0].lower() in "aeiou" else "a"
         what, advice = f"{article} {kind}, not a gymnasium.Env", _WANTED
-    raise ConfigError(f"env {'gave' if made else 'is'} {what}. {advice}")
+    raise ConfigError(f"env {'returned' if made else 'is'} {what}. {advice}")
 
 
 def advice_for(item: Any) -> tuple[str, str] | None:
-    """What an object, a class or a module of another library is, and what helps; None: unknown."""
+    """What an object, class or module of another library is, and what helps; None: unknown."""
     if isinstance(item, ModuleType):
         libraries = [item.__name__]
     else:
@@ -82,9 +82,9 @@ def advice_for(item: Any) -> tuple[str, str] | None:
 
 
 def refuse_vector_rewards(env: gymnasium.Env[Any, Any]) -> None:
-    """Raise ConfigError for an environment that says that its rewards are vectors.
+    """Raise ConfigError for an environment whose `reward_space` declares vectors.
 
-    Where a wrapper may have changed them, that is left to the first step.
+    If a wrapper may have changed rewards, the first step decides.
     """
     layer: Any = env
     while True:
@@ -98,23 +98,23 @@ def refuse_vector_rewards(env: gymnasium.Env[Any, Any]) -> None:
     if shape is not None and int(np.prod(shape)) != 1:
         name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
         raise ConfigError(
-            f"{name} gives {int(np.prod(shape))} rewards per step (its reward_space is {space}). "
+            f"{name} returns {int(np.prod(shape))} rewards per step (its reward_space is {space}). "
             f"{vector_advice()}"
         )
 
 
 def vector_advice() -> str:
-    """What helps where rewards are vectors."""
+    """What helps if rewards are vectors."""
     return (
-        "A run learns from one number: weigh them. env_wrappers=[mo_gymnasium.wrappers.LinearReward] "
+        "A run learns from one number: combine them. env_wrappers=[mo_gymnasium.wrappers.LinearReward] "
         "adds them up; with weights, make the environment in a function: "
         "LinearReward(gymnasium.make(...), weight=numpy.array([0.7, 0.3]))."
     )
 
 
 def reward_fault(reward: Any) -> str:
-    """What is wrong with a reward that is not one number; without a full stop, as all faults."""
-    given = f"gave the reward {reward!r}"
+    """What is wrong with a reward that is not one number; without a full stop, like every fault."""
+    given = f"returned the reward {reward!r}"
     if isinstance(reward, Mapping):
         return f"{given}, a dict. {_PETTINGZOO}".removesuffix(".")
     if (size := np.size(reward)) > 1:
@@ -123,7 +123,7 @@ def reward_fault(reward: Any) -> str:
 
 
 def reset_fault(given: Any) -> str | None:
-    """What is wrong with what `reset` returned, if it is not observation and infos."""
+    """What is wrong with the result of `reset`; None: it is `(obs, info)`."""
     if isinstance(given, (tuple, list)) and len(given) == 2 and isinstance(given[1], Mapping):
         return None
     return (
@@ -132,28 +132,29 @@ def reset_fault(given: Any) -> str | None:
 
 
 def step_fault(given: Any) -> str:
-    """What is wrong with what `step` returned, which is not five things."""
+    """What is wrong with the result of `step`, which does not have five values."""
     return (
-        f"returned {_shown(given)} from step, not the five of (obs, reward, terminated, truncated, info)"
+        f"returned {_shown(given)} from step, not (obs, reward, terminated, truncated, info)"
         f"{_api(given)}"
     )
 
 
 def _api(given: Any) -> str:
-    """What helps against a result in another library's form."""
+    """What helps if a result has another library's form; empty if none is recognised."""
     if type(given).__name__ == "TimeStep":
         return f". It is an environment of dm_env. {_DM}".removesuffix(".")
     if isinstance(given, tuple) and len(given) > 1 and isinstance(given[0], Mapping):
-        return f". Dicts by agent? {_PETTINGZOO}".removesuffix(".")
+        return f". Is that one dict per agent? {_PETTINGZOO}".removesuffix(".")
     if isinstance(given, tuple) and len(given) not in (1, 4):
         return ""
-    return f". So did gym before 0.26. {_OLD_API}".removesuffix(".")
+    return f". gym before 0.26 did the same. {_OLD_API}".removesuffix(".")
 
 
 def _changes_rewards(layer: gymnasium.Wrapper[Any, Any, Any, Any]) -> bool:
-    """Whether a wrapper may turn rewards into others."""
+    """Whether a wrapper may change rewards."""
     if isinstance(layer, gymnasium.RewardWrapper):
         return True
+    # gymnasium's other wrappers leave rewards alone; whatever else overrides `step` may not.
     owner = next(cls for cls in type(layer).__mro__ if "step" in vars(cls))
     return not owner.__module__.startswith("gymnasium.")
 

@@ -1,4 +1,4 @@
-"""Labels of any values, numbered 0 to n - 1 for training and held-out data alike."""
+"""Numbers labels of any values 0 to n - 1, alike in training and held-out data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .labels import check_labels
 if TYPE_CHECKING:
     from .arrays import Arrays
 
-_MANY = 1000  # More classes than this, most of them of a single row, are amounts.
-_IGNORED = (-100, -1, 255)  # Labels that often mark what is to be left out.
+_MANY = 1000  # More classes than this, most of them with a single row, are amounts.
+_IGNORED = (-100, -1, 255)  # Labels that often mark rows to leave out: torch's ignore_index, say.
 
 
 def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | None]:
     """Both parts with labels 0 to n - 1.
 
-    Where a data set lists its `classes`, or its labels are 0 to n - 1 already, they stay. Otherwise
-    they are numbered in their sorted order, and `values`, `names` and `note` of the parts say how.
+    Labels stay as they are if the data set lists its `classes`, or they are already 0 to n - 1. Otherwise
+    they are numbered in sorted order, and `values`, `names` and `note` of both parts say how.
 
     Raises:
-        DataError: If a held-out label is not among the training data's, labels exceed the classes
-            that are listed, or are rather amounts.
+        DataError: If a held-out label is not among the training data's, labels exceed the listed
+            classes, or they are amounts rather than classes.
     """
     if not train.discrete or (test is not None and not test.discrete):
         return train, test
@@ -57,7 +57,7 @@ def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
 
 
 def renumbered(arrays: Arrays, values: Sequence[Any]) -> Arrays:
-    """Labels as places in `values`, which holds all of them."""
+    """Labels as places in `values`, which must hold all of them."""
     place = {value: i for i, value in enumerate(values)}
     labels, inverse = arrays.targets.unique(return_inverse=True)
     places = torch.tensor([place[arrays.value(label)] for label in labels.tolist()])
@@ -72,13 +72,13 @@ def renumbered(arrays: Arrays, values: Sequence[Any]) -> Arrays:
 
 
 def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
-    """Data sets that share their outputs, with one numbering for all of them.
+    """Number the labels of data sets that share their outputs alike in all of them.
 
-    The same value or name is the same class everywhere. Lists of classes with nothing in common (the
-    digits of one, the clothes of the next) and classes that `subset=` put in order share by place.
+    The same value or name is the same class everywhere. Lists of classes with nothing in common (digits
+    in one, clothes in the next) and classes that `subset=` ordered share outputs by place.
 
     Raises:
-        DataError: If some have words as labels and others numbers.
+        DataError: If labels are words in some and numbers in others.
     """
     trains = [train for train, _ in parts]
     if len({train.names for train in trains}) == 1 and not any(train.values for train in trains):
@@ -95,7 +95,7 @@ def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
         one, other = trains[words.index(True)], trains[words.index(False)]
         raise DataError(
             f"{one.name} has words as labels, {other.name} has numbers, and their tasks share outputs. "
-            "Give words or numbers in both, or say scenario=class."
+            "Give words or numbers in both, or set scenario=class."
         )
     if any(train.values for train in trains):
         union = sorted(union)
@@ -103,7 +103,7 @@ def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
 
 
 def in_words(values: Sequence[Any]) -> str:
-    """`1, 2, 255`, `1 to 10`, and the first and last of many."""
+    """Values in a few words: `1, 2, 255`, `1 to 10`, or the first and last of many."""
     whole = all(isinstance(value, int) for value in values)
     if whole and len(values) > 2 and values[-1] - values[0] == len(values) - 1:
         return f"{values[0]} to {values[-1]}"
@@ -155,7 +155,7 @@ def _refuse_amounts(values: list[Any], arrays: Arrays) -> None:
 
 
 def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
-    """How labels of these values are numbered, from `first` on, and what is remarkable about them."""
+    """A remark on how labels of these values are numbered, from `first` on, and on suspicious ones."""
     last = first + len(values) - 1
     if len(values) == 1:
         said = f"label {values[0]} is numbered {first}"
@@ -164,12 +164,13 @@ def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
         said = f"labels {in_words(values)} are numbered {first} {to} {last}"
     if isinstance(values[0], (str, bool)):
         return said
+    # A segmentation's border or a missing label: learning it as a class is seldom what is meant.
     marks = [value for value in values if value in _IGNORED]
     rest = [value for value in values if value not in _IGNORED]
     contiguous = len(rest) > 1 and rest[-1] - rest[0] == len(rest) - 1
     if marks and contiguous:
         verb = "often mark rows" if len(marks) > 1 else "often marks rows"
-        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt as any others"
+        said += f"; {in_words(marks)} {verb} to be ignored, but here they are learnt like any other"
     many = _many(values, rows)
     return f"{said}; {many}" if many else said
 
@@ -177,11 +178,11 @@ def note(values: Sequence[Any], rows: int, *, first: int = 0) -> str:
 def _many(values: Sequence[Any], rows: int) -> str | None:
     if len(values) <= 20 or len(values) <= rows / 2:
         return None
-    return f"{len(values):,} different ones in {rows:,} rows: give floats if they are amounts (regression)"
+    return f"{len(values):,} different labels in {rows:,} rows: give floats if they are amounts (regression)"
 
 
 def _renumbered_pair(pair: tuple[Arrays, Arrays], union: list[Any]) -> tuple[Arrays, Arrays]:
-    """Both parts of one data set, whose labels `union` holds among others."""
+    """Both parts of one data set, numbered by `union`, which holds their labels among others."""
     values = tuple(_all_values(pair[0]))
     train, test = (renumbered(replace(part, values=values), union) for part in pair)
     if union != list(range(len(union))) or isinstance(union[0], bool):

@@ -1,4 +1,4 @@
-"""Whatever holds numbers, as a dense tensor; an error says how to encode anything else."""
+"""Turns whatever holds numbers into a dense tensor; errors say how to encode anything else."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ..replay import DataError
 
-_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # Few of torch's functions take them.
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # Few torch functions support them.
 
 
 def as_tensor(value: Any, name: str) -> Tensor:
     """An array, a data frame, a tensor or a (nested) list of numbers as a tensor.
 
-    Integers without sign that are wider than a byte become int64; all else keeps its type.
+    Unsigned integers wider than a byte become int64; everything else keeps its dtype.
 
     Args:
         name: What errors call it.
@@ -25,6 +25,7 @@ def as_tensor(value: Any, name: str) -> Tensor:
         DataError: If it holds something else, is sparse, or its rows differ in length.
     """
     if isinstance(value, Tensor):
+        # Detached: stored data must not keep the graph it was computed by.
         return _dense(value.detach() if value.requires_grad else value, name)
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
         return stacked([as_tensor(part, name) for part in value], name)
@@ -32,10 +33,10 @@ def as_tensor(value: Any, name: str) -> Tensor:
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
-    """Any array-like as NumPy's, of whatever type; objects that are plain numbers or words as these.
+    """Any array-like as a NumPy array; objects that are plain numbers or words get their dtype.
 
     Raises:
-        DataError: If it is none, or its rows differ in length.
+        DataError: If it is not an array, or its rows differ in length.
     """
     if value is None:
         raise DataError(f"{name} is missing (None). Give one for each row.")
@@ -55,7 +56,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
         raise DataError(f"{name} has masked values. Fill them in (value.filled(...)) or drop them.")
     try:
         array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
-        if array.dtype == object:  # Columns of several types, say: numbers all the same.
+        if array.dtype == object:  # Data frames mix dtypes so; all may still be numbers.
             array = np.asarray(array.tolist())
     except (ValueError, TypeError) as error:
         raise DataError(
@@ -66,7 +67,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 
 def stacked(rows: list[Tensor], name: str) -> Tensor:
-    """Rows of one shape `[*shape]` as `[N, *shape]`, in a type that holds the numbers of each.
+    """Rows `[*shape]` as `[N, *shape]`, in a dtype that holds the numbers of all.
 
     Raises:
         DataError: If they differ in shape.
@@ -84,9 +85,9 @@ def stacked(rows: list[Tensor], name: str) -> Tensor:
 
 
 def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
-    """The type that holds the numbers of both: float64 where torch would round whole numbers.
+    """The dtype that holds the numbers of both: float64 where torch would round integers.
 
-    Of the parts of one item, which may be of any types; of whole items see `common_type`.
+    For the parts of one item, which may have any dtypes; for whole items see `common_type`.
     """
     both = torch.promote_types(one, other)
     whole = [d for d in (one, other) if not d.is_floating_point]
@@ -98,16 +99,16 @@ def wider(one: torch.dtype, other: torch.dtype) -> torch.dtype:
 
 
 def kept_type(dtype: torch.dtype) -> torch.dtype:
-    """Bytes, truth values, float32 and float64 stay; other integers become int64, small floats float32."""
+    """The dtype to store: bytes, booleans, float32 and float64 stay; others become int64 or float32."""
     if dtype in (torch.uint8, torch.bool, torch.float64):
         return dtype
     return torch.float32 if dtype.is_floating_point else torch.int64
 
 
 def common_type(one: torch.dtype, other: torch.dtype) -> torch.dtype | None:
-    """A type that holds both of two types that are kept.
+    """A dtype that holds both of two stored dtypes.
 
-    None for bytes or truth values beside numbers: these are standardised otherwise.
+    None for bytes or booleans mixed with numbers, which are standardised in other ways.
     """
     if torch.uint8 in (one, other) or torch.bool in (one, other):
         return one if one == other else None
@@ -128,6 +129,7 @@ def _dense(value: Tensor, name: str) -> Tensor:
         raise DataError(f"{name} holds {_word(value)}, not real numbers. {_COMPLEX}")
     if value.dtype in _UNSIGNED:
         return _signed(value.cpu().numpy(), name)
+    # float8, in which torch can compute next to nothing.
     if value.is_floating_point() and value.itemsize == 1:
         return value.to(torch.float32)
     return value
@@ -150,7 +152,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
         )
     if kind in "Mm":
         raise DataError(
-            f"{name} holds {array.dtype}, not numbers. Give seconds, say: "
+            f"{name} holds {array.dtype}, not numbers. Give seconds, for example: "
             "value.astype('datetime64[s]').astype('int64')."
         )
     if kind not in "biuf":
@@ -162,6 +164,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
         array = array.astype(np.float64)
     if kind == "u" and array.dtype.itemsize > 1:
         return _signed(array, name)
+    # torch accepts only the machine's byte order, and warns of read-only memory.
     array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
     return torch.from_numpy(np.ascontiguousarray(array))
 
@@ -173,9 +176,9 @@ def _signed(array: np.ndarray, name: str) -> Tensor:
 
 
 def _columns_of_words(frame: Any) -> list[str]:
-    """The columns of a data frame that hold several things, and not all of them numbers."""
+    """The columns of a data frame that are not all numbers; none if it has a single column."""
     columns = list(frame.columns)
-    if len(columns) < 2:  # A single one may be a target of words.
+    if len(columns) < 2:  # A single column may be a target, which may have words.
         return []
     kinds = {str(name): np.asarray(frame[name].to_numpy().tolist()).dtype.kind for name in columns}
     return [name for name, kind in kinds.items() if kind not in "biuf"]
@@ -188,7 +191,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _content(array: np.ndarray) -> str:
-    """`words such as 'cat'`, or the type of what an array of objects holds."""
+    """What an array holds, in words: `words ('cat', ...)`, or the types of its objects."""
     if array.dtype.kind in "US":
         return f"words ({str(array.flat[0])!r:.30}, ...)" if array.size else "words"
     kinds = sorted({type(item).__name__ for item in array.flat})

@@ -1,4 +1,4 @@
-"""Environments are opened one by one, and all are closed: whatever goes wrong, and each only once."""
+"""Opens environments one by one, and closes them all whatever goes wrong, each only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..replay import ConfigError
 
 
 def open_copies(make: Any, num_envs: int, made: Iterable[Any] = ()) -> list[Any]:
-    """`num_envs` environments, of which some are `made` already; on an error none is left open."""
+    """`num_envs` open environments, of which some are `made` already; on an error none stays open."""
     envs = list(made)
     try:
         while len(envs) < num_envs:
@@ -24,14 +24,14 @@ def open_copies(make: Any, num_envs: int, made: Iterable[Any] = ()) -> list[Any]
             raise
         found = f"Only {len(envs)} of num_envs={num_envs} copies could be opened"
         raise ConfigError(f"{found}: {error}") from error
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: a simulator may take a minute to open.
         close(envs)
         raise
     return envs
 
 
 def close(envs: Iterable[Any]) -> None:
-    """Close every one; an error in one is no reason to leave the others open, or to lose a run."""
+    """Close every environment; an error in one must not leave the others open, or end the run."""
     for env in envs:
         try:
             env.close()
@@ -44,9 +44,9 @@ def close(envs: Iterable[Any]) -> None:
 
 
 class Given:
-    """Makes an environment that the user has opened: once, because there is only this one.
+    """A factory for an environment that the user has opened: it can be used once at a time.
 
-    It is the user's to close.
+    Closing the environment is left to the user.
     """
 
     def __init__(self, env: Any):
@@ -61,8 +61,8 @@ class Given:
             )
         if self._taken:
             raise ConfigError(
-                f"env= is an instance of {self.__name__}, of which there is only this one; give a function "
-                "that makes it to have more"
+                f"env= is one instance of {self.__name__} and cannot be copied; for more, give a function "
+                "that makes it"
             )
         self._taken = True
         if isinstance(self.env, gymnasium.vector.VectorEnv):
@@ -70,7 +70,7 @@ class Given:
         return _LeftOpen(self)
 
     def give_back(self) -> None:
-        """It may be taken again."""
+        """Allow the environment to be taken again."""
         self._taken = False
 
 

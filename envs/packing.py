@@ -1,4 +1,4 @@
-"""The actions of an episode as arrays: a checkpoint then holds few files, not one per action."""
+"""Packs the actions of an episode as arrays, so that a checkpoint has few entries, not one per action."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def packed(actions: list[Any]) -> Any:
 
 
 def unpacked(arrays: Any) -> list[Any]:
-    """The actions that `packed` made arrays of.
+    """The list of actions that `packed` turned into arrays.
 
     >>> unpacked({"arm": np.array([1]), "door": np.array([0])}) == [{"arm": 1, "door": 0}]
     True

@@ -1,4 +1,4 @@
-"""Where a data set's rows are kept: in host memory, or on the device that learns from them."""
+"""Decides where a data set's rows are kept: in host memory, or on the training device."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from ..replay import ConfigError, Spec, Table
 from ..replay.devices import has_float64
 
-# Of a device's free memory that a data set may take: the model needs room for its activations.
+# Share of a device's free memory that a data set may take: the model needs room for its activations.
 _SHARE = 0.5
 
 
 def place_tables(
     tables: Sequence[Table], spec: Spec, device: torch.device, wanted: str, *, name: str
 ) -> str | None:
-    """Bring a data set's rows to the device, if they are wanted there and fit.
+    """Move a data set's rows to the device, if they are wanted there and fit.
 
     Args:
         wanted: "device", "ram", or "auto": on the device if their bytes are less than half of those free.
         name: What errors call the data set.
 
     Returns:
-        Where they are and why, in a few words; None on the CPU.
+        A remark on where they are and why; None on the CPU.
 
     Raises:
         ConfigError: If they are wanted on the device and do not fit, or it cannot hold the targets.
@@ -52,6 +52,7 @@ def place_tables(
         for table in tables:
             table.to(device)
     except RuntimeError as error:
+        # By its text, since not all devices raise torch.OutOfMemoryError.
         if "out of memory" not in str(error).lower():
             raise
         if wanted == "device":
@@ -59,6 +60,7 @@ def place_tables(
                 f"data=device: {_in_words(size)} of {name} do not fit on {device}. Leave data= out: "
                 "what does not fit stays in RAM."
             ) from error
+        # Back as a whole: batches are gathered on one device.
         for table in tables:
             table.to(torch.device("cpu"))
         return f"{_in_words(size)} in RAM, since {device} ran out of memory"
@@ -66,7 +68,7 @@ def place_tables(
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device, in bytes; None where it cannot be asked."""
+    """Free memory of a device, in bytes; None if it cannot tell."""
     module = torch.get_device_module(device)
     if device.type == "mps":
         return int(module.recommended_max_memory() - module.driver_allocated_memory())

@@ -1,4 +1,4 @@
-"""A task for memory: what is seen first decides what is right at the end."""
+"""An environment that needs memory: the first observation decides the right answer at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 
 class Recall(gymnasium.Env[np.ndarray, np.int64]):
-    """A cue is shown at step 0; at step `delay` the action has to name it.
+    """A cue is shown at step 0; at step `delay` the action must name it.
 
     The observation is float32 `[cues + 1]`: the cue, one-hot, at step 0 only; then zeros, and a 1 in the
     last place when it is time to answer. The reward is 1 for the right answer and -1 for a wrong one,

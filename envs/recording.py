@@ -1,4 +1,4 @@
-"""Films of episodes, none of which is worth a run."""
+"""Records videos of episodes; a video that fails never ends a run."""
 
 from __future__ import annotations
 
@@ -19,36 +19,39 @@ from .opening import close
 
 
 def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
-    """An environment whose episodes can be recorded, which has been tried.
+    """Make an environment that can be recorded, and render one frame to be sure.
 
     Args:
-        seed: Of the episode that was tried.
+        seed: Seeds the episode with that frame.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If moviepy is missing, or the environment renders no frames.
     """
+    # gymnasium imports moviepy only when it writes the first video, long after training has begun.
     if importlib.util.find_spec("moviepy") is None:
         raise ConfigError("video=true needs moviepy: pip install 'antelope-ml[video]'.")
     refused = f"video=true cannot record {name}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What gymnasium warns of is checked below.
+            warnings.simplefilter("ignore")  # Whatever gymnasium warns of is checked below.
             env = make(render_mode="rgb_array")
     except ConfigError as error:
         raise ConfigError(
-            f"{refused}, which has to take render_mode='rgb_array': {error}"
+            f"{refused}, which must accept render_mode='rgb_array': {error}"
         ) from error
     try:
         if isinstance(env, VectorEnv):
             raise ConfigError(f"{refused}: it is a vector environment.")
         if env.render_mode != "rgb_array":
             raise ConfigError(
-                f"{refused}: given render_mode='rgb_array', it has {env.render_mode}."
+                f"{refused}: made with render_mode='rgb_array', its render_mode is {env.render_mode}."
             )
         env.reset(seed=seed)
         frame = env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise ConfigError(f"{refused}: its render() gave a {type(frame).__name__}, no picture.")
+            raise ConfigError(
+                f"{refused}: its render() returned a {type(frame).__name__}, not a picture."
+            )
     except ConfigError:
         close([env])
         raise
@@ -62,29 +65,31 @@ def recordable(make: Make, name: str, *, seed: int) -> gymnasium.Env[Any, Any]:
 
 
 def filmed(env: gymnasium.Env[Any, Any], folder: Path, prefix: str) -> gymnasium.Env[Any, Any]:
-    """The environment, which films its first episode, to `<folder>/<prefix>-episode-0.mp4`."""
+    """The environment with its first episode recorded to `<folder>/<prefix>-episode-0.mp4`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Videos of other steps are there, and stay there.
+            warnings.simplefilter(
+                "ignore"
+            )  # gymnasium warns that the folder exists: it has earlier videos.
             return _Recorder(
                 env, str(folder), episode_trigger=lambda episode: episode == 0, name_prefix=prefix
             )
-    except Exception as error:  # The folder cannot be made, say.
+    except Exception as error:  # The folder may be read-only, for example.
         _say(error)
         return env
 
 
 def developed(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """The environment that `filmed` was given, once the film is written."""
+    """The environment that `filmed` wrapped, once its video is written."""
     if not isinstance(env, _Recorder):
         return env
-    if env.recording:  # The evaluation was interrupted, say.
+    if env.recording:  # The evaluation may have been interrupted.
         env.stop_recording()
     return env.env
 
 
 class _Recorder(RecordVideo):
-    """Gives the film up, and says so, where a frame or the file cannot be made."""
+    """Abandons the video with a warning if a frame or the file cannot be made."""
 
     def _capture_frame(self) -> None:
         try:

@@ -1,8 +1,8 @@
-"""Running statistics that wrappers of gymnasium's keep: NormalizeObservation and NormalizeReward.
+"""Shares the running statistics of gymnasium's wrappers NormalizeObservation and NormalizeReward.
 
-Each copy of an environment comes with statistics of its own, and those of copies to evaluate in would
-start from nothing. Here the copies that are learnt in share one set, and evaluation uses that, frozen.
-Rewards are counted in evaluation as they are, so that returns can be compared.
+Each copy of an environment has its own statistics, and those of evaluation copies would start empty.
+Here the training copies share one set, and evaluation uses it, frozen. Rewards are not normalised in
+evaluation, so that returns can be compared.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def normalizing(env: Any) -> list[Any]:
 
 
 def normalizes_rewards(env: Any) -> bool:
-    """Whether its rewards are divided by a running standard deviation."""
+    """Whether an environment's rewards are divided by a running standard deviation."""
     return any(isinstance(layer, _OF_REWARDS) for each in _copies(env) for layer in layers(each))
 
 
 def normalizes_obs(env: Any) -> bool:
-    """Whether its observations are normalised by running statistics."""
+    """Whether an environment's observations are normalised by running statistics."""
     kinds = (NormalizeObservation, NormalizeObservations)
     return any(isinstance(layer, kinds) for each in _copies(env) for layer in layers(each))
 
 
 def _copies(env: Any) -> list[Any]:
-    """It, and, of a vector environment in this process, those in it."""
+    """The environment, and the copies in it if it is a vector environment in this process."""
     inside = env.unwrapped if isinstance(env, VectorEnv) else None
     return [env, *inside.envs] if isinstance(inside, SyncVectorEnv) else [env]
 
@@ -56,22 +56,22 @@ class RunningStatistics:
     """The statistics of an environment's copies in this process.
 
     Args:
-        envs: The copies that are learnt in, or a vector environment of them; they share the first one's
+        envs: The training copies, or a vector environment of them; they share the first copy's
             statistics (float64) from now on.
     """
 
     def __init__(self, envs: Any):
         self._groups = _groups(envs)
         self._shared = [[_kept(layer) for layer in group[0]] for group in self._groups if group]
-        # Whether they learn at all: a user may have fixed statistics found earlier.
+        # Restored by `thaw`: a user may have frozen statistics found earlier.
         self._updating = [layer.update_running_mean for layer in _each(self._groups)]
         self._lend(self._groups)
 
     def freeze(self, envs: Any = None) -> None:
-        """Let copies use the statistics and not change them, and give rewards as they are.
+        """Let copies use the statistics without changing them, and leave rewards unchanged.
 
         Args:
-            envs: Other copies, to evaluate in; None: those that are learnt in, until `thaw`.
+            envs: Evaluation copies; None: the training copies, until `thaw`.
         """
         groups = self._groups if envs is None else _groups(envs)
         self._lend(groups)
@@ -81,7 +81,7 @@ class RunningStatistics:
                 layer.return_rms = _as_they_are(layer.epsilon)
 
     def thaw(self) -> None:
-        """Go on learning."""
+        """Let the training copies update the statistics again."""
         self._lend(self._groups)
         self._resume_updating()
         for layer in _each(self._groups):
@@ -90,7 +90,7 @@ class RunningStatistics:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, what happens in the copies that are learnt in goes into no statistics."""
+        """Inside, steps of the training copies do not change the statistics."""
         for layer in _each(self._groups):
             layer.update_running_mean = False
         try:
@@ -103,7 +103,7 @@ class RunningStatistics:
             layer.update_running_mean = updates
 
     def load_shared(self, state: dict[str, Any]) -> None:
-        """Only the statistics."""
+        """Load the statistics alone, without the returns of episodes in progress."""
         for shared, saved in zip(self._shared, state["shared"], strict=True):
             for kept, values in zip(shared, saved, strict=True):
                 kept.mean, kept.var = np.array(values["mean"]), np.array(values["var"])
@@ -111,9 +111,8 @@ class RunningStatistics:
 
     def _lend(self, groups: Sequence[Sequence[Sequence[Any]]]) -> None:
         for group, shared in zip(groups, self._shared, strict=False):
-            for (
-                copy
-            ) in group:  # Copies of a factory that differ in their wrappers keep what is theirs.
+            for copy in group:
+                # Not strict: a factory may wrap copies differently, and extra wrappers keep their own.
                 for layer, kept in zip(copy, shared, strict=False):
                     if isinstance(layer, _OF_REWARDS):
                         layer.return_rms = kept
@@ -130,7 +129,7 @@ class RunningStatistics:
         return {"shared": shared, "returns": [np.array(_return(layer)) for layer in rewards]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._lend(self._groups)  # Environments that were restored whole have brought their own.
+        self._lend(self._groups)  # Unpickled environments have brought their own statistics.
         self.load_shared(state)
         rewards = [layer for layer in _each(self._groups) if isinstance(layer, _OF_REWARDS)]
         for layer, value in zip(rewards, state["returns"], strict=True):
@@ -138,6 +137,7 @@ class RunningStatistics:
 
 
 def _return(layer: Any) -> Any:
+    # gymnasium names it differently in its single and its vector wrapper.
     single = isinstance(layer, NormalizeReward)
     return layer.discounted_reward if single else layer.accumulated_reward
 
@@ -151,7 +151,7 @@ def _set_return(layer: Any, value: np.ndarray) -> None:
 
 
 def _groups(envs: Any) -> list[list[list[Any]]]:
-    """Layers `[group][copy][layer]`: those around a vector environment, and those in its copies."""
+    """Layers `[group][copy][layer]`: those around a vector environment, then those in its copies."""
     if not isinstance(envs, VectorEnv):
         return [[normalizing(env) for env in envs]]
     return [[normalizing(envs)], [normalizing(env) for env in _copies(envs)[1:]]]
@@ -166,7 +166,7 @@ def _kept(layer: Any) -> Any:
 
 
 def _as_they_are(epsilon: float) -> Any:
-    """Statistics by which a reward is divided by one."""
+    """Statistics that leave rewards unchanged: the wrapper divides by sqrt(variance + epsilon)."""
     one = RunningMeanStd(shape=())
     one.var = np.array(1.0 - epsilon)
     return one

@@ -1,8 +1,8 @@
-"""How the classes of a data set are divided into tasks, and what is held out of each.
+"""Divides the classes of a data set into tasks, and holds rows out of each.
 
 The three scenarios are those of van de Ven & Tolias (2019), arXiv 1904.07734: the task is unknown and
-has to be told from the input (`class`), is given (`task`), or is unknown and need not be told because
-all tasks share their outputs (`domain`).
+must be inferred from the input (`class`), is known (`task`), or is unknown and not needed, because all
+tasks share their outputs (`domain`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def divide(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> list[list[int]]:
-    """The classes of each task, in the order they are learnt.
+    """The classes of each task, in the order in which they are learnt.
 
     Args:
         n: Number of classes, labelled int64 0 to n - 1.
@@ -39,7 +39,7 @@ def divide(
         names: Names of the classes, for errors.
 
     Raises:
-        ConfigError: If the classes cannot be divided so.
+        ConfigError: If the classes cannot be divided like this.
 
     >>> divide(4, "mine", tasks=2, class_order=[3, 1, 0, 2])
     [[3, 1], [0, 2]]
@@ -78,8 +78,8 @@ def _sizes(
             )
     if tasks is not None and tasks != len(sizes):
         raise ConfigError(
-            f"tasks={tasks} and classes_per_task={classes_per_task} do not agree: that makes "
-            f"{len(sizes)} tasks of the {n} classes of {name}. Give one of the two."
+            f"tasks={tasks} and classes_per_task={classes_per_task} disagree: the latter makes "
+            f"{len(sizes)} tasks of the {n} classes of {name}. Give only one of the two."
         )
     return sizes
 
@@ -120,7 +120,7 @@ def _order(
 
 
 def by_number(names: Sequence[str] | None) -> str:
-    """A sentence that says which class has which number, or nothing."""
+    """A sentence on which class has which number; empty if classes have no names."""
     if names is None:
         return ""
     named = [f"{i} is {name}" for i, name in enumerate(names)]
@@ -137,9 +137,9 @@ def listed(classes: Sequence[int]) -> str:
 
 
 def held_out_share(labels: Tensor, share: float) -> Tensor:
-    """Which rows to hold out, bool `[N]`: the same share of every class, for every run the same.
+    """Which rows to hold out, bool `[N]`: the same share of every class, and the same rows in every run.
 
-    At least one row of a class that has two, so that no class goes unseen.
+    At least one row of a class that has two or more, so that every class is evaluated.
 
     Args:
         labels: int64 `[N]`.

@@ -1,4 +1,4 @@
-"""What makes a sequence of tasks out of data sets, and what an output then means."""
+"""Decides how data sets form a sequence of tasks, and what an output then means."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from .scenarios import SCENARIOS
 
 
 def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
-    """What makes the sequence: `one` (a single data set), `list`, `altered` or `split`.
+    """How the sequence is formed: `one` (a single data set), `list`, `altered` or `split`.
 
     Raises:
-        ConfigError: For settings that this kind has no use for.
+        ConfigError: For settings that do not apply to this kind.
     """
     first, keys = train[0], " and ".join(f"{key}=" for key in asked)
     if len(train) > 1:
         if altered := [arrays.name for arrays in train if arrays.alterations is not None]:
             raise ConfigError(
-                f"{altered[0]} is a sequence of tasks by itself, and no part of another. Give it alone."
+                f"{altered[0]} is itself a sequence of tasks and cannot be part of another. Give it alone."
             )
         if asked:
             raise ConfigError(
-                f"{keys} splits one data set; a list of data sets is a sequence already."
+                f"{keys} splits a single data set; a list of data sets is already a sequence."
             )
         return "list"
     if first.alterations is not None:
         if wrong := [key for key in asked if key != "tasks"]:
             raise ConfigError(
                 f"{wrong[0]}= splits classes; every task of {first.name} has all of them. Leave it out "
-                "(tasks= says how many tasks there are)."
+                "(tasks= sets the number of tasks)."
             )
         return "altered"
     if not asked:
@@ -49,7 +49,11 @@ def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
 
 
 def scenario_of(given: str | None, kind: str, train: list[Arrays], *, grows: bool) -> str:
-    """The scenario asked for, if it can be, or the usual one of this kind."""
+    """The scenario asked for, or the usual one for this kind of sequence.
+
+    Raises:
+        ConfigError: If the sequence cannot have the scenario asked for.
+    """
     first = train[0]
     if given is None:
         return "class" if kind in ("one", "split") and first.discrete else "domain"

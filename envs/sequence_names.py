@@ -1,4 +1,4 @@
-"""What the environments of a sequence are called: in pictures, on the console, and in a run's directory."""
+"""Names the environments of a sequence in pictures, on the console, and in a run's directory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_LONGEST = 120  # Characters of a directory's name; a file system has 255 bytes.
-_MOST = 4  # Environments that a line names.
+_LONGEST = 120  # Characters of a directory's name; file systems allow 255 bytes.
+_MOST = 4  # Environments named in one line.
 
 
 def labels(names: Sequence[str], arguments: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -35,7 +35,7 @@ def labels(names: Sequence[str], arguments: Sequence[Mapping[str, Any]]) -> list
 
 
 def directory_name(names: Sequence[str]) -> str:
-    """All names joined, or of many the first one and a hash of them all."""
+    """All names joined; for many names, the first one and a hash of all."""
     whole = "-".join(names)
     if len(whole) <= _LONGEST:
         return whole
@@ -44,7 +44,7 @@ def directory_name(names: Sequence[str]) -> str:
 
 
 def in_a_line(labels: Sequence[str]) -> str:
-    """A sequence for a person, in order."""
+    """The labels of a sequence in one line, shortened if there are many."""
     if len(labels) <= _MOST:
         return ", ".join(labels)
     return f"{', '.join(labels[:2])}, ..., {labels[-1]} ({len(labels)} tasks)"

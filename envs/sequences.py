@@ -1,4 +1,4 @@
-"""Data sets that are a sequence by themselves: the same rows, altered in another way for each task."""
+"""Data sets that are sequences of tasks: the same rows, altered differently for each task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .alterations import Permutations, Rotations
 
 
 class _AlteredMNIST(MNIST):
-    """Reads torchvision's own MNIST folder, whatever the subclass is called."""
+    """Reads torchvision's MNIST folder, which torchvision would look for under the subclass's name."""
 
     @property
     def raw_folder(self) -> str:
@@ -22,7 +22,7 @@ class _AlteredMNIST(MNIST):
 
 
 class PermutedMNIST(_AlteredMNIST):
-    """MNIST, its pixels in an order of their own in every task (`dataset=PermutedMNIST tasks=20`).
+    """MNIST with its pixels permuted differently in every task (`dataset=PermutedMNIST tasks=20`).
 
     Domain-incremental: the tasks share rows and labels, and nothing is stored twice. The orders are
     drawn from the run's seed, the first task's too.
@@ -32,8 +32,8 @@ class PermutedMNIST(_AlteredMNIST):
         def alterations(self, tasks=10, seed=0):
             return [functools.partial(torch.roll, shifts=task, dims=-1) for task in range(tasks)]
 
-    It gives a function per task, each from stored observations `[B, *shape]` to altered ones of the
-    same shape and dtype (or an object with a `len`, called with `(obs, task)`, as `Permutations` is).
+    It returns a function per task, each from stored observations `[B, *shape]` to altered ones of the
+    same shape and dtype (or an object with a `len`, called with `(obs, task)`, like `Permutations`).
 
     Source: Goodfellow et al. (2014), arXiv 1312.6211.
     """
@@ -43,7 +43,7 @@ class PermutedMNIST(_AlteredMNIST):
 
 
 class RotatedMNIST(_AlteredMNIST):
-    """MNIST, turned by an angle of its own in every task (`dataset=RotatedMNIST tasks=20`).
+    """MNIST, rotated by a different angle in every task (`dataset=RotatedMNIST tasks=20`).
 
     Domain-incremental, as `PermutedMNIST` is; angles are uniform in [0, 180) degrees, drawn from the
     run's seed.

@@ -1,4 +1,4 @@
-"""What the spaces of several environments have in common, so that one model serves all; else what helps."""
+"""Merges the spaces of several environments, so that one model fits all; errors say what helps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..replay import ConfigError, Space, Spec
 
-_SHOWN = 4  # Differences that one message lists.
+_SHOWN = 4  # Differences listed in one message.
 
 
 def shared_spec(names: Sequence[str], specs: Sequence[Spec]) -> Spec:
     """The spec of a sequence of environments.
 
-    Bounds of observations may differ, and are then the widest of all. Everything else has to be equal: the
-    names, shapes and types of observations, the number of choices, the bounds of actions that are numbers.
+    Bounds of observations may differ; the widest are used. Everything else must be equal: names, shapes
+    and dtypes of observations, the number of choices, the bounds of numeric actions.
 
     Args:
         names: What each environment is called.
@@ -48,7 +48,7 @@ def shared_spec(names: Sequence[str], specs: Sequence[Spec]) -> Spec:
 def _differences(
     what: str, names: tuple[str, str], a: Any, b: Any, *, action: bool
 ) -> Iterator[str]:
-    """How two spaces differ, in words, and what would make them equal."""
+    """Sentences on how two spaces differ, each with what would make them equal."""
     one, other = names
     if isinstance(a, dict) and isinstance(b, dict):
         shared = [key for key in a if key in b]
@@ -63,7 +63,7 @@ def _differences(
         return
     text = f"The {what} of {one} are {_words(a)}, those of {other} {_words(b)}."
     if isinstance(a, dict) or isinstance(b, dict):
-        helps = "FlattenObservation makes a dict one array." if not action else _IN_ONE_FORM
+        helps = "FlattenObservation turns a dict into one array." if not action else _IN_ONE_FORM
         yield f"{text} {helps}"
     elif (a.discrete, bool(a.nvec), a.binary) != (b.discrete, bool(b.nvec), b.binary):
         yield f"{text} {_for_kinds(a, b) if action else _IN_ONE_FORM}"
@@ -72,12 +72,12 @@ def _differences(
     elif a.ids != b.ids:
         yield f"{text} {_for_shapes(a, b)}"
     elif a.dtype != b.dtype and not action:
-        yield f"{text} DtypeObservation(dtype=numpy.float32) gives both one type."
+        yield f"{text} DtypeObservation(dtype=numpy.float32) gives both the same dtype."
     elif action and not a.discrete and not (_equal(a.low, b.low) and _equal(a.high, b.high)):
         yield (
             f"The {what} of {one} are from {_bound(a.low)} to {_bound(a.high)}, those of {other} from "
-            f"{_bound(b.low)} to {_bound(b.high)}. RescaleAction(min_action=-1, max_action=1) gives both one "
-            "range."
+            f"{_bound(b.low)} to {_bound(b.high)}. RescaleAction(min_action=-1, max_action=1) gives both the "
+            "same range."
         )
 
 
@@ -91,10 +91,10 @@ def _for_keys(shared: Sequence[str], action: bool) -> str:
         return _IN_ONE_FORM
     if shared:
         return (
-            f"FilterObservation(filter_keys={list(shared)!r}) keeps those that both have; "
+            f"FilterObservation(filter_keys={list(shared)!r}) keeps the keys that both have; "
             "TransformObservation adds others, as zeros."
         )
-    return "FlattenObservation makes arrays of them, which must be equally long."
+    return "FlattenObservation turns each into an array; the arrays must be equally long."
 
 
 def _for_kinds(a: Space, b: Space) -> str:
@@ -127,16 +127,18 @@ def _for_shapes(a: Space, b: Space) -> str:
     if (a.discrete or (a.ids and b.ids)) and _one_choice(a, b):
         few, most = sorted((a.n, b.n))
         return (
-            f"TransformObservation(env, lambda obs: obs, Discrete({most})) declares the one with {few} to be "
+            f"TransformObservation(env, lambda obs: obs, Discrete({most})) declares the one with {few} as "
             f"one of {most}."
         )
     if len(a.shape) == len(b.shape) == 1:
         few, most = sorted((a.n, b.n))
         return (
             f"TransformObservation(env, lambda obs: numpy.pad(obs, (0, {most - few})), Box(-inf, inf, "
-            f"({most},))) makes the one with {few} numbers as long."
+            f"({most},))) pads the one with {few} numbers to that length."
         )
-    return "FlattenObservation, ReshapeObservation or TransformObservation gives both one shape."
+    return (
+        "FlattenObservation, ReshapeObservation or TransformObservation gives both the same shape."
+    )
 
 
 def _one_choice(*spaces: Space) -> bool:
@@ -165,7 +167,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _bound(bound: Any) -> str:
-    """`-2`, or the range of bounds that differ."""
+    """A bound in words: `-2`, or `-2...3` if it differs between dimensions."""
     if not isinstance(bound, Tensor):
         return "nothing" if bound is None else f"{bound:g}"
     low, high = float(bound.min()), float(bound.max())

@@ -1,4 +1,4 @@
-"""Where data sets lie, and how they are opened."""
+"""Finds data sets, and opens them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..replay import ConfigError, DataError
 
 
 def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, Any] | None:
-    """The arguments that choose a data-set class's part, or None if it has no test part.
+    """The arguments that select a data set's training or test part; None: it has no test part.
 
-    `train=` or `split=`, `root=` and `download=`, for those that the constructor has.
+    `train=` or `split=`, `root=` and `download=`, as far as the constructor has them.
     """
     parameters = _parameters(target)
     arguments: dict[str, Any] = {"root": str(data_dir), "download": True}
@@ -29,10 +29,10 @@ def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, An
 
 
 def own_test_arguments(target: Any, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments of a data set's own test part, of those given for the part that is learnt from.
+    """The arguments of a data set's own test part, made from those given for training.
 
-    Whoever says `train=True` means the training data only. None where the test part itself is learnt
-    from, so that there is none to hold out.
+    The user's `train=True` concerns the training data only. None if the test part itself is trained on,
+    so that there is none to hold out.
     """
     train, test = (split_arguments(target, train=part, data_dir=Path()) for part in (True, False))
     if train is None or test is None:
@@ -43,7 +43,7 @@ def own_test_arguments(target: Any, arguments: dict[str, Any]) -> dict[str, Any]
     return {key: value for key, value in arguments.items() if key not in choosing}
 
 
-# torchvision's data sets whose parts have other names.
+# torchvision's data sets whose parts have names other than train and test.
 _SPLITS = {
     "ImageNet": ("train", "val"),
     "Imagenette": ("train", "val"),
@@ -61,13 +61,14 @@ def _parameters(target: Any) -> set[str]:
         return set()
     names = set(parameters)
     if inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # torchvision's classes pass `root` and `download` on to their bases.
         for base in target.__mro__[1:]:
             names |= set(inspect.signature(vars(base).get("__init__", object)).parameters)
     return names - {"self", "args", "kwargs"}
 
 
 def folder_of(name: Any) -> Path | None:
-    """The folder that a name says, `~` included, or None if it says none."""
+    """The folder that a name is the path of, with `~` expanded; None: there is no such folder."""
     if not isinstance(name, (str, Path)) or not str(name):
         return None
     path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
@@ -91,12 +92,12 @@ def open_dataset(build: Callable[[], Any], *, name: str, data_dir: Path) -> Any:
     try:
         return build()
     except ConfigError as error:
-        # What the constructor raised, as told by the launcher.
+        # The launcher has wrapped what the constructor raised.
         cause = error.__cause__
         if not isinstance(cause, (OSError, RuntimeError)):
             raise
         raise DataError(
             f"{name} could not be read from {data_dir.resolve()} nor downloaded "
-            f"({type(cause).__name__}: {cause}). Put its files there (or say data_dir=..., or set "
+            f"({type(cause).__name__}: {cause}). Put its files there (or set data_dir=... or "
             "ANTELOPE_DATA), check the network, or use dataset=Digits, which needs no download."
         ) from cause

@@ -1,4 +1,4 @@
-"""gymnasium's spaces as `Space`s, and values on their way between the two."""
+"""Turns gymnasium's spaces into `Space`s, and values from one into the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .unseen import advice, is_text, is_unseen, parts_of
 
 __all__ = ["Codec", "codec", "zeros"]
 
-# Columns of a one-hot observation at most: choices among more are ids. A batch of 256 rows takes 4 MB.
+# Most columns of a one-hot observation; with more choices it becomes an id. 256 such rows take 4 MB.
 WIDEST = 4096
 
 
@@ -29,20 +29,20 @@ def codec(
     channels: str | None = None,
     within: bool = False,
 ) -> Codec:
-    """How values of `space` are kept.
+    """The codec of a space: how its values are stored.
 
     Args:
         what: What errors call it.
         stack: Frames that models receive at once, joined along the first axis: `[stack * C, H, W]`.
         channels: Where images have their channels: "first" (`[C, H, W]`) or "last" (`[H, W, C]`); None:
             inferred from their shape.
-        action: Whether they are actions: always float32 where they are numbers, in the
-            environment's own layout where they are pictures.
-        within: Whether it is a part of a Dict or a Tuple.
+        action: Whether the values are actions: numbers are then float32, and pictures keep the
+            environment's own layout.
+        within: Whether the space is a part of a Dict or a Tuple.
 
     Raises:
-        ConfigError: For a kind of space that models cannot receive, saying which wrapper helps, or
-            images of which it cannot be told where their channels are.
+        ConfigError: For a kind of space that models cannot receive, with the wrapper that helps, or
+            for images if it is unclear which dimension holds the channels.
     """
     if is_unseen(space):
         raise _refusal(space, what, action=action, within=within)
@@ -67,7 +67,7 @@ def codec(
 def _composite(
     space: spaces.Dict | spaces.Tuple, what: str, *, action: bool, **options: Any
 ) -> Codec:
-    """A dict of the parts that models can receive; those of a Tuple are called "0", "1", ..."""
+    """The codec of a dict of the parts that models can receive; a Tuple's are called "0", "1", ..."""
     parts: dict[str, Codec] = {}
     keys: dict[str, Any] = {}
     left_out = []
@@ -76,7 +76,7 @@ def _composite(
             left_out.append(key)
             continue
         if (name := str(key)) in parts:
-            raise ConfigError(f"The {what} have two parts that are called {name!r}: rename one.")
+            raise ConfigError(f"The {what} have two parts called {name!r}: rename one.")
         parts[name] = codec(part, f"{what}[{key!r}]", action=action, within=True, **options)
         keys[name] = key
     in_order = [(name, keys[name], part) for name, part in parts.items()]
@@ -109,6 +109,7 @@ def _discrete(space: spaces.Discrete, *, action: bool) -> Codec:
     return Codec(
         seen,
         lambda value: np.asarray(value) - np.int64(start),
+        # A Python int for a single environment, which may look the action up in a dict: arrays have no hash.
         lambda value: value + start if value.ndim else int(value) + start,
         (),
         (),
@@ -153,7 +154,7 @@ def _multi_binary(space: spaces.MultiBinary) -> Codec:
 
 
 def _flat(value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Values `[..., *shape]` in one dimension, `[..., n]`."""
+    """Values `[..., *shape]` flattened to `[..., n]`."""
     value = np.asarray(value)
     lead = value.shape[: value.ndim - len(shape)]
     if value.shape != lead + shape:
@@ -166,10 +167,10 @@ def _refusal(space: gymnasium.Space[Any], what: str, *, action: bool, within: bo
     if 0 in (space.shape or ()):
         given = f"a {kind} of shape {list(space.shape or ())}"
     elif isinstance(space, (spaces.Dict, spaces.Tuple)) and is_unseen(space):
-        given = f"a {kind} of nothing but text" if is_text(space) else f"a {kind} without numbers"
+        given = f"a {kind} that holds only text" if is_text(space) else f"a {kind} without numbers"
     else:
         given = f"a {kind} space"
     return ConfigError(
-        f"The {what} are {given}. Known are Box, Discrete, MultiDiscrete, MultiBinary, and Dicts and "
+        f"The {what} are {given}. Models can use Box, Discrete, MultiDiscrete, MultiBinary, and Dicts and "
         f"Tuples of these. {advice(space, action=action, within=within)}"
     )

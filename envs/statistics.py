@@ -1,4 +1,4 @@
-"""Means and deviations of data, in one pass and in float64."""
+"""Means and standard deviations of data, in one pass and in float64."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def statistics(
     "Algorithms for computing the sample variance", eq. 1.5.
 
     Args:
-        base: One value of each feature (`shape`, or `(C, 1, 1)` for images), which is taken off all in
-            their own type first. The mean is counted from there.
+        base: One value of each feature (`shape`, or `(C, 1, 1)` for images), subtracted from all values
+            in their own dtype first. The mean is relative to it.
 
     Returns:
         float64 each.
     """
     shape = columns[0].shape[1:]
     over = (0, 2, 3) if len(shape) == 3 else (0,)
+    # Not a sum of squares minus the squared mean, which cancels where the mean is large.
     count, mean, squares = 0.0, torch.tensor(0.0), torch.tensor(0.0)
     low, high = torch.tensor(float("inf")), torch.tensor(float("-inf"))
     for chunk in chunks(columns):
@@ -46,14 +47,14 @@ def statistics(
         squares = squares + chunk_variance * n + delta**2 * (count * n / (count + n))
         mean = mean + delta * (n / (count + n))
         count += n
-    # Exactly 0 of a constant: no difference from its mean is ever seen.
+    # Exactly 0 for a constant feature, which the standardisation relies on not to divide by noise.
     stddev = (squares / count).sqrt()
     begin = 0.0 if base is None else base.to(torch.float64).view(low.shape)
     return mean, stddev, float((low + begin).min()), float((high + begin).max())
 
 
 def chunks(columns: list[Tensor | LazyColumn]) -> Iterator[Tensor]:
-    """Some rows of the columns at a time, `[n, *shape]`."""
+    """Yields the rows of the columns in chunks `[n, *shape]`."""
     for column in columns:
         for start in range(0, len(column), _CHUNK):
             rows = slice(start, start + _CHUNK)

@@ -1,4 +1,4 @@
-"""What several environments did in one step, and how a fault in one of them is reported."""
+"""The result of one step of several environments, and the report of a fault in one of them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .checked import Fault
 from .info_values import InfoFault, Picked, Rows
 from .infos import Infos
 
-# Actions of an episode that are kept to play it again: an episode may have no end.
+# Most actions of an episode that are kept to replay it: an episode may have no end.
 LONGEST_KEPT = 100_000
 
 
 class Step(NamedTuple):
-    """What N environments did.
+    """The result of one step of N environments.
 
     Attributes:
         next_obs: `[N, *shape]`, or a dict of these.
         reward: float64 `[N]`, as returns are summed; the replay keeps float32.
         terminated, truncated: bool `[N]`.
-        began: Which of them are in a new episode now, bool `[N]`; None: none.
-        first: Where they are now, `[N, *shape]`: `next_obs`, but for those that began.
-        real: Which of them made a step at all; None: all.
-        info: Fields of the info that came with `next_obs`, `{name: [N, ...]}`; None: none are kept.
-        first_info: Those that came with `first`.
+        began: Copies that are in a new episode now, bool `[N]`; None: none is.
+        first: The newest observations, `[N, *shape]`: `next_obs`, except for copies that began.
+        real: Copies that made a step at all, bool `[N]`; None: all did.
+        info: Fields of the info that came with `next_obs`, `{name: [N, ...]}`; None: none are stored.
+        first_info: Fields of the info that came with `first`.
     """
 
     next_obs: Any
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 def with_new_episodes(step: Step, which: np.ndarray, first: Any, info: Rows | None) -> Step:
-    """A step after which episodes begin in some copies, bool `[N]`, with these rows."""
+    """The step, with new episodes begun in some copies, bool `[N]`, from these observations and infos."""
     now, began = copied(step.first), which if step.began is None else step.began | which
     _assign(now, which, first)
     if info is None or step.first_info is None:
@@ -62,11 +62,14 @@ def info_rows(
     *,
     reset: bool,
 ) -> Rows:
-    """Fields of N infos `{name: [N, ...]}`; a fault names the copy it is in.
+    """Fields of N infos, `{name: [N, ...]}`.
 
     Args:
-        acts: Copies that act next, or whose next action's value counts, bool `[N]`; None: all.
+        acts: Copies that act next, or whose next action has a value that counts, bool `[N]`; None: all.
         reset: Whether some rows come from an episode's start.
+
+    Raises:
+        DataError: If a field is invalid or a mask allows no action, with the copy it came from.
     """
     try:
         rows = infos.reset_rows(picked) if reset else infos.rows(picked)
@@ -76,15 +79,17 @@ def info_rows(
         acts = np.ones(len(picked), np.bool_) if acts is None else acts
         if (stuck := infos.stuck(rows, acts)) is not None:
             copy, mask = stuck
-            raise DataError(blame(copy, Fault(f"gave `{mask}` in its info that allows no action")))
+            raise DataError(
+                blame(copy, Fault(f"returned `{mask}` in its info that allows no action"))
+            )
     return rows
 
 
 def blame(what: str, place: str, action: Any, space: gymnasium.Space[Any]) -> str:
-    """`what` it did, and all it takes to see it again; a wrong action may be the reason."""
+    """A message with all that reproduces a fault; it names an invalid action, which may be the reason."""
     done = ""
     if action is not None:
-        outside = "" if space.contains(action) else f", which is outside of {space}"
+        outside = "" if space.contains(action) else f", which is outside {space}"
         done = f", action {_short(action)}{outside}"
     return f"{what}. At {place}{done}."
 
@@ -94,16 +99,15 @@ def copy_in_words(copy: int, num_envs: int) -> str:
 
 
 def seed_of_episode(seed: int, copy: int, episode: int) -> int:
-    """Of one episode: far from those of all others, and small enough for simulators written in C."""
+    """The seed of one episode: unrelated to all others, and below 2**31 for simulators written in C."""
     return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0]) >> 1
 
 
 def row_of(value: Any, copy: int) -> Any:
     if isinstance(value, Mapping):
         return {name: row_of(part, copy) for name, part in value.items()}
-    if isinstance(
-        value, tuple
-    ):  # Of text, which models do not receive, there is one for each copy.
+    if isinstance(value, tuple):
+        # A vector environment has text as a tuple, one per copy; models do not receive it anyway.
         return tuple(part if isinstance(part, str) else row_of(part, copy) for part in value)
     return value[copy]
 

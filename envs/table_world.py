@@ -1,4 +1,4 @@
-"""Tables of rows, held in memory or read at each use, and the sequence of tasks over them."""
+"""A world of data: tables of rows, in memory or read at each use, and a sequence of tasks over them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class TableWorld(OfData):
 
     Args:
         name: What directories and errors call the data.
-        spec: Of inputs and labels as the tables hold them.
+        spec: The spec of inputs and labels as the tables hold them.
         train, test: Tables with the columns `obs` `[N, *shape]` and `label`: int64 `[N]` classes, or float
             `[N, *shape]` values.
         tasks: The sequence of tasks.
         scenario: "class", "task" or "domain": what an output means.
         source_dtype: The dtype in which inputs were read, such as uint8 or float64.
-        task_transform: Makes stored rows `[B, *shape]` those of a task (a number, or int64 `[B]`), of the
-            same shape and dtype, before they are standardised; None: they are as stored.
-        notes: What a person should know of how the data was read, and of its labels.
+        task_transform: Maps stored rows `[B, *shape]` to those of a task (a number, or int64 `[B]`), of the
+            same shape and dtype, before standardisation; None: rows are used as stored.
+        notes: Remarks on how the data was read and on its labels, for the run's header.
         decoded: Whether its parts are pictures (True), or arrays (False).
-        single_class: The only class of all rows, where there is only one.
+        single_class: The name of the only class; None: there are several, or values.
 
     Attributes:
         later: For each added task, its name, size, classes and a digest of its data.
@@ -64,6 +64,7 @@ class TableWorld(OfData):
         self.source_dtype, self.task_transform = source_dtype, task_transform
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
         self.later: list[dict[str, Any]] = []
+        # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
     # ---------------------------------------------------------------------------- before the run
@@ -77,7 +78,7 @@ class TableWorld(OfData):
         return reasons
 
     def wanted_threads(self) -> int | None:
-        return None
+        return None  # Batches of data are large enough for all cores.
 
     def place(self, device: torch.device, wanted: str) -> str | None:
         return place_tables((self.train, self.test), self.spec, device, wanted, name=self.name)
@@ -96,15 +97,16 @@ class TableWorld(OfData):
         )
 
     def example(self, n: int, device: torch.device) -> Tensor:
-        """`n` stored rows on a device, `[n, *shape]`, as a batch of the first task begins: altered.
+        """`n` rows of the first task on a device, `[n, *shape]`, as stored but altered for that task.
 
-        Of integers, the first two are the rows that hold the largest and the smallest there is, held out
-        or not: what an embedding has no row for is found out before training.
+        With ids, the first two are the rows with the largest and the smallest one, held-out rows included:
+        an embedding without a row for them fails before training, not in the middle.
 
         Raises:
-            ConfigError: If they cannot be altered there.
+            ConfigError: If they cannot be altered on that device.
         """
         rows = self.tasks[0].train
+        # Spread over the data, which may be sorted by class; in float64, exact for any number of rows.
         places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
         found = self.train.gather(rows[places].to(self.train.device))["obs"]
         if self.spec.obs.ids is not None and self.train.in_memory and self.test.in_memory:
@@ -114,7 +116,7 @@ class TableWorld(OfData):
         return obs if self.task_transform is None else altered(self.task_transform, self.name, obs)
 
     def _row_with(self, *, largest: bool) -> Tensor:
-        """The row of integers that holds the largest or the smallest."""
+        """The row with the largest or the smallest integer, `[*shape]`."""
         rows = []
         for table in (self.train, self.test):
             column = table.columns["obs"]
@@ -159,7 +161,7 @@ class TableWorld(OfData):
         return "; ".join([counted, *self.notes])
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
-        """A line about integers, unless the user decided about them."""
+        """A line on how integers are treated, unless the user decided it."""
         space = self.spec.obs
         if isinstance(space, dict):
             return {}
@@ -181,11 +183,11 @@ class TableWorld(OfData):
         replay.begin(task)
 
     def collect(self, task: int, actor: Actor | None, replay: Replay) -> int:
-        """Data is there already: one step, nothing to do."""
+        """Nothing is collected, since the data is there; a step is a learning step."""
         return 1
 
     def go_on(self, task: int, replay: Replay) -> None:
-        """An evaluation leaves data as it is."""
+        """Nothing to do: an evaluation leaves data unchanged."""
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         return {}
@@ -209,7 +211,7 @@ class TableWorld(OfData):
         whole: bool = False,
         show: Show,
     ) -> dict[str, float]:
-        # Which task a row is of makes a difference only where tasks have classes of their own.
+        # Knowing the task narrows predictions down only if tasks have their own classes.
         apart = len(self.tasks) > 1 and self.spec.discrete
         return policy.score_rows(
             HeldOut(
@@ -226,7 +228,7 @@ class TableWorld(OfData):
         )
 
     def _index(self, number: int, how: Evaluation, *, validation: bool, whole: bool) -> Tensor:
-        """Which rows are evaluated, int64 `[N]`, in the data's order."""
+        """The rows that are evaluated, int64 `[N]`, in the data's order."""
         task = self.tasks[number]
         index = task.validation if validation else task.test
         assert index is not None

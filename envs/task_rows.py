@@ -1,4 +1,4 @@
-"""Which rows of the tables belong to which task."""
+"""Assigns the rows of the tables to tasks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .scenarios import held_out_share, listed
 
 @dataclass(frozen=True)
 class DataTask:
-    """Which rows of the world's tables belong to one task.
+    """The rows of the world's tables that belong to one task.
 
     Attributes:
         train, test: int64 `[N]`, row numbers.
-        classes: int64 `[k]`, the outputs that are the task's, in the order of `class_order`; all of them
-            where tasks share them.
+        classes: int64 `[k]`, the outputs of the task, in the order of `class_order`; all outputs if tasks
+            share them.
         validation: int64 `[N]`, row numbers of the training table, none of them in `train`; or None.
     """
 
@@ -32,7 +32,11 @@ class DataTask:
 
 
 def split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[DataTask]:
-    """Tasks of these classes each, from the labels of all rows."""
+    """A task for each group of classes, from the labels of all rows, int64 `[N]`.
+
+    Raises:
+        DataError: If a task has no rows.
+    """
     task_of = torch.empty(sum(map(len, groups)), dtype=torch.int64)
     for task, classes in enumerate(groups):
         task_of[torch.tensor(classes)] = task
@@ -48,7 +52,7 @@ def split(groups: list[list[int]], train: Tensor, held_out: Tensor) -> list[Data
 
 
 def in_turn(train: list[Arrays], held_out: list[Arrays], n: int, scenario: str) -> list[DataTask]:
-    """A task per data set."""
+    """A task for each data set, with `n` outputs in all."""
     tasks, first = [], 0
     for arrays, rows, test in zip(train, _ranges(train), _ranges(held_out), strict=True):
         classes = torch.arange(n)
@@ -59,7 +63,14 @@ def in_turn(train: list[Arrays], held_out: list[Arrays], n: int, scenario: str) 
 
 
 def validation_rows(train: list[Arrays], share: float | None) -> Tensor | None:
-    """Which rows of the training table are to be held out, bool `[N]`."""
+    """The rows of the training table to hold out for validation, bool `[N]`; None: none.
+
+    Args:
+        share: Share of the rows of each class, float in (0, 0.5]; None: none.
+
+    Raises:
+        ConfigError: If the share is outside that range.
+    """
     if not share:
         return None
     if not 0 < share <= 0.5:
@@ -74,6 +85,11 @@ def validation_rows(train: list[Arrays], share: float | None) -> Tensor | None:
 
 
 def with_validation(task: DataTask, chosen: Tensor) -> DataTask:
+    """The task with its rows among the `chosen`, bool `[N]`, held out for validation.
+
+    Raises:
+        DataError: If none of its rows is chosen.
+    """
     held = chosen[task.train]
     if not held.any():
         raise DataError(

@@ -1,44 +1,35 @@
-"""A data set, or several, as a sequence of tasks."""
+"""The world of one data set or several: their sequence of tasks, which may grow."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, DataError, LazyColumn, Space, Spec
-from .alterations import TaskTransform, alterations_of, altered
+from ..replay import ConfigError, DataError
+from .alterations import altered
 from .arrays import Arrays
-from .description import describe
+from .draft import Draft
 from .inputs import stored
-from .joining import (
-    exact_targets,
-    joined,
-    notes_on_labels,
-    numbered_in_turn,
-    single_class,
-    with_held_out,
-)
-from .later import Outputs, check_later, check_numbers, digest, first_row
-from .numbering import share
-from .scenarios import divide
+from .joining import exact_targets, joined, with_held_out
+from .later import check_later, check_numbers, digest, first_row
 from .sequence_kind import scenario_of, sequence_kind
 from .table_world import TableWorld
-from .task_rows import DataTask, in_turn, split, validation_rows, with_validation
+from .task_rows import DataTask, validation_rows, with_validation
 from .world import Growing
 
 
 class DataWorld(TableWorld):
     """Data sets as a sequence of tasks, to which later data can be added.
 
-    A sequence is one of three:
+    There are three kinds of sequence:
 
     - The classes of one data set, a few in each task (`tasks`, `classes_per_task`).
     - A list of data sets.
-    - One data set that is altered for each task (`PermutedMNIST`, or one's own: see there).
+    - One data set that is altered for each task (`PermutedMNIST`, which explains how to write one).
 
     Args:
         train: One `Arrays` per part of the sequence, inputs `[N, *shape]`.
@@ -47,20 +38,20 @@ class DataWorld(TableWorld):
         classes_per_task: The size of every task of a split, or a list with the size of each.
         class_order: Every class once, in the order of a split; None: 0, 1, 2, ...; "shuffled": drawn
             from `seed`.
-        num_classes: Number of outputs, if more classes come later; None: as many as classes.
-        scenario: What an output means. "class" and "task": a class has an output of its own, whatever
-            its task (in a list of data sets, those of the second come after those of the first).
+        num_classes: Number of outputs, if later data adds classes; None: one for each class.
+        scenario: What an output means. "class" and "task": each class has its own output, whatever its
+            task (in a list of data sets, those of the second come after those of the first).
             "domain": all tasks share the outputs; in a split, a label is the place of a class in its
             task. None: "class" for one data set, "domain" where it is altered or there are several.
-        validation: Share of every class's training rows to hold out, 0 to 0.5, whatever the order.
-        seed: Seeds the order of classes, and alterations.
-        standardize: Whether inputs are to be numbers (True) or stay as they are (False); None: integers
-            are ids that stay as they are.
-        notes: What else a person should know of how the data was read.
+        validation: Share of every class's training rows to hold out, in (0, 0.5]; None: none.
+        seed: Seeds the order of classes, and the alterations.
+        standardize: Whether integers are treated as numbers (True) or left unchanged (False); None: they
+            are ids, left unchanged, unless they are too large.
+        notes: Further remarks on how the data was read.
         decoded: Whether its parts are pictures (True), or arrays (False).
 
     Raises:
-        ConfigError, DataError: If the parts do not fit together, or cannot be split like this.
+        ConfigError, DataError: If the parts do not fit together, or cannot be divided as asked for.
     """
 
     def __init__(
@@ -86,12 +77,12 @@ class DataWorld(TableWorld):
         if num_classes is not None:
             check_numbers(train, num_classes)
         scenario = scenario_of(scenario, kind, train, grows=num_classes is not None)
-        draft = _Draft("-".join(arrays.name for arrays in train), kind, scenario)
+        draft = Draft("-".join(arrays.name for arrays in train), kind, scenario)
         draft.read(train, test, num_classes=num_classes, standardize=standardize)
         source_dtype, like = draft.train[0].inputs.dtype, first_row(draft.train[0])
         notes, exact = [*draft.notes, *notes], draft.exact()
         draft.store(num_classes)
-        # Drawn before labels may be numbered by task.
+        # Before labels may be renumbered by task: the share is one of each class.
         chosen = validation_rows(draft.train, validation)
         if kind == "split":
             draft.split(tasks, classes_per_task, class_order, seed=seed)
@@ -117,8 +108,10 @@ class DataWorld(TableWorld):
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like
         self._outputs = draft.outputs
-        self._known_tasks = len(self.tasks)  # Those whose rows are loaded.
-        if self.task_transform is not None:
+        self._known_tasks = len(self.tasks)  # Tasks whose rows are loaded.
+        if (
+            self.task_transform is not None
+        ):  # Tried on two rows, so that an error comes before training.
             altered(
                 self.task_transform, self.name, self.train.gather(self.tasks[0].train[:2])["obs"]
             )
@@ -135,7 +128,7 @@ class DataWorld(TableWorld):
     def add(self, train: Arrays, test: Arrays | None, *, name: str | None = None) -> DataTask:
         """Add a task, or the rows of the next expected one.
 
-        Inputs are standardised like the sequence's first data; labels are matched with the known ones.
+        Inputs are standardised like the sequence's first data, and labels are matched with the known ones.
 
         Args:
             test: Held-out data; None: a fixed fifth of the rows.
@@ -153,6 +146,7 @@ class DataWorld(TableWorld):
         outputs = self._outputs
         if self.spec.discrete:
             outputs, train, test = outputs.number(train, test)
+        # Before `stored`, which rounds them.
         exact = [exact_targets([part], self.spec) for part in (train, test)]
         chosen = validation_rows([train], self._validation)
         train, test = stored(train, self.spec), stored(test, self.spec)
@@ -191,7 +185,7 @@ class DataWorld(TableWorld):
         """A task whose rows come after all rows that the tables have.
 
         Args:
-            chosen: Which of its rows to learn from are set aside, bool `[N]`; None: none.
+            chosen: Which of its training rows are held out for validation, bool `[N]`; None: none.
         """
         own = self.scenario != "domain" and self.spec.discrete
         classes = train.targets.unique() if own else self.tasks[0].classes
@@ -205,7 +199,7 @@ class DataWorld(TableWorld):
         )
 
     def expect(self, known: dict[str, Any]) -> None:
-        """Expect a task that was added before the run was resumed, whose rows are still to be given."""
+        """Expect a task that was added before the run was resumed; its rows have yet to be given again."""
         none = torch.arange(0)
         self.later.append(known)
         self.tasks.append(DataTask(known["name"], none, none, known["classes"]))
@@ -229,180 +223,3 @@ class DataWorld(TableWorld):
     def expecting(self) -> bool:
         """Whether rows of an expected task are missing."""
         return self._known_tasks < len(self.tasks)
-
-
-@dataclass
-class _Draft:
-    """Data sets on their way to tables and tasks; methods are called in the order they are written.
-
-    Attributes:
-        counted: Number of classes of the data so far.
-        single_class: The only class of all rows, where there is only one.
-        spec: Of the rows as tables hold them.
-        outputs: The labels of the model's outputs.
-    """
-
-    name: str
-    kind: str
-    scenario: str
-    train: list[Arrays] = field(default_factory=list)
-    held_out: list[Arrays] = field(default_factory=list)
-    tasks: list[DataTask] = field(default_factory=list)
-    task_transform: TaskTransform | None = None
-    counted: int = field(init=False)
-    single_class: str | None = field(init=False)
-    spec: Spec = field(init=False)
-    outputs: Outputs = field(init=False)
-
-    def read(
-        self,
-        train: list[Arrays],
-        test: list[Arrays | None],
-        *,
-        num_classes: int | None,
-        standardize: bool | None,
-    ) -> None:
-        """Training and held-out parts, with the classes of a list of data sets numbered together."""
-        pairs = [with_held_out(*pair) for pair in zip(train, test, strict=True)]
-        if self.kind == "list":
-            pairs = numbered_in_turn(pairs) if self.scenario != "domain" else share(pairs)
-        self.train, self.held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        self.single_class = single_class([*self.train, *self.held_out])
-        self.spec = describe(
-            self.train,
-            list(self.held_out),
-            num_tasks=1,
-            standardize=standardize,
-            altered=self.kind == "altered",
-        )
-        self.counted = self.spec.action.n
-        self.outputs = _known_outputs(
-            self.kind, self.scenario, self.spec, self.train[-1], num_classes
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """What a person should know of the data, before the notes on how it was read."""
-        notes, only = notes_on_labels(self.train), self.single_class
-        if only is not None:
-            notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
-        if any(isinstance(p.inputs, LazyColumn) and p.inputs.changes for p in self.held_out):
-            notes.append(
-                "held-out inputs are drawn at every reading too (give test_dataset= without random "
-                "transforms)"
-            )
-        return notes
-
-    def exact(self) -> list[Tensor | None]:
-        """The targets of the training and of the held-out rows, where storing them would round."""
-        return [exact_targets(part, self.spec) for part in (self.train, self.held_out)]
-
-    def store(self, num_classes: int | None) -> None:
-        """Inputs and targets as tables hold them, and outputs for classes that come later."""
-        if num_classes is not None:
-            self.spec = _with_outputs(self.spec, num_classes, self.outputs.names)
-        self.train, self.held_out = (
-            [stored(arrays, self.spec) for arrays in part] for part in (self.train, self.held_out)
-        )
-
-    def split(
-        self,
-        tasks: int | None,
-        classes_per_task: int | list[int] | None,
-        class_order: str | list[int] | None,
-        *,
-        seed: int,
-    ) -> None:
-        """Tasks of a few classes each."""
-        groups = divide(
-            self.counted,
-            self.name,
-            tasks=tasks,
-            classes_per_task=classes_per_task,
-            class_order=class_order,
-            seed=seed,
-            names=self.spec.action.names,
-        )
-        self.tasks = split(groups, self.train[0].targets, self.held_out[0].targets)
-        if self.scenario == "domain":
-            self.outputs = _shared_outputs(groups, self.outputs)
-            self.spec, self.tasks = _sharing(self.spec, self.tasks, self.outputs.n)
-            self.train = [_numbered_by_task(self.train[0], groups)]
-            self.held_out = [_numbered_by_task(self.held_out[0], groups)]
-
-    def in_turn(self, *, grows: bool) -> None:
-        """A task per data set.
-
-        Args:
-            grows: Whether there are outputs for classes that come later.
-        """
-        self.tasks = in_turn(self.train, self.held_out, self.spec.action.n, self.scenario)
-        if self.kind == "one" and grows and self.scenario != "domain":
-            self.tasks = [replace(self.tasks[0], classes=self.train[0].targets.unique())]
-
-    def make_tasks(self, tasks: int | None, *, seed: int) -> None:
-        """A task for each way in which the data set alters its rows."""
-        first = self.train[0]
-        assert first.alterations is not None
-        self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
-        self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
-
-
-def _known_outputs(
-    kind: str, scenario: str, spec: Spec, last: Arrays, num_classes: int | None
-) -> Outputs:
-    """The labels of the outputs, from the first data.
-
-    Args:
-        last: The last data set of the sequence.
-    """
-    if not spec.discrete:
-        return Outputs(0)
-    n = num_classes or spec.action.n
-    if kind == "list" and scenario != "domain":
-        return Outputs(n, last.names, taken=spec.action.n)
-    if kind == "split" and scenario == "domain":
-        return Outputs(n)
-    if last.values is not None:
-        return Outputs(n, last.values)
-    named = last.names is not None
-    return Outputs(n, last.names, listed=named, chosen=named and last.chosen)
-
-
-def _with_outputs(spec: Spec, n: int, names: tuple[str, ...] | None) -> Spec:
-    """The spec with outputs for classes that come later."""
-    return replace(spec, action=replace(spec.action, shape=(n,), high=n - 1, names=names))
-
-
-def _shared_outputs(groups: list[list[int]], outputs: Outputs) -> Outputs:
-    """The outputs that the tasks of a split share.
-
-    Raises:
-        ConfigError: If tasks differ in size, or outputs are reserved for later classes.
-    """
-    size = len(groups[0])
-    if any(len(group) != size for group in groups):
-        raise ConfigError(
-            "scenario=domain needs as many classes in every task, which share their outputs; "
-            f"classes_per_task={[len(group) for group in groups]}."
-        )
-    if outputs.n != size * len(groups):
-        raise ConfigError(
-            f"num_classes={outputs.n} reserves outputs for later classes, but with "
-            f"scenario=domain the tasks of a split share {size} outputs. Leave it out."
-        )
-    return Outputs(size)
-
-
-def _sharing(spec: Spec, tasks: list[DataTask], n: int) -> tuple[Spec, list[DataTask]]:
-    """The spec and the tasks of a split, where all tasks have the same `n` outputs."""
-    action = Space((n,), torch.int64, 0, n - 1, discrete=True)
-    return replace(spec, action=action), [replace(task, classes=torch.arange(n)) for task in tasks]
-
-
-def _numbered_by_task(part: Arrays, groups: list[list[int]]) -> Arrays:
-    """The rows with the classes of every task numbered from 0."""
-    size = len(groups[0])
-    place = torch.empty(size * len(groups), dtype=torch.int64)
-    place[torch.tensor(groups)] = torch.arange(size)
-    return replace(part, targets=place[part.targets])

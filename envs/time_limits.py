@@ -1,4 +1,4 @@
-"""After how many steps episodes end: the environment's own limit, and where evaluations cut."""
+"""Limits of episodes, in steps: the environment's own, and the one that evaluations apply."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gymnasium.vector import VectorEnv
 
 from .running import layers
 
-# Episodes of evaluation that have no time limit are cut after this many times the longest one of
-# training, and never earlier than that.
+# Evaluation episodes without a time limit are cut at this multiple of the longest training episode, and
+# not before the second number of steps: a greedy policy may walk in circles forever.
 _TIMES_LONGEST, _SHORTEST_LIMIT = 10, 1000
 
 
 def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> int | None:
-    """Steps after which an episode of evaluation is cut; None: it ends by itself.
+    """Steps after which an evaluation episode is cut; None: it ends by itself.
 
     Args:
-        eval_limit: The user's own setting, in steps; None: it was not given.
+        eval_limit: The user's setting, in steps; None: it was not given.
         time_limit: The environment's own limit, in steps; None: unknown.
-        longest: Length in steps of the longest episode of training.
+        longest: Length in steps of the longest training episode.
     """
     if eval_limit is not None or time_limit is not None:
         return eval_limit
@@ -28,10 +28,11 @@ def cut_after(eval_limit: int | None, time_limit: int | None, longest: int) -> i
 
 
 def time_limit_of(env: Any) -> int | None:
-    """Steps after which an environment truncates its episodes, as far as that can be told."""
+    """Steps after which an environment truncates its episodes; None: unknown."""
     for layer in layers(env):
         if isinstance(layer, gymnasium.wrappers.TimeLimit):
-            return int(layer._max_episode_steps)
+            return int(layer._max_episode_steps)  # Private in gymnasium 1.x.
+    # A vector environment in this process shows its copies, which all have the same limit.
     unwrapped = env.unwrapped
     inside = getattr(unwrapped, "envs", None) if isinstance(unwrapped, VectorEnv) else None
     if inside and isinstance(inside[0], gymnasium.Env):

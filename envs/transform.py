@@ -1,4 +1,4 @@
-"""What makes stored fields what a model receives: the protocol of `Standardize` and `Observations`."""
+"""The protocol of `Standardize` and `Observations`, which turn stored fields into model inputs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Augment = Callable[[Tensor], Tensor]
 
 
 class Transform(Protocol):
-    """Makes stored fields what a model receives, on the whole batch.
+    """Turns the stored fields of a whole batch into what a model receives.
 
     Attributes:
-        layout: Memory format of images `[B, C, H, W]`; None: as they are stored, channels first.
+        layout: Memory format of images `[B, C, H, W]`; None: contiguous, channels first.
     """
 
     layout: torch.memory_format | None
 
     @property
     def as_stored(self) -> bool:
-        """Whether models receive observations as they are stored."""
+        """Whether models receive observations exactly as stored."""
 
     @property
     def augment(self) -> Augment | None:
-        """Maps `[B, *shape]` to the same shape; None: nothing is augmented."""
+        """Maps `[B, *shape]` to the same shape; None: there is no augmentation."""
 
     def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields of a batch, as the model receives them."""

@@ -1,4 +1,4 @@
-"""Spaces that models cannot receive: parts that are left out, and what helps where one is refused."""
+"""Spaces that models cannot receive: leaves out such parts, and says what helps if one is refused."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _TRANSFORM = "env_wrappers=[{_target_: TransformObservation, func: ..., observat
 
 
 def is_unseen(space: gymnasium.Space[Any]) -> bool:
-    """Whether a space holds nothing that a model can receive: text, no numbers at all, or only such parts."""
+    """Whether a space has nothing for a model: it is text or empty, or all of its parts are."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         return all(is_unseen(part) for _, part in parts_of(space))
     return is_text(space) or 0 in (space.shape or ())
 
 
 def parts_of(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, gymnasium.Space[Any]]]:
-    """The parts of a Dict or a Tuple with their keys, a tuple's being its indices."""
+    """The parts of a Dict or a Tuple with their keys; a tuple's keys are its indices."""
     return list(space.items() if isinstance(space, spaces.Dict) else enumerate(space))
 
 
 def seen(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
-    """The space without what `is_unseen`; itself where all of it is seen.
+    """The space without parts that `is_unseen`; the same object if there are none.
 
-    The parts of a Tuple with one that is left out become a Dict by their indices, which stay as they were.
+    A Tuple that loses a part becomes a Dict by its original indices.
     """
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
         return space
@@ -39,7 +39,7 @@ def seen(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
 
 
 def seen_value(code: Codec, value: Any) -> Any:
-    """The environment's value without what is left out: one of `seen`."""
+    """An environment's value without the parts left out: a value of the space `seen`."""
     if code.parts is None or not leaves_out(code):
         return value
     parts = code.parts.items()
@@ -55,8 +55,8 @@ def tell_left_out(space: gymnasium.Space[Any], name: str) -> None:
     """Warn of the parts of an environment's observations that models do not receive.
 
     Args:
-        space: Of the environment's observations.
-        name: Of the environment.
+        space: The environment's observation space.
+        name: What the warning calls the environment.
     """
     text: list[str] = []
     empty: list[str] = []
@@ -78,7 +78,7 @@ def tell_left_out(space: gymnasium.Space[Any], name: str) -> None:
 
 
 def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
-    """What helps where a space is refused.
+    """What helps if a space is refused.
 
     Args:
         action: Whether it belongs to actions, not observations.
@@ -95,16 +95,16 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
             "env_wrappers=[FlattenObservation] makes it one Box: the number of the alternative, then its "
             "values, padded."
             if not within
-            else f"{_TRANSFORM} can give the number of the alternative beside its padded values."
+            else f"{_TRANSFORM} can return the number of the alternative beside its padded values."
         )
     elif isinstance(space, spaces.Sequence):
         helps = (
             f"Its length changes. {_TRANSFORM} can pad it to the longest, as a Dict of the padded Box and a "
-            "MultiBinary that tells what is padding."
+            "MultiBinary that marks the padding."
         )
     elif isinstance(space, spaces.Graph):
         helps = (
-            f"Its size changes. {_TRANSFORM} can give node features and an adjacency matrix, padded to the "
+            f"Its size changes. {_TRANSFORM} can return node features and an adjacency matrix, padded to the "
             "largest graph, as a Dict of Boxes."
         )
     elif is_text(space):
@@ -122,7 +122,7 @@ def advice(space: gymnasium.Space[Any], *, action: bool, within: bool) -> str:
 
 
 def is_text(space: gymnasium.Space[Any]) -> bool:
-    """Text, spaces of one's own that hold strings (MiniGrid's missions), and nothing but those."""
+    """Whether a space holds only strings: Text, or a library's own space, such as MiniGrid's mission."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         return bool(len(space)) and all(is_text(part) for _, part in parts_of(space))
     return isinstance(space, spaces.Text) or (space.dtype is not None and space.dtype.kind in "US")
@@ -147,7 +147,7 @@ def _action_advice(space: gymnasium.Space[Any]) -> str:
 def _unseen_leaves(
     space: gymnasium.Space[Any], path: str = ""
 ) -> list[tuple[str, gymnasium.Space[Any]]]:
-    """What is left out, with the path to it."""
+    """The parts left out, each with its path: `a/0`."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         found: list[tuple[str, gymnasium.Space[Any]]] = []
         for key, part in parts_of(space):

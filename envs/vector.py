@@ -30,14 +30,14 @@ from .workers import PICKED, Workers, lost_worker, terminate
 
 
 class Vector:
-    """gymnasium's own vector environments, whenever they reset: in the next step, the same, or not.
+    """gymnasium's own vector environments, in any autoreset mode: next step, same step, or disabled.
 
     Args:
         envs: The vector environment, of N environments.
-        infos: Reads the fields of `info` that are kept, `{name: [N, ...]}`; None: none are.
+        infos: Reads the fields of `info` to store, `{name: [N, ...]}`; None: there are none.
 
     Attributes:
-        ended: Copies that the next step only resets, bool `[N]`.
+        ended: Copies that the next step only resets, ignoring their action, bool `[N]`.
         first_info: The fields that came with the last `reset()`, `{name: [N, ...]}`.
     """
 
@@ -62,13 +62,16 @@ class Vector:
             channels=channels,
         )
         self.action_codec = codec(envs.single_action_space, f"actions of {name}", action=True)
+        # gymnasium 1.0 had only this mode, and no entry for it.
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.mode = AutoresetMode(mode)
-        # Others take one seed for all.
+        # Only these two accept a list of seeds and a reset mask; others have one seed for all copies.
         self._seed_each = isinstance(envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         self.episodes = [0] * self.num_envs
-        self.steps = [0] * self.num_envs  # Since each copy was given a seed.
-        self.actions: list[list[Any]] = [[] for _ in range(self.num_envs)]  # Of workers only.
+        self.steps = [0] * self.num_envs  # Steps since each copy was seeded.
+        self.actions: list[list[Any]] = [
+            [] for _ in range(self.num_envs)
+        ]  # Only `Workers` can be replayed from them.
         self.ended = np.zeros(self.num_envs, np.bool_)
         self._checks_left = CHECKED_STEPS
 
@@ -84,7 +87,7 @@ class Vector:
         return self._stored(obs)
 
     def _picked(self, infos: Any, native: Any = None) -> list[Picked | None]:
-        """The fields of each copy's info."""
+        """The fields of each copy's info, None for copies without one."""
         assert self.infos is not None
         try:
             if isinstance(self.envs, Workers):
@@ -118,7 +121,7 @@ class Vector:
         return seed_of_episode(self.seed, copy, self.episodes[copy])
 
     def step(self, action: Any) -> Step:
-        """Act in every copy; `real` is False for those that only began a new episode instead.
+        """Act in every copy; `real` is False for copies that began a new episode instead.
 
         Raises:
             DataError: As `Copies.step`, or if a worker died.
@@ -135,17 +138,17 @@ class Vector:
         )
         if np.shape(reward) != (self.num_envs,):
             raise DataError(self._blame(Fault(reward_fault(reward)), native))
-        # Copies: some vector environments give the same arrays at each step.
+        # Copied, because some vector environments return the same arrays at each step.
         reward = np.array(reward, np.float64)
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
         if not np.isfinite(reward).all():
             copy = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise DataError(self._blame(Fault(f"gave the reward {reward[copy]}", copy), native))
+            raise DataError(self._blame(Fault(f"returned the reward {reward[copy]}", copy), native))
         now = self._stored(obs, native)
         done = terminated | truncated
         picked = [] if self.infos is None else self._picked(infos, native)
         if self.mode is AutoresetMode.NEXT_STEP:
-            # Those that ended before have been reset by this step: its action did nothing.
+            # Copies whose episode had ended were reset by this step, which ignored their action.
             began, self.ended = self.ended, done & ~self.ended
             rows = None if self.infos is None else self._info(picked, ~terminated)
             if not began.any():
@@ -170,7 +173,7 @@ class Vector:
         return Step(now, reward, terminated, truncated, done, first, None, rows, first_rows)
 
     def restart(self, step: Step, which: np.ndarray) -> Step | None:
-        """As that of `Copies`; None where single copies cannot be reset."""
+        """As `Copies.restart`; None if copies cannot be reset one by one."""
         if not self._seed_each:
             return None
         self.ended &= ~which
@@ -181,7 +184,7 @@ class Vector:
     def _last_picked(
         self, picked: list[Picked | None], infos: Any, done: np.ndarray
     ) -> list[Picked | None]:
-        """The fields of each copy's info, of those that were reset in the same step their last."""
+        """The fields of each copy's info, for copies reset in this step those of the old episode's end."""
         assert self.infos is not None
         try:
             return [
@@ -192,12 +195,14 @@ class Vector:
             raise DataError(self._blame(Fault(fault.what, fault.copy))) from None
 
     def _reset(self, done: np.ndarray) -> tuple[Any, list[Picked | None]]:
-        """Begin new episodes in some copies; where all are now, `[N, *shape]`, and their infos' fields."""
+        """Begin new episodes in some copies; returns the observations and the info fields of all."""
         for copy in np.flatnonzero(done).tolist():
             self.episodes[copy] += 1
             if self._seed_each:
                 self.steps[copy], self.actions[copy] = 0, []
-        seed: Any = None  # One for all would be the same one again: their stream goes on.
+        seed: Any = (
+            None  # A seed for all copies would repeat their episodes, so their own stream goes on.
+        )
         if self._seed_each:
             seed = [self._episode_seed(copy) for copy in range(self.num_envs)]
         options = {"reset_mask": done.copy()}
@@ -206,10 +211,10 @@ class Vector:
         return self._stored(obs), picked
 
     def _last(self, now: Any, infos: Any, done: np.ndarray) -> Any:
-        """`now`, with the real last observations of those that were reset in the same step."""
+        """`now`, but with the real last observations of copies that were reset in the same step."""
         last = copied(now)
         for copy in np.flatnonzero(done).tolist():
-            problem: str | None = "gives no `final_obs` in its infos"
+            problem: str | None = "returned no `final_obs` in its infos"
             if "final_obs" in infos:
                 final, check_bounds = row_of(infos["final_obs"], copy), self._checks_left >= 0
                 problem = write_checked(
@@ -236,7 +241,7 @@ class Vector:
         known = fault.copy is not None
         copy = fault.copy or 0
         seed = self._episode_seed(copy)
-        # Those that reset themselves choose the seeds of later episodes.
+        # Copies that reset themselves choose the seeds of later episodes, so these are unknown.
         own = self._seed_each and self.mode is AutoresetMode.DISABLED
         since = "of the episode with seed" if own else "since the reset with seed"
         action = row_of(native, copy) if known and native is not None else None
@@ -255,7 +260,8 @@ class Vector:
         )
         if write_checked(stored, ..., obs, code, check_bounds=check_bounds) is None:
             return stored
-        for copy in range(self.num_envs):  # Whose fault is it?
+        # Checked together first, which is fast; one by one only to name the copy at fault.
+        for copy in range(self.num_envs):
             if problem := write_checked(
                 stored, copy, row_of(obs, copy), code, check_bounds=check_bounds
             ):
@@ -263,7 +269,7 @@ class Vector:
         return stored
 
     def play_again(self) -> Any:
-        """As that of `Copies`; None for those whose episodes are not of our seeds."""
+        """As `Copies.play_again`; None if episodes do not start from seeds of ours."""
         lengths = [len(actions) for actions in self.actions]
         if not isinstance(self.envs, Workers) or self.steps != lengths:
             return None

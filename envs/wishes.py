@@ -1,4 +1,4 @@
-"""What a run wants of its world: a replay, evaluations, the length of its tasks."""
+"""What a run asks of its world: a replay, evaluations, the lengths of its tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from ..replay import Batch
 from .transform import Transform
 
-ENV_STEPS = 50_000  # Steps in each environment, where `train_steps` is not given.
+ENV_STEPS = 50_000  # Default of `train_steps`: steps in each environment.
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Evaluation:
     """How a run evaluates.
 
     Attributes:
-        transform: Makes stored fields what the model receives, without augmentation.
+        transform: Turns stored fields into what the model receives, without augmentation.
         device: Where the model is.
-        episodes: Per evaluation of an environment; 0: none.
-        rows: Most held-out rows per task, always the same ones; None: all of them.
-        seed: Seeds that sample.
+        episodes: Number of episodes per evaluation of an environment; 0: no evaluation.
+        rows: Most held-out rows per task, always the same ones; None: all.
+        seed: Seeds the sample of rows.
         folder: Where videos go; None: nowhere.
-        warn: Called with what a person should know of an evaluation.
+        warn: Called with a warning about an evaluation.
     """
 
     transform: Transform
@@ -40,21 +40,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ReplayWishes:
-    """What a run wants of its replay; each world reads what concerns it.
+    """What a run asks of its replay; each world reads the part that applies to it.
 
     Attributes:
         batch_size: Rows per batch.
-        device: Where batches are.
+        device: Where batches are delivered.
         seed: Seeds the order of rows.
         borders: Whether the learner knows the current task.
-        capacity: Transitions kept.
-        discount, nstep: Of the returns that transitions are folded into.
+        capacity: Most transitions stored.
+        discount, nstep: Discount in [0, 1], and number of rewards, of n-step returns.
         stack: Frames per observation.
         storage: "ram", "gpu" or "disk", the latter in `folder`.
         sequence: Steps per row; None: single transitions.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
-        before: Makes of a batch the one that is given, as rehearsal does; None: nothing.
-        saved: Transitions of an earlier run to learn from; None: those that this run makes.
+        before: Maps each batch to the one delivered, as rehearsal does; None: batches stay the same.
+        saved: Transitions of an earlier run to learn from; None: this run collects its own.
     """
 
     batch_size: int
@@ -75,14 +75,14 @@ class ReplayWishes:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long each task is, and how often what happens in it.
+    """The length of each task, and the intervals of what happens in it.
 
     A step is a learning step on data, and an environment step in environments.
 
     Attributes:
-        epochs: Passes over each task's data; None: by steps alone.
-        train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch, of a single task.
+        epochs: Passes over each task's data; None: limited by steps alone.
+        train_steps: Steps per task; None: limited by epochs alone.
+        eval_every: Steps between evaluations; None: once per epoch, if there is one task.
         learn_every: Steps per learning step.
         seed_steps: Steps before a task's first learning step.
     """
@@ -96,11 +96,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class TaskLength:
-    """How many learning steps a task is long.
+    """The length of a task in learning steps.
 
     Attributes:
-        steps: Learning steps at most; None: by epochs alone.
-        epochs: Passes over the data at most; None: by steps alone.
+        steps: Most learning steps; None: limited by epochs alone.
+        epochs: Most passes over the data; None: limited by steps alone.
         batches: Batches per epoch; None: there are no epochs.
     """
 

@@ -1,4 +1,4 @@
-"""Environments at arm's length: what they give is checked, and each may have its own process."""
+"""Copies of an environment in processes of their own, where what they return is checked."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from .infos import Infos
 from .spaces import codec, zeros
 from .unseen import seen, seen_value
 
-PICKED = "picked"  # What a worker gives for its environment's info: its fields, or nothing.
-_PATIENCE_S = 5.0  # How long to wait for a process that has ended, or is asked to.
+PICKED = "picked"  # The key under which a worker sends the fields of its environment's info.
+_PATIENCE_S = 5.0  # How long to wait for a process to end or to report its error.
 
 
 class Workers(AsyncVectorEnv):
-    """A process for each copy; what goes wrong in one is a `Fault` that names it.
+    """A process for each copy; an error in one becomes a `Fault` that names the copy.
 
     Resets are requested explicitly, so that episodes and their seeds equal those of copies in one process.
 
     Args:
         make: Builds one environment.
         num_envs: Number of processes, N.
-        channels: Where images have them, as in `codec`.
-        infos: Reads the fields of `info` that are kept, `{name: [...]}`; None: none are.
+        channels: "first" or "last", as in `codec`; None: inferred.
+        infos: Reads the fields of `info` to store, `{name: [...]}`; None: there are none.
 
     Raises:
-        Fault: If a process ends before its environment is made.
-        ConfigError: If the environment cannot be sent to a process that starts afresh.
+        Fault: If a process ends before its environment is open.
+        ConfigError: If the environment cannot be pickled for a process that does not start as a copy.
     """
 
     def __init__(
@@ -72,18 +72,21 @@ class Workers(AsyncVectorEnv):
                 raise
             terminate(self)
             raise ConfigError(
-                f"vectorization=async sends the environment to other processes, and it cannot be sent: "
-                f"{error}. Make what it needs inside the function or class, or use vectorization=sync."
+                f"vectorization=async sends the environment to other processes, but it cannot be pickled: "
+                f"{error}. Create what it needs inside the function or class, or use vectorization=sync."
             ) from error
 
     def play_again(self, seeds: list[int], actions: list[list[Any]]) -> tuple[Any, ...]:
-        """Bring every copy to where its episode's seed and actions lead; what it sees there."""
+        """Replay an episode in every copy from its seed and actions; returns the last observations."""
         for pipe, *arguments in zip(self.parent_pipes, seeds, actions, strict=True):
+            # gymnasium's `call` sends the same arguments to all; here each copy has its own.
             pipe.send(("_call", ("play_again", arguments, {})))
         self._state = AsyncState.WAITING_CALL
         return self.call_wait()
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        # gymnasium would raise `type(error)(error)`, which fails for classes with other arguments, and would
+        # not say which copy it was.
         failed = list(successes).count(False)
         if not failed:
             return
@@ -97,9 +100,9 @@ class Workers(AsyncVectorEnv):
 
 
 def can_fork() -> bool:
-    """Whether a process may begin as a copy of this one, which takes no time.
+    """Whether a process may start as a copy of this one (fork), which takes milliseconds.
 
-    Not where a GPU is in use: the copy inherits a context that it can neither use nor leave, and locks
+    Not once a GPU is in use: the copy inherits a context that it can neither use nor leave, and locks
     that threads of the driver hold.
     """
     started = torch.cuda.is_initialized() or torch.xpu.is_initialized()
@@ -108,10 +111,10 @@ def can_fork() -> bool:
 
 @contextmanager
 def _started_afresh() -> Iterator[None]:
-    """Inside, new processes do not run the calling script again, which may have no guard."""
+    """Inside, new processes do not run the calling script again, which may lack `if __name__` guards."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    # Files that were found by their path, which nobody else can import.
+    # Modules loaded from a path have no importable name, so cloudpickle has to send their code.
     own = {m.__name__: m for name, m in list(sys.modules.items()) if os.sep in name}
     for name in own.keys() & cloudpickle.list_registry_pickle_by_value():
         del own[name]
@@ -126,7 +129,7 @@ def _started_afresh() -> Iterator[None]:
 
 
 def _registered() -> dict[str, Any]:
-    """Environments that this process has registered with gymnasium, and another one has not."""
+    """Environments registered in this process only: a spawned process has just gymnasium's own."""
     own = ("gymnasium.", "ale_py")
     return {
         name: spec
@@ -136,7 +139,7 @@ def _registered() -> dict[str, Any]:
 
 
 class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment of one process, checked there: the error of any class becomes a `Fault`."""
+    """The environment of one process. Any exception becomes a `Fault` there, which can be pickled."""
 
     def __init__(
         self,
@@ -149,8 +152,9 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
         if os.getpid() != parent:
             for name, spec in registered.items():
                 gymnasium.registry.setdefault(name, spec)
-            # Ctrl-C reaches all processes of a terminal; it is for the run to decide what follows.
+            # Ctrl-C reaches all processes of a terminal; only the run decides what it means.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A fork inherits the run's own handler, which saves a checkpoint.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         super().__init__(make())
         self._code = codec(self.observation_space, "observations", channels=channels)
@@ -179,7 +183,7 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise Fault(fault.what) from None
 
     def play_again(self, seed: int, actions: list[Any]) -> Any:
-        """The observation that they lead to, or None: they went another way this time."""
+        """The observation at the end of the actions; None if the environment raised on the way."""
         try:
             obs, _ = self.reset(seed=seed)
             for action in actions:
@@ -190,8 +194,9 @@ class Worker(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def lost_worker(envs: Any) -> Fault:
-    """Which process has ended, and how."""
-    deadline = time.monotonic() + _PATIENCE_S  # Its pipe is closed a moment before it has ended.
+    """The fault of a process that has ended: which one, and how."""
+    # Its pipe closes a moment before its exit code is known.
+    deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         for copy, process in enumerate(getattr(envs, "processes", [])):
             if (code := process.exitcode) is not None:
@@ -202,10 +207,10 @@ def lost_worker(envs: Any) -> Fault:
 
 
 def terminate(envs: AsyncVectorEnv) -> None:
-    """End the processes, whatever they are doing: gymnasium's own `close` waits for dead ones."""
+    """End the processes, whatever they are doing (gymnasium's own `close` would wait for dead ones)."""
     if envs.closed:
         return
-    envs.closed = True
+    envs.closed = True  # First of all: gymnasium's `__del__` closes what is not marked so.
     started = [process for process in envs.processes if process.pid is not None]
     for process in started:
         process.terminate()

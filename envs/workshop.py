@@ -1,4 +1,4 @@
-"""A task of several inputs and several actions at once, small enough to be solved in minutes."""
+"""An environment with several observations and several actions, solved in minutes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 from gymnasium import spaces
 
 _SHELVES, _ITEMS = 2, 16
-_WAYS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # Rows and columns: up, right, down, left.
+_DIRECTIONS = np.array(
+    [(-1, 0), (0, 1), (1, 0), (0, -1)]
+)  # Rows and columns: up, right, down, left.
 
 Obs = dict[str, np.ndarray]
 Action = dict[str, Any]
 
 
 class Workshop(gymnasium.Env[Obs, Action]):
-    """Where to move is seen on the screen only, what to use in the inventory only.
+    """Only the screen shows where to move, and only the inventory shows what to use.
 
     Observations are `{"screen": uint8 [size, size, 3], "inventory": float32 [16]}`, actions
     `{"move": one of 4, "use": 16 times yes or no}`. On a screen of dim noise a bright square is up,
@@ -35,11 +37,11 @@ class Workshop(gymnasium.Env[Obs, Action]):
     | blind to the screen    | 1/4  | 1   | 5/8              |
     | blind to both          | 1/4  | 1/2 | 3/8              |
 
-    These are the most that can be expected; on what one is blind to, nothing one does has an effect.
+    These are the best expected values; no policy does better on what it cannot see.
 
     Args:
-        steps: Of an episode, which then is truncated.
-        size: Pixels along the screen's sides.
+        steps: Length of an episode, which is then truncated.
+        size: Height and width of the screen in pixels.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - as gymnasium declares it.
@@ -53,7 +55,7 @@ class Workshop(gymnasium.Env[Obs, Action]):
             }
         )
         self.action_space = spaces.Dict(
-            {"move": spaces.Discrete(len(_WAYS)), "use": spaces.MultiBinary(_ITEMS)}
+            {"move": spaces.Discrete(len(_DIRECTIONS)), "use": spaces.MultiBinary(_ITEMS)}
         )
         self.time = 0
 
@@ -73,9 +75,9 @@ class Workshop(gymnasium.Env[Obs, Action]):
         return self.screen
 
     def _see(self) -> Obs:
-        """Another square and other shelves."""
+        """Draw another square and other shelves; returns the observation."""
         random = self.np_random
-        self.move = int(random.integers(len(_WAYS)))
+        self.move = int(random.integers(len(_DIRECTIONS)))
         self.use = random.integers(2, size=_SHELVES, dtype=np.int8).repeat(_ITEMS // _SHELVES)
         self.screen = _noise(random, self.size)
         _draw(random, self.screen, self.move)
@@ -88,11 +90,13 @@ def _noise(random: np.random.Generator, size: int) -> np.ndarray:
     return np.frombuffer(random.bytes(3 * size * size), np.uint8).reshape(size, size, 3) >> 2
 
 
-def _draw(random: np.random.Generator, screen: np.ndarray, way: int) -> None:
-    """Put a bright square, a quarter of the screen wide, somewhere `way` of its middle."""
+def _draw(random: np.random.Generator, screen: np.ndarray, direction: int) -> None:
+    """Put a bright square, a quarter of the screen wide, off its middle in a direction, 0 to 3."""
     size = len(screen)
     width = size // 4
     reach = (size - width) / 2  # From the middle to the border.
     along, across = random.uniform((0.5, -0.4), (1.0, 0.4)) * reach
-    row, column = np.rint(reach + _WAYS[way] * along + _WAYS[way][::-1] * across).astype(int)
+    row, column = np.rint(
+        reach + _DIRECTIONS[direction] * along + _DIRECTIONS[direction][::-1] * across
+    ).astype(int)
     screen[row : row + width, column : column + width] = 255

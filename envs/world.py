@@ -1,7 +1,7 @@
 """What a run learns from: a sequence of tasks over a data set, or over environments.
 
-What differs between the two is asked of the world and nowhere else. `DataWorld` (tasks.py) and `EnvWorld`
-(env_world.py) are worlds; kinds.py has what the worlds of each kind share.
+Only the world knows how the two differ. `DataWorld` (tasks.py) and `EnvWorld` (env_world.py) implement
+the protocol `World`; kinds.py has what worlds of the same kind share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .interface import Interface
 
 
-# Told how much of an evaluation is done, and what is counted.
+# Called during an evaluation with how much is done, and the word for what is counted.
 Show = Callable[[int, str], None]
 
 
@@ -35,11 +35,11 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors and headers call it."""
+        """The name in errors and headers."""
 
 
 class Actor(Protocol):
-    """Chooses actions, and returns what the model wants stored with them."""
+    """Chooses actions, and returns them with the extras that the model wants stored."""
 
     def __call__(
         self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None = None
@@ -52,26 +52,26 @@ class Actor(Protocol):
 
 
 class Policy(Protocol):
-    """What is evaluated: on held-out rows, or in episodes."""
+    """A model that is evaluated, on held-out rows or in episodes."""
 
     def score_rows(self, rows: HeldOut) -> dict[str, float]:
-        """Metrics of held-out rows; empty for a model that can predict nothing."""
+        """Metrics on held-out rows; empty if the model makes no predictions."""
 
     def score_episodes(self, returns: list[float], lengths: list[int]) -> dict[str, float]:
-        """Metrics of whole episodes, from the return and the length in steps of each."""
+        """Metrics of whole episodes, from their returns and their lengths in steps."""
 
     def actor(self) -> Actor:
-        """Chooses greedy actions, from an episode's start on."""
+        """An actor that chooses greedy actions, with the memory of an episode's start."""
 
 
 class WorldSpec(Protocol):
-    """What a model is built from and tried on; the data or the environments may be gone.
+    """What a model is built from and tried on; the data or the environments need not be open.
 
     Attributes:
-        name: Of the data or the environments, as directories have it.
-        kind: Whether it is a data set or environments, for a person and for what settings mean.
+        name: Name of the data or the environments, as directories have it.
+        kind: "data" or "env", for messages and for what settings mean.
         labelled: Whether batches have a `label`, on which a module without `learn` is trained.
-        acts: Whether the model acts, and learns from what comes of that.
+        acts: Whether the model acts, and learns from the outcome.
         scenario: "class", "task" or "domain": what an output means; None: there are no classes.
         normalizer: Running statistics of observations and rewards, or None.
     """
@@ -86,7 +86,7 @@ class WorldSpec(Protocol):
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """The tasks, in the order they are learnt."""
+        """The tasks, in the order in which they are learnt."""
 
     @property
     def told(self) -> bool:
@@ -95,21 +95,22 @@ class WorldSpec(Protocol):
     def transforms(
         self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
     ) -> tuple[Transform, Transform]:
-        """How batches are made to learn from, and to evaluate with.
+        """The transforms of batches for learning and for evaluation.
 
         Args:
             standardize: Whether numbers get zero mean and unit standard deviation; else they are in [0, 1].
-            augment: Makes the augmentation, which is called only where batches can be augmented.
+            device: The device of the model.
+            augment: Makes the augmentation; called only if batches can be augmented. None: there is none.
         """
 
     def example(self, n: int, device: torch.device) -> Any:
-        """`n` observations as they are stored, `[n, *stored shape]`, to try a model on."""
+        """`n` observations as they are stored, `[n, *stored shape]`, or a tree of them, to try a model on."""
 
     def facts(self) -> dict[str, Any]:
-        """What our own agents may ask for by a parameter's name."""
+        """Values that our own agents receive if they have a parameter of that name."""
 
     def lengths(self, asked: Lengths) -> Lengths:
-        """The lengths asked for, with defaults, and without what does not exist here."""
+        """The lengths asked for, with defaults, and without those that do not apply here."""
 
 
 class Growing(Protocol):
@@ -142,31 +143,31 @@ class Growing(Protocol):
         """
 
     def expect(self, known: dict[str, Any]) -> None:
-        """Expect a task that was added before the run was resumed; its rows are still to be given."""
+        """Expect a task that was added before the run was resumed; its rows have yet to be given again."""
 
     def rows(self, task: int) -> Tensor:
-        """Which rows of the training table a task learns from, int64 `[N]`."""
+        """The rows of the training table that a task learns from, int64 `[N]`."""
 
     def outputs_of(self, train: Arrays) -> Tensor:
         """The outputs of later data's classes, int64 `[k]`; raises as `add` does."""
 
 
 class Environments(Protocol):
-    """Environments to act in once a model has learnt."""
+    """Environments to act in after training."""
 
     @property
     def interfaces(self) -> list[Interface]:
-        """Of each task, what its environment gives and takes."""
+        """The interface of each task's environment."""
 
     @property
     def info_layout(self) -> dict[str, Any] | None:
-        """What the fields of `info` are that are kept, the same in all environments; None: none are."""
+        """Shapes and dtypes of the stored fields of `info`, for all environments; None: none is stored."""
 
     def make(self, task: int, **arguments: Any) -> Env[Any, Any] | VectorEnv[Any, Any, Any]:
         """A fresh copy of an environment, made with further arguments such as `render_mode`."""
 
     def eval_limit(self, task: int) -> int | None:
-        """Steps after which an episode of evaluation is cut; None: it ends by itself."""
+        """Steps after which an evaluation episode is cut; None: it ends by itself."""
 
 
 class World(WorldSpec, Protocol):
@@ -174,32 +175,32 @@ class World(WorldSpec, Protocol):
 
     @property
     def task_names(self) -> list[str] | None:
-        """What tells the tasks apart in pictures; None: their numbers do."""
+        """The names of tasks in pictures; None: tasks are numbered."""
 
     @property
     def validates(self) -> bool:
-        """Whether rows are held out to evaluate on before a task's end."""
+        """Whether rows are held out for validation, to evaluate on before a task's end."""
 
     @property
     def closed(self) -> bool:
-        """Whether there is nothing left to evaluate in."""
+        """Whether the environments are closed, so that nothing can be evaluated."""
 
     # ---------------------------------------------------------------------------- before the run
 
     def unread(self, *, normalize_obs: bool, eval_episodes: int) -> dict[str, str]:
-        """Settings that make no difference here, and why."""
+        """Settings that have no effect here, and why: `{setting: reason}`."""
 
     def wanted_threads(self) -> int | None:
-        """Threads that torch should use on a CPU; None: as many as it likes."""
+        """Number of threads that torch should use on a CPU; None: torch's own choice."""
 
     def place(self, device: torch.device, wanted: str) -> str | None:
-        """Bring the data to the device, if it is wanted there and fits.
+        """Move the data to the device, if it is wanted there and fits.
 
         Args:
             wanted: "device", "ram", or "auto": on the device if its bytes are less than half of those free.
 
         Returns:
-            Where it is and why, in a few words; None where there is nothing to say.
+            A remark on where it is and why, for the run's header; None: there is nothing to say.
 
         Raises:
             ConfigError: If it is wanted on the device and does not fit.
@@ -213,25 +214,25 @@ class World(WorldSpec, Protocol):
         """
 
     def borders(self, *, online: bool) -> bool:
-        """Whether learning is told where tasks end."""
+        """Whether the learner knows where tasks end."""
 
     def classes(self, task: int) -> Tensor:
-        """The outputs that a task's labels use, int64; empty where there are none."""
+        """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
 
     def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
         """Learning steps of each task."""
 
     def steps(self, lengths: Lengths, *, batch_size: int) -> int:
-        """Steps of the whole run, if no task ends early."""
+        """Number of steps of the whole run, if no task ends early."""
 
     def describe(self) -> str:
-        """One line for a person."""
+        """One line for the run's header."""
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
-        """Further lines of a run's header, by what they are about.
+        """Further lines of the run's header, `{topic: text}`.
 
         Args:
-            asked: Whether the user said what becomes of integers (`standardize`).
+            asked: Whether the user decided how integers are treated (`standardize`).
         """
 
     # ---------------------------------------------------------------------------- during the run
@@ -240,10 +241,10 @@ class World(WorldSpec, Protocol):
         """Begin a task: its rows, or episodes of its environment."""
 
     def collect(self, task: int, actor: Actor | None, replay: Replay) -> int:
-        """Gather what is to be learnt from next; returns the steps that this took."""
+        """Collect experience to learn from, if there is any to collect; returns the number of steps taken."""
 
     def go_on(self, task: int, replay: Replay) -> None:
-        """Continue after an evaluation in mid-task."""
+        """Continue a task after an evaluation in the middle of it."""
 
     def episode_metrics(self, task: int) -> dict[str, float]:
         """Metrics of the episodes that ended since the last call."""
@@ -254,7 +255,7 @@ class World(WorldSpec, Protocol):
     def evaluated(
         self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
     ) -> int:
-        """How many rows or episodes an evaluation consists of; arguments as for `evaluate`."""
+        """Number of rows or episodes in an evaluation; arguments as for `evaluate`."""
 
     def evaluate(
         self,
@@ -294,11 +295,11 @@ class World(WorldSpec, Protocol):
     # -------------------------------------------------------------------------------- its state
 
     def state_dict(self, task: int | None, *, pack: Callable[[Any], Any]) -> dict[str, Any]:
-        """What a checkpoint holds of the world.
+        """The world's part of a checkpoint.
 
         Args:
-            task: The task in progress, whose episodes are kept; None: there is none.
-            pack: Turns environments into storable state, or None if that is impossible.
+            task: The task in progress, whose episodes are saved; None: between tasks.
+            pack: Turns environments into state that can be saved, or into None if that is impossible.
         """
 
     def load_state_dict(
@@ -310,20 +311,20 @@ class World(WorldSpec, Protocol):
         unpack: Callable[[Any, Any], None],
         problem: Callable[[str], None],
     ) -> bool:
-        """Put the world and its replay back into a checkpoint's state.
+        """Restore the world and its replay from a checkpoint.
 
         Args:
             state: The whole checkpoint.
             task: The task in progress; None: between tasks.
-            unpack: Puts environments into the state that `pack` made.
-            problem: Called with what could not be restored.
+            unpack: Restores environments from the state that `pack` made.
+            problem: Called with a message on what could not be restored.
 
         Returns:
             Whether the episodes in progress continue, and with them a recurrent model's state.
         """
 
     def resume(self, task: int | None, replay: Replay, state: dict[str, Any]) -> None:
-        """Put the replay back to where it was in `task` (None: between tasks), with new episodes.
+        """Restore the replay in `task` (None: between tasks), and begin new episodes.
 
         Args:
             state: The replay's `state_dict()`.

@@ -1,9 +1,8 @@
-"""What the settings put around an environment, from the innermost to the outermost:
+"""Wraps environments as the settings say, from the innermost wrapper to the outermost:
 
-the wrappers that `env_wrappers` names, in order (so that they see what they would see in a factory of
-the user's own), then `action_repeat`, `time_limit` (which counts repeated actions once) and `discrete`.
-Outside of all these, on what has been collected, come `frame_stack`, `normalize_obs` and
-`normalize_reward`.
+the wrappers that `env_wrappers` names, in order (so that they see what they would see in the user's own
+factory), then `action_repeat`, `time_limit` (which counts repeated actions once) and `discrete`.
+`frame_stack`, `normalize_obs` and `normalize_reward` are not wrappers: they apply to collected steps.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..replay import ConfigError
 from .not_an_environment import refuse_other, refuse_vector_rewards
 from .opening import close
 
-_LARGEST = 4096  # Choices that a network can still score one by one.
+_LARGEST = 4096  # Most choices that a network scores one by one.
 
 
 def wrapped(
@@ -33,14 +32,13 @@ def wrapped(
     around: Sequence[Callable[[Any], Any]] = (),
     **arguments: Any,
 ) -> Any:
-    """Make an environment and put around it what is asked for; on an error it is closed.
+    """Make an environment and wrap it as asked for; on an error it is closed.
 
     Args:
-        around: What `env_wrappers` names, the innermost first.
+        around: Wrappers that `env_wrappers` names, the innermost first.
 
     Raises:
-        ConfigError: If one of them cannot be put around it, or its actions cannot be turned into the
-            kind asked for.
+        ConfigError: If a wrapper does not apply, or its actions cannot be converted to the kind asked for.
     """
     env = make(**arguments)
     refuse_other(env)
@@ -53,6 +51,7 @@ def wrapped(
             )
         _check_spaces(env)
         for wrap in around:
+            # Checked after each wrapper, so that the error names the one at fault.
             env = wrap(env)
             _check_spaces(env)
         if several:
@@ -62,7 +61,7 @@ def wrapped(
         if action_repeat > 1:
             env = wrappers.RepeatAction(env, action_repeat)
         if time_limit is not None:
-            # Innermost limits of the environment's own still hold.
+            # Added to the environment's own limit, which still applies: the smaller one counts.
             env = wrappers.TimeLimit(env, time_limit)
         return _converted(env, discrete=discrete, bins=bins)
     except BaseException:
@@ -83,7 +82,7 @@ def _check_spaces(env: Any) -> None:
 
 
 def _check_reset(env: Any) -> None:
-    """Refuse environments that cannot be reset with a seed, which is how episodes are repeated."""
+    """Refuse environments that cannot be reset with a seed, by which episodes are reproduced."""
     reset = env.unwrapped.reset
     try:
         signature = inspect.signature(reset)
@@ -94,13 +93,13 @@ def _check_reset(env: Any) -> None:
     except TypeError:
         name, given = type(env.unwrapped).__name__, ", ".join(signature.parameters)
         raise ConfigError(
-            f"{name}.reset({given}) takes no `seed`. Write reset(self, *, seed=None, "
+            f"{name}.reset({given}) has no parameter `seed`. Write reset(self, *, seed=None, "
             "options=None), beginning with super().reset(seed=seed), as gymnasium.Env does."
         ) from None
 
 
 def _converted(env: Any, *, discrete: bool | None, bins: int) -> Any:
-    """The environment with the kind of actions that is asked for."""
+    """The environment with the kind of actions asked for."""
     if discrete is True and isinstance(env.action_space, spaces.Box):
         return _binned(env, bins)
     if discrete is False and isinstance(env.action_space, spaces.Discrete):
@@ -114,9 +113,9 @@ def _converted(env: Any, *, discrete: bool | None, bins: int) -> Any:
 
 
 def _binned(env: gymnasium.Env[Any, Any], bins: int) -> gymnasium.Env[Any, Any]:
-    """The middles of `bins` equal parts of each dimension.
+    """The environment with actions at the middles of `bins` equal parts of each dimension.
 
-    One choice among all combinations while these are few, else one choice per dimension.
+    One choice among all combinations if these are few, else one choice per dimension.
     """
     space = env.action_space
     assert isinstance(space, spaces.Box)
@@ -127,7 +126,7 @@ def _binned(env: gymnasium.Env[Any, Any], bins: int) -> gymnasium.Env[Any, Any]:
 
 
 class Largest(gymnasium.ActionWrapper[Any, Any, Any]):
-    """n numbers from -1 to 1 instead of one of n choices: the largest is taken."""
+    """Turns one of n choices into n numbers from -1 to 1, of which the largest is chosen."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]):
         super().__init__(env)

@@ -1,6 +1,6 @@
-"""What data is: `Batch`, `Spec`, storage, samplers, and the `Replay` that `learn` is given.
+"""Data: `Batch`, `Spec`, storage, samplers, and the `Replay` that `learn` receives.
 
-Names are imported when first used, so that errors can be raised without paying for torch.
+Names are imported when first used, so that errors can be raised without importing torch.
 """
 
 from __future__ import annotations

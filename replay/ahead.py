@@ -13,32 +13,34 @@ from .transfer import Parcel
 
 
 class Ahead:
-    """One batch ahead, by a thread of its own.
+    """Gathers one batch ahead, in a thread of its own.
 
-    Gathering large rows takes the host longer than starting a learning step does; without a thread the
-    device would wait for both. Which rows come next is the sampler's to say, and it is only asked: its
-    state is never ahead of the batches that were given.
+    Gathering large rows takes the host longer than launching a learning step; without a thread the device
+    would wait for both. The sampler is only asked which rows come next: its state never gets ahead of the
+    batches that were returned.
 
     Args:
-        table: In host memory.
-        device: Where batches go.
+        table: The data set, in host memory.
+        device: The device that batches are sent to.
     """
 
     def __init__(self, table: Table, device: torch.device):
         self.table, self.device = table, device
         self._next: tuple[Tensor, Future[tuple[Parcel, dict[str, Any]]]] | None = None
         self._pool: ThreadPoolExecutor | None = None
-        if table.in_memory:  # What is decoded on the fly may draw random numbers: in order only.
+        # Decoding on the fly may draw random numbers, so it must stay in order.
+        if table.in_memory:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="antelope-ahead")
 
     def take(
         self, index: Tensor, following: Tensor | None, nbytes: int
     ) -> tuple[Parcel, dict[str, Any]]:
-        """The rows at `index`, and the parcel that they lie in.
+        """The rows at `index`, and the parcel that holds them.
 
         Args:
-            following: The index that will probably be asked for next, this very tensor; or None.
-            nbytes: Size of a parcel.
+            index: Rows of the batch, int64 `[B]`.
+            following: The index of the next call, if it is known: the same tensor object; or None.
+            nbytes: Size of a parcel, in bytes.
         """
         ready, self._next = self._next, None
         known = ready is not None and ready[0] is index
@@ -52,7 +54,7 @@ class Ahead:
         return parcel, self.table.gather(index, empty=parcel.empty)
 
     def close(self) -> None:
-        """End the thread; batches are then gathered when they are asked for."""
+        """End the thread; from then on, batches are gathered on demand."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None

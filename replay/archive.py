@@ -1,6 +1,6 @@
-"""Nested dicts of arrays and numbers, kept in a folder without pickle: JSON, and one file an array.
+"""Nested dicts of arrays and numbers, saved to a folder without pickle: JSON, and one file per array.
 
-`manifest.json` has the SHA-256 of each: what was damaged is not loaded.
+`manifest.json` holds the SHA-256 of each file, so that damaged files are not loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMAT = "antelope-replay-1"
 
 
 def save(state: dict[str, Any], folder: Path) -> None:
-    """Write beside, then rename: an earlier archive is there until the new one is whole.
+    """Write to a temporary folder, then rename it: an earlier archive stays until the new one is complete.
 
     Raises:
         CheckpointError: If the folder holds something else.
@@ -46,17 +46,17 @@ def save(state: dict[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """What `save` wrote; arrays are mapped, not read.
+    """The state that `save` wrote; arrays are memory-mapped, not read.
 
     Raises:
-        CheckpointError: If it is not there, or damaged.
+        CheckpointError: If it does not exist, or is damaged.
     """
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         if manifest["format"] != _FORMAT:
-            raise ValueError(f"it is of another kind, {manifest['format']}")
-        for name, kept in manifest["sha256"].items():
-            if _hash(folder / name) != kept:
+            raise ValueError(f"its format is {manifest['format']}, not {_FORMAT}")
+        for name, expected in manifest["sha256"].items():
+            if _hash(folder / name) != expected:
                 raise ValueError(f"{name} does not match its SHA-256")
         state: dict[str, Any] = _read(json.loads((folder / _NAME).read_bytes()), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -92,6 +92,6 @@ def _read(node: dict[str, Any], folder: Path) -> Any:
     if kind == "float":
         return float(value)
     if Path(value).name != value:
-        raise ValueError(f"{value!r} is not the name of a file in it")
+        raise ValueError(f"{value!r} is not the name of a file in the folder")
     array = np.load(folder / value, mmap_mode="r", allow_pickle=False)
     return torch.from_numpy(np.array(array)) if kind == "tensor" else array

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, Union
 import torch
 from torch import Tensor
 
-from .tree import map_tree
+from .tree import map_tree, walk
 
 # One tensor, or nested dicts of them: observations, actions, masks.
 Tensors: TypeAlias = Union[Tensor, dict[str, "Tensors"]]  # noqa: UP007  (| takes no string)
@@ -87,10 +87,8 @@ def describe(batch: Batch) -> str:
     """
 
     def words(name: str, field: object) -> str:
-        if isinstance(field, dict):
-            return ", ".join(words(f"{name}.{key}", value) for key, value in field.items())
         if isinstance(field, Tensor):
             return f"{name} {str(field.dtype).removeprefix('torch.')} {list(field.shape)}"
         return f"{name} {type(field).__name__}"
 
-    return ", ".join(words(name, batch[name]) for name in batch)
+    return ", ".join(words(".".join(path), field) for path, field in walk(dict(batch)))

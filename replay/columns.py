@@ -1,4 +1,4 @@
-"""Where transitions lie: named fields of a fixed number of rows, in RAM or in a file."""
+"""Storage of transitions: named fields with a fixed number of rows, in RAM or in a file."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from .transfer import Empty
 
 # Fields up to this many bytes share a record: a row then costs one cache miss, not one per field.
 SMALL = 256
-# Of a mapped file that may stay resident before its pages are given back to the system.
+# Bytes of a mapped file that may stay resident before its pages are released.
 _RESIDENT = 64 * 2**20
-# Linux maps this much around a byte that is touched.
+# Linux maps this many bytes around each byte that is accessed.
 _AROUND = 64 * 2**10
 
 Field = tuple[tuple[int, ...], np.dtype[Any]]
 Frames = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# The field that says how many rows further on a transition's `next_obs` is, as saved replays call it.
+# Field that holds how many rows further on a transition's `next_obs` is; saved replays use this name.
 BOOTSTRAP_OFFSET = "hop"
 
 
 class Columns:
     """Fields written and gathered by row number.
 
-    Small fields are packed into one record per row; a large one (an image) is an array of its own.
-    There, rows of one environment lie next to each other: five frames of a stack and its
-    successor are then read in one go, a quarter faster than from five places.
+    Small fields are packed into one record per row; a large field (an image) is an array of its own,
+    in which rows of one environment are adjacent. The five frames of a stack and its successor are then
+    read at once, a quarter faster than from five places.
 
     Args:
-        fields: Shape and type of one row of each field.
-        rows: How many.
+        fields: Shape and dtype of one row of each field.
+        rows: Number of rows.
         unpacked: Small fields that are not packed, because they are read from other rows as well.
-        num_envs: Row r belongs to environment `r % num_envs`; divides `rows`.
-        mapped: Keep them in a file without a name, which the system pages in and out; it may be
-            larger than RAM, and is gone when the process is, however that ends.
-        folder: Where that file is; default: the system's folder for large temporary files.
+        num_envs: Number of environments, a divisor of `rows`; row r belongs to environment `r % num_envs`.
+        mapped: Use an unnamed file, which the system pages in and out. It may be larger than RAM, and is
+            deleted when the process ends, however that happens.
+        folder: The folder for that file; default: the system's folder for large temporary files.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Columns:
         self._touched = 0
 
         if mapped:
-            folder = _roomy(folder, rows * sum(field_bytes(field) for field in fields.values()))
+            nbytes = rows * sum(field_bytes(field) for field in fields.values())
+            folder = _folder_with_space(folder, nbytes)
 
         def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
             if mapped:
@@ -93,7 +94,8 @@ class Columns:
             file.truncate(size)
             mapping = mmap.mmap(file.fileno(), size)
         if hasattr(mmap, "MADV_RANDOM"):
-            mapping.madvise(mmap.MADV_RANDOM)  # Reading ahead would fill memory with other rows.
+            # Read-ahead would fill memory with rows that nobody asked for.
+            mapping.madvise(mmap.MADV_RANDOM)
         self._maps.append(mapping)
         return np.frombuffer(mapping, dtype, count=int(np.prod(shape))).reshape(shape)
 
@@ -106,7 +108,7 @@ class Columns:
             self._release(rows.stop - rows.start if isinstance(rows, slice) else len(rows))
 
     def _place(self, name: str, rows: Any) -> Any:
-        """Where rows of a field are."""
+        """The indices of rows in a field's array."""
         if self.num_envs == 1 or name not in self._large:
             return rows
         if isinstance(rows, slice):
@@ -114,7 +116,7 @@ class Columns:
         return rows % self.num_envs * (self.rows // self.num_envs) + rows // self.num_envs
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
-        """Add to what is stored in `rows`, which are all different."""
+        """Add `value` `[n, *shape]` to the stored values in `rows`, int64 `[n]`, without duplicates."""
         self.arrays[name][rows] += value
 
     def gather(
@@ -130,21 +132,21 @@ class Columns:
         ends: Sequence[str] = (),
         back: int = 0,
     ) -> dict[str, Tensor]:
-        """What a batch of transitions is made of; rows past the last one wrap around.
+        """The fields of a batch of transitions; rows past the last one wrap around.
 
         Args:
-            index: Rows `[B]` of the transitions.
-            step: Rows from each to what it led to; None: as its field `hop` says.
-            names: Fields wanted at `index`.
-            pairs: Fields wanted at `index` and, as `next_<name>`, at what it led to.
-            stacked: Fields wanted at the rows of their frames.
-            frames: Gives these, `[n]`, of the rows `[B]` of transitions and of what they led to.
-            empty: Makes the arrays that are filled; None: ordinary memory.
-            ends: Of `names`, small fields that are wanted at a transition's last step,
-            back: so many rows before what it led to.
+            index: Rows of the transitions, int64 `[B]`.
+            step: Rows from each transition to its successor; None: read from the field `hop`.
+            names: Fields to read at `index`.
+            pairs: Fields to read at `index` and, as `next_<name>`, at the successor.
+            stacked: Fields to read at the rows of their frames.
+            frames: Returns those rows, `[n]`, for the rows `[B]` of transitions and of their successors.
+            empty: Allocates the arrays to fill; None: ordinary memory.
+            ends: Small fields among `names` to read at a transition's last step instead,
+            back: this many rows before the successor.
 
         Returns:
-            `[B, *shape]` of each name, and of each pair two; `[n, *shape]` of each stacked field;
+            `[B, *shape]` for each name, two for each pair; `[n, *shape]` for each stacked field; and
             `index`.
         """
         records = self._taken(self._records, index, empty)
@@ -172,7 +174,7 @@ class Columns:
     def _fields(
         self, records: np.ndarray, index: np.ndarray, names: Sequence[str], empty: Empty | None
     ) -> dict[str, Tensor]:
-        """Fields of the rows at `index`, of which the records are there."""
+        """Fields of the rows at `index`, whose records are already gathered."""
         packed, from_numpy = self._packed, torch.from_numpy
         fields = {
             name: from_numpy(records[name] if name in packed else self._take(name, index, empty))
@@ -203,7 +205,7 @@ class Columns:
         return array.take(index, axis=0, mode="wrap", out=out)
 
     def _release(self, rows: int) -> None:
-        """Give pages back now and then: the file's data stays, in the system's cache or on disk."""
+        """Release pages now and then; the file's data stays in the system's cache or on disk."""
         self._touched += rows * self._row_bytes
         if self._touched > _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
             for mapping in self._maps:
@@ -211,7 +213,7 @@ class Columns:
             self._touched = 0
 
     def read(self, name: str, rows: int) -> np.ndarray:
-        """The first `rows` rows of a field, without a copy where there need be none."""
+        """The first `rows` rows of a field, `[rows, *shape]`, without a copy where possible."""
         array = self.arrays[name]
         if self.num_envs == 1 or name not in self._large:
             return array[:rows]
@@ -219,14 +221,14 @@ class Columns:
         return by_env[:, : rows // self.num_envs].swapaxes(0, 1).reshape(rows, *array.shape[1:])
 
     def restore(self, name: str, kept: np.ndarray) -> None:
-        """Put back what `read` gave."""
+        """Store what `read` returned, in the first rows of a field."""
         self.arrays[name][self._place(name, np.arange(len(kept)))] = kept
         if self._maps:
             self._release(len(kept))
 
 
-def _roomy(folder: str | None, size: int) -> str:
-    """The folder, if the file fits: it is made without its blocks, and a full disk would kill us."""
+def _folder_with_space(folder: str | None, size: int) -> str:
+    """The folder, if `size` bytes fit: the file is sparse, and a disk that fills up later sends SIGBUS."""
     folder = folder or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise ConfigError(f"replay.folder={folder} is not a writable folder.")

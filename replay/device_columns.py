@@ -1,4 +1,4 @@
-"""Where transitions lie on an accelerator, to be learnt from without crossing the bus."""
+"""Storage of transitions on an accelerator, so that learning from them does not cross the bus."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CHANGED = 256  # and writes.
 
 
 class DeviceColumns:
-    """Named fields of a fixed number of rows on an accelerator, where batches are gathered.
+    """Named fields with a fixed number of rows on an accelerator, where batches are gathered.
 
-    Small fields of all rows are kept on the host as well, where steps are written; what has changed is
-    sent before the next batch is gathered, several steps together in one copy. Large ones (images)
-    wait on the host only until then.
+    The host keeps a copy of the small fields, to which steps are written; changes are sent before the next
+    batch is gathered, several steps in one copy. Large fields (images) wait on the host only until then.
 
     Args:
-        device: Where batches are made.
+        fields, rows: As in `Columns`.
+        device: The accelerator.
     """
 
     def __init__(self, fields: Mapping[str, Field], rows: int, device: torch.device):
@@ -35,12 +35,12 @@ class DeviceColumns:
         small = {name: field for name, field in held.items() if field_bytes(field) <= SMALL}
         order = sorted(small, key=lambda name: -small[name][1].itemsize)
         record = np.dtype([(name, small[name][1], small[name][0]) for name in order], align=True)
-        # In whole words, as it crosses: a row's number, then its record.
+        # In whole words, as it is sent: a row's number, then its record.
         words = -(-record.itemsize // 8)
         self._host = np.zeros((rows, words), np.int64)
         self._there = torch.zeros((rows, words), dtype=torch.int64, device=device)
-        self._small: dict[str, np.ndarray] = {}  # Views of what is on the host, to write to.
-        # Of each small field: its type, its first element in a record, their number, its shape.
+        self._small: dict[str, np.ndarray] = {}  # Views of the host's copy, to write to.
+        # For each small field: dtype, first element in a record, number of elements, shape.
         self._layout: dict[str, tuple[torch.dtype, int, int, tuple[int, ...]]] = {}
         for name, (shape, dtype) in small.items():
             offset = record.fields[name][1]  # type: ignore[index]
@@ -52,8 +52,8 @@ class DeviceColumns:
             column = torch.zeros((rows, *shape), dtype=_torch_dtype(dtype), device=device)
             self._large[name] = column
         self._types = {name: dtype for name, (_, dtype) in held.items()}
-        self._changed: list[np.ndarray] = []  # Rows of records that were written since.
-        # Rows and values of large fields that wait; a row waits once at most.
+        self._changed: list[np.ndarray] = []  # Rows whose records were written since the last copy.
+        # Rows and values of large fields that wait to be sent; each row at most once.
         self._waiting: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._waits = {name: np.zeros(rows, np.bool_) for name in self._large}
         self._waiting_bytes = 0
@@ -79,12 +79,12 @@ class DeviceColumns:
             self._send()
 
     def add_to(self, name: str, rows: np.ndarray, value: np.ndarray) -> None:
-        """Add to what is stored of a small field in `rows`, which are all different."""
+        """Add `value` `[n, *shape]` to a small field in `rows`, int64 `[n]`, without duplicates."""
         self._small[name][rows] += value
         self._changed.append(np.array(rows))
 
     def _send(self, **beside: Tensor) -> dict[str, Tensor]:
-        """Bring the device up to date, in one copy with what else has to go there."""
+        """Bring the device up to date, in one copy together with the tensors in `beside`."""
         if not (beside or self._changed or self._waiting):
             return {}
         crossing: dict[str, Any] = {"beside": beside, "large": {}}
@@ -120,7 +120,7 @@ class DeviceColumns:
         ends: Sequence[str] = (),
         back: int = 0,
     ) -> dict[str, Tensor]:
-        """As of `Columns`, all of it on the device."""
+        """As `Columns.gather`, with all results on the device."""
         n, after = (
             len(index),
             index + (self._small[BOOTSTRAP_OFFSET].take(index) if step is None else step),
@@ -157,7 +157,7 @@ class DeviceColumns:
         return self._large_at(name, rows)
 
     def _located(self, rows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Row numbers, on the device, which is up to date then."""
+        """Row numbers on the device, after bringing it up to date."""
         return self._send(**{name: torch.from_numpy(at % self.rows) for name, at in rows.items()})
 
     def _views(self, records: Tensor) -> dict[str, Tensor]:
@@ -181,14 +181,14 @@ class DeviceColumns:
         return self._large_at(name, self._located({"rows": rows})["rows"]).cpu().numpy()
 
     def read(self, name: str, rows: int) -> np.ndarray:
-        """The first `rows` rows of a field, without a copy where there need be none."""
+        """The first `rows` rows of a field, `[rows, *shape]`, without a copy where possible."""
         if name in self._small:
             return self._small[name][:rows]
         self._send()
         return self._large[name][:rows].cpu().numpy()
 
     def restore(self, name: str, kept: np.ndarray) -> None:
-        """Put back what `read` gave."""
+        """Store what `read` returned, in the first rows of a field."""
         if name in self._small:
             self._small[name][: len(kept)] = kept
             self._changed.append(np.arange(len(kept)))
@@ -203,7 +203,7 @@ def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
 
 
 def _held(field: Field, device: torch.device) -> Field:
-    """The field as a device can hold it: float64 as float32 where there is none."""
+    """The field with a dtype that the device supports: float32 for float64 where necessary."""
     shape, dtype = field
     if dtype == np.float64 and not has_float64(device.type):
         return shape, np.dtype(np.float32)

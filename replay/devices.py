@@ -1,4 +1,4 @@
-"""What a device can do, and where the tensors of a checkpoint go on this machine."""
+"""Capabilities of devices, and the placement of a checkpoint's tensors on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pins_memory(kind: str) -> bool:
 
 
 def about_devices(error: BaseException) -> str:
-    """What to do about tensors of two devices that met, to follow what torch said of it; else nothing."""
+    """Advice to append to torch's error about tensors on different devices; empty for other errors."""
     text = str(error)
     if "same device" not in text and "two devices" not in text:
         return ""
@@ -38,7 +38,7 @@ def about_devices(error: BaseException) -> str:
 
 
 def waits_for_copies(kind: str) -> bool:
-    """Whether `non_blocking` copies are unsafe: on Apple's devices the source may be reused too early."""
+    """Whether `non_blocking` copies are unsafe: on Apple's devices their source may be reused too early."""
     return kind == "mps"
 
 
@@ -67,7 +67,7 @@ class Move:
         now: This run's device.
 
     Attributes:
-        restarted: Random streams that could not be continued here, in words.
+        restarted: Descriptions of random streams that could not be continued on this device.
     """
 
     def __init__(self, saved: torch.device, now: torch.device):
@@ -75,10 +75,10 @@ class Move:
         self.restarted: list[str] = []
 
     def destination(self, device: torch.device) -> torch.device:
-        """Where a tensor that was on `device` goes.
+        """The device for a tensor that was saved from `device`.
 
-        What was on the saved run's device goes to this run's; everything else stays where it was,
-        or comes to the CPU where there is no such device.
+        Tensors on the saved run's device go to this run's device; all others stay on theirs, or go to the
+        CPU if this machine has no such device.
         """
         return self.now if is_same(device, self.saved) else available(str(device))
 
@@ -88,7 +88,7 @@ _MOVE: ContextVar[Move | None] = ContextVar("move", default=None)
 
 @contextmanager
 def moving(saved: torch.device, now: torch.device) -> Iterator[Move]:
-    """Inside, `destination` maps the saved run's device to this run's."""
+    """Runs the block with `destination` mapping the saved run's device to this run's."""
     token = _MOVE.set(move := Move(saved, now))
     try:
         yield move
@@ -97,7 +97,7 @@ def moving(saved: torch.device, now: torch.device) -> Iterator[Move]:
 
 
 def destination(device: str) -> torch.device:
-    """Where a saved tensor that was on `device` goes; outside of `moving`: to that device, if it exists."""
+    """The device for a tensor saved from `device`; outside `moving`, the same device if it exists."""
     move = _MOVE.get()
     return available(device) if move is None else move.destination(torch.device(device))
 

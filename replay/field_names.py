@@ -1,11 +1,11 @@
-"""One name for each part of a nested field, as columns and saved replays have it: `obs::camera`."""
+"""One name for each part of a nested field, as used by columns and saved replays: `obs::camera`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Names of environments' own have slashes and dots in them; a colon is written `%3A`, and a `%` `%25`.
+# Environments use slashes and dots in names. A colon is written as `%3A`, and a `%` as `%25`.
 IN = "::"
 
 
@@ -25,7 +25,7 @@ def named(name: str, value: object) -> Iterator[tuple[str, Any]]:
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reverse of `named`, for all fields.
+    """The inverse of `named`, for all fields.
 
     >>> nested({"obs::camera": 1, "reward": 2})
     {'obs': {'camera': 1}, 'reward': 2}

@@ -12,15 +12,15 @@ def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's `__getattr__`: `__getattr__ = lazily(__name__, {"Replay": "replay"})`.
 
     Args:
-        package: Its name.
-        home: For each of its names the module in it that has it.
+        package: The package's name.
+        home: The module, relative to the package, that defines each name.
     """
 
     def get(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f".{home[name]}", package), name)
-        setattr(sys.modules[package], name, value)  # The next time it is found at once.
+        setattr(sys.modules[package], name, value)  # From now on it is found without this function.
         return value
 
     return get

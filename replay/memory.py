@@ -1,4 +1,4 @@
-"""A rehearsal memory: some of the rows that went by, in a fixed amount of room."""
+"""A rehearsal memory: some rows of a stream, in a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -15,57 +15,56 @@ from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
 from .transfer import upload
+from .tree import Path, from_paths, walk
 
 POLICIES = ("reservoir", "balanced", "ring", "herding")
 _LABEL = ("label",)
 
-Path = tuple[str, ...]  # ("obs", "camera") is where a field lies in nested dicts.
-
 
 class Memory:
-    """Keeps up to `capacity` rows of the batches it is given, to learn from again.
+    """Keeps up to `capacity` rows of the batches added to it, to learn from again.
 
     >>> memory = Memory(100)
     >>> memory.add(Batch(obs=torch.rand(8, 2), label=torch.arange(8)), logits=torch.zeros(8, 10))
     >>> len(memory), memory.sample(4).logits.shape
     (8, torch.Size([4, 10]))
 
-    Which rows are kept is the policy's to say. All but herding take the rows one by one, so that it
-    makes no difference to what is kept how a stream is cut into batches.
+    The policy decides which rows are kept. All but herding process the rows one by one, so the result does
+    not depend on how a stream is cut into batches.
 
     - `reservoir`: a uniform sample of the stream. While there is room every row enters; then the
-      t-th row (t = 1, 2, ...) draws a place of 0..t-1 and replaces what is there if that is within
-      the memory, so that after n rows each is here with probability capacity / n. Algorithm R of
+      t-th row (t = 1, 2, ...) draws a place from 0..t-1 and, if that lies within the memory, replaces
+      the row there. After n rows each is in the memory with probability capacity / n. Algorithm R of
       Vitter (1985), https://doi.org/10.1145/3147.3165.
-    - `balanced`: equally many rows of each class, of a stream in any order. While there is room
-      every row enters; then one whose class has fewer rows than the largest class has replaces a
-      random row of the largest class (of one of them, if there are several). The greedy sampler of
-      GDumb: Prabhu et al. (2020), https://doi.org/10.1007/978-3-030-58536-5_31, except that theirs
-      leaves room empty rather than give a class more than capacity / classes rows.
-    - `ring`: the newest `capacity // classes` rows of each class seen so far. The share shrinks
-      when a class appears, and every class then gives up its oldest rows beyond it; the remainder
-      of the division stays empty. The ring buffer of Chaudhry et al. (2019),
-      https://arxiv.org/abs/1902.10486, for a number of classes that is not known before.
-    - `herding`: of each class the `capacity // classes` rows, in this order, of which the mean
-      feature is nearest to that of the class:
+    - `balanced`: equally many rows of each class, from a stream in any order. While there is room
+      every row enters; then a row whose class has fewer rows than the largest class replaces a random
+      row of the largest class (of any one of them, if there are several). The greedy sampler of GDumb:
+      Prabhu et al. (2020), https://doi.org/10.1007/978-3-030-58536-5_31, except that theirs leaves
+      room empty rather than keep more than capacity / classes rows of a class.
+    - `ring`: the newest `capacity // classes` rows of each class seen so far. When a class appears, the
+      share shrinks, and every class drops its oldest rows beyond it; the remainder of the division stays
+      empty. The ring buffer of Chaudhry et al. (2019), https://arxiv.org/abs/1902.10486, for a number
+      of classes that is not known in advance.
+    - `herding`: for each class the `capacity // classes` rows, in order, whose mean feature is nearest to
+      that of the class:
 
           p_k = argmin_x || mu - (phi(x) + phi(p_1) + ... + phi(p_{k-1})) / k ||
 
-      with phi scaled to length 1 and mu the mean of phi over the class (not scaled again). The
-      share shrinks when classes appear, and every class then gives up the last chosen. iCaRL,
-      algorithms 4 and 5: Rebuffi et al. (2017), https://arxiv.org/abs/1611.07725. All rows of a
-      class have to come in one `add`; the remainder of the division stays empty.
+      with phi scaled to length 1 and mu the mean of phi over the class (not scaled again). When classes
+      appear, the share shrinks, and every class drops the rows chosen last. iCaRL, algorithms 4 and 5:
+      Rebuffi et al. (2017), https://arxiv.org/abs/1611.07725. All rows of a class have to be added in
+      one `add`; the remainder of the division stays empty.
 
     Args:
-        capacity: Most rows to keep.
+        capacity: Largest number of rows to keep.
         policy: One of the above. All but the reservoir need the field `label`, integer `[B]`, and
-            read it on the CPU, for which an accelerator has to be waited for.
-        seed: Of the memory's own random streams: the global one is neither read nor moved, and
-            sampling does not change which rows are kept. None: torch's seed when the first batch is
+            read it on the CPU, which synchronises with an accelerator.
+        seed: Seed of the memory's own random streams, int: the global stream is neither read nor advanced,
+            and sampling does not affect which rows are kept. None: torch's seed when the first batch is
             added, which is the run's.
 
     Attributes:
-        seen: Rows given so far, whether they were kept or not.
+        seen: Number of rows added so far, whether they were kept or not.
 
     Raises:
         ConfigError: If the capacity is not a whole number above 0, or there is no such policy.
@@ -82,12 +81,12 @@ class Memory:
             )
         self.capacity, self.policy = int(capacity), policy
         self._seed = seed
-        # What is kept, and what is drawn. Made late: a memory may be made before a run is seeded.
+        # Streams for keeping and for sampling. Created late: a memory may exist before a run is seeded.
         self._streams: list[np.random.Generator] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forget every row and what they looked like; the random streams go on."""
+        """Remove every row and forget their fields; the random streams continue."""
         self.seen = 0
         self._size = 0
         self._columns: dict[Path, Tensor] = {}  # `[capacity, *shape]`; rows 0.._size-1 are filled.
@@ -96,7 +95,7 @@ class Memory:
         self._classes: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
-        """Rows held."""
+        """The number of rows held."""
         return self._size
 
     @property
@@ -105,9 +104,9 @@ class Memory:
         return sum(column[: self._size].nbytes for column in self._columns.values())
 
     def add(self, batch: Batch | Mapping[str, Any], **extras: Any) -> None:
-        """Offer the rows of a batch; those that the policy keeps are copied, without their graph.
+        """Offer the rows of a batch; those that the policy keeps are copied, detached from their graph.
 
-        The first batch says which fields there are. Rows are kept on the device of the batches.
+        The first batch determines the fields. Rows are kept on the device of the batches.
 
         Args:
             batch: Tensors `[B, ...]`, or dicts of them.
@@ -115,8 +114,8 @@ class Memory:
                 `[B, D]` floats, which choose the rows and are not stored.
 
         Raises:
-            ConfigError: If the fields, their shapes or types are not those of the first batch, they
-                have not equally many rows, or the policy lacks what it needs. Nothing is changed.
+            ConfigError: If the fields, their shapes or dtypes differ from the first batch's, fields differ
+                in their number of rows, or the policy lacks what it needs. The memory is then unchanged.
         """
         features: Any = extras.pop("features", None) if self.policy == "herding" else None
         fields = self._checked(batch, extras)
@@ -136,7 +135,7 @@ class Memory:
         elif device != self._device:  # Resumed on another one.
             self._move(device)
 
-        # Where each row goes: a later row of the same place takes it, on every device.
+        # Destinations as a dict: of several rows with the same place, the last one wins on every device.
         if self.policy == "reservoir":
             place = self._reservoir(rows)
         elif self.policy == "balanced":
@@ -164,7 +163,7 @@ class Memory:
         if (device := self._device).type != "cpu":
             rows = upload(rows, device)
         return Batch(
-            **_nested({path: c.index_select(0, rows) for path, c in self._columns.items()})
+            **from_paths({path: c.index_select(0, rows) for path, c in self._columns.items()})
         )
 
     def all(self) -> Batch:
@@ -176,24 +175,26 @@ class Memory:
         if not self._size:
             raise ConfigError("The memory is empty: add a batch before reading it.")
         held = {path: column[: self._size].clone() for path, column in self._columns.items()}
-        return Batch(**_nested(held))
+        return Batch(**from_paths(held))
 
     def state_dict(self) -> dict[str, Any]:
-        """All there is, so that a memory continues exactly. Tensors are its own, not copies."""
+        """The full state, so that a memory continues exactly. Tensors are the memory's own, not copies."""
         return {
             "capacity": self.capacity,
             "policy": self.policy,
             "seen": self.seen,
             "size": self._size,
             "device": str(self._device),
-            "columns": _nested({p: c[: self._size] for p, c in self._columns.items()}),
+            "columns": from_paths({p: c[: self._size] for p, c in self._columns.items()}),
             "classes": [[label, np.array(rows, np.int64)] for label, rows in self._classes.items()],
             "streams": [stream.bit_generator.state for stream in self._streams],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken. Rows go to the device they were on; of a run
-        that is continued on another device, those on the run's device go to the new one.
+        """Continue exactly where `state_dict` was taken.
+
+        Rows go to the device they were on. If a run is resumed on another device, rows on the run's previous
+        device go to the new one.
 
         Raises:
             CheckpointError: If the state has another capacity or policy, or is not a memory's.
@@ -206,9 +207,9 @@ class Memory:
                     f"The saved memory has {name}={state[name]}, this one {name}={here}. "
                     f"Continue with {name}={state[name]}."
                 )
-        held = dict(_flat(state["columns"]))
+        held = dict(walk(state["columns"]))
         self.clear()
-        if held:  # Room of its own: the state may be this very memory's.
+        if held:  # New storage: the state may belong to this very memory.
             self._make(held, destination(state["device"]))
         for path, column in self._columns.items():
             column[: state["size"]] = held[path]
@@ -220,13 +221,13 @@ class Memory:
             self._streams[-1].bit_generator.state = at
 
     def _start_streams(self) -> None:
-        # Not the seed itself: the order of the data and the first weights may be drawn from that.
+        # Not the seed itself, which the data's order and the initial weights may be drawn from.
         seed = torch.initial_seed() if self._seed is None else self._seed
         parts = np.random.SeedSequence([seed % 2**64, *b"Memory"]).spawn(2)
         self._streams = [np.random.default_rng(part) for part in parts]
 
     # ------------------------------------------------------------------------------ policies
-    # Each says where rows of a batch go, `{place: row}`, and counts them in.
+    # Each returns where rows of a batch go, `{place: row}`, and counts them.
 
     def _reservoir(self, rows: int) -> dict[int, int]:
         free = min(self.capacity - self._size, rows)
@@ -238,7 +239,7 @@ class Memory:
             drawn = self._streams[0].random(rows - free) * t
             (kept,) = (drawn < self.capacity).nonzero()
             if len(kept):
-                # In order, so that of two with one place the later one is left.
+                # In order, so that of two rows with the same place the later one stays.
                 places = drawn[kept].astype(np.int64).tolist()
                 place.update(zip(places, (kept + free).tolist(), strict=True))
         return place
@@ -261,7 +262,7 @@ class Memory:
         return place
 
     def _give_up(self, most: int) -> tuple[int, int]:
-        """The place that a random row of the largest classes leaves, and how many the largest then has."""
+        """The place of a random row of a largest class, now vacated, and the largest class's new size."""
         largest = [rows for rows in self._classes.values() if len(rows) == most]
         which, row = divmod(int(self._streams[0].random() * len(largest) * most), most)
         rows = largest[which]
@@ -296,7 +297,7 @@ class Memory:
         return place
 
     def _shrink(self, coming: Mapping[int, Any]) -> int:
-        """Rows per class once the classes `coming` are here; those that are here have no more."""
+        """Rows per class once the classes `coming` are added; present classes drop any rows beyond that."""
         share = self.capacity // len(self._classes.keys() | coming.keys())
         if all(len(rows) <= share for rows in self._classes.values()):
             return share
@@ -305,7 +306,7 @@ class Memory:
             kept = rows[-share:] if self.policy == "ring" else rows[:share]
             self._classes[label] = list(range(len(keep), len(keep) + len(kept)))
             keep += kept
-        # Moved up, so that the rows held are always the first ones.
+        # Compacted, so that the rows held are always the first ones.
         index = torch.tensor(keep, device=self._device)
         for column in self._columns.values():
             column[: len(keep)] = column.index_select(0, index)
@@ -319,20 +320,21 @@ class Memory:
         return next((column.device for column in self._columns.values()), torch.device("cpu"))
 
     def _make(self, rows: Mapping[Path, Tensor], device: torch.device) -> None:
-        """Room for `capacity` rows like these."""
+        """Allocate `capacity` rows like these."""
         try:
-            with torch.inference_mode(False):  # Else nothing could be written outside of it.
+            # Inference tensors could not be written to outside of inference mode.
+            with torch.inference_mode(False):
                 self._columns = {
                     path: torch.empty(
                         (self.capacity, *field.shape[1:]), dtype=field.dtype, device=device
                     )
                     for path, field in rows.items()
                 }
-        except RuntimeError as error:  # torch's way to say that there is not enough memory.
+        except RuntimeError as error:  # How torch reports that memory is exhausted.
             size = sum(field[:1].nbytes for field in rows.values()) * self.capacity / 1e9
             raise ConfigError(
                 f"Memory: {self.capacity} rows need {size:.1f} GB on {device}, more than is available "
-                f"({error}). Lower its capacity."
+                f"({error}). Lower `capacity`."
             ) from error
 
     def _move(self, device: torch.device) -> None:
@@ -357,7 +359,7 @@ class Memory:
     # -------------------------------------------------------------------------------- checks
 
     def _checked(self, batch: Batch | Mapping[str, Any], extras: dict[str, Any]) -> dict[Path, Any]:
-        """The fields of a batch and its extras, when they are like the first ones."""
+        """The fields of a batch and its extras by path, if they match the first batch's."""
         if not isinstance(batch, (Batch, Mapping)):
             raise ConfigError(
                 f"Memory.add takes a Batch, Batch(obs=..., label=...), not a {type(batch).__name__}."
@@ -366,7 +368,7 @@ class Memory:
             raise ConfigError(
                 f"Memory.add: the batch already has {_words(twice)}; rename the extras."
             )
-        fields = dict(_flat({**batch, **extras}))
+        fields = dict(walk({**batch, **extras}))
         if self._columns:
             if fields.keys() != self._columns.keys():
                 raise ConfigError(self._other_fields(fields))
@@ -453,17 +455,18 @@ class Memory:
 
 
 def _herd(features: Tensor, n: int) -> list[int]:
-    """The rows, up to n, chosen one after the other to keep their mean at that of all: iCaRL, alg. 4.
+    """Up to n rows, chosen greedily so that their mean stays near the mean of all: iCaRL, algorithm 4.
 
-    || mu - (x + S) / k || is least where |x|^2 - 2 x (k mu - S) is, S being the sum of those chosen.
+    || mu - (x + S) / k || is minimal where |x|^2 - 2 x (k mu - S) is, with S the sum of the chosen rows.
 
     Args:
-        features: `[rows, D]` floats.
+        features: Floats `[rows, D]`.
+        n: Largest number of rows to choose.
     """
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         x = F.normalize(features.float(), dim=1)
         mean = x.mean(0)
-        cost = x.square().sum(1)  # 1, or 0 of a row without features.
+        cost = x.square().sum(1)  # 1, or 0 for a row without features.
         ahead = torch.zeros_like(mean)  # k mu - S
         chosen = []
         for _ in range(min(n, len(x))):
@@ -472,7 +475,8 @@ def _herd(features: Tensor, n: int) -> list[int]:
             chosen.append(best)
             cost[best] = torch.inf
             ahead -= x[best]
-        rows: list[int] = torch.stack(chosen).tolist()  # Only here is an accelerator waited for.
+        # The only synchronisation with an accelerator.
+        rows: list[int] = torch.stack(chosen).tolist()
         return rows
 
 
@@ -481,28 +485,6 @@ def _by_class(labels: list[int]) -> dict[int, list[int]]:
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)
     return rows
-
-
-def _flat(fields: Mapping[str, Any], outer: Path = ()) -> list[tuple[Path, Any]]:
-    """Every tensor in nested dicts, with where it is."""
-    flat: list[tuple[Path, Any]] = []
-    for name, field in fields.items():
-        if isinstance(field, dict):
-            flat += _flat(field, (*outer, name))
-        else:
-            flat.append(((*outer, name), field))
-    return flat
-
-
-def _nested(flat: Mapping[Path, Tensor]) -> dict[str, Any]:
-    """What `_flat` was given."""
-    fields: dict[str, Any] = {}
-    for (*outer, name), field in flat.items():
-        inner = fields
-        for key in outer:
-            inner = inner.setdefault(key, {})
-        inner[name] = field
-    return fields
 
 
 def _kind(field: object) -> str:

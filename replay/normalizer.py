@@ -1,4 +1,4 @@
-"""Running statistics that bring observations to unit scale and rewards to that of their returns."""
+"""Running statistics that scale observations to unit variance and rewards by that of their returns."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .transfer import upload
 from .tree import Path, at_path, path_of
 
 _EPSILON = 1e-8
-_CLIP = 10.0  # Deviations; the field's usual bound.
+_CLIP = 10.0  # In standard deviations; the usual bound in the literature.
 
 
 class Normalizer:
-    """Statistics of all observations that were acted on while training; evaluation reads them only.
+    """Statistics of all observations acted on in training; evaluation only reads them.
 
-    What is stored stays in its own units and is normalised when a batch is made, so that old
+    Transitions are stored in their own units and normalised when a batch is gathered, so that old
     transitions follow the newest statistics.
 
-    - Observations: `(x - mean) / stddev`, clipped to 10 standard deviations; images, choices and truth values
-      are left as they are.
+    - Observations: `(x - mean) / stddev`, clipped to 10 standard deviations; images, choices and booleans are
+      unchanged.
     - Rewards: divided by the standard deviation of the discounted return `G_t = gamma G_{t-1} + r_t`, which
-      keeps their sign (Engstrom et al. 2020, arXiv 2005.12729).
+      preserves their sign (Engstrom et al. 2020, arXiv 2005.12729).
 
     Args:
-        shapes: Shapes of the observations to be normalised, by their names as of `named_leaves`: ""
-            where there is only one, `part/of/part` in nested dicts.
-        num_envs: N.
-        discount: gamma.
-        obs, reward: Which of the two to normalise.
+        shapes: Shapes of the observations to normalise, by their names in `named_leaves`: "" for a single
+            one, `part/of/part` in nested dicts.
+        num_envs: Number of environments, N.
+        discount: gamma, a float in [0, 1].
+        obs, reward: Whether to normalise each of them.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Normalizer:
         self._return = np.zeros(num_envs)
 
     def see(self, obs: Tensors) -> None:
-        """Take in observations `[N, *shape]` (or a dict of them)."""
+        """Update the statistics with observations `[N, *shape]` (or a dict of them)."""
         for path, moments in self._by_path.items():
             moments.add(at_path(obs, path))
 
     def see_rewards(
         self, reward: np.ndarray, done: np.ndarray, real: np.ndarray | None = None
     ) -> None:
-        """Take in a step's rewards `[N]`, of those that made one (`real`; None: all)."""
+        """Update them with a step's rewards `[N]`, of environments that made a step (`real`; None: all)."""
         if self.returns is None or (real is not None and not real.any()):
             return
         self._return = self.discount * self._return + reward
@@ -67,12 +67,12 @@ class Normalizer:
         self._return[done] = 0.0
 
     def cut(self) -> None:
-        """Episodes in progress go no further."""
+        """Restart the returns: episodes in progress do not continue."""
         if self.returns is not None:
             self._return[:] = 0.0
 
     def obs(self, obs: Tensors) -> Any:
-        """Observations `[..., *shape]`, or dicts of them, with those that have statistics normalised."""
+        """Observations `[..., *shape]`, or dicts of them, normalised where there are statistics."""
         return self._normalized((), obs) if self.moments else obs
 
     def _normalized(self, path: Path, obs: Tensors) -> Any:
@@ -105,19 +105,19 @@ class Normalizer:
 class Moments:
     """Mean and variance of a stream, in float64, merged batch by batch (Chan et al. 1979).
 
-    Whole numbers and float64 are counted from the first of them: float64 cannot hold nanoseconds since
-    1970, and the mean of 1e9 + 1e-3 x would lose the digits of x, a little more at every step.
+    Integers and float64 are taken relative to the first value: float64 cannot represent nanoseconds since
+    1970, and the mean of 1e9 + 1e-3 x would lose digits of x, a few more at every step.
 
     Attributes:
-        base: Where the mean is counted from, int64 or float64 `[*shape]`; None: from zero.
+        base: Origin of the mean, int64 or float64 `[*shape]`; None: zero.
     """
 
     def __init__(self, shape: tuple[int, ...]):
         self.base: np.ndarray | None = None
         self.count = 0
-        self._mean = np.zeros(shape)  # From the base.
+        self._mean = np.zeros(shape)  # Relative to `base`.
         self.squares = np.zeros(shape)  # Sum of squared differences from the mean.
-        # The mean and the standard deviation, where they were last used.
+        # The mean and the standard deviation, on the device that last used them.
         self._ready: dict[str, Tensor] | None = None
 
     @property
@@ -126,11 +126,11 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """float64 `[*shape]`, counted from zero."""
+        """The mean, float64 `[*shape]`, relative to zero."""
         return self._mean if self.base is None else self.base + self._mean
 
     def add(self, rows: np.ndarray) -> None:
-        """Rows `[N, *shape]`."""
+        """Merge rows `[N, *shape]` into the statistics."""
         rows = np.asarray(rows)
         if not self.count and (rows.dtype.kind in "iu" or rows.dtype == np.float64):
             self.base = np.array(rows[0], np.int64 if rows.dtype.kind in "iu" else np.float64)
@@ -146,10 +146,10 @@ class Moments:
         self._ready = None
 
     def normalize(self, x: Tensor) -> Tensor:
-        """float32 `[..., *shape]`, where `x` is.
+        """Normalised values, float32 `[..., *shape]`, on the device of `x`.
 
-        The mean is taken off before anything is rounded: of float64 and integers in float64, and of
-        float32 in two parts, of which the first has the size of what it is taken off.
+        The mean is subtracted before any rounding: from float64 and integers in float64, and from float32
+        in two parts, the first of which has the magnitude of `x`.
         """
         if self._ready is None or self._ready["parts"].device != x.device:
             high = self._mean.astype(np.float32)
@@ -166,7 +166,7 @@ class Moments:
             centred = (x.float() - high_part).sub_(low_part)
         elif has_float64(x.device.type):
             centred = (x.to(torch.float64) - self._ready["mean"]).float()
-        else:  # Integers: whole numbers are taken off as such.
+        else:  # Integers: the base is subtracted as an integer.
             whole = high_part.round().long()
             centred = (x - whole).float() - ((high_part - whole) + low_part)
         return centred.div_(deviation).clamp_(-_CLIP, _CLIP)

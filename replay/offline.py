@@ -1,4 +1,4 @@
-"""Transitions that were saved by another run, to learn from as they are."""
+"""Transitions saved by another run, to learn from without adding any."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .field_names import IN, named
 from .spec import Space, Spec
 from .transitions import Transitions
 
-# Of the sizes that a replay is saved with, those that are whole numbers.
+# Sizes in a saved replay that are ints.
 _COUNTS = ("length", "num_envs", "nstep", "stack")
 _FIELDS = {"reward", "discount", "terminated", "truncated", "task"}
-_ANOTHER = "it was not saved as a replay of environments"
+_ANOTHER = "it was not saved as a replay of environment steps"
 
 
-def opened(
+def open_saved(
     spec: Spec,
     state: Mapping[str, Any],
     *,
@@ -28,16 +28,17 @@ def opened(
     folder: str | None = None,
     device: torch.device | str = "cpu",
 ) -> Transitions:
-    """What `Transitions.state_dict` gave, in the sizes it was saved with; nothing is to be added.
+    """Transitions from a `Transitions.state_dict`, with the sizes it was saved with, to be read only.
 
-    The states that a recurrent model stored are left out: they mean nothing to another one.
+    The stored states of a recurrent model are dropped: they mean nothing to another model.
 
     Args:
-        spec: Of the environment, which the transitions have to fit.
-        storage, folder, device: Where they are kept, as `Transitions` has it.
+        spec: Spec of the environment, which the transitions have to fit.
+        state: The state, from `Transitions.state_dict`.
+        storage, folder, device: Where to keep them, as in `Transitions`.
 
     Raises:
-        CheckpointError: If it holds nothing to learn from, or is of another environment.
+        CheckpointError: If it holds nothing to learn from, or comes from another environment.
     """
     sizes = saved_sizes(state)
     num_envs, ok = sizes["num_envs"], np.asarray(state["ok"])
@@ -52,7 +53,7 @@ def opened(
     if any(len(kept) != len(ok) for kept in columns.values()):
         raise CheckpointError(f"{_ANOTHER}: its columns differ in length")
     _check_spaces(columns, np.flatnonzero(ok), spec, stack=sizes["stack"])
-    # A ring that was not full yet needs no room for more.
+    # If the ring was not full, allocate only what it holds: nothing will be added.
     places = min(sizes["length"], len(ok) // num_envs)
     ring = Transitions(
         spec,
@@ -66,7 +67,7 @@ def opened(
         device=device,
     )
     beside = [name for name in state.get("beside", ()) if name in columns]
-    every = {"borders": (), "oldest": 0}  # Of a sequence of tasks, the rows of all.
+    every = {"borders": (), "oldest": 0}  # Draw from the rows of all tasks.
     kept = {"columns": columns, "length": ring.length, "beside": beside}
     ring.load_state_dict({**state, **every, **kept})
     ring.origin = _fingerprint({**columns, "ok": ok, "first": np.asarray(state["first"])}, sizes)
@@ -74,10 +75,10 @@ def opened(
 
 
 def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`length`, `num_envs`, `nstep`, `stack` and `discount` of what `Transitions.state_dict` gave.
+    """`length`, `num_envs`, `nstep`, `stack` and `discount` from a `Transitions.state_dict`.
 
     Raises:
-        CheckpointError: If it is something else.
+        CheckpointError: If the state is something else.
     """
     try:
         sizes: dict[str, Any] = {key: int(state[key]) for key in _COUNTS}
@@ -103,13 +104,13 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, Any]:
 def _check_spaces(
     columns: Mapping[str, np.ndarray], rows: np.ndarray, spec: Spec, *, stack: int
 ) -> None:
-    """Find out whether observations and actions are those of an environment with this spec."""
+    """Check that observations and actions fit an environment with this spec."""
     for role, space in (("obs", spec.obs), ("action", spec.action)):
         spaces = dict(named(role, space))
         found = {name for name in columns if name.split(IN)[0] == role}
         if found != spaces.keys():
             raise CheckpointError(
-                f"its {role} is {_words(found)}, and the environment's {_words(spaces)}"
+                f"its {role} is {_words(found)}, but the environment's {_words(spaces)}"
             )
         for name, part in spaces.items():
             kept, shape = columns[name], part.value_shape
@@ -117,12 +118,12 @@ def _check_spaces(
                 shape = (shape[0] // stack, *shape[1:])
             if kept.shape[1:] != shape or not _of_type(kept, part, rows):
                 raise CheckpointError(
-                    f"its {name} is {kept.dtype} {list(kept.shape[1:])}, and the environment's is {part}"
+                    f"its {name} is {kept.dtype} {list(kept.shape[1:])}, but the environment's is {part}"
                 )
 
 
 def _of_type(kept: np.ndarray, space: Space, rows: np.ndarray) -> bool:
-    """Whether values are of the space's type; of choices, whether there are that many."""
+    """Whether values have the space's dtype and, for choices, lie within its range."""
     if space.numeric:
         return kept.dtype.kind == torch.zeros(0, dtype=space.dtype).numpy().dtype.kind
     if kept.dtype.kind not in "iu":
@@ -139,7 +140,7 @@ def _words(names: Iterable[str]) -> str:
 
 
 def _fingerprint(arrays: Mapping[str, np.ndarray], sizes: Mapping[str, Any]) -> str:
-    """The SHA-256 of all that is learnt from."""
+    """The SHA-256 of everything that is learnt from."""
     digest = hashlib.sha256(repr(sorted(sizes.items())).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.shape} {array.dtype}".encode())

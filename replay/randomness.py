@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
-    """Start all streams from `seed`."""
+    """Seed all streams."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # Those of accelerators too.
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Where every stream is now: the host's, and that of the run's device."""
+    """The current state of every stream: the host's, and that of the run's device."""
     state = _host_state()
     if device.type != "cpu":
         state["device"] = {"kind": device.type, "state": _stream(device)}
@@ -28,14 +28,14 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> bool:
-    """Continue every stream from there.
+    """Continue every stream from a saved state.
 
     Returns:
-        Whether draws on the device continue too: there is no way from the stream of one kind of
-        device to that of another, which goes on from where it is.
+        Whether the device's stream continues too. It cannot be transferred between kinds of devices; the
+        device's own stream is then left unchanged.
     """
     _set_host_state(state)
-    if "cuda" in state:  # Before 0.5.0: the streams of all cards.
+    if "cuda" in state:  # Before 0.5.0, states held the streams of all GPUs.
         streams = state["cuda"]
         state = {
             "device": {"kind": "cuda", "state": streams[min(device.index or 0, len(streams) - 1)]}
@@ -50,7 +50,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> bool:
 
 @contextmanager
 def kept_randomness() -> Iterator[None]:
-    """Restores every random stream after the block, those of all cards included."""
+    """Restores every random stream after the block, including those of all GPUs."""
     host = _host_state()
     streams = [(device, _stream(device)) for device in _devices_in_use()]
     try:
@@ -85,7 +85,7 @@ def _set_host_state(state: dict[str, Any]) -> None:
 
 
 def _devices_in_use() -> list[torch.device]:
-    """Every accelerator that seeding would reach, several cards each; none that is not started yet."""
+    """Every initialised device that seeding affects, all cards of each kind."""
     kinds = {"cuda"} if torch.cuda.is_initialized() else set()
     if torch.accelerator.is_available():
         kinds.add(torch.accelerator.current_accelerator().type)  # type: ignore[union-attr]
@@ -108,4 +108,5 @@ def _set_stream(device: torch.device, state: Tensor) -> None:
 
 
 def _where(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # There is one of these, and no argument.
+    # There is only one, and the function takes no argument.
+    return () if device.type == "mps" else (device,)

@@ -23,18 +23,18 @@ from .transitions import Transitions
 
 
 class Replay:
-    """Batches without end, of a data set's current task or of what environments have done.
+    """An endless iterator of batches, from a data set's current task or from environment steps.
 
-    `next(replay)` gathers `batch_size` rows from the storage by index, moves them to `device` and
-    makes floats of them. Nothing is done sample by sample.
+    `next(replay)` gathers `batch_size` rows from the storage by index, moves them to `device` and converts
+    them to floats. Nothing is done sample by sample.
 
     Args:
         storage: A `Table` (data sets) or `Transitions` (environments).
-        transform: Turns stored fields `[B, ...]` into what a model receives; called on the whole batch.
-        batch_size: Rows per batch, B. The last batch of a data set's pass may be smaller.
-        device: Where batches are.
-        seed: Of the order of rows, a random stream of its own (int64).
-        sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single ones.
+        transform: Converts stored fields `[B, ...]` to a model's input; called on whole batches.
+        batch_size: Rows per batch, B. The last batch of a pass over a data set may be smaller.
+        device: The device of batches.
+        seed: Seed (int64) of the rows' order, which has a random stream of its own.
+        sequence: Steps per row of a batch of transitions, `[B, sequence, ...]`; None: single steps.
         priorities: Arguments of `Prioritized`; None: transitions are drawn uniformly.
         tasks: The rows of each task of a data set, int64; None: one task, all rows.
         task_transform: `(obs, task) -> obs`, from stored rows `[B, *shape]` to a task's (permuted pixels).
@@ -43,12 +43,12 @@ class Replay:
 
     Attributes:
         task: Number of the current task, from 0.
-        given: The tasks that batches are of.
-        batch: The last batch that `next` or `rollout` gave.
+        given: The tasks that batches are drawn from.
+        batch: The last batch that `next` or `rollout` returned.
         before: Turns a batch into the one that `next` returns, or None.
         seen_by: Called with every batch that is drawn, or None.
         epoch: Number of the pass over the task's data that the last batch belongs to, from 0.
-        step: Batches given since the run began.
+        step: Number of batches returned since the run began.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -69,16 +69,16 @@ class Replay:
         before: Callable[[Batch], Batch] | None = None,
     ):
         self.storage, self.transform = storage, transform
-        self._whole = storage  # The data set, also while other rows take its place.
+        self._whole = storage  # The data set, even while other rows replace it.
         self.task_transform, self.borders = task_transform, borders
         self.batch: Batch | None = None
         self.before = before
         self.seen_by: Callable[[Batch], None] | None = None
         self.batch_size, self.device, self.sequence = batch_size, torch.device(device), sequence
         self._moves = self.device.type != "cpu"
-        self._nbytes = 0  # Of the largest batch that was sent to the device so far.
+        self._nbytes = 0  # Bytes of the largest batch sent to the device so far.
         self._rows: tuple[Tensor, Any] | None = (
-            None  # The last batch's `index`, and as the host has it.
+            None  # The last batch's `index`, on the device and on the host.
         )
         self._ahead: Ahead | None = None
         if self._moves and isinstance(storage, Table) and storage.device.type == "cpu":
@@ -109,29 +109,29 @@ class Replay:
             self.use_tasks([task])
 
     def begin_stream(self) -> None:
-        """What environments do from now on is the current task's, and all that is drawn from."""
+        """Assign steps from now on to the current task, and draw only from them."""
         self._transitions("replay.begin_stream()").begin_task(self.task)
         self.use_tasks([self.task])
 
     def set_task(self, task: int, rows: Tensor) -> None:
-        """Set which rows of the data set belong to a task: the next new one, or one without rows so far."""
+        """Set the rows of a task, int64 `[n]`: of the next new task, or of one without rows so far."""
         assert isinstance(self.storage, Table)
         self._tasks[task : task + 1] = [rows.to(self.storage.device)]
 
     def use_tasks(self, tasks: Iterable[int]) -> None:
-        """From now on batches are of all these tasks together; none: nothing to learn.
+        """Draw batches from all these tasks together from now on; none: there is nothing to learn.
 
-        In environments that is the current task, alone or with those directly before it.
+        In environments these can only be the current task, or it and those directly before it.
 
         Raises:
-            ConfigError: If these are other tasks in an environment.
+            ConfigError: If other tasks are named in an environment.
         """
         given = list(tasks)
         if isinstance(self.storage, Transitions):
             if given != list(range(min(given, default=0), self.task + 1)):
                 raise ConfigError(
-                    f"replay.use_tasks({given}) in task {self.task}: in environments batches are of the "
-                    f"current task, or of it and those directly before it, as range({self.task + 1})."
+                    f"replay.use_tasks({given}) in task {self.task}: environments can only use the "
+                    f"current task, or it and those directly before it, such as range({self.task + 1})."
                 )
             self.given = given
             self.storage.draw_from(given[0])
@@ -148,7 +148,8 @@ class Replay:
         """Replace the current task's rows until the next task begins.
 
         Args:
-            table: Rows stored like the data set's own, already altered, with any extra fields.
+            table: Rows stored like the data set's own, with the task's transform applied; it may have
+                further fields.
         """
         self._keep_rows_in(table)
         index = torch.arange(len(table), device=table.device)
@@ -157,7 +158,7 @@ class Replay:
         )
 
     def _restore(self) -> None:
-        """Back to the data set's own rows."""
+        """Return to the data set's own rows."""
         if self.storage is not self._whole and isinstance(self._whole, Table):
             self._keep_rows_in(self._whole)
 
@@ -181,12 +182,12 @@ class Replay:
 
     @property
     def num_tasks(self) -> int:
-        """Tasks of a data set."""
+        """Number of tasks of a data set."""
         return len(self._tasks)
 
     @property
     def _on_device(self) -> bool:
-        """Whether its rows are where batches are."""
+        """Whether its rows are stored on the device of batches."""
         if isinstance(self.storage, Transitions):
             return self.storage.on_device
         return self.storage.device.type != "cpu"
@@ -209,7 +210,7 @@ class Replay:
 
     @property
     def prioritized(self) -> bool:
-        """Whether batches have `weight`, and `update_priorities` is asked for."""
+        """Whether batches have `weight`, and `update_priorities` should be called."""
         return isinstance(self.sampler, Prioritized)
 
     @property
@@ -245,7 +246,7 @@ class Replay:
         else:
             assert isinstance(storage, Transitions)
             parcel = self._parcel()
-            with storage.lock:  # What was drawn must not be overwritten before it is read.
+            with storage.lock:  # Rows must not be overwritten between drawing and reading them.
                 rows = sampler.next()
                 fields = self._gather(storage, rows, parcel)
             if isinstance(sampler, Prioritized):
@@ -260,7 +261,7 @@ class Replay:
         return batch
 
     def __len__(self) -> int:
-        """Rows of the current task's data, or transitions of it that can be drawn."""
+        """The number of rows, or of drawable transitions, of the current task."""
         if isinstance(self.sampler, Epochs):
             return len(self.sampler.index)
         return len(self.storage)
@@ -268,7 +269,7 @@ class Replay:
     def sample(self, n: int) -> Batch:
         """`n` rows of the tasks in `given`, with replacement, without advancing the epoch.
 
-        Of transitions: uniformly, whatever their priorities.
+        Transitions are drawn uniformly, whatever their priorities.
         """
         storage, sampler = self.storage, self.sampler
         if isinstance(sampler, Epochs):
@@ -281,12 +282,14 @@ class Replay:
             return self._finish(self._gather(storage, rows, None))
 
     def once(self, batch_size: int = 256, *, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every row of the current task's data, not augmented; `next` does not move on.
+        """Iterate once over every row of the current task's data, unaugmented; `next` is not affected.
 
         In environments, every transition of the current task that the replay holds, oldest first.
 
         Args:
-            order: int64 `[len(replay)]`, the places of the rows to visit; None: in stored order.
+            batch_size: Largest number of rows per batch.
+            order: Positions of the rows to visit, int64 `[n]`, from 0 to `len(replay) - 1`; None: all, in
+                stored order.
         """
         if not isinstance(self.sampler, Epochs):
             yield from self._transitions_once(batch_size, order)
@@ -317,14 +320,14 @@ class Replay:
             yield self._finish(fields, augment=False)
 
     def rollout(self) -> Batch:
-        """Everything since the last call, `[T, N, ...]`: for on-policy learning.
+        """Every step since the last call, `[T, N, ...]`: for on-policy learning.
 
-        The fields of a batch, `is_first`, and `mask` `[T, N]`: False where an environment has no step,
-        which can only be at the end of its column, in vector environments that reset in a step of
-        their own.
+        Holds the fields of a batch, `is_first`, and `mask`, bool `[T, N]`: False where an environment has no
+        step. That happens only at the end of its column, in vector environments that reset in a separate
+        step.
 
         Raises:
-            ConfigError: On data; if nothing happened; if it did not fit into the replay.
+            ConfigError: On a data set, without new steps, or if they did not fit into the replay.
         """
         storage = self._transitions("replay.rollout()")
         with storage.lock:
@@ -333,11 +336,11 @@ class Replay:
         return batch
 
     def update_priorities(self, index: Tensor, priority: Tensor) -> None:
-        """Set how much can be learnt from transitions: `|TD error|` as a rule.
+        """Set transitions' priorities, usually `|TD error|`.
 
         Args:
-            index: `batch.index`, int64 `[B]`; of sequences `[B, T]`, which have one priority each.
-            priority: Float `[B]`, of which the absolute value counts.
+            index: `batch.index`, int64 `[B]`; for sequences `[B, T]`, each with a single priority.
+            priority: Float `[B]`; its absolute value counts.
 
         Raises:
             ConfigError: Without `replay.prioritized=true`, or with another number of priorities.
@@ -349,11 +352,11 @@ class Replay:
         rows = index[:, 0] if index.dim() == 2 else index
         if priority.shape != rows.shape:
             raise ConfigError(
-                f"update_priorities: the priority is {list(priority.shape)}; this batch has "
+                f"update_priorities: the priority has the shape {list(priority.shape)}; this batch needs "
                 f"{list(rows.shape)}, one per row."
             )
         drawn = self._rows
-        # The host has drawn the last batch's: no need to ask the device for them.
+        # The host drew the last batch's index: reading it from the device would synchronise.
         known = drawn is not None and drawn[0] is index
         numbers = drawn[1] if known else rows.cpu().numpy()  # type: ignore[index]
         with self._lock:
@@ -367,7 +370,7 @@ class Replay:
         return self.storage
 
     def _parcel(self) -> Parcel | None:
-        """What transitions are gathered into, if they are in host memory and learnt from elsewhere."""
+        """Memory to gather transitions into, if they are on the host and batches are on a device."""
         return Parcel(self.device, self._nbytes) if self._moves and not self._on_device else None
 
     def _gather(self, storage: Transitions, rows: Any, parcel: Parcel | None) -> dict[str, Any]:
@@ -385,7 +388,7 @@ class Replay:
         augment: bool = True,
         parcel: Parcel | None = None,
     ) -> Batch:
-        if tasks is not None:  # Transitions know their own.
+        if tasks is not None:  # Transitions store their own task.
             fields["task"], fields["index"] = tasks, index
         transform = self.transform
         if self._moves:
@@ -404,10 +407,10 @@ class Replay:
     def _moved(
         self, fields: dict[str, Any], parcel: Parcel | None
     ) -> tuple[dict[str, Any], Callable[..., dict[str, Any]]]:
-        """The fields on the device, where the host's go in one copy; and what is left to be done to them."""
+        """The fields on the device, sent in one copy, and the part of the transform still to be applied."""
         transform: Callable[..., dict[str, Any]] = self.transform
         if isinstance(self.transform, Observations) and not self._on_device:
-            # Statistics change with every step, and would have to cross as well.
+            # Statistics change at every step, and would otherwise have to be sent as well.
             fields, transform = self.transform.normalize(fields), self.transform.convert
         if parcel is None:
             return upload(fields, self.device), transform
@@ -421,17 +424,17 @@ class Replay:
         return self.task_transform(obs, given[0] if len(given) == 1 else tasks)
 
     def close(self) -> None:
-        """End what works in the background; batches can be drawn all the same."""
+        """End background threads; batches can still be drawn."""
         if self._ahead is not None:
             self._ahead.close()
 
     def state_dict(self, *, whole: bool = False) -> dict[str, Any]:
-        """Everything but what is read again from its source: a data set's rows, and an offline replay's.
+        """The state without rows that can be read again: those of a data set, or of an offline replay.
 
         Arrays are the replay's own, not copies.
 
         Args:
-            whole: An offline replay's rows as well.
+            whole: Whether to include an offline replay's rows.
         """
         with self._lock:
             state = {
@@ -504,7 +507,7 @@ _OTHER_ORIGIN = {(False, True): _GROWING, (True, False): _OFFLINE, (True, True):
 
 
 def _renamed(before: str, now: str) -> None:
-    """Warn of a name that goes in the next version."""
+    """Warn about a name that will be removed in the next version."""
     warnings.warn(
         f"replay.{before} is now replay.{now}; the old name will be removed in the next version.",
         DeprecationWarning,

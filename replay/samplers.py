@@ -1,4 +1,4 @@
-"""Which rows the next batch holds. Each sampler's state is enough to continue it exactly."""
+"""Samplers choose the rows of the next batch. A sampler's state suffices to continue it exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sumtree import SumTree
 from .transfer import upload
 from .transitions import Transitions
 
-_LOWEST = 1e-6  # Added to priorities: none is ever without a chance.
+_LOWEST = 1e-6  # Added to priorities, so that every row can be drawn.
 
 
 class Epochs:
@@ -25,10 +25,10 @@ class Epochs:
     before it, because BatchNorm cannot train on one: 129 rows in batches of 64 are 64 + 63 + 2.
 
     Args:
-        index: int64 `[n]`, the rows to visit.
-        batch_size: Rows per batch, at most.
-        generator: Draws the orders; owned by this sampler alone.
-        task: The number of the task that the rows are of, or int64 `[n]`: of each row.
+        index: The rows to visit, int64 `[n]`.
+        batch_size: Largest number of rows per batch.
+        generator: Draws the orders; used by this sampler only.
+        task: The number of the rows' task, or of each row's, int64 `[n]`.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Epochs:
         self.index, self.batch_size, self.generator = index, batch_size, generator
         self.task = task
         self.sizes = batch_sizes(len(index), batch_size)
-        self.epoch = 0  # The pass that the last batch given belongs to.
-        self.position = 0  # Batches given in this pass.
+        self.epoch = 0  # The pass that the last batch belongs to.
+        self.position = 0  # Batches returned in this pass.
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -49,7 +49,7 @@ class Epochs:
         # Split once a pass: a batch then costs a list access, not a slice.
         rows = torch.index_select(self.index, 0, order)
         self._batches = rows.split(self.sizes)
-        # Made with the order, so that every batch has a part of its own at no cost.
+        # Split along with the order, so that a batch's tasks cost nothing.
         if isinstance(self.task, Tensor):
             self._tasks = self.task.index_select(0, order).split(self.sizes)
         else:
@@ -74,7 +74,7 @@ class Epochs:
         return index
 
     def peek(self) -> Tensor | None:
-        """The very tensor that `next` will return; None where a pass ends: the next one is not drawn yet."""
+        """The tensor object that `next` will return; None at the end of a pass, before the next is drawn."""
         return self._batches[self.position] if self.position < len(self._batches) else None
 
     def tasks(self) -> Tensor:
@@ -97,7 +97,7 @@ class Epochs:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["order"])
         self._shuffle()
-        # In rows, so that a run may be continued with another batch size.
+        # In rows, so that a run can be resumed with another batch size.
         ends = list(accumulate(self.sizes))
         self.epoch, self.position = state["epoch"], bisect_right(ends, state["rows"])
 
@@ -127,13 +127,13 @@ class Uniform:
 class Prioritized(Uniform):
     """Transitions drawn in proportion to `priority^alpha`: Schaul et al. 2016, arXiv 1511.05952.
 
-    A new transition has the highest priority so far. `weights` undo the bias:
+    A new transition gets the highest priority so far. `weights` correct the bias:
     `w_i = (n P(i))^-beta / max_j w_j`, with beta rising to 1.
 
     Args:
-        alpha: 0: uniform; 1: in proportion.
-        beta: Share of the bias that is undone at first.
-        anneal: Batches until beta is 1.
+        alpha: Float in [0, 1]. 0: uniform; 1: proportional.
+        beta: Initial share of the bias that is corrected, a float in [0, 1].
+        anneal: Number of batches until beta is 1.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class Prioritized(Uniform):
         self.alpha, self.beta, self.anneal = alpha, beta, max(anneal, 1)
         self.tree = SumTree(storage.size)
         self.highest, self.batches = 1.0, 0
-        self._oldest = storage.oldest  # The first task whose rows have a priority.
-        # From now on it tells what became final, and what went.
+        self._oldest = storage.oldest  # The first task whose rows can be drawn.
+        # From now on it reports rows that became final, and rows that were overwritten.
         storage.changes = [(np.flatnonzero(storage.drawable), True)]
         storage.follow = self.follow
 
@@ -161,18 +161,18 @@ class Prioritized(Uniform):
         n, total = self.batch_size, self.tree.total
         if total <= 0:
             raise ConfigError("There is no transition to draw yet: raise seed_steps.")
-        # One draw in each of n equal shares of the total: fewer doubles than n free draws.
+        # Stratified: one draw in each of n equal shares of the total gives fewer duplicates.
         share = torch.rand(n, generator=self.generator, dtype=torch.float64).numpy()
         index = self.tree.find((np.arange(n) + share) * (total / n))
         rate = min(1.0, self.batches / self.anneal)
         probability = self.tree.get(index)
-        # The number of transitions and the total are the same for all: the maximum takes them out.
+        # The number of transitions and the total are common factors, which dividing by the maximum cancels.
         weights = (probability / probability.min()) ** -(self.beta + (1 - self.beta) * rate)
         self.weights = torch.from_numpy(weights.astype(np.float32))
         return index
 
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Give rows their new priority, but for those that were overwritten since they were drawn."""
+        """Set new priorities, except for rows that were overwritten since they were drawn."""
         live = np.ones(len(index), np.bool_)
         if overwritten := [rows for rows, ok in self.storage.changes or () if not ok]:
             # One that could be drawn before may hold another transition now.
@@ -189,7 +189,7 @@ class Prioritized(Uniform):
             self.tree.set(index, priority)
 
     def follow(self) -> None:
-        """Give what became final the highest priority, and what went none."""
+        """Give rows that became final the highest priority, and overwritten rows none."""
         changes = self.storage.changes
         if not changes:
             self._leave_out_tasks()
@@ -201,7 +201,7 @@ class Prioritized(Uniform):
         self._leave_out_tasks()
 
     def _leave_out_tasks(self) -> None:
-        """Leave no chance to rows of tasks that are no longer drawn from; others come back as new."""
+        """Exclude rows of tasks that are no longer drawn from; rows of other tasks return as new ones."""
         storage = self.storage
         if self._oldest == storage.oldest:
             return

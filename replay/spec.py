@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out of it."""
+"""Specifications of a model's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .scale import Scale
 
-_LISTED = 4  # Equal choices that are listed one by one.
+_LISTED = 4  # Largest number of parts with equally many choices that are listed one by one.
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,20 +22,20 @@ class Space:
         shape: One item's shape as the model receives it, without the batch: `(C, H, W)` for images,
             `(n,)` for a choice among n (the width of the layer that scores them).
         dtype: The type as stored: uint8 images stay uint8 until a batch is made.
-        low, high: Bounds, a number or a tensor of `shape`. For a discrete space the first and the
+        low, high: Bounds, a number or a tensor of `shape`. For a discrete space, the first and the
             last value.
-        mean, stddev: `(C,)` for images, `shape` for other data, None where nothing was measured;
-            float32, or float64 where float32 cannot hold the mean (time stamps).
+        mean, stddev: `(C,)` for images, `shape` for other data, None if not measured; float32, or
+            float64 where float32 is too coarse for the mean (time stamps).
         discrete: Whether a value is a choice: one of `n`, or several at once (`nvec`, `binary`).
         nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
             `(sum(nvec),)`. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
-        names: What the values of a choice stand for, `("cat", "dog")`; None where they have no names.
-        ids: Of integers that models receive as they are, int64 `[B, *shape]` to be embedded (a data
-            set's tokens and categories, an environment's choices that are too many for one-hot rows):
-            one more than the largest; None elsewhere.
-        scale: How a data set's numbers are kept where float32 cannot hold them as they are; None:
-            in their own units. All other attributes are in these.
+        names: Names of a choice's values, `("cat", "dog")`; None if they have none.
+        ids: One more than the largest id, for integers that models receive unchanged, int64 `[B, *shape]`,
+            to embed (a data set's tokens and categories, an environment's choices that are too many for
+            one-hot rows); None elsewhere.
+        scale: How a data set's numbers are stored where float32 is too coarse for them; None: in their own
+            units. All other attributes are in the numbers' own units.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -55,7 +55,7 @@ class Space:
 
     @property
     def n(self) -> int:
-        """The number of choices of a discrete space or of integers that are ids, else of values."""
+        """The number of choices of a discrete space, or of ids; else the number of values."""
         return prod(self.shape) if self.ids is None else self.ids
 
     @property
@@ -92,9 +92,9 @@ class Spec:
     """Everything a model can be built from.
 
     Attributes:
-        obs: What `forward` is given, `[B, *obs.shape]`. A dict of spaces for dict observations.
-        action: What it returns, `[B, *action.shape]`: logits or Q-values where `action.discrete`,
-            values elsewhere. For data sets this describes the label.
+        obs: Input of `forward`, `[B, *obs.shape]`. A dict of spaces for dict observations.
+        action: Output of `forward`, `[B, *action.shape]`: logits or Q-values if `action.discrete`,
+            values otherwise. For data sets this describes the label.
         num_tasks: The length of the task sequence.
     """
 
@@ -113,7 +113,7 @@ class Spec:
 
 
 def space_words(space: Space | dict[str, Any]) -> str:
-    """A space, or a dict of them, in a line: `{eye: uint8 3x84x84, arm: {angle: float32 2}}`."""
+    """A space, or a dict of spaces, in one line: `{eye: uint8 3x84x84, arm: {angle: float32 2}}`."""
     if isinstance(space, dict):
         return "{" + ", ".join(f"{name}: {space_words(part)}" for name, part in space.items()) + "}"
     return str(space)

@@ -1,4 +1,4 @@
-"""Frame stacks of a ring that stores single frames: which rows a stack is made of.
+"""Frame stacks from a ring that stores single frames: the rows that make up each stack.
 
 Legend: B transitions, k frames per stack, N environments, `row = place * N + e`, as in `transitions`.
 """
@@ -16,7 +16,7 @@ class Stacks:
     Args:
         k: Frames per stack.
         num_envs: N.
-        is_first: Bool `[rows]`, the rows that an episode begins with; the ring keeps it up to date.
+        is_first: Bool `[rows]`, True for rows that begin an episode; the ring keeps it up to date.
         overlap: Whether the stack after a transition ends one row further on, as with single-step
             returns: all its frames but the newest are then the first stack's, and gathered once.
     """
@@ -47,6 +47,6 @@ class Stacks:
         width = frames.shape[1]
         both = frames.reshape(n, -1, *frames.shape[2:])
         before, following = both[:, : self.k * width], both[:, -self.k * width :]
-        # What shares memory must not be changed in place; bytes become floats in memory of their own.
+        # Stacks sharing memory must not be modified in place; converting bytes to floats copies anyway.
         shared = self.overlap and both.dtype != torch.uint8
         return before, following.clone() if shared else following

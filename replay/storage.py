@@ -17,23 +17,23 @@ class Table:
     """Named columns of equal length, filled once.
 
     Args:
-        columns: Tensors `[N, *shape]`, kept as they are (uint8 stays uint8), or lazy columns.
+        columns: Tensors `[N, *shape]`, stored unchanged (uint8 stays uint8), or lazy columns.
 
     Attributes:
-        exact: The labels in their source's own float64, in host memory, where `label` is rounded; else
-            None. What is predicted is compared with these.
+        exact: The labels in their source's float64, in host memory, if `label` is rounded; else None.
+            Predictions are compared with these.
     """
 
     exact: Tensor | None = None
 
     def __init__(self, **columns: Tensor | LazyColumn):
         self.columns = columns
-        # Whether reading a row leaves no trace, so that it may be done ahead of time.
+        # Whether reading a row has no side effects, so that it can be done ahead of time.
         self.in_memory = all(isinstance(column, Tensor) for column in columns.values())
         self._bind()
 
     def _bind(self) -> None:
-        """How the rows at an index of each column are read: looked up once, not for every batch."""
+        """Bind each column's function for reading rows once, rather than look it up for every batch."""
         self._take: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, column in self.columns.items():
             if isinstance(column, Tensor):
@@ -48,20 +48,21 @@ class Table:
 
     @property
     def device(self) -> torch.device:
-        """Where its rows are, and an index has to be."""
+        """The device of its rows, on which an index has to be."""
         column = next(iter(self.columns.values()))
         return column.device if isinstance(column, Tensor) else torch.device("cpu")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the rows that are held."""
+        """Size of the rows in memory, in bytes."""
         return sum(c.nbytes for c in self.columns.values() if isinstance(c, Tensor))
 
     def gather(self, index: Tensor, *, empty: Empty | None = None) -> dict[str, Tensor]:
         """The rows at `index` (int64 `[B]`) of every column.
 
         Args:
-            empty: Makes the arrays that rows in host memory are gathered into.
+            index: Rows to read, int64 `[B]`, on the table's device.
+            empty: Allocates the arrays that rows in host memory are gathered into.
         """
         if empty is None:
             return {name: take(index) for name, take in self._take.items()}
@@ -81,15 +82,15 @@ class Table:
         self._bind()
 
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint holds of rows that took the place of a data set's own."""
+        """The state of rows that replace a data set's own, for a checkpoint."""
         return dict(self.columns)
 
     def restored(self, saved: dict[str, Any]) -> Table:
-        """The rows that `saved` was asked of, in the place of these."""
+        """The table whose `saved` returned this state, in place of this one."""
         return Table(**saved)
 
     def to(self, device: torch.device) -> Table:
-        """The same rows on another device; all stay where they are if one is decoded on the fly."""
+        """The same rows on another device; the table itself if any column is decoded on the fly."""
         if self.in_memory:
             moved = {n: c.to(device) for n, c in self.columns.items() if isinstance(c, Tensor)}
             self.columns = {**moved}
@@ -100,13 +101,13 @@ class Table:
 class LazyColumn:
     """A field that is decoded each time it is read.
 
-    For data sets whose items change from one reading to the next (random transforms) or that do
-    not fit in memory. Reading costs per-sample Python: in-memory columns are far faster.
+    For data sets whose items differ between readings (random transforms) or that do not fit in memory.
+    Reading runs Python per sample: in-memory columns are far faster.
 
     Args:
         source: Indexable; `source[i]` is item i.
         convert: Turns an item into a tensor of `shape` and `dtype`.
-        changes: Whether items differ from one reading to the next.
+        changes: Whether items differ between readings.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class LazyColumn:
 
 
 def _taken(column: Tensor | LazyColumn, index: Tensor, empty: Empty) -> Tensor:
-    """The rows at an index, in memory that `empty` gives."""
+    """The rows at an index, in memory from `empty`."""
     if not isinstance(column, Tensor):
         return column.take(index)
     dtype = torch.empty(0, dtype=column.dtype).numpy().dtype

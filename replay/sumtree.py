@@ -1,11 +1,11 @@
-"""Draws in proportion to priorities that change all the time."""
+"""A sum tree: draws rows in proportion to priorities that change all the time."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_WIDTH = 16  # Children per node: fewer means more levels, more means longer rows to add up.
-_TOP = 4096  # Nodes that a draw may search at once, without a level above them.
+_WIDTH = 16  # Children per node: fewer mean more levels, more mean longer sums.
+_TOP = 4096  # Largest top level, which a draw searches at once.
 
 
 class SumTree:
@@ -15,13 +15,12 @@ class SumTree:
 
         P(i) = p_i / sum_k p_k
 
-    Each level holds the sums of 16 nodes of the level below, so that a change touches one node per
-    level. All of it works on whole batches, and the few levels of a wide tree are what makes that
-    fast in NumPy: 68 us to find and 13 us to set 256 of a million rows, where a binary tree with
-    its 20 levels takes 227 and 92.
+    Each node holds the sum of 16 nodes of the level below, so that a change touches one node per level.
+    Operations work on whole batches, and the few levels of a wide tree make that fast in NumPy: 68 us to
+    find and 13 us to set 256 of a million rows, where a binary tree with its 20 levels takes 227 and 92.
 
     Args:
-        size: Rows; all begin with priority 0.
+        size: Number of rows; all start with priority 0.
     """
 
     def __init__(self, size: int):
@@ -36,7 +35,7 @@ class SumTree:
 
     @property
     def leaves(self) -> np.ndarray:
-        """The priorities, float64 `[size]`: to read, since writing would miss the sums above."""
+        """The priorities, float64 `[size]`, read-only: writing to them would not update the sums."""
         view = self._flat[0][: self.size]
         view.flags.writeable = False
         return view
@@ -47,7 +46,7 @@ class SumTree:
         return float(self._top.sum())
 
     def load(self, leaves: np.ndarray) -> None:
-        """Set all priorities, `[size]`. The sums are those that `set` would have left, to the bit."""
+        """Set all priorities, `[size]`. The sums are identical, to the bit, to those after `set`."""
         self._flat[0][: self.size] = leaves
         for level, above in zip(self._levels, self._flat[1:], strict=True):
             above[: len(level)] = np.add.reduce(level, 1)
@@ -57,9 +56,9 @@ class SumTree:
         return self._flat[0].take(index)
 
     def set(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Give rows `index`, int64 `[B]`, new priorities, `[B]`, finite and not negative.
+        """Set the priorities, `[B]`, finite and not negative, of rows `index`, int64 `[B]`.
 
-        Of a row that is named twice the last priority holds.
+        For a row that occurs twice, the last priority counts.
         """
         self._flat[0][index] = priority
         for level, above in zip(self._levels, self._flat[1:], strict=True):
@@ -71,18 +70,18 @@ class SumTree:
     def find(self, mass: np.ndarray) -> np.ndarray:
         """The rows at which the cumulative sum of priorities first exceeds `mass`.
 
-        A row of priority 0 is never found, whatever the rounding.
+        A row with priority 0 is never returned, whatever the rounding.
 
         Args:
-            mass: `[B]` in [0, total), total > 0.
+            mass: Float64 `[B]` in [0, total), with total > 0.
 
         Returns:
             int64 `[B]`.
         """
         before = np.zeros(len(self._top) + 1)
         np.add.accumulate(self._top, out=before[1:])
-        # Sums in another order differ in the last bit: a mass must stay below the sum it is sought
-        # in. Then sum[i] <= mass < sum[i + 1], so that node i is not empty.
+        # Sums in another order differ in the last bit, so the mass is kept below the sum that is searched.
+        # Then sum[i] <= mass < sum[i + 1], so that node i is not empty.
         mass = np.minimum(mass, np.nextafter(before[-1], 0))
         index = before.searchsorted(mass, "right") - 1
         mass = mass - before[index]

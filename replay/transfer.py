@@ -1,8 +1,8 @@
-"""Tensors on their way to an accelerator and back: one copy, however many there are.
+"""Transfers of tensors to an accelerator and back: one copy, however many tensors there are.
 
-A copy costs some ten microseconds whatever its size, and one from ordinary memory makes the host wait
-for it. What goes together is therefore packed into one buffer, page-locked where the device can then
-fetch it by itself.
+A copy costs some ten microseconds whatever its size, and a copy from ordinary memory makes the host wait.
+Tensors sent together are therefore packed into one buffer, page-locked if that lets the device fetch it
+asynchronously.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from .tree import leaves, map_tree
 _ALIGN = 16  # Bytes: the largest element there is (complex128).
 
 Empty = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
-"""Gives an array of a shape and type to be filled, as `numpy.empty` does."""
+"""Allocates an array with a shape and dtype, like `numpy.empty`."""
 
 
 class Parcel:
-    """Host memory for the tensors of one batch, which then cross to a device in one copy.
+    """Host memory for the tensors of one batch, which are then sent to a device in one copy.
 
-    `empty` hands out parts of it, so that rows can be gathered straight into it; `send` packs
-    whatever lies elsewhere beside them.
+    `empty` allocates parts of it, so that rows can be gathered straight into it; `send` packs tensors from
+    elsewhere behind them.
 
-    The buffer is allocated for this one batch: torch's allocator for page-locked memory gives it to
-    nobody else before the copy is over.
+    The buffer belongs to this one batch: torch's allocator for page-locked memory does not reuse it before
+    the copy is complete.
 
     Args:
-        device: Where it goes.
-        nbytes: Its size. What does not fit is sent in a second parcel.
+        device: The destination.
+        nbytes: Its size in bytes. What does not fit is sent in a second parcel.
 
     Attributes:
-        wanted: Bytes asked for so far: the size that would have been enough.
+        wanted: Bytes requested so far: the size that would have sufficed.
     """
 
     def __init__(self, device: torch.device, nbytes: int):
@@ -50,7 +50,7 @@ class Parcel:
         self._begin = self._buffer.data_ptr()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """An array to be filled: a part of the parcel, or ordinary memory where there is no room."""
+        """An array to fill: part of the parcel, or ordinary memory if the parcel is full."""
         size = prod(shape) * dtype.itemsize
         start = self._take(size)
         if start is None:
@@ -58,7 +58,7 @@ class Parcel:
         return self._bytes[start : start + size].view(dtype).reshape(shape)
 
     def _take(self, size: int) -> int | None:
-        """Where `size` bytes begin, or None where there is no room."""
+        """The start of `size` bytes in the parcel, or None if it is full."""
         self.wanted += _aligned(size)
         start = self._used
         if start + size > len(self._bytes):
@@ -67,7 +67,7 @@ class Parcel:
         return start
 
     def send(self, tree: object) -> Any:
-        """The tree with its tensors on the device; what is there already, or no tensor, stays."""
+        """The tree with its tensors on the device; tensors already there and other leaves are unchanged."""
         places: dict[int, int] = {}  # Where each host tensor begins, by the tensor's id.
         rest: list[Tensor] = []
         for leaf in leaves(tree):
@@ -122,7 +122,7 @@ def upload(tree: object, device: torch.device) -> Any:
 
 
 def _sent_separately(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors for which the parcel had no room, in one of their own."""
+    """Tensors that did not fit into the parcel, sent in one of their own."""
     if not tensors:
         return []
     if not has_float64(device.type):
@@ -133,9 +133,9 @@ def _sent_separately(tensors: list[Tensor], device: torch.device) -> list[Tensor
 
 
 def download(tree: object) -> Any:
-    """A tree of arrays of what is a tree of tensors, with one copy from the device, and one wait.
+    """A tree of tensors as a tree of NumPy arrays, with one copy from the device and one synchronisation.
 
-    bfloat16, which NumPy has not, becomes float32.
+    bfloat16, which NumPy does not support, becomes float32.
     """
     away = {id(x): x for x in leaves(tree) if isinstance(x, Tensor) and x.device.type != "cpu"}
     arrays: dict[int, np.ndarray] = {}
@@ -152,7 +152,7 @@ def download(tree: object) -> Any:
 
 
 def as_array(value: object) -> np.ndarray:
-    """A tensor, or anything that NumPy takes, as an array."""
+    """A tensor, or anything that NumPy accepts, as an array."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
     return _plain(value).numpy(force=True)

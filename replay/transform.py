@@ -20,9 +20,9 @@ from .tree import map_tree, zip_trees
 class Standardize:
     """`obs` as float32, augmented if asked, then standardised or scaled to [0, 1].
 
-    Augmentation sees values in [0, 1], as torchvision's transforms expect, and comes before
-    standardisation, so that a padded border is black and not the mean grey. Integers that are ids
-    stay as they are, and truth values become 0 and 1.
+    Augmentation receives values in [0, 1], as torchvision's transforms expect, and precedes
+    standardisation, so that a padded border is black rather than the mean grey. Integer ids are unchanged,
+    and booleans become 0 and 1.
 
     Args:
         space: Bounds and statistics, in the units of the source.
@@ -31,7 +31,7 @@ class Standardize:
         augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
 
     Attributes:
-        layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
+        layout: Memory layout of images `[B, C, H, W]`; None: as stored, channels first.
 
     Raises:
         ConfigError: If ids are to be augmented.
@@ -58,7 +58,7 @@ class Standardize:
                 )
             return
         low, width, shift, scale = _places(space, standardize=standardize)
-        # Whoever augments changes what it is given, and `raw` has to stay.
+        # An augmentation may modify its input in place, but `raw` must not change.
         self._finish = _Affine(shift, scale, device, copies=augment is not None)
         if augment is not None:
             self._to_unit = _Affine(low, width, device)
@@ -73,12 +73,12 @@ class Standardize:
         return fields if self.layout is None else _laid_out(fields, self.layout)
 
     def without_augmentation(self, fields: dict[str, Tensor]) -> dict[str, Any]:
-        """The same without augmentation."""
+        """The fields as models receive them, without augmentation."""
         fields["obs"] = self._finish(fields["obs"])
         return fields if self.layout is None else _laid_out(fields, self.layout)
 
     def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
-        """Stored rows alone, `[B, *shape]`, without augmentation, on `device`; None: where they are."""
+        """Stored rows `[B, *shape]` as models receive them, unaugmented, on `device`; None: on their own."""
         rows = stored if device is None else upload(stored, device)
         obs: Tensor = self.without_augmentation({"obs": rows})["obs"]
         return obs
@@ -98,7 +98,7 @@ class Standardize:
         return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """What the lowest and the highest value of the space become, float32 `[*shape]` each."""
+        """The space's lowest and highest values as models receive them, float32 `[*shape]` each."""
         space = self.space
         ends = [
             torch.as_tensor(0.0 if end is None else end, dtype=torch.float64)
@@ -111,7 +111,7 @@ class Standardize:
 
 
 def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The lowest value and the width, then what to take off and divide by: all of values as stored."""
+    """The lowest value and the width, then the shift and the scale, all in stored units."""
     if space.scale is None:
         low = torch.as_tensor(space.low, dtype=torch.float32)
         width = torch.as_tensor(space.high, dtype=torch.float32) - low
@@ -150,7 +150,7 @@ class _Affine:
         self.scale = scale.to(device)
 
     def undone(self, y: Tensor) -> Tensor:
-        """The `x` that `y` was made of."""
+        """The `x` that `y` was computed from: the inverse."""
         return torch.addcmul(self.shift, y, self.scale)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -166,17 +166,17 @@ class _Affine:
 class Observations:
     """Stored observations of environments as the model receives them, float32 `[..., *space.shape]`.
 
-    Images (uint8) are scaled to [0, 1], choices become one-hot, the rest stays in its own units, or
-    is normalised by running statistics. Ids stay int64.
+    Images (uint8) are scaled to [0, 1], choices become one-hot, and other values keep their units or are
+    normalised by running statistics. Ids stay int64.
 
     Args:
-        space: Of the observations, or a dict of spaces.
+        space: Space of the observations, or a dict of spaces.
         normalizer: Running statistics of observations and rewards, or None.
 
     Attributes:
         unpack: Turns a recurrent model's stored state into what its `forward` takes.
         initial: Returns the state of n rows where none is stored, or None.
-        layout: How images `[B, C, H, W]` lie in memory; None: as they are stored, channels first.
+        layout: Memory layout of images `[B, C, H, W]`; None: as stored, channels first.
     """
 
     layout: torch.memory_format | None = None
@@ -187,17 +187,17 @@ class Observations:
         self._convert = map_tree(_conversion, space)  # By leaf.
         self.unpack: Callable[[dict[str, Tensor]], Any] | None = None
         self.initial: Callable[[int], Any] | None = None
-        # Whether observations are what models receive, as they are stored.
+        # Whether models receive observations exactly as they are stored.
         self.as_stored = normalizer is None and self._convert is _as_it_is
 
     def carrying(
         self, *, unpack: Callable[[dict[str, Tensor]], Any], initial: Callable[[int], Any]
     ) -> Observations:
-        """The same for a recurrent model: batches hold a `state` as its `forward` takes it.
+        """The transform for a recurrent model: batches hold a `state` as its `forward` accepts it.
 
         Args:
-            unpack: Makes it of the stored one, `{number: [B, ...]}`.
-            initial: Gives the state of n rows where none is stored.
+            unpack: Converts the stored state, `{number: [B, ...]}`, to that.
+            initial: Returns the state of n rows where none is stored.
         """
         twin = copy.copy(self)
         twin.unpack, twin.initial = unpack, initial
@@ -207,7 +207,7 @@ class Observations:
         return self.convert(self.normalize(fields))
 
     def normalize(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The running statistics' part: for rows in host memory, before they go to a device."""
+        """Apply the running statistics to rows in host memory, before they are sent to a device."""
         if (normalizer := self.normalizer) is not None:
             fields["obs"] = normalizer.obs(fields["obs"])
             fields["next_obs"] = normalizer.obs(fields["next_obs"])
@@ -215,7 +215,7 @@ class Observations:
         return fields
 
     def convert(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Everything else, where the batch is to be."""
+        """Everything else, on the device of the batch."""
         if not self.as_stored:
             fields["obs"] = _converted(self._convert, fields["obs"])
             fields["next_obs"] = _converted(self._convert, fields["next_obs"])
@@ -252,7 +252,7 @@ def _converted(conversion: Any, stored: Any) -> Any:
 
 
 def _conversion(space: Space) -> Callable[[Tensor], Tensor]:
-    """What makes observations for models of stored ones, or of normalised ones, which are float32."""
+    """The function that converts stored or normalised (float32) observations to a model's input."""
     if space.ids is not None or (space.numeric and space.dtype == torch.float32):
         return _as_it_is
     if _of_bytes(space):
@@ -274,7 +274,7 @@ def _unit(stored: Tensor) -> Tensor:
 
 
 def _of_bytes(space: Space) -> bool:
-    """Whether values are bytes in full: a board with pieces from 0 to 6 is not."""
+    """Whether values use the full range of bytes: a board with pieces from 0 to 6 does not."""
     if space.dtype != torch.uint8 or space.discrete:
         return False
     high = space.high
@@ -282,7 +282,7 @@ def _of_bytes(space: Space) -> bool:
 
 
 def _per_channel(statistic: Tensor, space: Space) -> Tensor:
-    """`(C,)` made to broadcast over `(C, H, W)`; other shapes as they are."""
+    """`(C,)` reshaped to broadcast over `(C, H, W)`; other shapes unchanged."""
     if statistic.dim() == 1 and len(space.shape) == 3:
         return statistic[:, None, None]
     return statistic

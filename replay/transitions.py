@@ -1,7 +1,7 @@
-"""What happened in environments: one stream of observations per environment, in a ring.
+"""Environment steps: one stream of observations per environment, in a ring.
 
 Legend: T rows kept per environment, N environments. A row is one (place, environment) pair,
-`row = place * N + e`. Every environment moves through its places at its own pace.
+`row = place * N + e`. Every environment advances through its places at its own pace.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .transfer import Empty
 from .tree import map_tree
 from .window import Window
 
-_PATIENCE = 100  # Draws after which to ask whether there is anything to be drawn.
-_MANY = 4096  # Changes that may wait for who listens.
-_MOST = 254  # Frames of a stack, or rewards of a return.
-_ENDS = ("terminated", "truncated")  # What a return of several steps has of its last one.
+_PATIENCE = 100  # Draws after which to check whether any row can be drawn at all.
+_MANY = 4096  # Changes that may be queued for a listener.
+_MOST = 254  # Largest number of frames per stack, and of rewards per return.
+_ENDS = ("terminated", "truncated")  # Fields that an n-step return takes from its last step.
 # Fields of a batch that `act` cannot return.
 _OURS = {
     "obs",
@@ -45,25 +45,26 @@ _OURS = {
 class Transitions:
     """A ring of environment steps that stores each observation once.
 
-    The observation after a step is the next row's. An episode's last observation has a row of its
-    own, which is never drawn, and the next episode starts in the row after it: no transition, n-step
-    return, frame stack or sequence joins two episodes, and there is no column for `next_obs`.
+    The observation after a step is stored in the next row. An episode's last observation has a row of its
+    own, which is never drawn, and the next episode starts in the row after it. So no transition, n-step
+    return, frame stack or sequence spans two episodes, and there is no column for `next_obs`.
 
-    n-step returns are folded in when steps are added (`reward` is `sum_k discount^k r_k`): drawing
-    them costs what single steps cost. A row can be drawn once it is final.
+    n-step returns are accumulated when steps are added (`reward` is `sum_k discount^k r_k`), so that drawing
+    them costs no more than single steps. A row can be drawn once it is final.
 
     Args:
         spec: Shapes and types of observations and actions; observations are stacks of frames.
-        capacity: Rows to keep, over all environments; an episode's last observation takes one.
-        num_envs: N.
-        discount: Per-step discount gamma; `discount` in a batch is `gamma^n`, 0 where terminated.
+        capacity: Rows to keep, over all environments; each episode's last observation takes one more row.
+        num_envs: Number of environments, N.
+        discount: Per-step discount gamma, a float in [0, 1]; `discount` in a batch is `gamma^n`, or 0 where
+            the episode terminated.
         nstep: Rewards per return.
         stack: Frames per observation; single frames are stored.
         storage: "ram", "mmap" (a file, may be larger than RAM) or "gpu" (on `device`).
-        folder: Where the file of "mmap" is.
+        folder: The folder for the file of "mmap".
 
     Attributes:
-        origin: SHA-256 of what it holds, if that came from elsewhere and nothing is added to it.
+        origin: SHA-256 of its contents, if they came from elsewhere and nothing is added to them.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Transitions:
         if not (1 <= nstep <= _MOST and 1 <= stack <= _MOST):
             raise ConfigError(f"nstep={nstep} and frame_stack={stack} must be from 1 to 254.")
         self.num_envs, self.discount, self.nstep, self.stack = num_envs, discount, nstep, stack
-        # One more than asked for: the newest row holds only the observation to come.
+        # One more than requested: the newest row holds only the upcoming observation.
         self.length = max(-(-capacity // num_envs) + 1, nstep + stack + 2)
         self.size = self.length * num_envs
         self._where: dict[str, Any] = {
@@ -92,21 +93,21 @@ class Transitions:
         }
         self._obs = dict(named("obs", spec.obs))
         self._stacked = [n for n, s in self._obs.items() if stack > 1 and s.numeric]
-        self._usual: Any = None  # Names of a step's fields that need no second look.
-        self.columns: Columns | DeviceColumns | None = None  # Made when all fields are known.
+        self._usual: Any = None  # Names of a step's fields that are known to be valid.
+        self.columns: Columns | DeviceColumns | None = None  # Allocated once all fields are known.
         self.drawable = np.zeros(self.size, np.bool_)  # Rows that can be drawn,
         self._num_drawable = 0  # and how many there are: counting ten million takes a millisecond.
-        self.first = np.zeros(self.size, np.bool_)  # Rows that an episode begins with.
+        self.first = np.zeros(self.size, np.bool_)  # Rows that begin an episode.
         self.first[:num_envs] = True
         self._stacks = Stacks(stack, num_envs, self.first, overlap=nstep == 1)
-        # Fields that came with observations, and lie where they do.
+        # Fields of `info`, stored in the rows of the observations that they came with.
         self._beside: tuple[str, ...] = ()
-        # While all environments are at the same place, one number says where, and slices are written.
+        # While all environments are at the same place, a single number locates it, and writes are slices.
         self._at: int | None = 0
-        # The row being filled in each environment, when they are not.
+        # The row being filled in each environment, once they differ.
         self._rows = np.arange(num_envs)
-        self._time = np.zeros(num_envs, np.int64)  # Rows each has left behind,
-        self._ticks = 0  # and those that all have besides.
+        self._time = np.zeros(num_envs, np.int64)  # Rows that each environment has filled,
+        self._ticks = 0  # and rows that all have filled in addition.
         self._high = 0  # Rows below it have been written.
         self.new_steps = 0  # Steps of all environments since the last rollout.
         self._pending = np.zeros(num_envs, np.int64)  # Latest rows that are not final yet.
@@ -116,7 +117,7 @@ class Transitions:
         self._window: Window | None = None  # and its rows and those after it; None: all.
         self._first: dict[str, np.ndarray] = {}  # To be stored once there are columns.
         self._powers = [discount**k for k in range(nstep + 1)]
-        # Told of rows that became final (True) or went (False), in order; None: nobody listens.
+        # Queue of rows that became final (True) or were overwritten (False), in order; None: no listener.
         self.changes: list[tuple[np.ndarray, bool]] | None = None
         self.follow: Callable[[], None] | None = None  # Called when many of them wait.
         self.lock = threading.RLock()  # A reader in another thread sees whole rows only.
@@ -140,7 +141,7 @@ class Transitions:
             self._begin(np.ones(self.num_envs, np.bool_), first)
 
     def begin_task(self, task: int) -> None:
-        """What is added from now on belongs to this task, and to the next rollout."""
+        """Assign steps added from now on to this task, and to the next rollout."""
         with self.lock:
             self._borders[task] = self.time.copy()
             self._rollout_start, self.new_steps = self.time.copy(), 0
@@ -166,14 +167,15 @@ class Transitions:
         """Store one step of every environment.
 
         Args:
-            step: `action`, `reward`, `terminated`, `truncated`, `next_obs`, each `[N, ...]` or a dict
-                of such, and any extras that `act` gave. `next_obs` is an episode's real last one.
-            task: The task they belong to.
-            began: Which environments started a new episode after it, bool `[N]`.
+            step: `action`, `reward`, `terminated`, `truncated`, `next_obs`, each `[N, ...]` or a dict of
+                arrays, and any extras that `act` returned. At an episode's end, `next_obs` is its real
+                last observation, not the next episode's first.
+            task: Number of the task that the step belongs to.
+            began: Environments that started a new episode after the step, bool `[N]`.
             first: Their first observations, `[N, ...]`.
-            real: Which environments made this step at all; None: all.
-            info: Fields that came with `next_obs`, as in `start`; batches have them, and `next_...`.
-            first_info: Those that came with `first`.
+            real: Environments that made this step at all, bool `[N]`; None: all.
+            info: Fields that came with `next_obs`, as in `start`; batches hold them and `next_<name>`.
+            first_info: Fields that came with `first`.
         """
         with self.lock:
             if step.keys() == self._usual:  # Checked before.
@@ -185,7 +187,7 @@ class Transitions:
                 next_obs.update(info)
             columns = self.columns
             assert columns is not None
-            at: Any  # Rows that are filled now, and those of the observations that come next.
+            at: Any  # Rows filled by this step, and rows of the observations after it.
             if real is None and self._at is not None:
                 at = slice(self._at, self._at + self.num_envs)
                 self._at = (self._at + self.num_envs) % self.size
@@ -213,10 +215,10 @@ class Transitions:
                 self._begin(began, dict(named("obs", first)) | dict(first_info or {}))
 
     def _advance(self, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Move environments on, each from its own place: the rows they fill now, and the next ones.
+        """Advance environments, each from its own place; returns the rows filled now, and the next rows.
 
         Args:
-            real: Which environments, bool `[N]`; None: all.
+            real: Environments to advance, bool `[N]`; None: all.
         """
         self._spread()
         which = slice(None) if real is None else real
@@ -228,7 +230,7 @@ class Transitions:
     def _checked(
         self, step: Mapping[str, Any], info: Mapping[str, np.ndarray] | None = None
     ) -> dict[str, Any]:
-        """The step's fields, by the names of columns."""
+        """The step's fields by the names of columns, checked against those of earlier steps."""
         fields = {key: part for key, part in step.items() if key != "next_obs"}
         for key in [key for key, part in fields.items() if isinstance(part, dict)]:
             fields.update(named(key, fields.pop(key)))
@@ -236,7 +238,7 @@ class Transitions:
             self._allocate(fields, info or {})
         if fields.keys() != self._given:
             raise ConfigError(
-                f"`act` returned {_words(fields)} with this step and {_words(self._given)} before: it must "
+                f"`act` returned {_words(fields)} with this step, but {_words(self._given)} before: it must "
                 "return the same extras every time."
             )
         if self._flat:
@@ -255,11 +257,11 @@ class Transitions:
 
     @property
     def time(self) -> np.ndarray:
-        """Rows that each environment has left behind, `[N]`."""
+        """Number of rows that each environment has filled so far, int64 `[N]`."""
         return self._time + self._ticks
 
     def _spread(self) -> None:
-        """From now on the environments are at places of their own."""
+        """Track each environment's place separately from now on."""
         self._rows, self._at = self.rows, None
 
     @staticmethod
@@ -267,7 +269,7 @@ class Transitions:
         return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
     def _fold(self, rows: np.ndarray, fields: Mapping[str, Any], real: np.ndarray | None) -> None:
-        """Add this step to the returns of the rows that wait for it; mark those that are final."""
+        """Add this step's reward to the returns that include it; mark rows that are now final."""
         columns, last = self.columns, self.nstep - 1
         assert columns is not None
         reward = np.asarray(fields["reward"], np.float32)
@@ -295,30 +297,30 @@ class Transitions:
             self._set_drawable(became, True)
 
     def _set_drawable(self, rows: Any, drawable: bool) -> None:
-        """Set whether rows, which are all different, can be drawn."""
+        """Set whether rows, int64 without duplicates, can be drawn."""
         before = self.drawable[rows]
         self._num_drawable += (len(before) if drawable else 0) - int(np.count_nonzero(before))
         self.drawable[rows] = drawable
         if self.changes is None:
             return
-        rows = self._numbers(rows).copy()  # Those of the caller live on.
+        rows = self._numbers(rows).copy()  # A copy: the caller reuses its array.
         if len(rows):
             self.changes.append((rows, drawable))
             if self.follow is not None and len(self.changes) > _MANY:
                 self.follow()
 
     def _store(self, rows: Any, obs: Mapping[str, Any], *, first: bool) -> None:
-        """Put observations into rows, over the oldest that are there."""
+        """Store observations in rows, overwriting the oldest ones."""
         assert self.columns is not None
         self.columns.write(rows, obs)
         self.first[rows] = first
         self._set_drawable(rows, False)
-        if self.stack > 1:  # The oldest stack that reaches back to this row.
+        if self.stack > 1:  # The newest row whose stack still includes this one.
             oldest = self._numbers(rows) + (self.stack - 1) * self.num_envs
             self._set_drawable(oldest % self.size, False)
 
     def _begin(self, which: np.ndarray, obs: Mapping[str, Any]) -> None:
-        """The next row of these environments is an episode's first."""
+        """Start an episode in the next row of these environments."""
         if self._at is not None and which.all():
             self._at = (self._at + self.num_envs) % self.size
             self._ticks += 1
@@ -332,7 +334,7 @@ class Transitions:
         self._pending[which] = 0
 
     def _cut(self) -> None:
-        """Episodes in progress go no further: they are truncated, and their last returns shorter."""
+        """End episodes in progress: they count as truncated, and their last returns are shorter."""
         assert self.columns is not None
         rows = self.rows
         last = (rows[~self.first[rows]] - self.num_envs) % self.size
@@ -353,7 +355,8 @@ class Transitions:
             found[name] = (value.shape[1:], value.dtype)
         found["reward"] = found["discount"] = ((), np.dtype(np.float32))
         found["task"] = ((), np.dtype(np.int64))
-        if self.nstep > 1:  # How many rows further on the return is continued by `next_obs`.
+        # Number of rows from a return to the `next_obs` that it bootstraps from.
+        if self.nstep > 1:
             found[BOOTSTRAP_OFFSET] = ((), np.dtype(np.int32))
         self._make_columns(found)
         self._store(self.rows, self._first, first=True)
@@ -368,7 +371,7 @@ class Transitions:
                 fields,
                 self.size,
                 unpacked=[*self._obs, *self._beside],
-                # A mapped field is saved as it lies, without a copy in another order.
+                # A mapped field is saved in its own order, without a copy.
                 num_envs=1 if storage == "mmap" else self.num_envs,
                 mapped=storage == "mmap",
                 folder=self._where["folder"],
@@ -399,34 +402,35 @@ class Transitions:
         """The rows that can be drawn, int64, oldest first."""
         if self._window is not None:
             rows = self._window.rows(self.time)
-        else:  # From the place after the newest on, the ring being full or not.
+        else:  # Starting after the newest place, whether the ring is full or not.
             oldest = (int(self.rows.max()) // self.num_envs + 1) * self.num_envs
             rows = np.roll(np.arange(self.size), -oldest)
         return rows[self.drawable[rows]]
 
     def outside(self) -> np.ndarray | None:
-        """Which rows are of tasks that are not drawn from, bool `[rows]`; None: none."""
+        """Rows of tasks that are not drawn from, bool `[rows]`; None if there are none."""
         if self._window is None:
             return None
         return ~self._window.holds(np.arange(self.size), self.time)
 
     def draw(self, n: int, generator: torch.Generator) -> np.ndarray:
-        """`n` rows, int64, all that can be drawn equally likely, with replacement.
+        """`n` drawable rows, int64, uniformly and with replacement.
 
-        The live window is drawn from and the few rows that are not final are left out: a list of
-        the drawable ones would have to be kept for every environment.
+        Draws from the filled part of the ring and rejects the few rows that are not final, rather than
+        maintain a list of drawable rows per environment.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If no row can be drawn.
         """
         if self._window is not None:
             return self._drawn(n, self._window, generator)
         if self._high < self.size:
-            longest = max(self._time.tolist()) + self._ticks  # NumPy takes its time for a few.
+            # Python's max: NumPy's overhead dominates for a few environments.
+            longest = max(self._time.tolist()) + self._ticks
             self._high = min(longest, self.length) * self.num_envs
         if (high := self._high) == 0:
             raise ConfigError("There is no transition to draw yet: raise seed_steps.")
-        more = n + n // 8 + 8  # Than are needed, since a few are not final.
+        more = n + n // 8 + 8  # More than needed, since a few are not final.
         index, attempts = np.empty(0, np.int64), 0
         while len(index) < n:
             attempts += 1
@@ -467,8 +471,8 @@ class Transitions:
 
         Args:
             empty: Allocates the arrays that rows are gathered into; None: ordinary memory.
-            by_step: Whether `terminated` and `truncated` are those of the first step of a return of
-                several, not of its last.
+            by_step: Whether `terminated` and `truncated` describe the first step of an n-step return, not
+                its last one.
         """
         columns, index = self.columns, np.asarray(index)
         assert columns is not None
@@ -492,9 +496,9 @@ class Transitions:
     ) -> dict[str, Any]:
         """`length` steps from each row of `index` on, `[B, length, ...]`.
 
-        A sequence ends where its episode does, or the newest step is reached; what is left of it
-        repeats its last step and is False in `mask`. `is_first` tells an episode's first step;
-        `state`, where `act` stored one, is that before the sequence, `[B, ...]`.
+        A sequence ends with its episode, or at the newest step; the remainder repeats its last step and is
+        False in `mask`. `is_first` marks an episode's first step. `state`, if `act` stored one, is the state
+        before the sequence, `[B, ...]`.
         """
         rows = (index[:, None] + np.arange(length) * self.num_envs) % self.size
         mask = np.logical_and.accumulate(self.drawable[rows], axis=1)
@@ -509,13 +513,13 @@ class Transitions:
         return fields
 
     def rollout(self) -> dict[str, Any]:
-        """Every step since the last call, `[T, N, ...]`, consecutive ones below each other.
+        """Every step since the last call, `[T, N, ...]`, in order along T.
 
-        `mask` is False where an environment has fewer steps than another; only at columns' ends.
-        `is_first` tells an episode's first step; `state` is that before the rollout, `[N, ...]`.
+        `mask` is False where an environment has fewer steps than another, at the end of its column.
+        `is_first` marks an episode's first step; `state` is the state before the rollout, `[N, ...]`.
 
         Raises:
-            ConfigError: If there is none, steps were overwritten, or returns are of several steps.
+            ConfigError: If there are no new steps, some were overwritten, or `nstep` is above 1.
         """
         if self.origin is not None:
             raise ConfigError(
@@ -527,7 +531,7 @@ class Transitions:
         taken = self.time - self._rollout_start
         if self.new_steps == 0:
             raise ConfigError("replay.rollout(): nothing has happened since the last call.")
-        # The oldest stacks end where the row to come is.
+        # The oldest frame stacks must not reach into the row that is filled next.
         if taken.max() + self.stack > self.length:
             raise ConfigError(
                 f"replay.rollout(): {self.new_steps} steps of {self.num_envs} environments do not fit into "
@@ -539,12 +543,12 @@ class Transitions:
             columns.append(rows[self.drawable[rows]])
         longest = max(len(rows) for rows in columns)
         mask = np.arange(longest)[:, None] < np.array([len(rows) for rows in columns])
-        # A place without a transition repeats the column's last one.
+        # Pad a short column by repeating its last transition.
         filled = [np.pad(r, (0, longest - len(r)), "edge") if len(r) else None for r in columns]
         some = next(r for r in filled if r is not None)
         index = np.stack([some if r is None else r for r in filled], axis=1)
         fields = _shaped(self.gather(index.reshape(-1)), index.shape)
-        if "state" in fields:  # As of a sequence: that before it.
+        if "state" in fields:  # As in a sequence, the state before it.
             fields["state"] = map_tree(lambda x: x[0], fields["state"])
         fields["mask"] = torch.from_numpy(mask)
         fields["is_first"] = torch.from_numpy(self.first[index])
@@ -554,7 +558,7 @@ class Transitions:
     # ---------------------------------------------------------------- keeping
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, the filled rows of every column included."""
+        """The full state, including the filled rows of every column."""
         with self.lock:
             filled = min(int(self.time.max()) + 1, self.length) * self.num_envs
             columns = self.columns
@@ -608,14 +612,14 @@ class Transitions:
         with self.lock:
             self.new_steps, self._high = state["fresh"], 0
             self._first = {name: np.array(kept) for name, kept in state["first_obs"].items()}
-            self._beside = tuple(state.get("beside", ()))  # 0.4.0 kept none.
+            self._beside = tuple(state.get("beside", ()))  # Absent in 0.4.0.
             self._rows, self._time, self._pending, self._rollout_start = (
                 np.array(state[name], np.int64) for name in ("rows", "time", "pending", "mark")
             )
             start, self._ticks = int(self._rows[0]), 0
             together = np.array_equal(self._rows, np.arange(start, start + self.num_envs))
             self._at = start if together and start % self.num_envs == 0 else None
-            self.drawable[:] = False  # Previous rows that the saved replay has not filled.
+            self.drawable[:] = False  # Rows of this ring that the saved replay has not filled.
             for name, array in (("ok", self.drawable), ("first", self.first)):
                 kept = np.asarray(state[name])
                 array[: len(kept)] = kept

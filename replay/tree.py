@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Path = tuple[str, ...]  # The keys that lead to a leaf.
@@ -45,7 +45,7 @@ def leaves(tree: object) -> list[Any]:
 
 
 def walk(tree: object, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf with the keys that lead to it; `()` for a tree that is one.
+    """Every leaf with the keys that lead to it; `()` for a tree that is a leaf.
 
     >>> list(walk({"arm": {"angle": 1}, "door": 3}))
     [(('arm', 'angle'), 1), (('door',), 3)]
@@ -57,8 +57,23 @@ def walk(tree: object, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, tree
 
 
+def from_paths(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """The tree with these leaves: the inverse of `dict(walk(tree))` for a tree that is a dict.
+
+    >>> from_paths({("arm", "angle"): 1, ("door",): 3})
+    {'arm': {'angle': 1}, 'door': 3}
+    """
+    tree: dict[str, Any] = {}
+    for (*outer, name), leaf in leaves.items():
+        inner = tree
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[name] = leaf
+    return tree
+
+
 def named_leaves(tree: object) -> dict[str, Any]:
-    """The leaves by a name that no two of them share, whatever their keys hold; "" for a tree that is one.
+    """The leaves by unique names, whatever characters their keys hold; "" for a tree that is a leaf.
 
     A name is a JSON pointer (RFC 6901) without its first slash: keys joined by `/`, in which a `/` of
     their own is `~1` and a `~` is `~0`; an empty key is `~2`.
@@ -70,7 +85,7 @@ def named_leaves(tree: object) -> dict[str, Any]:
 
 
 def path_of(name: str) -> Path:
-    """The keys that a name of `named_leaves` stands for.
+    """The path for a name from `named_leaves`.
 
     >>> path_of("arm/cam~1front")
     ('arm', 'cam/front')
@@ -84,7 +99,7 @@ def _written(key: str) -> str:
 
 
 def slashed(tree: object) -> dict[str, Any]:
-    """The leaves by their keys joined by `/`: for people, who need no other name for a key with a slash.
+    """The leaves by their keys joined by `/`, for display: a slash within a key is not escaped.
 
     >>> slashed({"arm": {"angle": 1}, "cam/front": 3})
     {'arm/angle': 1, 'cam/front': 3}
@@ -93,7 +108,7 @@ def slashed(tree: object) -> dict[str, Any]:
 
 
 def at_path(tree: Any, path: Path) -> Any:
-    """What lies at the end of a path."""
+    """The subtree, or leaf, at the end of a path."""
     for key in path:
         tree = tree[key]
     return tree

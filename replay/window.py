@@ -1,4 +1,4 @@
-"""Which rows of a ring of transitions belong to the newest tasks: those that batches are drawn from.
+"""The window of a ring of transitions that batches are drawn from: rows of the newest tasks.
 
 Legend: T places per environment, N environments, `row = place * N + e`, as in `transitions`.
 """
@@ -10,14 +10,14 @@ import torch
 
 
 class Window:
-    """The rows that were filled since a moment.
+    """The rows that were filled since a given moment.
 
-    Environments that reset in a step of their own are at places of their own, and have left different
-    numbers of rows behind, at that moment too.
+    Environments that reset in a separate step advance at different speeds, so the number of rows that each
+    has filled differs, at that moment too.
 
     Args:
-        since: Rows that each environment had left behind at that moment, int64 `[N]`.
-        length: T.
+        since: Number of rows that each environment had filled at that moment, int64 `[N]`.
+        length: T, the number of places per environment.
     """
 
     def __init__(self, since: np.ndarray, length: int):
@@ -25,10 +25,10 @@ class Window:
         self.num_envs = len(since)
 
     def draw(self, n: int, time: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """`n` rows of all those between the moment and now, equally likely, int64; some hold nothing.
+        """`n` rows filled between the moment and now, uniformly, int64; some hold no transition.
 
         Args:
-            time: Rows that each environment has left behind by now, int64 `[N]`.
+            time: Number of rows that each environment has filled by now, int64 `[N]`.
         """
         start, count = self._span(time)
         drawn = torch.empty(n, dtype=torch.int64).random_(count, generator=generator)
@@ -36,13 +36,13 @@ class Window:
         return rows if self._together(time) else rows[self.holds(rows, time)]
 
     def rows(self, time: np.ndarray) -> np.ndarray:
-        """All of them, int64, oldest first."""
+        """All rows of the window, int64, oldest first."""
         start, count = self._span(time)
         rows = (np.arange(count) + start) % (self.length * self.num_envs)
         return rows if self._together(time) else rows[self.holds(rows, time)]
 
     def holds(self, rows: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Whether each row was filled since the moment, bool, of its shape."""
+        """Whether each row was filled since the moment, bool, in the shape of `rows`."""
         place, env = np.divmod(rows, self.num_envs)
         age = (time[env] - place) % self.length  # 0 is the row being filled.
         held: np.ndarray = (age > 0) & (age <= (time - self.since)[env])
@@ -52,11 +52,11 @@ class Window:
         return not (time > self.since).any()
 
     def _span(self, time: np.ndarray) -> tuple[int, int]:
-        """The first row of the places filled since, and how many rows these places have."""
+        """The first row of the places filled since, and the number of rows in these places."""
         first, last = int(self.since.min()), int(time.max())
         first = max(first, last - self.length)
         return first % self.length * self.num_envs, (last - first) * self.num_envs
 
     def _together(self, time: np.ndarray) -> bool:
-        """Whether all environments are at the same place, and were."""
+        """Whether all environments are at the same place, and were at that moment."""
         return bool((self.since == self.since[0]).all() and (time == time[0]).all())

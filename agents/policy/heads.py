@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
+from ...replay.batch import Tensors
+from ...replay.tree import zip_trees
 from .distributions import Bernoulli, Categorical, Gaussian, Joint, MultiCategorical, choices
 from .fitted import fitted
 from .gaussians import DiagonalGaussian, SquashedGaussian
@@ -165,10 +167,12 @@ def _seen(output: object) -> str:
     return type(output).__name__
 
 
-def executable(space: Space | dict[str, Any], value: Any) -> Any:
-    """The value `[..., *shape]` with numbers clipped to the space's bounds."""
-    if isinstance(space, dict):
-        return {name: executable(part, value[name]) for name, part in space.items()}
+def executable(space: Space | dict[str, Any], value: Tensors) -> Any:
+    """The value `[..., *shape]`, or dicts of values, with numbers clipped to the space's bounds."""
+    return zip_trees(_clipped, space, value)
+
+
+def _clipped(space: Space, value: Tensor) -> Tensor:
     if space.discrete:
         return value
     low, high, _ = bounds(space, value.device)

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from ...replay import ConfigError, Space
 from ...replay.batch import Tensors
+from ...replay.tree import leaves, map_tree
 from ..blocks.encoder import Trunk, encoder
 from ..blocks.ids import about_integers
 from ..traits import takes_state
@@ -272,8 +273,10 @@ def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
 
     Random, since a module that divides by the standard deviation would return NaN for zeros.
     """
-    if isinstance(space, dict):
-        return {name: draw(part, n, device) for name, part in space.items()}
+    return map_tree(lambda part: _drawn(part, n, device), space)
+
+
+def _drawn(space: Space, n: int, device: torch.device) -> Tensor:
     if space.ids is not None:
         smallest = min(int(space.low), space.ids - 1)  # type: ignore[arg-type]
         return torch.randint(smallest, space.ids, (n, *space.shape), device=device)
@@ -288,9 +291,7 @@ def draw(space: Space | dict[str, Space], n: int, device: torch.device) -> Any:
 
 
 def _length(obs: Tensors) -> int:
-    while isinstance(obs, dict):
-        obs = next(iter(obs.values()))
-    return int(obs.shape[1])
+    return int(leaves(obs)[0].shape[1])
 
 
 def _unflattened(leaf: object, steps: int, module: nn.Module) -> Any:

@@ -10,7 +10,8 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from ...envs.env_world import EnvWorld
-from ...envs.environments import EVALUATED_AT_ONCE, EnvTask
+from ...envs.environments import EnvTask
+from ...envs.evaluation import EVALUATED_AT_ONCE
 from ...envs.info_layout import Layout
 from ...envs.infos import check_names
 from ...envs.opening import Given
@@ -166,17 +167,17 @@ def _check_evaluations(plan: Plan) -> None:
 
 def _warn(task: EnvTask, plan: Plan) -> None:
     """Warn, before training, of evaluations that differ from what one would expect."""
-    if task.evaluates_in_training:
+    copies, lacking = task.evaluation.num_envs, task.evaluation.lacking
+    if lacking is not None and copies == 0:
         warn_caller(
-            f"No second {task.name} can be open beside the one used for training ({task.lacking}). "
-            "Evaluation uses that one too, and truncates its episode in progress. Set eval_episodes=0 "
-            "to skip evaluation."
+            f"No second {task.name} can be open beside the training one ({lacking}). Evaluation uses "
+            "that one too, and truncates its episode in progress. Set eval_episodes=0 to skip evaluation."
         )
-    elif task.lacking is not None:
+    elif lacking is not None:
         wanted = min(plan.eval_episodes, EVALUATED_AT_ONCE)
         warn_caller(
-            f"Only {task.copies_to_evaluate_in} of {wanted} evaluation copies of {task.name} can be open "
-            f"at once ({task.lacking}). Episodes are played in these, one after another."
+            f"Only {copies} of {wanted} evaluation copies of {task.name} can be open at once ({lacking}). "
+            "Episodes are played in these, one after another."
         )
     apart = plan.vectorization == "async"
     if "obs" in task.normalizes and apart:

@@ -12,9 +12,9 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
-from ...envs.environments import EVALUATED_AT_ONCE, EVALUATION_SEED
 from ...envs.episodes import Played
 from ...envs.episodes import play as play_vector
+from ...envs.evaluation import EVALUATED_AT_ONCE, EVALUATION_SEED
 from ...envs.step import seed_of_episode
 from ...envs.unseen import seen
 from ...envs.vector import Vector

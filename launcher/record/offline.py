@@ -27,7 +27,7 @@ def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
     """The plan with what the saved transitions of `offline=` decide, and these.
 
     Returns:
-        Of them what `replay.offline.opened` takes; None for a run that acts.
+        Of them what `replay.offline.open_saved` takes; None for a run that acts.
 
     Raises:
         ConfigError: If there is no environment, or are several.

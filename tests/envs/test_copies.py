@@ -200,7 +200,7 @@ def test_same_step_without_last_observations_is_an_error(quick: Any) -> None:
     def silent() -> VectorEnv:
         return OneSeed(AutoresetMode.SAME_STEP, infos=False)
 
-    with pytest.raises(DataError, match=r"silent \(copy . of 2\) gives no `final_obs`"):
+    with pytest.raises(DataError, match=r"silent \(copy . of 2\) returned no `final_obs`"):
         quick(model=Reader, env=silent)
 
 
@@ -213,11 +213,11 @@ class Spaceless(gymnasium.Env):
     [
         (
             {"env": vector(AutoresetMode.NEXT_STEP), "num_envs": 4},
-            "num_envs=4, but make is a vector environment of 3",
+            "num_envs=4, but make is a vector environment with 3 copies",
         ),
         (
             {"env": vector(AutoresetMode.NEXT_STEP), "vectorization": "async"},
-            "vectorization=async is for single environments; make is a vector environment already",
+            "vectorization=async needs single environments; make is already a vector environment",
         ),
         (
             {"env": Diary, "vectorization": "vector_entry_point"},
@@ -233,9 +233,9 @@ class Spaceless(gymnasium.Env):
         ),
         (
             {"env": [Diary, vector(AutoresetMode.NEXT_STEP)]},
-            "Diary is 1 environments in parallel and make 3",
+            "Diary has num_envs=1, and make has num_envs=3",
         ),
-        ({"env": lambda: "no"}, "gave a str, not a gymnasium.Env"),
+        ({"env": lambda: "no"}, "returned a str, not a gymnasium.Env"),
         ({"env": Spaceless}, "Spaceless.observation_space is missing. Set it in __init__"),
     ],
 )
@@ -250,7 +250,7 @@ def test_copies_that_differ_are_refused() -> None:
     def make() -> Echo:
         return Echo(spaces.Box(-1, 1, (next(widths),), np.float32))
 
-    with pytest.raises(ConfigError, match="copies of it differ in their spaces"):
+    with pytest.raises(ConfigError, match="Copies of Wide differ in their spaces"):
         EnvTask(make, name="Wide", num_envs=2)
 
 

@@ -77,7 +77,7 @@ class TestEvaluation:
         for copy, share in played.items():
             env = Diary()
             for number, length in enumerate(share, 1):
-                seed = task._evaluated and _seed_of(task, copy, number)
+                seed = task.evaluation.envs and _seed_of(task, copy, number)
                 env.reset(seed=seed)
                 assert env.length == length
 
@@ -159,7 +159,7 @@ class TestEvaluation:
 
 
 def _seed_of(task: EnvTask, copy: int, episode: int) -> int:
-    from antelope.envs.environments import EVALUATION_SEED
+    from antelope.envs.evaluation import EVALUATION_SEED
     from antelope.envs.step import seed_of_episode
 
     return seed_of_episode(EVALUATION_SEED, copy, episode)

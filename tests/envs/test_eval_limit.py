@@ -125,7 +125,7 @@ def test_the_run_says_it_once(quick: Any) -> None:
         run = quick(env=Endless, **settings)
     said = [str(warning.message) for warning in told]
     assert len(said) == 1
-    assert "3 of 3 episodes of evaluation at step 20 did not end, and were cut" in said[0]
+    assert "3 of 3 evaluation episodes at step 20 did not end and were cut" in said[0]
     assert "after 7 steps" in said[0]
     rows = [row for row in run.history if row["mode"] == "eval"]
     assert [row["episode_length"] for row in rows] == [7, 7, 7]
@@ -137,7 +137,7 @@ def test_it_is_said_before_training_that_there_is_no_limit(
     quick(agent="Random", env=Diary, progress=True)
     said = " ".join(capsys.readouterr().out.split())
     assert "no time limit is known" in said
-    assert "ten times the longest one of training, and at least 1,000 steps" in said
+    assert "ten times the longest training episode, and at least 1,000 steps" in said
     quick(agent="Random", env=Diary, progress=True, time_limit=9)
     assert "no time limit" not in capsys.readouterr().out
     quick(agent="Random", env=Diary, progress=True, eval_limit=9)

@@ -114,7 +114,7 @@ class TestClasses:
         Image.new("RGB", (6, 4)).save(root / "cover.png")
         learnt(root, progress=True)
         header = " ".join(capsys.readouterr().out.split())
-        assert "1 pictures outside of class folders skipped" in header
+        assert "1 pictures outside class folders skipped" in header
         assert "2 files that are not pictures (.txt, .heic) skipped" in header
 
     @pytest.mark.parametrize("end", [".PNG", ".Jpg", ".JPEG", ".bmp", ".TIF", ".webp", ".GIF"])
@@ -364,7 +364,7 @@ def arrays(root: Path) -> None:
         (a_part_and_classes, "train/ with class folders, and car/ with pictures.*dataset=.*/train"),
         (two_training_parts, "train_a/ and train_b/: which of them is meant"),
         (unnamed_parts, "site A/ and site B/.* both hold cat, dog, fox: they look like parts"),
-        (masks, "Masks/: they look like inputs and their targets, and not like two classes"),
+        (masks, "Masks/: they look like inputs and their targets, not like two classes"),
         (masks_of_a_part, "images/ and masks/: they look like inputs and their targets"),
         (masks_of_cities, "leftImg8bit/ and gtFine/: they look like inputs and their targets"),
         (no_classes, r"4 pictures are directly in it\). Expected, for example, .*cat/1\.png"),

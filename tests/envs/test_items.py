@@ -253,7 +253,7 @@ class TestPairs:
                 "too large for int64",
             ),
             (Frame(a=X[:, 0].tolist(), town=["Rome"] * N), "columns town are not numbers"),
-            (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: there is nothing in a row"),
+            (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: their rows are empty"),
             (torch.nested.nested_tensor([X[0]] * N, layout=torch.jagged), "nested tensor. Pad"),
         ],
     )

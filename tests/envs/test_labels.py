@@ -84,7 +84,7 @@ class TestNumbering:
                 tuple(range(0, 90, 3)),
                 r"labels 0, 3, 6, 9, \.\.\. 87 \(30 in all\) are numbered 0 to 29",
             ),
-            (tuple(range(0, 180, 3)), "60 different ones in 60 rows: give floats if"),
+            (tuple(range(0, 180, 3)), "60 different labels in 60 rows: give floats if"),
         ],
     )
     def test_is_said(self, values: Any, says: str) -> None:
@@ -168,10 +168,10 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("targets", "says"),
         [
-            (["a", "b", None] * 20, "that of item 2 is None"),
+            (["a", "b", None] * 20, "item 2 has None"),
             (["a", 1] * 30, "words in some rows and numbers in others"),
-            (np.array(["a", None] * 30, object), "that of item 1 is None"),
-            (np.array(["a", np.nan] * 30, object), "that of item 1 is nan"),
+            (np.array(["a", None] * 30, object), "item 1 has None"),
+            (np.array(["a", np.nan] * 30, object), "item 1 has nan"),
             ([2**63] * N, "too large for int64"),
             (labels(0, 1) + 1j, "view_as_real"),
             (np.zeros((N, 2, 2), int), "one number per row"),

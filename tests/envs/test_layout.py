@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from antelope import Run, ml
-from antelope.envs import copies
+from antelope.envs import copies, vector, workers
 from antelope.envs.layout import is_channels_last
 from antelope.replay import ConfigError
 
@@ -122,7 +122,7 @@ def test_shapes_that_tell_nothing_are_asked_about_and_what_is_said_holds(
     with pytest.raises(ConfigError) as caught:
         is_channels_last(shape, "They are")
     assert f"shape {list(shape)}" in str(caught.value)
-    assert f"channels=last, which makes them {turned}, or channels=first" in str(caught.value)
+    assert f"channels=last to turn them into {turned}, or channels=first" in str(caught.value)
     assert is_channels_last(shape, "They are", "last")
     assert not is_channels_last(shape, "They are", "first")
 
@@ -133,7 +133,7 @@ def test_what_are_no_images_stay(shape: tuple[int, ...]) -> None:
 
 
 def test_colour_films_are_asked_about() -> None:
-    with pytest.raises(ConfigError, match=r"channels=last, which makes them \[3, 4, 20, 20\]"):
+    with pytest.raises(ConfigError, match=r"channels=last to turn them into \[3, 4, 20, 20\]"):
         is_channels_last((4, 20, 20, 3), "They are")
 
 
@@ -188,7 +188,8 @@ def test_what_is_said_holds_at_every_step_of_an_environment(
     ):
         quick(model=Linear, env=make, vectorization=vectorization)
     # Longer than observations are watched closely.
-    monkeypatch.setattr(copies, "WARY", 20)
+    for module in (copies, workers, vector):
+        monkeypatch.setattr(module, "CHECKED_STEPS", 20)
     steps = {"train_steps": 100, "learn_every": 50}
     run = quick(model=Linear, env=make, vectorization=vectorization, channels="last", **steps)
     rows = run.replay.storage.gather(np.arange(90))["obs"]
@@ -204,7 +205,7 @@ def test_what_is_said_holds_at_every_step_of_an_environment(
 def test_what_is_said_holds_for_data(items: bool, learnt: Any) -> None:
     inputs = pictures((4, 4, 4), np.uint8)
     source = Items(inputs) if items else (inputs, np.arange(ROWS) % 2)
-    with pytest.raises(ConfigError, match=r"\[4, 4, 4\].*Say channels=last"):
+    with pytest.raises(ConfigError, match=r"\[4, 4, 4\].*Set channels=last"):
         learnt(dataset=source)
     for said, right in (("last", inputs.transpose(0, 3, 1, 2)), ("first", inputs)):
         run = learnt(dataset=source, test_dataset=source, channels=said)

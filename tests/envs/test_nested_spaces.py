@@ -231,7 +231,7 @@ def test_observations_that_lack_a_part_are_an_error_that_names_it(short: Any) ->
         def _sample(self) -> Any:
             return super()._sample()[:1]
 
-    with pytest.raises(DataError, match=r"gave an observation with \[0\] instead of \[0, 1\]"):
+    with pytest.raises(DataError, match=r"returned an observation with \[0\] instead of \[0, 1\]"):
         short(env=Lacking, agent="Random")
 
 

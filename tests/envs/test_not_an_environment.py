@@ -97,8 +97,8 @@ class Nothing:
     ("env", "right"),
     [
         (Duck, r"Write `class Duck(gymnasium.Env):`"),
-        (Nothing, "env gave a Nothing, not a gymnasium.Env. Give a gymnasium id, a class that"),
-        (lambda: None, "env gave a NoneType, not a gymnasium.Env"),
+        (Nothing, "env returned a Nothing, not a gymnasium.Env. Give a gymnasium id, a class that"),
+        (lambda: None, "env returned a NoneType, not a gymnasium.Env"),
         (np.zeros(3), "env is a ndarray, not a gymnasium.Env"),
         (OBS, "env is a Box, not a gymnasium.Env"),
         (types.ModuleType("worlds"), "Name an environment of it: env=worlds:NAME"),
@@ -141,8 +141,11 @@ class TestWhatResetAndStepReturn:
     @pytest.mark.parametrize(
         ("given", "right"),
         [
-            ((np.zeros(2, np.float32), 0.0, True, {}), "returned 4 values from step, not the five"),
-            (({}, {}, {}, {}, {}, {}), "Dicts by agent?"),
+            (
+                (np.zeros(2, np.float32), 0.0, True, {}),
+                "returned 4 values from step, not (obs, reward",
+            ),
+            (({}, {}, {}, {}, {}, {}), "Is that one dict per agent?"),
             (3, "returned an int from step"),
         ],
         ids=["gym", "agents", "number"],
@@ -159,7 +162,7 @@ class TestWhatResetAndStepReturn:
 
     def test_several_ends(self, how: str, quick: Any, tmp_path: Path) -> None:
         text = refusal(quick, tmp_path, like(ends=np.array([True, False])), vectorization=how)
-        assert "gave terminated=array" in text
+        assert "returned terminated=array" in text
 
 
 class TestRewards:
@@ -181,7 +184,7 @@ class TestRewards:
 
         env = like(reset=reset, reward_space=spaces.Box(0, 1, (3,)))
         text = refusal(quick, tmp_path, env)
-        assert text.startswith("Odd gives 3 rewards per step")
+        assert text.startswith("Odd returns 3 rewards per step")
         assert "env_wrappers=[mo_gymnasium.wrappers.LinearReward]" in text
 
     @pytest.mark.parametrize("how", ["sync", "async"])
@@ -218,7 +221,7 @@ class TestRewards:
     def test_of_mo_gymnasium(self, quick: Any, tmp_path: Path) -> None:
         mo = pytest.importorskip("mo_gymnasium")
         name = "mo_gymnasium:deep-sea-treasure-v0"
-        assert "deep-sea-treasure-v0 gives 2 rewards per step" in refusal(quick, tmp_path, name)
+        assert "deep-sea-treasure-v0 returns 2 rewards per step" in refusal(quick, tmp_path, name)
 
         def weighed() -> Any:
             weight = np.array([0.7, 0.3])

@@ -191,7 +191,7 @@ def test_one_that_can_be_open_once_is_evaluated_where_it_is_learnt(quick: Any) -
         run = quick(agent="Random", env=Counted, eval_every=20, eval_episodes=4)
     assert Counted.made == 1
     alone = EnvTask(Diary, name="Diary", num_envs=1)
-    alone.lacking = "There is no other."
+    alone.evaluation.lacking = "There is no other."
     returns, _ = alone.evaluate(lambda obs, *_: np.zeros(len(obs), np.int64), episodes=4)
     assert run.metrics["return"] == pytest.approx(np.mean(returns))  # The same at each evaluation.
 
@@ -223,7 +223,7 @@ def test_evaluation_there_leaves_whole_transitions(
 
 def test_as_many_as_can_be_open_are_evaluated_in(quick: Any) -> None:
     Counted.limit = 4
-    with pytest.warns(UserWarning, match="Only 3 of 10 copies of Counted"):
+    with pytest.warns(UserWarning, match="Only 3 of 10 evaluation copies of Counted"):
         run = quick(agent="Random", env=Counted, eval_episodes=10)
     assert (Counted.made, Counted.most) == (4, 4)
     assert run.metrics["episode_length"] > 0
@@ -320,7 +320,7 @@ def test_a_reset_without_a_seed_is_refused(quick: Any) -> None:
             return self._obs(), {}
 
     with pytest.raises(
-        ConfigError, match=r"Old.reset\(\) takes no `seed`. Write reset\(self, \*, seed"
+        ConfigError, match=r"Old.reset\(\) has no parameter `seed`. Write reset\(self, \*, seed"
     ):
         quick(agent="Random", env=Old)
     gc.collect()

@@ -80,7 +80,7 @@ class TestEvaluation:
 
     def test_where_it_is_learnt_changes_nothing(self) -> None:
         task = EnvTask(both, name="x", num_envs=2)
-        task.lacking = "There is no other."
+        task.evaluation.lacking = "There is no other."
         task.reset()
         for _ in range(50):
             task.step(act(task.obs))

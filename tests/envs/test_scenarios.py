@@ -126,13 +126,13 @@ class TestSplits:
             ({"classes_per_task": 0}, r"into tasks of 0"),
             ({"classes_per_task": [5, 2, 2]}, r"\[5, 2, 2\] sums to 9; mine has 10 classes"),
             ({"classes_per_task": [11, -1]}, "every task needs one or more"),
-            ({"tasks": 5, "classes_per_task": 5}, "do not agree: that makes 2 tasks"),
-            ({"tasks": 2, "classes_per_task": [5, 3, 2]}, "makes 3 tasks .* Give one"),
+            ({"tasks": 5, "classes_per_task": 5}, "disagree: the latter makes 2 tasks"),
+            ({"tasks": 2, "classes_per_task": [5, 3, 2]}, "makes 3 tasks .* Give only one"),
             ({"tasks": 2, "class_order": [*range(8), 7]}, "missing: 8-9; repeated: 7"),
             ({"tasks": 2, "class_order": list(range(11))}, r"0 to 9 \(unknown: 10"),
             ({"tasks": 2, "class_order": "random"}, "class_order=shuffled, or list"),
             ({"class_order": "shuffled"}, "Say how many tasks there are, with tasks="),
-            ({"tasks": 2, "scenario": "online"}, "none of class, task, domain"),
+            ({"tasks": 2, "scenario": "online"}, "Choose one of class, task, domain"),
             ({"tasks": 2, "validation": 0.6}, "validation=0.6 must be a share of the rows"),
         ],
     )
@@ -158,7 +158,7 @@ class TestDomain:
         labels, asked = case
         groups = [t.classes.tolist() for t in world_of(labels, **asked).tasks]
         if len({len(group) for group in groups}) > 1:
-            with pytest.raises(ConfigError, match="as many classes in every task"):
+            with pytest.raises(ConfigError, match="equally many classes in every task"):
                 world_of(labels, scenario="domain", **asked)
             return
         world = world_of(labels, scenario="domain", **asked)
@@ -210,7 +210,7 @@ class TestLists:
 
     @pytest.mark.parametrize("asked", [{"tasks": 2}, {"classes_per_task": 1, "class_order": [0]}])
     def test_are_not_split_again(self, asked: dict[str, Any]) -> None:
-        with pytest.raises(ConfigError, match=r"=.* splits one data set; a list"):
+        with pytest.raises(ConfigError, match=r"=.* splits a single data set; a list"):
             DataWorld(*self.parts(), **asked)
 
     @pytest.mark.parametrize("scenario", ["class", "task"])

@@ -215,7 +215,7 @@ class TestWorlds:
 
     def test_a_sequence_is_no_part_of_another(self) -> None:
         part = read(Rolled(), name="mine")
-        with pytest.raises(ConfigError, match="mine is a sequence of tasks by itself"):
+        with pytest.raises(ConfigError, match="mine is itself a sequence of tasks"):
             DataWorld([part, part], [None, None])
 
     @pytest.mark.parametrize(

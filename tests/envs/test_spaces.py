@@ -334,7 +334,7 @@ BOX = spaces.Box(-1, 1, (2,), np.float32)
 UNKNOWN = spaces.Space((2,), np.float32)
 OBSERVATIONS_REFUSED = {
     "text": (spaces.Text(5), "a Text space.*FlattenObservation. encodes its letters as numbers"),
-    "texts": (spaces.Dict({"a": spaces.Text(5)}), "a Dict of nothing but text.*TransformObservation"),
+    "texts": (spaces.Dict({"a": spaces.Text(5)}), "a Dict that holds only text.*TransformObservation"),
     "sequence": (spaces.Sequence(BOX), "Sequence space.*TransformObservation.* pad it to the longest"),
     "graph": (spaces.Graph(BOX, None), "a Graph space.*adjacency matrix"),
     "one of": (spaces.OneOf([BOX, BOX]), "a OneOf space.*FlattenObservation. makes it one Box"),
@@ -346,7 +346,7 @@ OBSERVATIONS_REFUSED = {
     "empty tuple": (spaces.Tuple([]), "a Tuple without numbers"),
     "no numbers": (spaces.Box(0, 1, (0,)), r"a Box of shape \[0\].*is empty"),
     "unknown": (UNKNOWN, "are a Space space.*TransformObservation.* can turn it into a Box"),
-    "same names": (spaces.Dict({1: BOX, "1": BOX}), "two parts that are called '1'"),
+    "same names": (spaces.Dict({1: BOX, "1": BOX}), "two parts called '1'"),
     "channels": (spaces.Box(0, 1, (8, 8, 8), np.int8), "channels=last.*channels=first"),
 }  # fmt: skip
 ACTIONS_REFUSED = {

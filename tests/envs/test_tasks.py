@@ -53,7 +53,7 @@ def test_several_data_sets_are_a_sequence() -> None:
 
 
 def test_several_data_sets_cannot_be_split_again() -> None:
-    with pytest.raises(ConfigError, match="a list of data sets is a sequence already"):
+    with pytest.raises(ConfigError, match="a list of data sets is already a sequence"):
         DataWorld([arrays([0, 1])] * 2, [arrays([0, 1])] * 2, tasks=2)
 
 
@@ -119,7 +119,7 @@ def test_held_out_inputs_that_are_drawn_are_said() -> None:
         inputs.changes = changes
         return Arrays(inputs, torch.tensor([0, 1] * 5), "mine")
 
-    says = "held-out inputs are drawn at every reading too"
+    says = "held-out inputs, too, are sampled at every reading"
     assert says in DataWorld([drawn(True)], [None]).describe()
     assert says not in DataWorld([drawn(False)], [None]).describe()
     assert says not in DataWorld([drawn(True)], [arrays([0, 1])]).describe()

@@ -101,7 +101,7 @@ class TestRefused:
     def test_an_environment_without_render_mode(self, quick: Any) -> None:
         refuses(
             quick,
-            "video=true cannot record Diary, which has to take render_mode='rgb_array': "
+            "video=true cannot record Diary, which must accept render_mode='rgb_array': "
             "Diary has no parameter `render_mode`",
             env=Diary,
         )
@@ -111,7 +111,7 @@ class TestRefused:
             def __init__(self, render_mode: str | None = None) -> None:
                 super().__init__()
 
-        refuses(quick, "given render_mode='rgb_array', it has None", env=Deaf)
+        refuses(quick, "its render_mode is None", env=Deaf)
 
     def test_a_gymnasium_environment_without_pictures(self, quick: Any) -> None:
         gymnasium.register("ScreenlessOfThisTest-v0", lambda **settings: Ansi(**settings))
@@ -129,7 +129,7 @@ class TestRefused:
             def render(self) -> Any:
                 return None
 
-        refuses(quick, "Blank: its render\\(\\) gave a NoneType, no picture", env=Blank)
+        refuses(quick, "Blank: its render\\(\\) returned a NoneType, not a picture", env=Blank)
 
     def test_vector_environments(self, quick: Any) -> None:
         def several(render_mode: str | None = None) -> SyncVectorEnv:

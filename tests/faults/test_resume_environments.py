@@ -200,7 +200,7 @@ def test_it_ends_the_same_to_the_bit(
 
 @pytest.mark.filterwarnings("ignore:No second Alone can be open")
 @pytest.mark.filterwarnings("ignore:NormalizeReward in")
-@pytest.mark.filterwarnings("ignore:.* episodes of evaluation at step")
+@pytest.mark.filterwarnings("ignore:.* evaluation episodes at step")
 @pytest.mark.parametrize("name", RUNS_WITH_A_WARNING)
 def test_it_ends_the_same_to_the_bit_where_something_is_unusual(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -179,7 +179,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
         ({"tasks": 3}, ["Cannot split the 10 classes of Digits", "1, 2, 5 or 10"]),
         ({"tasks": 20}, ["Cannot split the 10 classes of Digits", "1, 2, 5 or 10"]),
         ({"tasks": 2, "dataset": "Diabetes"}, ["tasks=2", "values"]),
-        ({"tasks": 2, "dataset": ["Digits", "Digits"]}, ["tasks=", "a sequence already"]),
+        ({"tasks": 2, "dataset": ["Digits", "Digits"]}, ["tasks=", "already a sequence"]),
         ({"test_dataset": "Digitts"}, ["No data set `Digitts`", "`Digits`"]),
         ({"test_dataset": ["Digits", "Digits"]}, ["test_dataset= names 2", "dataset= names 1"]),
         ({"device": "cuda:99"}, ["device=cuda:99", "device=cpu"]),

@@ -106,7 +106,7 @@ def test_files_elsewhere_are_not_read(saved: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "secret.npy", np.ones(3))
     (saved / "replay.json").write_text(json.dumps({"dict": [["x", {"array": "../../secret.npy"}]]}))
     (saved / "manifest.json").write_text(json.dumps({"format": "antelope-replay-1", "sha256": {}}))
-    with pytest.raises(CheckpointError, match="not the name of a file in it"):
+    with pytest.raises(CheckpointError, match="not the name of a file in the folder"):
         load(saved)
 
 

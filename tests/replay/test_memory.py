@@ -889,5 +889,5 @@ def test_an_empty_memory_has_nothing_to_sample() -> None:
 
 
 def test_more_rows_than_there_is_room_for_say_so() -> None:
-    with pytest.raises(ConfigError, match=r"rows need \d+.\d GB on cpu.*Lower its capacity"):
+    with pytest.raises(ConfigError, match=r"rows need \d+.\d GB on cpu.*Lower `capacity`"):
         Memory(10**13).add({"obs": torch.zeros(1, 10**6)})

@@ -20,7 +20,7 @@ from antelope.replay import (
     Transitions,
 )
 from antelope.replay.archive import load
-from antelope.replay.offline import opened
+from antelope.replay.offline import open_saved
 
 CHOICE = Space((3,), torch.int64, discrete=True)
 SPEC = Spec(Space((4, 2)), CHOICE)
@@ -63,7 +63,7 @@ def drawn(ring: Transitions) -> dict[str, Any]:
 @pytest.mark.parametrize("storage", ["ram", "mmap", "gpu"])
 def test_it_is_what_was_saved_in_the_sizes_it_was_saved_with(steps: int, storage: str) -> None:
     ring = filled(steps=steps)
-    again = opened(SPEC, ring.state_dict(), storage=storage)
+    again = open_saved(SPEC, ring.state_dict(), storage=storage)
     assert (again.num_envs, again.discount, again.nstep, again.stack) == (2, 0.9, 3, 2)
     assert len(again) == len(ring)
     before, after = drawn(ring), drawn(again)
@@ -73,18 +73,19 @@ def test_it_is_what_was_saved_in_the_sizes_it_was_saved_with(steps: int, storage
 
 def test_a_ring_that_was_not_full_takes_no_more_room_than_it_needs() -> None:
     ring = filled(steps=8, capacity=10**6)
-    assert opened(SPEC, ring.state_dict()).size == 20  # Eight steps, and both episodes' last rows.
+    # Eight steps, and both episodes' last rows.
+    assert open_saved(SPEC, ring.state_dict()).size == 20
 
 
 def test_a_recurrent_models_states_are_left_out() -> None:
     ring = filled()
     assert "state" in ring.gather(ring.draw(1, torch.Generator()))
-    again = opened(SPEC, ring.state_dict())
+    again = open_saved(SPEC, ring.state_dict())
     assert "state" not in again.gather(again.draw(1, torch.Generator()))
 
 
 def test_there_is_no_rollout_of_what_nobody_did() -> None:
-    ring = opened(SPEC, filled(nstep=1).state_dict())
+    ring = open_saved(SPEC, filled(nstep=1).state_dict())
     with pytest.raises(ConfigError, match=r"learn from next\(replay\)"):
         ring.rollout()
 
@@ -105,7 +106,7 @@ def test_another_environments_is_refused(obs: Any, action: Any, match: str) -> N
     assert ring.columns is not None
     ring.columns.arrays["action"][:] = 2  # The last of three choices.
     with pytest.raises(CheckpointError, match=match):
-        opened(Spec(obs, action), ring.state_dict())
+        open_saved(Spec(obs, action), ring.state_dict())
 
 
 def test_dicts_and_several_choices_at_once_fit() -> None:
@@ -113,11 +114,11 @@ def test_dicts_and_several_choices_at_once_fit() -> None:
     binary = Space((4,), torch.int64, discrete=True, binary=True)
     spec = Spec({"eye": Space((4, 2)), "door": CHOICE}, {"arm": several, "legs": binary})
     ring = filled(spec)
-    before, after = drawn(ring), drawn(opened(spec, ring.state_dict()))
+    before, after = drawn(ring), drawn(open_saved(spec, ring.state_dict()))
     assert torch.equal(before["action"]["arm"], after["action"]["arm"])
     fewer = Space((5,), torch.int64, discrete=True, nvec=(4, 1))
     with pytest.raises(CheckpointError, match="action::arm"):
-        opened(Spec(spec.obs, {"arm": fewer, "legs": binary}), ring.state_dict())
+        open_saved(Spec(spec.obs, {"arm": fewer, "legs": binary}), ring.state_dict())
 
 
 def spoil(state: dict[str, Any], how: str) -> None:
@@ -142,13 +143,13 @@ def test_what_does_not_fit_together_is_refused(how: str) -> None:
     state = copy.deepcopy(filled().state_dict())
     spoil(state, how)
     with pytest.raises(CheckpointError, match=r"it was not saved as|it holds no transition"):
-        opened(SPEC, state)
+        open_saved(SPEC, state)
 
 
 def test_one_of_before_the_first_step_holds_nothing() -> None:
     empty = Transitions(SPEC, capacity=9, num_envs=1, discount=0.9)
     with pytest.raises(CheckpointError, match=r"it was not saved as|it holds no transition"):
-        opened(SPEC, empty.state_dict())
+        open_saved(SPEC, empty.state_dict())
 
 
 def replay_of(storage: Transitions, *, prioritized: bool = False) -> Replay:
@@ -159,7 +160,7 @@ def replay_of(storage: Transitions, *, prioritized: bool = False) -> Replay:
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_a_checkpoint_holds_where_it_is_and_not_what_it_holds(prioritized: bool) -> None:
     state = filled().state_dict()
-    one, two = (replay_of(opened(SPEC, state), prioritized=prioritized) for _ in range(2))
+    one, two = (replay_of(open_saved(SPEC, state), prioritized=prioritized) for _ in range(2))
     assert one.offline
     for _ in range(3):
         batch = next(one)
@@ -174,16 +175,16 @@ def test_a_checkpoint_holds_where_it_is_and_not_what_it_holds(prioritized: bool)
 
 
 def test_saving_it_keeps_all_of_it(tmp_path: Path) -> None:
-    ring = opened(SPEC, filled().state_dict())
+    ring = open_saved(SPEC, filled().state_dict())
     replay_of(ring).save(tmp_path / "again")
-    again = opened(SPEC, load(tmp_path / "again")["transitions"])
+    again = open_saved(SPEC, load(tmp_path / "again")["transitions"])
     assert again.origin == ring.origin
 
 
 def test_a_state_of_another_replay_is_refused() -> None:
     offline, other = (
-        opened(SPEC, filled().state_dict()),
-        opened(SPEC, filled(steps=31).state_dict()),
+        open_saved(SPEC, filled().state_dict()),
+        open_saved(SPEC, filled(steps=31).state_dict()),
     )
     assert offline.origin != other.origin
     grown, kept = replay_of(filled()), replay_of(offline).state_dict()

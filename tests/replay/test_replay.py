@@ -281,7 +281,7 @@ def test_priorities_need_a_prioritised_replay_and_one_for_each_row() -> None:
     plain, prioritised = transitions(5), transitions(5, priorities={})
     with pytest.raises(ConfigError, match=r"replay\.prioritized=true"):
         plain.update_priorities(next(plain).index, torch.ones(3))
-    with pytest.raises(ConfigError, match=r"\[3, 1\]; this batch has \[3\]"):
+    with pytest.raises(ConfigError, match=r"\[3, 1\]; this batch needs \[3\]"):
         prioritised.update_priorities(next(prioritised).index, torch.ones(3, 1))
 
 

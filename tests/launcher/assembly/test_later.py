@@ -172,7 +172,7 @@ def test_a_run_killed_in_a_later_task_goes_on_with_the_same_calls(first: int) ->
         ({"num_classes": 4}, part(5), "num_classes=6 or more"),
         ({"num_classes": 6}, (torch.zeros(20, 3), torch.arange(20) % 2), r"\[8\], arrays of \[3\]"),
         ({"num_classes": 6}, (INPUTS, INPUTS[:, 0]), "has classes as targets, arrays has values"),
-        ({"num_classes": 6}, (INPUTS > 0, LABELS), "one standardisation cannot serve both"),
+        ({"num_classes": 6}, (INPUTS > 0, LABELS), "no one standardisation fits both"),
         ({"num_classes": 6}, words(2), "string labels"),
         ({"num_classes": 6}, [part(2), part(3)], "one data set at a time, and received 2"),
         (

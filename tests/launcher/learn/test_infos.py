@@ -230,9 +230,9 @@ class Says(gymnasium.Env[Any, Any]):
 
 ALL = np.ones(3, np.int8)
 MISTAKES: dict[str, tuple[Any, Any, str]] = {
-    "taken": (["reward"], {}, "batches have a field `reward` already"),
-    "sequences": (["mask"], {}, "`mask` already"),
-    "next": (["x", "next_x"], {}, "`next_x` already"),
+    "taken": (["reward"], {}, "batches already have a field `reward`"),
+    "sequences": (["mask"], {}, "already have a field `mask`"),
+    "next": (["x", "next_x"], {}, "already have a field `next_x`"),
     "twice": (["x", "x"], {}, "given twice"),
     "never": (["sucess"], {"step": {"success": 1}}, "whole episode. Did you mean `success`"),
     "empty": (["success"], {}, "Its info is empty"),
@@ -240,7 +240,7 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     "text": (["who"], {"reset": {"who": "me"}}, "`who` in its info as 'me'"),
     "shape": (["action_mask"], {"reset": {"action_mask": np.ones(4)}}, r"\[3\] for one of 3"),
     "numbers": (["action_mask"], {"reset": {"action_mask": [0, 2]}}, r"\[3\] for one of 3"),
-    "chances": (["action_mask"], {"reset": {"action_mask": [0.5, 0.2, 0.3]}}, "0 and 1 only"),
+    "chances": (["action_mask"], {"reset": {"action_mask": [0.5, 0.2, 0.3]}}, "only 0 and 1"),
     "nothing": (
         ["action_mask"],
         {"reset": {"action_mask": ALL}, "step": {"action_mask": 0 * ALL}},
@@ -250,15 +250,15 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     "grows": (
         ["x"],
         {"reset": {"x": [1]}, "last": {"x": [1, 2]}},
-        r"\[2\], and int64 \[1\] before",
+        r"\[2\], but int64 \[1\] before",
     ),
     "whole": (
         ["x"],
         {"last": {"x": {"y": 1}}},
-        r"name the parts that are wanted, .*env_info=\[x/y\]",
+        r"name the parts you want, .*env_info=\[x/y\]",
     ),
-    "rare": (["won"], {"step": {"lost": 1}}, "has to come with every episode's end"),
-    "late": (["x"], {"last": {"x": [1, 2]}}, "has to be a single number"),
+    "rare": (["won"], {"step": {"lost": 1}}, "must be in the info of an episode's last step"),
+    "late": (["x"], {"last": {"x": [1, 2]}}, "must be a single number"),
     "kind": (["x"], {"reset": {"x": 0}, "step": {"x": 1}, "last": {"x": 0.5}}, "0.0 instead of 0"),
 }
 

@@ -373,7 +373,10 @@ class Raises(Sequences):
         (SequencesNoBatch, r"SequencesNoBatch.forward: its state [2, 8] does not grow with the"),
         (Begins, "Begins.forward: a state of zeros and state=None lead to different outputs"),
         (OnlyOut, "OnlyOut.forward(obs, state) returned a Tensor; a recurrent model returns (out,"),
-        (NoState, "NoState.forward: its state holds a NoneType; a state must be a tensor, or tuples"),
+        (
+            NoState,
+            "NoState.forward: its state holds a NoneType; a state must be a tensor, or tuples",
+        ),
         (TooWide, "TooWide.forward: expected output [2, 3] for one of 3, got [2, 4]"),
         (Raises, "Raises.forward raised RuntimeError"),
     ],
