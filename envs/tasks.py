@@ -107,14 +107,15 @@ class DataWorld(TableWorld):
         )
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like
-        self._outputs = draft.outputs
-        self._known_tasks = len(self.tasks)  # Tasks whose rows are loaded.
+        self._outputs, self._known_tasks = (
+            draft.outputs,
+            len(self.tasks),
+        )  # Tasks whose rows are loaded.
         if (
             self.task_transform is not None
         ):  # Tried on two rows, so that an error comes before training.
-            altered(
-                self.task_transform, self.name, self.train.gather(self.tasks[0].train[:2])["obs"]
-            )
+            rows = self.train.gather(self.tasks[0].train[:2])["obs"]
+            altered(self.task_transform, self.name, rows)
 
     def growing(self) -> Growing:
         if self._kind == "altered":

@@ -11,8 +11,8 @@ from .settings.compose import compose
 from .settings.presets import presets
 from .settings.schema import schema
 
-Command = Callable[[], "int | None"]  # Returns an exit code; None: 0.
-Verb = Callable[[list[str]], "int | None"]  # The same, given the words after it.
+Command = Callable[[], "int | None"]  # Returns an exit code; None means 0.
+Verb = Callable[[list[str]], "int | None"]  # The same, called with the words after it.
 
 _EXAMPLES = """\
 Antelope trains a PyTorch model in one call.
@@ -24,11 +24,11 @@ Antelope trains a PyTorch model in one call.
   ml dataset=MNIST tasks=5                      the classes as five tasks, one after another
   ml dataset=MNIST tasks=5 strategy=er strategy.capacity=500      with experience replay
   ml env=CartPole-v1                            a gymnasium environment, and an agent that fits it
-  ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from modules of your own
+  ml env=CartPole-v1 agent=PPO policy=Policy critic=Critic        from your own modules
   ml generate=true dataset=MNIST                generate inputs like those of a data set
   ml seed=1 resume=true                         continue an interrupted run
-  ml task=classify/mnist                        a preset of ours
-  ml task=mine.yaml                             one of yours: settings in a file, below `# @package _global_`
+  ml task=classify/mnist                        a built-in preset
+  ml task=mine.yaml                             your own: settings in a file, below `# @package _global_`
   ml -m seed=1,2,3 lr=1e-3,1e-2                 every combination, one run each
   ml play runs/default/DQN/CartPole-v1/0 render=true    watch a trained policy
   ml plot                                       learning curves of all runs, mean over seeds
@@ -108,7 +108,7 @@ def _print_names(kind: str, title: str, words: list[str]) -> None:
     from .settings.names import builtin_names, describe_names, library_names
 
     if words:
-        raise ConfigError(f"`ml {title}` takes no words, got {' '.join(words)}.")
+        raise ConfigError(f"`ml {title}` accepts no further words, got {' '.join(words)}.")
     builtin = builtin_names(kind)
     blocks = BLOCKS["model"] if kind == "model" else ()
     if builtin:
@@ -137,7 +137,7 @@ def _print_presets(words: list[str]) -> None:
     from .settings.presets import of_the_user
 
     if words:
-        raise ConfigError(f"`ml tasks` takes no words, got {' '.join(words)}.")
+        raise ConfigError(f"`ml tasks` accepts no further words, got {' '.join(words)}.")
     found = presets() | of_the_user()
     width = max(map(len, found))
     for name, meaning in found.items():
@@ -174,7 +174,10 @@ def _complete(words: list[str]) -> None:
     print_candidates("whole" in words)
 
 
-_HELP, _CONFIG = {"--help", "-h", "help"}, {"--cfg", "-c"}  # Wherever they stand among the words.
+_HELP, _CONFIG = (
+    {"--help", "-h", "help"},
+    {"--cfg", "-c"},
+)  # Anywhere among the words, so not verbs.
 _VERBS: dict[str, Verb] = {
     "models": functools.partial(_print_names, "model", "models"),
     "datasets": functools.partial(_print_names, "dataset", "datasets"),

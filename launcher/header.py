@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins: model, data, spec, schedule, place."""
+"""The header of a run: model, data, spec, schedule and directory, as shown before it begins."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.world import World
+from ..replay import Replay, Space
 from .learn.learner import Learner
 from .settings.plan import Plan
 
@@ -14,20 +15,20 @@ def header(
     plan: Plan,
     world: World,
     learner: Learner,
-    replay: Any,
+    replay: Replay,
     path: Path,
     *,
     where: str,
     placed: str | None,
     rates: list[str],
 ) -> dict[str, str]:
-    """The lines that a run begins with, by what they are about.
+    """The lines that a run begins with, by their label.
 
     Args:
-        path: Of the run.
-        where: What it runs on.
-        placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, if there is one.
+        path: The run directory.
+        where: The device and precision, in words.
+        placed: Where the data's rows are stored, in words, or None.
+        rates: The learning-rate schedule in one line; empty without one.
     """
     count = sum(p.numel() for p in learner.agent.parameters())
     spec = world.spec
@@ -45,8 +46,8 @@ def header(
         lines["batches"] = batches
     if decision := learner.traits.decision:
         lines["learns"] = decision
-    if getattr(spec.obs, "ids", None) is None and getattr(spec.obs, "mean", None) is not None:
-        mean, stddev = (float(x.double().mean()) for x in (spec.obs.mean, spec.obs.stddev))
+    if (moments := _moments(spec.obs)) is not None:
+        mean, stddev = moments
         lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"
     if learner.own is not None and len(learner.own.found) == 1:
         (name, optimizer), *_ = learner.own.found.items()
@@ -63,11 +64,19 @@ def header(
     return lines
 
 
+def _moments(obs: Space | dict[str, Any]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the inputs, averaged over their elements; None: not known."""
+    # Ids are names, whose mean says nothing.
+    if not isinstance(obs, Space) or obs.ids is not None or obs.mean is None or obs.stddev is None:
+        return None
+    return float(obs.mean.double().mean()), float(obs.stddev.double().mean())
+
+
 def _batches(plan: Plan) -> str | None:
-    """The line about loaders, if the run uses their batch size."""
+    """The line about a DataLoader's batch size, if the run uses it."""
     from torch.utils.data import DataLoader
 
     loaders = any(isinstance(named.target, DataLoader) for named in plan.dataset or ())
     if not loaders or "batch_size" in plan.given:
         return None
-    return f"batches of {plan.batch_size}, as its DataLoader has them"
+    return f"batches of {plan.batch_size}, the batch size of its DataLoader"

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..replay.errors import ConfigError, Diverged
 from .plainly import plainly
@@ -29,7 +29,7 @@ class Launcher:
     which win over keywords.
     """
 
-    def __call__(self, *overrides: str, **settings: Any) -> Run:
+    def __call__(self, *overrides: str, **settings: object) -> Run:
         """Train a model: `ml(model=Model, dataset="CIFAR10")`.
 
         Args:
@@ -55,7 +55,7 @@ class Launcher:
 
         return plainly(composed, work)
 
-    def tasks(self, *overrides: str, **settings: Any) -> Tasks:
+    def tasks(self, *overrides: str, **settings: object) -> Tasks:
         """Train a model task by task: `for task in ml.tasks(dataset="MNIST", tasks=5): task.learn()`.
 
         Accepts the same arguments as `ml(...)` and has the same results, whatever you do between tasks.

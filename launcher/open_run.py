@@ -1,4 +1,4 @@
-"""An open run: learnt task by task, evaluated in between, and entered again when it has ended."""
+"""An open run: learnt task by task, evaluated in between, and continued after its end."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from .settings.settings import Settings
 if TYPE_CHECKING:
     from .inference.policy import Policies
 
-_PLACE = ("mode", "step", "epoch", "task")  # What a row says beside its metrics.
+_PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.
 
 
 class OpenRun:
-    """A session and its supervisor, which `ml.tasks` and a `Run` enter again and again.
+    """A session and its supervisor, which `ml.tasks` and `Run` call repeatedly.
 
-    Methods change the process only while they run. Between them the model is as after a finished run: in
+    Methods change the process only while they run. Between calls, the model is as after a finished run: in
     eval mode, with averaged weights.
 
     Args:
-        settings: What words, code and presets ask for.
-        session: What learns.
-        supervisor: Of the session.
+        settings: The composed settings, which errors refer to.
+        session: Everything that learns.
+        supervisor: The session's supervisor.
     """
 
     def __init__(self, settings: Settings, session: Session, supervisor: Supervisor):
@@ -58,7 +58,7 @@ class OpenRun:
             session = opened.enter_context(Session.build(plan, workplace))
             supervisor = opened.enter_context(Supervisor(session.plan, session))
             supervisor.resume()
-            opened.pop_all()  # It stays open: `close` closes it.
+            opened.pop_all()  # Stays open until `close`.
         return cls(settings, session, supervisor)
 
     @property
@@ -73,7 +73,7 @@ class OpenRun:
 
     @property
     def tasks_learnt(self) -> int:
-        """Number of tasks that are learnt."""
+        """Number of tasks learnt so far."""
         return self.session.progress.task
 
     # ---------------------------------------------------------------------------- task by task
@@ -95,6 +95,9 @@ class OpenRun:
     def evaluate(self, tasks: range) -> list[dict[str, float]]:
         """The current metrics of each of these tasks, without advancing the run.
 
+        Args:
+            tasks: Their numbers, from 0.
+
         Raises:
             ConfigError: In environments, once the run has ended.
         """
@@ -114,13 +117,17 @@ class OpenRun:
                 session.rest.begin()
 
     def row(self, task: int) -> dict[str, float]:
-        """The evaluation at the end of a task that was learnt, as the journal has it."""
+        """The metrics of the evaluation at the end of a task, from the journal; empty if it is not learnt.
+
+        Args:
+            task: Its number, from 0.
+        """
         rows = (row for row in reversed(self.supervisor.journal.history) if row["mode"] == "eval")
         found = next((row for row in rows if row["task"] == task), {})
         return {name: value for name, value in found.items() if name not in _PLACE}
 
     def check_open(self) -> None:
-        """Raise ConfigError if nothing can be learnt any more."""
+        """Raise ConfigError if the run has ended."""
         if self.status != "open":
             raise ConfigError(
                 f"This run has ended ({self.status}) and cannot be trained further. Call ml.tasks again, "
@@ -151,19 +158,19 @@ class OpenRun:
         return result
 
     def close(self, reason: str = "") -> None:
-        """Release everything. A run that has not ended is saved and marked interrupted.
+        """Release everything. An unfinished run is saved and marked interrupted.
 
         Args:
-            reason: What interrupted it.
+            reason: What interrupted it, for `status.json`.
         """
         if self.supervisor.closed:
             return
-        # Not waiting: Python may collect garbage in a thread that the run at work waits for.
+        # Without waiting: garbage collection may call this in a thread for which a working run waits.
         with taking_turns(waits=False) as undisturbed, ExitStack() as stack:
             if undisturbed:
                 stack.enter_context(self.session.workplace.spell(moves_on=False))
             was_open = self.status == "open"
-            # Otherwise another run uses the random streams: the last checkpoint is kept.
+            # If disturbed, another run uses the random streams, and the last checkpoint has to do.
             self.supervisor.close(reason, save=undisturbed)
             if was_open and undisturbed and not self.session.rest:
                 self.session.rest.begin()
@@ -179,12 +186,16 @@ class OpenRun:
         A resumed run must receive the data it has learnt again, in order, and skips it.
 
         Args:
+            result: The `Run` to update in place.
             data: As for `dataset=`.
-            name: Of the task; None: that of the data.
+            name: Name of the task; None: that of the data.
             test_dataset: Held-out data; None: that of the data, or a fixed fifth.
 
+        Returns:
+            The metrics at the task's end.
+
         Raises:
-            ConfigError, DataError: If the run cannot learn it; then it stays as it was.
+            ConfigError, DataError: If the run cannot learn the data; the run is then unchanged.
             Diverged, KeyboardInterrupt, SystemExit: As `ml` does.
         """
         given = {"dataset": data} | ({} if test_dataset is None else {"test_dataset": test_dataset})
@@ -205,7 +216,7 @@ class OpenRun:
                 f"learn_task needs a finished run, and this one is {self.status}: {todo}."
             )
         check_grows(session.world, session.learner, session.own, online=plan.online)
-        self.close()  # Inside a loop over its tasks it is still open.
+        self.close()  # In a loop over its tasks, it is still open.
         with session.workplace.spell(moves_on=False):
             seed_everything(plan.seed)
             train, test = read_later(settings, plan)
@@ -221,7 +232,7 @@ class OpenRun:
             if not expected:
                 session.grow()
                 supervisor.journal.expect(session.num_tasks)
-            if task < session.progress.task:  # Learnt before the run was resumed.
+            if task < session.progress.task:  # It was learnt before the resume.
                 session.fill(task)
                 supervisor.status = "finished"
                 return task
@@ -232,10 +243,11 @@ class OpenRun:
         return task
 
     def _learn_added(self, task: int, *, expected: bool) -> None:
-        """Learn a task whose rows are there.
+        """Learn a task whose rows have been added.
 
         Args:
-            expected: Whether a resumed run waits for them.
+            task: Its number, from 0.
+            expected: Whether a resumed run was waiting for these rows.
         """
         session, supervisor = self.session, self.supervisor
         with session.workplace.spell():
@@ -251,8 +263,8 @@ class OpenRun:
     # -------------------------------------------------------------------------- acting, later
 
     def policies(self) -> Policies:
-        """What the model does in each environment, by their own observations and actions."""
-        from .inference.policy import Policies  # Which needs gymnasium.
+        """Policies that accept the environments' raw observations and return their actions."""
+        from .inference.policy import Policies  # Imports gymnasium.
 
         session, envs = self.session, self.world.environments()
         return Policies(
@@ -264,16 +276,21 @@ class OpenRun:
         )
 
     def make_env(self, task: int, **arguments: Any) -> Any:
-        """A fresh copy of an environment."""
+        """Make a new copy of an environment.
+
+        Args:
+            task: The environment's number in the sequence, from 0.
+            arguments: For `gymnasium.make`, such as `render_mode`.
+        """
         return self.world.environments().make(task, **arguments)
 
     def eval_limit(self, task: int) -> int | None:
-        """Steps after which an episode played in an environment is cut; None: it ends by itself."""
+        """Number of steps after which an episode is cut; None: episodes end by themselves."""
         return self.world.environments().eval_limit(task)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """Inside, the process is set up as for an evaluation, and as before afterwards."""
+        """Runs the block with the process settings of an evaluation, then restores the previous ones."""
         seed = self.session.plan.seed
         with self.session.workplace.spell(moves_on=False), forked_randomness(seed):
             yield

@@ -15,16 +15,21 @@ T = TypeVar("T")
 
 
 def plainly(settings: Settings, work: Callable[[], T]) -> T:
-    """Run `work` and leave the process, including imports' side effects, as it was.
+    """Run `work`, then restore the process, including imports' side effects.
 
-    Errors lose our own frames; an interrupted run raises what Python raises for the signal.
+    Configuration errors are raised without our own frames, unless the user's code is involved or `debug` is
+    set. An interrupted run raises what Python raises for the signal.
+
+    Args:
+        settings: Say which preset an error names, and whether to debug.
+        work: Its result is returned.
 
     Raises:
-        ConfigError: With the preset that is involved, if any.
+        ConfigError: Naming the preset, if there is one.
         KeyboardInterrupt, SystemExit: After SIGINT or SIGTERM.
     """
     from .process import left_as_found
-    from .record.supervisor import Interrupted
+    from .record.signals import Interrupted
 
     try:
         with left_as_found():  # Imports add warning filters.
@@ -43,11 +48,11 @@ def plainly(settings: Settings, work: Callable[[], T]) -> T:
 
 
 def _concerns_code_of_the_user(error: BaseException | None) -> bool:
-    """Whether the user's own code raised it, or what it was raised from."""
+    """Whether the user's own code raised the error, or one of its causes."""
     from .settings.frames import user_frames
 
     while error is not None:
-        # Notes hold the frames of an environment in a process of its own.
+        # Notes hold the frames of an environment that runs in its own process.
         if user_frames(error) or getattr(error, "__notes__", None):
             return True
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What a run changes in the caller's process, and restores whenever it is not working."""
+"""What a run changes in the caller's process, and restores between its spells of work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from ..replay.randomness import kept_randomness, random_state, set_random_state
 from .settings.import_path import added_to_path
 
-# Random streams, warnings and import paths belong to the process: runs in several threads take turns.
+# Random streams, warnings and import paths belong to the process, so runs in several threads take turns.
 _AT_WORK = threading.RLock()
 
 
@@ -24,7 +24,7 @@ class Workplace:
     Random streams, the default dtype, threads and import paths continue where the previous spell left them.
 
     Attributes:
-        device: The run's device, whose random stream is kept too.
+        device: The run's device, whose random stream is saved and restored too.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,11 @@ class Workplace:
                     }
 
     def keep(self, setting: Callable[[], AbstractContextManager[Any]]) -> None:
-        """Enter a context for the rest of this spell, and again for every later one."""
+        """Enter a context for the rest of this spell, and in every later spell.
+
+        Args:
+            setting: Makes the context.
+        """
         assert self._spell is not None
         self._spell.enter_context(setting())
         self._settings.append(setting)
@@ -74,10 +78,13 @@ class Workplace:
 
 @contextmanager
 def taking_turns(*, waits: bool = True) -> Iterator[bool]:
-    """Runs the block when no other thread is at work for a run.
+    """Runs the block while no other thread works for a run.
 
     Args:
-        waits: Whether to wait for such a thread; otherwise the value says whether there is none.
+        waits: Whether to wait for such a thread. Otherwise the block runs anyway.
+
+    Yields:
+        Whether no other thread works for a run.
     """
     got = _AT_WORK.acquire(blocking=waits)
     try:
@@ -89,7 +96,7 @@ def taking_turns(*, waits: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def threads(wanted: int | None) -> Iterator[None]:
-    """Runs the block with this many threads; None: as many as before."""
+    """Runs the block with this many threads of torch; None: as many as before."""
     if wanted is None:
         yield
         return

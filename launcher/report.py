@@ -1,4 +1,4 @@
-"""What a run says of itself: before it begins, after each task, and at its end."""
+"""What a run reports: its header, the cost of each task, final warnings, and pictures."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .settings.unread import of_the_optimiser
 
 @dataclass
 class Report:
-    """What there is to say and to draw of a run.
+    """Describes and draws a run.
 
     Attributes:
-        own: The user's module, which may be a part of what learns.
-        obs: Two example observations, as the model receives them.
+        own: The user's module, which may be only a part of what learns.
+        obs: Two example observations, `[2, *shape]` per leaf, as the model receives them.
         path: The run directory.
-        where: What it runs on.
-        placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, and warnings about it; empty without one.
+        where: The device and precision, in words.
+        placed: Where the data's rows are stored, in words, or None.
+        rates: The learning-rate schedule in one line, then warnings about it; empty without a schedule.
     """
 
     plan: Plan
@@ -46,7 +46,7 @@ class Report:
     rates: list[str]
 
     def header(self) -> dict[str, str]:
-        """The lines that a run begins with, by what they are about."""
+        """The lines that a run begins with, by their label."""
         return header(
             self.plan,
             self.world,
@@ -59,14 +59,18 @@ class Report:
         )
 
     def problems(self) -> list[str]:
-        """What a person should know before the run begins."""
+        """Warnings to show before the run begins."""
         return self.rates[1:]
 
     def costs(self, task: int) -> dict[str, Any]:
-        """What a task has cost that was just learnt, and its name in a sequence of environments.
+        """The cost of the task that was just learnt.
+
+        Args:
+            task: Its number, from 0.
 
         Returns:
-            `name`, and of strategies `memory_bytes` and `parameters`, as far as they apply.
+            `name` in a sequence of environments; with strategies, `memory_bytes` and, if they count them,
+            `parameters`.
         """
         costs: dict[str, Any] = {}
         if (names := self.world.task_names) is not None:

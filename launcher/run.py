@@ -1,4 +1,4 @@
-"""What a call of `ml` gives back."""
+"""The result of a call of `ml`: `Run`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Behind(Protocol):
-    """What a `Run` can still do: the session that it was, or a model that was loaded."""
+    """What a `Run` calls to act or learn further: an open run, or a loaded model."""
 
     @property
     def world(self) -> WorldSpec:
-        """What it learnt from."""
+        """The world it learnt from."""
 
     def learn_later(
         self, result: Run, data: Any, name: str | None, test_dataset: Any
@@ -32,16 +32,16 @@ class Behind(Protocol):
         """Learn one more task and bring `result` up to date; see `Run.learn_task`."""
 
     def policies(self) -> Policies:
-        """What the model does in each environment, by their own observations and actions."""
+        """Policies that accept the environments' raw observations and return their actions."""
 
     def make_env(self, task: int, **arguments: Any) -> Any:
-        """A fresh copy of an environment, made with further arguments such as `render_mode`."""
+        """Make a new copy of an environment, with further arguments such as `render_mode`."""
 
     def eval_limit(self, task: int) -> int | None:
-        """Steps after which an episode is cut; None: it ends by itself."""
+        """Number of steps after which an episode is cut; None: episodes end by themselves."""
 
     def playing(self) -> AbstractContextManager[None]:
-        """Inside, the process is set up as for an evaluation."""
+        """Runs the block with the process settings of an evaluation."""
 
 
 @dataclass
@@ -50,19 +50,19 @@ class Run:
 
     Attributes:
         agent: The trained module, the user's own object, in eval mode on the run's device.
-        spec: What it was built from.
-        metrics: The final evaluation; over a sequence of tasks, the mean of all of them.
+        spec: The observation and action spaces that it was built for.
+        metrics: The final evaluation, by metric; over a sequence of tasks, the mean over all.
         history: The rows of train.csv and eval.csv, in order.
-        replay: What it learnt from; a run that `antelope.load` returned has none.
+        replay: The replay it learnt from; absent from a run that `antelope.load` returned.
         path: The run directory.
         accuracy_matrix: float64 `[tasks, tasks]`: row i after learning task i, column j on task j; NaN for
             tasks after the next one, unless `eval_future=true`. With `eval_rows`, all rows but the last are
             measured on the sample.
-            The main metric (return, accuracy or R2) where that is not accuracy. Of classes split
-            into tasks it is class-IL: all classes compete.
-        task_il_matrix: The same with the task known, so that only its classes compete; the same as
-            `accuracy_matrix` where tasks share their classes, empty where there are no classes.
-        tasks: For each task `steps`, `seconds`, and `memory_bytes` and `parameters` of strategies.
+            It holds the main metric: accuracy, return or R2. If classes are split into tasks, it is
+            class-IL: all classes compete.
+        task_il_matrix: The same with the task known, so that only its classes compete. Equals
+            `accuracy_matrix` if tasks share their classes; empty if there are no classes.
+        tasks: For each task, `steps` and `seconds`; with strategies, their `memory_bytes` and `parameters`.
     """
 
     agent: nn.Module
@@ -109,7 +109,7 @@ class Run:
         return opened.learn_later(self, data, name, test_dataset)
 
     def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
-        """The greedy action for an environment's own observation, as `env.step` takes it.
+        """The greedy action for an environment's own observation, as `env.step` accepts it.
 
             obs, info = env.reset()
             run.reset()
@@ -117,20 +117,20 @@ class Run:
                 obs, reward, terminated, truncated, info = env.step(run.act(obs))
                 ...
 
-        Stacks of frames, image layout, one-hot choices, running statistics (`normalize_obs`), a recurrent
-        model's state and the range of actions are taken care of. `reset()` is needed at an episode's start
-        where the model remembers anything of an episode: with `frame_stack`, or a state.
+        Handles frame stacks, image layout, one-hot choices, running statistics (`normalize_obs`), a recurrent
+        model's state and the range of actions. Call `reset()` at an episode's start if the model remembers
+        earlier steps: with `frame_stack`, or a recurrent state.
 
         Args:
             obs: What `env.reset()` or `env.step()` returned, of the environment with its wrappers (what
                 `env=` makes, and what settings such as `discrete` put around it). Or what a vector
-                environment returned: told by the shape, with N actions for N observations.
-            info: What came with it, where the model receives fields of it (`env_info`).
-            task: Which environment of a sequence, from 0, where their spaces differ.
+                environment returned, recognised by its shape: N actions for N observations.
+            info: The `info` that came with it, if the model receives fields of it (`env_info`).
+            task: Which environment of a sequence, from 0, if their spaces differ.
 
         Raises:
-            DataError: If it is not an observation of the environment (which part, and what is expected), or
-                a field of `info` is missing.
+            DataError: If it is not an observation of the environment (naming the part and what is expected),
+                or a field of `info` is missing.
             ConfigError: If this run has no environment.
         """
         return self._policies("act").of(task).act(obs, info)
@@ -139,7 +139,7 @@ class Run:
         """Tell `act` that the next observation is an episode's first.
 
         Args:
-            began: With a vector environment, whose next observation is one, bool `[N]`; None: all.
+            began: For a vector environment, which of them begin an episode, bool `[N]`; None: all.
         """
         self._policies("reset").reset(began)
 
@@ -159,9 +159,9 @@ class Run:
             render: Show them in a window (`render_mode="human"`).
             video: Film them: a file that ends in `.mp4`, or a folder for a film of each episode. Needs
                 `moviepy`.
-            seed: Of the episodes; None: those of the run's evaluations.
+            seed: Seeds the episodes; None: as the run's evaluations do.
             task: Which environment of a sequence, from 0; None: the last one.
-            show: Called with the number, the return and the length of each episode that has ended.
+            show: Called after each episode with its number, return, and length in steps.
 
         Raises:
             ConfigError: If this run has no environment, or it cannot be shown or filmed.
@@ -192,9 +192,10 @@ class Run:
             )
         if not opened.world.acts:
             raise ConfigError(
-                f"run.{method} is for environments, and this run learnt from a data set, "
-                f"{opened.world.name}. `run.agent` is the module itself."
+                f"run.{method} needs an environment, and this run learnt from a data set, "
+                f"{opened.world.name}. Call the module itself: `run.agent`."
             )
+        # Made once: they remember the frames and the recurrent state of the current episode.
         if "_acting" not in vars(self):
             vars(self)["_acting"] = opened.policies()
         policies: Policies = vars(self)["_acting"]
@@ -203,13 +204,13 @@ class Run:
     def __getattr__(self, name: str) -> Any:
         if name == "replay":
             raise AttributeError(
-                f"antelope.load leaves the replay where it is, in {self.path}. To learn from it: "
+                f"antelope.load does not load the replay, which stays in {self.path}. To learn from it: "
                 f"ml(env=..., offline={str(self.path)!r}); to continue the run: ml(..., resume=True)."
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """The results, without the run itself."""
+        """The results only: copies and pickles cannot act or learn further."""
         return {
             name: value for name, value in vars(self).items() if name not in ("_open", "_acting")
         }

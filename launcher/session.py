@@ -1,4 +1,4 @@
-"""A session: everything of a run that changes while it learns."""
+"""A session: everything that changes while a run learns."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from .settings.plan import Plan
 
 
 class Session:
-    """World, learner, actor, replay, progress and log of a run, complete when made.
+    """World, learner, actor, replay, progress and log of a run.
 
     Use as a context manager, or call `close`: environments and background readers are open.
 
     Attributes:
-        plan: What was decided.
-        world: What is learnt from: a sequence of tasks over data, or over environments.
+        plan: The decided settings.
+        world: A sequence of tasks over data, or over environments.
         learner: The model and what trains it.
-        actor: Chooses actions; None where nothing is acted in: on data, and offline.
-        replay: What batches are drawn from.
-        schedule: How long tasks are, and when there is something to do in between.
-        scoring: Evaluates tasks in between and at their ends.
-        progress: Where the run is.
+        actor: Chooses actions; None on data and offline, where nothing acts.
+        replay: Source of the batches.
+        schedule: How long tasks are, and when to learn, log and evaluate.
+        scoring: Evaluates tasks during and after learning.
+        progress: Steps, tasks and scores so far.
         log: What was logged since the last row.
-        own: The user's module, which may be a part of what learns.
-        own_tasks: Number of tasks that the settings name; later ones are added to them.
+        own: The user's module, which may be only a part of what learns.
+        own_tasks: Number of tasks that the settings name, without those added by `Run.learn_task`.
         path: The run directory, absolute.
-        console: Where the session says what a person should know.
-        workplace: The settings of the process that the run works with.
-        rest: The model's state between spells of learning.
-        report: What there is to say of the run before, during and after it.
-        plain: Makes of stored observations what the model receives, without augmentation.
-        first_step: The step at which this process began, or continued, the run.
+        console: Shows messages and progress to the user.
+        workplace: The process settings of the run (random streams, threads, import paths).
+        rest: Switches the model between learning and rest (eval mode, averaged weights).
+        report: Header, costs, warnings and pictures of the run.
+        plain: Turns stored observations into the model's inputs, without augmentation.
+        first_step: The step at which this process began or resumed the run.
     """
 
     def __init__(self, parts: Assembly, workplace: Workplace, path: Path, opened: ExitStack):
@@ -93,7 +93,7 @@ class Session:
             rates=parts.rates,
         )
         self._opened = opened
-        # The checkpoint of a resumed run whose current task's data has not been given again yet.
+        # What a resumed run needs from its checkpoint once the current task's data is passed again.
         self._awaited: dict[str, Any] | None = None
 
     @classmethod
@@ -101,14 +101,17 @@ class Session:
         """Build everything that the plan names: world, model, learner, replay.
 
         Args:
-            workplace: Within a spell of it, which gets the run's threads and arithmetic.
+            plan: The decided settings.
+            workplace: Must be within a spell; receives the run's threads and arithmetic.
 
         Raises:
-            ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open.
+            ConfigError, DataError, CheckpointError: For anything that cannot work; nothing stays open then.
         """
+        # First: a missing package must not cost the minutes that loading data may take.
         check_installed(plan.loggers)
         with ExitStack() as opened:
             parts = assemble(plan, workplace, opened)
+            # Only now: the default path contains the name of the world.
             path = run_path(parts.plan, parts.world)
             check_path(parts.plan, path)
             return cls(parts, workplace, path, opened.pop_all())
@@ -122,18 +125,23 @@ class Session:
     # -------------------------------------------------------------------------------- the loop
 
     def tasks_left(self) -> Iterator[int]:
-        """The numbers of the tasks that are not learnt yet, the one in progress first."""
+        """Numbers of the tasks that are not learnt yet, starting with the one in progress."""
         while self.progress.task < self.own_tasks:
             yield self.progress.task
 
     def begin(self, task: int) -> None:
-        """Begin a task; nothing in a resumed run that is in the middle of it."""
+        """Begin a task, unless a resumed run is in the middle of it.
+
+        Args:
+            task: Its number, from 0.
+        """
         if self.progress.begun:
             return
         if task == 0:
             self.scoring.begin_run()
         self.world.begin(task, self.replay)
         self.progress.begin_task()
+        # Without borders, the learner must not notice that the data changes: to it, all is one task.
         if self.schedule.borders or task == 0:
             self.learner.begin_task(task, self.replay)
 
@@ -142,7 +150,10 @@ class Session:
         return self.schedule.over(self.progress, self.replay)
 
     def collect(self) -> int:
-        """Gather what is to be learnt from next; returns the steps that this took."""
+        """Make the next data available for learning; returns the steps taken.
+
+        Those are environment steps, or 1 on data and offline, where a step is a learning step.
+        """
         progress = self.progress
         taken = self.world.collect(progress.task, self.actor, self.replay)
         progress.task_step += taken
@@ -150,19 +161,21 @@ class Session:
         return taken
 
     def learning_steps(self, taken: int) -> int:
-        """Learning steps that follow on `taken` steps."""
+        """Number of learning steps after `taken` steps."""
         return self.schedule.learning_steps(self.progress, taken)
 
     def row_due(self, taken: int) -> bool:
-        """Whether a row of train.csv follows on `taken` steps."""
+        """Whether a row of train.csv is due after `taken` steps."""
+        # Vector environments take several steps at once, and may jump over the multiple itself.
         return self.progress.step % self.schedule.log_every < taken
 
     def training_row(self) -> Row:
-        """What was logged since the last row, as means; empty if nothing was.
+        """The means of what was logged since the last row; empty if nothing was.
 
         Raises:
             Diverged: If a loss was NaN or infinite.
         """
+        # Once per row: reading a loss at every step would wait for the device.
         self.learner.check_losses()
         values = {**self.log.take(), **self.world.episode_metrics(self.progress.task)}
         if not values:
@@ -171,17 +184,18 @@ class Session:
         return {**self.progress.place(self.replay.epoch), **values, **lr}
 
     def evaluation_due(self, taken: int) -> bool:
-        """Whether an evaluation follows on `taken` steps; the end of a task is evaluated besides."""
+        """Whether an evaluation is due after `taken` steps; `end` evaluates the end of a task."""
         single = len(self.world.tasks) == 1
         due = self.schedule.evaluation_due(self.progress, taken, self.replay, single=single)
         return due and not self.task_is_over()
 
     def evaluate(self) -> Row:
-        """Evaluate in mid-task, which may end the task; a row of eval.csv, or an empty one."""
+        """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one."""
         return self.scoring.in_task()
 
     def end(self, task: int) -> Row:
-        """End the current task and score the tasks seen; a row of eval.csv, or an empty one."""
+        """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
+        # First: strategies consolidate the weights with which the task ends.
         self.scoring.choose_weights()
         if self.schedule.borders or task == len(self.world.tasks) - 1:
             self.learner.end_task(self.replay)
@@ -192,11 +206,11 @@ class Session:
     # ------------------------------------------------------------------------------- its state
 
     def awake(self) -> AbstractContextManager[None]:
-        """Inside, the model is as it last learnt, not with averaged weights."""
+        """Runs the block with the weights that are trained, in place of averaged ones."""
         return self.rest.interrupted()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs; tensors are the session's own, not copies."""
+        """Everything needed to continue exactly; tensors are the session's own, not copies."""
         begun = self.progress.begun and not self.replay.offline
         pack = functools.partial(object_state, whole=True)
         return {
@@ -216,11 +230,14 @@ class Session:
         }
 
     def is_finite(self) -> bool:
-        """Whether every trained weight is finite: a ruined model must not push out a good checkpoint."""
+        """Whether every trained weight is finite: a diverged model must not displace a good checkpoint."""
         return self.learner.is_finite()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put everything back to where the checkpoint left it, and say what is different now.
+        """Continue where the checkpoint left off, and report what is different now.
+
+        Args:
+            state: What `state_dict` returned.
 
         Raises:
             CheckpointError, ConfigError: If the checkpoint belongs to another model or sequence.
@@ -238,23 +255,25 @@ class Session:
             self.learner.load_state_dict(state["learner"], but=restarted)
             load_object_state(self._augmentation, state["augmentation"])
         if "optimizer" not in restarted and {"optim", "lr", "weight_decay"} & changed.keys():
+            # The optimiser loaded the previous values with its state.
             self.learner.reset_hyperparameters()
         self.console.note(f"Resumed at step {progress.step}.")
         for key, (was, wanted) in changed.items():
             self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         self._load_world(state)
         self.log.load_state_dict(state["log"])
+        # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
-            move.restarted.insert(0, "those that models draw on their device")
+            move.restarted.insert(0, "what models draw on their device")
         if move.restarted:
             self.console.problem(
-                f"The checkpoint was written on {before.type}, this run is on {now.type}: random numbers "
-                f"cannot be continued across the two ({', '.join(move.restarted)}), and start afresh."
+                f"The checkpoint was written on {before.type}, this run is on {now.type}: random streams "
+                f"cannot be continued across the two and start over ({', '.join(move.restarted)})."
             )
         self.first_step = progress.step
 
     def _load_world(self, state: dict[str, Any]) -> None:
-        """Put the world and the replay back, in the middle of a task or between two."""
+        """Restore the world and the replay, in the middle of a task or between two."""
         progress, finished = self.progress, self.finished
         task = progress.task - finished if progress.begun or finished else None
         episodes = {**state, "environment": None} if finished else state
@@ -265,7 +284,7 @@ class Session:
             self.actor.load_state_dict(state["actor"])
         if not finished:
             return
-        # A finished run may be continued for longer: then its last task goes on.
+        # A finished run may be continued with more steps or epochs: then its last task resumes.
         progress.task, progress.begun = progress.task - 1, True
         if self.task_is_over():
             progress.end_task()
@@ -282,7 +301,7 @@ class Session:
     # ---------------------------------------------------------------------------- a later task
 
     def grow(self) -> None:
-        """Tell every part of a task that was just added to the world."""
+        """Extend replay, strategies, schedule and progress by a task that was just added to the world."""
         number, world, learner = len(self.world.tasks) - 1, self.world, self.learner
         self.replay.set_task(number, world.growing().rows(number))
         learner.strategies.context.add_task(world.classes(number))
@@ -292,7 +311,11 @@ class Session:
         self.progress.widen(len(world.tasks))
 
     def fill(self, task: int) -> None:
-        """Continue in the middle of a task whose rows have arrived."""
+        """Use the rows of a task that a resumed run has received again, and continue in the middle of it.
+
+        Args:
+            task: Its number, from 0.
+        """
         self.replay.set_task(task, self.world.growing().rows(task))
         awaited, progress = self._awaited, self.progress
         if awaited is not None and progress.begun and progress.task == task:
@@ -310,10 +333,10 @@ class Session:
             self._opened.callback(self.learner.own.close)
 
     def close(self) -> None:
-        """Close environments, readers, and what watches the user's module."""
+        """Close environments, readers, and the hooks on the user's module."""
         self._opened.close()
 
-    # ---------------------------------------------------------------- what a supervisor sees of it
+    # ----------------------------------------------------------------- for its supervisor: Supervised
 
     @property
     def finished(self) -> bool:
@@ -339,7 +362,7 @@ class Session:
 
 
 def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
-    """What scores the tasks, and draws what a generative model makes."""
+    """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
     draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
@@ -361,5 +384,6 @@ def run_path(plan: Plan, world: World) -> Path:
     if plan.path is not None:
         return Path(plan.path).absolute()
     names = (plan.model.short_name, world.name, str(plan.seed))
+    # Names may contain slashes, such as `ALE/Pong-v5`.
     safe = [re.sub(r"[^\w.+-]+", "-", name) for name in names]
     return Path("runs", plan.experiment, *safe).absolute()

@@ -30,7 +30,7 @@ def sweep(words: list[str], train: Callable[..., Run]) -> None:
 
     Raises:
         ConfigError: For words that no run accepts.
-        Exception: The first that a run raised; the other combinations are trained all the same.
+        Exception: The first that a run raised, after all other combinations have been trained.
     """
 
     from .metrics.scores import objective  # Imports NumPy, which help and typos must not wait for.

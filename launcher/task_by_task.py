@@ -31,7 +31,7 @@ class Tasks:
 
     def __init__(self, settings: Settings):
         self._open = OpenRun.build(settings)
-        # Also for a loop that never began, and at the latest when Python exits.
+        # Closes even if no loop ever begins, and at the latest when Python exits.
         self._close = weakref.finalize(self, _close, self._open)
 
     def __len__(self) -> int:
@@ -79,8 +79,8 @@ class Task:
 
     Attributes:
         number: From 0.
-        name: Such as `classes 0-1`, or that of its data set or environment.
-        classes: Its outputs; empty in environments and for regression.
+        name: Such as `classes 0-1`, or the name of its data set or environment.
+        classes: Indices of its outputs; empty in environments and for regression.
     """
 
     def __init__(self, opened: OpenRun, number: int):
@@ -132,17 +132,17 @@ class Task:
 
     @property
     def spec(self) -> Spec:
-        """What it was built from."""
+        """The observation and action spaces that the model was built for."""
         return self._open.world.spec
 
     @property
     def replay(self) -> Replay:
-        """What it learns from."""
+        """The replay that the run learns from."""
         return self._open.session.replay
 
     @property
     def run(self) -> Run:
-        """What the run has come to so far."""
+        """The `Run` so far."""
         return self._open.result()
 
 

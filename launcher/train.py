@@ -13,21 +13,21 @@ from .settings.settings import Settings
 
 
 def train(settings: Settings) -> Run:
-    """Plan a run, build its session, learn every task, and keep the results.
+    """Plan a run, build its session, learn every task, and return the results.
 
     Raises:
         ConfigError: Before any training, for anything that cannot work.
         Diverged: If the loss becomes NaN or infinite.
         Interrupted: After SIGINT or SIGTERM, once the run is saved.
     """
-    workplace = Workplace()  # Random streams, threads, ... are the caller's again afterwards.
+    workplace = Workplace()  # Restores the caller's random streams, threads, ... afterwards.
     with workplace.spell():
         plan = make_plan(settings)
         with (
             Session.build(plan, workplace) as session,
             Supervisor(session.plan, session) as supervisor,
         ):
-            supervisor.resume()  # If asked for, and if there is something.
+            supervisor.resume()  # If asked to, and if there is a checkpoint.
             run(session, supervisor)
             supervisor.finish()
     return OpenRun(settings, session, supervisor).result()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness
-from ..settings.object_names import own_name
+from ..settings.object_names import class_name
 
 # torchvision's transforms draw once per call: one with a probability of 0.01 leaves all tries
 # unchanged once in 20,000 runs.
@@ -72,7 +72,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
         if any(not torch.equal(_tried(augment, noise), noise) for _ in range(_TRIES)):
             return
     steps = list(_each(augment.steps))
-    names = list(map(own_name, steps))
+    names = list(map(class_name, steps))
     advice = "Check its arguments (p, size, ...), or leave aug out."
     if "RandomCrop" in names:
         advice = "A crop as large as the image needs padding, such as aug.padding=4."

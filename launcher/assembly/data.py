@@ -16,7 +16,7 @@ from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.object_names import makes_objects, own_name
+from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 
 
@@ -170,4 +170,4 @@ def _data_name(part: object) -> str:
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):
         return "arrays"
-    return own_name(part)
+    return class_name(part)

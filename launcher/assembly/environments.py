@@ -19,7 +19,7 @@ from ...envs.wrappers import wrapped
 from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.environment_names import vector_form
-from ..settings.object_names import name_of, own_name
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 from ..settings.warn import warn_caller
 from .wrapping import build_wrappers
@@ -111,7 +111,7 @@ def _task(
 ) -> EnvTask:
     return EnvTask(
         make,
-        name=own_name(target),
+        name=class_name(target),
         num_envs=plan.num_envs,
         vectorization=plan.vectorization,
         make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),

@@ -10,7 +10,7 @@ from typing import Any
 from ...agents.vision import fit_to_images, headless, vision_arguments
 from ...replay import ConfigError
 from ..settings.construct import construct
-from ..settings.object_names import name_of, own_name
+from ..settings.object_names import class_name, name_of
 
 
 def network(
@@ -43,5 +43,5 @@ def network(
     # These builders take the number of classes among **kwargs.
     told = {"num_classes": table["num_classes"], **vision_arguments(target, obs)}
     built = construct(target, {**told, **arguments}, {}, setting=setting)
-    built = fit_to_images(built, obs, own_name(target))
+    built = fit_to_images(built, obs, class_name(target))
     return headless(built) if setting == "encoder" else built

@@ -10,8 +10,7 @@ from torch import Tensor
 from ...agents.continual import NAMES
 from ...envs.world import World
 from ...replay import ConfigError, Spec
-from ..settings.construct import construct
-from ..settings.object_names import makes_objects, own_name
+from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .infer import inferred
 
@@ -25,14 +24,12 @@ def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, 
     named: dict[str, Any] = {}
     table = inferred(spec, device=device)
     for given in plan.strategy or ():
-        target, arguments = given.target, given.arguments
-        name = strategy_name(target)
+        name = strategy_name(given.target)
         if name in named:  # Checkpoints hold strategies by name.
             raise ConfigError(f"strategy={name} is given twice.")
-        made = given.constructs
-        if arguments and not made:
+        if given.arguments and not given.constructs:
             raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
-        named[name] = construct(target, arguments, table, setting="strategy") if made else target
+        named[name] = given.build(table)
     return named
 
 
@@ -48,6 +45,6 @@ def classes_of_tasks(world: World, *, told: bool) -> list[Tensor]:
 
 def strategy_name(strategy: object) -> str:
     """`er` for Antelope's `ER`; the class name for a user's strategy."""
-    name = own_name(strategy) if makes_objects(strategy) else type(strategy).__name__
+    name = class_name(strategy) if makes_objects(strategy) else type(strategy).__name__
     ours = {own: short for short, own in NAMES["strategy"].items()}
     return ours.get(name, name)

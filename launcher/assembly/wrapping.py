@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from ...replay import ConfigError
 from ..settings.construct import construct, unknown_arguments
 from ..settings.names import resolve
-from ..settings.object_names import name_of, own_name
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 
 _KEY = "env_wrappers"
@@ -57,7 +57,7 @@ class Wrap:
         several = isinstance(env, VectorEnv)
         of_several = inspect.isclass(self.target) and issubclass(self.target, VectorWrapper)
         if of_several and not several:
-            single = own_name(self.target)
+            single = class_name(self.target)
             instead = (
                 f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
             )

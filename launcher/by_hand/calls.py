@@ -1,4 +1,4 @@
-"""The calls that a custom loop owes its strategies for each batch, and in which order."""
+"""The calls that a custom loop must make for each batch, and their order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINES = {
 
 
 class Calls:
-    """The calls made for the current batch. One that a strategy needs and that is missing is an error.
+    """The calls made for the current batch; a missing call that a strategy needs is an error.
 
     Attributes:
-        batch: The batch that is being learnt; None between two of them.
+        batch: The batch that is being learnt; None between batches.
         done: Names of the calls made for it.
         stepped: Whether the optimiser has stepped on it.
     """
@@ -31,8 +31,8 @@ class Calls:
         self.batch: Batch | None = None
         self.done: set[str] = set()
         self.stepped = False
-        # Losses that were handed out and that no backward has reached. They are told apart by number, not by
-        # `id`: Python gives the id of a loss that was dropped to the next one.
+        # Losses that were returned but not back-propagated yet. They are numbered, since Python may reuse the
+        # `id` of a loss that was dropped for the next one.
         self._owed: set[int] = set()
         self._numbers = itertools.count()
 
@@ -41,23 +41,24 @@ class Calls:
         self._owed.clear()
 
     def end_batch(self) -> None:
-        """The batch has been learnt, or given up."""
+        """Forget the batch: it has been learnt, or was given up."""
         self.batch, self.done, self.stepped = None, set(), False
 
     def owe_backward(self, total: Tensor, loss: Tensor) -> Tensor:
-        """A scalar loss that notes when it is back-propagated.
+        """A scalar loss, `[]`, that records when it is back-propagated.
 
         Args:
-            total: What strategies made of `loss`; may be the same tensor.
+            total: `loss` plus what strategies add, float `[]`; may be the same tensor.
+            loss: The caller's own loss, float `[]`.
         """
-        # Another tensor than the one that was given, whose gradient tells that it was used.
+        # A new tensor: a hook on the caller's own would also fire if that alone were back-propagated.
         total = total.clone() if total is loss else total
         self._owed.add(number := next(self._numbers))
         total.register_hook(lambda _: self._owed.discard(number))
         return total
 
     def check(self, call: str, batch: object = None) -> None:
-        """Check that a call comes for the current batch, and once.
+        """Check that a call is for the current batch, and the first of its kind.
 
         Raises:
             ConfigError: If there is no batch, it is another one, or the call was made already.
@@ -68,7 +69,7 @@ class Calls:
             )
         if self.batch is None:
             raise ConfigError(
-                f"{call}: there is no batch to learn. Take it from task.train, and call after_step(batch) "
+                f"{call}: there is no batch to learn. Take one from task.train, and call after_step(batch) "
                 "last; pass a batch from elsewhere through before_batch(batch)."
             )
         if batch is not None and batch is not self.batch and len(batch) < len(self.batch):
@@ -105,7 +106,7 @@ class Calls:
             )
 
     def unfinished(self) -> ConfigError:
-        """The error of a batch whose calls are not complete; it names the first that is missing."""
+        """The error for a batch with missing calls; it names the first of them."""
         for call in ("after_loss", "after_backward"):
             if call not in self.done and self._hooks.having(call):
                 return ConfigError(

@@ -19,7 +19,7 @@ def check_arguments(model: object, spec: object, loss: object) -> None:
     """Check what `Strategies` is constructed with.
 
     Raises:
-        ConfigError: If the model, the spec or the loss is not one, or there is nothing to train.
+        ConfigError: If the model, the spec or the loss is invalid, or there is nothing to train.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"Strategies needs a torch.nn.Module, not {model!r:.60}.")
@@ -39,7 +39,7 @@ def check_arguments(model: object, spec: object, loss: object) -> None:
 
 
 def check_turn(task: object, *, running: Task | None, following: int, spec: TasksSpec) -> None:
-    """Check that a task is the one to begin.
+    """Check that a task is the next to begin.
 
     Args:
         running: The task that has begun and not ended.
@@ -61,8 +61,8 @@ def check_turn(task: object, *, running: Task | None, following: int, spec: Task
         )
     if _tasks_of(task.sequence.spec) != _tasks_of(spec):
         raise ConfigError(
-            "begin_task: the task comes from other tasks than the spec that Strategies was "
-            "constructed with."
+            "begin_task: the task and the spec that Strategies was constructed with come from "
+            "different tasks."
         )
     if following < 0:
         raise ConfigError(
@@ -85,14 +85,15 @@ def check_optimizer(
         added: Names of the parameters that strategies have added to the model.
 
     Raises:
-        ConfigError: If a strategy needs one and there is none, or it does not hold what it has to.
+        ConfigError: If a strategy needs one and there is none, or it lacks parameters that it must hold.
     """
+    # `is True`: a class of the user's own may use the name for something else.
+    needing = [n for n, s in hooks.named.items() if getattr(s, "needs_optimizer", False) is True]
     if optimizer is None:
-        for name, strategy in hooks.named.items():
-            if getattr(strategy, "needs_optimizer", False) is True:
-                raise ConfigError(
-                    f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
-                )
+        for name in needing:
+            raise ConfigError(
+                f"strategy={name} needs the optimiser. Pass it: begin_task(task, optimizer)."
+            )
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     named = dict(model.named_parameters())
@@ -107,13 +108,12 @@ def check_optimizer(
             f"The optimiser does not hold `{sorted(left)[0]}`, which a strategy has added to the model. "
             "Construct the optimiser after Strategies(...)."
         )
-    for name, strategy in hooks.named.items():
-        needs = getattr(strategy, "needs_optimizer", False) is True
-        other = [n for n, p in named.items() if p.requires_grad and id(p) not in held]
-        if needs and other and len(other) < len(named):
+    other = [n for n, p in named.items() if p.requires_grad and id(p) not in held]
+    for name in needing:
+        if other and len(other) < len(named):
             raise ConfigError(
                 f"strategy={name} works on the optimiser, and this one does not hold `{other[0]}`. One "
-                "optimiser has to hold all that is trained; what is not, freeze: requires_grad_(False)."
+                "optimiser must hold every trained parameter; freeze the others: requires_grad_(False)."
             )
     if named and not held & {id(parameter) for parameter in named.values()}:
         raise ConfigError("The optimiser holds none of the model's parameters.")

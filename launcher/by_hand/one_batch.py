@@ -8,7 +8,7 @@ from ...replay import Batch, ConfigError, Replay
 
 
 class OneBatch:
-    """The replay as one step of the loop sees it, whose batch is the one already drawn."""
+    """The replay as one step of the loop sees it: its only batch is the one already drawn."""
 
     def __init__(self, batch: Batch, replay: Replay):
         self.batch, self._replay, self._drawn = batch, replay, False

@@ -11,20 +11,20 @@ import torch
 _ARRAY = "numpy array"
 
 
-def without_arrays(state: Any) -> Any:
-    """A state with tensors for its arrays, which `torch.load` reads without running code."""
+def without_arrays(state: object) -> Any:
+    """A state whose numeric arrays are tensors, which `torch.load` reads without running code."""
     if isinstance(state, np.ndarray) and state.dtype.kind in "biuf":
         return {_ARRAY: torch.from_numpy(np.array(state))}
     return _each(without_arrays, state)
 
 
-def with_arrays(state: Any) -> Any:
+def with_arrays(state: object) -> Any:
     if isinstance(state, dict) and state.keys() == {_ARRAY}:
         return state[_ARRAY].numpy()
     return _each(with_arrays, state)
 
 
-def _each(function: Callable[[Any], Any], state: Any) -> Any:
+def _each(function: Callable[[object], object], state: object) -> Any:
     if isinstance(state, dict):
         return {key: function(value) for key, value in state.items()}
     if isinstance(state, (list, tuple)):

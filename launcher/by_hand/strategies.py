@@ -27,7 +27,7 @@ from .one_batch import OneBatch
 from .saved_arrays import with_arrays, without_arrays
 from .tasks import Task, Tasks, TasksSpec, Train
 
-# Which strategies are in the middle of a task with a model.
+# The strategies that are in the middle of a task, by model: a second set must not run beside them.
 _AT_WORK: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Strategies]] = (
     weakref.WeakKeyDictionary()
 )
@@ -36,10 +36,10 @@ _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 def _also_as_hook(method: _Call) -> _Call:
-    """Let a call have the model first, as the hooks of a strategy do: `after_loss(model, batch, loss)`."""
+    """Accept the model as first argument, as hooks of strategies do: `after_loss(model, batch, loss)`."""
 
     @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Strategies, *args: object, **kwargs: object) -> Any:
         model_first = bool(args) and args[0] is self.model
         return method(self, *args[model_first:], **kwargs)
 
@@ -89,7 +89,7 @@ class Strategies:
     def __init__(
         self,
         model: nn.Module,
-        strategies: Any,
+        strategies: object,
         spec: TasksSpec,
         *,
         optimizer: Optimizer | None = None,
@@ -119,7 +119,7 @@ class Strategies:
         try:
             self._hooks = Hooks(named, context)
         except BaseException:
-            context.close()
+            context.close()  # Hooks that some strategies have set must not stay on the model.
             raise
         context.pause()  # Outside a task no hooks stay on the model.
         context.clip_grad = clip_grad
@@ -129,11 +129,13 @@ class Strategies:
         self._added = {n for n, p in model.named_parameters() if id(p) not in before}
         self._hidden = hidden_outputs(context.classes, spec) if spec.discrete else None
         self._task: Task | None = None
-        self._next = 0  # The number of the task that comes next.
+        self._next = 0  # Number of the next task.
         self._loaded: dict[str, Any] | None = None
-        self._sequence: Tasks | None = None  # That of the newest task.
-        self._handle: RemovableHandle | None = None  # Of the look at each step of the optimiser.
-        self._ending = False  # Whether strategies learn on their own, at a task's end.
+        self._sequence: Tasks | None = None  # The sequence of the newest task.
+        self._handle: RemovableHandle | None = (
+            None  # Of the hook that checks each step of the optimiser.
+        )
+        self._ending = False  # Whether strategies train by themselves at a task's end.
         self._given = self._learnt = 0  # Batches of this task.
         self._calls = Calls(self._hooks, context)
         if optimizer is not None:
@@ -197,7 +199,7 @@ class Strategies:
     def before_batch(self, batch: Batch) -> Batch:
         """The batch as the strategies process it; for batches that do not come from `task.train`."""
         if self._calls.batch is not None and not self._calls.done:
-            if batch is not self._calls.batch:  # The loop has changed it: moved, or augmented.
+            if batch is not self._calls.batch:  # The loop has moved or augmented it.
                 self._learn_from(batch)
             return batch
         self._in_task("before_batch")
@@ -350,7 +352,7 @@ class Strategies:
         self._hooks.load_state_dict(state["hooks"])
         self._next, self._loaded = state["task"], state
 
-    # ------------------------------------------------------------------ told by `task.train`
+    # --------------------------------------------------------------- called by `task.train`
 
     def pass_begins(self) -> None:
         self._hooks.begin_epoch(self._replay)
@@ -391,9 +393,9 @@ class Strategies:
         self._calls.check(call, batch)
 
     def _let_go(self) -> None:
-        """Take back all that is on the model and the optimiser, in the middle of a task that will not end.
+        """Remove all hooks from the model and the optimiser, in the middle of a task that will not end.
 
-        So does another `Strategies` for the same model, as where a notebook's cell is run again.
+        A new `Strategies` for the same model calls it, for example when a notebook cell is run again.
         """
         if self._task is None:
             return
@@ -414,7 +416,7 @@ class Strategies:
         self.context.optimizer = optimizer
 
     def _steps(self, *_: object) -> None:
-        """The optimiser is about to step: of a batch that has had all its calls before."""
+        """Before the optimiser steps: check that the batch has had all earlier calls."""
         if self._ending:
             return
         if self._calls.batch is None:
@@ -431,7 +433,7 @@ class Strategies:
 
 
 def _leave(model: nn.Module) -> None:
-    """Let strategies that another loop was left with, by an error or an interruption, let go of the model."""
+    """Detach strategies from the model that an earlier loop left there, after an error or interruption."""
     if (reference := _AT_WORK.pop(model, None)) is not None and (
         earlier := reference()
     ) is not None:

@@ -38,7 +38,7 @@ _SETTINGS = (
 )
 
 
-def tasks(dataset: Any = None, **settings: Any) -> Tasks:
+def tasks(dataset: object = None, **settings: object) -> Tasks:
     """The tasks of a data set, or of a list of them, as `ml(dataset=...)` makes them.
 
     >>> for task in tasks("Digits", tasks=5):
@@ -47,13 +47,13 @@ def tasks(dataset: Any = None, **settings: Any) -> Tasks:
     (4, [8, 9])
 
     Args:
-        dataset: Whatever `ml` takes: a name, a folder, a `Dataset`, `(inputs, targets)`, a list of them.
+        dataset: Whatever `ml` accepts: a name, a folder, a `Dataset`, `(inputs, targets)`, a list of them.
         **settings: The data settings of `ml`: `tasks`, `classes_per_task`, `class_order`,
             `scenario`, `test_dataset`, `validation`, `batch_size` (32), `seed` (0), `standardize`, `aug`,
             `image_size`, `channels`, `data_dir`; and `device` (cpu), where batches are.
 
     Raises:
-        ConfigError, DataError: If the data cannot be read, or divided so.
+        ConfigError, DataError: If the data cannot be read, or not be divided as requested.
     """
     allowed = {*_SETTINGS, *(k for k, s in schema().items() if s.section == "Data sets")}
     mistakes = [_not_of_data(key, allowed) for key in settings if key.split(".")[0] not in allowed]
@@ -138,9 +138,9 @@ class Tasks:
         self.scenario: str = world.scenario
         self.listener: Listener | None = None
         self._tasks = [Task(self, number) for number in range(len(world.tasks))]
-        self._begun: int | None = None  # The task that the replay is at.
+        self._begun: int | None = None  # The task whose rows the replay draws.
         self._in_pass = False
-        self._goes_on = False  # Whether a pass was loaded in its midst.
+        self._goes_on = False  # Whether a state was loaded in the middle of a pass.
         self._iterations = 0
 
     def __len__(self) -> int:
@@ -212,7 +212,14 @@ class Tasks:
     def in_order(
         self, table: Table, index: Tensor, number: int, size: int = _ROWS
     ) -> Iterator[Batch]:
-        """Rows in stored order, without augmentation or effect on the order of `task.train`."""
+        """Rows in stored order, without augmentation or effect on the order of `task.train`.
+
+        Args:
+            table: Holds the rows.
+            index: `[n]` int64, the rows to read.
+            number: Their task.
+            size: Rows per batch; the last batch may be smaller.
+        """
         device = self.replay.device
         if table.device.type != "cpu":
             index = upload(index, table.device)
@@ -288,12 +295,12 @@ class Train:
 
     @property
     def task(self) -> Task:
-        """The task that it is the training data of."""
+        """The task that the data belongs to."""
         return self._sequence[self._number]
 
     @property
     def rows(self) -> int:
-        """Rows of the task."""
+        """Number of rows."""
         return len(self._rows)
 
     def once(self, batch_size: int = _ROWS) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""What is known of the data or the environments of a run that was loaded."""
+"""What is known about the data or the environments of a loaded run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ...replay import Normalizer, Spec
 
 @dataclass
 class LoadedTask:
-    """One task of a run that was loaded."""
+    """One task of a loaded run."""
 
     name: str
     interface: Interface | None = None
 
 
 class LoadedData(OfData):
-    """What is known of the data of a run that was loaded."""
+    """What is known about the data of a loaded run."""
 
-    scenario: str | None = None  # Strategies, which it matters to, are not loaded.
+    scenario: str | None = None  # Only strategies read it, and they are not loaded.
 
     def __init__(self, name: str, spec: Spec, tasks: list[LoadedTask]):
         self.name, self.spec, self.tasks = name, spec, tasks
 
     def example(self, n: int, device: torch.device) -> Tensor:
-        """`n` rows of made-up inputs on a device, `[n, *shape]`, as they would be stored."""
+        """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
         space = self.spec.obs
         shape = (n, *space.shape)
         if space.ids is not None:
@@ -39,7 +39,7 @@ class LoadedData(OfData):
 
 
 class LoadedEnvironments(OfEnvironments):
-    """What is known of the environments of a run that was loaded.
+    """What is known about the environments of a loaded run.
 
     Args:
         normalizer: Running statistics of observations, or None.

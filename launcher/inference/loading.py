@@ -1,6 +1,6 @@
 """A run from its directory: `antelope.load("runs/...")`, to use the model and to look at the results.
 
-Nothing is written into the directory, and it may be of a run that goes on. What the model needs comes
+Nothing is written into the directory, whose run may still be going on. What the model needs comes
 from the newest valid checkpoint: its settings, spec, weights, statistics and the environments' spaces.
 Runs before 0.5.0 kept less: there the environment or the data set is built once to look at it.
 """
@@ -41,7 +41,7 @@ from ..record.spec_state import spec_from
 from ..run import Run
 from ..settings.compose import compose
 from ..settings.kinds import model_kind
-from ..settings.object_names import own_name
+from ..settings.object_names import class_name
 from ..settings.settings import Settings
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
@@ -51,10 +51,10 @@ from .saved_settings import MAY_BE_GIVEN, SavedSettings
 _WITHOUT = ("replay", "environment", "augmentation", "actor")  # What training alone needs.
 
 
-def load(path: str | Path, *overrides: str, trust: bool = False, **settings: Any) -> Run:
+def load(path: str | Path, *overrides: str, trust: bool = False, **settings: object) -> Run:
     """The run in a directory: `antelope.load("runs/default/Model/CartPole-v1/0", model=Model)`.
 
-    The model is constructed again with the settings of its run, and gets the weights of the newest valid
+    The model is constructed again with the settings of its run, and loads the weights of the newest valid
     checkpoint. `act`, `reset`, `play`, `agent`, `spec`, `metrics`, `history`, `path`, `accuracy_matrix` and
     `tasks` are those of the `Run` that `ml` returned; the replay is left where it is.
 
@@ -62,33 +62,33 @@ def load(path: str | Path, *overrides: str, trust: bool = False, **settings: Any
         path: A run directory, one of its `checkpoints/` folders, or a folder that holds one run.
         *overrides: Console words, such as `"model=model.py:Model"`.
         trust: Import and run whatever the directory names. Otherwise code that is not Antelope's, torch's
-            or torchvision's has to be named here.
+            or torchvision's must be named here.
         **settings: `model` (or `agent`), `policy`, `critic`, `encoder`, `generator`, `discriminator`, `env`,
-            `device`: as for `ml`. What is not named is as the run's `config.yaml` says.
+            `device`: as for `ml`. Everything else comes from the run's `config.yaml`.
 
     Raises:
         CheckpointError: If there is no valid checkpoint, or its weights do not fit the model.
-        ConfigError: For a name that has to be given here (the error says how), or a wrong setting.
+        ConfigError: For a name that must be given here (the error says how), or an invalid setting.
     """
     given = compose(overrides, settings)
     if wrong := sorted(given.given - set(MAY_BE_GIVEN)):
         raise ConfigError(
-            f"antelope.load takes {', '.join(MAY_BE_GIVEN)} and trust, not {', '.join(wrong)}: the rest is "
-            "as in the run. To train on, use ml(..., resume=True) or ml(..., load=PATH)."
+            f"antelope.load accepts {', '.join(MAY_BE_GIVEN)} and trust, not {', '.join(wrong)}: all else "
+            "comes from the run. To continue training, use ml(..., resume=True) or ml(..., load=PATH)."
         )
     folder = find_run(Path(path))
     state = find(folder, without=_WITHOUT)
     directory = folder.parent.parent if (folder / "manifest.json").exists() else folder
-    with left_as_found():  # Imports add warning filters.
+    with left_as_found():  # The imports below add warning filters, which must not outlive the call.
         return Loaded(directory.absolute(), state, given, trust=trust).run()
 
 
 class Loaded:
-    """A run from its directory, as a `Run` needs it.
+    """An open run, read from its directory: what `Run.act` and `Run.play` work on.
 
     Args:
         path: The run directory.
-        state: Of a checkpoint.
+        state: Contents of the checkpoint, by part: `settings`, `learner`, `progress`, ...
         given: Settings that the user gave.
         trust: Whether names in the directory may be imported.
 
@@ -100,7 +100,7 @@ class Loaded:
         self.path, self._state = path, state
         self._saved = SavedSettings(path, state, given, trust=trust)
         self.plan = self._saved.plan()
-        with forked_randomness(0):
+        with forked_randomness(0):  # Constructing layers draws weights from the caller's stream.
             self._build()
 
     def run(self) -> Run:
@@ -118,41 +118,41 @@ class Loaded:
             task_il_matrix=np.array(at.task_il, dtype=np.float64),
             tasks=tasks_of(self.path)[: at.task],
         )
-        del vars(run)["replay"]  # Which then says where it is.
+        del vars(run)["replay"]  # Reading it then raises an error that says where it is.
         vars(run)["_open"] = self
         return run
 
     # ---------------------------------------------------------------------------- as an OpenRun
 
     def learn_later(
-        self, result: Run, data: Any, name: str | None, test_dataset: Any
+        self, result: Run, data: object, name: str | None, test_dataset: object
     ) -> dict[str, float]:
-        """Refuse to learn: a run that was loaded has no optimiser and no replay."""
+        """Refuse to learn: a loaded run has no optimiser and no replay."""
         raise ConfigError(
-            "A run that antelope.load returned is there to be used. To learn more, call learn_task on "
-            "one that ml returns with resume=True."
+            "A run from antelope.load cannot learn: it has no optimiser and no replay. Call learn_task on "
+            "the run that ml returns with resume=True."
         )
 
     def policies(self) -> Policies:
-        """What the model does in each environment, by their own observations and actions."""
+        """A policy for each environment, from its own observations to its own actions."""
         interfaces = [task.interface for task in self.world.tasks if task.interface is not None]
         layout = self._state.get("info_layout")
         observe: Any = self._observe
         return Policies(self._learner, observe, interfaces, resting=lambda: True, layout=layout)
 
-    def make_env(self, task: int, **arguments: Any) -> Any:
+    def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
 
         Raises:
-            ConfigError: If it has to be named by the user, or cannot be made.
+            ConfigError: If the user has to name it, or it cannot be made.
         """
         env = self._environments[task][1](**arguments)
         if (kept := self._state.get("environments")) is not None:
-            # Statistics of wrappers such as NormalizeObservation, as they were.
+            # The model has only seen observations normalised with the statistics of training.
             running = RunningStatistics(env if isinstance(env, VectorEnv) else [env])
             if normalizing(env):
                 running.load_shared(kept[task]["running"])
-            running.freeze()
+            running.freeze()  # Playing must not change them, as evaluation does not.
         return env
 
     def eval_limit(self, task: int) -> int | None:
@@ -164,13 +164,13 @@ class Loaded:
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """Inside, the process is set up as for an evaluation, and as before afterwards."""
+        """Set up the process as for an evaluation, and restore it afterwards."""
         with left_as_found(), forked_randomness(self.plan.seed):
             yield
 
     @cached_property
     def _environments(self) -> list[tuple[tuple[Any, dict[str, Any]], Any]]:
-        """Of each environment what it is, and what makes a copy."""
+        """For each environment its target with arguments, and a function that makes a copy."""
         from ..assembly.environments import env_makers
 
         return env_makers(self._saved.plan_of_environments())
@@ -178,7 +178,7 @@ class Loaded:
     # ------------------------------------------------------------------------------------ parts
 
     def _build(self) -> None:
-        """The model with its weights, and what is around it."""
+        """Build the model with its weights, and the world and transforms around it."""
         plan, state = self.plan, self._state
         seed_everything(plan.seed)
         device = build_device(device_wanted(plan))
@@ -191,8 +191,8 @@ class Loaded:
             if model_kind(plan.model.target) is None:
                 raise
             raise ConfigError(
-                f"{plan.model.short_name} learns by `observe` and is made with its data at hand; such runs "
-                "cannot be loaded. ml(..., resume=True) with the same settings gives the model."
+                f"{plan.model.short_name} learns by `observe` and is constructed from its data, so its runs "
+                "cannot be loaded. To get the model, call ml(..., resume=True) with the same settings."
             ) from error
         model = check_forward(
             Model(agent, world.spec, device, plan.precision), world, transform=plain
@@ -201,14 +201,18 @@ class Loaded:
         learner = Learner(model, average=average, supervised=world.labelled)
         with moving(saved_device(state), device):
             self._fill(learner)
-        if average is not None and learner.optimised:
+        if average is not None and learner.optimised:  # Before any update there is no average.
             average.swap()
         agent.eval()
         takes_raw(self.own, world.normalizer)
         self._learner = learner
 
     def _fill(self, learner: Learner) -> None:
-        """Put the checkpoint's weights, and what else the model holds, into it."""
+        """Load the checkpoint's weights, and the rest of the model's state.
+
+        Raises:
+            CheckpointError: If they do not fit the model.
+        """
         kept = self._state["learner"]
         try:
             learner.load_state_dict(kept, but=("optimizer", "scheduler", "scaler"))
@@ -216,8 +220,8 @@ class Loaded:
             if "strategies" not in kept:
                 raise
             raise CheckpointError(
-                f"{error} A strategy may have added to it, as pnn does: such runs cannot be loaded. "
-                "ml(..., resume=True) with the same settings gives the model."
+                f"{error} A strategy such as pnn may have added to the model: such runs cannot be "
+                "loaded. To get the model, call ml(..., resume=True) with the same settings."
             ) from error
 
     def _world(self) -> LoadedData | LoadedEnvironments:
@@ -241,7 +245,7 @@ class Loaded:
         return LoadedEnvironments(name, spec, tasks, self._normalizer(spec))
 
     def _normalizer(self, spec: Spec) -> Normalizer | None:
-        """The statistics of observations that the run has learnt with, if it normalised them."""
+        """The statistics that the run normalised observations with; None if it did not."""
         plan = self.plan
         if not plan.normalize_obs:
             return None
@@ -258,7 +262,7 @@ class Loaded:
         return normalizer
 
     def _opened(self) -> list[Interface | None]:
-        """Of a run that did not keep its environments' spaces, or could not: by making each once."""
+        """Interfaces of environments whose spaces the run did not, or could not, save: each is made once."""
         from ...envs.copies import Copies
 
         plan = self.plan
@@ -266,13 +270,13 @@ class Loaded:
         options: dict[str, Any] = {"stack": plan.frame_stack, "channels": plan.channels}
         for number, ((target, _), _) in enumerate(self._environments):
             make = functools.partial(self.make_env, number)
-            name = own_name(target)
+            name = class_name(target)
             with closing(Copies(make, name=name, num_envs=1, **options)) as envs:
                 found.append(Interface.of(envs, **options))
         return found
 
     def _data(self) -> LoadedData:
-        """A data set's part in a run; before 0.5.0 the data itself has to be read."""
+        """What is known about the data; for runs before 0.5.0 the data itself is read."""
         state = self._state
         if "spec" in state:
             spec, name = spec_from(state["spec"]), state["name"]

@@ -23,7 +23,7 @@ def play_command(words: list[str]) -> int:
     """Play episodes of a run's policy and print their returns; the exit code.
 
     Raises:
-        ConfigError: For a wrong word, a folder that is not a run, or a model that has to be named.
+        ConfigError: For an invalid word, a folder that is not a run, or a model that must be named.
     """
     if not words or (words[0].partition("=")[0] in _OWN and not Path(words[0]).exists()):
         raise ConfigError(f"Which run? {USAGE}")
@@ -31,7 +31,7 @@ def play_command(words: list[str]) -> int:
     trust = options.pop("trust", False)
     if not trust:
         _import_nothing_from(path)
-    from .loading import load
+    from .loading import load  # It imports torch, which typos must not wait for.
 
     run = load(path, *overrides, trust=trust)
     returns: list[float] = []
@@ -44,7 +44,7 @@ def play_command(words: list[str]) -> int:
         run.play(**options, show=show)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return 130  # As shells report an interrupt.
     if len(returns) > 1:
         mean = sum(returns) / len(returns)
         print(f"mean return {mean:.6g}, from {min(returns):.6g} to {max(returns):.6g}")
@@ -54,7 +54,11 @@ def play_command(words: list[str]) -> int:
 
 
 def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """What the words say of playing, and those that are about the run."""
+    """Split the words into options of playing, and words about the run.
+
+    Raises:
+        ConfigError: With every invalid word.
+    """
     options: dict[str, Any] = {}
     others: list[str] = []
     mistakes: list[str] = []
@@ -65,7 +69,7 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
             known = root in schema() or root in ALIASES
             if not equals or not known:
                 mistakes.append(
-                    f"`{word}` is not a word of ml play.{did_you_mean(key, _OWN)} {USAGE}"
+                    f"`{word}` is not an option of ml play.{did_you_mean(key, _OWN)} {USAGE}"
                 )
             others.append(word)
         elif key in _NUMBERS and value.isdigit():
@@ -89,7 +93,7 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _import_nothing_from(run: Path) -> None:
-    """Take the working directory out of Python's path if it is the run's, whose files are data."""
+    """Remove the working directory from Python's path if it lies in the run, whose files are data."""
     here = Path.cwd()
     if run.expanduser().resolve() in (here.resolve(), *here.resolve().parents):
         with contextlib.suppress(ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gymnasium import Env
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordVideo
 
@@ -39,22 +40,23 @@ def play(
     """The returns of whole episodes, played greedily.
 
     Args:
-        policy: Of its own, at an episode's start.
-        make: Makes the environment, with `render_mode=` where it is watched or filmed.
+        policy: A policy that nobody else uses, at an episode's start.
+        make: Makes the environment; called with `render_mode=` to watch or film it.
+        episodes: How many, at least 1.
         render: Open a window, if the environment has one.
-        video: A file for one film of all episodes, or a folder for a film of each.
-        seed: Of the episodes; None: those of the run's own evaluations.
+        video: An .mp4 file for one film of all episodes, or a folder for a film of each.
+        seed: Seeds the episodes; None: the seeds of the run's own evaluations.
         limit: Steps after which an episode is cut; None: it ends by itself.
-        show: Called with the number, the return and the length of each episode that has ended.
+        show: Called after each episode with its number (from 0), return and length in steps.
 
     Raises:
-        ConfigError: If it cannot be watched or filmed, or the arguments make no sense.
+        ConfigError: If it cannot be watched or filmed, or an argument is invalid.
         DataError: If the environment raises.
     """
     _check(episodes, render=render, video=video, seed=seed)
     name = policy.interface.name
     env = _made(make, name, render=render, video=video)
-    # Then the first episodes are those of an evaluation by as many copies.
+    # An evaluation steps this many copies at once: seeded alike, the first episodes are the same.
     at_once = min(episodes, EVALUATED_AT_ONCE)
     first = EVALUATION_SEED if seed is None else seed
     if isinstance(env, VectorEnv):
@@ -86,7 +88,9 @@ def _check(episodes: object, *, render: bool, video: str | Path | None, seed: ob
     if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
         raise ConfigError(f"episodes={episodes!r}: expected a whole number, at least 1.")
     if render and video is not None:
-        raise ConfigError("render=True and video= are both given: an environment does one of them.")
+        raise ConfigError(
+            "render=True and video= are both given: an environment can do only one of them."
+        )
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ConfigError(f"seed={seed!r}: expected a whole number, at least 0.")
 
@@ -100,7 +104,7 @@ def _warn_of_cut(cut: int, name: str, limit: int | None) -> None:
 
 
 def _episode(
-    env: Any, policy: Policy, seed: int, name: str, limit: int | None
+    env: Env[Any, Any], policy: Policy, seed: int, name: str, limit: int | None
 ) -> tuple[float, int, bool]:
     """One episode's return and length, and whether it ended by itself."""
     policy.reset()
@@ -121,11 +125,11 @@ def _episode(
     return total, steps, bool(over)
 
 
-def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
-    """A new environment, as it is to be seen.
+def _made(make: Make, name: str, *, render: bool, video: str | Path | None) -> Any:
+    """A new environment, with the render mode that watching or filming needs.
 
     Raises:
-        ConfigError: If it cannot be.
+        ConfigError: If it does not support that mode, or moviepy is missing.
     """
     if video is not None and importlib.util.find_spec("moviepy") is None:
         raise ConfigError("video= needs moviepy: pip install 'antelope-ml[video]'.")
@@ -135,7 +139,7 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
     asked = "render=True" if render else "video="
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What gymnasium warns of is checked below.
+            warnings.simplefilter("ignore")  # What gymnasium warns about is checked below.
             env = make(render_mode=mode)
     except Exception as error:
         raise ConfigError(
@@ -143,7 +147,7 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
         ) from error
     if isinstance(env, VectorEnv):
         env.close()
-        raise ConfigError(f"{asked} is for single environments; {name} is a vector environment.")
+        raise ConfigError(f"{asked} needs a single environment; {name} is a vector environment.")
     if env.render_mode != mode:
         has = env.metadata.get("render_modes", [])
         env.close()
@@ -154,18 +158,18 @@ def _made(make: Make, name: str, *, render: bool, video: Any) -> Any:
     return env
 
 
-def _check_spaces(env: Any, policy: Policy) -> None:
+def _check_spaces(env: Env[Any, Any], policy: Policy) -> None:
     known = policy.interface
     if (seen(env.observation_space), env.action_space) != (known.observation, known.action):
         raise ConfigError(
-            f"The spaces differ from those that the model learnt in {known.name}: observations "
+            f"The spaces differ from those that the model was trained on in {known.name}: observations "
             f"{env.observation_space} instead of {known.observation}, actions {env.action_space} instead of "
             f"{known.action}."
         )
 
 
-def _filmed(env: Any, video: Path, name: str) -> Any:
-    """The environment with a film of all its episodes in one file, or of each in a folder."""
+def _filmed(env: Env[Any, Any], video: Path, name: str) -> Env[Any, Any]:
+    """The environment, recorded: all episodes in one .mp4 file, or each in a file in a folder."""
     video = video.expanduser().absolute()
     one = video.suffix == ".mp4"
     if not one and video.suffix and not video.is_dir():
@@ -174,10 +178,13 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
     folder = video.parent if one else video
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Otherwise a folder without write access would only fail once all episodes are played.
         with tempfile.TemporaryFile(dir=folder):
             pass
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Older films of the same name are replaced.
+            warnings.simplefilter(
+                "ignore"
+            )  # About older films of the same name, which are replaced.
             if one:
                 return _OneFilm(env, video)
             prefix = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
@@ -188,14 +195,14 @@ def _filmed(env: Any, video: Path, name: str) -> Any:
 
 
 class _OneFilm(RecordVideo):
-    """All episodes one after another, in a file of a name of its own."""
+    """Records all episodes, one after another, into a single file."""
 
-    def __init__(self, env: Any, file: Path):
+    def __init__(self, env: Env[Any, Any], file: Path):
         super().__init__(
             env,
             str(file.parent),
             episode_trigger=lambda episode: episode == 0,
-            video_length=2**31,  # Of frames: no episode's end is the film's.
+            video_length=2**31,  # In frames: longer than any film, so that no episode ends it.
             name_prefix=file.stem,
         )
         self._file = file
@@ -207,9 +214,9 @@ class _OneFilm(RecordVideo):
 
 
 def _play_vector(
-    policy: Policy, env: Any, *, episodes: int, seed: int, limit: int | None
+    policy: Policy, env: VectorEnv[Any, Any, Any], *, episodes: int, seed: int, limit: int | None
 ) -> Played:
-    """In an environment that is several already, the first episodes of each."""
+    """Play the first episodes of each copy in a vector environment."""
     known = policy.interface
     options: dict[str, Any] = {"name": known.name, "channels": known.channels}
     envs = Vector(env, seed=seed, infos=policy.infos, stack=known.stack, **options)

@@ -1,9 +1,9 @@
-"""A trained model on an environment's own observations, to its own actions."""
+"""A trained model as a policy, from an environment's own observations to its own actions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,17 +27,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class Policy:
-    """Acts greedily, as evaluation does, on what one environment gives and with what it takes.
+    """Acts greedily, as in evaluation, on an environment's own observations and with its own actions.
 
-    Stacks of frames, the layout of images, one-hot choices, running statistics, the state of a
-    recurrent model and the range of actions are its own concern.
+    Handles frame stacks, image layout, one-hot choices, running statistics, recurrent states and the range
+    of actions.
 
     Args:
         learner: Holds the model.
-        observe: Makes stored observations what the model receives.
-        interface: Of the environment.
+        observe: Turns stored observations `[N, *shape]` into the model's input.
+        interface: The environment's spaces, and how its values are stored.
         resting: Whether the model is in evaluation mode already, with averaged weights if there are any.
-        layout: What the fields of `info` are that the run kept; None: it kept none.
+        layout: State of the layout of the `info` fields that the run kept; None: it kept none.
     """
 
     def __init__(
@@ -52,59 +52,61 @@ class Policy:
         self.learner, self.interface, self._resting = learner, interface, resting
         self._actor = Actor(learner, observe)
         self._infos: Infos | None = None
-        # A mask is for those who have no `act` too: their scores are chosen among.
+        # A mask also concerns models without `act`: it restricts which of their scores compete.
         if layout is not None and (self._actor.informed or ACTION_MASK in interface.env_info):
             self._infos = Infos(interface.env_info, interface.action_codec.space)
             self._infos.layout.load_state_dict(layout)
-        self._n: int | None = None  # How many environments there are; None: told by what comes.
+        self._n: int | None = (
+            None  # Environments observed at once; None: the next observation decides.
+        )
         self._began = np.ones(0, np.bool_)
         self._frames: Frames | None = None
-        self._acted = 0  # Since an episode began.
+        self._acted = 0  # Actions since an episode began.
         self.stateful = interface.stack > 1 or learner.recurrence is not None
 
-    def reset(self, began: Any = None) -> None:
-        """The next observation is an episode's first.
+    def reset(self, began: object = None) -> None:
+        """Begin new episodes with the next observation.
 
         Args:
-            began: Of a vector environment's copies, those for which it is, bool `[N]`; None: all.
+            began: Which copies of a vector environment begin one, bool `[N]`; None: all.
 
         Raises:
-            ConfigError: If there are not as many as observations before.
+            ConfigError: If it is not a bool for each of the environments observed so far.
         """
         if began is not None and self.stateful and self._n is not None:
             began = np.asarray(as_array(began))
             if began.shape != (self._n,) or began.dtype != np.bool_:
                 raise ConfigError(
                     f"run.reset(began) received {began.dtype} {list(began.shape)}; expected a bool for "
-                    f"each of the {self._n} environments, or nothing: all of them."
+                    f"each of the {self._n} environments, or no argument for all of them."
                 )
             self._began |= began
             return
         if began is not None and not np.all(as_array(began)):
-            return  # Nothing has begun, or nothing is kept of any episode.
+            return  # No episode has begun, or a stateless model remembers none.
         self._n, self._frames = None, None
         self._began = np.ones(0, np.bool_)
         self._actor.state = None
         self._acted = 0
 
-    def act(self, obs: Any, info: Any = None) -> Any:
-        """The action for an observation, as the environment gives the one and takes the other.
+    def act(self, obs: object, info: object = None) -> Any:
+        """The action for an observation, both in the environment's own form.
 
         Args:
-            obs: As `env.reset()` or `env.step()` gave it (arrays, tensors or lists), or those of N
-                environments, as a vector environment gives them.
-            info: What came with it, where the model receives fields of it (`env_info`).
+            obs: As `env.reset()` or `env.step()` returned it (arrays, tensors or lists), or as a vector
+                environment of N copies did, `[N, ...]`.
+            info: What was returned with it; needed if the model receives fields of it (`env_info`).
 
         Raises:
             DataError: If it is not an observation of the environment, or a field of `info` is missing.
-            ConfigError: If another number of environments than before is observed.
+            ConfigError: If the number of environments has changed without a `reset`.
         """
         stored, n = self._stored(obs)
         rows = 1 if n is None else n
         fields = None if self._infos is None else self._fields(self._infos, info, n)
         if self.stateful and self._n is not None and rows != self._n:
             raise ConfigError(
-                f"run.act received observations of {rows} environments after {self._n} previously. Call "
+                f"run.act received observations of {rows} environments, but of {self._n} before. Call "
                 "run.reset() where new episodes begin."
             )
         if self.stateful and self.interface.longest is not None:
@@ -125,8 +127,14 @@ class Policy:
             action = map_tree(lambda x: x[0], action)
         return self.interface.action_codec.native(action)
 
-    def act_stored(self, obs: Any, began: np.ndarray, info: Rows) -> Any:
-        """Actions for observations `[N, *shape]` as replays keep them, stacked; as `play` asks for them."""
+    def act_stored(self, obs: object, began: np.ndarray, info: Rows) -> Any:
+        """Actions for stacked observations `[N, *shape]` in the form that replays store.
+
+        Args:
+            obs: The observations, in the dtype of the spec.
+            began: `[N]` bool, whether each begins an episode.
+            info: The fields of `info` that the model receives, `{name: [N, ...]}`.
+        """
         with self._evaluating():
             return self._actor(obs, began, info)[0]
 
@@ -146,7 +154,7 @@ class Policy:
                     asked = missing[0].replace(IN, "/")
                     there = ", ".join(map(str, one.others)) or "nothing"
                     raise DataError(
-                        f"This model receives `{asked}` of the environment's info, and run.act was given "
+                        f"This model needs `{asked}` from the environment's info, but run.act received "
                         f"{there}. Call run.act(obs, info) with the info that env.reset() or env.step() of "
                         f"{name} returned with this observation."
                     )
@@ -158,9 +166,9 @@ class Policy:
         return rows
 
     def _check_episode(self) -> None:
-        """Warn once where an episode goes on for longer than the environment lets it.
+        """Warn once if an episode goes on for longer than the environment allows.
 
-        Frames and state of the one before go into the next then, and nothing else would say so.
+        A call of `reset` is missing then: frames and state leak into the next episode without any other sign.
         """
         if self._began.any():
             self._acted = 0
@@ -170,7 +178,7 @@ class Policy:
             f"run.act was called {self._acted} times since an episode began, but {self.interface.name} "
             f"truncates episodes after {self.interface.longest} steps. This model remembers earlier "
             "observations of an episode: call run.reset() before the first observation of the next.",
-            stacklevel=4,
+            stacklevel=4,  # The line that called run.act.
         )
 
     @contextmanager
@@ -179,7 +187,7 @@ class Policy:
         if not self._resting():
             with self.learner.evaluating():
                 yield
-        elif agent.training:  # Which the caller has switched on.
+        elif agent.training:  # The caller has switched it on, and gets it back.
             modes = {module: module.training for module in agent.modules()}
             agent.eval()
             try:
@@ -190,8 +198,8 @@ class Policy:
         else:
             yield
 
-    def _stored(self, obs: Any) -> tuple[Any, int | None]:
-        """Observations `[N, *shape]` as a replay keeps them, and N; None for a single one."""
+    def _stored(self, obs: object) -> tuple[Any, int | None]:
+        """Observations `[N, *shape]` as a replay stores them, and N; None for a single one."""
         code = self.interface.obs_codec
         given = _as_arrays(obs)
         try:
@@ -204,12 +212,12 @@ class Policy:
         rows = _filled(code, stored, counts, lambda why: DataError(self._blame(obs, why)))
         if len(counts) != 1:
             raise DataError(
-                self._blame(obs, "some parts are of several environments, others of one")
+                self._blame(obs, "some parts hold several observations, others a single one")
             )
         (n,) = counts
         return (map_tree(lambda x: x[None], rows) if n is None else rows), n
 
-    def _blame(self, obs: Any, why: str) -> str:
+    def _blame(self, obs: object, why: str) -> str:
         interface = self.interface
         if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict):
             why = f"it is all that env.{'reset' if len(obs) == 2 else 'step'}() returned"
@@ -225,8 +233,8 @@ class Policies:
     """The policies of a run, one for each environment of its sequence.
 
     Args:
-        learner, observe, resting, layout: As of `Policy`.
-        interfaces: Of the environments, in order.
+        learner, observe, resting, layout: See `Policy`.
+        interfaces: The interface of each environment, in order.
     """
 
     def __init__(
@@ -246,7 +254,7 @@ class Policies:
         """The number of an environment of the sequence, from 0; None: the last one.
 
         Raises:
-            ConfigError: If there is none of that number.
+            ConfigError: If no environment has that number.
         """
         count = len(self.interfaces)
         if task is None:
@@ -257,10 +265,10 @@ class Policies:
         return task
 
     def of(self, task: int | None) -> Policy:
-        """The policy in an environment of the sequence; None: in any, if they are alike.
+        """The policy in an environment of the sequence; None: in any, if their spaces are equal.
 
         Raises:
-            ConfigError: If they differ, or there is none of that number.
+            ConfigError: If the spaces differ, or no environment has that number.
         """
         if task is None:
             last = self.interfaces[-1]
@@ -276,16 +284,16 @@ class Policies:
         return self._made[number]
 
     def new(self, task: int | None) -> Policy:
-        """A policy of its own, at an episode's start."""
+        """A new policy that shares no state with others, at an episode's start."""
         return self._make(self.interfaces[self.number(task)])
 
-    def reset(self, began: Any) -> None:
+    def reset(self, began: object) -> None:
         for policy in self._made.values():
             policy.reset(began)
 
 
-def _as_arrays(obs: Any) -> Any:
-    """The observation with tensors as arrays; the rest as it is."""
+def _as_arrays(obs: object) -> Any:
+    """The observation with tensors as NumPy arrays; the rest unchanged."""
     if isinstance(obs, Tensor):
         return obs.detach().cpu().numpy()
     if isinstance(obs, Mapping):
@@ -305,9 +313,9 @@ def _filled(
     """Stored values in arrays of the space's own types, checked.
 
     Args:
-        counts: Is given how many observations each part is of; None: one, without a dimension for it.
-        refused: Makes the error of a reason.
-        at: Which part this is.
+        counts: Receives the number of observations in each part; None: a single one, without `[N]`.
+        refused: Makes the error for a reason.
+        at: Path of this part, for messages: `['arm']`.
     """
     if code.parts is not None:
         return {
@@ -317,11 +325,11 @@ def _filled(
     value, it = np.asarray(value), f"obs{at}" if at else "it"
     many = value.ndim == len(code.shape) + 1
     if value.shape[many:] != code.shape:
-        raise refused(f"{it} is not of shape {list(code.given)}")
+        raise refused(f"{it} does not have shape {list(code.given)}")
     counts.add(len(value) if many else None)
     whole = value.dtype.kind in "iub" and code.dtype.kind in "iu"
     if not whole and not np.can_cast(value.dtype, code.dtype, "same_kind"):
-        raise refused(f"{it} is of {value.dtype}, not {code.dtype}")
+        raise refused(f"{it} has dtype {value.dtype}, not {code.dtype}")
     low, high = code.low, code.high
     if value.dtype.kind == "f":
         if not np.isfinite(value).all():
@@ -331,15 +339,13 @@ def _filled(
     elif low is None and code.dtype.kind in "iu":
         low, high = np.iinfo(code.dtype).min, np.iinfo(code.dtype).max
     if low is not None and not ((value >= low) & (value <= high)).all():
-        raise refused(
-            f"{it} is outside of its bounds, with values from {value.min()} to {value.max()}"
-        )
+        raise refused(f"{it} is out of bounds, with values from {value.min()} to {value.max()}")
     rows = zeros(code, len(value)) if many else np.zeros(code.shape, code.dtype)
     rows[...] = value
     return rows
 
 
-def _described(obs: Any) -> str:
+def _described(obs: object) -> str:
     """An observation in a few words."""
     if isinstance(obs, Mapping):
         return "{" + ", ".join(f"{name}: {_described(part)}" for name, part in obs.items()) + "}"
@@ -349,4 +355,5 @@ def _described(obs: Any) -> str:
         kind = str(obs.dtype).removeprefix("torch.")
         return f"{kind} {list(obs.shape)}" if obs.shape else f"the {kind} {obs}"
     text = repr(obs)
-    return text if len(text) < 60 else f"a {type(obs).__name__} of {len(obs)}"
+    size = f" of {len(obs)}" if isinstance(obs, Sized) else ""
+    return text if len(text) < 60 else f"a {type(obs).__name__}{size}"

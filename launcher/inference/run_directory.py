@@ -43,18 +43,19 @@ def history(path: Path, counts: Mapping[str, int]) -> list[dict[str, Any]]:
     """The rows of the CSV files in the order of their steps.
 
     Args:
-        counts: Rows of `train` and `eval` that a checkpoint stands for; a run that went on has more.
+        counts: Rows of `train` and `eval` up to the checkpoint; the run may have written more since.
     """
     rows = [
         row
         for mode in ("train", "eval")
         for row in read_csv(path / f"{mode}.csv")[: counts.get(mode, 0)]
     ]
+    # The sort is stable: where both have a row for a step, training comes first.
     return sorted(rows, key=lambda row: row["step"])
 
 
 def tasks_of(path: Path) -> list[dict[str, Any]]:
-    """The costs of each task, as `status.json` says them; empty if it cannot be read."""
+    """The costs of each task from `status.json`; empty if it cannot be read."""
     try:
         tasks = json.loads((path / "status.json").read_text())["tasks"]
     except (OSError, ValueError, KeyError, TypeError):

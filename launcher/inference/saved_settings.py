@@ -1,6 +1,6 @@
 """The settings of a saved run, with those that the user gives now.
 
-A run directory is data: what it names is looked up only where that runs nobody's code, or the user says so.
+A run directory is data: its names are looked up only if that runs no foreign code, or if the user trusts it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class SavedSettings:
 
     Args:
         path: The run directory, for messages.
-        state: Of a checkpoint.
+        state: Contents of a checkpoint.
         given: What the user gives; only settings of `MAY_BE_GIVEN`.
         trust: Whether names in the directory may be imported.
 
     Raises:
-        ConfigError: For a name that the user has to give.
+        ConfigError: For a name that the user must give.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SavedSettings:
         self._settings = self._merged(state["settings"])
 
     def plan(self) -> Plan:
-        """The plan of what the model is made of; nothing else is looked up."""
+        """The plan of the model alone; no other names are looked up."""
         return make_plan(self._settings, names=MODULES)
 
     def plan_of_environments(self) -> Plan:
@@ -71,7 +71,7 @@ class SavedSettings:
         given = self._given
         values = {**given.values, **{k: v for k, v in saved.items() if k in given.values}}
         for group in values.keys() - schema().keys():
-            # An earlier version may have had fewer settings in it; the others are at their defaults.
+            # The version that saved it may have had fewer settings: the others keep their defaults.
             values[group] = {**given.values[group], **values[group]}
         settings = Settings(values)
         for key in MAY_BE_GIVEN:
@@ -87,7 +87,11 @@ class SavedSettings:
         return settings
 
     def _look_up(self, settings: Settings, key: str) -> None:
-        """Find what the run's directory names, without running anybody's code."""
+        """Look up what the run's directory names, without running foreign code.
+
+        Raises:
+            ConfigError: For a name or an object that the user must give.
+        """
         value = settings.values.get(key)
         if not isinstance(value, dict):
             return
@@ -108,14 +112,14 @@ class SavedSettings:
                 settings.live[path] = self._argument(str(item))
                 if settings.live[path] is None:
                     raise ConfigError(
-                        f"{path} was a Python object in the run in {self._path}, {item}. Give it again, as "
+                        f"{path} was a Python object in the run in {self._path}, {item}. Pass it again, as "
                         f'in {key}={{"_target_": ..., "{argument}": ...}}.'
                     )
             elif not self._trust:
                 value[argument] = known_arguments(item, refused)
 
     def _argument(self, name: str) -> Any:
-        """The object that a constructor was given, by the name that it was recorded under, or None."""
+        """A constructor's argument, from the name that was recorded for it, or None."""
         if (found := known_argument(name)) is not None or not self._trust:
             return found
         try:
@@ -125,20 +129,22 @@ class SavedSettings:
 
     def _said(self, key: str) -> bool:
         """Whether the user names the object of a setting."""
-        value = self._given.values.get(key)
-        named = isinstance(value, dict) and "_target_" in value
-        return key in self._given.given and (named or isinstance(value, list))
+        target, _ = split_target(self._given.values.get(key))
+        return key in self._given.given and target is not None
 
     def _said_arguments(self, key: str) -> set[str]:
-        value = self._given.values.get(key)
-        own = isinstance(value, dict) and key in self._given.given
-        return set(value or ()) if own else set()
+        _, arguments = split_target(self._given.values.get(key))
+        return set(arguments) if key in self._given.given else set()
 
-    def _known_environments(self, value: Any) -> Any:
-        """What an `env` of the run's directory names."""
+    def _known_environments(self, value: object) -> Any:
+        """The environments that the run's directory names.
+
+        Raises:
+            ConfigError: For a name that the user must give.
+        """
         refused = lambda name: self._unnamed("env", name)  # noqa: E731
 
-        def found(item: Any) -> Any:
+        def found(item: object) -> Any:
             name, arguments = split_target(item)
             target = known_object(str(name), "env")
             if target is None:
@@ -148,11 +154,11 @@ class SavedSettings:
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
 
-    def _known_wrappers(self, value: Any) -> Any:
-        """What `env_wrappers` of the run's directory names, in full, which no file here can take.
+    def _known_wrappers(self, value: object) -> Any:
+        """The wrappers that the run's directory names, by full names, which no file here can shadow.
 
         Raises:
-            ConfigError: For wrappers other than gymnasium's, and those that are given a function by name.
+            ConfigError: For wrappers other than gymnasium's, and for functions given by name.
         """
         if value is None:
             return None
@@ -161,17 +167,18 @@ class SavedSettings:
             target, arguments = split_target(item)
             name = str(target)
             known = known_object(name, "env_wrappers")
+            # Text may name a function that the wrapper would look up and call.
             if known is None or not all(map(_is_plain, arguments.values())):
                 raise self._unnamed("env_wrappers", name)
             found.append({"_target_": name_of(known), **arguments} if arguments else name_of(known))
         return found
 
     def _unnamed(self, key: str, name: str) -> ConfigError:
-        """What to do about a name that is not looked up for a directory."""
+        """The error for a name that is not looked up, with what to do about it."""
         what = f"The {'environment' if key == 'env' else key} of the run in {self._path}"
         if name.startswith(("instance of ", "partial of ")):
             return ConfigError(
-                f"{what} was a Python object ({name}). Give one that is made the same way: "
+                f"{what} was a Python object ({name}). Pass one that is constructed in the same way: "
                 f"antelope.load(path, {key}=...)."
             )
         if key == "env" and not {":", "."} & set(name):
@@ -183,12 +190,17 @@ class SavedSettings:
         python = last if file.endswith(".py") or not file else repr(name)
         python = python.rpartition(".")[2] + " (the class)" if python == last else python
         return ConfigError(
-            f"{what} is {name}, and a run directory's own words run no code. Name it here: {key}={python} in "
-            f"Python, {key}={name} in a console. Or say trust=true, to import whatever the directory names."
+            f"{what} is {name}, and loading imports no code that a run directory names. Name it here: "
+            f"{key}={python} in Python, {key}={name} in a console. Or set trust=true to import whatever "
+            "the directory names."
         )
 
-    def _known_data(self, value: Any) -> Any:
-        """What the `dataset` of a run's directory names: folders, and data sets of ours and torchvision's."""
+    def _known_data(self, value: object) -> Any:
+        """The data sets that the run's directory names: folders, ours and torchvision's.
+
+        Raises:
+            ConfigError: For any other name.
+        """
         if isinstance(value, list):
             return [self._known_data(item) for item in value]
         name, arguments = split_target(value)
@@ -200,8 +212,8 @@ class SavedSettings:
         return {"_target_": target, **arguments} if arguments else target
 
 
-def _laid_over(saved: Any, given: Settings, key: str) -> Any:
-    """A setting as the user gives it, with the run's arguments where it takes any."""
+def _laid_over(saved: object, given: Settings, key: str) -> Any:
+    """A setting as the user gives it, completed by the run's arguments unless it is an object."""
     value = given.values[key]
     target = given.live.get(key)
     takes = target is None or makes_objects(target)
@@ -210,8 +222,8 @@ def _laid_over(saved: Any, given: Settings, key: str) -> Any:
     return value
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether nothing in an argument names a function or an object to make."""
+def _is_plain(value: object) -> bool:
+    """Whether an argument is free of names of functions and of objects to construct."""
     if isinstance(value, list):
         return all(isinstance(part, str) or _is_plain(part) for part in value)
     return not isinstance(value, (str, Mapping))

@@ -19,7 +19,7 @@ from ..assembly.optimisation import held_arguments
 from ..assembly.schedule import Duration
 from ..settings.construct import construct
 from ..settings.named import Named
-from ..settings.object_names import name_of, own_name
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 from .rates import StandIn, copied, preview
 from .schedulers import Scheduler
@@ -133,7 +133,7 @@ def _choose(plan: Plan, optimizer: Optimizer, duration: Duration, *, epochs: boo
     if (every or usual) not in (guess, "evaluation"):
         construction = _Construction(plan, plan.scheduler, every or usual)
         trial = construction(StandIn(optimizer), duration)
-    name = own_name(target)
+    name = class_name(target)
     if name == "<lambda>" or inspect.isroutine(target):
         name = type(trial).__name__
     return _Choice(name, construction, usual, trial, construction.told_length)

@@ -1,8 +1,8 @@
 """Checkpoints: numbered folders of plain data, read without executing code.
 
 A folder holds `tensors.safetensors`, `state.json` (everything else) and `manifest.json` (the SHA-256
-of both). It is written under another name, synced, then renamed, so that a folder with a number is
-complete; a damaged one is recognised by its hashes, named, and passed over.
+of both). It is written under another name, synced, then renamed, so that every numbered folder is
+complete. Hashes reveal a damaged one, which is reported and skipped.
 """
 
 from __future__ import annotations
@@ -32,20 +32,30 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: Holds `000001/`, `000002/`, ...; made when first written to.
+        folder: Holds `000001/`, `000002/`, ...; created by the first `save`.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def numbered(self) -> list[Path]:
-        """Folders with a number, newest first."""
+        """The numbered folders, newest first."""
         if not self.folder.is_dir():
             return []
         return sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Write `state` (nested dicts and lists of tensors, arrays and scalars) durably."""
+        """Write a checkpoint durably, and remove the oldest beyond `KEEP`.
+
+        Args:
+            state: Nested dicts and lists of tensors, arrays and scalars, of any dtype and device.
+
+        Returns:
+            The new folder.
+
+        Raises:
+            CheckpointError: If the state holds an object of any other type.
+        """
         existing = self.numbered()
         number = int(existing[0].name) + 1 if existing else 1
         final = self.folder / f"{number:06d}"
@@ -61,10 +71,13 @@ class Checkpoints:
         return final
 
     def newest(self, *, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest valid checkpoint's state (or None), and what was wrong with newer ones.
+        """The newest valid checkpoint.
 
         Args:
-            without: As of `read`.
+            without: As for `read`.
+
+        Returns:
+            Its state, or None, and a message for each newer one that is damaged.
         """
         problems: list[str] = []
         for path in self.numbered():
@@ -76,7 +89,7 @@ class Checkpoints:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Fill the folder `path` with a checkpoint and sync it to the disk."""
+    """Write a checkpoint into the existing folder `path`, and sync it to the disk."""
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
@@ -99,10 +112,10 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The state in a checkpoint folder.
 
     Args:
-        without: Parts of the state that are left out, and not read into memory.
+        without: Top-level keys of the state to leave out; their tensors are not read into memory.
 
     Raises:
-        CheckpointError: If it is incomplete, damaged, or something else.
+        CheckpointError: If it is incomplete, damaged, or not a checkpoint.
     """
     from safetensors import safe_open
 
@@ -116,7 +129,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
         ) from error
     if not known:
         raise CheckpointError(
-            f"{path} is a checkpoint of another kind: {manifest.get('format')!r}."
+            f"{path} has an unknown checkpoint format: {manifest.get('format')!r}."
         )
     for name in _FILES:
         try:
@@ -133,7 +146,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
         tree = {key: part for key, part in tree.items() if key not in without}
         with safe_open(path / "tensors.safetensors", framework="pt") as tensors:
             return _unpack(tree, tensors.get_tensor)
-    except Exception as error:  # Whatever somebody else's files hold.
+    except Exception as error:  # Files of another origin may raise anything.
         raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
 
 
@@ -141,7 +154,7 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The state in a checkpoint folder, or the newest valid one of a run directory.
 
     Args:
-        without: As of `read`.
+        without: As for `read`.
 
     Raises:
         CheckpointError: If there is none.
@@ -153,26 +166,31 @@ def find(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     seen = checkpoints.numbered()
     state, problems = checkpoints.newest(without=without)
     while state is None and seen != (seen := checkpoints.numbered()):
-        # A run that goes on has replaced all of them meanwhile.
+        # A run that is still training has replaced all of them in the meantime.
         state, problems = checkpoints.newest(without=without)
     if state is None:
         found = "; ".join(problems) if problems else "it holds no checkpoint"
         raise CheckpointError(
-            f"Cannot load {path}: {found}. Give a run directory or one of its checkpoints/ folders."
+            f"Cannot load {path}: {found}. Pass a run directory or one of its checkpoints/ folders."
         )
     return state
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
-    """`state` as a checkpoint would give it back: on the CPU, and nothing of it shared."""
+    """`state` as if saved and read back: on the CPU, and sharing no memory with the original."""
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors, {})
     again: dict[str, Any] = _unpack(tree, tensors.__getitem__)
     return again
 
 
-def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
-    """JSON for `value`; tensors go to `tensors` and leave their name. One memory, one tensor."""
+def _pack(value: object, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
+    """JSON for `value`, in which names stand for tensors; tensors that share memory get one name.
+
+    Args:
+        tensors: Receives the tensors by name, contiguous on the CPU.
+        names: Name by memory region, of the tensors so far.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(float(value))}  # JSON has no NaN and no infinity.
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -186,7 +204,7 @@ def _pack(value: Any, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Te
         tensor = value.detach()
         memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         if tensor.numel() == 0 or memory not in names:
-            # The tensor is kept with its name: a freed one's address may be another's next.
+            # Hold the tensor: once freed, its address could be reused by another.
             names[memory] = (str(len(tensors)), tensor)
             copy = tensor.cpu().clone(memory_format=torch.contiguous_format)
             tensors[names[memory][0]] = copy
@@ -213,7 +231,7 @@ def _unpack(value: Any, tensors: Callable[[str], Tensor]) -> Any:
     if len(value) == 1:
         ((kind, content),) = value.items()
         if kind == "$tensor":
-            # A copy of its own: aligned as torch's are, and shared with nothing.
+            # Cloned: safetensors' views may be unaligned, and share one buffer.
             return tensors(content).clone()
         if kind == "$array":
             return _unpack(content, tensors).numpy()
@@ -229,7 +247,7 @@ def _unpack(value: Any, tensors: Callable[[str], Tensor]) -> Any:
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder durable, where the system can."""
+    """Sync a folder's entries to the disk, where the system can: a rename alone may be lost in a crash."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,14 +1,20 @@
-"""What a person sees while a run goes on."""
+"""What the user sees during a run."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..metrics import METRICS, better, score_names
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as Bar
 
 _REDRAW_SECONDS = 0.2
 
@@ -17,13 +23,13 @@ class Console:
     """A live progress bar and a few lines; silent when `enabled` is false.
 
     Args:
-        total: Steps of the whole run, or None where that is not known.
-        told: Whether the model is told the task (`scenario=task`): that accuracy comes first.
+        total: Steps of the whole run; None: not known.
+        told: Whether the model knows the task (`scenario=task`), so that task-IL accuracy comes first.
     """
 
     def __init__(self, *, enabled: bool, total: int | None = None, told: bool = False):
         self.enabled, self.total, self.told = enabled, total, told
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._values: list[str] = []  # On the live line.
         self._redrawn = 0.0
         self._rate = _Rate()
@@ -33,7 +39,7 @@ class Console:
             self._console = RichConsole(highlight=False)
 
     def problem(self, text: str) -> None:
-        """Something that a person must know, said even by a silent run."""
+        """Show a line that the user must see: to stderr if the console is silent."""
         self._print(text) if self.enabled else print(text, file=sys.stderr)
 
     def note(self, text: str) -> None:
@@ -41,19 +47,23 @@ class Console:
             self._print(text)
 
     def header(self, lines: dict[str, str]) -> None:
-        """What is about to run: names on the left, what was inferred on the right."""
+        """Show what is about to run: labels on the left, values on the right."""
         if self.enabled:
             width = max(map(len, lines))
             for name, text in lines.items():
                 self._print(f"[bold]{name:<{width}}[/]  {_escape(text)}", markup=True)
 
-    def update(self, at: Progress, loss: Any) -> None:
-        """Redraw the live line."""
+    def update(self, at: Progress, loss: Tensor | float | None) -> None:
+        """Redraw the live line.
+
+        Args:
+            loss: The newest loss, a number or a tensor of one element; None: there is none.
+        """
         rate = self._rate(at.step)
         if not self.enabled or not self._console.is_terminal:
             return
-        shown = {} if loss is None else {"loss": loss}
-        # Not the held-out loss, which would replace the training loss beside it.
+        shown: dict[str, Tensor | float] = {} if loss is None else {"loss": loss}
+        # Not the held-out loss, which would overwrite the training loss.
         names = [name for name in score_names(told=self.told) if better(name) == "more"]
         name = next((n for n in names if {n, f"validation_{n}"} & at.metrics.keys()), None)
         shown |= {k: at.metrics[k] for k in (name, f"validation_{name}") if k in at.metrics}
@@ -63,10 +73,12 @@ class Console:
         self._redraw(self._values, completed=at.step)
 
     def evaluating(self, done: int, total: int, what: str) -> None:
-        """Show on the live line how far an evaluation is; called often, and most calls do nothing.
+        """Show the progress of an evaluation on the live line. Called often; most calls do nothing.
 
         Args:
-            what: Rows or episodes: what `done` and `total` count.
+            done: Number evaluated so far.
+            total: Number to evaluate.
+            what: Their name: "rows" or "episodes".
         """
         if not self.enabled or not self._console.is_terminal:
             return
@@ -84,12 +96,16 @@ class Console:
         self._redrawn = time.monotonic()
 
     def evaluated(self, at: Progress) -> None:
-        """A line per evaluation where there is no live line to show it (a log file, a cluster)."""
+        """Print a line per evaluation if there is no live line (in a log file, on a cluster)."""
         if self.enabled and not self._console.is_terminal:
             self._print(f"step {at.step:,}  {self._in_words(at.metrics)}")
 
     def task_ended(self, at: Progress, took: dict[str, Any]) -> None:
-        """The scores of the tasks seen, and what the task took; of a single task only in `finished`."""
+        """Print the scores of the tasks seen, and the cost of the last; a single task is left to `finished`.
+
+        Args:
+            took: An element of `Supervisor.tasks`.
+        """
         if not self.enabled or len(at.matrix[-1]) < 2:
             return
         tasks = len(at.matrix[-1])
@@ -129,13 +145,13 @@ class Console:
         )
 
     def stop(self) -> None:
-        """Leave the live line as it is."""
+        """Stop redrawing the live line, which stays visible."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def _in_words(self, metrics: dict[str, float]) -> str:
-        """All of them, what the scenario is about first."""
+        """All metrics in one line, the one that the scenario reports first."""
         told = {metric.told for metric in METRICS if metric.told and metric.better == "more"}
         first = [name for name in metrics if self.told and name.removeprefix("validation_") in told]
         names = dict.fromkeys([*first, *metrics])
@@ -163,19 +179,19 @@ class _Rate:
         return self._value
 
 
-def _bar(console: Any, total: int | None) -> Any:
+def _bar(console: RichConsole, total: int | None) -> Bar:
     from rich.progress import Progress
 
     from .live import Line
 
-    # Redrawn by the loop: a thread of its own would take time from small models.
+    # The loop redraws it: a refresh thread would slow down small models.
     bar = Progress(Line(console), console=console, auto_refresh=False)
     bar.add_task("", total=total, shown=[])
     bar.start()
     return bar
 
 
-def _short(value: Any) -> str:
+def _short(value: Tensor | float) -> str:
     value = float(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 

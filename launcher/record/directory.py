@@ -1,4 +1,4 @@
-"""A run's directory: one writer, nothing half-made, nothing lost."""
+"""A run's directory: one writer, no partial files, and no earlier run overwritten."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from filelock import FileLock, Timeout
 from ...replay import ConfigError
 
 _LOCK = ".lock"
-# A run that is just closing removes the file that the next one has opened; that one tries again. Another
-# run at work is there for longer.
+# A run that is closing may remove the lock file that the next one has just opened, which then tries again.
+# A run that is still working holds it for longer.
 _LOCK_SECONDS = 0.2
 
 
 class RunDirectory:
-    """Claims `path` for one run, and gives it back clean when the run fails before its first step.
+    """Claims `path` for one run, and removes what it made if the run fails before its first step.
 
     Args:
         path: The run directory, absolute.
-        resume: Continue what is there. Otherwise an earlier run is moved aside to `<path>.1`, `.2`,
+        resume: Continue an earlier run. Otherwise an earlier run is moved aside to `<path>.1`, `.2`,
             ..., by `start()`.
 
     Raises:
@@ -40,19 +40,19 @@ class RunDirectory:
             self._lock = _locked(path / _LOCK)
         except Timeout as error:
             raise ConfigError(
-                f"Another run is writing to {path}. Give another seed, experiment or path."
+                f"Another run is writing to {path}. Set another seed, experiment or path."
             ) from error
         except OSError as error:
             self._remove_made()
             raise ConfigError(
-                f"Cannot write the run to {path} ({error.strerror or error}). Give another path=."
+                f"Cannot write the run to {path} ({error.strerror or error}). Set another path=."
             ) from error
 
     def reopen(self) -> None:
-        """Claim the directory again after `close`, for a run that goes on.
+        """Claim the directory again after `close`, for a run that continues.
 
         Raises:
-            ConfigError: If another run is writing there, or it cannot be written.
+            ConfigError: If another run is writing there, or the directory cannot be written.
         """
         try:
             self._lock = _locked(self.path / _LOCK)
@@ -84,8 +84,8 @@ class RunDirectory:
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         aside.mkdir()
-        # Checkpoints first and config.yaml last: killed in between, what is left here is either still
-        # the old run or none that could be continued.
+        # Checkpoints first and config.yaml last: if we are killed in between, what remains is either still
+        # the old run or nothing that a resume could continue.
         order = {"checkpoints": 0, "config.yaml": 2}
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
             if entry.name != _LOCK:
@@ -93,12 +93,12 @@ class RunDirectory:
         return aside
 
     def status(self, **fields: Any) -> None:
-        """Write `status.json`, whole; JSON has no NaN and no infinity, which are null there."""
+        """Write `status.json` atomically. NaN and infinity, which JSON lacks, become null."""
         text = json.dumps(_finite(fields), indent=1, allow_nan=False)
         write_whole(self.path / "status.json", text + "\n")
 
     def earlier_tasks(self) -> list[dict[str, Any]]:
-        """What `status.json` says of the tasks of the run that is resumed."""
+        """The `tasks` of the resumed run's `status.json`; empty if there are none, or it cannot be read."""
         try:
             tasks = json.loads((self.path / "status.json").read_text())["tasks"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -106,10 +106,10 @@ class RunDirectory:
         return tasks if self.resume and isinstance(tasks, list) else []
 
     def close(self) -> None:
-        """Let others write here; remove what was made for a run that never started."""
+        """Release the lock, and remove the folders that were made for a run that never started."""
         if self._lock is None:
             return
-        if os.name == "posix":  # Windows removes no open file; there it is removed by the release.
+        if os.name == "posix":  # Windows cannot remove an open file; there, `release` does it.
             (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.release()
         self._lock = None
@@ -121,11 +121,11 @@ class RunDirectory:
             try:
                 path.rmdir()
             except OSError:
-                continue  # Not there, or not empty: then it is somebody else's now.
+                continue  # Missing, or not empty: another program uses it now.
 
 
-def _finite(value: Any) -> Any:
-    """`value` with None for every number that is not finite."""
+def _finite(value: object) -> object:
+    """`value` with every non-finite float replaced by None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -134,18 +134,22 @@ def _finite(value: Any) -> Any:
 
 
 def _locked(path: Path) -> FileLock:
-    """The lock, acquired; Timeout if another run has it. The system frees that of a run that was killed."""
-    # Shared by threads: Python may collect, and so close, a dropped run in any of them.
+    """Acquire the lock; the system releases that of a killed run.
+
+    Raises:
+        Timeout: If another run holds it.
+    """
+    # Not thread-local: garbage collection may close an abandoned run in any thread.
     lock = FileLock(path, thread_local=False)
     lock.acquire(timeout=_LOCK_SECONDS)
     return lock
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run after a kill, finds the old or the new one.
+    """Replace a file atomically: readers find the old text or the new one, even after a kill.
 
-    It is not synced to the disk, which would cost a short run more than its steps; what must
-    outlive the machine is synced with each checkpoint.
+    It is not synced to the disk, which would cost a short run more than its steps. What must survive a
+    crash of the machine is synced with each checkpoint.
     """
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", newline="") as file:

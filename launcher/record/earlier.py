@@ -1,4 +1,4 @@
-"""A run that begins with what another one has learnt: `load=PATH`, or `model=run.agent`."""
+"""Starts a run from what another one has learnt: `load=PATH`, or `model=run.agent`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from .state import load_weights
 
 
 def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
-    """The plan with what the weights of `load=` need, and that checkpoint; None: none is named.
+    """Read the checkpoint of `load=`, and adapt the plan to its weights.
+
+    Returns:
+        The plan, with `normalize_obs` as the weights expect it, and the checkpoint's state without its
+        replay; None if `load=` is not set.
 
     Raises:
-        ConfigError: If the settings say otherwise.
+        ConfigError: If the user set `normalize_obs` to the opposite.
         CheckpointError: If there is no checkpoint, or it is damaged.
     """
     if plan.load is None:
@@ -34,21 +38,25 @@ def read_earlier(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
         return plan, state
     if has and "normalize_obs" in plan.given:
         raise ConfigError(
-            f"normalize_obs=true, but {plan.load} learnt from observations as they are, which is what "
-            "its weights expect. Leave out normalize_obs, or load."
+            f"normalize_obs=true, but {plan.load} learnt from observations that were not normalised, "
+            "and its weights expect these. Leave out normalize_obs or load."
         )
     if had and "normalize_obs" in plan.given:
         raise ConfigError(
             f"normalize_obs=false, but {plan.load} learnt with normalize_obs=true: its weights expect "
             "normalised observations, and their statistics come with load=. Leave normalize_obs out."
         )
-    return plan.decided(normalize_obs=had), state  # Its agent's default may be another.
+    return plan.decided(normalize_obs=had), state  # This agent may default to the opposite.
 
 
 def read_module(plan: Plan) -> tuple[Plan, Normalizer | None]:
-    """The plan, and the statistics of observations that the module given has learnt with, if it has any.
+    """Adapt the plan to a module that comes from an earlier run.
 
-    Its weights expect normalised observations, and this run normalises them unless the user says otherwise.
+    Weights trained on normalised observations expect them, so this run normalises them too, unless the user
+    set `normalize_obs`.
+
+    Returns:
+        The plan, and the observation statistics that the module was trained with, or None.
     """
     known = None if plan.env is None else statistics_of(plan.model.target)
     if known is not None and "normalize_obs" not in plan.given:
@@ -57,7 +65,7 @@ def read_module(plan: Plan) -> tuple[Plan, Normalizer | None]:
 
 
 def continue_statistics(known: Normalizer, world: World) -> None:
-    """Go on with the statistics of a module given, where they are of such observations as this run's."""
+    """Start from a module's observation statistics, if this run's observations have their shapes."""
     if (normalizer := world.normalizer) is None:
         return
     shapes = {name: moments.mean.shape for name, moments in normalizer.moments.items()}
@@ -66,7 +74,12 @@ def continue_statistics(known: Normalizer, world: World) -> None:
 
 
 def take_over(state: dict[str, Any], agent: nn.Module, world: World) -> None:
-    """Begin with the weights of a checkpoint, and its statistics of observations.
+    """Load the weights of a checkpoint, and its observation statistics.
+
+    Args:
+        state: What `checkpoint.find` returned.
+        agent: Changed in place.
+        world: Its normaliser, if there is one, receives the statistics.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
@@ -78,10 +91,14 @@ def take_over(state: dict[str, Any], agent: nn.Module, world: World) -> None:
 
 
 def load_statistics(normalizer: Normalizer, state: dict[str, Any]) -> None:
-    """Continue with the statistics of observations in a checkpoint; those of rewards stay as they are.
+    """Continue a checkpoint's observation statistics; reward statistics are left alone.
+
+    Args:
+        normalizer: Changed in place.
+        state: Has a `normalizer`, whose `moments` are named `obs/KEY`.
 
     Raises:
-        CheckpointError: If they are of other observations.
+        CheckpointError: If they do not match this run's observations.
     """
     if not normalizer.moments:
         return
@@ -92,7 +109,7 @@ def load_statistics(normalizer: Normalizer, state: dict[str, Any]) -> None:
         if kept is None or shape != list(moments.mean.shape):
             which = f" `{name}`" if name else ""
             raise CheckpointError(
-                f"The checkpoint's statistics of observations{which} are {shape or 'missing'}; this run's "
+                f"The checkpoint's statistics for observations{which} are {shape or 'missing'}; this run's "
                 f"are {list(moments.mean.shape)}. It comes from another environment."
             )
         moments.load_state_dict(kept)

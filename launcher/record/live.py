@@ -1,11 +1,11 @@
-"""The live line of a run, in as many columns as the console has. Imported where there is one."""
+"""The live line of a run, fitted to the console's width. Imported only for a terminal."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from rich.progress import ProgressColumn
+from rich.console import Console
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 _LONGEST, _SHORTEST = 30, 8  # Columns of the bar.
@@ -14,15 +14,15 @@ _LONGEST, _SHORTEST = 30, 8  # Columns of the bar.
 class Line(ProgressColumn):
     """The live line: a bar, the percentage and the time left, then values.
 
-    Where the console is narrow, the last values are left out first, then the bar.
+    In a narrow console, the last values are dropped first, then the bar.
     """
 
-    def __init__(self, console: Any):
+    def __init__(self, console: Console):
         super().__init__()
         self._console = console
 
-    def render(self, task: Any) -> Text:
-        width = self._console.width - 1  # A full line would make some terminals begin another.
+    def render(self, task: Task) -> Text:
+        width = self._console.width - 1  # A full line would wrap in some terminals.
         line = Text(no_wrap=True, overflow="crop")
         if task.total is not None:
             line.append(f"{task.percentage:>3.0f}% {_clock(task.time_remaining)}")
@@ -41,7 +41,7 @@ class Line(ProgressColumn):
 
 
 def _clock(seconds: float | None) -> str:
-    """`1:02:03`, as long as that is known."""
+    """`1:02:03`; dashes if the time is unknown."""
     if seconds is None:
         return "-:--:--"
     minutes, seconds = divmod(math.ceil(seconds), 60)

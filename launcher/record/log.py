@@ -1,4 +1,4 @@
-"""What a run records: `Log`, which `learn` is given, and `Journal`, which keeps the rows."""
+"""What a run records: `Log`, which `learn` receives, and `Journal`, which keeps the rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Row = dict[str, Any]
 class Log:
     """Records scalars: `log.loss = loss`, `log["critic/loss"] = 0.1`.
 
-    Tensors are detached and kept as they are; nothing waits for the device until a row is written,
-    which holds the mean of each name's values since the row before.
+    Tensors are detached and stay on their device: nothing waits for it until a row is written. A row
+    holds the mean of each name's values since the previous row.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -39,7 +39,7 @@ class Log:
         if isinstance(value, Tensor):
             if value.numel() != 1:
                 raise ConfigError(
-                    f"log.{name} records a scalar, but was given a tensor of shape "
+                    f"log.{name} records a scalar, but received a tensor of shape "
                     f"{list(value.shape)}. Log its mean, for example."
                 )
             value = value.detach().reshape(()).clone()  # The model may change it in place later.
@@ -48,7 +48,7 @@ class Log:
                 value = float(value)
             except (TypeError, ValueError):
                 raise ConfigError(
-                    f"log.{name} records a number or a 0-d tensor, but was given "
+                    f"log.{name} records a number or a 0-d tensor, but received "
                     f"{type(value).__name__} {value!r:.40}."
                 ) from None
         self.record(name, value)
@@ -56,7 +56,7 @@ class Log:
     __setattr__ = __setitem__
 
     def record(self, name: str, value: Tensor | float) -> None:
-        """Keep a detached scalar that nobody will change."""
+        """Record without a check: a float, or a detached 0-d tensor that is not changed in place later."""
         pending = self.__dict__["_pending"]
         if name in pending:
             pending[name].append(value)
@@ -78,7 +78,7 @@ class Log:
         return self.__getattr__(name)
 
     def take(self) -> dict[str, float]:
-        """The mean of every name's values, which are then forgotten."""
+        """The mean of every name's values since the last row; clears them."""
         means = {name: _mean(values) for name, values in self.state_dict().items()}
         self.__dict__["_pending"] = {}
         return means
@@ -94,7 +94,10 @@ class Log:
 
 
 def as_floats(values: Sequence[Tensor | float]) -> list[float]:
-    """Numbers and 0-d tensors as numbers, with one transfer per device and type, not one per value."""
+    """Floats of numbers and 0-d tensors of any device and dtype, in order.
+
+    Transfers once per device and dtype: one transfer per value would wait for the GPU each time.
+    """
     groups: dict[Any, list[int]] = {}
     for i, value in enumerate(values):
         kind = (value.device, value.dtype) if isinstance(value, Tensor) else None
@@ -117,7 +120,7 @@ def _mean(values: list[float]) -> float:
 
 
 class Writer(Protocol):
-    """Anywhere that rows go."""
+    """A destination of rows: a CSV file or a tracker."""
 
     def write(self, row: Row) -> None: ...
 
@@ -125,7 +128,7 @@ class Writer(Protocol):
 
 
 def quiet(learn: LearnMethod | None) -> Callable[[Replay, Log | None], Any]:
-    """`learn` that may be called with a log of None: what it logs is then forgotten."""
+    """Wrap `learn` so that it accepts None for its log, and then discards what it logs."""
 
     def learn_quietly(replay: Replay, log: Log | None) -> Any:
         return learn(replay, Log() if log is None else log) if learn is not None else None
@@ -158,19 +161,19 @@ class Journal:
                 writer.expect(tasks)
 
     def sync(self) -> None:
-        """Make what was written so far durable."""
+        """Flush CSV files to the disk, so that a checkpoint never refers to rows that are lost."""
         for writer in self.writers:
             if isinstance(writer, CSV):
                 writer.sync()
 
     def state_dict(self) -> dict[str, int]:
-        """The cursor: how many rows of each mode there are."""
+        """Number of rows per mode: on resuming, later rows are dropped."""
         return {
             mode: sum(row["mode"] == mode for row in self.history) for mode in ("train", "eval")
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Keep as many rows as the cursor says; later ones will be written again."""
+        """Keep the rows up to the checkpoint; the resumed run writes the later ones again."""
         kept: list[Row] = []
         for writer in self.writers:
             if isinstance(writer, CSV):
@@ -183,7 +186,7 @@ class Journal:
 
 
 class CSV:
-    """Rows of one mode as a CSV file. No wall-clock in it: a resumed run writes the same bytes.
+    """Rows of one mode as a CSV file, without times: a resumed run must write the same bytes.
 
     A row with a new name rewrites the file with a wider header. A metric of one task adds columns for all
     tasks at once, so that two hundred tasks do not rewrite the file two hundred times.
@@ -225,7 +228,7 @@ class CSV:
 
     def _lines(self, rows: list[Row], *, header: bool = False) -> str:
         text = io.StringIO()
-        # `extrasaction`: every row is known to have no other names.
+        # `_widen` has added every name; "raise" would search each row for others again.
         writer = csv.DictWriter(
             text, self.columns, restval="", extrasaction="ignore", lineterminator="\n"
         )
@@ -260,7 +263,7 @@ class CSV:
 
 
 def _with_name(name: str, tasks: int) -> list[str]:
-    """A new column, and those that rows to come will have beside it."""
+    """A new column, and those that later rows add with it."""
     metric, found, _ = name.rpartition("/task_")
     if found:
         return [name, *(f"{metric}/task_{i}" for i in range(tasks))]

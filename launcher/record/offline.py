@@ -1,4 +1,4 @@
-"""Learning an environment from a replay that was saved before, without acting in it."""
+"""Offline runs: learning from a saved replay, without acting in the environment."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ..settings.plan import Plan
 from ..settings.warn import warn_caller
 from .checkpoint import find
 
-# What is as it was when the replay was filled, by the names of a replay's sizes.
+# Settings that were fixed when the replay was filled, and the names that the replay saved them under.
 _SAVED = {"discount": "discount", "nstep": "nstep", "frame_stack": "stack"}
-# What says how to act, and what it is where nothing is done.
+# Settings about acting, and their values in a run that does not act.
 _OF_ACTING = {"seed_steps": 0, "learn_every": 1, "normalize_reward": False}
 
 
 def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
-    """The plan with what the saved transitions of `offline=` decide, and these.
+    """Read the transitions of `offline=`, and adapt the plan to them.
 
     Returns:
-        Of them what `replay.offline.open_saved` takes; None for a run that acts.
+        The plan, and the state for `replay.offline.open_saved`; None for a run that acts.
 
     Raises:
-        ConfigError: If there is no environment, or are several.
+        ConfigError: If there is not exactly one environment.
         CheckpointError: If nothing was saved there, or it is damaged.
     """
     if plan.offline is None:
         return plan, None
     if plan.env is None or len(plan.env) > 1:
         raise ConfigError(
-            f"offline={plan.offline} is learnt from for one environment, in which the model is "
-            "evaluated: give env=, and one only."
+            f"offline={plan.offline} needs the environment in which the model is evaluated. Set env= to "
+            "exactly one."
         )
     state = _saved(Path(plan.offline))
     try:
@@ -47,7 +47,7 @@ def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
         raise with_source_named(plan, error) from error
     acting = {*_OF_ACTING, "num_envs", "capacity"} & plan.given
     for key in sorted(acting):
-        warn_caller(f"`{key}` has no effect in this run: it does not act.")
+        warn_caller(f"`{key}` has no effect in this run: offline, nothing acts.")
     for key, name in _SAVED.items():
         if key in plan.given and plan.values[key] != sizes[name]:
             warn_caller(
@@ -59,18 +59,18 @@ def settings_from_replay(plan: Plan) -> tuple[Plan, dict[str, Any] | None]:
 
 
 def _with_mask(plan: Plan, state: dict[str, Any]) -> list[str] | None:
-    """`env_info`, with `action_mask` where it is learnt with, for evaluations.
+    """`env_info`, with `action_mask` added if the replay has it: evaluations must mask actions too.
 
     Raises:
-        ConfigError: If it was not saved.
+        ConfigError: If the user asks for `action_mask`, and the replay lacks it.
     """
     kept = {name.split(IN)[0] for name in state.get("beside", ())}
     if ACTION_MASK in kept:
         return [ACTION_MASK, *(n for n in plan.env_info or () if n != ACTION_MASK)]
     if ACTION_MASK in (plan.env_info or ()):
         raise ConfigError(
-            f"env_info=action_mask: the replay in offline={plan.offline} was saved without it, so that "
-            "learning would count on actions that are ruled out. Collect it with env_info=[action_mask]."
+            f"env_info=action_mask: the replay in offline={plan.offline} was saved without it, so "
+            "learning would count on invalid actions. Collect it again with env_info=[action_mask]."
         )
     return plan.env_info
 
@@ -88,42 +88,45 @@ def _saved(folder: Path) -> dict[str, Any]:
         )
     if "origin" in transitions:
         raise CheckpointError(
-            f"offline={folder} was itself an offline run. Give the replay that it learnt from."
+            f"offline={folder} was itself an offline run. Set offline= to the replay that it learnt from."
         )
     return transitions
 
 
 def check_agent(agent: nn.Module, spec: Spec) -> None:
-    """Refuse an agent that learns from what it does itself.
+    """Refuse an on-policy agent, which learns from its own recent actions only.
 
     Raises:
-        ConfigError: Naming those that learn from what others have done.
+        ConfigError: Naming agents for this action space that learn off-policy.
     """
     if not stated_traits(agent).on_policy:
         return
     if isinstance(spec.action, dict) or spec.action.nvec or spec.action.binary:
-        others = "a model of your own that learns from next(replay)"
+        others = "your own model that learns from next(replay)"
     elif spec.action.discrete:
         others = "DQN with model.conservative=0.5, or SAC"
     else:
         others = "TD3 with model.imitation=0.4, or SAC or DDPG"
     raise ConfigError(
-        f"{type(agent).__name__} learns on-policy, from what it has just done, and with offline= nothing is "
-        f"done. Take {others}."
+        f"{type(agent).__name__} learns on-policy, from its own newest actions, and with offline= nothing "
+        f"acts. Use {others}."
     )
 
 
 def check_path(plan: Plan, path: Path) -> None:
-    """Refuse a run directory that what is learnt from lies in: a run moves an earlier one aside.
+    """Refuse a run directory that contains the replay of `offline=`, since a run moves an earlier one aside.
+
+    Args:
+        path: The run directory.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If it contains the replay.
     """
     if plan.offline is None:
         return
     source = Path(plan.offline).resolve()
     if source == path.resolve() or path.resolve() in source.parents:
         raise ConfigError(
-            f"This run's directory, {path}, is that of the replay it learns from. Give another path or "
+            f"This run's directory, {path}, contains the replay it learns from. Set another path or "
             "experiment."
         )

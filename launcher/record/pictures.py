@@ -1,4 +1,4 @@
-"""Pictures that are drawn while a run goes on, or when it ends: none is worth the run."""
+"""Pictures drawn during a run or at its end. A picture that fails must not end the run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .console import Console
 
 
 class Spared:
-    """Calls a function that draws; what it raises is said, once, and not raised.
+    """Calls a function that draws; its first error is reported, and none is raised.
 
     Args:
         draw: Draws.
-        what: The pictures, as the message calls them: `learning curves`.
-        report: Shows a line to the person.
+        what: Name of the pictures in the message, such as `learning curves`.
+        report: Shows a line to the user.
     """
 
     def __init__(self, draw: Callable[..., Any], what: str, report: Callable[[str], None]):
@@ -33,7 +33,7 @@ class Spared:
     def __call__(self, *args: Any, **options: Any) -> None:
         try:
             self._draw(*args, **options)
-        except Exception as error:  # Of a display, a disk, a model's own `sample`.
+        except Exception as error:  # From a display, a disk, or a model's own `sample`.
             if not self._failed:
                 reason = " ".join(str(error).split())[:200]
                 self._report(f"No {self._what}: {type(error).__name__}: {reason}")
@@ -41,10 +41,10 @@ class Spared:
 
 
 def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:
-    """What draws a generative model's samples at every evaluation, or None.
+    """Build what draws a generative model's samples at every evaluation; None if plots are off.
 
     Args:
-        path: Of the run.
+        path: The run directory.
     """
     if not (plan.plot and world.labelled):
         return None
@@ -53,14 +53,21 @@ def build_pictures(plan: Plan, world: World, path: Path) -> Samples | None:
 
 
 def draw_run(*args: Any, **options: Any) -> None:
-    """The curves and matrices of a run: see `plots.curves`."""
-    from ..pictures import curves  # Matplotlib is loaded where there is something to draw.
+    """The curves and matrices of a run: see `pictures.curves`."""
+    from ..pictures import curves  # Imports Matplotlib, only once there is something to draw.
 
     curves.draw_run(*args, **options)
 
 
 def draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:
-    """A picture of the user's module, or of the parts that an agent is composed of."""
+    """Draw the user's module, or the parts of a composed agent.
+
+    Args:
+        own: The user's module.
+        agent: What learns, which may contain it.
+        obs: Example observations, `[2, *shape]` per leaf.
+        folder: Where the picture goes.
+    """
     from ..pictures.model.render import render_model
 
     composition = traits(agent).composition

@@ -1,10 +1,10 @@
-"""Where a run is."""
+"""The progress of a run: steps, tasks and scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,21 @@ _MATRICES = ("matrix", "task_il")
 
 @dataclass
 class Progress:
-    """Where the run is: everything the loop itself must know to continue.
+    """Everything that the loop itself must know to continue.
 
     Attributes:
         task: The current task; the number of tasks once all are done.
-        task_step, step: Steps in this task, and in all.
+        task_step: Steps in this task: learning steps on data and offline, otherwise environment steps.
+        step: The same over all tasks.
         begun: Whether the current task has begun.
         stopped: Whether this task was ended early.
-        best, waited: The best score of this task, and evaluations since.
-        best_state: The learner's state then, if it is to be restored at the end of the task.
+        best: The best score of this task, or None.
+        waited: Number of evaluations since.
+        best_state: The learner's state at the best score, if the task ends by restoring it.
         matrix: Row i: the score on each task after learning task i; NaN where it was not evaluated.
         task_il: The same with the task known, if that differs; else empty.
         baseline: The score on every task before any learning, of the scenario's own kind.
-        metrics: The newest evaluation.
+        metrics: The newest evaluation, by the name of the metric.
     """
 
     task: int = 0
@@ -43,8 +45,8 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {known.name: getattr(self, known.name) for known in fields(self)}
-        # As arrays: two hundred tasks have eighty thousand scores, which take long as text.
+        state = dict(vars(self))
+        # As arrays: two hundred tasks have eighty thousand scores, which are slow to write as text.
         return state | {name: _as_array(state[name]) for name in _MATRICES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -52,11 +54,19 @@ class Progress:
         self.__dict__.update(known | {name: _as_rows(known[name]) for name in _MATRICES})
 
     def own_matrix(self, *, told: bool) -> list[list[float]]:
-        """The scores that the scenario is about, `[tasks learnt][tasks]`: task-IL if the task is told."""
+        """The scores that the scenario reports, `[tasks learnt][tasks]`.
+
+        Args:
+            told: Whether the model knows the task, and so task-IL counts.
+        """
         return self.task_il if told and self.task_il else self.matrix
 
     def place(self, epoch: int) -> dict[str, int]:
-        """What every row begins with: the step, the epoch of the current task, and the task."""
+        """The first columns of every row.
+
+        Args:
+            epoch: Passes over the current task's data.
+        """
         return {"step": self.step, "epoch": epoch, "task": self.task}
 
     def begin_task(self) -> None:
@@ -86,6 +96,6 @@ def _as_array(rows: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _as_rows(matrix: np.ndarray | Sequence[Sequence[float]]) -> list[list[float]]:
-    """Lists of numbers: those of an array, or of a checkpoint before 0.5.0."""
+    """Lists of numbers from an array, or from the lists of a checkpoint before 0.5.0."""
     # A single NaN object, so that equal matrices compare equal.
     return [[x if x == x else math.nan for x in map(float, row)] for row in matrix]

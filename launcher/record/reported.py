@@ -1,4 +1,4 @@
-"""What a supervisor says of a run before, during and after it."""
+"""What a supervisor reports about a run before, during and after it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from .progress import Progress
 
 
 class Reported(Protocol):
-    """What there is to say of a run; `launcher.report.Report` is the one there is."""
+    """Describes and draws a run, as `launcher.report.Report` does."""
 
     @property
     def world(self) -> World:
-        """What the run learns from."""
+        """The data or environments that the run learns from."""
 
     def header(self) -> dict[str, str]:
-        """The lines that a run begins with, by what they are about."""
+        """The lines that a run begins with, by their label."""
 
     def problems(self) -> list[str]:
-        """What a person should know before the run begins."""
+        """Warnings to show before the run begins."""
 
     def costs(self, task: int) -> dict[str, Any]:
-        """What a task has cost that was just learnt: a part of its entry in status.json."""
+        """The cost of the task that was just learnt, for its entry in status.json.
+
+        Args:
+            task: Its number, from 0.
+        """
 
     def last_words(self, *, stepped: bool) -> Iterator[str]:
-        """Settings that had no effect, or less than expected."""
+        """Warnings about settings that had no effect, or less than expected.
+
+        Args:
+            stepped: Whether this process took a step of the run.
+        """
 
     def draw_model(self, console: Console) -> None:
         """Draw the user's module."""
@@ -36,4 +44,9 @@ class Reported(Protocol):
     def draw_run(
         self, history: list[Row], progress: Progress, *, parameters: dict[str, Any] | None
     ) -> None:
-        """Draw the run's curves and matrices."""
+        """Draw the run's curves and matrices.
+
+        Args:
+            history: The rows of train.csv and eval.csv, in order.
+            parameters: Number that each task uses, if strategies count them.
+        """

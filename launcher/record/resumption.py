@@ -1,4 +1,4 @@
-"""What a checkpoint's settings say about continuing it: what has changed, and what cannot."""
+"""Compares a checkpoint's settings with those of the run that continues it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
-    """The settings that differ from a checkpoint's, each with its value then and now.
+    """The settings that differ from a checkpoint's.
+
+    Args:
+        before: The checkpoint's settings, by name.
+        now: Those of this run.
+
+    Returns:
+        The previous and the new value of each; incidental settings and `load` are left out.
 
     Raises:
-        ConfigError: If one describes the sequence of tasks.
+        ConfigError: If one of them defines the sequence of tasks, which must not change.
     """
     # Where a run started from no longer matters once it has.
     may_differ = {*that_count("incidental"), "load"}
@@ -30,13 +37,17 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Chang
         was, wanted = changed[key]
         raise ConfigError(
             f"The checkpoint comes from a run with {key}={was}, but this one has {key}={wanted}: it "
-            "cannot be resumed with different settings. Give another path or experiment."
+            "cannot be resumed with different settings. Set another path or experiment."
         )
     return changed
 
 
 def parts_to_restart(changed: Changes) -> tuple[str, ...]:
-    """The parts of a learner whose saved state belongs to another class than the settings now name."""
+    """The parts of a learner that cannot load their saved state, since the settings now name another class.
+
+    Returns:
+        Of "optimizer" and "scheduler", those that start over.
+    """
     before, now = (optim or {} for optim in changed.get("optim", ({}, {})))
     kinds = (before.get("_target_"), now.get("_target_"))
     if kinds[0] != kinds[1] or list(before.get("groups", ())) != list(now.get("groups", ())):
@@ -45,7 +56,7 @@ def parts_to_restart(changed: Changes) -> tuple[str, ...]:
 
 
 def saved_device(state: Mapping[str, Any]) -> torch.device:
-    """The device that the run of a checkpoint learnt on."""
+    """The device on which the checkpoint was written."""
     if "device" in state:
         return torch.device(state["device"])
     return torch.device("cuda" if "cuda" in state["random"] else "cpu")  # Before 0.5.0.

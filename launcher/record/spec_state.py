@@ -12,7 +12,7 @@ from ...replay.scale import Scale
 
 
 def spec_state(spec: Spec) -> dict[str, Any]:
-    """For a checkpoint."""
+    """Describe a spec for a checkpoint, in plain data and tensors."""
     return {
         "obs": _space_state(spec.obs),
         "action": _space_state(spec.action),

@@ -1,28 +1,22 @@
-"""Supervises a run: its directory, checkpoints, journal, console, signals, and how it has ended."""
+"""Supervises a run: its directory, checkpoints, journal, console, signals and final status."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from ...replay import ConfigError, Diverged
 from ...replay.randomness import kept_randomness
 from ..settings.plan import Plan
 from .checkpoint import Checkpoints
-from .console import Console
 from .directory import RunDirectory
 from .log import CSV, Journal, Row, Writer
 from .pictures import Spared
-from .progress import Progress
-from .reported import Reported
+from .signals import Interrupted, Signals
+from .supervised import Supervised
 from .trackers import Tracker
 
 _SAVE_SECONDS = 60.0  # Between checkpoints when save_every is not given.
@@ -30,76 +24,20 @@ _SAVING_SHARE = 0.05  # Of a run's time, at most: a large replay takes long to w
 _SHOW_SECONDS = 0.2
 
 
-class Supervised(Protocol):
-    """What a supervisor sees of a session.
-
-    Attributes:
-        path: The run directory.
-        console: Where a person is told.
-        progress: Where the run is.
-        first_step: The step at which this process began, or continued, the run.
-    """
-
-    path: Path
-    console: Console
-    progress: Progress
-    first_step: int
-
-    @property
-    def report(self) -> Reported:
-        """What there is to say of the run."""
-
-    @property
-    def num_tasks(self) -> int:
-        """Number of tasks."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of them are learnt."""
-
-    def awake(self) -> AbstractContextManager[None]:
-        """Inside, the model is as it last learnt, even if it rests otherwise."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs; tensors may be the session's own."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
-
-    def is_finite(self) -> bool:
-        """Whether the state is worth keeping."""
-
-    def check_fresh(self) -> None:
-        """Refuse what another run has used already."""
-
-    def newest_loss(self) -> Tensor | float | None:
-        """The loss that the live line shows."""
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to stop.
-
-    Attributes:
-        signum: Which one.
-        saved: Whether a checkpoint was written.
-    """
-
-    def __init__(self, signum: int, *, saved: bool):
-        super().__init__(signal.Signals(signum).name)
-        self.signum, self.saved = signum, saved
-
-
 class Supervisor:
-    """What happens around the steps of a run.
+    """Does what happens around the steps of a run: saves, writes rows, shows progress, stops on signals.
 
-    Use as a context manager, or call `close`: the directory is claimed, and files are open.
+    Use as a context manager, or call `close`: it holds the run directory and open files.
+
+    Args:
+        plan: Says how often to save, where rows go, and whether to resume.
+        session: The run to supervise.
 
     Attributes:
-        status: "open", "waiting" for the data of a later task, or how the run has ended, as `status.json`
-            says it.
+        status: "open", "waiting" for the data of a later task, or the final status, as in `status.json`.
         journal: The rows of train.csv and eval.csv.
-        tasks: What each task took, those before a resumption included: `steps`, `seconds` (since the run
-            was last resumed), and what `Report.costs` says.
+        tasks: Cost of each task, including tasks finished before a resume: `steps`, `seconds` (since the
+            run was last resumed), and what `Report.costs` returns.
         closed: Whether the directory is released.
 
     Raises:
@@ -122,9 +60,8 @@ class Supervisor:
         self.checkpoints = Checkpoints(session.path / "checkpoints")
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
-        self._claimed: tuple[str, int] | None = None  # Our newest checkpoint, when we closed.
-        self._received: int | None = None  # A signal.
-        self._handlers: dict[int, Any] = {}
+        self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
+        self._signals = Signals()
         self._shown = 0.0
         self._saved_at, self._saved_step = time.monotonic(), 0
         self._pause, self._save_took = _SAVE_SECONDS, 0.0  # Seconds.
@@ -156,7 +93,7 @@ class Supervisor:
     def _newest_state(self) -> dict[str, Any] | None:
         state, problems = self.checkpoints.newest()
         for problem in problems:
-            self.console.problem(f"Passed over: {problem}")
+            self.console.problem(f"Skipped: {problem}")
         if state is None:
             self.console.note(
                 f"No checkpoint to resume from in {self.session.path} yet: starting from scratch."
@@ -167,14 +104,17 @@ class Supervisor:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, signals stop the run between two steps; whatever goes wrong is the run's end.
+        """Runs the block with signals noted for `check`; any error becomes the run's final status.
 
         Raises:
-            Diverged: With the newest checkpoint and what to try.
+            Diverged: The block's, with the newest checkpoint and what to try added.
+            Interrupted: The block's, from `check`.
         """
-        began = self._task_began = time.monotonic()  # The caller's time in between does not count.
+        began = self._task_began = (
+            time.monotonic()
+        )  # Time that the caller spent before does not count.
         try:
-            with self._signals():
+            with self._signals.caught():
                 yield
                 self.start()
         except Diverged as error:
@@ -186,12 +126,12 @@ class Supervisor:
             self._end("failed", reason=f"{type(error).__name__}: {error}")
             raise
         except Interrupted as error:
-            self.status = "interrupted"  # Which was written with the checkpoint.
+            self.status = "interrupted"  # `check` has written it to status.json.
             self.console.stop()
             outcome = f"saved to {self.session.path}" if error.saved else "not saved"
             self.console.note(f"Interrupted by {error} at step {self.progress.step}; {outcome}.")
             raise
-        except BaseException as error:  # A second signal, or SystemExit in the user's code.
+        except BaseException as error:  # A second signal, or SystemExit from the user's code.
             self._end("interrupted", reason=type(error).__name__)
             raise
         self._seconds += time.monotonic() - began
@@ -201,27 +141,8 @@ class Supervisor:
         kept = self.checkpoints.numbered()
         return f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM (in the main thread; elsewhere Python cannot)."""
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[signum] = signal.signal(signum, self._receive)
-        try:
-            yield
-        finally:
-            for caught, handler in self._handlers.items():
-                # None: it was installed by a library in C, and Python cannot put it back.
-                signal.signal(caught, signal.SIG_DFL if handler is None else handler)
-            self._handlers = {}
-
-    def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            raise KeyboardInterrupt  # Asked twice: do not wait for the step to end.
-        self._received = signum
-
     def start(self) -> None:
-        """The first step has succeeded: from now on the run leaves traces."""
+        """Write the first files, after the first step: a run that fails before leaves no traces."""
         if self.directory.started:
             return
         aside = self.directory.start(self.plan.yaml())
@@ -235,7 +156,7 @@ class Supervisor:
             draw(self.console)
 
     def stepped(self) -> None:
-        """After each step, before its rows are written."""
+        """Call after each step, before its rows are written."""
         if not self.directory.started:
             self.start()
         now = time.monotonic()
@@ -244,17 +165,17 @@ class Supervisor:
             self.console.update(self.progress, self.session.newest_loss())
 
     def check(self) -> None:
-        """Between two steps: save if a checkpoint is due, stop if a signal came.
+        """Call between two steps: saves if a checkpoint is due, and stops if a signal came.
 
         Raises:
-            Interrupted: Once the run is saved.
+            Interrupted: After a signal, once the run is saved.
         """
         if not self.directory.started:
-            return  # Nothing is learnt yet, so that nothing is lost.
-        if self._received is not None:
+            return  # Nothing is learnt yet, so nothing is lost.
+        if (signum := self._signals.received) is not None:
             saved = self.save()
             self._write_status("interrupted")
-            raise Interrupted(self._received, saved=saved)
+            raise Interrupted(signum, saved=saved)
         if self.plan.save_every is None:
             if time.monotonic() - self._saved_at > self._pause:
                 self.save()
@@ -266,18 +187,26 @@ class Supervisor:
 
         Args:
             mode: "train" or "eval".
+            row: Values by column, with `step`, `epoch` and `task`.
         """
         if row:
             self.journal.write(mode, **row)
 
     def evaluated(self, row: Row) -> None:
-        """Write the row of an evaluation in mid-task, and show it."""
+        """Write and show the row of an evaluation in mid-task, unless it is empty."""
         if row:
             self.write("eval", row)
             self.console.evaluated(self.progress)
 
     def task_ended(self, task: int) -> None:
-        """After a task: save, unless tasks are too short for the time that saving takes."""
+        """Call after a task: saves, unless tasks are too short for the time that saving takes.
+
+        Args:
+            task: Number of the task, from 0.
+
+        Raises:
+            Interrupted: If a signal came during its last step or its evaluation, once the run is saved.
+        """
         self.start()
         now, progress = time.monotonic(), self.progress
         took: dict[str, Any] = {
@@ -287,17 +216,22 @@ class Supervisor:
         }
         self.tasks.append(took)
         self.console.task_ended(progress, took)
-        if self.session.finished or now - self._saved_at >= self._save_took / _SAVING_SHARE:
+        due = self.session.finished or now - self._saved_at >= self._save_took / _SAVING_SHARE
+        # After a signal, `check` saves: twice the same would push out an older checkpoint.
+        if due and self._signals.received is None:
             self.save()
         self._task_began = time.monotonic()
         self.check()
 
     def save(self) -> bool:
-        """Write a checkpoint, and the rows up to it before; returns whether it was worth it."""
+        """Write a checkpoint, after the rows up to it.
+
+        Returns:
+            False if a weight was NaN or infinite, and nothing was written.
+        """
         began = time.monotonic()
-        with (
-            self.session.awake()
-        ):  # Until it is written: averaged weights take the place of its own.
+        # Until it is written: the state refers to the weights, which averaged ones replace at rest.
+        with self.session.awake():
             if not self.session.is_finite():
                 at = self.progress.step
                 self.console.problem(f"Not saved at step {at}: a weight is NaN or infinite.")
@@ -320,7 +254,7 @@ class Supervisor:
             self._wait()
             return
         steps = progress.step - session.first_step
-        with kept_randomness():  # Later tasks draw as if nothing had been drawn here.
+        with kept_randomness():  # Later tasks must see the random streams as if nothing was drawn.
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
             self.journal.close()
@@ -335,22 +269,26 @@ class Supervisor:
         """Pause a resumed run in the middle of a task whose data has not arrived yet."""
         task = self.session.report.world.tasks[self.progress.task].name
         reason = (
-            f"Task {self.progress.task}, {task}, is half learnt. Call run.learn_task with the same data and "
-            "name to continue it."
+            f"Task {self.progress.task}, {task}, is only partly learnt. Call run.learn_task with the same "
+            "data and name to continue it."
         )
         self._end("interrupted", reason=reason)
         self.status = "waiting"
         self.console.note(reason)
 
     def fail(self, reason: str) -> None:
-        """Say that the run has failed."""
+        """Mark the run as failed.
+
+        Args:
+            reason: Goes into `status.json`.
+        """
         self._end("failed", reason=reason)
 
     def close(self, reason: str = "", *, save: bool = True) -> None:
-        """Release the directory, files and console; a run that has not ended is marked interrupted.
+        """Release the directory, files and console. An unfinished run is marked interrupted.
 
         Args:
-            reason: What interrupted it.
+            reason: What interrupted it, for `status.json`.
             save: Whether to save what was learnt since the last checkpoint, if anything was.
         """
         if self.closed:
@@ -365,15 +303,15 @@ class Supervisor:
 
     @contextmanager
     def reclaiming(self) -> Iterator[None]:
-        """Claim the directory again for another task; released if the block cannot read the task's data.
+        """Claim the directory again for another task; releases it if the block raises.
 
         Raises:
             ConfigError: If another run has replaced this one, or is writing there.
         """
         if self._claimed != self._newest():
             raise ConfigError(
-                f"{self.session.path} no longer holds this run: another run replaced it. Give a run that is "
-                "to be continued a separate path=."
+                f"{self.session.path} no longer holds this run: another run replaced it. Use a separate "
+                "path= for a run that you want to continue."
             )
         self.directory.reopen()
         try:
@@ -383,10 +321,10 @@ class Supervisor:
             raise
 
     def reopen(self, *, more_steps: int) -> None:
-        """Continue a run that had ended, in a directory that was reclaimed.
+        """Continue a finished run, in a directory that `reclaiming` has claimed.
 
         Args:
-            more_steps: Steps that the added task takes.
+            more_steps: Steps of the added task, by which the progress bar grows.
         """
         self.status, self.closed, self._seconds = "open", False, 0.0
         self._opened.callback(self.directory.close)
@@ -396,12 +334,12 @@ class Supervisor:
             self.console.total += more_steps
 
     def _newest(self) -> tuple[str, int] | None:
-        """Identifies the newest checkpoint among those of other runs at the same path."""
+        """Name and time (ns) of the newest checkpoint, which tell it from another run's at the same path."""
         kept = self.checkpoints.numbered()
         return (kept[0].name, (kept[0] / "manifest.json").stat().st_mtime_ns) if kept else None
 
     def _end(self, status: str, **details: Any) -> None:
-        """The run's last word in `status.json`."""
+        """Write the final status, unless the run has left no traces yet."""
         self.status = status
         if self.directory.started:
             self._write_status(status, **details)
@@ -419,7 +357,7 @@ class Supervisor:
 
 
 def _journal(plan: Plan, path: Path, *, tasks: int) -> Journal:
-    """Rows in memory, in CSV files and in trackers, none of which is opened before the first row."""
+    """A journal with the writers that `loggers=` names; each opens its file at its first row."""
     writers: list[Writer] = []
     for name in plan.loggers:
         if name == "csv":

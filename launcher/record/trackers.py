@@ -1,4 +1,4 @@
-"""The field's own trackers as writers of rows. Each is imported only when asked for."""
+"""TensorBoard, MLflow and W&B as writers of rows. Each is imported only when `loggers=` names it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NEEDS = {
 
 
 def check_installed(names: list[str]) -> None:
-    """Raise before anything starts for a tracker that is not installed.
+    """Check before anything starts that the trackers are installed.
+
+    Args:
+        names: Those of `loggers=`.
 
     Raises:
         ConfigError: With the command that installs it.
@@ -35,7 +38,13 @@ def check_installed(names: list[str]) -> None:
 
 
 class Tracker:
-    """Writes rows to a tracker, which is opened with the first of them."""
+    """Writes rows to a tracker, which is opened at the first row.
+
+    Args:
+        name: "tensorboard", "mlflow" or "wandb".
+        path: The run directory.
+        settings: Those of the run, by name, for the tracker to show.
+    """
 
     def __init__(self, name: str, path: Path, settings: dict[str, Any]):
         self._open = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}[name]
@@ -59,7 +68,7 @@ class TensorBoard:
     def __init__(self, path: Path, settings: dict[str, Any], *, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        # A resumed run takes back what was written after its checkpoint.
+        # A resumed run writes the rows after its checkpoint again: discard the old ones.
         self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=first_step)
 
     def write(self, scalars: dict[str, float], *, step: int) -> None:

@@ -14,7 +14,7 @@ from .schema import ALIASES, schema
 
 COMMANDS = ("models", "datasets", "envs", "strategies", "tasks", "plot", "play", "compat")
 _OURS = (*COMMANDS, "--help", "--cfg", "--multirun", "--version", "--completion")
-# Commands of other tools, and how it is said here.
+# Commands of other tools, and what to write here instead.
 _COMMANDS = {
     "train": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
     "fit": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
@@ -37,7 +37,7 @@ _COMMANDS = {
 
 
 def without_bare_words(words: Iterable[Any], mistakes: list[str]) -> list[Any]:
-    """The words of the form key=value; each of the others is a mistake, with what would be right."""
+    """Keep the words of the form key=value; report each other word, with what to write instead."""
     settings = []
     rest = list(words)
     while rest:
@@ -47,7 +47,7 @@ def without_bare_words(words: Iterable[Any], mistakes: list[str]) -> list[Any]:
             continue
         key, value, taken = _option(word, rest)
         if key is None:
-            # Of a list of environments, one is told by its id, without its module.
+            # Items of a list of environments are addressed by their id, without its module.
             settings.append(re.sub(r"^(env\.)[\w.]+:(?=[^=]*\.\w+=)", r"\1", word))
             continue
         said = " ".join([word, *rest[:taken]])
@@ -57,7 +57,7 @@ def without_bare_words(words: Iterable[Any], mistakes: list[str]) -> list[Any]:
 
 
 def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
-    """The key and value that a word, with those after it, was meant to be, and how many it takes.
+    """The key and value that a word was meant as, and how many of the words after it belong to it.
 
     `--epochs 5`, `--epochs=5`, `-lr 1e-3`, `epochs 5`, `epochs: 5`, `epochs = 5`, `epochs= 5`.
     """
@@ -66,7 +66,7 @@ def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
             return joined[1], rest[0], 1
         return None, None, 0
     found = re.match(r"-*([^=:\s]*)(\s*[=:]\s*|\s+|)(.*)", word, re.DOTALL)
-    assert found is not None  # It takes anything.
+    assert found is not None  # The pattern matches any text.
     key, sign, value = found.groups()
     if value or not key:
         return key or word, value or None, 0
@@ -82,7 +82,7 @@ def _option(word: str, rest: list[str]) -> tuple[str | None, str | None, int]:
     return key, None, 0
 
 
-def _is_value(word: Any) -> bool:
+def _is_value(word: object) -> bool:
     """Whether a word may be the value of the one before it."""
     option = isinstance(word, str) and word.startswith("-") and not re.match(r"-[\d.]", word)
     return isinstance(word, str) and "=" not in word and not option

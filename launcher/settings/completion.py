@@ -25,21 +25,22 @@ _SCRIPTS = {
 
 
 def script(shell: str) -> str:
-    """What a shell evaluates to complete `ml`.
+    """The code that a shell evaluates to complete `ml`.
 
     Raises:
-        ConfigError: For a shell that is not known.
+        ConfigError: If the shell is unknown.
     """
     if shell not in _SCRIPTS:
-        raise ConfigError(f"`ml --completion {shell}`: give one of {', '.join(_SCRIPTS)}.")
+        raise ConfigError(f"`ml --completion {shell}`: choose one of {', '.join(_SCRIPTS)}.")
     return _SCRIPTS[shell]
 
 
 def candidates(line: str, *, whole: bool) -> list[str]:
-    """What may follow a command line, in the shell's COMP_LINE.
+    """Completions of a command line.
 
     Args:
-        whole: Whether to give whole words; bash and zsh start a new one after `=`.
+        line: The text up to the cursor, as in the shell's COMP_LINE.
+        whole: Whether to return whole words; bash and zsh start a new word after `=`.
     """
     word = "" if line.endswith(" ") else line.split(" ")[-1]
     key, equals, start = word.partition("=")

@@ -26,7 +26,11 @@ from .words import parse_words
 
 
 def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
-    """The settings that console `words` and Python keywords (`code`) ask for.
+    """The settings that console words and Python keywords ask for.
+
+    Args:
+        words: `key=value`, as typed.
+        code: Keywords of `ml(...)`; values may be Python objects.
 
     Raises:
         ConfigError: With every mistake at once.
@@ -36,6 +40,7 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
     stack = Layers(mistakes)
     settings = stack.settings
     plain = flatten_keywords(code, settings.live, mistakes)
+    # `task` is not a setting: it chooses the preset, whose layers lie below the other words and keywords.
     preset = console.pop("task", plain.get("task"))
     plain.pop("task", None)
     settings.live.pop("task", None)
@@ -43,7 +48,7 @@ def compose(words: Iterable[str], code: Mapping[str, Any]) -> Settings:
         for layer in layers(preset):
             settings.preset = layer.label
             stack.lay(_flat(layer, mistakes), places=layer.places)
-    except ConfigError as error:
+    except ConfigError as error:  # Go on without it, to report mistakes in words and keywords too.
         mistakes.append(str(error))
     stack.lay(plain)
     stack.lay(console, hides_objects=True)
@@ -72,6 +77,7 @@ def _flat(layer: Layer, mistakes: list[str]) -> dict[str, Any]:
 
 def _resolve_interpolations(settings: Settings, mistakes: list[str]) -> None:
     """Replace `${lr}` by what it refers to, in place."""
+    # Few settings hold `${...}`; the others need not wait for OmegaConf to be imported.
     if (plain := plain_copy(settings.values)) is not None:
         settings.values = plain
         return

@@ -28,12 +28,12 @@ def construct(
     positional: tuple[Any, ...] = (),
     instead: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Call `target` with the arguments given and those of the inferred that it has parameters for.
+    """Call `target` with the given arguments, and the inferred ones that it has parameters for.
 
     Args:
         target: A class or function.
         given: Sub-keys of the setting. A dict with a class as `_target_` is constructed first.
-        inferred: What is known from the data; explicit values always win.
+        inferred: Values by parameter name, known from the data; explicit values always win.
         setting: The setting's name, for errors: `model`.
         positional: Arguments that come first, such as an optimiser's parameters.
         instead: Why a parameter cannot be inferred here, and what can.
@@ -53,8 +53,8 @@ def construct(
     ]
     if missing:
         quoted = " and ".join(f"`{key}`" for key in missing)
-        # A constructor of torch's cannot be made to ask for anything.
-        own = not str(getattr(target, "__module__", "")).startswith("torch")
+        # Users cannot add parameters to a constructor of torch's, so none are offered.
+        own = not name_of(target).startswith("torch")
         can = f", or ask for any of: {', '.join(inferred)}" if inferred and own else ""
         values = " ".join(f"{setting}.{key}=..." for key in missing)
         were = "was" if len(missing) == 1 else "were"
@@ -67,7 +67,7 @@ def construct(
         raise ConfigError("\n".join(mistakes))
     try:
         return target(*positional, **arguments)
-    except ConfigError:
+    except ConfigError:  # It already says which argument is wrong.
         raise
     except Exception as error:
         shown = ", ".join(f"{key}={_short(value)}" for key, value in arguments.items())
@@ -78,7 +78,7 @@ def construct(
         ) from error
 
 
-def _nested(value: Any, setting: str) -> Any:
+def _nested(value: object, setting: str) -> Any:
     """A sub-key's value, with `{_target_: Class, ...}` inside it constructed."""
     if isinstance(value, Mapping) and "_target_" in value:
         rest = {key: item for key, item in value.items() if key != "_target_"}
@@ -89,16 +89,17 @@ def _nested(value: Any, setting: str) -> Any:
 
 
 def _meant(error: BaseException, arguments: Iterable[str], setting: str, own: Iterable[str]) -> str:
-    """Where an argument was passed on to what does not take it: the nearest that there is.
+    """The nearest parameter, if an argument was passed on to a call that does not accept it.
 
     Args:
-        own: The parameters of what passed it on.
+        own: Parameters of the constructor that passed it on.
     """
     found = re.search(
         r"(\S+?)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error)
     )
     if found is None or found[2] not in arguments:
         return ""
+    # The message holds only a qualified name; the class itself is in a frame of the traceback.
     chain: BaseException | None = error
     while chain is not None:
         for frame, _ in traceback.walk_tb(chain.__traceback__):
@@ -111,7 +112,7 @@ def _meant(error: BaseException, arguments: Iterable[str], setting: str, own: It
     return ""
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) < 60 else f"<{type(value).__name__}>"
 
@@ -133,7 +134,7 @@ def unknown_arguments(
 
 
 def near_among_any(target: Callable[..., Any], key: str) -> str | None:
-    """A parameter with almost the name `key`, of what takes any others too and does not read `key`."""
+    """A parameter named almost like `key`, if `target` has **kwargs and does not read `key` itself."""
     target = environment_names.creator(target) or target
     named, takes_any = _parameters(target, skip=0)
     if key in named or not takes_any or not _passed_on(target, named)[1]:
@@ -147,7 +148,7 @@ def near_among_any(target: Callable[..., Any], key: str) -> str | None:
 def _passed_on(
     target: Callable[..., Any], named: dict[str, inspect.Parameter]
 ) -> tuple[dict[str, inspect.Parameter], bool]:
-    """As `_parameters`, with those that **kwargs are passed on to, as far as it can be told."""
+    """Like `_parameters`, plus what **kwargs are passed on to, as far as the source shows it."""
     creator = environment_names.creator(target)
     if creator is not None:
         its, takes_any = _parameters(creator, skip=0)
@@ -158,7 +159,7 @@ def _passed_on(
 
 
 def _near(path: str, named: Iterable[str]) -> str:
-    """` Did you mean `momentum`?`, or what another tool's word is here."""
+    """` Did you mean `momentum`?`, or our word for another tool's setting."""
     foreign = answer(path)
     return f" {foreign}" if foreign else did_you_mean(path.rpartition(".")[2], named)
 
@@ -166,10 +167,10 @@ def _near(path: str, named: Iterable[str]) -> str:
 def _parameters(
     target: Callable[..., Any], *, skip: int
 ) -> tuple[dict[str, inspect.Parameter], bool]:
-    """What can be given by name, the first `skip` aside, and whether anything else can be."""
+    """Parameters that can be passed by name, after the first `skip`, and whether any others can."""
     try:
         parameters = dict(inspect.signature(target).parameters)
-    except (TypeError, ValueError):  # A builtin without a signature: pass what was given.
+    except (TypeError, ValueError):  # A builtin without a signature: it checks its arguments.
         return {}, True
     named = {
         key: parameter

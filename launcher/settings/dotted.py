@@ -9,7 +9,7 @@ from typing import Any
 from .schema import ALIASES, schema
 
 
-def flatten(key: str, value: Any) -> list[tuple[str, Any]]:
+def flatten(key: str, value: object) -> list[tuple[str, Any]]:
     """`optim={_target_:SGD,lr:1}` and `optim=SGD optim.lr=1` as the same dotted keys."""
     head, _, rest = key.partition(".")
     key = ALIASES.get(head, head) + (f".{rest}" if rest else "")

@@ -6,12 +6,16 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
 from .environment_names import import_module
 from .environment_packages import Package, here, installed
 from .names import builtin_names, describe_names
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 _SHOWN = 12  # Names of a package that registers many, unless it is asked for.
 
@@ -33,10 +37,10 @@ class _Group:
 
 
 def print_environments(words: list[str]) -> None:
-    """All of them; of a package that is named, all that it registers; or those that hold all the words.
+    """Print all environments, those of a named package, or those that match every word.
 
     Raises:
-        ConfigError: If there are none.
+        ConfigError: If none match, or the package registers none.
     """
     if len(words) == 1 and (package := _package(words[0])) is not None:
         return _show([_of(package)])
@@ -62,9 +66,10 @@ def _package(word: str) -> Package | None:
 
 
 def _of(package: Package) -> _Group:
-    """All that a package registers, which is imported for it: its name was said."""
+    """Everything that a package registers; it is imported, since the user has named it."""
     import gymnasium
 
+    # New ids count wherever their code lies; if the package was already imported, none are new.
     before = set(gymnasium.registry)
     import_module(package.module, package.module)
     names = [
@@ -74,12 +79,13 @@ def _of(package: Package) -> _Group:
     ]
     if not names:
         raise ConfigError(f"{package.name} registers no environments.")
+    # Names of ale-py need no module: Antelope imports it by itself.
     prefix = "" if package.module == "ale_py" else f"{package.module}:"
     return _Group(package.name, names, prefix, package.module, whole=True)
 
 
 def _registered() -> list[_Group]:
-    """What is registered already: by gymnasium, by ale-py, and by packages that gymnasium has loaded."""
+    """What is already registered: by gymnasium, ale-py, and packages that gymnasium has loaded."""
     import gymnasium
 
     if importlib.util.find_spec("ale_py") is not None:
@@ -94,7 +100,7 @@ def _registered() -> list[_Group]:
 
 
 def _others() -> list[_Group]:
-    """What is registered once its package is imported, told without importing it."""
+    """What importing further packages would register, read from their source."""
     import gymnasium
 
     groups = []
@@ -104,15 +110,16 @@ def _others() -> list[_Group]:
     return groups
 
 
-def _place(spec: object) -> str:
-    """The module that an environment's entry point is in."""
-    place = getattr(spec, "entry_point", None) or getattr(spec, "vector_entry_point", None)
-    named = place if isinstance(place, str) else getattr(place, "__module__", "")
-    return str(named).partition(":")[0]
+def _place(spec: EnvSpec | None) -> str:
+    """The module that defines an environment's entry point; empty if it has none."""
+    place = None if spec is None else spec.entry_point or spec.vector_entry_point
+    if place is None:
+        return ""
+    return str(place if isinstance(place, str) else place.__module__).partition(":")[0]
 
 
 def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
-    """Only the names that hold every word, or whose package or module does, whatever its case."""
+    """The names that contain every word, in themselves, their package or their module, in any case."""
     import gymnasium
 
     found, everything = [], []
@@ -128,7 +135,7 @@ def _with(groups: Iterable[_Group], words: list[str]) -> list[_Group]:
             found.append(_Group(group.title, names, group.prefix, group.module, whole=True))
     if not found:
         near = did_you_mean(" ".join(words), everything)
-        raise ConfigError(f"No environment's name holds `{' '.join(words)}`.{near}")
+        raise ConfigError(f"No environment has `{' '.join(words)}` in its name.{near}")
     return found
 
 

@@ -19,13 +19,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
 from .environment_packages import Package, find_top, here, installed
-from .import_path import add_to_path
+from .import_path import add_to_path, file_of
 from .warn import warn_caller
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 # What gymnasium's own environments need, by where they are defined: the module, how it is installed.
 _NEEDS = {
@@ -53,14 +56,14 @@ _ID = re.compile(r"(?:([\w:-]+)/)?([\w:.-]+?)(?:-v(\d+))?")
 def environment(name: str) -> Any:
     """What makes the environment of a gymnasium id, or of `module:id`, whose module is imported.
 
-    After a module, its own class or function may be named too, as in an `entry_point` of gymnasium's.
+    The colon may also be followed by a class or function of the module, as in gymnasium's `entry_point`.
 
     Returns:
         A function that makes one, or None for a name without a module that is not registered.
 
     Raises:
-        ConfigError: If the module cannot be imported or registers no such environment, or what the
-            environment needs is not installed.
+        ConfigError: If the module cannot be imported or registers no such environment, or a package
+            that the environment needs is not installed.
     """
     import gymnasium
 
@@ -73,7 +76,7 @@ def environment(name: str) -> Any:
                 return item
             raise ConfigError(_not_in(name, imported, set(gymnasium.registry) - before))
     elif env_id not in gymnasium.registry and importlib.util.find_spec("ale_py") is not None:
-        import_module("ale_py", name)  # Only then are its games known.
+        import_module("ale_py", name)  # Importing it registers its games.
     spec = gymnasium.registry.get(env_id)
     if spec is not None:
         return _maker(name, env_id, str(spec.entry_point))
@@ -82,15 +85,15 @@ def environment(name: str) -> Any:
     return None
 
 
-def of_spec(spec: Any) -> Any:
-    """What makes the environment that an EnvSpec describes."""
+def of_spec(spec: EnvSpec) -> Any:
+    """A function that makes the environment which an EnvSpec describes."""
     make = functools.partial(make_registered, spec)
     make.__name__ = spec.id  # type: ignore[attr-defined]
     return make
 
 
-def registered_as(item: Any) -> str | None:
-    """The id of an EnvSpec that is registered so; None for anything else."""
+def registered_as(item: object) -> str | None:
+    """The id under which gymnasium has registered an EnvSpec; None for anything else."""
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
@@ -99,28 +102,28 @@ def registered_as(item: Any) -> str | None:
     return None
 
 
-def make_registered(name: Any, **arguments: Any) -> Any:
+def make_registered(name: str | EnvSpec, **arguments: Any) -> Any:
     """One environment, by its id, its `module:id`, or its EnvSpec.
 
-    The module is imported in whatever process this is. Gymnasium's own checks are left out: what
-    environments give is checked by the run itself, at every step.
+    Imports the module in the current process, which may be a worker. Gymnasium's own checker is off: the
+    run itself checks what environments return, at every step.
     """
     import gymnasium
 
     spec = _spec(name)
     try:
         with warnings.catch_warnings():
-            # Of bounds in float64; nobody who names an environment can change them.
+            # It is about float64 bounds, which whoever names an environment cannot change.
             warnings.filterwarnings("ignore", message=".*precision lowered by casting")
             return gymnasium.make(spec, **{"disable_env_checker": True, **arguments})
-    except ImportError as error:  # Of gymnasium's own, earlier versions are names without code.
+    except ImportError as error:  # Gymnasium keeps old versions' ids, but not their code.
         if (newest := _newest(spec.id)) == spec.id:
             raise
         raise ConfigError(f"{spec.id} cannot be made: {error} Use env={newest}.") from error
 
 
-def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
-    """Builds n copies as the one vector environment that a gymnasium id names, if it names one."""
+def vector_form(target: object, arguments: dict[str, Any]) -> Callable[[int], Any] | None:
+    """What builds n copies as one vector environment, if a gymnasium id has such a form."""
     import gymnasium
 
     if not _makes_registered(target):
@@ -134,7 +137,7 @@ def vector_form(target: Any, arguments: dict[str, Any]) -> Callable[[int], Any] 
     )
 
 
-def creator(target: Any) -> Any:
+def creator(target: object) -> Any:
     """The class or function that makes the environment of an id; None for anything else."""
     from gymnasium.envs.registration import load_env_creator
 
@@ -143,7 +146,7 @@ def creator(target: Any) -> Any:
     try:
         entry = _spec(target.args[0]).entry_point
         return entry if callable(entry) else load_env_creator(entry)
-    except Exception:  # What it needs may be missing; making it says so.
+    except Exception:  # A dependency may be missing; making the environment reports it.
         return None
 
 
@@ -156,7 +159,7 @@ def _makes_registered(target: object) -> TypeGuard[functools.partial[Any]]:
 
 
 def taken_by_make() -> dict[str, inspect.Parameter]:
-    """What gymnasium.make takes itself, whatever it makes."""
+    """Parameters of gymnasium.make itself, which it has for every environment."""
     import gymnasium
 
     parameters = inspect.signature(gymnasium.make).parameters
@@ -176,7 +179,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def import_module(module: str, name: str) -> ModuleType:
-    """Import a module that the user named; an installed package's prints and warnings are not shown.
+    """Import a module that the user named; an installed package's prints and warnings are hidden.
 
     Args:
         name: What the user wrote, for errors.
@@ -192,7 +195,7 @@ def import_module(module: str, name: str) -> ModuleType:
         spec = find_top(module)
     if spec is None:
         raise ConfigError(_no_module(module, name))
-    running = getattr(sys.modules["__main__"], "__file__", None)
+    running = file_of(sys.modules["__main__"])
     if spec.origin and running and Path(spec.origin).resolve() == Path(running).resolve():
         return sys.modules["__main__"]  # The script that is running must not run a second time.
     try:
@@ -215,7 +218,7 @@ def all_names() -> list[str]:
 
 
 def miss(name: str, others: Iterable[str]) -> str:
-    """That there is no environment of this name, and what would be right.
+    """The message for an unknown environment, with what to write instead.
 
     Args:
         others: Names of environments that are not gymnasium's.
@@ -224,14 +227,14 @@ def miss(name: str, others: Iterable[str]) -> str:
 
     start = f"No environment `{name}`"
     if called := re.search(r"make(?:_vec)?\(\s*[\"']?([\w./:-]+)", name):
-        return f"{start}: in a word, the id alone is enough. Write env={called[1]}."
+        return f"{start}: the id alone is enough. Write env={called[1]}."
     packages = [*here(), *installed()]
     distribution, colon, rest = name.partition(":")
     if colon and (of := next((p for p in packages if p.name == distribution), None)):
         return f"{start}: {of.name} is imported as `{of.module}`. Write env={of.module}:{rest}."
     if package := next((p for p in packages if name in (p.name, p.module)), None):
         return (
-            f"{start}: that is the package. Name an environment of it, as in env={_one_of(package)}. "
+            f"{start}: that is the package. Name one of its environments, as in env={_one_of(package)}. "
             f"`ml envs {package.module}` lists them."
         )
     for package in packages:
@@ -255,12 +258,12 @@ def miss(name: str, others: Iterable[str]) -> str:
     close = [spelled.get(n, n) for n in nearest(name, [*spelled, *others])]
     mean = f" Did you mean {' or '.join(f'`{n}`' for n in close)}?" if close else ""
     return (
-        f"{start}.{mean} `ml envs` lists what can be named. An id of a package that is not imported is "
-        f"named with its module, env=module:{name.strip(' :')}. Looked in the .py files of {Path.cwd()}."
+        f"{start}.{mean} `ml envs` lists what can be named. If the package is not imported yet, name its "
+        f"module too: env=module:{name.strip(' :')}. Looked in the .py files of {Path.cwd()}."
     )
 
 
-def _spec(name: Any) -> Any:
+def _spec(name: str | EnvSpec) -> Any:
     import gymnasium
 
     if not isinstance(name, str):
@@ -272,7 +275,7 @@ def _spec(name: Any) -> Any:
 
 
 def _maker(name: str, env_id: str, place: str) -> Any:
-    """What makes a registered environment."""
+    """What makes a registered environment; warns if a newer version is registered."""
     import gymnasium
 
     _check_installed(name, place)
@@ -291,7 +294,7 @@ def _maker(name: str, env_id: str, place: str) -> Any:
 
 
 def _check_installed(name: str, place: str) -> None:
-    """Raise ConfigError where what an environment needs is missing.
+    """Raise ConfigError if a package that an environment needs is missing.
 
     Args:
         place: The module of its entry point.
@@ -304,7 +307,7 @@ def _check_installed(name: str, place: str) -> None:
 
 
 def _newest(env_id: str) -> str:
-    """The id of the highest version that is registered, of an environment."""
+    """The id of an environment's highest registered version."""
     import gymnasium
 
     namespace, base, version = _parts(env_id)
@@ -328,7 +331,7 @@ def _parts(env_id: str) -> tuple[str | None, str, int | None]:
 
 
 def _of_the_same_name(name: str, spelled: dict[str, str]) -> list[str]:
-    """How the newest version of an environment is named; in other namespaces, if none is in its own."""
+    """Names of an environment's newest version; in other namespaces if its own has none."""
     namespace, base, _ = _parts(split(name)[1])
     best: dict[str | None, tuple[int, str]] = {}
     for env_id, written in spelled.items():
@@ -341,7 +344,7 @@ def _of_the_same_name(name: str, spelled: dict[str, str]) -> list[str]:
 
 
 def _not_in(name: str, module: ModuleType, new: set[str]) -> str:
-    """That a module registers no such environment, and the nearest that it does register."""
+    """The message for a module that registers no such environment, with the nearest that it does."""
     import gymnasium
 
     top, env_id = module.__name__.partition(".")[0], split(name)[1]
@@ -353,7 +356,7 @@ def _not_in(name: str, module: ModuleType, new: set[str]) -> str:
     if known:
         known += [n for n, item in vars(module).items() if inspect.isclass(item) and n[0] != "_"]
     if not known:
-        origin = getattr(module, "__file__", None)
+        origin = file_of(module)
         where = f" (it is {origin})" if origin else ""
         return f"{start} It registers no environments{where}."
     prefix = split(name)[0]
@@ -388,10 +391,10 @@ def _import_failed(name: str, module: str, error: BaseException) -> str:
 
 @contextmanager
 def _quietly(origin: str | None) -> Iterator[None]:
-    """Inside, an installed package prints nothing and warns of nothing; a file of the user's may.
+    """Hide what an installed package prints and warns about, but nothing from the user's own files.
 
     Args:
-        origin: The file that is imported.
+        origin: The file that is imported; None if unknown.
     """
     if origin is not None and "-packages" not in origin:
         yield

@@ -18,13 +18,13 @@ _LARGEST_FILE = 1_000_000  # Bytes of source; longer files are data.
 
 @dataclass(frozen=True)
 class Package:
-    """What registers environments once it is imported.
+    """A package or file that registers environments when it is imported.
 
     Attributes:
-        name: What it is called: a distribution, or a file here.
+        name: Name of the distribution, or of a file in the working directory.
         module: What to import.
         source: Its folder, or file.
-        ids: Those that its source shows; others may be made in a loop.
+        ids: Ids that its source spells out; a loop may register more.
     """
 
     name: str
@@ -40,13 +40,14 @@ def installed() -> tuple[Package, ...]:
     for distribution in importlib.metadata.distributions():
         needed = distribution.requires or ()
         name = distribution.metadata["Name"]
+        # Packages that list gymnasium only for an extra, such as their tests, do not count.
         plain = (line for line in needed if "extra ==" not in line)
         if name != "ale-py" and not any(re.match(r"gymnasium\b", line) for line in plain):
             continue
         for module in _top_level(distribution):
             source = Path(str(distribution.locate_file(module)))
             ids = _ids_below(source) if source.is_dir() else ()
-            if ids or name == "ale-py":
+            if ids or name == "ale-py":  # Which registers its games in a loop.
                 found.setdefault(module, Package(name, module, source, ids))
     return tuple(sorted(found.values(), key=lambda package: package.name.lower()))
 
@@ -61,7 +62,7 @@ def here() -> list[Package]:
 
 
 def find_top(module: str) -> ModuleSpec | None:
-    """Where the package that a module belongs to lies; None if there is none. Nothing is imported."""
+    """Where a module's top-level package lies, without importing it; None if there is none."""
     importlib.invalidate_caches()
     try:
         return importlib.util.find_spec(module.partition(".")[0])
@@ -83,7 +84,7 @@ def _ids_below(folder: Path) -> tuple[str, ...]:
 
 
 def _ids_in(path: Path) -> tuple[str, ...]:
-    """The ids that a file registers by name, told from its text."""
+    """The ids that a file registers, as spelled out in its text."""
     try:
         if path.stat().st_size > _LARGEST_FILE:
             return ()
@@ -93,5 +94,5 @@ def _ids_in(path: Path) -> tuple[str, ...]:
     if "register(" not in text or "gym" not in text:
         return ()
     found = _REGISTERS.findall(text)
-    # Without `id=`, other registries look the same, but for the version.
+    # Without `id=`, calls of other registries look the same, except for the version.
     return tuple(name for keyword, name in found if keyword or re.search(r"-v\d+$", name))

@@ -9,7 +9,7 @@ import yaml
 
 
 def answer(word: str) -> str | None:
-    """What a setting of another tool (`train_mb_size`), or its value (`ema=true`), is here; or None."""
+    """Our equivalent of another tool's setting (`train_mb_size`) or value (`ema=true`), or None."""
     table = _table()
     found = table.get(word) or table.get(word.lower().replace("-", "_"))
     if found is None:
@@ -24,5 +24,6 @@ def answer(word: str) -> str | None:
 @cache
 def _table() -> dict[str, str]:
     text = (files("antelope.hyperparams") / "foreign.yaml").read_text()
+    # BaseLoader: keys such as `on` and values such as `1e-3` stay text.
     table: dict[str, str] = yaml.load(text, Loader=yaml.BaseLoader)
     return table

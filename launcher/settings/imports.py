@@ -13,11 +13,15 @@ from typing import Any
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean
 from .frames import user_frame
-from .import_path import add_to_path
+from .import_path import add_to_path, file_of
 
 
 def class_here(name: str) -> Any:
-    """The class `Name`, or `file.Name`, of a .py file of the working directory, or None."""
+    """The class `Name`, or `file.Name`, from a .py file in the working directory, or None.
+
+    Raises:
+        ConfigError: If two files define it, or importing the file raises.
+    """
     if name.count(".") == 1:
         stem, attribute = name.split(".")
         path = Path(f"{stem}.py")
@@ -26,7 +30,7 @@ def class_here(name: str) -> Any:
     if len(files) > 1:
         choices = " or ".join(f"{file}:{name}" for file in files)
         raise ConfigError(f"`{name}` is defined in {len(files)} files. Write {choices}.")
-    return getattr(import_file(Path(files[0])), name) if files else None
+    return attribute_of(import_file(Path(files[0])), name, name) if files else None
 
 
 def classes_here() -> dict[str, list[str]]:
@@ -36,7 +40,7 @@ def classes_here() -> dict[str, list[str]]:
         try:
             tree = ast.parse(path.read_text())
         except (SyntaxError, UnicodeDecodeError, OSError):
-            continue  # Not ours to judge: another file may hold what is asked for.
+            continue  # Not an error here: another file may define the class.
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, []).append(path.name)
@@ -49,7 +53,7 @@ def import_file(path: Path) -> ModuleType:
     if not file.is_file():
         raise ConfigError(f"There is no file {path} (looked in {Path.cwd()}).")
     for module in list(sys.modules.values()):
-        source = getattr(module, "__file__", None)
+        source = file_of(module)
         if source and source.endswith(file.name) and Path(source).resolve() == file:
             return module
     add_to_path(file.parent)  # So that the file can import its neighbours.
@@ -71,7 +75,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def member(module: str, name: str) -> Any:
-    """What a module, which is imported, calls by this name; None if nothing."""
+    """The attribute of this name of a module, which is imported; None if it has none."""
     return getattr(importlib.import_module(module), name, None)
 
 
@@ -81,7 +85,7 @@ def attribute_of(module: ModuleType, attribute: str, name: str) -> Any:
         if not hasattr(item, part):
             names = [n for n in vars(module) if not n.startswith("_")]
             raise ConfigError(
-                f"`{name}`: {Path(module.__file__ or '').name} has no `{attribute}`."
+                f"`{name}`: {Path(file_of(module) or '').name} has no `{attribute}`."
                 f"{did_you_mean(attribute, names)}"
             )
         item = getattr(item, part)

@@ -15,7 +15,13 @@ from .schema import schema
 def flatten_keywords(
     code: Mapping[str, Any], live: dict[str, Any], mistakes: list[str]
 ) -> dict[str, Any]:
-    """Python keywords as `{dotted key: plain value}`; other objects go to `live`."""
+    """Python keywords as `{dotted key: plain value}`; other objects go to `live`.
+
+    Args:
+        code: Keywords as passed to `ml(...)`.
+        live: Receives Python objects by dotted key; the returned layer holds their names.
+        mistakes: Receives a message for every setting that is given twice.
+    """
     layer: dict[str, Any] = {}
     for keyword, value in code.items():
         for key, item in flatten(keyword, value):
@@ -24,6 +30,7 @@ def flatten_keywords(
             if key in live or (key in layer and layer[key] != item):
                 mistakes.append(f"`{key.removesuffix('._target_')}` is given twice.")
             of_data = setting is not None and setting.key in ("dataset", "test_dataset")
+            # A pair (inputs, targets) is one data set, not a list of two.
             kind = form(item) if of_data else "sequence"
             if isinstance(item, tuple) and setting and setting.kind == "names" and not of_data:
                 item = list(item)
@@ -42,7 +49,7 @@ def flatten_keywords(
     return layer
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -53,11 +60,11 @@ def _is_plain(value: Any) -> bool:
     return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if hasattr(value, "dtype"):
-        return value.item()  # NumPy's numbers.
+    if hasattr(value, "item"):  # NumPy's numbers.
+        return value.item()
     return str(value) if isinstance(value, Path) else value

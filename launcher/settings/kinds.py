@@ -1,4 +1,4 @@
-"""Kinds of models and of data that a part of the launcher of its own understands, found by a method.
+"""Kinds of models and data that a separate wing of the launcher handles, recognised by a method.
 
 A model with `observe` and without `learn`, or a data set with `get_data_loaders`, is checked and built by
 the wing that registers its kind here. The wing is imported when something of the kind is first named, so

@@ -14,7 +14,7 @@ from torch.utils.data import (
 )
 
 from ...replay.errors import ConfigError
-from .object_names import own_name
+from .object_names import class_name
 from .settings import Settings
 from .warn import warn_caller
 
@@ -23,7 +23,7 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
     """Apply the batch size of the loaders in `dataset=`, and warn about options that are ignored.
 
     Args:
-        batch_size: That of a run in progress; None: it may be set here.
+        batch_size: Rows per batch of a run in progress; None: it may be set here.
 
     Raises:
         ConfigError: For loaders that change or resample rows; every mistake at once.
@@ -56,7 +56,7 @@ def heed_loaders(settings: Settings, *, batch_size: int | None = None) -> None:
         warn_caller("The DataLoader has drop_last=True, which is ignored: a run uses every row.")
 
 
-def unwrapped(source: Any) -> Any:
+def unwrapped(source: object) -> Any:
     """The data set of a loader, restricted to the rows that it samples; anything else unchanged."""
     if not isinstance(source, DataLoader):
         return source
@@ -76,11 +76,11 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
     kind, found = type(loader), []
     if kind.__iter__ is not DataLoader.__iter__:
         found.append(
-            f"{kind.__name__} overrides DataLoader.__iter__, which is never called. Give a data set of "
-            "the items that it yields."
+            f"{kind.__name__} overrides DataLoader.__iter__, which is never called. Pass a data set "
+            "of the items that it yields."
         )
     if loader.collate_fn is not default_collate and loader.batch_size is not None:
-        name = own_name(loader.collate_fn)
+        name = class_name(loader.collate_fn)
         found.append(
             f"The DataLoader has a custom collate_fn ({name}), which is never called. Return finished "
             "items (input, target) of one shape from the data set's __getitem__, and leave collate_fn "
@@ -89,20 +89,21 @@ def _wrong(loader: DataLoader[Any]) -> list[str]:
     if loader.batch_size is None:
         what = "a custom batch_sampler" if loader.batch_sampler is not None else "batch_size=None"
         found.append(
-            f"The DataLoader has {what}, but the run makes up its own batches. Give a data set of single "
+            f"The DataLoader has {what}, but the run forms its own batches. Pass a data set of single "
             "items (loader.dataset) and batch_size=."
         )
     elif (drawn := _draws(loader.sampler, loader.dataset)) is not None:
         found.append(
-            f"The DataLoader samples rows with {drawn}, but a run uses each row once per epoch. Give a "
-            "data set of the wanted rows (torch.utils.data.Subset), or weight classes in the loss."
+            f"The DataLoader samples rows with {drawn}, but a run uses each row once per epoch. Pass a "
+            "data set of the rows to use (torch.utils.data.Subset), or weight classes in the loss."
         )
     return found
 
 
-def _draws(sampler: Any, source: Any) -> str | None:
+def _draws(sampler: object, source: Any) -> str | None:
     """The sampler's description if it does not use every row once, else None."""
     name = type(sampler).__name__
+    # Exact types: a subclass may draw any rows it likes.
     if type(sampler) is RandomSampler:
         if sampler.replacement:
             return "RandomSampler(replacement=True)"
@@ -111,5 +112,6 @@ def _draws(sampler: Any, source: Any) -> str | None:
     if type(sampler) is SubsetRandomSampler:
         twice = len(set(map(int, sampler.indices))) < len(sampler.indices)
         return "a SubsetRandomSampler that repeats rows" if twice else None
+    # The last one is torch's placeholder for iterable data sets, whose rows come in their own order.
     known = type(sampler) is SequentialSampler or name == "_InfiniteConstantSampler"
     return None if known else f"{name}, a sampler"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +22,7 @@ from .schema import schema
 from .settings import Settings
 from .warn import warn_caller
 
-# A folder called `er`, of runs with it, is no strategy.
+# Only these: `strategy=er` must not mean a folder `er`, in which someone keeps runs of it.
 _MAY_BE_FOLDERS = ("dataset", "test_dataset")
 
 
@@ -31,6 +31,9 @@ def named_object(settings: Settings, key: str) -> Named:
 
     The name recorded in the configuration becomes the canonical one, so that both doors write the
     same `config.yaml`.
+
+    Raises:
+        ConfigError: If the name is unknown, or there are arguments without a name.
     """
     value: Any = settings.values[key]
     arguments = {k: v for k, v in (value or {}).items() if k != "_target_"}
@@ -40,10 +43,15 @@ def named_object(settings: Settings, key: str) -> Named:
     if key in settings.live:
         item = settings.live[key]
         if key == "env" and (env_id := registered_as(item)) is not None:
+            # Recorded by id, so that the run can be resumed and loaded without the object.
             settings.values[key] = {"_target_": env_id, **arguments}
         return _found(settings, key, item, arguments)
     if value is not None and "_target_" not in value:
-        pair = " A dict of arrays is given as a pair of two of them." if "dataset" in key else ""
+        pair = (
+            f" Pass arrays of a dict as a pair, {key}=(inputs, targets)."
+            if "dataset" in key
+            else ""
+        )
         raise ConfigError(
             f"`{key}` has arguments ({', '.join(arguments)}) but no name: {key}=NAME.{pair}"
         )
@@ -53,7 +61,7 @@ def named_object(settings: Settings, key: str) -> Named:
     return _found(settings, key, item, arguments)
 
 
-def _found(settings: Settings, key: str, item: Any, arguments: dict[str, Any]) -> Named:
+def _found(settings: Settings, key: str, item: object, arguments: dict[str, Any]) -> Named:
     name, _ = split_target(settings.values[key])
     item = _environment(item) if key == "env" else item
     return Named(key, item, with_classes(arguments, key), str(name))
@@ -63,12 +71,12 @@ def with_classes(arguments: dict[str, Any], key: str) -> dict[str, Any]:
     """Arguments in which every `{_target_: NAME, ...}` holds the class instead of its name.
 
     Raises:
-        ConfigError: If a name is not known.
+        ConfigError: If a name is unknown.
     """
     return {name: _with_class(value, key) for name, value in arguments.items()}
 
 
-def _with_class(value: Any, key: str) -> Any:
+def _with_class(value: object, key: str) -> Any:
     if isinstance(value, list):
         return [_with_class(item, key) for item in value]
     # Only what a constructor would construct: other dicts are values, and stay the user's own objects.
@@ -79,11 +87,11 @@ def _with_class(value: Any, key: str) -> Any:
     return {**found, "_target_": resolve(name, key) if isinstance(name, str) else name}
 
 
-def _environment(item: Any) -> Any:
-    """What is given as an environment, as something that makes it where that is known.
+def _environment(item: object) -> Any:
+    """A value of `env=`, checked; an EnvSpec becomes what makes its environment.
 
     Raises:
-        ConfigError: For what is neither an environment nor makes one.
+        ConfigError: If it neither is an environment nor makes one.
     """
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
@@ -95,7 +103,7 @@ def _environment(item: Any) -> Any:
     if isinstance(item, ModuleType):
         what, advice = advice_for(item) or (
             f"the module {item.__name__}",
-            f"Name an environment of it: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
+            f"Name one of its environments: env={item.__name__}:NAME. `ml envs {item.__name__}` lists them.",
         )
         raise ConfigError(f"env is {what}. {advice}")
     ours = inspect.isclass(item) and issubclass(item, (gymnasium.Env, gymnasium.vector.VectorEnv))
@@ -112,7 +120,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     A folder of images is a `Path`.
 
     Raises:
-        ConfigError: If a value is not one that can be told apart, or a name is not known.
+        ConfigError: If a value is ambiguous, or a name is unknown.
     """
     value = settings.live.get(key, settings.values[key])
     of_data = key in _MAY_BE_FOLDERS
@@ -139,14 +147,13 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     names: list[Any] = []
     for item in value:
         arguments: dict[str, Any] = {}
-        if isinstance(item, dict):
-            arguments = {k: v for k, v in item.items() if k != "_target_"}
+        if isinstance(item, dict):  # Not any Mapping: an open .npz or HDF5 file is a data set.
             if "_target_" not in item:
                 raise ConfigError(
                     f"`{key}` lists {item!r:.60}, which has arguments but no name: "
                     '{"_target_": NAME, ...}, or an object.'
                 )
-            item = item["_target_"]
+            item, arguments = split_target(item)
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
             item = (of_data and folder_of(item)) or resolve(item, key)
@@ -159,7 +166,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
     return parts
 
 
-def _folder(key: str, value: Any) -> Named | None:
+def _folder(key: str, value: object) -> Named | None:
     """The folder that a setting names, and its sub-keys; None if it names none."""
     name, arguments = split_target(value)
     path = folder_of(name)
@@ -167,7 +174,7 @@ def _folder(key: str, value: Any) -> Named | None:
 
 
 def unresolved(settings: Settings) -> list[str]:
-    """What is wrong with the names that were given, and with their arguments: all of it."""
+    """Every mistake in the given names and in their arguments."""
     mistakes = []
     for key, setting in schema().items():
         value = settings.values.get(key)
@@ -179,6 +186,7 @@ def unresolved(settings: Settings) -> list[str]:
         for item in value if isinstance(value, list) else [value]:
             named, given = split_target(item)
             target: Any = settings.live.get(key, named)
+            # `subset` is ours: it chooses classes of any data set, once that is read.
             arguments = [name for name in given if name != "subset"]
             try:
                 folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
@@ -192,8 +200,9 @@ def unresolved(settings: Settings) -> list[str]:
                 values = {n: settings.live.get(f"model.{n}", given[n]) for n in arguments}
                 mistakes += kind.mistakes(target, values)
             elif makes_objects(target):
+                # The launcher passes their first argument: parameters, optimiser, environment.
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
-                if key == "optim":
+                if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
                 elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
@@ -205,11 +214,11 @@ def unresolved(settings: Settings) -> list[str]:
     return mistakes
 
 
-def _warn_of_near_names(target: Any, arguments: list[str]) -> None:
-    """Of arguments that end in **kwargs, though a parameter is called almost so."""
+def _warn_of_near_names(target: Callable[..., Any], arguments: list[str]) -> None:
+    """Warn of arguments that end up in **kwargs although a parameter has almost the same name."""
     for name in arguments:
         if near := near_among_any(target, name):
             warn_caller(
                 f"`env.{name}` is not a parameter of {short_name(target)}, whose **kwargs "
-                f"take it. Did you mean `env.{near}`?"
+                f"accept it. Did you mean `env.{near}`?"
             )

@@ -23,7 +23,7 @@ class Layers:
         mistakes: Receives a message for every key that is invalid.
 
     Attributes:
-        settings: What holds so far; at first the defaults.
+        settings: The result so far; at first the defaults.
     """
 
     def __init__(self, mistakes: list[str]):
@@ -39,7 +39,7 @@ class Layers:
         """Lay one layer over the others.
 
         Args:
-            places: Where the layer sets each key, if it is a file: `{"lr": "mine.yaml, line 3"}`.
+            places: Where the layer sets each key, if it comes from a file: `{"lr": "mine.yaml, line 3"}`.
             hides_objects: Whether the layer also replaces Python objects that code has given.
         """
         settings, known = self.settings, schema()
@@ -63,7 +63,7 @@ class Layers:
             if (mistake := self._drop_other_spelling(key, value, layer, objects)) is not None:
                 self.mistakes.append(place + mistake)
 
-    def _set(self, key: str, value: Any, objects: Flat) -> str | None:
+    def _set(self, key: str, value: object, objects: Flat) -> str | None:
         """Set one key. Returns what is wrong with it, or None."""
         values, (root, _, rest) = self.settings.values, key.partition(".")
         setting = schema().get(root)
@@ -82,7 +82,7 @@ class Layers:
         values[last] = value
         return None
 
-    def _set_object(self, setting: Setting, key: str, value: Any, objects: Flat) -> str | None:
+    def _set_object(self, setting: Setting, key: str, value: object, objects: Flat) -> str | None:
         """Set the name of an object, or one of its arguments. Returns what is wrong, or None."""
         values, root = self.settings.values, setting.key
         if key.removesuffix("._target_") == root:
@@ -111,11 +111,13 @@ class Layers:
         node[path[-1]] = value
         return None
 
-    def _drop_other_spelling(self, key: str, value: Any, layer: Flat, objects: Flat) -> str | None:
-        """`lr` replaces a lower layer's `optim.lr`, and the other way round.
+    def _drop_other_spelling(
+        self, key: str, value: object, layer: Flat, objects: Flat
+    ) -> str | None:
+        """`lr` replaces a lower layer's `optim.lr`, and vice versa.
 
         Returns:
-            What is wrong where one layer gives both, with different values.
+            What is wrong if one layer sets both, to different values; else None.
         """
         values = self.settings.values
         for shorthand, long in SHORTHANDS.items():
@@ -128,12 +130,12 @@ class Layers:
                 values[shorthand] = None
             elif key == long and layer[shorthand] != value:
                 both = f"`{shorthand}={layer[shorthand]}` and `{long}={value}`"
-                return f"{both} disagree. Give one of them."
+                return f"{both} disagree. Set only one of them."
         return None
 
 
-def _at(values: Any, key: str) -> Any:
-    """What holds for a dotted key, or None."""
+def _at(values: object, key: str) -> Any:
+    """The value of a dotted key, or None."""
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
@@ -152,7 +154,7 @@ def _item_named(items: list[Any], name: str) -> int | None:
 
 
 def _in_list(root: str, items: list[Any], path: list[str]) -> str:
-    """What is wrong with an argument that fits none of a list's names, or several of them."""
+    """The message for an argument that fits none of a list's names, or several."""
     names = [re.split(r"[.:]", known)[-1] for known in _names_in(items)]
     if len(path) > 1 and (several := names.count(path[0])) > 1:
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from .schema import ALIASES, schema
 from .unknown import unknown_setting
 from .words import parse_word
 
-_PRESET = "preset_"  # What Hydra, in a sweep, knows `task` as.
+_PRESET = "preset_"  # The name of `task` in Hydra's sweeps.
 
 
-def run_multirun(words: list[str], job: Any) -> None:
+def run_multirun(words: list[str], job: Callable[[list[str], list[str]], object]) -> None:
     """Hydra's sweepers and launchers over `words`; `job(words, swept)` runs one combination.
 
     `swept` are the job's words that differ between jobs. Hydra only sees words that force their key
@@ -42,7 +43,7 @@ def run_multirun(words: list[str], job: Any) -> None:
     parent, failures = os.getpid(), []
 
     @hydra.main(version_base="1.3", config_path="pkg://antelope.hyperparams", config_name="config")
-    def task(_: Any) -> Any:
+    def task(_: object) -> Any:
         words = list(HydraConfig.get().overrides.task)
         names = {word: said(word) if _PRESET in word else word for word in words}
         chosen = list(names.values())
@@ -50,8 +51,8 @@ def run_multirun(words: list[str], job: Any) -> None:
             return job(chosen, [names[w] for w in words if w.partition("=")[0] not in constant])
         except Exception as error:
             if os.getpid() != parent:
-                raise  # In a launcher's own process, which reports it in its own way.
-            # The other combinations are run all the same.
+                raise  # In a process of a Hydra launcher, which reports errors itself.
+            # One failure must not cost the other combinations.
             error.add_note(f"In the run {' '.join(said(word) for word in chosen)}.")
             failures.append(error)
 
@@ -92,7 +93,7 @@ def _force(word: str, mistakes: list[str]) -> str:
 
 
 def _force_presets(value: str, mistakes: list[str]) -> str:
-    """The presets of a sweep under a key that Hydra looks for in no folder: they may be the user's."""
+    """The presets of a sweep, under a key for which Hydra searches no folder: they may be the user's."""
     names = [name.strip("'\" ") for name in value.split(",")]
     for name in names:
         try:

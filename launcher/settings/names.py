@@ -1,4 +1,4 @@
-"""Names become classes, functions and objects, in the order of the contract."""
+"""Turn names into classes, functions and objects, in the order of the contract."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def register(name: str) -> Callable[[T], T]:
     """Make a class known by a name of your own: `@register("my-net")`, then `model=my-net`.
 
     Raises:
-        ConfigError: If the name is taken by something else.
+        ConfigError: If something else already has the name.
     """
 
     def keep(item: T) -> T:
         taken = _REGISTERED.get(name)
         if taken is not None and name_of(taken) != name_of(item):
-            raise ConfigError(f"The name `{name}` is registered already, by {name_of(taken)}.")
+            raise ConfigError(f"The name `{name}` is already registered, by {name_of(taken)}.")
         _REGISTERED[name] = item
         return item
 
@@ -47,11 +47,11 @@ def registered(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Kind:
-    """Where names of one kind are looked up, after the person's own.
+    """Where names of one kind are looked up, after the user's own.
 
     Attributes:
-        noun: What a miss calls it.
-        builtin: The folder of ours whose names count.
+        noun: What messages call it.
+        builtin: Our package whose `NAMES` lists them; None: no package does.
         libraries: The field's own modules, in order.
         accept: Which of a library's attributes are of this kind.
     """
@@ -59,30 +59,31 @@ class Kind:
     noun: str
     builtin: str | None
     libraries: tuple[str, ...]
-    accept: Callable[[str, Any], bool]
+    accept: Callable[[str, object], bool]
 
 
-def _is_class(_: str, item: Any) -> bool:
+def _is_class(_: str, item: object) -> bool:
     return inspect.isclass(item)
 
 
-def _is_public_class(name: str, item: Any) -> bool:
+def _is_public_class(name: str, item: object) -> bool:
     return inspect.isclass(item) and not name.startswith("_")
 
 
-def _is_dataset(name: str, item: Any) -> bool:
+def _is_dataset(name: str, item: object) -> bool:
+    # Base classes, and folders of images: those are named by their path.
     return _is_class(name, item) and name not in ("VisionDataset", "DatasetFolder", "ImageFolder")
 
 
-def _is_network(name: str, item: Any) -> bool:
+def _is_network(name: str, item: object) -> bool:
     return inspect.isfunction(item) and name.islower() and not name.startswith(("get_", "list_"))
 
 
-def _is_optimizer(name: str, item: Any) -> bool:
+def _is_optimizer(name: str, item: object) -> bool:
     return _is_public_class(name, item) and name != "Optimizer"
 
 
-def _is_scheduler(name: str, item: Any) -> bool:
+def _is_scheduler(name: str, item: object) -> bool:
     return _is_public_class(name, item) and hasattr(item, "step") and name != "LRScheduler"
 
 
@@ -133,7 +134,9 @@ def resolve(name: str, kind: str) -> Any:
     for library in place.libraries:
         try:
             item = member(library, name)
-        except Exception as error:  # Gymnasium's that are imported late, for what they need.
+        except (
+            Exception
+        ) as error:  # Gymnasium imports some wrappers late, because of what they depend on.
             raise ConfigError(f"{library}.{name} cannot be imported: {error}") from error
         if item is not None and place.accept(name, item):
             return item
@@ -182,7 +185,7 @@ def library_names(kind: str) -> list[str]:
 
 
 def timm_network(name: str) -> Any:
-    """What makes one of timm's networks; None if timm is not here, or has none of this name."""
+    """What makes one of timm's networks; None if timm is not installed or has none of this name."""
     if importlib.util.find_spec("timm") is None:
         return None
     import timm
@@ -200,7 +203,7 @@ def describe_names(names: Iterable[str], width: int = 96) -> str:
     import textwrap
 
     wrapper = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="  ")
-    wrapper.break_on_hyphens = False  # Ids hold some.
+    wrapper.break_on_hyphens = False  # Ids contain hyphens.
     return wrapper.fill(", ".join(names))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def name_of(value: Any) -> str:
-    """How a Python object is named in the configuration, the same for every run of it.
+    """The name of a Python object in the configuration, the same in every process.
 
     Classes and functions of a file in the working directory are `file.py:Name`, others
     `module.Name`; for an instance, that of its class.
@@ -19,7 +19,7 @@ def name_of(value: Any) -> str:
             if len(value) > 8 or any(isinstance(item, (bool, int, float, str)) for item in value):
                 return f"{type(value).__name__} of {len(value)}"
             return f"[{', '.join(name_of(item) for item in value)}]"
-        nested = getattr(value, "is_nested", False)  # Torch's: they have no shape to ask for.
+        nested = getattr(value, "is_nested", False)  # Nested tensors raise when asked for a shape.
         shape = None if nested else getattr(value, "shape", None)
         suffix = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
         if isinstance(value, functools.partial):
@@ -40,17 +40,17 @@ def short_name(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def own_name(value: object) -> str:
-    """`ReLU` of the class and of an instance; the name of a function."""
+def class_name(value: object) -> str:
+    """`SGD` of the class and of its instances; a function's own name."""
     return str(getattr(value, "__name__", type(value).__name__))
 
 
-def canonical_name(name: str, item: Any) -> str:
-    """One name for a class however it was said; other objects keep the name they were found by."""
+def canonical_name(name: str, item: object) -> str:
+    """The one name of a class, however it was written; other objects keep the name they were found by."""
     return name_of(item) if inspect.isclass(item) or inspect.isroutine(item) else name
 
 
-def makes_objects(value: Any) -> bool:
+def makes_objects(value: object) -> bool:
     """Whether a value is called to get the object (a class, a function), or is the object."""
     return (
         inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, functools.partial)

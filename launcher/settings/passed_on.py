@@ -14,10 +14,10 @@ Parameters = dict[str, inspect.Parameter]
 
 
 def parameters_behind(target: Callable[..., Any]) -> Parameters | None:
-    """What **kwargs of `target` may hold, as far as it can be told; None: anything.
+    """Parameters that **kwargs of `target` may hold, as far as the source shows; None: any.
 
-    Of a class that passes them to `super().__init__` or a base's `__init__`, and does nothing else with
-    them, it is what these take; where they are not used at all, it is nothing.
+    If a class only passes them on to `super().__init__` or a base's `__init__`, they are the parameters
+    of that; if it does not use them at all, there are none.
 
     >>> class Base:
     ...     def __init__(self, size=8): ...
@@ -34,11 +34,13 @@ def parameters_behind(target: Callable[..., Any]) -> Parameters | None:
     return None
 
 
-def _of_function(function: Any, within: tuple[type, type] | None) -> Parameters | None:
-    """As `parameters_behind`.
+def _of_function(
+    function: Callable[..., Any], within: tuple[type, type] | None
+) -> Parameters | None:
+    """Like `parameters_behind`, for one function.
 
     Args:
-        within: Of a method, the class that is made and the one that defines it.
+        within: For a method, the class that is constructed and the one that defines it.
     """
     try:
         signature = inspect.signature(function).parameters.values()
@@ -82,7 +84,8 @@ def _called_init(call: ast.Call, made: type, owner: type) -> tuple[Any, type] | 
     if isinstance(place, ast.Call) and isinstance(place.func, ast.Name):
         candidates = above if place.func.id == "super" else ()
     else:
-        name = place.attr if isinstance(place, ast.Attribute) else getattr(place, "id", None)
+        name = place.attr if isinstance(place, ast.Attribute) else None
+        name = place.id if isinstance(place, ast.Name) else name
         named = next((base for base in above if base.__name__ == name), None)
         candidates = () if named is None else named.__mro__
     for base in candidates:
@@ -91,8 +94,10 @@ def _called_init(call: ast.Call, made: type, owner: type) -> tuple[Any, type] | 
     return None
 
 
-def _taken_by(call: ast.Call, init: Any, owner: type, *, made: type) -> Parameters | None:
-    """What a call's **kwargs may hold; None: anything."""
+def _taken_by(
+    call: ast.Call, init: Callable[..., Any], owner: type, *, made: type
+) -> Parameters | None:
+    """Parameters that a call's **kwargs may hold; None: any."""
     if owner is object:
         return {}
     try:
@@ -102,7 +107,7 @@ def _taken_by(call: ast.Call, init: Any, owner: type, *, made: type) -> Paramete
     given = {keyword.arg for keyword in call.keywords}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     bound = not (isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call))
-    # What `*args` holds is not known: maybe nothing.
+    # `*args` may be empty, so it fills no parameter for certain.
     places = list(itertools.takewhile(lambda arg: not isinstance(arg, ast.Starred), call.args))
     skip = len(places) + (0 if bound else 1)  # `self`, given by `super()`.
     taken = {p.name: p for p in named[skip:] if p.name not in given}

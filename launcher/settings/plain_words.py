@@ -1,6 +1,6 @@
 """Console words that say no more than a name or a number, read without Hydra.
 
-Hydra's grammar takes 60 ms of CPU to import, and most words do not need it: `lr=1e-3`, `dataset=CIFAR10`.
+Importing Hydra's grammar costs 60 ms of CPU, and most words do not need it: `lr=1e-3`, `dataset=CIFAR10`.
 Whatever is read here means the same to Hydra (a property test compares them); the rest is left to it.
 """
 
@@ -15,11 +15,11 @@ _FLOAT = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[./:-][A-Za-z0-9_]+)*", re.ASCII)
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_NUMBERS = ("inf", "nan")  # Names by their letters.
+_NUMBERS = ("inf", "nan")  # Hydra reads them as numbers, although they look like names.
 
 
 def plain_word(word: str) -> tuple[str, str | float | bool | None] | None:
-    """The key and the value of a plain word; None for any other, which takes Hydra's grammar.
+    """The key and the value of a plain word; None for any other, which needs Hydra's grammar.
 
     >>> plain_word("lr=1e-3"), plain_word("env=CartPole-v1"), plain_word("seed=1,2")
     (('lr', 0.001), ('env', 'CartPole-v1'), None)

@@ -89,7 +89,7 @@ def plain_copy(values: dict[str, Any]) -> dict[str, Any] | None:
     """A deep copy of values that need no OmegaConf: without `${...}`, and of YAML's own types only.
 
     Returns:
-        None where there are others.
+        The copy; None if there are any other values.
     """
     try:
         copied: dict[str, Any] = _copied(values)
@@ -99,7 +99,9 @@ def plain_copy(values: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _copied(value: Any) -> Any:
-    kind = type(value)  # Not isinstance: OmegaConf treats enumerations and the like in its own way.
+    kind = type(
+        value
+    )  # Not isinstance: OmegaConf converts subclasses, such as enumerations, itself.
     if kind is dict and all(type(key) is str for key in value):
         return {key: _copied(item) for key, item in value.items()}
     if kind is list:

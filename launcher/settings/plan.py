@@ -1,4 +1,4 @@
-"""What a run is going to be: every name resolved, every default decided, and nothing changed any more."""
+"""What a run is going to be: every name resolved, every default decided, and immutable from then on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ONLINE_BATCH = 10
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """When a task ends before its time; see `early_stopping` in config.yaml."""
+    """When training on a task stops early; see `early_stopping` in config.yaml."""
 
     patience: int | None
     restore: bool
@@ -33,7 +33,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """How transitions are kept and drawn; see `replay` in config.yaml."""
+    """How transitions are stored and sampled; see `replay` in config.yaml."""
 
     storage: str
     folder: str | None
@@ -45,7 +45,7 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before anything of it is built. Holds no tensors, and is never changed.
+    """A run before anything is built: immutable, and without tensors.
 
     Fields have the names and meanings of the settings in config.yaml. Where a setting names objects, the
     field holds what was found: a `Named`, or one per item of a list.
@@ -53,9 +53,9 @@ class Plan:
     Attributes:
         parts: Modules named for parts of the agent: `encoder`, `policy`, `critic`, ...
         values: All settings as plain values, as `config.yaml` and checkpoints hold them.
-        given: Names of the settings that words, code or a preset set.
+        given: Names of the settings that console words, code or a preset set.
         objects: Dotted names of the settings that were given as Python objects.
-        preset: What the preset is called, or None.
+        preset: The preset's name or file, or None.
     """
 
     # What to train, and on what
@@ -153,7 +153,7 @@ class Plan:
     preset: str | None
 
     def decided(self, **changes: Any) -> Plan:
-        """The plan with settings that only what was saved elsewhere could decide, such as a replay's."""
+        """A copy with settings that were saved elsewhere, such as those of a saved replay."""
         values = {**self.values, **changes}
         return replace(self, values=MappingProxyType(values), **changes)
 
@@ -169,7 +169,7 @@ def make_plan(
 
     Args:
         names: The settings whose names are resolved; None: all. The others hold their text.
-        of_run: The run that the data named here is added to.
+        of_run: The plan of the run that the named data is added to.
 
     Raises:
         ConfigError: With every mistake in names and in their arguments, or for settings that contradict
@@ -220,7 +220,7 @@ def make_plan(
 
 
 def _named(settings: Settings, key: str) -> tuple[Named, ...]:
-    """What a setting names; nothing where it is not set."""
+    """What a setting names; empty if it is not set."""
     if settings.values[key] is None and key not in settings.live:
         return ()
     if key == "env_wrappers":
@@ -256,7 +256,11 @@ def _complete(settings: Settings, model: Named) -> None:
     if not settings.online:
         return
     if settings.scenario == "task":
-        raise ConfigError("online=true tells no task, and scenario=task tells each. Choose one.")
+        raise ConfigError(
+            "online=true hides task labels, but scenario=task provides them. Choose one."
+        )
     if settings.epochs not in (None, 1):
-        raise ConfigError(f"online=true is a single pass; epochs={settings.epochs} is given too.")
+        raise ConfigError(
+            f"online=true is a single pass, so epochs={settings.epochs} contradicts it. Leave one out."
+        )
     values["epochs"] = 1

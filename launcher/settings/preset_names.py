@@ -1,13 +1,12 @@
 """Environments and wrappers that a preset names: a preset is data, and runs no code of its own.
 
-It may name what gymnasium and Antelope have, and installed packages of environments. Anything else has
-to be named by the user, as a word or in code.
+It may name what gymnasium, Antelope and installed packages of environments provide. Anything else must
+be named by the user, as a console word or in code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from .environment_names import split
 from .object_names import name_of
@@ -20,7 +19,7 @@ ENVIRONMENTS = ("env", "env_wrappers")
 def refused_names(settings: Settings, key: str) -> list[str]:
     """A message for every name under `env` or `env_wrappers` that would run code nobody here named.
 
-    Names of gymnasium's wrappers become full ones, which no file of the working directory can take.
+    Names of gymnasium's wrappers are completed, so that no file in the working directory can shadow them.
     """
     value = settings.values[key]
     of_list = isinstance(value, list)
@@ -47,11 +46,11 @@ def refused_names(settings: Settings, key: str) -> list[str]:
     return mistakes
 
 
-def _run_by(value: Any, key: str, argument: str = "") -> Iterator[str]:
+def _run_by(value: object, key: str, argument: str = "") -> Iterator[str]:
     """The names in an argument that are looked up and called, other than torch's and ours.
 
     Args:
-        argument: Whose whole value it is; a part of one has none.
+        argument: The argument whose whole value it is; empty for a part of one.
     """
     if isinstance(value, Mapping):
         name = value.get("_target_")

@@ -23,7 +23,7 @@ from .schema import schema
 
 PACKAGE_LINE = "# @package _global_"
 _ENDS = (".yaml", ".yml")
-_MOST_FILES = 10  # That an error lists.
+_MOST_FILES = 10  # Listed in an error.
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Layer:
 
     Attributes:
         values: In the file's order: dotted key, value.
-        places: Where each key stands: `mine.yaml, line 3`.
+        places: Where each key is set: `mine.yaml, line 3`.
     """
 
     label: str
@@ -51,11 +51,11 @@ def presets() -> dict[str, str]:
     return found
 
 
-def layers(name: Any) -> list[Layer]:
-    """A preset and those it builds on, the one that wins last; none for None.
+def layers(name: object) -> list[Layer]:
+    """A preset after those it builds on, so that the last one wins; empty for None.
 
     Raises:
-        ConfigError: If it is not there, or is not a preset, with every mistake of its form.
+        ConfigError: If it does not exist or is not a valid preset, with every mistake in it.
     """
     if name is None:
         return []
@@ -71,7 +71,7 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
     """The file that a preset's name means, and what to call it.
 
     Args:
-        folder: That relative paths start from: the working directory, or the file's that names it.
+        folder: Where relative paths start: the working directory, or the folder of the preset that names it.
 
     Raises:
         ConfigError: If there is none (with the nearest names), or both ours and the user's.
@@ -115,7 +115,7 @@ def of_the_user() -> dict[str, str]:
 
 def _layers(path: Path, label: str, *, above: tuple[Path, ...]) -> list[Layer]:
     if path.resolve() in above:
-        raise ConfigError(f"{label} builds on itself, by way of {above[-1]}.")
+        raise ConfigError(f"{label} builds on itself, through {above[-1]}.")
     layer, bases = _read(path, label)
     found: list[Layer] = []
     own_place: int | None = None  # Last, unless `_self_` says otherwise.
@@ -134,7 +134,7 @@ def _layers(path: Path, label: str, *, above: tuple[Path, ...]) -> list[Layer]:
 
 def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
     """A file's own settings, and the names of `defaults:` with the place of each."""
-    try:
+    try:  # With or without the byte-order mark that editors on Windows write.
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{label} cannot be read: {error}.") from error
@@ -143,7 +143,9 @@ def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        tab = " Indent by spaces: YAML takes no tabs." if "\\t" in str(error.problem) else ""
+        tab = (
+            " Indent with spaces: YAML does not allow tabs." if "\\t" in str(error.problem) else ""
+        )
         raise ConfigError(
             f"{label}{line} is not YAML, or the line before it: {error.problem}.{tab}"
         ) from None
@@ -163,7 +165,7 @@ def _read(path: Path, label: str) -> tuple[Layer, list[tuple[str, str]]]:
                 bases = _bases(node, label, mistakes)
             elif key == "task":
                 mistakes.append(
-                    f"{place}: a preset builds on another by `defaults: [NAME, _self_]`."
+                    f"{place}: to build on another preset, write `defaults: [NAME, _self_]`."
                 )
             else:
                 value = _value(node, label, mistakes, key=key)
@@ -186,7 +188,7 @@ def _items(
             continue
         key = key_node.value
         if key in lines:
-            mistakes.append(f"{place}: `{key}` is given twice, first in line {lines[key]}.")
+            mistakes.append(f"{place}: `{key}` is given twice, first on line {lines[key]}.")
             continue
         lines[key] = key_node.start_mark.line + 1
         yield key, value, place
@@ -195,14 +197,14 @@ def _items(
 def _value(
     node: yaml.Node, label: str, mistakes: list[str], *, key: str = "", depth: int = 0
 ) -> Any:
-    """A node as plain Python. As in words, a number that a setting of text is given stays as written."""
+    """A node as plain Python. As in console words, a number for a text setting stays as written."""
     if depth > 20:  # Deeper than any setting; an alias may also contain itself.
         mistakes.append(f"{_place(label, node)}: `{key}` is nested too deeply.")
         return None
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if kind not in ("map", "seq", "str", "int", "float", "bool", "null"):
         mistakes.append(
-            f"{_place(label, node)}: `{node.tag}` is not read in a preset. Write plain values."
+            f"{_place(label, node)}: `{node.tag}` is not allowed in a preset. Write plain values."
         )
         return None
     if isinstance(node, yaml.MappingNode):
@@ -227,7 +229,7 @@ def _value(
         return None
     if kind != "str":
         mistakes.append(
-            f"{_place(label, node)}: `{node.tag}` is not read in a preset. Write plain values."
+            f"{_place(label, node)}: `{node.tag}` is not allowed in a preset. Write plain values."
         )
     return text
 
@@ -278,7 +280,7 @@ def _root() -> Path:
 
 
 def _miss(name: str, path: Path) -> str:
-    """That there is no such preset, and what there is: ours, and the files that are there."""
+    """The message for an unknown preset, with ours and the files that exist."""
     if path.is_dir():
         inside = [p.as_posix() for end in _ENDS for p in sorted(path.glob(f"*{end}"))]
         return (

@@ -23,7 +23,7 @@ class Setting:
 
     Attributes:
         section: The heading that the line is under.
-        counts: Where the setting counts; see `config.yaml`. Empty: everywhere.
+        counts: Kinds of run in which the setting counts; see `config.yaml`. Empty: all.
     """
 
     key: str
@@ -74,7 +74,7 @@ def that_count(*places: str) -> frozenset[str]:
 
 
 def defaults() -> dict[str, Any]:
-    """What `config.yaml` says, without what it says to Hydra."""
+    """The values of `config.yaml`, without Hydra's own entries."""
     values: dict[str, Any] = load(_yaml_text())
     return {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
 

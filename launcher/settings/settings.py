@@ -17,8 +17,8 @@ class Settings:
         live: Python objects given in code, by dotted key: `{"model": Model}`. In `values` their
             place holds their name.
         given: Keys that words, code or a preset set, for warnings about settings without effect.
-        places: Where a preset says what holds, by dotted key: `{"lr": "mine.yaml, line 3"}`.
-        preset: What the preset is called: `mine.yaml`, `task=classify/mnist`.
+        places: Where a preset sets a value, by dotted key: `{"lr": "mine.yaml, line 3"}`.
+        preset: The preset's file or name: `mine.yaml`, `task=classify/mnist`.
     """
 
     values: dict[str, Any]
@@ -28,13 +28,14 @@ class Settings:
     preset: str | None = None
 
     def __getattr__(self, name: str) -> Any:
+        # Not `self.values`: copying asks for attributes before there are any, and would recurse.
         try:
             return self.__dict__["values"][name]
         except KeyError:
             raise AttributeError(name) from None
 
     def place(self, key: str) -> str:
-        """`mine.yaml, line 3: ` for what a preset says of a setting, to begin a message with."""
+        """`mine.yaml, line 3: ` if a preset sets the key, else empty: the start of a message."""
         while key not in self.places and "." in key:
             key = key.rpartition(".")[0]
         return f"{self.places[key]}: " if key in self.places else ""

@@ -23,7 +23,7 @@ _IN_ARGUMENTS = (*_MODULES, "torch.optim")
 
 
 def known_object(name: str, kind: str) -> Any:
-    """What a name means if looking it up runs nobody's code; else None.
+    """What a name means, if looking it up runs no foreign code; else None.
 
     Args:
         kind: The setting that it is a value of: `model`, `policy`, `env`, ...
@@ -47,15 +47,15 @@ def known_object(name: str, kind: str) -> Any:
 
 
 def known_argument(name: str) -> Any:
-    """A class of torch's or ours that a constructor was given; None for any other name."""
+    """A class of torch's or ours, as an argument of a constructor; None for any other name."""
     return _within(name, _IN_ARGUMENTS)
 
 
-def known_arguments(value: Any, refused: Callable[[str], ConfigError]) -> Any:
+def known_arguments(value: object, refused: Callable[[str], ConfigError]) -> Any:
     """A constructor's arguments, with the names in `{_target_: NAME}` looked up.
 
     Args:
-        refused: Makes the error of a name that is not known.
+        refused: Makes the error for an unknown name.
     """
     if isinstance(value, Mapping):
         found = {key: known_arguments(item, refused) for key, item in value.items()}
@@ -78,7 +78,7 @@ def may_be_imported(name: str, key: str) -> bool:
         if module:
             registered = module in sys.modules and env_id in gymnasium.registry
             return registered or _from_installed(module)
-        # A bare name that is a class of a file here would be imported.
+        # A bare name may also be a class in a file here, which would be imported.
         if name in gymnasium.registry or not name.replace(".", "").isidentifier():
             return True
         if known_object(name, key) is not None:
@@ -89,9 +89,9 @@ def may_be_imported(name: str, key: str) -> bool:
 
 
 def _from_installed(module: str) -> bool:
-    """Whether a module that a file names, not the user, is that of an installed package of environments.
+    """Whether a module that a file names belongs to an installed package of environments.
 
-    Not so for a file that lies here, whatever its name, nor for Python's own modules.
+    False for a file in the working directory, whatever its name, and for Python's own modules.
     """
     spec, top = find_top(module), module.partition(".")[0]
     if spec is None or spec.origin is None:
@@ -141,7 +141,7 @@ def _wrapper(name: str) -> Any:
 
 
 def _within(name: str, roots: tuple[str, ...]) -> Any:
-    """The class of modules, or the function that makes one, of this dotted name; None if it is elsewhere."""
+    """The class or network function at a dotted name; None if it lies outside of `roots`."""
     from torch import nn
     from torch.optim import Optimizer
 
@@ -150,9 +150,9 @@ def _within(name: str, roots: tuple[str, ...]) -> Any:
         return None
     try:
         item = member(home, last)
-    except ImportError:
+    except ImportError:  # A module of another version.
         return None
-    # A module's namespace holds what it imports, too.
+    # A module's namespace also holds what it imports, from anywhere.
     own = str(getattr(item, "__module__", "")).startswith(roots)
     makes = inspect.isclass(item) and issubclass(item, (nn.Module, Optimizer))
     if not makes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...envs.world import World
 from ...replay.tree import leaves
 from .plan import Plan
@@ -32,6 +30,6 @@ def of_the_optimiser(plan: Plan) -> list[str]:
     return [key for key in schema() if key in that_count("optimiser") & plan.given]
 
 
-def _dims(space: Any) -> int:
+def _dims(space: object) -> int:
     """How many dimensions an observation has, or the largest part of one."""
     return max(len(part.shape) for part in leaves(space))

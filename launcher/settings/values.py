@@ -40,6 +40,7 @@ def check_values(settings: Settings, mistakes: list[str]) -> None:
             node[last] = _convert(node[last], setting.kind)
         except (TypeError, ValueError):
             value = node[last]
+            # As it is written in words and files: `true`, not `True`.
             value = str(value).lower() if isinstance(value, bool) else value
             foreign = answer(f"{key}={value}")
             near = f" {foreign}" if foreign else ""
@@ -51,20 +52,24 @@ def check_values(settings: Settings, mistakes: list[str]) -> None:
             mistakes.append(f"{place}{key}={_shown(node[last])}: expected {setting.kind}.{near}")
 
 
-def _says_number(value: Any) -> bool:
-    """Whether it is text that would be a number without its quotes."""
+def _says_number(value: object) -> bool:
+    """Whether a value is text that would be a number without its quotes."""
     try:
         return isinstance(value, str) and float(value) == float(value)
     except ValueError:
         return False
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) and not value.strip() else str(value)
 
 
-def _convert(value: Any, kind: str) -> Any:
-    """`value` as `kind` says. ValueError or TypeError where it is not."""
+def _convert(value: object, kind: str) -> Any:
+    """`value` converted to a `kind` of `config.yaml`.
+
+    Raises:
+        ValueError, TypeError: If it is not of that kind.
+    """
     word, *rest = kind.split()
     if word in ("int", "float"):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -91,7 +96,7 @@ def _convert(value: Any, kind: str) -> Any:
     if word == "one":  # one of a b c
         if isinstance(value, bool) or str(value) not in rest[1:]:
             raise ValueError
-        return int(value) if str(value).isdigit() else value
+        return int(str(value)) if str(value).isdigit() else value
     if word == "list":  # list of a b c
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list) or any(item not in rest[1:] for item in items):
@@ -118,7 +123,7 @@ def _convert(value: Any, kind: str) -> Any:
     return value
 
 
-def _check_probabilities(value: Any) -> None:
+def _check_probabilities(value: object) -> None:
     if isinstance(value, (dict, list)) and value:
         for item in value.values() if isinstance(value, dict) else value:
             _check_probabilities(item)

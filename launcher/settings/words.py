@@ -6,12 +6,15 @@ import re
 import threading
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bare_words import without_bare_words
 from .dotted import flatten
 from .plain_words import plain_word
 from .schema import schema
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
 _COMPOSE_LOCK = threading.RLock()
 
@@ -32,7 +35,7 @@ def parse_words(words: Iterable[str], mistakes: list[str]) -> dict[str, Any]:
         if setting is not None and setting.kind == "text" and isinstance(value, (int, float)):
             value = word.partition("=")[2].strip()  # `1e-3`, not 0.001.
         if key == "optim.groups" and isinstance(value, dict) and len(value) == 1:
-            # One pattern, as it comes from `optim.groups.*.bias.lr=...`: another word may add to it.
+            # One pattern, as from `optim.groups.*.bias.lr=...`: flattened, so that other words can add to it.
             ((pattern, options),) = value.items()
             given = options.items() if isinstance(options, dict) else [("", options)]
             pairs = [(f"{key}.{pattern}.{name}".removesuffix("."), v) for name, v in given]
@@ -61,27 +64,27 @@ def _by_grammar(word: str, for_hydra: list[str], mistakes: list[str]) -> tuple[s
             return None
         if override.is_sweep_override():
             mistakes.append(
-                f"`{word}` names several values. Add -m to run each of them, or write a list as "
+                f"`{word}` lists several values. Add -m to run each of them, or write a list as "
                 f"{key}=[...]."
             )
             return None
         return key, None if override.is_delete() else override.value()
     except HydraException:
         mistakes.append(
-            f"Cannot read `{word}`. Write settings as key=value, and quote a value that holds "
+            f"Cannot read `{word}`. Write settings as key=value, and quote a value that contains "
             "spaces, commas or equals signs: 'key=\"a, b\"'."
         )
         return None
 
 
 @cache
-def _parser() -> Any:
+def _parser() -> OverridesParser:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create()
 
 
-def parse_word(parser: Any, word: str) -> Any:
+def parse_word(parser: OverridesParser, word: str) -> Any:
     """A word by Hydra's grammar, or with its value quoted (`path=a=b`, `path=my runs`)."""
     from hydra.errors import HydraException
 
@@ -90,7 +93,7 @@ def parse_word(parser: Any, word: str) -> Any:
     except HydraException:
         key, equals, value = word.partition("=")
         if (pattern := re.fullmatch(r"(\+*optim\.groups)\.(.*\*.*)\.(\w+)", key)) and equals:
-            # Hydra's grammar has `*` in no key, but in those of a dict.
+            # Hydra's grammar allows `*` only in keys of a dict.
             groups, name, option = pattern.groups()
             return parse_word(parser, f"{groups}={{{name}: {{{option}: {value}}}}}")
         if not key or not equals or not value or value[0] in "[{'\"":
@@ -106,8 +109,7 @@ def _check_hydra_words(words: list[str], mistakes: list[str]) -> None:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    # Hydra's state is global: a run inside a Hydra job, or in a second thread, must leave it as it
-    # was.
+    # Hydra's state is global: a run inside a Hydra job, or in a second thread, must restore it.
     with _COMPOSE_LOCK:
         instance = GlobalHydra.instance()
         previous, instance.hydra = instance.hydra, None

@@ -29,9 +29,9 @@ def named_wrappers(settings: Settings) -> Iterator[Named]:
     recorded: list[Any] = []
     for item, value in zip(written, given, strict=True):
         target, arguments = split_target(item)
-        if isinstance(value, dict):  # With objects in it, which the plain values cannot hold.
+        if isinstance(value, dict):  # It contains objects, which the plain values cannot hold.
             target, objects = split_target(value)
-            # Asked a second time, they are recorded by name: no word of the user's against them.
+            # On a second call they are recorded by name, which is not a change by the user.
             names = _make_plain(dict(objects))
             said = {k: v for k, v in arguments.items() if k not in names or v != names[k]}
             arguments = {**objects, **said}
@@ -52,7 +52,7 @@ def named_wrappers(settings: Settings) -> Iterator[Named]:
 
 
 def _make_plain(node: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that `config.yaml` cannot hold, by their names."""
+    """Replace arguments that `config.yaml` cannot hold by their names, in place."""
     for key, value in node.items():
         if not isinstance(value, (str, int, float, bool, list, dict, type(None))):
             node[key] = value.item() if isinstance(value, np.generic) else name_of(value)

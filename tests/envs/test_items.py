@@ -296,7 +296,9 @@ class TestPairs:
             learn(**{"dataset": (X, Y), key: given})
 
     def test_a_dict_of_arrays(self, learn: Any) -> None:
-        with pytest.raises(ConfigError, match=r"arguments \(x, y\) .* a pair of two of them"):
+        with pytest.raises(
+            ConfigError, match=r"arguments \(x, y\) .* as a pair, dataset=\(inputs, targets\)"
+        ):
             learn(dataset={"x": X, "y": Y})
 
     def test_training_and_held_out_data_in_one(self, learn: Any) -> None:

@@ -101,7 +101,7 @@ class Nothing:
         (lambda: None, "env returned a NoneType, not a gymnasium.Env"),
         (np.zeros(3), "env is a ndarray, not a gymnasium.Env"),
         (OBS, "env is a Box, not a gymnasium.Env"),
-        (types.ModuleType("worlds"), "Name an environment of it: env=worlds:NAME"),
+        (types.ModuleType("worlds"), "Name one of its environments: env=worlds:NAME"),
     ],
 )
 def test_what_is_none(env: Any, right: str, quick: Any, tmp_path: Path) -> None:

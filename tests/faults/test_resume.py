@@ -875,7 +875,7 @@ def test_damaged_newest_checkpoint_is_named_and_passed_over(
     capsys.readouterr()
     run = ml(model=Net, path="run", resume=True, **SHORT | {"progress": True})
     said = printed(capsys)
-    assert f"Passed over: {newest.absolute()} is " in said
+    assert f"Skipped: {newest.absolute()} is " in said
     assert what in said
     assert "Resumed at step 7." in said
     assert_same_run(run, reference)

@@ -153,23 +153,33 @@ def test_console_run_terminated_interrupted_and_killed_ends_as_if_it_had_not_bee
 
 
 class Signals(nn.Module):
-    """Sends signals to its own process, as many and whichever as the test says."""
+    """Sends signals to its own process, as many and whichever as the test says, at one step."""
 
     signals: tuple[int, ...] = ()
     at = 5
+    in_evaluation = False
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
         self.layer = nn.Linear(in_features, out_features)
+        self.steps = 0
 
     def forward(self, obs: Tensor) -> Tensor:
+        if self.in_evaluation and not self.training:
+            self._send()
         return self.layer(obs.flatten(1))
+
+    def _send(self) -> None:
+        if self.steps == self.at:
+            self.steps += 1  # Only once in an evaluation of several batches.
+            for signum in self.signals:
+                os.kill(os.getpid(), signum)
 
     def learn(self, replay: Any) -> Tensor:
         batch = next(replay)
-        if replay.step == self.at:
-            for signum in self.signals:
-                os.kill(os.getpid(), signum)
+        self.steps = replay.step
+        if not self.in_evaluation:
+            self._send()
         return F.cross_entropy(self(batch.obs), batch.label)
 
 
@@ -219,7 +229,27 @@ def test_interrupt_before_the_first_step_is_over_leaves_a_checkpoint(
     assert state["progress"]["step"] == 1
 
 
-def test_handlers_of_before_are_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_evaluation", [False, True])
+def test_signal_in_the_last_step_or_evaluation_saves_a_learnt_run_once(
+    in_evaluation: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Signals, "signals", (signal.SIGTERM,))
+    monkeypatch.setattr(Signals, "at", 9)
+    monkeypatch.setattr(Signals, "in_evaluation", in_evaluation)
+    with pytest.raises(SystemExit) as exit:
+        ml(**SHORT, save_every=9, progress=False)
+    assert exit.value.code == 128 + signal.SIGTERM
+    ended = json.loads(Path("run/status.json").read_text())
+    assert (ended["status"], ended["step"], ended["task"]) == ("interrupted", 9, 1)
+    assert len(list(Path("run/checkpoints").iterdir())) == 1
+
+    monkeypatch.setattr(Signals, "signals", ())
+    resumed = ml(**SHORT, resume=True, progress=False)
+    assert [row["step"] for row in resumed.history if row["mode"] == "eval"] == [9]
+    assert json.loads(Path("run/status.json").read_text())["status"] == "finished"
+
+
+def test_previous_handlers_are_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     received = []
     before = signal.signal(signal.SIGTERM, lambda *_: received.append("mine"))
     try:

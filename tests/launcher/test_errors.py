@@ -170,7 +170,7 @@ def test_settings_and_names_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Give one of them"]),
+        ({"lr": 1e-3, "optim.lr": 1e-2}, ["lr=0.001", "optim.lr=0.01", "Set only one of them"]),
         ({"env": "CartPole-v1", "dataset": "Digits"}, ["dataset=", "env=", "one of them"]),
         (
             {"lr_decay_epochs": 2, "scheduler": "StepLR"},
@@ -386,7 +386,7 @@ def test_argument_of_the_wrong_type_names_the_constructor() -> None:
 def test_optimiser_of_another_model() -> None:
     other = torch.optim.SGD(Linear(3, 3).parameters(), 0.1)
     refused(model=Linear, optim=other, says=["none of the model's parameters", "Give its class"])
-    refused(model=Linear, optim=nn.Linear(2, 2), says=["no torch.optim.Optimizer"])
+    refused(model=Linear, optim=nn.Linear(2, 2), says=["not a torch.optim.Optimizer"])
 
 
 class Smaller:
@@ -717,7 +717,7 @@ def test_file_system_that_is_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    refused(model=Linear, path="a/run", says=["Read-only file system", "Give another path="])
+    refused(model=Linear, path="a/run", says=["Read-only file system", "Set another path="])
 
 
 def test_weights_from_nowhere(tmp_path: Path) -> None:
@@ -754,7 +754,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
         wanted = ["is damaged: tensors.safetensors does not match its SHA-256"]
         refused(model=Linear, load=path, says=wanted, error=CheckpointError)
     (checkpoint / "manifest.json").write_text('{"format": "zip", "sha256": {}}')
-    refused(model=Linear, load=checkpoint, says=["another kind: 'zip'"], error=CheckpointError)
+    refused(model=Linear, load=checkpoint, says=["unknown checkpoint format: 'zip'"], error=CheckpointError)
     (checkpoint / "manifest.json").write_text("[]")
     refused(model=Linear, load=checkpoint, says=["manifest.json"], error=CheckpointError)
 

@@ -1,7 +1,7 @@
-"""Describes what a module holds beside its weights: counters, optimisers, generators, buffers.
+"""Describes what a module holds besides its weights: counters, optimisers, generators, buffers.
 
 `state_dict` knows parameters and registered buffers only. A run that continues exactly also needs
-`self.optim`, `self.steps`, `self.epsilon`, `self.memory`, ... wherever they sit, which parameters are frozen
+`self.optim`, `self.steps`, `self.epsilon`, `self.memory`, ... wherever they are, which parameters are frozen,
 and which parts are in eval mode. Everything becomes nested dicts and lists of tensors and scalars; nothing
 is pickled.
 """
@@ -45,7 +45,7 @@ def attribute_state(module: nn.Module, constructed: Constructed | None = None) -
     """Everything that `module.state_dict()` leaves out.
 
     Args:
-        constructed: The tensors that its constructor made.
+        constructed: The tensors that its constructor made; None: unknown.
 
     Returns:
         `values` of attributes by their path, `buffers` that are not persistent, `places` (the devices of
@@ -76,8 +76,8 @@ def object_state(
     """The state of any object that takes part in training: an augmentation, an environment.
 
     Args:
-        beside: A module that is saved by itself: what the object holds of it is only referred to.
-        whole: Return None where something that may matter cannot be described, such as a simulator
+        beside: A module that is saved separately: its parts and tensors are stored as references.
+        whole: Return None if something that may matter cannot be described, such as a simulator
             written in C.
         constructed: The tensors that its constructor made.
     """
@@ -87,7 +87,7 @@ def object_state(
 
 
 def optimizer_fields(optimizer: torch.optim.Optimizer, *, beside: nn.Module) -> dict[str, Any]:
-    """What an optimiser of the user's class keeps in attributes, which its `state_dict` leaves out.
+    """The attributes of a user-defined optimiser, which its `state_dict` leaves out.
 
     Args:
         beside: The module whose parameters it steps.
@@ -96,20 +96,20 @@ def optimizer_fields(optimizer: torch.optim.Optimizer, *, beside: nn.Module) -> 
 
 
 class Constructed:
-    """The tensors that an object's constructor made: told apart from those made while learning.
+    """The tensors that an object's constructor made, as opposed to those made while learning.
 
-    On a CPU all tensors look alike. If the run is continued on an accelerator, what `learn` made goes
-    there, while a tensor of the constructor's is where the constructor puts it.
+    On a CPU they look alike. If the run is continued on an accelerator, tensors that `learn` made move
+    there, while the constructor decides where its own tensors are.
 
     Args:
-        value: Just constructed: a module, or a strategy.
-        beside: A module that is saved itself, as of `object_state`.
+        value: A module or strategy that was just constructed.
+        beside: A module that is saved separately, as for `object_state`.
     """
 
     def __init__(self, value: object, *, beside: nn.Module | None = None):
         look = Look({} if beside is None else registered(beside))
         look(value, "object")
-        # Weak references: an id may be another tensor's when its own is gone.
+        # Weak references: once a tensor is freed, another may get its id.
         self._known = {id(x): weakref.ref(x) for x in look.kept if isinstance(x, Tensor)}
 
     def __contains__(self, value: object) -> bool:
@@ -118,19 +118,19 @@ class Constructed:
 
 
 class _Capture:
-    """Describes values; one met again, or registered, by a reference to its first path.
+    """Describes values; one seen before, or registered, becomes a reference to its first path.
 
     Args:
-        known: Modules, parameters and buffers that are saved by themselves, by name.
+        known: Modules, parameters and buffers that are saved separately, by name.
         constructed: The tensors that the constructor made.
 
     Attributes:
-        paths: Path of every object met so far, by its id.
-        memory: For each storage, by its address, the path and region of the tensor met first in it.
+        paths: Path of every object seen so far, by its id.
+        memory: By the address of a storage, the path and region of the first tensor seen in it.
     """
 
     def __init__(self, known: dict[str, Any], constructed: Constructed | None = None):
-        # An id is only good as long as its object lives, so both are held.
+        # An id is valid only while its object lives, so hold both.
         self._known, self.kept = known, list[object]()
         self.constructed = constructed
         self.paths = {id(value): path for path, value in reversed(list(known.items()))}
@@ -139,7 +139,7 @@ class _Capture:
             for path, value in known.items()
             if isinstance(value, Tensor)
         }
-        self.left_out: list[str] = []  # Where something is that may be state, and is not kept.
+        self.left_out: list[str] = []  # Paths of what may be state, but is not captured.
 
     def __call__(self, value: object, path: str) -> Any:
         if isinstance(value, enum.Enum):
@@ -158,7 +158,7 @@ class _Capture:
         self.paths[id(value)] = path
         captured = self._object(value, path)
         if captured is _SKIP:
-            for key in list(self.paths)[known:]:  # It, and what it holds, will not be restored.
+            for key in list(self.paths)[known:]:  # Neither it nor its contents will be restored.
                 del self.paths[key]
         else:
             self.kept.append(value)
@@ -206,7 +206,7 @@ class _Capture:
             return {"$sparse": [value.indices(), value.values(), list(value.shape)]}
         if value.layout is not torch.strided:
             return _SKIP
-        # Views are one memory: put back apart, they would stop changing together.
+        # Views share memory: restored separately, they would stop changing together.
         owner, region = self.memory.setdefault(memory(value), (path, _region(value)))
         shares = owner if owner != path and value.numel() else None
         place: dict[str, Any] = {"shares": shares, "alias": region == _region(value)}
@@ -219,7 +219,7 @@ class _Capture:
         return {"$leaf": value, **place, "parameter": isinstance(value, nn.Parameter)}
 
     def _fields(self, value: object, path: str) -> Any:
-        """An object of a user's class, by its fields; loggers, locks and files are tools."""
+        """An object of a user's class, by its fields; loggers, locks and files are tools, not state."""
         kind = type(value)
         if _is_pythons_own(kind) and kind.__name__ not in _BARE_OBJECTS:
             if not callable(value) and not isinstance(value, logging.Logger):
@@ -240,7 +240,7 @@ class _Capture:
         return {"$object": fields} if fields else _SKIP
 
     def fields(self, optimizer: torch.optim.Optimizer, path: str) -> dict[str, Any]:
-        """The attributes of an optimiser that torch does not know."""
+        """The attributes of a user-defined optimiser that torch's own class does not have."""
         if type(optimizer).__module__.startswith("torch."):
             return {}
         return {
@@ -255,11 +255,11 @@ class _Capture:
 
 
 class Look(_Capture):
-    """Only looks at what there is: nothing is asked for its state."""
+    """Visits the objects only: calls no `state_dict`, which may be slow."""
 
     @classmethod
     def beside(cls, module: nn.Module) -> Self:
-        """One that only refers to what the module holds."""
+        """A look that treats what the module holds as known."""
         return cls(registered(module))
 
     def _object(self, value: object, path: str) -> Any:
@@ -272,14 +272,14 @@ class Look(_Capture):
 
 
 class _Skip:
-    """Something that is no state, or cannot be described."""
+    """Marks what is not state, or cannot be described."""
 
 
 _SKIP = _Skip()
 
 
 def registered(module: nn.Module) -> dict[str, Any]:
-    """What torch itself finds by name: an attribute that is one of these is only a reference."""
+    """Modules, parameters and buffers that torch finds by name; attributes only refer to them."""
     found: dict[str, Any] = {}
     if stated_traits(module).observes:
         found |= module.parts_referred_to()  # type: ignore[operator]
@@ -289,9 +289,9 @@ def registered(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_constant(value: object) -> bool:
-    """Whether a value is no state: code, a constant, or of a class that says so by `antelope_state`.
+    """Whether a value is not state: code, a constant, or an object whose class says so by `antelope_state`.
 
-    A replay, a log, a context of strategies are saved by the run itself; a spec never changes.
+    The run itself saves its replay, log and strategy context; a spec never changes.
     """
     if isinstance(value, _CONSTANTS) or inspect.isroutine(value) or inspect.ismodule(value):
         return True
@@ -299,7 +299,7 @@ def _is_constant(value: object) -> bool:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """Everything in the `__dict__` of a module and its submodules that is not torch's, by its path."""
+    """Attributes of a module and its submodules, without torch's own, by their path."""
     return {
         f"{prefix}.{name}" if prefix else name: value
         for prefix, submodule in module.named_modules()
@@ -309,7 +309,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def _is_pythons_own(kind: type) -> bool:
-    """Whether a class is of the standard library; a user's `queue.py` is not."""
+    """Whether a class comes from the standard library, which a user's `queue.py` does not."""
     module = getattr(kind, "__module__", "")  # Some classes written in C have none.
     file = getattr(sys.modules.get(module), "__file__", None)
     name = module.split(".")[0]

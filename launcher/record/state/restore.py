@@ -1,4 +1,4 @@
-"""Puts back what capture.py described, into the objects that the model's constructor made."""
+"""Restores what capture.py described, into the objects that the model's constructor made."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from .weights import copy_of_like, fill_empty_buffers, load_in_place
 
 
 def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
-    """Put back what `attribute_state` found.
+    """Restore what `attribute_state` found, in place.
+
+    Args:
+        module: Built by the same constructor.
+        state: What `attribute_state` returned.
 
     Raises:
-        CheckpointError: If an object that has to be continued is not there.
+        CheckpointError: If an object whose state was saved does not exist.
     """
     restore = _Restore(registered(module))
     submodules = dict(module.named_modules())
@@ -40,10 +44,10 @@ def load_attribute_state(module: nn.Module, state: dict[str, Any]) -> None:
 
 
 def load_object_state(value: object, state: Any, *, beside: nn.Module | None = None) -> None:
-    """Put back what `object_state` found, in place.
+    """Restore what `object_state` found, in place.
 
     Args:
-        state: What it returned; None: nothing is put back.
+        state: What it returned; None: nothing is restored.
         beside: As for `object_state`.
     """
     if state is not None:
@@ -53,15 +57,15 @@ def load_object_state(value: object, state: Any, *, beside: nn.Module | None = N
 def load_optimizer_fields(
     optimizer: torch.optim.Optimizer, fields: Mapping[str, Any], *, beside: nn.Module
 ) -> None:
-    """Put back what `optimizer_fields` found."""
+    """Restore what `optimizer_fields` found."""
     _Restore(registered(beside)).fields(optimizer, fields, "optimizer")
 
 
 def load_part(part: Any, state: Any) -> None:
-    """Put back what `part.state_dict()` gave; an optimiser's tensors lie in memory as its parameters do.
+    """Load what `part.state_dict()` returned, with an optimiser's tensors in their parameters' memory format.
 
-    A checkpoint holds them row by row. Optimisers of one kernel take it that they lie as the parameter
-    does, channels last for example, and would else pair each weight with another one's average.
+    A checkpoint holds them contiguously. Fused optimisers assume the strides of the parameter, channels last
+    for example, and would otherwise pair each weight with another one's average.
     """
     part.load_state_dict(state)
     if not isinstance(part, torch.optim.Optimizer):
@@ -75,14 +79,14 @@ def load_part(part: Any, state: Any) -> None:
 
 
 class _Restore:
-    """Values from their descriptions, made of what the model's constructor has made.
+    """Restores values from their descriptions, reusing the objects that the model's constructor made.
 
     Args:
         known: Modules, parameters and buffers that were restored by themselves, by name.
 
     Attributes:
         made: Everything restored so far, by its path.
-        memory: Addresses of the storages that are written already.
+        memory: Addresses of the storages that have been written.
     """
 
     def __init__(self, known: dict[str, Any]):
@@ -98,7 +102,7 @@ class _Restore:
         if kind == "$skip":
             return current
         if current is not None:
-            self.made[path] = current  # What it holds may refer back to it.
+            self.made[path] = current  # Its contents may refer back to it.
         value = self._value(current, kind, captured[kind], captured, path)
         self.made[path] = value
         return value
@@ -125,7 +129,7 @@ class _Restore:
         if current is None:
             raise CheckpointError(
                 f"The checkpoint holds the state of `{path}`, which does not exist when the model "
-                "is built. Create it in __init__, so that it can be continued."
+                "is built. Create it in __init__, so that it can be restored."
             )
         return self._in_place(current, kind, content, whole, path)
 
@@ -144,7 +148,7 @@ class _Restore:
         if isinstance(current, (list, tuple, set, frozenset, collections.deque)):
             old = list(current)
         if whole["kind"] == "list" and not isinstance(current, list):
-            current = self.made[path] = []  # What it holds may refer back to it.
+            current = self.made[path] = []  # Its contents may refer back to it.
         items = [
             self(old[i] if i < len(old) else None, item, f"{path}[{i}]")
             for i, item in enumerate(content)
@@ -152,7 +156,7 @@ class _Restore:
         return _refill(current, items, kind=whole["kind"], maxlen=whole["maxlen"])
 
     def fields(self, owner: object, fields: Mapping[str, Any], path: str) -> None:
-        """Put back an object's fields; a frozen dataclass has no other way in."""
+        """Restore an object's fields, bypassing `__setattr__`, which a frozen dataclass forbids."""
         for name, captured in fields.items():
             value = self(getattr(owner, name, None), captured, f"{path}.{name}")
             object.__setattr__(owner, name, value)
@@ -213,10 +217,12 @@ class _Restore:
 def _continue_generator(
     generator: torch.Generator, state: Tensor, kind: str | None, path: str
 ) -> None:
-    """Restore a generator's state, if it is on the same kind of device; otherwise it starts afresh.
+    """Restore a generator's state, unless it was on another type of device; then it starts over.
 
     Args:
-        kind: Of the device it was on; None: not recorded (before 0.5.0).
+        state: uint8; its size depends on the type of device.
+        kind: The type of device it was on, such as "cuda"; None: not recorded (before 0.5.0).
+        path: Names the generator in the message about restarted streams.
     """
     move = current_move()
     if kind is not None and kind != generator.device.type and move is not None:
@@ -224,19 +230,19 @@ def _continue_generator(
         return
     try:
         generator.set_state(state)
-    except (RuntimeError, TypeError):  # The states of kinds differ in size.
+    except (RuntimeError, TypeError):  # Types of devices have states of different sizes.
         if kind is not None or move is None:
             raise
         move.restarted.append(f"`{path}`")
 
 
 def _is_expanded(tensor: Tensor) -> bool:
-    """Whether several elements are one in memory, so that they cannot be written."""
+    """Whether several elements share one memory location, so that the tensor cannot be written."""
     return tensor.numel() > 1 and 0 in tensor.stride()
 
 
 def _refill(current: object, content: Any, *, kind: str = "dict", maxlen: int | None = None) -> Any:
-    """`content` in the container that the model made, which others may refer to."""
+    """Put `content` into the container that the model made, since other objects may refer to it."""
     if isinstance(current, collections.deque):
         current.clear()
         current.extend(content)

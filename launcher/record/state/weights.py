@@ -1,4 +1,4 @@
-"""A module's weights: loaded in place, into modules and buffers that came while it learnt too."""
+"""Loads a module's weights in place, including modules and buffers that were added while it learnt."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def load_weights(
     """Load a checkpoint's weights.
 
     Args:
-        places: Where buffers were, as of `fill_empty_buffers`.
-        changed: Which modules have come since the model was constructed, as of `grown`.
-        before: Called before each task that the model begins again to get them.
+        agent: Changed in place.
+        weights: By name, as of `agent.state_dict()`.
+        places: Devices of buffers, as for `fill_empty_buffers`.
+        changed: Modules added since the model was constructed, as `grown` returns them.
+        before: Called with each task that the model begins again to add these modules.
 
     Raises:
         CheckpointError: Naming what is missing, left over, or of another shape.
@@ -66,12 +68,12 @@ def load_weights(
 def fill_empty_buffers(
     module: nn.Module, saved: Mapping[str, Tensor], places: Mapping[str, str] | None
 ) -> None:
-    """Give buffers registered as None, and filled while the module learnt, their place.
+    """Allocate buffers that were registered as None, and filled while the module learnt.
 
     Args:
-        saved: What they held, by name; names of other buffers are left alone.
-        places: Where they were, those that were not on the CPU; None: not known, and where the
-            module's parameters are now.
+        saved: Their values, by name; other buffers are ignored.
+        places: Devices by name, of those that were not on the CPU; None: not recorded, use the device of
+            the module's parameters.
     """
     own = next((str(p.device) for p in module.parameters()), "cpu")
     for prefix, part in module.named_modules():
@@ -85,7 +87,7 @@ def fill_empty_buffers(
 
 
 def load_in_place(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into the module's tensors: optimisers hold these, recurrent layers refer to them."""
+    """Copy weights into the module's own tensors, which optimisers and recurrent layers refer to."""
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(False)
     try:
@@ -95,10 +97,10 @@ def load_in_place(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def add_copies(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Make again what a module copied of itself while it learnt, such as a teacher: `deepcopy(net)`.
+    """Recreate copies that a module made of its parts while it learnt, such as a teacher: `deepcopy(net)`.
 
     Args:
-        weights: A state of the module, which has entries for these parts.
+        weights: A state of the module, with entries for these copies.
     """
     parts = dict(module.named_modules())
     here = module.state_dict().keys()
@@ -110,14 +112,14 @@ def add_copies(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _first_not_in(parts: Mapping[str, nn.Module], name: str) -> str:
-    """`teacher` of `teacher.0.weight`, where no part is called so."""
+    """The first prefix that names no part: `teacher` for `teacher.0.weight`."""
     pieces = name.split(".")
     paths = (".".join(pieces[: i + 1]) for i in range(len(pieces)))
     return next(path for path in paths if path not in parts)
 
 
 def copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Module | None:
-    """A copy of the part that has weights of these names and shapes; None where they differ otherwise."""
+    """A copy of the part whose weights have these names and shapes; None if none has, or it is ambiguous."""
     shapes = {name: weight.shape for name, weight in weights.items()}
     like = []
     for part in parts:
@@ -125,6 +127,8 @@ def copy_of_like(parts: Iterable[Any], weights: Mapping[str, Tensor]) -> nn.Modu
             own = {name: getattr(w, "shape", None) for name, w in part.state_dict().items()}
             if own == shapes:
                 like.append(part)
-    if len({repr(part) for part in like}) != 1:  # Two may have the same layers, and another ReLU.
+    if (
+        len({repr(part) for part in like}) != 1
+    ):  # Two parts may have the same weights, but different activations.
         return None
     return copy.deepcopy(like[0])

@@ -40,7 +40,7 @@ def test_a_loader_is_its_data_set_in_batches_of_its_size(
     loaded = run(dataset=loader(), progress=True)
     assert loaded.history == plain.history
     assert loaded.replay.batch_size == 16
-    assert "batches of 16, as its DataLoader has them" in capsys.readouterr().out
+    assert "batches of 16, the batch size of its DataLoader" in capsys.readouterr().out
 
 
 def test_a_size_that_is_given_wins_and_is_said() -> None:

@@ -105,7 +105,9 @@ def test_settings_that_contradict_the_replay_are_named(folders: dict[str, Path])
 )
 def test_settings_of_acting_are_named(word: str, folders: dict[str, Path]) -> None:
     name = word.partition("=")[0]
-    with pytest.warns(UserWarning, match=f"`{name}` has no effect in this run: it does not act"):
+    with pytest.warns(
+        UserWarning, match=f"`{name}` has no effect in this run: offline, nothing acts"
+    ):
         run = learn(folders["cartpole"], word)
     assert run.replay.step == 40
 
@@ -169,14 +171,16 @@ def test_a_replay_of_something_else_is_refused(folders: dict[str, Path]) -> None
         with pytest.raises(CheckpointError, match=f"offline={folder} was saved from a data set"):
             learn(Path(folder))
     learn(folders["cartpole"], path="offline")
-    with pytest.raises(CheckpointError, match=r"itself an offline run\. Give the replay"):
+    with pytest.raises(
+        CheckpointError, match=r"itself an offline run\. Set offline= to the replay"
+    ):
         learn(Path("offline"), path="other")
 
 
 def test_without_an_environment_or_with_several_it_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="give env=, and one only"):
+    with pytest.raises(ConfigError, match="Set env= to exactly one"):
         ml(offline=folders["cartpole"])
-    with pytest.raises(ConfigError, match="give env=, and one only"):
+    with pytest.raises(ConfigError, match="Set env= to exactly one"):
         learn(folders["cartpole"], env=["CartPole-v1", "CartPole-v1"])
 
 
@@ -190,7 +194,7 @@ def test_without_an_environment_or_with_several_it_is_refused(folders: dict[str,
 def test_agents_that_learn_from_what_they_do_are_refused(
     name: str, env: str, instead: str, folders: dict[str, Path]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"PPO learns on-policy, .* Take {instead}"):
+    with pytest.raises(ConfigError, match=f"PPO learns on-policy, .* Use {instead}"):
         learn(folders[name], env=env, agent="PPO")
 
 
@@ -213,7 +217,7 @@ def test_a_run_that_would_move_its_own_replay_aside_is_refused(folders: dict[str
     shutil.copytree(folders["run"], "run")
     shutil.copytree(folders["cartpole"], "run/replay")
     for offline in ("run", "run/replay"):
-        with pytest.raises(ConfigError, match="Give another path or experiment"):
+        with pytest.raises(ConfigError, match="Set another path or experiment"):
             learn(Path(offline), path="run")
     assert Path("run/replay").is_dir()
 

@@ -82,7 +82,7 @@ def test_a_run_in_an_environment_comes_back_without_it(tmp_path: Path) -> None:
     assert loaded.act([0, 0, 0]) == run.act([0, 0, 0])
     with pytest.raises(AttributeError, match=r"offline=.*resume=True"):
         _ = loaded.replay
-    with pytest.raises(ConfigError, match="learn_task on one that ml returns"):
+    with pytest.raises(ConfigError, match="learn_task on the run that ml returns"):
         loaded.learn_task("Digits")
 
 
@@ -155,7 +155,7 @@ def test_names_of_a_directory_run_no_code(
         state["settings"]["model"] = setting
         checkpoint.write(folder, state)
         with pytest.raises(
-            ConfigError, match=f"is {name}, and a run directory's own words run no code"
+            ConfigError, match=f"is {name}, and loading imports no code that a run directory names"
         ):
             antelope.load(tmp_path)
     state["settings"] |= {"model": None, "encoder": {"_target_": name}}
@@ -270,6 +270,6 @@ def test_a_forward_of_the_users_is_loaded_into_the_default_agent(tmp_path: Path)
 
 def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     ml(tasks=2, strategy="pnn", encoder="MLP", **QUIET, train_steps=1, path=tmp_path / "pnn")
-    with pytest.raises(CheckpointError, match="as pnn does: such runs cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"such as pnn.*such runs cannot be loaded"):
         antelope.load(tmp_path / "pnn")
     assert os.listdir(tmp_path) == ["pnn"]

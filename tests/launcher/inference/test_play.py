@@ -111,7 +111,7 @@ class Deaf(Stage):
 def test_what_cannot_be_shown_or_asked_is_refused(tmp_path: Path) -> None:
     run = trained(tmp_path / "run")
     for options, word in (
-        ({"render": True, "video": "x.mp4"}, "does one of them"),
+        ({"render": True, "video": "x.mp4"}, "can do only one of them"),
         ({"video": "x.avi"}, r"ends in \.mp4, or a folder"),
         ({"episodes": 0}, "at least 1"),
         ({"episodes": True}, "at least 1"),
@@ -242,7 +242,7 @@ def test_a_class_of_the_users_is_named_in_the_console(
         ([".", "episodes=many"], "episodes=many: expected a whole number"),
         ([".", "render=perhaps"], "render=perhaps: expected true or false"),
         ([".", "episode=3"], "Did you mean `episodes`?"),
-        ([".", "now"], "`now` is not a word of ml play"),
+        ([".", "now"], "`now` is not an option of ml play"),
         ([".", "lr=3"], "not lr"),
     ],
 )
@@ -263,7 +263,9 @@ def test_a_loaded_run_plays_as_the_one_that_was_trained(tmp_path: Path) -> None:
     assert antelope.load(tmp_path, env=Stage).play(4) == run.play(4)
     with pytest.raises(ConfigError, match=r"is .*Stage.*Name it here: env=Stage \(the class\)"):
         antelope.load(tmp_path).play()
-    with pytest.raises(ConfigError, match="differ from those that the model learnt in Stage"):
+    with pytest.raises(
+        ConfigError, match="differ from those that the model was trained on in Stage"
+    ):
         antelope.load(tmp_path, env=Shifted).play()
 
 

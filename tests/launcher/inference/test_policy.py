@@ -280,7 +280,7 @@ def test_each_of_several_environments_has_its_own_frames(tmp_path: Path) -> None
     run.reset([False, True])
     run.act([[3], [4]])
     assert last_seen(run) == [[1, 3], [4, 4]]
-    with pytest.raises(ConfigError, match=r"of 1 environments after 2 previously.*run\.reset\(\)"):
+    with pytest.raises(ConfigError, match=r"of 1 environments, but of 2 before.*run\.reset\(\)"):
         run.act([1])
     with pytest.raises(ConfigError, match="a bool for each of the 2 environments"):
         run.reset([True])
@@ -307,7 +307,7 @@ def test_observations_may_be_lists_arrays_and_tensors(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[Any, list[str]]] = {
-    "another shape": (np.zeros(4), [r"float64 \[4\]", r"not of shape \[3\]", "Drawn"]),
+    "another shape": (np.zeros(4), [r"float64 \[4\]", r"not have shape \[3\]", "Drawn"]),
     "NaN": ([0.0, np.nan, 0.0], ["NaN"]),
     "text": ("left", ["'left'"]),
     "nothing": (None, ["None"]),
@@ -335,9 +335,9 @@ def test_parts_of_an_observation_are_named(tmp_path: Path) -> None:
     assert run.act({"eye": eye, "mode": 1}) in (0, 1, 2)
     for given, word in (
         ({"eye": eye}, "'mode' is missing"),
-        ({"eye": eye.astype(np.float32), "mode": 1}, r"obs\['eye'\] is of float32, not uint8"),
-        ({"eye": eye, "mode": 3}, r"obs\['mode'\] is outside of its bounds"),
-        ({"eye": eye[None], "mode": 1}, "some parts are of several environments"),
+        ({"eye": eye.astype(np.float32), "mode": 1}, r"obs\['eye'\] has dtype float32, not uint8"),
+        ({"eye": eye, "mode": 3}, r"obs\['mode'\] is out of bounds"),
+        ({"eye": eye[None], "mode": 1}, "some parts hold several observations"),
     ):
         with pytest.raises(DataError, match=word):
             run.act(given)
@@ -412,7 +412,7 @@ def test_masks_in_info_are_kept_to(model: Any, tmp_path: Path) -> None:
         many = {"action_mask": np.eye(3)[[2, 1]], "wind": np.zeros(2)}
         np.testing.assert_array_equal(policy.act(np.zeros((2, 3)), many), [2, 1])
         with pytest.raises(
-            DataError, match=r"`action_mask` of the environment's info.*act\(obs, info\)"
+            DataError, match=r"`action_mask` from the environment's info.*act\(obs, info\)"
         ):
             policy.act(np.zeros(3))
         with pytest.raises(DataError, match="allows no action"):
@@ -556,7 +556,7 @@ def test_weights_and_observations_that_do_not_go_together_are_refused(tmp_path: 
         ConfigError, match=r"expect normalised observations.*Leave normalize_obs out"
     ):
         ml(**plain, load=tmp_path / "with", path=tmp_path / "next")
-    with pytest.raises(ConfigError, match="learnt from observations as they are"):
+    with pytest.raises(ConfigError, match="learnt from observations that were not normalised"):
         ml(**FAR, load=tmp_path / "without", path=tmp_path / "next")
 
 

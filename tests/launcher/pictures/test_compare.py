@@ -145,7 +145,9 @@ def test_runs_without_evaluations_are_not_said_to_be_missing(tmp_path, monkeypat
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
     (run / "train.csv").touch()
-    with pytest.raises(ConfigError, match=r"No run below `runs` has been evaluated.*eval_episodes=0"):
+    with pytest.raises(
+        ConfigError, match=r"No run below `runs` has been evaluated.*eval_episodes=0"
+    ):
         plot_runs([])
 
 

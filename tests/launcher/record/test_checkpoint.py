@@ -193,7 +193,7 @@ class TestDamage:
     def test_another_format_is_named(self, checkpoint: Path) -> None:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "format": "other-9"}))
-        assert "another kind: 'other-9'" in self.error(checkpoint)
+        assert "unknown checkpoint format: 'other-9'" in self.error(checkpoint)
 
     @pytest.mark.parametrize("state", [b"[]", b"{}", b"no json", b'{"state": {"$tensor": "9"}}'])
     def test_a_state_that_was_not_written_by_us_is_refused(

@@ -49,7 +49,7 @@ class TestLog:
         [
             (torch.zeros(2), r"log\.x records a scalar.*shape \[2\].*mean"),
             (torch.zeros(0), r"shape \[0\]"),
-            ("high", "number or a 0-d tensor, but was given str 'high'"),
+            ("high", "number or a 0-d tensor, but received str 'high'"),
             (None, "NoneType"),
             ([1, 2], "list"),
         ],

@@ -17,7 +17,8 @@ import torch
 from antelope.launcher.record import supervisor as module
 from antelope.launcher.record.console import Console
 from antelope.launcher.record.progress import Progress
-from antelope.launcher.record.supervisor import Interrupted, Supervisor
+from antelope.launcher.record.signals import Interrupted
+from antelope.launcher.record.supervisor import Supervisor
 from antelope.replay import ConfigError, Diverged
 
 
@@ -227,4 +228,35 @@ def test_a_task_is_counted_and_saved(supervise: Any) -> None:
     supervisor.task_ended(0)
     (took,) = status(supervisor)["tasks"]
     assert (took["steps"], took["memory_bytes"]) == (1, 8)
+    assert len(supervisor.checkpoints.numbered()) == 1
+
+
+@pytest.mark.parametrize("save_every", [None, 1, 5])
+def test_a_signal_in_the_last_step_is_saved_once(supervise: Any, save_every: int | None) -> None:
+    supervisor = supervise(save_every=save_every)
+    supervisor.progress.matrix.append([1.0])
+
+    def work() -> None:
+        step(supervisor)
+        os.kill(os.getpid(), signal.SIGTERM)
+        supervisor.progress.task = 1
+        supervisor.task_ended(0)
+
+    with pytest.raises(Interrupted) as stopped:
+        watched(supervisor, work)
+    supervisor.close()
+    assert stopped.value.saved
+    found = status(supervisor)
+    assert (found["status"], found["task"], len(found["tasks"])) == ("interrupted", 1, 1)
+    assert len(supervisor.checkpoints.numbered()) == 1
+
+
+def test_a_checkpoint_due_in_the_last_step_is_saved_once(supervise: Any) -> None:
+    supervisor = supervise(save_every=2)
+    supervisor.progress.matrix.append([1.0])
+    step(supervisor)
+    step(supervisor)
+    supervisor.progress.task = 1
+    supervisor.task_ended(0)
+    supervisor.close()
     assert len(supervisor.checkpoints.numbered()) == 1

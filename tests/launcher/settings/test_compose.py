@@ -190,7 +190,7 @@ class TestPrecedence:
 
     def test_a_shorthand_that_disagrees_in_one_layer_is_a_mistake(self) -> None:
         text = mistakes("weight_decay=1", "optim.weight_decay=2")
-        assert text == "`weight_decay=1` and `optim.weight_decay=2` disagree. Give one of them."
+        assert text == "`weight_decay=1` and `optim.weight_decay=2` disagree. Set only one of them."
 
 
 class TestLiveObjects:

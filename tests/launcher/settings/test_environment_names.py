@@ -416,7 +416,9 @@ class TestList:
         assert out("cartpole").startswith("From gymnasium CartPole-v0, CartPole-v1")
         assert "Acrobot-v1" in out("classic_control")
         assert "Cave-v2" not in out("cave", "v0")
-        with pytest.raises(ConfigError, match=r"holds `carpole`\. Did you mean `CartPole-v1`"):
+        with pytest.raises(
+            ConfigError, match=r"has `carpole` in its name\. Did you mean `CartPole-v1`"
+        ):
             out("carpole")
 
     def test_a_file_that_registers_none(self) -> None:

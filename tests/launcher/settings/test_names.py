@@ -232,7 +232,7 @@ class TestRegister:
     def test_refuses_a_name_that_is_taken(self) -> None:
         register("mine")(nn.Linear)
         register("mine")(nn.Linear)  # The same again: a notebook cell run twice.
-        with pytest.raises(ConfigError, match=r"registered already, by torch.*Linear"):
+        with pytest.raises(ConfigError, match=r"already registered, by torch.*Linear"):
             register("mine")(nn.Conv2d)
 
 
