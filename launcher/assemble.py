@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from ..agents.traits import stated_traits
 from ..envs.transform import Transform
 from ..envs.world import World
 from ..replay import Replay
+from ..replay.batch import Tensors
 from ..replay.randomness import kept_randomness, seed_everything
 from .assembly.agent import build_agent
 from .assembly.device import (
@@ -46,13 +46,13 @@ class Assembly:
     """The parts of a run.
 
     Attributes:
-        plan: With what was decided by a saved replay or an earlier run.
-        plain: Makes floats of stored observations, without augmentation.
-        own: The user's own module, which may be a part of what learns.
-        obs: Two example observations, as the model receives them.
-        placed: Where the data's rows are, or None.
-        rates: The schedule of learning rates in a line, and warnings about it.
-        where: The device and how it computes.
+        plan: The plan, completed by a saved replay or an earlier run.
+        plain: From stored observations to floats, without augmentation.
+        own: The user's module, which may be a part of the module that learns.
+        obs: Two example observations as the model receives them, `[2, *obs.shape]`.
+        placed: Where the data's rows are, in a few words, or None.
+        rates: The schedule of learning rates in one line, and warnings about it.
+        where: The device and its arithmetic, in a few words.
     """
 
     plan: Plan
@@ -61,7 +61,7 @@ class Assembly:
     replay: Replay
     plain: Transform
     own: nn.Module
-    obs: Any
+    obs: Tensors
     placed: str | None
     rates: list[str]
     where: str
@@ -72,7 +72,7 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
 
     Args:
         workplace: Applies settings of the process, such as threads and precision.
-        held: Closes with the run.
+        held: Receives what must be closed at the end of the run.
 
     Raises:
         ConfigError, DataError, CheckpointError: For anything that cannot work.
@@ -83,14 +83,14 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     if earlier is None:
         plan, known = read_module(plan)
     device = workplace.device = build_device(device_wanted(plan))
-    workplace.keep(kept_randomness)  # The device's too, which is in use by now.
+    workplace.keep(kept_randomness)  # After the device is in use: its random state is kept too.
     workplace.keep(lambda: arithmetic(plan, device))
     seed_everything(plan.seed)
     world = build_world(plan)
     held.callback(world.close)
     placed = _place(plan, world, workplace, device)
     transforms = build_transforms(plan, world, device)
-    seed_everything(plan.seed)  # Weights do not depend on how the data was read.
+    seed_everything(plan.seed)  # Again: initial weights must not depend on how the data was read.
     agent, own = build_agent(plan, world, device, transforms)
     _check(plan, world, agent)
     model = Model(agent, world.spec, device, plan.precision)
@@ -109,7 +109,7 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
     learner, rates = build_learner(plan, world, model, own, strategies, optimizers)
     observes = stated_traits(agent).observes
     if plan.compile:
-        # The user's own `compile` may mean something else, as Keras's does.
+        # By torch's method: the user's class may have a `compile` like that of Keras.
         agent.compile() if observes else nn.Module.compile(agent)
     replay = build_replay(
         plan,
@@ -128,7 +128,11 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
 
 
 def _place(plan: Plan, world: World, workplace: Workplace, device: torch.device) -> str | None:
-    """Where the data is, in a few words, once it is where it is used; warns of settings without effect."""
+    """Move the data to the device if it fits, set the threads, and warn of settings without effect.
+
+    Returns:
+        Where the data is, in a few words, or None.
+    """
     for key, reason in without_effect(plan, world).items():
         warn_caller(f"`{key}` has no effect in this run: {reason}.")
     placed = world.place(device, plan.data)
@@ -138,10 +142,10 @@ def _place(plan: Plan, world: World, workplace: Workplace, device: torch.device)
 
 
 def _check(plan: Plan, world: World, agent: nn.Module) -> None:
-    """Refuse a model whose methods do not fit what it learns from, before it is called.
+    """Refuse a model whose methods do not fit the world, before it is called.
 
     Raises:
-        ConfigError: Saying what would fit.
+        ConfigError: Stating what would fit.
     """
     if plan.offline is not None:
         check_agent(agent, world.spec)
@@ -155,10 +159,10 @@ def _check(plan: Plan, world: World, agent: nn.Module) -> None:
 def _tried(
     plan: Plan, world: World, model: Model, transforms: tuple[Transform, Transform]
 ) -> tuple[Model, Transform, Transform]:
-    """Call the model once, before anything has begun.
+    """Call the model once, before learning begins.
 
     Args:
-        transforms: How batches are made to learn from, and to evaluate with.
+        transforms: From stored rows to batches, for learning and for evaluation.
 
     Returns:
         The model with its recurrence, and the transforms that fit it.
@@ -176,7 +180,7 @@ def _tried(
 def _carrying(
     model: Model, learning: Transform, plain: Transform
 ) -> tuple[Model, Transform, Transform]:
-    """A recurrent model's batches hold states as its `forward` takes them."""
+    """The model and its transforms, which unpack stored states for a recurrent model's `forward`."""
     if model.recurrence is None:
         return model, learning, plain
     return model, carrying(learning, model.recurrence), plain

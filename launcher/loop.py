@@ -1,4 +1,4 @@
-"""The one loop: tasks of data or of environments, learnt one after another."""
+"""The only training loop: learns tasks one after another, from data sets or environments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .session import Session
 
 
 def run(session: Session, supervisor: Supervisor) -> None:
-    """Learn every task that is left; afterwards the model rests, in eval mode.
+    """Learn all remaining tasks; afterwards the model rests, in eval mode.
 
     Raises:
         Diverged: If the loss becomes NaN or infinite.
@@ -21,7 +21,7 @@ def run(session: Session, supervisor: Supervisor) -> None:
 
 
 def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
-    """Learn one task, or what a resumed run has left of it, and score the tasks seen."""
+    """Learn one task, or the rest of it in a resumed run, and score the tasks seen."""
     session.begin(task)
     while not session.task_is_over():
         supervisor.check()  # Saves when due; stops here, where everything is consistent.

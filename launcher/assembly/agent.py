@@ -1,4 +1,4 @@
-"""The model: constructed from the spec, with the parts that the plan names, on its device."""
+"""Constructs the model from the spec, with the parts that the plan names, on its device."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from .networks import network
 from .parts import build_parts, critic_scores_actions, refuse_parts
 from .schedule import asked_lengths
 
-_AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of our own.
+_AGENTS = AC2Agent.__module__.rpartition(".")[0]  # The package of Antelope's own agents.
 
 
 def build_agent(
     plan: Plan, world: WorldSpec, device: torch.device, transforms: tuple[Transform, Transform]
 ) -> tuple[nn.Module, nn.Module]:
-    """What learns, on the device, and the user's module, constructed from the spec.
+    """The module that learns, and the user's module, constructed from the spec, on the device.
 
-    They are one, but for a module that observes, which comes in an `Observer`, and one that does not
-    say how it learns from an environment, which is the policy of an `AC2Agent`.
+    These are the same, with two exceptions: a module with `observe` is wrapped in an `Observer`, and in
+    an environment a module without `learn` becomes the policy of an `AC2Agent`.
 
     Args:
-        transforms: How batches are made to learn from, and to evaluate with.
+        world: Provides the spec, and facts such as the number of environments.
+        transforms: From stored rows to batches, for learning and for evaluation.
 
     Raises:
         ConfigError: If it cannot be constructed, or is not an `nn.Module`.
@@ -47,11 +48,12 @@ def build_agent(
             f"The model is already constructed, so {', '.join(arguments)} cannot be set. Give its class "
             "instead."
         )
-    takes_normalised(target)  # If it is another run's, which has ended.
+    # A module from a finished run still expects raw observations, as that run left it.
+    takes_normalised(target)
     agent = _constructed(plan, world, device, transforms)
     if not isinstance(agent, nn.Module):
         raise ConfigError(
-            f"model={name_of(target)} gave a {type(agent).__name__}, not a torch.nn.Module."
+            f"model={name_of(target)} returned a {type(agent).__name__}, not a torch.nn.Module."
         )
     own: Any = agent.own if stated_traits(agent).observes else agent
     _check_train(own)
@@ -59,6 +61,7 @@ def build_agent(
         refuse_parts(plan, AC2Agent)
         agent = _as_policy(agent.to(device), plan, world, device)
     agent.to(device)
+    # `train()` unconditionally would thaw parts that the user put into eval mode.
     if not agent.training:
         agent.train()
     return agent, own
@@ -70,7 +73,7 @@ def _constructed(
     device: torch.device,
     transforms: tuple[Transform, Transform],
 ) -> Any:
-    """What the plan's model comes to, as its class or function returns it.
+    """The plan's model as its class or function returns it, wrapped if it needs an `Observer`.
 
     Raises:
         ConfigError: If it cannot be constructed.
@@ -78,10 +81,11 @@ def _constructed(
     target, arguments = plan.model.target, plan.model.arguments
     constructs = plan.model.constructs
     table = inferred(world.spec, device=device)
-    if _is_ours(target):  # In a user's class these names may mean anything.
+    if _is_ours(target):  # In a user's class, `rl` or `generate` may mean anything.
         table |= _facts(plan, world)
     make = functools.partial(network, table=table, obs=world.spec.obs, instead=advice(world.spec))
     parts: dict[str, nn.Module] = {}
+    # Otherwise the module becomes an AC2Agent's policy, and `_as_policy` builds parts around it.
     if world.labelled or hook(target, "learn") is not None or not has_forward(target):
         refuse_parts(plan, target)
         of_actions = constructs and critic_scores_actions(target)
@@ -105,7 +109,7 @@ def _constructed(
 
 
 def _facts(plan: Plan, world: WorldSpec) -> dict[str, Any]:
-    """What our own agents may ask for by a parameter's name, beside what any class may."""
+    """The values that only Antelope's own agents can ask for by a parameter's name."""
     return {
         "rl": plan.rl,
         "generate": plan.generate,
@@ -113,12 +117,12 @@ def _facts(plan: Plan, world: WorldSpec) -> dict[str, Any]:
         "standardize": plan.standardize,
         "train_steps": plan.train_steps or ENV_STEPS,
         "num_envs": plan.num_envs,
-        **world.facts(),  # Among them a vector environment's own number of copies.
+        **world.facts(),  # These may correct `num_envs`: a vector environment has its own number.
     }
 
 
 def _check_train(module: nn.Module) -> None:
-    """Refuse a method `train` that is not torch's: `eval()` would run it, as `train(False)`.
+    """Refuse a user's method `train` that hides torch's: `eval()` would run it, as `train(False)`.
 
     Raises:
         ConfigError: Naming its class.
@@ -140,28 +144,28 @@ def _check_train(module: nn.Module) -> None:
             )
 
 
-def _is_ours(target: Any) -> bool:
-    """Whether a class is one of our agents, or made of one."""
+def _is_ours(target: object) -> bool:
+    """Whether a class is one of Antelope's agents, or derives from one."""
     bases = target.__mro__ if inspect.isclass(target) else ()
     return any(base.__module__.startswith(_AGENTS) for base in bases)
 
 
 def _as_policy(module: nn.Module, plan: Plan, world: WorldSpec, device: torch.device) -> AC2Agent:
-    """The default agent, with a module that does not say how it learns as its policy.
+    """The default agent with a module without `learn` as its policy.
 
     Raises:
-        ConfigError: If the module chooses its own actions, or there is a policy beside it.
+        ConfigError: If the module chooses its own actions, or the plan names a policy too.
     """
     name = type(module).__name__
     if hook(module, "act") is not None:
         raise ConfigError(
-            f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, and the default agent "
-            "explores for it and learns; or write learn(self, replay, log) too."
+            f"{name} has `forward` and `act`, but no `learn`. Leave `act` out, so that the default agent "
+            "explores and learns with it; or write learn(self, replay, log) too."
         )
     if "policy" in plan.parts:
-        raise ConfigError(f"{name} has no `learn`: it is the policy already; policy= is given too.")
+        raise ConfigError(f"{name} has no `learn`, so it is the policy itself. Leave policy= out.")
     parts: dict[str, Any] = dict(build_parts(plan, world.spec, device, policy=module))
-    parts["model"] = parts.pop("policy")
+    parts["model"] = parts.pop("policy")  # An AC2Agent's name for it.
     facts = _facts(plan, world)
     options = {key: facts[key] for key in ("environment", "rl", "generate", "offline")}
     return AC2Agent(world.spec, **options, **parts)

@@ -1,4 +1,4 @@
-"""The data sets that the settings name, read and divided into tasks."""
+"""Reads the data sets that the plan names, and divides them into tasks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
-from ..settings.object_names import makes_objects
+from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 
 
 def build_data(plan: Plan) -> TableWorld:
-    """Data sets, one per task or one to be split, with what is held out of each.
+    """The data sets, one per task or one to be split, with their held-out rows.
 
     Raises:
-        ConfigError: If what is named cannot be told, or settings contradict each other.
+        ConfigError: If a data set cannot be identified, or settings contradict each other.
         DataError: If a data set cannot be read or learnt from.
     """
     named = plan.dataset or ()
+    # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
         return kind.build(named[0].target, named[0].arguments, plan)
     train, test, notes, decoded = read_data(plan)
@@ -50,10 +51,14 @@ def build_data(plan: Plan) -> TableWorld:
 def read_data(
     plan: Plan, *, numbered: bool = True
 ) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool]]:
-    """What is learnt from and what is held out, and what `DataWorld` calls `notes` and `decoded`.
+    """The training and held-out rows of each data set, and `notes` and `decoded` for `DataWorld`.
 
     Args:
-        numbered: Whether labels are to be 0 to n - 1; else they stay as they are read.
+        numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
+
+    Raises:
+        ConfigError: If a data set cannot be identified, or the two settings name different numbers.
+        DataError: If one cannot be read.
     """
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
@@ -61,7 +66,7 @@ def read_data(
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
         raise ConfigError(
-            f"test_dataset= names {len(held_out)} data sets, dataset= names {len(parts)}."
+            f"test_dataset= names {len(held_out)} data sets, but dataset= names {len(parts)}."
         )
     train: list[Arrays] = []
     test: list[Arrays | None] = []
@@ -77,7 +82,7 @@ def read_data(
         elif isinstance(other, Path):
             other = folders.open_folder(other)
             other = other.numbered_as(part) if of_folder else other
-        # Held-out images are given the size and the channels of those that are learnt from.
+        # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
@@ -86,7 +91,7 @@ def read_data(
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
         rest = None if asked is None else _held_out(other, asked, own=own, **options)
-        # Classes are chosen by the number that both parts know them by.
+        # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
@@ -98,7 +103,12 @@ def read_data(
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
-    """The test part of what is learnt from (`own`), or of other data: all of it, if it has no parts."""
+    """The held-out rows: the data set's own test part, or the test part of another data set.
+
+    Args:
+        own: Whether it is the training data's own test part. Another data set without a test part is
+            held out as a whole.
+    """
     held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
     if held_out is None and not own:
         held_out = _arrays(part, arguments, train=True, role="held-out ", **options)
@@ -115,13 +125,22 @@ def _arrays(
     channels: str | None,
     role: str = "",
 ) -> Arrays | None:
-    """One part of the world in memory, or None for a test part that it has not got."""
+    """One part of a data set in memory, or None if it has no such part.
+
+    Args:
+        part: A data set, a function or class that opens one, arrays, or a folder's parts.
+        train: Whether to read the training part, not the test part.
+        pictures: Decodes and resizes image files.
+        channels: Where arrays have their channels, or None.
+        role: Starts the data set's name in errors.
+    """
+    # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
     if isinstance(part, folders.Parts):
         if arguments:
             raise ConfigError(
-                f"A folder has no argument `{next(iter(arguments))}`. It takes: subset."
+                f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
             )
         source = part.train if train else part.held_out
     elif makes_objects(part):
@@ -134,21 +153,21 @@ def _arrays(
             data_dir=data_dir,
         )
     else:
-        source = part if train else None
+        source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
     return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
 
 
 def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
-    """The classes that `subset=` chooses, if it does."""
+    """The rows of the classes that `subset=` chooses; all rows without it."""
     subset = arguments.get("subset")
     return arrays if subset is None else take_classes(arrays, list(subset))
 
 
-def _data_name(part: Any) -> str:
+def _data_name(part: object) -> str:
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):
         return "arrays"
-    return getattr(part, "__name__", type(part).__name__)
+    return class_name(part)

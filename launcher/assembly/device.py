@@ -1,4 +1,4 @@
-"""Where a run learns: on which device, with what of the data on it, and in which arithmetic."""
+"""The device of a run, its threads and its arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...envs.world import World, WorldSpec
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
 from ..settings.foreign import answer
 from ..settings.plan import Plan
 
@@ -20,15 +20,18 @@ _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # What deterministic cuBLAS
 
 
 def device_wanted(plan: Plan) -> str | None:
-    """The name of the device asked for, by the plan or else by the environment; None: by neither."""
+    """The name of the device that the plan, or else the variable ANTELOPE_DEVICE, asks for; None: neither."""
     return plan.device or os.environ.get(_VARIABLE) or None
 
 
 def build_device(name: str | None) -> torch.device:
-    """The device asked for; by default a CUDA GPU that works, else the CPU.
+    """The device by this name; by default a CUDA GPU that works, else the CPU.
+
+    Args:
+        name: As torch writes it, such as `cuda:1`; None: choose one.
 
     Raises:
-        ConfigError: If the device asked for does not exist here, or does not work.
+        ConfigError: If the named device does not exist here, or does not work.
     """
     if name is None and not torch.cuda.is_available():
         return torch.device("cpu")
@@ -40,39 +43,43 @@ def build_device(name: str | None) -> torch.device:
         foreign = f" {found}" if (found := answer(f"device={name}")) else ""
         raise ConfigError(f"{said}={name} cannot be used here ({reason}). Try {here}.{foreign}")
     warnings.warn(
-        f"There is a GPU, but it cannot be used ({reason}). This run is on the CPU; device=cpu asks for "
-        "that without trying.",
+        f"There is a GPU, but it cannot be used ({reason}). This run uses the CPU. Set device=cpu to skip "
+        "the attempt.",
         stacklevel=2,
     )
     return torch.device("cpu")
 
 
 def build_threads(plan: Plan, world: World, device: torch.device) -> int | None:
-    """How many threads torch uses; None: as many as it likes."""
+    """The number of threads for torch; None: torch's default."""
     if plan.threads is not None or device.type != "cpu":
         return plan.threads
     return world.wanted_threads()
 
 
 def _failure(name: str) -> str | None:
-    """Why a device does not work, in a line; None if it does."""
+    """Why a device does not work, in one line; None if it does.
+
+    A matrix product is computed, since a driver may fail only at the first kernel.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
         return "there is no device of that name"
     try:
-        # torch looks at this variable once per process, at its first matrix product on a GPU. Without it
+        # torch reads this variable once per process, at the first matrix product on a GPU. Without it,
         # a later run with deterministic=true would be refused.
         with _workspace():
             x = torch.ones(8, 8, device=device)
             total = float((x @ x).sum())
+    # torch asserts that it was built with CUDA, and imports the modules of some devices late.
     except (RuntimeError, AssertionError, ImportError) as error:
         return str(error).strip().split("\n")[0] or type(error).__name__
     return None if total == 512 else f"8x8 ones multiplied with themselves sum to {total}, not 512"
 
 
 def _present() -> list[str]:
-    """The devices of this machine, by the names that `device=` takes."""
+    """The devices of this machine, by the names that `device=` accepts."""
     names = ["cpu"]
     kind = _accelerator()
     if kind is not None:
@@ -90,11 +97,11 @@ def _accelerator() -> str | None:
 
 
 def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
-    """The device and how it computes, for the header: `cuda:0, precision bf16, channels last`."""
+    """The device and its arithmetic, for the header: `cuda:0, precision bf16, channels last`."""
     words = str(device)
     other = _accelerator()
     if device_wanted(plan) is None and device.type == "cpu" and other not in (None, "cuda"):
-        words += f" (device={other} is here too, and is only used if it is named)"
+        words += f" (device={other} is available too, but is used only on request)"
     if str(plan.precision) != "32":
         words += f", precision {plan.precision}"
     return words + ", channels last" * channels_last
@@ -105,21 +112,22 @@ def describe(plan: Plan, device: torch.device, channels_last: bool) -> str:
 
 @contextmanager
 def arithmetic(plan: Plan, device: torch.device) -> Iterator[None]:
-    """Inside, torch computes as the settings say; afterwards as it did before.
+    """Run the block with the plan's precision and determinism, and restore torch's settings afterwards.
 
     Raises:
-        ConfigError: If the device does not have what is asked for.
+        ConfigError: If the device does not support them.
     """
     precision, deterministic = str(plan.precision), plan.deterministic
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(
-            f"precision=tf32 is arithmetic of NVIDIA GPUs, and this run is on {device}. Leave it out, or "
-            "set precision=bf16."
+            f"precision=tf32 needs an NVIDIA GPU, and this run uses {device}. Leave it out, or set "
+            "precision=bf16."
         )
     with ExitStack() as stack:
         if deterministic:
             stack.enter_context(_deterministic(device))
         if device.type == "cuda":
+            # The fastest convolutions may differ from run to run, and so may the last bits.
             benchmark = plan.cudnn_benchmark
             wanted = not deterministic if benchmark is None else benchmark
             stack.enter_context(_set(torch.backends.cudnn, "benchmark", wanted))
@@ -130,6 +138,11 @@ def arithmetic(plan: Plan, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
+    """Run the block with deterministic algorithms only.
+
+    Raises:
+        ConfigError: If the process has used the device in a way that rules this out.
+    """
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with _workspace():
@@ -138,8 +151,8 @@ def _deterministic(device: torch.device) -> Iterator[None]:
             if (reason := _failure(str(device))) is not None:
                 name, value = _WORKSPACE
                 raise ConfigError(
-                    f"deterministic=true: {device} was used before this run, and can no longer be made "
-                    f"deterministic ({reason}). Set {name}={value} before Python starts."
+                    f"deterministic=true: {device} was used before this run, too early to be made "
+                    f"deterministic now ({reason}). Set {name}={value} before Python starts."
                 )
             yield
         finally:
@@ -148,7 +161,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _workspace() -> Iterator[None]:
-    """Inside, cuBLAS is asked for a workspace with which its results can be repeated."""
+    """Run the block with the variable that makes cuBLAS deterministic, unless the user has set it."""
     name, value = _WORKSPACE
     given = os.environ.get(name)
     os.environ.setdefault(name, value)
@@ -161,18 +174,19 @@ def _workspace() -> Iterator[None]:
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """TensorFloat-32 in matrix products, convolutions and recurrent layers."""
+    """Run the block with TensorFloat-32 in matrix products, convolutions and recurrent layers."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with ExitStack() as stack:
         if hasattr(matmul, "fp32_precision"):  # From torch 2.9 on.
             for part in ("conv", "rnn"):
                 stack.enter_context(_set(getattr(cudnn, part), "fp32_precision", "tf32"))
+            # Only to restore it: `set_float32_matmul_precision` below changes it.
             stack.enter_context(_set(matmul, "fp32_precision", matmul.fp32_precision))
         else:
             stack.enter_context(_set(cudnn, "allow_tf32", True))
         try:
             before = torch.get_float32_matmul_precision()
-        except RuntimeError:  # The caller has set the newer name, which is restored above.
+        except RuntimeError:  # The user has set `fp32_precision`, which is restored above.
             before = None
         torch.set_float32_matmul_precision("high")
         try:
@@ -183,7 +197,8 @@ def _tf32() -> Iterator[None]:
 
 
 @contextmanager
-def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+def _set(owner: object, name: str, value: object) -> Iterator[None]:
+    """Run the block with an attribute at this value."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -193,12 +208,12 @@ def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def wants_channels_last(plan: Plan, world: WorldSpec, device: torch.device) -> bool:
-    """Whether images are laid out channels last, as half-precision convolutions on a GPU prefer."""
+    """Whether to lay out images channels last, which is faster for half-precision convolutions on a GPU."""
     if plan.channels_last is not None:
         return bool(plan.channels_last)
     half = str(plan.precision) in ("bf16", "16")
     return half and device.type == "cuda" and _is_image(world.spec.obs)
 
 
-def _is_image(space: Any) -> bool:
-    return not isinstance(space, dict) and len(space.shape) == 3
+def _is_image(space: Space | dict[str, Any]) -> bool:
+    return isinstance(space, Space) and len(space.shape) == 3

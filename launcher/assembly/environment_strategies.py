@@ -1,4 +1,4 @@
-"""What strategies of continual learning need in a sequence of environments, and cannot always have."""
+"""Checks that continual-learning strategies get what they need in a sequence of environments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...agents.continual.lwf import LwF
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import Traits, hook, traits
 from ...replay import Spec
+from ...replay.batch import Tensors
 from ...replay.randomness import forked_randomness
 
 _RETURN_A_LOSS = (
@@ -23,26 +24,28 @@ _OFF_POLICY = "DQN, DRQN, SAC, TD3, DDPG, DrQV2"
 
 
 def outputs_of(agent: nn.Module, spec: Spec) -> str:
-    """What an agent's `forward` gives: the logits of a policy over choices, or values."""
+    """What an agent's `forward` returns: the logits of a policy over choices, or values."""
     space = spec.action
     one_choice = spec.discrete and not (space.nvec or space.binary)
     return LOGITS if one_choice and traits(agent).logits else VALUES
 
 
 def unfit_in_environment(
-    named: dict[str, Any], context: Context, obs: Any, *, steps: int, capacity: int
+    named: dict[str, Any], context: Context, obs: Tensors, *, steps: int, capacity: int
 ) -> Iterable[str]:
-    """What each of the strategies needs and does not get in this run.
+    """Messages on what each strategy needs and does not get in this run.
 
     Args:
-        obs: Two example observations.
-        steps: Of all tasks together.
-        capacity: Of the replay.
+        named: The strategies by name.
+        obs: Two example observations as the model receives them, `[2, *obs.shape]`.
+        steps: Environment steps of all tasks together.
+        capacity: Rows that the replay holds.
     """
     agent, can = context.agent, traits(context.agent)
     name_of_agent = type(agent).__name__
-    tensor = _gives_a_tensor(agent, can, obs)
+    tensor = _gives_a_tensor(agent, can, obs)  # Once for all: it calls the model.
     for name, strategy in named.items():
+        # A user's class need not derive from `Strategy`: the defaults hold for it.
         ours = strategy if isinstance(strategy, Strategy) else Strategy()
         if ours.no_environments is not None:
             yield (
@@ -52,8 +55,8 @@ def unfit_in_environment(
             continue
         if hook(strategy, "predict") is not None:
             yield (
-                f"strategy={name} has a `predict`, which environments do not call: actions are the "
-                "agent's. Choose them in the model's `act`."
+                f"strategy={name} has a `predict`, which is not called in environments: the agent chooses "
+                "actions. Choose them in the model's `act`."
             )
         if works_on_the_loss(strategy):
             if can.learn is None:
@@ -75,47 +78,55 @@ def unfit_in_environment(
         if can.on_policy and isinstance(strategy, (Cumulative, LwF)):
             does = "draws from" if isinstance(strategy, Cumulative) else "compares outputs on"
             yield (
-                f"strategy={name} {does} batches of the replay, but {name_of_agent} learns from what it "
-                f"has just done. Use {_OFF_POLICY}."
+                f"strategy={name} {does} batches of the replay, but {name_of_agent} learns only from its "
+                f"newest steps. Use {_OFF_POLICY}."
             )
         if isinstance(strategy, Cumulative):
             yield from _too_small(name, context.num_tasks, steps, capacity)
 
 
-def works_on_the_loss(strategy: Any) -> bool:
+def works_on_the_loss(strategy: object) -> bool:
     """Whether a strategy has a hook that needs the loss that `learn` returns."""
     return any(hook(strategy, name) is not None for name in ("after_loss", "after_backward"))
 
 
 def versions(agent: nn.Module) -> int:
-    """A number that changes when a trained parameter does."""
+    """A number that changes when a trained parameter is written to.
+
+    torch counts writes per tensor, which costs nothing; comparing values would.
+    """
     return sum(p._version for p in agent.parameters() if p.requires_grad)
 
 
 def _too_small(name: str, tasks: int, steps: int, capacity: int) -> Iterable[str]:
-    """Why a replay cannot keep the transitions of all tasks, if it cannot."""
+    """Why the replay cannot keep the transitions of all tasks, if it cannot.
+
+    Args:
+        steps: Environment steps of all tasks together.
+        capacity: Rows that the replay holds.
+    """
     if capacity < steps:
         yield (
             f"strategy={name} keeps the transitions of all {tasks} tasks, {steps:,} steps, but "
-            f"capacity={capacity} would drop the oldest. Set capacity={steps * 6 // 5} or more: the last "
-            "observation of an episode takes a row too."
+            f"capacity={capacity} would drop the oldest. Set capacity={steps * 6 // 5} or more: each "
+            "episode's last observation needs a row too."
         )
 
 
 def _no_tensor(can: Traits) -> str:
-    """Why there is no one tensor to compare."""
+    """Why `forward` does not return a single tensor, which could be compared."""
     if not can.forward:
         return " has no `forward`"
     return ".forward carries a state" if can.recurrent else ".forward returns more than one tensor"
 
 
-def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Any) -> bool:
-    """Whether a forward gives one tensor for a batch of observations."""
+def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Tensors) -> bool:
+    """Whether `forward` returns a single tensor `[B, ...]` for observations `[B, *obs.shape]`."""
     if not can.forward or can.recurrent:
         return False
     with forked_randomness(0), evaluating(agent), torch.no_grad():
         try:
             output = agent(obs)
-        except Exception:  # It has been called before; what is wrong with it is said there.
+        except Exception:  # `check_forward` reports what is wrong with a forward.
             return False
     return isinstance(output, Tensor) and output.dim() > 1

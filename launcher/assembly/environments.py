@@ -1,4 +1,4 @@
-"""The environments that the settings name, with their wrappers. Imported where there are any."""
+"""The environments that the plan names, with their wrappers. Imported only by runs that have any."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ...envs.wrappers import wrapped
 from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.environment_names import vector_form
-from ..settings.object_names import name_of
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 from ..settings.warn import warn_caller
 from .wrapping import build_wrappers
 
 
 def build_environments(plan: Plan) -> EnvWorld:
-    """Environments, one per task, and what normalises their observations and rewards.
+    """The environments, one per task, with the running statistics that normalise them.
 
     Raises:
-        ConfigError: If one cannot be made or copied, or its spaces are not known.
+        ConfigError: If one cannot be constructed or copied, or does not state its spaces.
     """
     _check_evaluations(plan)
     tasks: list[EnvTask] = []
     env_info, layout = plan.env_info or (), Layout()
-    check_names(env_info)
+    check_names(env_info)  # First: opening environments may take long.
     try:
         wrappers = _wrappers(plan)
         makers = env_makers(plan, wrappers)
@@ -49,11 +49,13 @@ def build_environments(plan: Plan) -> EnvWorld:
             normalize_reward=bool(plan.normalize_reward),
             discount=plan.discount,
         )
-        for task in tasks:  # Once each has what it learns in, which matters more.
+        # Last: if only so many can be open at once, training needs them more than evaluation.
+        for task in tasks:
             task.open_for_evaluation(plan.eval_episodes)
         for task in tasks:
             _warn(task, plan)
     except BaseException:
+        # A robot, a port or a licence would stay taken, also after a KeyboardInterrupt.
         for task in tasks:
             task.close()
         raise
@@ -63,13 +65,13 @@ def build_environments(plan: Plan) -> EnvWorld:
 def env_makers(
     plan: Plan, wrappers: dict[str, Any] | None = None
 ) -> list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]]:
-    """For each environment that the settings name: what that is, with its arguments, and what makes a copy.
+    """For each environment of the plan: its target and arguments, and a function that makes a copy.
 
     Args:
-        wrappers: What `wrapped` puts around each; None: what the settings say.
+        wrappers: Keyword arguments for `wrapped`; None: those of the plan.
 
     Raises:
-        ConfigError: If one cannot be made or copied.
+        ConfigError: If one cannot be copied.
     """
     makers: list[tuple[tuple[Any, dict[str, Any]], Callable[..., Any]]] = []
     wrappers = _wrappers(plan) if wrappers is None else wrappers
@@ -82,7 +84,7 @@ def env_makers(
                 f"env={name_of(target)} cannot be copied. Give a gymnasium id, a class, or a function "
                 "that makes the environment."
             )
-        # Constructed without a word of the spec: environments are where it comes from.
+        # Nothing is inferred for its constructor: the spec comes from the environment.
         make = functools.partial(_make_env, target, arguments)
         makers.append(((target, arguments), functools.partial(wrapped, make, **wrappers)))
     return makers
@@ -109,13 +111,13 @@ def _task(
 ) -> EnvTask:
     return EnvTask(
         make,
-        name=getattr(target, "__name__", type(target).__name__),
+        name=class_name(target),
         num_envs=plan.num_envs,
         vectorization=plan.vectorization,
         make_vector=_wrapped_vector(vector_form(target, arguments), wrappers),
         stack=plan.frame_stack,
         channels=plan.channels,
-        seed=plan.seed + number,
+        seed=plan.seed + number,  # Tasks of the same environment must not repeat its episodes.
         video=plan.video,
         eval_limit=plan.eval_limit,
         env_info=plan.env_info or (),
@@ -124,27 +126,27 @@ def _task(
 
 
 def _given(plan: Plan, env: Any) -> Given:
-    """An environment that the user opened: the only copy there is.
+    """An environment that the user has already made, of which there is only this copy.
 
     Raises:
-        ConfigError: If more are needed.
+        ConfigError: If the run needs more copies.
     """
     several = plan.num_envs > 1 and isinstance(env, gymnasium.Env)
     if several or plan.vectorization != "sync":
         asked = f"num_envs={plan.num_envs}" if several else "vectorization=" + plan.vectorization
         name = type(env.unwrapped).__name__
         raise ConfigError(
-            f"env= is an instance of {name}, which cannot be copied, and {asked} needs more. Give a "
+            f"env= is an instance of {name}, which cannot be copied, and {asked} needs copies. Give a "
             f"gymnasium id, a class, or a function that makes one: env=lambda: {name}(...)."
         )
     return Given(env)
 
 
 def _check_evaluations(plan: Plan) -> None:
-    """Refuse what needs evaluations where there are none.
+    """Refuse settings that need evaluations in a run without any.
 
     Raises:
-        ConfigError: With all of it.
+        ConfigError: Naming all of them.
     """
     if plan.eval_episodes > 0:
         return
@@ -164,13 +166,12 @@ def _check_evaluations(plan: Plan) -> None:
 
 
 def _warn(task: EnvTask, plan: Plan) -> None:
-    """Warn before training where evaluation differs from what one would expect."""
+    """Warn, before training, of evaluations that differ from what one would expect."""
     copies, lacking = task.evaluation.num_envs, task.evaluation.lacking
     if lacking is not None and copies == 0:
         warn_caller(
-            f"No second {task.name} can be open beside the training one ({lacking}). Evaluation takes "
-            "place in that one, and truncates its episode in progress. Set eval_episodes=0 to leave "
-            "evaluation out."
+            f"No second {task.name} can be open beside the training one ({lacking}). Evaluation uses "
+            "that one too, and truncates its episode in progress. Set eval_episodes=0 to skip evaluation."
         )
     elif lacking is not None:
         wanted = min(plan.eval_episodes, EVALUATED_AT_ONCE)
@@ -181,27 +182,31 @@ def _warn(task: EnvTask, plan: Plan) -> None:
     apart = plan.vectorization == "async"
     if "obs" in task.normalizes and apart:
         warn_caller(
-            f"NormalizeObservation in {task.name}: with vectorization=async each process has running "
-            "statistics of its own, and evaluation starts from none. Use normalize_obs=true instead, "
-            "which keeps one set of them."
+            f"NormalizeObservation in {task.name}: with vectorization=async each process has its own "
+            "running statistics, and evaluation starts without any. Use normalize_obs=true instead, "
+            "which keeps a single set."
         )
     if "rewards" in task.normalizes:
-        own = " Each process has statistics of its own." if apart else ""
+        own = " Each process has its own statistics." if apart else ""
         warn_caller(
             f"NormalizeReward in {task.name}: training rows count `return` in its units, evaluations in "
-            f"the environment's own.{own} normalize_reward=true normalises what is learnt from and "
-            "leaves every `return` as it is."
+            f"the environment's own.{own} normalize_reward=true normalises the rewards learnt from and "
+            "leaves every `return` unchanged."
         )
 
 
 def _wrapped_vector(
     form: Callable[[int], Any] | None, wrappers: dict[str, Any]
 ) -> Callable[[int], Any] | None:
-    """A vector form that refuses what can only be put around single environments."""
+    """The vector form with the wrappers; it refuses those for single environments.
+
+    Args:
+        form: Makes a vector environment of n copies; None: it has no such form.
+    """
     if form is None:
         return None
     return lambda n: wrapped(functools.partial(form, n), **wrappers)
 
 
-def _make_env(target: Any, arguments: dict[str, Any], **more: Any) -> Any:
+def _make_env(target: Callable[..., Any], arguments: dict[str, Any], **more: Any) -> Any:
     return construct(target, {**arguments, **more}, {}, setting="env")

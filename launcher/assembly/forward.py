@@ -1,4 +1,4 @@
-"""One real forward before the optimiser is made: lazy modules take shape, outputs are checked."""
+"""Calls `forward` once before the optimiser is made: lazy layers take shape, outputs are checked."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from ...agents.policy.states import Recurrence, as_steps
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import Batch, ConfigError, Space
-from ...replay.batch import describe
+from ...replay.batch import Tensors, describe
 from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
 from .model import Model
 
 
 def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Model:
-    """Run two items through the model in eval mode, without gradient or a trace in random streams.
+    """Run two items through the model in eval mode, without gradients or random numbers of the run.
 
     Args:
-        model: Without a recurrence, which is found out here.
-        transform: Makes stored observations what the model receives.
+        model: Without a recurrence, which this function determines.
+        world: Provides the items, `[2, *obs.shape]`.
+        transform: From stored observations to those that the model receives.
 
     Returns:
-        The model, with its recurrence where it carries a state in environments.
+        The model, with its recurrence if it carries a state in environments.
 
     Raises:
-        ConfigError: If the model raises, or its output does not fit the spec; with the name of the
-            module, what was expected and what came.
+        ConfigError: If the model raises, or its output does not fit the spec. The message names the
+            module, what was expected, and what it returned.
     """
     agent, can = model.agent, model.traits
     name, acts = type(agent).__name__, can.act is not None
@@ -56,8 +57,8 @@ def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Mo
     lazy = [path for path, p in agent.named_parameters() if is_lazy(p)]
     if lazy:
         raise ConfigError(
-            f"`{lazy[0]}` of {name} is still without a shape: `forward` never used it. Give its "
-            "sizes, or use it in forward."
+            f"`{lazy[0]}` of {name} still has no shape: `forward` never used it. Give its sizes, or "
+            "use it in forward."
         )
     return model
 
@@ -66,7 +67,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
     """Call `forward` on two items, and check what it returns; raises as `check_forward` does."""
     agent, name, seen = model.agent, type(model.agent).__name__, model.spec.obs
     obs = _items(2, world, transform, model.device)
-    one_hot = not isinstance(seen, dict) and seen.discrete and not seen.binary
+    one_hot = isinstance(seen, Space) and seen.discrete and not seen.binary
     with (
         watched(agent, name) as sources,
         embeddings_checked(agent, obs if world.labelled or one_hot else None, one_hot=one_hot),
@@ -74,7 +75,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
         try:
             with forked_randomness(0), model.evaluating():
                 if world.acts and model.traits.recurrent:
-                    # It tries the module on several numbers of environments.
+                    # A recurrence finds the states' batch dimension by calling with several sizes.
                     recurrence = Recurrence(
                         agent, lambda n: _items(n, world, transform, model.device)
                     )
@@ -82,7 +83,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                     output = recurrence.step(obs, recurrence.zeros(2))[0]
                 else:
                     output = agent(obs)
-        except ConfigError:
+        except ConfigError:  # From one of Antelope's own parts: it says already what to do.
             raise
         except Exception as error:
             raise ConfigError(
@@ -97,17 +98,20 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
 def check_channels_last(
     model: Model, world: WorldSpec, *, transform: Transform, needed: bool
 ) -> Model | None:
-    """Lay out images and filters channels last, if the model's forward then passes its check.
+    """Lay out images and filters channels last, if `forward` passes its check with such images.
 
     A model that relies on channels coming first in memory, as `x.view(len(x), -1)` does, keeps the
     usual layout.
 
     Args:
-        transform: Makes observations whose images lie channels last.
-        needed: Whether the layout was asked for: then a model that cannot take it is an error.
+        transform: Returns images `[B, C, H, W]` in the layout `torch.channels_last`.
+        needed: Whether the user asked for the layout: then a model that fails with it is an error.
 
     Returns:
-        The model as `check_forward` returns it; None: it cannot take the layout.
+        The model as `check_forward` returns it; None if it fails with the layout.
+
+    Raises:
+        ConfigError: If it is `needed`, and the model fails with it.
     """
     try:
         model = check_forward(model, world, transform=transform)
@@ -115,24 +119,33 @@ def check_channels_last(
         if needed:
             raise
         return None
-    # Lazy layers have their shape by now.
+    # Only now: lazy layers have no filters to lay out before their first forward.
     model.agent.to(memory_format=torch.channels_last)
     return model
 
 
 def _check_output(
-    output: Any,
+    output: object,
     space: Space | dict[str, Any],
-    obs: Any,
+    obs: Tensors,
     name: str,
     sources: Sources,
     *,
     labelled: bool,
 ) -> None:
-    """Whether a forward's output are values or logits of the space, or distributions over it."""
-    if isinstance(space, dict) or isinstance(output, dict):
-        # Other keys are the model's own business; the action of a space without names is `action`.
-        named = space if isinstance(space, dict) else {ACTION: space}
+    """Refuse an output that is not values or logits of the space, or a distribution over it.
+
+    Args:
+        obs: The observations `[2, *obs.shape]` that it was computed from, for messages.
+        sources: Knows the layer that returned a tensor.
+        labelled: Whether the output is compared with labels.
+
+    Raises:
+        ConfigError: With what was expected and what the model returned.
+    """
+    if not isinstance(space, Space) or isinstance(output, dict):
+        # Other keys are left to the model; a single space has the name `action`.
+        named = {ACTION: space} if isinstance(space, Space) else space
         check_outputs(output, named, 2, name, sources, values=True)
         return
     if isinstance(output, Distribution):
@@ -147,8 +160,8 @@ def _check_output(
     if tuple(output.shape) != wanted:
         raise ConfigError(
             f"{name}.forward: expected output {list(wanted)} for {space}, got {list(output.shape)}"
-            f"{sources.of(output)}, given {describe(Batch(obs=obs))}. `out_features` in the constructor is "
-            "given the right width."
+            f"{sources.of(output)}, given {describe(Batch(obs=obs))}. A constructor parameter "
+            "`out_features` receives the right width."
         )
     if space.dtype == torch.float64 and output.dtype != torch.float64:
         assert space.mean is not None
@@ -158,7 +171,7 @@ def _check_output(
             f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets are "
             f"around {mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. "
             "Subtract their mean in your data, or end forward with `output * spec.action.stddev "
-            "+ spec.action.mean`, which are float64 here; the default agent does so."
+            "+ spec.action.mean`, which are float64 here, as the default agent does."
         )
     if not bool(torch.isfinite(output).all()):
         raise ConfigError(
@@ -167,18 +180,19 @@ def _check_output(
         )
     if labelled and space.discrete and space.n > 1 and _are_probabilities(output):
         warnings.warn(
-            f"{name}.forward returns probabilities (its rows sum to 1), and is taken to return logits: "
-            "cross-entropy makes probabilities of them itself. Leave the softmax out.",
+            f"{name}.forward returns probabilities (its rows sum to 1), but its output is used as logits: "
+            "cross-entropy applies a softmax itself. Leave the softmax out.",
             stacklevel=2,
         )
 
 
 def _are_probabilities(rows: Tensor) -> bool:
+    """Whether all rows `[B, num_classes]` are nonnegative and sum to 1."""
     sums = rows.sum(-1)
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
-def example(model: Model, world: WorldSpec, transform: Transform) -> Any:
+def example(model: Model, world: WorldSpec, transform: Transform) -> Tensors:
     """Two observations as `forward` receives them, `[2, *obs.shape]`; by sequence `[2, 1, *obs.shape]`."""
     with forked_randomness(0):
         obs = _items(2, world, transform, model.device)
@@ -186,6 +200,6 @@ def example(model: Model, world: WorldSpec, transform: Transform) -> Any:
     return as_steps(obs) if by_sequence else obs
 
 
-def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Any:
-    """Observations as the model receives them: from the data, or at random from the space."""
+def _items(n: int, world: WorldSpec, transform: Transform, device: torch.device) -> Tensors:
+    """Observations `[n, *obs.shape]` as the model receives them: from the data, or random in the space."""
     return transform.observe(world.example(n, device), device)

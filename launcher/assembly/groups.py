@@ -1,4 +1,4 @@
-"""Groups of parameters with settings of their own: `optim.groups.head.lr=1e-2`."""
+"""Parameter groups with their own settings: `optim.groups.head.lr=1e-2`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flat_patterns(groups: Any, prefix: str = "") -> dict[str, dict[str, Any]]:
     """`{"encoder": {"lr": 1, "head": {"lr": 2}}}` as `{"encoder": {"lr": 1}, "encoder.head": {"lr": 2}}`.
 
     Raises:
-        ConfigError: If it is no mapping of patterns to settings.
+        ConfigError: If it is not a mapping of patterns to settings.
     """
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigError(
@@ -45,18 +45,22 @@ def flat_patterns(groups: Any, prefix: str = "") -> dict[str, dict[str, Any]]:
 def divided(
     patterns: Mapping[str, Mapping[str, Any]], agent: nn.Module, own: nn.Module | None
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: those that no pattern matches first.
+    """The trainable parameters in groups, first those that no pattern matches.
 
-    A pattern is the name of a module or parameter (`head`), or has wildcards (`*.bias`). What several
-    patterns say of a parameter holds together; of the same setting what the last one says.
+    A pattern is the name of a module or parameter (`head`), or has wildcards (`*.bias`). If several
+    patterns match a parameter, all their settings apply; for the same setting, the last one wins.
 
     Args:
-        own: The user's module, whose names count as well as the agent's.
+        patterns: The optimiser's settings by pattern.
+        own: The user's module inside `agent`: its parameter names may be used too.
+
+    Returns:
+        Groups as torch's optimisers take them, `{"params": [...], "lr": ...}`.
 
     Raises:
         ConfigError: For patterns that match nothing.
     """
-    names: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}  # By id: a shared parameter has several.
     trained = {}
     for module in (own, agent):
         for name, p in module.named_parameters() if module is not None else ():
@@ -81,7 +85,7 @@ def divided(
 
 
 def check_options(patterns: Mapping[str, Mapping[str, Any]], optimizer: Optimizer) -> None:
-    """Refuse settings of a group that the optimiser does not have: torch would keep them, and look away.
+    """Refuse group settings that the optimiser does not know: torch stores and ignores them.
 
     Raises:
         ConfigError: Naming them.
@@ -97,15 +101,17 @@ def check_options(patterns: Mapping[str, Mapping[str, Any]], optimizer: Optimize
                     f"{type(optimizer).__name__} has no setting `{key}` ({where}).{did_you_mean(key, known)} "
                     f"It has: {there}."
                 )
+            # torch checks the defaults, but not a group's own values. `True` is an int, too.
             elif key in ("lr", "weight_decay") and not (
                 isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
             ):
-                mistakes.append(f"{where}={value!r}: expected a number that is not negative.")
+                mistakes.append(f"{where}={value!r}: expected a nonnegative number.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 
 
 def _matches(pattern: str, name: str) -> bool:
+    # `fnmatch` would ignore case on Windows.
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
 
 
@@ -117,4 +123,6 @@ def _miss(pattern: str, names: list[str]) -> str:
     else:
         near = did_you_mean(pattern, choices)
     shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    return f"optim.groups: no trained parameter is called `{pattern}`.{near} There are: {shown}."
+    return (
+        f"optim.groups: no trained parameter is called `{pattern}`.{near} The names are: {shown}."
+    )

@@ -1,7 +1,8 @@
-"""What a constructor can ask for by the name of a parameter: one table."""
+"""The values that a constructor can ask for by a parameter's name, in one table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from ...agents.policy.parts import ACTION, OBS
 from ...replay import Space, Spec
 from ...replay.tree import map_tree
 
-# Names for the shape of what comes in, and of what goes out, each with what it is of the shape.
+# Parameter names for the input and output shape, grouped by what they receive: the shape, or its size.
 IN_SIZE = ("in_features", "in_dim", "input_dim", "obs_dim")
 IN_SHAPE = ("in_shape", "input_shape", "obs_shape")
 OUT_SIZE = (
@@ -28,49 +29,66 @@ VOCABULARY = ("vocab_size", "num_embeddings")
 
 
 def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
-    """Parameter names and the values that the spec gives them; a dict of spaces has no one shape."""
+    """Values by parameter name, from the spec. A dict of spaces has no single shape, so it fills fewer.
+
+    Args:
+        device: The run's device, for the parameter `device`.
+    """
     table: dict[str, Any] = {"spec": spec, "obs_spec": spec.obs, "action_spec": spec.action}
     table |= {"num_tasks": spec.num_tasks, "device": device}
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
-    if not isinstance(spec.obs, dict):
+    if isinstance(spec.obs, Space):
         table |= incoming(spec.obs.shape)
+        # Only integers that arrive unchanged can index an embedding.
         if spec.obs.ids is not None:
             table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
-    if not isinstance(spec.action, dict):
+    if isinstance(spec.action, Space):
         table |= outgoing(spec.action.shape)
         table["discrete"] = spec.action.discrete
     return table
 
 
 def incoming(shape: tuple[int, ...]) -> dict[str, Any]:
-    """The parameters that describe what a module meets."""
+    """Values for the parameters that describe a module's input.
+
+    Args:
+        shape: Of one item, without `[B]`; images are `[C, H, W]`.
+    """
     table: dict[str, Any] = dict.fromkeys(IN_SIZE, prod(shape))
     table["in_channels"] = shape[0] if shape else 1
     return table | dict.fromkeys(IN_SHAPE, shape)
 
 
 def outgoing(shape: tuple[int, ...]) -> dict[str, Any]:
-    """The parameters that describe what a module gives."""
+    """Values for the parameters that describe a module's output.
+
+    Args:
+        shape: Of one item, without `[B]`.
+    """
     return {**dict.fromkeys(OUT_SIZE, prod(shape)), **dict.fromkeys(OUT_SHAPE, shape)}
 
 
 def advice(spec: Spec) -> dict[str, str]:
-    """Why a parameter has no value here, and what to ask for instead."""
+    """By parameter name: why it has no value here, and what to ask for instead."""
     found: dict[str, str] = {}
-    if isinstance(spec.obs, dict):
+    if not isinstance(spec.obs, Space):
         why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
     elif spec.obs.ids is None:
         why = f"the inputs are {spec.obs}, not integers that arrive unchanged"
         found |= dict.fromkeys(VOCABULARY, why)
-    if isinstance(spec.action, dict):
+    if not isinstance(spec.action, Space):
         why = f"the action is a dict of {', '.join(spec.action)}; ask for `action_logits_shapes`"
         found |= dict.fromkeys((*OUT_SIZE, *OUT_SHAPE), why)
     return found
 
 
-def _by_name(function: Any, space: Space | dict[str, Any], name: str) -> dict[str, Any]:
-    """By name, nested as the spaces are: of every part of a dict, or of a single space under `name`."""
-    shapes = map_tree(function, space)
-    return shapes if isinstance(shapes, dict) else {name: shapes}
+def _by_name(
+    function: Callable[[Space], Any], space: Space | dict[str, Any], name: str
+) -> dict[str, Any]:
+    """`function` of every space, nested like the spaces; that of a single space under `name`."""
+    shapes: dict[str, Any] = map_tree(
+        function, {name: space} if isinstance(space, Space) else space
+    )
+    return shapes

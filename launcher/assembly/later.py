@@ -1,4 +1,4 @@
-"""Data that arrives after a run has finished, read as the run's own was."""
+"""Data that arrives after a run has finished, read the same way as the run's own data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from .data import read_data
 
 
 def read_later(settings: Settings, of_run: Plan) -> tuple[Arrays, Arrays | None]:
-    """The data that settings name, read as the run's own was, with labels unchanged.
+    """The training rows, and the held-out rows if any, read like the run's own data; labels stay unchanged.
+
+    Args:
+        settings: Name the data set; they take precedence over the run's.
+        of_run: The plan of the finished run.
 
     Raises:
-        ConfigError, DataError: If it cannot be read.
+        ConfigError: If the settings do not name exactly one data set, or it cannot be identified.
+        DataError: If it cannot be read.
     """
     plan = make_plan(settings, of_run=of_run)
     if (count := len(plan.dataset or ())) != 1:
         raise ConfigError(
             f"learn_task accepts one data set at a time, and received {count}. Call it once for each."
         )
+    # The run's world knows which outputs belong to these labels; here they would be numbered from 0.
     train, test, *_ = read_data(plan, numbered=False)
     return train[0], test[0]

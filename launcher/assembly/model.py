@@ -1,4 +1,4 @@
-"""The model as it is called: one object for the forward check, the learner, actors and evaluations."""
+"""A module and how to call it: one object for the forward check, the learner, actors and evaluations."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from torch import Tensor, nn
 from ...agents.policy.states import Recurrence
 from ...agents.traits import Traits, traits
 from ...replay import Spec
+from ...replay.batch import Tensors
 
 _AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A module, and how it is called: on which device, in which arithmetic, with which state.
+    """A module and how to call it: the device, the arithmetic, and the state it carries.
 
     Attributes:
-        agent: What learns, on `device`.
-        spec: What it receives and returns.
+        agent: The module that learns, on `device`.
+        spec: The spaces of its inputs and outputs.
         device: Where its batches are.
         precision: `"bf16"` or `"16"`: the dtype of autocast; `"32"` and `"tf32"`: no autocast.
-        recurrence: How its state is carried in environments; None for one without state.
+        recurrence: Carries its state in environments; None for a module without state.
     """
 
     agent: nn.Module
@@ -38,39 +39,40 @@ class Model:
 
     @cached_property
     def traits(self) -> Traits:
-        """What the module can do."""
+        """What the module can do, looked up once."""
         return traits(self.agent)
 
     @property
     def scales_losses(self) -> bool:
-        """Whether gradients are so small in its arithmetic (float16) that losses are scaled up."""
+        """Whether losses are scaled up: small gradients become 0 in float16, but not in bfloat16."""
         return self.precision == "16"
 
     @cached_property
     def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
-        """Inside, the module computes with `precision`; `nullcontext` where that changes nothing."""
+        """Makes a context in which the module computes with `precision`; `nullcontext` for full precision."""
         dtype = _AUTOCAST.get(self.precision)
+        # The learning step compares with `nullcontext` itself, to save the cost of entering it.
         return nullcontext if dtype is None else partial(torch.autocast, self.device.type, dtype)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside: evaluation mode, no gradients, and autocast."""
+        """Run the block in evaluation mode, without gradients, and with autocast."""
         modes = {module: module.training for module in self.agent.modules()}
         self.agent.eval()
         try:
             with torch.no_grad(), self.autocast():
                 yield
         finally:
-            # Module by module: a part that the user froze in eval mode stays so.
+            # Module by module: a part that the user keeps in eval mode stays in it.
             for module, training in modes.items():
                 module.training = training
 
-    def predict(self, obs: Any, task: int | None = None) -> Tensor | None:
-        """Logits or values `[B, *action.shape]`, at least float32; None without a `forward`.
+    def predict(self, obs: Tensors, task: int | None = None) -> Tensor | None:
+        """Logits or values `[B, *action.shape]`, float32 or float64; None without a `forward`.
 
         Args:
-            obs: `[B, *obs.shape]`, or a dict of such.
-            task: The task that the rows belong to, where that may be known.
+            obs: `[B, *obs.shape]`, or a dict of such tensors.
+            task: The task of the rows, where the model may know it.
         """
         if self.traits.task_told:
             return widened(self.agent(obs, task))
@@ -78,5 +80,5 @@ class Model:
 
 
 def widened(output: Tensor) -> Tensor:
-    """At least float32; values far from zero come as float64, and stay so."""
+    """The output as float32, from autocast's bfloat16 or float16; float64 stays float64."""
     return output if output.dtype == torch.float64 else output.float()

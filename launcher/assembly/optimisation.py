@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,18 +27,20 @@ _ELSEWHERE = " A scheduler goes into scheduler=."
 
 
 def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) -> Optimizer | None:
-    """The optimiser of the agent's trainable parameters, or None where there are none.
+    """The optimiser of the agent's trainable parameters, or None if there are none.
 
-    A model that may unfreeze or add some later has one from the start; see `Parameters`.
+    A model that may unfreeze or add parameters later has one from the start; see `Parameters`.
 
     Args:
-        own: The user's module, whose names of parameters may be used as well as the agent's.
+        agent: The module that learns, on its device.
+        own: The user's module inside `agent`: `optim.groups` may use its parameter names too.
 
     Raises:
-        ConfigError: If it cannot be made, or what is made is not an optimiser of the agent's parameters.
+        ConfigError: If it cannot be constructed, or does not hold the agent's parameters.
     """
     parameters = [p for p in agent.parameters() if p.requires_grad]
     if not parameters and may_get_parameters(agent):
+        # torch refuses an optimiser without parameters; an empty one stands in until some come.
         parameters = list(agent.parameters()) or [nn.Parameter(torch.empty(0))]
     if not plan.optim.constructs:
         return _given_optimizer(plan.optim, agent)
@@ -47,21 +49,24 @@ def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) 
     target, arguments = plan.optim.target, dict(plan.optim.arguments)
     for shorthand, value in {"lr": plan.lr, "weight_decay": plan.weight_decay}.items():
         if value is not None:
-            arguments.setdefault(shorthand, value)
+            arguments.setdefault(shorthand, value)  # `optim.lr=` is more specific than `lr=`.
     trained: list[Any] = parameters
     patterns: dict[str, Any] = {}
+    # A user's optimiser may have a parameter `groups` of its own.
     if "groups" in arguments and "groups" not in inspect.signature(target).parameters:
         patterns = flat_patterns(arguments.pop("groups"))
         trained = divided(patterns, agent, own)
     base = target.func if isinstance(target, functools.partial) else target
     if inspect.isclass(base):
+        # Before construction: a scheduler's class would raise an error that mentions no setting.
         if not issubclass(base, Optimizer):
             raise ConfigError(
                 f"optim={name_of(target)} is not a torch.optim.Optimizer.{_ELSEWHERE}"
             )
         refuse_closures(base)
     first = _what_it_asks_for(target, agent, trained)
-    inferred = _one_kernel(base, parameters, (arguments, _keywords(target), *patterns.values()))
+    said = (arguments, held_arguments(target), *patterns.values())
+    inferred = _one_kernel(base, parameters, said)
     made = construct(target, arguments, inferred, setting="optim", positional=(first,))
     return _checked(made, plan.optim, agent, patterns, fused=inferred.get("fused", False))
 
@@ -69,28 +74,33 @@ def build_optimizer(plan: Plan, agent: nn.Module, own: nn.Module | None = None) 
 def _one_kernel(
     base: Any, parameters: list[nn.Parameter], said: tuple[Mapping[str, Any], ...]
 ) -> dict[str, Any]:
-    """`fused` for the optimisers of torch that have it, where the user leaves the choice.
+    """The argument `fused` for torch's optimisers that have it, unless the user decides.
 
     Args:
-        base: The class.
-        said: Its arguments, those of a `partial`, and those of each group.
+        base: The optimiser's class, or a function that makes one.
+        said: The optimiser's arguments, those of a `functools.partial`, and those of each group.
     """
     asked = said[0].keys() | said[1].keys()
     if base not in (Adam, AdamW, SGD) or {"foreach", "fused"} & asked:
         return {}
     # One kernel for all parameters: 1.2 to 1.3 times the default's speed on small networks.
+    # It exists for floating-point tensors in memory only.
     fused = all(p.is_floating_point() and not p.is_meta for p in parameters)
-    # Momentum that begins late would begin damped too.
+    # `_begin_momentum` starts momentum at 0, so dampening would shrink its first gradient too.
     return {"fused": fused and not any(options.get("dampening") for options in said)}
 
 
 def _checked(
-    made: Any, named: Named, agent: nn.Module, patterns: dict[str, Any], *, fused: bool
+    made: object, named: Named, agent: nn.Module, patterns: dict[str, Any], *, fused: bool
 ) -> Optimizer:
-    """What was made, ready to step.
+    """The constructed optimiser, ready to step.
+
+    Args:
+        patterns: Options by pattern of `optim.groups`.
+        fused: Whether Antelope asked for one kernel for all parameters.
 
     Raises:
-        ConfigError: If it is not an optimiser of the agent's parameters, or of one loss per step.
+        ConfigError: If it does not hold the agent's parameters, or needs several losses per step.
     """
     target = named.target
     base = target.func if isinstance(target, functools.partial) else target
@@ -99,12 +109,14 @@ def _checked(
         also = _ELSEWHERE if isinstance(made, (tuple, list, dict)) else ""
         raise ConfigError(
             f"optim={name_of(target)} returned {what}, not a torch.optim.Optimizer. It is called "
-            f"with the model's parameters, and must return an optimiser of them.{also}"
+            f"with the model's parameters, and must return an optimiser for them.{also}"
         )
     if inspect.isclass(base):
-        for group in made.param_groups:  # Schedulers write into a tensor, which is the user's.
+        # Schedulers write into a learning rate that is a tensor, and this one belongs to the user.
+        for group in made.param_groups:
             group |= {k: v.clone() for k, v in group.items() if isinstance(v, Tensor)}
     else:
+        # A function may return any optimiser, over any parameters; a class was checked before.
         refuse_closures(type(made))
         _check_parameters(made, agent)
     check_options(patterns, made)
@@ -113,8 +125,8 @@ def _checked(
     return made
 
 
-def _keywords(target: Any) -> dict[str, Any]:
-    """The arguments that a `functools.partial` holds already."""
+def held_arguments(target: object) -> dict[str, Any]:
+    """The arguments that a `functools.partial` already holds."""
     return target.keywords if isinstance(target, functools.partial) else {}
 
 
@@ -122,7 +134,7 @@ def refuse_closures(kind: type) -> None:
     """Refuse an optimiser that evaluates the loss itself.
 
     Raises:
-        ConfigError: If it does, as LBFGS.
+        ConfigError: If its `step` needs a closure, as that of LBFGS does.
     """
     closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
     if closure is not None and closure.default is closure.empty:
@@ -133,19 +145,20 @@ def refuse_closures(kind: type) -> None:
 
 
 def may_get_parameters(agent: nn.Module) -> bool:
-    """Whether a model that has nothing to train may have something later."""
+    """Whether a model without trainable parameters may get some later."""
     if hook(agent, "begin_task") is not None:
         return True
+    # Its `learn` may unfreeze what is frozen now.
     return hook(agent, "learn") is not None and any(True for _ in agent.parameters())
 
 
 def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
-    """Momentum of 0 for parameters whose first gradient has come.
+    """Start momentum at 0 for parameters with their first gradient.
 
-    Fused SGD (torch 2.14) fails where some parameters have a momentum and others none yet.
+    Fused SGD (torch 2.14) fails if some parameters have a momentum buffer and others do not.
     """
     for group in optimizer.param_groups:
-        if not group["momentum"]:  # OneCycleLR gives one to an optimiser that was made without.
+        if not group["momentum"]:  # Looked up at every step: OneCycleLR may set it later.
             continue
         for parameter in group["params"]:
             if parameter.grad is None:
@@ -155,13 +168,13 @@ def _begin_momentum(optimizer: Optimizer, *_: Any) -> None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _what_it_asks_for(target: Any, agent: nn.Module, trained: list[Any]) -> Any:
-    """What a function that makes an optimiser is called with: by the name of its first parameter."""
+def _what_it_asks_for(target: Callable[..., Any], agent: nn.Module, trained: list[Any]) -> Any:
+    """The first argument for a function that makes an optimiser, by the name of its first parameter."""
     if inspect.isclass(target.func if isinstance(target, functools.partial) else target):
         return trained
     try:
         first = next(iter(inspect.signature(target).parameters), "")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # Written in C, it has no signature.
         return trained
     if first in ("model", "module", "net", "agent"):
         return agent
@@ -188,13 +201,13 @@ def _check_parameters(optimizer: Optimizer, agent: nn.Module) -> None:
     own = {id(p) for p in agent.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ConfigError(
-            "The optimiser given holds none of the model's parameters. Give its class instead, or "
-            "the model as an instance."
+            "The optimiser given holds none of the model's parameters. Give the optimiser's class "
+            "instead, or the model as an instance."
         )
 
 
 def left_out(optimizer: Optimizer, agent: nn.Module) -> list[str]:
-    """Trainable parameters that have a gradient, and that the optimiser does not hold."""
+    """Names of trainable parameters with a gradient that the optimiser does not hold."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return [
         name
@@ -204,10 +217,10 @@ def left_out(optimizer: Optimizer, agent: nn.Module) -> list[str]:
 
 
 class Scaler(torch.amp.GradScaler):
-    """torch's scaler of losses for float16, also on devices without float64.
+    """torch's loss scaler for float16, which also works on devices without float64.
 
-    torch takes the scale's reciprocal in float64, on all devices but Apple's. The scale is a power of
-    two, of which float32 has the reciprocal exactly.
+    torch computes the scale's reciprocal in float64, except on Apple's devices. Since the scale is a
+    power of two, its reciprocal is exact in float32.
     """
 
     def unscale_(self, optimizer: Optimizer) -> None:
@@ -237,13 +250,13 @@ class Average:
         self.restart()
 
     def restart(self) -> None:
-        """Begin the average at the module's weights as they are."""
+        """Restart the average from the module's current weights."""
         self._named: dict[str, nn.Parameter] = {}
         self.average: list[Tensor] = []
         self.follow()
 
     def follow(self) -> None:
-        """Begin the average of parameters that have come, and drop that of ones that went."""
+        """Start averages of new parameters at their current weights, and drop those of removed ones."""
         known = {
             id(p): average for p, average in zip(self._named.values(), self.average, strict=True)
         }
@@ -260,11 +273,12 @@ class Average:
         return [p.detach() for p in self._named.values()]
 
     def update(self) -> None:
+        """Move the averages towards the weights, after an update of these."""
         torch._foreach_lerp_(self.average, self._live(), 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averaged weights."""
+        """Run the block with the averaged weights in the module."""
         self.swap()
         try:
             yield
@@ -272,6 +286,7 @@ class Average:
             self.swap()
 
     def swap(self) -> None:
+        """Exchange weights and averages in place, so that optimisers keep their parameters."""
         for weight, average in zip(self._live(), self.average, strict=True):
             kept = weight.clone()
             weight.copy_(average)

@@ -1,8 +1,9 @@
-"""Modules that a setting of their own names, to take a part's place in an agent."""
+"""Parts of an agent that the user names, each by a setting: `encoder=`, `policy=`, `critic=`, ..."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,24 +19,24 @@ from ..settings.schema import PARTS
 from .infer import advice, incoming, inferred, outgoing
 from .networks import network
 
-# Widths that nothing says otherwise of.
-_FEATURES = 256
-_NOISE = 64
+# Widths between two parts, which neither the data nor the user determines.
+_FEATURES = 256  # From the encoder to the policy and the critic.
+_NOISE = 64  # Of a generator's input.
 
 
 def parts_given(plan: Plan) -> list[str]:
-    """Which parts the settings name."""
+    """The parts that the plan names."""
     return [part for part in PARTS if part in plan.parts]
 
 
 def refuse_parts(plan: Plan, target: Any) -> None:
-    """Raise for parts, and other plan, that an agent has no place for.
+    """Refuse parts, `generate` and `rl` for an agent that does not accept them.
 
     Args:
         target: The agent's class, a function that makes it, or the agent.
 
     Raises:
-        ConfigError: Naming the agents that have one.
+        ConfigError: Naming the agents that accept them.
     """
     wanted = parts_given(plan)
     wanted += [key for key, asked in {"generate": plan.generate, "rl": plan.rl}.items() if asked]
@@ -43,7 +44,7 @@ def refuse_parts(plan: Plan, target: Any) -> None:
         return
     made = target if makes_objects(target) else type(target)
     name = name_of(made).rpartition(".")[2].rpartition(":")[2]
-    # An object has what it was made with: nothing can be put into it any more.
+    # An agent that is already constructed has its parts.
     taken = inspect.signature(made).parameters if made is target else {}
     wrong = []
     for key in wanted:
@@ -52,19 +53,19 @@ def refuse_parts(plan: Plan, target: Any) -> None:
         able = [
             agent for agent in _agents() if key in inspect.signature(_agents()[agent]).parameters
         ]
-        wrong.append(f"{name} takes no `{key}`. {' and '.join(able)} do.")
+        wrong.append(f"{name} does not accept `{key}`. {' and '.join(able)} do.")
     if wrong:
         raise ConfigError("\n".join(wrong))
 
 
 def _agents() -> dict[str, Any]:
-    from ... import agents
+    from ... import agents  # Late: only errors need all agents, which take time to import.
 
     return {name: getattr(agents, name) for name in NAMES["model"]}
 
 
-def critic_scores_actions(target: Any) -> bool:
-    """Whether an agent's critic is of actions: there is no policy beside it."""
+def critic_scores_actions(target: Callable[..., object]) -> bool:
+    """Whether the critic scores actions, there being no separate policy."""
     return "policy" not in inspect.signature(target).parameters
 
 
@@ -76,17 +77,19 @@ def build_parts(
     policy: nn.Module | None = None,
     of_actions: bool = False,
 ) -> dict[str, nn.Module]:
-    """The modules that the settings name, each constructed from what it will meet and give.
+    """The parts that the plan names, each constructed from the shapes of its inputs and outputs.
 
-    A policy meets what the encoder gives; a critic moreover what the policy gives beside the
-    logits, and may ask for the policy itself by a parameter of that name.
+    The policy receives the encoder's features. The critic receives them too, with any keys that the
+    policy returns beside the logits, and may ask for the policy itself by a parameter `policy`.
 
     Args:
-        policy: One that there is already.
-        of_actions: Whether a critic gives a value of each action, not of the observation.
+        spec: The spaces of the world's observations and actions.
+        device: Where the parts go.
+        policy: The policy, if it exists already.
+        of_actions: Whether the critic returns `[B, num_actions]` values, not one per observation.
 
     Raises:
-        ConfigError: If one cannot be constructed, or is no module.
+        ConfigError: If one cannot be constructed, or is not a module.
     """
     built: dict[str, nn.Module] = {} if policy is None else {"policy": policy}
     seen: Any = spec.obs
@@ -96,6 +99,7 @@ def build_parts(
         if name == "encoder":
             table |= outgoing((_FEATURES,))
         elif name == "critic":
+            # For scores of actions the inferred width, that of the actions, is right already.
             table |= {} if of_actions else outgoing((1,))
             if "policy" in built:
                 table["policy"] = built["policy"]
@@ -103,6 +107,7 @@ def build_parts(
                 table["obs_shapes"] = {**table["obs_shapes"], **shapes}
         elif name == "generator":
             table |= incoming((_NOISE,)) | outgoing(spec.obs.shape)
+            # Convolutional generators ask for channels, not for the flattened size.
             table |= {"out_channels": spec.obs.shape[0] if spec.obs.shape else 1}
             table["num_classes"] = spec.action.n if spec.discrete else 0
         elif name == "discriminator":
@@ -118,7 +123,7 @@ def build_parts(
             )
         if not isinstance(part, nn.Module):
             raise ConfigError(
-                f"{name}={name_of(target)} gave a {type(part).__name__}, not a torch.nn.Module."
+                f"{name}={name_of(target)} returned a {type(part).__name__}, not a torch.nn.Module."
             )
         if name == "encoder":
             part = fit_to_integers(part, seen)
@@ -129,7 +134,14 @@ def build_parts(
 
 
 def _features(encoder: nn.Module, seen: Any) -> Space:
-    """The space of what an encoder gives."""
+    """The space of an encoder's features, found by calling it.
+
+    Args:
+        seen: The space of its observations, or a dict of spaces.
+
+    Raises:
+        ConfigError: If it does not return one tensor `[B, ...]`.
+    """
     part = Part(encoder, sequences=takes_state(encoder))
     output, _ = part.probe(seen, {})
     if not isinstance(output, torch.Tensor):
@@ -141,7 +153,7 @@ def _features(encoder: nn.Module, seen: Any) -> Space:
 
 
 def _extras(policy: nn.Module, seen: Any, action: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a policy gives beside the logits."""
+    """The shapes, without `[B]`, of what a policy returns beside the logits, found by calling it."""
     part = PolicyPart(policy, action, sequences=takes_state(policy))
     output, _ = part.probe(seen, {})
     lead = 2 if part.sequences else 1

@@ -29,15 +29,18 @@ def build_replay(
     """The replay over the world's storage.
 
     Args:
+        transform: Makes batches from stored rows, with augmentation.
+        device: Where batches are needed.
         recurrent: Whether the model receives sequences, `[B, T, ...]`.
-        before: What strategies do to every batch, or None.
-        saved: The transitions to learn from offline; None: those that this run makes.
+        before: Applied to every batch by the strategies, or None.
+        saved: State of a saved replay to learn from offline, or None.
 
     Raises:
         CheckpointError: If saved transitions come from another environment.
     """
     how, priorities = plan.replay, None
     if how.prioritized:
+        # `beta` reaches 1 with the run's last learning step (Schaul et al., 2016, section 3.4).
         steps = plan.train_steps or ENV_STEPS
         anneal = max(1, steps * len(world.tasks) // (plan.learn_every or 1))
         priorities = {"alpha": how.alpha, "beta": how.beta, "anneal": anneal}
@@ -64,5 +67,5 @@ def build_replay(
 
 
 def with_source_named(plan: Plan, error: CheckpointError) -> CheckpointError:
-    """The error, with the `offline=` that it is about."""
+    """The error with the value of `offline=` in its message."""
     return CheckpointError(f"Cannot learn from offline={plan.offline}: {error}.")

@@ -1,4 +1,4 @@
-"""How long a run is, and each of its tasks, and how often there is something to do."""
+"""The lengths of a run and its tasks, and the intervals of learning, logging and evaluating."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..settings.plan import Plan
 
 
 class Place(Protocol):
-    """How far a run is."""
+    """How far a run has come."""
 
     @property
     def step(self) -> int:
@@ -31,22 +31,22 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and how often what happens.
+    """How long a task lasts, and how often each thing happens.
 
     A step is a learning step on data and offline, and an environment step in environments.
 
     Attributes:
-        epochs: Passes over each task's data; None: by steps alone.
-        train_steps: Steps per task; None: by epochs alone.
-        eval_every: Steps between evaluations; None: every epoch, of a single task or where they
-            decide over its end.
-        learn_every, seed_steps: Environment steps per learning step, and before a task's first.
+        epochs: Passes over each task's data; None: limited by steps only.
+        train_steps: Steps per task; None: limited by epochs only.
+        eval_every: Steps between evaluations; None: every epoch, if there is a single task or
+            evaluations decide when it ends.
+        learn_every, seed_steps: Environment steps per learning step, and before a task's first one.
         log_every: Steps per row of train.csv.
         patience: Evaluations without improvement after which a task ends, or None.
         restore: Whether a task ends with its best weights.
-        eval_future: Whether later tasks are evaluated.
-        borders: Whether the learner is told where tasks end.
-        validation: Whether evaluations before a task's end are of rows set aside for it.
+        eval_future: Whether tasks that are not learnt yet are evaluated too.
+        borders: Whether the learner knows where tasks end.
+        validation: Whether evaluations before a task's end use rows held out of its training data.
     """
 
     epochs: int | None
@@ -63,13 +63,14 @@ class Schedule:
 
     @property
     def judges(self) -> bool:
-        """Whether evaluations in mid-task decide when it ends, or with which weights."""
+        """Whether evaluations within a task decide when it ends, or with which weights."""
         return self.patience is not None or self.restore
 
     def over(self, at: Place, replay: Replay) -> bool:
-        """Whether the current task has had its share."""
+        """Whether the current task is over."""
         if at.stopped or (self.train_steps is not None and at.task_step >= self.train_steps):
             return True
+        # `joint` learns all data in the first task, which leaves the later ones without rows.
         if not replay.environments and len(replay) == 0:
             return True
         if self.epochs is None:
@@ -79,31 +80,34 @@ class Schedule:
         return replay.passes >= self.epochs or at.task_step >= limit
 
     def evaluation_due(self, at: Place, taken: int, replay: Replay, *, single: bool) -> bool:
-        """Whether an evaluation follows the last `taken` steps.
+        """Whether an evaluation is due after the last `taken` steps.
 
         Args:
+            taken: Steps taken since the last call.
             single: Whether there is a single task.
         """
         if self.eval_every is not None:
+            # Several environments step at once, so a multiple may lie inside the last steps.
             return at.step % self.eval_every < taken
         each_epoch = self.judges or (single and self.epochs is not None)
         return each_epoch and at.task_step % replay.batches_per_epoch == 0
 
     def learning_steps(self, at: Place, taken: int) -> int:
-        """Learning steps that `taken` steps are followed by."""
+        """The number of learning steps due after the last `taken` environment steps."""
         if at.task_step < self.seed_steps:
             return 0
+        # Counted over the whole run, so that a remainder carries over to the next call.
         return at.step // self.learn_every - (at.step - taken) // self.learn_every
 
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a task is, as far as the settings say.
+    """The planned length of a task, which may end early.
 
     Attributes:
-        steps: Learning steps at most; None: by epochs alone.
-        epochs: Passes over the data at most; None: by steps alone.
-        batches_per_epoch: None for what has no epochs.
+        steps: Learning steps at most; None: limited by epochs only.
+        epochs: Passes over the data at most; None: limited by steps only.
+        batches_per_epoch: Learning steps per epoch; None in environments, which have no epochs.
         accumulate: Learning steps per update.
     """
 
@@ -124,17 +128,18 @@ class Duration:
         """Epochs or updates of the task, the last of which may be incomplete."""
         one = self.batches_per_epoch if every == "epoch" else self.accumulate
         assert one is not None
+        # A task without rows has epochs without batches.
         return max(1, math.ceil(self.learning_steps / max(1, one)))
 
     def of(self, replay: Replay) -> Duration:
-        """The duration of the task that the replay holds now, whose rows a strategy may have chosen."""
+        """The duration for the rows that the replay holds now, which a strategy may have chosen."""
         if self.batches_per_epoch is None:
             return self
         return replace(self, batches_per_epoch=replay.batches_per_epoch)
 
 
 def build_schedule(plan: Plan, world: World) -> Schedule:
-    """How long, and how often."""
+    """The schedule that the plan asks for, completed by the world's defaults."""
     return Schedule(
         **vars(world.lengths(asked_lengths(plan))),
         log_every=plan.log_every,
@@ -147,7 +152,7 @@ def build_schedule(plan: Plan, world: World) -> Schedule:
 
 
 def asked_lengths(plan: Plan) -> Lengths:
-    """What the settings say, before a world completes it."""
+    """The lengths that the plan states, before a world completes them."""
     return Lengths(
         plan.epochs,
         plan.train_steps,
@@ -158,20 +163,21 @@ def asked_lengths(plan: Plan) -> Lengths:
 
 
 def build_durations(schedule: Schedule, plan: Plan, world: World) -> list[Duration]:
-    """How long each task is for a scheduler; a single duration where tasks are not told apart."""
+    """Each task's duration, for a scheduler; a single one for a stream without task boundaries."""
     tasks = world.task_lengths(
         lengths_of(schedule), batch_size=plan.batch_size, offline=plan.offline is not None
     )
     durations = [Duration(t.steps, t.epochs, t.batches, plan.accumulate) for t in tasks]
     if schedule.borders:
         return durations
+    # A scheduler that restarted with a task would reveal the boundary.
     steps = schedule.train_steps and schedule.train_steps * len(durations)
     batches = sum(duration.batches_per_epoch or 0 for duration in durations)
     return [Duration(steps, schedule.epochs, batches, plan.accumulate)]
 
 
 def lengths_of(schedule: Schedule) -> Lengths:
-    """What a world needs to know of the schedule."""
+    """The part of the schedule that a world needs to know."""
     return Lengths(
         schedule.epochs,
         schedule.train_steps,
@@ -182,7 +188,11 @@ def lengths_of(schedule: Schedule) -> Lengths:
 
 
 def duration_of(rows: int, schedule: Schedule, plan: Plan) -> Duration:
-    """How long a task of so many rows is for a scheduler."""
+    """The duration of a task, for a scheduler.
+
+    Args:
+        rows: Number of rows of the task's training data.
+    """
     batches = len(batch_sizes(rows, plan.batch_size))
     return Duration(schedule.train_steps, schedule.epochs, batches, plan.accumulate)
 

@@ -10,22 +10,22 @@ from torch import Tensor
 from ...agents.continual import NAMES
 from ...envs.world import World
 from ...replay import ConfigError, Spec
-from ..settings.object_names import makes_objects
+from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .infer import inferred
 
 
 def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, Any]:
-    """The strategies asked for, constructed, by their names.
+    """The strategies that the plan names, constructed, by name.
 
     Raises:
-        ConfigError: If one is unknown, cannot be constructed, or is asked for twice.
+        ConfigError: If one cannot be constructed, or is named twice.
     """
     named: dict[str, Any] = {}
     table = inferred(spec, device=device)
     for given in plan.strategy or ():
         name = strategy_name(given.target)
-        if name in named:
+        if name in named:  # Checkpoints hold strategies by name.
             raise ConfigError(f"strategy={name} is given twice.")
         if given.arguments and not given.constructs:
             raise ConfigError(f"strategy={name} is already constructed and takes no arguments.")
@@ -34,13 +34,17 @@ def named_strategies(plan: Plan, spec: Spec, device: torch.device) -> dict[str, 
 
 
 def classes_of_tasks(world: World, *, told: bool) -> list[Tensor]:
-    """Output indices of each task, int64: all of them where tasks are not `told` apart, none of values."""
+    """Each task's output indices, int64 `[num_classes of the task]`; empty for targets that are values.
+
+    Args:
+        told: Whether the learner knows which task a batch comes from; if not, every task has all classes.
+    """
     every = torch.arange(world.spec.action.n if world.spec.discrete else 0)
     return [world.classes(task) if told else every for task in range(len(world.tasks))]
 
 
-def strategy_name(strategy: Any) -> str:
-    """`er` of our own `ER`, or the name of a class of the user's."""
-    name = strategy.__name__ if makes_objects(strategy) else type(strategy).__name__
+def strategy_name(strategy: object) -> str:
+    """`er` for Antelope's `ER`; the class name for a user's strategy."""
+    name = class_name(strategy) if makes_objects(strategy) else type(strategy).__name__
     ours = {own: short for short, own in NAMES["strategy"].items()}
     return ours.get(name, name)

@@ -21,7 +21,10 @@ from .augmentation import Augmentation, check_augmentation
 def build_transforms(
     plan: Plan, world: WorldSpec, device: torch.device
 ) -> tuple[Transform, Transform]:
-    """How batches are made to learn from, and to evaluate with.
+    """The transforms from stored rows to batches: for learning, and, without augmentation, for evaluation.
+
+    Args:
+        device: Where statistics and batches are kept.
 
     Raises:
         ConfigError: If the augmentation cannot be constructed, or does not fit the inputs.
@@ -29,20 +32,22 @@ def build_transforms(
     augment = None if plan.aug is None else functools.partial(_augmentation, plan)
     learning, plain = world.transforms(standardize=plan.standardize, device=device, augment=augment)
     if isinstance(learning.augment, Augmentation):
+        # Augmentations work on images in [0, 1], before standardisation.
         unit = Standardize(world.spec.obs, standardize=False, device=device)
         check_augmentation(learning.augment, unit.observe(world.example(2, device)))
     return learning, plain
 
 
 def laid_out(transform: Transform, layout: torch.memory_format) -> Transform:
-    """The transform, with images `[B, C, H, W]` in this memory layout."""
+    """A copy of the transform that returns images `[B, C, H, W]` in this memory layout."""
     twin = copy.copy(transform)
     twin.layout = layout
     return twin
 
 
 def carrying(transform: Transform, recurrence: Recurrence) -> Transform:
-    """The transform, with the stored states of a recurrent model as its `forward` takes them."""
+    """The transform, which also unpacks a recurrent model's stored states for its `forward`."""
+    # Models carry a state in environments only, whose transforms are these.
     assert isinstance(transform, Observations)
     return transform.carrying(unpack=recurrence.unpack, initial=recurrence.zeros)
 

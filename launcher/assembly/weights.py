@@ -1,4 +1,4 @@
-"""How weights start, by `init=` or from a checkpoint, and what a policy does at first, by `head_bias=`."""
+"""Initial weights by `init=`, and a policy's initial action probabilities by `head_bias=`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from ...agents.policy.heads import distribution
 from ...agents.policy.outputs import watched
 from ...agents.policy.parts import ACTION, asks_for
 from ...agents.traits import stated_traits
-from ...replay import ConfigError
+from ...envs.world import World
+from ...replay import ConfigError, Space
+from ...replay.batch import Tensors
 from ...replay.suggestions import did_you_mean
 from ...replay.tree import slashed
 from ..settings.plan import Plan
 
 
-def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
-    """Draw the weights anew, and give heads their biases, where the settings say so.
+def start_weights(plan: Plan, agent: nn.Module, world: World, obs: Tensors) -> None:
+    """Draw the weights again, and set the biases of the heads, if the plan asks for it.
 
     Args:
-        agent: What learns, in training mode, without lazy layers.
-        obs: Two observations as the model meets them; sequences of one for a recurrent one.
+        agent: The module that learns, in training mode, without lazy layers.
+        obs: Two observations as the model receives them, `[2, *obs.shape]`; `[2, 1, *obs.shape]` for a
+            recurrent model that takes sequences.
 
     Raises:
-        ConfigError: If the prior is none of the actions', or does not come out.
+        ConfigError: If `head_bias` does not fit the actions, or the policy does not come out with it.
     """
     if plan.init is not None:
         _initialise(agent, plan.init)
@@ -38,19 +41,19 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
     spaces = {name or ACTION: space for name, space in slashed(action).items()}
     names = list(spaces)
     priors = plan.head_bias
-    if not isinstance(action, dict) and not isinstance(priors, dict):
+    if not isinstance(priors, dict) and isinstance(action, Space):
         priors = {ACTION: priors}
-    if not isinstance(priors, dict):
+    elif not isinstance(priors, dict):
         raise ConfigError(
-            f"head_bias={priors} is for one action; this environment has {', '.join(names)}. Write "
+            f"head_bias={priors} is for a single action; this environment has {', '.join(names)}. Write "
             f"head_bias.{names[0].replace('/', '.')}=[...]."
         )
-    # In words a dot goes further down, as in `head_bias.arm.door`.
+    # On the command line a dot stands for one more level: `head_bias.arm.door`.
     priors = {n if n in names else n.replace(".", "/"): p for n, p in slashed(priors).items()}
     if unknown := [name for name in priors if name not in names]:
         raise ConfigError(
-            f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} There "
-            f"is {', '.join(names)}."
+            f"head_bias.{unknown[0]}: there is no such action.{did_you_mean(unknown[0], names)} The "
+            f"environment has {', '.join(names)}."
         )
     core = stated_traits(agent).core or agent
     if isinstance(core, ActorCritic):
@@ -59,7 +62,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
         layers = _layers(agent, obs)
     else:
         raise ConfigError(
-            f"head_bias gives probabilities, and {type(core).__name__} learns what actions are worth. Take "
+            f"head_bias sets probabilities, and {type(core).__name__} learns the values of actions. Use "
             "PPO or A2C, or leave it out."
         )
     for name, prior in priors.items():
@@ -67,10 +70,11 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
         if not isinstance(layer, nn.Linear):
             raise ConfigError(
                 f"head_bias.{name}: the logits do not come straight from a Linear layer, but from "
-                f"{type(layer).__name__ if layer is not None else 'a function'}. Return them as a last "
-                "layer gives them."
+                f"{type(layer).__name__ if layer is not None else 'a function'}. Return the last Linear "
+                "layer's output unchanged."
             )
         _set(layer, rows, spaces[name], prior, name)
+    # A layer behind the head, such as a temperature, would change the probabilities.
     policy = core.both(obs)[0] if isinstance(core, ActorCritic) else _policy(agent, obs, action)
     parts = {name or ACTION: part for name, part in slashed(parts_of(policy)).items()}
     for name, prior in priors.items():
@@ -78,7 +82,7 @@ def start_weights(plan: Plan, agent: nn.Module, world: Any, obs: Any) -> None:
 
 
 def _initialise(agent: nn.Module, how: str) -> None:
-    """New weights for everything that is trained; copies of it, such as targets, are copies again."""
+    """Draw new weights for all trained parameters; copies of them, such as targets, become copies again."""
     before = {name: p.detach().clone() for name, p in agent.named_parameters()}
     trained = [name for name, p in agent.named_parameters() if p.requires_grad]
     initialise(agent, how)
@@ -87,29 +91,35 @@ def _initialise(agent: nn.Module, how: str) -> None:
         for name, old in before.items():
             if after[name].requires_grad:
                 continue
+            # A frozen parameter with a trained one's exact values was copied from it.
             same = (t for t in trained if before[t].shape == old.shape)
             source = next((t for t in same if torch.equal(before[t], old)), None)
             after[name].copy_(old if source is None else after[source])
 
 
-def _layers(agent: nn.Module, obs: Any) -> dict[str, tuple[nn.Module | None, slice]]:
-    """The layer that each action's logits come from."""
+def _layers(agent: nn.Module, obs: Tensors) -> dict[str, tuple[nn.Module | None, slice]]:
+    """For each action, the layer that returns its logits, and the layer's rows for it."""
     with torch.no_grad(), watched(agent, type(agent).__name__) as sources:
         output = agent(obs)
         named = slashed(output).items()
         return {name or ACTION: (sources.layer(part), slice(None)) for name, part in named}
 
 
-def _policy(agent: nn.Module, obs: Any, action: Any) -> Any:
+def _policy(agent: nn.Module, obs: Tensors, action: Space | dict[str, Any]) -> Any:
     with torch.no_grad():
         output = agent(obs)
-    if isinstance(output, dict) and not isinstance(action, dict):
+    if isinstance(output, dict) and isinstance(action, Space):
         output = output[ACTION]
     return distribution(action, output)
 
 
-def _set(layer: nn.Linear, rows: slice, space: Any, prior: Any, name: str) -> None:
-    """`set_head_bias` of some of a layer's outputs."""
+def _set(layer: nn.Linear, rows: slice, space: Space, prior: object, name: str) -> None:
+    """`set_head_bias` for some of a layer's outputs, by way of a layer with only these.
+
+    Args:
+        rows: The outputs' rows in the weight, `[out_features, in_features]`.
+        prior: Probabilities of the action's choices, float; see `set_head_bias`.
+    """
     count = len(layer.weight[rows])
     head = nn.Linear(layer.in_features, count, bias=layer.bias is not None)
     set_head_bias(head, space, prior, name=name)

@@ -1,4 +1,4 @@
-"""`env_wrappers=`: names, classes and functions become what is put around every copy of an environment."""
+"""`env_wrappers=`: turns names, classes and functions into wrappers around every copy of an environment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from ...replay import ConfigError
 from ..settings.construct import construct, unknown_arguments
 from ..settings.names import resolve
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 
 _KEY = "env_wrappers"
-# Wrappers of gymnasium's that cannot do here what they are for.
+# Gymnasium wrappers that cannot serve their purpose here, each with the reason.
 _REFUSED = {
     "RecordVideo": "every copy would write to the same files. video=true records the first episode of "
     "each evaluation",
@@ -35,9 +36,9 @@ class Wrap:
     """Puts one wrapper around an environment.
 
     Attributes:
-        target: A class, or a function of the environment.
-        arguments: Of its constructor, after the environment.
-        name: What errors call it, which is how the user's words for its arguments begin.
+        target: A wrapper class, or a function that takes an environment and returns one.
+        arguments: Keyword arguments of `target`, beside the environment.
+        name: Its name in errors, and the prefix of its arguments on the command line.
     """
 
     target: Callable[..., Any]
@@ -47,13 +48,16 @@ class Wrap:
     def __call__(self, env: Any) -> Any:
         """The environment with the wrapper around it.
 
+        Args:
+            env: A `gymnasium.Env`, or a `VectorEnv` for a wrapper of vector environments.
+
         Raises:
-            ConfigError: If that cannot be done, or it is not an environment.
+            ConfigError: If the wrapper does not fit, or does not return an environment.
         """
         several = isinstance(env, VectorEnv)
         of_several = inspect.isclass(self.target) and issubclass(self.target, VectorWrapper)
         if of_several and not several:
-            single = getattr(self.target, "__name__", "")
+            single = class_name(self.target)
             instead = (
                 f" Use gymnasium.wrappers.{single}." if hasattr(gymnasium.wrappers, single) else ""
             )
@@ -82,10 +86,10 @@ class Wrap:
 
 
 def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
-    """What `env_wrappers` names, the innermost first.
+    """The wrappers that `env_wrappers` names, the innermost first.
 
     Raises:
-        ConfigError: With all mistakes.
+        ConfigError: Listing all mistakes.
     """
     mistakes: list[str] = []
     found: list[Wrap] = []
@@ -94,6 +98,7 @@ def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
         if (problem := _problem(target, name)) is not None:
             mistakes.append(problem)
             continue
+        # The first parameter is the environment, which no user passes.
         mistakes += unknown_arguments(target, arguments, setting=f"{_KEY}.{name}", skip=1)
         try:
             fitted = _fitted(target, arguments)
@@ -106,10 +111,9 @@ def build_wrappers(plan: Plan) -> tuple[Wrap, ...]:
     return tuple(found)
 
 
-def _problem(target: Any, name: str) -> str | None:
-    """Why something cannot be put around an environment, if that is plain before it is tried."""
-    ours = str(getattr(target, "__module__", "")).startswith("gymnasium.")
-    if ours and name in _REFUSED:
+def _problem(target: object, name: str) -> str | None:
+    """Why something cannot wrap an environment, as far as its type tells; None if it may."""
+    if name in _REFUSED and name_of(target).startswith("gymnasium."):
         return f"{_KEY}={name}: {_REFUSED[name]}."
     if isinstance(target, gymnasium.Env):
         return (
@@ -130,15 +134,17 @@ def _problem(target: Any, name: str) -> str | None:
     return None
 
 
-def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Plain values as a constructor wants them: tuples, arrays and functions cannot be written.
+def _fitted(target: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Plain values converted to what the constructor's annotations ask for.
+
+    YAML and the command line have no tuples, arrays or functions.
 
     Raises:
-        ConfigError: If there is no function of that name.
+        ConfigError: If a value names a function that does not exist.
     """
     try:
         parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # Without a signature there is nothing to convert by.
         return arguments
     found = {}
     for key, value in arguments.items():
@@ -147,7 +153,7 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
             value = np.array(value)
             value = value.astype(np.float32) if value.dtype.kind in "fi" else value
         elif isinstance(value, float) and "floating" in kind:
-            value = np.float32(value)  # Of another precision gymnasium warns.
+            value = np.float32(value)  # Gymnasium warns of any other precision.
         elif isinstance(value, list) and "tuple" in kind.lower():
             value = tuple(value)
         elif isinstance(value, np.generic):
@@ -159,14 +165,18 @@ def _fitted(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _function(name: str) -> Any:
-    """The function that a text names."""
+    """The function with this name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     try:
         value = resolve(name, _KEY)
     except ConfigError:
         raise ConfigError(
-            f"there is no function `{name}`. Write file.py:name, for one in the working directory, or a "
+            f"there is no function `{name}`. Write file.py:name for one in the working directory, or a "
             "dotted path such as numpy.sign."
         ) from None
     if not callable(value):
-        raise ConfigError(f"`{name}` is a {type(value).__name__}; a function is needed.")
+        raise ConfigError(f"`{name}` is a {type(value).__name__}, not a function.")
     return value

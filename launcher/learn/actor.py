@@ -1,4 +1,4 @@
-"""Acts for a model, in training or in evaluation: each has its own place in the episodes."""
+"""Acts for a model. Training and evaluation each have their own actor, and so their own episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...agents.policy.masks import ACTION_MASK
 from ...agents.policy.raw_observations import own_act
 from ...agents.policy.states import State
 from ...agents.traits import needs_info, takes_info
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
 from ...replay.transfer import as_array, download, upload
 from ...replay.tree import map_tree
 from .choices import choose
@@ -26,9 +26,9 @@ class Actor:
     """Chooses actions for N environments, and carries a recurrent model's state through episodes.
 
     Args:
-        observe: Makes stored observations what the model receives; on an accelerator it is told
-            which, `observe(obs, device)`.
-        as_stored: Whether they are that already.
+        observe: From stored observations `[N, *shape]` to those that the model receives; on an
+            accelerator called as `observe(obs, device)`.
+        as_stored: Whether the model receives observations as they are stored, so `observe` is skipped.
 
     Attributes:
         informed: Whether the model's actions depend on fields of `info`.
@@ -37,32 +37,36 @@ class Actor:
     def __init__(self, learner: Learner, observe: Callable[..., Any], *, as_stored: bool = False):
         self.learner, self._observe = learner, observe
         self._act = own_act(learner.agent)
-        # Given nothing where there is nothing, unless `act` cannot do without: dicts take time, too.
+        # Without fields, `info` is passed only to an `act` that requires it: dicts take time, too.
         self.informed, self._always = takes_info(self._act), needs_info(self._act)
-        if self._act is None:  # Of a forward's output, those that `action_mask` allows are chosen.
+        if self._act is None:  # `choose` then needs the field `action_mask`.
             self.informed = True
         self._name = type(learner.agent).__name__
         self._device = learner.device
         self._moves = learner.device.type != "cpu"
-        # Spared where they do nothing: an action of a small network takes twenty microseconds.
+        # Skipped where they do nothing: an action of a small network takes 20 microseconds in all.
         self._autocast, self._as_stored = learner.autocast, as_stored
-        # Type and shape of actions that needed no conversion.
+        # Dtype and shape of checked actions that needed no conversion.
         self._usual: tuple[torch.dtype, tuple[int, ...]] | None = None
         self.state: State = None  # After the last step; None: at the start.
 
     def __call__(
         self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Actions for stored observations `[N, *shape]`, and what `act` gave with them.
+        """Actions for N environments, and the extras that `act` returned with them.
 
         Args:
+            obs: Stored observations, arrays `[N, *shape]`, nested like the space.
             began: Which of the observations are an episode's first, bool `[N]`.
-            info: Fields of `info` that came with them, `{name: [N, ...]}`; None: there are none.
+            info: Fields of `info` that came with them, `{name: [N, ...]}`; None: no fields.
+
+        Returns:
+            Arrays: actions `[N, *action.shape]` as int64 choices or float32 values; extras `[N, ...]`.
 
         Raises:
-            ConfigError: If `act` gave something else than actions of the space.
+            ConfigError: If `act` returned something other than actions of the space.
         """
-        # `with torch.no_grad()` does this in Python, three times.
+        # Directly: `with torch.no_grad()` takes several calls in Python to do this.
         differentiated = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
@@ -81,10 +85,10 @@ class Actor:
             and result.dtype is usual[0]
             and (array := result.numpy()).shape == usual[1]
         ):
-            return array, {}  # Its like has been checked before.
+            return array, {}  # Actions of this dtype and shape have been checked before.
         n = len(began)
         action, extras = result if isinstance(result, tuple) else (result, {})
-        if self._moves:  # All of it in one copy, for which the device is waited for once.
+        if self._moves:  # In a single copy, since each one waits for the device.
             action, extras = download({"action": action, "extras": extras}).values()
         checked = checked_action(action, self.learner.spec.action, n, self._name)
         if isinstance(action, Tensor) and action.dtype in (torch.int64, torch.float32):
@@ -92,7 +96,7 @@ class Actor:
         return checked, {name: checked_extra(x, n, self._name, name) for name, x in extras.items()}
 
     def _result(self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None) -> Any:
-        """What the model's `act` gives, or what its `forward` means."""
+        """What the model's `act` returns, or the actions that its `forward`'s output stands for."""
         learner = self.learner
         if self._moves:
             tensor = self._observe(map_tree(torch.from_numpy, obs), self._device)
@@ -112,6 +116,7 @@ class Actor:
     def _recurrent(
         self, obs: Any, began: np.ndarray, info: dict[str, np.ndarray] | None
     ) -> tuple[Any, dict[str, Any]]:
+        """Actions of a recurrent model, and extras with the packed state from before the step."""
         recurrence = self.learner.recurrence
         assert recurrence is not None
         if self.state is None:
@@ -133,7 +138,7 @@ class Actor:
             output, self.state = recurrence.step(obs, before)
             mask = Info.of(info, self._device).get(ACTION_MASK) if info else None
             action = choose(output, self.learner, mask)
-        # Stored with the step: a sequence that starts here begins with this state.
+        # Stored with the step, so that a sequence drawn from here on starts in this state.
         return action, {**extras, "state": recurrence.pack(before)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,16 +154,22 @@ class Actor:
             self.state = recurrence.unpack({n: p.to(self._device) for n, p in packed.items()})
 
 
-def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
-    """What `act` gave for n observations, as arrays: int64 choices, float32 values.
+def checked_action(action: Any, space: Space | dict[str, Any], n: int, name: str) -> Any:
+    """The actions that `act` returned, as arrays: int64 choices, float32 values.
+
+    Args:
+        action: Tensors or arrays `[n, *value_shape]`, nested like the space.
+        n: Number of observations that it received.
+        name: Name of the model, for errors.
 
     Raises:
-        ConfigError: With what was expected and what came.
+        ConfigError: With what was expected and what `act` returned.
     """
     if isinstance(space, dict):
-        if not isinstance(action, dict) or action.keys() != space.keys():
-            given = sorted(action) if isinstance(action, dict) else f"a {type(action).__name__}"
-            raise ConfigError(f"{name}.act gave {given}; expected a dict with {sorted(space)}.")
+        keys = action.keys() if isinstance(action, dict) else None
+        if keys != space.keys():
+            given = f"a {type(action).__name__}" if keys is None else sorted(keys)
+            raise ConfigError(f"{name}.act returned {given}; expected a dict with {sorted(space)}.")
         return {
             key: checked_action(action[key], part, n, f"{name} ({key})")
             for key, part in space.items()
@@ -166,30 +177,34 @@ def checked_action(action: Any, space: Any, n: int, name: str) -> Any:
     array = as_array(action)
     if array.shape != (wanted := (n, *space.value_shape)):
         raise ConfigError(
-            f"{name}.act gave actions {list(array.shape)} for {n} observations; expected "
+            f"{name}.act returned actions {list(array.shape)} for {n} observations; expected "
             f"{list(wanted)}: {space}."
         )
     if not space.discrete:
         return array.astype(np.float32, copy=False)
     if array.dtype.kind not in "iub":
         raise ConfigError(
-            f"{name}.act gave actions of {array.dtype}; expected whole numbers: {space}."
+            f"{name}.act returned {array.dtype} actions; expected whole numbers: {space}."
         )
     return array.astype(np.int64, copy=False)
 
 
-def checked_extra(value: Any, n: int, name: str, extra: str) -> Any:
-    """What `act` gave beside the actions, as arrays `[N, ...]`.
+def checked_extra(value: object, n: int, name: str, extra: str) -> Any:
+    """An extra that `act` returned beside the actions, as arrays.
+
+    Args:
+        value: Tensors or arrays `[n, ...]`, or nested dicts of them.
+        n: Number of observations that `act` received.
 
     Raises:
-        ConfigError: If there is not one for each observation.
+        ConfigError: If its first dimension is not n.
     """
     if isinstance(value, dict):
         return {key: checked_extra(x, n, name, f"{extra}/{key}") for key, x in value.items()}
     array = as_array(value)
     if array.shape[:1] != (n,):
         raise ConfigError(
-            f"{name}.act gave the extra `{extra}` {list(array.shape)} for {n} observations; expected "
+            f"{name}.act returned the extra `{extra}` {list(array.shape)} for {n} observations; expected "
             f"[{n}, ...]."
         )
     return array

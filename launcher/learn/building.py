@@ -1,10 +1,10 @@
-"""From the plan to what learns: the strategies, the optimisers, and the learner."""
+"""Builds the strategies, the optimisers and the learner from the plan."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +16,7 @@ from ...envs.transform import Transform
 from ...envs.wishes import ENV_STEPS
 from ...envs.world import World
 from ...replay import ConfigError
+from ...replay.batch import Tensors
 from ..assembly.environment_strategies import outputs_of, unfit_in_environment
 from ..assembly.model import Model
 from ..assembly.optimisation import Average, build_optimizer
@@ -34,16 +35,17 @@ class _Augmenting(Protocol):
     """A transform that augments."""
 
     def augment_again(self, raw: Tensor) -> Tensor:
-        """Rows of `batch.raw`, `[B, *shape]`, augmented another time."""
+        """Rows of `batch.raw`, `[B, *shape]`, augmented again, with new random draws."""
 
 
 def build_strategies(
-    plan: Plan, world: World, model: Model, transform: Transform, *, obs: Any
+    plan: Plan, world: World, model: Model, transform: Transform, *, obs: Tensors
 ) -> Strategies:
-    """The strategies of continual learning that the plan asks for, which may be none.
+    """The continual-learning strategies that the plan asks for, possibly none.
 
     Args:
-        transform: Makes batches to learn from.
+        model: The module and how to call it.
+        transform: From stored rows to batches, with augmentation.
         obs: Two observations as the model receives them, `[2, *obs.shape]`.
 
     Raises:
@@ -66,6 +68,7 @@ def build_strategies(
     try:
         mistakes: Iterable[str] = ()
         if named and not world.labelled:
+            # Offline nothing is added, so any capacity is enough.
             steps = 0 if plan.offline else (plan.train_steps or ENV_STEPS) * len(world.tasks)
             mistakes = unfit_in_environment(
                 named, context, obs, steps=steps, capacity=plan.capacity
@@ -73,17 +76,18 @@ def build_strategies(
         strategies = Strategies(named, context, borders=borders, mistakes=mistakes)
         if plan.ema is not None and (own := strategies.owning("weights")):
             raise ConfigError(
-                f"strategy={own} keeps weights of each task as they are, and ema={plan.ema} evaluates "
-                "with averages of them. Choose one of the two."
+                f"strategy={own} keeps the exact weights of each task, but ema={plan.ema} evaluates with "
+                "averages of them. Choose one of the two."
             )
     except BaseException:
+        # Its hooks on the user's model must not outlive a run that never began.
         context.close()
         raise
     return strategies
 
 
 def build_own_optimizers(plan: Plan, agent: nn.Module) -> OwnOptimizers | None:
-    """The optimisers that the module holds, beside what the plan says of one; None if it observes."""
+    """The optimisers that the module itself holds; None for a module with `observe`, which steps them."""
     if stated_traits(agent).observes:
         return None
     shorthands = {"lr": plan.lr, "weight_decay": plan.weight_decay}
@@ -101,16 +105,17 @@ def build_learner(
     strategies: Strategies,
     optimizers: OwnOptimizers | None,
 ) -> tuple[Learner, list[str]]:
-    """The learner with its optimiser and schedule, and what to say of the schedule: a line, then problems.
+    """The learner with its optimiser and schedule, and lines about the schedule: a summary, then problems.
 
     Args:
-        own: The user's module, whose names of parameters may be used as well as the agent's.
-        optimizers: Those that the module holds.
+        own: The user's module inside the agent: `optim.groups` may use its parameter names too.
+        optimizers: The optimisers that the module itself holds, or None.
 
     Raises:
-        ConfigError: If the optimiser or the scheduler cannot be made.
+        ConfigError: If the optimiser or the scheduler cannot be constructed.
     """
     agent = model.agent
+    # One that the module creates later is found when it returns a loss.
     optimizer = (optimizers and optimizers.only) or build_optimizer(plan, agent, own)
     scheduler, rates = _build_schedule(plan, world, optimizer)
     learner = Learner(
@@ -131,7 +136,7 @@ def build_learner(
 def _build_schedule(
     plan: Plan, world: World, optimizer: Optimizer | None
 ) -> tuple[Scheduler | None, list[str]]:
-    """The scheduler and its lines in the header; warns of lengths that make something pointless."""
+    """The scheduler and its lines for the header; warns of lengths that leave a setting without effect."""
     schedule = build_schedule(plan, world)
     durations = build_durations(schedule, plan, world)
     most = max(duration.learning_steps for duration in durations)
@@ -147,14 +152,14 @@ def _build_schedule(
         )
     if most == 0 and len(durations) > 1 and schedule.seed_steps > 0 and optimizer is not None:
         warnings.warn(
-            f"Nothing is learnt: seed_steps={schedule.seed_steps} are waited for in every task, and tasks "
-            f"have {schedule.train_steps} steps. Lower seed_steps.",
+            f"Nothing is learnt: every task first waits for seed_steps={schedule.seed_steps}, but tasks have "
+            f"{schedule.train_steps} steps. Lower seed_steps.",
             stacklevel=2,
         )
     if schedule.judges and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
-            "Set eval_every, the steps between evaluations.",
+            "Set eval_every, the number of steps between evaluations.",
             stacklevel=2,
         )
     return build_scheduler(

@@ -16,26 +16,30 @@ from ...replay import Space
 from .learner import Learner
 
 _EPSILON = 0.1  # Share of random discrete actions.
-_NOISE = 0.1  # Deviation of the noise on continuous ones, as a share of half their range.
+_NOISE = 0.1  # Standard deviation of the noise on continuous ones, as a share of half their range.
 
 
 def choose(output: Any, learner: Learner, mask: Any = None) -> Any:
-    """The action that a forward's output means; when training, with some exploration.
+    """The actions that a forward's output stands for; in training mode, with some exploration.
 
     Args:
-        mask: The choices that are allowed, as `blocks.masks` has it; None: all.
+        output: Scores or values `[N, *action.shape]`, a distribution, or a dict of such.
+        mask: Bool, shaped like the scores: the choices that are allowed; None: all of them.
+
+    Returns:
+        int64 choices or float values, `[N, ...]`; nested like the action space.
     """
     return _each(learner.spec.action, output, learner.agent.training, mask)
 
 
-def _each(space: Any, output: Any, explore: bool, mask: Any) -> Any:
+def _each(space: Space | dict[str, Any], output: Any, explore: bool, mask: Any) -> Any:
     if isinstance(space, dict):
         masks = mask or {}
         return {n: _each(part, output[n], explore, masks.get(n)) for n, part in space.items()}
     if isinstance(output, dict):
         output = output[ACTION]
     if isinstance(output, Distribution) or output.shape[1:] != space.shape:
-        # A distribution, or what makes one: twice as many numbers as a Box has.
+        # A distribution, or its parameters: twice as many numbers as the Box has.
         policy = restricted(distribution(space, output), mask)
         return executable(space, policy.sample() if explore else policy.mode)
     if not space.discrete:
@@ -53,7 +57,7 @@ def _best(space: Space, scores: Tensor) -> Tensor:
 
 
 def _any(space: Space, action: Tensor, mask: Any) -> Tensor:
-    """As many random actions."""
+    """Random actions, as many as there are in `action`."""
     if mask is not None:
         return draw_allowed(space, mask)
     if space.nvec:
@@ -63,6 +67,7 @@ def _any(space: Space, action: Tensor, mask: Any) -> Tensor:
 
 
 def _sometimes(action: Tensor, other: Tensor) -> Tensor:
+    """`other` in a random share of the rows, else `action`; both `[N, ...]`."""
     random = torch.rand(len(action), device=action.device) < _EPSILON
     return torch.where(random.view(-1, *[1] * (action.dim() - 1)), other, action)
 
@@ -70,6 +75,7 @@ def _sometimes(action: Tensor, other: Tensor) -> Tensor:
 def _continuous(space: Space, output: Tensor, explore: bool) -> Tensor:
     low, high, _ = bounds(space, output.device)
     if explore:
+        # Without bounds there is no range: the noise is then in the action's own units.
         half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
         output = output + _NOISE * half * torch.randn_like(output)
     return output.clamp(low, high)

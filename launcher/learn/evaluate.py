@@ -1,4 +1,4 @@
-"""How well a learner does on held-out data, or in environments of their own."""
+"""Evaluates a learner on held-out data, or in separate copies of environments."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Evaluator:
     """Evaluates a learner on the tasks of a world; training's random streams stay untouched.
 
     Args:
-        transform: Makes floats of stored observations, without augmentation.
-        episodes: Per evaluation of an environment; 0: none.
+        transform: From stored observations to floats, without augmentation.
+        episodes: Episodes per evaluation of an environment; 0: no evaluation.
         rows: Maximum number of held-out rows per task, always the same ones, unless `whole`.
         seed: Seeds the model's random draws in evaluation, and the sample of rows.
-        folder: Where videos go.
-        draw: Called with model and step at every evaluation, to draw what the model does.
-        show: Called with the amount done, the total, and what is counted.
+        folder: Where videos are saved.
+        draw: Called with the model and the step at every evaluation, to draw pictures.
+        show: Called with the number of rows or episodes done, their total, and what is counted.
     """
 
     def __init__(
@@ -60,15 +60,17 @@ class Evaluator:
 
     @property
     def off(self) -> bool:
-        """Whether there is no evaluation at all (`eval_episodes=0`): all metrics are empty."""
+        """Whether the run never evaluates (`eval_episodes=0`), so that all metrics are empty."""
         return not self.world.evaluates(self.how.episodes)
 
     def __call__(
         self, tasks: Sequence[int], *, step: int, validation: bool = False, whole: bool = False
     ) -> list[dict[str, float]]:
-        """The metrics of each task; empty ones for a model that can predict nothing.
+        """The metrics of each task; empty for a model that cannot predict.
 
         Args:
+            tasks: Numbers of the tasks to evaluate.
+            step: Steps of the run so far; seeds the model's random draws too.
             validation: Use the rows held out of the training data instead of the test data.
             whole: Use all rows, whatever `rows` says.
         """
@@ -93,33 +95,38 @@ class Evaluator:
 
 
 class Scored:
-    """A learner's predictions and actions, as a world evaluates them.
+    """Scores a learner's predictions and actions for a world.
 
     Args:
-        transform: Makes floats of stored observations, without augmentation.
-        told: Whether the task is known when labels are predicted.
+        transform: From stored observations to floats, without augmentation.
+        told: Whether the model knows the task of the rows it predicts.
     """
 
     def __init__(self, learner: Learner, transform: Transform, *, told: bool):
         self.learner, self._transform, self._told = learner, transform, told
 
     def actor(self) -> Actor:
-        """Chooses greedy actions, from an episode's start on."""
+        """An actor that chooses greedy actions, starting with new episodes."""
         return Actor(self.learner, self._transform.observe)
 
     def score_episodes(self, returns: list[float], lengths: list[int]) -> dict[str, float]:
-        """Metrics of whole episodes, from the return and the length in steps of each."""
+        """Metrics of whole episodes.
+
+        Args:
+            returns: Undiscounted return of each episode, float.
+            lengths: Length of each episode, in steps.
+        """
         return {m.name: m.function(returns, lengths) for m in metrics_of("episodes")}
 
     def score_rows(self, rows: HeldOut) -> dict[str, float]:
-        """Metrics of held-out rows; empty for a model that can predict nothing."""
+        """Metrics of held-out rows; empty for a model that cannot predict."""
         aware = rows.classes is not None and self.learner.task_aware
         outputs: list[Tensor] = []
         outputs_told: list[Any] = []
         labels: list[Tensor] = []
         for fields in rows:
             obs = fields["obs"]
-            # A strategy that makes use of the task must do without in class-IL.
+            # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
             output = self._predict(obs, None if aware else rows.task)
             if output is None:
                 return self._generated(rows)
@@ -139,17 +146,17 @@ class Scored:
             return {**values, "loss": values["mse"]}
         chosen = output if output.dim() == 1 else output.argmax(-1)
         scores = {m.name: m.function(chosen, label) for m in metrics_of("classes")}
-        if output.dim() == 1:  # A model that acts: its choice is all there is to score.
+        if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
             return scores
         if rows.classes is not None:
             known = held.get("told", output)
             scores |= {m.name: m.function(known, label, rows.classes) for m in metrics_of("told")}
-            if not self._told:  # Training's loss is over all classes then, too.
+            if not self._told:  # Training's loss is over all classes: this one would not compare.
                 del scores["task_il_loss"]
         return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
-        """Of a model that generates `loss(batch)`, if it has such a method."""
+        """The mean of a generative model's `loss(batch)` over all rows; empty without such a method."""
         can = self.learner.traits
         loss = can.loss if can.generates else None
         if loss is None or not len(rows):

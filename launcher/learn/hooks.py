@@ -1,4 +1,4 @@
-"""The hooks of a strategy: names, arguments, and their names in other libraries."""
+"""The hooks of a strategy: their names, their arguments, and what other libraries call them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...agents.continual.strategy import Strategy
 from ...agents.traits import hook
 from ...replay.suggestions import nearest
 
-# The arguments of each.
+# Arguments by hook, in order.
 HOOKS = {
     "begin_task": ("agent", "replay"),
     "end_task": ("agent", "replay"),
@@ -87,10 +87,10 @@ _PREFIXES = ("before_", "after_", "begin_", "end_")
 _OTHERS = r"on_.*_(begin|start|end)|on_(save|load|log|init|exception|checkpoint)(_.*)?"
 
 
-def mistaken(name: str, strategy: Any) -> Iterable[str]:
-    """Errors in the methods of a strategy: lookalikes of hooks, and hooks that cannot be called.
+def mistaken(name: str, strategy: object) -> Iterable[str]:
+    """Messages on a strategy's methods that look like hooks, and on hooks that cannot be called.
 
-    All other public methods, and all that begin with an underscore, are the strategy's own.
+    All other public methods, and all that begin with an underscore, are the strategy's own business.
 
     Args:
         name: The strategy's name in errors.
@@ -113,9 +113,9 @@ def signature_of(name: str) -> str:
 
 
 def _meant(method: str) -> str | None:
-    """What to say of a method that looks like a hook but is not one; None if it does not look like one."""
+    """The message about a method that looks like a hook but is none; None if it does not look like one."""
     if method in AVALANCHE:
-        return f"a callback of Avalanche's. The hook here is `{signature_of(AVALANCHE[method])}`."
+        return f"an Avalanche callback. The hook here is `{signature_of(AVALANCHE[method])}`."
     for pattern, ours in _ELSEWHERE:
         if re.fullmatch(pattern, method):
             return (
@@ -127,13 +127,13 @@ def _meant(method: str) -> str | None:
     if not looks and not re.fullmatch(_OTHERS, method):
         return None
     return (
-        f"which looks like a hook but is never called. The hooks are {', '.join(HOOKS)}; give a method of "
-        f"your own another name, such as `_{method}`."
+        f"which looks like a hook but is never called. The hooks are {', '.join(HOOKS)}; rename your own "
+        f"method, for example to `_{method}`."
     )
 
 
 def _misspelt(method: str) -> list[str]:
-    """The hook that a name without one of the prefixes is a misspelling of, if any."""
+    """The hook, if any, that a name without one of the prefixes misspells."""
     if any(method.startswith(known) for known in _KNOWN):
         return []  # `predict_rows`, `predictor`: the user's own names.
     plain = {known.replace("_", ""): known for known in HOOKS}
@@ -148,7 +148,7 @@ def _misspelt(method: str) -> list[str]:
 
 
 def _distance(a: str, b: str) -> int:
-    """Letters to insert, delete or replace (Levenshtein, 1966)."""
+    """The number of letters to insert, delete or replace (Levenshtein, 1966)."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         before, row[0] = row[0], i
@@ -184,9 +184,12 @@ def _not_callable(name: str, method: str, found: Any, arguments: tuple[str, ...]
         )
 
 
-def says_what_it_owns(strategy: Any) -> bool:
+def says_what_it_owns(strategy: object) -> bool:
     """Whether a class declares what it owns."""
     kinds = [kind for kind in type(strategy).__mro__ if kind is not Strategy]
-    return any("owns" in vars(kind) for kind in kinds) or "owns" in getattr(
-        strategy, "__dict__", {}
-    )
+    return any("owns" in vars(kind) for kind in kinds) or "owns" in own_attributes(strategy)
+
+
+def own_attributes(strategy: object) -> dict[str, Any]:
+    """The attributes of the object itself, without those of its class; none for one with slots."""
+    return vars(strategy) if hasattr(strategy, "__dict__") else {}

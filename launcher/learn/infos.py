@@ -17,19 +17,24 @@ from ...replay.field_names import nested
 from ...replay.transfer import upload
 from ...replay.tree import leaves
 
-_AGENTS = hook.__module__.rpartition(".")[0]  # The package of our own.
+_AGENTS = hook.__module__.rpartition(".")[0]  # The package of Antelope's own agents.
 
 
 class Info(dict[str, Any]):
-    """Tensors `[N, ...]` by the names in `env_info`, dicts of them where the environment gives dicts.
+    """Tensors `[N, ...]` by the names in `env_info`; dicts of them where the environment returns dicts.
 
     Raises:
-        ConfigError: When asked for a field that is not among them.
+        ConfigError: If a missing field is read.
     """
 
     @classmethod
     def of(cls, rows: dict[str, np.ndarray] | None, device: torch.device) -> Info:
-        """Those of arrays, on `device`; None: there are none."""
+        """The fields as tensors.
+
+        Args:
+            rows: Arrays `[N, ...]` by name; None: no fields.
+            device: Where the tensors are needed.
+        """
         if not rows:
             return cls()
         tensors: dict[str, Tensor] = {n: torch.from_numpy(array) for n, array in rows.items()}
@@ -46,17 +51,17 @@ class Info(dict[str, Any]):
 
 
 def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) -> None:
-    """Refuse `action_mask` where an agent of ours, or how we act for a model, cannot keep to it.
+    """Refuse `action_mask` if Antelope's agent, or its default `act`, cannot apply it.
 
     Raises:
-        ConfigError: Saying why, and what can.
+        ConfigError: Stating why, and which agents can.
     """
     if ACTION_MASK not in (env_info or ()):
         return
     core = stated_traits(agent).core or agent
     act = hook(core, "act")
     if act is not None and not str(getattr(act, "__module__", "")).startswith(_AGENTS):
-        return  # The user's own: what the mask means is for it to say.
+        return  # A user's own `act` decides what the mask means.
     name = type(core).__name__
     if not any(space.discrete for space in leaves(spec.action)):
         raise ConfigError(
@@ -71,10 +76,10 @@ def check_masks(agent: nn.Module, spec: Spec, env_info: Sequence[str] | None) ->
 
 
 def check_act(agent: nn.Module) -> None:
-    """Refuse an `act` that needs more than it receives.
+    """Refuse an `act` with required parameters that it does not receive.
 
     Raises:
-        ConfigError: Naming the parameter, and how fields of `info` come.
+        ConfigError: Naming the parameter, and how to receive fields of `info`.
     """
     act = hook(agent, "act")
     try:
@@ -89,6 +94,6 @@ def check_act(agent: nn.Module) -> None:
             name = parameter.name
             raise ConfigError(
                 f"{type(agent).__name__}.act needs `{name}`, which it does not receive. It receives obs, the "
-                "state of a recurrent model, and info, if it has a parameter of that name: "
-                f"act(self, obs, info), with info[{name!r}] by env_info=[{name}]."
+                "state of a recurrent model, and info, if it has a parameter of that name. Write "
+                f"act(self, obs, info) and set env_info=[{name}] for info[{name!r}]."
             )

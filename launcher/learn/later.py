@@ -1,4 +1,4 @@
-"""Whether a finished run can learn another task, of data that arrived later."""
+"""Checks that a finished run can learn another task, from data that arrived later."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .strategies import Strategies
 
 
 def check_grows(world: World, learner: Learner, own: nn.Module, *, online: bool) -> None:
-    """Refuse a run that cannot learn a task it did not know of at the start.
+    """Refuse a run that cannot learn a task unknown at its start.
 
     Args:
         own: The user's module.
         online: Whether the run has no task boundaries.
 
     Raises:
-        ConfigError: With what to do instead.
+        ConfigError: Saying what to do instead.
     """
-    world.growing()
+    world.growing()  # Raises for a world that cannot grow.
     if online:
         raise ConfigError("learn_task starts a new task, but online=true has no task boundaries.")
     if learner.traits.observes:
@@ -42,7 +42,8 @@ def check_classes(world: World, strategies: Strategies, train: Arrays, name: str
     """Refuse classes that a strategy cannot learn again.
 
     Args:
-        name: Of the task; None: that of the data.
+        train: The new task's rows, `[N, ...]` each field.
+        name: The task's name; None: that of the data.
 
     Raises:
         ConfigError: Naming the first of them.

@@ -31,34 +31,34 @@ from .unmoved import Unmoved
 from .unreached import Unreached
 from .updates import Updates
 
-# On a GPU losses are looked at together, so that no step waits for the device.
+# On a GPU losses are checked many at once, so that few steps wait for the device.
 _CHECK_EVERY = {"cpu": 1}
 _CHECK_EVERY_ELSEWHERE = 50
 
 
 class Learner:
-    """One learning step at a time, and the predictions in between.
+    """Takes one learning step at a time, and predicts in between.
 
-    `learn` returns a scalar loss: gradients are zeroed, back-propagated, clipped; optimiser,
-    scheduler and average step. It returns None: the model has updated itself. A module without
+    If `learn` returns a scalar loss, gradients are zeroed, back-propagated and clipped, and optimiser,
+    scheduler and average step. If it returns None, the model has updated itself. A module without
     `learn` is trained on the next batch by `supervised_loss`.
 
     Args:
-        model: The user's module, and how it is called.
+        model: The module that learns, and how to call it.
         optimizer: Steps when `learn` returns a loss; None for a module without parameters.
         own: The optimisers that the module holds, one of which steps instead; or None.
-        scheduler: Steps after it, or after an epoch or evaluation.
-        clip_grad: Largest norm of the gradient, or None.
+        scheduler: Steps after each update, epoch or evaluation; or None.
+        clip_grad: Largest 2-norm of the gradient of all parameters together, float; or None.
         accumulate: Learning steps per update of the weights, by the mean of their losses.
-        average: Weights used to evaluate, or None.
-        supervised: Whether batches have labels that a module without `learn` can be trained on.
-        strategies: Those of continual learning, which take part in every step; None: there are none.
-        tasks: How many there will be: what no loss reaches in the first may wait for a later one.
+        average: Moving average of the weights, used to evaluate; or None.
+        supervised: Whether batches have labels, which train a module without `learn`.
+        strategies: Continual-learning strategies, which take part in every step; or None.
+        tasks: Number of tasks. With several, a loss may reach some parameters only in a later task.
 
     Attributes:
-        updates: Makes new weights of losses.
+        updates: Turns losses into new weights.
         unreached: Warns of parameters that no loss reaches.
-        unmoved: Tells of a module that was to update itself, and did not.
+        unmoved: Reports a module that should have updated itself, and did not.
         steps: Learning steps so far.
     """
 
@@ -84,7 +84,7 @@ class Learner:
         if strategies is None:
             strategies = Strategies.none(agent, model.spec)
         self.strategies, self.own = strategies, own
-        # One test per step: the hooks of no strategy at all would cost a microsecond of each.
+        # Tested once per step: calling the hooks of no strategies would cost a microsecond each.
         self._strategic = strategies.active
         self._learn = strategies.loss if self._strategic and learn is not None else learn
         self.updates = Updates(
@@ -100,23 +100,23 @@ class Learner:
         )
         self.scheduler, self.average = scheduler, average
         self.parameters = parameters = self.updates.parameters
-        # Held in a circle, a run that is dropped would keep its memory until Python looks for circles,
-        # which tens of runs may come before.
+        # A reference cycle would keep a dropped run's memory until Python's cycle collector runs, which
+        # tens of runs may precede.
         changed = WeakMethod(self._changed)
         parameters.changed.append(lambda new: changed()(new))  # type: ignore[misc]
         strategies.context.look = partial(parameters.look, closely=False)
         strategies.context.clip_grad = clip_grad
         self.steps = self.tasks_begun = 0
         self._meetings = Meetings(agent)
-        # Strategies freeze parameters, and add some, on purpose.
+        # Strategies freeze and add parameters on purpose, so a missing gradient is no mistake.
         waits = not self._strategic and learn is not None
         self.unreached = Unreached(agent, waits=waits, forever=tasks > 1)
         self.unmoved = Unmoved(agent)
-        self._unchecked: list[tuple[int, Tensor | float]] = []  # Losses by their step.
+        self._unchecked: list[tuple[int, Tensor | float]] = []  # Steps and their losses.
         self._check_every = _CHECK_EVERY.get(device.type, _CHECK_EVERY_ELSEWHERE)
 
     def _changed(self, new: list[str]) -> None:
-        """The model's parameters have changed; `new` ones are trained since then."""
+        """React to changed parameters of the model; those named in `new` are trained from now on."""
         self.unreached.follow(self.parameters.named, new)
         if self.own is not None:
             self.own.changed = True
@@ -134,15 +134,15 @@ class Learner:
 
     @property
     def lr(self) -> float | None:
-        """The learning rate of the last update; None as long as there is none."""
+        """The learning rate of the last update; None before the first."""
         return self.updates.lr
 
     def step(self, replay: Replay, log: Log) -> None:
-        """One learning step.
+        """Take one learning step.
 
         Raises:
             ConfigError: If `learn` returns something other than a scalar loss or None; in the first step
-                also if a `[B]` meets a `[B, 1]`.
+                also if a `[B]` is broadcast with a `[B, 1]`.
             Diverged: If the loss is NaN or infinite.
         """
         learn = self._learn
@@ -187,7 +187,7 @@ class Learner:
             log.record("loss", detached)
 
     def _explain(self, error: Exception) -> None:
-        """Note where a learning step failed, and with which batch."""
+        """Add a note to an error: the learning step that failed, and its batch."""
         batch = _last_batch(error)
         met = f" Batch: {describe(batch)}." if batch is not None else ""
         error.add_note(
@@ -196,7 +196,7 @@ class Learner:
         )
 
     def _watch(self, loss: Tensor | float | None) -> None:
-        """Look whether a loss is finite; on a device not at each step, which would wait for it."""
+        """Check that a loss is finite; on a GPU only every 50 steps, since each check waits for it."""
         if loss is None or (self._check_every == 1 and math.isfinite(loss)):
             return
         self._unchecked.append((self.steps, loss))
@@ -204,7 +204,7 @@ class Learner:
             self.check_losses()
 
     def check_losses(self) -> None:
-        """Look at the losses since the last look.
+        """Check the losses since the last check.
 
         Raises:
             Diverged: Naming the first step whose loss was not finite.
@@ -217,29 +217,29 @@ class Learner:
                 raise Diverged(f"The loss became {word} at learning step {step}.")
 
     def flush(self, replay: Replay) -> None:
-        """Step by the gradients that a task's last learning steps have left."""
+        """Update by the gradients left over from a task's last learning steps."""
         if self.updates.flush():
             self.strategies.after_flush(replay)
 
     def is_finite(self) -> bool:
-        """Whether every trained weight is a number: a gradient can ruin them before the loss tells."""
+        """Whether all trained weights are finite: a gradient can ruin them before the loss shows it."""
         return self.updates.is_finite()
 
     def evaluated(self, metrics: dict[str, float], *, validation: bool = False) -> None:
-        """Tell a scheduler that waits for a metric (ReduceLROnPlateau).
+        """Pass metrics to a scheduler that waits for them (ReduceLROnPlateau).
 
         Args:
-            metrics: Of the current task.
-            validation: Whether they are of rows set aside.
+            metrics: The current task's metrics, by name.
+            validation: Whether they come from rows held out of the training data.
         """
         if self.scheduler is not None:
             self.scheduler.evaluated(metrics, validation=validation)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside: evaluation mode, no gradients, averaged weights where there are any."""
+        """Run the block in evaluation mode, without gradients, with averaged weights if there are any."""
         with self.model.evaluating():
-            # A model that updates itself has no other weights: their average never moved.
+            # If the model updates itself, the average was never updated.
             if self.average is None or not self.optimised:
                 yield
                 return
@@ -248,26 +248,26 @@ class Learner:
                 yield
 
     def predict(self, obs: Any, task: int | None = None) -> Tensor | None:
-        """Logits or values `[B, *action.shape]`, or None for a model that has no `forward`.
+        """Logits or values `[B, *action.shape]`, float32 or float64; None without a `forward`.
 
         Args:
-            obs: `[B, *obs.shape]`, or a dict of such.
-            task: The task that the rows are of, where that may be known.
+            obs: `[B, *obs.shape]`, or a dict of such tensors.
+            task: The task of the rows, where the model may know it.
         """
         output = self.strategies.predict(obs, task)
         return self.model.predict(obs, task) if output is None else widened(output)
 
     @property
     def task_aware(self) -> bool:
-        """Whether predictions differ where the task is told."""
+        """Whether predictions differ if the task is known."""
         return self.strategies.task_aware or self.traits.task_told
 
     def reset_hyperparameters(self) -> None:
-        """Give the optimiser the settings it was built with, over those of a loaded state."""
+        """Give the optimiser this run's options instead of those of a loaded state."""
         self.updates.reset_hyperparameters()
 
     def begin_task(self, task: int, replay: Replay) -> None:
-        """Before a task's first step: its data is what the replay gives."""
+        """Begin a task, whose rows the replay already holds."""
         if self.own is not None:
             self.own.changed = True
         self.strategies.begin_task(task, replay)
@@ -278,7 +278,7 @@ class Learner:
         self.tasks_begun = task + 1
 
     def end_task(self, replay: Replay) -> None:
-        """After a task's last step, while the replay still gives its data."""
+        """End a task, while the replay still holds its rows."""
         self.flush(replay)
         if (end := self.traits.end_task) is not None:
             with moved_along(self.agent):
@@ -287,7 +287,7 @@ class Learner:
         self.strategies.end_task(replay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that continuing exactly needs."""
+        """Everything needed to continue exactly."""
         self.parameters.look()
         state = {
             **self.updates.state_dict(),
@@ -303,10 +303,14 @@ class Learner:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
-        """Continue exactly; parts in `but` start afresh.
+        """Continue exactly.
+
+        Args:
+            state: The result of `state_dict`.
+            but: Names of the parts that start from scratch, such as `optimizer`.
 
         Raises:
-            CheckpointError: If the state is another model's.
+            CheckpointError: If the state belongs to another model.
         """
         load_weights(
             self.agent,
@@ -326,7 +330,7 @@ class Learner:
             self.strategies.load_state_dict(state["strategies"])
 
     def _load_attributes(self, state: Mapping[str, Any]) -> None:
-        """Put back what the model holds beside its weights, and made in `begin_task` if not before."""
+        """Restore what the model holds beside its weights, calling `begin_task` again if that is missing."""
         try:
             load_attribute_state(self.agent, state["attributes"])
         except CheckpointError as error:
@@ -360,7 +364,7 @@ def _wrong_loss(agent: nn.Module, loss: Any) -> str:
 
 
 def _last_batch(error: BaseException) -> Batch | None:
-    """The batch that the failing code was at work on, from its frames."""
+    """The batch that the failing code was using, found among its local variables; or None."""
     found, traceback = None, error.__traceback__
     while traceback is not None:
         for value in traceback.tb_frame.f_locals.values():

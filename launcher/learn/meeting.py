@@ -1,8 +1,8 @@
-"""Watches the first learning step for a `[B]` that meets a `[B, 1]`.
+"""Watches the first learning step for a `[B]` that is broadcast with a `[B, 1]`.
 
 `(q - batch.label) ** 2` with q `[B]` and a label `[B, 1]` is `[B, B]`, every row with every other: torch
-broadcasts without a word, and the model learns the mean. Only shapes are looked at, so that a step that
-is watched has the results of one that is not, to the bit.
+broadcasts silently, and the model learns the mean. Watching reads shapes only, so that the step's
+results stay the same to the bit.
 
 Legend: B rows of the batch; `[T, N]` and `[B, T]` likewise.
 """
@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...replay import Batch, ConfigError, Replay
+from ...replay.tree import walk
+from ..settings.object_names import short_name
 
 # Functions by their names, without underscores.
 _ARITHMETIC = frozenset(
@@ -48,7 +50,7 @@ _LOSSES = frozenset(
         *("margin_ranking_loss", "dist", "pairwise_distance", "cosine_similarity"),
     )
 )
-# What comes out of these is the model's, whatever went in.
+# Their output is the model's, whatever their inputs are.
 _LAYERS = frozenset(
     (
         *("linear", "bilinear", "matmul", "mm", "mv", "bmm", "addmm", "addmv", "baddbmm"),
@@ -59,7 +61,7 @@ _LAYERS = frozenset(
 _PICKING = frozenset(
     ("getitem", "gather", "take", "take_along_dim", "index_select", "masked_select")
 )
-# What is done to errors on the way to their mean: of all pairs of rows nobody means that.
+# Applied to errors before their mean, which nobody wants over all pairs of rows.
 _SIZES = frozenset(
     (
         *("pow", "square", "abs", "absolute", "neg", "negative", "mul", "multiply", "div"),
@@ -71,16 +73,16 @@ _COUNTS = frozenset(("bincount", "unique", "histc"))  # Of classes or bins, not 
 _OVER_ROWS = frozenset(("mean", "sum", "max", "min", "amax", "amin", "std", "var", "prod"))
 _VIEWS = frozenset(("T", "mT", "H", "mH", "data", "real"))  # Properties that are tensors.
 _INPUTS = frozenset(("obs", "next_obs", "raw", "state", "task", "index"))
-# In evaluation mode these have faster kernels, which torch leaves alone while functions are watched.
+# In evaluation mode these have faster kernels, which torch does not use while functions are watched.
 _FASTER = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-_PATIENCE = 100  # Steps without a batch that compute something, after which none is expected.
+_PATIENCE = 100  # Steps that compute something without drawing a batch; then none is expected.
 
 
 class Meetings:
     """Watches learning steps until one has drawn a batch.
 
     Attributes:
-        over: Whether there is nothing more to watch for.
+        over: Whether watching has ended.
     """
 
     def __init__(self, agent: nn.Module):
@@ -91,13 +93,14 @@ class Meetings:
     def watched(
         self, step: Callable[[Replay, Any], Any], *, first: bool
     ) -> Callable[[Replay, Any], Any]:
-        """`step(replay, log)`, which raises a ConfigError if tensors `[B]` and `[B, 1]` meet.
+        """`step(replay, log)`, which raises a ConfigError if tensors `[B]` and `[B, 1]` are broadcast.
 
-        One of them has to be a label, a reward or the like. The error comes out also where the model
-        catches what it can.
+        One of them has to come from a label, a reward or another field that is no input. The error is
+        raised even if the model catches exceptions.
 
         Args:
-            first: Whether it is the run's first; not so after a resumption.
+            step: The learning step.
+            first: Whether it is the run's very first step; False after a resumption.
         """
         if any(_is_apart(module, first=first) for module in self.agent.modules()):
             self.over = True
@@ -125,10 +128,10 @@ class Meetings:
 
 
 def _is_apart(module: nn.Module, *, first: bool) -> bool:
-    """Whether a module is not to be watched: it would be compiled twice, or its last bits might differ.
+    """Whether a module must not be watched: it would be compiled twice, or its last bits might differ.
 
     A `learn` that puts such a module into evaluation mode itself is watched in the first step only,
-    so that a resumed run is the same as one that was never interrupted.
+    so that a resumed run equals one that was never interrupted.
     """
     compiled = module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
     return compiled or (isinstance(module, _FASTER) and not (first and module.training))
@@ -136,14 +139,14 @@ def _is_apart(module: nn.Module, *, first: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is known of a tensor with something of each row of a batch.
+    """What is known of a tensor that depends on a batch's rows.
 
     Attributes:
-        fields: The batch's labels, rewards, ... that it is made of; its inputs are none.
-        alone: Whether it is made of these alone, without the model.
-        raised: Whether the user gave it its last dimension of one.
-        name: Of a field of the batch.
-        place: File and line of the user's that made it.
+        fields: The batch's labels, rewards, ... that it was computed from; inputs do not count.
+        alone: Whether it was computed from these only, without the model.
+        raised: Whether the user's code added its last dimension, of size 1.
+        name: The field's name, for a field of the batch itself.
+        place: File and line of the user's code that computed it.
     """
 
     fields: frozenset[str]
@@ -159,7 +162,7 @@ class _Watch(TorchFunctionMode):
     Attributes:
         drawn: Whether a batch of several rows was drawn.
         computed: Whether anything was computed.
-        error: What was found.
+        error: The mistake that was found, or None.
     """
 
     def __init__(self) -> None:
@@ -167,11 +170,11 @@ class _Watch(TorchFunctionMode):
         self.drawn = self.computed = False
         self.error: ConfigError | None = None
         self._rows: Any = WeakTensorKeyDictionary()
-        # Tensors of all pairs of rows that may be meant; and what is wrong if they are only averaged.
+        # Tensors of all pairs of rows, which may be intended; the message if they are merely averaged.
         self._pairs: Any = WeakTensorKeyDictionary()
 
     def see(self, batch: Batch) -> None:
-        """Take note of a batch that was drawn."""
+        """Follow the fields of a batch that was drawn."""
         self.drawn = self.drawn or len(batch) > 1
         for name in batch:
             label = name not in _INPUTS
@@ -188,7 +191,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():
-            return func(*args, **kwargs)  # What the compiler would trace is this function.
+            return func(*args, **kwargs)  # The compiler would trace this function, too.
         name = _name(func)
         if name is None:
             return func(*args, **kwargs)
@@ -214,10 +217,14 @@ class _Watch(TorchFunctionMode):
     def _look(
         self, name: str, given: list[Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str | None:
-        """What is wrong with the output if it comes to be averaged; None: nothing.
+        """The message if averaging the output would be a mistake; None if it would not.
+
+        Args:
+            name: Name of the function, without underscores.
+            given: All tensors among its arguments.
 
         Raises:
-            ConfigError: If something is wrong for certain.
+            ConfigError: If it is a mistake for certain.
         """
         for x in given:
             if (wrong := self._pairs.get(x)) is None:
@@ -237,7 +244,7 @@ class _Watch(TorchFunctionMode):
                 if not (a.fields or b.fields) or (a.alone and b.alone and a.fields == b.fields):
                     continue
                 wrong = _message(name, short, a, long, b)
-                # Comparisons make masks of all pairs, and who adds a dimension may want to have them.
+                # All pairs may be intended: in masks, and where the user added the dimension.
                 meant = name in _COMPARISONS or a.raised or b.raised
                 if name in _LOSSES:
                     meant = meant and kwargs.get("reduction") == "none"
@@ -247,7 +254,7 @@ class _Watch(TorchFunctionMode):
         return None
 
     def _made(self, name: str, result: Tensor, given: list[Tensor]) -> _Rows:
-        """What is known of a function's output."""
+        """What is known of a function's output, from what is known of its inputs."""
         known = [(x, self._rows[x]) for x in given if x in self._rows]
         layer = name in _LAYERS
         fields = (
@@ -268,20 +275,20 @@ class _Watch(TorchFunctionMode):
 
 
 def _meet(short: Tensor, long: Tensor) -> bool:
-    """Whether they are `[*S]` and `[*S, 1]`, and broadcasting makes more of them.
+    """Whether shapes `[*S]` and `[*S, 1]` broadcast to a larger one.
 
-    Of an ensemble's `[E, B, 1]` too: `[B]` makes `[E, B, B]` of it.
+    The second may have more dimensions in front: an ensemble's `[E, B, 1]` and `[B]` make `[E, B, B]`.
     """
     if not short.dim() or long.shape[-short.dim() - 1 :] != (*short.shape, 1):
         return False
     try:
         return torch.broadcast_shapes(short.shape, long.shape).numel() > long.numel()
-    except RuntimeError:  # Which torch will tell of itself.
+    except RuntimeError:  # torch will raise an error itself.
         return False
 
 
 def _is_over_rows(x: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a reduction is over the first dimension, so that nothing of single rows is left."""
+    """Whether a reduction is over the rows, the first dimension: its output has none of them."""
     dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
     return x.dim() > 1 and any(type(d) is int and d % x.dim() == 0 for d in dims)
@@ -300,7 +307,7 @@ def _message(name: str, short: Tensor, a: _Rows, long: Tensor, b: _Rows) -> str:
 
 
 def _called(rows: _Rows, at: tuple[str, int] | None) -> str:
-    """What a message calls a tensor, and where it was made."""
+    """The words for a tensor in a message, and where it was computed."""
     if rows.name is not None:
         return f"`batch.{rows.name}`"
     of = " and ".join(f"`batch.{field}`" for field in sorted(rows.fields)) or "the model's output"
@@ -309,7 +316,7 @@ def _called(rows: _Rows, at: tuple[str, int] | None) -> str:
 
 
 def _place() -> tuple[str, int] | None:
-    """File and line of the user's code that runs; of ours where there is none."""
+    """File and line of the user's code that is running; Antelope's if there is none on the stack."""
     frame: FrameType | None = sys._getframe(1)
     ours = None
     while frame is not None:
@@ -331,10 +338,10 @@ def _shown(place: tuple[str, int] | None) -> str:
 
 
 def _name(func: Any) -> str | None:
-    """`sub` of Tensor.sub_, torch.sub and `__rsub__`; None of shapes, dtypes and the like."""
-    name = getattr(func, "__name__", "")
+    """`sub` for Tensor.sub_, torch.sub and `__rsub__`; None for properties such as shapes."""
+    name = short_name(func)
     if name == "__get__":
-        name = getattr(func.__self__, "__name__", "")
+        name = short_name(func.__self__)
         return name if name in _VIEWS else None
     if not name.startswith("__"):
         return name.rstrip("_")
@@ -343,8 +350,8 @@ def _name(func: Any) -> str | None:
     return plain if name[:1] in ("r", "i") and plain in _ARITHMETIC | _COMPARISONS else name
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors among arguments, and in lists and tuples of them."""
+def _tensors(value: object) -> Iterator[Tensor]:
+    """All tensors among arguments, those in lists and tuples included."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -352,9 +359,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _named(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _named(part, f"{path}.{key}")
+def _named(value: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a field, with names such as `obs.camera`."""
+    for keys, part in walk(value, (path,)):
+        if isinstance(part, Tensor):
+            yield ".".join(keys), part

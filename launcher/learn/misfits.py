@@ -11,7 +11,7 @@ from ...agents.traits import has_forward, hook, stated_traits
 from ...replay import Memory
 from ...replay.suggestions import did_you_mean
 from ..assembly.environment_strategies import works_on_the_loss
-from .hooks import HOOKS, mistaken, says_what_it_owns
+from .hooks import HOOKS, mistaken, own_attributes, says_what_it_owns
 
 _WHY = {
     "batch": "both add rows from their own memory to the batch",
@@ -21,17 +21,22 @@ _WHY = {
     "weights": "both assign weights to tasks",
     "data": "both choose the data that is learnt",
 }
-_UNLESS = "({0} has a before_batch and a Memory; if it adds no rows, declare owns = ().)"
+_UNLESS = "({0} has a before_batch and a Memory. If it adds no rows, declare owns = ().)"
 
 
 def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable[str]:
-    """What each of the strategies needs and does not get in this run."""
+    """Messages on what each strategy needs and does not get in this run.
+
+    Args:
+        named: The strategies by name.
+        borders: Whether the learner knows where tasks end.
+    """
     name_of_agent = type(context.agent).__name__
     for name, strategy in named.items():
-        # What a class of the user's calls `scenarios` or `needs_borders` is its own.
+        # In a user's class, `scenarios` and `needs_borders` may mean anything.
         needs = strategy if isinstance(strategy, Strategy) else Strategy
         if not any(hook(strategy, method) for method in HOOKS) and name != "naive":
-            yield f"strategy={name} has none of the hooks of a strategy: {', '.join(HOOKS)}."
+            yield f"strategy={name} has none of a strategy's hooks: {', '.join(HOOKS)}."
         yield from mistaken(name, strategy)
         for what in owned(strategy):
             close = "" if what in _WHY else did_you_mean(str(what), _WHY)
@@ -41,8 +46,8 @@ def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable
                 )
         if needs.needs_borders and not borders:
             yield (
-                f"strategy={name} must know where a task ends, which online=true does not tell. "
-                "Without borders work er, er_ace, der, derpp, agem and the like."
+                f"strategy={name} must know where a task ends, which online=true does not reveal. "
+                "Strategies such as er, er_ace, der, derpp and agem work without task boundaries."
             )
         if works_on_the_loss(strategy) and stated_traits(context.agent).observes:
             yield (
@@ -51,19 +56,19 @@ def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable
             )
         if context.scenario not in needs.scenarios:
             yield (
-                f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, this run has "
+                f"strategy={name} is for scenario={' or '.join(needs.scenarios)}, but this run has "
                 f"scenario={context.scenario}."
             )
-        if context.in_environment:
+        if context.in_environment:  # `unfit_in_environment` has stricter checks.
             continue
         if needs.needs_classes and not context.spec.discrete:
-            yield f"strategy={name} is for classes, and the targets of this run are values."
+            yield f"strategy={name} is for classes, but this run's targets are values."
         if needs.needs_forward and not has_forward(context.agent):
-            yield f"strategy={name} calls the model, and {name_of_agent} has no `forward`."
+            yield f"strategy={name} calls the model, but {name_of_agent} has no `forward`."
 
 
 def conflicts(named: dict[str, Any]) -> Iterable[str]:
-    """Pairs of strategies that take the same thing for themselves, each with the reason."""
+    """Messages on pairs of strategies that own the same thing, with the reason they conflict."""
     items = list(named.items())
     for i, (name, strategy) in enumerate(items):
         for other, second in items[i + 1 :]:
@@ -77,8 +82,8 @@ def conflicts(named: dict[str, Any]) -> Iterable[str]:
                 )
 
 
-def owned(strategy: Any) -> set[str]:
-    """What a strategy takes for itself: what it declares, and what its hooks and memories imply."""
+def owned(strategy: object) -> set[str]:
+    """What a strategy owns: what it declares, and what its hooks and memories imply."""
     owns: Any = getattr(strategy, "owns", ())
     reads_outputs = set() if hook(strategy, "predict") is None else {"output"}
     listed = isinstance(owns, (set, frozenset, list, tuple))
@@ -86,9 +91,9 @@ def owned(strategy: Any) -> set[str]:
     return (set(owns) if listed else {owns}) | reads_outputs | adds_rows
 
 
-def _adds_unsaid(strategy: Any) -> bool:
+def _adds_unsaid(strategy: object) -> bool:
     """Whether a class without `owns` appears to rehearse: it has `before_batch` and a `Memory`."""
-    held = getattr(strategy, "__dict__", {}).values()
+    held = own_attributes(strategy).values()
     return (
         hook(strategy, "before_batch") is not None
         and any(isinstance(value, Memory) for value in held)

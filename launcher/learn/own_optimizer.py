@@ -1,4 +1,4 @@
-"""Optimisers that a user's module holds itself, and which of them is to step a loss it returns."""
+"""Finds the optimisers that a user's module holds, and the one that should step a loss it returns."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.optim.lr_scheduler import LRScheduler
 from ...replay import ConfigError
 from ..assembly.optimisation import refuse_closures
 
-Places = tuple[tuple[Any, Any, Any], ...]  # What holds it, under which key, and it.
+Places = tuple[tuple[Any, Any, Any], ...]  # The holder, the key, and the held object, outside in.
 
 
 class OwnOptimizers:
-    """Looks for optimisers over the module's own parameters, among its attributes and those of its parts.
+    """Finds optimisers of the module's own parameters among its attributes and those of its parts.
 
     Args:
-        agent: May come to hold one later, in `begin_task` or its first `learn`.
-        asked: Settings of an optimiser that were given too, such as `lr`.
-        given: The optimiser that was given as an instance, or None.
+        agent: The module, which may create one later, in `begin_task` or its first `learn`.
+        asked: Settings of an optimiser that the user gave too, such as `lr`.
+        given: The optimiser that the user gave as an instance, or None.
 
     Attributes:
-        found: By attribute name.
-        stepped: Whether one of them has stepped; set back by whoever asks.
+        found: The optimisers, by attribute name.
+        stepped: Whether one of them has stepped since the caller last set this to False.
         changed: Whether to look again.
     """
 
-    def __init__(self, agent: nn.Module, asked: list[str], given: Any = None):
+    def __init__(self, agent: nn.Module, asked: list[str], given: object = None):
         self.agent, self.asked, self._given = agent, asked, given
         self.found: dict[str, Optimizer] = {}
         self.stepped, self.changed = False, True
@@ -43,17 +43,18 @@ class OwnOptimizers:
         """Find them again."""
         self.close()
         self._places = {}
-        # Those of a target network, a copy of another part, step nothing.
+        # Frozen parameters do not count: a target network copies the optimiser with its part.
         own = {id(p) for p in self.agent.parameters() if p.requires_grad}
         found: dict[str, Optimizer] = {}
         for name, value, places in _held(self.agent):
+            # Held under two names it is still one optimiser.
             if not isinstance(value, Optimizer) or id(value) in map(id, found.values()):
                 continue
             if any(id(p) in own for group in value.param_groups for p in group["params"]):
                 found[name] = value
                 self._places[id(value)] = places
         self.found = found
-        # A wrapper need not have called the constructor of Optimizer; the one inside has.
+        # A wrapper may not have called Optimizer's constructor, but the optimiser inside it has.
         stepping = [x for o in found.values() for x in (o, *vars(o).values())]
         self._handles = [
             x.register_step_post_hook(self._step)
@@ -62,7 +63,7 @@ class OwnOptimizers:
         ]
 
     def close(self) -> None:
-        """Leave them as they were."""
+        """Remove the hooks from the optimisers."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -72,14 +73,14 @@ class OwnOptimizers:
 
     @property
     def only(self) -> Optimizer | None:
-        """The one that steps a loss, unless something contradicts."""
+        """The single optimiser found, which steps losses unless settings contradict; else None."""
         return next(iter(self.found.values())) if len(self.found) == 1 else None
 
     def stepping(self) -> Optimizer | None:
-        """The one that is to step the loss that `learn` has returned; None: that of the run.
+        """The optimiser to step for the loss that `learn` has returned; None: the run's.
 
         Raises:
-            ConfigError: If `learn` has stepped one itself, or it cannot be told which is meant.
+            ConfigError: If `learn` has stepped one itself, or it is unclear which one should step.
         """
         if self.stepped:
             raise ConfigError(
@@ -94,7 +95,7 @@ class OwnOptimizers:
         return self._chosen
 
     def _is_held(self, optimizer: Optimizer) -> bool:
-        """Whether it is where it was found: a model may make another one in a later `learn`."""
+        """Whether the module still holds it: a model may replace its optimiser in a later `learn`."""
         try:
             return all(owner[key] is x for owner, key, x in self._places[id(optimizer)])
         except (KeyError, IndexError):
@@ -112,7 +113,7 @@ class OwnOptimizers:
         if self.asked:
             given = " and ".join(f"{key}=" for key in self.asked)
             raise ConfigError(
-                f"{self._name} holds an optimiser ({held}) and returned its loss, and {given} is "
+                f"{self._name} holds an optimiser ({held}) and returned its loss, but {given} is "
                 f"given too: which should step? Leave {given} out, and {held} steps; or remove "
                 f"{held}; or step it in learn, and return None."
             )
@@ -130,7 +131,7 @@ class OwnOptimizers:
         return " and ".join(f"`self.{attribute}`" for attribute in self.found)
 
     def warn_of_schedulers(self) -> None:
-        """Warn of schedulers that the module holds and nobody has stepped."""
+        """Warn of schedulers that the module holds and that were never stepped."""
         for name, value, _ in _held(self.agent):
             if not isinstance(value, LRScheduler) or value.optimizer not in self.found.values():
                 continue

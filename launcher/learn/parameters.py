@@ -1,4 +1,4 @@
-"""A model's parameters as they are now: layers are unfrozen, added, replaced and dropped while it learns."""
+"""Follows a model's parameters: layers may be unfrozen, added, replaced or dropped while it learns."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _REQUIRES_GRAD, _SHAPE, _NUMEL = (
 
 
 class Parameters:
-    """Follows what becomes of a module's parameters, with the optimiser and the average.
+    """Adapts the optimiser and the average to changes of a module's parameters.
 
-    What comes is stepped and averaged from then on; what goes is dropped with its state. A parameter
-    that takes another's name takes its place in the optimiser too, and starts without its state. One of
-    a new name joins the group of those nearest to it by name.
+    New parameters are stepped and averaged from then on; removed ones are dropped with their state. A
+    parameter that replaces another of the same name takes its place in the optimiser, but not its
+    state. One with a new name joins the group of the parameters with the most similar names.
 
-    An optimiser that the user made over a part of what was trained from the start is left to the user.
+    If the user's optimiser left out some trainable parameters from the start, no new ones are added.
 
     Args:
-        agent: The module.
+        agent: The module that learns.
         optimizer: Steps its parameters, or None.
         average: Their moving average, or None.
 
     Attributes:
         trained: The parameters that the optimiser steps, in its order.
-        changed: Called after each change with the names of what is trained since then.
+        changed: Called after each change with the names of newly trained parameters.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Parameters:
         self.optimizer: Optimizer | None = None
         self._state_at_once = False
         self.changed: list[Callable[[list[str]], None]] = []
-        self._once: set[int] = set()  # What has been trained, by id.
+        self._once: set[int] = set()  # Ids of parameters that have ever been trained.
         self._walk()
         self._trained_now()
         self.use(optimizer)
 
     def use(self, optimizer: Optimizer | None) -> None:
-        """Follow with this optimiser, which holds what it is to hold, from now on."""
+        """Adapt this optimiser from now on; at this moment it holds all it should."""
         if optimizer is not self.optimizer:
-            # Adagrad makes its state when it is constructed, and asks for it ever after.
+            # Adagrad makes its state when it is constructed, and fails later without it.
             self._state_at_once = optimizer is not None and bool(optimizer.state)
         self.optimizer = optimizer
         held = self._held()
@@ -68,11 +68,14 @@ class Parameters:
         self.trained = self._trained()
 
     def look(self, *, closely: bool = True) -> bool:
-        """Notice a change since the last look; whether there is one.
+        """Adapt to changes since the last look.
 
         Args:
-            closely: False where each microsecond counts, in a step: then a parameter that takes the place
-                of another one in a layer that is frozen as a whole is noticed by a later look.
+            closely: False within a step, where each microsecond counts: a parameter replaced inside a
+                wholly frozen layer is then found by a later look.
+
+        Returns:
+            Whether anything has changed.
         """
         if not (self._is_different() or (closely and self._is_different_inside())):
             return False
@@ -94,14 +97,14 @@ class Parameters:
         return new
 
     def _is_different(self) -> bool:
-        # Of all modules the very dictionaries: a walk over the modules would take ten times as long.
+        # The modules' own dictionaries were kept: walking over the modules takes ten times as long.
         return bool(
             any(self._empty)
             or self._ids_of(self._filled) != self._ids
             or (self._still and list(map(len, self._still)) != self._still_sizes)
             or (self._frozen and any(map(_REQUIRES_GRAD, self._frozen)))
-            # `weight.data = larger`: optimisers of one kernel write past the end of their state.
-            # Numbers: as many shapes would wake the garbage collector up more often.
+            # `weight.data = larger`: fused optimisers would write past the end of their state.
+            # Sizes, not shapes: so many tuples would trigger the garbage collector more often.
             or list(map(_NUMEL, self._moving)) != self._sizes
             or (self._lazy and not all(map(is_lazy, self._lazy)))
         )
@@ -215,7 +218,13 @@ def _names(parameters: Sequence[nn.Parameter], named: Mapping[str, nn.Parameter]
 
 
 def _nearest(name: str, dims: int, places: Mapping[str, tuple[int, int]]) -> int:
-    """The group of the parameter with the most of the path, the own name and the dimensions in common."""
+    """The group of the most similar parameter: by shared path, own name, and number of dimensions.
+
+    Args:
+        name: Of the new parameter, such as `body.0.weight`.
+        dims: Its number of dimensions.
+        places: Group and number of dimensions of each parameter that the optimiser holds.
+    """
     *path, own = name.split(".")
 
     def nearness(other: str) -> tuple[int, bool, bool, int]:

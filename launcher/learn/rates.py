@@ -1,4 +1,4 @@
-"""The learning rates that a schedule will run through, computed before the run."""
+"""Computes the learning rates of a schedule before the run, to show them and to find mistakes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ...replay import ConfigError
 from ..assembly.schedule import Duration
 from .torch_schedulers import Steps, options_of
 
-_PREVIEWED = 50_000  # Steps computed at most: half a second.
-_OVER, _SHARE = 1e-4, 0.25  # Below this part of its peak for this share of a task: it is over.
-# Schedulers whose rates follow from their arguments alone, so that only these can be wrong.
+_PREVIEWED = 50_000  # Steps computed at most, which takes half a second.
+_OVER, _SHARE = 1e-4, 0.25  # Over: below this part of its peak, for this share of a task.
+# Their rates follow from their arguments alone, so that an error comes from these.
 _OF_NUMBERS = (StepLR, MultiStepLR, ExponentialLR, CosineAnnealingLR, PolynomialLR, LinearLR)
-_HARDLY = 0.02  # A rate that changes by less than this part hardly changes.
+_HARDLY = 0.02  # Relative change of the rate, below which it hardly changes.
 _WHEN = {"epoch": "once an epoch", "step": "at each update", "evaluation": "at each evaluation"}
 
 
 class StandIn(Optimizer):
-    """Takes an optimiser's place while its schedule is only looked at.
+    """Takes an optimiser's place while its schedule is only previewed.
 
     Args:
-        optimizer: Not touched: its options are copied, its parameters are not held.
+        optimizer: Stays untouched: its options are copied, its parameters are left out.
     """
 
-    # What schedulers look for, to warn of their own step before the optimiser's.
+    # Schedulers warn of a step before the optimiser's unless they find this.
     _opt_called = True
 
     def __init__(self, optimizer: Optimizer):
@@ -59,12 +59,13 @@ def copied(scheduler: Steps, optimizer: Optimizer) -> Steps | None:
 
 
 def preview(name: str, every: str, trial: Steps | None, duration: Duration) -> list[str]:
-    """The header's line, and what is wrong with the schedule for a task of this length.
+    """The header's line, then problems of the schedule for a task of this length.
 
     Args:
-        name: Of the scheduler, for messages.
+        name: The scheduler's name, for messages.
         every: When it steps: "epoch", "step" or "evaluation".
-        trial: A scheduler over a `StandIn`, which is used up; None: there is none to try.
+        trial: A scheduler over a `StandIn`, which this function steps to its end; None: nothing to try.
+        duration: The first task's, in learning steps and epochs.
 
     Raises:
         ConfigError: If one of torch's schedulers cannot step with its arguments.
@@ -96,7 +97,11 @@ def preview(name: str, every: str, trial: Steps | None, duration: Duration) -> l
 
 
 def _rates(name: str, trial: Steps, optimizer: Optimizer, length: int) -> tuple[list[float], bool]:
-    """The rate of each step, and whether the schedule ends before; no rates if that cannot be known."""
+    """The rate at each step, and whether the schedule ends early; no rates if they cannot be computed.
+
+    Args:
+        length: Number of steps to compute.
+    """
     group = optimizer.param_groups[0]
     rates: list[float] = []
     for _ in range(length):
@@ -111,23 +116,28 @@ def _rates(name: str, trial: Steps, optimizer: Optimizer, length: int) -> tuple[
                     f"scheduler={name} cannot step ({type(error).__name__}: {error}). Check the types of "
                     "its arguments."
                 ) from error
-            return [], False  # A user's may look at gradients, which a stand-in does not have.
+            return [], False  # A user's scheduler may read gradients, which a stand-in lacks.
     return rates, False
 
 
 def _wasted(name: str, rates: list[float], unit: str, every: str) -> str | None:
-    """Why a large part of the run would learn next to nothing, if it would."""
+    """Why a large part of the run would learn next to nothing; None if it would not.
+
+    Args:
+        rates: The learning rate at each epoch or update.
+        unit: What they are counted in, for the message.
+    """
     length, peak, by_epoch = len(rates), max(rates), every == "epoch"
     alive = max((i for i, rate in enumerate(rates) if rate > 1.001 * _OVER * peak), default=0) + 1
     if length - alive > _SHARE * length:
         return (
-            f"{name} is over long before the run: after {alive} of {length} {unit} the learning "
+            f"{name} ends long before the run: after {alive} of {length} {unit} the learning "
             f"rate is {rates[alive]:.3g}, and almost nothing is learnt. It steps "
             f"{_WHEN[every]}{'' if by_epoch else '; scheduler_every=epoch changes that'}."
         )
     if length == 1 and by_epoch:
         return (
-            f"{name} never steps: it does so once an epoch, and the run ends with the first. "
+            f"{name} never steps: it would step once an epoch, and the run has only one. "
             "scheduler_every=step steps it at each update."
         )
     if length > 1 and by_epoch and rates[0] <= _OVER * peak:
@@ -140,7 +150,7 @@ def _wasted(name: str, rates: list[float], unit: str, every: str) -> str | None:
 
 
 def _unfinished(name: str, rates: list[float], where: str, every: str) -> list[str]:
-    """What to say of a schedule that the run's end cuts short, as if its numbers counted other steps."""
+    """Remarks on a schedule that the run's end cuts short: its numbers may count other steps."""
     if len(rates) == 1:
         return []
     how = ""

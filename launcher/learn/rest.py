@@ -1,4 +1,4 @@
-"""The model between spells of learning: as a finished run leaves it."""
+"""The model while it does not learn: as a finished run leaves it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from .learner import Learner
 
 
 class Rest:
-    """Puts a model into eval mode with its averaged weights, and back into its last learning step.
+    """Puts a model into eval mode with its averaged weights, and back into its state for learning.
 
-    At rest the model's `act` receives observations in the environment's own units; awake, what batches hold.
+    At rest the model's `act` receives observations in the environment's own units; while it learns,
+    normalised ones, as in batches.
 
     Args:
-        own: The user's module, which may be a part of what learns.
+        own: The user's module, which may be a part of the module that learns.
         normalizer: Running statistics of observations, or None.
     """
 
     def __init__(self, learner: Learner, own: nn.Module, normalizer: Normalizer | None):
         self._learner, self._own, self._normalizer = learner, own, normalizer
-        self._modes: dict[nn.Module, bool] | None = None  # Of its modules, when it last learnt.
-        self._averaged = False  # Whether averaged weights have taken the place of its own.
+        self._modes: dict[nn.Module, bool] | None = None  # `training` of its modules in learning.
+        self._averaged = False  # Whether the module holds the averaged weights.
 
     def __bool__(self) -> bool:
         return self._modes is not None
@@ -34,7 +35,7 @@ class Rest:
         """Put the model to rest."""
         learner = self._learner
         self._modes = {module: module.training for module in learner.agent.modules()}
-        # A model that updates itself has no other weights: their average never moved.
+        # If the model updates itself, the average was never updated.
         if learner.average is not None and learner.optimised:
             learner.parameters.look()
             learner.average.swap()
@@ -43,21 +44,21 @@ class Rest:
         takes_raw(self._own, self._normalizer)
 
     def end(self) -> None:
-        """Put the model back into the state of its last learning step; nothing if it is in it."""
+        """Put the model back into the state of its last learning step, unless it is in it."""
         if self._modes is None:
             return
         takes_normalised(self._own)
         if self._averaged:
             assert self._learner.average is not None
             self._learner.average.swap()
-        # Module by module: a part that the user froze in eval mode stays so.
+        # Module by module: a part that the user keeps in eval mode stays in it.
         for module, training in self._modes.items():
             module.training = training
         self._modes, self._averaged = None, False
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
-        """Inside, the model is as it last learnt; afterwards it rests again if it did before."""
+        """Run the block with the model in its state for learning; then let it rest again if it did."""
         rested = bool(self)
         self.end()
         try:

@@ -1,4 +1,4 @@
-"""Whether a strategy has been through another run, and has kept something of it."""
+"""Finds strategies that still hold something from another run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ...agents.continual.strategy import Strategy
 from ...agents.traits import hook
 from ..record.state import Look
 
-# A strategy without any of these looks on, as far as one can tell: what it has kept is its record.
+# A strategy without any of these only observes, so what it holds is a record of the run.
 _LEARNS = ("before_batch", "after_loss", "after_backward", "predict", "parameters_changed")
 
 
-def holds(strategy: Any, agent: nn.Module) -> Any:
-    """What a strategy holds now, the agent aside, to be compared with later; nothing is copied."""
+def holds(strategy: object, agent: nn.Module) -> Any:
+    """What a strategy holds now, except for the agent, for later comparison; tensors are not copied."""
     return Held.beside(agent)(strategy, "strategy")
 
 
-def leftover(strategy: Any) -> bool:
-    """Whether a strategy has learnt in a run before, and does not hold what it began that run with."""
+def leftover(strategy: object) -> bool:
+    """Whether a strategy has learnt in an earlier run, and holds other things than at its start."""
     context = getattr(strategy, "context", None)
     if not isinstance(context, Context) or id(strategy) not in context.began:
         return False
@@ -32,24 +32,24 @@ def leftover(strategy: Any) -> bool:
 
 
 def told_of_leftovers(used: Iterable[tuple[str, Any]]) -> tuple[list[str], list[str]]:
-    """The errors and the warnings of strategies that bring something along from another run."""
+    """Errors and warnings about strategies that still hold something from another run."""
     errors, warnings = [], []
     for name, strategy in used:
         if isinstance(strategy, Strategy) or any(hook(strategy, one) for one in _LEARNS):
             errors.append(
                 f"strategy={name} is an object that has learnt in another run, and still holds what it kept "
-                "there. Construct it again for each run, or give its class. (Data that comes later is "
-                "learnt by run.learn_task; an interrupted run goes on with resume=true.)"
+                "there. Construct one for each run, or give its class. (To learn data that arrives later, "
+                "call run.learn_task; to continue an interrupted run, set resume=true.)"
             )
         else:
             warnings.append(
-                f"strategy={name} is an object of another run, and goes on with what it recorded there."
+                f"strategy={name} comes from another run, and continues with what it recorded there."
             )
     return errors, warnings
 
 
 class _Version:
-    """A tensor and how often it was written to; the tensor is held, so that no other takes its place."""
+    """A tensor and how often it was written to. Holding it keeps its identity from being reused."""
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
@@ -64,7 +64,7 @@ class _Version:
 
 
 class Held(Look):
-    """What an object holds, all the way down; no `state_dict` is called, of the user's or of ours."""
+    """What an object holds, recursively. It calls no `state_dict`, neither the user's nor Antelope's."""
 
     def _object(self, value: Any, path: str) -> Any:
         if isinstance(value, Tensor):

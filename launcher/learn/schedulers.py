@@ -1,4 +1,4 @@
-"""Steps a scheduler of learning rates when it is due, and restarts it with every task."""
+"""Steps a learning-rate scheduler when it is due, and restarts it with every task."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .torch_schedulers import (
 
 
 class Scheduler:
-    """A scheduler of torch's kind, stepped when it is due, and started again with each task.
+    """Steps a scheduler like torch's when it is due, and restarts it with each task.
 
     Args:
-        name: For messages.
-        make: Makes one for an optimiser whose rates are the initial ones, and a duration.
-        every: "epoch", "step" (each update) or "evaluation".
-        durations: Of each task; a single one where tasks are not told apart.
-        validation: Whether evaluations in mid-task are of rows set aside for them.
+        name: Its name in messages.
+        make: Makes a scheduler for an optimiser with its initial rates, and a duration.
+        every: When it steps: "epoch", "step" (each update) or "evaluation".
+        durations: Each task's, in learning steps and epochs; a single one without task boundaries.
+        validation: Whether evaluations within a task use rows held out of its training data.
         told_length: Whether `make` uses the duration.
 
     Attributes:
-        optimizer: The one scheduled; None until it is known.
+        optimizer: The scheduled optimiser; None until it is known.
         torch: The scheduler at work; None until then.
     """
 
@@ -56,7 +56,7 @@ class Scheduler:
         self._durations, self._validation, self._told_length = durations, validation, told_length
         self.optimizer: Optimizer | None = None
         self.torch: Any = None
-        self.initial: Groups = []  # The optimiser's settings before the scheduler changed them.
+        self.initial: Groups = []  # The optimiser's options before the scheduler changed them.
         self._duration = durations[0]
         self._task = 0
         self._began()
@@ -67,16 +67,16 @@ class Scheduler:
         self._ended = False
 
     def attach(self, optimizer: Optimizer) -> None:
-        """Schedule this optimiser, from its settings as they are."""
+        """Schedule this optimiser, starting from its current options."""
         self.optimizer, self.initial = optimizer, options_of(optimizer)
         self.torch = self._make(optimizer, self._duration)
 
     def add_duration(self, duration: Duration) -> None:
-        """Know of one more task."""
+        """Expect one more task."""
         self._durations.append(duration)
 
     def begin_task(self, task: int, replay: Replay) -> None:
-        """Start the schedule again, with the optimiser's initial plan."""
+        """Restart the schedule from the optimiser's initial options."""
         self._task = min(task, len(self._durations) - 1)
         duration = (
             self._durations[self._task].of(replay)
@@ -87,26 +87,26 @@ class Scheduler:
             self._duration = duration
             return
         if task == 0 and duration == self._duration:
-            return  # It has only just begun.
+            return  # `attach` has only just started it.
         self._duration = duration
         restore_options(self.optimizer, self.initial)
         self.torch = self._make(self.optimizer, duration)
         self._began()
 
     def updated(self) -> None:
-        """After each update of the weights."""
+        """Step if it is due, after an update of the weights."""
         self._updated = True
         if self.every == "step":
             self._step()
 
     def learned(self, replay: Replay) -> None:
-        """After each learning step: an epoch may have ended."""
+        """Step if it is due, after a learning step that may have ended an epoch."""
         if self.every != "epoch":
             return
         self._steps += 1
-        if not replay.borders:  # The stream is one pass, and where a task ends is not told.
+        if not replay.borders:  # The stream is a single pass, and task boundaries are hidden.
             return
-        # As the loop counts: a model need not draw its batches with next(replay).
+        # Counted like `Schedule.over`: a model need not draw its batches with next(replay).
         done = max(replay.passes, self._steps // max(1, replay.batches_per_epoch))
         while self._epochs < done:
             self._epochs += 1
@@ -114,7 +114,12 @@ class Scheduler:
                 self._step()
 
     def evaluated(self, metrics: Mapping[str, float], *, validation: bool) -> None:
-        """After each evaluation of the current task."""
+        """Step if it is due, after an evaluation of the current task.
+
+        Args:
+            metrics: The current task's metrics, by name.
+            validation: Whether they come from rows held out of the training data.
+        """
         if self.every != "evaluation" or not self._updated or validation != self._validation:
             return
         direction = "less" if mode_of(self.torch) == "min" else "more"
@@ -122,8 +127,8 @@ class Scheduler:
         value = next((metrics[name] for name in names if name in metrics), math.nan)
         if math.isnan(value):
             self._say(
-                f"{self.name} (mode={mode_of(self.torch)}) needs {' or '.join(names)}, which this "
-                "evaluation does not give as a number: the learning rate stays unchanged."
+                f"{self.name} (mode={mode_of(self.torch)}) needs {' or '.join(names)}, which is missing or "
+                "NaN in this evaluation: the learning rate stays unchanged."
             )
             return
         self._step(value)
@@ -132,7 +137,7 @@ class Scheduler:
         if self._ended:
             return
         assert self.optimizer is not None
-        # float16's scaler may have skipped the first steps of the optimiser, which torch warns of.
+        # float16's scaler may have skipped the optimiser's first steps, of which torch would warn.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         try:
             self.torch.step(*metric)
@@ -145,10 +150,10 @@ class Scheduler:
         warnings.warn(text, stacklevel=2)
 
     def rebase(self, built: Groups) -> None:
-        """Go on along the same curve from other initial plan.
+        """Continue on the same curve, scaled to other initial options.
 
         Args:
-            built: Settings of each group of the optimiser.
+            built: The new initial options of each group of the optimiser.
         """
         assert self.optimizer is not None
         parts = list(parts_of(self.torch))
@@ -158,7 +163,7 @@ class Scheduler:
         ):
             factor = group["lr"] / initial["lr"] if initial["lr"] else 1
             for key in settings.keys() & group.keys() - {"lr"}:
-                # What a schedule moves, as CyclicLR does momentum, it will move again.
+                # A schedule that moves other options too, as CyclicLR does momentum, sets them again.
                 group[key] = copy.deepcopy(settings[key])
             if not own_rates:
                 group["lr"], group["initial_lr"] = factor * settings["lr"], settings["lr"]
@@ -184,17 +189,17 @@ class Scheduler:
         }
 
     def load_state_dict(self, state: dict[str, Any], optimizer: Optimizer | None) -> None:
-        """Continue exactly, `optimizer` being in the state of that moment.
+        """Continue exactly; the optimiser's state must be loaded before.
 
         Raises:
-            CheckpointError: If the saved one stepped at other moments.
+            CheckpointError: If the saved scheduler stepped at other times (`scheduler_every`).
         """
         if "every" not in state:  # Before 0.5.0: at every update, or evaluation.
             if self.every == "epoch":
                 raise CheckpointError(
-                    "The checkpoint's scheduler stepped at every update, as it did before 0.5.0. Resume with "
-                    "scheduler_every=step to go on like that, or give the scheduler's numbers in epochs in a "
-                    "run of another path, with load=PATH."
+                    "The checkpoint's scheduler stepped at every update, as schedulers did before 0.5.0. "
+                    "Resume with scheduler_every=step to keep that, or start a run of another path with "
+                    "load=PATH and the scheduler's numbers in epochs."
                 )
             if self.torch is None and optimizer is not None:
                 self.attach(optimizer)
@@ -222,7 +227,7 @@ class Scheduler:
         restore_options(optimizer, self.initial)
         self.torch = self._make(optimizer, self._duration)
         if self._told_length and not same:
-            # Another length: as far along the new curve as it was along the old one.
+            # The run's length has changed: go as many steps along the new curve.
             self._ended = False
             for _ in range(state["scheduler"].get("last_epoch", 0)):
                 self._step()

@@ -1,4 +1,4 @@
-"""From `scheduler=` and `lr_decay_epochs=` to a `Scheduler`."""
+"""Builds a `Scheduler` from `scheduler=` and `lr_decay_epochs=`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ...replay import ConfigError
+from ..assembly.optimisation import held_arguments
 from ..assembly.schedule import Duration
 from ..settings.construct import construct
 from ..settings.named import Named
-from ..settings.object_names import name_of
+from ..settings.object_names import class_name, name_of
 from ..settings.plan import Plan
 from .rates import StandIn, copied, preview
 from .schedulers import Scheduler
@@ -31,7 +32,7 @@ Parameters = Mapping[str, inspect.Parameter]
 
 
 class CosineToZero(CosineAnnealingLR):
-    """CosineAnnealingLR that stays at its end, where torch's rises again."""
+    """CosineAnnealingLR that stays at its final rate, where torch's rises again."""
 
     def get_lr(self) -> list[Any]:
         if self.last_epoch > self.T_max:
@@ -41,13 +42,13 @@ class CosineToZero(CosineAnnealingLR):
 
 @dataclass(frozen=True)
 class _Choice:
-    """The scheduler that was asked for.
+    """The scheduler that the plan asks for.
 
     Attributes:
-        name: For messages.
+        name: Its name in messages.
         make: Makes one for an optimiser and a duration.
         usual: When it steps unless `scheduler_every=` says otherwise.
-        trial: One over a stand-in of the optimiser; None where there can be none.
+        trial: A scheduler over a `StandIn` of the optimiser; None if the given one cannot be copied.
         told_length: Whether `make` uses the duration.
     """
 
@@ -66,16 +67,16 @@ def build_scheduler(
     evaluations: bool = True,
     validation: bool = False,
 ) -> tuple[Scheduler | None, list[str]]:
-    """The scheduler that the plan asks for, and what to say of it: the header's line, then problems.
+    """The scheduler that the plan asks for, and the lines about it: one for the header, then problems.
 
     Args:
-        optimizer: Not touched.
-        durations: Of each task; a single one where tasks are not told apart.
+        optimizer: The optimiser to schedule; this function does not change it.
+        durations: Each task's, in learning steps and epochs; a single one without task boundaries.
         evaluations: Whether there is an evaluation before the end of a task.
-        validation: Whether those use rows set aside for them.
+        validation: Whether these evaluations use rows held out of the training data.
 
     Raises:
-        ConfigError: If it cannot be made.
+        ConfigError: If it cannot be constructed, or does not fit the run.
     """
     decay = plan.lr_decay_epochs
     if plan.scheduler is None and decay is None:
@@ -109,7 +110,7 @@ def build_scheduler(
 
 
 def _choose(plan: Plan, optimizer: Optimizer, duration: Duration, *, epochs: bool) -> _Choice:
-    """What the plan asks for: a decay, an instance, or what a class or function makes."""
+    """The plan's choice: a decay, an instance, or the product of a class or function."""
     every = plan.scheduler_every
     if plan.scheduler is None:
         assert plan.lr_decay_epochs is not None
@@ -128,10 +129,11 @@ def _choose(plan: Plan, optimizer: Optimizer, duration: Duration, *, epochs: boo
     construction = _Construction(plan, plan.scheduler, guess)
     trial = construction(StandIn(optimizer), duration)
     usual = usual_every(trial, epochs=epochs)
-    if (every or usual) not in (guess, "evaluation"):  # A function: known by what it makes.
+    # What a function makes is known only now, and its length may count other steps than guessed.
+    if (every or usual) not in (guess, "evaluation"):
         construction = _Construction(plan, plan.scheduler, every or usual)
         trial = construction(StandIn(optimizer), duration)
-    name = getattr(target, "__name__", type(target).__name__)
+    name = class_name(target)
     if name == "<lambda>" or inspect.isroutine(target):
         name = type(trial).__name__
     return _Choice(name, construction, usual, trial, construction.told_length)
@@ -150,7 +152,7 @@ def _check(chosen: _Choice, every: str | None, *, epochs: bool, evaluations: boo
             for key, p in inspect.signature(chosen.trial.step).parameters.items()
             if p.default is p.empty and key != "metrics" and p.kind is p.POSITIONAL_OR_KEYWORD
         ]
-        if needed:  # timm's schedulers are told at each step where they are.
+        if needed:  # timm's schedulers need the number of the epoch or update at each step.
             raise ConfigError(
                 f"{name}.step needs {', '.join(needed)}; Antelope calls step(), or step(metrics). Use a "
                 "scheduler of torch.optim.lr_scheduler, or LambdaLR with a function."
@@ -164,28 +166,28 @@ def _check(chosen: _Choice, every: str | None, *, epochs: bool, evaluations: boo
         )
     if not epochs and mode_of(chosen.trial) == "min":
         raise ConfigError(
-            f"{name} with mode=min looks at the loss, and evaluations in environments give none. "
-            "Write scheduler.mode=max: it then looks at the return."
+            f"{name} with mode=min monitors the loss, which evaluations in environments do not have. "
+            "Write scheduler.mode=max to monitor the return."
         )
     if not evaluations:
         warnings.warn(
-            f"{name} looks at evaluations, and there is none before the end of a task: it changes "
+            f"{name} waits for evaluations, but there is none before the end of a task: it changes "
             "nothing. eval_every= says how often to evaluate.",
             stacklevel=4,
         )
 
 
 def _decay(optimizer: Optimizer, duration: Duration, *, epochs: int, per_step: bool) -> Steps:
-    """A cosine to zero over so many epochs, counted in epochs or in updates."""
+    """A cosine decay to zero over `epochs`, stepped once an epoch or (`per_step`) at each update."""
     updates = math.ceil((duration.batches_per_epoch or 1) / duration.accumulate)
     return CosineToZero(optimizer, epochs * (updates if per_step else 1))
 
 
 def _give_back(plan: Plan, given: Steps, optimizer: Optimizer) -> Make:
-    """Returns the instance given in its first state, whatever it has done since.
+    """A function that returns the user's instance, reset to its state of now.
 
     Raises:
-        ConfigError: If it is not a scheduler, or one of another optimiser.
+        ConfigError: If it is not a scheduler, or belongs to another optimiser.
     """
     if not hasattr(given, "step"):
         raise ConfigError(f"scheduler={name_of(given)} has no `step` method.")
@@ -194,13 +196,13 @@ def _give_back(plan: Plan, given: Steps, optimizer: Optimizer) -> Make:
     if others:
         also = "Give" if "optim" in plan.objects else "Give optim= that optimiser too, or"
         raise ConfigError(
-            f"The {type(given).__name__} given belongs to an optimiser that is not the one that steps. "
+            f"The {type(given).__name__} given belongs to an optimiser other than the one that steps. "
             f"{also} the scheduler's class instead of an instance."
         )
     first = copy.deepcopy(state_of(given))
 
     def make(optimizer: Optimizer, duration: Duration) -> Steps:
-        load_state(given, copy.deepcopy(first))
+        load_state(given, copy.deepcopy(first))  # A scheduler may change the state that it loads.
         return given
 
     return make
@@ -210,28 +212,28 @@ class _Construction:
     """Constructs a scheduler from its class or function, with the arguments that can be inferred.
 
     Args:
-        every: When it is going to step: its length is counted in these.
+        every: When it will step, "epoch", "step" or "evaluation": the unit of its length.
 
     Attributes:
-        told_length: Whether it depends on the duration.
+        told_length: Whether its arguments depend on the duration.
     """
 
     def __init__(self, plan: Plan, named: Named, every: str):
         self._plan, self._every = plan, every
         self._target, self._arguments = named.target, named.arguments
         self._parameters, self._passed_on = _parameters(named.target)
-        self._given = {*named.arguments, *getattr(named.target, "keywords", {})}
-        # ChainedScheduler has `schedulers` first.
+        self._given = {*named.arguments, *held_arguments(named.target)}
+        # ChainedScheduler's first parameter is `schedulers`.
         order = list(self._parameters)
         self._by_name = "optimizer" in order and order[0] != "optimizer"
         lengths = {*_LENGTH, "steps_per_epoch", "epochs"}
         self.told_length = bool(lengths & self._parameters.keys() - self._given)
 
     def __call__(self, optimizer: Optimizer, duration: Duration) -> Steps:
-        """A scheduler of this optimiser for a task of this duration.
+        """A scheduler for this optimiser and a task of this duration.
 
         Raises:
-            ConfigError: If an argument is wrong, or what is made has no `step`.
+            ConfigError: If an argument is wrong, or the result has no `step`.
         """
         inferred = self._inferred(duration)
         given = {key: _constructed(item, optimizer) for key, item in self._arguments.items()}
@@ -247,7 +249,7 @@ class _Construction:
         )
         if not hasattr(made, "step"):
             raise ConfigError(
-                f"scheduler={name_of(self._target)} gave a {type(made).__name__}, which has no `step` "
+                f"scheduler={name_of(self._target)} returned a {type(made).__name__}, which has no `step` "
                 "method."
             )
         return made
@@ -263,6 +265,7 @@ class _Construction:
             duration.batches_per_epoch / duration.accumulate
         )
         epochs = per_epoch and (duration.epochs or duration.length("epoch"))
+        # OneCycleLR accepts these two only together.
         for key, value, other in (
             ("steps_per_epoch", per_epoch, "epochs"),
             ("epochs", epochs, "steps_per_epoch"),
@@ -276,8 +279,8 @@ class _Construction:
         return table
 
 
-def _parameters(target: Any) -> tuple[Parameters, set[str]]:
-    """A scheduler's parameters, and which of them its `**options` pass on to the class it extends."""
+def _parameters(target: Callable[..., Any]) -> tuple[Parameters, set[str]]:
+    """A scheduler's parameters, and which of them its `**options` pass on to its base class."""
     try:
         parameters = dict(inspect.signature(target).parameters)
     except (TypeError, ValueError):
@@ -290,8 +293,8 @@ def _parameters(target: Any) -> tuple[Parameters, set[str]]:
     return {**parameters, **{key: theirs[key] for key in passed_on}}, passed_on
 
 
-def _constructed(value: Any, optimizer: Optimizer) -> Any:
-    """Schedulers inside a SequentialLR or ChainedScheduler: `{_target_: LinearLR, ...}`."""
+def _constructed(value: object, optimizer: Optimizer) -> Any:
+    """An argument with its inner schedulers constructed: `{_target_: LinearLR, ...}` in a SequentialLR."""
     if isinstance(value, list):
         return [_constructed(item, optimizer) for item in value]
     if isinstance(value, Mapping) and "_target_" in value:

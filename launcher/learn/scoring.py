@@ -1,4 +1,4 @@
-"""Scores tasks while they are learnt, and decides by it when a task ends, and with which weights."""
+"""Evaluates tasks during learning, which may decide when a task ends, and with which weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Scoring:
     """The evaluations of a run: before it, in mid-task, and at the end of each task.
 
     Args:
-        progress: Where the run is; gets matrices, newest metrics and best weights.
+        replay: Holds the rows that are learnt from; evaluations leave it unchanged.
+        schedule: Decides whether a task may end early, and with its best weights.
+        progress: Position of the run; receives score matrices, newest metrics and best weights.
 
     Attributes:
         evaluate: Computes the metrics of tasks, without side effects.
@@ -64,7 +66,7 @@ class Scoring:
         self.world.go_on(progress.task, self.replay)
         if progress.task_step >= self.schedule.seed_steps:  # Before, nothing can have improved.
             self._stopping.look(progress, mean_over_tasks([scores[task] for task in learnt]))
-        if progress.stopped and not validation:
+        if progress.stopped and not validation:  # `end_task` evaluates the same at this step.
             return {}
         return self._row(scores[:seen], validation=validation)
 
@@ -99,7 +101,7 @@ class Scoring:
         return self._row(scores[: progress.task + 1], more=more)
 
     def transfer(self, *, returns: bool) -> dict[str, float]:
-        """Forgetting and the like, of the tasks learnt so far.
+        """Forgetting, transfer and similar metrics of the tasks learnt so far.
 
         Args:
             returns: Whether tasks are scored by returns, not by accuracies.
@@ -108,7 +110,7 @@ class Scoring:
         return transfer(matrix, self.progress.baseline, returns=returns)
 
     def add_task_il(self) -> None:
-        """Score the first task of a finished run with the task known: a second one makes the difference."""
+        """Score the first task of a finished run with the task known, as a second task needs it."""
         if self.progress.task_il or not self.world.spec.discrete:
             return
         (scores,) = self.evaluate(range(1), step=self.progress.step, whole=True)
@@ -125,7 +127,8 @@ class Scoring:
         """The mean over the tasks seen and, in a sequence, each task's metrics.
 
         Args:
-            scores: Of the tasks seen, the current one last.
+            scores: Metrics of each task seen, the current one last.
+            validation: Whether they come from rows held out of the training data.
             more: Metrics of the whole sequence.
         """
         learner, progress = self.learner, self.progress

@@ -27,7 +27,7 @@ class EarlyStopping:
     learning had stopped there.
 
     Args:
-        patience: Evaluations without improvement that end a task, or None.
+        patience: Evaluations without improvement after which a task ends; None: it never ends early.
         restore: Whether a task ends with its best weights.
     """
 
@@ -39,7 +39,7 @@ class EarlyStopping:
         """Compare an evaluation of the current task with the best one so far.
 
         Args:
-            metrics: Metrics of the task's own rows or episodes.
+            metrics: Metrics of the task's own rows or episodes, by name.
         """
         value = self._value(metrics)
         if value is None or not (self.restore or self.patience is not None):

@@ -1,4 +1,4 @@
-"""The strategies of a run, as the learner meets them: one thing with all their hooks."""
+"""The strategies of a run, combined into one object with all their hooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..assembly.environment_strategies import versions, works_on_the_loss
 from ..record.log import Log
 from ..record.state import Constructed, load_object_state, object_state
 from ..settings.warn import warn_caller
-from .hooks import HOOKS, says_what_it_owns, signature_of
+from .hooks import HOOKS, own_attributes, says_what_it_owns, signature_of
 from .misfits import conflicts, owned, unfit
 from .reuse import holds, leftover, told_of_leftovers
 
@@ -25,12 +25,13 @@ class Strategies:
     """Calls the hooks of several strategies in turn.
 
     Args:
-        named: The strategies by the names they were asked for.
-        borders: Whether the learner is told where tasks end.
-        mistakes: What else was found that does not fit the run.
+        named: The strategies by name.
+        context: What they know of the run.
+        borders: Whether the learner knows where tasks end.
+        mistakes: Further messages on strategies that do not fit the run.
 
     Raises:
-        ConfigError: If two conflict, or one does not fit the run: all of it at once.
+        ConfigError: If two conflict, or one does not fit the run; lists all such problems.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Strategies:
             name: [(n, method) for n, s in named.items() if (method := hook(s, name)) is not None]
             for name in HOOKS
         }
-        # Whether passes over the data are announced, and whether one is under way.
+        # Whether any strategy has a hook for epochs, and whether an epoch is in progress.
         self._by_epoch = bool(self._hooks["begin_epoch"] or self._hooks["end_epoch"])
         self._in_epoch, self._passes = False, 0
         self._adding: set[str] = set()  # Strategies that have added rows to a batch.
@@ -64,35 +65,35 @@ class Strategies:
         self._constructed = {
             name: Constructed(strategy, beside=context.agent) for name, strategy in named.items()
         }
-        # Whether the model had changed when the checkpoint was written.
+        # Whether the model's parameters had changed by the time the checkpoint was written.
         self._changed_before = False
-        self._recalls = any(getattr(s, "recalls", False) is True for s in named.values())
+        self._recalls = any(_states(s, "recalls") for s in named.values())
         idle = not any(self._hooks.values())
-        # Whether anything has to be done in a learning step, if only hiding other tasks' outputs.
+        # Whether a learning step involves them. Task-IL needs them to hide other tasks' outputs.
         self.active = not idle or context.scenario == "task"
         if not self.active:
             context.close()  # A hook on the model would slow down every forward.
-            self.named, self._leftover = {}, []  # `naive`, if anything: it keeps nothing.
-        # An evaluation without and with the task told are two only for these.
-        self.task_aware = any(getattr(s, "task_aware", False) is True for s in named.values())
+            self.named, self._leftover = {}, []  # At most `naive`, which keeps nothing.
+        # Only with these do predictions differ between knowing the task and not knowing it.
+        self.task_aware = any(_states(s, "task_aware") for s in named.values())
 
     @classmethod
     def none(cls, agent: nn.Module, spec: Spec) -> Strategies:
-        """Those of a run that has none: they change nothing."""
+        """The strategies of a run without any: they change nothing."""
         classes = [torch.arange(0)]
         return cls({}, Context(agent, spec, scenario="domain", classes=classes, learn=_no_loss))
 
     def open(self) -> None:
-        """Take part in the model's forwards again, after `close`."""
+        """Hook into the model's forward again, after `close`."""
         if self.active:
             self.context.open()
 
     def close(self) -> None:
-        """Leave the model as it was."""
+        """Remove all hooks from the model."""
         self.context.close()
 
     def check_fresh(self) -> None:
-        """See to it that none brings along what it kept in another run, where none is resumed.
+        """Check, in a run that is not resumed, that no strategy still holds data of another run.
 
         Raises:
             ConfigError: If one does.
@@ -104,12 +105,12 @@ class Strategies:
             warn_caller(text)
 
     def having(self, name: str) -> list[str]:
-        """The strategies that have this hook."""
+        """Names of the strategies that have this hook."""
         return [strategy for strategy, _ in self._hooks[name]]
 
     @property
     def before_batch(self) -> Callable[[Batch], Batch] | None:
-        """What is done to every batch, or None."""
+        """All `before_batch` hooks as one function, which returns the batch to learn from; or None."""
         hooks, agent = self._hooks["before_batch"], self.agent
         if not hooks:
             return None
@@ -147,7 +148,7 @@ class Strategies:
                 )
 
     def loss(self, replay: Replay, log: Log) -> Tensor | None:
-        """The model's loss with what the strategies add to it; None if it updates itself.
+        """The model's loss with the strategies' additions, scalar; None if the model updates itself.
 
         Raises:
             ConfigError: If it updates itself, and a strategy needs its loss.
@@ -182,7 +183,11 @@ class Strategies:
         return loss
 
     def after_loss(self, batch: Batch, loss: Tensor) -> Tensor:
-        """The loss with what the strategies add to it."""
+        """The loss, scalar, with the strategies' additions.
+
+        Raises:
+            ConfigError: If a hook does not return a tensor.
+        """
         for name, method in self._hooks["after_loss"]:
             loss = method(self.agent, batch, loss)
             if not isinstance(loss, Tensor):  # None would mean a model that updates itself.
@@ -190,22 +195,24 @@ class Strategies:
         return loss
 
     def after_backward(self) -> None:
+        """Let the strategies change the gradients, before they are clipped."""
         for _, method in self._hooks["after_backward"]:
             method(self.agent)
 
     def after_step(self, replay: Replay) -> None:
+        """End a learning step, and its epoch if that is over too."""
         self.stepped(replay.batch)
         if self._by_epoch and self.borders and replay.passes != self._passes:
             self.end_epoch(replay)
 
     def stepped(self, batch: Batch | None) -> None:
-        """The learning step of a batch is over."""
+        """Tell the strategies that the learning step of a batch is over."""
         self.context.stepped()
         for _, method in self._hooks["after_step"]:
             method(self.agent, batch)
 
     def begin_epoch(self, replay: Replay) -> None:
-        """Begin a pass, unless one is under way; without task boundaries the whole stream is one."""
+        """Begin an epoch, unless one is in progress; without task boundaries the whole stream is one."""
         self._passes = replay.passes
         if self._in_epoch:
             return
@@ -214,7 +221,7 @@ class Strategies:
             method(self.agent, replay)
 
     def end_epoch(self, replay: Replay) -> None:
-        """End the current pass, if any: it, or its task, is over."""
+        """End the current epoch, if any: it is over, or its task is."""
         if not self._in_epoch:
             return
         self._in_epoch = False
@@ -222,12 +229,12 @@ class Strategies:
             method(self.agent, replay)
 
     def after_evaluation(self, metrics: dict[str, float]) -> None:
-        """Pass on held-out metrics, named as in eval.csv."""
+        """Tell the strategies the metrics of held-out rows, named as in eval.csv."""
         for _, method in self._hooks["after_evaluation"]:
             method(self.agent, dict(metrics))
 
     def after_flush(self, replay: Replay) -> None:
-        """After an update that no learning step belongs to: no rows have come with it."""
+        """Tell the strategies of an update outside of a learning step, which has a batch of no rows."""
         self.context.stepped()
         if replay.batch is None:
             return
@@ -238,11 +245,16 @@ class Strategies:
                 after(self.agent, none)
 
     def begin_task(self, task: int, replay: Replay) -> None:
+        """Begin a task, whose rows the replay holds.
+
+        Raises:
+            ConfigError: If another run has taken over a strategy.
+        """
         self.context.task, began = task, self.context.began
         for name, strategy in self.named.items():
             if strategy.context is not self.context:
                 raise ConfigError(
-                    f"strategy={name} is an object that another run has taken meanwhile. Construct one for "
+                    f"strategy={name} is an object that another run has taken over since. Construct one for "
                     "each run, or give its class."
                 )
             if id(strategy) not in began:
@@ -251,6 +263,7 @@ class Strategies:
             method(self.agent, replay)
 
     def end_task(self, replay: Replay) -> None:
+        """End the current task, while the replay still holds its rows."""
         self.end_epoch(replay)
         for _, method in self._hooks["end_task"]:
             method(self.agent, replay)
@@ -258,18 +271,23 @@ class Strategies:
             self.context.keep_structure(self.context.task)
 
     def parameters_changed(self) -> None:
+        """Tell the strategies that parameters of the model were added, removed or unfrozen."""
         self.context.changed = True
         for _, method in self._hooks["parameters_changed"]:
             method(self.agent)
 
     def begin_again(self, task: int) -> None:
-        """The model begins a task again that was begun before the run was resumed."""
+        """Begin a task again, on a newly constructed model, that had begun before the run was resumed."""
         self._changed_before = True
         if task and self._recalls:
             self.context.keep_structure(task - 1)
 
     def predict(self, obs: Tensor, task: int | None) -> Tensor | None:
-        """Logits of the strategy that has its own way; None where none has."""
+        """Logits `[B, num_classes]` of the strategy that predicts itself; None if there is none.
+
+        Raises:
+            ConfigError: If it returns anything else.
+        """
         for name, method in self._hooks["predict"]:
             output = method(self.agent, obs, task)
             if not isinstance(output, Tensor):
@@ -279,15 +297,15 @@ class Strategies:
         return None
 
     def owning(self, what: str) -> str | None:
-        """The name of the strategy that takes something for itself, or None."""
+        """The name of the strategy that owns something, such as `batch` or `weights`; or None."""
         return next((name for name, s in self.named.items() if what in owned(s)), None)
 
     def nbytes(self) -> int:
-        """Bytes of all tensors that they hold: memories, importances, earlier weights."""
+        """Size in bytes of all tensors that they hold: memories, importances, earlier weights."""
         return sum(_nbytes(state) for state in self.state_dict()["strategies"].values())
 
     def parameters_used(self) -> dict[str, Any] | None:
-        """How many parameters each task so far has for itself, where a strategy says so."""
+        """How many parameters each task so far has for itself, if a strategy counts them."""
         for strategy in self.named.values():
             if isinstance(strategy, Strategy):
                 used = strategy.parameters_used(self.agent)
@@ -311,22 +329,33 @@ class Strategies:
             self.context.keep_structure(self.context.task)
         self.context.check_structures(state.get("structures", {}))
         for name, strategy in self.named.items():
-            self.context.began[id(strategy)] = None  # Other than any that has not learnt.
+            self.context.began[id(strategy)] = (
+                None  # Unequal to any state, so that it counts as used.
+            )
             load_object_state(strategy, state["strategies"].get(name), beside=self.agent)
 
 
+def _states(strategy: object, what: str) -> bool:
+    """Whether a strategy sets this to True; in a user's class, any other value has its own meaning."""
+    return getattr(strategy, what, False) is True
+
+
 def _no_loss(replay: Replay, log: Log | None) -> None:
-    """What a model learns by, for nobody who asks."""
+    """Stands for the model's learning step in a context that nothing reads."""
 
 
-def _returned(name: str, method: str, value: Any, what: str) -> str:
+def _returned(name: str, method: str, value: object, what: str) -> str:
     """The error for a hook that returns the wrong thing."""
     given = "None" if value is None else f"a {type(value).__name__}"
     return f"strategy={name}: {signature_of(method)} returned {given}. Return {what}."
 
 
-def _check_logits(name: str, output: Tensor, obs: Any, spec: Any) -> None:
-    """Raise ConfigError for outputs of `predict` that are not a row of logits for each row."""
+def _check_logits(name: str, output: Tensor, obs: object, spec: Spec) -> None:
+    """Refuse outputs of `predict` that are not logits `[B, num_classes]`.
+
+    Raises:
+        ConfigError: With the shape that is expected.
+    """
     if not spec.discrete or len(spec.action.shape) != 1 or not isinstance(obs, Tensor):
         return
     if output.dim() != 2 or len(output) != len(obs) or output.shape[1] < spec.action.n:
@@ -337,13 +366,13 @@ def _check_logits(name: str, output: Tensor, obs: Any, spec: Any) -> None:
 
 
 def _set_context(name: str, strategy: Any, context: Context) -> None:
-    """Give a strategy its context.
+    """Set a strategy's attribute `context`.
 
     Raises:
-        ConfigError: If there is no place for it.
+        ConfigError: If its class allows no such attribute, or uses the name itself.
     """
     kind = type(strategy)
-    own = getattr(strategy, "__dict__", {}).get("context")
+    own = own_attributes(strategy).get("context")
     taken = own is not None and not isinstance(own, Context)
     try:
         if not taken:
@@ -352,10 +381,10 @@ def _set_context(name: str, strategy: Any, context: Context) -> None:
     except AttributeError:  # Frozen, or with slots; or a property.
         taken = hasattr(kind, "context") and "context" not in getattr(kind, "__slots__", ())
     todo = (
-        "`context` is what Antelope gives it: call the attribute of your own something else."
+        "Antelope sets its attribute `context`: rename your own."
         if taken
-        else f"Antelope gives it `context`, and {kind.__name__} allows no new attributes: write it without "
-        "frozen=True and slots."
+        else f"Antelope sets its attribute `context`, but {kind.__name__} allows no new ones: write it "
+        "without frozen=True and slots."
     )
     raise ConfigError(f"strategy={name}: {todo}")
 

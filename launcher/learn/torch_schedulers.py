@@ -1,8 +1,9 @@
-"""What can be asked of a scheduler: one of torch's, or any object with a `step` method."""
+"""What one can ask of a scheduler: one of torch's, or any object with a method `step`."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from ..record.state import load_object_state, object_state
 
-PER_STEP = (OneCycleLR, CyclicLR)  # PyTorch's own examples step these after every batch.
+PER_STEP = (OneCycleLR, CyclicLR)  # torch's documentation steps these after every batch.
 
 Groups = list[dict[str, Any]]  # The options of each group of an optimiser, without its parameters.
 
@@ -38,22 +39,22 @@ def load_state(scheduler: Steps, state: Any) -> None:
         load_object_state(scheduler, state)
 
 
-def parts_of(scheduler: Any) -> Iterable[Any]:
-    """A scheduler, then those inside it: those of a SequentialLR or ChainedScheduler."""
+def parts_of(scheduler: object) -> Iterable[Any]:
+    """A scheduler, then all those inside it, as in a SequentialLR or ChainedScheduler."""
     yield scheduler
     for part in getattr(scheduler, "_schedulers", ()):
         yield from parts_of(part)
 
 
-def usual_every(scheduler: Any, *, epochs: bool) -> str:
+def usual_every(scheduler: object, *, epochs: bool) -> str:
     """When a scheduler or a class of schedulers usually steps: every "epoch", "step" or "evaluation".
 
     Args:
-        epochs: Whether the run has epochs, as those on data sets have.
+        epochs: Whether the run has epochs: only those on data sets do.
     """
     if takes_metric(scheduler):
         return "evaluation"
-    target = getattr(scheduler, "func", scheduler)  # functools.partial
+    target = _without_arguments(scheduler)
     if inspect.isclass(target):
         per_step = issubclass(target, PER_STEP)
     else:
@@ -61,14 +62,19 @@ def usual_every(scheduler: Any, *, epochs: bool) -> str:
     return "step" if per_step or not epochs else "epoch"
 
 
-def takes_metric(scheduler: Any) -> bool:
+def takes_metric(scheduler: object) -> bool:
     """Whether `step` needs an evaluation's metric (ReduceLROnPlateau)."""
-    step = getattr(getattr(scheduler, "func", scheduler), "step", None)
-    return step is not None and "metrics" in inspect.signature(step).parameters
+    target = _without_arguments(scheduler)
+    return hasattr(target, "step") and "metrics" in inspect.signature(target.step).parameters
+
+
+def _without_arguments(scheduler: object) -> Any:
+    """The class or function inside a `functools.partial`; anything else unchanged."""
+    return scheduler.func if isinstance(scheduler, functools.partial) else scheduler
 
 
 def mode_of(scheduler: Steps | None) -> str:
-    """`min` or `max`: what a scheduler that looks at a metric takes for an improvement."""
+    """`min` or `max`: the direction in which a scheduler's metric improves."""
     return str(getattr(scheduler, "mode", "min"))
 
 

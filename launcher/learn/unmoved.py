@@ -1,4 +1,4 @@
-"""Whether a module that is to update itself ever did: a `learn` that forgets its `return` trains nothing."""
+"""Checks that a module that should update itself did so: a `learn` without its `return` trains nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Unmoved:
     """Compares a module's parameters at the end of a run with those before its first learning step.
 
     Attributes:
-        begun: Whether the first have been looked at.
+        begun: Whether the initial parameters have been recorded.
     """
 
     def __init__(self, agent: nn.Module):
@@ -23,9 +23,9 @@ class Unmoved:
         self.begun, self._before = True, self._sums()
 
     def problem(self) -> str | None:
-        """What to say if no parameter has changed."""
+        """The message if no parameter has changed; else None."""
         about = stated_traits(self._agent)
-        if about.on_policy:  # It may have waited for a rollout as long as the run.
+        if about.on_policy:  # The run may have been shorter than its first rollout.
             return None
         after, name = self._sums(), type(self._agent).__name__
         kept = [self._before[n].equal(s) for n, s in after.items() if n in self._before]
@@ -33,12 +33,12 @@ class Unmoved:
             return None
         do = "Return the loss, or step" if about.learns_by == "learn" else "Step"
         return (
-            f"Nothing was trained: {name}.{about.learns_by} returned no loss to go by, and no parameter of "
-            f"{name} changed. {do} an optimiser there; or set requires_grad_(False) if that is intended."
+            f"Nothing was trained: {name}.{about.learns_by} returned no loss, and no parameter of {name} "
+            f"changed. {do} an optimiser there; or set requires_grad_(False) if that is intended."
         )
 
     def _sums(self) -> dict[str, Tensor]:
-        """The sum of each parameter's bytes: a copy would take as much memory as the model."""
+        """The sum of each parameter's bytes, int64 `[]`: a copy would take as much memory as the model."""
         return {
             name: p.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)
             for name, p in self._agent.named_parameters()

@@ -1,4 +1,4 @@
-"""From losses to new weights: gradients, the optimiser, its schedule, and the averaged weights."""
+"""Turns losses into new weights: gradients, the optimiser, its schedule, and the averaged weights."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Updates:
     """Updates a module's weights by the losses it returns.
 
     Args:
-        agent: The module.
+        agent: The module that learns.
         optimizer: Steps its parameters; None for a module without any.
         own: The optimisers that the module holds, one of which steps instead; or None.
-        scheduler: Steps after each update, or after an epoch or evaluation; or None.
-        clip_grad: Largest norm of the gradient, or None.
-        accumulate: Losses per update of the weights, which is by their mean.
-        average: Weights used to evaluate, or None.
-        scaler: Scales float16's losses; None in any other arithmetic.
-        strategies: They may change gradients before an update, and look at weights after it.
+        scheduler: Steps after each update, epoch or evaluation; or None.
+        clip_grad: Largest 2-norm of the gradient of all parameters together, float; or None.
+        accumulate: Learning steps per update, which is by their mean loss.
+        average: Moving average of the weights, used to evaluate; or None.
+        scaler: Scales losses in float16; None in any other arithmetic.
+        strategies: May change gradients before an update, and read weights after it.
 
     Attributes:
-        optimizer: The one that steps now.
-        parameters: Those of the module as they are now.
-        optimised: Whether there ever was a loss.
+        optimizer: The optimiser that steps now.
+        parameters: Follows changes of the module's parameters.
+        optimised: Whether a loss has ever been returned.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Updates:
         self.strategies, self._strategic = strategies, strategies.active
         self.parameters = Parameters(agent, average=average)
         self.optimised = False
-        self._pending = 0  # Losses whose gradients wait for their update.
-        self._witness: Tensor | None = None  # A parameter whose gradient waits.
-        self._lr: Tensor | float | None = None  # Of the last update.
+        self._pending = 0  # Losses whose gradients wait for an update.
+        self._witness: Tensor | None = (
+            None  # A parameter whose gradient waits: None tells of zero_grad.
+        )
+        self._lr: Tensor | float | None = None  # At the last update.
         self.use(optimizer, held=own is not None and optimizer is own.only)
-        # One that the module holds is scheduled once a loss is returned: it may as well step itself.
+        # An optimiser that the module holds is scheduled at its first loss: the module may step it.
         if scheduler is not None and optimizer is not None and not self._held:
             scheduler.attach(optimizer)
 
@@ -81,7 +83,7 @@ class Updates:
             self._built_with = [{k: v for k, v in g.items() if k != "params"} for g in groups]
 
     def use_held(self, held: Optimizer | None) -> None:
-        """Step the optimiser that the module holds, if it does, now that it has returned a loss."""
+        """Step the optimiser that the module holds, now that it has returned a loss; None: the run's."""
         if held is not None and held is not self.optimizer:
             self.use(held, held=True)
         if self.scheduler is not None and self.scheduler.optimizer is not self.optimizer:
@@ -92,17 +94,17 @@ class Updates:
         """Add a loss's gradients, and update the weights once `accumulate` losses have added theirs.
 
         Args:
-            loss: Scalar, with a graph.
+            loss: Scalar `[]`, with a graph.
 
         Raises:
-            ConfigError: If it was back-propagated before, or `learn` zeroes gradients that wait.
+            ConfigError: If it was back-propagated before, or `learn` zeroed accumulated gradients.
         """
         optimizer, accumulate = self.optimizer, self.accumulate
         assert optimizer is not None
         self.parameters.look(closely=False)
         if not self._pending:
             for group in optimizer.param_groups:
-                for parameter in group["params"]:  # `zero_grad` would take ten times as long.
+                for parameter in group["params"]:  # `zero_grad` takes ten times as long.
                     parameter.grad = None
         elif self._witness is not None and self._witness.grad is None:
             raise ConfigError(
@@ -130,8 +132,9 @@ class Updates:
             self._warn_of_left_out(optimizer)
 
     def _update(self, optimizer: Optimizer) -> None:
-        """Step by the gradients that wait."""
-        if self._pending != self.accumulate:  # The last ones of a task: the mean of as many.
+        """Step by the accumulated gradients."""
+        # At a task's end there may be fewer: each was divided by `accumulate`, not by their number.
+        if self._pending != self.accumulate:
             for parameter in self.parameters.trained:
                 if parameter.grad is not None:
                     parameter.grad.mul_(self.accumulate / self._pending)
@@ -155,7 +158,11 @@ class Updates:
             self.average.update()
 
     def flush(self) -> bool:
-        """Update by the gradients that a task's last losses have left; whether there were any."""
+        """Update by the gradients left over from a task's last losses.
+
+        Returns:
+            Whether there were any.
+        """
         if not self._pending or self.optimizer is None:
             return False
         self._update(self.optimizer)
@@ -163,21 +170,21 @@ class Updates:
 
     @property
     def lr(self) -> float | None:
-        """The learning rate of the last update; None as long as there is none."""
+        """The learning rate of the last update; None before the first."""
         if self.optimizer is None or not self.optimised:
             return None
         return float(self.optimizer.param_groups[0]["lr"] if self._lr is None else self._lr)
 
     def is_finite(self) -> bool:
-        """Whether every trained weight is a number: a gradient can ruin them before the loss tells."""
+        """Whether all trained weights are finite: a gradient can ruin them before the loss shows it."""
         self.parameters.look()
         named = self.parameters.named.values()
         finite = [torch.isfinite(p).all() for p in named if p.requires_grad]
-        # One answer for all: the device would be waited for at each.
+        # A single answer for all: the device is waited for at each one.
         return not finite or bool(torch.stack(finite).all())
 
     def reset_hyperparameters(self) -> None:
-        """Give the optimiser the options it was built with, over those of a loaded state."""
+        """Give the optimiser this run's options instead of those of a loaded state."""
         if self.optimizer is None or self._held:
             return
         if self.scheduler is not None and self.scheduler.optimizer is self.optimizer:
@@ -202,7 +209,7 @@ class Updates:
     # -------------------------------------------------------------------------------- its state
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights, and what the module holds itself."""
+        """Everything needed to continue exactly, beside what the module holds itself."""
         # An optimiser that the module holds is saved with the module's attributes.
         stepped = None if self._held else self.optimizer
         parts = {
@@ -227,10 +234,13 @@ class Updates:
         return {**state, "held": held, "optimised": self.optimised, "lr": self.lr}
 
     def load_state_dict(self, state: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
-        """Continue exactly, the module being in the state of that moment; parts in `but` start afresh.
+        """Continue exactly; the module's own state must be loaded before.
+
+        Args:
+            but: Names of the parts that start from scratch.
 
         Raises:
-            CheckpointError: If a part is of another kind.
+            CheckpointError: If a part was saved from a different kind.
         """
         self.optimised, self._lr = state["optimised"], state.get("lr")
         if self.optimizer is not None and {"held", "optimizer"} <= state.keys() - set(but):
@@ -240,7 +250,7 @@ class Updates:
             self.average.restart()
         self._load_gradients(state)
         if self.own is not None:
-            self.own.look()  # One may have come with `begin_task`.
+            self.own.look()  # The module may have made one in `begin_task`.
             if (held := self.own.only) is not None and self.optimised:
                 self.use(held, held=True)
         parts = {
@@ -259,7 +269,7 @@ class Updates:
         """Load the optimiser, the scheduler, the average or the scaler.
 
         Raises:
-            CheckpointError: If it was saved from another kind.
+            CheckpointError: If it was saved from a different kind.
         """
         try:
             if isinstance(part, Scheduler):
@@ -275,7 +285,7 @@ class Updates:
             ) from error
 
     def _schedule_again(self, optimizer: Optimizer) -> None:
-        """Begin this run's schedule, where the saved one has left other rates in the optimiser."""
+        """Start this run's schedule, although the saved one has left its rates in the optimiser."""
         for group, _ in zip(optimizer.param_groups, self._built_with, strict=False):
             group.pop("initial_lr", None)
         self._restore_options(optimizer)
@@ -283,12 +293,12 @@ class Updates:
             self.scheduler.attach(optimizer)
 
     def _load_gradients(self, state: Mapping[str, Any]) -> None:
-        """Put back the gradients that wait for their update."""
+        """Restore the accumulated gradients."""
         self._pending, accumulate = state.get("pending", (0, 1))
         saved = state.get("gradients", {})
         for name, parameter in self.agent.named_parameters():
             if name in saved:
-                # Each was scaled for a mean of `accumulate` losses; now for one of this run's.
+                # They were scaled for a mean over the saved run's `accumulate`, which may differ.
                 grad = torch.empty_like(parameter).copy_(saved[name])
                 parameter.grad = grad.mul_(accumulate / self.accumulate)
 

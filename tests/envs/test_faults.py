@@ -397,20 +397,24 @@ class TestActions:
             (
                 lambda n: torch.zeros(n, 1, dtype=torch.long),
                 spaces.Discrete(2),
-                r"Model.act gave actions \[2, 1\] for 2 observations; expected \[2\]: one of 2",
+                r"Model.act returned actions \[2, 1\] for 2 observations; expected \[2\]: one of 2",
             ),
             (
                 lambda n: torch.zeros(n),
                 spaces.Discrete(2),
-                "Model.act gave actions of float32; expected whole numbers: one of 2",
+                "Model.act returned float32 actions; expected whole numbers: one of 2",
             ),
-            (lambda n: torch.zeros(n), PLAIN, r"gave actions \[2\] .* expected \[2, 3\]"),
+            (lambda n: torch.zeros(n), PLAIN, r"returned actions \[2\] .* expected \[2, 3\]"),
             (
                 lambda n: torch.zeros(n, 4, dtype=torch.long),
                 spaces.MultiDiscrete([2, 2]),
-                r"gave actions \[2, 4\] .*expected \[2, 2\]: one of 2 and one of 2",
+                r"returned actions \[2, 4\] .*expected \[2, 2\]: one of 2 and one of 2",
             ),
-            (lambda n: torch.zeros(n, 3), DICT, r"Model.act gave a Tensor; expected a dict with"),
+            (
+                lambda n: torch.zeros(n, 3),
+                DICT,
+                r"Model.act returned a Tensor; expected a dict with",
+            ),
             (
                 lambda n: {"a": torch.zeros(n, 3)},
                 DICT,
@@ -419,7 +423,7 @@ class TestActions:
             (
                 lambda n: {"a": torch.zeros(n, 3), "b": torch.zeros(n, 2).long()},
                 DICT,
-                r"Model \(b\).act gave actions \[2, 2\]",
+                r"Model \(b\).act returned actions \[2, 2\]",
             ),
         ],
     )

@@ -277,7 +277,9 @@ class TestNames:
         save(root)
         run = learnt({"_target_": str(root), "subset": [2, 0]})
         assert (run.spec.action.n, len(run.replay)) == (2, 7)
-        with pytest.raises(ConfigError, match=r"A folder has no argument `foo`\. It takes: subset"):
+        with pytest.raises(
+            ConfigError, match=r"A folder has no argument `foo`\. It accepts: subset"
+        ):
             learnt({"_target_": str(root), "foo": 1})
 
 

@@ -279,7 +279,7 @@ class TestOptimisation:
         assert (seen["lr"], seen["weight_decay"]) == (0.02, 0.3)
 
     def test_lr_decay_reaches_zero_once(self, quick: Any) -> None:
-        with pytest.warns(UserWarning, match="over long before the run"):
+        with pytest.warns(UserWarning, match="ends long before the run"):
             run = quick(model=Learner, lr=1.0, lr_decay_epochs=2, epochs=4, log_every=1)
         rates = [row["lr"] for row in run.history if row["mode"] == "train"]
         assert rates[: len(rates) // 2] == sorted(rates[: len(rates) // 2], reverse=True)

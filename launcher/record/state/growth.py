@@ -1,14 +1,15 @@
-"""A model's modules as they were when a checkpoint was written, made again on a model just constructed.
+"""Rebuilds the modules of a checkpoint on a newly constructed model.
 
-Layers are added, replaced and dropped while a model learns. A checkpoint says what the constructor
-had made and what there was in the end. On the fresh model `begin_task` is called again for the tasks
-so far; what still differs is made of copies of the model's own parts, and of torch's layers. Nothing
-that a checkpoint names is imported or called.
+Layers are added, replaced and dropped while a model learns. A checkpoint records the modules that the
+constructor made and those at the time of saving. On the new model `begin_task` is called again for
+the tasks so far; what still differs is built from copies of the model's own parts and from torch's
+layers. Nothing that a checkpoint names is imported or called: it may come from anyone.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,18 +24,18 @@ from ....agents.traits import hook
 from ....replay import CheckpointError
 from ....replay.randomness import forked_randomness
 
-Layout = dict[str, dict[str, Any]]  # By the modules' names; of JSON's types.
+Layout = dict[str, dict[str, Any]]  # By module name; holds JSON types only.
 
 _PLAIN = (bool, int, float, str, type(None))
-_OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping, and among it what runs in a forward:
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # The part of it that changes a forward.
 _NO_FACTS: dict[str, Any] = {"plain": {}, "unsaid": []}
 
 
 def layout(agent: nn.Module) -> Layout:
-    """What modules there are, of which class, with which parameters, buffers and parts."""
+    """All modules by name, with their classes, parameters, buffers and parts."""
     found: Layout = {}
-    names: dict[int, str] = {}  # Of modules and tensors: one met again is the same one.
+    names: dict[int, str] = {}  # Of modules and tensors, by id: reveals what is shared.
 
     def tensors(path: str, entries: Mapping[str, Tensor | None]) -> dict[str, Any]:
         described: dict[str, Any] = {}
@@ -73,10 +74,10 @@ def layout(agent: nn.Module) -> Layout:
 
 
 def grown(agent: nn.Module, built: Layout, tasks: int) -> dict[str, Any] | None:
-    """What a checkpoint says of modules that are not as the constructor has made them; else None.
+    """What a checkpoint records if modules differ from those that the constructor made; else None.
 
     Args:
-        built: `layout` of the model as it was made.
+        built: `layout` of the newly constructed model.
         tasks: How often `begin_task` has been called since.
     """
     now = layout(agent)
@@ -89,7 +90,7 @@ def grown(agent: nn.Module, built: Layout, tasks: int) -> dict[str, Any] | None:
 
 
 def begin_task(agent: nn.Module, task: int) -> None:
-    """Call the model's own `begin_task`, if it has one; what it adds goes where the rest is."""
+    """Call the model's own `begin_task`, if it has one, and move what it adds to the model's device."""
     if (begin := hook(agent, "begin_task")) is None:
         return
     with moved_along(agent):
@@ -98,16 +99,16 @@ def begin_task(agent: nn.Module, task: int) -> None:
 
 @contextmanager
 def moved_along(agent: nn.Module) -> Iterator[None]:
-    """Afterwards, what was added inside, modules or single tensors, is on the device of the rest.
+    """Run the block, then move modules and tensors that it added to the model's device.
 
-    A model adds layers as its constructor made them: on the CPU.
+    User code creates layers where torch does by default: on the CPU.
     """
     device = next((p.device for p in agent.parameters()), None)
     if device is None or device.type == "cpu":
         yield
         return
     before = [tensor for module in agent.modules() for tensor in _own_tensors(module)]
-    known = set(map(id, before))  # `before` holds them until the end: no id is used again.
+    known = set(map(id, before))  # `before` keeps them alive, so that no id is reused.
     yield
     for module in agent.modules():
         new = [tensor for tensor in _own_tensors(module) if id(tensor) not in known]
@@ -121,23 +122,23 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def begin_again(agent: nn.Module, tasks: int) -> None:
-    """Call the model's own `begin_task` for the first tasks, as a run does that is resumed."""
+    """Call the model's own `begin_task` for the first tasks, as a resumed run does."""
     with forked_randomness(0):
         for task in range(tasks):
             begin_task(agent, task)
 
 
 def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[int], None]) -> None:
-    """Give a model just constructed the modules of a checkpoint, which are then to be filled.
+    """Give a newly constructed model the modules of a checkpoint, whose weights are loaded afterwards.
 
-    Another model than the one that was saved is left as it is.
+    A model other than the saved one stays unchanged.
 
     Args:
-        saved: Of `grown`.
+        saved: The result of `grown`.
         begin: Calls the model's own `begin_task`.
 
     Raises:
-        CheckpointError: If a part cannot be made again.
+        CheckpointError: If a part cannot be rebuilt.
     """
     if saved is None or layout(agent) == saved["now"] or layout(agent) != saved["built"]:
         return
@@ -146,7 +147,7 @@ def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[i
         with forked_randomness(0):
             for task in range(saved["tasks"]):
                 begin(task)
-    except Exception as error:  # It may rest on what was learnt; the layout says what is missing.
+    except Exception as error:  # It may need what was learnt. The layout tells what is missing.
         failed = error
     if layout(agent) == saved["now"]:
         return
@@ -157,18 +158,27 @@ def regrow(agent: nn.Module, saved: dict[str, Any] | None, *, begin: Callable[[i
 
 
 class _Rebuilding:
-    """Modules made again where they differ from a layout, in place."""
+    """Rebuilds, in place, the modules that differ from a layout.
+
+    Args:
+        wanted: The layout to reach.
+        facts: For each new module, its plain attributes, and the names of those that are not saved.
+
+    Raises:
+        CheckpointError: If a part cannot be rebuilt.
+    """
 
     def __init__(self, agent: nn.Module, wanted: Layout, facts: Mapping[str, dict[str, Any]]):
         self.wanted, self.facts, self.name = wanted, facts, type(agent).__name__
-        self.stock = list(agent.modules())  # What copies can be made of.
+        self.stock = list(agent.modules())  # Modules to copy.
         self.made: dict[str, Any] = {}
         self.used = {id(agent)}
         if _class_name(type(agent)) != wanted[""]["class"]:
-            self.refuse("", "is of another class")
+            self.refuse("", "has a different class")
         self.fit("", agent)
 
     def refuse(self, path: str, why: str) -> None:
+        """Raise for the part at `path`; `why` continues "it ..."."""
         raise CheckpointError(
             f"`{path}` was added to {self.name} during learning and cannot be rebuilt: it {why}. "
             "Create it in __init__, or in begin_task(task), which is called again when a run is "
@@ -176,6 +186,7 @@ class _Rebuilding:
         )
 
     def fit(self, path: str, module: nn.Module) -> None:
+        """Give a module, in place, the parameters, buffers and parts that the layout has for it."""
         entry = self.wanted[path]
         self.made[path] = module
         for key in self.facts.get(path, _NO_FACTS)["unsaid"]:
@@ -190,7 +201,7 @@ class _Rebuilding:
                 f"{path}.{key}".lstrip("."), parameters.get(key), form, module
             ),
         )
-        # New ones are empty, and filled with what the checkpoint holds.
+        # New buffers are None until the checkpoint's are loaded.
         buffers = {key: module._buffers.get(key) for key in entry["buffers"]}
         module._buffers.clear()
         module._buffers.update(buffers)
@@ -206,6 +217,12 @@ class _Rebuilding:
     def parameter(
         self, path: str, now: nn.Parameter | None, form: Any, module: nn.Module
     ) -> nn.Parameter | None:
+        """A parameter of the wanted shape and dtype: the current one, resized in place, or a new one.
+
+        Args:
+            now: The module's current parameter of this name, or None.
+            form: Its entry in the layout; None: the name holds no parameter.
+        """
         if form is None:
             return None
         if "same" in form:
@@ -224,6 +241,7 @@ class _Rebuilding:
         return now
 
     def part(self, path: str, now: nn.Module | None, form: Any) -> nn.Module | None:
+        """A part of the wanted class, fitted: the current one if its class is right, or another one."""
         if form is None:
             return None
         if "same" in form:
@@ -237,7 +255,7 @@ class _Rebuilding:
         return now
 
     def another(self, path: str, kind: str) -> nn.Module:
-        """A module of this class: a copy of one that there is, or an empty layer of torch's."""
+        """A new module of this class: a copy of one in the model, or an empty layer of torch's."""
         facts = self.facts.get(path, _NO_FACTS)
         unsaid = facts["unsaid"]
         like = [
@@ -247,22 +265,21 @@ class _Rebuilding:
         ]
         if like:
             if any(vars(part)[key] is not vars(like[0])[key] for part in like for key in unsaid):
-                self.refuse(path, f"has a {unsaid[0]} that may be one of several")
+                self.refuse(path, f"has a `{unsaid[0]}` that differs between modules of its class")
             twin = copy.deepcopy(like[0])
             self.stock += [part for part in twin.modules() if part is not twin]
             return twin
         where, _, name = kind.rpartition(".")
-        found = (
-            getattr(sys.modules.get(where), name, None) if where.startswith("torch.nn.") else None
-        )
+        known = where.startswith("torch.nn.") and where in sys.modules
+        found = vars(sys.modules[where]).get(name) if known else None
         if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            self.refuse(path, f"is a {kind}, and the model has no other one to copy")
+            self.refuse(path, f"is a {kind}, and the model holds no other to copy")
         if unsaid:
-            self.refuse(path, f"has a {unsaid[0]} that is not saved")
+            self.refuse(path, f"has a `{unsaid[0]}`, which a checkpoint does not save")
         assert found is not None
         made: nn.Module = found.__new__(found)
         nn.Module.__init__(made)
-        vars(made).update(facts["plain"])  # What its constructor would have kept of its arguments.
+        vars(made).update(facts["plain"])  # Arguments that its constructor would have stored.
         return made
 
 
@@ -272,10 +289,16 @@ def _refill(
     wanted: Mapping[str, Any],
     make: Callable[[str, Any], Any],
 ) -> None:
-    """Let a module's dictionary hold what is wanted, in this order."""
+    """Refill a module's dictionary with the wanted entries, in their order.
+
+    Args:
+        entries: Such as `module._parameters`.
+        wanted: Name to entry of the layout.
+        make: Returns the value for a name and its entry.
+    """
     made = {}
     for key, form in wanted.items():
-        module.__dict__.pop(key, None)  # `self.head = None` in the constructor would hide it.
+        module.__dict__.pop(key, None)  # `self.head = None` in the constructor would shadow it.
         made[key] = make(key, form)
     entries.clear()
     entries.update(made)
@@ -293,7 +316,7 @@ def _form(tensor: Tensor) -> dict[str, Any]:
 
 
 def _unsaid(module: nn.Module) -> list[str]:
-    """Attributes of a module that a checkpoint does not hold: functions, objects, hooks."""
+    """Names of a module's attributes that a checkpoint does not hold: functions, objects, hooks."""
     return [
         key
         for key, value in vars(module).items()
@@ -302,11 +325,14 @@ def _unsaid(module: nn.Module) -> list[str]:
 
 
 def _has_hook(hooks: Mapping[int, Any]) -> bool:
-    return any(not isinstance(getattr(h, "__self__", None), Context) for h in hooks.values())
+    """Whether there are hooks other than those of Antelope's strategies."""
+    return not all(
+        inspect.ismethod(each) and isinstance(each.__self__, Context) for each in hooks.values()
+    )
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    """Attributes of one of torch's layers: numbers and strings."""
+    """The numbers and strings among the attributes of one of torch's layers; {} for other modules."""
     if "." not in _class_name(type(module)):
         return {}
     return {k: v for k, v in vars(module).items() if k not in _OWN and _is_plain(v, tensors=False)}

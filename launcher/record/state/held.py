@@ -9,10 +9,10 @@ from torch.optim import Optimizer
 
 
 def held_names(optimizer: Optimizer, names: Mapping[int, str]) -> list[list[str | None]]:
-    """What each group of an optimiser holds, by name; None for tensors without one.
+    """The names of the parameters in each group of an optimiser; None for tensors without a name.
 
     Args:
-        names: By the tensors' ids.
+        names: The parameters' names, by `id`.
     """
     return [[names.get(id(p)) for p in group["params"]] for group in optimizer.param_groups]
 
@@ -20,9 +20,13 @@ def held_names(optimizer: Optimizer, names: Mapping[int, str]) -> list[list[str 
 def hold(
     optimizer: Optimizer, held: Sequence[Sequence[str | None]], named: Mapping[str, Any]
 ) -> None:
-    """Let an optimiser's groups hold what `held_names` found, so that its state can be put back.
+    """Let an optimiser's groups hold the parameters that `held_names` returned, before its state is loaded.
 
-    Nothing is done where one of them is not there; a tensor without a name is the one in its place.
+    If one is missing, nothing changes. A tensor without a name is taken to be the one in its place.
+
+    Args:
+        held: The names in each group; None: no name.
+        named: The module's parameters, by name.
     """
     groups = optimizer.param_groups
     wanted: list[list[Any]] = []

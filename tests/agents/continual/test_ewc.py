@@ -497,5 +497,5 @@ def test_what_has_no_such_information_is_refused(name: str, tmp_path: Path) -> N
     how: dict[str, Any] = {"plot": False, "progress": False, "path": tmp_path / "run"}
     with pytest.raises(ConfigError, match=rf"{name}\.fisher is 'full'; .* `labels` or `weighted`"):
         ml("tasks=5", f"strategy={name}", "strategy.fisher=full", **how)
-    with pytest.raises(ConfigError, match="is for classes, and the targets of this run are values"):
+    with pytest.raises(ConfigError, match="is for classes, but this run's targets are values"):
         ml("dataset=Diabetes", f"strategy={name}", "strategy.fisher=weighted", **how)

@@ -71,10 +71,10 @@ def test_a_random_crop_alone_is_the_usual_one(
 @pytest.mark.parametrize(
     ("aug", "advice"),
     [
-        (RandomCrop(padding=0), r"RandomCrop changes nothing.*\[3, 32, 32\].*needs a padding"),
-        (v2.RandomCrop(32), "needs a padding, such as aug.padding=4"),
-        (transforms.RandomCrop(32), "needs a padding"),
-        (v2.RandomApply([v2.RandomCrop(32)]), "needs a padding"),
+        (RandomCrop(padding=0), r"RandomCrop changes nothing.*\[3, 32, 32\].*needs padding"),
+        (v2.RandomCrop(32), "needs padding, such as aug.padding=4"),
+        (transforms.RandomCrop(32), "needs padding"),
+        (v2.RandomApply([v2.RandomCrop(32)]), "needs padding"),
         (RandomHorizontalFlip(0.0), "RandomHorizontalFlip changes nothing.*Check its arguments"),
         (v2.CenterCrop(32), "CenterCrop changes nothing"),
         (v2.Resize(32), "Resize changes nothing"),
@@ -127,7 +127,7 @@ def test_images_that_augmentation_leaves_as_they_are_say_nothing_of_others(augme
     [
         (v2.Normalize([0.5] * 3, [0.2] * 3), "Normalize would shift training data only"),
         (v2.Compose([RandomCrop(), v2.Normalize([0.5] * 3, [0.2] * 3)]), "Leave it out"),
-        (v2.ToDtype(torch.uint8, scale=True), r"float32 in \[0, 1\] into uint8"),
+        (v2.ToDtype(torch.uint8, scale=True), r"float32 inputs in \[0, 1\] into uint8"),
         (transforms.TrivialAugmentWide(), "Only torch.uint8"),  # Some of what it draws from.
         (lambda images: images.numpy(), "aug returned a ndarray; it must return a tensor"),
         (RandomCrop(24), r"\[2, 3, 32, 32\] into \[2, 3, 24, 24\]; it must keep their shape"),

@@ -76,7 +76,7 @@ class TestChoice:
         found = torch.device("mps")
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: found)
         assert describe(settings(), CPU, False) == (
-            "cpu (device=mps is here too, and is only used if it is named)"
+            "cpu (device=mps is available too, but is used only on request)"
         )
         assert describe(settings("device=cpu"), CPU, False) == "cpu"
 
@@ -124,7 +124,7 @@ class TestArithmetic:
             matmul.fp32_precision = before
 
     def test_tf32_needs_a_gpu_that_has_it(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="precision=tf32 is arithmetic of NVIDIA GPUs"):
+        with pytest.raises(ConfigError, match="precision=tf32 needs an NVIDIA GPU"):
             ml("precision=tf32", path=str(tmp_path / "run"), device="cpu", **QUIET)
         assert not list(tmp_path.iterdir())
 

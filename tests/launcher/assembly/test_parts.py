@@ -204,13 +204,19 @@ def test_what_only_our_own_agents_are_told_does_not_fill_a_users_parameters() ->
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"env": "CartPole-v1", "model": "SAC", "policy": Policy}, r"SAC takes no `policy`\..*PPO"),
-        ({"env": "CartPole-v1", "model": "PPO", "generator": Scores}, "PPO takes no `generator`"),
+        (
+            {"env": "CartPole-v1", "model": "SAC", "policy": Policy},
+            r"SAC does not accept `policy`\..*PPO",
+        ),
+        (
+            {"env": "CartPole-v1", "model": "PPO", "generator": Scores},
+            "PPO does not accept `generator`",
+        ),
         ({"dataset": "Digits", "critic": Scores}, "`critic` cannot be used with a data set"),
-        ({"dataset": "Digits", "model": Scores, "rl": True}, "Scores takes no `rl`"),
+        ({"dataset": "Digits", "model": Scores, "rl": True}, "Scores does not accept `rl`"),
         ({"env": "CartPole-v1", "rl": True}, "`rl` cannot be used with an environment"),
         ({"dataset": "Diabetes", "rl": True}, "rl=true needs classes"),
-        ({"env": "CartPole-v1", "model": Policy, "policy": Policy}, "it is the policy already"),
+        ({"env": "CartPole-v1", "model": Policy, "policy": Policy}, "it is the policy itself"),
         ({"env": "CartPole-v1", "policy": "Polcy"}, "No policy `Polcy`"),
     ],
 )
@@ -295,7 +301,7 @@ def test_a_prior_that_is_none_is_refused(bias: Any, says: str) -> None:
 
 @pytest.mark.usefixtures("workdir")
 def test_what_learns_values_has_no_prior() -> None:
-    with pytest.raises(ConfigError, match="DQN learns what actions are worth"):
+    with pytest.raises(ConfigError, match="DQN learns the values of actions"):
         ml(env="CartPole-v1", head_bias=[0.5, 0.5], progress=False)
     with pytest.raises(ConfigError, match="do not come straight from a Linear layer"):
         ml(

@@ -672,7 +672,7 @@ def test_an_object_serves_one_loop() -> None:
         tasks, model, told, optimizer = made(strategy)
         if first:
             learn((tasks, model, told, optimizer))
-    with pytest.raises(ConfigError, match="Construct it again"):
+    with pytest.raises(ConfigError, match="Construct one for each run"):
         told.begin_task(tasks[0], optimizer)
 
 

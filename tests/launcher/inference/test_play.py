@@ -313,7 +313,7 @@ def test_an_episode_without_an_end_is_cut(tmp_path: Path) -> None:
 
 def test_an_environment_that_the_user_opened_is_played_in(tmp_path: Path) -> None:
     robot = Stage()
-    with pytest.warns(UserWarning, match="Evaluation takes place in that one"):
+    with pytest.warns(UserWarning, match="Evaluation uses that one too"):
         run = trained(tmp_path, env=robot)
     opened = len(Stage.opened)
     assert run.play(3) == run.play(3) == antelope.load(tmp_path, env=robot).play(3)

@@ -146,7 +146,7 @@ def test_extras_are_arrays_with_a_row_for_each_environment() -> None:
     assert kept["features"].shape == (2, 3)
     assert kept["both"]["a"].shape == (2,)
     wrong = {"both": {"a": torch.zeros(3)}}
-    with pytest.raises(ConfigError, match=r"Own.act gave the extra `both/a` \[3\] for 2"):
+    with pytest.raises(ConfigError, match=r"Own.act returned the extra `both/a` \[3\] for 2"):
         act(Own(lambda obs: (torch.zeros(2, dtype=torch.long), wrong)), CHOICE, n=2)
 
 
@@ -170,14 +170,22 @@ def test_low_precision_is_for_the_forward_alone() -> None:
 @pytest.mark.parametrize(
     ("action", "space", "message"),
     [
-        (torch.zeros(2), CHOICE, "M.act gave actions of float32; expected whole numbers: one of 3"),
-        (torch.zeros(2, 1).long(), CHOICE, r"M.act gave actions \[2, 1\] for 2 .* expected \[2\]"),
-        (torch.zeros(3).long(), CHOICE, r"gave actions \[3\] for 2 observations"),
+        (
+            torch.zeros(2),
+            CHOICE,
+            "M.act returned float32 actions; expected whole numbers: one of 3",
+        ),
+        (
+            torch.zeros(2, 1).long(),
+            CHOICE,
+            r"M.act returned actions \[2, 1\] for 2 .* expected \[2\]",
+        ),
+        (torch.zeros(3).long(), CHOICE, r"returned actions \[3\] for 2 observations"),
         (torch.zeros(2, 5), CHOICES, r"expected \[2, 2\]: one of 2 and one of 3"),
         (torch.zeros(2, 3), BOX, r"expected \[2, 2\]: float32 2"),
-        (torch.zeros(2, 2), {"a": BOX}, r"M.act gave a Tensor; expected a dict with \['a'\]"),
-        ({"b": 1}, {"a": BOX}, r"M.act gave \['b'\]; expected a dict with \['a'\]"),
-        ({"a": torch.zeros(2)}, {"a": BOX}, r"M \(a\).act gave actions \[2\]"),
+        (torch.zeros(2, 2), {"a": BOX}, r"M.act returned a Tensor; expected a dict with \['a'\]"),
+        ({"b": 1}, {"a": BOX}, r"M.act returned \['b'\]; expected a dict with \['a'\]"),
+        ({"a": torch.zeros(2)}, {"a": BOX}, r"M \(a\).act returned actions \[2\]"),
     ],
 )
 def test_other_actions_are_refused(action: Any, space: Any, message: str) -> None:

@@ -246,7 +246,8 @@ class TestAnInstance:
         model = start()
         other = StepLR(SGD(model.parameters(), 0.1), 3)
         with pytest.raises(
-            ConfigError, match=r"not the one that steps. Give optim= that optimiser too"
+            ConfigError,
+            match=r"optimiser other than the one that steps. Give optim= that optimiser too",
         ):
             quick(model=model, scheduler=other)
 
@@ -260,7 +261,7 @@ class TestLrDecayEpochs:
 
     def test_stays_at_zero_and_says_so(self, quick: Any) -> None:
         with pytest.warns(
-            UserWarning, match="lr_decay_epochs=2 is over long before the run: after 2 of 9"
+            UserWarning, match="lr_decay_epochs=2 ends long before the run: after 2 of 9"
         ):
             run = quick(lr_decay_epochs=2, epochs=9)
         assert rates(run)[8:] == pytest.approx([0] * 28)
@@ -326,7 +327,7 @@ class TestWhatIsSaid:
 
     def test_of_a_schedule_that_is_over_early(self, quick: Any) -> None:
         with pytest.warns(
-            UserWarning, match="StepLR is over long before the run: after 8 of 20 updates"
+            UserWarning, match="StepLR ends long before the run: after 8 of 20 updates"
         ):
             quick(
                 scheduler={"_target_": "StepLR", "step_size": 2}, scheduler_every="step", epochs=5
@@ -406,7 +407,7 @@ class TestAPlateau:
 
     def test_without_evaluations_is_said(self, quick: Any) -> None:
         with pytest.warns(
-            UserWarning, match="ReduceLROnPlateau looks at evaluations, and there is none"
+            UserWarning, match="ReduceLROnPlateau waits for evaluations, but there is none"
         ):
             quick(scheduler="ReduceLROnPlateau", epochs=2, dataset=[rows(), rows()])
 
@@ -421,7 +422,7 @@ class TestAPlateau:
                 batch = next(replay)
                 return F.cross_entropy(self.layer(batch.obs), batch.label)
 
-        with pytest.warns(UserWarning, match=r"needs loss, which this evaluation does not give"):
+        with pytest.warns(UserWarning, match=r"needs loss, which is missing or NaN in this"):
             run = quick(model=Silent, scheduler="ReduceLROnPlateau", epochs=2)
         assert set(rates(run)) == {0.1}
 

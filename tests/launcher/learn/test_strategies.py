@@ -408,7 +408,7 @@ def test_weights_that_belong_to_a_task_are_not_averaged(name: str) -> None:
 
 
 def test_an_object_that_is_no_strategy_is_refused() -> None:
-    refused(strategy=object(), says=["none of the hooks", "after_loss"])
+    refused(strategy=object(), says=["none of a strategy's hooks", "after_loss"])
 
 
 class NoForward(nn.Module):
