@@ -136,7 +136,7 @@ def comments(file: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Counts:
-    """What DESIGN sets limits to.
+    """What the structure is measured by.
 
     Attributes:
         circles: Groups of modules that import each other.

@@ -79,6 +79,12 @@ ROOMS = {
 }
 WINGS = ("by_hand", "inference", "mammoth")
 GRAPH = structure.imports(structure.modules(ROOT))
+COUNTS = structure.measure(ROOT)
+# What is called with settings, and plans them.
+DOORS = {
+    *("launcher.train", "launcher.sweep", "launcher.open_run", "launcher.task_by_task"),
+    *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
+}
 
 
 def room_of(module: str) -> str:
@@ -103,6 +109,25 @@ def test_a_room_of_the_launcher_imports_only_those_below_it(room: str) -> None:
     for name, example in rooms_imported(room).items():
         above = name.endswith(".py") and room in WINGS
         assert above or name in ROOMS[room], example
+
+
+def test_no_files_import_each_other() -> None:
+    assert COUNTS.circles == []
+
+
+def test_the_code_stays_within_its_limits() -> None:
+    assert COUNTS.on_data == 0  # Asked of the world instead.
+    # Dicts and attributes of what users and libraries bring; trees of spaces have replay/tree.py.
+    assert COUNTS.asked <= 55
+    assert COUNTS.fetched <= 55
+    assert COUNTS.loose < 0.07
+    assert COUNTS.lengths[0][0] < 60, COUNTS.lengths[0]
+
+
+def test_settings_are_read_where_the_plan_is_made_alone() -> None:
+    readers = {name for name, others in GRAPH.items() if "launcher.settings.settings" in others}
+    doors = {name for name in readers if not name.startswith("launcher.settings.")}
+    assert doors <= DOORS
 
 
 def test_pictures_read_settings_of_runs_and_nothing_else_of_theirs() -> None:

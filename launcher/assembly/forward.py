@@ -164,15 +164,7 @@ def _check_output(
             "`out_features` receives the right width."
         )
     if space.dtype == torch.float64 and output.dtype != torch.float64:
-        assert space.mean is not None
-        assert space.stddev is not None
-        mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
-        raise ConfigError(
-            f"{name}.forward returned {str(output.dtype).removeprefix('torch.')}. The targets are "
-            f"around {mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. "
-            "Subtract their mean in your data, or end forward with `output * spec.action.stddev "
-            "+ spec.action.mean`, which are float64 here, as the default agent does."
-        )
+        raise ConfigError(_too_coarse(name, output.dtype, space))
     if not bool(torch.isfinite(output).all()):
         raise ConfigError(
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
@@ -184,6 +176,19 @@ def _check_output(
             "cross-entropy applies a softmax itself. Leave the softmax out.",
             stacklevel=2,
         )
+
+
+def _too_coarse(name: str, dtype: torch.dtype, space: Space) -> str:
+    """The error for an output whose type cannot tell the targets apart."""
+    assert space.mean is not None
+    assert space.stddev is not None
+    mean, stddev = (float(x.flatten()[0]) for x in (space.mean, space.stddev))
+    return (
+        f"{name}.forward returned {str(dtype).removeprefix('torch.')}. The targets are "
+        f"around {mean:.6g} and vary by {stddev:.3g}: float32 cannot tell them apart. "
+        "Subtract their mean in your data, or end forward with `output * spec.action.stddev "
+        "+ spec.action.mean`, which are float64 here, as the default agent does."
+    )
 
 
 def _are_probabilities(rows: Tensor) -> bool:

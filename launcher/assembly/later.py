@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from ...envs.arrays import Arrays
 from ...replay import ConfigError
-from ..settings.plan import Plan, make_plan
-from ..settings.settings import Settings
+from ..settings.plan import Plan
 from .data import read_data
 
 
-def read_later(settings: Settings, of_run: Plan) -> tuple[Arrays, Arrays | None]:
+def read_later(plan: Plan) -> tuple[Arrays, Arrays | None]:
     """The training rows, and the held-out rows if any, read like the run's own data; labels stay unchanged.
 
     Args:
-        settings: Name the data set; they take precedence over the run's.
-        of_run: The plan of the finished run.
+        plan: Names the data set, with the run's own folder, image size and channels.
 
     Raises:
-        ConfigError: If the settings do not name exactly one data set, or it cannot be identified.
+        ConfigError: If the plan does not name exactly one data set, or it cannot be identified.
         DataError: If it cannot be read.
     """
-    plan = make_plan(settings, of_run=of_run)
     if (count := len(plan.dataset or ())) != 1:
         raise ConfigError(
             f"learn_task accepts one data set at a time, and received {count}. Call it once for each."

@@ -95,24 +95,12 @@ def build_parts(
     seen: Any = spec.obs
     for name in parts_given(plan):
         table = inferred(Spec(seen, spec.action, spec.num_tasks), device=device)
+        table |= _shapes(name, spec, of_actions=of_actions)
+        if name == "critic" and "policy" in built:
+            table["policy"] = built["policy"]
+            shapes = _extras(built["policy"], seen, spec.action)
+            table["obs_shapes"] = {**table["obs_shapes"], **shapes}
         why = advice(Spec(seen, spec.action))
-        if name == "encoder":
-            table |= outgoing((_FEATURES,))
-        elif name == "critic":
-            # For scores of actions the inferred width, that of the actions, is right already.
-            table |= {} if of_actions else outgoing((1,))
-            if "policy" in built:
-                table["policy"] = built["policy"]
-                shapes = _extras(built["policy"], seen, spec.action)
-                table["obs_shapes"] = {**table["obs_shapes"], **shapes}
-        elif name == "generator":
-            table |= incoming((_NOISE,)) | outgoing(spec.obs.shape)
-            # Convolutional generators ask for channels, not for the flattened size.
-            table |= {"out_channels": spec.obs.shape[0] if spec.obs.shape else 1}
-            table["num_classes"] = spec.action.n if spec.discrete else 0
-        elif name == "discriminator":
-            table |= outgoing((1,))
-            table["num_classes"] = spec.action.n if spec.discrete else 0
         target, arguments = plan.parts[name].target, plan.parts[name].arguments
         part = target
         if plan.parts[name].constructs:
@@ -131,6 +119,23 @@ def build_parts(
         if name == "encoder":
             seen = _features(part, seen)
     return built
+
+
+def _shapes(name: str, spec: Spec, *, of_actions: bool) -> dict[str, Any]:
+    """What the spec does not say of a part's inputs and outputs, by parameters' names."""
+    if name == "encoder":
+        return outgoing((_FEATURES,))
+    if name == "critic":
+        # For scores of actions the inferred width, that of the actions, is right already.
+        return {} if of_actions else outgoing((1,))
+    if name == "policy":
+        return {}
+    classes = {"num_classes": spec.action.n if spec.discrete else 0}
+    if name == "discriminator":
+        return outgoing((1,)) | classes
+    # Convolutional generators ask for channels, not for the flattened size.
+    channels = spec.obs.shape[0] if spec.obs.shape else 1
+    return incoming((_NOISE,)) | outgoing(spec.obs.shape) | {"out_channels": channels} | classes
 
 
 def _features(encoder: nn.Module, seen: Any) -> Space:

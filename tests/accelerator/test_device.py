@@ -243,7 +243,7 @@ def test_tensors_of_two_devices_are_said_with_what_to_do(
 ) -> None:
     said = pretend.run(refused, tmp_path, model, world)
     assert "to be on the same device" in said
-    assert "Make a tensor where the others are" in said
+    assert "Create a tensor where the others are" in said
     assert model.__name__ in said
 
 

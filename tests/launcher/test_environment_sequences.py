@@ -147,7 +147,9 @@ def test_every_task_waits_for_its_first_steps() -> None:
 
 
 def test_tasks_that_are_over_before_anything_is_learnt_are_told_of() -> None:
-    with pytest.warns(UserWarning, match="Nothing is learnt: .* seed_steps=70, but tasks have 60 steps"):
+    with pytest.warns(
+        UserWarning, match="Nothing is learnt: .* seed_steps=70, but tasks have 60 steps"
+    ):
         assert run(seed_steps=70).agent.sizes == []
 
 
