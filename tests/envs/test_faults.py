@@ -418,7 +418,7 @@ class TestActions:
             (
                 lambda n: {"a": torch.zeros(n, 3)},
                 DICT,
-                r"gave \['a'\]; expected a dict with \['a', 'b'\]",
+                r"returned \['a'\]; expected a dict with \['a', 'b'\]",
             ),
             (
                 lambda n: {"a": torch.zeros(n, 3), "b": torch.zeros(n, 2).long()},
