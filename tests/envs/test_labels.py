@@ -132,9 +132,7 @@ class TestNumbering:
 
     @pytest.mark.parametrize(("label", "name"), [(0, "0"), (7, "7"), (True, "True")])
     def test_a_single_class_is_a_warning(self, learn: Any, label: Any, name: str) -> None:
-        says = (
-            rf"All rows of arrays have the same class \({name}\), so an accuracy of 1.0 means nothing"
-        )
+        says = rf"All rows of arrays have the same class \({name}\), so an accuracy of 1.0 means nothing"
         with pytest.warns(UserWarning, match=says):
             run = learn(dataset=(X, labels(label)))
         assert run.spec.action.n == 1
