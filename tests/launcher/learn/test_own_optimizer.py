@@ -468,7 +468,7 @@ class TestGroups:
             ({"haed": {"lr": 1}}, "no trained parameter is called `haed`. Did you mean `head`"),
             ({"bias": {"lr": 1}}, r"Did you mean `\*.bias`"),
             ({"head": {"momentun": 1}}, "SGD has no setting `momentun`.* Did you mean `momentum`"),
-            ({"head": {"lr": "fast"}}, "expected a number"),
+            ({"head": {"lr": "fast"}}, "expected a nonnegative number"),
             ({"head": 0.1}, r"Write optim.groups.head.lr=0.1"),
             ({}, "expected settings by names of parameters"),
         ],
