@@ -385,7 +385,7 @@ def test_argument_of_the_wrong_type_names_the_constructor() -> None:
 
 def test_optimiser_of_another_model() -> None:
     other = torch.optim.SGD(Linear(3, 3).parameters(), 0.1)
-    refused(model=Linear, optim=other, says=["none of the model's parameters", "Give its class"])
+    refused(model=Linear, optim=other, says=["none of the model's parameters", "Give the optimiser's class"])
     refused(model=Linear, optim=nn.Linear(2, 2), says=["not a torch.optim.Optimizer"])
 
 
@@ -638,7 +638,7 @@ def test_data_is_refused_with_what_is_wrong_in_it(dataset: Any, says: list[str])
     ("test_dataset", "says"),
     [
         ((INPUTS, LABELS + 1), ["Labels out of range", "label 3", "training data's: 0 to 2"]),
-        ((INPUTS[:, :3], LABELS), ["[4]", "[3]", "one shape"]),
+        ((INPUTS[:, :3], LABELS), ["[4]", "[3]", "the same shape"]),
         ((INPUTS, INPUTS[:, 0]), ["classes as targets", "values"]),
         ((changed(INPUTS, (7, 2), np.nan), LABELS), ["NaN", "first: row 7"]),
     ],
@@ -651,7 +651,7 @@ def test_held_out_data_that_does_not_fit(test_dataset: Any, says: list[str]) -> 
 
 def test_data_sets_of_one_sequence_that_do_not_fit_together() -> None:
     pairs = [(INPUTS, LABELS), (INPUTS[:, :3], LABELS)]
-    wanted = ["inputs of shape [4]", "of [3]", "one shape"]
+    wanted = ["inputs of shape [4]", "of [3]", "the same shape"]
     refused(model=Linear, dataset=pairs, says=wanted, error=DataError)
     wanted = ["Digits has inputs of", "Diabetes of"]
     refused(model=Linear, dataset=["Digits", "Diabetes"], says=wanted, error=DataError)
