@@ -198,16 +198,16 @@ class TestModuleAndId:
         run("env=caves:Cave-v0")
 
     def test_the_running_script_is_not_run_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        Path("mine.py").write_text(
+        Path("running_here.py").write_text(
             "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
             "with open('ran', 'a') as file:\n    file.write('x')\n"
             "gymnasium.register('Mine-v0', CartPoleEnv, max_episode_steps=10)\n"
         )
         main = types.ModuleType("__main__")
-        main.__file__ = str(Path("mine.py").absolute())
+        main.__file__ = str(Path("running_here.py").absolute())
         monkeypatch.setitem(sys.modules, "__main__", main)
-        exec(Path("mine.py").read_text(), vars(main))
-        run("env=mine:Mine-v0")
+        exec(Path("running_here.py").read_text(), vars(main))
+        run("env=running_here:Mine-v0")
         assert Path("ran").read_text() == "x"
 
 
