@@ -385,7 +385,11 @@ def test_argument_of_the_wrong_type_names_the_constructor() -> None:
 
 def test_optimiser_of_another_model() -> None:
     other = torch.optim.SGD(Linear(3, 3).parameters(), 0.1)
-    refused(model=Linear, optim=other, says=["none of the model's parameters", "Give the optimiser's class"])
+    refused(
+        model=Linear,
+        optim=other,
+        says=["none of the model's parameters", "Give the optimiser's class"],
+    )
     refused(model=Linear, optim=nn.Linear(2, 2), says=["not a torch.optim.Optimizer"])
 
 
