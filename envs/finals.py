@@ -33,7 +33,7 @@ class Finals:
 
 
 def metric(name: str) -> str:
-    """How the logs call a field: by its own name, unless that is a column of theirs.
+    """The name of a field in the logs: its own, unless the logs have a column of that name.
 
     >>> metric("success"), metric("loss")
     ('success', 'info/loss')

@@ -33,9 +33,8 @@ class InfoFault(Exception):
     """
 
     def __init__(self, what: str, copy: int | None = None, missing: str | None = None):
-        super().__init__(
-            what, copy, missing
-        )  # All of them, or unpickling in another process fails.
+        # All of them, or unpickling in another process fails.
+        super().__init__(what, copy, missing)
         self.what, self.copy, self.missing = what, copy, missing
 
 

@@ -68,7 +68,7 @@ class Interface:
         return self.obs_codec.space, self.action_codec.space
 
     def state_dict(self) -> dict[str, Any] | None:
-        """For a checkpoint; None if a space is of a kind that cannot be described as data."""
+        """For a checkpoint; None if one of the spaces cannot be described as data."""
         given, taken = as_data(self.observation), as_data(self.action)
         if given is None or taken is None:
             return None

@@ -68,9 +68,8 @@ def filmed(env: gymnasium.Env[Any, Any], folder: Path, prefix: str) -> gymnasium
     """The environment with its first episode recorded to `<folder>/<prefix>-episode-0.mp4`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # gymnasium warns that the folder exists: it has earlier videos.
+            # gymnasium warns that the folder exists: it has earlier videos.
+            warnings.simplefilter("ignore")
             return _Recorder(
                 env, str(folder), episode_trigger=lambda episode: episode == 0, name_prefix=prefix
             )

@@ -9,9 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 _SHELVES, _ITEMS = 2, 16
-_DIRECTIONS = np.array(
-    [(-1, 0), (0, 1), (1, 0), (0, -1)]
-)  # Rows and columns: up, right, down, left.
+# Rows and columns: up, right, down, left.
+_DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 
 Obs = dict[str, np.ndarray]
 Action = dict[str, Any]

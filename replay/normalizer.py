@@ -159,7 +159,7 @@ class Moments:
             if self.base is not None:
                 ready["base"] = torch.as_tensor(self.base)
             self._ready = upload(ready, x.device)
-        high_part, low_part, deviation = self._ready["parts"]
+        high_part, low_part, stddev = self._ready["parts"]
         if self.base is not None:
             x = x - self._ready["base"]
         if x.dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -169,7 +169,7 @@ class Moments:
         else:  # Integers: the base is subtracted as an integer.
             whole = high_part.round().long()
             centred = (x - whole).float() - ((high_part - whole) + low_part)
-        return centred.div_(deviation).clamp_(-_CLIP, _CLIP)
+        return centred.div_(stddev).clamp_(-_CLIP, _CLIP)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"count": self.count, "mean": self._mean, "squares": self.squares}

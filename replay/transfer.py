@@ -103,7 +103,7 @@ class Parcel:
             dtype = leaf.dtype
             if dtype not in views:
                 views[dtype] = moved.view(dtype)
-            # A part that was packed is contiguous; one that was gathered here is as it was gathered.
+            # Packing makes a part contiguous; a part gathered in place keeps its strides.
             inside = leaf.data_ptr() == self._begin + start
             stride = leaf.stride() if inside else _contiguous(leaf.shape)
             return views[dtype].as_strided(leaf.shape, stride, start // dtype.itemsize)

@@ -62,9 +62,8 @@ class Tree:
         self.root, self.work = folder / "tree", folder / "work"
         self.work.mkdir()
         for name in FOLDERS:
-            shutil.copytree(
-                ROOT / name, self.root / name
-            )  # With __pycache__, which saves a second.
+            # With __pycache__, which saves a second.
+            shutil.copytree(ROOT / name, self.root / name)
 
     def write(self, path: str, text: str) -> None:
         assert not (self.root / path).exists()

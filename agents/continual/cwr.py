@@ -150,9 +150,8 @@ def consolidate(cw: Tensor, tw: Tensor, past_share: Tensor, ours: Tensor) -> Ten
         ours: Bool `[n]`, the classes of the task; other classes keep their weights.
     """
     shifted = tw - tw[ours].mean()
-    share = like(past_share, cw).to(
-        cw.dtype
-    )  # Rows are counted in float32, whatever the weights are.
+    # Rows are counted in float32, whatever the weights are.
+    share = like(past_share, cw).to(cw.dtype)
     return torch.where(like(ours, cw), (share * cw + shifted) / (share + 1), cw)
 
 

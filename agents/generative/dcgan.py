@@ -77,14 +77,14 @@ class DCGAN(nn.Module):
         noise = torch.randn(len(batch.obs), self.latent, device=batch.obs.device)
         fake = self._make(noise, label)
 
-        on_data, on_fake = self._judge(batch.obs, label), self._judge(fake.detach(), label)
+        on_data, on_fake = self._score(batch.obs, label), self._score(fake.detach(), label)
         d_loss = F.softplus(-on_data).mean() + F.softplus(on_fake).mean()
         self.discriminator_optim.zero_grad()
         d_loss.backward()
         self.discriminator_optim.step()
 
         with frozen(self.discriminator):
-            g_loss = F.softplus(-self._judge(fake, label)).mean()
+            g_loss = F.softplus(-self._score(fake, label)).mean()
         self.generator_optim.zero_grad()
         g_loss.backward()
         self.generator_optim.step()
@@ -102,7 +102,7 @@ class DCGAN(nn.Module):
         made = self.generator(noise) if label is None else self.generator(noise, label)
         return made.reshape(-1, *self.shape)
 
-    def _judge(self, obs: Tensor, label: Tensor | None) -> Tensor:
+    def _score(self, obs: Tensor, label: Tensor | None) -> Tensor:
         logits = self.discriminator(obs) if label is None else self.discriminator(obs, label)
         return logits.flatten()
 

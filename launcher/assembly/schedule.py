@@ -62,7 +62,7 @@ class Schedule:
     eval_future: bool = False
 
     @property
-    def judges(self) -> bool:
+    def decides_by_evaluations(self) -> bool:
         """Whether evaluations within a task decide when it ends, or with which weights."""
         return self.patience is not None or self.restore
 
@@ -89,7 +89,7 @@ class Schedule:
         if self.eval_every is not None:
             # Several environments step at once, so a multiple may lie inside the last steps.
             return at.step % self.eval_every < taken
-        each_epoch = self.judges or (single and self.epochs is not None)
+        each_epoch = self.decides_by_evaluations or (single and self.epochs is not None)
         return each_epoch and at.task_step % replay.batches_per_epoch == 0
 
     def learning_steps(self, at: Place, taken: int) -> int:
@@ -202,7 +202,9 @@ def evaluates_in_task(
 ) -> bool:
     """Whether there is an evaluation before the end of a task."""
     if schedule.eval_every is None:
-        each_epoch = schedule.judges or (len(world.tasks) == 1 and schedule.epochs is not None)
+        each_epoch = schedule.decides_by_evaluations or (
+            len(world.tasks) == 1 and schedule.epochs is not None
+        )
         return each_epoch and any(duration.length("epoch") > 1 for duration in durations)
     return schedule.eval_every < total_steps(schedule, plan, world)
 

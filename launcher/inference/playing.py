@@ -182,9 +182,8 @@ def _filmed(env: Env[Any, Any], video: Path, name: str) -> Env[Any, Any]:
         with tempfile.TemporaryFile(dir=folder):
             pass
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # About older films of the same name, which are replaced.
+            # About older films of the same name, which are replaced.
+            warnings.simplefilter("ignore")
             if one:
                 return _OneFilm(env, video)
             prefix = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

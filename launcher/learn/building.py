@@ -156,7 +156,7 @@ def _build_schedule(
             f"{schedule.train_steps} steps. Lower seed_steps.",
             stacklevel=2,
         )
-    if schedule.judges and not evaluations:
+    if schedule.decides_by_evaluations and not evaluations:
         warnings.warn(
             "early_stopping has no effect in this run: there is no evaluation before the end of a task. "
             "Set eval_every, the number of steps between evaluations.",

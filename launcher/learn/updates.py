@@ -59,9 +59,8 @@ class Updates:
         self.parameters = Parameters(agent, average=average)
         self.optimised = False
         self._pending = 0  # Losses whose gradients wait for an update.
-        self._witness: Tensor | None = (
-            None  # A parameter whose gradient waits: None tells of zero_grad.
-        )
+        # A parameter whose gradient waits for more; if `learn` zeroes it, its gradient is None.
+        self._witness: Tensor | None = None
         self._lr: Tensor | float | None = None  # At the last update.
         self.use(optimizer, held=own is not None and optimizer is own.only)
         # An optimiser that the module holds is scheduled at its first loss: the module may step it.

@@ -224,9 +224,8 @@ class Asked:
         name = settings["dataset"]
         below = Path(values["base_path"] or ".") / name
         if values["base_path"] is not None and below.is_dir():
-            settings["data_dir"] = str(
-                below
-            )  # Mammoth's layout: data that it has downloaded is reused.
+            # Mammoth's layout: data that it has downloaded is reused.
+            settings["data_dir"] = str(below)
         all_classes = settings["tasks"] == 20  # Permuted or rotated digits, ten in every task.
         if values["joint"]:
             settings["tasks"] = 1

@@ -86,9 +86,8 @@ class LossAware(Selection):
     scored = True
 
     def __init__(self, size: int):
-        self.importance_scores = torch.full(
-            (size,), -torch.inf
-        )  # On the host, where choices are made.
+        # On the host, where choices are made.
+        self.importance_scores = torch.full((size,), -torch.inf)
 
     def update(self, indexes: Tensor | int, values: Tensor | float) -> None:
         scores = self.importance_scores

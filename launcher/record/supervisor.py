@@ -110,9 +110,8 @@ class Supervisor:
             Diverged: The block's, with the newest checkpoint and what to try added.
             Interrupted: The block's, from `check`.
         """
-        began = self._task_began = (
-            time.monotonic()
-        )  # Time that the caller spent before does not count.
+        # Time that the caller spent before does not count.
+        began = self._task_began = time.monotonic()
         try:
             with self._signals.caught():
                 yield

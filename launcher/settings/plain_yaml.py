@@ -99,9 +99,8 @@ def plain_copy(values: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _copied(value: Any) -> Any:
-    kind = type(
-        value
-    )  # Not isinstance: OmegaConf converts subclasses, such as enumerations, itself.
+    # Not isinstance: OmegaConf converts subclasses, such as enumerations, itself.
+    kind = type(value)
     if kind is dict and all(type(key) is str for key in value):
         return {key: _copied(item) for key, item in value.items()}
     if kind is list:

@@ -81,7 +81,7 @@ def test_a_gymnasium_environment_that_builds_on_another_library_too(quick: Any) 
     class Both(from_library("dm_env"), Ends):  # type: ignore[misc]
         pass
 
-    quick(agent="Random", env=Both)
+    assert quick(agent="Random", env=Both).metrics["return"] == 1  # One step, one reward.
 
 
 class Duck:

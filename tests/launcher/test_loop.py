@@ -130,7 +130,6 @@ def test_an_interruption_falls_between_two_steps() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(session, supervisor)  # type: ignore[arg-type]
     assert session.collected == 1
-    assert (
-        events[-1] == "evaluated"
-    )  # The first step and all that belongs to it; no half of another.
+    # The first step and all that belongs to it; no half of another.
+    assert events[-1] == "evaluated"
     assert "rest" not in events

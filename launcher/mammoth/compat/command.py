@@ -99,9 +99,8 @@ def check(source: str) -> tuple[list[Finding], list[int]]:
         SyntaxError: If it is not valid Python.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Invalid escapes in the file's strings are none of our business.
+        # Invalid escapes in the file's strings are none of our business.
+        warnings.simplefilter("ignore")
         tree = ast.parse(source)
     file = SourceFile(tree)
     # A set: an inherited method is looked at once for each subclass, with the same finding.

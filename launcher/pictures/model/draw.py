@@ -301,9 +301,8 @@ def _write(
         at = x
         for words, (size, weight), colour in line:
             if words.strip():
-                baseline = (
-                    y + high * 0.74
-                )  # Baselines, so that words of two sizes in one line align.
+                # Baselines, so that words of two sizes in one line align.
+                baseline = y + high * 0.74
                 text = axes.text(
                     at, baseline, words, fontsize=size, fontweight=weight, color=colour
                 )

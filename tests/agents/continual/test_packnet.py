@@ -118,9 +118,8 @@ def check_the_largest_weights_are_kept() -> None:
         assert size[kept].min() >= size[~kept].max()
         assert torch.equal(weight[kept], before[name][kept])
         assert (weight[~kept] == 0).all()
-    assert torch.equal(
-        course.weights()["last.weight"], before["last.weight"]
-    )  # Outputs are not pruned.
+    # Outputs are not pruned.
+    assert torch.equal(course.weights()["last.weight"], before["last.weight"])
 
 
 def check_what_is_kept_is_trained_further() -> None:

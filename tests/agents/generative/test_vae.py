@@ -34,9 +34,8 @@ def test_pixels_cost_a_cross_entropy_and_codes_a_divergence() -> None:
     batch = Batch(obs=torch.rand(5, 1, 4, 4))
     free = constant(agent, 0, 0).loss(batch).detach()
     assert float(free) == pytest.approx(16 * math.log(2))  # Codes from the prior, grey pixels.
-    costly = (
-        constant(agent, 1, 0).loss(batch).detach() - free
-    )  # Mean 1, variance e, of two numbers.
+    # Mean 1, variance e, of two numbers.
+    costly = constant(agent, 1, 0).loss(batch).detach() - free
     assert float(costly) == pytest.approx(2 * 0.5 * (1 + math.e - 1 - 1), rel=1e-5)
     white = Batch(obs=torch.ones(5, 1, 4, 4))
     assert float(constant(agent, 0, 2).loss(white).detach()) == pytest.approx(

@@ -85,9 +85,8 @@ class TestArithmetic:
     def test_a_gpu_times_its_convolutions_unless_runs_are_to_be_alike(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "antelope.launcher.assembly.device._failure", lambda name: None
-        )  # No GPU here.
+        # No GPU here.
+        monkeypatch.setattr("antelope.launcher.assembly.device._failure", lambda name: None)
         cudnn = torch.backends.cudnn
         assert not cudnn.benchmark
         for words, wanted in (

@@ -486,9 +486,8 @@ class TestInEnvironments:
 
     def test_a_plateau_looks_at_the_return(self, act: Any) -> None:
         run = act(scheduler={"_target_": "ReduceLROnPlateau", "mode": "max", "patience": 0})
-        assert (
-            rates(run)[-1] < 0.1
-        )  # All episodes have 5 steps: no return is better than the first.
+        # All episodes have 5 steps: no return is better than the first.
+        assert rates(run)[-1] < 0.1
 
     def test_a_plateau_of_a_loss_that_there_is_not_is_refused(self, act: Any) -> None:
         with pytest.raises(ConfigError, match=r"Write scheduler.mode=max"):

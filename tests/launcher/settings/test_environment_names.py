@@ -166,7 +166,9 @@ class TestModuleAndId:
         # Only what the name says: not what this process happens to have registered.
         monkeypatch.setattr(workers, "_registered", dict)
         register_in("others.py")
-        run("env=others:Mine-v0", "vectorization=async", "num_envs=2")
+        ran = run("env=others:Mine-v0", "vectorization=async", "num_envs=2")
+        assert config(ran)["env"]["_target_"] == "others:Mine-v0"
+        assert ran.metrics["return"] == 10  # Its time limit.
 
     def test_a_vector_form_of_its_own(self) -> None:
         Path("others.py").write_text(
@@ -195,7 +197,7 @@ class TestModuleAndId:
 
     def test_a_file_here_does_not_hide_an_installed_package(self, package: str) -> None:
         Path("caves.py").write_text("raise RuntimeError\n")
-        run("env=caves:Cave-v0")
+        assert config(run("env=caves:Cave-v0"))["env"]["_target_"] == "caves:Cave-v0"
 
     def test_the_running_script_is_not_run_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("running_here.py").write_text(
@@ -320,7 +322,8 @@ class TestTrust:
     def test_the_same_as_a_word_is(self) -> None:
         register_in("others.py")
         self.preset("env: others:Mine-v0")
-        run("task=mine", "env=others:Mine-v0")
+        ran = run("task=mine", "env=others:Mine-v0")
+        assert config(ran)["env"]["_target_"] == "others:Mine-v0"
 
     def test_an_installed_package_of_environments_is(self, package: str) -> None:
         self.preset("env: caves:Cave-v0")
@@ -362,7 +365,9 @@ class TestObjects:
         ids=["partial", "dict", "dict of words", "lambda", "make_vec", "class"],
     )
     def test_what_makes_one(self, make: Any) -> None:
-        run(env=make, time_limit=20 if make is CartPoleEnv else None)
+        ran = run(env=make, time_limit=20 if make is CartPoleEnv else None)
+        assert ran.spec.obs.shape == (4,)
+        assert ran.metrics["return"] > 0
 
     def test_a_class_that_needs_an_argument_says_which(self) -> None:
         class Sized(CartPoleEnv):

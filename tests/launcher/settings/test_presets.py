@@ -217,9 +217,8 @@ def test_the_configuration_of_a_run_is_a_preset_once_it_has_the_line() -> None:
     first = ml(epochs=1, tasks=2, strategy="er", seed=3, path="first", **short)
     text = (first.path / "config.yaml").read_text()
     Path("again.yaml").write_text(f"# @package _global_\n{text}")
-    second = ml(
-        task="again", path="second"
-    )  # Warnings are errors: nothing in it is without effect.
+    # Warnings are errors: nothing in it is without effect.
+    second = ml(task="again", path="second")
     assert second.metrics == first.metrics
     assert (second.path / "config.yaml").read_text() == text.replace("first", "second")
 
