@@ -1,1 +1,1 @@
-"""From one call to a run. `ml.py` holds both doors, `loop.py` the one loop."""
+"""From one call to a run: start at `train.py`, which shows the whole way; `ml.py` holds both doors."""

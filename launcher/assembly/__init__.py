@@ -1,1 +1,1 @@
-"""From what was planned to the parts of a run."""
+"""Builds the parts of a run from its plan: world, model, replay, optimiser, schedule."""

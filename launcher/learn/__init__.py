@@ -1,1 +1,1 @@
-"""The loop, the learner and all that changes while a run learns."""
+"""The learner, and everything that changes while a run learns."""
