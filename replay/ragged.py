@@ -31,6 +31,8 @@ class Ragged:
         shape: `(N, longest, *features)`: that of all rows, padded.
     """
 
+    in_memory = True
+
     def __init__(self, values: Tensor, offsets: Tensor):
         self.values, self.offsets = values.contiguous(), offsets
         self.shape = (len(offsets) - 1, self._longest(), *values.shape[1:])
@@ -40,13 +42,6 @@ class Ragged:
         """From the rows themselves, `[T_i, *features]`, all of one dtype."""
         lengths = torch.tensor([0, *(len(row) for row in rows)])
         return cls(torch.cat(list(rows)), lengths.cumsum(0))
-
-    @classmethod
-    def joined(cls, columns: Sequence[Ragged]) -> Ragged:
-        """The rows of several columns in turn."""
-        values = torch.cat([column.values for column in columns])
-        lengths = torch.cat([column.lengths for column in columns])
-        return cls(values, _offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -101,6 +96,12 @@ class Ragged:
         shift = (begin - offsets[:-1]).repeat_interleave(length, output_size=total)
         places = torch.arange(total, device=begin.device) + shift
         return Ragged(self.values.index_select(0, places), offsets)
+
+    def joined(self, others: Sequence[Ragged]) -> Ragged:
+        """Its rows, followed by those of the others, on its own device."""
+        columns = [self, *(other.to(self.device) for other in others)]
+        values = torch.cat([column.values for column in columns])
+        return Ragged(values, _offsets(torch.cat([column.lengths for column in columns])))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Ragged:
         """The column with `function` applied to its values, `[total, *features]`, step by step."""

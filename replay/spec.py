@@ -36,6 +36,8 @@ class Space:
             one-hot rows); None elsewhere.
         scale: How a data set's numbers are stored where float32 is too coarse for them; None: in their own
             units. All other attributes are in the numbers' own units.
+        ragged: Whether values are sequences of different lengths, `[T, *features]`: `shape` is that of the
+            longest one, and statistics are `features`, over real steps only.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -52,6 +54,7 @@ class Space:
     names: tuple[str, ...] | None = None
     ids: int | None = None
     scale: Scale | None = None
+    ragged: bool = False
 
     @property
     def n(self) -> int:
@@ -84,6 +87,9 @@ class Space:
         if self.ids is not None and self.mean is None:  # An environment's choices.
             return f"{self.shape[0] if self.shape else 'one'} of {self.ids} ids"
         dtype = str(self.dtype).removeprefix("torch.")
+        if self.ragged:
+            features = "x".join(map(str, self.shape[1:]))
+            return f"{dtype} sequences of up to {self.shape[0]}{f' times {features}' if features else ''}"
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
 

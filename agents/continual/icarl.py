@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.padding import padded_alike
 from ..calling import call
 from .context import HIDDEN
 from .er import joined
@@ -102,7 +103,8 @@ class ICaRL(Strategy):
             (self.context.rows_to_store(b), features(agent, self.layer, b.obs))
             for b in replay.once()
         ]
-        fields = {name: torch.cat([batch[name] for batch, _ in rows]) for name in rows[0][0]}
+        parts = padded_alike([dict(batch) for batch, _ in rows])
+        fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         self.memory.add(Batch(**fields), features=torch.cat([found for _, found in rows]))
         self.herded, self.means = self.context.task + 1, None
 
@@ -125,8 +127,9 @@ class ICaRL(Strategy):
     def class_means(self, agent: nn.Module) -> tuple[Tensor, Tensor]:
         """The classes that have exemplars, int64 `[k]`, and their mean features, `[k, D]`."""
         exemplars = self.memory.all().to(self.context.device)
-        obs = exemplars["raw" if "raw" in exemplars else "obs"]
-        found = torch.cat([features(agent, self.layer, part) for part in obs.split(_ROWS)])
+        name = "raw" if "raw" in exemplars else "obs"
+        parts = (exemplars[start : start + _ROWS] for start in range(0, len(exemplars), _ROWS))
+        found = torch.cat([features(agent, self.layer, part[name]) for part in parts])
         classes, which = exemplars.label.unique(return_inverse=True)
         sums = found.new_zeros(len(classes), found.shape[1], dtype=torch.float32)
         sums.index_add_(0, which, F.normalize(found.float(), dim=1))
