@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError
+from ..replay.tree import map_tree
 from .alterations import altered
 from .arrays import Arrays
 from .draft import Draft
@@ -79,7 +80,8 @@ class DataWorld(TableWorld):
         scenario = scenario_of(scenario, kind, train, grows=num_classes is not None)
         draft = Draft("-".join(arrays.name for arrays in train), kind, scenario)
         draft.read(train, test, num_classes=num_classes, standardize=standardize)
-        source_dtype, like = draft.train[0].inputs.dtype, first_row(draft.train[0])
+        source_dtype = map_tree(lambda column: column.dtype, draft.train[0].inputs)
+        like = first_row(draft.train[0])
         notes, exact = [*draft.notes, *notes], draft.exact()
         draft.store(num_classes)
         # Before labels may be renumbered by task: the share is one of each class.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
 from ...replay.padding import padded_alike
+from ...replay.tree import zip_trees
 from .importance import checked
 from .strategy import Strategy
 
@@ -101,4 +102,10 @@ def joined(batch: Batch, past: Batch) -> Batch:
     fields, held = vars(batch), vars(past)
     if "length" in fields:
         fields, held = padded_alike([fields, held])
-    return Batch(**{name: torch.cat((fields[name], held[name])) for name in fields if name in held})
+    return Batch(
+        **{name: zip_trees(_cat, fields[name], held[name]) for name in fields if name in held}
+    )
+
+
+def _cat(rows: Tensor, more: Tensor) -> Tensor:
+    return torch.cat((rows, more))

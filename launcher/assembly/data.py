@@ -96,7 +96,7 @@ def read_data(
             arrays, rest = number_labels(arrays, rest)
         train.append(_of_classes(arrays, arguments))
         test.append(None if rest is None else _of_classes(rest, asked or {}))
-        decoded.add(pictures.size is not None)
+        decoded |= pictures.decoded(arrays.inputs)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, notes, decoded

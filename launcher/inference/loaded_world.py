@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...envs.interface import Interface
 from ...envs.kinds import OfData, OfEnvironments
-from ...replay import Normalizer, Spec
+from ...replay import Normalizer, Space, Spec
+from ...replay.tree import map_tree
 
 
 @dataclass
@@ -28,14 +30,17 @@ class LoadedData(OfData):
     def __init__(self, name: str, spec: Spec, tasks: list[LoadedTask]):
         self.name, self.spec, self.tasks = name, spec, tasks
 
-    def example(self, n: int, device: torch.device) -> Tensor:
+    def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
-        space = self.spec.obs
-        shape = (n, *space.shape)
-        if space.ids is not None:
-            return torch.randint(space.ids, shape, device=device)
-        rows = torch.rand(shape, device=device)
-        return (rows * 2).to(space.dtype) if space.scale is None else rows
+        return map_tree(lambda space: _random(space, n, device), self.spec.obs)
+
+
+def _random(space: Space, n: int, device: torch.device) -> Tensor:
+    shape = (n, *space.shape)
+    if space.ids is not None:
+        return torch.randint(space.ids, shape, device=device)
+    rows = torch.rand(shape, device=device)
+    return (rows * 2).to(space.dtype) if space.scale is None else rows
 
 
 class LoadedEnvironments(OfEnvironments):
