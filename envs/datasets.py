@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError
+from ..replay import DataError, Ragged
 from ..replay.storage import Columns
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
@@ -19,6 +19,7 @@ from .inputs import called
 from .items import decode, plain_dict
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
 from .layout import channels_first
+from .lengths import sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
@@ -60,8 +61,13 @@ def read(
             shape = list(values.shape)
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     for what, column in columns.items():
-        if isinstance(column, Tensor):
-            check_finite(column, f"{what} of {name}")
+        if isinstance(column, Ragged) and column is not inputs:
+            raise DataError(
+                f"The {what} of {name} are sequences of different lengths inside a dict of inputs. Give them "
+                "alone, or pad them to one length and give the lengths as another part of the dict."
+            )
+        if isinstance(column, Tensor | Ragged):
+            check_finite(stored_values(column)[0], f"{what} of {name}")
     arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
@@ -105,6 +111,8 @@ def _column(
         _check_lengths(inputs, targets, name, f"inputs{called(path)}")
         return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)[0]
     what = f"The input{called(path)} of {name}"
+    if (rows := sequences(inputs, what)) is not None:
+        return rows
     rows = as_tensor(inputs, what)
     if rows.dim() == 0:
         raise DataError(f"{what} is a single number. Give one row per target.")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import LazyColumn, Scale, Space, Spec
+from ..replay import LazyColumn, Ragged, Scale, Space, Spec
 from ..replay.tree import Path, at_path, map_paths, zip_trees
 from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
@@ -30,7 +30,7 @@ LARGEST_ID = 2**24
 # standardisation; when a mean is stored; and when models receive it.
 _STORED, _MEAN, _RECEIVED = 1e-6, 1e-3, 1e-3
 
-Column = Tensor | LazyColumn
+Column = Tensor | LazyColumn | Ragged
 
 
 def input_spaces(
@@ -84,6 +84,10 @@ def input_space(
         standardize: The user's setting (bool); None: it was not given.
         altered: Whether stored rows are altered for each task.
     """
+    if isinstance(train[0], Ragged):
+        return _steps_space(
+            train, held_out, name=name, high=high, standardize=standardize, altered=altered
+        )
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
     if is_whole(dtype):
         low, top = _extremes([*train, *held_out])
@@ -98,6 +102,13 @@ def input_space(
         mean, stddev, *_ = statistics(train)
         return Space(shape, dtype, 0.0, 1.0, mean.float(), stddev.float())
     return _numbers(train, name, standardize=standardize, altered=altered)
+
+
+def _steps_space(train: list[Any], held_out: list[Any], **options: Any) -> Space:
+    """The space of sequences of different lengths: that of their real steps, as often as the longest has."""
+    space = input_space(*([c.values for c in part] for part in (train, held_out)), **options)
+    longest = max(column.longest for column in (*train, *held_out))
+    return replace(space, shape=(longest, *space.shape), ragged=True)
 
 
 def is_whole(dtype: torch.dtype) -> bool:

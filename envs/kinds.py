@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..replay import Normalizer, Observations, Space, Spec, Standardize
+from ..replay.sequences import StandardizeSequences
 from ..replay.tree import map_tree
 from .transform import Augment, Transform
 from .wishes import ENV_STEPS, Lengths
@@ -35,11 +36,12 @@ class OfData:
         self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
     ) -> tuple[Transform, Transform]:
         space = self.spec.obs
-        plain = Standardize(space, standardize=standardize, device=device)
+        kind = StandardizeSequences if is_ragged(space) else Standardize
+        plain = kind(space, standardize=standardize, device=device)
         if augment is None:
             return plain, plain
         made = augment()
-        return Standardize(space, standardize=standardize, augment=made, device=device), plain
+        return kind(space, standardize=standardize, augment=made, device=device), plain
 
     def facts(self) -> dict[str, Any]:
         return {"environment": False}
@@ -82,6 +84,11 @@ class OfEnvironments:
             learn_every=asked.learn_every,
             seed_steps=asked.seed_steps,
         )
+
+
+def is_ragged(space: Space | dict[str, Any]) -> bool:
+    """Whether inputs are sequences of different lengths."""
+    return isinstance(space, Space) and space.ragged
 
 
 def random_obs(space: Any, n: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged
+from .arrays import Arrays
 from .numbers import as_tensor, common_type, kept_type
 
 _DIMENSIONS = (1, 2)  # Of a sequence: `[T]` or `[T, features]`. More are pictures.
@@ -68,12 +70,54 @@ def are_sequences(one: Tensor, other: Tensor) -> bool:
     return dims == other.dim() and dims in _DIMENSIONS and one.shape[1:] == other.shape[1:]
 
 
-def ragged(column: Tensor | Ragged) -> Ragged:
+def ragged(column: Any) -> Ragged:
     """Rows of one length, `[N, T, *features]`, as a column of sequences."""
     if isinstance(column, Ragged):
         return column
     rows, steps = column.shape[:2]
     return Ragged(column.flatten(0, 1), torch.arange(rows + 1) * steps)
+
+
+def alike_in_length(parts: list[Arrays]) -> list[Arrays]:
+    """Parts of the data: if rows of any part are sequences of different lengths, those of all parts are.
+
+    Raises:
+        DataError: If a part cannot be: it is read from its source at each use, or altered for each task.
+    """
+    if not any(isinstance(part.inputs, Ragged) for part in parts):
+        return parts
+    for part in parts:
+        if part.alterations is not None:
+            raise DataError(f"{part.name} alters rows for each task, which must have one length.")
+        if not isinstance(part.inputs, Ragged) and not _could_be_sequences(part.inputs):
+            raise DataError(
+                f"{parts[0].name} holds sequences of different lengths, and {part.name} does not. "
+                "Give all of them as lists of sequences."
+            )
+    return [replace(part, inputs=ragged(part.inputs)) for part in parts]
+
+
+def note_on_lengths(parts: list[Arrays]) -> str | None:
+    """A remark on sequences of different lengths, for the run's header; None: there are none."""
+    columns = [part.inputs for part in parts if isinstance(part.inputs, Ragged)]
+    if not columns:
+        return None
+    lengths = torch.cat([column.lengths for column in columns])
+    return f"sequences of {int(lengths.min())} to {int(lengths.max())} steps, padded with 0 in each batch"
+
+
+def row_shape(column: Any) -> list[Any]:
+    """The shape of a column's rows, for comparison and errors: the length of sequences is left open."""
+    return ["T", *column.shape[2:]] if isinstance(column, Ragged) else list(column.shape[1:])
+
+
+def stored_values(column: Tensor | Ragged) -> tuple[Tensor, ...]:
+    """The tensors that a column in memory consists of, its values first."""
+    return (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
+
+
+def _could_be_sequences(column: Any) -> bool:
+    return isinstance(column, Tensor) and column.dim() - 1 in _DIMENSIONS
 
 
 def _rows(values: Any) -> list[Any] | None:

@@ -50,6 +50,10 @@ class Ragged:
         """One row without padding, `[T_i, *features]`: a view."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def row_at(self, step: int) -> int:
+        """The row that a step belongs to, counted over all rows."""
+        return int(torch.searchsorted(self.offsets, step, right=True)) - 1
+
     @property
     def dtype(self) -> torch.dtype:
         return self.values.dtype
@@ -103,9 +107,9 @@ class Ragged:
         values = torch.cat([column.values for column in columns])
         return Ragged(values, _offsets(torch.cat([column.lengths for column in columns])))
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Ragged:
-        """The column with `function` applied to its values, `[total, *features]`, step by step."""
-        return Ragged(function(self.values), self.offsets)
+    def converted(self, convert: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Ragged:
+        """The column with its values, `[total, *features]`, converted to `dtype`."""
+        return Ragged(convert(self.values).to(dtype), self.offsets)
 
     def to(self, device: torch.device | str) -> Ragged:
         return Ragged(self.values.to(device), self.offsets.to(device))

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
 from ...agents.blocks.ids import about_integers, embeddings_checked
+from ...agents.calling import call
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
@@ -82,7 +83,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                     model = replace(model, recurrence=recurrence)
                     output = recurrence.step(obs, recurrence.zeros(2))[0]
                 else:
-                    output = agent(obs)
+                    output = call(agent, obs)
         except ConfigError:  # From one of Antelope's own parts: it says already what to do.
             raise
         except Exception as error:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ...envs.interface import Interface
-from ...envs.kinds import OfData, OfEnvironments
+from ...envs.kinds import OfData, OfEnvironments, is_ragged
 from ...replay import Normalizer, Space, Spec
+from ...replay.padding import Steps, mark, mask_of
 from ...replay.tree import map_tree
 
 
@@ -32,7 +33,11 @@ class LoadedData(OfData):
 
     def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
-        return map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        rows = map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        if not is_ragged(self.spec.obs):
+            return rows
+        length = torch.full((n,), rows.shape[1], device=device)
+        return mark(rows, Steps(length, mask_of(length, rows.shape[1])))
 
 
 def _random(space: Space, n: int, device: torch.device) -> Tensor:
