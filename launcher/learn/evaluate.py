@@ -143,7 +143,7 @@ class Scored:
             label = exact
         if not self.learner.spec.discrete:
             values = {m.name: m.function(output, label) for m in metrics_of("values")}
-            return {**values, "loss": values["mse"]}
+            return {**values, "loss": values["mse"]} | self._loss(output, label)
         chosen = output if output.dim() == 1 else output.argmax(-1)
         scores = {m.name: m.function(chosen, label) for m in metrics_of("classes")}
         if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
@@ -153,7 +153,16 @@ class Scored:
             scores |= {m.name: m.function(known, label, rows.classes) for m in metrics_of("told")}
             if not self._told:  # Training's loss is over all classes: this one would not compare.
                 del scores["task_il_loss"]
-        return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
+        scores |= {m.name: m.function(output, label) for m in metrics_of("logits")}
+        return scores | self._loss(output, label)
+
+    def _loss(self, output: Tensor, label: Tensor) -> dict[str, float]:
+        """What `loss=` names, of all rows at once: training's loss; empty without it."""
+        learner = self.learner
+        if learner.loss is None:
+            return {}
+        held = (tensor.to(learner.device) for tensor in (output, label))
+        return {"loss": float(learner.loss(*held))}
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """The mean of a generative model's `loss(batch)` over all rows; empty without such a method."""
