@@ -262,6 +262,14 @@ class Learner:
         return self.model.predict(obs, task) if output is None else widened(output)
 
     @property
+    def held_out_loss(self) -> Callable[[Tensor, Tensor], float] | None:
+        """What `loss=` names, of outputs and labels on the host; None: the usual loss."""
+        loss, device = self.loss, self.device
+        if loss is None:
+            return None
+        return lambda output, label: float(loss(output.to(device), label.to(device)))
+
+    @property
     def task_aware(self) -> bool:
         """Whether predictions differ if the task is known."""
         return self.strategies.task_aware or self.traits.task_told

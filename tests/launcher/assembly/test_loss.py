@@ -261,3 +261,10 @@ def test_a_loss_that_does_not_fit_is_refused_before_training(
 def test_an_environment_has_no_targets_for_a_loss() -> None:
     with pytest.raises(ConfigError, match=r"write\s+learn\(self, replay\)"):
         ml("loss=MSELoss", env="CartPole-v1", **QUICK)
+
+
+def test_with_the_task_known_the_held_out_loss_is_of_its_own_classes() -> None:
+    words = ["classes_per_task=[2,1]", "scenario=task"]
+    run = trained(*words, "loss=CrossEntropyLoss", path="by loss")
+    usual = trained(*words, path="usual")
+    assert run.metrics["task_il_loss"] == pytest.approx(usual.metrics["task_il_loss"], abs=1e-5)
