@@ -16,6 +16,7 @@ from .blocks.encoder import Flat
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
+from .calling import output_of
 from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
@@ -39,7 +40,7 @@ def supervised_loss(
         space: The space of the labels.
         loss: Computes a scalar from outputs and labels instead; None: the usual loss.
     """
-    output = model(batch.obs)
+    output = output_of(model, batch)
     if loss is not None:
         return loss(output, batch.label)
     if space.discrete:

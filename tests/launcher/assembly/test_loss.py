@@ -194,6 +194,7 @@ class Scaled(nn.CrossEntropyLoss):
 @pytest.mark.parametrize(
     ("words", "settings", "says"),
     [
+        (["loss=sparse_categorical_crossentropy"], {}, ["Keras", "use loss=CrossEntropyLoss"]),
         (["loss=CrossEntropyLos"], {}, ["No loss `CrossEntropyLos`", "CrossEntropyLoss"]),
         (
             ["loss=CrossEntropyLoss", "loss.smoothing=1"],
