@@ -85,7 +85,9 @@ class DataWorld(TableWorld):
         scenario = scenario_of(scenario, kind, train, grows=num_classes is not None)
         draft = Draft("-".join(arrays.name for arrays in train), kind, scenario)
         draft.read(train, test, num_classes=num_classes, standardize=standardize)
-        draft.reading = reading_of(kind, scenario, draft.train, channels=channels, pictures=pictures)
+        draft.reading = reading_of(
+            kind, scenario, draft.train, channels=channels, pictures=pictures
+        )
         like = first_row(draft.train[0])
         notes, exact = [*draft.notes, *notes], draft.exact()
         draft.store(num_classes)
@@ -116,8 +118,11 @@ class DataWorld(TableWorld):
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like
         self._outputs, self._known_tasks = draft.outputs, len(self.tasks)  # Their rows are loaded.
+        self._try_alterations()
+
+    def _try_alterations(self) -> None:
+        """Alter two rows, so that an error comes before training."""
         if self.task_transform is not None:
-            # Tried on two rows, so that an error comes before training.
             rows = self.train.gather(self.tasks[0].train[:2])["obs"]
             altered(self.task_transform, self.name, rows)
 
