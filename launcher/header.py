@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..agents.calling import takes_steps
+from ..envs.kinds import is_ragged
 from ..envs.world import World
 from ..replay import Replay, Space
 from .learn.learner import Learner
@@ -44,6 +46,12 @@ def header(
     }
     if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
+    if is_ragged(spec.obs) and not (
+        learner.traits.leaves_padding_out or takes_steps(learner.agent)
+    ):
+        lines["padding"] = (
+            "is part of what the model reads: give forward a parameter `length` or `mask` to leave it out"
+        )
     if decision := learner.traits.decision:
         lines["learns"] = decision
     if plan.loss is not None:

@@ -11,6 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...replay import ConfigError
+from ...replay.padding import unpadded
 from ..calling import call
 from .context import HIDDEN, Context, evaluating
 
@@ -28,9 +29,12 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     hooks = [layer.register_forward_hook(lambda met, *_: called.append(met)) for layer in layers]
     obs = context.spec.obs
     zeros = torch.zeros(2, *obs.shape, device=context.device)
+    zeros = zeros if obs.ids is None else zeros.long()
+    if obs.ragged:
+        zeros = unpadded(zeros)
     try:
         with evaluating(agent), torch.no_grad():
-            call(agent, zeros if obs.ids is None else zeros.long())
+            call(agent, zeros)
     finally:
         for hook in hooks:
             hook.remove()

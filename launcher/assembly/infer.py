@@ -39,7 +39,8 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if isinstance(spec.obs, Space):
-        table |= incoming(spec.obs.shape)
+        # A layer reads sequences step by step: their length is not a number of features.
+        table |= incoming(spec.obs.shape[1:] if spec.obs.ragged else spec.obs.shape)
         # Only integers that arrive unchanged can index an embedding.
         if spec.obs.ids is not None:
             table |= dict.fromkeys(VOCABULARY, spec.obs.ids)

@@ -14,7 +14,7 @@ from ...envs.kinds import OfData, OfEnvironments, is_ragged
 from ...envs.reading import Reading
 from ...envs.table_world import TableWorld
 from ...replay import Normalizer, Space, Spec
-from ...replay.padding import Steps, mark, mask_of
+from ...replay.padding import unpadded
 from ...replay.tree import map_tree
 
 
@@ -61,10 +61,7 @@ class LoadedData(OfData):
     def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
         rows = map_tree(lambda space: _random(space, n, device), self.spec.obs)
-        if not is_ragged(self.spec.obs):
-            return rows
-        length = torch.full((n,), rows.shape[1], device=device)
-        return mark(rows, Steps(length, mask_of(length, rows.shape[1])))
+        return unpadded(rows) if is_ragged(self.spec.obs) else rows
 
 
 def _random(space: Space, n: int, device: torch.device) -> Tensor:
