@@ -21,7 +21,7 @@ from ..record.log import as_floats
 from ..settings.warn import warn_caller
 from .actor import Actor
 from .learner import Learner
-from .outputs import measure, outputs_of
+from .outputs import Outputs, measure, outputs_of
 from .own_evaluation import OwnEvaluation
 from .own_metrics import OwnMetrics
 
@@ -166,8 +166,7 @@ class Scored:
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
-        measured = measure(found, self.learner.spec, told=self._told)
-        return measured | self.own(found, told=self._told)
+        return self._measured(found) | self.own(found, told=self._told)
 
     def try_on(self, rows: HeldOut) -> dict[str, float]:
         """Try the metrics that `metrics=` names, or the module's own evaluation, on a few rows.
@@ -183,8 +182,12 @@ class Scored:
         found = outputs_of(self.learner, rows)
         if found is None and not self.own:
             return self._generated(rows)
-        measured = {} if found is None else measure(found, self.learner.spec, told=self._told)
+        measured = {} if found is None else self._measured(found)
         return measured | self.own.tried(found, measured, told=self._told)
+
+    def _measured(self, found: Outputs) -> dict[str, float]:
+        learner = self.learner
+        return measure(found, learner.spec, told=self._told, loss=learner.held_out_loss)
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """The mean of a generative model's `loss(batch)` over all rows; empty without such a method."""

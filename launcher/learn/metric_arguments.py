@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...agents.traits import hook
 from ...replay import ConfigError, Spec
+from ...replay.spec import TargetKind
 from ..settings.metric_names import snake
 from ..settings.named import Named
 from ..settings.object_names import name_of
@@ -33,31 +34,38 @@ class Subject:
     """What a run predicts.
 
     Attributes:
-        kind: "classes", "labels" (several of them at once) or "values".
+        kind: What the targets are.
         n: Number of classes, labels or columns of values.
+        ignored: The label of pixels that are not counted.
     """
 
-    kind: str
+    kind: TargetKind
     n: int
+    ignored: int = -1
 
     @classmethod
     def of(cls, spec: Spec) -> Subject:
         """The subject of a data set's spec."""
         action = spec.action
-        if not spec.discrete:
-            return cls("values", prod(action.shape))
-        return cls("labels" if action.binary else "classes", action.n)
+        n = prod(action.shape) if action.kind == "values" else action.n
+        return cls(action.kind, n, action.ignored)
+
+    @property
+    def task(self) -> str:
+        """torchmetrics' name for it: "binary" (two classes), "multiclass" or "multilabel"."""
+        if self.kind == "labels":
+            return "multilabel"
+        return "binary" if self.n == 2 else "multiclass"
 
     def inferred(self, target: object) -> dict[str, object]:
         """Values for the parameters that a metric of torchmetrics or scikit-learn has for them."""
         short = name_of(target).rpartition(".")[2]
         if self.kind == "values":
             return {"num_outputs": self.n} if self.n > 1 and short in _ONE_COLUMN else {}
-        if self.kind == "labels":
-            table: dict[str, object] = {"task": "multilabel", "num_labels": self.n}
-        else:
-            task = "binary" if self.n == 2 else "multiclass"
-            table = {"task": task, "num_classes": self.n}
+        size = "num_labels" if self.kind == "labels" else "num_classes"
+        table: dict[str, object] = {"task": self.task, size: self.n}
+        if self.kind == "pixels":
+            table["ignore_index"] = self.ignored
         defaults = {name: p.default for name, p in _parameters(target).items()}
         # Micro averages of single labels are the accuracy, whatever the metric is called.
         if defaults.get("average") == "micro" or (
@@ -100,9 +108,9 @@ class Subject:
         if _reversed(*named):
             call, wants = _swapped(function), named[1]
         if _home(function) == "sklearn":
-            return functools.partial(_in_numpy, call, wants=wants, kind=self.kind)
+            return functools.partial(_in_numpy, call, wants=wants, subject=self)
         if _home(function) == "torchmetrics":
-            return functools.partial(_functional, call, kind=self.kind, n=self.n)
+            return functools.partial(_functional, call, subject=self)
         return call
 
 
@@ -129,7 +137,7 @@ def build_metric(given: Named, subject: Subject, inferred: Mapping[str, object])
             f"metrics={name} is for values, but this run's targets are classes. For classes there are f1, "
             "precision, recall, auroc, cohen_kappa and others."
         )
-    if _kind_of(target) == "binary" and subject.kind == "classes" and subject.n != 2:
+    if _kind_of(target) == "binary" and subject.task == "multiclass":
         raise ConfigError(f"metrics={name} is for two classes, and this data has {subject.n}.")
     if inspect.isroutine(target) or _is_partial_function(target):
         return _with_arguments(given, subject)
@@ -202,7 +210,8 @@ def _of_probabilities(metric: Any, output: Tensor, label: Tensor, *, kind: str) 
         warnings.filterwarnings("ignore", message="Average precision score for one or more classes")
         value: Any = _update(metric, probabilities(output, kind), label)
     if by_class:
-        value = value[label.unique()].double().mean()
+        present = label.unique()
+        value = value[present[present < len(value)]].double().mean()
     return value
 
 
@@ -228,33 +237,34 @@ def probabilities(output: Tensor, kind: str) -> Tensor:
 
 
 def _functional(
-    call: Callable[..., object], output: Tensor, label: Tensor, *, kind: str, n: int
+    call: Callable[..., object], output: Tensor, label: Tensor, *, subject: Subject
 ) -> object:
     """A function of torchmetrics: it receives what the class of that name does."""
-    if kind == "values":
+    if subject.kind == "values":
         return call(*(_column(part).double() for part in (output, label)))
-    task = "multilabel" if kind == "labels" else "binary" if n == 2 else "multiclass"
+    task = subject.task
     if isinstance(call, functools.partial):
         task = call.keywords.get("task", task)
     return call(probabilities(output, task), label.long())
 
 
 def _in_numpy(
-    call: Callable[..., object], output: Tensor, label: Tensor, *, wants: str, kind: str
+    call: Callable[..., object], output: Tensor, label: Tensor, *, wants: str, subject: Subject
 ) -> object:
     """A function of scikit-learn: predicted classes for `y_pred`, probabilities for `y_score`."""
-    if kind == "values":
-        found = _column(output)
-    elif wants in _PROBABILITIES:
-        task = (
-            "multilabel" if kind == "labels" else "binary" if output.shape[1] == 2 else "multiclass"
-        )
-        found = probabilities(output, task)
-    elif kind == "labels":
-        found = output > 0
+    if subject.kind == "values":
+        return call(_column(output).numpy(), _column(label).numpy())
+    if wants in _PROBABILITIES:
+        found = probabilities(output, subject.task)
+    elif subject.kind == "labels":
+        found = (output > 0).long()
     else:
         found = output if output.dim() == 1 else output.argmax(1)
-    return call(found.numpy(), _column(label).numpy() if kind == "values" else label.long().numpy())
+    label = label.long()
+    if subject.kind == "pixels":  # scikit-learn expects one dimension, and ignores no label.
+        counted = label != subject.ignored
+        found, label = found[counted], label[counted]
+    return call(found.numpy(), label.numpy())
 
 
 def _column(values: Tensor) -> Tensor:

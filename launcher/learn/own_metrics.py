@@ -107,8 +107,8 @@ class OwnMetrics:
                 "Write evaluate(self, batch), which returns a dict of numbers."
             )
         mistakes = [
-            f"metrics={name}: not measured here, where targets are {_targets(self.spec)}. This run measures "
-            f"{', '.join(measured)}."
+            f"metrics={name}: not measured here, where targets are {self.spec.action.kind}. This run "
+            f"measures {', '.join(measured)}."
             for name in self.builtin
             if name not in measured
         ]
@@ -243,10 +243,6 @@ def _given(output: Tensor, label: Tensor) -> str:
         f"{name} {str(part.dtype).removeprefix('torch.')} {list(part.shape)}"
         for name, part in parts
     )
-
-
-def _targets(spec: Spec) -> str:
-    return "classes" if spec.discrete else "values"
 
 
 def _safe(key: object) -> str:

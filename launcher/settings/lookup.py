@@ -217,6 +217,8 @@ def unresolved(settings: Settings) -> list[str]:
                     skip = 2  # output and label
                 if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
+                elif key == "loss" and not inspect.isclass(target):
+                    skip = 2  # A function receives the output and the label first.
                 elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
                 if key == "env":
