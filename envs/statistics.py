@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 from ..replay import LazyColumn
 
 _CHUNK = 4096  # Rows per step of the streaming statistics.
+_BYTES = 2**18  # Bytes per step of the exact ones: as floats they fit into a processor's cache.
+# float32 adds up to this many squared bytes exactly: 256 * 255^2 < 2^24.
+_EXACT = 256
 _ROUNDING = 2.0**-24  # A float32 is rounded by up to this share of its size.
 _SMALL, _LARGE = 2.0**-100, 2.0**100  # Beyond, products of float32 numbers may vanish or overflow.
 
@@ -20,8 +24,9 @@ def statistics(
 ) -> tuple[Tensor, Tensor, float, float]:
     """Mean and standard deviation (per channel for images, else per feature), lowest and highest value.
 
-    One pass in chunks; means and squared deviations are merged as in Chan, Golub & LeVeque (1983),
-    "Algorithms for computing the sample variance", eq. 1.5.
+    One pass in chunks. Bytes are summed in whole numbers, and the results are the exact ones, rounded once;
+    otherwise means and squared deviations are merged as in Chan, Golub & LeVeque (1983), "Algorithms for
+    computing the sample variance", eq. 1.5.
 
     Args:
         base: One value of each feature (`shape`, or `(C, 1, 1)` for images), subtracted from all values
@@ -30,7 +35,9 @@ def statistics(
     Returns:
         float64 each.
     """
-    shape = columns[0].shape[1:]
+    shape = tuple(columns[0].shape[1:])
+    if base is None and all(column.dtype == torch.uint8 for column in columns):
+        return _of_bytes(columns, shape)
     over = (0, 2, 3) if len(shape) == 3 else (0,)
     # Not a sum of squares minus the squared mean, which cancels where the mean is large.
     count, mean, squares = 0.0, torch.tensor(0.0), torch.tensor(0.0)
@@ -53,11 +60,50 @@ def statistics(
     return mean, stddev, float((low + begin).min()), float((high + begin).max())
 
 
-def chunks(columns: list[Tensor | LazyColumn]) -> Iterator[Tensor]:
-    """Yields the rows of the columns in chunks `[n, *shape]`."""
+def _of_bytes(
+    columns: list[Tensor | LazyColumn], shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor, float, float]:
+    """`statistics` of uint8."""
+    channels = shape[0] if len(shape) == 3 else math.prod(shape)
+    pixels = math.prod(shape) // channels  # 1 if the statistics are per feature.
+    rows = max(1, _BYTES // math.prod(shape))
+    rows -= rows % _EXACT if rows > _EXACT else 0
+    ones = torch.zeros(channels, dtype=torch.float64)  # Whole numbers, exact up to 2^53.
+    squares, low, high = ones.clone(), 255, 0
+    # One buffer for all chunks: new memory for each would take longer than the sums.
+    buffer = torch.empty(rows, channels, pixels)
+    for chunk in chunks(columns, rows):
+        lowest, highest = chunk.aminmax()
+        low, high = min(low, int(lowest)), max(high, int(highest))
+        values = buffer[: len(chunk)].copy_(chunk.reshape(-1, channels, pixels))
+        ones += _exact_sums(values)
+        squares += _exact_sums(values.square_())
+    # Python divides integers of any size, and rounds once.
+    n = sum(len(column) for column in columns) * pixels
+    sums = list(zip(map(int, ones.tolist()), map(int, squares.tolist()), strict=True))
+    mean = torch.tensor([one / n for one, _ in sums], dtype=torch.float64)
+    variance = torch.tensor([(n * two - one**2) / n**2 for one, two in sums], dtype=torch.float64)
+    across = shape[:1] if len(shape) == 3 else shape
+    return mean.view(across), variance.sqrt().view(across), float(low), float(high)
+
+
+def _exact_sums(values: Tensor) -> Tensor:
+    """Sums of whole numbers up to 255^2 over rows and pixels: `[n, C, P]` float32 to `[C]` float64."""
+    n, channels, pixels = values.shape
+    if pixels > 4 * _EXACT:
+        flat, whole = values.view(-1, pixels), pixels // _EXACT * _EXACT
+        sums = flat[:, :whole].unflatten(1, (-1, _EXACT)).sum(2).to(torch.float64).sum(1)
+        return (sums + flat[:, whole:].sum(1)).view(n, channels).sum(0)
+    flat, whole = values.flatten(1), n // _EXACT * _EXACT
+    sums = flat[:whole].view(n // _EXACT, _EXACT, -1) if whole else flat[None, :0]
+    return (sums.sum(1).to(torch.float64).sum(0) + flat[whole:].sum(0)).view(channels, -1).sum(1)
+
+
+def chunks(columns: list[Tensor | LazyColumn], size: int = _CHUNK) -> Iterator[Tensor]:
+    """Yields the rows of the columns in chunks `[n, *shape]` of up to `size` rows."""
     for column in columns:
-        for start in range(0, len(column), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for start in range(0, len(column), size):
+            rows = slice(start, start + size)
             yield column[rows] if isinstance(column, Tensor) else _rows(column, rows)
 
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ...agents.traits import needs_info
 from ...envs.held_out import HeldOut
 from ...envs.transform import Transform
 from ...envs.wishes import Evaluation
 from ...envs.world import World
 from ...replay import Batch
 from ...replay.randomness import forked_randomness
-from ...replay.transfer import download
-from ...replay.tree import map_tree
 from ..metrics import metrics_of
 from ..record.log import as_floats
 from ..settings.warn import warn_caller
 from .actor import Actor
-from .infos import Info
 from .learner import Learner
+from .outputs import measure, outputs_of
 
 
 class Evaluator:
@@ -120,40 +116,10 @@ class Scored:
 
     def score_rows(self, rows: HeldOut) -> dict[str, float]:
         """Metrics of held-out rows; empty for a model that cannot predict."""
-        aware = rows.classes is not None and self.learner.task_aware
-        outputs: list[Tensor] = []
-        outputs_told: list[Any] = []
-        labels: list[Tensor] = []
-        for fields in rows:
-            obs = fields["obs"]
-            # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
-            output = self._predict(obs, None if aware else rows.task)
-            if output is None:
-                return self._generated(rows)
-            outputs.append(output)
-            labels.append(fields["label"])
-            if aware:
-                outputs_told.append(self._predict(obs, rows.task))
-        parts = {"output": outputs, "label": labels, "told": outputs_told}
-        # Metrics are computed on the host, in float64: not every device has it.
-        held = download({name: torch.cat(part) for name, part in parts.items() if part})
-        held = map_tree(torch.from_numpy, held)
-        output, label = held["output"], held["label"]
-        if (exact := rows.exact) is not None:
-            label = exact
-        if not self.learner.spec.discrete:
-            values = {m.name: m.function(output, label) for m in metrics_of("values")}
-            return {**values, "loss": values["mse"]}
-        chosen = output if output.dim() == 1 else output.argmax(-1)
-        scores = {m.name: m.function(chosen, label) for m in metrics_of("classes")}
-        if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
-            return scores
-        if rows.classes is not None:
-            known = held.get("told", output)
-            scores |= {m.name: m.function(known, label, rows.classes) for m in metrics_of("told")}
-            if not self._told:  # Training's loss is over all classes: this one would not compare.
-                del scores["task_il_loss"]
-        return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
+        found = outputs_of(self.learner, rows)
+        if found is None:
+            return self._generated(rows)
+        return measure(found, self.learner.spec, told=self._told)
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """The mean of a generative model's `loss(batch)` over all rows; empty without such a method."""
@@ -168,10 +134,3 @@ class Scored:
             sizes.append(len(batch))
         weighted = zip(as_floats(losses), sizes, strict=True)
         return {"loss": sum(value * size for value, size in weighted) / len(rows)}
-
-    def _predict(self, obs: Tensor, task: int | None) -> Tensor | None:
-        output = self.learner.predict(obs, task)
-        if output is None and (act := self.learner.traits.act) is not None:
-            action = act(obs, info=Info()) if needs_info(act) else act(obs)
-            output = action[0] if isinstance(action, tuple) else action
-        return output

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,32 @@ class TestStatistics:
         columns = [torch.from_numpy(values[:split].copy()), torch.from_numpy(values[split:].copy())]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(statistics_module, "_CHUNK", chunk)
+            patch.setattr(statistics_module, "_BYTES", chunk * 24)
             mean, stddev, low, high = statistics(list(columns))
         exact = values.astype(np.float64)
         np.testing.assert_allclose(mean, exact.mean(over), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(stddev, exact.std(over), rtol=1e-5, atol=1e-5)
         assert (low, high) == (exact.min(), exact.max())
+
+    @pytest.mark.parametrize(
+        "shape", [(700,), (1, 8), (3000, 5), (600, 2, 3, 4), (3, 2, 40, 41), (300, 1, 28, 28)]
+    )
+    def test_of_bytes_are_the_exact_ones_rounded_once(self, shape: tuple[int, ...]) -> None:
+        generator = torch.Generator().manual_seed(0)
+        values = torch.randint(250, 256, shape, dtype=torch.uint8, generator=generator)
+        mean, stddev, low, high = statistics([values[:1], values[1:]])
+        by_feature = values.view(len(values), 1) if values.dim() == 1 else values
+        features = by_feature.transpose(0, 1).flatten(1)
+        assert mean.dtype == stddev.dtype == torch.float64
+        assert mean.shape == stddev.shape == (() if values.dim() == 1 else shape[1:2])
+        for feature, one, other in zip(
+            features.tolist(), mean.reshape(-1), stddev.reshape(-1), strict=True
+        ):
+            exact = Fraction(sum(feature), len(feature))
+            squares = Fraction(sum(value**2 for value in feature), len(feature))
+            assert float(one) == float(exact)
+            assert float(other) == math.sqrt(squares - exact**2)
+        assert (low, high) == (float(values.min()), float(values.max()))
 
     def test_far_from_zero_no_precision_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(statistics_module, "_CHUNK", 5)

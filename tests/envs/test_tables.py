@@ -231,7 +231,7 @@ class TestMistakes:
         [
             (
                 lambda t: t.assign(name=[f"n{i}" for i in range(N)]),
-                r"`name` .*40 different values in 32 rows|`name` .*32 different values in 32 rows.*drop=\[name\]",
+                r"`name` .*32 different values in 32 rows.*drop=\[name\]",
             ),
             (
                 lambda t: t.assign(x=[1.0, None] * 20, y=[None, None, "a", "b"] * 10),
@@ -276,7 +276,7 @@ class TestMistakes:
 
     def test_in_several_columns_are_reported_at_once(self, table: pd.DataFrame) -> None:
         data = table.assign(a=[1.0, None] * 20, b=[f"n{i}" for i in range(N)])
-        with pytest.raises(DataError, match="missing values: `a`(.|\n)*`b` of the table has"):
+        with pytest.raises(DataError, match=r"missing values: `a`(.|\n)*`b` of the table has"):
             read(dataset=data, target="kind")
 
     @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""What a model answers for held-out rows, and what is measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...envs.held_out import HeldOut
+from ...replay import Spec
+from ...replay.transfer import download
+from ...replay.tree import map_tree
+from ..metrics import metrics_of
+from .learner import Learner
+from .predicting import predicted
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's answers for the held-out rows of one task, on the host.
+
+    Attributes:
+        task: The task's number, from 0.
+        index: int64 `[N]`, the rows' numbers in their table.
+        output: Logits or values, float `[N, *action.shape]`; from an `act` without logits, the chosen
+            classes, int64 `[N]`.
+        label: The targets as batches hold them; values in the precision of their source.
+        told: The same as `output` from a model that knew the task; None: knowing it changes nothing.
+        classes: int64 `[k]`, the outputs that the task's labels use; None where knowing the task does not
+            narrow them down.
+    """
+
+    task: int
+    index: Tensor
+    output: Tensor
+    label: Tensor
+    told: Tensor | None = None
+    classes: Tensor | None = None
+
+    @property
+    def chosen(self) -> Tensor:
+        """The predicted classes, int64 `[N, ...]`."""
+        return self.output if self.output.dim() == 1 else self.output.argmax(1)
+
+    def as_scored(self, *, told: bool) -> Tensor:
+        """The outputs that the scenario scores.
+
+        Args:
+            told: Whether the model knows the task; the outputs of other tasks' classes are then -inf.
+        """
+        if not told or self.classes is None or self.output.dim() == 1:
+            return self.output
+        output = self.output if self.told is None else self.told
+        others = torch.ones(output.shape[1], dtype=torch.bool)
+        others[self.classes] = False
+        shape = (1, -1, *[1] * (output.dim() - 2))
+        return output.masked_fill(others.view(shape), -torch.inf)
+
+
+def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
+    """What a model answers for held-out rows, in their order; None if it makes no predictions.
+
+    Call it within `learner.evaluating()`.
+    """
+    aware = rows.classes is not None and learner.task_aware
+    outputs: list[Tensor] = []
+    outputs_told: list[Any] = []
+    labels: list[Tensor] = []
+    for fields in rows:
+        obs = fields["obs"]
+        # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
+        output = predicted(learner, obs, None if aware else rows.task)
+        if output is None:
+            return None
+        outputs.append(output)
+        labels.append(fields["label"])
+        if aware:
+            outputs_told.append(predicted(learner, obs, rows.task))
+    parts = {"output": outputs, "label": labels, "told": outputs_told}
+    # Metrics are computed on the host, in float64: not every device has it.
+    held = download({name: torch.cat(part) for name, part in parts.items() if part})
+    held = map_tree(torch.from_numpy, held)
+    label = held["label"] if (exact := rows.exact) is None else exact
+    return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
+
+
+def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
+    """The built-in metrics of a model's answers, by name.
+
+    Args:
+        told: Whether the scenario lets the model know the task.
+    """
+    output, label = found.output, found.label
+    if not spec.discrete:
+        values = {m.name: m.function(output, label) for m in metrics_of("values")}
+        return {**values, "loss": values["mse"]}
+    scores = {m.name: m.function(found.chosen, label) for m in metrics_of("classes")}
+    if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
+        return scores
+    if found.classes is not None:
+        known = output if found.told is None else found.told
+        scores |= {m.name: m.function(known, label, found.classes) for m in metrics_of("told")}
+        if not told:  # Training's loss is over all classes: this one would not compare.
+            del scores["task_il_loss"]
+    return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
