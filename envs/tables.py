@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -123,15 +123,13 @@ def with_inputs(
         known, notes = fit(_joined(sources, pairs), wishes, pairs[0].table.name)
     train, held_out = [], []
     for pair, source in zip(pairs, sources, strict=True):
-        columns = known
-        train.append(
-            replace(pair.train, inputs=known.encode(source, pair.table.name), columns=columns)
-        )
+        learnt: Any = known.encode(source, pair.table.name)
+        train.append(replace(pair.train, inputs=learnt, columns=known))
         own = pair.held_out_table is pair.table
         name = f"The held-out part of {pair.table.name}" if own else pair.held_out_table.name
         rows = _taken(pair.held_out, pair.held_out_table, wishes, known)
-        inputs = known.encode(rows, name)
-        held_out.append(replace(pair.held_out, inputs=inputs, columns=columns))
+        inputs: Any = known.encode(rows, name)
+        held_out.append(replace(pair.held_out, inputs=inputs, columns=known))
         notes += _unseen(inputs, known)
     return train, held_out, notes
 

@@ -65,7 +65,7 @@ def read_data(
         DataError: If one cannot be read.
     """
     if (tables := read_tables(plan, numbered=numbered)) is not None:
-        return *tables, {False}
+        return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
     parts = held_out = plan.dataset or ()
