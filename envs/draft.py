@@ -96,6 +96,27 @@ class Draft:
             [stored(arrays, self.spec) for arrays in part] for part in (self.train, self.held_out)
         )
 
+    def divide(
+        self,
+        tasks: int | None,
+        classes_per_task: int | list[int] | None,
+        class_order: str | list[int] | None,
+        *,
+        grows: bool,
+        seed: int,
+    ) -> None:
+        """Make the tasks.
+
+        Args:
+            grows: Whether there are outputs for later classes.
+        """
+        if self.kind == "split":
+            self.split(tasks, classes_per_task, class_order, seed=seed)
+        else:
+            self.in_turn(grows=grows)
+        if self.kind == "altered":
+            self.make_tasks(tasks, seed=seed)
+
     def split(
         self,
         tasks: int | None,
