@@ -184,6 +184,8 @@ class TableWorld(OfData):
         space = self.spec.obs
         if isinstance(space, dict):
             return {}
+        if space.ids is not None and space.nvec:
+            return {}
         if space.ids is not None:
             return {
                 "inputs": f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true "
