@@ -12,6 +12,7 @@ from ..replay.tree import walk
 from .arrays import Arrays
 from .inputs import called, input_spaces
 from .statistics import is_far, statistics
+from .table_columns import with_sizes
 
 # Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
 _ROUNDED = 1e-2
@@ -49,6 +50,8 @@ def describe(
         standardize=standardize,
         altered=altered,
     )
+    if first.columns is not None:
+        obs = with_sizes(obs, first.columns)
     return Spec(obs, action, num_tasks)
 
 

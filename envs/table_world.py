@@ -313,6 +313,8 @@ class TableWorld(OfData):
 
 def _on_integers(space: Space, source: torch.dtype, *, asked: bool) -> str:
     """How a part's integers are treated; empty if it has none, or the user decided it."""
+    if space.ids is not None and space.nvec:
+        return ""  # A table's categories, which its own remarks tell of.
     if space.ids is not None:
         return (
             f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true treats them as "

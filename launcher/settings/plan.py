@@ -71,6 +71,12 @@ class Plan:
     aug: tuple[Named, ...] | None
     image_size: int | None
     channels: str | None
+    target: list[str] | None
+    target_type: str | None
+    inputs: list[str] | None
+    drop: list[str] | None
+    categories: list[str] | None
+    missing: str | None
     # The default agent, and parts of agents
     generate: bool
     rl: bool
