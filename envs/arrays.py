@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..replay import DataError, Table
-from ..replay.storage import Columns, in_memory, select
+from ..replay.storage import TableField, in_memory, select
 from .scenarios import by_number
+
+if TYPE_CHECKING:
+    from .table_columns import Columns
 
 
 @dataclass
@@ -31,9 +34,10 @@ class Arrays:
             sequences.py), or None.
         note: A remark on the targets for the run's header, or None.
         flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
+        columns: How the columns of a table became these inputs; None: they come from no table.
     """
 
-    inputs: Columns
+    inputs: TableField
     targets: Tensor
     name: str
     high: float | None = None
@@ -44,6 +48,7 @@ class Arrays:
     alterations: Callable[..., Any] | None = None
     note: str | None = None
     flat: bool = False
+    columns: Columns | None = None
 
     @property
     def discrete(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged
-from ..replay.storage import Columns
+from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .declared import alterations, class_names, largest_value
@@ -83,14 +83,16 @@ def read(
     return arrays
 
 
-def _parts(source: Any, name: str, pictures: Pictures, channels: str | None) -> tuple[Columns, Any]:
+def _parts(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[TableField, Any]:
     """Inputs, with images channels-first, and targets in any form."""
     kind = form(source)
     if kind == "pair":
         inputs, targets = source
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
 
-        def column(path: Path, values: Any) -> Columns:
+        def column(path: Path, values: Any) -> TableField:
             return _column(values, targets, name, path, pictures.of(path), channels)
 
         return map_paths(column, plain_dict(inputs, f"The inputs of {name} are")), targets
@@ -106,7 +108,7 @@ def _parts(source: Any, name: str, pictures: Pictures, channels: str | None) -> 
 
 def _column(
     inputs: Any, targets: Any, name: str, path: Path, pictures: Pictures, channels: str | None
-) -> Columns:
+) -> TableField:
     """One array, or list of pictures, of a pair `(inputs, targets)`; or the part of a dict at `path`."""
     if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
         _check_lengths(inputs, targets, name, f"inputs{called(path)}")

@@ -13,6 +13,7 @@ from .arrays import Arrays
 from .inputs import called, input_spaces
 from .lengths import row_shape
 from .statistics import is_far, statistics
+from .table_columns import with_sizes
 
 # Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
 _ROUNDED = 1e-2
@@ -50,6 +51,8 @@ def describe(
         standardize=standardize,
         altered=altered,
     )
+    if first.columns is not None:
+        obs = with_sizes(obs, first.columns)
     return Spec(obs, action, num_tasks)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn, Ragged
-from ..replay.storage import Columns
+from ..replay.storage import TableField
 from ..replay.tree import Path, at_path, leaves, map_paths, map_tree, walk, zip_trees
 from . import in_memory
 from .forms import is_image, is_scalar
@@ -39,7 +39,9 @@ _AN_INPUT = (
 )
 
 
-def decode(source: Any, name: str, pictures: Pictures, channels: str | None) -> tuple[Columns, Any]:
+def decode(
+    source: Any, name: str, pictures: Pictures, channels: str | None
+) -> tuple[TableField, Any]:
     """Read a data set item by item into memory, or prepare to read it at each use.
 
     Returns:
@@ -194,7 +196,7 @@ class _Filled:
 
 def _read_once(
     items: _Items, convert: Callable[[Any], Any], name: str, *, warn: bool
-) -> tuple[Columns, list[Any]]:
+) -> tuple[TableField, list[Any]]:
     """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
         warnings.warn(
@@ -211,7 +213,7 @@ def _read_once(
             filled = map_paths(lambda path, first: _Filled(first, path, name, n), row)
         zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
         targets.append(item[1])
-    columns: Columns = map_tree(lambda column: column.column(), filled)
+    columns: TableField = map_tree(lambda column: column.column(), filled)
     return columns, targets
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..replay import Normalizer, Observations, Space, Spec, Standardize
 from ..replay.sequences import StandardizeSequences
+from ..replay.spec import is_ragged
 from ..replay.tree import map_tree
 from .transform import Augment, Transform
 from .wishes import ENV_STEPS, Lengths
@@ -84,11 +85,6 @@ class OfEnvironments:
             learn_every=asked.learn_every,
             seed_steps=asked.seed_steps,
         )
-
-
-def is_ragged(space: Space | dict[str, Any]) -> bool:
-    """Whether inputs are sequences of different lengths."""
-    return isinstance(space, Space) and space.ragged
 
 
 def random_obs(space: Any, n: int) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..replay import DataError, Ragged, Space
-from .forms import is_array
+from .forms import form, is_array
 from .lengths import of_rows, ragged, sequences
 from .numbers import as_tensor
-from .raw_inputs import Items, raw_items
+from .raw_inputs import of_dataset
 
 
 class SequenceRows:
@@ -48,9 +49,13 @@ def sequence_column(inputs: object, space: Space, name: str) -> Ragged:
     what = f"The input of {name}"
     if isinstance(inputs, tuple) and len(inputs) == 2 and is_array(inputs[1]):
         inputs = inputs[0]  # `(inputs, targets)`.
-    items = raw_items(inputs, name)
     column: Any
-    if items is not None:
+    if isinstance(inputs, (str, Path)):
+        raise DataError(
+            f"{name[:1].upper()}{name[1:]} are a path. The run was trained on sequences: give a list of them."
+        )
+    if form(inputs) == "items" or not (isinstance(inputs, (list, tuple)) or is_array(inputs)):
+        items = of_dataset(inputs, name, None)
         rows = [as_tensor(items[i], what).cpu() for i in range(len(items))]
         column = of_rows(rows, what) if rows else torch.empty(0)
     else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Space
-from ..replay.spec import space_words
+from ..replay.spec import is_ragged, space_words
 from ..replay.tree import map_tree
 from .arrays import Arrays
 from .forms import is_image
@@ -21,6 +21,7 @@ from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
 from .raw_inputs import Items, raw_inputs
+from .raw_sequences import SequenceRows, sequence_column
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Reading:
         """The same with other classes: a run learns more of them later."""
         return replace(self, classes=classes)
 
-    def rows(self, inputs: object, space: Space, *, name: str = "the inputs") -> Rows:
+    def rows(
+        self, inputs: object, space: Space, *, name: str = "the inputs"
+    ) -> Rows | SequenceRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
         Args:
@@ -97,6 +100,11 @@ class Reading:
         if isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
+        if is_ragged(space):
+            column = sequence_column(inputs, space, name)
+            return SequenceRows(
+                column.converted(lambda steps: self._as_stored(steps, space, name), space.dtype)
+            )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(inputs, name, features=features)
         if not isinstance(raw, Items):
@@ -123,6 +131,10 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
+        return self._as_stored(rows, space, name, first=first)
+
+    def _as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
+        """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
         check_finite(rows, f"inputs of {name}", first=first)
         if space.ids is not None and rows.numel():

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..replay import ConfigError, Ragged, Replay, Space, Spec, Table
 from ..replay.samplers import batch_sizes
+from ..replay.spec import is_ragged
 from ..replay.transfer import upload
 from ..replay.tree import Path, at_path, leaves, map_paths, walk, zip_trees
 from .alterations import TaskTransform, altered
 from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
-from .kinds import OfData, is_ragged
+from .kinds import OfData
 from .placing import place_tables
 from .reading import Reading
 from .task_rows import DataTask
@@ -330,6 +331,8 @@ class TableWorld(OfData):
 
 def _on_integers(space: Space, source: torch.dtype, *, asked: bool) -> str:
     """How a part's integers are treated; empty if it has none, or the user decided it."""
+    if space.ids is not None and space.nvec:
+        return ""  # A table's categories, which its own remarks tell of.
     if space.ids is not None:
         return (
             f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true treats them as "

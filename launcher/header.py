@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..agents.calling import takes_steps
-from ..envs.kinds import is_ragged
 from ..envs.world import World
 from ..replay import Replay, Space
+from ..replay.spec import is_ragged
 from .learn.learner import Learner
 from .settings.plan import Plan
 

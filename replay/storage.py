@@ -52,7 +52,7 @@ class OwnColumn(Protocol):
 
 Column: TypeAlias = Tensor | OwnColumn
 # One column, or nested dicts of them: the inputs of a data set.
-Columns: TypeAlias = Union[Column, dict[str, "Columns"]]  # noqa: UP007  (| takes no string)
+TableField: TypeAlias = Union[Column, dict[str, "TableField"]]  # noqa: UP007  (| takes no string)
 
 
 class Table:
@@ -70,7 +70,7 @@ class Table:
 
     exact: Tensor | None = None
 
-    def __init__(self, **columns: Columns):
+    def __init__(self, **columns: TableField):
         self.columns: dict[str, Any] = columns
         self.in_memory = in_memory(columns)
         self._bind()
@@ -140,7 +140,7 @@ class LazyColumn:
     """A column that is decoded each time it is read.
 
     For data sets whose items differ between readings (random transforms) or that do not fit in memory.
-    Reading runs Python per sample: in-memory columns are far faster. Columns of a dict that have the same
+    Reading runs Python per sample: in-memory columns are far faster. TableField of a dict that have the same
     `source` are read together, each item once.
 
     Args:
@@ -207,17 +207,17 @@ class _Reindexed:
         return self.source[self.index[i]]
 
 
-def in_memory(columns: Columns) -> bool:
+def in_memory(columns: TableField) -> bool:
     """Whether all columns are in memory, so that reading a row has no side effects."""
     return all(isinstance(c, Tensor) or c.in_memory for c in leaves(columns))
 
 
-def changes(columns: Columns) -> bool:
+def changes(columns: TableField) -> bool:
     """Whether rows of a column differ from one reading to the next."""
     return any(isinstance(c, LazyColumn) and c.changes for c in leaves(columns))
 
 
-def select(columns: Columns, index: Tensor) -> Any:
+def select(columns: TableField, index: Tensor) -> Any:
     """Some rows (int64 `[n]`) of every column; columns that are read together stay so."""
     sources: dict[int, _Reindexed] = {}
 
@@ -246,7 +246,7 @@ def _contiguous(column: Column) -> Column:
     return column.contiguous() if isinstance(column, Tensor) else column
 
 
-def _reader(columns: Columns) -> Callable[[Tensor], Any]:
+def _reader(columns: TableField) -> Callable[[Tensor], Any]:
     """The function that reads rows of a field."""
     if isinstance(columns, Tensor):
         # `index_select` reads uint8 frames at memory speed; `tensor[index]` is 2 to 10 times slower.
@@ -259,7 +259,7 @@ def _reader(columns: Columns) -> Callable[[Tensor], Any]:
     return lambda index: map_tree(lambda read: read(index), readers)
 
 
-def _read_together(columns: dict[str, Columns], index: Tensor) -> Any:
+def _read_together(columns: dict[str, TableField], index: Tensor) -> Any:
     """The rows at an index; each item of a source is read once for all columns that come from it."""
     by_source: dict[int, list[LazyColumn]] = {}
     for column in leaves(columns):

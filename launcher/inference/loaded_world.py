@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ...envs.interface import Interface
-from ...envs.kinds import OfData, OfEnvironments, is_ragged
+from ...envs.kinds import OfData, OfEnvironments
 from ...envs.reading import Reading
 from ...envs.table_world import TableWorld
 from ...replay import Normalizer, Space, Spec
 from ...replay.padding import unpadded
+from ...replay.spec import is_ragged
 from ...replay.tree import map_tree
 
 
