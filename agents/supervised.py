@@ -110,7 +110,7 @@ def network(
     Args:
         values: Whether the output is numbers, for which there are often few rows to learn from.
     """
-    if obs_spec.ragged:
+    if isinstance(obs_spec, Space) and obs_spec.ragged:
         return _over_sequences(obs_spec, out_features, hidden, encoder)
     if encoder is not None:
         seen = trunk(encoder, obs_spec, ())

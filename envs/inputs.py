@@ -30,7 +30,7 @@ LARGEST_ID = 2**24
 # standardisation; when a mean is stored; and when models receive it.
 _STORED, _MEAN, _RECEIVED = 1e-6, 1e-3, 1e-3
 
-Column = Tensor | LazyColumn | Ragged
+Column = Tensor | LazyColumn
 
 
 def input_spaces(
@@ -45,9 +45,12 @@ def input_spaces(
     """The space of inputs, or a dict of the spaces of their parts; arguments as for `input_space`."""
 
     def space(path: Path, _: object) -> Space:
-        return input_space(
-            [at_path(columns, path) for columns in train],
-            [at_path(columns, path) for columns in held_out],
+        of_train: list[Any] = [at_path(columns, path) for columns in train]
+        rest: list[Any] = [at_path(columns, path) for columns in held_out]
+        of_column = _steps_space if isinstance(of_train[0], Ragged) else input_space
+        return of_column(
+            of_train,
+            rest,
             name=f"{name}{called(path)}",
             high=high,
             standardize=standardize,
@@ -84,10 +87,6 @@ def input_space(
         standardize: The user's setting (bool); None: it was not given.
         altered: Whether stored rows are altered for each task.
     """
-    if isinstance(train[0], Ragged):
-        return _steps_space(
-            train, held_out, name=name, high=high, standardize=standardize, altered=altered
-        )
     dtype, shape = train[0].dtype, tuple(train[0].shape[1:])
     if is_whole(dtype):
         low, top = _extremes([*train, *held_out])
@@ -104,9 +103,10 @@ def input_space(
     return _numbers(train, name, standardize=standardize, altered=altered)
 
 
-def _steps_space(train: list[Any], held_out: list[Any], **options: Any) -> Space:
+def _steps_space(train: Sequence[Ragged], held_out: Sequence[Ragged], **options: Any) -> Space:
     """The space of sequences of different lengths: that of their real steps, as often as the longest has."""
-    space = input_space(*([c.values for c in part] for part in (train, held_out)), **options)
+    steps: list[Column] = [column.values for column in train]
+    space = input_space(steps, [column.values for column in held_out], **options)
     longest = max(column.longest for column in (*train, *held_out))
     return replace(space, shape=(longest, *space.shape), ragged=True)
 

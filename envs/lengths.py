@@ -99,7 +99,7 @@ def alike_in_length(parts: list[Arrays]) -> list[Arrays]:
 
 def note_on_lengths(parts: list[Arrays]) -> str | None:
     """A remark on sequences of different lengths, for the run's header; None: there are none."""
-    columns = [part.inputs for part in parts if isinstance(part.inputs, Ragged)]
+    columns: list[Any] = [part.inputs for part in parts if isinstance(part.inputs, Ragged)]
     if not columns:
         return None
     lengths = torch.cat([column.lengths for column in columns])

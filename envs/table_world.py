@@ -158,7 +158,7 @@ class TableWorld(OfData):
             extreme = max(columns, key=lambda column: int((sign * column.values).max()))
             step = int((sign * extreme.values).view(len(extreme.values), -1).amax(1).argmax())
             chosen.append(extreme[extreme.row_at(step)])
-        chosen += columns[0].rows(rows)
+        chosen += [columns[0][row] for row in rows.tolist()]
         few = Ragged.of_rows([row.cpu() for row in chosen[:n]]).to(device)
         return few.take(torch.arange(n, device=device))
 

@@ -43,15 +43,10 @@ def header(
             eval_episodes=plan.eval_episodes,
             eval_limit=plan.eval_limit,
         ),
+        **_padding(learner),
     }
     if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
-    if is_ragged(spec.obs) and not (
-        learner.traits.leaves_padding_out or takes_steps(learner.agent)
-    ):
-        lines["padding"] = (
-            "is part of what the model reads: give forward a parameter `length` or `mask` to leave it out"
-        )
     if decision := learner.traits.decision:
         lines["learns"] = decision
     if plan.loss is not None:
@@ -73,6 +68,18 @@ def header(
         lines["replay"] = f"{len(replay):,} transitions from {plan.offline}"
     lines["run"] = str(path)
     return lines
+
+
+def _padding(learner: Learner) -> dict[str, str]:
+    """The line about sequences whose padding the model cannot tell from real steps."""
+    if not is_ragged(learner.spec.obs) or learner.traits.leaves_padding_out:
+        return {}
+    if takes_steps(learner.agent):
+        return {}
+    return {
+        "padding": f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the "
+        "zeros behind shorter sequences as if they were steps; add one of them, and leave padding out"
+    }
 
 
 def _moments(obs: Space | dict[str, Any]) -> tuple[float, float] | None:

@@ -35,7 +35,8 @@ class Ragged:
 
     def __init__(self, values: Tensor, offsets: Tensor):
         self.values, self.offsets = values.contiguous(), offsets
-        self.shape = (len(offsets) - 1, self._longest(), *values.shape[1:])
+        self.dtype: torch.dtype = values.dtype
+        self.shape: tuple[int, ...] = (len(offsets) - 1, self._longest(), *values.shape[1:])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Tensor]) -> Ragged:
@@ -53,10 +54,6 @@ class Ragged:
     def row_at(self, step: int) -> int:
         """The row that a step belongs to, counted over all rows."""
         return int(torch.searchsorted(self.offsets, step, right=True)) - 1
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
 
     @property
     def device(self) -> torch.device:
