@@ -113,9 +113,8 @@ def fit(table: pa.Table, wishes: Wishes, name: str) -> tuple[Columns, list[str]]
     flags = any(column.flagged for column in found)
     types = [table.schema.field(column.name).type for column in seen.numbers]
     filled = flags or any(column.name in seen.missing for column in seen.numbers)
-    columns = Columns(
-        tuple(seen.numbers), tuple(seen.categories), number_dtype(types, filled=filled), name
-    )
+    dtype = number_dtype(types, filled=filled)
+    columns = Columns(tuple(seen.numbers), tuple(seen.categories), dtype)
     return columns, _notes(seen, columns)
 
 

@@ -34,6 +34,7 @@ class Table:
         classes: Names of the classes of columns that have a list of them.
         usual: The target if the settings name none; None: they must.
         notes: Remarks on how it was read, for the run's header.
+        options: How its text file was read.
     """
 
     rows: pa.Table
@@ -41,6 +42,7 @@ class Table:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     usual: str | None = None
     notes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def target(self, wishes: Wishes) -> tuple[str, ...]:
         """The target's columns.
@@ -120,7 +122,10 @@ def with_inputs(
     notes: list[str] = []
     sources = [_taken(pair.train, pair.table, wishes, known) for pair in pairs]
     if known is None:
-        known, notes = fit(_joined(sources, pairs), wishes, pairs[0].table.name)
+        first = pairs[0].table
+        fitted, notes = fit(_joined(sources, pairs), wishes, first.name)
+        rest = [name for name in first.rows.column_names if name not in fitted.names]
+        known = replace(fitted, left_out=tuple(rest), options=first.options)
     train, held_out = [], []
     for pair, source in zip(pairs, sources, strict=True):
         learnt: Any = known.encode(source, pair.table.name)

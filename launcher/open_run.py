@@ -220,7 +220,8 @@ class OpenRun:
         self.close()  # In a loop over its tasks, it is still open.
         with session.workplace.spell(moves_on=False):
             seed_everything(plan.seed)
-            train, test = read_later(make_plan(settings, of_run=plan))
+            known = session.world.growing().columns
+            train, test = read_later(make_plan(settings, of_run=plan), known)
             check_classes(session.world, session.learner.strategies, train, name)
             world = session.world.growing()
             expected, task = world.expecting, world.filled

@@ -10,6 +10,7 @@ from ...envs.arrays import Arrays
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.table_columns import Columns
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
@@ -53,18 +54,19 @@ def build_data(plan: Plan) -> TableWorld:
 
 
 def read_data(
-    plan: Plan, *, numbered: bool = True
+    plan: Plan, *, numbered: bool = True, columns: Columns | None = None
 ) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool], Pictures | None]:
     """The training and held-out rows of each data set; `notes`, `decoded` and `pictures` for `DataWorld`.
 
     Args:
         numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
+        columns: How the columns of earlier tables became inputs; None: there are none.
 
     Raises:
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    if (tables := read_tables(plan, numbered=numbered)) is not None:
+    if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
