@@ -132,7 +132,7 @@ class Columns:
         """Raise DataError if a table lacks a column."""
         if lacks := [column for column in self.names if column not in table.column_names]:
             raise DataError(
-                f"{name} lacks {columns_in_words(lacks)}, which the model was trained on. It has "
+                f"{begin(name)} lacks {columns_in_words(lacks)}, which the model was trained on. It has "
                 f"{columns_in_words(table.column_names)}."
             )
 
@@ -289,6 +289,11 @@ def number_dtype(types: list[pa.DataType], *, filled: bool) -> str:
     return "float32" if names <= {*_NARROW} else "float64"
 
 
+def begin(name: str) -> str:
+    """What errors call a table, at the start of a sentence: `The table`; a file keeps its name."""
+    return f"T{name[1:]}" if name.startswith("the ") else name
+
+
 def columns_in_words(names: list[str]) -> str:
     """`age`, `city` and 12 others."""
     shown = ", ".join(f"`{name}`" for name in names[:8])
@@ -300,7 +305,7 @@ def missing_in_words(missing: Mapping[str, int], rows: int, name: str) -> str:
     counted = [f"`{column}` {count:,}" for column, count in missing.items()]
     more = f" and {len(counted) - 8} other columns" if len(counted) > 8 else ""
     return (
-        f"{name} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, leave "
+        f"{begin(name)} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, leave "
         "columns out (drop=[...]), or set missing=mean (the training mean; for categories one of their "
         "own) or missing=flag (also a column of 0 and 1)."
     )

@@ -17,6 +17,7 @@ from .table_columns import (
     Number,
     as_numbers,
     as_words,
+    begin,
     columns_in_words,
     missing_in_words,
     number_dtype,
@@ -82,7 +83,7 @@ def input_names(names: list[str], target: tuple[str, ...], wishes: Wishes, name:
     inputs = [column for column in (wishes.inputs or names) if column not in out]
     if not inputs:
         raise ConfigError(
-            f"{name} has no column beside the target: there is nothing to learn from."
+            f"{begin(name)} has no column beside the target: there is nothing to learn from."
         )
     if unread := [column for column in wishes.categories if column not in inputs]:
         raise ConfigError(

@@ -11,7 +11,7 @@ from ..replay import DataError, Space
 from ..replay.tree import zip_trees
 from .arrow import as_arrow, pyarrow, read_file, table_suffix
 from .forms import is_table
-from .table_columns import Columns, columns_in_words
+from .table_columns import Columns, begin, columns_in_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +38,7 @@ class TableRows:
             c for c in table.column_names if c not in (*columns.names, *columns.left_out)
         ]:
             warnings.warn(
-                f"{name} has columns that the run was not trained with, and that are ignored: "
+                f"{begin(name)} has columns that the run was not trained with, and that are ignored: "
                 f"{columns_in_words(unknown)}.",
                 stacklevel=2,
             )

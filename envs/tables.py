@@ -17,7 +17,7 @@ from ..replay import ConfigError, DataError
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
-from .table_columns import CATEGORIES, Columns, columns_in_words
+from .table_columns import CATEGORIES, Columns, begin, columns_in_words
 from .table_fitting import Wishes, fit, input_names
 from .table_targets import read_columns
 
@@ -73,7 +73,7 @@ class Table:
             ConfigError, DataError: If the target is missing, unknown, or neither classes nor values.
         """
         if not self.rows.num_rows:
-            raise DataError(f"{self.name} is empty: there is nothing to learn from.")
+            raise DataError(f"{begin(self.name)} is empty: there is nothing to learn from.")
         names = self.target(wishes)
         targets = read_columns(self.rows, names, wishes.target_type or self._kind(names), self.name)
         arrays = read((torch.arange(self.rows.num_rows), targets.rows), name=self.name)
@@ -164,7 +164,7 @@ def _joined(sources: list[pa.Table], pairs: Sequence[Pair]) -> pa.Table:
     for source, pair in zip(sources, pairs, strict=True):
         if lacks := [name for name in first.column_names if name not in source.column_names]:
             raise DataError(
-                f"{pair.table.name} lacks {columns_in_words(lacks)}, which {pairs[0].table.name} has."
+                f"{begin(pair.table.name)} lacks {columns_in_words(lacks)}, which {pairs[0].table.name} has."
             )
     try:
         return pa.concat_tables(
