@@ -305,8 +305,8 @@ def missing_in_words(missing: Mapping[str, int], rows: int, name: str) -> str:
     counted = [f"`{column}` {count:,}" for column, count in missing.items()]
     more = f" and {len(counted) - 8} other columns" if len(counted) > 8 else ""
     return (
-        f"{begin(name)} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, leave "
-        "columns out (drop=[...]), or set missing=mean (the training mean; for categories one of their "
+        f"{begin(name)} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, "
+        "leave columns out (drop=[...]), or set missing=mean (the training mean; for categories one of their "
         "own) or missing=flag (also a column of 0 and 1)."
     )
 
