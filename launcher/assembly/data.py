@@ -7,6 +7,7 @@ from typing import Any
 
 from ...envs import datasets, folders, sources
 from ...envs.arrays import Arrays, take_classes
+from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
@@ -18,6 +19,7 @@ from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
+from .decoding import decoded_cache
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -61,7 +63,8 @@ def read_data(
         DataError: If one cannot be read.
     """
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
+    cache = decoded_cache(plan, data_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -77,6 +80,8 @@ def read_data(
         other, others = unwrapped(named_other.target), named_other.arguments
         part = folders.open_folder(part) if isinstance(part, Path) else part
         of_folder = isinstance(part, folders.Parts)
+        if of_folder and own and "subset" not in arguments:
+            part = part.split()  # Now, since taking rows out of what is decoded would copy them.
         if own:
             other, others = part, arguments
         elif isinstance(other, Path):
@@ -99,7 +104,7 @@ def read_data(
         decoded.add(pictures.size is not None)
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, notes, decoded
+    return train, test, [*notes, *cache.notes], decoded
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
@@ -123,6 +128,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    cache: Cache,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
@@ -132,6 +138,7 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
@@ -156,7 +163,9 @@ def _arrays(
         source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
-    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+    return datasets.read(
+        source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
+    )
 
 
 def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
