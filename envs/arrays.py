@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..replay import DataError, LazyColumn, Table
 from .scenarios import by_number
+
+if TYPE_CHECKING:
+    from .table_columns import Columns
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Arrays:
         alterations: The source's own method of that name, which makes it a sequence of tasks (see
             sequences.py), or None.
         note: A remark on the targets for the run's header, or None.
+        flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
+        columns: How the columns of a table became these inputs; None: they come from no table.
     """
 
     inputs: Tensor | LazyColumn
@@ -40,6 +45,8 @@ class Arrays:
     chosen: bool = False
     alterations: Callable[..., Any] | None = None
     note: str | None = None
+    flat: bool = False
+    columns: Columns | None = None
 
     @property
     def discrete(self) -> bool:

@@ -51,6 +51,7 @@ def read(
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
     inputs, targets = kept or _parts(source, name, pictures, channels)
     targets, words = read_targets(targets, name)
+    flat = targets.dim() == 1
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
@@ -74,7 +75,7 @@ def read(
             arrays.num_classes, arrays.values = len(arrays.names), None
             check_labels(arrays.targets, arrays.num_classes, name)
     else:
-        arrays.note = _note(arrays.targets)
+        arrays.note, arrays.flat = _note(arrays.targets), flat
     return arrays
 
 

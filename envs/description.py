@@ -9,6 +9,7 @@ from ..replay import DataError, Space, Spec
 from .arrays import Arrays
 from .inputs import input_space
 from .statistics import is_far, statistics
+from .table_columns import with_sizes
 
 # Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
 _ROUNDED = 1e-2
@@ -38,7 +39,7 @@ def describe(
     for arrays in (*train[1:], *held_out):
         check_alike(first, arrays)
     action = _classes(train, held_out) if first.discrete else _values([a.targets for a in train])
-    obs = input_space(
+    obs: Space | dict[str, Space] = input_space(
         [arrays.inputs for arrays in train],
         [arrays.inputs for arrays in held_out],
         name=first.name,
@@ -46,6 +47,8 @@ def describe(
         standardize=standardize,
         altered=altered,
     )
+    if first.columns is not None:
+        obs = with_sizes(obs, first.columns)
     return Spec(obs, action, num_tasks)
 
 

@@ -28,6 +28,8 @@ def form(value: Any) -> str:
     """
     if not isinstance(value, (list, tuple)):
         return "one"
+    if _are_alike_tables(value):
+        return "sequence"
     if value and all(_is_item(part, alone=len(value) == 2) for part in value):
         return "items"
     if len(value) != 2:
@@ -54,6 +56,23 @@ def is_array(value: Any) -> bool:
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
 
+def is_table(value: Any) -> bool:
+    """Whether a value is a data frame of pandas or polars, or an Arrow table; none is imported to ask."""
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    return (library, kind.__name__) in _TABLES or any(
+        (base.__module__.partition(".")[0], base.__name__) in _TABLES for base in kind.__mro__[1:-1]
+    )
+
+
+_TABLES = {
+    ("pandas", "DataFrame"),
+    ("polars", "DataFrame"),
+    ("polars", "LazyFrame"),
+    ("pyarrow", "Table"),
+}
+
+
 def is_scalar(value: Any) -> bool:
     """Whether a value is one number or word."""
     if isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -64,6 +83,20 @@ def is_scalar(value: Any) -> bool:
 def is_image(value: Any) -> bool:
     """Whether a value is a PIL image; neither torch nor PIL is imported to ask."""
     return hasattr(value, "getbands")
+
+
+def _are_alike_tables(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether all are tables with the same columns: inputs and targets never have the same ones."""
+    if not value or not all(map(is_table, value)):
+        return False
+    names = [set(map(str, _column_names(table))) for table in value]
+    return all(some == names[0] for some in names)
+
+
+def _column_names(table: Any) -> Any:
+    if hasattr(table, "collect_schema"):  # polars, whose lazy frames compute `columns`.
+        return table.collect_schema().names()
+    return table.column_names if hasattr(table, "column_names") else table.columns
 
 
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:

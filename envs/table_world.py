@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
+from .reading import Reading
 from .task_rows import DataTask
 from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
@@ -39,6 +40,7 @@ class TableWorld(OfData):
         notes: Remarks on how the data was read and on its labels, for the run's header.
         decoded: Whether its parts are pictures (True), or arrays (False).
         single_class: The name of the only class; None: there are several, or values.
+        reading: How raw inputs became rows; None: as the spec tells.
 
     Attributes:
         later: For each added task, its name, size, classes and a digest of its data.
@@ -58,11 +60,13 @@ class TableWorld(OfData):
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
         single_class: str | None = None,
+        reading: Reading | None = None,
     ):
         self.name, self.spec, self.scenario = name, spec, scenario
         self.train, self.test, self.tasks = train, test, tasks
         self.source_dtype, self.task_transform = source_dtype, task_transform
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
+        self.reading = reading or Reading.of(spec.obs, spec.action)
         self.later: list[dict[str, Any]] = []
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
@@ -115,6 +119,21 @@ class TableWorld(OfData):
         obs: Tensor = upload(found, device)
         return obs if self.task_transform is None else altered(self.task_transform, self.name, obs)
 
+    def example_labels(self, n: int, device: torch.device) -> Tensor:
+        """`n` labels of the first task's training rows as batches hold them, `[n, ...]`, on a device."""
+        rows = self.tasks[0].train
+        places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
+        label = self.train.columns["label"]
+        assert isinstance(label, Tensor)
+        return upload(label[rows[places].to(label.device)], device)
+
+    def training_labels(self) -> Iterator[Tensor]:
+        """The labels of each task's training rows as the table holds them, `[N, ...]`, in host memory."""
+        label = self.train.columns["label"]
+        assert isinstance(label, Tensor)
+        for task in self.tasks:
+            yield label[task.train.to(label.device)].cpu()
+
     def _row_with(self, *, largest: bool) -> Tensor:
         """The row with the largest or the smallest integer, `[*shape]`."""
         rows = []
@@ -164,6 +183,8 @@ class TableWorld(OfData):
         """A line on how integers are treated, unless the user decided it."""
         space = self.spec.obs
         if isinstance(space, dict):
+            return {}
+        if space.ids is not None and space.nvec:
             return {}
         if space.ids is not None:
             return {
@@ -247,6 +268,10 @@ class TableWorld(OfData):
     def environments(self) -> Environments:
         raise ConfigError(f"{self.name} is a data set: there is nothing to act in.")
 
+    def of_task(self, rows: Tensor, task: int) -> Tensor:
+        """Stored rows `[B, *shape]` as a task has them, altered if it alters them."""
+        return rows if self.task_transform is None else self.task_transform(rows, task)
+
     # -------------------------------------------------------------------------------- its state
 
     def state_dict(self, task: int | None, *, pack: Callable[[Any], Any]) -> dict[str, Any]:
@@ -257,6 +282,10 @@ class TableWorld(OfData):
             "interfaces": [],
             "info_layout": None,
             "later": self.later,
+            "reading": self.reading.state(),
+            "scenario": self.scenario,
+            "tasks": [{"name": task.name, "classes": task.classes} for task in self.tasks],
+            "altered": self.task_transform is not None,
         }
 
     def load_state_dict(

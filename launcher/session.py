@@ -229,6 +229,10 @@ class Session:
             "spec": spec_state(self.world.spec),
         }
 
+    def model_state(self) -> dict[str, Tensor]:
+        """The user's module as its finished run has it, by its own names: with averaged weights."""
+        return self.rest.weights()
+
     def is_finite(self) -> bool:
         """Whether every trained weight is finite: a diverged model must not displace a good checkpoint."""
         return self.learner.is_finite()

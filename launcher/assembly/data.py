@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs import datasets, folders, sources
-from ...envs.arrays import Arrays, take_classes
+from ...envs.arrays import Arrays
 from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
@@ -19,7 +19,9 @@ from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
+from .chosen import of_classes
 from .decoding import decoded_cache
+from .tables import read_tables
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -33,7 +35,7 @@ def build_data(plan: Plan) -> TableWorld:
     # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
         return kind.build(named[0].target, named[0].arguments, plan)
-    train, test, notes, decoded = read_data(plan)
+    train, test, notes, decoded, pictures = read_data(plan)
     return DataWorld(
         train,
         test,
@@ -47,13 +49,15 @@ def build_data(plan: Plan) -> TableWorld:
         standardize=plan.standardize if "standardize" in plan.given else None,
         notes=notes,
         decoded=decoded,
+        pictures=pictures,
+        channels=plan.channels,
     )
 
 
 def read_data(
     plan: Plan, *, numbered: bool = True
-) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool]]:
-    """The training and held-out rows of each data set, and `notes` and `decoded` for `DataWorld`.
+) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool], Pictures | None]:
+    """The training and held-out rows of each data set; `notes`, `decoded` and `pictures` for `DataWorld`.
 
     Args:
         numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
@@ -62,6 +66,8 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
+    if (tables := read_tables(plan, numbered=numbered)) is not None:
+        return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
     cache = decoded_cache(plan, data_dir)
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
@@ -75,13 +81,13 @@ def read_data(
     test: list[Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
+    first: Pictures | None = None
     for named, named_other in zip(parts, held_out, strict=True):
         part, arguments = unwrapped(named.target), named.arguments
         other, others = unwrapped(named_other.target), named_other.arguments
-        part = folders.open_folder(part) if isinstance(part, Path) else part
+        if isinstance(part, Path):
+            part = _open_folder(part, split=own and "subset" not in arguments)
         of_folder = isinstance(part, folders.Parts)
-        if of_folder and own and "subset" not in arguments:
-            part = part.split()  # Now, since taking rows out of what is decoded would copy them.
         if own:
             other, others = part, arguments
         elif isinstance(other, Path):
@@ -99,12 +105,21 @@ def read_data(
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
-        train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, asked or {}))
+        train.append(of_classes(arrays, arguments))
+        test.append(None if rest is None else of_classes(rest, asked or {}))
         decoded.add(pictures.size is not None)
+        if first is None and pictures.size is not None:
+            first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, [*notes, *cache.notes], decoded
+    return train, test, [*notes, *cache.notes], decoded, first
+
+
+def _open_folder(path: Path, *, split: bool) -> folders.Parts:
+    """A folder's parts; with `split`, a fifth is held out if it has no held-out part of its own."""
+    parts = folders.open_folder(path)
+    # Now, and not once it is decoded: taking rows out would copy them into memory.
+    return parts.split() if split else parts
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
@@ -166,12 +181,6 @@ def _arrays(
     return datasets.read(
         source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
     )
-
-
-def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
-    """The rows of the classes that `subset=` chooses; all rows without it."""
-    subset = arguments.get("subset")
-    return arrays if subset is None else take_classes(arrays, list(subset))
 
 
 def _data_name(part: object) -> str:

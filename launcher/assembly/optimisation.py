@@ -292,6 +292,10 @@ class Average:
             weight.copy_(average)
             average.copy_(kept)
 
+    def by_parameter(self) -> dict[nn.Parameter, Tensor]:
+        """The average of each parameter."""
+        return dict(zip(self._named.values(), self.average, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
         return {"average": dict(zip(self._named, self.average, strict=True))}
 

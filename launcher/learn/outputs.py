@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...agents.traits import needs_info
+from ...agents.continual.context import HIDDEN
 from ...envs.held_out import HeldOut
 from ...replay import Spec
 from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
-from .infos import Info
 from .learner import Learner
+from .predicting import predicted
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     for fields in rows:
         obs = fields["obs"]
         # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
-        output = _predict(learner, obs, None if aware else rows.task)
+        output = predicted(learner, obs, None if aware else rows.task)
         if output is None:
             return None
         outputs.append(output)
         labels.append(fields["label"])
         if aware:
-            outputs_told.append(_predict(learner, obs, rows.task))
+            outputs_told.append(predicted(learner, obs, rows.task))
     parts = {"output": outputs, "label": labels, "told": outputs_told}
     # Metrics are computed on the host, in float64: not every device has it.
     held = download({name: torch.cat(part) for name, part in parts.items() if part})
@@ -87,16 +88,23 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
 
 
-def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
+def measure(
+    found: Outputs,
+    spec: Spec,
+    *,
+    told: bool,
+    loss: Callable[[Tensor, Tensor], float] | None = None,
+) -> dict[str, float]:
     """The built-in metrics of a model's answers, by name.
 
     Args:
         told: Whether the scenario lets the model know the task.
+        loss: What `loss=` names (`Learner.held_out_loss`), of all rows at once; None: the usual loss.
     """
     output, label = found.output, found.label
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
-        return {**values, "loss": values["mse"]}
+        return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
     scores = {m.name: m.function(found.chosen, label) for m in metrics_of("classes")}
     if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
         return scores
@@ -105,12 +113,9 @@ def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
         scores |= {m.name: m.function(known, label, found.classes) for m in metrics_of("told")}
         if not told:  # Training's loss is over all classes: this one would not compare.
             del scores["task_il_loss"]
-    return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
-
-
-def _predict(learner: Learner, obs: Tensor, task: int | None) -> Tensor | None:
-    output = learner.predict(obs, task)
-    if output is None and (act := learner.traits.act) is not None:
-        action = act(obs, info=Info()) if needs_info(act) else act(obs)
-        output = action[0] if isinstance(action, tuple) else action
-    return output
+        elif loss is not None:
+            others = torch.ones(known.shape[1], dtype=torch.bool)
+            others[found.classes] = False
+            scores["task_il_loss"] = loss(known.masked_fill(others, HIDDEN), label)
+    scores |= {m.name: m.function(output, label) for m in metrics_of("logits")}
+    return scores if loss is None else {**scores, "loss": loss(output, label)}

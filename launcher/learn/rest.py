@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...agents.policy.raw_observations import takes_normalised, takes_raw
 from ...replay import Normalizer
@@ -55,6 +55,25 @@ class Rest:
         for module, training in self._modes.items():
             module.training = training
         self._modes, self._averaged = None, False
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the user's module at rest, by its own names, while it learns; not copies.
+
+        What `state_dict` holds besides tensors (`get_extra_state`) is left out.
+        """
+        state = {
+            name: value
+            for name, value in self._own.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+        learner = self._learner
+        if learner.average is None or not learner.optimised:
+            return state
+        averages = learner.average.by_parameter()
+        for name, parameter in self._own.named_parameters(remove_duplicate=False):
+            if name in state and (average := averages.get(parameter)) is not None:
+                state[name] = average
+        return state
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """Checkpoints: numbered folders of plain data, read without executing code.
 
-A folder holds `tensors.safetensors`, `state.json` (everything else) and `manifest.json` (the SHA-256
-of both). It is written under another name, synced, then renamed, so that every numbered folder is
-complete. Hashes reveal a damaged one, which is reported and skipped.
+A folder holds `model.safetensors` (the user's module under its own names, for other tools), the other
+tensors in `tensors.safetensors`, everything else in `state.json`, and `manifest.json` (the SHA-256 of each).
+It is written under another name, synced, then renamed, so that every numbered folder is complete. Hashes
+reveal a damaged one, which is reported and skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from torch import Tensor
 
 from ...replay import CheckpointError
 
-FORMAT = "antelope-checkpoint-1"
+FORMAT = "antelope-checkpoint-2"
+_KNOWN = ("antelope-checkpoint-1", FORMAT)  # 1: before 0.5.0, without the module's own file.
 KEEP = 3  # A damaged newest checkpoint leaves two to fall back to.
+MODEL = "model.safetensors"
 _FILES = ("tensors.safetensors", "state.json")
+_IN_MODEL = "model:"  # Before the names of tensors that state.json refers to in `MODEL`.
 
 
 class Checkpoints:
@@ -44,11 +49,12 @@ class Checkpoints:
             return []
         return sorted((p for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
 
-    def save(self, state: dict[str, Any]) -> Path:
+    def save(self, state: dict[str, Any], *, model: Mapping[str, Tensor] | None = None) -> Path:
         """Write a checkpoint durably, and remove the oldest beyond `KEEP`.
 
         Args:
             state: Nested dicts and lists of tensors, arrays and scalars, of any dtype and device.
+            model: As for `write`.
 
         Returns:
             The new folder.
@@ -63,7 +69,7 @@ class Checkpoints:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        write(partial, state)
+        write(partial, state, model=model)
         os.replace(partial, final)
         _sync(self.folder)
         for old in existing[KEEP - 1 :]:
@@ -88,16 +94,24 @@ class Checkpoints:
         return None, problems
 
 
-def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint into the existing folder `path`, and sync it to the disk."""
+def write(path: Path, state: dict[str, Any], *, model: Mapping[str, Tensor] | None = None) -> None:
+    """Write a checkpoint into the existing folder `path`, and sync it to the disk.
+
+    Args:
+        state: Nested dicts and lists of tensors, arrays and scalars.
+        model: The weights of the user's module, for `model.safetensors`; None: there is no such file. A
+            tensor that is in `state` too is written here only.
+    """
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
-    tree = _pack(state, tensors, {})
-    contents = {
-        "tensors.safetensors": save(tensors),
-        "state.json": json.dumps({"format": FORMAT, "state": tree}, allow_nan=False).encode(),
-    }
+    names: dict[Any, tuple[str, Tensor]] = {}
+    contents: dict[str, bytes] = {}
+    if model is not None:
+        contents[MODEL] = save(_as_own_file(model, names), {"format": "pt"})
+    tree = _pack(state, tensors, names)
+    contents["tensors.safetensors"] = save(tensors)
+    contents["state.json"] = json.dumps({"format": FORMAT, "state": tree}, allow_nan=False).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents["manifest.json"] = json.dumps({"format": FORMAT, "sha256": hashes}, indent=1).encode()
     for name, data in contents.items():
@@ -122,7 +136,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
         hashes = manifest["sha256"]
-        known = manifest["format"] == FORMAT and sorted(hashes) == sorted(_FILES)
+        known = manifest["format"] in _KNOWN and {*hashes} - {MODEL} == {*_FILES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is not a complete checkpoint: manifest.json cannot be read ({error})."
@@ -131,7 +145,7 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has an unknown checkpoint format: {manifest.get('format')!r}."
         )
-    for name in _FILES:
+    for name in hashes:
         try:
             with open(path / name, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -144,8 +158,19 @@ def read(path: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
     try:
         tree = json.loads((path / "state.json").read_bytes())["state"]
         tree = {key: part for key, part in tree.items() if key not in without}
-        with safe_open(path / "tensors.safetensors", framework="pt") as tensors:
-            return _unpack(tree, tensors.get_tensor)
+        with ExitStack() as opened:
+            files = {
+                name: opened.enter_context(safe_open(path / name, framework="pt"))
+                for name in (MODEL, "tensors.safetensors")
+                if name in hashes
+            }
+
+            def tensor(name: str) -> Tensor:
+                file = MODEL if name.startswith(_IN_MODEL) else "tensors.safetensors"
+                found: Tensor = files[file].get_tensor(name.removeprefix(_IN_MODEL))
+                return found
+
+            return _unpack(tree, tensor)
     except Exception as error:  # Files of another origin may raise anything.
         raise CheckpointError(f"{path} was not written by a run: {error!r}.") from error
 
@@ -184,6 +209,27 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
     return again
 
 
+def _as_own_file(
+    model: Mapping[str, Tensor], names: dict[Any, tuple[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The tensors of `model.safetensors`: a copy under every name, also of those that share memory.
+
+    Args:
+        names: Receives where each tensor is, by memory region.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, value in model.items():
+        tensor = value.detach()
+        names.setdefault(_memory(tensor), (f"{_IN_MODEL}{name}", tensor))
+        copies[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+    return copies
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells the memory of two tensors apart, as long as both exist."""
+    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+
+
 def _pack(value: object, tensors: dict[str, Tensor], names: dict[Any, tuple[str, Tensor]]) -> Any:
     """JSON for `value`, in which names stand for tensors; tensors that share memory get one name.
 
@@ -202,7 +248,7 @@ def _pack(value: object, tensors: dict[str, Tensor], names: dict[Any, tuple[str,
         return {"$array": _pack(torch.from_numpy(array), tensors, names)}
     if isinstance(value, Tensor):
         tensor = value.detach()
-        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        memory = _memory(tensor)
         if tensor.numel() == 0 or memory not in names:
             # Hold the tensor: once freed, its address could be reused by another.
             names[memory] = (str(len(tensors)), tensor)

@@ -46,6 +46,9 @@ class Supervised(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue exactly; tensors may be the session's own."""
 
+    def model_state(self) -> dict[str, Tensor]:
+        """The weights of the user's module that the finished run would have, by the module's own names."""
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
 

@@ -237,7 +237,7 @@ class Supervisor:
                 return False
             self.journal.sync()
             state = {**self.session.state_dict(), "journal": self.journal.state_dict()}
-            self.checkpoints.save(state)
+            self.checkpoints.save(state, model=self.session.model_state())
         self._saved_at, self._saved_step = time.monotonic(), self.progress.step
         self._save_took = self._saved_at - began
         self._pause = max(_SAVE_SECONDS, self._save_took / _SAVING_SHARE)

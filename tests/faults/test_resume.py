@@ -894,7 +894,7 @@ def test_one_flipped_bit_anywhere_is_noticed() -> None:
     ml(model=Net, path="run", **SHORT | {"train_steps": 2})
     (checkpoint,) = Path("run/checkpoints").iterdir()
     draw = random.Random(0)
-    for name in ("tensors.safetensors", "state.json"):
+    for name in ("model.safetensors", "tensors.safetensors", "state.json"):
         file, whole = checkpoint / name, (checkpoint / name).read_bytes()
         for _ in range(10):
             data = bytearray(whole)
@@ -1124,7 +1124,9 @@ def test_checkpoints_are_data_only_and_few() -> None:
     assert folders == ["000005", "000006", "000007"]
     for folder in folders:
         names = sorted(p.name for p in Path("run/checkpoints", folder).iterdir())
-        assert names == ["manifest.json", "state.json", "tensors.safetensors"]
+        assert names == [
+            *("manifest.json", "model.safetensors", "state.json", "tensors.safetensors")
+        ]
 
 
 def test_directory_and_signals_are_free_again_after_every_end() -> None:

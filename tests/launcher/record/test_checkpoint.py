@@ -14,10 +14,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from antelope.launcher.record.checkpoint import KEEP, Checkpoints, find, read, write
 from antelope.replay import CheckpointError
 
+MODEL = "model.safetensors"
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
 STATE = {"weight": torch.arange(6.0).view(2, 3), "step": 7, "name": "x"}
 
@@ -133,6 +135,56 @@ def test_holds_data_alone(tmp_path: Path) -> None:
     for name in FILES[:2]:
         digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert manifest["sha256"][name] == digest
+
+
+class TestTheModelsOwnFile:
+    def test_holds_what_the_state_refers_to_once_on_disk(self, tmp_path: Path) -> None:
+        weight = torch.randn(50_000)
+        write(tmp_path, {"agent": {"agent.w": weight}, "step": 1}, model={"w": weight})
+        assert torch.equal(load_file(tmp_path / MODEL)["w"], weight)
+        assert (tmp_path / FILES[0]).stat().st_size < 1000
+        restored = read(tmp_path)
+        assert torch.equal(restored["agent"]["agent.w"], weight)
+        assert restored["step"] == 1
+
+    def test_holds_tensors_of_shared_memory_under_every_name(self, tmp_path: Path) -> None:
+        tied, half = torch.arange(4.0), torch.ones(3, 2, dtype=torch.bfloat16)
+        model = {"a.weight": tied, "b.weight": tied, "half": half.t(), "none": torch.zeros(0, 2)}
+        write(tmp_path, {"x": [tied, half.t()]}, model=model)
+        own = load_file(tmp_path / MODEL)
+        assert own.keys() == model.keys()
+        for name, value in model.items():
+            assert torch.equal(own[name], value)
+            assert own[name].dtype == value.dtype
+        assert all(
+            torch.equal(a, b) for a, b in zip(read(tmp_path)["x"], (tied, half.t()), strict=True)
+        )
+
+    @pytest.mark.parametrize("model", [{}, {"unrelated": torch.zeros(2)}])
+    def test_may_have_nothing_of_the_state(
+        self, tmp_path: Path, model: dict[str, torch.Tensor]
+    ) -> None:
+        write(tmp_path, STATE, model=model)
+        assert load_file(tmp_path / MODEL).keys() == model.keys()
+        assert torch.equal(read(tmp_path)["weight"], STATE["weight"])
+
+    def test_is_checked_as_the_other_files_are(self, tmp_path: Path) -> None:
+        write(tmp_path, STATE, model={"w": STATE["weight"]})
+        whole = (tmp_path / MODEL).read_bytes()
+        (tmp_path / MODEL).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=r"model\.safetensors does not match its SHA-256"):
+            read(tmp_path)
+        (tmp_path / MODEL).unlink()
+        with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+            read(tmp_path)
+
+    def test_names_of_other_files_are_not_followed(self, tmp_path: Path) -> None:
+        write(tmp_path, STATE)
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        manifest["sha256"]["../outside"] = "0"
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(CheckpointError, match="unknown checkpoint format"):
+            read(tmp_path)
 
 
 class TestDamage:

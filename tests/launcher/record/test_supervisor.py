@@ -48,6 +48,9 @@ class Session:
         self.loaded = float(state["weight"])
         self.progress.step = int(self.loaded)
 
+    def model_state(self) -> dict[str, Any]:
+        return {}
+
     def is_finite(self) -> bool:
         return self.finite
 
