@@ -5,6 +5,7 @@ Only its structure is looked at, without torch: the settings are read before tor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ def form(value: Any) -> str:
     """The form of a value.
 
     Returns:
-        `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
-        `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
-        per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
-        `vectors`: three or more pairs of vectors of one length, which may be items or data sets.
-        `arrays`: a list of arrays, but not of two. `one`: anything else.
+        `pair`: inputs and targets, each an array or a (nested) list of numbers; the inputs may also be a
+        dict of these. `items`: a list of `(input, target)`, the target a single number or word.
+        `sequence`: a list of data sets, one per task. `unclear`: a pair of pairs, which may be a
+        sequence, or training and held-out data. `vectors`: three or more pairs of vectors of one length,
+        which may be items or data sets. `arrays`: a list of arrays, but not of two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
     'pair'
     >>> form([([0.5, 1.0], 0), ([0.1, 0.2], 1)])
     'items'
+    >>> form(({"size": [0.5, 1.0], "kind": [2, 0]}, ["cat", "dog"]))
+    'pair'
     >>> form(["MNIST", "FashionMNIST"])
     'sequence'
     """
@@ -39,7 +42,7 @@ def form(value: Any) -> str:
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
     # One array or list of numbers is enough: reading it says what is wrong with the other part.
-    solid = [part for part in value if _holds_numbers(part) or _holds_images(part)]
+    solid = [part for part in value if _holds_inputs(part)]
     return "pair" if solid and not any(map(_may_be_data, value)) else "sequence"
 
 
@@ -143,6 +146,17 @@ def _holds_numbers(value: Any) -> bool:
     return _holds_numbers(first) or (is_scalar(first) and not isinstance(first, (str, bytes)))
 
 
+def _holds_inputs(value: Any) -> bool:
+    """Whether a value can be the inputs of a pair, or its targets: numbers, pictures, or a dict of them."""
+    if _is_dict(value):
+        return all(map(_holds_inputs, value.values())) and len(value) > 0
+    return _holds_numbers(value) or _holds_images(value)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
 def _holds_images(value: Any) -> bool:
     return _is_list(value) and len(value) > 0 and is_image(value[0])
 
@@ -160,7 +174,7 @@ def _is_item(value: Any, *, alone: bool) -> bool:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
         return False
     numbers = isinstance(value, tuple) and not alone and isinstance(value[0], (int, float))
-    return numbers or _holds_numbers(value[0]) or is_image(value[0])
+    return numbers or _holds_numbers(value[0]) or is_image(value[0]) or _is_dict(value[0])
 
 
 def _could_be_pair(value: Any) -> bool:
