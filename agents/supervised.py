@@ -14,6 +14,7 @@ from .blocks.encoder import Flat
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
+from .calling import output_of
 from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
@@ -27,7 +28,7 @@ def supervised_loss(model: nn.Module, batch: Batch, space: Space) -> Tensor:
     Cross-entropy for classes; for values, the squared error divided by their variance, so that the best
     constant has a loss of 1 whatever the targets' units.
     """
-    output = model(batch.obs)
+    output = output_of(model, batch)
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label

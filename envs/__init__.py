@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .env_world import EnvWorld
     from .environments import EnvTask
     from .errand import Errand
+    from .language import Language
     from .recall import Recall
     from .sequences import PermutedMNIST, RotatedMNIST
     from .task_rows import DataTask
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .workshop import Workshop
 
 NAMES = {
-    "dataset": ("Digits", "Diabetes", "PermutedMNIST", "RotatedMNIST"),
+    "dataset": ("Digits", "Diabetes", "Language", "PermutedMNIST", "RotatedMNIST"),
     "aug": ("RandomCrop", "RandomHorizontalFlip"),
     "env": ("Atari", "Errand", "Recall", "Workshop"),
 }
@@ -56,6 +57,7 @@ __all__ = [
     "EnvTask",
     "EnvWorld",
     "Errand",
+    "Language",
     "PermutedMNIST",
     "RandomCrop",
     "RandomHorizontalFlip",

@@ -28,6 +28,7 @@ class Arrays:
         alterations: The source's own method of that name, which makes it a sequence of tasks (see
             sequences.py), or None.
         note: A remark on the targets for the run's header, or None.
+        flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
     """
 
     inputs: Tensor | LazyColumn
@@ -40,6 +41,7 @@ class Arrays:
     chosen: bool = False
     alterations: Callable[..., Any] | None = None
     note: str | None = None
+    flat: bool = False
 
     @property
     def discrete(self) -> bool:

@@ -42,6 +42,7 @@ def read(
     """
     inputs, targets = _parts(source, name, pictures or Pictures(), channels)
     targets, words = read_targets(targets, name)
+    flat = targets.dim() == 1
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
@@ -65,7 +66,7 @@ def read(
             arrays.num_classes, arrays.values = len(arrays.names), None
             check_labels(arrays.targets, arrays.num_classes, name)
     else:
-        arrays.note = _note(arrays.targets)
+        arrays.note, arrays.flat = _note(arrays.targets), flat
     return arrays
 
 

@@ -15,6 +15,7 @@ from .inputs import stored
 from .joining import exact_targets, notes_on_labels, numbered_in_turn, single_class, with_held_out
 from .later import Outputs
 from .numbering import share
+from .reading import Reading
 from .scenarios import divide
 from .task_rows import DataTask, in_turn, split
 
@@ -28,6 +29,7 @@ class Draft:
         single_class: The name of the only class; None: there are several, or values.
         spec: The spec of the rows as tables hold them.
         outputs: The labels of the model's outputs.
+        reading: How raw inputs became rows.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Draft:
     single_class: str | None = field(init=False)
     spec: Spec = field(init=False)
     outputs: Outputs = field(init=False)
+    reading: Reading = field(init=False)
 
     def read(
         self,

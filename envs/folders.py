@@ -157,6 +157,23 @@ def open_folder(path: Path) -> Parts:
     return Parts(path, made, PictureFolder(held_out.path, files, made.classes), notes)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture, by the end of its name."""
+    return path.suffix.lower() in _PICTURES
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """All pictures of a folder, those in folders below included, in the order of their names.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return [file for below in _scan(path, frozenset()).walk() for file in below.pictures]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
 @dataclass(eq=False)
 class _Folder:
     """The visible contents of a folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class HeldOut:
         if self.table.device.type != "cpu":
             # Once for all batches: rows of a table on the device are gathered there.
             index = upload(index, self.device)
-        at_once = self._rows_at_once()
+        at_once = rows_at_once(self.shapes, self.device)
         for number, rows in enumerate(index.split(at_once)):
             self.show(number * at_once)
             fields: dict[str, Any] = upload(self.table.gather(rows), self.device)
@@ -69,11 +69,17 @@ class HeldOut:
                 fields["obs"] = self.task_transform(fields["obs"], self.task)
             yield self.transform(fields)
 
-    def _rows_at_once(self) -> int:
-        if self.device.type != "cpu":
-            return _ROWS
-        numbers = max(1, sum(math.prod(shape) for shape in self.shapes))
-        return min(_ROWS, max(_FEWEST_ROWS, _NUMBERS // numbers))
+
+def rows_at_once(shapes: Iterable[tuple[int, ...]], device: torch.device) -> int:
+    """How many rows a model predicts at once.
+
+    Args:
+        shapes: Shapes of its inputs, without the batch.
+    """
+    if device.type != "cpu":
+        return _ROWS
+    numbers = max(1, sum(math.prod(shape) for shape in shapes))
+    return min(_ROWS, max(_FEWEST_ROWS, _NUMBERS // numbers))
 
 
 def sample(index: Tensor, rows: int, *, seed: int, task: int) -> Tensor:

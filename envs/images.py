@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,51 @@ class Pictures:
         self.sizes: set[tuple[int, int]] = set()
         self.size: tuple[int, int] | None = None
         self._mode, self._deep = "", False
+
+    @classmethod
+    def like(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Pictures | None:
+        """Pictures for stored images `[C, H, W]`; None: no picture has this shape and dtype."""
+        modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+        if len(shape) != 3 or dtype != torch.uint8 or shape[0] not in modes:
+            return None
+        pictures = cls()
+        pictures.size, pictures._mode = (shape[2], shape[1]), modes[shape[0]]
+        return pictures
+
+    def state(self) -> dict[str, Any]:
+        """What was settled, as plain data."""
+        return {
+            "size": self.size,
+            "mode": self._mode,
+            "deep": self._deep,
+            "colour": self.colour,
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Pictures:
+        """The pictures that `state` describes."""
+        pictures = cls(state["image_size"], colour=state["colour"])
+        pictures.size, pictures._mode, pictures._deep = state["size"], state["mode"], state["deep"]
+        return pictures
+
+    def matching(self, image: Any, name: str) -> Tensor:
+        """Tensor `[C, H, W]` of an image that came later, from a file or as an object.
+
+        Raises:
+            DataError: If it has colours, and the settled pictures are grey.
+        """
+        if self.colour:  # The settled ones were read from files.
+            image = as_viewed(image)
+        if self._mode == "L" and image.mode not in _GREY and not _is_deep(image.mode):
+            grey = _grey_of(image)
+            if grey is None:
+                raise DataError(
+                    f"{name} has colours (mode {image.mode}), but the run was trained on grey pictures. "
+                    "Convert it: image.convert('L')."
+                )
+            image = grey
+        return self(image)
 
     def settle(self, images: Iterable[Any]) -> None:
         """Decide on these images, once; later calls change nothing."""
@@ -142,16 +187,7 @@ def load(file: Path) -> Any:
     try:
         with Image.open(file) as image:
             image.load()  # Now, while the file is open: opening reads the header only.
-            deep = _is_deep(image.mode) or (image.mode == "I" and image.format == "PPM")
-            if image.mode in _WIDE and not deep:
-                raise DataError(
-                    f"{file} holds 32-bit numbers (mode {image.mode}), whose range is unknown. "
-                    "Convert it to 8 or 16 bits, or give the images as arrays."
-                )
-            image = _upright(image, image.getexif().get(_ORIENTATION, 1))
-            if not deep:
-                return _converted(image, "RGB")
-            return Image.fromarray(np.asarray(image).astype(np.uint16))
+            return as_viewed(image, str(file))
     except DataError:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything.
@@ -160,6 +196,34 @@ def load(file: Path) -> Any:
             f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Repair "
             "or remove it."
         ) from error
+
+
+def as_viewed(image: Any, name: str = "The picture") -> Any:
+    """A PIL image as a viewer shows it: of mode RGB, or I;16 if it has 16 bits, upright, on white.
+
+    Raises:
+        DataError: If it holds numbers of unknown range.
+    """
+    from PIL import Image
+
+    deep = _is_deep(image.mode) or (image.mode == "I" and image.format == "PPM")
+    if image.mode in _WIDE and not deep:
+        raise DataError(
+            f"{name} holds 32-bit numbers (mode {image.mode}), whose range is unknown. "
+            "Convert it to 8 or 16 bits, or give the images as arrays."
+        )
+    image = _upright(image, image.getexif().get(_ORIENTATION, 1))
+    if not deep:
+        return _converted(image, "RGB")
+    return Image.fromarray(np.asarray(image).astype(np.uint16))
+
+
+def _grey_of(image: Any) -> Any:
+    """The image with one channel if all of its pixels are grey, else None."""
+    image = _converted(image, "RGB")
+    red, green, blue = (np.asarray(channel) for channel in image.split())
+    same = np.array_equal(red, green) and np.array_equal(green, blue)
+    return image.convert("L") if same else None
 
 
 def _is_deep(mode: str) -> bool:

@@ -120,14 +120,7 @@ class _Items:
             ) from error
 
     def __getitem__(self, i: int) -> Any:
-        try:
-            item = _raw_item(self.source, i)
-        except DataError:
-            raise  # Its message names the broken file.
-        except Exception as error:
-            raise DataError(
-                f"Item {i} of {self.name} raised {type(error).__name__}: {error}"
-            ) from error
+        item = read_item(self.source, i, self.name)
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise DataError(f"Item {i} of {self.name} is {_described(item)}. {_instead(item)}")
         if item[0] is None or item[1] is None:
@@ -139,6 +132,16 @@ class _Items:
                 "picture, and a class or floats. Encode words as numbers; join several arrays into one."
             )
         return item
+
+
+def read_item(source: Any, i: int, name: str) -> Any:
+    """Item i of a data set as it is; what reading it raises becomes a DataError that names the item."""
+    try:
+        return _raw_item(source, i)
+    except DataError:
+        raise  # Its message names the broken file.
+    except Exception as error:
+        raise DataError(f"Item {i} of {name} raised {type(error).__name__}: {error}") from error
 
 
 def _raw_item(source: Any, i: int) -> Any:

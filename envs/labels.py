@@ -82,8 +82,12 @@ def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "
             )
 
 
-def check_finite(values: Tensor, what: str) -> None:
-    """Raise DataError for NaN or infinity, with the first row that holds one."""
+def check_finite(values: Tensor, what: str, *, first: int = 0) -> None:
+    """Raise DataError for NaN or infinity, with the first row that holds one.
+
+    Args:
+        first: The number of the first row.
+    """
     if not values.dtype.is_floating_point:
         return
     # A sum is finite only if all numbers are, and takes a tenth of the time of testing each.
@@ -95,7 +99,7 @@ def check_finite(values: Tensor, what: str) -> None:
     if bad.any():
         raise DataError(
             f"The {what} hold NaN or infinite numbers in {int(bad.sum())} of {len(values)} rows "
-            f"(first: row {int(bad.nonzero()[0])}). Fill or drop them before training."
+            f"(first: row {first + int(bad.nonzero()[0])}). Fill or drop them."
         )
 
 

@@ -17,6 +17,7 @@ from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
+from .reading import Reading
 from .task_rows import DataTask
 from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
@@ -39,6 +40,7 @@ class TableWorld(OfData):
         notes: Remarks on how the data was read and on its labels, for the run's header.
         decoded: Whether its parts are pictures (True), or arrays (False).
         single_class: The name of the only class; None: there are several, or values.
+        reading: How raw inputs became rows; None: as the spec tells.
 
     Attributes:
         later: For each added task, its name, size, classes and a digest of its data.
@@ -58,11 +60,13 @@ class TableWorld(OfData):
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
         single_class: str | None = None,
+        reading: Reading | None = None,
     ):
         self.name, self.spec, self.scenario = name, spec, scenario
         self.train, self.test, self.tasks = train, test, tasks
         self.source_dtype, self.task_transform = source_dtype, task_transform
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
+        self.reading = reading or Reading.of(spec.obs, spec.action)
         self.later: list[dict[str, Any]] = []
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
@@ -247,6 +251,10 @@ class TableWorld(OfData):
     def environments(self) -> Environments:
         raise ConfigError(f"{self.name} is a data set: there is nothing to act in.")
 
+    def of_task(self, rows: Tensor, task: int) -> Tensor:
+        """Stored rows `[B, *shape]` as a task has them, altered if it alters them."""
+        return rows if self.task_transform is None else self.task_transform(rows, task)
+
     # -------------------------------------------------------------------------------- its state
 
     def state_dict(self, task: int | None, *, pack: Callable[[Any], Any]) -> dict[str, Any]:
@@ -257,6 +265,10 @@ class TableWorld(OfData):
             "interfaces": [],
             "info_layout": None,
             "later": self.later,
+            "reading": self.reading.state(),
+            "scenario": self.scenario,
+            "tasks": [{"name": task.name, "classes": task.classes} for task in self.tasks],
+            "altered": self.task_transform is not None,
         }
 
     def load_state_dict(

@@ -13,9 +13,11 @@ from ..replay import ConfigError, DataError
 from .alterations import altered
 from .arrays import Arrays
 from .draft import Draft
+from .images import Pictures
 from .inputs import stored
 from .joining import exact_targets, joined, with_held_out
 from .later import check_later, check_numbers, digest, first_row
+from .reading import later_classes, reading_of
 from .sequence_kind import scenario_of, sequence_kind
 from .table_world import TableWorld
 from .task_rows import DataTask, validation_rows, with_validation
@@ -49,6 +51,8 @@ class DataWorld(TableWorld):
             are ids, left unchanged, unless they are too large.
         notes: Further remarks on how the data was read.
         decoded: Whether its parts are pictures (True), or arrays (False).
+        pictures: What decoded the training pictures, if there are any.
+        channels: Where images in arrays have their channels, as the user set it.
 
     Raises:
         ConfigError, DataError: If the parts do not fit together, or cannot be divided as asked for.
@@ -69,6 +73,8 @@ class DataWorld(TableWorld):
         standardize: bool | None = None,
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
+        pictures: Pictures | None = None,
+        channels: str | None = None,
     ):
         asked = {"tasks": tasks, "classes_per_task": classes_per_task, "class_order": class_order}
         kind = sequence_kind(
@@ -79,7 +85,10 @@ class DataWorld(TableWorld):
         scenario = scenario_of(scenario, kind, train, grows=num_classes is not None)
         draft = Draft("-".join(arrays.name for arrays in train), kind, scenario)
         draft.read(train, test, num_classes=num_classes, standardize=standardize)
-        source_dtype, like = draft.train[0].inputs.dtype, first_row(draft.train[0])
+        draft.reading = reading_of(
+            kind, scenario, draft.train, channels=channels, pictures=pictures
+        )
+        like = first_row(draft.train[0])
         notes, exact = [*draft.notes, *notes], draft.exact()
         draft.store(num_classes)
         # Before labels may be renumbered by task: the share is one of each class.
@@ -99,17 +108,21 @@ class DataWorld(TableWorld):
             joined(draft.held_out),
             draft.tasks,
             scenario=scenario,
-            source_dtype=source_dtype,
+            source_dtype=draft.reading.dtype,
             task_transform=draft.task_transform,
             notes=notes,
             decoded=decoded,
             single_class=draft.single_class,
+            reading=draft.reading,
         )
         self.train.exact, self.test.exact = exact
         self._kind, self._validation, self._like = kind, validation, like
         self._outputs, self._known_tasks = draft.outputs, len(self.tasks)  # Their rows are loaded.
+        self._try_alterations()
+
+    def _try_alterations(self) -> None:
+        """Alter two rows, so that an error comes before training."""
         if self.task_transform is not None:
-            # Tried on two rows, so that an error comes before training.
             rows = self.train.gather(self.tasks[0].train[:2])["obs"]
             altered(self.task_transform, self.name, rows)
 
@@ -170,6 +183,7 @@ class DataWorld(TableWorld):
         self._outputs, self._known_tasks = outputs, self._known_tasks + 1
         if self.spec.discrete and outputs.names is not None:
             self.spec = replace(self.spec, action=replace(self.spec.action, names=outputs.names))
+            self.reading = self.reading.with_classes(later_classes(self.reading, outputs, train))
         for table, part, values in ((self.train, train, exact[0]), (self.test, test, exact[1])):
             more = part.table()
             more.exact = values

@@ -26,6 +26,7 @@ from .settings.settings import Settings
 
 if TYPE_CHECKING:
     from .inference.policy import Policies
+    from .inference.predicting import Predictor
 
 _PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.
 
@@ -260,7 +261,21 @@ class OpenRun:
                 learn_task(task, session, supervisor)
             session.rest.begin()
 
-    # -------------------------------------------------------------------------- acting, later
+    # ------------------------------------------------------------ predicting and acting, later
+
+    def predictor(self) -> Predictor:
+        """Predicts for raw inputs."""
+        from .inference.predicting import Predictor
+
+        session = self.session
+        world: Any = session.world
+        return Predictor(
+            session.learner,
+            session.plain,
+            world,
+            playing=self.playing,
+            resting=lambda: bool(session.rest),
+        )
 
     def policies(self) -> Policies:
         """Policies that accept the environments' raw observations and return their actions."""

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ..envs.world import WorldSpec
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
     from .inference.policy import Policies
+    from .inference.predicting import Predictor
 
 
 class Behind(Protocol):
@@ -30,6 +31,9 @@ class Behind(Protocol):
         self, result: Run, data: Any, name: str | None, test_dataset: Any
     ) -> dict[str, float]:
         """Learn one more task and bring `result` up to date; see `Run.learn_task`."""
+
+    def predictor(self) -> Predictor:
+        """Predicts for raw inputs, in a run on data."""
 
     def policies(self) -> Policies:
         """Policies that accept the environments' raw observations and return their actions."""
@@ -108,6 +112,56 @@ class Run:
             )
         return opened.learn_later(self, data, name, test_dataset)
 
+    def predict(self, inputs: Any, *, task: int | None = None) -> np.ndarray:
+        """The classes or values that the model predicts for raw inputs.
+
+            run.predict(images)         # an array, as `dataset=` had them
+            run.predict("holiday.jpg")  # or a folder of pictures
+            run.predict(test_set)       # a torch data set; its targets are left out
+
+        Inputs are decoded, resized, laid out and standardised as the training data was.
+
+        Args:
+            inputs: In the form in which the data came in: an array, tensor, data frame or nested list of
+                numbers (uint8 images with channels first, last or missing; floats, integers or booleans); a
+                PIL image or a list of them; the path of a picture, of a folder of pictures, or a list of
+                paths; a torch data set or `DataLoader`, of `(input, target)` or of inputs alone; the name of
+                a data set. A single input, without the dimension of N, is one prediction too.
+            task: Their task in a sequence, from 0: only its classes compete. None: all classes do, and the
+                model does not know the task.
+
+        Returns:
+            `[N]` classes as the data had them: names where they have any, else the original labels (numbers
+            with gaps, words). `[N]` or `[N, K]` floats for targets that are values, in their own units.
+
+        Raises:
+            DataError: If the inputs are not what the run was trained on.
+            ConfigError: If the run learnt in environments, or there is no such task.
+        """
+        return self._predictor("predict").predict(inputs, task)
+
+    def predict_proba(self, inputs: Any, *, task: int | None = None) -> np.ndarray:
+        """The probability of each class for raw inputs, float32 `[N, n]`, in the outputs' order.
+
+        Args:
+            inputs, task: As for `predict`. With `task`, other tasks' classes have probability 0.
+
+        Raises:
+            DataError, ConfigError: As for `predict`; also if the targets are values.
+        """
+        return self._predictor("predict_proba").probabilities(inputs, task)
+
+    def __call__(self, inputs: Any, *, task: int | None = None) -> Tensor:
+        """The model's outputs for raw inputs, a tensor `[N, *spec.action.shape]` on the CPU.
+
+        Args:
+            inputs, task: As for `predict`.
+
+        Raises:
+            DataError, ConfigError: As for `predict`.
+        """
+        return self._predictor("run(inputs)").outputs(inputs, task)
+
     def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
         """The greedy action for an environment's own observation, as `env.step` accepts it.
 
@@ -184,16 +238,32 @@ class Run:
                 show=show,
             )
 
-    def _policies(self, method: str) -> Policies:
+    def _opened(self, method: str) -> Behind:
         if (opened := self._open) is None:
             raise ConfigError(
                 f"This Run is a copy and holds only results. Call {method} on the Run that ml returned, or "
                 f"on antelope.load({str(self.path)!r})."
             )
+        return opened
+
+    def _predictor(self, method: str) -> Predictor:
+        opened = self._opened(method)
+        if opened.world.acts:
+            raise ConfigError(
+                f"{method} is for runs on data, and this run learnt in {opened.world.name}. Call "
+                "run.act(obs) with an observation, or run.play()."
+            )
+        if "_predicting" not in vars(self):
+            vars(self)["_predicting"] = opened.predictor()
+        predictor: Predictor = vars(self)["_predicting"]
+        return predictor
+
+    def _policies(self, method: str) -> Policies:
+        opened = self._opened(method)
         if not opened.world.acts:
             raise ConfigError(
                 f"run.{method} needs an environment, and this run learnt from a data set, "
-                f"{opened.world.name}. Call the module itself: `run.agent`."
+                f"{opened.world.name}. Call run.predict(inputs)."
             )
         # Made once: they remember the frames and the recurrent state of the current episode.
         if "_acting" not in vars(self):
@@ -212,7 +282,9 @@ class Run:
     def __getstate__(self) -> dict[str, Any]:
         """The results only: copies and pickles cannot act or learn further."""
         return {
-            name: value for name, value in vars(self).items() if name not in ("_open", "_acting")
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_open", "_acting", "_predicting")
         }
 
     def __repr__(self) -> str:

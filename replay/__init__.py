@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .memory import Memory
     from .normalizer import Normalizer
+    from .ragged import Ragged
     from .replay import Replay
     from .samplers import Epochs, Prioritized, Uniform
     from .scale import Scale
@@ -33,6 +34,7 @@ _HOME = {
     "SumTree": "sumtree",
     "Memory": "memory",
     "Normalizer": "normalizer",
+    "Ragged": "ragged",
     "Space": "spec",
     "Spec": "spec",
     "LazyColumn": "storage",
@@ -54,6 +56,7 @@ __all__ = [
     "Normalizer",
     "Observations",
     "Prioritized",
+    "Ragged",
     "Replay",
     "Scale",
     "Space",

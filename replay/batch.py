@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, Union
 import torch
 from torch import Tensor
 
+from .padding import mark_fields
 from .tree import map_tree, walk
 
 # One tensor, or nested dicts of them: observations, actions, masks.
@@ -17,6 +18,9 @@ Tensors: TypeAlias = Union[Tensor, dict[str, "Tensors"]]  # noqa: UP007  (| take
 class Batch:
     """Fields by attribute or item; rows by index, slice, mask or index tensor.
 
+    Sequences of different lengths, padded with zeros, come with `length`, int64 `[B]`, and `mask`, bool
+    `[B, T]`, True at real steps.
+
     >>> batch = Batch(obs=torch.zeros(4, 2), label=torch.arange(4))
     >>> batch.obs.shape, batch["label"][1].item(), len(batch), len(batch[:3])
     (torch.Size([4, 2]), 1, 4, 3)
@@ -24,6 +28,8 @@ class Batch:
 
     def __init__(self, **fields: Any):
         self.__dict__.update(fields)
+        if "length" in fields:
+            mark_fields(fields)
 
     def __getattr__(self, name: str) -> Any:
         # Only reached for a field that is missing: say which there are.
@@ -45,6 +51,8 @@ class Batch:
 
     def __setitem__(self, key: str, value: object) -> None:
         self.__dict__[key] = value
+        if "length" in self.__dict__:
+            mark_fields(self.__dict__)
 
     def __contains__(self, key: str) -> bool:
         return key in self.__dict__

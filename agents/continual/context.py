@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...replay import Batch, ConfigError, Memory, Replay, Spec
+from ..calling import call, steps_asked
 from ..log import Log
 from .substitution import call_with, tensors_of
 
@@ -161,7 +162,7 @@ class Context:
         """Raw outputs `[B, *action.shape]`, reused from the learning step where it computed them."""
         if self._known is not None and self._known[0] is obs:
             return self._known[1]
-        return self.agent(obs)
+        return call(self.agent, obs)
 
     def add_task(self, classes: Tensor) -> None:
         """Add a task with these outputs."""
@@ -233,7 +234,7 @@ class Context:
         if self.changed and (task is None or task < self.task):
             agent, weights = self._with_earlier_layers(weights, task)
         with evaluating(agent), torch.no_grad():
-            return call_with(agent, weights, (obs,))
+            return call_with(agent, weights, (obs,), steps_asked(agent, obs))
 
     def keep_structure(self, task: int) -> None:
         """Remember the agent's layers, without weights, at the end of a task."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Replay
+from ..calling import call
 from .context import HIDDEN
 from .importance import checked
 from .layers import names_of, output_layer, rest_normalisation
@@ -117,7 +118,7 @@ class CWR(Strategy):
         weights = self.merged(agent) if self.in_task else self.consolidated
         seen = self.past + self.current * self.in_task > 0
         if not seen.any():
-            return agent(obs)
+            return call(agent, obs)
         return self.context.recall(weights, obs, self.context.task).masked_fill(~seen, HIDDEN)
 
     def merged(self, agent: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ..calling import call
 from .context import HIDDEN
 from .er import joined
 from .layers import features, output_layer
@@ -112,7 +113,7 @@ class ICaRL(Strategy):
         needs a loss that moves.
         """
         if self.herded <= self.context.task:
-            return agent(obs)
+            return call(agent, obs)
         if self.means is None:
             self.means = self.class_means(agent)
         classes, means = self.means

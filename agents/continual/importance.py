@@ -15,6 +15,7 @@ from torch.func import grad, vmap
 
 from ...replay import Batch, ConfigError, Replay
 from ...replay.tree import leaves, map_tree
+from ..calling import output_of, steps_asked
 from .context import evaluating
 from .recurrences import vectorisable
 from .substitution import call_with
@@ -22,6 +23,8 @@ from .uses import Known, Uses, sum_over_rows
 
 Weights = dict[str, Tensor]  # By the names of the agent's parameters.
 
+# What a row's output may depend on.
+_FIELDS = ("obs", "label", "task", "length", "mask")
 _BYTES = 2**24  # Of gradients of single rows at a time; with far more it would be slower.
 
 
@@ -206,7 +209,7 @@ def _sums(
         return {}
     uses = Uses(weights)
     with uses:
-        output = agent(batch.obs)
+        output = output_of(agent, batch)
     shown = output.detach().requires_grad_()
     values = value(shown, batch)
     columns = values.reshape(len(batch), -1).unbind(1)
@@ -221,7 +224,7 @@ def _sums(
         # Never a single row: a model's `squeeze` would remove its batch dimension.
         few = chosen.expand(2)
         alone = pull[few] * (len(chosen) / 2)
-        again = agent(batch[few].obs)
+        again = output_of(agent, batch[few])
         totals, fews = _gradients(output, pull, weights), _gradients(again, alone, weights)
         for name in sorted(left):
             known = Known(totals[name], fews[name], chosen)
@@ -258,12 +261,14 @@ def _sums_row_by_row(
     columns: int,
 ) -> Weights:
     """Sums over rows from per-row gradients of each value."""
-    fields = {name: batch[name] for name in ("obs", "label", "task") if name in batch}
+    fields = {name: batch[name] for name in _FIELDS if name in batch}
     own = {name: weight for name, weight in trainable(agent).items() if name in weights}
 
     def value_of_row(weights: Weights, fields: dict[str, Any], column: int) -> Tensor:
         row = Batch(**fields).map(lambda field: field[None])
-        return value(call_with(agent, weights, (row.obs,)), row).reshape(-1)[column]
+        return value(
+            call_with(agent, weights, (row.obs,), steps_asked(agent, row.obs)), row
+        ).reshape(-1)[column]
 
     gradients = grad(value_of_row)
     sums = {name: _zeros(weight) for name, weight in weights.items()}
@@ -282,7 +287,7 @@ def _sums_row_by_row(
             # made in `forward`. One row after another is slow, but always works.
             for i in range(start, min(start + step, len(batch))):
                 row = batch[i : i + 1]
-                number = value(agent(row.obs), row).reshape(-1)[column]
+                number = value(output_of(agent, row), row).reshape(-1)[column]
                 for name, of_row in _gradients(number, None, own).items():
                     if of_row is not None:
                         sums[name] += of(of_row)

@@ -11,6 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...replay import ConfigError
+from ..calling import call
 from .context import HIDDEN, Context, evaluating
 
 Layer = nn.Linear | nn.Conv2d
@@ -29,7 +30,7 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     zeros = torch.zeros(2, *obs.shape, device=context.device)
     try:
         with evaluating(agent), torch.no_grad():
-            agent(zeros if obs.ids is None else zeros.long())
+            call(agent, zeros if obs.ids is None else zeros.long())
     finally:
         for hook in hooks:
             hook.remove()
@@ -85,7 +86,7 @@ def features(agent: nn.Module, layer: nn.Module, obs: Tensor) -> Tensor:
     hook = layer.register_forward_pre_hook(lambda _, args: met.append(args[0]))
     try:
         with evaluating(agent), torch.no_grad():
-            agent(obs)
+            call(agent, obs)
     finally:
         hook.remove()
     return met[-1].flatten(1)

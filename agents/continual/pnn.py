@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import ConfigError, Replay
+from ..calling import steps_asked
 from .context import evaluating
 from .layers import Layer, called_layers, put_together
 from .strategy import Strategy
@@ -161,7 +162,7 @@ class Columns:
     def outputs(self, agent: nn.Module, obs: Tensor, columns: int) -> list[Tensor]:
         """Outputs `[B, n]` of each of the first `columns` columns, in eval mode and without gradient."""
         try:
-            return self._run(agent, [*self.frozen, {}][:columns], (obs,), {})
+            return self._run(agent, [*self.frozen, {}][:columns], (obs,), steps_asked(agent, obs))
         finally:
             self._inputs = []
 

@@ -31,7 +31,7 @@ def build_data(plan: Plan) -> TableWorld:
     # A data set of another library, such as Mammoth's, may define its own tasks.
     if len(named) == 1 and (kind := data_kind(named[0].target)) is not None:
         return kind.build(named[0].target, named[0].arguments, plan)
-    train, test, notes, decoded = read_data(plan)
+    train, test, notes, decoded, pictures = read_data(plan)
     return DataWorld(
         train,
         test,
@@ -45,13 +45,15 @@ def build_data(plan: Plan) -> TableWorld:
         standardize=plan.standardize if "standardize" in plan.given else None,
         notes=notes,
         decoded=decoded,
+        pictures=pictures,
+        channels=plan.channels,
     )
 
 
 def read_data(
     plan: Plan, *, numbered: bool = True
-) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool]]:
-    """The training and held-out rows of each data set, and `notes` and `decoded` for `DataWorld`.
+) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool], Pictures | None]:
+    """The training and held-out rows of each data set; `notes`, `decoded` and `pictures` for `DataWorld`.
 
     Args:
         numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
@@ -72,6 +74,7 @@ def read_data(
     test: list[Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
+    first: Pictures | None = None
     for named, named_other in zip(parts, held_out, strict=True):
         part, arguments = unwrapped(named.target), named.arguments
         other, others = unwrapped(named_other.target), named_other.arguments
@@ -97,9 +100,11 @@ def read_data(
         train.append(_of_classes(arrays, arguments))
         test.append(None if rest is None else _of_classes(rest, asked or {}))
         decoded.add(pictures.size is not None)
+        if first is None and pictures.size is not None:
+            first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, notes, decoded
+    return train, test, notes, decoded, first
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:

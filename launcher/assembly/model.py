@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.calling import call
 from ...agents.policy.states import Recurrence
 from ...agents.traits import Traits, traits
 from ...replay import Spec
@@ -75,8 +76,8 @@ class Model:
             task: The task of the rows, where the model may know it.
         """
         if self.traits.task_told:
-            return widened(self.agent(obs, task))
-        return widened(self.agent(obs)) if self.traits.forward else None
+            return widened(call(self.agent, obs, task))
+        return widened(call(self.agent, obs)) if self.traits.forward else None
 
 
 def widened(output: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...envs.interface import Interface
 from ...envs.kinds import OfData, OfEnvironments
+from ...envs.reading import Reading
+from ...envs.table_world import TableWorld
 from ...replay import Normalizer, Spec
 
 
@@ -18,15 +21,39 @@ class LoadedTask:
 
     name: str
     interface: Interface | None = None
+    classes: Tensor = field(default_factory=lambda: torch.arange(0))
 
 
 class LoadedData(OfData):
-    """What is known about the data of a loaded run."""
+    """What is known about the data of a loaded run, which is not read.
 
-    scenario: str | None = None  # Only strategies read it, and they are not loaded.
+    Args:
+        scenario: "class", "task" or "domain"; None: unknown, as for runs before 0.5.0.
+        reading: How raw inputs became rows; None: as the spec tells.
+        altering: Reads the data, which alters its rows for each task; None: rows stay as they are.
+    """
 
-    def __init__(self, name: str, spec: Spec, tasks: list[LoadedTask]):
-        self.name, self.spec, self.tasks = name, spec, tasks
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        tasks: list[LoadedTask],
+        *,
+        scenario: str | None = None,
+        reading: Reading | None = None,
+        altering: Callable[[], TableWorld] | None = None,
+    ):
+        self.name, self.spec, self.tasks, self.scenario = name, spec, tasks, scenario
+        self.reading = reading or Reading.of(spec.obs, spec.action)
+        self._altering = altering
+
+    def classes(self, task: int) -> Tensor:
+        """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
+        return self.tasks[task].classes
+
+    def of_task(self, rows: Tensor, task: int) -> Tensor:
+        """Stored rows `[B, *shape]` as a task has them: if it alters them, the data is read to learn how."""
+        return rows if self._altering is None else self._altering().of_task(rows, task)
 
     def example(self, n: int, device: torch.device) -> Tensor:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""

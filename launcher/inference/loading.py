@@ -19,20 +19,22 @@ from gymnasium.vector import VectorEnv
 
 from ...agents.policy.raw_observations import takes_raw
 from ...envs.interface import Interface
+from ...envs.reading import Reading
 from ...envs.running import RunningStatistics, normalizing
+from ...envs.table_world import TableWorld
 from ...envs.time_limits import cut_after
 from ...replay import CheckpointError, ConfigError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly.agent import build_agent
-from ..assembly.device import build_device, device_wanted
+from ..assembly.data import build_data
+from ..assembly.device import arithmetic, build_device, device_wanted
 from ..assembly.forward import check_forward
 from ..assembly.model import Model
 from ..assembly.optimisation import Average
 from ..assembly.transforms import build_transforms
-from ..assembly.world import build_world
 from ..learn.learner import Learner
-from ..process import left_as_found
+from ..process import left_as_found, threads
 from ..record.checkpoint import find
 from ..record.earlier import load_statistics
 from ..record.progress import Progress
@@ -45,6 +47,7 @@ from ..settings.object_names import class_name
 from ..settings.settings import Settings
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
+from .predicting import Predictor
 from .run_directory import find_run, history, tasks_of
 from .saved_settings import MAY_BE_GIVEN, SavedSettings
 
@@ -98,6 +101,7 @@ class Loaded:
 
     def __init__(self, path: Path, state: dict[str, Any], given: Settings, *, trust: bool):
         self.path, self._state = path, state
+        self._data_read: TableWorld | None = None
         self._saved = SavedSettings(path, state, given, trust=trust)
         self.plan = self._saved.plan()
         with forked_randomness(0):  # Constructing layers draws weights from the caller's stream.
@@ -140,6 +144,13 @@ class Loaded:
         observe: Any = self._observe
         return Policies(self._learner, observe, interfaces, resting=lambda: True, layout=layout)
 
+    def predictor(self) -> Predictor:
+        """Predicts for raw inputs."""
+        world: Any = self.world
+        return Predictor(
+            self._learner, self._plain, world, playing=self.playing, resting=lambda: True
+        )
+
     def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
 
@@ -165,7 +176,13 @@ class Loaded:
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Set up the process as for an evaluation, and restore it afterwards."""
-        with left_as_found(), forked_randomness(self.plan.seed):
+        plan, device = self.plan, self._learner.device
+        with (
+            left_as_found(),
+            arithmetic(plan, device),
+            threads(plan.threads),
+            forked_randomness(plan.seed),
+        ):
             yield
 
     @cached_property
@@ -184,7 +201,7 @@ class Loaded:
         device = build_device(device_wanted(plan))
         self.world = world = self._world()
         transform, plain = build_transforms(plan, world, device)
-        self._observe = plain.observe
+        self._plain, self._observe = plain, plain.observe
         try:
             agent, self.own = build_agent(plan, world, device, (transform, plain))
         except AttributeError as error:
@@ -280,8 +297,28 @@ class Loaded:
         state = self._state
         if "spec" in state:
             spec, name = spec_from(state["spec"]), state["name"]
-            tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
-            return LoadedData(name, spec, tasks)
-        read = build_world(self._saved.plan_of_data())
-        tasks = [LoadedTask(task.name) for task in read.tasks]
-        return LoadedData(read.name, read.spec, tasks)
+            if "reading" not in state:
+                tasks = [LoadedTask(str(number)) for number in range(spec.num_tasks)]
+                return LoadedData(name, spec, tasks)
+            return LoadedData(
+                name,
+                spec,
+                [LoadedTask(task["name"], classes=task["classes"]) for task in state["tasks"]],
+                scenario=state["scenario"],
+                reading=Reading.from_state(state["reading"]),
+                altering=self._read if state["altered"] else None,
+            )
+        read = self._read()
+        tasks = [LoadedTask(task.name, classes=task.classes) for task in read.tasks]
+        return LoadedData(read.name, read.spec, tasks, scenario=read.scenario, reading=read.reading)
+
+    def _read(self) -> TableWorld:
+        """The run's data, read again.
+
+        Raises:
+            ConfigError: If the user has to name it.
+            DataError: If it cannot be read.
+        """
+        if self._data_read is None:
+            self._data_read = build_data(self._saved.plan_of_data())
+        return self._data_read

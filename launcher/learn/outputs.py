@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...agents.traits import needs_info
 from ...envs.held_out import HeldOut
 from ...replay import Spec
 from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
-from .infos import Info
 from .learner import Learner
+from .predicting import predicted
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,13 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     for fields in rows:
         obs = fields["obs"]
         # Class-IL withholds the task, so a model that uses it predicts a second time, with it.
-        output = _predict(learner, obs, None if aware else rows.task)
+        output = predicted(learner, obs, None if aware else rows.task)
         if output is None:
             return None
         outputs.append(output)
         labels.append(fields["label"])
         if aware:
-            outputs_told.append(_predict(learner, obs, rows.task))
+            outputs_told.append(predicted(learner, obs, rows.task))
     parts = {"output": outputs, "label": labels, "told": outputs_told}
     # Metrics are computed on the host, in float64: not every device has it.
     held = download({name: torch.cat(part) for name, part in parts.items() if part})
@@ -106,11 +105,3 @@ def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
         if not told:  # Training's loss is over all classes: this one would not compare.
             del scores["task_il_loss"]
     return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
-
-
-def _predict(learner: Learner, obs: Tensor, task: int | None) -> Tensor | None:
-    output = learner.predict(obs, task)
-    if output is None and (act := learner.traits.act) is not None:
-        action = act(obs, info=Info()) if needs_info(act) else act(obs)
-        output = action[0] if isinstance(action, tuple) else action
-    return output

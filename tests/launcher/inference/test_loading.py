@@ -66,7 +66,7 @@ def test_a_run_on_data_comes_back_without_its_data(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ml(**DATA[case], **QUIET, path=tmp_path)
-    monkeypatch.setattr("antelope.launcher.inference.loading.build_world", None)
+    monkeypatch.setattr("antelope.launcher.inference.loading.build_data", None)
     loaded = antelope.load(tmp_path)
     check_same(loaded, run)
     space, own = run.spec.obs, loaded.spec.obs

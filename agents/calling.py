@@ -1,0 +1,58 @@
+"""Calls a module on a batch's inputs, with the lengths of sequences if its `forward` asks for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from ..replay import Batch
+from ..replay.padding import steps_of
+
+PROVIDED = ("length", "mask")  # Parameters of `forward` that sequences fill.
+
+
+def output_of(module: nn.Module, batch: Batch) -> Any:
+    """`module(batch.obs)`, with `length=` and `mask=` if its `forward` has those parameters.
+
+    Args:
+        module: Any module with a `forward`.
+        batch: Its `obs` may be padded sequences `[B, T, ...]`, with `length`, int64 `[B]`, and `mask`, bool
+            `[B, T]`, True at real steps.
+    """
+    return call(module, batch.obs)
+
+
+def call(module: nn.Module, obs: Any, *rest: Any) -> Any:
+    """`module(obs, *rest)`, with the lengths that padded inputs carry if its `forward` asks for them."""
+    if steps_of(obs) is None:
+        return module(obs, *rest)
+    return module(obs, *rest, **steps_asked(module, obs))
+
+
+def steps_asked(module: nn.Module, obs: Any) -> dict[str, Any]:
+    """`length` and `mask` of padded inputs, as far as the module's `forward` names them."""
+    steps = steps_of(obs)
+    if steps is None:
+        return {}
+    # The function, not the bound method: one that is bound anew at each access would never be found.
+    forward = getattr(module.forward, "__func__", module.forward)
+    return {name: getattr(steps, name) for name in _asked(forward)}
+
+
+def takes_steps(module: nn.Module) -> bool:
+    """Whether its `forward` asks for lengths, or for the mask, of padded sequences."""
+    forward = getattr(module, "forward", None)
+    return callable(forward) and bool(_asked(getattr(forward, "__func__", forward)))
+
+
+@lru_cache(maxsize=64)
+def _asked(forward: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(forward).parameters
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return ()
+    return tuple(name for name in PROVIDED if name in parameters)
