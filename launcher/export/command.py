@@ -35,8 +35,8 @@ def export_command(words: list[str]) -> int:
             )
     if not is_bool(trust := options.get("trust", "false")):
         raise ConfigError(f"trust={trust}: expected true or false.")
-    from ..inference.command_path import import_nothing_from
     from ..inference.loading import load  # It imports torch, which typos must not wait for.
+    from ..inference.play_command import import_nothing_from
 
     if not is_true(trust):
         import_nothing_from(path)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from ...replay import ConfigError
 from ...replay.suggestions import did_you_mean
+from ..inference.trained import Trained
 from .formats import FORMATS
-from .source import Source
 
 
-def export(source: Source, format: str, path: str | Path | None) -> Path:
+def export(trained: Trained, format: str, path: str | Path | None) -> Path:
     """Write a model in a format, checked, under another name first.
 
     Args:
-        source: The trained model.
+        trained: The trained model.
         format: A key of `FORMATS`.
         path: The file, or an existing folder; None: `model` in the run directory.
 
@@ -27,12 +27,12 @@ def export(source: Source, format: str, path: str | Path | None) -> Path:
         ConfigError: If the format is unknown, the model cannot be exported, or the file cannot be written.
             Nothing is left behind then, and an earlier file stays as it was.
     """
-    file = _target(format, path, source.path)
+    file = _target(format, path, trained.path)
     if format != "safetensors":
-        source.check()
+        trained.check()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
-            FORMATS[format].write(source, Path(folder) / file.name)
+            FORMATS[format].write(trained, Path(folder) / file.name)
             # The model itself last: it refers to the others.
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == file.name):
                 os.replace(part, file.with_name(part.name))
@@ -51,7 +51,7 @@ def _target(format: str, path: str | Path | None, run: Path) -> Path:
         known = ", ".join(FORMATS)
         hint = did_you_mean(str(format), FORMATS)
         if named := _format_of(Path(str(format))):
-            hint = f" {format} is a file: give format={named} and the file as the second argument, out={format}."
+            hint = f" {format} is a file: run.export({named!r}, {format!r}); in a console, out={format}."
         raise ConfigError(f"format={format}: expected one of {known}.{hint}")
     suffix = FORMATS[format].suffix
     file = (run if path is None else Path(path).expanduser()).absolute()

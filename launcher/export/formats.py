@@ -19,9 +19,9 @@ from torch import Tensor
 from ...replay import ConfigError
 from ...replay.batch import Tensors
 from ...replay.tree import leaves, map_tree, named_leaves
+from ..inference.trained import Trained
 from .graph import SIZES, Graph
 from .metadata import metadata
-from .source import Source
 
 _FAR = 1e-4  # Of the largest output: more than other kernels' rounding explains.
 _LONGEST = 400  # Characters of an exporter's reason.
@@ -38,34 +38,34 @@ class Format:
     """
 
     suffix: str
-    write: Callable[[Source, Path], None]
+    write: Callable[[Trained, Path], None]
 
 
-def write_safetensors(source: Source, file: Path) -> None:
+def write_safetensors(trained: Trained, file: Path) -> None:
     """The module's weights under its own names, with the preparation of its inputs as metadata."""
     from safetensors.torch import save_file
 
-    state = source.module.state_dict()
+    state = trained.module.state_dict()
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
         if isinstance(value, Tensor)
     }
-    save_file(tensors, file, {"format": "pt", **metadata(source, prepared=False)})
+    save_file(tensors, file, {"format": "pt", **metadata(trained, prepared=False)})
 
 
-def write_torch(source: Source, file: Path) -> None:
+def write_torch(trained: Trained, file: Path) -> None:
     """A program of `torch.export`, whose metadata is in `metadata.json` inside the file."""
-    graph = Graph(source)
+    graph = Graph(trained)
     with _quiet():
-        program = _traced(graph, source)
-        text = json.dumps(metadata(source, prepared=graph.prepares))
+        program = _traced(graph, trained, "torch")
+        text = json.dumps(metadata(trained, prepared=graph.prepares))
         torch.export.save(program, file, extra_files={"metadata.json": text})
         read = torch.export.load(file).module()
-        _compare(graph, source, "torch", lambda inputs: read(inputs))
+        _compare(graph, trained, "torch", lambda inputs: read(inputs))
 
 
-def write_onnx(source: Source, file: Path) -> None:
+def write_onnx(trained: Trained, file: Path) -> None:
     """An ONNX model, checked with `onnx.checker` and onnxruntime."""
     try:
         import onnx
@@ -75,26 +75,24 @@ def write_onnx(source: Source, file: Path) -> None:
         raise ConfigError(
             f"format=onnx needs {error.name}: pip install 'antelope-ml[export]'. format=torch needs nothing."
         ) from error
-    graph = Graph(source)
+    graph = Graph(trained)
     with _quiet():
-        program = _traced(graph, source)
+        program = _traced(graph, trained, "onnx")
         names = {"input_names": graph.input_names, "output_names": graph.output_names}
         try:
             model = torch.onnx.export(program, dynamo=True, verbose=False, **names)
         except Exception as error:  # Of the exporter's own kinds, or raised in it.
-            raise _refused(source, "onnx", error) from error
+            raise _refused(trained, "onnx", error) from error
         assert model is not None
-        model.model.metadata_props.update(metadata(source, prepared=graph.prepares))
+        model.model.metadata_props.update(metadata(trained, prepared=graph.prepares))
         weights = sum(t.nbytes for t in graph.state_dict().values())
         model.save(file, external_data=weights > _HALF_OF_PROTOBUF)
         onnx.checker.check_model(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # Errors.
-        session = onnxruntime.InferenceSession(
-            file, options, providers=["CPUExecutionProvider"]
-        )
-        _compare(graph, source, "onnx", lambda inputs: _by_onnxruntime(session, graph, inputs))
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        _compare(graph, trained, "onnx", lambda inputs: _by_onnxruntime(session, graph, inputs))
 
 
 FORMATS = {
@@ -104,7 +102,7 @@ FORMATS = {
 }
 
 
-def _traced(graph: Graph, source: Source) -> torch.export.ExportedProgram:
+def _traced(graph: Graph, trained: Trained, format: str) -> torch.export.ExportedProgram:
     """The graph for any batch size.
 
     Raises:
@@ -116,17 +114,22 @@ def _traced(graph: Graph, source: Source) -> torch.export.ExportedProgram:
         with torch.no_grad():
             return torch.export.export(graph, (graph.examples[0],), dynamic_shapes=(shapes,))
     except Exception as error:  # Of the exporter's own kinds, or raised by the user's module.
-        raise _refused(source, "torch", error) from error
+        raise _refused(trained, format, error) from error
 
 
-def _refused(source: Source, format: str, error: Exception) -> ConfigError:
+def _refused(trained: Trained, format: str, error: Exception) -> ConfigError:
     """What to say of a model that an exporter refuses."""
     text = str(error)
     constant = re.search(r"specialized it to be a constant \((\d+)\)", text)
+    guard = re.search(r"satisfy the generated guard (.+)", text)
     if constant is not None:
         reason = (
-            f"its `forward` works for batches of {constant[1]} only. Use x.shape[0] where it has a number"
+            f"its `forward` fixes the size of the batch, to {constant[1]}. len(x) does so, and int(...): "
+            "write x.shape[0]"
         )
+    elif guard is not None:
+        sizes = guard[1].replace("L['inputs'].size()[0]", "B")
+        reason = f"its `forward` depends on the size B of the batch ({sizes})"
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {' '.join(lines[:2])}"[:_LONGEST]
@@ -134,13 +137,13 @@ def _refused(source: Source, format: str, error: Exception) -> ConfigError:
         if where is not None:
             reason += f" (in {where[3]}, {Path(where[1]).name} line {where[2]}: {where[4].strip()})"
     return ConfigError(
-        f"Cannot export {source.name} with format={format}: {reason}. Only its weights can be exported as it "
-        "is: format=safetensors."
+        f"Cannot export {trained.name} with format={format}: {reason}. Its weights alone can be "
+        "exported: format=safetensors."
     )
 
 
 def _compare(
-    graph: Graph, source: Source, format: str, run: Callable[[Tensors], Tensors]
+    graph: Graph, trained: Trained, format: str, run: Callable[[Tensors], Tensors]
 ) -> None:
     """Compare what a file computes with the trained module's outputs, for several batch sizes.
 
@@ -152,14 +155,14 @@ def _compare(
             with torch.no_grad():
                 found = named_leaves(run(inputs))
         except Exception as error:  # Of the library that runs it.
-            raise _refused(source, format, error) from error
+            raise _refused(trained, format, error) from error
         for name, wanted in named_leaves(expected).items():
             far = _distance(found[name], wanted)
             if not far <= _FAR:
                 raise ConfigError(
-                    f"Cannot export {source.name} with format={format}: for {size} inputs, the file's outputs "
-                    f"differ from the module's by {far:.2g} of the largest. Does `forward` draw random "
-                    "numbers, or depend on more than its inputs?"
+                    f"Cannot export {trained.name} with format={format}: for {size} inputs, the file's "
+                    f"outputs differ from the module's by {far:.2g} of the largest. Does `forward` draw "
+                    "random numbers, or depend on more than its inputs?"
                 )
 
 

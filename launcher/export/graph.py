@@ -11,7 +11,7 @@ from ...replay import Space
 from ...replay.batch import Tensors
 from ...replay.transform import affine
 from ...replay.tree import leaves, map_tree, slashed, zip_trees
-from .source import Source
+from ..inference.trained import Trained
 
 SIZES = (3, 1, 5)  # Batch sizes at which outputs are compared; the first one is traced.
 
@@ -22,7 +22,7 @@ class Graph(nn.Module):
     In environments it accepts observations as the module receives them.
 
     Args:
-        source: The trained module.
+        trained: The trained module.
 
     Attributes:
         prepares: Whether it prepares its inputs.
@@ -30,10 +30,10 @@ class Graph(nn.Module):
         expected: The trained module's outputs for these, `[B, ...]` or a dict.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, trained: Trained):
         super().__init__()
-        self.module, self.prepares = source.on_cpu(), not source.world.acts
-        space, standardize = source.world.spec.obs, source.plan.standardize
+        self.module, self.prepares = trained.on_cpu(), not trained.world.acts
+        space, standardize = trained.world.spec.obs, trained.plan.standardize
         spaces = leaves(space) if self.prepares else []
         self._parts = nn.ModuleList(Preparation(s, standardize=standardize) for s in spaces)
         self._places = _numbered(space)
@@ -42,12 +42,12 @@ class Graph(nn.Module):
         for size in SIZES:
             if self.prepares:
                 raw = map_tree(lambda part, n=size: _random(part, n), space)
-                received = source.observed(zip_trees(_stored, raw, space))
+                received = trained.observed(zip_trees(_stored, raw, space))
                 self.examples.append(raw)
             else:
-                received = source.observed(source.world.example(size, torch.device("cpu")))
+                received = trained.observed(trained.world.example(size, torch.device("cpu")))
                 self.examples.append(map_tree(Tensor.cpu, received))
-            self.expected.append(source.outputs(received))
+            self.expected.append(trained.outputs(received))
 
     def forward(self, inputs: Any) -> Any:
         """The module's output: logits or values `[B, ...]`, or a dict."""
@@ -84,14 +84,16 @@ class Preparation(nn.Module):
         super().__init__()
         places, scale = affine(space, standardize=standardize), space.scale
         shift, factor = (None, None) if places is None else (places[0], 1 / places[1])
-        base, origin, unit = (None,) * 3 if scale is None else (scale.base, scale.offset, scale.unit)
+        base, origin, unit = (
+            (None,) * 3 if scale is None else (scale.base, scale.offset, scale.unit)
+        )
         found = {"shift": shift, "factor": factor, "base": base, "origin": origin, "unit": unit}
         for name, tensor in found.items():
             self.register_buffer(name, None if tensor is None else tensor.detach().cpu().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """The input as the module receives it."""
-        if self.base is not None:  # In the source's precision, before rounding.
+        if self.base is not None:  # In the trained's precision, before rounding.
             x = ((x - self.base).double() - self.origin) / self.unit
         if self.shift is None:
             return x

@@ -9,58 +9,59 @@ import torch
 
 from ...replay import Space
 from ...replay.tree import slashed
+from ..inference.trained import Trained
 from .graph import raw_dtype
-from .source import Source
 
 
-def metadata(source: Source, *, prepared: bool) -> dict[str, str]:
+def metadata(trained: Trained, *, prepared: bool) -> dict[str, str]:
     """Inputs, outputs and class names, by key; `inputs` and `classes` are JSON.
 
     Args:
         prepared: Whether the file prepares its inputs; otherwise `inputs` says how it is done.
     """
-    spec, acts = source.world.spec, source.world.acts
+    spec, acts = trained.world.spec, trained.world.acts
     describe = _observation if acts else _prepared if prepared else _unprepared
     inputs = [
-        {"name": name or "obs", **describe(space, source)}
+        {"name": name or "obs", **describe(space, trained)}
         for name, space in slashed(spec.obs).items()
     ]
     found = {
         "producer": "antelope",
-        "model": source.name,
-        "data": source.world.name,
+        "model": trained.name,
+        "data": trained.world.name,
         "inputs": json.dumps(inputs),
         "output": _output(spec.action, acts=acts),
     }
-    names = source.classes or (None if isinstance(spec.action, dict) else spec.action.names)
-    if names is not None and not acts:
-        found["classes"] = json.dumps(list(names), default=str)
+    if trained.reading is not None and (classes := trained.reading.classes) is not None:
+        found["classes"] = json.dumps(list(classes), default=str)
     return found
 
 
-def _prepared(space: Space, source: Source) -> dict[str, Any]:
+def _prepared(space: Space, trained: Trained) -> dict[str, Any]:
     """An input of a graph that prepares it."""
     return {
         "dtype": _word(raw_dtype(space)),
         **_form(space),
         "meaning": "as the data had it; the graph prepares it by `preparation`",
-        **_preparation(space, standardize=source.plan.standardize),
+        **_preparation(space, standardize=trained.plan.standardize),
     }
 
 
-def _unprepared(space: Space, source: Source) -> dict[str, Any]:
+def _unprepared(space: Space, trained: Trained) -> dict[str, Any]:
     """An input of a module that expects it prepared."""
     return {
         "dtype": "int64" if space.ids is not None else "float32",
         **_form(space),
         "meaning": "prepared by `preparation` from what the data had",
-        **_preparation(space, standardize=source.plan.standardize),
+        **_preparation(space, standardize=trained.plan.standardize),
     }
 
 
-def _observation(space: Space, source: Source) -> dict[str, Any]:
+def _observation(space: Space, trained: Trained) -> dict[str, Any]:
     """An observation of an environment."""
-    normalized = ", then normalised by the run's running statistics" if source.world.normalizer else ""
+    normalized = (
+        ", then normalised by the run's running statistics" if trained.world.normalizer else ""
+    )
     return {
         "dtype": "int64" if space.ids is not None else "float32",
         **_form(space),

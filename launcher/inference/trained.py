@@ -1,30 +1,34 @@
-"""What an export starts from: the trained module, and what it learnt from."""
+"""A trained module and what it learnt from: what an export starts from."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...agents import continual
-from ...agents.continual import NAMES
 from ...agents.traits import has_forward, hook
+from ...envs.reading import Reading
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import ConfigError
 from ...replay.batch import Tensors
 from ...replay.tree import leaves, map_tree
+from ..assembly.strategies import strategy_name
 from ..learn.learner import Learner
 from ..settings.dotted import split_target
+from ..settings.lookup import resolve
 from ..settings.plan import Plan
+from .predicting import Learnt
+
+_OURS = "antelope.agents.continual."  # A loaded run's own strategies are not imported.
 
 
 @dataclass(frozen=True)
-class Source:
+class Trained:
     """A model in evaluation mode, and everything that tells what it receives and returns.
 
     Attributes:
@@ -34,7 +38,6 @@ class Source:
         world: What it learnt from.
         plan: The run's settings.
         path: The run directory.
-        classes: The class that each output stands for, as the data had it; None: its number, or no classes.
     """
 
     module: nn.Module
@@ -43,12 +46,16 @@ class Source:
     world: WorldSpec
     plan: Plan
     path: Path
-    classes: tuple[object, ...] | None = None
 
     @property
     def name(self) -> str:
         """The name of the module's class."""
         return type(self.module).__name__
+
+    @property
+    def reading(self) -> Reading | None:
+        """How raw inputs became rows; None in environments."""
+        return None if self.world.acts else cast(Learnt, self.world).reading
 
     def check(self) -> None:
         """Refuse a module whose outputs do not follow from its inputs alone.
@@ -61,18 +68,18 @@ class Source:
             raise ConfigError(f"Cannot export {name}: it has no `forward`.")
         if self.world.acts and traits.recurrent:
             raise ConfigError(
-                f"Cannot export {name}: its `forward` carries a state from step to step. Only its weights can "
-                "be exported: format=safetensors."
+                f"Cannot export {name}: its `forward` carries a state from step to step. Its weights alone "
+                "can be exported: format=safetensors."
             )
         if self.world.told or traits.task_told:
             raise ConfigError(
-                f"Cannot export {name}: its predictions depend on the task (scenario=task). Only its weights "
-                "can be exported: format=safetensors."
+                f"Cannot export {name}: its predictions depend on the task (scenario=task). Its weights "
+                "alone can be exported: format=safetensors."
             )
         if predicting := self._predicting():
             raise ConfigError(
-                f"Cannot export {name}: strategy={predicting} predicts in place of its `forward`. Only its "
-                "weights can be exported: format=safetensors."
+                f"Cannot export {name}: strategy={predicting} predicts in place of its `forward`. Its "
+                "weights alone can be exported: format=safetensors."
             )
 
     def on_cpu(self) -> nn.Module:
@@ -104,14 +111,12 @@ class Source:
         """
         output: Any
         with torch.no_grad():
-            output = (
-                self.module(received) if self.world.acts else self.learner.predict(received)
-            )
+            output = self.module(received) if self.world.acts else self.learner.predict(received)
         for leaf in leaves(output):
             if not isinstance(leaf, Tensor):
                 raise ConfigError(
-                    f"Cannot export {self.name}: its `forward` returns a {type(leaf).__name__}. Return a tensor "
-                    "or a dict of tensors."
+                    f"Cannot export {self.name}: its `forward` returns a {type(leaf).__name__}. Return a "
+                    "tensor or a dict of tensors."
                 )
         on_cpu: Tensors = map_tree(Tensor.cpu, output)
         return on_cpu
@@ -120,10 +125,9 @@ class Source:
         """The name of a strategy that predicts in place of the module; None if there is none."""
         if having := self.learner.strategies.having("predict"):
             return having[0]
-        given = self.plan.values.get("strategy")
+        given = self.plan.values.get("strategy") or []
         for item in given if isinstance(given, list) else [given]:  # A loaded run has built none.
-            short = str(split_target(item)[0]).rpartition(".")[2]
-            owner = getattr(continual, NAMES["strategy"].get(short, short), None)
-            if hook(owner, "predict"):
-                return short
+            name = str(split_target(item)[0])
+            if name.startswith(_OURS) and hook(own := resolve(name, "strategy"), "predict"):
+                return strategy_name(own)
         return None
