@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, LazyColumn, Space, Spec
+from ..replay import ConfigError, Space, Spec
+from ..replay.storage import changes
 from .alterations import TaskTransform, alterations_of
 from .arrays import Arrays
-from .description import describe
+from .description import describe, in_parts
 from .inputs import stored
 from .joining import exact_targets, notes_on_labels, numbered_in_turn, single_class, with_held_out
 from .later import Outputs
@@ -77,7 +78,7 @@ class Draft:
         notes, only = notes_on_labels(self.train), self.single_class
         if only is not None:
             notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
-        if any(isinstance(p.inputs, LazyColumn) and p.inputs.changes for p in self.held_out):
+        if any(changes(part.inputs) for part in self.held_out):
             notes.append(
                 "held-out inputs, too, are sampled at every reading (give test_dataset= without random "
                 "transforms)"
@@ -95,6 +96,27 @@ class Draft:
         self.train, self.held_out = (
             [stored(arrays, self.spec) for arrays in part] for part in (self.train, self.held_out)
         )
+
+    def divide(
+        self,
+        tasks: int | None,
+        classes_per_task: int | list[int] | None,
+        class_order: str | list[int] | None,
+        *,
+        grows: bool,
+        seed: int,
+    ) -> None:
+        """Make the tasks.
+
+        Args:
+            grows: Whether there are outputs for later classes.
+        """
+        if self.kind == "split":
+            self.split(tasks, classes_per_task, class_order, seed=seed)
+        else:
+            self.in_turn(grows=grows)
+        if self.kind == "altered":
+            self.make_tasks(tasks, seed=seed)
 
     def split(
         self,
@@ -136,6 +158,12 @@ class Draft:
         """Make a task for each function by which the data set alters its rows."""
         first = self.train[0]
         assert first.alterations is not None
+        if isinstance(first.inputs, dict):
+            raise ConfigError(
+                f"{first.name} has alterations, which change one array of inputs; its items hold "
+                f"{in_parts(first.inputs)}. Alter them in its __getitem__, and give a list of data sets, one "
+                "for each task."
+            )
         self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
         self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
 

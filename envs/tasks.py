@@ -93,12 +93,7 @@ class DataWorld(TableWorld):
         draft.store(num_classes)
         # Before labels may be renumbered by task: the share is one of each class.
         chosen = validation_rows(draft.train, validation)
-        if kind == "split":
-            draft.split(tasks, classes_per_task, class_order, seed=seed)
-        else:
-            draft.in_turn(grows=num_classes is not None)
-        if kind == "altered":
-            draft.make_tasks(tasks, seed=seed)
+        draft.divide(tasks, classes_per_task, class_order, grows=num_classes is not None, seed=seed)
         if chosen is not None:
             draft.tasks = [with_validation(task, chosen) for task in draft.tasks]
         super().__init__(

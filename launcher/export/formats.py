@@ -78,9 +78,14 @@ def write_onnx(trained: Trained, file: Path) -> None:
     graph = Graph(trained)
     with _quiet():
         program = _traced(graph, trained, "onnx")
-        names = {"input_names": graph.input_names, "output_names": graph.output_names}
         try:
-            model = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+            model = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=graph.input_names,
+                output_names=graph.output_names,
+            )
         except Exception as error:  # Of the exporter's own kinds, or raised in it.
             raise _refused(trained, "onnx", error) from error
         assert model is not None

@@ -113,7 +113,8 @@ def _random(space: Space, n: int) -> Tensor:
     """Random inputs between the smallest and the largest that were trained on, `[n, *shape]`."""
     shape, dtype = (n, *space.shape), raw_dtype(space)
     if space.ids is not None:
-        return torch.randint(space.ids, shape)
+        most = torch.tensor(space.nvec or space.ids, dtype=torch.float64)
+        return (torch.rand(shape, dtype=torch.float64) * most).long()
     if dtype == torch.bool:
         return torch.randint(2, shape).bool()
     low, high = (torch.as_tensor(end, dtype=torch.float64) for end in (space.low, space.high))

@@ -73,7 +73,8 @@ def _observation(space: Space, trained: Trained) -> dict[str, Any]:
 def _preparation(space: Space, *, standardize: bool) -> dict[str, Any]:
     """How the data's values become the module's, with the numbers that this takes."""
     if space.ids is not None:
-        return {"preparation": f"none: whole numbers below {space.ids}"}
+        below = list(space.nvec) or space.ids
+        return {"preparation": f"none: whole numbers below {below}"}
     if standardize and space.mean is not None and space.dtype != torch.bool:
         return {
             "preparation": "(x - mean) / stddev",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ...envs.forms import form
-from ...envs.sources import folder_of
+from ...envs.sources import folder_of, table_file_of
 from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from .construct import near_among_any, unknown_arguments
 from .dotted import split_target
 from .environment_names import of_spec, registered_as
@@ -156,7 +158,7 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
             item, arguments = split_target(item)
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = (of_data and folder_of(item)) or resolve(item, key)
+            item = (of_data and _path_of(item)) or resolve(item, key)
             name = canonical_name(name, item)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
@@ -167,10 +169,24 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
 
 
 def _folder(key: str, value: object) -> Named | None:
-    """The folder that a setting names, and its sub-keys; None if it names none."""
+    """The folder or the file that a setting names, and its sub-keys; None if it names none."""
     name, arguments = split_target(value)
-    path = folder_of(name)
+    path = _path_of(name)
     return None if path is None else Named(key, path, arguments, str(path))
+
+
+def _path_of(name: object) -> Path | None:
+    """The folder, or the file of a table, that a name is the path of.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if (path := folder_of(name)) is not None or (path := table_file_of(name)) is None:
+        return path
+    if not path.is_file():
+        near = did_you_mean(path.name, (p.name for p in path.parent.glob(f"*{path.suffix}")))
+        raise ConfigError(f"There is no file {name} (looked in {path.parent.resolve()}).{near}")
+    return path
 
 
 def unresolved(settings: Settings) -> list[str]:
@@ -189,7 +205,7 @@ def unresolved(settings: Settings) -> list[str]:
             # `subset` is ours: it chooses classes of any data set, once that is read.
             arguments = [name for name in given if name != "subset"]
             try:
-                folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
+                folder = key in _MAY_BE_FOLDERS and _path_of(target) is not None
                 if isinstance(target, str) and not folder:
                     target = resolve(target, key)
             except ConfigError as error:
@@ -204,6 +220,8 @@ def unresolved(settings: Settings) -> list[str]:
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
+                elif key == "loss" and not inspect.isclass(target):
+                    skip = 2  # A function receives the output and the label first.
                 elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
                 if key == "env":
