@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Graph(nn.Module):
         self.expected: list[Tensors] = []
         for size in SIZES:
             if self.prepares:
-                raw = map_tree(lambda part, n=size: _random(part, n), space)
+                raw = map_tree(partial(_random, n=size), space)
                 received = trained.observed(zip_trees(_stored, raw, space))
                 self.examples.append(raw)
             else:
@@ -93,9 +94,10 @@ class Preparation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input as the module receives it."""
-        if self.base is not None:  # In the trained's precision, before rounding.
+        if self.base is not None and self.origin is not None and self.unit is not None:
+            # In the source's precision, before rounding.
             x = ((x - self.base).double() - self.origin) / self.unit
-        if self.shift is None:
+        if self.shift is None or self.factor is None:
             return x
         return (x.float() - self.shift) * self.factor
 

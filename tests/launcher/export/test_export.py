@@ -102,6 +102,35 @@ class TestOnData:
             values = program(torch.from_numpy(inputs[:n])).detach()
             np.testing.assert_allclose(values, run(inputs[:n]), rtol=1e-3, atol=1e-3)
 
+    def test_dicts_of_inputs_have_a_name_each(self, tmp_path: Path) -> None:
+        class Pairs(torch.utils.data.Dataset[Any]):
+            def __len__(self) -> int:
+                return 20
+
+            def __getitem__(self, i: int) -> Any:
+                image = torch.full((3, 4, 4), i, dtype=torch.uint8)
+                return {"eye": image, "word": torch.tensor([i % 5])}, float(i)
+
+        class Both(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.eye, self.word = nn.Linear(48, 1), nn.Embedding(5, 1)
+
+            def forward(self, obs: dict[str, Tensor]) -> Tensor:
+                return self.eye(obs["eye"].flatten(1)) + self.word(obs["word"]).flatten(1)
+
+        run = ml(model=Both, dataset=Pairs(), **SHORT, path=tmp_path)
+        program = torch.export.load(run.export("torch")).module()
+        raw = {
+            "eye": torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1).expand(20, 3, 4, 4),
+            "word": torch.arange(20).view(-1, 1) % 5,
+        }
+        mean, stddev = (
+            x.view(-1, 1, 1) for x in (run.spec.obs["eye"].mean, run.spec.obs["eye"].stddev)
+        )
+        wanted = run.agent({**raw, "eye": (raw["eye"] - mean) / stddev})
+        torch.testing.assert_close(program(raw), wanted, rtol=1e-4, atol=1e-4)
+
     def test_the_metadata_of_a_torch_program_is_beside_it(self, tmp_path: Path) -> None:
         run = ml(model=Net, **SHORT, path=tmp_path / "run")
         extra = {"metadata.json": ""}
