@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from .later import Outputs
 from .numbers import as_tensor, kept_type
 from .raw_inputs import Items, raw_inputs
 from .raw_sequences import SequenceRows, sequence_column
+from .table_columns import Columns
+from .table_reading import TableRows, table_rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Reading:
             None: its own number.
         listed: Whether `classes` are names that the data lists beside the numbers of its classes.
         flat: Whether the targets are values that came as `[N]`.
+        columns: How the columns of a table became inputs; None: they came from no table.
     """
 
     dtype: Any
@@ -45,6 +48,7 @@ class Reading:
     classes: tuple[Any, ...] | None = None
     listed: bool = False
     flat: bool = False
+    columns: Columns | None = None
 
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
@@ -64,12 +68,13 @@ class Reading:
             "classes": self.classes,
             "listed": self.listed,
             "flat": self.flat,
+            "columns": None if self.columns is None else self.columns.state(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Reading:
         """The reading that `state` described."""
-        pictures = state["pictures"]
+        pictures, columns = state["pictures"], state.get("columns")
         return cls(
             map_tree(lambda dtype: getattr(torch, dtype), state["dtype"]),
             state["channels"],
@@ -77,27 +82,29 @@ class Reading:
             state["classes"],
             state["listed"],
             state["flat"],
+            None if columns is None else Columns.from_state(columns),
         )
 
     def with_classes(self, classes: tuple[Any, ...] | None) -> Reading:
         """The same with other classes: a run learns more of them later."""
         return replace(self, classes=classes)
 
-    def rows(
-        self, inputs: object, space: Space, *, name: str = "the inputs"
-    ) -> Rows | SequenceRows:
+    def rows(self, inputs: object, space: Space, *, name: str = "the inputs") -> AnyRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
         Args:
             inputs: As `raw_inputs` accepts them. One array may hold a single input: it then has one
-                dimension less.
+                dimension less. Of a run on a table, see `table_rows`.
             space: The space of the run's inputs.
             name: What errors call them.
 
         Raises:
             DataError: If they are not inputs, or have another shape than those of the training.
         """
-        if isinstance(inputs, Mapping):
+        if self.columns is not None:
+            if (rows := table_rows(self.columns, space, inputs, name)) is not None:
+                return rows
+        elif isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
         if is_ragged(space):
@@ -272,6 +279,9 @@ class Rows:
         return self._reading.stored(rows, self._space, self._name, first=i)
 
 
+AnyRows: TypeAlias = Rows | TableRows | SequenceRows
+
+
 def later_classes(reading: Reading, outputs: Outputs, train: Arrays) -> tuple[Any, ...] | None:
     """The classes of a run that has learnt later data too.
 
@@ -331,6 +341,7 @@ def reading_of(
         _classes(kind, scenario, train),
         listed=last.values is None and last.names is not None,
         flat=first.flat,
+        columns=first.columns,
     )
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ...envs.held_out import rows_at_once
-from ...envs.raw_sequences import SequenceRows
-from ...envs.reading import Reading, Rows
+from ...envs.reading import AnyRows, Reading
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import ConfigError
@@ -62,7 +61,7 @@ class Predictor:
 
     # ---------------------------------------------------------------------------- on raw inputs
 
-    def rows(self, inputs: object) -> Rows | SequenceRows:
+    def rows(self, inputs: object) -> AnyRows:
         """Raw inputs as stored rows, not read yet.
 
         Raises:
@@ -112,7 +111,7 @@ class Predictor:
         with self._playing(), evaluating():
             yield
 
-    def each(self, rows: Rows | SequenceRows, task: int | None = None) -> Iterator[Tensor]:
+    def each(self, rows: AnyRows, task: int | None = None) -> Iterator[Tensor]:
         """The outputs for a part of the rows at a time, on the CPU, within `working`; raises as `outputs`."""
         self._check_task(task)
         learner, world = self.learner, self.world
