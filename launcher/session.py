@@ -17,6 +17,7 @@ from ..replay.randomness import random_state, set_random_state
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
 from .learn.actor import Actor
+from .learn.callbacks import build_callbacks
 from .learn.evaluate import Evaluator
 from .learn.measures import build_measures, build_watched
 from .learn.rest import Rest
@@ -57,6 +58,7 @@ class Session:
         workplace: The process settings of the run (random streams, threads, import paths).
         rest: Switches the model between learning and rest (eval mode, averaged weights).
         report: Header, costs, warnings and pictures of the run.
+        callbacks: The user's objects that are called while it learns.
         plain: Turns stored observations into the model's inputs, without augmentation.
         first_step: The step at which this process began or resumed the run.
     """
@@ -83,6 +85,7 @@ class Session:
             evaluate=evaluate,
             watched=build_watched(plan, world, evaluate),
         )
+        self.callbacks = build_callbacks(plan.callbacks or (), world.spec, learner.device)
         self.report = Report(
             plan,
             world,
@@ -197,6 +200,10 @@ class Session:
         """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one."""
         return self.scoring.in_task()
 
+    def final_row(self) -> Row:
+        """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
+        return self.scoring.at_stop()
+
     def end(self, task: int) -> Row:
         """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
         # First: strategies consolidate the weights with which the task ends.
@@ -230,6 +237,7 @@ class Session:
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
             "name": self.world.name,
+            **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
         }
 
@@ -270,6 +278,7 @@ class Session:
             self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         self._load_world(state)
         self.log.load_state_dict(state["log"])
+        self.callbacks.load_state_dict(state.get("callbacks", {}))
         # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
