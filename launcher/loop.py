@@ -78,5 +78,7 @@ def _stop(session: Session, supervisor: Supervisor) -> None:
     who = session.callbacks.stopping
     assert who is not None
     supervisor.stop(who)
+    # After the checkpoint: a resumed run writes these rows again, when they are due.
+    supervisor.write("train", session.training_row())
     supervisor.write("eval", session.final_row())
     session.callbacks.ended()

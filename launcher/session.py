@@ -16,6 +16,7 @@ from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
+from .last_predictions import LastPredictions
 from .learn.actor import Actor
 from .learn.callbacks import build_callbacks
 from .learn.evaluate import Evaluator
@@ -75,7 +76,8 @@ class Session:
         self.plain, acts = parts.plain, world.acts and not replay.offline
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
-        evaluate = _evaluator(parts, path, self.console)
+        predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
+        evaluate = _evaluator(parts, path, self.console, predictions)
         self.scoring = Scoring(
             world,
             learner,
@@ -98,6 +100,7 @@ class Session:
             placed=parts.placed,
             rates=parts.rates,
             scored=evaluate.policy,
+            predictions=predictions,
         )
         self._opened = opened
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
@@ -378,7 +381,14 @@ class Session:
         return self.log.last("loss")
 
 
-def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
+def _draws(plan: Plan, world: World) -> bool:
+    """Whether the last predictions are drawn."""
+    return plan.plot and world.labelled
+
+
+def _evaluator(
+    parts: Assembly, path: Path, console: Console, predictions: LastPredictions | None
+) -> Evaluator:
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
@@ -397,6 +407,7 @@ def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
         show=console.evaluating,
         own=own,
         by_itself=by_itself,
+        watch=predictions,
     )
 
 

@@ -11,6 +11,7 @@ from ...agents.traits import hook
 from ...replay import CheckpointError, ConfigError, Spec
 from ...replay.suggestions import did_you_mean
 from ..assembly.infer import inferred
+from ..record.checkpoint import copied
 from ..settings.named import Named
 from ..settings.object_names import class_name
 
@@ -106,11 +107,15 @@ class Callbacks:
                 self.stopping = who
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each callback that has a `state_dict`, by its name."""
+        """The state of each callback that has a `state_dict`, by its name.
+
+        Raises:
+            CheckpointError: If one holds what a checkpoint cannot.
+        """
         states = {}
         for name, owner in self.named.items():
             if (state := hook(owner, "state_dict")) is not None:
-                states[name] = state()
+                states[name] = _checked(name, state())
         return states
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
@@ -129,6 +134,15 @@ class Callbacks:
                 raise CheckpointError(
                     f"callbacks={name}: load_state_dict raised {type(error).__name__}: {error}"
                 ) from error
+
+
+def _checked(name: str, state: object) -> object:
+    try:
+        return copied({"state": state})["state"]
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"callbacks={name}: state_dict() returned what a checkpoint cannot hold: {error}"
+        ) from error
 
 
 def build_callbacks(given: Sequence[Named], spec: Spec, device: Any) -> Callbacks:
