@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -215,20 +216,24 @@ class TableWorld(OfData):
         whole: bool = False,
         show: Show,
     ) -> dict[str, float]:
+        rows = self.held_out(task, how, validation=validation, whole=whole)
+        return policy.score_rows(replace(rows, show=lambda done: show(done, "rows")))
+
+    def held_out(
+        self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
+    ) -> HeldOut:
+        """The rows of one task that are evaluated; arguments as for `evaluate`."""
         # Knowing the task narrows predictions down only if tasks have their own classes.
         apart = len(self.tasks) > 1 and self.spec.discrete
-        return policy.score_rows(
-            HeldOut(
-                task,
-                self.train if validation else self.test,
-                self._index(task, how, validation=validation, whole=whole),
-                classes=self.tasks[task].classes if apart else None,
-                transform=how.transform,
-                device=how.device,
-                shapes=[part.shape for part in leaves(self.spec.obs)],
-                task_transform=self.task_transform,
-                show=lambda done: show(done, "rows"),
-            )
+        return HeldOut(
+            task,
+            self.train if validation else self.test,
+            self._index(task, how, validation=validation, whole=whole),
+            classes=self.tasks[task].classes if apart else None,
+            transform=how.transform,
+            device=how.device,
+            shapes=[part.shape for part in leaves(self.spec.obs)],
+            task_transform=self.task_transform,
         )
 
     def _index(self, number: int, how: Evaluation, *, validation: bool, whole: bool) -> Tensor:

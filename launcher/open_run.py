@@ -26,6 +26,7 @@ from .settings.settings import Settings
 
 if TYPE_CHECKING:
     from .inference.policy import Policies
+    from .inference.examining import Examiner
     from .inference.predicting import Predictor
 
 _PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.
@@ -273,8 +274,20 @@ class OpenRun:
             session.learner,
             session.plain,
             world,
+            session.plan,
             playing=self.playing,
             resting=lambda: bool(session.rest),
+        )
+
+    def examiner(self) -> Examiner:
+        """Evaluates on held-out rows, or on other data."""
+        from .inference.examining import Examiner
+
+        session, progress = self.session, self.session.progress
+        learnt = min(progress.task + progress.begun, session.num_tasks) or 1
+        world: Any = session.world
+        return Examiner(
+            self.predictor(), session.plan, lambda: world, learnt=learnt, step=progress.step
         )
 
     def policies(self) -> Policies:

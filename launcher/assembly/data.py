@@ -16,6 +16,7 @@ from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
+from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 
@@ -62,8 +63,7 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
+    options: dict[str, Any] = {"data_dir": data_dir_of(plan), "channels": plan.channels}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -107,6 +107,36 @@ def read_data(
     return train, test, notes, decoded, first
 
 
+def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arrays:
+    """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
+
+    Args:
+        plan: The plan of the run.
+        pictures: What decodes pictures as the run's own; None: they are decoded like data of their own.
+
+    Raises:
+        ConfigError: If it cannot be identified.
+        DataError: If it cannot be read.
+    """
+    part, arguments = unwrapped(named.target), named.arguments
+    part = folders.open_folder(part) if isinstance(part, Path) else part
+    arrays = _held_out(
+        part,
+        arguments,
+        own=False,
+        data_dir=data_dir_of(plan),
+        channels=plan.channels,
+        pictures=pictures or Pictures(plan.image_size),
+    )
+    assert arrays is not None
+    return _of_classes(arrays, arguments)
+
+
+def data_dir_of(plan: Plan) -> Path:
+    """The folder of downloaded data sets."""
+    return Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+
+
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
     """The held-out rows: the data set's own test part, or the test part of another data set.
 
@@ -141,27 +171,39 @@ def _arrays(
     """
     # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
-    name = _data_name(part)
+    source = _source(part, arguments, train=train, data_dir=data_dir)
+    if source is None:
+        return None
+    name = f"{role}{data_name(part)}"
+    return datasets.read(source, name=name, pictures=pictures, channels=channels)
+
+
+def source_to_predict(named: Named, *, data_dir: Path) -> Any:
+    """The data set that a plan names, not read yet: its test part if it has one, else all of it."""
+    part = unwrapped(named.target)
+    part = folders.open_folder(part) if isinstance(part, Path) else part
+    source = _source(part, named.arguments, train=False, data_dir=data_dir)
+    return source or _source(part, named.arguments, train=True, data_dir=data_dir)
+
+
+def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
+    """One part of a data set, not read yet; None if it has no such part."""
     if isinstance(part, folders.Parts):
         if arguments:
             raise ConfigError(
                 f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
             )
-        source = part.train if train else part.held_out
-    elif makes_objects(part):
-        inference = sources.split_arguments(part, train=train, data_dir=data_dir)
-        if inference is None:
-            return None
-        source = sources.open_dataset(
-            lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
-            name=name,
-            data_dir=data_dir,
-        )
-    else:
-        source = part if train else None  # Arrays and instances have no test part to ask for.
-    if source is None:
+        return part.train if train else part.held_out
+    if not makes_objects(part):
+        return part if train else None  # Arrays and instances have no test part to ask for.
+    inference = sources.split_arguments(part, train=train, data_dir=data_dir)
+    if inference is None:
         return None
-    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+    return sources.open_dataset(
+        lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
+        name=data_name(part),
+        data_dir=data_dir,
+    )
 
 
 def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
@@ -170,7 +212,8 @@ def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
     return arrays if subset is None else take_classes(arrays, list(subset))
 
 
-def _data_name(part: object) -> str:
+def data_name(part: object) -> str:
+    """What messages call a data set: the name of its class or folder, or `arrays`."""
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):

@@ -45,6 +45,7 @@ from ..settings.compose import compose
 from ..settings.kinds import model_kind
 from ..settings.object_names import class_name
 from ..settings.settings import Settings
+from .examining import Examiner
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
 from .predicting import Predictor
@@ -148,8 +149,20 @@ class Loaded:
         """Predicts for raw inputs."""
         world: Any = self.world
         return Predictor(
-            self._learner, self._plain, world, playing=self.playing, resting=lambda: True
+            self._learner,
+            self._plain,
+            world,
+            self.plan,
+            playing=self.playing,
+            resting=lambda: True,
         )
+
+    def examiner(self) -> Examiner:
+        """Evaluates on the held-out rows of the run's data, which is read again, or on other data."""
+        at = Progress()
+        at.load_state_dict(self._state["progress"])
+        learnt = min(at.task + at.begun, self.world.spec.num_tasks) or 1
+        return Examiner(self.predictor(), self.plan, self._read, learnt=learnt, step=at.step)
 
     def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
