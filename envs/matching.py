@@ -40,7 +40,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
             f"trained on {list(spec.action.shape)}."
         )
     if isinstance(arrays.inputs, Tensor):
-        rows = reading.stored(arrays.inputs, spec.obs, f"inputs of {arrays.name}")
+        rows = reading.stored(arrays.inputs, spec.obs, f"the inputs of {arrays.name}")
         targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
         return replace(arrays, inputs=rows, targets=targets)
     if tuple(arrays.inputs.shape[1:]) != spec.obs.shape or arrays.inputs.dtype != reading.dtype:
@@ -63,8 +63,8 @@ def _outputs(arrays: Arrays, reading: Reading, n: int) -> Tensor:
     places = _places(arrays, reading, n)
     if unknown := [value for value in values if value not in places]:
         raise DataError(
-            f"{arrays.name} holds the class {unknown[0]!r}, which is not among those that the run was trained "
-            f"on: {in_words(list(places))}."
+            f"{arrays.name} holds the class {unknown[0]!r}. The run was trained on "
+            f"{in_words(list(places))}."
         )
     return torch.tensor([places[value] for value in values])[inverse]
 

@@ -25,8 +25,8 @@ from .settings.plan import make_plan
 from .settings.settings import Settings
 
 if TYPE_CHECKING:
-    from .inference.policy import Policies
     from .inference.examining import Examiner
+    from .inference.policy import Policies
     from .inference.predicting import Predictor
 
 _PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.

@@ -16,8 +16,8 @@ from ..envs.world import WorldSpec
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
-    from .inference.policy import Policies
     from .inference.examining import Examiner
+    from .inference.policy import Policies
     from .inference.predicting import Predictor
 
 

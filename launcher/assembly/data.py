@@ -120,14 +120,11 @@ def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arr
     """
     part, arguments = unwrapped(named.target), named.arguments
     part = folders.open_folder(part) if isinstance(part, Path) else part
-    arrays = _held_out(
-        part,
-        arguments,
-        own=False,
-        data_dir=data_dir_of(plan),
-        channels=plan.channels,
-        pictures=pictures or Pictures(plan.image_size),
-    )
+    options: dict[str, Any] = {"data_dir": data_dir_of(plan), "channels": plan.channels}
+    options["pictures"] = pictures or Pictures(plan.image_size)
+    arrays = _arrays(part, arguments, train=False, **options)
+    if arrays is None:
+        arrays = _arrays(part, arguments, train=True, **options)
     assert arrays is not None
     return _of_classes(arrays, arguments)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ class Examiner:
                 found.append(part)
         return {
             "index": _joined([part.index.cpu() for part in found]),
-            "task": np.repeat([part.task for part in found], [len(part.index) for part in found]),
+            "task": np.repeat(range(len(found)), [len(part.index) for part in found]),
             "label": _joined([part.label for part in found]),
             "output": _joined([part.output for part in found]),
         }

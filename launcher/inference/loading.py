@@ -23,7 +23,7 @@ from ...envs.reading import Reading
 from ...envs.running import RunningStatistics, normalizing
 from ...envs.table_world import TableWorld
 from ...envs.time_limits import cut_after
-from ...replay import CheckpointError, ConfigError, Normalizer, Spec
+from ...replay import CheckpointError, ConfigError, DataError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly.agent import build_agent
@@ -162,7 +162,7 @@ class Loaded:
         at = Progress()
         at.load_state_dict(self._state["progress"])
         learnt = min(at.task + at.begun, self.world.spec.num_tasks) or 1
-        return Examiner(self.predictor(), self.plan, self._read, learnt=learnt, step=at.step)
+        return Examiner(self.predictor(), self.plan, self._held_out, learnt=learnt, step=at.step)
 
     def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
@@ -333,5 +333,27 @@ class Loaded:
             DataError: If it cannot be read.
         """
         if self._data_read is None:
-            self._data_read = build_data(self._saved.plan_of_data())
+            read = build_data(self._saved.plan_of_data())
+            known = self._state.get("fingerprint")
+            if known is not None and read.fingerprint != known:
+                raise DataError(
+                    f"{read.name} is not what the run in {self.path} learnt from: it has changed since, or "
+                    "is other data of the same name. To evaluate on it all the same, give it: "
+                    "run.evaluate(dataset=...)."
+                )
+            self._data_read = read
         return self._data_read
+
+    def _held_out(self) -> TableWorld:
+        """The run's data, to evaluate on; raises as `_read` does.
+
+        Raises:
+            ConfigError: Also if later tasks were added to it, whose data is not named anywhere.
+        """
+        if later := self._state.get("later"):
+            names = ", ".join(str(task["name"]) for task in later)
+            raise ConfigError(
+                f"This run learnt data that was added later ({names}), which its settings do not name. Give "
+                "the data to evaluate on: run.evaluate(dataset=...)."
+            )
+        return self._read()

@@ -11,6 +11,7 @@ from ...replay import DataError
 from ..assembly.data import data_dir_of, source_to_predict
 from ..settings.compose import compose
 from ..settings.loaders import unwrapped
+from ..settings.object_names import makes_objects
 from ..settings.plan import Plan, make_plan
 
 _ARRAYS = (".npy", ".npz")
@@ -21,21 +22,23 @@ def opened(inputs: object, plan: Plan) -> Any:
     """Inputs with names and loaders replaced by what they stand for; everything else unchanged.
 
     Args:
-        inputs: Also the path of a `.npy` or `.npz` file, or the name of a data set, whose test part is used.
+        inputs: Also the path of a `.npy` or `.npz` file; or the name or class of a data set, of which
+            the test part is used.
         plan: The run's plan, which says where data sets are.
 
     Raises:
         ConfigError: If a name is unknown.
         DataError: If a file holds no array of numbers.
     """
-    if not isinstance(inputs, (str, Path)):
+    if isinstance(inputs, (str, Path)):
+        path = Path(inputs).expanduser()
+        if path.suffix.lower() in _ARRAYS and path.is_file():
+            return _array(path)
+        # A word without a slash or a suffix is a name, unless there is such a file.
+        if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(inputs, Path):
+            return path
+    elif not makes_objects(inputs):
         return unwrapped(inputs)
-    path = Path(inputs).expanduser()
-    if path.suffix.lower() in _ARRAYS and path.is_file():
-        return _array(path)
-    # A word without a slash or a suffix is a name, unless there is such a file.
-    if path.exists() or path.suffix or len(path.parts) > 1 or isinstance(inputs, Path):
-        return path
     named = (make_plan(compose((), {"dataset": inputs}), of_run=plan).dataset or ())[0]
     return source_to_predict(named, data_dir=data_dir_of(plan))
 

@@ -34,7 +34,7 @@ class Learnt(WorldSpec, Protocol):
     def classes(self, task: int) -> Tensor:
         """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
 
-    def of_task(self, rows: Tensor, task: int) -> Tensor:
+    def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as the task has them, if it alters them."""
 
 
