@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..replay import ConfigError, Replay, Spec
 from .log import Log
 from .supervised import supervised_loss
-from .traits import has_forward, hook
+from .traits import has_forward, hook, stated_traits
 
 LearnMethod = Callable[
     [Replay, Log], Any
@@ -21,15 +21,24 @@ LearnMethod = Callable[
 _OTHERS = {"training_step": "Lightning", "train_step": "Keras"}
 
 
-def learn_method(agent: nn.Module, spec: Spec, *, supervised: bool) -> LearnMethod | None:
+def learn_method(
+    agent: nn.Module,
+    spec: Spec,
+    *,
+    supervised: bool,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> LearnMethod | None:
     """`learn(replay, log)` for any module, or None if it has no way to learn.
 
     Args:
         supervised: Whether a module without `learn` is trained by the usual loss of its `forward`.
+        loss: Takes the place of the usual loss, `loss(output, label)`; or None.
 
     Raises:
         ConfigError: If `learn` takes something other than `(replay)` or `(replay, log)`.
     """
+    if loss is not None and trained_by_usual_loss(agent):
+        return lambda replay, log: supervised_loss(agent, next(replay), spec.action, loss)
     name = type(agent).__name__
     held, learn = getattr(agent, "learn", None), hook(agent, "learn")
     if held is not None and not callable(held):
@@ -58,6 +67,16 @@ def learn_method(agent: nn.Module, spec: Spec, *, supervised: bool) -> LearnMeth
         )
     takes_log = anything or len(required) == 2 or any(p.name == "log" for p in parameters[1:2])
     return learn if takes_log else lambda replay, log: learn(replay)
+
+
+def trained_by_usual_loss(agent: nn.Module) -> bool:
+    """Whether labels train a module by the usual loss of its `forward`: it has no step of its own."""
+    learn = hook(agent, "learn")
+    if learn is None:
+        return has_forward(agent) and hook(agent, "observe") is None
+    # A class derived from our agent may have a `learn` of its own.
+    ours = learn.__module__.rpartition(".")[0] == __package__
+    return ours and stated_traits(agent).supervised
 
 
 def warn_of_others(agent: nn.Module) -> None:

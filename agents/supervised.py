@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +20,29 @@ from .calling import output_of
 from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
+from .traits import Traits
 
 _LARGE = 32  # Images with sides of at least this many pixels get a residual network.
 
 
-def supervised_loss(model: nn.Module, batch: Batch, space: Space) -> Tensor:
+def supervised_loss(
+    model: nn.Module,
+    batch: Batch,
+    space: Space,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
     Cross-entropy for classes; for values, the squared error divided by their variance, so that the best
     constant has a loss of 1 whatever the targets' units.
+
+    Args:
+        space: The space of the labels.
+        loss: Computes a scalar from outputs and labels instead; None: the usual loss.
     """
     output = output_of(model, batch)
+    if loss is not None:
+        return loss(output, batch.label)
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label
@@ -45,6 +59,8 @@ class Supervised(nn.Module):
         hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
         encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
     """
+
+    antelope_traits: ClassVar[Traits] = Traits(supervised=True)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -124,6 +124,21 @@ class TableWorld(OfData):
             found = torch.cat([ends, found[2:]])[:n]
         obs: Tensor = upload(found, device)
         return obs if self.task_transform is None else altered(self.task_transform, self.name, obs)
+
+    def example_labels(self, n: int, device: torch.device) -> Tensor:
+        """`n` labels of the first task's training rows as batches hold them, `[n, ...]`, on a device."""
+        rows = self.tasks[0].train
+        places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
+        label = self.train.columns["label"]
+        assert isinstance(label, Tensor)
+        return upload(label[rows[places].to(label.device)], device)
+
+    def training_labels(self) -> Iterator[Tensor]:
+        """The labels of each task's training rows as the table holds them, `[N, ...]`, in host memory."""
+        label = self.train.columns["label"]
+        assert isinstance(label, Tensor)
+        for task in self.tasks:
+            yield label[task.train.to(label.device)].cpu()
 
     def _row_with(self, *, largest: bool) -> Tensor:
         """The row with the largest or the smallest integer, `[*shape]`."""

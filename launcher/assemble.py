@@ -25,6 +25,7 @@ from .assembly.device import (
     wants_channels_last,
 )
 from .assembly.forward import check_channels_last, check_forward, example
+from .assembly.loss import build_loss
 from .assembly.model import Model
 from .assembly.replay import build_replay
 from .assembly.transforms import build_transforms, carrying, laid_out
@@ -101,12 +102,13 @@ def assemble(plan: Plan, workplace: Workplace, held: ExitStack) -> Assembly:
         take_over(earlier, agent, world)
     elif known is not None:
         continue_statistics(known, world)
-    strategies = build_strategies(plan, world, model, transform, obs=obs)
+    loss = build_loss(plan, world, model, obs)
+    strategies = build_strategies(plan, world, model, transform, obs=obs, loss=loss)
     held.callback(strategies.close)
     optimizers = build_own_optimizers(plan, agent)
     if optimizers is not None:
         held.callback(optimizers.close)
-    learner, rates = build_learner(plan, world, model, own, strategies, optimizers)
+    learner, rates = build_learner(plan, world, model, own, strategies, optimizers, loss)
     observes = stated_traits(agent).observes
     if plan.compile:
         # By torch's method: the user's class may have a `compile` like that of Keras.

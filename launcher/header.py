@@ -46,6 +46,9 @@ def header(
         lines["batches"] = batches
     if decision := learner.traits.decision:
         lines["learns"] = decision
+    if plan.loss is not None:
+        given = " ".join(f"{key}={value}" for key, value in plan.loss.arguments.items())
+        lines["learns"] = f"by {plan.loss.short_name} {given}".strip()
     if (moments := _moments(spec.obs)) is not None:
         mean, stddev = moments
         lines["spec"] += f" (inputs: mean {mean:.4g}, stddev {stddev:.4g})"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from .scale import Scale
 
+TargetKind = Literal["classes", "values", "labels", "pixels"]
+"""What a data set's targets are:
+
+- `classes`: one of n for each row, int64 `[B]`.
+- `values`: float32 or float64 `[B, *shape]`.
+- `labels`: several at once, float32 `[B, K]` of 0 and 1.
+- `pixels`: one of n for each pixel, int64 `[B, H, W]`.
+"""
+
+_IGNORED = 255  # The label of pixels to be ignored, as in Pascal VOC and Cityscapes.
 _LISTED = 4  # Largest number of parts with equally many choices that are listed one by one.
 
 
@@ -20,7 +30,8 @@ class Space:
 
     Attributes:
         shape: One item's shape as the model receives it, without the batch: `(C, H, W)` for images,
-            `(n,)` for a choice among n (the width of the layer that scores them).
+            `(n,)` for a choice among n (the width of the layer that scores them), `(n, H, W)` for one of n
+            at each pixel.
         dtype: The type as stored: uint8 images stay uint8 until a batch is made.
         low, high: Bounds, a number or a tensor of `shape`. For a discrete space, the first and the
             last value.
@@ -30,6 +41,7 @@ class Space:
         nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
             `(sum(nvec),)`. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
+        ignored: The label of pixels that neither losses nor metrics count.
         names: Names of a choice's values, `("cat", "dog")`; None if they have none.
         ids: One more than the largest id, for integers that models receive unchanged, int64 `[B, *shape]`,
             to embed (a data set's tokens and categories, an environment's choices that are too many for
@@ -39,6 +51,7 @@ class Space:
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
+    ignored: ClassVar[int] = _IGNORED
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -56,7 +69,18 @@ class Space:
     @property
     def n(self) -> int:
         """The number of choices of a discrete space, or of ids; else the number of values."""
-        return prod(self.shape) if self.ids is None else self.ids
+        if self.ids is not None:
+            return self.ids
+        return self.shape[0] if self.kind == "pixels" else prod(self.shape)
+
+    @property
+    def kind(self) -> TargetKind:
+        """What the targets of a data set are, if this is their space."""
+        if not self.discrete:
+            return "values"
+        if self.binary:
+            return "labels"
+        return "pixels" if len(self.shape) == 3 else "classes"
 
     @property
     def numeric(self) -> bool:
@@ -65,11 +89,11 @@ class Space:
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """The shape of one value: `()` for one choice, `(len(nvec),)`, `(n,)` or `shape`."""
-        if not self.discrete:
+        """The shape of one value: `()` for one choice, `(len(nvec),)`, `(n,)`, `(H, W)` or `shape`."""
+        if not self.discrete or self.binary:
             return self.shape
-        if self.binary:
-            return self.shape
+        if self.kind == "pixels":
+            return self.shape[1:]
         return (len(self.nvec),) if self.nvec else ()
 
     def __str__(self) -> str:
@@ -79,6 +103,8 @@ class Space:
             return f"{len(self.nvec)} times one of {self.nvec[0]}"
         if self.nvec:
             return f"one of {' and one of '.join(map(str, self.nvec))}"
+        if self.kind == "pixels":
+            return f"one of {self.n} for each of {'x'.join(map(str, self.value_shape))} pixels"
         if self.discrete:
             return f"one of {self.n}"
         if self.ids is not None and self.mean is None:  # An environment's choices.
@@ -107,6 +133,11 @@ class Spec:
     @property
     def discrete(self) -> bool:
         return not isinstance(self.action, dict) and self.action.discrete
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether a data set's targets are one class per row, so that tasks may have classes of their own."""
+        return self.discrete and self.action.kind == "classes"
 
     def __str__(self) -> str:
         return f"{space_words(self.obs)} -> {space_words(self.action)}"

@@ -18,6 +18,7 @@ from ...envs.world import World
 from ...replay import ConfigError
 from ...replay.batch import Tensors
 from ..assembly.environment_strategies import outputs_of, unfit_in_environment
+from ..assembly.loss import Loss
 from ..assembly.model import Model
 from ..assembly.optimisation import Average, build_optimizer
 from ..assembly.schedule import build_durations, build_schedule, evaluates_in_task
@@ -39,7 +40,13 @@ class _Augmenting(Protocol):
 
 
 def build_strategies(
-    plan: Plan, world: World, model: Model, transform: Transform, *, obs: Tensors
+    plan: Plan,
+    world: World,
+    model: Model,
+    transform: Transform,
+    *,
+    obs: Tensors,
+    loss: Loss | None,
 ) -> Strategies:
     """The continual-learning strategies that the plan asks for, possibly none.
 
@@ -47,6 +54,7 @@ def build_strategies(
         model: The module and how to call it.
         transform: From stored rows to batches, with augmentation.
         obs: Two observations as the model receives them, `[2, *obs.shape]`.
+        loss: What `loss=` names, or None.
 
     Raises:
         ConfigError: If one cannot be constructed or does not fit the run, or two conflict.
@@ -59,7 +67,7 @@ def build_strategies(
         spec,
         scenario=world.scenario or "domain",
         classes=classes_of_tasks(world, told=world.labelled and borders),
-        learn=quiet(learn_method(agent, spec, supervised=world.labelled)),
+        learn=quiet(learn_method(agent, spec, supervised=world.labelled, loss=loss)),
         augmented=None if transform.augment is None else cast(_Augmenting, transform).augment_again,
         device=model.device,
         seed=plan.seed,
@@ -78,6 +86,11 @@ def build_strategies(
             raise ConfigError(
                 f"strategy={own} keeps the exact weights of each task, but ema={plan.ema} evaluates with "
                 "averages of them. Choose one of the two."
+            )
+        if loss is not None and (own := strategies.owning("loss")):
+            raise ConfigError(
+                f"loss= has no effect with strategy={own}, which replaces the model's loss by its own. Leave "
+                "one of the two out."
             )
     except BaseException:
         # Its hooks on the user's model must not outlive a run that never began.
@@ -104,12 +117,14 @@ def build_learner(
     own: nn.Module,
     strategies: Strategies,
     optimizers: OwnOptimizers | None,
+    loss: Loss | None,
 ) -> tuple[Learner, list[str]]:
     """The learner with its optimiser and schedule, and lines about the schedule: a summary, then problems.
 
     Args:
         own: The user's module inside the agent: `optim.groups` may use its parameter names too.
         optimizers: The optimisers that the module itself holds, or None.
+        loss: What `loss=` names, or None.
 
     Raises:
         ConfigError: If the optimiser or the scheduler cannot be constructed.
@@ -127,6 +142,7 @@ def build_learner(
         accumulate=plan.accumulate,
         average=Average(agent, decay=plan.ema) if plan.ema is not None else None,
         supervised=world.labelled,
+        loss=loss,
         strategies=strategies,
         tasks=len(world.tasks),
     )

@@ -119,7 +119,8 @@ class Scored:
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
-        return measure(found, self.learner.spec, told=self._told)
+        learner = self.learner
+        return measure(found, learner.spec, told=self._told, loss=learner.held_out_loss)
 
     def _generated(self, rows: HeldOut) -> dict[str, float]:
         """The mean of a generative model's `loss(batch)` over all rows; empty without such a method."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -52,10 +52,12 @@ class Learner:
         accumulate: Learning steps per update of the weights, by the mean of their losses.
         average: Moving average of the weights, used to evaluate; or None.
         supervised: Whether batches have labels, which train a module without `learn`.
+        loss: Trains such a module instead of the usual loss, `loss(output, label)`; or None.
         strategies: Continual-learning strategies, which take part in every step; or None.
         tasks: Number of tasks. With several, a loss may reach some parameters only in a later task.
 
     Attributes:
+        loss: What `loss=` named; None: the usual loss.
         updates: Turns losses into new weights.
         unreached: Warns of parameters that no loss reaches.
         unmoved: Reports a module that should have updated itself, and did not.
@@ -73,6 +75,7 @@ class Learner:
         accumulate: int = 1,
         average: Average | None = None,
         supervised: bool = True,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         strategies: Strategies | None = None,
         tasks: int = 1,
     ):
@@ -80,7 +83,8 @@ class Learner:
         self.model, self.agent, self.spec, self.device = model, agent, model.spec, device
         self.traits, self.autocast, self.recurrence = model.traits, model.autocast, model.recurrence
         self._constructed, self._built = Constructed(agent), layout(agent)
-        learn = learn_method(agent, model.spec, supervised=supervised)
+        self.loss = loss
+        learn = learn_method(agent, model.spec, supervised=supervised, loss=loss)
         if strategies is None:
             strategies = Strategies.none(agent, model.spec)
         self.strategies, self.own = strategies, own
@@ -256,6 +260,14 @@ class Learner:
         """
         output = self.strategies.predict(obs, task)
         return self.model.predict(obs, task) if output is None else widened(output)
+
+    @property
+    def held_out_loss(self) -> Callable[[Tensor, Tensor], float] | None:
+        """What `loss=` names, of outputs and labels on the host; None: the usual loss."""
+        loss, device = self.loss, self.device
+        if loss is None:
+            return None
+        return lambda output, label: float(loss(output.to(device), label.to(device)))
 
     @property
     def task_aware(self) -> bool:

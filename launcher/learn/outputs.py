@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...agents.continual.context import HIDDEN
 from ...envs.held_out import HeldOut
 from ...replay import Spec
 from ...replay.transfer import download
@@ -86,16 +88,23 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
 
 
-def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
+def measure(
+    found: Outputs,
+    spec: Spec,
+    *,
+    told: bool,
+    loss: Callable[[Tensor, Tensor], float] | None = None,
+) -> dict[str, float]:
     """The built-in metrics of a model's answers, by name.
 
     Args:
         told: Whether the scenario lets the model know the task.
+        loss: What `loss=` names (`Learner.held_out_loss`), of all rows at once; None: the usual loss.
     """
     output, label = found.output, found.label
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
-        return {**values, "loss": values["mse"]}
+        return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
     scores = {m.name: m.function(found.chosen, label) for m in metrics_of("classes")}
     if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
         return scores
@@ -104,4 +113,9 @@ def measure(found: Outputs, spec: Spec, *, told: bool) -> dict[str, float]:
         scores |= {m.name: m.function(known, label, found.classes) for m in metrics_of("told")}
         if not told:  # Training's loss is over all classes: this one would not compare.
             del scores["task_il_loss"]
-    return scores | {m.name: m.function(output, label) for m in metrics_of("logits")}
+        elif loss is not None:
+            others = torch.ones(known.shape[1], dtype=torch.bool)
+            others[found.classes] = False
+            scores["task_il_loss"] = loss(known.masked_fill(others, HIDDEN), label)
+    scores |= {m.name: m.function(output, label) for m in metrics_of("logits")}
+    return scores if loss is None else {**scores, "loss": loss(output, label)}

@@ -204,6 +204,8 @@ def unresolved(settings: Settings) -> list[str]:
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
                 if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
+                elif key == "loss" and not inspect.isclass(target):
+                    skip = 2  # A function receives the output and the label first.
                 elif short_name(target) == "ChainedScheduler":
                     skip = 0  # Its first parameter is the schedulers.
                 if key == "env":

@@ -83,6 +83,12 @@ def _is_optimizer(name: str, item: object) -> bool:
     return _is_public_class(name, item) and name != "Optimizer"
 
 
+def _is_loss(name: str, item: object) -> bool:
+    if inspect.isclass(item):
+        return name.endswith("Loss") and not name.startswith("_")
+    return inspect.isroutine(item) and name.endswith(("_loss", "cross_entropy", "_with_logits"))
+
+
 def _is_scheduler(name: str, item: object) -> bool:
     return _is_public_class(name, item) and hasattr(item, "step") and name != "LRScheduler"
 
@@ -98,6 +104,7 @@ KINDS = {
     "env": Kind("environment", "envs", (), _is_class),
     "env_wrappers": Kind("wrapper", None, ("gymnasium.wrappers",), _is_public_class),
     "optim": Kind("optimiser", None, ("torch.optim",), _is_optimizer),
+    "loss": Kind("loss", None, ("torch.nn", "torch.nn.functional"), _is_loss),
     "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_scheduler),
     "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "strategy": Kind("strategy", "agents.continual", (), _is_class),

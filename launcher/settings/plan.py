@@ -108,6 +108,7 @@ class Plan:
     video: bool
     replay: ReplayPlan
     # Optimisation
+    loss: Named | None
     optim: Named
     lr: float | None
     weight_decay: float | None
@@ -184,8 +185,7 @@ def make_plan(
     if of_run is not None:
         for key in ("data_dir", "image_size", "channels"):
             values[key] = of_run.values[key]
-    if settings.env is not None and settings.dataset is not None:
-        raise ConfigError("dataset= and env= are both given. A run learns from one of them.")
+    _check_source(settings)
     for key, name in (("model", "AC2Agent"), ("dataset", "Digits")):
         if values[key] is None and not (key == "dataset" and settings.env is not None):
             values[key] = {"_target_": name}
@@ -217,6 +217,19 @@ def make_plan(
     }
     plain = {f.name: values[f.name] for f in fields(Plan) if f.name in values}
     return Plan(**{**plain, **nested, **single, **several, **about})
+
+
+def _check_source(settings: Settings) -> None:
+    """Raise ConfigError for settings that contradict what the run learns from."""
+    if settings.env is None:
+        return
+    if settings.dataset is not None:
+        raise ConfigError("dataset= and env= are both given. A run learns from one of them.")
+    if "loss" in settings.given:
+        raise ConfigError(
+            "loss= compares outputs with a data set's targets, and an environment has none. Leave it out, or "
+            "write learn(self, replay), which may return any loss."
+        )
 
 
 def _named(settings: Settings, key: str) -> tuple[Named, ...]:

@@ -39,7 +39,7 @@ def mistakes(*words: str, **code: Any) -> list[str]:
         ("gradient_clip_val=1", "Lightning", "clip_grad="),
         ("learning_rate=1e-3", "Keras", "lr="),
         ("learning-rate=1e-3", "Keras", "lr="),
-        ("class_weight=balanced", "Keras", "no such setting; write `learn(self, replay)`"),
+        ("class_weight=balanced", "Keras", "use loss=CrossEntropyLoss loss.weight=balanced"),
         ("total_timesteps=1000", "Stable-Baselines3", "train_steps="),
         ("frames_per_batch=64", "TorchRL", "learn_every="),
         ("num_train_epochs=3", "Hugging Face", "epochs="),
