@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs import datasets, folders, sources
-from ...envs.arrays import Arrays, take_classes
+from ...envs.arrays import Arrays
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
@@ -19,6 +19,8 @@ from ..settings.loaders import unwrapped
 from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
+from .chosen import of_classes
+from .tables import read_tables
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -63,6 +65,8 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
+    if (tables := read_tables(plan, numbered=numbered)) is not None:
+        return *tables, {False}, None
     options: dict[str, Any] = {"data_dir": data_dir_of(plan), "channels": plan.channels}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
@@ -97,10 +101,10 @@ def read_data(
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
-        train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, asked or {}))
-        decoded.add(pictures.size is not None)
-        if first is None and pictures.size is not None:
+        train.append(of_classes(arrays, arguments))
+        test.append(None if rest is None else of_classes(rest, asked or {}))
+        decoded |= pictures.decoded(arrays.inputs)
+        if first is None and (pictures.size is not None or pictures.parts):
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
@@ -126,7 +130,7 @@ def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arr
     if arrays is None:
         arrays = _arrays(part, arguments, train=True, **options)
     assert arrays is not None
-    return _of_classes(arrays, arguments)
+    return of_classes(arrays, arguments)
 
 
 def data_dir_of(plan: Plan) -> Path:
@@ -201,12 +205,6 @@ def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path
         name=data_name(part),
         data_dir=data_dir,
     )
-
-
-def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
-    """The rows of the classes that `subset=` chooses; all rows without it."""
-    subset = arguments.get("subset")
-    return arrays if subset is None else take_classes(arrays, list(subset))
 
 
 def data_name(part: object) -> str:
