@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError, Spec
+from ..replay import DataError, Space, Spec
+from ..replay.storage import Column
+from ..replay.tree import Path, at_path, map_paths, walk
 from .arrays import Arrays
-from .inputs import stored
+from .inputs import called, stored
 from .numbering import in_words
 from .reading import Reading
 
@@ -39,17 +41,39 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
             f"The targets of {arrays.name} have shape {list(arrays.targets.shape[1:])}; the run was "
             f"trained on {list(spec.action.shape)}."
         )
-    if isinstance(arrays.inputs, Tensor):
-        rows = reading.stored(arrays.inputs, spec.obs, f"the inputs of {arrays.name}")
-        targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
-        return replace(arrays, inputs=rows, targets=targets)
-    if tuple(arrays.inputs.shape[1:]) != spec.obs.shape or arrays.inputs.dtype != reading.dtype:
-        kind = str(arrays.inputs.dtype).removeprefix("torch.")
+    parts = [[path for path, _ in walk(tree)] for tree in (arrays.inputs, spec.obs)]
+    if set(parts[0]) != set(parts[1]):
+        names = [", ".join(map(".".join, paths)) or "a single input" for paths in parts]
         raise DataError(
-            f"The inputs of {arrays.name} are {kind} {list(arrays.inputs.shape[1:])}; the run was trained "
-            f"on {spec.obs}."
+            f"The inputs of {arrays.name} are {names[0]}. The run was trained on {names[1]}."
         )
-    return stored(arrays, spec)
+
+    def column(path: Path, space: Space) -> Column:
+        one = replace(reading, dtype=at_path(reading.dtype, path))
+        part = replace(arrays, inputs=at_path(arrays.inputs, path))
+        return _column(part, one, space, f"the inputs{called(path)} of {arrays.name}")
+
+    targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
+    return replace(arrays, inputs=map_paths(column, spec.obs), targets=targets)
+
+
+def _column(part: Arrays, reading: Reading, space: Space, what: str) -> Column:
+    """One column of inputs as a table holds it.
+
+    Raises:
+        DataError: If it is something else than the run was trained on.
+    """
+    column: Any = part.inputs
+    if isinstance(column, Tensor):
+        return reading.stored(column, space, what)
+    if tuple(column.shape[1:]) != space.shape or column.dtype != reading.dtype:
+        kind = str(column.dtype).removeprefix("torch.")
+        raise DataError(
+            f"{what[0].upper()}{what[1:]} are {kind} {list(column.shape[1:])}. The run was trained on "
+            f"{space}."
+        )
+    kept: Any = stored(part, Spec(space, Space(()))).inputs
+    return kept
 
 
 def _outputs(arrays: Arrays, reading: Reading, n: int) -> Tensor:

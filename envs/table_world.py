@@ -312,10 +312,10 @@ class TableWorld(OfData):
             every = torch.arange(rows, device=table.device)
             found.update(str(rows).encode())
             for name, index in (("label", every), ("obs", some)):
-                column = table.columns[name]
-                if isinstance(column, Tensor):
-                    chosen = column.index_select(0, index).contiguous().cpu()
-                    found.update(chosen.view(-1).view(torch.uint8).numpy().tobytes())
+                for column in leaves(table.columns[name]):
+                    if isinstance(column, Tensor):
+                        chosen = column.index_select(0, index).contiguous().cpu()
+                        found.update(chosen.view(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
     def load_state_dict(

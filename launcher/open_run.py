@@ -287,7 +287,12 @@ class OpenRun:
         learnt = min(progress.task + progress.begun, session.num_tasks) or 1
         world: Any = session.world
         return Examiner(
-            self.predictor(), session.plan, lambda: world, learnt=learnt, step=progress.step
+            self.predictor(),
+            session.plan,
+            lambda: world,
+            learnt=learnt,
+            step=progress.step,
+            scored=session.scoring.evaluate.policy,
         )
 
     def policies(self) -> Policies:

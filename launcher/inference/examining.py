@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,8 +18,10 @@ from ...replay import ConfigError
 from ...replay.randomness import forked_randomness
 from ...replay.tree import leaves
 from ..assembly.data import read_to_evaluate
+from ..assembly.infer import inferred
 from ..learn.evaluate import Scored
 from ..learn.outputs import Outputs, outputs_of
+from ..learn.own_metrics import OwnMetrics, build_own_metrics
 from ..metrics.scores import by_task, mean_over_tasks
 from ..settings.compose import compose
 from ..settings.plan import Plan, make_plan
@@ -35,6 +37,8 @@ class Examiner:
         held_out: Returns the run's data, which it may have to read.
         learnt: Number of tasks that are evaluated.
         step: Steps of the run so far, which seed the model's random draws.
+        scored: Measures what the run measures.
+        unknown: Names of metrics that cannot be computed as the run did, and are left out.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class Examiner:
         *,
         learnt: int,
         step: int,
+        scored: Scored,
+        unknown: Collection[str] = (),
     ):
         self.predictor, self.plan = predictor, plan
         self._held_out, self._learnt, self._step = held_out, learnt, step
         learner, transform = predictor.learner, predictor.transform
         self._how = Evaluation(transform, learner.device, episodes=0, seed=plan.seed)
-        self._scored = Scored(learner, transform, told=predictor.world.told)
+        self._scored, self._unknown = scored, unknown
 
     def evaluate(
         self, dataset: object = None, metrics: object = None, *, task: int | None = None
@@ -59,15 +65,26 @@ class Examiner:
 
         Args:
             dataset: As for `dataset=`; None: the held-out rows.
+            metrics: Further metrics, as for `metrics=`.
             task: The task of other data, from 0; None: not known.
 
         Raises:
             ConfigError: If the data has to be given, or cannot be identified.
             DataError: If it cannot be read, or is not what the run was trained on.
         """
+        if task is not None and dataset is None:
+            raise ConfigError(
+                "task= is the task of other data: give dataset= too, or leave it out."
+            )
+        scored = self._scored if metrics is None else self._scored.measuring(self._named(metrics))
+        rows = self._tasks() if dataset is None else [self._given(dataset, task)]
+        with self._working():
+            scores = [scored.score_rows(part) for part in rows]
+        for name in self._unknown:
+            for values in scores:
+                values.pop(name, None)
         if dataset is not None:
-            return self._scores([self._given(dataset, task)])[0]
-        scores = self._scores(self._tasks())
+            return scores[0]
         return {**mean_over_tasks(scores), **(by_task(scores) if len(scores) > 1 else {})}
 
     def outputs(self) -> dict[str, np.ndarray]:
@@ -93,9 +110,12 @@ class Examiner:
             "output": _joined([part.output for part in found]),
         }
 
-    def _scores(self, parts: list[HeldOut]) -> list[dict[str, float]]:
-        with self._working():
-            return [self._scored.score_rows(rows) for rows in parts]
+    def _named(self, metrics: object) -> OwnMetrics:
+        """The metrics that the user names."""
+        learner = self.predictor.learner
+        plan = make_plan(compose((), {"metrics": metrics}), names=("metrics",))
+        spec = self.predictor.world.spec
+        return build_own_metrics(plan.metrics or (), spec, inferred(spec, device=learner.device))
 
     def _tasks(self) -> list[HeldOut]:
         """The held-out rows of each task learnt so far."""

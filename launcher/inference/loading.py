@@ -33,7 +33,9 @@ from ..assembly.forward import check_forward
 from ..assembly.model import Model
 from ..assembly.optimisation import Average
 from ..assembly.transforms import build_transforms
+from ..learn.evaluate import Scored
 from ..learn.learner import Learner
+from ..learn.own_evaluation import own_evaluation
 from ..process import left_as_found, threads
 from ..record.checkpoint import find
 from ..record.earlier import load_statistics
@@ -162,7 +164,19 @@ class Loaded:
         at = Progress()
         at.load_state_dict(self._state["progress"])
         learnt = min(at.task + at.begun, self.world.spec.num_tasks) or 1
-        return Examiner(self.predictor(), self.plan, self._held_out, learnt=learnt, step=at.step)
+        learner = self._learner
+        by_itself = own_evaluation(self.own)
+        # What `loss=` named may have depended on the training data, which is not read.
+        unknown = ("loss",) if self._state["settings"].get("loss") and by_itself is None else ()
+        return Examiner(
+            self.predictor(),
+            self.plan,
+            self._held_out,
+            learnt=learnt,
+            step=at.step,
+            scored=Scored(learner, self._plain, told=self.world.told, by_itself=by_itself),
+            unknown=unknown,
+        )
 
     def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.
