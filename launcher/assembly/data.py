@@ -7,9 +7,11 @@ from typing import Any
 
 from ...envs import datasets, folders, sources
 from ...envs.arrays import Arrays
+from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.table_columns import Columns
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
@@ -20,6 +22,7 @@ from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .decoding import decoded_cache
 from .tables import read_tables
 
 
@@ -54,20 +57,23 @@ def build_data(plan: Plan) -> TableWorld:
 
 
 def read_data(
-    plan: Plan, *, numbered: bool = True
+    plan: Plan, *, numbered: bool = True, columns: Columns | None = None
 ) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool], Pictures | None]:
     """The training and held-out rows of each data set; `notes`, `decoded` and `pictures` for `DataWorld`.
 
     Args:
         numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
+        columns: How the columns of earlier tables became inputs; None: there are none.
 
     Raises:
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    if (tables := read_tables(plan, numbered=numbered)) is not None:
+    if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
-    options: dict[str, Any] = {"data_dir": data_dir_of(plan), "channels": plan.channels}
+    data_dir = data_dir_of(plan)
+    cache = decoded_cache(plan, data_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -82,7 +88,8 @@ def read_data(
     for named, named_other in zip(parts, held_out, strict=True):
         part, arguments = unwrapped(named.target), named.arguments
         other, others = unwrapped(named_other.target), named_other.arguments
-        part = folders.open_folder(part) if isinstance(part, Path) else part
+        if isinstance(part, Path):
+            part = _open_folder(part, split=own and "subset" not in arguments)
         of_folder = isinstance(part, folders.Parts)
         if own:
             other, others = part, arguments
@@ -108,7 +115,14 @@ def read_data(
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, notes, decoded, first
+    return train, test, [*notes, *cache.notes], decoded, first
+
+
+def _open_folder(path: Path, *, split: bool) -> folders.Parts:
+    """A folder's parts; with `split`, a fifth is held out if it has no held-out part of its own."""
+    parts = folders.open_folder(path)
+    # Now, and not once it is decoded: taking rows out would copy them into memory.
+    return parts.split() if split else parts
 
 
 def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arrays:
@@ -124,13 +138,12 @@ def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arr
     """
     part, arguments = unwrapped(named.target), named.arguments
     part = folders.open_folder(part) if isinstance(part, Path) else part
-    options: dict[str, Any] = {"data_dir": data_dir_of(plan), "channels": plan.channels}
+    data_dir = data_dir_of(plan)
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
     options["pictures"] = pictures or Pictures(plan.image_size)
-    arrays = _arrays(part, arguments, train=False, **options)
-    if arrays is None:
-        arrays = _arrays(part, arguments, train=True, **options)
-    assert arrays is not None
-    return of_classes(arrays, arguments)
+    options["cache"] = decoded_cache(plan, data_dir)
+    found = (_arrays(part, arguments, train=train, **options) for train in (False, True))
+    return of_classes(next(arrays for arrays in found if arrays is not None), arguments)
 
 
 def data_dir_of(plan: Plan) -> Path:
@@ -159,6 +172,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    cache: Cache,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
@@ -168,6 +182,7 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
@@ -176,15 +191,15 @@ def _arrays(
     if source is None:
         return None
     name = f"{role}{data_name(part)}"
-    return datasets.read(source, name=name, pictures=pictures, channels=channels)
+    return datasets.read(source, name=name, pictures=pictures, channels=channels, cache=cache)
 
 
 def source_to_predict(named: Named, *, data_dir: Path) -> Any:
     """The data set that a plan names, not read yet: its test part if it has one, else all of it."""
     part = unwrapped(named.target)
     part = folders.open_folder(part) if isinstance(part, Path) else part
-    source = _source(part, named.arguments, train=False, data_dir=data_dir)
-    return source or _source(part, named.arguments, train=True, data_dir=data_dir)
+    found = (_source(part, named.arguments, train=t, data_dir=data_dir) for t in (False, True))
+    return next(source for source in found if source is not None)
 
 
 def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
