@@ -71,9 +71,7 @@ def read_data(
     """
     if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
-    data_dir = data_dir_of(plan)
-    cache = decoded_cache(plan, data_dir)
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
+    options = _options(plan)
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -115,7 +113,14 @@ def read_data(
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, [*notes, *cache.notes], decoded, first
+    return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """The arguments of `_arrays` that are the same for all data sets."""
+    data_dir = data_dir_of(plan)
+    cache = decoded_cache(plan, data_dir)
+    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
 
 
 def _open_folder(path: Path, *, split: bool) -> folders.Parts:
@@ -138,10 +143,7 @@ def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arr
     """
     part, arguments = unwrapped(named.target), named.arguments
     part = folders.open_folder(part) if isinstance(part, Path) else part
-    data_dir = data_dir_of(plan)
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
-    options["pictures"] = pictures or Pictures(plan.image_size)
-    options["cache"] = decoded_cache(plan, data_dir)
+    options = {**_options(plan), "pictures": pictures or Pictures(plan.image_size)}
     found = (_arrays(part, arguments, train=train, **options) for train in (False, True))
     return of_classes(next(arrays for arrays in found if arrays is not None), arguments)
 
