@@ -16,8 +16,10 @@ from ..envs.world import WorldSpec
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
+    from .inference.examining import Examiner
     from .inference.policy import Policies
     from .inference.predicting import Predictor
+    from .inference.trained import Trained
 
 
 class Behind(Protocol):
@@ -34,6 +36,12 @@ class Behind(Protocol):
 
     def predictor(self) -> Predictor:
         """Predicts for raw inputs, in a run on data."""
+
+    def examiner(self) -> Examiner:
+        """Evaluates on held-out rows, or on other data, in a run on data."""
+
+    def exporting(self) -> AbstractContextManager[Trained]:
+        """Runs the block with the process settings of an evaluation, and the model ready to be exported."""
 
     def policies(self) -> Policies:
         """Policies that accept the environments' raw observations and return their actions."""
@@ -162,6 +170,70 @@ class Run:
         """
         return self._predictor("run(inputs)").outputs(inputs, task)
 
+    def evaluate(
+        self, dataset: Any = None, metrics: Any = None, *, task: int | None = None
+    ) -> dict[str, float]:
+        """Metrics on the held-out rows, or on other data.
+
+            run.evaluate()                    # as at the end of training
+            run.evaluate("photos/new")        # a folder of class folders
+            run.evaluate((images, labels))
+
+        Args:
+            dataset: Other data, in any form that `dataset=` accepts: its test part if it has one, else all of
+                it. Its labels are matched with the run's classes by their value or name. None: the held-out
+                rows of every task learnt so far; a run from `antelope.load` reads its data again.
+            metrics: Further metrics, as for `metrics=`.
+            task: The task that other data belongs to, from 0; None: not known.
+
+        Returns:
+            Metrics by name; over a sequence of tasks their means, and each task's own as `accuracy/task_0`.
+
+        Raises:
+            DataError: If the data cannot be read, is not what the run was trained on, or has other classes.
+            ConfigError: If the run learnt in environments, or the data has to be given.
+        """
+        return self._examiner("evaluate").evaluate(dataset, metrics, task=task)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """The model's outputs for the held-out rows, in order, task by task.
+
+        Returns:
+            `index` int64 `[N]`, the rows' numbers in the held-out data; `task` int64 `[N]`, from 0; `label`,
+            the numbers of the outputs that are right, int64 `[N]`, or the true values, float `[N, ...]`;
+            `output` float `[N, *spec.action.shape]`.
+
+        Raises:
+            ConfigError, DataError: As for `evaluate`.
+        """
+        return self._examiner("outputs").outputs()
+
+    def export(self, format: str = "onnx", path: str | Path | None = None) -> Path:
+        """Write the model for other tools, for any batch size.
+
+        Before the call returns, the file is read by its own library, and its outputs are compared with the
+        module's at several batch sizes. Inputs are what the data had (uint8 images `[B, C, H, W]`): the file
+        standardises them itself. In environments they are observations as the module receives them. Names
+        and meanings are in the file's metadata, with the classes.
+
+        Args:
+            format: "onnx" (needs `antelope-ml[export]`), "torch" (a program of `torch.export`), or
+                "safetensors" (the weights alone, by the module's own names; inputs must be prepared as the
+                metadata says).
+            path: The file, or an existing folder; None: `model` in the run directory. It appears whole or
+                not at all.
+
+        Returns:
+            The file, absolute.
+
+        Raises:
+            ConfigError: If the model cannot be exported, its outputs differ, or the file cannot be written.
+        """
+        from .export.exporting import export
+
+        with self._opened("export").exporting() as trained:
+            return export(trained, format, path)
+
     def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
         """The greedy action for an environment's own observation, as `env.step` accepts it.
 
@@ -257,6 +329,10 @@ class Run:
             vars(self)["_predicting"] = opened.predictor()
         predictor: Predictor = vars(self)["_predicting"]
         return predictor
+
+    def _examiner(self, method: str) -> Examiner:
+        self._predictor(method)  # Raises in environments, and for copies.
+        return self._opened(method).examiner()
 
     def _policies(self, method: str) -> Policies:
         opened = self._opened(method)
