@@ -120,7 +120,7 @@ def _list_pairs(ax: object, counts: np.ndarray, names: Sequence[str]) -> None:
 def _draw_mistakes(path: Path, mistakes: list[Mistake], names: Sequence[str], title: str) -> None:
     from matplotlib.figure import Figure
 
-    columns = min(_MISTAKES_PER_ROW, len(mistakes))
+    columns = min(_MISTAKES_PER_ROW, max(3, len(mistakes)))
     rows = -(-len(mistakes) // columns)
     height, width, _ = mistakes[0].image.shape
     above, gap = 0.32 * height, max(1, round(0.06 * width))
