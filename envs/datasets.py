@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, LazyColumn
+from ..replay.spec import TargetKind
 from .arrays import Arrays
 from .declared import alterations, class_names, largest_value
 from .forms import form, is_image
 from .images import Pictures
 from .in_memory import columns
 from .items import decode
-from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
+from .labels import as_targets, check_finite, check_labels, label_names, read_targets
 from .layout import channels_first
 from .not_a_data_set import refuse
 from .numbering import in_words
@@ -24,7 +25,12 @@ _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
 
 def read(
-    source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
+    source: Any,
+    *,
+    name: str,
+    pictures: Pictures | None = None,
+    channels: str | None = None,
+    wanted: TargetKind | None = None,
 ) -> Arrays:
     """The arrays of a data set, checked; labels are unchanged (`number_labels` makes them 0 to n - 1).
 
@@ -35,14 +41,17 @@ def read(
         pictures: How decoded images become tensors, as settled by the training part; None: not settled yet.
         channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
             (`[N, H, W, C]`); None: inferred from their shape.
+        wanted: What targets of 0 and 1 are, as the loss or the training part says; None: not known.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
             differ in shape, or it is not a data set.
     """
     inputs, targets = _parts(source, name, pictures or Pictures(), channels)
+    columns = getattr(targets, "columns", None)  # A data frame's.
     targets, words = read_targets(targets, name)
-    flat = targets.dim() == 1
+    wanted = None if words and isinstance(words[0], str) else wanted
+    flat, given = targets.dim() == 1, targets.dtype
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
@@ -56,7 +65,7 @@ def read(
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     if isinstance(inputs, Tensor):
         check_finite(inputs, f"inputs of {name}")
-    arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
+    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         arrays.values, arrays.names = words, class_names(source)
@@ -66,7 +75,9 @@ def read(
             arrays.num_classes, arrays.values = len(arrays.names), None
             check_labels(arrays.targets, arrays.num_classes, name)
     else:
-        arrays.note, arrays.flat = _note(arrays.targets), flat
+        arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
+    if arrays.kind == "labels":
+        arrays.names = label_names(class_names(source), columns, arrays.targets.shape[1])
     return arrays
 
 
@@ -116,21 +127,24 @@ def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
     arrays.targets, arrays.values = places[arrays.targets], None
 
 
-def _note(targets: Tensor) -> str | None:
-    """A remark on floats that look like classes, or None."""
-    if targets.dim() != 2:
+def _note(targets: Tensor, *, given: torch.dtype, wanted: TargetKind | None) -> str | None:
+    """A remark on numbers that may have been meant as something else, or None.
+
+    Args:
+        given: The dtype in which they came.
+        wanted: What the user said that they are, or None.
+    """
+    if targets.dim() != 2 or wanted is not None or not given.is_floating_point:
         return None
-    if targets.shape[1] == 1:
-        # A thousand rows first: most data has a fraction there, and needs no second look.
-        whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
-        if not whole or len(targets.unique()) > _FEW:
-            return None
+    if targets.dtype == torch.bool:
         return (
-            "whole numbers given as floats are learnt as values (regression); integers are classes"
+            f"0 and 1 in {targets.shape[1]} columns are learnt as several labels per row; loss=MSELoss learns "
+            "them as values (regression)"
         )
-    if not zeros_and_ones(targets):
+    if targets.shape[1] > 1:
         return None
-    return (
-        f"0 and 1 in {targets.shape[1]} columns are learnt as values (regression), not as several "
-        "labels per row"
-    )
+    # A thousand rows first: most data has a fraction there, and needs no second look.
+    whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
+    if not whole or len(targets.unique()) > _FEW:
+        return None
+    return "whole numbers given as floats are learnt as values (regression); integers are classes"

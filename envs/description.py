@@ -8,6 +8,7 @@ from torch import Tensor
 from ..replay import DataError, Space, Spec
 from .arrays import Arrays
 from .inputs import input_space
+from .labels import IN_WORDS
 from .statistics import is_far, statistics
 
 # Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
@@ -37,7 +38,12 @@ def describe(
     first, held_out = train[0], [arrays for arrays in test if arrays is not None]
     for arrays in (*train[1:], *held_out):
         check_alike(first, arrays)
-    action = _classes(train, held_out) if first.discrete else _values([a.targets for a in train])
+    if first.kind == "classes":
+        action = _classes(train, held_out)
+    elif first.kind == "labels":
+        action = _several(train)
+    else:
+        action = _values([arrays.targets for arrays in train])
     obs = input_space(
         [arrays.inputs for arrays in train],
         [arrays.inputs for arrays in held_out],
@@ -61,10 +67,9 @@ def check_alike(first: Arrays, arrays: Arrays) -> None:
             f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
             f"{_word(arrays.inputs.dtype)}: no one standardisation fits both."
         )
-    if arrays.discrete != first.discrete:
+    if arrays.kind != first.kind:
         raise DataError(
-            f"{first.name} has {'classes' if first.discrete else 'values'} as targets, "
-            f"{arrays.name} has {'classes' if arrays.discrete else 'values'}."
+            f"{first.name} has {IN_WORDS[first.kind]} as targets, {arrays.name} has {IN_WORDS[arrays.kind]}."
         )
     if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
         raise DataError(
@@ -88,6 +93,20 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
     if names is not None and len(names) != n:
         names = None
     return Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
+
+
+def _several(train: list[Arrays]) -> Space:
+    """The space of several labels per row, with names that all parts agree on."""
+    names = {arrays.names for arrays in train}
+    return Space(
+        tuple(train[0].targets.shape[1:]),
+        torch.bool,
+        low=0,
+        high=1,
+        discrete=True,
+        binary=True,
+        names=names.pop() if len(names) == 1 else None,
+    )
 
 
 def _values(columns: list[Tensor]) -> Space:

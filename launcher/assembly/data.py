@@ -13,11 +13,13 @@ from ...envs.numbering import number_labels
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ...replay.spec import TargetKind
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
+from .torch_losses import targets_of
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -63,6 +65,7 @@ def read_data(
         DataError: If one cannot be read.
     """
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    wanted = None if plan.loss is None else targets_of(plan.loss)
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
@@ -88,8 +91,11 @@ def read_data(
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
+        options["wanted"] = wanted
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
+        # Few held-out rows may look like something else.
+        options["wanted"] = None if arrays.discrete else arrays.kind
         asked: dict[str, Any] | None = others
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
@@ -128,6 +134,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    wanted: TargetKind | None,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
@@ -137,6 +144,7 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        wanted: What targets of 0 and 1 are, or None.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
@@ -161,7 +169,9 @@ def _arrays(
         source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
-    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+    return datasets.read(
+        source, name=f"{role}{name}", pictures=pictures, channels=channels, wanted=wanted
+    )
 
 
 def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:

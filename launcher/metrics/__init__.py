@@ -12,12 +12,13 @@ from functools import cached_property
 from importlib import import_module
 from typing import Literal
 
-Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
+Subject = Literal["classes", "logits", "told", "labels", "values", "episodes", "tasks"]
 """What a metric is computed from:
 
 - `classes`: the chosen classes int64 `[N]` and the labels int64 `[N]`.
 - `logits`: float `[N, n]`, and the labels.
 - `told`: the logits when the task is known, the labels, and the task's classes int64 `[k]`.
+- `labels`: logits of several labels, float `[N, K]`, and the labels, `[N, K]` of 0 and 1.
 - `values`: the predicted values float `[N, ...]` and the true ones.
 - `episodes`: their returns and their lengths, a list of numbers each.
 - `tasks`: the matrix of scores `[tasks learnt][tasks]`; with `baseline`, also the untrained scores `[tasks]`.
@@ -80,6 +81,12 @@ METRICS = (
     ),
     Metric("task_il_accuracy", "told", "task_il_accuracy", "more", per_task=True),
     Metric("task_il_loss", "told", "task_il_loss", "less"),
+    Metric(
+        "accuracy", "labels", "label_accuracy", "more", score=True, per_task=True, panel=True
+    ),
+    Metric("f1", "labels", "macro_f1", "more", per_task=True, panel=True),
+    Metric("subset_accuracy", "labels", "subset_accuracy", "more", per_task=True),
+    Metric("loss", "labels", "binary_cross_entropy", "less", score=True, per_task=True, panel=True),
     Metric("mse", "values", "mse", "less", panel=True),
     Metric("mae", "values", "mae", "less"),
     Metric("r2", "values", "r2", "more", score=True, per_task=True, panel=True),
@@ -125,7 +132,8 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
     >>> score_names(loss_first=True)
     ['loss', 'return', 'accuracy', 'r2']
     """
-    scores = [metric for metric in METRICS if metric.score]
+    # Several kinds of targets have an accuracy: one of each name is enough.
+    scores = list({metric.name: metric for metric in reversed(METRICS) if metric.score}.values())[::-1]
     if loss_first:
         scores.sort(key=lambda metric: metric.better != "less")
     # Before all others: without the task such a model's class-IL score would mean little.
