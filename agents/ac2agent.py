@@ -95,9 +95,7 @@ class AC2Agent(nn.Module):
         else:
             self._refuse("a data set", **actor, **pair)
             self.way = Supervised(spec.obs, spec.action, hidden, encoder)
-            self.decision = (
-                _SUPERVISED[spec.action.kind]
-            )
+            self.decision = _SUPERVISED[spec.action.kind]
         stated = stated_traits(self.way)
         self._carries_state = bool(stated.recurrent)
         self.antelope_traits = dataclasses.replace(

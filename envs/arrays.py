@@ -21,7 +21,8 @@ class Arrays:
 
     Attributes:
         inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
-        targets: int64 `[N]` classes, bool `[N, K]` several labels, or float32 or float64 `[N, *shape]` values.
+        targets: int64 `[N]` classes, bool `[N, K]` several labels, or float32 or float64 `[N, *shape]`
+            values.
         high: The largest value an integer input can take; None: the source does not say.
         num_classes: Number of classes; None: unknown.
         names: Names of the classes, or of the labels; None: they have none.

@@ -138,8 +138,8 @@ def _note(targets: Tensor, *, given: torch.dtype, wanted: TargetKind | None) -> 
         return None
     if targets.dtype == torch.bool:
         return (
-            f"0 and 1 in {targets.shape[1]} columns are learnt as several labels per row; loss=MSELoss learns "
-            "them as values (regression)"
+            f"0 and 1 in {targets.shape[1]} columns are learnt as several labels per row; loss=MSELoss "
+            "learns them as values (regression)"
         )
     if targets.shape[1] > 1:
         return None

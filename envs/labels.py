@@ -65,7 +65,8 @@ def as_targets(targets: Tensor, name: str, wanted: TargetKind | None = None) -> 
             unless values are wanted. None: not known.
 
     Returns:
-        int64 `[N]` for classes, bool `[N, K]` for several labels, float32 or float64 `[N, *shape]` for values.
+        int64 `[N]` for classes, bool `[N, K]` for several labels, float32 or float64 `[N, *shape]` for
+        values.
     """
     check_finite(targets, f"targets of {name}")
     column = targets[:, None] if targets.dim() == 1 else targets

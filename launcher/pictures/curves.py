@@ -116,7 +116,7 @@ def _curves(history: list[Row], *, told: bool) -> dict[tuple[str, str], Curve]:
             # Training's loss hides the outputs of other tasks, too: both are in one panel.
             name = name if name == "loss" else metric.told
         curves[name, "train"], curves[name, "eval"] = series(train, name), held_out
-    if len(curves["mse", "eval"][0]):
+    if all(row.get("mse") == row.get("loss") for row in evals) and len(curves["mse", "eval"][0]):
         # The evaluation's loss is the squared error then, often in other units than training's.
         del curves["loss", "eval"]
     return {key: curve for key, curve in curves.items() if len(curve[0])}
