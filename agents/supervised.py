@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..replay import Batch, Replay, Space
 from .blocks.cnn import CNN
 from .blocks.encoder import Flat
+from .blocks.encoder import encoder as features
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
@@ -57,7 +58,7 @@ class Supervised(nn.Module):
     """A network for the data, trained by `supervised_loss`.
 
     Args:
-        obs_spec, action_spec: Spaces of the inputs, `[B, *shape]`, and of the targets.
+        obs_spec, action_spec: Spaces of the inputs, `[B, *shape]` or a dict, and of the targets.
         hidden: Width of an MLP's layers, in units; convolutions have a fraction as many channels.
         encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
     """
@@ -66,7 +67,7 @@ class Supervised(nn.Module):
 
     def __init__(
         self,
-        obs_spec: Space,
+        obs_spec: Space | dict[str, Space],
         action_spec: Space,
         hidden: int = 256,
         encoder: nn.Module | None = None,
@@ -93,7 +94,7 @@ class Supervised(nn.Module):
 
 
 def network(
-    obs_spec: Space,
+    obs_spec: Space | dict[str, Space],
     out_features: int,
     hidden: int,
     encoder: nn.Module | None,
@@ -102,7 +103,8 @@ def network(
 ) -> nn.Module:
     """A residual CNN for images of at least 32x32 pixels, a plain CNN for smaller ones, else an MLP.
 
-    Integers in the shape of an image are treated as numbers; other integers pass `Integers` first.
+    Integers in the shape of an image are treated as numbers; other integers pass `Integers` first. The
+    columns of a table's categories are embedded, and the parts of a dict become one vector first.
 
     Args:
         values: Whether the output is numbers, for which there are often few rows to learn from.
@@ -110,6 +112,10 @@ def network(
     if encoder is not None:
         seen = trunk(encoder, obs_spec, ())
         return nn.Sequential(seen, nn.Linear(seen.out_features, out_features))
+    if isinstance(obs_spec, dict) or (obs_spec.ids is not None and obs_spec.nvec):
+        parts = features(obs_spec, ())
+        after = network(Space((parts.out_features,)), out_features, hidden, None, values=values)
+        return nn.Sequential(parts, after)
     shape, whole = obs_spec.shape, obs_spec.ids is not None
     if len(shape) == 3 and min(shape[1:]) >= 4:
         cnn: nn.Module

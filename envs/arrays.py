@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..replay import DataError, LazyColumn, Table
+from ..replay import DataError, Table
 from ..replay.spec import TargetKind
+from ..replay.storage import TableField, in_memory, select
 from .labels import IN_WORDS, KINDS
 from .scenarios import by_number
+
+if TYPE_CHECKING:
+    from .table_columns import Columns
 
 
 @dataclass
@@ -20,7 +24,8 @@ class Arrays:
     """A data set in memory.
 
     Attributes:
-        inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64.
+        inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64. Or a dict of
+            such columns, which may be nested.
         targets: int64 `[N]` classes, bool `[N, K]` several labels, or float32 or float64 `[N, *shape]`
             values.
         high: The largest value an integer input can take; None: the source does not say.
@@ -32,9 +37,10 @@ class Arrays:
             sequences.py), or None.
         note: A remark on the targets for the run's header, or None.
         flat: Whether targets are values that came as `[N]`, and are `[N, 1]` here.
+        columns: How the columns of a table became these inputs; None: they come from no table.
     """
 
-    inputs: Tensor | LazyColumn
+    inputs: TableField
     targets: Tensor
     name: str
     high: float | None = None
@@ -45,6 +51,7 @@ class Arrays:
     alterations: Callable[..., Any] | None = None
     note: str | None = None
     flat: bool = False
+    columns: Columns | None = None
 
     @property
     def kind(self) -> TargetKind:
@@ -55,6 +62,11 @@ class Arrays:
     def discrete(self) -> bool:
         """Whether its targets are one class per row."""
         return self.kind == "classes"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its inputs are tensors, not read from their source at each use."""
+        return in_memory(self.inputs)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -81,19 +93,11 @@ def held_out_fifth(arrays: Arrays) -> tuple[Tensor, Tensor]:
 
 def take_rows(arrays: Arrays, index: Tensor) -> Arrays:
     """Some rows of a data set."""
-    inputs: Tensor | LazyColumn
-    if isinstance(arrays.inputs, Tensor):
-        inputs = arrays.inputs.index_select(0, index)
-    else:
-        inputs = LazyColumn(
-            # Python numbers: users' `__getitem__` may not accept tensors.
-            _Reindexed(arrays.inputs.source, index.tolist()),
-            arrays.inputs.convert,
-            shape=arrays.inputs.shape[1:],
-            dtype=arrays.inputs.dtype,
-            changes=arrays.inputs.changes,
-        )
-    return replace(arrays, inputs=inputs, targets=arrays.targets.index_select(0, index))
+    return replace(
+        arrays,
+        inputs=select(arrays.inputs, index),
+        targets=arrays.targets.index_select(0, index),
+    )
 
 
 def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
@@ -124,16 +128,3 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
     if kept.note is not None:
         kept.note += f"; subset= selects {', '.join(map(str, classes))} of these, renumbered from 0"
     return kept
-
-
-class _Reindexed:
-    """Some items of an indexable, in another order."""
-
-    def __init__(self, source: Any, index: list[int]):
-        self.source, self.index = source, index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.source[self.index[i]]

@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError, LazyColumn
+from ..replay import DataError
 from ..replay.spec import TargetKind
+from ..replay.storage import TableField
+from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .declared import alterations, class_names, largest_value
 from .forms import form, is_image
 from .images import Pictures
 from .in_memory import columns
-from .items import decode
+from .inputs import called
+from .items import decode, plain_dict
 from .labels import as_targets, check_finite, check_labels, label_names, read_targets
 from .layout import channels_first
 from .not_a_data_set import refuse
@@ -36,7 +39,8 @@ def read(
 
     Args:
         source: A map-style `Dataset`, a list of items `(input, target)`, or a pair of arrays, data
-            frames or lists of numbers `(inputs, targets)`.
+            frames or lists of numbers `(inputs, targets)`. An input may be a dict of several, and so may
+            the inputs of a pair.
         name: What errors call it.
         pictures: How decoded images become tensors, as settled by the training part; None: not settled yet.
         channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
@@ -45,26 +49,29 @@ def read(
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
-            differ in shape, or it is not a data set.
+            differ in shape or in the keys of their inputs, or it is not a data set.
     """
     inputs, targets = _parts(source, name, pictures or Pictures(), channels)
-    columns = getattr(targets, "columns", None)  # A data frame's.
+    headings = getattr(targets, "columns", None)  # A data frame's.
     targets, words = read_targets(targets, name)
     wanted = None if words and isinstance(words[0], str) else wanted
     flat, given = targets.dim() == 1, targets.dtype
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
-    inputs, targets = inputs.cpu() if isinstance(inputs, Tensor) else inputs, targets.cpu()
-    if len(targets) == 0 or len(inputs) == 0:
+    inputs, targets = map_tree(_on_host, inputs), targets.cpu()
+    columns = {f"inputs{called(path)}": column for path, column in walk(inputs)}
+    if len(targets) == 0 or any(len(column) == 0 for column in columns.values()):
         raise DataError(f"{name} is empty: there is nothing to learn from.")
-    _check_lengths(inputs, targets, name)
-    for what, values in (("inputs", inputs), ("targets", targets)):
+    for what, column in columns.items():
+        _check_lengths(column, targets, name, what)
+    for what, values in (*columns.items(), ("targets", targets)):
         if 0 in values.shape:
             shape = list(values.shape)
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
-    if isinstance(inputs, Tensor):
-        check_finite(inputs, f"inputs of {name}")
+    for what, column in columns.items():
+        if isinstance(column, Tensor):
+            check_finite(column, f"{what} of {name}")
     arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
@@ -77,23 +84,23 @@ def read(
     else:
         arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
     if arrays.kind == "labels":
-        arrays.names = label_names(class_names(source), columns, arrays.targets.shape[1])
+        arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
     return arrays
 
 
 def _parts(
     source: Any, name: str, pictures: Pictures, channels: str | None
-) -> tuple[Tensor | LazyColumn, Any]:
+) -> tuple[TableField, Any]:
     """Inputs, with images channels-first, and targets in any form."""
     kind = form(source)
     if kind == "pair":
         inputs, targets = source
-        if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
-            _check_lengths(inputs, targets, name)
-            return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
-        rows = _rows(as_tensor(inputs, f"The input of {name}"), name)
-        return channels_first(rows, name, channels), targets
+
+        def column(path: Path, values: Any) -> TableField:
+            return _column(values, targets, name, path, pictures.of(path), channels)
+
+        return map_paths(column, plain_dict(inputs, f"The inputs of {name} are")), targets
     if (held := columns(source)) is not None:
         if held.pictures:
             return held.inputs, held.targets
@@ -104,15 +111,27 @@ def _parts(
     return decode(source, name, pictures, channels)
 
 
-def _check_lengths(inputs: Any, targets: Any, name: str) -> None:
+def _column(
+    inputs: Any, targets: Any, name: str, path: Path, pictures: Pictures, channels: str | None
+) -> TableField:
+    """One array, or list of pictures, of a pair `(inputs, targets)`; or the part of a dict at `path`."""
+    if isinstance(inputs, (list, tuple)) and len(inputs) and is_image(inputs[0]):
+        _check_lengths(inputs, targets, name, f"inputs{called(path)}")
+        return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)[0]
+    what = f"The input{called(path)} of {name}"
+    rows = as_tensor(inputs, what)
+    if rows.dim() == 0:
+        raise DataError(f"{what} is a single number. Give one row per target.")
+    return channels_first(rows, name, channels, part=called(path))
+
+
+def _on_host(column: Any) -> Any:
+    return column.cpu() if isinstance(column, Tensor) else column
+
+
+def _check_lengths(inputs: Any, targets: Any, name: str, what: str) -> None:
     if len(inputs) != len(targets):
-        raise DataError(f"{name} has {len(inputs)} inputs but {len(targets)} targets.")
-
-
-def _rows(inputs: Tensor, name: str) -> Tensor:
-    if inputs.dim() == 0:
-        raise DataError(f"The input of {name} is a single number. Give one row per target.")
-    return inputs
+        raise DataError(f"{name} has {len(inputs)} {what} but {len(targets)} targets.")
 
 
 def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..replay import DataError, Space, Spec
+from ..replay.tree import walk
 from .arrays import Arrays
-from .inputs import input_space
+from .inputs import called, input_spaces
 from .labels import IN_WORDS
 from .statistics import is_far, statistics
+from .table_columns import with_sizes
 
 # Share of a standard deviation that targets may be rounded by; beyond it they are kept as float64.
 _ROUNDED = 1e-2
@@ -44,7 +48,7 @@ def describe(
         action = _several(train)
     else:
         action = _values([arrays.targets for arrays in train])
-    obs = input_space(
+    obs = input_spaces(
         [arrays.inputs for arrays in train],
         [arrays.inputs for arrays in held_out],
         name=first.name,
@@ -52,21 +56,21 @@ def describe(
         standardize=standardize,
         altered=altered,
     )
+    if first.columns is not None:
+        obs = with_sizes(obs, first.columns)
     return Spec(obs, action, num_tasks)
 
 
 def check_alike(first: Arrays, arrays: Arrays) -> None:
-    if arrays.inputs.shape[1:] != first.inputs.shape[1:]:
+    """Raise DataError for data whose inputs or targets differ in form from those of the first."""
+    columns, others = dict(walk(first.inputs)), dict(walk(arrays.inputs))
+    if columns.keys() != others.keys():
         raise DataError(
-            f"{first.name} has inputs of shape {list(first.inputs.shape[1:])}, {arrays.name} of "
-            f"{list(arrays.inputs.shape[1:])}. All data of a run must have the same shape "
-            "(folders of images: set image_size)."
+            f"{first.name} has {in_parts(first.inputs)}, {arrays.name} {in_parts(arrays.inputs)}. All data "
+            "of a run must have the same inputs."
         )
-    if _kind(arrays.inputs.dtype) != _kind(first.inputs.dtype):
-        raise DataError(
-            f"{first.name} has inputs of {_word(first.inputs.dtype)}, {arrays.name} of "
-            f"{_word(arrays.inputs.dtype)}: no one standardisation fits both."
-        )
+    for path, column in columns.items():
+        _check_column(column, others[path], first.name, arrays.name, called(path))
     if arrays.kind != first.kind:
         raise DataError(
             f"{first.name} has {IN_WORDS[first.kind]} as targets, {arrays.name} has {IN_WORDS[arrays.kind]}."
@@ -75,6 +79,27 @@ def check_alike(first: Arrays, arrays: Arrays) -> None:
         raise DataError(
             f"{first.name} has targets of shape {list(first.targets.shape[1:])}, {arrays.name} "
             f"of {list(arrays.targets.shape[1:])}."
+        )
+
+
+def in_parts(inputs: object) -> str:
+    """What inputs consist of: `inputs a, b.c` for a dict, `one input` otherwise."""
+    if len(paths := [path for path, _ in walk(inputs)]) == 1 and not paths[0]:
+        return "one input"
+    return f"inputs {', '.join('.'.join(path) for path in paths)}"
+
+
+def _check_column(column: Any, other: Any, first: str, name: str, part: str) -> None:
+    if other.shape[1:] != column.shape[1:]:
+        raise DataError(
+            f"{first} has inputs{part} of shape {list(column.shape[1:])}, {name} of "
+            f"{list(other.shape[1:])}. All data of a run must have the same shape "
+            "(folders of images: set image_size)."
+        )
+    if _kind(other.dtype) != _kind(column.dtype):
+        raise DataError(
+            f"{first} has inputs{part} of {_word(column.dtype)}, {name} of "
+            f"{_word(other.dtype)}: no one standardisation fits both."
         )
 
 

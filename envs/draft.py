@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, LazyColumn, Space, Spec
+from ..replay import ConfigError, Space, Spec
+from ..replay.storage import changes
 from .alterations import TaskTransform, alterations_of
 from .arrays import Arrays
-from .description import describe
+from .description import describe, in_parts
 from .inputs import stored
 from .joining import exact_targets, notes_on_labels, numbered_in_turn, single_class, with_held_out
 from .later import Outputs
@@ -77,7 +78,7 @@ class Draft:
         notes, only = notes_on_labels(self.train), self.single_class
         if only is not None:
             notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
-        if any(isinstance(p.inputs, LazyColumn) and p.inputs.changes for p in self.held_out):
+        if any(changes(part.inputs) for part in self.held_out):
             notes.append(
                 "held-out inputs, too, are sampled at every reading (give test_dataset= without random "
                 "transforms)"
@@ -157,6 +158,12 @@ class Draft:
         """Make a task for each function by which the data set alters its rows."""
         first = self.train[0]
         assert first.alterations is not None
+        if isinstance(first.inputs, dict):
+            raise ConfigError(
+                f"{first.name} has alterations, which change one array of inputs; its items hold "
+                f"{in_parts(first.inputs)}. Alter them in its __getitem__, and give a list of data sets, one "
+                "for each task."
+            )
         self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
         self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
 

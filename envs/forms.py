@@ -5,6 +5,7 @@ Only its structure is looked at, without torch: the settings are read before tor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,25 @@ def form(value: Any) -> str:
     """The form of a value.
 
     Returns:
-        `pair`: inputs and targets, each an array or a (nested) list of numbers. `items`: a list of
-        `(input, target)`, the target a single number or word. `sequence`: a list of data sets, one
-        per task. `unclear`: a pair of pairs, which may be a sequence, or training and held-out data.
-        `vectors`: three or more pairs of vectors of one length, which may be items or data sets.
-        `arrays`: a list of arrays, but not of two. `one`: anything else.
+        `pair`: inputs and targets, each an array or a (nested) list of numbers; the inputs may also be a
+        dict of these. `items`: a list of `(input, target)`, the target a single number or word.
+        `sequence`: a list of data sets, one per task. `unclear`: a pair of pairs, which may be a
+        sequence, or training and held-out data. `vectors`: three or more pairs of vectors of one length,
+        which may be items or data sets. `arrays`: a list of arrays, but not of two. `one`: anything else.
 
     >>> form(([[0.5, 1.0], [0.1, 0.2], [0.3, 0.4]], [0, 1, 1]))
     'pair'
     >>> form([([0.5, 1.0], 0), ([0.1, 0.2], 1)])
     'items'
+    >>> form(({"size": [0.5, 1.0], "kind": [2, 0]}, ["cat", "dog"]))
+    'pair'
     >>> form(["MNIST", "FashionMNIST"])
     'sequence'
     """
     if not isinstance(value, (list, tuple)):
         return "one"
+    if _are_alike_tables(value):
+        return "sequence"
     if value and all(_is_item(part, alone=len(value) == 2) for part in value):
         return "items"
     if len(value) != 2:
@@ -37,7 +42,7 @@ def form(value: Any) -> str:
     if all(_could_be_pair(part) for part in value):
         return _pair_of_pairs(value)
     # One array or list of numbers is enough: reading it says what is wrong with the other part.
-    solid = [part for part in value if _holds_numbers(part) or _holds_images(part)]
+    solid = [part for part in value if _holds_inputs(part)]
     return "pair" if solid and not any(map(_may_be_data, value)) else "sequence"
 
 
@@ -54,6 +59,23 @@ def is_array(value: Any) -> bool:
     return bool(len(shape) if isinstance(shape, tuple) else getattr(value, "ndim", 0))
 
 
+def is_table(value: Any) -> bool:
+    """Whether a value is a data frame of pandas or polars, or an Arrow table; none is imported to ask."""
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    return (library, kind.__name__) in _TABLES or any(
+        (base.__module__.partition(".")[0], base.__name__) in _TABLES for base in kind.__mro__[1:-1]
+    )
+
+
+_TABLES = {
+    ("pandas", "DataFrame"),
+    ("polars", "DataFrame"),
+    ("polars", "LazyFrame"),
+    ("pyarrow", "Table"),
+}
+
+
 def is_scalar(value: Any) -> bool:
     """Whether a value is one number or word."""
     if isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -64,6 +86,20 @@ def is_scalar(value: Any) -> bool:
 def is_image(value: Any) -> bool:
     """Whether a value is a PIL image; neither torch nor PIL is imported to ask."""
     return hasattr(value, "getbands")
+
+
+def _are_alike_tables(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether all are tables with the same columns: inputs and targets never have the same ones."""
+    if not value or not all(map(is_table, value)):
+        return False
+    names = [set(map(str, _column_names(table))) for table in value]
+    return all(some == names[0] for some in names)
+
+
+def _column_names(table: Any) -> Any:
+    if hasattr(table, "collect_schema"):  # polars, whose lazy frames compute `columns`.
+        return table.collect_schema().names()
+    return table.column_names if hasattr(table, "column_names") else table.columns
 
 
 def _pair_of_pairs(value: list[Any] | tuple[Any, ...]) -> str:
@@ -110,6 +146,17 @@ def _holds_numbers(value: Any) -> bool:
     return _holds_numbers(first) or (is_scalar(first) and not isinstance(first, (str, bytes)))
 
 
+def _holds_inputs(value: Any) -> bool:
+    """Whether a value can be the inputs of a pair, or its targets: numbers, pictures, or a dict of them."""
+    if _is_dict(value):
+        return all(map(_holds_inputs, value.values())) and len(value) > 0
+    return _holds_numbers(value) or _holds_images(value)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
 def _holds_images(value: Any) -> bool:
     return _is_list(value) and len(value) > 0 and is_image(value[0])
 
@@ -127,7 +174,7 @@ def _is_item(value: Any, *, alone: bool) -> bool:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and is_scalar(value[1])):
         return False
     numbers = isinstance(value, tuple) and not alone and isinstance(value[0], (int, float))
-    return numbers or _holds_numbers(value[0]) or is_image(value[0])
+    return numbers or _holds_numbers(value[0]) or is_image(value[0]) or _is_dict(value[0])
 
 
 def _could_be_pair(value: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError
+from ..replay.tree import walk
 
 _LARGEST = 224  # Pixels per side that networks usually take.
 _GREY = ("1", "L", "LA", "La")
@@ -46,6 +47,7 @@ class Pictures:
     Attributes:
         sizes: `(width, height)` of the images read so far.
         size: `(width, height)` that all are resized to, in pixels; None: not settled yet.
+        parts: Those of the parts of a dict of inputs, by their keys.
     """
 
     def __init__(self, image_size: int | None = None, *, colour: bool = False):
@@ -53,6 +55,17 @@ class Pictures:
         self.sizes: set[tuple[int, int]] = set()
         self.size: tuple[int, int] | None = None
         self._mode, self._deep = "", False
+        self.parts: dict[tuple[str, ...], Pictures] = {}
+
+    def of(self, part: tuple[str, ...]) -> Pictures:
+        """Those of one part of a dict of inputs, with a size and a mode of their own; `()`: these."""
+        if not part:
+            return self
+        return self.parts.setdefault(part, Pictures(self.image_size, colour=self.colour))
+
+    def decoded(self, inputs: object) -> set[bool]:
+        """Of each part of inputs, a column or a dict of columns, whether it consists of pictures."""
+        return {self.of(path).size is not None for path, _ in walk(inputs)}
 
     @classmethod
     def like(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Pictures | None:
@@ -137,6 +150,9 @@ class Pictures:
 
     def describe(self) -> str | None:
         """A remark on resized images, for the run's header; None: none were resized."""
+        if self.parts:
+            said = {".".join(path): part.describe() for path, part in self.parts.items()}
+            return "; ".join(f"`{name}`: {words}" for name, words in said.items() if words) or None
         if self.size is None or self.sizes <= {self.size}:
             return None
         (width, height), n = self.size, len(self.sizes)

@@ -11,12 +11,15 @@ other integers, as numbers  as floats are                               float32,
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..replay import LazyColumn, Scale, Space, Spec
+from ..replay.tree import Path, at_path, map_paths, zip_trees
 from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
 
@@ -28,6 +31,39 @@ LARGEST_ID = 2**24
 _STORED, _MEAN, _RECEIVED = 1e-6, 1e-3, 1e-3
 
 Column = Tensor | LazyColumn
+
+
+def input_spaces(
+    train: Sequence[Any],
+    held_out: Sequence[Any],
+    *,
+    name: str,
+    high: float | None = None,
+    standardize: bool | None = None,
+    altered: bool = False,
+) -> Any:
+    """The space of inputs, or a dict of the spaces of their parts; arguments as for `input_space`."""
+
+    def space(path: Path, _: object) -> Space:
+        return input_space(
+            [at_path(columns, path) for columns in train],
+            [at_path(columns, path) for columns in held_out],
+            name=f"{name}{called(path)}",
+            high=high,
+            standardize=standardize,
+            altered=altered,
+        )
+
+    return map_paths(space, train[0])
+
+
+def called(path: Path) -> str:
+    """How errors name a part of a dict of inputs, after the word before it; empty for a single input.
+
+    >>> called(("camera", "left"))
+    ' `camera.left`'
+    """
+    return f" `{'.'.join(path)}`" if path else ""
 
 
 def input_space(
@@ -72,20 +108,18 @@ def is_whole(dtype: torch.dtype) -> bool:
 def stored(arrays: Arrays, spec: Spec) -> Arrays:
     """A part of the data as it is stored: inputs as in `spec.obs`, values in the dtype of `spec.action`."""
     targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
-    space, column = spec.obs, arrays.inputs
-    if space.scale is None and column.dtype == space.dtype:
-        return replace(arrays, targets=targets)
+    # In the order of the spec, whatever that of a later data set's dict.
+    return replace(arrays, inputs=zip_trees(_stored, spec.obs, arrays.inputs), targets=targets)
+
+
+def _stored(space: Space, column: Column) -> Column:
+    scale = space.scale
+    if scale is None and column.dtype == space.dtype:
+        return column
     if isinstance(column, Tensor):
-        kept = column.to(space.dtype) if space.scale is None else space.scale.column(column)
-        return replace(arrays, inputs=kept, targets=targets)
-    convert, scale = column.convert, space.scale
-
-    def converted(item: object) -> Tensor:
-        tensor = convert(item)
-        return tensor.to(space.dtype) if scale is None else scale.stored(tensor)
-
-    lazy = LazyColumn(column.source, converted, shape=column.shape[1:], dtype=space.dtype)
-    return replace(arrays, inputs=lazy, targets=targets)
+        return column.to(space.dtype) if scale is None else scale.column(column)
+    convert = (lambda x: x.to(space.dtype)) if scale is None else scale.stored
+    return column.converted(convert, space.dtype)
 
 
 def _numbers(train: list[Column], name: str, *, standardize: bool | None, altered: bool) -> Space:

@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from ..replay import DataError, LazyColumn
+from ..replay.storage import TableField
+from ..replay.tree import Path, at_path, leaves, map_paths, map_tree, walk, zip_trees
 from . import in_memory
 from .forms import is_image, is_scalar
 from .images import Pictures
+from .inputs import called
 from .layout import channels_first
 from .numbers import as_tensor, common_type
 
@@ -29,23 +32,32 @@ _PROBED = 1000  # Items whose targets are compared before only inputs are read a
 _NESTS = (Tensor, np.ndarray, Mapping, list, tuple)
 
 AN_ITEM = "An item is (input, target)"
+_AN_INPUT = (
+    "An input is one array or picture, or a dict of several: {'image': ..., 'meta': ...}. Encode words as "
+    "numbers."
+)
 
 
 def decode(
     source: Any, name: str, pictures: Pictures, channels: str | None
-) -> tuple[Tensor | LazyColumn, Any]:
+) -> tuple[TableField, Any]:
     """Read a data set item by item into memory, or prepare to read it at each use.
 
     Returns:
-        Inputs `[N, *shape]`, and targets as a list or in the form in which the data set lists them.
+        Inputs `[N, *shape]`, or a dict of them where items hold one, and targets as a list or in the form in
+        which the data set lists them.
     """
     items = _Items(source, name)
     n = len(items)
     if n == 0:
         raise DataError(f"{name} is empty: there is nothing to learn from.")
-    convert = _convert(items, n, name, pictures, channels)
-    example = convert(items[0])
-    fits = example.nbytes * n < _MEMORY_SHARE * _memory_bytes()
+    converts = _converts(items, n, name, pictures, channels)
+
+    def convert(item: Any) -> Any:
+        return map_tree(lambda part: part(item), converts)
+
+    forms = map_paths(lambda path, row: _Form(row, path, name), convert(items[0]))
+    fits = sum(form.nbytes for form in leaves(forms)) * n < _MEMORY_SHARE * _memory_bytes()
     inputs_change, targets_change = _changes(items, convert, n)
     if targets_change and not fits:
         raise DataError(
@@ -56,13 +68,12 @@ def decode(
     if fits and (targets_change or not inputs_change):
         return _read_once(items, convert, name, warn=targets_change)
     # Random transforms are sampled at each reading; data too large for memory is read from its source.
-    targets, dtype = in_memory.labels(source), example.dtype
+    targets = in_memory.labels(source)
     if targets is None:
         targets = []
         for i in range(n):
             item = items[i]
-            tensor = _same_shape(convert(item), example.shape, i, name)
-            dtype = _wider(dtype, tensor.dtype, i, name)
+            zip_trees(lambda form, row: form.admit(row, i), forms, convert(item))  # noqa: B023
             targets.append(item[1])
         if any(not _equal(items[i][1], targets[i]) for i in range(0, n, max(1, -(-n // _PROBED)))):
             if fits:
@@ -71,19 +82,104 @@ def decode(
                 f"Targets of {name} differ from one reading to the next. Draw them once, in __init__."
             )
 
-    def converted(item: Any) -> Tensor:
-        tensor = _same_shape(convert(item), example.shape, None, name)
-        if tensor.dtype != dtype and common_type(tensor.dtype, dtype) != dtype:
-            raise DataError(f"Items of {name} differ in type: {tensor.dtype} and {dtype}.")
-        return tensor.to(dtype)
+    def lazy(form: _Form, part: Callable[[Any], Tensor]) -> LazyColumn:
+        return LazyColumn(
+            items,
+            lambda item: form.fitted(part(item)),
+            shape=form.shape,
+            dtype=form.dtype,
+            changes=inputs_change,
+        )
 
-    shape = tuple(example.shape)
-    return LazyColumn(items, converted, shape=shape, dtype=dtype, changes=inputs_change), targets
+    return zip_trees(lazy, forms, converts), targets
+
+
+def plain_dict(value: Any, what: str) -> Any:
+    """Inputs with mappings of any kind, nested too, as dicts; whatever else they are is unchanged.
+
+    Args:
+        what: How errors begin: "The inputs of MNIST are".
+
+    Raises:
+        DataError: If one is empty, or a key is not a string.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if not value:
+        raise DataError(f"{what} an empty dict. {_AN_INPUT}")
+    if wrong := [key for key in value if not isinstance(key, str)]:
+        raise DataError(
+            f"{what} a dict with the key {wrong[0]!r}. Name its parts with strings: models receive them by "
+            "these names."
+        )
+    return {key: plain_dict(part, what) for key, part in value.items()}
+
+
+class _Form:
+    """The shape and type that all rows of one part of the inputs share.
+
+    Args:
+        row: The first one.
+        path: The part's keys; `()`: there is only one.
+    """
+
+    def __init__(self, row: Tensor, path: Path, name: str):
+        self.shape, self.dtype, self.nbytes = tuple(row.shape), row.dtype, row.nbytes
+        self._name, self._path = name, path
+
+    def admit(self, row: Tensor, i: int) -> None:
+        """Check row i, and widen the type for it."""
+        self._check_shape(row, f" at {i}")
+        if row.dtype != self.dtype:
+            self.dtype = self._wider(row.dtype, i)
+
+    def fitted(self, row: Tensor) -> Tensor:
+        """A row in the type of all."""
+        self._check_shape(row, "")
+        if row.dtype != self.dtype and common_type(row.dtype, self.dtype) != self.dtype:
+            raise DataError(f"{self._items} differ in type: {row.dtype} and {self.dtype}.")
+        return row.to(self.dtype)
+
+    @property
+    def _items(self) -> str:
+        """How errors call the rows."""
+        if not self._path:
+            return f"Items of {self._name}"
+        return f"The inputs{called(self._path)} of the items of {self._name}"
+
+    def _check_shape(self, row: Tensor, where: str) -> None:
+        if row.shape != self.shape:
+            raise DataError(
+                f"{self._items} differ in shape: {list(self.shape)} at 0, {list(row.shape)}{where}."
+            )
+
+    def _wider(self, dtype: torch.dtype, i: int) -> torch.dtype:
+        """The dtype that holds the rows so far and row i."""
+        if (both := common_type(dtype, self.dtype)) is None:
+            raise DataError(
+                f"{self._items} differ in type: {self.dtype} at 0, {dtype} at {i}. Give all of them one "
+                "dtype."
+            )
+        return both
+
+
+class _Filled:
+    """A column that is filled row by row."""
+
+    def __init__(self, row: Tensor, path: Path, name: str, n: int):
+        self._form = _Form(row, path, name)
+        self.rows = torch.empty((n, *row.shape), dtype=row.dtype)
+
+    def put(self, row: Tensor, i: int) -> None:
+        self._form.admit(row, i)
+        if self.rows.dtype != self._form.dtype:  # Assigning would cut fractions.
+            self.rows = self.rows.to(self._form.dtype)
+        self.rows[i] = row
 
 
 def _read_once(
-    items: _Items, convert: Callable[[Any], Tensor], name: str, *, warn: bool
-) -> tuple[Tensor, list[Any]]:
+    items: _Items, convert: Callable[[Any], Any], name: str, *, warn: bool
+) -> tuple[TableField, list[Any]]:
     """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
         warnings.warn(
@@ -91,25 +187,25 @@ def _read_once(
             "once and kept.",
             stacklevel=2,
         )
-    targets, inputs = [], torch.empty(0)
-    for i in range(len(items)):
+    targets: list[Any] = []
+    filled: Any = None
+    for i in range(n := len(items)):
         item = items[i]
-        tensor = convert(item)
-        if i == 0:
-            inputs = torch.empty((len(items), *tensor.shape), dtype=tensor.dtype)
-        _same_shape(tensor, inputs.shape[1:], i, name)
-        if tensor.dtype != inputs.dtype:  # Assigning would cut fractions.
-            inputs = inputs.to(_wider(inputs.dtype, tensor.dtype, i, name))
-        inputs[i] = tensor
+        row = convert(item)
+        if filled is None:
+            filled = map_paths(lambda path, first: _Filled(first, path, name, n), row)
+        zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
         targets.append(item[1])
-    return inputs, targets
+    columns: TableField = map_tree(lambda column: column.rows, filled)
+    return columns, targets
 
 
 class _Items:
-    """The items of a data set, each checked to be `(input, target)`."""
+    """The items of a data set, each checked to be `(input, target)`, with inputs of the same parts."""
 
     def __init__(self, source: Any, name: str):
         self.source, self.name = source, name
+        self._parts: list[Path] | None = None  # Of the first item read; `[()]` where it is no dict.
 
     def __len__(self) -> int:
         try:
@@ -126,12 +222,35 @@ class _Items:
         if item[0] is None or item[1] is None:
             part = "input" if item[0] is None else "target"
             raise DataError(f"Item {i} of {self.name} has no {part} (None). {AN_ITEM}.")
-        if isinstance(item[0], (Mapping, tuple, str, bytes)) and not _numbers(item[0]):
+        if isinstance(item[0], Mapping):
+            return self._checked_dict(plain_dict(item[0], self._input(i)), i), item[1]
+        if isinstance(item[0], (tuple, str, bytes)) and not _numbers(item[0]):
+            raise DataError(f"{self._input(i)} {_described(item[0])}. {AN_ITEM}. {_AN_INPUT}")
+        return self._checked_dict(item[0], i), item[1]
+
+    def _input(self, i: int) -> str:
+        return f"The input of item {i} of {self.name} is"
+
+    def _checked_dict(self, value: Any, i: int) -> Any:
+        """The input of item i, if it has the parts of the others."""
+        parts = []
+        for path, part in walk(value):
+            parts.append(path)
+            if path and part is None:
+                raise DataError(f"{self._input(i)} a dict without a value in{called(path)} (None).")
+            if path and isinstance(part, (str, bytes)):
+                raise DataError(
+                    f"{self._input(i)} a dict with text in{called(path)} ({part!r:.30}). Encode words as "
+                    "numbers."
+                )
+        if self._parts is None:
+            self._parts = parts
+        elif set(self._parts) != set(parts):
             raise DataError(
-                f"The input of item {i} of {self.name} is {_described(item[0])}. {AN_ITEM}: one array or "
-                "picture, and a class or floats. Encode words as numbers; join several arrays into one."
+                f"{self._input(i)} {_in_parts(parts)}, and that of others {_in_parts(self._parts)}. Give "
+                "every item the same parts."
             )
-        return item
+        return value
 
 
 def read_item(source: Any, i: int, name: str) -> Any:
@@ -174,36 +293,25 @@ def _described(item: Any) -> str:
     return f"a {type(item).__name__}"
 
 
+def _in_parts(parts: list[Path]) -> str:
+    """What the input of an item is: `a dict of a, b.c`, or `no dict`."""
+    names = [".".join(path) for path in parts]
+    return f"a dict of {', '.join(sorted(names))}" if names != [""] else "no dict"
+
+
 def _instead(item: Any) -> str:
     if isinstance(item, (tuple, list)) and len(item) > 2:
         return (
-            f"{AN_ITEM}, two parts: return two of them from __getitem__, and join several inputs into "
-            "one array."
+            f"{AN_ITEM}, two parts: return two of them from __getitem__. Several inputs are a dict with "
+            "names of your choice: return {'first': item[0], 'second': item[1]}, item[2]."
         )
     if isinstance(item, Mapping) and len(item) >= 2:
-        one, two = list(item)[:2]
-        return f"{AN_ITEM}: return item[{one!r}], item[{two!r}] from __getitem__, say."
+        *inputs, last = list(item)[:4]
+        one = f"item[{inputs[0]!r}]"
+        if len(inputs) > 1:
+            one = "{" + ", ".join(f"{key!r}: item[{key!r}]" for key in inputs) + "}"
+        return f"{AN_ITEM}: return {one}, item[{last!r}] from __getitem__, say."
     return f"{AN_ITEM}: return both from __getitem__."
-
-
-def _same_shape(tensor: Tensor, shape: Any, i: int | None, name: str) -> Tensor:
-    if tensor.shape != shape:
-        where = "" if i is None else f" at {i}"
-        raise DataError(
-            f"Items of {name} differ in shape: {list(shape)} at 0, {list(tensor.shape)}{where}."
-        )
-    return tensor
-
-
-def _wider(dtype: torch.dtype, other: torch.dtype, i: int, name: str) -> torch.dtype:
-    """The dtype that holds the items so far and item i."""
-    if dtype == other:
-        return dtype
-    if (both := common_type(other, dtype)) is None:
-        raise DataError(
-            f"Items of {name} differ in type: {dtype} at 0, {other} at {i}. Give all of them one dtype."
-        )
-    return both
 
 
 def _changes(items: _Items, convert: Callable[[Any], Tensor], n: int) -> tuple[bool, bool]:
@@ -250,22 +358,32 @@ def _memory_bytes() -> int:
     )
 
 
-def _convert(
-    items: _Items, n: int, name: str, pictures: Pictures, channels: str | None
-) -> Callable[[Any], Tensor]:
-    """A function from an item to its input as a tensor, with images resized to one size."""
-    if not is_image(items[0][0]):
-        what = f"The input of {name}"
-        return lambda item: channels_first(as_tensor(item[0], what)[None], name, channels)[0]
-    # A hundred, spread over the data: decoding all of them twice could take minutes.
-    pictures.settle(_picture(items[i], name) for i in range(0, n, max(1, n // 100)))
-    return lambda item: pictures(_picture(item, name))
+def _converts(items: _Items, n: int, name: str, pictures: Pictures, channels: str | None) -> Any:
+    """For each part of the inputs a function from an item to its tensor, with images resized to one size."""
+
+    def convert(path: Path, value: Any) -> Callable[[Any], Tensor]:
+        if not is_image(value):
+            part = called(path)
+            what = f"The input{part} of {name}"
+
+            def array(item: Any) -> Tensor:
+                rows = as_tensor(at_path(item[0], path), what)[None]
+                return channels_first(rows, name, channels, part=part)[0]
+
+            return array
+        own = pictures.of(path)
+        # A hundred, spread over the data: decoding all of them twice could take minutes.
+        own.settle(_picture(items[i], path, name) for i in range(0, n, max(1, n // 100)))
+        return lambda item: own(_picture(item, path, name))
+
+    return map_paths(convert, items[0][0])
 
 
-def _picture(item: Any, name: str) -> Any:
-    if not is_image(item[0]):
+def _picture(item: Any, path: Path, name: str) -> Any:
+    value = at_path(item[0], path)
+    if not is_image(value):
         raise DataError(
-            f"Inputs of {name} are pictures in some items and a {type(item[0]).__name__} in others. Give "
-            "all of them in one form."
+            f"Inputs{called(path)} of {name} are pictures in some items and a {type(value).__name__} in "
+            "others. Give all of them in one form."
         )
-    return item[0]
+    return value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..replay import DataError, Spec, Table
+from ..replay.storage import joined as joined_columns
+from ..replay.tree import zip_trees
 from .arrays import Arrays, held_out_fifth, take_rows
 from .numbering import note, same_label
 
@@ -88,10 +89,10 @@ def joined(parts: list[Arrays]) -> Table:
     """
     if len(parts) == 1:
         return parts[0].table()
-    if not all(isinstance(part.inputs, Tensor) for part in parts):
+    if not all(part.in_memory for part in parts):
         raise DataError("A sequence of data sets needs each of them in memory.")
-    inputs: list[Any] = [part.inputs for part in parts]
-    return Table(obs=torch.cat(inputs), label=torch.cat([part.targets for part in parts]))
+    obs = zip_trees(lambda *columns: joined_columns(columns), *(part.inputs for part in parts))
+    return Table(obs=obs, label=torch.cat([part.targets for part in parts]))
 
 
 def exact_targets(parts: list[Arrays], spec: Spec) -> Tensor | None:

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from ..replay import ConfigError, DataError, Spec
-from .arrays import Arrays
+from ..replay.storage import select
+from ..replay.tree import at_path, leaves, walk
+from .arrays import Arrays, take_rows
 from .description import check_alike
+from .inputs import called
 from .labels import IN_WORDS
 from .numbering import in_words, number_labels
 
@@ -134,11 +137,11 @@ def digest(train: Arrays, test: Arrays) -> str:
     """A digest that identifies data: of its labels, and of the inputs of some rows."""
     found = hashlib.sha256()
     for part in (train, test):
-        assert isinstance(part.inputs, Tensor)
         # Not all inputs: hashing gigabytes would take longer than reading them.
-        some = part.inputs[:: max(1, len(part) // _LOOKED_AT)]
-        found.update(f"{tuple(part.inputs.shape)} {part.inputs.dtype}".encode())
-        for tensor in (some, part.targets):
+        rows = torch.arange(0, len(part), max(1, len(part) // _LOOKED_AT))
+        for column in leaves(part.inputs):
+            found.update(f"{tuple(column.shape)} {column.dtype}".encode())
+        for tensor in (*leaves(select(part.inputs, rows)), part.targets):
             found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
@@ -187,24 +190,25 @@ def _places(arrays: Arrays, known: tuple[Any, ...]) -> Tensor:
 
 def first_row(arrays: Arrays) -> Arrays | None:
     """The data set's first row, to compare later data with; None: it is not in memory."""
-    if not isinstance(arrays.inputs, Tensor):
-        return None
-    # Cloned: a view would keep the whole data set in memory.
-    return replace(arrays, inputs=arrays.inputs[:1].clone(), targets=arrays.targets[:1].clone())
+    return take_rows(arrays, torch.tensor([0])) if arrays.in_memory else None
 
 
 def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
     """Raise DataError for data that a model of this spec cannot learn after the first."""
-    if not isinstance(part.inputs, Tensor):
+    if not part.in_memory:
         raise DataError(
             f"{part.name} is read from its source at each use, but a later task must be held in memory: "
             "replace random transforms with aug=, or add fewer rows at a time."
         )
     check_alike(first, part)
-    if spec.obs.ids is not None and not (
-        spec.obs.low <= int(part.inputs.min()) and int(part.inputs.max()) < spec.obs.ids
-    ):
-        raise DataError(
-            f"{part.name} holds integers from {int(part.inputs.min())} to {int(part.inputs.max())}, but "
-            f"this run's model was built for {spec.obs.low} to {spec.obs.ids - 1}."
-        )
+    for path, space in walk(spec.obs):
+        column = at_path(part.inputs, path)
+        if space.ids is None:
+            continue
+        low, high = int(column.min()), int(column.max())
+        if low < space.low or high >= space.ids:
+            of_part = called(path)
+            raise DataError(
+                f"{part.name} holds integers{' in' * bool(of_part)}{of_part} from {low} to {high}, but "
+                f"this run's model was built for {space.low} to {space.ids - 1}."
+            )

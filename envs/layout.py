@@ -12,12 +12,15 @@ _COLOUR = (3, 4)  # Channels of pictures, without and with transparency.
 _USUAL = (1, *_COLOUR)
 
 
-def channels_first(inputs: Tensor, name: str = "the data", channels: str | None = None) -> Tensor:
+def channels_first(
+    inputs: Tensor, name: str = "the data", channels: str | None = None, *, part: str = ""
+) -> Tensor:
     """Inputs `[N, *shape]` in a dtype that is stored, with images (also uint8 `[N, H, W]`) as `[N, C, H, W]`.
 
     Args:
         name: What errors call the data.
         channels: "first" (`[N, C, H, W]`) or "last" (`[N, H, W, C]`) as the user set it; None: inferred.
+        part: Which part of the inputs it is, as `called` names it.
 
     Raises:
         ConfigError: If it is unclear which dimension holds the channels.
@@ -25,7 +28,7 @@ def channels_first(inputs: Tensor, name: str = "the data", channels: str | None 
     inputs = inputs.to(kept_type(inputs.dtype))
     if inputs.dtype == torch.uint8 and inputs.dim() == 3:
         return inputs[:, None]
-    if is_channels_last(tuple(inputs.shape[1:]), f"The inputs of {name} are", channels):
+    if is_channels_last(tuple(inputs.shape[1:]), f"The inputs{part} of {name} are", channels):
         return inputs.movedim(-1, 1).contiguous()
     return inputs
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..replay import DataError, Space
 from ..replay.spec import space_words
+from ..replay.tree import map_tree
 from .arrays import Arrays
 from .forms import is_image
 from .images import Pictures
@@ -27,7 +28,8 @@ class Reading:
     """How raw inputs become rows as a run's tables store them, and how outputs become classes again.
 
     Attributes:
-        dtype: The dtype in which the training inputs were read: uint8, bool, int64, float32 or float64.
+        dtype: The dtype in which the training inputs were read: uint8, bool, int64, float32 or float64; for a
+            dict of inputs, a dict of dtypes.
         channels: Where images in arrays have their channels, as the user set it; None: their shape says.
         pictures: Decodes pictures as the training part settled it; None: they take their form from the spec.
         classes: The value that each output stands for, as the data had it: numbers, words or booleans;
@@ -36,7 +38,7 @@ class Reading:
         flat: Whether the targets are values that came as `[N]`.
     """
 
-    dtype: torch.dtype
+    dtype: Any
     channels: str | None = None
     pictures: Pictures | None = None
     classes: tuple[Any, ...] | None = None
@@ -55,7 +57,7 @@ class Reading:
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
         return {
-            "dtype": _word(self.dtype),
+            "dtype": map_tree(_word, self.dtype),
             "channels": self.channels,
             "pictures": None if self.pictures is None else self.pictures.state(),
             "classes": self.classes,
@@ -68,7 +70,7 @@ class Reading:
         """The reading that `state` described."""
         pictures = state["pictures"]
         return cls(
-            getattr(torch, state["dtype"]),
+            map_tree(lambda dtype: getattr(torch, dtype), state["dtype"]),
             state["channels"],
             None if pictures is None else Pictures.from_state(pictures),
             state["classes"],
@@ -311,7 +313,7 @@ def reading_of(
     """
     first, last = train[0], train[-1]
     return Reading(
-        first.inputs.dtype,
+        map_tree(lambda column: column.dtype, first.inputs),
         channels,
         pictures,
         _classes(kind, scenario, train),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..replay import ConfigError, DataError
+from .arrow import table_suffix
 
 
 def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, Any] | None:
@@ -73,6 +74,16 @@ def folder_of(name: Any) -> Path | None:
         return None
     path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
     return path if path.is_dir() else None
+
+
+def table_file_of(name: Any) -> Path | None:
+    """The file of a table that a name is the path of, with `~` expanded; None: it is no such path.
+
+    The file need not exist: what the name ends in says that it is one.
+    """
+    if not isinstance(name, (str, Path)) or table_suffix(name) is None or ":" in str(name)[2:]:
+        return None
+    return Path(name).expanduser() if str(name).startswith("~") else Path(name)
 
 
 def default_data_dir() -> Path:

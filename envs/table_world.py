@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Replay, Spec, Table
+from ..replay import ConfigError, Replay, Space, Spec, Table
 from ..replay.samplers import batch_sizes
 from ..replay.transfer import upload
-from ..replay.tree import leaves
+from ..replay.tree import Path, at_path, leaves, map_paths, walk, zip_trees
 from .alterations import TaskTransform, altered
 from .held_out import HeldOut, sample
 from .inputs import LARGEST_ID, is_whole
@@ -31,11 +31,12 @@ class TableWorld(OfData):
     Args:
         name: What directories and errors call the data.
         spec: The spec of inputs and labels as the tables hold them.
-        train, test: Tables with the columns `obs` `[N, *shape]` and `label`: int64 `[N]` classes, or float
-            `[N, *shape]` values.
+        train, test: Tables with the columns `obs` `[N, *shape]`, or a dict of such, and `label`: int64 `[N]`
+            classes, or float `[N, *shape]` values.
         tasks: The sequence of tasks.
         scenario: "class", "task" or "domain": what an output means.
-        source_dtype: The dtype in which inputs were read, such as uint8 or float64.
+        source_dtype: The dtype in which inputs were read, such as uint8 or float64; a dict of them for a
+            dict of inputs.
         task_transform: Maps stored rows `[B, *shape]` to those of a task (a number, or int64 `[B]`), of the
             same shape and dtype, before standardisation; None: rows are used as stored.
         notes: Remarks on how the data was read and on its labels, for the run's header.
@@ -56,7 +57,7 @@ class TableWorld(OfData):
         tasks: list[DataTask],
         *,
         scenario: str,
-        source_dtype: torch.dtype,
+        source_dtype: Any,
         task_transform: TaskTransform | None = None,
         notes: Sequence[str] = (),
         decoded: Collection[bool] = (),
@@ -101,7 +102,7 @@ class TableWorld(OfData):
             before=wishes.before,
         )
 
-    def example(self, n: int, device: torch.device) -> Tensor:
+    def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of the first task on a device, `[n, *shape]`, as stored but altered for that task.
 
         With ids, the first two are the rows with the largest and the smallest one, held-out rows included:
@@ -114,10 +115,11 @@ class TableWorld(OfData):
         # Spread over the data, which may be sorted by class; in float64, exact for any number of rows.
         places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
         found = self.train.gather(rows[places].to(self.train.device))["obs"]
-        if self.spec.obs.ids is not None and self.train.in_memory and self.test.in_memory:
-            ends = torch.stack([self._row_with(largest=end) for end in (True, False)])
-            found = torch.cat([ends, found[2:]])[:n]
-        obs: Tensor = upload(found, device)
+        if self.train.in_memory and self.test.in_memory:
+            found = map_paths(
+                lambda path, space: self._with_ends(path, space, found, n), self.spec.obs
+            )
+        obs = upload(found, device)
         return obs if self.task_transform is None else altered(self.task_transform, self.name, obs)
 
     def example_labels(self, n: int, device: torch.device) -> Tensor:
@@ -135,12 +137,19 @@ class TableWorld(OfData):
         for task in self.tasks:
             yield label[task.train.to(label.device)].cpu()
 
-    def _row_with(self, *, largest: bool) -> Tensor:
-        """The row with the largest or the smallest integer, `[*shape]`."""
+    def _with_ends(self, path: Path, space: Space, found: Any, n: int) -> Tensor:
+        """The rows found of one part of the inputs, the first two replaced if they are ids."""
+        rows: Tensor = at_path(found, path)
+        if space.ids is None:
+            return rows
+        ends = torch.stack([self._row_with(path, largest=end) for end in (True, False)])
+        return torch.cat([ends, rows[2:]])[:n]
+
+    def _row_with(self, path: Path, *, largest: bool) -> Tensor:
+        """The row with the largest or the smallest integer of one part of the inputs, `[*shape]`."""
         rows = []
         for table in (self.train, self.test):
-            column = table.columns["obs"]
-            assert isinstance(column, Tensor)
+            column: Tensor = at_path(table.columns["obs"], path)
             by_row = column.flatten(1) if column.dim() > 1 else column[:, None]
             ends = by_row.amax(1) if largest else -by_row.amin(1)
             place = int(ends.argmax())
@@ -182,20 +191,15 @@ class TableWorld(OfData):
 
     def remarks(self, *, asked: bool, eval_episodes: int, eval_limit: int | None) -> dict[str, str]:
         """A line on how integers are treated, unless the user decided it."""
-        space = self.spec.obs
-        if isinstance(space, dict):
-            return {}
-        if space.ids is not None:
-            return {
-                "inputs": f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true "
-                "treats them as numbers)"
-            }
-        if asked or not is_whole(self.source_dtype):
-            return {}
-        return {
-            "inputs": f"integers up to {space.high:,.0f}: treated as numbers, since ids end at "
-            f"{LARGEST_ID:,}; standardize=false leaves them unchanged"
-        }
+        said = zip_trees(
+            lambda space, dtype: _on_integers(space, dtype, asked=asked),
+            self.spec.obs,
+            self.source_dtype,
+        )
+        lines = [
+            (f"`{'.'.join(path)}` " if path else "") + words for path, words in walk(said) if words
+        ]
+        return {"inputs": "; ".join(lines)} if lines else {}
 
     # ---------------------------------------------------------------------------- during the run
 
@@ -306,3 +310,20 @@ class TableWorld(OfData):
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+def _on_integers(space: Space, source: torch.dtype, *, asked: bool) -> str:
+    """How a part's integers are treated; empty if it has none, or the user decided it."""
+    if space.ids is not None and space.nvec:
+        return ""  # A table's categories, which its own remarks tell of.
+    if space.ids is not None:
+        return (
+            f"integers from {space.low:,} to {space.high:,}, unchanged (standardize=true treats them as "
+            "numbers)"
+        )
+    if asked or not is_whole(source):
+        return ""
+    return (
+        f"integers up to {space.high:,.0f}: treated as numbers, since ids end at {LARGEST_ID:,}; "
+        "standardize=false leaves them unchanged"
+    )

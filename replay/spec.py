@@ -39,7 +39,8 @@ class Space:
             float64 where float32 is too coarse for the mean (time stamps).
         discrete: Whether a value is a choice: one of `n`, or several at once (`nvec`, `binary`).
         nvec: Choices of each part of a MultiDiscrete value, int64 `[B, len(nvec)]`; its `shape` is
-            `(sum(nvec),)`. Empty elsewhere.
+            `(sum(nvec),)`. For the categories of a table, the number of ids in each column, so that each
+            has an embedding of its own. Empty elsewhere.
         binary: A MultiBinary value: `shape` is `(n,)`, values are int64 `[B, n]` of 0 and 1.
         ignored: The label of pixels that neither losses nor metrics count.
         names: Names of a choice's values, `("cat", "dog")`; None if they have none.
@@ -99,6 +100,8 @@ class Space:
     def __str__(self) -> str:
         if self.binary:
             return f"{self.n} of yes or no"
+        if self.nvec and not self.discrete:
+            return f"{len(self.nvec)} categories"
         if len(self.nvec) > _LISTED and len(set(self.nvec)) == 1:
             return f"{len(self.nvec)} times one of {self.nvec[0]}"
         if self.nvec:

@@ -14,7 +14,7 @@ from .errors import ConfigError
 from .normalizer import Normalizer
 from .spec import Space
 from .transfer import upload
-from .tree import map_tree, zip_trees
+from .tree import Path, map_paths, map_tree, walk, zip_trees
 
 
 class Standardize:
@@ -22,10 +22,10 @@ class Standardize:
 
     Augmentation receives values in [0, 1], as torchvision's transforms expect, and precedes
     standardisation, so that a padded border is black rather than the mean grey. Integer ids are unchanged,
-    and booleans become 0 and 1.
+    and booleans become 0 and 1. Every part of a dict is treated so on its own; its image is augmented.
 
     Args:
-        space: Bounds and statistics, in the units of the source.
+        space: Bounds and statistics, in the units of the source, or a dict of such spaces.
         standardize: Whether to scale to zero mean and unit variance (`space.mean`, `space.stddev`), or
             else [0, 1] (`space.low`, `space.high`).
         augment: Maps `[B, *shape]` float32 in [0, 1] to the same; `raw` then keeps the original.
@@ -34,7 +34,7 @@ class Standardize:
         layout: Memory layout of images `[B, C, H, W]`; None: as stored, channels first.
 
     Raises:
-        ConfigError: If ids are to be augmented.
+        ConfigError: If ids are to be augmented, or a dict without a single image.
     """
 
     layout: torch.memory_format | None = None
@@ -42,14 +42,75 @@ class Standardize:
 
     def __init__(
         self,
-        space: Space,
+        space: Space | dict[str, Any],
         *,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
     ):
+        self.augment, self.space = augment, space
+        altered = None if augment is None else augmented_part(space)
+
+        def part(path: Path, space: Space) -> _Part:
+            own = augment if path == altered else None
+            return _Part(space, standardize=standardize, augment=own, device=device)
+
+        self._parts = map_paths(part, space)
+        self._finish: Callable[[Any], Any] = self._finish_parts
+        if isinstance(self._parts, _Part):  # Bound once: plain data pays nothing for dicts.
+            self._finish = self._parts.finish
+
+    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        stored = fields["obs"]
+        fields["obs"] = self._finish(stored)
+        if self.augment is not None:
+            fields["raw"] = fields["obs"]
+            fields["obs"] = zip_trees(_Part.augmented, self._parts, stored, fields["raw"])
+        return fields if self.layout is None else _laid_out(fields, self.layout)
+
+    def without_augmentation(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields as models receive them, without augmentation."""
+        fields["obs"] = self._finish(fields["obs"])
+        return fields if self.layout is None else _laid_out(fields, self.layout)
+
+    def observe(self, stored: Any, device: torch.device | None = None) -> Any:
+        """Stored rows `[B, *shape]` as models receive them, unaugmented, on `device`; None: on their own."""
+        rows = stored if device is None else upload(stored, device)
+        return self.without_augmentation({"obs": rows})["obs"]
+
+    def stored(self, obs: Any) -> Any:
+        """The stored rows that become `obs` without augmentation, float32 (whole numbers if stored so)."""
+        return zip_trees(_Part.stored, self._parts, obs)
+
+    def augment_again(self, raw: Any) -> Any:
+        """Earlier rows (`batch.raw`, float32 `[B, *shape]`), augmented again, differently."""
+        if self.augment is None:
+            return raw
+        obs = zip_trees(_Part.augmented_again, self._parts, raw)
+        return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The space's lowest and highest values as models receive them, float32 `[*shape]` each."""
+        assert isinstance(self._parts, _Part)
+        return self._parts.ends()
+
+    def _finish_parts(self, stored: Any) -> Any:
+        return zip_trees(_finished, self._parts, stored)
+
+
+class _Part:
+    """`Standardize` for one space."""
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        standardize: bool,
+        augment: Callable[[Tensor], Tensor] | None,
+        device: torch.device | str,
+    ):
         self.augment, self.space, self._device = augment, space, device
-        self._finish: Callable[[Tensor], Tensor] = _as_it_is
+        self.finish: Callable[[Tensor], Tensor] = _as_it_is
         if space.ids is not None:
             if augment is not None:
                 raise ConfigError(
@@ -59,46 +120,29 @@ class Standardize:
             return
         low, width, shift, scale = _places(space, standardize=standardize)
         # An augmentation may modify its input in place, but `raw` must not change.
-        self._finish = _Affine(shift, scale, device, copies=augment is not None)
+        self.finish = _Affine(shift, scale, device, copies=augment is not None)
         if augment is not None:
             self._to_unit = _Affine(low, width, device)
             self._finish_unit = _Affine((shift - low) / width, scale / width, device)
 
-    def __call__(self, fields: dict[str, Tensor]) -> dict[str, Any]:
-        stored = fields["obs"]
-        fields["obs"] = self._finish(stored)
-        if self.augment is not None:
-            fields["raw"] = fields["obs"]
-            fields["obs"] = self._finish_unit(self.augment(self._to_unit(stored)))
-        return fields if self.layout is None else _laid_out(fields, self.layout)
+    def augmented(self, stored: Tensor, finished: Tensor) -> Tensor:
+        """Stored rows as models receive them, augmented if this part is."""
+        if self.augment is None:
+            return finished
+        return self._finish_unit(self.augment(self._to_unit(stored)))
 
-    def without_augmentation(self, fields: dict[str, Tensor]) -> dict[str, Any]:
-        """The fields as models receive them, without augmentation."""
-        fields["obs"] = self._finish(fields["obs"])
-        return fields if self.layout is None else _laid_out(fields, self.layout)
-
-    def observe(self, stored: Tensor, device: torch.device | None = None) -> Tensor:
-        """Stored rows `[B, *shape]` as models receive them, unaugmented, on `device`; None: on their own."""
-        rows = stored if device is None else upload(stored, device)
-        obs: Tensor = self.without_augmentation({"obs": rows})["obs"]
-        return obs
-
-    def stored(self, obs: Tensor) -> Tensor:
-        """The stored rows that become `obs` without augmentation, float32 (whole numbers if stored so)."""
-        if self.space.ids is not None:
-            return obs
-        rows = self._finish.undone(obs)  # type: ignore[attr-defined]
-        return rows if self.space.dtype.is_floating_point else rows.round_()
-
-    def augment_again(self, raw: Tensor) -> Tensor:
-        """Earlier rows (`batch.raw`, float32 `[B, *shape]`), augmented again, differently."""
+    def augmented_again(self, raw: Tensor) -> Tensor:
         if self.augment is None:
             return raw
-        obs = self._finish_unit(self.augment(self._finish_unit.undone(raw)))
-        return obs if self.layout is None else _laid_out({"obs": obs}, self.layout)["obs"]
+        return self._finish_unit(self.augment(self._finish_unit.undone(raw)))
+
+    def stored(self, obs: Tensor) -> Tensor:
+        if self.space.ids is not None:
+            return obs
+        rows: Tensor = self.finish.undone(obs)  # type: ignore[attr-defined]
+        return rows if self.space.dtype.is_floating_point else rows.round_()
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """The space's lowest and highest values as models receive them, float32 `[*shape]` each."""
         space = self.space
         ends = [
             torch.as_tensor(0.0 if end is None else end, dtype=torch.float64)
@@ -106,8 +150,35 @@ class Standardize:
         ]
         if space.scale is not None:
             ends = [space.scale.place(end) for end in ends]
-        low, high = (self._finish(end.float().expand(space.shape).to(self._device)) for end in ends)
+        low, high = (self.finish(end.float().expand(space.shape).to(self._device)) for end in ends)
         return low, high
+
+
+def _finished(part: _Part, stored: Tensor) -> Tensor:
+    return part.finish(stored)
+
+
+def augmented_part(space: Space | dict[str, Any]) -> Path:
+    """The keys of the part that `aug=` applies to: the only image of a dict; `()` for a single space.
+
+    Raises:
+        ConfigError: If a dict has no image, or several.
+    """
+    if isinstance(space, Space):
+        return ()
+    parts = dict(walk(space))
+    images = [path for path, part in parts.items() if len(part.shape) == 3 and part.ids is None]
+    if len(images) != 1:
+        found = ", ".join(f"`{'.'.join(path)}` ({part})" for path, part in parts.items())
+        raise ConfigError(
+            f"aug= applies to the image of a dict of inputs, and there {_count(len(images))}: {found}. "
+            "Augment in the __getitem__ of your Dataset instead: its items are then read at each use."
+        )
+    return images[0]
+
+
+def _count(images: int) -> str:
+    return f"are {images}" if images else "is none"
 
 
 def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,6 +19,17 @@ def map_tree(function: Callable[[Any], Any], tree: object) -> Any:
     return function(tree)
 
 
+def map_paths(function: Callable[[Path, Any], Any], tree: object, path: Path = ()) -> Any:
+    """The tree with `function(path, leaf)` applied to every leaf; the path of a tree that is a leaf is `()`.
+
+    >>> map_paths(lambda path, x: (*path, x), {"arm": {"angle": 1}, "door": 3})
+    {'arm': {'angle': ('arm', 'angle', 1)}, 'door': ('door', 3)}
+    """
+    if isinstance(tree, dict):
+        return {name: map_paths(function, part, (*path, name)) for name, part in tree.items()}
+    return function(path, tree)
+
+
 def zip_trees(function: Callable[..., Any], tree: object, *others: Any) -> Any:
     """The tree with `function` applied to every leaf and those in its place in the others.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...replay import Space
 from ...replay.tree import leaves
 from ..policy.in_numpy import ROWS
+from .categories import Categories
 from .integers import Lookup
 
 
@@ -37,7 +38,7 @@ def encoder(
         joint = Joint({name: encoder(part, (), activation) for name, part in space.items()})
         layers, width = [joint], joint.out_features
     elif space.ids is not None:
-        lookup = Lookup(space)
+        lookup = Categories(space) if space.nvec else Lookup(space)
         layers, width = [lookup], lookup.out_features
     elif len(space.shape) == 3 and min(space.shape[1:]) >= 4:
         cnn = nature_cnn if min(space.shape[1:]) >= 36 else small_cnn

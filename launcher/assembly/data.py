@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs import datasets, folders, sources
-from ...envs.arrays import Arrays, take_classes
+from ...envs.arrays import Arrays
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
@@ -19,6 +19,8 @@ from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
+from .chosen import of_classes
+from .tables import read_tables
 from .torch_losses import targets_of
 
 
@@ -64,6 +66,8 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
+    if (tables := read_tables(plan, numbered=numbered)) is not None:
+        return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
     wanted = None if plan.loss is None else targets_of(plan.loss)
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
@@ -103,10 +107,10 @@ def read_data(
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
-        train.append(_of_classes(arrays, arguments))
-        test.append(None if rest is None else _of_classes(rest, asked or {}))
-        decoded.add(pictures.size is not None)
-        if first is None and pictures.size is not None:
+        train.append(of_classes(arrays, arguments))
+        test.append(None if rest is None else of_classes(rest, asked or {}))
+        decoded |= pictures.decoded(arrays.inputs)
+        if first is None and (pictures.size is not None or pictures.parts):
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
@@ -172,12 +176,6 @@ def _arrays(
     return datasets.read(
         source, name=f"{role}{name}", pictures=pictures, channels=channels, wanted=wanted
     )
-
-
-def _of_classes(arrays: Arrays, arguments: dict[str, Any]) -> Arrays:
-    """The rows of the classes that `subset=` chooses; all rows without it."""
-    subset = arguments.get("subset")
-    return arrays if subset is None else take_classes(arrays, list(subset))
 
 
 def _data_name(part: object) -> str:

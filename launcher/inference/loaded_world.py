@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from ...envs.interface import Interface
 from ...envs.kinds import OfData, OfEnvironments
 from ...envs.reading import Reading
 from ...envs.table_world import TableWorld
-from ...replay import Normalizer, Spec
+from ...replay import Normalizer, Space, Spec
+from ...replay.tree import map_tree
 
 
 @dataclass
@@ -55,14 +57,17 @@ class LoadedData(OfData):
         """Stored rows `[B, *shape]` as a task has them: if it alters them, the data is read to learn how."""
         return rows if self._altering is None else self._altering().of_task(rows, task)
 
-    def example(self, n: int, device: torch.device) -> Tensor:
+    def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
-        space = self.spec.obs
-        shape = (n, *space.shape)
-        if space.ids is not None:
-            return torch.randint(space.ids, shape, device=device)
-        rows = torch.rand(shape, device=device)
-        return (rows * 2).to(space.dtype) if space.scale is None else rows
+        return map_tree(lambda space: _random(space, n, device), self.spec.obs)
+
+
+def _random(space: Space, n: int, device: torch.device) -> Tensor:
+    shape = (n, *space.shape)
+    if space.ids is not None:
+        return torch.randint(space.ids, shape, device=device)
+    rows = torch.rand(shape, device=device)
+    return (rows * 2).to(space.dtype) if space.scale is None else rows
 
 
 class LoadedEnvironments(OfEnvironments):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ...envs.forms import form
-from ...envs.sources import folder_of
+from ...envs.sources import folder_of, table_file_of
 from ...replay import ConfigError
+from ...replay.suggestions import did_you_mean
 from .construct import near_among_any, unknown_arguments
 from .dotted import split_target
 from .environment_names import of_spec, registered_as
 from .kinds import model_kind
+from .metric_names import recorded_name
 from .named import Named
 from .names import resolve
 from .object_names import canonical_name, makes_objects, name_of, short_name
@@ -57,8 +60,13 @@ def named_object(settings: Settings, key: str) -> Named:
         )
     assert value is not None
     item = resolve(value["_target_"], key)
-    value["_target_"] = canonical_name(value["_target_"], item)
+    value["_target_"] = _recorded(value["_target_"], item, key)
     return _found(settings, key, item, arguments)
+
+
+def _recorded(name: str, item: object, key: str) -> str:
+    """The name that the configuration holds for what a name means."""
+    return recorded_name(name, item) if key == "metrics" else canonical_name(name, item)
 
 
 def _found(settings: Settings, key: str, item: object, arguments: dict[str, Any]) -> Named:
@@ -145,7 +153,8 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
         return [(of_data and _folder(key, value)) or named_object(settings, key)]
     parts: list[Named] = []
     names: list[Any] = []
-    for item in value:
+    written = settings.values[key]
+    for place, item in enumerate(value):
         arguments: dict[str, Any] = {}
         if isinstance(item, dict):  # Not any Mapping: an open .npz or HDF5 file is a data set.
             if "_target_" not in item:
@@ -154,10 +163,12 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
                     '{"_target_": NAME, ...}, or an object.'
                 )
             item, arguments = split_target(item)
+        elif value is not written:  # Objects of code, whose arguments words may have added to.
+            arguments = split_target(written[place])[1]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
-            item = (of_data and folder_of(item)) or resolve(item, key)
-            name = canonical_name(name, item)
+            item = (of_data and _path_of(item)) or resolve(item, key)
+            name = _recorded(name, item, key)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
         parts.append(Named(key, item, with_classes(arguments, key), str(name)))
@@ -167,10 +178,24 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
 
 
 def _folder(key: str, value: object) -> Named | None:
-    """The folder that a setting names, and its sub-keys; None if it names none."""
+    """The folder or the file that a setting names, and its sub-keys; None if it names none."""
     name, arguments = split_target(value)
-    path = folder_of(name)
+    path = _path_of(name)
     return None if path is None else Named(key, path, arguments, str(path))
+
+
+def _path_of(name: object) -> Path | None:
+    """The folder, or the file of a table, that a name is the path of.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if (path := folder_of(name)) is not None or (path := table_file_of(name)) is None:
+        return path
+    if not path.is_file():
+        near = did_you_mean(path.name, (p.name for p in path.parent.glob(f"*{path.suffix}")))
+        raise ConfigError(f"There is no file {name} (looked in {path.parent.resolve()}).{near}")
+    return path
 
 
 def unresolved(settings: Settings) -> list[str]:
@@ -189,7 +214,7 @@ def unresolved(settings: Settings) -> list[str]:
             # `subset` is ours: it chooses classes of any data set, once that is read.
             arguments = [name for name in given if name != "subset"]
             try:
-                folder = key in _MAY_BE_FOLDERS and folder_of(target) is not None
+                folder = key in _MAY_BE_FOLDERS and _path_of(target) is not None
                 if isinstance(target, str) and not folder:
                     target = resolve(target, key)
             except ConfigError as error:
@@ -202,6 +227,8 @@ def unresolved(settings: Settings) -> list[str]:
             elif makes_objects(target):
                 # The launcher passes their first argument: parameters, optimiser, environment.
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
+                if key == "metrics" and inspect.isroutine(target):
+                    skip = 2  # output and label
                 if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
                 elif key == "loss" and not inspect.isclass(target):

@@ -29,6 +29,8 @@ class EarlyStopping:
 
     patience: int | None
     restore: bool
+    metric: str | None = None
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class Plan:
     aug: tuple[Named, ...] | None
     image_size: int | None
     channels: str | None
+    target: list[str] | None
+    target_type: str | None
+    inputs: list[str] | None
+    drop: list[str] | None
+    categories: list[str] | None
+    missing: str | None
     # The default agent, and parts of agents
     generate: bool
     rl: bool
@@ -127,6 +135,9 @@ class Plan:
     eval_rows: int | None
     eval_future: bool
     early_stopping: EarlyStopping
+    # What is measured, and called
+    metrics: tuple[Named, ...] | None
+    callbacks: tuple[Named, ...] | None
     # Where and how
     seed: int
     device: str | None
