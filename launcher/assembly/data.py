@@ -69,7 +69,6 @@ def read_data(
     if (tables := read_tables(plan, numbered=numbered)) is not None:
         return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    wanted = None if plan.loss is None else targets_of(plan.loss)
     options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
@@ -95,10 +94,9 @@ def read_data(
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
-        options["wanted"] = wanted
+        options["wanted"] = targets_of(plan.loss)
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
-        # Few held-out rows may look like something else.
         options["wanted"] = None if arrays.discrete else arrays.kind
         asked: dict[str, Any] | None = others
         if own and makes_objects(part):

@@ -88,9 +88,9 @@ def _instead(fits: TargetKind, kind: TargetKind, usual: str) -> str:
     return f"Set loss={usual}."
 
 
-def targets_of(named: Named) -> TargetKind | None:
+def targets_of(named: Named | None) -> TargetKind | None:
     """What a loss of torch's compares, if it is only one kind of targets; else None."""
-    name = _torch_name(named.target)
+    name = None if named is None else _torch_name(named.target)
     kinds = [kind for kind, names in _FITS.items() if name in names]
     return kinds[0] if len(kinds) == 1 else None
 
