@@ -72,9 +72,7 @@ def read_data(
     """
     if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
-    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    cache = decoded_cache(plan, data_dir)
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
+    options = _options(plan)
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -118,7 +116,14 @@ def read_data(
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, [*notes, *cache.notes], decoded, first
+    return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """The arguments of `_arrays` that are the same for all data sets."""
+    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    cache = decoded_cache(plan, data_dir)
+    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
 
 
 def _open_folder(path: Path, *, split: bool) -> folders.Parts:
