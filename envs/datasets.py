@@ -65,6 +65,20 @@ def read(
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
+    _check_rows(inputs, targets, name)
+    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
+    arrays.alterations = alterations(source, name)
+    if arrays.discrete:
+        _name_classes(arrays, class_names(source), words)
+    else:
+        arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
+    if arrays.kind == "labels":
+        arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
+    return arrays
+
+
+def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
+    """Raise DataError if there are no rows, they are empty, inputs and targets differ in number, or hold NaN."""
     columns = {f"inputs{called(path)}": column for path, column in walk(inputs)}
     if len(targets) == 0 or any(len(column) == 0 for column in columns.values()):
         raise DataError(f"{name} is empty: there is nothing to learn from.")
@@ -77,20 +91,18 @@ def read(
     for what, column in columns.items():
         if isinstance(column, Tensor):
             check_finite(column, f"{what} of {name}")
-    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
-    arrays.alterations = alterations(source, name)
-    if arrays.discrete:
-        arrays.values, arrays.names = words, class_names(source)
-        if arrays.names and words and isinstance(words[0], str):
-            _number_as_listed(arrays, words)
-        if arrays.names:
-            arrays.num_classes, arrays.values = len(arrays.names), None
-            check_labels(arrays.targets, arrays.num_classes, name)
-    else:
-        arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
-    if arrays.kind == "labels":
-        arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
-    return arrays
+
+
+def _name_classes(
+    arrays: Arrays, names: tuple[str, ...] | None, words: tuple[Any, ...] | None
+) -> None:
+    """Set what classes are called: by the data set's own list, or by the words that they came as."""
+    arrays.values, arrays.names = words, names
+    if names and words and isinstance(words[0], str):
+        _number_as_listed(arrays, words)
+    if names:
+        arrays.num_classes, arrays.values = len(names), None
+        check_labels(arrays.targets, arrays.num_classes, arrays.name)
 
 
 def _kept_decoded(

@@ -154,7 +154,7 @@ def test_what_needs_classes_says_so(words: list[str], says: list[str]) -> None:
 
 @pytest.mark.parametrize("strategy", ["lwf", "er_ace", "pnn", "packnet", "cwr"])
 def test_strategies_for_classes_are_refused(strategy: str) -> None:
-    with pytest.raises(ConfigError, match="is for classes, .* several labels per row"):
+    with pytest.raises(ConfigError, match=r"is for classes, .* several labels per row"):
         trained(f"strategy={strategy}", dataset=[rows(), rows(2)], test_dataset=None)
 
 
