@@ -78,7 +78,7 @@ def read(
 
 
 def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
-    """Raise DataError if there are no rows, they are empty, inputs and targets differ in number, or hold NaN."""
+    """Raise DataError for no rows, empty rows, NaN, or another number of inputs than of targets."""
     columns = {f"inputs{called(path)}": column for path, column in walk(inputs)}
     if len(targets) == 0 or any(len(column) == 0 for column in columns.values()):
         raise DataError(f"{name} is empty: there is nothing to learn from.")
