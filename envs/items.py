@@ -173,7 +173,7 @@ class _Filled:
     """A column that is filled row by row: with rows of one shape, or with sequences of different lengths."""
 
     def __init__(self, row: Tensor, path: Path, name: str, n: int):
-        self._form = _Form(row, path, name)
+        self._form, self._alone = _Form(row, path, name), not path
         self.rows = torch.empty((n, *row.shape), dtype=row.dtype)
         self._sequences: list[Tensor] = []  # Once a row has another length than the first.
 
@@ -181,7 +181,8 @@ class _Filled:
         if self._sequences:
             self._sequences.append(row)
             return
-        if i and row.shape != self._form.shape and are_sequences(row, self.rows[0]):
+        different = self._alone and row.shape != self._form.shape
+        if different and are_sequences(row, self.rows[0]):
             self._sequences = [*self.rows[:i].unbind(), row]
             return
         self._form.admit(row, i)
