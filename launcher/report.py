@@ -12,6 +12,7 @@ from torch import nn
 from ..envs.world import World
 from ..replay import Replay
 from .header import header
+from .learn.evaluate import Scored
 from .learn.learner import Learner
 from .record.console import Console
 from .record.log import Row
@@ -32,6 +33,7 @@ class Report:
         where: The device and precision, in words.
         placed: Where the data's rows are stored, in words, or None.
         rates: The learning-rate schedule in one line, then warnings about it; empty without a schedule.
+        scored: Scores the learner, and knows the names of the user's own metrics.
     """
 
     plan: Plan
@@ -44,6 +46,7 @@ class Report:
     where: str
     placed: str | None
     rates: list[str]
+    scored: Scored
 
     def header(self) -> dict[str, str]:
         """The lines that a run begins with, by their label."""
@@ -132,5 +135,6 @@ class Report:
             told=world.told,
             parameters=parameters,
             names=world.task_names,
+            own=self.scored.own_names,
             title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
         )

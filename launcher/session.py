@@ -18,6 +18,7 @@ from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
 from .learn.actor import Actor
 from .learn.evaluate import Evaluator
+from .learn.measures import build_measures, build_watched
 from .learn.rest import Rest
 from .learn.scoring import Scoring
 from .process import Workplace
@@ -72,13 +73,15 @@ class Session:
         self.plain, acts = parts.plain, world.acts and not replay.offline
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
+        evaluate = _evaluator(parts, path, self.console)
         self.scoring = Scoring(
             world,
             learner,
             replay,
             schedule=schedule,
             progress=self.progress,
-            evaluate=_evaluator(parts, path, self.console),
+            evaluate=evaluate,
+            watched=build_watched(plan, world, evaluate),
         )
         self.report = Report(
             plan,
@@ -91,6 +94,7 @@ class Session:
             where=parts.where,
             placed=parts.placed,
             rates=parts.rates,
+            scored=evaluate.policy,
         )
         self._opened = opened
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
@@ -370,9 +374,11 @@ def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
     draw = None if samples is None else Spared(samples, "pictures of samples", console.problem)
+    world, learner = parts.world, parts.learner
+    own, by_itself = build_measures(plan, world, parts.own, learner.strategies, learner.device)
     return Evaluator(
-        parts.world,
-        parts.learner,
+        world,
+        learner,
         transform=parts.plain,
         episodes=plan.eval_episodes,
         rows=plan.eval_rows,
@@ -380,6 +386,8 @@ def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
         folder=path / "videos",
         draw=draw,
         show=console.evaluating,
+        own=own,
+        by_itself=by_itself,
     )
 
 

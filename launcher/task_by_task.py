@@ -123,7 +123,8 @@ class Task:
             return metrics
         if opened.tasks_learnt == self.number + 1:
             metrics |= opened.session.scoring.transfer(returns="return" in metrics)
-        return metrics | by_task(scores)
+        own = opened.session.scoring.evaluate.policy.own_names
+        return metrics | by_task(scores, own=own)
 
     @property
     def agent(self) -> nn.Module:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,12 +16,16 @@ from ...envs.wishes import Evaluation
 from ...envs.world import World
 from ...replay import Batch
 from ...replay.randomness import forked_randomness
-from ..metrics import metrics_of
+from ..metrics import known, metrics_of
 from ..record.log import as_floats
 from ..settings.warn import warn_caller
 from .actor import Actor
 from .learner import Learner
-from .outputs import measure, outputs_of
+from .outputs import Outputs, measure, outputs_of
+from .own_evaluation import OwnEvaluation
+from .own_metrics import OwnMetrics
+
+_TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
 
 
 class Evaluator:
@@ -33,6 +39,8 @@ class Evaluator:
         folder: Where videos are saved.
         draw: Called with the model and the step at every evaluation, to draw pictures.
         show: Called with the number of rows or episodes done, their total, and what is counted.
+        own: The metrics that `metrics=` names.
+        by_itself: The module's own evaluation, in place of all metrics of its predictions.
     """
 
     def __init__(
@@ -47,9 +55,12 @@ class Evaluator:
         folder: Path | None = None,
         draw: Callable[[nn.Module, int], None] | None = None,
         show: Callable[[int, int, str], None] = lambda *_: None,
+        own: OwnMetrics | None = None,
+        by_itself: OwnEvaluation | None = None,
     ):
         self.world, self.learner, self.draw, self.show = world, learner, draw, show
-        self.policy = Scored(learner, transform, told=world.told)
+        self.by_itself = by_itself
+        self.policy = Scored(learner, transform, told=world.told, own=own, by_itself=by_itself)
         self.how = Evaluation(
             transform, learner.device, episodes, rows, seed, folder, warn=warn_caller
         )
@@ -89,6 +100,23 @@ class Evaluator:
             self.show(done, total, "rows")
             return scores
 
+    def try_metrics(self) -> dict[str, float]:
+        """Everything that is measured, from a few held-out rows of the first task, before training.
+
+        Raises:
+            ConfigError: For metrics that cannot be computed.
+        """
+        how = replace(self.how, rows=_TRIED)
+        with (
+            self.learner.evaluating(),
+            forked_randomness(how.seed),
+            warnings.catch_warnings(),
+        ):
+            # Few rows may lack a class, of which some metrics warn.
+            warnings.simplefilter("ignore")
+            trial = Trial(self.policy)
+            return self.world.evaluate(0, trial, how, step=0, show=lambda *_: None)
+
 
 class Scored:
     """Scores a learner's predictions and actions for a world.
@@ -96,10 +124,27 @@ class Scored:
     Args:
         transform: From stored observations to floats, without augmentation.
         told: Whether the model knows the task of the rows it predicts.
+        own: The metrics that `metrics=` names.
+        by_itself: The module's own evaluation, in place of all metrics of its predictions.
     """
 
-    def __init__(self, learner: Learner, transform: Transform, *, told: bool):
+    def __init__(
+        self,
+        learner: Learner,
+        transform: Transform,
+        *,
+        told: bool,
+        own: OwnMetrics | None = None,
+        by_itself: OwnEvaluation | None = None,
+    ):
         self.learner, self._transform, self._told = learner, transform, told
+        self.own, self._by_itself = own or OwnMetrics((), learner.spec), by_itself
+
+    @property
+    def own_names(self) -> list[str]:
+        """The metrics so far that are not Antelope's own, in order."""
+        evaluated = () if self._by_itself is None else self._by_itself.names
+        return [name for name in (*self.own.names, *evaluated) if not known(name)]
 
     def actor(self) -> Actor:
         """An actor that chooses greedy actions, starting with new episodes."""
@@ -116,9 +161,31 @@ class Scored:
 
     def score_rows(self, rows: HeldOut) -> dict[str, float]:
         """Metrics of held-out rows; empty for a model that cannot predict."""
+        if self._by_itself is not None:
+            return self._by_itself(rows)
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
+        return self._measured(found) | self.own(found, told=self._told)
+
+    def try_on(self, rows: HeldOut) -> dict[str, float]:
+        """Try the metrics that `metrics=` names, or the module's own evaluation, on a few rows.
+
+        Returns:
+            Everything that is measured.
+
+        Raises:
+            ConfigError: For everything that cannot be computed.
+        """
+        if self._by_itself is not None:
+            return self._by_itself.tried(rows)
+        found = outputs_of(self.learner, rows)
+        if found is None and not self.own:
+            return self._generated(rows)
+        measured = {} if found is None else self._measured(found)
+        return measured | self.own.tried(found, measured, told=self._told)
+
+    def _measured(self, found: Outputs) -> dict[str, float]:
         learner = self.learner
         return measure(found, learner.spec, told=self._told, loss=learner.held_out_loss)
 
@@ -135,3 +202,16 @@ class Scored:
             sizes.append(len(batch))
         weighted = zip(as_floats(losses), sizes, strict=True)
         return {"loss": sum(value * size for value, size in weighted) / len(rows)}
+
+
+class Trial:
+    """A policy whose metrics are only tried.
+
+    Args:
+        policy: Scores the learner's predictions.
+    """
+
+    def __init__(self, policy: Scored):
+        self._policy = policy
+        self.score_rows, self.actor = policy.try_on, policy.actor
+        self.score_episodes = policy.score_episodes

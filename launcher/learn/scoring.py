@@ -13,7 +13,7 @@ from ..record.log import Row
 from ..record.progress import Progress
 from .evaluate import Evaluator
 from .learner import Learner
-from .stopping import EarlyStopping
+from .stopping import EarlyStopping, Watched
 
 
 class Scoring:
@@ -23,6 +23,8 @@ class Scoring:
         replay: Holds the rows that are learnt from; evaluations leave it unchanged.
         schedule: Decides whether a task may end early, and with its best weights.
         progress: Position of the run; receives score matrices, newest metrics and best weights.
+
+        watched: The metric that early stopping follows; None: the loss, or the return.
 
     Attributes:
         evaluate: Computes the metrics of tasks, without side effects.
@@ -37,11 +39,16 @@ class Scoring:
         schedule: Schedule,
         progress: Progress,
         evaluate: Evaluator,
+        watched: Watched | None = None,
     ):
         self.world, self.learner, self.replay = world, learner, replay
         self.schedule, self.progress, self.evaluate = schedule, progress, evaluate
         self._stopping = EarlyStopping(
-            world, learner, patience=schedule.patience, restore=schedule.restore
+            world,
+            learner,
+            patience=schedule.patience,
+            restore=schedule.restore,
+            watched=watched,
         )
 
     def begin_run(self) -> None:
@@ -134,7 +141,8 @@ class Scoring:
         learner, progress = self.learner, self.progress
         learner.evaluated(scores[-1], validation=validation)
         metrics = {**mean_over_tasks(scores), **(more or {})}
-        each = by_task(scores) if len(self.world.tasks) > 1 else {}
+        several = len(self.world.tasks) > 1
+        each = by_task(scores, own=self.evaluate.policy.own_names) if several else {}
         if validation:
             metrics, each = (
                 {f"validation_{name}": value for name, value in row.items()}

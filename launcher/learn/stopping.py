@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...envs.world import World
@@ -17,6 +18,14 @@ from .learner import Learner
 _GOES_ON = ("steps", "optimised", "unreached", "pending", "gradients")
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A metric to follow: its name, and whether more of it is better."""
+
+    name: str
+    more: bool
+
+
 class EarlyStopping:
     """Monitors the current task only: forgetting earlier tasks does not end it.
 
@@ -29,11 +38,20 @@ class EarlyStopping:
     Args:
         patience: Evaluations without improvement after which a task ends; None: it never ends early.
         restore: Whether a task ends with its best weights.
+        watched: The metric that is followed; None: the loss, or the return.
     """
 
-    def __init__(self, world: World, learner: Learner, *, patience: int | None, restore: bool):
+    def __init__(
+        self,
+        world: World,
+        learner: Learner,
+        *,
+        patience: int | None,
+        restore: bool,
+        watched: Watched | None = None,
+    ):
         self.world, self.learner = world, learner
-        self.patience, self.restore = patience, restore
+        self.patience, self.restore, self.watched = patience, restore, watched
 
     def look(self, at: Progress, metrics: Mapping[str, float]) -> None:
         """Compare an evaluation of the current task with the best one so far.
@@ -68,6 +86,9 @@ class EarlyStopping:
 
     def _value(self, metrics: Mapping[str, float]) -> float | None:
         """The monitored metric, negated if lower is better."""
+        if (watched := self.watched) is not None:
+            value = metrics.get(watched.name)
+            return value if value is None or watched.more else -value
         # The loss still moves when accuracy is constant, and is the first to rise when a model overfits.
         names = score_names(told=self.world.told, loss_first=True)
         name = next((name for name in names if name in metrics), None)

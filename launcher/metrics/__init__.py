@@ -136,3 +136,8 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
 def better(name: str) -> Literal["more", "less"] | None:
     """Whether more or less of a metric is better; None for one that is not in the list."""
     return next((metric.better for metric in METRICS if metric.name == name), None)
+
+
+def known(name: str) -> bool:
+    """Whether a metric is in the list."""
+    return any(metric.name == name for metric in METRICS)

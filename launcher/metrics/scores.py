@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,13 +35,16 @@ def objective(metrics: Mapping[str, float], *, told: bool = False) -> float | No
     return next((metrics[name] for name in names if name in metrics), None)
 
 
-def by_task(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def by_task(scores: Sequence[Mapping[str, float]], *, own: Iterable[str] = ()) -> dict[str, float]:
     """Each task's metrics, from the first task on, as eval.csv names them.
+
+    Args:
+        own: Names of the user's own metrics, which are written for each task too.
 
     >>> by_task([{"accuracy": 0.9, "mae": 1.0}, {"accuracy": 0.8}])
     {'accuracy/task_0': 0.9, 'accuracy/task_1': 0.8}
     """
-    each = {metric.name for metric in METRICS if metric.per_task}
+    each = {metric.name for metric in METRICS if metric.per_task} | {*own}
     return {f"{k}/task_{i}": v for i, s in enumerate(scores) for k, v in s.items() if k in each}
 
 

@@ -32,6 +32,8 @@ Row = dict[str, Any]
 
 _MOST_POINTS = 300  # Of a line; longer ones are averaged down, which also calms them.
 
+_MOST_OWN = 6  # Panels for metrics of the user's own.
+
 
 def draw_run(
     path: Path,
@@ -42,6 +44,7 @@ def draw_run(
     told: bool = False,
     parameters: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
+    own: Sequence[str] = (),
     title: str = "",
 ) -> None:
     """Write the pictures of one run to `<path>/plots`, each as PNG and SVG, if it has any data.
@@ -61,12 +64,14 @@ def draw_run(
         parameters: For a model that reserves parameters for each task: `used`, their number for each
             task learnt, and `total`, the number of all.
         names: `[tasks]`, name of each task; None: its number alone.
+        own: Names of the user's own metrics; the first few that are single numbers have panels too.
         title: Name of the run; written above every picture.
     """
     evals = [row for row in history if row.get("mode") == "eval"]
     metric = next((name for name in score_names() if any(name in row for row in evals)), "score")
     with context():
-        _draw_curves(path / "plots" / "learning_curve", history, title, told=told)
+        stem = path / "plots" / "learning_curve"
+        _draw_curves(stem, history, title, told=told, own=own)
         if len(matrix) > 1:
             about: dict[str, Any] = {"told": told, "names": names, "title": title}
             draw_tasks(path / "plots", matrix, metric, task_il=task_il, **about)
@@ -74,8 +79,10 @@ def draw_run(
             draw_parameters(path / "plots", parameters["used"], parameters["total"], title=title)
 
 
-def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> None:
-    drawn = _curves(history, told=told)
+def _draw_curves(
+    stem: Path, history: list[Row], title: str, *, told: bool, own: Sequence[str]
+) -> None:
+    drawn = _curves(history, told=told, own=own)
     names = list(dict.fromkeys(name for name, _ in drawn))
     if not names:
         return
@@ -104,7 +111,9 @@ def _draw_curves(stem: Path, history: list[Row], title: str, *, told: bool) -> N
     save(figure, stem)
 
 
-def _curves(history: list[Row], *, told: bool) -> dict[tuple[str, str], Curve]:
+def _curves(
+    history: list[Row], *, told: bool, own: Sequence[str] = ()
+) -> dict[tuple[str, str], Curve]:
     """The curves of each panel, by its name and by mode (`train`, `eval`)."""
     train, evals = ([row for row in history if row.get("mode") == m] for m in ("train", "eval"))
     curves = {}
@@ -119,6 +128,8 @@ def _curves(history: list[Row], *, told: bool) -> dict[tuple[str, str], Curve]:
     if len(curves["mse", "eval"][0]):
         # The evaluation's loss is the squared error then, often in other units than training's.
         del curves["loss", "eval"]
+    for name in [name for name in own if "/" not in name][:_MOST_OWN]:
+        curves[name, "train"], curves[name, "eval"] = series(train, name), series(evals, name)
     return {key: curve for key, curve in curves.items() if len(curve[0])}
 
 

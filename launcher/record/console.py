@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 _REDRAW_SECONDS = 0.2
+_MOST_PARTS = 10  # Numbers such as one per class, up to which they are printed.
 
 
 class Console:
@@ -154,8 +155,12 @@ class Console:
         """All metrics in one line, the one that the scenario reports first."""
         told = {metric.told for metric in METRICS if metric.told and metric.better == "more"}
         first = [name for name in metrics if self.told and name.removeprefix("validation_") in told]
-        names = dict.fromkeys([*first, *metrics])
-        return "  ".join(f"{name} {_short(metrics[name])}" for name in names)
+        names = list(dict.fromkeys([*first, *metrics]))
+        parts = [name for name in names if "/" in name]  # Such as one number per class.
+        hidden = parts if len(parts) > _MOST_PARTS else []
+        more = f"  (and {len(hidden)} more in eval.csv)" if hidden else ""
+        shown = [f"{name} {_short(metrics[name])}" for name in names if name not in hidden]
+        return "  ".join(shown) + more
 
     def _print(self, text: str, *, markup: bool = False) -> None:
         console = self._bar.console if self._bar is not None else self._console

@@ -16,6 +16,7 @@ from .construct import near_among_any, unknown_arguments
 from .dotted import split_target
 from .environment_names import of_spec, registered_as
 from .kinds import model_kind
+from .metric_names import recorded_name
 from .named import Named
 from .names import resolve
 from .object_names import canonical_name, makes_objects, name_of, short_name
@@ -59,8 +60,13 @@ def named_object(settings: Settings, key: str) -> Named:
         )
     assert value is not None
     item = resolve(value["_target_"], key)
-    value["_target_"] = canonical_name(value["_target_"], item)
+    value["_target_"] = _recorded(value["_target_"], item, key)
     return _found(settings, key, item, arguments)
+
+
+def _recorded(name: str, item: object, key: str) -> str:
+    """The name that the configuration holds for what a name means."""
+    return recorded_name(name, item) if key == "metrics" else canonical_name(name, item)
 
 
 def _found(settings: Settings, key: str, item: object, arguments: dict[str, Any]) -> Named:
@@ -147,7 +153,8 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
         return [(of_data and _folder(key, value)) or named_object(settings, key)]
     parts: list[Named] = []
     names: list[Any] = []
-    for item in value:
+    written = settings.values[key]
+    for place, item in enumerate(value):
         arguments: dict[str, Any] = {}
         if isinstance(item, dict):  # Not any Mapping: an open .npz or HDF5 file is a data set.
             if "_target_" not in item:
@@ -156,10 +163,12 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
                     '{"_target_": NAME, ...}, or an object.'
                 )
             item, arguments = split_target(item)
+        elif value is not written:  # Objects of code, whose arguments words may have added to.
+            arguments = split_target(written[place])[1]
         name = item if isinstance(item, str) else name_of(item)
         if isinstance(item, str):
             item = (of_data and _path_of(item)) or resolve(item, key)
-            name = canonical_name(name, item)
+            name = _recorded(name, item, key)
         elif key == "env":
             name, item = registered_as(item) or name, _environment(item)
         parts.append(Named(key, item, with_classes(arguments, key), str(name)))
@@ -218,6 +227,8 @@ def unresolved(settings: Settings) -> list[str]:
             elif makes_objects(target):
                 # The launcher passes their first argument: parameters, optimiser, environment.
                 skip = 1 if key in ("optim", "scheduler", "env_wrappers") else 0
+                if key == "metrics" and inspect.isroutine(target):
+                    skip = 2  # output and label
                 if key == "optim":  # `groups` is ours: torch has groups inside the first argument.
                     arguments = [name for name in arguments if name != "groups"]
                 elif key == "loss" and not inspect.isclass(target):

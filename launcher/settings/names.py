@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...replay.errors import ConfigError
 from ...replay.suggestions import did_you_mean, nearest
-from . import environment_names
+from . import environment_names, metric_names
 from .foreign import answer
 from .imports import attribute_of, class_here, classes_here, dotted, import_file, member
 from .object_names import name_of
@@ -108,6 +108,8 @@ KINDS = {
     "scheduler": Kind("scheduler", None, ("torch.optim.lr_scheduler",), _is_scheduler),
     "test_dataset": Kind("data set", "envs", ("torchvision.datasets",), _is_dataset),
     "strategy": Kind("strategy", "agents.continual", (), _is_class),
+    "metrics": Kind("metric", None, (), _is_public_class),
+    "callbacks": Kind("callback", None, (), _is_public_class),
     "aug": Kind("augmentation", "envs", ("torchvision.transforms.v2",), _is_public_class),
 }
 
@@ -151,6 +153,8 @@ def resolve(name: str, kind: str) -> Any:
         return network
     if kind == "env" and (make := environment_names.environment(name)) is not None:
         return make
+    if kind == "metrics" and (metric := metric_names.metric(name)) is not None:
+        return metric
     raise ConfigError(_miss(name, kind))
 
 
@@ -232,6 +236,12 @@ def _miss(name: str, kind: str) -> str:
         return f"No {place.noun} `{name}`: {inside} has no `{attribute}`.{near}"
     if kind == "env":
         return environment_names.miss(name, [*_REGISTERED, *builtin_names(kind), *classes_here()])
+    if kind == "metrics":
+        near = did_you_mean(name, [*_REGISTERED, *classes_here(), *metric_names.metric_names()])
+        return (
+            f"No metric `{name}`.{near} Names are those of torchmetrics, in any case; a metric of your own "
+            "is file.py:Name, or in Python a function (output, label) -> number."
+        )
     names = [*_REGISTERED, *builtin_names(kind), *classes_here(), *library_names(kind)]
     command = {
         "model": "ml models",
@@ -239,7 +249,7 @@ def _miss(name: str, kind: str) -> str:
         "strategy": "ml strategies",
     }.get(kind)
     listed = f" `{command}` lists what can be named." if command else ""
-    if not command and not nearest(name, names):
+    if not command and names and not nearest(name, names):
         listed = f" There are: {', '.join(names)}."
     looked = ", ".join((f"the .py files of {Path.cwd()}", *place.libraries))
     return f"No {place.noun} `{name}`.{did_you_mean(name, names)}{listed} Looked in {looked}."

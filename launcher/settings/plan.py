@@ -29,6 +29,8 @@ class EarlyStopping:
 
     patience: int | None
     restore: bool
+    metric: str | None = None
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ class Plan:
     eval_rows: int | None
     eval_future: bool
     early_stopping: EarlyStopping
+    # What is measured, and called
+    metrics: tuple[Named, ...] | None
+    callbacks: tuple[Named, ...] | None
     # Where and how
     seed: int
     device: str | None
