@@ -20,8 +20,10 @@ from .inputs import called, is_whole
 from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
-from .raw_inputs import Items, raw_inputs
+from .raw_inputs import Items, StoredRows, raw_inputs
 from .raw_parts import DictRows, raw_parts
+from .table_columns import Columns
+from .table_reading import table_rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Reading:
             None: its own number.
         listed: Whether `classes` are names that the data lists beside the numbers of its classes.
         flat: Whether the targets are values that came as `[N]`.
+        columns: How the columns of a table became inputs; None: they came from no table.
     """
 
     dtype: Any
@@ -45,6 +48,7 @@ class Reading:
     classes: tuple[Any, ...] | None = None
     listed: bool = False
     flat: bool = False
+    columns: Columns | None = None
 
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
@@ -62,12 +66,13 @@ class Reading:
             "classes": self.classes,
             "listed": self.listed,
             "flat": self.flat,
+            "columns": None if self.columns is None else self.columns.state(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Reading:
         """The reading that `state` described."""
-        pictures = state["pictures"]
+        pictures, columns = state["pictures"], state.get("columns")
         return cls(
             map_tree(lambda dtype: getattr(torch, dtype), state["dtype"]),
             state["channels"],
@@ -75,6 +80,7 @@ class Reading:
             state["classes"],
             state["listed"],
             state["flat"],
+            None if columns is None else Columns.from_state(columns),
         )
 
     def with_classes(self, classes: tuple[Any, ...] | None) -> Reading:
@@ -83,21 +89,25 @@ class Reading:
 
     def rows(
         self, inputs: object, space: Space | dict[str, Any], *, name: str = "the inputs"
-    ) -> Rows | DictRows:
+    ) -> StoredRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
         Args:
             inputs: As `raw_inputs` accepts them, or, for dicts, `raw_parts`. One array may hold a single
-                input: it then has one dimension less.
+                input: it then has one dimension less. Of a run on a table, see `table_rows`.
             space: The space of the run's inputs, or a dict of spaces.
             name: What errors call them.
 
         Raises:
             DataError: If they are not inputs, or have another shape than those of the training.
         """
+        if (known := self.columns) is not None and (
+            rows := table_rows(known, space, inputs, name)
+        ) is not None:
+            return rows
         if not isinstance(space, Space):
             return self._rows_of_dicts(raw_parts(inputs, space, name), space, name)
-        if isinstance(inputs, Mapping):
+        if self.columns is None and isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
         features = space.shape[0] if len(space.shape) == 1 else None
@@ -356,6 +366,7 @@ def reading_of(
         _classes(kind, scenario, train),
         listed=last.values is None and last.names is not None,
         flat=first.flat,
+        columns=first.columns,
     )
 
 

@@ -17,6 +17,7 @@ from .table_columns import (
     Number,
     as_numbers,
     as_words,
+    begin,
     columns_in_words,
     missing_in_words,
     number_dtype,
@@ -82,7 +83,7 @@ def input_names(names: list[str], target: tuple[str, ...], wishes: Wishes, name:
     inputs = [column for column in (wishes.inputs or names) if column not in out]
     if not inputs:
         raise ConfigError(
-            f"{name} has no column beside the target: there is nothing to learn from."
+            f"{begin(name)} has no column beside the target: there is nothing to learn from."
         )
     if unread := [column for column in wishes.categories if column not in inputs]:
         raise ConfigError(
@@ -113,9 +114,8 @@ def fit(table: pa.Table, wishes: Wishes, name: str) -> tuple[Columns, list[str]]
     flags = any(column.flagged for column in found)
     types = [table.schema.field(column.name).type for column in seen.numbers]
     filled = flags or any(column.name in seen.missing for column in seen.numbers)
-    columns = Columns(
-        tuple(seen.numbers), tuple(seen.categories), number_dtype(types, filled=filled), name
-    )
+    dtype = number_dtype(types, filled=filled)
+    columns = Columns(tuple(seen.numbers), tuple(seen.categories), dtype)
     return columns, _notes(seen, columns)
 
 

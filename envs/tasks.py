@@ -19,6 +19,7 @@ from .joining import exact_targets, joined, with_held_out
 from .later import check_later, check_numbers, digest, first_row
 from .reading import later_classes, reading_of
 from .sequence_kind import scenario_of, sequence_kind
+from .table_columns import Columns
 from .table_world import TableWorld
 from .task_rows import DataTask, validation_rows, with_validation
 from .world import Growing
@@ -120,6 +121,11 @@ class DataWorld(TableWorld):
         if self.task_transform is not None:
             rows = self.train.gather(self.tasks[0].train[:2])["obs"]
             altered(self.task_transform, self.name, rows)
+
+    @property
+    def columns(self) -> Columns | None:
+        """How the columns of its tables become inputs; None: it holds none."""
+        return self.reading.columns
 
     def growing(self) -> Growing:
         if self._kind == "altered":

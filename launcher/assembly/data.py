@@ -7,9 +7,11 @@ from typing import Any
 
 from ...envs import datasets, folders, sources
 from ...envs.arrays import Arrays
+from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.table_columns import Columns
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
@@ -19,6 +21,7 @@ from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .decoding import decoded_cache
 from .tables import read_tables
 
 
@@ -53,21 +56,23 @@ def build_data(plan: Plan) -> TableWorld:
 
 
 def read_data(
-    plan: Plan, *, numbered: bool = True
+    plan: Plan, *, numbered: bool = True, columns: Columns | None = None
 ) -> tuple[list[Arrays], list[Arrays | None], list[str], set[bool], Pictures | None]:
     """The training and held-out rows of each data set; `notes`, `decoded` and `pictures` for `DataWorld`.
 
     Args:
         numbered: Whether to map labels to int64 0 to n - 1; else they stay unchanged.
+        columns: How the columns of earlier tables became inputs; None: there are none.
 
     Raises:
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    if (tables := read_tables(plan, numbered=numbered)) is not None:
+    if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
+    cache = decoded_cache(plan, data_dir)
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
     parts = held_out = plan.dataset or ()
     own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
     if not own and len(held_out := plan.test_dataset or ()) != len(parts):
@@ -82,7 +87,8 @@ def read_data(
     for named, named_other in zip(parts, held_out, strict=True):
         part, arguments = unwrapped(named.target), named.arguments
         other, others = unwrapped(named_other.target), named_other.arguments
-        part = folders.open_folder(part) if isinstance(part, Path) else part
+        if isinstance(part, Path):
+            part = _open_folder(part, split=own and "subset" not in arguments)
         of_folder = isinstance(part, folders.Parts)
         if own:
             other, others = part, arguments
@@ -108,7 +114,14 @@ def read_data(
             first = pictures
         notes += part.notes if of_folder else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, notes, decoded, first
+    return train, test, [*notes, *cache.notes], decoded, first
+
+
+def _open_folder(path: Path, *, split: bool) -> folders.Parts:
+    """A folder's parts; with `split`, a fifth is held out if it has no held-out part of its own."""
+    parts = folders.open_folder(path)
+    # Now, and not once it is decoded: taking rows out would copy them into memory.
+    return parts.split() if split else parts
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
@@ -132,6 +145,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    cache: Cache,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
@@ -141,6 +155,7 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
@@ -165,7 +180,9 @@ def _arrays(
         source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
-    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+    return datasets.read(
+        source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
+    )
 
 
 def _data_name(part: object) -> str:
