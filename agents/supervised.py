@@ -146,9 +146,18 @@ def _features(space: Space | dict[str, Any], hidden: int) -> Trunk:
     if space.nvec or (space.ids is None and not _is_image(space)):
         return features(space, ())
     if _is_image(space):
-        return Trunk([network(space, hidden, hidden, None), nn.ReLU()], hidden)
+        # All layers of our networks for images but the last, linear one.
+        *layers, last = _layers(network(space, 1, hidden, None))
+        return Trunk(layers, last.in_features)
     integers = Integers(space)
     return Trunk([integers], integers.out_features)
+
+
+def _layers(module: nn.Module) -> list[Any]:
+    """The layers of a network, those inside containers one by one."""
+    if not isinstance(module, nn.Sequential):
+        return [module]
+    return [layer for part in module for layer in _layers(part)]
 
 
 def _is_image(space: Space) -> bool:

@@ -14,7 +14,7 @@ from ..replay import DataError, Space
 from ..replay.spec import space_words
 from ..replay.tree import Path, at_path, map_paths, map_tree, walk
 from .arrays import Arrays
-from .forms import is_image
+from .forms import is_image, is_scalar
 from .images import Pictures
 from .inputs import called, is_whole
 from .labels import check_finite
@@ -304,6 +304,8 @@ class Rows:
             name = f"Picture {i} of {self._name}" if self.files is None else str(self.files[i])
             return self._reading.decoded(item, self._space, name)[None]
         rows = as_tensor(item, f"The input of {self._name}")[None]
+        if not self._space.shape and is_scalar(item):
+            rows = rows.reshape(1)
         return self._reading.stored(rows, self._space, self._name, first=i)
 
 
