@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias, Union
 
 import torch
 from torch import Tensor
@@ -120,6 +120,10 @@ class Space:
             features = "x".join(map(str, self.shape[1:]))
             return f"{dtype} sequences of up to {self.shape[0]}{f' times {features}' if features else ''}"
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
+
+
+# One space, or nested dicts of them.
+SpaceTree: TypeAlias = Union[Space, dict[str, "SpaceTree"]]  # noqa: UP007  (| takes no string)
 
 
 @dataclass(frozen=True, eq=False)
