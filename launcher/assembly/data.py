@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...envs import datasets, folders, sources
+from ...envs import datasets, folders, huggingface, sources
 from ...envs.arrays import Arrays
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.table_columns import Columns
+from ...envs.table_fitting import Wishes
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
-from ..settings.loaders import unwrapped
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .opening import COLUMN_SETTINGS, Opened, opened, wishes_of
 from .tables import read_tables
+
+_PARTS = (folders.Parts, huggingface.Parts)
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -66,37 +69,40 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
+    wishes = wishes_of(plan)
+    parts = [opened(named, wishes) for named in plan.dataset or ()]
+    others = None  # The data sets' own test parts, where they have any.
+    if plan.test_dataset is not None:
+        others = [opened(named, wishes, role="held-out ") for named in plan.test_dataset]
+        if len(others) != len(parts):
+            raise ConfigError(
+                f"test_dataset= names {len(others)} data sets, but dataset= names {len(parts)}."
+            )
+    # With room for later classes, numbers are those of outputs.
+    tables = read_tables(
+        parts, others, wishes, numbered=numbered and plan.num_classes is None, known=columns
+    )
+    if tables is not None:
         return *tables, {False}, None
+    _check_columns_named(parts, plan)
     data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels}
-    parts = held_out = plan.dataset or ()
-    own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
-    if not own and len(held_out := plan.test_dataset or ()) != len(parts):
-        raise ConfigError(
-            f"test_dataset= names {len(held_out)} data sets, but dataset= names {len(parts)}."
-        )
+    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "wishes": wishes}
     train: list[Arrays] = []
     test: list[Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
     first: Pictures | None = None
-    for named, named_other in zip(parts, held_out, strict=True):
-        part, arguments = unwrapped(named.target), named.arguments
-        other, others = unwrapped(named_other.target), named_other.arguments
-        part = folders.open_folder(part) if isinstance(part, Path) else part
-        of_folder = isinstance(part, folders.Parts)
-        if own:
-            other, others = part, arguments
-        elif isinstance(other, Path):
-            other = folders.open_folder(other)
-            other = other.numbered_as(part) if of_folder else other
+    for one, another in zip(parts, others or parts, strict=True):
+        part, arguments, other = one.source, one.arguments, another.source
+        of_folder, own = isinstance(part, folders.Parts), others is None
+        if of_folder and not own and isinstance(other, folders.Parts):
+            other = other.numbered_as(part)
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
-        asked: dict[str, Any] | None = others
+        asked: dict[str, Any] | None = another.arguments
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
         rest = None if asked is None else _held_out(other, asked, own=own, **options)
@@ -108,7 +114,7 @@ def read_data(
         decoded |= pictures.decoded(arrays.inputs)
         if first is None and (pictures.size is not None or pictures.parts):
             first = pictures
-        notes += part.notes if of_folder else []
+        notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, notes, decoded, first
 
@@ -134,20 +140,28 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    wishes: Wishes,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
 
     Args:
-        part: A data set, a function or class that opens one, arrays, or a folder's parts.
+        part: A data set, a function or class that opens one, arrays, or the parts of a folder or of a
+            Hugging Face data set.
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        wishes: What the settings say of columns.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
     name = _data_name(part)
+    if isinstance(part, huggingface.Parts):
+        if (rows := part.part(train=train)) is None:
+            return None
+        name = f"{role}{name}"
+        return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
     if isinstance(part, folders.Parts):
         if arguments:
             raise ConfigError(
@@ -170,7 +184,20 @@ def _arrays(
     return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
 
 
+def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
+    """Raise ConfigError if settings name columns of data that has none."""
+    if any(isinstance(part.source, huggingface.Parts) for part in parts):
+        return
+    if given := [key for key in COLUMN_SETTINGS if key in plan.given]:
+        raise ConfigError(
+            f"{given[0]}= is about columns, but the data is not a table: give dataset= a data frame, "
+            "or a .csv, .parquet, .jsonl or .arrow file."
+        )
+
+
 def _data_name(part: object) -> str:
+    if isinstance(part, huggingface.Parts):
+        return part.name
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):
