@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..replay import DataError
 from ..replay.ragged import Ragged
-from .images import as_viewed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +61,7 @@ class Images:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Any:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         held = self.column[i].as_py()
         if held is None:
@@ -70,8 +69,8 @@ class Images:
         file = held["path"] if held["bytes"] is None else BytesIO(held["bytes"])
         try:
             with Image.open(file) as image:
-                image.load()
-                return as_viewed(image, f"Picture {i} of {self.what}")
+                # In its own mode: what is grey has one channel. Upright, as their library returns it.
+                return ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"Row {i} of {self.what} cannot be read as a picture ({type(error).__name__}: {error})."
