@@ -75,6 +75,11 @@ def held_out_fifth(arrays: Arrays) -> tuple[Tensor, Tensor]:
     n = len(arrays)
     if n < 2:
         raise DataError(f"{arrays.name} has {n} row: too few to hold some out. Give test_dataset=.")
+    return held_out_rows(n)
+
+
+def held_out_rows(n: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows to learn from and of the fifth held out, sorted, of n in all."""
     # Independent of the run's seed: runs with several seeds are compared on the same rows.
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     held_out = max(1, n // 5)

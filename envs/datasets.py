@@ -12,9 +12,10 @@ from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .declared import alterations, class_names, largest_value
+from .decoded import Cache
 from .forms import form, is_image
 from .images import Pictures
-from .in_memory import columns
+from .in_memory import columns, files
 from .inputs import called
 from .items import decode, plain_dict
 from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
@@ -27,7 +28,12 @@ _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
 
 def read(
-    source: Any, *, name: str, pictures: Pictures | None = None, channels: str | None = None
+    source: Any,
+    *,
+    name: str,
+    pictures: Pictures | None = None,
+    channels: str | None = None,
+    cache: Cache | None = None,
 ) -> Arrays:
     """The arrays of a data set, checked; labels are unchanged (`number_labels` makes them 0 to n - 1).
 
@@ -39,12 +45,15 @@ def read(
         pictures: How decoded images become tensors, as settled by the training part; None: not settled yet.
         channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
             (`[N, H, W, C]`); None: inferred from their shape.
+        cache: Where picture files are kept decoded; None: nowhere.
 
     Raises:
         DataError: If it is empty, holds NaN, its labels are not classes or values, its items
             differ in shape or in the keys of their inputs, or it is not a data set.
     """
-    inputs, targets = _parts(source, name, pictures or Pictures(), channels)
+    pictures = pictures or Pictures()
+    kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
+    inputs, targets = kept or _parts(source, name, pictures, channels)
     targets, words = read_targets(targets, name)
     flat = targets.dim() == 1
     if targets.dim() == 0:
@@ -75,6 +84,15 @@ def read(
     else:
         arrays.note, arrays.flat = _note(arrays.targets), flat
     return arrays
+
+
+def _kept_decoded(
+    source: Any, name: str, pictures: Pictures, cache: Cache
+) -> tuple[TableField, Any] | None:
+    """Inputs and targets of a data set whose pictures are decoded once; None: it is read in another way."""
+    found = files(source)
+    column = None if found is None else cache.column(found, name, pictures)
+    return None if found is None or column is None else (column, found.labels)
 
 
 def _parts(

@@ -37,6 +37,7 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
+          ml export RUN [format=onnx] [out=FILE]      write a run's model as onnx, torch or safetensors
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
           ml --completion bash | zsh | fish     shell completion: eval "$(ml --completion bash)"
@@ -156,6 +157,12 @@ def _play(words: list[str]) -> int:
     return play_command(words)
 
 
+def _export(words: list[str]) -> int:
+    from .export.command import export_command
+
+    return export_command(words)
+
+
 def _compat(words: list[str]) -> int:
     from .mammoth.compat import compat
 
@@ -186,6 +193,7 @@ _VERBS: dict[str, Verb] = {
     "tasks": _print_presets,
     "plot": _plot,
     "play": _play,
+    "export": _export,
     "compat": _compat,
     "version": _print_version,
     "--version": _print_version,

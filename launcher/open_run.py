@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ from .settings.settings import Settings
 if TYPE_CHECKING:
     from .inference.policy import Policies
     from .inference.predicting import Predictor
+    from .inference.trained import Trained
 
 _PLACE = ("mode", "step", "epoch", "task")  # The columns of a row that are not metrics.
 
@@ -277,6 +278,17 @@ class OpenRun:
             playing=self.playing,
             resting=lambda: bool(session.rest),
         )
+
+    @contextmanager
+    def exporting(self) -> Iterator[Trained]:
+        """Runs the block with the process settings of an evaluation, and the model ready to be exported."""
+        from .inference.trained import Trained
+
+        session, learner = self.session, self.session.learner
+        with self.playing(), nullcontext() if session.rest else learner.evaluating():
+            yield Trained(
+                session.own, learner, session.plain, session.world, session.plan, session.path
+            )
 
     def policies(self) -> Policies:
         """Policies that accept the environments' raw observations and return their actions."""

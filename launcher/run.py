@@ -18,6 +18,7 @@ from ..replay import ConfigError, Replay, Spec
 if TYPE_CHECKING:
     from .inference.policy import Policies
     from .inference.predicting import Predictor
+    from .inference.trained import Trained
 
 
 class Behind(Protocol):
@@ -34,6 +35,9 @@ class Behind(Protocol):
 
     def predictor(self) -> Predictor:
         """Predicts for raw inputs, in a run on data."""
+
+    def exporting(self) -> AbstractContextManager[Trained]:
+        """Runs the block with the process settings of an evaluation, and the model ready to be exported."""
 
     def policies(self) -> Policies:
         """Policies that accept the environments' raw observations and return their actions."""
@@ -161,6 +165,32 @@ class Run:
             DataError, ConfigError: As for `predict`.
         """
         return self._predictor("run(inputs)").outputs(inputs, task)
+
+    def export(self, format: str = "onnx", path: str | Path | None = None) -> Path:
+        """Write the model for other tools, for any batch size.
+
+        Before the call returns, the file is read by its own library, and its outputs are compared with the
+        module's at several batch sizes. Inputs are what the data had (uint8 images `[B, C, H, W]`): the file
+        standardises them itself. In environments they are observations as the module receives them. Names
+        and meanings are in the file's metadata, with the classes.
+
+        Args:
+            format: "onnx" (needs `antelope-ml[export]`), "torch" (a program of `torch.export`), or
+                "safetensors" (the weights alone, by the module's own names; inputs must be prepared as the
+                metadata says).
+            path: The file, or an existing folder; None: `model` in the run directory. It appears whole or
+                not at all.
+
+        Returns:
+            The file, absolute.
+
+        Raises:
+            ConfigError: If the model cannot be exported, its outputs differ, or the file cannot be written.
+        """
+        from .export.exporting import export
+
+        with self._opened("export").exporting() as trained:
+            return export(trained, format, path)
 
     def act(self, obs: Any, info: Any = None, *, task: int | None = None) -> Any:
         """The greedy action for an environment's own observation, as `env.step` accepts it.

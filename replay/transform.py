@@ -181,6 +181,18 @@ def _count(images: int) -> str:
     return f"are {images}" if images else "is none"
 
 
+def affine(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor] | None:
+    """The shift and the scale with which `Standardize` makes `(stored - shift) / scale` of stored rows.
+
+    Returns:
+        float32, both broadcasting over `[*shape]`; None for ids, which stay as they are.
+    """
+    if space.ids is not None:
+        return None
+    _, _, shift, scale = _places(space, standardize=standardize)
+    return shift, scale
+
+
 def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The lowest value and the width, then the shift and the scale, all in stored units."""
     if space.scale is None:

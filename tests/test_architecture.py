@@ -75,9 +75,10 @@ ROOMS = {
     "learn": {"settings", "assembly", "record", "metrics"},
     "by_hand": {"settings", "assembly", "learn", "record", "metrics"},
     "inference": {"settings", "assembly", "learn", "record", "metrics"},
+    "export": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
 }
-WINGS = ("by_hand", "inference", "mammoth")
+WINGS = ("by_hand", "export", "inference", "mammoth")
 GRAPH = structure.imports(structure.modules(ROOT))
 COUNTS = structure.measure(ROOT)
 # What is called with settings, and plans them.

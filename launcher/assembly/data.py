@@ -7,6 +7,7 @@ from typing import Any
 
 from ...envs import datasets, folders, huggingface, sources
 from ...envs.arrays import Arrays
+from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
@@ -20,6 +21,7 @@ from ..settings.kinds import data_kind
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .decoding import decoded_cache
 from .opening import COLUMN_SETTINGS, Opened, opened, wishes_of
 from .tables import read_tables
 
@@ -70,23 +72,19 @@ def read_data(
         DataError: If one cannot be read.
     """
     wishes = wishes_of(plan)
-    parts = [opened(named, wishes) for named in plan.dataset or ()]
+    own = plan.test_dataset is None
+    parts = [opened(named, wishes, split=own) for named in plan.dataset or ()]
     others = None  # The data sets' own test parts, where they have any.
-    if plan.test_dataset is not None:
-        others = [opened(named, wishes, role="held-out ") for named in plan.test_dataset]
+    if not own:
+        others = [opened(named, wishes, role="held-out ") for named in plan.test_dataset or ()]
         if len(others) != len(parts):
             raise ConfigError(
                 f"test_dataset= names {len(others)} data sets, but dataset= names {len(parts)}."
             )
-    # With room for later classes, numbers are those of outputs.
-    tables = read_tables(
-        parts, others, wishes, numbered=numbered and plan.num_classes is None, known=columns
-    )
-    if tables is not None:
+    if (tables := read_tables(parts, others, plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
     _check_columns_named(parts, plan)
-    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
-    options: dict[str, Any] = {"data_dir": data_dir, "channels": plan.channels, "wishes": wishes}
+    options = _options(plan, wishes)
     train: list[Arrays] = []
     test: list[Arrays | None] = []
     notes: list[str] = []
@@ -94,7 +92,7 @@ def read_data(
     first: Pictures | None = None
     for one, another in zip(parts, others or parts, strict=True):
         part, arguments, other = one.source, one.arguments, another.source
-        of_folder, own = isinstance(part, folders.Parts), others is None
+        of_folder = isinstance(part, folders.Parts)
         if of_folder and not own and isinstance(other, folders.Parts):
             other = other.numbered_as(part)
         # Held-out images are resized to the training images' size and channels.
@@ -116,7 +114,14 @@ def read_data(
             first = pictures
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
-    return train, test, notes, decoded, first
+    return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
+    """The arguments of `_arrays` that are the same for all data sets."""
+    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    cache = decoded_cache(plan, data_dir)
+    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache, "wishes": wishes}
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
@@ -141,6 +146,7 @@ def _arrays(
     pictures: Pictures,
     channels: str | None,
     wishes: Wishes,
+    cache: Cache,
     role: str = "",
 ) -> Arrays | None:
     """One part of a data set in memory, or None if it has no such part.
@@ -152,6 +158,7 @@ def _arrays(
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
         wishes: What the settings say of columns.
+        cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
@@ -181,7 +188,9 @@ def _arrays(
         source = part if train else None  # Arrays and instances have no test part to ask for.
     if source is None:
         return None
-    return datasets.read(source, name=f"{role}{name}", pictures=pictures, channels=channels)
+    return datasets.read(
+        source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
+    )
 
 
 def _check_columns_named(parts: list[Opened], plan: Plan) -> None:

@@ -44,10 +44,11 @@ class Opened:
     arguments: dict[str, Any]
 
 
-def opened(named: Named, wishes: Wishes, *, role: str = "") -> Opened:
+def opened(named: Named, wishes: Wishes, *, split: bool = False, role: str = "") -> Opened:
     """The data set that a setting names.
 
     Args:
+        split: Whether a folder of pictures without a held-out part of its own is divided.
         role: Starts the name of one that has no name, in errors.
 
     Raises:
@@ -72,7 +73,10 @@ def opened(named: Named, wishes: Wishes, *, role: str = "") -> Opened:
         parts = huggingface.open_parts(target, options, wishes)
         return Opened(_tables(parts, wishes), named.arguments)
     if isinstance(target, Path):
-        return Opened(folders.open_folder(target), named.arguments)
+        found = folders.open_folder(target)
+        # Now, and not once it is decoded: taking rows out would copy them into memory.
+        found = found.split() if split and "subset" not in named.arguments else found
+        return Opened(found, named.arguments)
     return Opened(target, named.arguments)
 
 

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 
 from ...envs.arrays import Arrays
 from ...envs.joining import with_held_out
+from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.table_columns import Columns
-from ...envs.table_fitting import Wishes
 from ...envs.tables import Pair, Table, with_inputs
 from ...replay import ConfigError
+from ..settings.plan import Plan
 from .chosen import of_classes
-from .opening import Opened, Tables
+from .opening import Opened, Tables, wishes_of
 
 
 def read_tables(
     parts: Sequence[Opened],
     others: Sequence[Opened] | None,
-    wishes: Wishes,
+    plan: Plan,
     *,
     numbered: bool,
     known: Columns | None = None,
@@ -34,6 +35,7 @@ def read_tables(
         ConfigError: If only some data sets are tables, or settings name unknown columns.
         DataError: If one cannot be learnt from.
     """
+    wishes = wishes_of(plan)
     tables = [part.source for part in parts if isinstance(part.source, Tables)]
     if not tables:
         if known is not None:
@@ -54,7 +56,7 @@ def read_tables(
     for part, table, other in zip(parts, tables, held_out, strict=True):
         train = table.train.numbered(wishes)
         test = None if other is None else other.numbered(wishes)
-        if numbered or train.names or train.values:
+        if numbered and (plan.num_classes is None or not are_numbers(train)):
             train, test = number_labels(train, test)
         train = of_classes(train, part.arguments)
         test = None if test is None else of_classes(test, part.arguments)

@@ -50,6 +50,7 @@ from .policy import Policies
 from .predicting import Predictor
 from .run_directory import find_run, history, tasks_of
 from .saved_settings import MAY_BE_GIVEN, SavedSettings
+from .trained import Trained
 
 _WITHOUT = ("replay", "environment", "augmentation", "actor")  # What training alone needs.
 
@@ -150,6 +151,12 @@ class Loaded:
         return Predictor(
             self._learner, self._plain, world, playing=self.playing, resting=lambda: True
         )
+
+    @contextmanager
+    def exporting(self) -> Iterator[Trained]:
+        """Runs the block with the process settings of an evaluation, and the model ready to be exported."""
+        with self.playing():
+            yield Trained(self.own, self._learner, self._plain, self.world, self.plan, self.path)
 
     def make_env(self, task: int, **arguments: object) -> Any:
         """A fresh copy of an environment.

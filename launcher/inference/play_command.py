@@ -30,7 +30,7 @@ def play_command(words: list[str]) -> int:
     path, (options, overrides) = Path(words[0]), _read(words[1:])
     trust = options.pop("trust", False)
     if not trust:
-        _import_nothing_from(path)
+        import_nothing_from(path)
     from .loading import load  # It imports torch, which typos must not wait for.
 
     run = load(path, *overrides, trust=trust)
@@ -92,7 +92,7 @@ def _read(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     return options, others
 
 
-def _import_nothing_from(run: Path) -> None:
+def import_nothing_from(run: Path) -> None:
     """Remove the working directory from Python's path if it lies in the run, whose files are data."""
     here = Path.cwd()
     if run.expanduser().resolve() in (here.resolve(), *here.resolve().parents):

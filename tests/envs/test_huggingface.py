@@ -139,7 +139,7 @@ class TestMistakes:
             read(dataset=part)
 
     def test_of_a_stream_say_to_load_it(self) -> None:
-        with pytest.raises(DataError, match="is a stream .*without streaming=True"):
+        with pytest.raises(DataError, match=r"is a stream .*without streaming=True"):
             read(dataset=data(Value("int64"), LABELS).to_iterable_dataset())
 
     def test_of_parts_name_them(self) -> None:
@@ -149,7 +149,7 @@ class TestMistakes:
 
     def test_of_a_target_name_the_columns(self) -> None:
         part = Dataset.from_dict({"x": [1.0] * N, "y": [2.0] * N})
-        with pytest.raises(ConfigError, match="Which column .*Its columns are `x`, `y`"):
+        with pytest.raises(ConfigError, match=r"Which column .*Its columns are `x`, `y`"):
             read(dataset=part)
 
     def test_of_a_broken_picture_name_its_row(self) -> None:
