@@ -29,7 +29,7 @@ from .datasets import read
 from .feature_columns import SCALAR, Images, column_of, kind_of, text_error
 from .images import Pictures
 from .labels import check_labels
-from .sources import OnHub
+from .sources import OnHub, on_hub
 from .table_columns import columns_in_words
 from .table_fitting import Wishes, input_names
 from .table_targets import read_columns
@@ -70,6 +70,13 @@ def is_hugging_face(value: object) -> bool:
     """Whether a value is one of their data sets, or a dict of them; their library is not imported to ask."""
     kind = type(value)
     return kind.__module__.partition(".")[0] == "datasets" and hasattr(value, "column_names")
+
+
+def names_data(value: object) -> bool:
+    """Whether a value is a data set of theirs, the folder of a saved one, or `hf:NAME`."""
+    if isinstance(value, (str, Path)):
+        return on_hub(value) is not None or is_saved(Path(value).expanduser())
+    return is_hugging_face(value)
 
 
 def open_parts(source: Any, arguments: Mapping[str, Any], wishes: Wishes) -> Parts:
@@ -176,6 +183,22 @@ def read_part(
         arrays.names, arrays.num_classes, arrays.values = names, len(names), None
         check_labels(arrays.targets, len(names), name)
     return arrays
+
+
+def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
+    """The inputs of a part alone, which needs no target: one column, or a dict of them.
+
+    Raises:
+        DataError: If they are text, audio or video.
+    """
+    usual = _usual(part) if wishes.target is None else None
+    out = {*wishes.drop, *(wishes.target or ()), usual}
+    names = [column for column in (wishes.inputs or part.column_names) if column not in out]
+    table = _arrow(part, names)
+    columns = {
+        column: column_of(table[column], part.features[column], column, name) for column in names
+    }
+    return columns if len(columns) > 1 else next(iter(columns.values()))
 
 
 class _Pictures(Dataset[Any]):

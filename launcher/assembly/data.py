@@ -11,6 +11,7 @@ from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.reading import Reading
 from ...envs.table_columns import Columns
 from ...envs.table_fitting import Wishes
 from ...envs.table_world import TableWorld
@@ -18,12 +19,13 @@ from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
+from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
 from .decoding import decoded_cache
-from .opening import COLUMN_SETTINGS, Opened, opened, wishes_of
-from .tables import read_tables
+from .opening import COLUMN_SETTINGS, Opened, Tables, opened, wishes_of
+from .tables import read_tables, table_to_evaluate
 
 _PARTS = (folders.Parts, huggingface.Parts)
 
@@ -119,9 +121,34 @@ def read_data(
 
 def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     """The arguments of `_arrays` that are the same for all data sets."""
-    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    data_dir = data_dir_of(plan)
     cache = decoded_cache(plan, data_dir)
     return {"data_dir": data_dir, "channels": plan.channels, "cache": cache, "wishes": wishes}
+
+
+def read_to_evaluate(named: Named, plan: Plan, reading: Reading) -> Arrays:
+    """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
+
+    Args:
+        plan: The plan of the run.
+        reading: How the run's own data was read: pictures are decoded, and columns encoded, like those.
+
+    Raises:
+        ConfigError: If it cannot be identified.
+        DataError: If it cannot be read.
+    """
+    wishes, columns = wishes_of(plan), reading.columns
+    part = opened(named, wishes, like=columns)
+    if columns is not None or isinstance(part.source, Tables):
+        return table_to_evaluate(part, wishes, columns)
+    options = {**_options(plan, wishes), "pictures": reading.pictures or Pictures(plan.image_size)}
+    found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
+    return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)
+
+
+def data_dir_of(plan: Plan) -> Path:
+    """The folder of downloaded data sets."""
+    return Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
 
 
 def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
@@ -163,33 +190,47 @@ def _arrays(
     """
     # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
-    name = _data_name(part)
+    name = f"{role}{data_name(part)}"
     if isinstance(part, huggingface.Parts):
         if (rows := part.part(train=train)) is None:
             return None
-        name = f"{role}{name}"
         return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
+    source = _source(part, arguments, train=train, data_dir=data_dir)
+    if source is None:
+        return None
+    return datasets.read(source, name=name, pictures=pictures, channels=channels, cache=cache)
+
+
+def source_to_predict(named: Named, plan: Plan) -> Any:
+    """The data set that a plan names, not read yet: its test part if it has one, else all of it."""
+    wishes, data_dir = wishes_of(plan), data_dir_of(plan)
+    part = opened(named, wishes).source
+    if isinstance(part, Tables):
+        return (part.held_out or part.train).rows
+    if isinstance(part, huggingface.Parts):
+        rows = part.train if part.held_out is None else part.held_out
+        return huggingface.inputs_of(rows, wishes, name=part.name)
+    found = (_source(part, named.arguments, train=t, data_dir=data_dir) for t in (False, True))
+    return next(source for source in found if source is not None)
+
+
+def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
+    """One part of a data set, not read yet; None if it has no such part."""
     if isinstance(part, folders.Parts):
         if arguments:
             raise ConfigError(
                 f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
             )
-        source = part.train if train else part.held_out
-    elif makes_objects(part):
-        inference = sources.split_arguments(part, train=train, data_dir=data_dir)
-        if inference is None:
-            return None
-        source = sources.open_dataset(
-            lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
-            name=name,
-            data_dir=data_dir,
-        )
-    else:
-        source = part if train else None  # Arrays and instances have no test part to ask for.
-    if source is None:
+        return part.train if train else part.held_out
+    if not makes_objects(part):
+        return part if train else None  # Arrays and instances have no test part to ask for.
+    inference = sources.split_arguments(part, train=train, data_dir=data_dir)
+    if inference is None:
         return None
-    return datasets.read(
-        source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
+    return sources.open_dataset(
+        lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
+        name=data_name(part),
+        data_dir=data_dir,
     )
 
 
@@ -204,7 +245,8 @@ def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
         )
 
 
-def _data_name(part: object) -> str:
+def data_name(part: object) -> str:
+    """What messages call a data set: the name of its class or folder, or `arrays`."""
     if isinstance(part, huggingface.Parts):
         return part.name
     if isinstance(part, folders.Parts):

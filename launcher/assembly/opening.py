@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...envs import folders, huggingface
-from ...envs.arrow import as_arrow, read_file
+from ...envs.arrow import as_arrow, is_text, read_file
 from ...envs.forms import is_table
 from ...envs.sources import OnHub
+from ...envs.table_columns import Columns
 from ...envs.table_fitting import Wishes
 from ...envs.tables import Table
 from ...replay import ConfigError
@@ -44,11 +45,19 @@ class Opened:
     arguments: dict[str, Any]
 
 
-def opened(named: Named, wishes: Wishes, *, split: bool = False, role: str = "") -> Opened:
+def opened(
+    named: Named,
+    wishes: Wishes,
+    *,
+    split: bool = False,
+    role: str = "",
+    like: Columns | None = None,
+) -> Opened:
     """The data set that a setting names.
 
     Args:
         split: Whether a folder of pictures without a held-out part of its own is divided.
+        like: Columns of the run's own table, whose text file was read with options.
         role: Starts the name of one that has no name, in errors.
 
     Raises:
@@ -58,6 +67,8 @@ def opened(named: Named, wishes: Wishes, *, split: bool = False, role: str = "")
     target: Any = unwrapped(named.target)
     options = {key: value for key, value in named.arguments.items() if key != "subset"}
     if isinstance(target, Path) and target.is_file():
+        if like is not None and is_text(target):
+            options = {**like.options, **options}
         rows, notes = read_file(target, options)
         table = Table(rows, target.name, notes=tuple(notes), options=options)
         return Opened(Tables(table), named.arguments)

@@ -9,11 +9,30 @@ from ...envs.joining import with_held_out
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
 from ...envs.table_columns import Columns
-from ...envs.tables import Pair, Table, with_inputs
+from ...envs.table_fitting import Wishes
+from ...envs.tables import Pair, Table, encoded, with_inputs
 from ...replay import ConfigError
 from ..settings.plan import Plan
 from .chosen import of_classes
 from .opening import Opened, Tables, wishes_of
+
+
+def table_to_evaluate(part: Opened, wishes: Wishes, columns: Columns | None) -> Arrays:
+    """The rows of a table to evaluate on, its own held-out part if it has one; labels stay unchanged.
+
+    Raises:
+        ConfigError: If it is not a table, or the run did not learn from one.
+        DataError: If it lacks a column, or values are missing.
+    """
+    if columns is None or not isinstance(part.source, Tables):
+        raise ConfigError(
+            "The run learnt from a table: give one with the same columns."
+            if columns is not None
+            else "The run did not learn from a table: give data in the form that it learnt from."
+        )
+    table = part.source.held_out or part.source.train
+    arrays = of_classes(table.numbered(wishes), part.arguments)
+    return encoded(arrays, table, wishes, columns)
 
 
 def read_tables(

@@ -24,7 +24,7 @@ class Outputs:
     """A model's answers for the held-out rows of one task, on the host.
 
     Attributes:
-        task: The task's number, from 0.
+        task: The task's number, from 0; None: not known.
         index: int64 `[N]`, the rows' numbers in their table.
         output: Logits or values, float `[N, *action.shape]`; from an `act` without logits, the chosen
             classes, int64 `[N]`.
@@ -34,7 +34,7 @@ class Outputs:
             narrow them down.
     """
 
-    task: int
+    task: int | None
     index: Tensor
     output: Tensor
     label: Tensor
