@@ -178,7 +178,7 @@ def read_part(
         source = _Pictures(only, targets)
     else:
         source = (only, targets)
-    arrays = read(source, name=name, pictures=pictures, channels=channels)
+    arrays = read(source, name=name, pictures=pictures, channels=channels, wanted=wishes.wanted)
     if names is not None and arrays.discrete:
         arrays.names, arrays.num_classes, arrays.values = names, len(names), None
         check_labels(arrays.targets, len(names), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ...envs.table_fitting import Wishes
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ...replay.spec import TargetKind
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.named import Named
@@ -26,6 +28,7 @@ from .chosen import of_classes
 from .decoding import decoded_cache
 from .opening import COLUMN_SETTINGS, Opened, Tables, opened, wishes_of
 from .tables import read_tables, table_to_evaluate
+from .torch_losses import targets_of
 
 _PARTS = (folders.Parts, huggingface.Parts)
 
@@ -105,7 +108,7 @@ def read_data(
         asked: dict[str, Any] | None = another.arguments
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
-        rest = None if asked is None else _held_out(other, asked, own=own, **options)
+        rest = None if asked is None else _held_out(other, asked, own=own, like=arrays, **options)
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
@@ -123,7 +126,13 @@ def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     """The arguments of `_arrays` that are the same for all data sets."""
     data_dir = data_dir_of(plan)
     cache = decoded_cache(plan, data_dir)
-    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache, "wishes": wishes}
+    return {
+        "data_dir": data_dir,
+        "channels": plan.channels,
+        "cache": cache,
+        "wishes": wishes,
+        "wanted": targets_of(plan.loss),
+    }
 
 
 def read_to_evaluate(named: Named, plan: Plan, reading: Reading) -> Arrays:
@@ -151,13 +160,17 @@ def data_dir_of(plan: Plan) -> Path:
     return Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
 
 
-def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
+def _held_out(
+    part: Any, arguments: dict[str, Any], *, own: bool, like: Arrays, **options: Any
+) -> Arrays | None:
     """The held-out rows: the data set's own test part, or the test part of another data set.
 
     Args:
         own: Whether it is the training data's own test part. Another data set without a test part is
             held out as a whole.
+        like: The training rows: a few held-out targets may look like something else.
     """
+    options["wanted"] = None if like.discrete else like.kind
     held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
     if held_out is None and not own:
         held_out = _arrays(part, arguments, train=True, role="held-out ", **options)
@@ -173,6 +186,7 @@ def _arrays(
     pictures: Pictures,
     channels: str | None,
     wishes: Wishes,
+    wanted: TargetKind | None,
     cache: Cache,
     role: str = "",
 ) -> Arrays | None:
@@ -185,6 +199,7 @@ def _arrays(
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
         wishes: What the settings say of columns.
+        wanted: What targets of 0 and 1 are, or None.
         cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
@@ -194,11 +209,14 @@ def _arrays(
     if isinstance(part, huggingface.Parts):
         if (rows := part.part(train=train)) is None:
             return None
+        wishes = replace(wishes, wanted=wanted)
         return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
     source = _source(part, arguments, train=train, data_dir=data_dir)
     if source is None:
         return None
-    return datasets.read(source, name=name, pictures=pictures, channels=channels, cache=cache)
+    return datasets.read(
+        source, name=name, pictures=pictures, channels=channels, cache=cache, wanted=wanted
+    )
 
 
 def source_to_predict(named: Named, plan: Plan) -> Any:

@@ -18,6 +18,7 @@ from ...replay import ConfigError
 from ..settings.loaders import unwrapped
 from ..settings.named import Named
 from ..settings.plan import Plan
+from .torch_losses import targets_of
 
 COLUMN_SETTINGS = ("target", "target_type", "inputs", "drop", "categories", "missing")
 """Settings that name columns, or say what they hold."""
@@ -100,6 +101,7 @@ def wishes_of(plan: Plan) -> Wishes:
         drop=tuple(plan.drop or ()),
         categories=tuple(plan.categories or ()),
         missing=plan.missing,
+        wanted="values" if plan.target_type == "values" else targets_of(plan.loss),
     )
 
 

@@ -140,7 +140,8 @@ class Predictor:
         if output.dim() == 1:  # From `act`.
             return reading.values(output.numpy())
         if space.binary:
-            return (output > 0).to(torch.int64).numpy()
+            several = (output > 0).to(torch.int64).numpy()
+            return several[:, 0] if reading.flat else several
         competing = self._competing(task)
         if competing is None:
             return reading.values(output.argmax(1).numpy())
