@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ..replay import DataError
+from .arrays import held_out_rows
 from .images import load
 
 _PICTURES = frozenset(
@@ -56,7 +58,7 @@ class PictureFolder(Dataset[Any]):
         classes: Names in the order of their numbers; None: those of `files`, sorted.
     """
 
-    def __init__(self, root: Path, files: dict[str, list[Path]], classes: list[str] | None = None):
+    def __init__(self, root: Path, files: dict[str, list[str]], classes: list[str] | None = None):
         self.root, self.files = root, files
         self.classes = sorted(files) if classes is None else list(classes)
         self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
@@ -65,17 +67,22 @@ class PictureFolder(Dataset[Any]):
                 f"{root} holds the class {unknown[0]}, which is not among the training data's: "
                 f"{', '.join(self.classes)}."
             )
-        self.samples = [
-            (file, self.class_to_idx[name]) for name in sorted(files) for file in files[name]
-        ]
-        self.targets = [label for _, label in self.samples]
+        names = sorted(files)
+        self.paths = [file for name in names for file in files[name]]
+        self.targets = [self.class_to_idx[name] for name in names for _ in files[name]]
+        # The pictures that this is a part of, and the part's name: at first, all of them.
+        self.all_paths, self.part = self.paths, ""
+
+    @property
+    def samples(self) -> list[tuple[str, int]]:
+        """The file and the label of each picture."""
+        return list(zip(self.paths, self.targets, strict=True))
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
-        file, label = self.samples[i]
-        return load(file), label
+        return load(self.paths[i]), self.targets[i]
 
     def numbered_as(self, other: PictureFolder) -> PictureFolder:
         """The same pictures with the class numbers of another folder.
@@ -84,6 +91,19 @@ class PictureFolder(Dataset[Any]):
             DataError: If the other folder lacks one of their classes.
         """
         return PictureFolder(self.root, self.files, other.classes)
+
+    def split(self) -> tuple[PictureFolder, PictureFolder]:
+        """Its pictures to learn from and those held out, a fixed fifth."""
+        rows = zip(("train", "held out"), held_out_rows(len(self)), strict=True)
+        one, other = (self._part(part, index.tolist()) for part, index in rows)
+        return one, other
+
+    def _part(self, part: str, rows: list[int]) -> PictureFolder:
+        twin = copy.copy(self)
+        twin.part = part
+        twin.paths = [self.paths[i] for i in rows]
+        twin.targets = [self.targets[i] for i in rows]
+        return twin
 
 
 @dataclass
@@ -109,6 +129,12 @@ class Parts:
         """
         held_out = (self.held_out or self.train).numbered_as(other.train)
         return Parts(self.path, held_out, None, self.notes)
+
+    def split(self) -> Parts:
+        """The folder with a held-out part, its own or a fixed fifth; itself if it has too few pictures."""
+        if self.held_out is not None or len(self.train) < 2:
+            return self
+        return Parts(self.path, *self.train.split(), self.notes)
 
 
 def open_folder(path: Path) -> Parts:
@@ -169,7 +195,8 @@ def pictures_in(path: Path) -> list[Path]:
         DataError: If it cannot be read.
     """
     try:
-        return [file for below in _scan(path, frozenset()).walk() for file in below.pictures]
+        scanned = _scan(path, frozenset())
+        return [Path(file) for below in scanned.walk() for file in below.pictures]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
@@ -185,7 +212,7 @@ class _Folder:
     """
 
     path: Path
-    pictures: list[Path]
+    pictures: list[str]
     folders: list[_Folder]
     others: Counter[str]
 
@@ -215,16 +242,20 @@ def _scan(path: Path, above: frozenset[str]) -> _Folder:
     with os.scandir(path) as entries:
         # Sorted: file systems list entries in any order, and row numbers must not depend on it.
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name.lower() in _LEFT_BEHIND:
+            name = entry.name
+            if name.startswith(".") or name.lower() in _LEFT_BEHIND:
                 continue
-            here = path / entry.name
             if entry.is_dir():  # Or a link to one: data sets are often linked from a shared disk.
+                here = path / name
                 if os.path.realpath(here) not in above:
                     found.folders.append(_scan(here, above))
-            elif here.suffix.lower() in _PICTURES:
-                found.pictures.append(here)
+                continue
+            stem, dot, ending = name.rpartition(".")
+            if (ending := (dot + ending).lower() if stem and ending else "") in _PICTURES:
+                # Text: a `Path` for each of a million files would take seconds.
+                found.pictures.append(entry.path)
             else:
-                found.others[here.suffix.lower() or "without an extension"] += 1
+                found.others[ending or "without an extension"] += 1
     return found
 
 
@@ -313,7 +344,7 @@ def _check_classes(whole: _Folder, path: Path) -> None:
         )
 
 
-def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[str, list[Path]]:
+def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[str, list[str]]:
     """The pictures of each class folder, those in folders below included.
 
     Raises:

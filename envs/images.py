@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,17 @@ _AS_GIVEN = (
 _WIDE = ("I", "F")  # 32-bit numbers, whose range a picture does not declare.
 _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.
+
+
+class Form(NamedTuple):
+    """The shape `[C, H, W]` and dtype that all pictures get."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Pictures:
@@ -136,6 +148,22 @@ class Pictures:
             grey = all(mode in _GREY or _is_deep(mode) for mode in modes)
             self._mode = "L" if grey and not self.colour else "RGB"
 
+    def form(self) -> Form:
+        """What pictures become, once settled."""
+        from PIL import Image
+
+        assert self.size is not None
+        width, height = self.size
+        wide = self._deep or self._mode == "F"
+        shape = (Image.getmodebands(self._mode), height, width)
+        return Form(shape, np.dtype(np.float32 if wide else np.uint8))
+
+    def settle_as(self, state: Mapping[str, Any], sizes: Iterable[Sequence[int]]) -> None:
+        """Decide what was settled elsewhere, on images of these sizes."""
+        width, height = state["size"]
+        self.size, self._mode, self._deep = (width, height), state["mode"], state["deep"]
+        self.sizes.update((width, height) for width, height in sizes)
+
     def __call__(self, image: Any) -> Tensor:
         """Tensor `[C, H, W]` of an image.
 
@@ -190,7 +218,7 @@ class Pictures:
         return image if image.size == self.size else image.resize(self.size)
 
 
-def load(file: Path) -> Any:
+def load(file: str | Path) -> Any:
     """A picture as a viewer shows it: a PIL image of mode RGB, or I;16 if it has 16 bits.
 
     The first frame of an animation, rotated as its EXIF data says, on white where it is transparent.
@@ -207,7 +235,8 @@ def load(file: Path) -> Any:
     except DataError:
         raise
     except Exception as error:  # PIL's decoders raise nearly anything.
-        empty = " It is empty." if file.is_file() and file.stat().st_size == 0 else ""
+        path = Path(file)
+        empty = " It is empty." if path.is_file() and path.stat().st_size == 0 else ""
         raise DataError(
             f"{file} cannot be read as a picture ({type(error).__name__}: {error}).{empty} Repair "
             "or remove it."

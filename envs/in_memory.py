@@ -7,6 +7,7 @@ instead of one by one.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from .decoded import Files
 from .folders import PictureFolder
+from .images import load
 
 
 class Held(NamedTuple):
@@ -53,7 +56,7 @@ def labels(source: Any) -> Any:
         index = _index(source.indices, -1 if found is None else len(found))
         return None if index is None else np.asarray(found)[index.numpy()]
     if _reads_as(source, PictureFolder):
-        return [target for _, target in source.samples]
+        return source.targets
     module = sys.modules.get("torchvision.datasets")
     if module is None or _altered(source, "target_transform"):
         return None
@@ -66,6 +69,62 @@ def labels(source: Any) -> Any:
     if _reads_as(source, module.Places365) and not _altered(source, "transforms"):
         return [target for _, target in source.imgs]
     return None
+
+
+def files(source: Any) -> Files | None:
+    """The picture files of all items, if reading an item is decoding a file, always alike; else None."""
+    if _reads_as(source, PictureFolder):
+        return _of_folder(source)
+    if _altered(source, "transform", "target_transform", "transforms"):
+        return None
+    module = sys.modules.get("torchvision.datasets")
+    # Under another backend a picture is no PIL image.
+    if module is None or sys.modules["torchvision"].get_image_backend() != "PIL":
+        return None
+    known = next(
+        (names for n, names in _FILES.items() if _reads_as(source, getattr(module, n))), None
+    )
+    if known is None or getattr(source, "loader", _loader()) is not _loader():
+        return None
+    found, labels = (_own(source, name) if name else None for name in known)
+    if not isinstance(found, list) or not found:
+        return None
+    if labels is None:  # The file and the label of each item are listed together.
+        labels = [label for _, label in found]
+        found = [file for file, _ in found]
+    paths = list(map(os.fspath, found))
+    if not _whole(labels) or len(labels) != len(paths):
+        return None
+    return Files(
+        root=os.path.abspath(os.path.commonpath(paths)),
+        part="",
+        paths=paths,
+        labels=torch.tensor(labels),
+        image=lambda i: source[i][0],
+        listing=paths,
+        listed=lambda i: source[i][0],
+        reader=f"torchvision {type(source).__name__}",
+        whole=False,
+    )
+
+
+def _of_folder(source: PictureFolder) -> Files:
+    paths, everything = source.paths, source.all_paths
+    return Files(
+        root=os.path.abspath(source.root),
+        part=source.part,
+        paths=paths,
+        labels=torch.tensor(source.targets),
+        image=lambda i: load(paths[i]),
+        listing=everything,
+        listed=lambda i: load(everything[i]),
+        reader="folder",
+        whole=True,
+    )
+
+
+def _loader() -> Any:
+    return sys.modules["torchvision.datasets.folder"].default_loader
 
 
 def _reads_as(source: Any, known: type) -> bool:
@@ -187,6 +246,26 @@ _TORCHVISION: dict[str, tuple[Pictures, str]] = {
     "STL10": (_channels_first, "labels"),
     "SEMEION": (_grey_array, "labels"),
     "USPS": (_grey_array, "targets"),
+}
+
+
+# The source of each `__getitem__` was checked: it decodes a file and returns the picture with the label.
+# The attributes with the files and the labels; "": the first has both.
+_FILES: dict[str, tuple[str, str]] = {
+    "DatasetFolder": (
+        "samples",
+        "",
+    ),  # And its subclasses ImageFolder, ImageNet, EuroSAT, Country211.
+    "DTD": ("_image_files", "_labels"),
+    "FGVCAircraft": ("_image_files", "_labels"),
+    "Flowers102": ("_image_files", "_labels"),
+    "Food101": ("_image_files", "_labels"),
+    "GTSRB": ("_samples", ""),
+    "Imagenette": ("_samples", ""),
+    "Places365": ("imgs", ""),
+    "RenderedSST2": ("_samples", ""),
+    "StanfordCars": ("_samples", ""),
+    "SUN397": ("_image_files", "_labels"),
 }
 
 

@@ -21,6 +21,8 @@ from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
 from .raw_inputs import Items, raw_inputs
+from .table_columns import Columns
+from .table_reading import TableRows, table_rows
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Reading:
             None: its own number.
         listed: Whether `classes` are names that the data lists beside the numbers of its classes.
         flat: Whether the targets are values that came as `[N]`.
+        columns: How the columns of a table became inputs; None: they came from no table.
     """
 
     dtype: Any
@@ -44,6 +47,7 @@ class Reading:
     classes: tuple[Any, ...] | None = None
     listed: bool = False
     flat: bool = False
+    columns: Columns | None = None
 
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
@@ -63,12 +67,13 @@ class Reading:
             "classes": self.classes,
             "listed": self.listed,
             "flat": self.flat,
+            "columns": None if self.columns is None else self.columns.state(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Reading:
         """The reading that `state` described."""
-        pictures = state["pictures"]
+        pictures, columns = state["pictures"], state.get("columns")
         return cls(
             map_tree(lambda dtype: getattr(torch, dtype), state["dtype"]),
             state["channels"],
@@ -76,25 +81,29 @@ class Reading:
             state["classes"],
             state["listed"],
             state["flat"],
+            None if columns is None else Columns.from_state(columns),
         )
 
     def with_classes(self, classes: tuple[Any, ...] | None) -> Reading:
         """The same with other classes: a run learns more of them later."""
         return replace(self, classes=classes)
 
-    def rows(self, inputs: object, space: Space, *, name: str = "the inputs") -> Rows:
+    def rows(self, inputs: object, space: Space, *, name: str = "the inputs") -> Rows | TableRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
         Args:
             inputs: As `raw_inputs` accepts them. One array may hold a single input: it then has one
-                dimension less.
+                dimension less. Of a run on a table, see `table_rows`.
             space: The space of the run's inputs.
             name: What errors call them.
 
         Raises:
             DataError: If they are not inputs, or have another shape than those of the training.
         """
-        if isinstance(inputs, Mapping):
+        if self.columns is not None:
+            if (rows := table_rows(self.columns, space, inputs, name)) is not None:
+                return rows
+        elif isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
         features = space.shape[0] if len(space.shape) == 1 else None
@@ -319,6 +328,7 @@ def reading_of(
         _classes(kind, scenario, train),
         listed=last.values is None and last.names is not None,
         flat=first.flat,
+        columns=first.columns,
     )
 
 

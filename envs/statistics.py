@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..replay import LazyColumn
 
@@ -64,27 +68,75 @@ def _of_bytes(
     columns: list[Tensor | LazyColumn], shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, float, float]:
     """`statistics` of uint8."""
+    sums = functools.reduce(Sums.__add__, map(sums_of, columns))
+    n, both = sums.n, list(zip(sums.values, sums.squares, strict=True))
+    # Python divides integers of any size, and rounds once.
+    mean = torch.tensor([one / n for one, _ in both], dtype=torch.float64)
+    variance = torch.tensor([(n * two - one**2) / n**2 for one, two in both], dtype=torch.float64)
+    across = shape[:1] if len(shape) == 3 else shape
+    return mean.view(across), variance.sqrt().view(across), float(sums.low), float(sums.high)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Exact sums of bytes, of each channel of images or else of each feature.
+
+    Attributes:
+        n: Number of bytes that were added up in each.
+        values, squares: Sums of the bytes and of their squares.
+        low, high: The lowest and the highest byte of all.
+    """
+
+    n: int
+    values: list[int]
+    squares: list[int]
+    low: int
+    high: int
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.n + other.n,
+            [one + two for one, two in zip(self.values, other.values, strict=True)],
+            [one + two for one, two in zip(self.squares, other.squares, strict=True)],
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+    def state(self) -> list[Any]:
+        """Plain data, from which `Sums(*state)` makes it again."""
+        return [self.n, self.values, self.squares, self.low, self.high]
+
+
+# Of columns whose sums were added up when they were made; by identity.
+_KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def remember(column: Tensor, sums: Sums) -> None:
+    """Let `sums_of` return these sums for this very tensor, which does not change."""
+    _KNOWN[column] = sums
+
+
+def sums_of(column: Tensor | LazyColumn) -> Sums:
+    """The sums of a uint8 column `[N, *shape]`, in one pass."""
+    if isinstance(column, Tensor) and (known := _KNOWN.get(column)) is not None:
+        return known
+    shape = tuple(column.shape[1:])
     channels = shape[0] if len(shape) == 3 else math.prod(shape)
     pixels = math.prod(shape) // channels  # 1 if the statistics are per feature.
     rows = max(1, _BYTES // math.prod(shape))
     rows -= rows % _EXACT if rows > _EXACT else 0
-    ones = torch.zeros(channels, dtype=torch.float64)  # Whole numbers, exact up to 2^53.
-    squares, low, high = ones.clone(), 255, 0
+    values = torch.zeros(channels, dtype=torch.float64)  # Whole numbers, exact up to 2^53.
+    squares, low, high = values.clone(), 255, 0
     # One buffer for all chunks: new memory for each would take longer than the sums.
-    buffer = torch.empty(rows, channels, pixels)
-    for chunk in chunks(columns, rows):
+    buffer = torch.empty(min(rows, len(column)), channels, pixels)
+    for chunk in chunks([column], rows):
         lowest, highest = chunk.aminmax()
         low, high = min(low, int(lowest)), max(high, int(highest))
-        values = buffer[: len(chunk)].copy_(chunk.reshape(-1, channels, pixels))
-        ones += _exact_sums(values)
-        squares += _exact_sums(values.square_())
-    # Python divides integers of any size, and rounds once.
-    n = sum(len(column) for column in columns) * pixels
-    sums = list(zip(map(int, ones.tolist()), map(int, squares.tolist()), strict=True))
-    mean = torch.tensor([one / n for one, _ in sums], dtype=torch.float64)
-    variance = torch.tensor([(n * two - one**2) / n**2 for one, two in sums], dtype=torch.float64)
-    across = shape[:1] if len(shape) == 3 else shape
-    return mean.view(across), variance.sqrt().view(across), float(low), float(high)
+        floats = buffer[: len(chunk)].copy_(chunk.reshape(-1, channels, pixels))
+        values += _exact_sums(floats)
+        squares += _exact_sums(floats.square_())
+    one, two = ([int(number) for number in sums.tolist()] for sums in (values, squares))
+    return Sums(len(column) * pixels, one, two, low, high)
 
 
 def _exact_sums(values: Tensor) -> Tensor:

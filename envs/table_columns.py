@@ -78,13 +78,15 @@ class Columns:
 
     Attributes:
         dtype: Of the numbers as they are read: "bool", "uint8", "float32" or "float64".
-        name: What errors call the table that the columns were taken from.
+        left_out: The other columns of the table, the target among them.
+        options: How its text file was read: its separator, ...
     """
 
     numbers: tuple[Number, ...]
     categories: tuple[Category, ...]
     dtype: str
-    name: str = field(default="the table", compare=False)
+    left_out: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -94,6 +96,11 @@ class Columns:
     @property
     def _all(self) -> list[Column]:
         return [*self.numbers, *self.categories]
+
+    @property
+    def flags(self) -> bool:
+        """Whether further columns say which values were missing."""
+        return any(column.flagged for column in self._all)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -106,7 +113,8 @@ class Columns:
             "numbers": [asdict(column) for column in self.numbers],
             "categories": [asdict(c) | {"values": list(c.values)} for c in self.categories],
             "dtype": self.dtype,
-            "name": self.name,
+            "left_out": list(self.left_out),
+            "options": dict(self.options),
         }
 
     @classmethod
@@ -116,11 +124,24 @@ class Columns:
             tuple(Number(**column) for column in state["numbers"]),
             tuple(Category(**c | {"values": tuple(c["values"])}) for c in state["categories"]),
             state["dtype"],
-            state["name"],
+            tuple(state["left_out"]),
+            state["options"],
         )
 
-    def encode(self, table: pa.Table, name: str) -> Tensor | dict[str, Tensor]:
+    def check(self, table: pa.Table, name: str) -> None:
+        """Raise DataError if a table lacks a column."""
+        if lacks := [column for column in self.names if column not in table.column_names]:
+            raise DataError(
+                f"{begin(name)} lacks {columns_in_words(lacks)}, which the model was trained on. It has "
+                f"{columns_in_words(table.column_names)}."
+            )
+
+    def encode(self, table: pa.Table, name: str, *, first: int = 0) -> Tensor | dict[str, Tensor]:
         """The inputs in a table's rows; its columns are found by name, and others are left out.
+
+        Args:
+            name: What errors call it.
+            first: The number of its first row, for errors.
 
         Returns:
             Numbers `[N, F]`, or int64 `[N, K]` if all columns are categories, or a dict of both:
@@ -130,13 +151,9 @@ class Columns:
             DataError: If a column is missing or holds something else than in training, or values are
                 missing where none were expected.
         """
-        if lacks := [column for column in self.names if column not in table.column_names]:
-            raise DataError(
-                f"{name} lacks {columns_in_words(lacks)}, which the model was trained on. It has "
-                f"{columns_in_words(table.column_names)}."
-            )
+        self.check(table, name)
         missing: dict[str, int] = {}
-        numbers = self._numbers(table, name, missing)
+        numbers = self._numbers(table, name, missing, first)
         categories = self._categories(table, missing)
         if missing:
             raise DataError(missing_in_words(missing, table.num_rows, name))
@@ -146,7 +163,9 @@ class Columns:
             return found
         return {NUMBERS: numbers, CATEGORIES: categories}
 
-    def _numbers(self, table: pa.Table, name: str, missing: dict[str, int]) -> Tensor | None:
+    def _numbers(
+        self, table: pa.Table, name: str, missing: dict[str, int], first: int
+    ) -> Tensor | None:
         flagged = [column for column in self._all if column.flagged]
         width = len(self.numbers) + len(flagged)
         if not width:
@@ -167,7 +186,7 @@ class Columns:
                 rows = (~np.isfinite(values)).nonzero()[0]
                 raise DataError(
                     f"Column `{column.name}` of {name} holds infinite numbers in {len(rows)} of "
-                    f"{len(values)} rows (first: row {rows[0]}). Replace them or drop these rows."
+                    f"{len(values)} rows (first: row {rows[0] + first}). Replace them or drop these rows."
                 )
             matrix[place] = values
             if column.flagged:
@@ -270,6 +289,11 @@ def number_dtype(types: list[pa.DataType], *, filled: bool) -> str:
     return "float32" if names <= {*_NARROW} else "float64"
 
 
+def begin(name: str) -> str:
+    """What errors call a table, at the start of a sentence: `The table`; a file keeps its name."""
+    return f"T{name[1:]}" if name.startswith("the ") else name
+
+
 def columns_in_words(names: list[str]) -> str:
     """`age`, `city` and 12 others."""
     shown = ", ".join(f"`{name}`" for name in names[:8])
@@ -281,8 +305,8 @@ def missing_in_words(missing: Mapping[str, int], rows: int, name: str) -> str:
     counted = [f"`{column}` {count:,}" for column, count in missing.items()]
     more = f" and {len(counted) - 8} other columns" if len(counted) > 8 else ""
     return (
-        f"{name} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, leave "
-        "columns out (drop=[...]), or set missing=mean (the training mean; for categories one of their "
+        f"{begin(name)} has missing values: {', '.join(counted[:8])}{more} of {rows:,} rows. Fill them in, "
+        "leave columns out (drop=[...]), or set missing=mean (the training mean; for categories one of their "
         "own) or missing=flag (also a column of 0 and 1)."
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..replay import ConfigError, DataError
+from ..replay.spec import TargetKind
 from ..replay.suggestions import did_you_mean
 from .arrow import pyarrow
 from .table_columns import (
@@ -17,6 +18,7 @@ from .table_columns import (
     Number,
     as_numbers,
     as_words,
+    begin,
     columns_in_words,
     missing_in_words,
     number_dtype,
@@ -44,6 +46,7 @@ class Wishes:
         drop: Columns that it does not receive.
         categories: Columns of numbers or many words that are categories.
         missing: "mean", "flag", or None: missing values are an error.
+        wanted: What targets of 0 and 1 in several columns are, as the loss says; or None.
     """
 
     target: tuple[str, ...] | None = None
@@ -52,6 +55,7 @@ class Wishes:
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     missing: str | None = None
+    wanted: TargetKind | None = None
 
 
 def input_names(names: list[str], target: tuple[str, ...], wishes: Wishes, name: str) -> list[str]:
@@ -82,7 +86,7 @@ def input_names(names: list[str], target: tuple[str, ...], wishes: Wishes, name:
     inputs = [column for column in (wishes.inputs or names) if column not in out]
     if not inputs:
         raise ConfigError(
-            f"{name} has no column beside the target: there is nothing to learn from."
+            f"{begin(name)} has no column beside the target: there is nothing to learn from."
         )
     if unread := [column for column in wishes.categories if column not in inputs]:
         raise ConfigError(
@@ -113,9 +117,8 @@ def fit(table: pa.Table, wishes: Wishes, name: str) -> tuple[Columns, list[str]]
     flags = any(column.flagged for column in found)
     types = [table.schema.field(column.name).type for column in seen.numbers]
     filled = flags or any(column.name in seen.missing for column in seen.numbers)
-    columns = Columns(
-        tuple(seen.numbers), tuple(seen.categories), number_dtype(types, filled=filled), name
-    )
+    dtype = number_dtype(types, filled=filled)
+    columns = Columns(tuple(seen.numbers), tuple(seen.categories), dtype)
     return columns, _notes(seen, columns)
 
 

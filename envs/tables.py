@@ -17,7 +17,7 @@ from ..replay import ConfigError, DataError
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
-from .table_columns import CATEGORIES, Columns, columns_in_words
+from .table_columns import CATEGORIES, Columns, begin, columns_in_words
 from .table_fitting import Wishes, fit, input_names
 from .table_targets import read_columns
 
@@ -34,6 +34,7 @@ class Table:
         classes: Names of the classes of columns that have a list of them.
         usual: The target if the settings name none; None: they must.
         notes: Remarks on how it was read, for the run's header.
+        options: How its text file was read.
     """
 
     rows: pa.Table
@@ -41,6 +42,7 @@ class Table:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     usual: str | None = None
     notes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def target(self, wishes: Wishes) -> tuple[str, ...]:
         """The target's columns.
@@ -71,10 +73,15 @@ class Table:
             ConfigError, DataError: If the target is missing, unknown, or neither classes nor values.
         """
         if not self.rows.num_rows:
-            raise DataError(f"{self.name} is empty: there is nothing to learn from.")
+            raise DataError(f"{begin(self.name)} is empty: there is nothing to learn from.")
         names = self.target(wishes)
         targets = read_columns(self.rows, names, wishes.target_type or self._kind(names), self.name)
-        arrays = read((torch.arange(self.rows.num_rows), targets.rows), name=self.name)
+        wanted = wishes.wanted
+        arrays = read(
+            (torch.arange(self.rows.num_rows), targets.rows), name=self.name, wanted=wanted
+        )
+        if arrays.kind == "labels":
+            arrays.names = names
         if arrays.discrete:
             arrays.values = targets.words
             if len(names) == 1 and names[0] in self.classes and targets.words is None:
@@ -120,7 +127,10 @@ def with_inputs(
     notes: list[str] = []
     sources = [_taken(pair.train, pair.table, wishes, known) for pair in pairs]
     if known is None:
-        known, notes = fit(_joined(sources, pairs), wishes, pairs[0].table.name)
+        first = pairs[0].table
+        fitted, notes = fit(_joined(sources, pairs), wishes, first.name)
+        rest = [name for name in first.rows.column_names if name not in fitted.names]
+        known = replace(fitted, left_out=tuple(rest), options=first.options)
     train, held_out = [], []
     for pair, source in zip(pairs, sources, strict=True):
         learnt: Any = known.encode(source, pair.table.name)
@@ -159,7 +169,7 @@ def _joined(sources: list[pa.Table], pairs: Sequence[Pair]) -> pa.Table:
     for source, pair in zip(sources, pairs, strict=True):
         if lacks := [name for name in first.column_names if name not in source.column_names]:
             raise DataError(
-                f"{pair.table.name} lacks {columns_in_words(lacks)}, which {pairs[0].table.name} has."
+                f"{begin(pair.table.name)} lacks {columns_in_words(lacks)}, which {pairs[0].table.name} has."
             )
     try:
         return pa.concat_tables(

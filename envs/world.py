@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
     from .interface import Interface
+    from .table_columns import Columns
 
 
 # Called during an evaluation with how much is done, and the word for what is counted.
@@ -129,6 +130,10 @@ class Growing(Protocol):
     @property
     def expecting(self) -> bool:
         """Whether rows of an expected task are missing."""
+
+    @property
+    def columns(self) -> Columns | None:
+        """How the columns of its tables become inputs; None: it holds none."""
 
     def add(self, train: Arrays, test: Arrays | None, *, name: str | None = None) -> Task:
         """Add a task, or the rows of the next expected one.

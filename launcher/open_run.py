@@ -25,6 +25,7 @@ from .settings.plan import make_plan
 from .settings.settings import Settings
 
 if TYPE_CHECKING:
+    from .inference.examining import Examiner
     from .inference.policy import Policies
     from .inference.predicting import Predictor
     from .inference.trained import Trained
@@ -72,6 +73,11 @@ class OpenRun:
     def status(self) -> str:
         """ "open", "waiting" for the data of a later task, or how the run has ended."""
         return self.supervisor.status
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has ended the run before its time."""
+        return self.supervisor.stopped_by is not None
 
     @property
     def tasks_learnt(self) -> int:
@@ -221,7 +227,8 @@ class OpenRun:
         self.close()  # In a loop over its tasks, it is still open.
         with session.workplace.spell(moves_on=False):
             seed_everything(plan.seed)
-            train, test = read_later(make_plan(settings, of_run=plan))
+            known = session.world.growing().columns
+            train, test = read_later(make_plan(settings, of_run=plan), known)
             check_classes(session.world, session.learner.strategies, train, name)
             world = session.world.growing()
             expected, task = world.expecting, world.filled
@@ -274,8 +281,25 @@ class OpenRun:
             session.learner,
             session.plain,
             world,
+            session.plan,
             playing=self.playing,
             resting=lambda: bool(session.rest),
+        )
+
+    def examiner(self) -> Examiner:
+        """Evaluates on held-out rows, or on other data."""
+        from .inference.examining import Examiner
+
+        session, progress = self.session, self.session.progress
+        learnt = min(progress.task + progress.begun, session.num_tasks) or 1
+        world: Any = session.world
+        return Examiner(
+            self.predictor(),
+            session.plan,
+            lambda: world,
+            learnt=learnt,
+            step=progress.step,
+            scored=session.scoring.evaluate.policy,
         )
 
     @contextmanager

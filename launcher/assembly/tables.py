@@ -17,6 +17,7 @@ from ...replay import ConfigError
 from ..settings.named import Named
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .torch_losses import targets_of
 
 SETTINGS = ("target", "target_type", "inputs", "drop", "categories", "missing")
 """Settings of tables only."""
@@ -38,6 +39,8 @@ def read_tables(
     parts = plan.dataset or ()
     tables = [_open(named) for named in parts]
     if not any(tables):
+        if known is not None:
+            raise ConfigError("The run learns from tables: give a table with the same columns.")
         if given := [key for key in SETTINGS if key in plan.given]:
             raise ConfigError(
                 f"{given[0]}= names columns, but the data is not a table: give dataset= a data frame, or a "
@@ -81,6 +84,7 @@ def wishes_of(plan: Plan) -> Wishes:
         drop=tuple(plan.drop or ()),
         categories=tuple(plan.categories or ()),
         missing=plan.missing,
+        wanted="values" if plan.target_type == "values" else targets_of(plan.loss),
     )
 
 
@@ -90,7 +94,7 @@ def _open(named: Named, role: str = "") -> Table | None:
     options = {key: value for key, value in named.arguments.items() if key != "subset"}
     if isinstance(target, Path) and target.is_file():
         rows, notes = read_file(target, options)
-        return Table(rows, target.name, notes=tuple(notes))
+        return Table(rows, target.name, notes=tuple(notes), options=options)
     if is_table(target):
         if options:
             raise ConfigError(

@@ -18,6 +18,8 @@ from .schema import PARTS, schema
 from .settings import Settings
 from .wrappers import named_wrappers
 
+# What later data of a run shares with its first data, if that is a table.
+_OF_TABLES = ("target", "target_type", "inputs", "drop", "categories", "missing")
 _DEFAULT_BATCH = 32
 _DEFAULT_ENV_BATCH = 128
 _ONLINE_BATCH = 10
@@ -194,7 +196,7 @@ def make_plan(
         raise ConfigError("\n".join(mistakes))
     values = settings.values
     if of_run is not None:
-        for key in ("data_dir", "image_size", "channels"):
+        for key in ("data_dir", "image_size", "channels", *_OF_TABLES):
             values[key] = of_run.values[key]
     _check_source(settings)
     for key, name in (("model", "AC2Agent"), ("dataset", "Digits")):

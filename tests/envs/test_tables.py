@@ -265,7 +265,7 @@ class TestMistakes:
                 lambda t: t.assign(kind=[None, "a"] * 20),
                 "target of the table is missing: `kind` in 20 of 40",
             ),
-            (lambda t: t[:0], "the table is empty"),
+            (lambda t: t[:0], "The table is empty"),
         ],
     )
     def test_in_the_table_are_named_with_their_column(

@@ -1,0 +1,409 @@
+"""Pictures that are decoded once, into a file that later runs map into memory."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import functools
+import hashlib
+import json
+import math
+import mmap
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from ..replay import DataError, LazyColumn
+from .decoding import by_all_cores
+from .images import Form, Pictures
+from .statistics import Sums, remember, sums_of
+
+_VERSION = 1  # Of the files; another one is never read.
+_WORTH_S = 0.5  # Decoding that takes less CPU time is not worth a file.
+_SECONDS_PER_PICTURE, _SECONDS_PER_BYTE = 2e-4, 2e-8  # Of JPEG files, roughly.
+_DISK_SHARE = 0.5  # Of the free space at most: the disk is not ours alone.
+_MEMORY_SHARE = 0.5  # Of memory at most, where rows may be copied.
+_BLOCK_BYTES, _BLOCK_ROWS = 4 * 2**20, 256  # Decoded at once by a worker.
+_SYNC_S = 2.0  # Seconds between records of what is decoded: so much is lost at a power cut.
+_NAMES = re.compile(r"[0-9a-f]{32}(\.part)?")  # Of entries.
+_SHOWN = 5  # Broken pictures named in an error; the search ends at four times as many.
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pictures that a data set reads from files, the same at every reading.
+
+    Attributes:
+        root: Identifies the data set among others in the cache, with `part`.
+        part: The part of its rows that these are, or "" for all.
+        paths: The file of each row.
+        labels: The class of each row, int64 `[N]`.
+        image: Reads the picture of a row.
+        listing: The files whose change makes what was decoded stale, those of other parts included.
+        listed: Reads the picture of a file in `listing`.
+        reader: Says how `image` reads a file.
+        whole: Whether no rows are taken out later, which would copy them.
+    """
+
+    root: str
+    part: str
+    paths: Sequence[str]
+    labels: Tensor
+    image: Callable[[int], Any]
+    listing: Sequence[str]
+    listed: Callable[[int], Any]
+    reader: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Files of a data set.
+
+    Attributes:
+        digest: A hash of their names, sizes and times, and of the programs that decode them.
+        size: Their bytes.
+    """
+
+    listing: Sequence[str]
+    digest: str
+    size: int
+
+    @classmethod
+    def of(cls, files: Files) -> _Listed:
+        import PIL
+
+        stats = [os.stat(path) for path in files.listing]
+        head = f"{_VERSION} {PIL.__version__} {files.reader}"
+        times = (f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
+        text = "\n".join((head, *files.listing, *times))
+        digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+        return cls(files.listing, digest, sum(stat.st_size for stat in stats))
+
+
+class Report(Protocol):
+    """Tells the user what is going on."""
+
+    def begin(self, text: str, done: int, total: int) -> None: ...
+
+    def advance(self, done: int) -> None: ...
+
+    def end(self) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Cache:
+    """Decoded pictures on disk, an entry for each data set, size and colour.
+
+    An entry is a folder with the pixels of all rows and a description. Its name is a hash of the source
+    files' names, sizes and times, and of what pictures become; so what has changed is decoded again, and
+    the entry for the previous files is deleted. While an entry is being made it has another name, and
+    what was decoded is recorded: an interrupted run goes on from there. A lock lets one process do it.
+
+    Args:
+        folders: Where to keep entries: the first that can be written to.
+        report: Tells the user.
+
+    Attributes:
+        notes: Why something was not kept, for the run's header.
+    """
+
+    def __init__(self, folders: Sequence[Path], report: Report):
+        self.folders, self.report = list(folders), report
+        self.notes: list[str] = []
+        self._last: _Listed | None = None
+
+    def column(self, files: Files, name: str, pictures: Pictures) -> Tensor | LazyColumn | None:
+        """The pixels of all rows, `[N, C, H, W]`, over mapped memory; None: decode them in another way.
+
+        In that case, too, `pictures` are settled on all parts.
+
+        Args:
+            name: What the user calls the data.
+            pictures: How pictures become tensors; settled by this, if it was not.
+
+        Raises:
+            DataError: If a file cannot be decoded; all files are tried first.
+        """
+        pixels = self._pixels(files, name, pictures)
+        if pixels is None:
+            _settle(pictures, files)
+        elif not files.whole and pixels.nbytes > _MEMORY_SHARE * _memory_bytes():
+            # Row by row: whoever took rows out would copy them into memory.
+            shape, dtype = tuple(pixels.shape[1:]), pixels.dtype
+            return LazyColumn(pixels, torch.clone, shape=shape, dtype=dtype)
+        return pixels
+
+    def _listed(self, files: Files) -> _Listed:
+        """The files' sizes and times, read once for all parts of a data set."""
+        if self._last is None or self._last.listing is not files.listing:
+            self._last = _Listed.of(files)
+        return self._last
+
+    def _pixels(self, files: Files, name: str, pictures: Pictures) -> Tensor | None:
+        try:
+            listed = self._listed(files)
+        except OSError:
+            return None  # Reading it gives the error.
+        bytes_each = listed.size / len(files.listing)
+        if len(files.paths) * (_SECONDS_PER_PICTURE + _SECONDS_PER_BYTE * bytes_each) < _WORTH_S:
+            return None
+        source = listed.digest
+        asked = f"{source} {files.part} {files.reader} {pictures.state()}"
+        key = hashlib.sha256(asked.encode()).hexdigest()[:32]
+        # By its path: folders of the same name are kept apart.
+        at = hashlib.sha256(f"{files.root} {files.part}".encode()).hexdigest()[:12]
+        homes = [folder / f"{Path(files.root).name}-{at}" for folder in self.folders]
+        for home in homes:
+            if (found := _opened(home / key, pictures)) is not None:
+                return found
+        refused = ""
+        for home in homes:
+            try:
+                home.mkdir(parents=True, exist_ok=True)
+                with self._alone(home, name):
+                    found = _opened(home / key, pictures)
+                    if found is None:
+                        _evict(home, source)
+                        self._prepare(home / key, source, files, name, pictures)
+                        found = _opened(home / key, pictures)
+                    if found is not None:
+                        return found
+            except (OSError, NotImplementedError) as error:  # Locks are not implemented everywhere.
+                refused = refused or f"{home.parent}: {_reason(error)}"
+        self.notes.append(
+            f"{name} is decoded in memory, since it cannot be kept decoded ({refused})"
+        )
+        return None
+
+    @contextmanager
+    def _alone(self, home: Path, name: str) -> Iterator[None]:
+        """Hold the lock of an entry's folder; say so if another process has it."""
+        lock = FileLock(home / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.report.say(f"waiting for another process that is decoding {name}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _prepare(
+        self, entry: Path, source: str, files: Files, name: str, pictures: Pictures
+    ) -> None:
+        """Decode all rows into an entry, or what an interrupted run has left of them."""
+        _settle(pictures, files)
+        form = pictures.form()
+        rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // form.nbytes))
+        n, starts = len(files.paths), range(0, len(files.paths), rows)
+        making = entry.with_suffix(".part")
+        making.mkdir(exist_ok=True)
+        (making / "source").write_text(source)
+        pixels = making / "pixels"
+        _reserve(pixels, n * form.nbytes)
+        done = _Journal(making / "done.jsonl", pixels)
+        left = [block for block in range(len(starts)) if block not in done.blocks]
+
+        def work(block: int) -> dict[str, Any]:
+            which = range(starts[block], min(n, starts[block] + rows))
+            return _decode(which, files, pictures, form, pixels)
+
+        count, broken = (len(starts) - len(left)) * rows, []
+        self.report.begin(f"decoding {n:,} pictures of {name} into {entry.parent}", count, n)
+        try:
+            with closing(by_all_cores(work, left)) as results:
+                for block, result in results:
+                    if found := result.pop("broken"):
+                        broken += found
+                    else:
+                        done.add(block, result)
+                    if len(broken) >= 4 * _SHOWN:
+                        break
+                    count += rows
+                    self.report.advance(min(count, n))
+        finally:
+            done.write()
+            self.report.end()
+        if broken:
+            more = f"\nAnd {len(broken) - _SHOWN} or more others." if len(broken) > _SHOWN else ""
+            raise DataError("\n".join(broken[:_SHOWN]) + more)
+        found = list(done.blocks.values())
+        about = {
+            "version": _VERSION,
+            "shape": [n, *form.shape],
+            "dtype": form.dtype.name,
+            "pictures": pictures.state(),
+            "sizes": sorted({tuple(size) for one in found for size in one["sizes"]}),
+            "sums": [one["sums"] for one in found] if form.dtype == np.uint8 else [],
+        }
+        (making / "about.json").write_text(json.dumps(about))
+        done.path.unlink()
+        making.rename(entry)
+
+
+class _Journal:
+    """What is decoded, a line for each block; written once its pixels are on the disk.
+
+    Attributes:
+        blocks: What was recorded, by the number of the block.
+    """
+
+    def __init__(self, path: Path, pixels: Path):
+        self.path, self.pixels = path, pixels
+        self.blocks: dict[int, dict[str, Any]] = {}
+        self._new: list[str] = []
+        self._written = time.monotonic()
+        whole = []
+        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+            if line.endswith("\n"):  # Else it was being written when the machine stopped.
+                block, result = json.loads(line)
+                self.blocks[block] = result
+                whole.append(line)
+        path.write_text("".join(whole))
+
+    def add(self, block: int, result: dict[str, Any]) -> None:
+        self.blocks[block] = result
+        self._new.append(json.dumps([block, result]) + "\n")
+        if time.monotonic() - self._written > _SYNC_S:
+            self.write()
+
+    def write(self) -> None:
+        if not self._new:
+            return
+        with open(self.pixels, "r+b") as file:
+            os.fsync(file.fileno())
+        with open(self.path, "a") as file:
+            file.write("".join(self._new))
+            file.flush()
+            os.fsync(file.fileno())
+        self._new, self._written = [], time.monotonic()
+
+
+def _settle(pictures: Pictures, files: Files) -> None:
+    """Settle on as many pictures as are looked at when they are decoded in memory, those of all parts."""
+    if pictures.size is not None:
+        return
+    found, n, first = [], len(files.listing), None
+    for i in range(0, n, max(1, n // 100)):
+        try:
+            found.append(files.listed(i))
+        except DataError as error:  # Decoding names all that are broken.
+            first = first or error
+    if first is not None and not found:
+        raise first
+    pictures.settle(found)
+
+
+def _decode(
+    which: range, files: Files, pictures: Pictures, form: Form, file: Path
+) -> dict[str, Any]:
+    """Decode some rows into the file; returns what is to be recorded of them."""
+    pictures = copy.copy(pictures)  # Several threads may do this.
+    pictures.sizes = set()
+    pixels = np.empty((len(which), *form.shape), form.dtype)
+    broken = []
+    for k, row in enumerate(which):
+        try:
+            pixels[k] = pictures(files.image(row)).numpy()
+        except DataError as error:
+            broken.append(str(error))
+        except Exception as error:  # PIL's decoders raise nearly anything.
+            broken.append(
+                f"{files.paths[row]} cannot be read as a picture ({type(error).__name__}: {error})."
+            )
+    sums = None
+    if not broken:
+        with open(file, "r+b") as opened:
+            opened.seek(which.start * form.nbytes)
+            opened.write(pixels.data)
+        if pixels.dtype == np.uint8:
+            sums = sums_of(torch.from_numpy(pixels)).state()
+    return {"sums": sums, "sizes": sorted(pictures.sizes), "broken": broken}
+
+
+def _opened(entry: Path, pictures: Pictures) -> Tensor | None:
+    """The pixels of a complete entry; None: there is none."""
+    try:
+        about = json.loads((entry / "about.json").read_text())
+        shape, dtype = about["shape"], getattr(torch, about["dtype"])
+        nbytes = math.prod(shape) * dtype.itemsize
+        with open(entry / "pixels", "rb") as file:
+            if about["version"] != _VERSION or os.fstat(file.fileno()).st_size != nbytes:
+                return None
+            if sys.platform == "linux":
+                # Private: whoever writes to the rows gets pages of his own, and the file stays as it is.
+                # The system reserves no memory for that (MAP_NORESERVE), since nobody does.
+                flags, both = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
+                mapping = mmap.mmap(file.fileno(), nbytes, flags=flags, prot=both)
+            else:
+                mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_COPY)
+        pictures.settle_as(about["pictures"], about["sizes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    column = torch.frombuffer(mapping, dtype=dtype).view(shape)
+    if about["sums"]:
+        remember(column, functools.reduce(Sums.__add__, (Sums(*one) for one in about["sums"])))
+    return column
+
+
+def _evict(home: Path, source: str) -> None:
+    """Delete entries for earlier states of the same files; one that is in use stays mapped."""
+    for entry in home.iterdir():
+        if _NAMES.fullmatch(entry.name) and not entry.is_symlink():
+            try:
+                stale = (entry / "source").read_text() != source
+            except OSError:
+                stale = True
+            if stale:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of this size, which the disk has room for: one that fills up later kills with SIGBUS.
+
+    Raises:
+        OSError: If the disk has too little room.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        held = os.fstat(file).st_size
+        free = shutil.disk_usage(path.parent).free
+        if size - held > _DISK_SHARE * free:
+            raise OSError(
+                errno.ENOSPC,
+                f"{size / 1e9:.1f} GB are needed, and half of {free / 1e9:.1f} GB may be used",
+            )
+        if held != size:
+            try:
+                os.posix_fallocate(file, 0, size)
+            except (AttributeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise
+            os.truncate(file, size)
+    finally:
+        os.close(file)
+
+
+def _memory_bytes() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 2**33
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
