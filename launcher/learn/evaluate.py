@@ -24,6 +24,7 @@ from .learner import Learner
 from .outputs import Outputs, measure, outputs_of
 from .own_evaluation import OwnEvaluation
 from .own_metrics import OwnMetrics
+from .pixels import score_pixels
 
 _TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
 
@@ -175,6 +176,8 @@ class Scored:
         """Metrics of held-out rows; empty for a model that cannot predict."""
         if self._by_itself is not None:
             return self._by_itself(rows)
+        if self.learner.spec.action.kind == "pixels" and not self.own:
+            return score_pixels(self.learner, rows) or self._generated(rows)
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)

@@ -16,6 +16,7 @@ from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
 from .learner import Learner
+from .pixels import PixelScores
 from .predicting import predicted
 
 
@@ -105,6 +106,10 @@ def measure(
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
         return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
+    if spec.action.kind == "pixels":
+        scored = PixelScores(spec.action, loss)
+        scored.add(output, label)
+        return scored.metrics()
     if spec.action.kind == "labels":
         several = {m.name: m.function(output, label) for m in metrics_of("labels")}
         return several if loss is None else {**several, "loss": loss(output, label)}
