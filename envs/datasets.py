@@ -14,7 +14,7 @@ from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
-from .forms import form, is_image
+from .forms import form, is_array, is_image
 from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
@@ -134,6 +134,8 @@ def _parts(
         inputs, targets = source
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
 
+        _refuse_several(inputs, targets, name)
+
         def column(path: Path, values: Any) -> TableField:
             return _column(values, targets, name, path, pictures.of(path), channels)
 
@@ -160,6 +162,16 @@ def _column(
     if rows.dim() == 0:
         raise DataError(f"{what} is a single number. Give one row per target.")
     return channels_first(rows, name, channels, part=called(path))
+
+
+def _refuse_several(inputs: Any, targets: Any, name: str) -> None:
+    """Raise DataError for a list or a tuple of several inputs, as Keras takes them, which have no names."""
+    arrays = isinstance(inputs, (list, tuple)) and len(inputs) > 1 and all(map(is_array, inputs))
+    if arrays and len(inputs) != len(targets) and all(len(x) == len(targets) for x in inputs):
+        raise DataError(
+            f"The inputs of {name} are a {type(inputs).__name__} of {len(inputs)} arrays. Several inputs are "
+            "a dict, with names of your choice: ({'first': a, 'second': b}, targets)."
+        )
 
 
 def _on_host(column: Any) -> Any:
