@@ -74,8 +74,8 @@ def read(
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
     _check_rows(inputs, targets, name)
-    kept = as_targets(targets, name, wanted, image_size(inputs))
-    arrays = Arrays(inputs, kept, name, high=largest_value(source))
+    checked = as_targets(targets, name, wanted, image_size(inputs))
+    arrays = Arrays(inputs, checked, name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)

@@ -58,7 +58,8 @@ def mask_of(item: Any, pictures: Pictures, name: str) -> Any:
 
 def _is_mask(target: Any) -> bool:
     """Whether a target is an array of integers `[H, W]` or `[1, H, W]`."""
-    shape, dtype = getattr(target, "shape", ()), str(getattr(target, "dtype", ""))
+    shape: tuple[int, ...] = tuple(getattr(target, "shape", ()))
+    dtype = str(getattr(target, "dtype", ""))
     single = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
     return single and "float" not in dtype and min(shape) > 0
 
@@ -108,12 +109,13 @@ def number_pixels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
     Raises:
         DataError: If all pixels are to be ignored, or a class is not in the list or in the training data.
     """
+    for part in (train, test):
+        if part is not None and bool((part.targets == IGNORED).all()):
+            raise DataError(
+                f"All pixels of {part.name} are labelled {IGNORED}, which marks pixels to be ignored."
+            )
     found = _values(train)
     classes = [value for value in found if value != IGNORED]
-    if not classes:
-        raise DataError(
-            f"All pixels of {train.name} are labelled {IGNORED}, which marks pixels to be ignored."
-        )
     white = len(classes) == 1 and IGNORED in found and train.names is None
     values = found if white else classes
     if train.names is not None:

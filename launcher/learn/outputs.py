@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,17 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     held = map_tree(torch.from_numpy, held)
     label = held["label"] if (exact := rows.exact) is None else exact
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
+
+
+def parts_of(learner: Learner, rows: HeldOut) -> Iterator[Outputs]:
+    """What a model answers for held-out rows, a batch at a time; as `outputs_of`, for many large outputs."""
+    first = 0
+    for fields in rows:
+        output = predicted(learner, fields["obs"], rows.task)
+        if output is None:
+            return
+        index = rows.index[first : (first := first + len(output))]
+        yield Outputs(rows.task, index, output.cpu(), fields["label"].cpu())
 
 
 def measure(

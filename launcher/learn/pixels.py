@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ...agents.supervised import pixel_cross_entropy
-from ...envs.held_out import HeldOut
 from ...replay import Space
 from ..metrics import metrics_of
-from .learner import Learner
-from .predicting import predicted
 
 
 class PixelScores:
@@ -23,11 +21,16 @@ class PixelScores:
     Args:
         space: The space of the labels, with n classes.
         loss: What `loss=` names, or None.
+
+    Attributes:
+        counts: Pixels by class (row) and prediction (column), int64 `[n, n]`.
+        images: How many there were.
     """
 
     def __init__(self, space: Space, loss: Callable[[Tensor, Tensor], float] | None = None):
         self.space, self.loss = space, loss
-        self.counts: Tensor | None = None  # int64 [n, n]
+        self.images = 0
+        self.counts = torch.zeros(space.n, space.n, dtype=torch.int64)
         self._loss, self._weight = 0.0, 0
 
     def add(self, output: Tensor, label: Tensor) -> None:
@@ -41,7 +44,7 @@ class PixelScores:
         counted = label != self.space.ignored
         pairs = label[counted] * n + output.argmax(1)[counted]
         counts = pairs.bincount(minlength=n * n).view(n, n)
-        self.counts = counts if self.counts is None else self.counts + counts
+        self.counts, self.images = self.counts + counts.cpu(), self.images + len(label)
         if self.loss is None:
             weight = int(counted.sum())
             value = float(pixel_cross_entropy(output.float(), label))
@@ -51,18 +54,5 @@ class PixelScores:
 
     def metrics(self) -> dict[str, float]:
         """All metrics, by name."""
-        assert self.counts is not None
-        counts = self.counts.cpu()
-        found = {m.name: m.function(counts) for m in metrics_of("pixels")}
+        found = {m.name: m.function(self.counts) for m in metrics_of("pixels")}
         return {**found, "loss": self._loss / max(1, self._weight)}
-
-
-def score_pixels(learner: Learner, rows: HeldOut) -> dict[str, float] | None:
-    """The metrics of held-out images; None for a model that makes no predictions."""
-    scores = PixelScores(learner.spec.action, learner.held_out_loss)
-    for fields in rows:
-        output = predicted(learner, fields["obs"], rows.task)
-        if output is None:
-            return None
-        scores.add(output, fields["label"])
-    return scores.metrics()
