@@ -31,7 +31,7 @@ from .layout import channels_first
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
-from .pixels import image_size
+from .pixel_masks import image_size
 
 _FEW = 20  # Up to so many different whole floats may be meant as classes.
 

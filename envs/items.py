@@ -21,7 +21,7 @@ from .images import Pictures
 from .inputs import called
 from .layout import channels_first
 from .numbers import as_tensor, common_type
-from .pixels import mask_of
+from .pixel_masks import mask_of
 
 # Items are decoded at each reading if all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..replay import DataError
 from ..replay.spec import TargetKind
 from .numbers import as_array, as_tensor
-from .pixels import as_masks
+from .pixel_masks import as_masks
 
 Values = tuple[Any, ...]
 
