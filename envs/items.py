@@ -22,6 +22,7 @@ from .item import ItemSource
 from .layout import channels_first
 from .lengths import are_sequences, of_rows
 from .numbers import as_tensor, common_type
+from .pixel_masks import mask_of
 
 # Items are decoded at each reading if all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
@@ -63,14 +64,14 @@ def decode(
             "__init__."
         )
     if fits and (targets_change or not any(leaves(changing))):
-        return _read_once(items, convert, name, warn=targets_change)
+        return _read_once(items, convert, name, pictures, warn=targets_change)
     # Random transforms are sampled at each reading; data too large for memory is read from its source.
     targets, parts = in_memory.labels(source), forms
     if targets is None:
-        targets, parts = _read_rest(items, convert, forms, changing)
-        if any(not _equal(items[i][1], targets[i]) for i in range(0, n, max(1, -(-n // _PROBED)))):
+        targets, parts = _read_rest(items, convert, forms, changing, pictures)
+        if _differ(items, targets, pictures):
             if fits:
-                return _read_once(items, convert, name, warn=True)
+                return _read_once(items, convert, name, pictures, warn=True)
             raise DataError(
                 f"Targets of {name} differ from one reading to the next. Draw them once, in __init__."
             )
@@ -171,7 +172,11 @@ class _Filled:
 
 
 def _read_rest(
-    items: ItemSource, convert: Callable[[Any], Any], forms: Any, changing: Any
+    items: ItemSource,
+    convert: Callable[[Any], Any],
+    forms: Any,
+    changing: Any,
+    pictures: Pictures,
 ) -> tuple[list[Any], Any]:
     """The targets, and for each part of the inputs its form or, if it is kept in memory, its rows.
 
@@ -189,12 +194,18 @@ def _read_rest(
     for i in range(n):
         item = items[i]
         zip_trees(lambda part, row: part.put(row, i), parts, convert(item))  # noqa: B023
-        targets.append(item[1])
+        targets.append(mask_of(item, pictures, items.name))
     return targets, parts
 
 
+def _differ(items: ItemSource, targets: list[Any], pictures: Pictures) -> bool:
+    """Whether another reading of some items gives other targets."""
+    probed = range(0, len(items), max(1, -(-len(items) // _PROBED)))
+    return any(not _equal(mask_of(items[i], pictures, items.name), targets[i]) for i in probed)
+
+
 def _read_once(
-    items: ItemSource, convert: Callable[[Any], Any], name: str, *, warn: bool
+    items: ItemSource, convert: Callable[[Any], Any], name: str, pictures: Pictures, *, warn: bool
 ) -> tuple[TableField, list[Any]]:
     """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
@@ -211,7 +222,7 @@ def _read_once(
         if filled is None:
             filled = map_paths(lambda path, first: _Filled(_Form(first, path, name), n), row)
         zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
-        targets.append(item[1])
+        targets.append(mask_of(item, pictures, name))
     columns: TableField = map_tree(lambda column: column.column(), filled)
     return columns, targets
 
