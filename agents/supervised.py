@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..replay import Batch, Replay, Space
 from .blocks.cnn import CNN
-from .blocks.encoder import Flat
+from .blocks.encoder import Flat, Joint, Trunk
 from .blocks.encoder import encoder as features
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
@@ -34,8 +34,8 @@ def supervised_loss(
 ) -> Tensor:
     """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
-    Cross-entropy for classes; for values, the squared error divided by their variance, so that the best
-    constant has a loss of 1 whatever the targets' units.
+    Cross-entropy for classes, and its mean over columns for several labels; for values, the squared error
+    divided by their variance, so that the best constant has a loss of 1 whatever the targets' units.
 
     Args:
         space: The space of the labels.
@@ -44,6 +44,8 @@ def supervised_loss(
     output = output_of(model, batch)
     if loss is not None:
         return loss(output, batch.label)
+    if space.kind == "labels":
+        return F.binary_cross_entropy_with_logits(output, batch.label)
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label
@@ -111,11 +113,11 @@ def network(
         seen = trunk(encoder, obs_spec, ())
         return nn.Sequential(seen, nn.Linear(seen.out_features, out_features))
     if isinstance(obs_spec, dict) or (obs_spec.ids is not None and obs_spec.nvec):
-        parts = features(obs_spec, ())
+        parts = _features(obs_spec, hidden)
         after = network(Space((parts.out_features,)), out_features, hidden, None, values=values)
         return nn.Sequential(parts, after)
     shape, whole = obs_spec.shape, obs_spec.ids is not None
-    if len(shape) == 3 and min(shape[1:]) >= 4:
+    if _is_image(obs_spec):
         cnn: nn.Module
         if min(shape[1:]) >= _LARGE:
             cnn = ResidualCNN(shape, out_features, channels=max(2, hidden // 4))
@@ -132,6 +134,36 @@ def network(
         return smooth(prod(shape), out_features, max(1, hidden // 4))
     # A single number comes as [B], without a dimension to flatten.
     return nn.Sequential(Flat(), MLP(prod(shape), out_features, (hidden, hidden)))
+
+
+def _features(space: Space | dict[str, Any], hidden: int) -> Trunk:
+    """The features of a part of the inputs, of the kind that `network` computes from it alone.
+
+    Args:
+        hidden: As for `network`; an image becomes as many features.
+    """
+    if isinstance(space, dict):
+        joint = Joint({name: _features(part, hidden) for name, part in space.items()})
+        return Trunk([joint], joint.out_features)
+    if space.nvec or (space.ids is None and not _is_image(space)):
+        return features(space, ())
+    if _is_image(space):
+        # All layers of our networks for images but the last, linear one.
+        *layers, last = _layers(network(space, 1, hidden, None))
+        return Trunk(layers, last.in_features)
+    integers = Integers(space)
+    return Trunk([integers], integers.out_features)
+
+
+def _layers(module: nn.Module) -> list[Any]:
+    """The layers of a network, those inside containers one by one."""
+    if not isinstance(module, nn.Sequential):
+        return [module]
+    return [layer for part in module for layer in _layers(part)]
+
+
+def _is_image(space: Space) -> bool:
+    return len(space.shape) == 3 and min(space.shape[1:]) >= 4
 
 
 def smooth(in_features: int, out_features: int, width: int) -> nn.Sequential:

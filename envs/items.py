@@ -367,7 +367,10 @@ def _converts(items: _Items, n: int, name: str, pictures: Pictures, channels: st
             what = f"The input{part} of {name}"
 
             def array(item: Any) -> Tensor:
-                rows = as_tensor(at_path(item[0], path), what)[None]
+                value = at_path(item[0], path)
+                rows = as_tensor(value, what)[None]
+                if path and is_scalar(value):  # As in a dict of arrays: [N], not [N, 1].
+                    rows = rows.reshape(1)
                 return channels_first(rows, name, channels, part=part)[0]
 
             return array

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,24 @@ from .images import load
 from .in_memory import columns
 from .items import read_item
 from .numbers import as_array, as_tensor
+
+
+class StoredRows(Protocol):
+    """Raw inputs as stored rows, read and checked a part at a time."""
+
+    @property
+    def files(self) -> Sequence[Path] | None:
+        """The path of each input; None: they come from no files."""
+
+    def __len__(self) -> int: ...
+    def parts(self, size: int) -> Iterator[Any]:
+        """Stored rows `[n, *shape]`, or dicts of them, at most `size` at a time, in order.
+
+        Of no rows, one empty part.
+
+        Raises:
+            DataError: If a part holds something else than the training inputs did.
+        """
 
 
 class Items:

@@ -21,6 +21,7 @@ from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .reading import Reading
+from .stored_labels import in_batches
 from .task_rows import DataTask
 from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
@@ -133,7 +134,7 @@ class TableWorld(OfData):
         places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
         label = self.train.columns["label"]
         assert isinstance(label, Tensor)
-        return upload(label[rows[places].to(label.device)], device)
+        return in_batches(upload(label[rows[places].to(label.device)], device), self.spec.action)
 
     def training_labels(self) -> Iterator[Tensor]:
         """The labels of each task's training rows as the table holds them, `[N, ...]`, in host memory."""
@@ -169,7 +170,7 @@ class TableWorld(OfData):
         return self.tasks[0].validation is not None
 
     def classes(self, task: int) -> Tensor:
-        return self.tasks[task].classes if self.spec.discrete else torch.arange(0)
+        return self.tasks[task].classes if self.spec.has_classes else torch.arange(0)
 
     def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
         batches = [len(batch_sizes(len(task.train), batch_size)) for task in self.tasks]
@@ -248,7 +249,7 @@ class TableWorld(OfData):
     ) -> HeldOut:
         """The rows of one task that are evaluated; arguments as for `evaluate`."""
         # Knowing the task narrows predictions down only if tasks have their own classes.
-        apart = len(self.tasks) > 1 and self.spec.discrete
+        apart = len(self.tasks) > 1 and self.spec.has_classes
         return HeldOut(
             task,
             self.train if validation else self.test,

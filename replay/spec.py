@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias, Union
 
 import torch
 from torch import Tensor
@@ -114,6 +114,10 @@ class Space:
             return f"{self.shape[0] if self.shape else 'one'} of {self.ids} ids"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
+
+
+# One space, or nested dicts of them.
+SpaceTree: TypeAlias = Union[Space, dict[str, "SpaceTree"]]  # noqa: UP007  (| takes no string)
 
 
 @dataclass(frozen=True, eq=False)

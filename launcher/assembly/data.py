@@ -15,6 +15,7 @@ from ...envs.table_columns import Columns
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ...replay.spec import TargetKind
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
@@ -24,6 +25,7 @@ from ..settings.plan import Plan
 from .chosen import of_classes
 from .decoding import decoded_cache
 from .tables import read_tables
+from .torch_losses import targets_of
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -102,7 +104,7 @@ def read_data(
         asked: dict[str, Any] | None = others
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
-        rest = None if asked is None else _held_out(other, asked, own=own, **options)
+        rest = None if asked is None else _held_out(other, asked, own=own, like=arrays, **options)
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
@@ -120,7 +122,12 @@ def _options(plan: Plan) -> dict[str, Any]:
     """The arguments of `_arrays` that are the same for all data sets."""
     data_dir = data_dir_of(plan)
     cache = decoded_cache(plan, data_dir)
-    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
+    return {
+        "data_dir": data_dir,
+        "channels": plan.channels,
+        "cache": cache,
+        "wanted": targets_of(plan.loss),
+    }
 
 
 def _open_folder(path: Path, *, split: bool) -> folders.Parts:
@@ -153,13 +160,17 @@ def data_dir_of(plan: Plan) -> Path:
     return Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
 
 
-def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
+def _held_out(
+    part: Any, arguments: dict[str, Any], *, own: bool, like: Arrays, **options: Any
+) -> Arrays | None:
     """The held-out rows: the data set's own test part, or the test part of another data set.
 
     Args:
         own: Whether it is the training data's own test part. Another data set without a test part is
             held out as a whole.
+        like: The training rows: a few held-out targets may look like something else.
     """
+    options["wanted"] = None if like.discrete else like.kind
     held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
     if held_out is None and not own:
         held_out = _arrays(part, arguments, train=True, role="held-out ", **options)
@@ -174,6 +185,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    wanted: TargetKind | None,
     cache: Cache,
     role: str = "",
 ) -> Arrays | None:
@@ -184,6 +196,7 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        wanted: What targets of 0 and 1 are, or None.
         cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
@@ -193,7 +206,9 @@ def _arrays(
     if source is None:
         return None
     name = f"{role}{data_name(part)}"
-    return datasets.read(source, name=name, pictures=pictures, channels=channels, cache=cache)
+    return datasets.read(
+        source, name=name, pictures=pictures, channels=channels, cache=cache, wanted=wanted
+    )
 
 
 def source_to_predict(named: Named, *, data_dir: Path) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
+from ...agents.blocks.dicts import about_dicts
 from ...agents.blocks.ids import about_integers, embeddings_checked
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
@@ -89,6 +90,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
             raise ConfigError(
                 f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                 f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
+                f"{about_dicts(error, seen, after=str(error))}"
                 f"{about_integers(error, seen, after=str(error))}"
             ) from error
         _check_output(output, model.spec.action, obs, name, sources, labelled=world.labelled)

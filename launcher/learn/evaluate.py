@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -28,6 +29,16 @@ from .own_metrics import OwnMetrics
 _TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
 
 
+class Watch(Protocol):
+    """Sees a model's predictions while they are evaluated."""
+
+    def begin(self) -> None:
+        """An evaluation begins."""
+
+    def __call__(self, found: Outputs, rows: HeldOut) -> None:
+        """The predictions of one task."""
+
+
 class Evaluator:
     """Evaluates a learner on the tasks of a world; training's random streams stay untouched.
 
@@ -41,6 +52,7 @@ class Evaluator:
         show: Called with the number of rows or episodes done, their total, and what is counted.
         own: The metrics that `metrics=` names.
         by_itself: The module's own evaluation, in place of all metrics of its predictions.
+        watch: Sees the predictions of whole evaluations, to draw them.
     """
 
     def __init__(
@@ -57,9 +69,10 @@ class Evaluator:
         show: Callable[[int, int, str], None] = lambda *_: None,
         own: OwnMetrics | None = None,
         by_itself: OwnEvaluation | None = None,
+        watch: Watch | None = None,
     ):
         self.world, self.learner, self.draw, self.show = world, learner, draw, show
-        self.by_itself = by_itself
+        self.by_itself, self._watch = by_itself, watch
         self.policy = Scored(learner, transform, told=world.told, own=own, by_itself=by_itself)
         self.how = Evaluation(
             transform, learner.device, episodes, rows, seed, folder, warn=warn_caller
@@ -85,6 +98,9 @@ class Evaluator:
         which = {"validation": validation, "whole": whole}
         counts = [world.evaluated(task, how, **which) for task in tasks]
         done, total = 0, sum(counts)
+        self.policy.watch = self._watch if whole else None
+        if self.policy.watch is not None:
+            self.policy.watch.begin()
         with self.learner.evaluating(), forked_randomness(how.seed + step):
             if self.draw is not None:
                 self.draw(self.learner.agent, step)
@@ -139,6 +155,7 @@ class Scored:
     ):
         self.learner, self._transform, self._told = learner, transform, told
         self.own, self._by_itself = own or OwnMetrics((), learner.spec), by_itself
+        self.watch: Watch | None = None
 
     @property
     def own_names(self) -> list[str]:
@@ -178,6 +195,8 @@ class Scored:
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
+        if self.watch is not None:
+            self.watch(found, rows)
         return self._measured(found) | self.own(found, told=self._told)
 
     def try_on(self, rows: HeldOut) -> dict[str, float]:

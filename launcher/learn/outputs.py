@@ -105,6 +105,9 @@ def measure(
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
         return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
+    if spec.action.kind == "labels":
+        several = {m.name: m.function(output, label) for m in metrics_of("labels")}
+        return several if loss is None else {**several, "loss": loss(output, label)}
     scores = {m.name: m.function(found.chosen, label) for m in metrics_of("classes")}
     if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
         return scores

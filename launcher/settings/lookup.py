@@ -146,8 +146,8 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
         )
     if kind == "arrays":
         raise ConfigError(
-            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
-            "into one array; held-out data is test_dataset=(inputs, targets)."
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), with several inputs as a "
+            "dict, ({'first': a, 'second': b}, targets); held-out data is test_dataset=(inputs, targets)."
         )
     if kind != "sequence":
         return [(of_data and _folder(key, value)) or named_object(settings, key)]
