@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...agents import continual
 from ...agents.continual import NAMES
 from ...agents.traits import hook
 from ...envs.transform import Transform
@@ -13,6 +12,7 @@ from ..assembly.forward import example
 from ..assembly.model import Model
 from ..learn.building import build_strategies
 from ..learn.strategies import Strategies
+from ..settings.imports import member
 from ..settings.plan import Plan
 from .loaded_world import LoadedData, LoadedEnvironments
 
@@ -51,5 +51,6 @@ def predicting(kept: Mapping[str, Any] | None) -> list[str]:
         return names
     # Before 0.5.0 only the names of all were kept.
     ours = NAMES["strategy"]
-    classes = {name: getattr(continual, ours[name]) for name in kept["strategies"] if name in ours}
+    home = "antelope.agents.continual"
+    classes = {name: member(home, ours[name]) for name in kept["strategies"] if name in ours}
     return [name for name, found in classes.items() if hook(found, "predict") is not None]

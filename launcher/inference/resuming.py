@@ -16,7 +16,7 @@ from ..settings.compose import compose
 from ..settings.dotted import split_target
 from ..settings.imports import member
 from ..settings.plain_yaml import load as load_yaml
-from ..settings.schema import schema
+from ..settings.schema import ALIASES, schema
 from ..settings.settings import Settings
 from ..settings.trust import known_object, may_be_imported
 from .run_directory import find_run
@@ -48,11 +48,16 @@ def resumed_settings(path: Path, words: list[str], *, trust: bool) -> Settings:
     asked = state.get("given")
     if asked is None:  # Not saved yet: what is not the default was asked for.
         asked = [key for key, value in saved.items() if value not in (None, values.get(key))]
+    names = [word.partition("=")[0].lstrip("+").split(".") for word in words]
     for key, value in saved.items():
-        if key in values and key not in given.given:
+        if key in values and [key] not in [
+            [ALIASES.get(name[0], name[0]), *name[1:]] for name in names
+        ]:
+            # Sub-keys alone (`optim.lr=1e-3`) leave the rest as it was.
+            parts = [name[1] for name in names if name[0] == key and name[1:]]
             values[key] = value
-        elif key in given.given and isinstance(value, dict) and "_target_" not in values[key]:
-            values[key] = {**value, **values[key]}
+            if parts:
+                values[key] = {**value, **{part: given.values[key][part] for part in parts}}
     values["path"] = str(path.absolute())
     settings = Settings(values, given={*asked, *given.given, "path"} & values.keys())
     if not trust:
@@ -72,9 +77,9 @@ def _saved(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} cannot be resumed: config.yaml cannot be read ({error})."
         ) from error
-    if not isinstance(values, dict):
+    if not isinstance(values, Mapping):
         raise ConfigError(f"{path} cannot be resumed: config.yaml holds no settings.")
-    return values
+    return dict(values)
 
 
 def _state(path: Path) -> Mapping[str, Any]:
@@ -155,8 +160,10 @@ def _known(name: str, key: str) -> bool:
         item = member(home, last)
     except ImportError:
         return False
-    own = str(getattr(item, "__module__", "")).startswith(homes)
-    return own and (inspect.isclass(item) or inspect.isroutine(item))
+    if not (inspect.isclass(item) or inspect.isroutine(item)):
+        return False
+    # A module's namespace also holds what it imports, from anywhere.
+    return (item.__module__ or "").startswith(homes)
 
 
 def _plain(value: object) -> bool:
