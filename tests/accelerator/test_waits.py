@@ -15,6 +15,7 @@ WAITS = ("wait", "download", "upload")
 ASKING = {
     "strategy gem": 1,  # A quadratic problem in as many unknowns as tasks is solved on the host.
     "strategy gdumb": 1,  # A balanced memory decides by the labels what to keep.
+    "sequences on the device, er": 2,  # The longest of the batch, and of the rehearsed rows.
     "updates itself": 3,  # The model says `.cpu()`.
     "observes": 1,  # The model says `.item()`.
     "permuted, jointly": 0,
@@ -71,7 +72,9 @@ def test_a_batch_and_an_action_cross_in_one_copy(name: str, report: Any) -> None
     assert acting["upload_async"] <= 1.3, found["places"]  # And where episodes begin, of states.
 
 
-@pytest.mark.parametrize("name", ["rows in RAM", "rows in RAM, aug", "decoded as read"])
+@pytest.mark.parametrize(
+    "name", ["rows in RAM", "rows in RAM, aug", "dict in RAM, aug", "decoded as read"]
+)
 def test_rows_in_ram_cross_in_one_copy(name: str, report: Any) -> None:
     found = report("data", name)
     assert per_step(found, "learn")["upload_async"] <= 1.1, found["places"]
