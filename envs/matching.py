@@ -13,7 +13,9 @@ from ..replay.storage import Column
 from ..replay.tree import Path, at_path, map_paths, walk
 from .arrays import Arrays
 from .inputs import called, stored
+from .labels import IN_WORDS
 from .numbering import in_words
+from .pixels import numbered_as
 from .reading import Reading
 
 
@@ -27,20 +29,21 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
     Raises:
         DataError: If inputs or targets are not what the run was trained on, or a class is unknown.
     """
-    if arrays.discrete != spec.discrete:
-        kinds = [
-            "classes" if discrete else "values" for discrete in (arrays.discrete, spec.discrete)
-        ]
+    space = spec.action
+    if arrays.kind != space.kind:
         raise DataError(
-            f"The targets of {arrays.name} are {kinds[0]}; the run was trained on {kinds[1]}."
+            f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}; the run was trained on "
+            f"{IN_WORDS[space.kind]}."
         )
     if arrays.discrete:
-        arrays = replace(arrays, targets=_outputs(arrays, reading, spec.action.n))
-    elif tuple(arrays.targets.shape[1:]) != spec.action.shape:
+        arrays = replace(arrays, targets=_outputs(arrays, reading, space.n))
+    elif tuple(arrays.targets.shape[1:]) != space.value_shape:
         raise DataError(
             f"The targets of {arrays.name} have shape {list(arrays.targets.shape[1:])}; the run was "
-            f"trained on {list(spec.action.shape)}."
+            f"trained on {list(space.value_shape)}."
         )
+    if arrays.kind == "pixels":
+        arrays = numbered_as(arrays, reading.classes or range(space.n))
     parts = [[path for path, _ in walk(tree)] for tree in (arrays.inputs, spec.obs)]
     if set(parts[0]) != set(parts[1]):
         names = [", ".join(map(".".join, paths)) or "a single input" for paths in parts]
