@@ -52,7 +52,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         )
 
     def column(path: Path, space: Space) -> Column:
-        one = replace(reading, dtype=at_path(reading.dtype, path))
+        one = reading.of_part(path)
         part = replace(arrays, inputs=at_path(arrays.inputs, path))
         return _column(part, one, space, f"the inputs{called(path)} of {arrays.name}")
 

@@ -130,11 +130,12 @@ class Reading:
         if isinstance(raw, Items):
             empty = Items(0, lambda i: i)
             rows = map_paths(
-                lambda path, space: Rows(self._of(path), space, empty, name + called(path)), spaces
+                lambda path, space: Rows(self.of_part(path), space, empty, name + called(path)),
+                spaces,
             )
             return DictRows(rows, raw)
         rows = map_paths(
-            lambda path, space: self._of(path).rows(
+            lambda path, space: self.of_part(path).rows(
                 at_path(raw, path), space, name=name + called(path)
             ),
             spaces,
@@ -146,8 +147,8 @@ class Reading:
             raise DataError(f"{_begin(name)} differ in number: {n:,}{called(one)}, {more}.")
         return DictRows(rows, None)
 
-    def _of(self, path: Path) -> Reading:
-        """The reading of one part of a dict."""
+    def of_part(self, path: Path) -> Reading:
+        """The reading of one part of a dict of inputs; `()`: of a single input."""
         pictures = None if self.pictures is None else self.pictures.of(path)
         if pictures is not None and pictures.size is None:
             pictures = None

@@ -114,8 +114,9 @@ def read_data(
             arrays, rest = number_labels(arrays, rest)
         train.append(of_classes(arrays, arguments))
         test.append(None if rest is None else of_classes(rest, asked or {}))
-        decoded |= pictures.decoded(arrays.inputs)
-        if first is None and (pictures.size is not None or pictures.parts):
+        found = pictures.decoded(arrays.inputs)
+        decoded |= found
+        if first is None and True in found:
             first = pictures
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
