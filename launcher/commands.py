@@ -36,6 +36,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
+          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=latex]    the same as a ranked table
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml export RUN [format=onnx] [out=FILE]      write a run's model as onnx, torch or safetensors
           ml compat FILE                        what a Mammoth model file uses that is not available
@@ -151,6 +152,12 @@ def _plot(words: list[str]) -> None:
     plot_runs(words)
 
 
+def _table(words: list[str]) -> None:
+    from .pictures.table_command import table_command
+
+    table_command(words)
+
+
 def _play(words: list[str]) -> int:
     from .inference.play_command import play_command
 
@@ -192,6 +199,7 @@ _VERBS: dict[str, Verb] = {
     "strategies": functools.partial(_print_names, "strategy", "strategies"),
     "tasks": _print_presets,
     "plot": _plot,
+    "table": _table,
     "play": _play,
     "export": _export,
     "compat": _compat,
