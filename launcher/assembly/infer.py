@@ -25,6 +25,8 @@ OUT_SIZE = (
     "num_classes",
     "num_actions",
 )
+# Of a class for each pixel, these receive the number of classes; the others count all outputs.
+CHANNELS = ("out_channels", "num_classes", "num_actions")
 OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
 VOCABULARY = ("vocab_size", "num_embeddings")
 
@@ -40,12 +42,15 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if isinstance(spec.obs, Space):
-        table |= incoming(spec.obs.shape)
+        # A layer reads sequences step by step: their length is not a number of features.
+        table |= incoming(spec.obs.shape[1:] if spec.obs.ragged else spec.obs.shape)
     # Only integers that arrive unchanged can index an embedding.
     if len(ids := [part.ids for part in leaves(spec.obs) if part.ids is not None]) == 1:
         table |= dict.fromkeys(VOCABULARY, ids[0])
     if isinstance(spec.action, Space):
         table |= outgoing(spec.action.shape)
+        if spec.action.kind == "pixels":
+            table |= dict.fromkeys(CHANNELS, spec.action.n)
         table["discrete"] = spec.action.discrete
     return table
 
