@@ -12,6 +12,8 @@ from ...agents.policy.states import Recurrence
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import ConfigError, Observations, Standardize
+from ...replay.transform import augmented_part
+from ...replay.tree import at_path
 from ..settings.construct import construct
 from ..settings.object_names import name_of
 from ..settings.plan import Plan
@@ -34,7 +36,8 @@ def build_transforms(
     if isinstance(learning.augment, Augmentation):
         # Augmentations work on images in [0, 1], before standardisation.
         unit = Standardize(world.spec.obs, standardize=False, device=device)
-        check_augmentation(learning.augment, unit.observe(world.example(2, device)))
+        obs = unit.observe(world.example(2, device))
+        check_augmentation(learning.augment, at_path(obs, augmented_part(world.spec.obs)))
     return learning, plain
 
 

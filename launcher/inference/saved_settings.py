@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...envs.sources import folder_of
+from ...envs.sources import folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ..settings.dotted import split_target
 from ..settings.names import resolve
@@ -205,7 +205,7 @@ class SavedSettings:
         )
 
     def _known_data(self, value: object, key: str) -> Any:
-        """The data sets that the run's directory names: folders, ours and torchvision's.
+        """The data sets that the run's directory names: folders, tables, the hub's, ours and torchvision's.
 
         Raises:
             ConfigError: For any other name.
@@ -213,7 +213,11 @@ class SavedSettings:
         if isinstance(value, list):
             return [self._known_data(item, key) for item in value]
         name, arguments = split_target(value)
-        if folder_of(name) is not None:
+        if (
+            folder_of(name) is not None
+            or table_file_of(name) is not None
+            or on_hub(name) is not None
+        ):
             return value
         target = known_object(str(name), "dataset")
         if target is None:
