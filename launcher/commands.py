@@ -36,7 +36,11 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
+          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=latex]    the same as a ranked table
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
+          ml eval RUN [dataset=...] [metrics=[f1]]    metrics on the held-out rows, or on other data
+          ml predict RUN INPUTS [out=predictions.csv] predictions for pictures, files or a data set
+          ml resume RUN                               continue an interrupted run
           ml export RUN [format=onnx] [out=FILE]      write a run's model as onnx, torch or safetensors
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
@@ -151,10 +155,34 @@ def _plot(words: list[str]) -> None:
     plot_runs(words)
 
 
+def _table(words: list[str]) -> None:
+    from .pictures.table_command import table_command
+
+    table_command(words)
+
+
 def _play(words: list[str]) -> int:
     from .inference.play_command import play_command
 
     return play_command(words)
+
+
+def _eval(words: list[str]) -> int:
+    from .inference.eval_command import eval_command
+
+    return eval_command(words)
+
+
+def _predict(words: list[str]) -> int:
+    from .inference.predict_command import predict_command
+
+    return predict_command(words)
+
+
+def _resume(words: list[str]) -> int:
+    from .inference.resume_command import resume_command
+
+    return resume_command(words)
 
 
 def _export(words: list[str]) -> int:
@@ -192,7 +220,11 @@ _VERBS: dict[str, Verb] = {
     "strategies": functools.partial(_print_names, "strategy", "strategies"),
     "tasks": _print_presets,
     "plot": _plot,
+    "table": _table,
     "play": _play,
+    "eval": _eval,
+    "predict": _predict,
+    "resume": _resume,
     "export": _export,
     "compat": _compat,
     "version": _print_version,
