@@ -88,16 +88,14 @@ class AC2Agent(nn.Module):
             self.decision = "generation, by a generator against a discriminator (GAN)"
         elif rl:
             self._refuse("rl=true", **actor, **pair)
-            if not spec.discrete:
-                raise ConfigError("rl=true needs classes to choose among; the targets are numbers.")
+            if not spec.has_classes:
+                raise ConfigError("rl=true needs classes to choose among, one per row.")
             self.way = Bandit(spec.obs, spec.action, hidden, encoder)
             self.decision = "classification by reward alone (the value of each choice)"
         else:
             self._refuse("a data set", **actor, **pair)
             self.way = Supervised(spec.obs, spec.action, hidden, encoder)
-            self.decision = (
-                "classification (cross-entropy)" if spec.discrete else "regression (squared error)"
-            )
+            self.decision = _SUPERVISED[spec.action.kind]
         stated = stated_traits(self.way)
         self._carries_state = bool(stated.recurrent)
         self.antelope_traits = dataclasses.replace(
@@ -191,6 +189,13 @@ class AC2Agent(nn.Module):
         if wrong := [f"`{name}`" for name, part in parts.items() if part is not None]:
             raise ConfigError(f"{' and '.join(wrong)} cannot be used with {where}.")
 
+
+_SUPERVISED = {
+    "classes": "classification (cross-entropy)",
+    "values": "regression (squared error)",
+    "labels": "several labels per row (binary cross-entropy)",
+    "pixels": "segmentation (cross-entropy)",
+}
 
 # Tuned to reach 475 on CartPole-v1 within 40,000 steps, and -200 on Pendulum-v1 within 8,000.
 _DQN: dict[str, Any] = {"explore_steps": 5000, "target_every": 1, "tau": 0.005}

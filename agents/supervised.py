@@ -34,8 +34,8 @@ def supervised_loss(
 ) -> Tensor:
     """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
-    Cross-entropy for classes; for values, the squared error divided by their variance, so that the best
-    constant has a loss of 1 whatever the targets' units.
+    Cross-entropy for classes, and its mean over columns for several labels; for values, the squared error
+    divided by their variance, so that the best constant has a loss of 1 whatever the targets' units.
 
     Args:
         space: The space of the labels.
@@ -44,6 +44,8 @@ def supervised_loss(
     output = output_of(model, batch)
     if loss is not None:
         return loss(output, batch.label)
+    if space.kind == "labels":
+        return F.binary_cross_entropy_with_logits(output, batch.label)
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Table
+from ..replay.spec import TargetKind
 from ..replay.storage import TableField, in_memory, select
+from .labels import IN_WORDS, KINDS
 from .scenarios import by_number
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ class Arrays:
     Attributes:
         inputs: `[N, *shape]`, images channels-first; uint8, bool, int64, float32 or float64. Or a dict of
             such columns, which may be nested.
-        targets: int64 `[N]` classes, or float32 or float64 `[N, *shape]` values.
+        targets: int64 `[N]` classes, bool `[N, K]` several labels, or float32 or float64 `[N, *shape]`
+            values.
         high: The largest value an integer input can take; None: the source does not say.
         num_classes: Number of classes; None: unknown.
-        names: Names of the classes; None: they have none.
+        names: Names of the classes, or of the labels; None: they have none.
         values: The value that each label stands for, such as `(1, 2, 255)`; None: labels are themselves.
         chosen: Whether `subset=` chose the classes and their order.
         alterations: The source's own method of that name, which makes it a sequence of tasks (see
@@ -51,8 +54,14 @@ class Arrays:
     columns: Columns | None = None
 
     @property
+    def kind(self) -> TargetKind:
+        """What its targets are."""
+        return KINDS.get(self.targets.dtype, "values")
+
+    @property
     def discrete(self) -> bool:
-        return self.targets.dtype == torch.int64
+        """Whether its targets are one class per row."""
+        return self.kind == "classes"
 
     @property
     def in_memory(self) -> bool:
@@ -103,7 +112,9 @@ def take_classes(arrays: Arrays, classes: list[int]) -> Arrays:
         DataError: If a class is not in the data.
     """
     if not arrays.discrete:
-        raise DataError(f"{arrays.name} has no classes to take a subset of.")
+        raise DataError(
+            f"subset= selects classes, and the targets of {arrays.name} are {IN_WORDS[arrays.kind]}."
+        )
     present = set(arrays.targets.unique().tolist())
     if wrong := [c for c in classes if c not in present]:
         raise DataError(

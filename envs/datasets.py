@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError
+from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
@@ -18,7 +19,7 @@ from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
 from .items import decode, plain_dict
-from .labels import as_targets, check_finite, check_labels, read_targets, zeros_and_ones
+from .labels import as_targets, check_finite, check_labels, label_names, read_targets
 from .layout import channels_first
 from .not_a_data_set import refuse
 from .numbering import in_words
@@ -33,6 +34,7 @@ def read(
     name: str,
     pictures: Pictures | None = None,
     channels: str | None = None,
+    wanted: TargetKind | None = None,
     cache: Cache | None = None,
 ) -> Arrays:
     """The arrays of a data set, checked; labels are unchanged (`number_labels` makes them 0 to n - 1).
@@ -45,6 +47,7 @@ def read(
         pictures: How decoded images become tensors, as settled by the training part; None: not settled yet.
         channels: Where images in arrays have their channels: "first" (`[N, C, H, W]`) or "last"
             (`[N, H, W, C]`); None: inferred from their shape.
+        wanted: What targets of 0 and 1 are, as the loss or the training part says; None: not known.
         cache: Where picture files are kept decoded; None: nowhere.
 
     Raises:
@@ -54,12 +57,28 @@ def read(
     pictures = pictures or Pictures()
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
     inputs, targets = kept or _parts(source, name, pictures, channels)
+    headings = getattr(targets, "columns", None)  # A data frame's.
     targets, words = read_targets(targets, name)
-    flat = targets.dim() == 1
+    wanted = None if words and isinstance(words[0], str) else wanted
+    flat, given = targets.dim() == 1, targets.dtype
     if targets.dim() == 0:
         raise DataError(f"The targets of {name} are a single number. Give one for each row.")
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
+    _check_rows(inputs, targets, name)
+    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
+    arrays.alterations = alterations(source, name)
+    if arrays.discrete:
+        _name_classes(arrays, class_names(source), words)
+    else:
+        arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
+    if arrays.kind == "labels":
+        arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
+    return arrays
+
+
+def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
+    """Raise DataError for no rows, empty rows, NaN, or another number of inputs than of targets."""
     columns = {f"inputs{called(path)}": column for path, column in walk(inputs)}
     if len(targets) == 0 or any(len(column) == 0 for column in columns.values()):
         raise DataError(f"{name} is empty: there is nothing to learn from.")
@@ -72,18 +91,18 @@ def read(
     for what, column in columns.items():
         if isinstance(column, Tensor):
             check_finite(column, f"{what} of {name}")
-    arrays = Arrays(inputs, as_targets(targets, name), name, high=largest_value(source))
-    arrays.alterations = alterations(source, name)
-    if arrays.discrete:
-        arrays.values, arrays.names = words, class_names(source)
-        if arrays.names and words and isinstance(words[0], str):
-            _number_as_listed(arrays, words)
-        if arrays.names:
-            arrays.num_classes, arrays.values = len(arrays.names), None
-            check_labels(arrays.targets, arrays.num_classes, name)
-    else:
-        arrays.note, arrays.flat = _note(arrays.targets), flat
-    return arrays
+
+
+def _name_classes(
+    arrays: Arrays, names: tuple[str, ...] | None, words: tuple[Any, ...] | None
+) -> None:
+    """Set what classes are called: by the data set's own list, or by the words that they came as."""
+    arrays.values, arrays.names = words, names
+    if names and words and isinstance(words[0], str):
+        _number_as_listed(arrays, words)
+    if names:
+        arrays.num_classes, arrays.values = len(names), None
+        check_labels(arrays.targets, arrays.num_classes, arrays.name)
 
 
 def _kept_decoded(
@@ -153,21 +172,24 @@ def _number_as_listed(arrays: Arrays, words: tuple[str, ...]) -> None:
     arrays.targets, arrays.values = places[arrays.targets], None
 
 
-def _note(targets: Tensor) -> str | None:
-    """A remark on floats that look like classes, or None."""
-    if targets.dim() != 2:
+def _note(targets: Tensor, *, given: torch.dtype, wanted: TargetKind | None) -> str | None:
+    """A remark on numbers that may have been meant as something else, or None.
+
+    Args:
+        given: The dtype in which they came.
+        wanted: What the user said that they are, or None.
+    """
+    if targets.dim() != 2 or wanted is not None or not given.is_floating_point:
         return None
-    if targets.shape[1] == 1:
-        # A thousand rows first: most data has a fraction there, and needs no second look.
-        whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
-        if not whole or len(targets.unique()) > _FEW:
-            return None
+    if targets.dtype == torch.bool:
         return (
-            "whole numbers given as floats are learnt as values (regression); integers are classes"
+            f"0 and 1 in {targets.shape[1]} columns are learnt as several labels per row; loss=MSELoss "
+            "learns them as values (regression)"
         )
-    if not zeros_and_ones(targets):
+    if targets.shape[1] > 1:
         return None
-    return (
-        f"0 and 1 in {targets.shape[1]} columns are learnt as values (regression), not as several "
-        "labels per row"
-    )
+    # A thousand rows first: most data has a fraction there, and needs no second look.
+    whole = all(torch.equal(part, part.round()) for part in (targets[:1000], targets))
+    if not whole or len(targets.unique()) > _FEW:
+        return None
+    return "whole numbers given as floats are learnt as values (regression); integers are classes"

@@ -11,6 +11,7 @@ from ..replay import DataError, Space, Spec
 from ..replay.tree import walk
 from .arrays import Arrays
 from .inputs import called, input_spaces
+from .labels import IN_WORDS
 from .statistics import is_far, statistics
 from .table_columns import with_sizes
 
@@ -41,7 +42,12 @@ def describe(
     first, held_out = train[0], [arrays for arrays in test if arrays is not None]
     for arrays in (*train[1:], *held_out):
         check_alike(first, arrays)
-    action = _classes(train, held_out) if first.discrete else _values([a.targets for a in train])
+    if first.kind == "classes":
+        action = _classes(train, held_out)
+    elif first.kind == "labels":
+        action = _several(train)
+    else:
+        action = _values([arrays.targets for arrays in train])
     obs = input_spaces(
         [arrays.inputs for arrays in train],
         [arrays.inputs for arrays in held_out],
@@ -65,10 +71,9 @@ def check_alike(first: Arrays, arrays: Arrays) -> None:
         )
     for path, column in columns.items():
         _check_column(column, others[path], first.name, arrays.name, called(path))
-    if arrays.discrete != first.discrete:
+    if arrays.kind != first.kind:
         raise DataError(
-            f"{first.name} has {'classes' if first.discrete else 'values'} as targets, "
-            f"{arrays.name} has {'classes' if arrays.discrete else 'values'}."
+            f"{first.name} has {IN_WORDS[first.kind]} as targets, {arrays.name} has {IN_WORDS[arrays.kind]}."
         )
     if not first.discrete and arrays.targets.shape[1:] != first.targets.shape[1:]:
         raise DataError(
@@ -113,6 +118,20 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
     if names is not None and len(names) != n:
         names = None
     return Space((n,), torch.int64, low=0, high=n - 1, discrete=True, names=names)
+
+
+def _several(train: list[Arrays]) -> Space:
+    """The space of several labels per row, with names that all parts agree on."""
+    names = {arrays.names for arrays in train}
+    return Space(
+        tuple(train[0].targets.shape[1:]),
+        torch.bool,
+        low=0,
+        high=1,
+        discrete=True,
+        binary=True,
+        names=names.pop() if len(names) == 1 else None,
+    )
 
 
 def _values(columns: list[Tensor]) -> Space:

@@ -176,7 +176,7 @@ def _known_outputs(
     Args:
         last: The last data set of the sequence.
     """
-    if not spec.discrete:
+    if not spec.has_classes:
         return Outputs(0)
     n = num_classes or spec.action.n
     if kind == "list" and scenario != "domain":

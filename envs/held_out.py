@@ -25,7 +25,7 @@ class HeldOut:
     """Held-out rows of one task, to be predicted. Iterating yields batches of their fields.
 
     Attributes:
-        task: The task's number, from 0.
+        task: The task's number, from 0; None: not known.
         table: The table that holds the rows.
         index: int64 `[N]`, their row numbers in the table.
         classes: int64 `[k]`, the outputs that the task's labels use; None where knowing the task does not
@@ -37,7 +37,7 @@ class HeldOut:
         show: Called with the number of rows done.
     """
 
-    task: int
+    task: int | None
     table: Table
     index: Tensor
     classes: Tensor | None
@@ -65,7 +65,7 @@ class HeldOut:
         for number, rows in enumerate(index.split(at_once)):
             self.show(number * at_once)
             fields: dict[str, Any] = upload(self.table.gather(rows), self.device)
-            if self.task_transform is not None:
+            if self.task_transform is not None and self.task is not None:
                 fields["obs"] = self.task_transform(fields["obs"], self.task)
             yield self.transform(fields)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..replay import Normalizer, Observations, Space, Spec, Standardize
+from ..replay import Normalizer, Observations, Space, Spec
 from ..replay.tree import map_tree
+from .stored_labels import standardizing
 from .transform import Augment, Transform
 from .wishes import ENV_STEPS, Lengths
 
@@ -34,12 +36,12 @@ class OfData:
     def transforms(
         self, *, standardize: bool, device: torch.device, augment: Callable[[], Augment] | None
     ) -> tuple[Transform, Transform]:
-        space = self.spec.obs
-        plain = Standardize(space, standardize=standardize, device=device)
+        make = partial(standardizing, self.spec.obs, self.spec.action, device=device)
+        plain = make(standardize=standardize)
         if augment is None:
             return plain, plain
         made = augment()
-        return Standardize(space, standardize=standardize, augment=made, device=device), plain
+        return make(standardize=standardize, augment=made), plain
 
     def facts(self) -> dict[str, Any]:
         return {"environment": False}

@@ -1,4 +1,4 @@
-"""Reads and checks targets: classes, and values to be predicted."""
+"""Reads and checks targets: classes, several labels per row, and values to be predicted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError
+from ..replay.spec import TargetKind
 from .numbers import as_array, as_tensor
 
 Values = tuple[Any, ...]
+
+KINDS: dict[torch.dtype, TargetKind] = {torch.int64: "classes", torch.bool: "labels"}
+"""What targets are, by the dtype in which they are kept; any other holds values."""
+
+IN_WORDS: dict[TargetKind, str] = {
+    "classes": "classes",
+    "values": "values",
+    "labels": "several labels per row",
+    "pixels": "a class for each pixel",
+}
 
 
 def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
@@ -45,25 +56,45 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
     return targets.to(torch.int64), (False, True)
 
 
-def as_targets(targets: Tensor, name: str) -> Tensor:
-    """int64 `[N]` for classes, float32 or float64 `[N, *shape]` for values."""
+def as_targets(targets: Tensor, name: str, wanted: TargetKind | None = None) -> Tensor:
+    """Targets in a dtype that says what they are (`KINDS`).
+
+    Args:
+        targets: Numbers `[N, ...]`, as `read_targets` returns them.
+        wanted: What the run's loss compares, or what the training part holds: 0 and 1 are several labels,
+            unless values are wanted. None: not known.
+
+    Returns:
+        int64 `[N]` for classes, bool `[N, K]` for several labels, float32 or float64 `[N, *shape]` for
+        values.
+    """
+    check_finite(targets, f"targets of {name}")
+    column = targets[:, None] if targets.dim() == 1 else targets
+    single = column.dim() == 2 and column.shape[1] == 1
+    if column.dim() == 2 and (not single or wanted == "labels") and zeros_and_ones(column):
+        if wanted == "values":
+            return column.to(torch.float32)
+        if wanted is None:
+            _refuse_one_hot(column, name)
+        return column.to(torch.bool)
     if targets.dtype.is_floating_point:
-        check_finite(targets, f"targets of {name}")
-        _refuse_one_hot(targets, name)
-        if (
-            targets.dtype != torch.float64
-        ):  # Kept until the mean is subtracted: its digits may matter.
-            targets = targets.to(torch.float32)
-        return targets[:, None] if targets.dim() == 1 else targets
-    if targets.dim() == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.dim() != 1:
-        _refuse_one_hot(targets, name)
+        # float64 is kept until the mean is subtracted: its digits may matter.
+        return column if targets.dtype == torch.float64 else column.to(torch.float32)
+    if not single:
         raise DataError(
             f"The integer targets of {name} have shape {list(targets.shape)}; a class is one "
-            "number per row. Give several values per row as floats (regression)."
+            "number per row, and several labels are 0 or 1 in K columns. Give several values per row as "
+            "floats (regression)."
         )
-    return targets.to(torch.int64)
+    return column[:, 0].to(torch.int64)
+
+
+def label_names(listed: Any, columns: Any, n: int) -> tuple[str, ...] | None:
+    """Names of n labels per row: those that the data set lists, or a data frame's columns; else None."""
+    for names in (listed, columns):
+        if names is not None and len(names) == n and all(isinstance(each, str) for each in names):
+            return tuple(names)
+    return None
 
 
 def check_labels(targets: Tensor, num_classes: int, name: str, *, whose: str = "") -> None:
@@ -109,13 +140,11 @@ def zeros_and_ones(values: Tensor) -> bool:
 
 
 def _refuse_one_hot(targets: Tensor, name: str) -> None:
-    """Refuse one-hot rows, as of Keras's `to_categorical`: they would silently be learnt as values."""
-    if targets.dim() != 2 or targets.shape[1] < 2 or not zeros_and_ones(targets):
-        return
+    """Refuse one-hot rows of 0 and 1, as of Keras's `to_categorical`: classes, not several labels."""
     if bool((targets.sum(1) == 1).all()):
         raise DataError(
             f"The targets of {name} are one-hot rows {list(targets.shape)}. Give the number of each row's "
-            "class instead: targets.argmax(1)."
+            "class instead: targets.argmax(1). (loss=BCEWithLogitsLoss would learn each column on its own.)"
         )
 
 

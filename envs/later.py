@@ -16,6 +16,7 @@ from ..replay.tree import at_path, leaves, walk
 from .arrays import Arrays, take_rows
 from .description import check_alike
 from .inputs import called
+from .labels import IN_WORDS
 from .numbering import in_words, number_labels
 
 _LOOKED_AT = 1000  # Rows whose inputs enter a digest: enough to identify data, and quickly read.
@@ -121,7 +122,8 @@ def check_numbers(parts: Sequence[Arrays], n: int) -> None:
     for part in parts:
         if not part.discrete:
             raise ConfigError(
-                f"num_classes={n} counts classes, but the targets of {part.name} are values."
+                f"num_classes={n} counts classes, but the targets of {part.name} are "
+                f"{IN_WORDS[part.kind]}."
             )
         low, high = int(part.targets.min()), int(part.targets.max())
         if low < 0 or max(high + 1, part.num_classes or 0) > n:

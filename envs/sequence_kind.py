@@ -6,6 +6,7 @@ from typing import Any
 
 from ..replay import ConfigError
 from .arrays import Arrays
+from .labels import IN_WORDS
 from .scenarios import SCENARIOS
 
 
@@ -38,7 +39,7 @@ def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
     if not first.discrete:
         key, value = next(iter(asked.items()))
         raise ConfigError(
-            f"{key}={value} splits classes, and the targets of {first.name} are values."
+            f"{key}={value} splits classes, and the targets of {first.name} are {IN_WORDS[first.kind]}."
         )
     if list(asked) == ["class_order"]:
         raise ConfigError(
@@ -68,8 +69,8 @@ def scenario_of(given: str | None, kind: str, train: list[Arrays], *, grows: boo
         return given
     if not first.discrete:
         raise ConfigError(
-            f"scenario={given} needs classes, but the targets of {first.name} are values. Leave it out, "
-            "or set scenario=domain."
+            f"scenario={given} needs classes, but the targets of {first.name} are {IN_WORDS[first.kind]}. "
+            "Leave it out, or set scenario=domain."
         )
     if kind == "altered":
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..replay import ConfigError, DataError
+from ..replay.spec import TargetKind
 from ..replay.suggestions import did_you_mean
 from .arrow import pyarrow
 from .table_columns import (
@@ -45,6 +46,7 @@ class Wishes:
         drop: Columns that it does not receive.
         categories: Columns of numbers or many words that are categories.
         missing: "mean", "flag", or None: missing values are an error.
+        wanted: What targets of 0 and 1 in several columns are, as the loss says; or None.
     """
 
     target: tuple[str, ...] | None = None
@@ -53,6 +55,7 @@ class Wishes:
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     missing: str | None = None
+    wanted: TargetKind | None = None
 
 
 def input_names(names: list[str], target: tuple[str, ...], wishes: Wishes, name: str) -> list[str]:

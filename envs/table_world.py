@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,10 +21,13 @@ from .inputs import LARGEST_ID, is_whole
 from .kinds import OfData
 from .placing import place_tables
 from .reading import Reading
+from .stored_labels import in_batches
 from .task_rows import DataTask
 from .transform import Transform
 from .wishes import Evaluation, Lengths, ReplayWishes, TaskLength
 from .world import Actor, Environments, Growing, Policy, Show
+
+_LOOKED_AT = 1000  # Rows whose inputs enter the fingerprint.
 
 
 class TableWorld(OfData):
@@ -69,6 +75,7 @@ class TableWorld(OfData):
         self.notes, self.decoded, self.single_class = list(notes), set(decoded), single_class
         self.reading = reading or Reading.of(spec.obs, spec.action)
         self.later: list[dict[str, Any]] = []
+        self._rows = len(train), len(test)  # Without those of tasks that are added later.
         # Sampled once, so that all evaluations of a run compare on the same rows.
         self._samples: dict[tuple[int, bool, int, int], Tensor] = {}
 
@@ -127,7 +134,7 @@ class TableWorld(OfData):
         places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
         label = self.train.columns["label"]
         assert isinstance(label, Tensor)
-        return upload(label[rows[places].to(label.device)], device)
+        return in_batches(upload(label[rows[places].to(label.device)], device), self.spec.action)
 
     def training_labels(self) -> Iterator[Tensor]:
         """The labels of each task's training rows as the table holds them, `[N, ...]`, in host memory."""
@@ -163,7 +170,7 @@ class TableWorld(OfData):
         return self.tasks[0].validation is not None
 
     def classes(self, task: int) -> Tensor:
-        return self.tasks[task].classes if self.spec.discrete else torch.arange(0)
+        return self.tasks[task].classes if self.spec.has_classes else torch.arange(0)
 
     def task_lengths(self, lengths: Lengths, *, batch_size: int, offline: bool) -> list[TaskLength]:
         batches = [len(batch_sizes(len(task.train), batch_size)) for task in self.tasks]
@@ -234,20 +241,24 @@ class TableWorld(OfData):
         whole: bool = False,
         show: Show,
     ) -> dict[str, float]:
+        rows = self.held_out(task, how, validation=validation, whole=whole)
+        return policy.score_rows(replace(rows, show=lambda done: show(done, "rows")))
+
+    def held_out(
+        self, task: int, how: Evaluation, *, validation: bool = False, whole: bool = False
+    ) -> HeldOut:
+        """The rows of one task that are evaluated; arguments as for `evaluate`."""
         # Knowing the task narrows predictions down only if tasks have their own classes.
-        apart = len(self.tasks) > 1 and self.spec.discrete
-        return policy.score_rows(
-            HeldOut(
-                task,
-                self.train if validation else self.test,
-                self._index(task, how, validation=validation, whole=whole),
-                classes=self.tasks[task].classes if apart else None,
-                transform=how.transform,
-                device=how.device,
-                shapes=[part.shape for part in leaves(self.spec.obs)],
-                task_transform=self.task_transform,
-                show=lambda done: show(done, "rows"),
-            )
+        apart = len(self.tasks) > 1 and self.spec.has_classes
+        return HeldOut(
+            task,
+            self.train if validation else self.test,
+            self._index(task, how, validation=validation, whole=whole),
+            classes=self.tasks[task].classes if apart else None,
+            transform=how.transform,
+            device=how.device,
+            shapes=[part.shape for part in leaves(self.spec.obs)],
+            task_transform=self.task_transform,
         )
 
     def _index(self, number: int, how: Evaluation, *, validation: bool, whole: bool) -> Tensor:
@@ -270,7 +281,7 @@ class TableWorld(OfData):
     def environments(self) -> Environments:
         raise ConfigError(f"{self.name} is a data set: there is nothing to act in.")
 
-    def of_task(self, rows: Tensor, task: int) -> Tensor:
+    def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as a task has them, altered if it alters them."""
         return rows if self.task_transform is None else self.task_transform(rows, task)
 
@@ -288,7 +299,25 @@ class TableWorld(OfData):
             "scenario": self.scenario,
             "tasks": [{"name": task.name, "classes": task.classes} for task in self.tasks],
             "altered": self.task_transform is not None,
+            "fingerprint": self.fingerprint,
         }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the labels, and of the inputs of some rows, without tasks that were added later."""
+        found = hashlib.sha256(str(self.spec).encode())
+        for table, rows in zip((self.train, self.test), self._rows, strict=True):
+            # Not all inputs: hashing gigabytes would take longer than reading them. What is decoded at each
+            # reading is not read for this.
+            some = torch.arange(0, rows, max(1, rows // _LOOKED_AT), device=table.device)
+            every = torch.arange(rows, device=table.device)
+            found.update(str(rows).encode())
+            for name, index in (("label", every), ("obs", some)):
+                for column in leaves(table.columns[name]):
+                    if isinstance(column, Tensor):
+                        chosen = column.index_select(0, index).contiguous().cpu()
+                        found.update(chosen.view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def load_state_dict(
         self,

@@ -76,7 +76,12 @@ class Table:
             raise DataError(f"{begin(self.name)} is empty: there is nothing to learn from.")
         names = self.target(wishes)
         targets = read_columns(self.rows, names, wishes.target_type or self._kind(names), self.name)
-        arrays = read((torch.arange(self.rows.num_rows), targets.rows), name=self.name)
+        wanted = wishes.wanted
+        arrays = read(
+            (torch.arange(self.rows.num_rows), targets.rows), name=self.name, wanted=wanted
+        )
+        if arrays.kind == "labels":
+            arrays.names = names
         if arrays.discrete:
             arrays.values = targets.words
             if len(names) == 1 and names[0] in self.classes and targets.words is None:

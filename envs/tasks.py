@@ -155,7 +155,7 @@ class DataWorld(TableWorld):
         for part in (train, test):
             check_later(self._like, part, self.spec)
         outputs = self._outputs
-        if self.spec.discrete:
+        if self.spec.has_classes:
             outputs, train, test = outputs.number(train, test)
         # Before `stored`, which rounds them.
         exact = [exact_targets([part], self.spec) for part in (train, test)]
@@ -182,7 +182,7 @@ class DataWorld(TableWorld):
             self.tasks.append(task)
             self.spec = replace(self.spec, num_tasks=len(self.tasks))
         self._outputs, self._known_tasks = outputs, self._known_tasks + 1
-        if self.spec.discrete and outputs.names is not None:
+        if self.spec.has_classes and outputs.names is not None:
             self.spec = replace(self.spec, action=replace(self.spec.action, names=outputs.names))
             self.reading = self.reading.with_classes(later_classes(self.reading, outputs, train))
         for table, part, values in ((self.train, train, exact[0]), (self.test, test, exact[1])):
@@ -199,7 +199,7 @@ class DataWorld(TableWorld):
         Args:
             chosen: Which of its training rows are held out for validation, bool `[N]`; None: none.
         """
-        own = self.scenario != "domain" and self.spec.discrete
+        own = self.scenario != "domain" and self.spec.has_classes
         classes = train.targets.unique() if own else self.tasks[0].classes
         task = DataTask(name, torch.arange(len(train)), torch.arange(len(test)), classes)
         if chosen is not None:
@@ -219,7 +219,7 @@ class DataWorld(TableWorld):
 
     def outputs_of(self, train: Arrays) -> Tensor:
         """The outputs of later data's classes, int64; raises as `add` does."""
-        if not self.spec.discrete:
+        if not self.spec.has_classes:
             return torch.arange(0)
         return self._outputs.number(train, train)[1].targets.unique()
 

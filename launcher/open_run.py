@@ -25,6 +25,7 @@ from .settings.plan import make_plan
 from .settings.settings import Settings
 
 if TYPE_CHECKING:
+    from .inference.examining import Examiner
     from .inference.policy import Policies
     from .inference.predicting import Predictor
     from .inference.trained import Trained
@@ -275,8 +276,25 @@ class OpenRun:
             session.learner,
             session.plain,
             world,
+            session.plan,
             playing=self.playing,
             resting=lambda: bool(session.rest),
+        )
+
+    def examiner(self) -> Examiner:
+        """Evaluates on held-out rows, or on other data."""
+        from .inference.examining import Examiner
+
+        session, progress = self.session, self.session.progress
+        learnt = min(progress.task + progress.begun, session.num_tasks) or 1
+        world: Any = session.world
+        return Examiner(
+            self.predictor(),
+            session.plan,
+            lambda: world,
+            learnt=learnt,
+            step=progress.step,
+            scored=session.scoring.evaluate.policy,
         )
 
     @contextmanager

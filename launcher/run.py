@@ -16,6 +16,7 @@ from ..envs.world import WorldSpec
 from ..replay import ConfigError, Replay, Spec
 
 if TYPE_CHECKING:
+    from .inference.examining import Examiner
     from .inference.policy import Policies
     from .inference.predicting import Predictor
     from .inference.trained import Trained
@@ -35,6 +36,9 @@ class Behind(Protocol):
 
     def predictor(self) -> Predictor:
         """Predicts for raw inputs, in a run on data."""
+
+    def examiner(self) -> Examiner:
+        """Evaluates on held-out rows, or on other data, in a run on data."""
 
     def exporting(self) -> AbstractContextManager[Trained]:
         """Runs the block with the process settings of an evaluation, and the model ready to be exported."""
@@ -166,6 +170,44 @@ class Run:
         """
         return self._predictor("run(inputs)").outputs(inputs, task)
 
+    def evaluate(
+        self, dataset: Any = None, metrics: Any = None, *, task: int | None = None
+    ) -> dict[str, float]:
+        """Metrics on the held-out rows, or on other data.
+
+            run.evaluate()                    # as at the end of training
+            run.evaluate("photos/new")        # a folder of class folders
+            run.evaluate((images, labels))
+
+        Args:
+            dataset: Other data, in any form that `dataset=` accepts: its test part if it has one, else all of
+                it. Its labels are matched with the run's classes by their value or name. None: the held-out
+                rows of every task learnt so far; a run from `antelope.load` reads its data again.
+            metrics: Further metrics, as for `metrics=`.
+            task: The task that other data belongs to, from 0; None: not known.
+
+        Returns:
+            Metrics by name; over a sequence of tasks their means, and each task's own as `accuracy/task_0`.
+
+        Raises:
+            DataError: If the data cannot be read, is not what the run was trained on, or has other classes.
+            ConfigError: If the run learnt in environments, or the data has to be given.
+        """
+        return self._examiner("evaluate").evaluate(dataset, metrics, task=task)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """The model's outputs for the held-out rows, in order, task by task.
+
+        Returns:
+            `index` int64 `[N]`, the rows' numbers in the held-out data; `task` int64 `[N]`, from 0; `label`,
+            the numbers of the outputs that are right, int64 `[N]`, or the true values, float `[N, ...]`;
+            `output` float `[N, *spec.action.shape]`.
+
+        Raises:
+            ConfigError, DataError: As for `evaluate`.
+        """
+        return self._examiner("outputs").outputs()
+
     def export(self, format: str = "onnx", path: str | Path | None = None) -> Path:
         """Write the model for other tools, for any batch size.
 
@@ -287,6 +329,10 @@ class Run:
             vars(self)["_predicting"] = opened.predictor()
         predictor: Predictor = vars(self)["_predicting"]
         return predictor
+
+    def _examiner(self, method: str) -> Examiner:
+        self._predictor(method)  # Raises in environments, and for copies.
+        return self._opened(method).examiner()
 
     def _policies(self, method: str) -> Policies:
         opened = self._opened(method)

@@ -139,6 +139,10 @@ def _log_policy(output: Tensor, batch: Batch) -> Tensor:
 
 def _log_likelihood(context: Context) -> Callable[[Tensor, Batch], Tensor]:
     space = context.spec.action
+    if space.kind == "labels":
+        return lambda output, batch: (
+            -F.binary_cross_entropy_with_logits(output, batch.label, reduction="none").sum(1)
+        )
     if space.discrete:
         return lambda output, batch: (
             -F.cross_entropy(context.masked(output, batch.task), batch.label, reduction="none")

@@ -15,14 +15,17 @@ from ...envs.table_columns import Columns
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
+from ...replay.spec import TargetKind
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
 from ..settings.loaders import unwrapped
+from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
 from .decoding import decoded_cache
 from .tables import read_tables
+from .torch_losses import targets_of
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -101,7 +104,7 @@ def read_data(
         asked: dict[str, Any] | None = others
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
-        rest = None if asked is None else _held_out(other, asked, own=own, **options)
+        rest = None if asked is None else _held_out(other, asked, own=own, like=arrays, **options)
         # Before `subset=` chooses classes: train and test rows must agree on the numbers.
         if numbered and (plan.num_classes is None or not are_numbers(arrays)):
             arrays, rest = number_labels(arrays, rest)
@@ -117,9 +120,14 @@ def read_data(
 
 def _options(plan: Plan) -> dict[str, Any]:
     """The arguments of `_arrays` that are the same for all data sets."""
-    data_dir = Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+    data_dir = data_dir_of(plan)
     cache = decoded_cache(plan, data_dir)
-    return {"data_dir": data_dir, "channels": plan.channels, "cache": cache}
+    return {
+        "data_dir": data_dir,
+        "channels": plan.channels,
+        "cache": cache,
+        "wanted": targets_of(plan.loss),
+    }
 
 
 def _open_folder(path: Path, *, split: bool) -> folders.Parts:
@@ -129,13 +137,40 @@ def _open_folder(path: Path, *, split: bool) -> folders.Parts:
     return parts.split() if split else parts
 
 
-def _held_out(part: Any, arguments: dict[str, Any], *, own: bool, **options: Any) -> Arrays | None:
+def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arrays:
+    """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
+
+    Args:
+        plan: The plan of the run.
+        pictures: What decodes pictures as the run's own; None: they are decoded like data of their own.
+
+    Raises:
+        ConfigError: If it cannot be identified.
+        DataError: If it cannot be read.
+    """
+    part, arguments = unwrapped(named.target), named.arguments
+    part = folders.open_folder(part) if isinstance(part, Path) else part
+    options = {**_options(plan), "pictures": pictures or Pictures(plan.image_size)}
+    found = (_arrays(part, arguments, train=train, **options) for train in (False, True))
+    return of_classes(next(arrays for arrays in found if arrays is not None), arguments)
+
+
+def data_dir_of(plan: Plan) -> Path:
+    """The folder of downloaded data sets."""
+    return Path(plan.data_dir) if plan.data_dir else sources.default_data_dir()
+
+
+def _held_out(
+    part: Any, arguments: dict[str, Any], *, own: bool, like: Arrays, **options: Any
+) -> Arrays | None:
     """The held-out rows: the data set's own test part, or the test part of another data set.
 
     Args:
         own: Whether it is the training data's own test part. Another data set without a test part is
             held out as a whole.
+        like: The training rows: a few held-out targets may look like something else.
     """
+    options["wanted"] = None if like.discrete else like.kind
     held_out = _arrays(part, arguments, train=False, role="held-out ", **options)
     if held_out is None and not own:
         held_out = _arrays(part, arguments, train=True, role="held-out ", **options)
@@ -150,6 +185,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    wanted: TargetKind | None,
     cache: Cache,
     role: str = "",
 ) -> Arrays | None:
@@ -160,37 +196,51 @@ def _arrays(
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        wanted: What targets of 0 and 1 are, or None.
         cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
-    name = _data_name(part)
+    source = _source(part, arguments, train=train, data_dir=data_dir)
+    if source is None:
+        return None
+    name = f"{role}{data_name(part)}"
+    return datasets.read(
+        source, name=name, pictures=pictures, channels=channels, cache=cache, wanted=wanted
+    )
+
+
+def source_to_predict(named: Named, *, data_dir: Path) -> Any:
+    """The data set that a plan names, not read yet: its test part if it has one, else all of it."""
+    part = unwrapped(named.target)
+    part = folders.open_folder(part) if isinstance(part, Path) else part
+    found = (_source(part, named.arguments, train=t, data_dir=data_dir) for t in (False, True))
+    return next(source for source in found if source is not None)
+
+
+def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path) -> Any:
+    """One part of a data set, not read yet; None if it has no such part."""
     if isinstance(part, folders.Parts):
         if arguments:
             raise ConfigError(
                 f"A folder has no argument `{next(iter(arguments))}`. It accepts: subset."
             )
-        source = part.train if train else part.held_out
-    elif makes_objects(part):
-        inference = sources.split_arguments(part, train=train, data_dir=data_dir)
-        if inference is None:
-            return None
-        source = sources.open_dataset(
-            lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
-            name=name,
-            data_dir=data_dir,
-        )
-    else:
-        source = part if train else None  # Arrays and instances have no test part to ask for.
-    if source is None:
+        return part.train if train else part.held_out
+    if not makes_objects(part):
+        return part if train else None  # Arrays and instances have no test part to ask for.
+    inference = sources.split_arguments(part, train=train, data_dir=data_dir)
+    if inference is None:
         return None
-    return datasets.read(
-        source, name=f"{role}{name}", pictures=pictures, channels=channels, cache=cache
+    return sources.open_dataset(
+        lambda: construct(part, {**inference, **arguments}, {}, setting="dataset"),
+        name=data_name(part),
+        data_dir=data_dir,
     )
 
 
-def _data_name(part: object) -> str:
+def data_name(part: object) -> str:
+    """What messages call a data set: the name of its class or folder, or `arrays`."""
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):

@@ -130,7 +130,7 @@ def _shapes(name: str, spec: Spec, *, of_actions: bool) -> dict[str, Any]:
         return {} if of_actions else outgoing((1,))
     if name == "policy":
         return {}
-    classes = {"num_classes": spec.action.n if spec.discrete else 0}
+    classes = {"num_classes": spec.action.n if spec.has_classes else 0}
     if name == "discriminator":
         return outgoing((1,)) | classes
     # Convolutional generators ask for channels, not for the flattened size.

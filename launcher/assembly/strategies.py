@@ -39,7 +39,7 @@ def classes_of_tasks(world: World, *, told: bool) -> list[Tensor]:
     Args:
         told: Whether the learner knows which task a batch comes from; if not, every task has all classes.
     """
-    every = torch.arange(world.spec.action.n if world.spec.discrete else 0)
+    every = torch.arange(world.spec.action.n if world.spec.has_classes else 0)
     return [world.classes(task) if told else every for task in range(len(world.tasks))]
 
 

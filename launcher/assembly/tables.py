@@ -17,6 +17,7 @@ from ...replay import ConfigError
 from ..settings.named import Named
 from ..settings.plan import Plan
 from .chosen import of_classes
+from .torch_losses import targets_of
 
 SETTINGS = ("target", "target_type", "inputs", "drop", "categories", "missing")
 """Settings of tables only."""
@@ -83,6 +84,7 @@ def wishes_of(plan: Plan) -> Wishes:
         drop=tuple(plan.drop or ()),
         categories=tuple(plan.categories or ()),
         missing=plan.missing,
+        wanted="values" if plan.target_type == "values" else targets_of(plan.loss),
     )
 
 

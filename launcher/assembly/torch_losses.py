@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from ...replay import Space
+from ...replay.spec import TargetKind
 from ..settings.named import Named
 
 # By the kind of targets; each as a module and as a function, the usual one first.
-_FITS = {
+_FITS: dict[TargetKind, tuple[str, ...]] = {
     "classes": (
         *("CrossEntropyLoss", "cross_entropy", "NLLLoss", "nll_loss"),
         *("MultiMarginLoss", "multi_margin_loss"),
@@ -27,7 +28,7 @@ _FITS = {
         *("HuberLoss", "huber_loss", "PoissonNLLLoss", "poisson_nll_loss"),
     ),
 }
-_TARGETS = {
+_TARGETS: dict[TargetKind, str] = {
     "classes": "one class per row (integers or strings)",
     "pixels": "a class for each pixel (integers of an image's shape)",
     "labels": "several labels per row (0 or 1 in K columns)",
@@ -74,7 +75,7 @@ def unfit(named: Named, space: Space, data: str) -> str | None:
     )
 
 
-def _instead(fits: str, kind: str, usual: str) -> str:
+def _instead(fits: TargetKind, kind: TargetKind, usual: str) -> str:
     if fits == "values":
         return f"Set loss={usual}, or give the targets as floats (regression)."
     if kind == "values":
@@ -85,6 +86,13 @@ def _instead(fits: str, kind: str, usual: str) -> str:
             "shape [N, K]."
         )
     return f"Set loss={usual}."
+
+
+def targets_of(named: Named | None) -> TargetKind | None:
+    """What a loss of torch's compares, if it is only one kind of targets; else None."""
+    name = None if named is None else _torch_name(named.target)
+    kinds = [kind for kind, names in _FITS.items() if name in names]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def is_torch(target: object) -> bool:

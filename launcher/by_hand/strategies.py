@@ -127,7 +127,7 @@ class Strategies:
         context.look = partial(self._parameters.look, closely=False)
         self._parameters.changed.append(lambda _: self._hooks.parameters_changed())
         self._added = {n for n, p in model.named_parameters() if id(p) not in before}
-        self._hidden = hidden_outputs(context.classes, spec) if spec.discrete else None
+        self._hidden = hidden_outputs(context.classes, spec) if spec.has_classes else None
         self._task: Task | None = None
         self._next = 0  # Number of the next task.
         self._loaded: dict[str, Any] | None = None

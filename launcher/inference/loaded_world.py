@@ -53,7 +53,7 @@ class LoadedData(OfData):
         """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
         return self.tasks[task].classes
 
-    def of_task(self, rows: Tensor, task: int) -> Tensor:
+    def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as a task has them: if it alters them, the data is read to learn how."""
         return rows if self._altering is None else self._altering().of_task(rows, task)
 

@@ -23,7 +23,7 @@ from ...envs.reading import Reading
 from ...envs.running import RunningStatistics, normalizing
 from ...envs.table_world import TableWorld
 from ...envs.time_limits import cut_after
-from ...replay import CheckpointError, ConfigError, Normalizer, Spec
+from ...replay import CheckpointError, ConfigError, DataError, Normalizer, Spec
 from ...replay.devices import moving
 from ...replay.randomness import forked_randomness, seed_everything
 from ..assembly.agent import build_agent
@@ -33,7 +33,9 @@ from ..assembly.forward import check_forward
 from ..assembly.model import Model
 from ..assembly.optimisation import Average
 from ..assembly.transforms import build_transforms
+from ..learn.evaluate import Scored
 from ..learn.learner import Learner
+from ..learn.own_evaluation import own_evaluation
 from ..process import left_as_found, threads
 from ..record.checkpoint import find
 from ..record.earlier import load_statistics
@@ -45,6 +47,7 @@ from ..settings.compose import compose
 from ..settings.kinds import model_kind
 from ..settings.object_names import class_name
 from ..settings.settings import Settings
+from .examining import Examiner
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
 from .predicting import Predictor
@@ -149,7 +152,31 @@ class Loaded:
         """Predicts for raw inputs."""
         world: Any = self.world
         return Predictor(
-            self._learner, self._plain, world, playing=self.playing, resting=lambda: True
+            self._learner,
+            self._plain,
+            world,
+            self.plan,
+            playing=self.playing,
+            resting=lambda: True,
+        )
+
+    def examiner(self) -> Examiner:
+        """Evaluates on the held-out rows of the run's data, which is read again, or on other data."""
+        at = Progress()
+        at.load_state_dict(self._state["progress"])
+        learnt = min(at.task + at.begun, self.world.spec.num_tasks) or 1
+        learner = self._learner
+        by_itself = own_evaluation(self.own)
+        # What `loss=` named may have depended on the training data, which is not read.
+        unknown = ("loss",) if self._state["settings"].get("loss") and by_itself is None else ()
+        return Examiner(
+            self.predictor(),
+            self.plan,
+            self._held_out,
+            learnt=learnt,
+            step=at.step,
+            scored=Scored(learner, self._plain, told=self.world.told, by_itself=by_itself),
+            unknown=unknown,
         )
 
     @contextmanager
@@ -327,5 +354,27 @@ class Loaded:
             DataError: If it cannot be read.
         """
         if self._data_read is None:
-            self._data_read = build_data(self._saved.plan_of_data())
+            read = build_data(self._saved.plan_of_data())
+            known = self._state.get("fingerprint")
+            if known is not None and read.fingerprint != known:
+                raise DataError(
+                    f"{read.name} is not what the run in {self.path} learnt from: it has changed since, or "
+                    "is other data of the same name. To evaluate on it all the same, give it: "
+                    "run.evaluate(dataset=...)."
+                )
+            self._data_read = read
         return self._data_read
+
+    def _held_out(self) -> TableWorld:
+        """The run's data, to evaluate on; raises as `_read` does.
+
+        Raises:
+            ConfigError: Also if later tasks were added to it, whose data is not named anywhere.
+        """
+        if later := self._state.get("later"):
+            names = ", ".join(str(task["name"]) for task in later)
+            raise ConfigError(
+                f"This run learnt data that was added later ({names}), which its settings do not name. Give "
+                "the data to evaluate on: run.evaluate(dataset=...)."
+            )
+        return self._read()

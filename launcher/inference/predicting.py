@@ -19,6 +19,8 @@ from ...replay import ConfigError
 from ...replay.tree import leaves
 from ..learn.learner import Learner
 from ..learn.predicting import predicted
+from ..settings.plan import Plan
+from .named_inputs import opened
 
 
 class Learnt(WorldSpec, Protocol):
@@ -33,7 +35,7 @@ class Learnt(WorldSpec, Protocol):
     def classes(self, task: int) -> Tensor:
         """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
 
-    def of_task(self, rows: Tensor, task: int) -> Tensor:
+    def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as the task has them, if it alters them."""
 
 
@@ -44,6 +46,7 @@ class Predictor:
         learner: Holds the model.
         transform: Turns stored rows into the model's inputs, without augmentation.
         world: The data that it learnt from.
+        plan: The run's plan, for inputs that are named.
         playing: Sets the process up for an evaluation.
         resting: Whether the model is in evaluation mode already, with averaged weights if there are any.
     """
@@ -53,11 +56,13 @@ class Predictor:
         learner: Learner,
         transform: Transform,
         world: Learnt,
+        plan: Plan,
         *,
         playing: Callable[[], AbstractContextManager[None]],
         resting: Callable[[], bool],
     ):
-        self.learner, self._transform, self.world = learner, transform, world
+        self.learner, self.transform, self.world = learner, transform, world
+        self._plan = plan
         self._playing, self._resting = playing, resting
 
     # ---------------------------------------------------------------------------- on raw inputs
@@ -68,7 +73,7 @@ class Predictor:
         Raises:
             DataError: If they are not inputs, or have another shape than those of the training.
         """
-        return self.world.reading.rows(inputs, self.world.spec.obs)
+        return self.world.reading.rows(opened(inputs, self._plan), self.world.spec.obs)
 
     def outputs(self, inputs: object, task: int | None = None) -> Tensor:
         """The model's outputs `[N, *action.shape]`, on the CPU.
@@ -114,13 +119,13 @@ class Predictor:
 
     def each(self, rows: Rows | TableRows, task: int | None = None) -> Iterator[Tensor]:
         """The outputs for a part of the rows at a time, on the CPU, within `working`; raises as `outputs`."""
-        self._check_task(task)
+        self.check_task(task)
         learner, world = self.learner, self.world
         size = rows_at_once((part.shape for part in leaves(world.spec.obs)), learner.device)
         for stored in rows.parts(size):
             if task is not None:
                 stored = world.of_task(stored, task)
-            output = predicted(learner, self._transform.observe(stored, learner.device), task)
+            output = predicted(learner, self.transform.observe(stored, learner.device), task)
             if output is None:
                 name = type(learner.agent).__name__
                 raise ConfigError(f"{name} has no `forward`, so it makes no predictions.")
@@ -135,7 +140,8 @@ class Predictor:
         if output.dim() == 1:  # From `act`.
             return reading.values(output.numpy())
         if space.binary:
-            return (output > 0).to(torch.int64).numpy()
+            several = (output > 0).to(torch.int64).numpy()
+            return several[:, 0] if reading.flat else several
         competing = self._competing(task)
         if competing is None:
             return reading.values(output.argmax(1).numpy())
@@ -174,7 +180,8 @@ class Predictor:
         # Outputs for later classes stand for nothing yet.
         return None if classes is None or len(classes) == n else torch.arange(len(classes))
 
-    def _check_task(self, task: int | None) -> None:
+    def check_task(self, task: int | None) -> None:
+        """Raise ConfigError for a task that does not exist."""
         count = len(self.world.tasks)
         if task is None or (0 <= task < count and count > 1):
             return

@@ -22,8 +22,11 @@ from ..settings.trust import known_argument, known_arguments, known_object
 MODULES = ("model", *PARTS)
 """Settings that say what the model is made of."""
 
-MAY_BE_GIVEN = (*MODULES, "env", "env_wrappers", "dataset", "device")
-"""Settings that may be given again: what the model is made of, where it acts, and on what device."""
+DATA = ("dataset", "test_dataset")
+"""Settings that say what the run learnt from and is evaluated on."""
+
+MAY_BE_GIVEN = (*MODULES, "env", "env_wrappers", *DATA, "data_dir", "device")
+"""Settings that may be given again: what the model is made of, its data or environments, and the device."""
 
 
 class SavedSettings:
@@ -62,9 +65,10 @@ class SavedSettings:
     def plan_of_data(self) -> Plan:
         """The plan with the data too, to read it."""
         settings = self._settings
-        if not (self._trust or self._said("dataset")):
-            settings.live["dataset"] = self._known_data(settings.values["dataset"])
-        return make_plan(settings, names=(*MODULES, "dataset", "test_dataset", "aug"))
+        for key in DATA:
+            if settings.values[key] is not None and not (self._trust or self._said(key)):
+                settings.live[key] = self._known_data(settings.values[key], key)
+        return make_plan(settings, names=(*MODULES, *DATA))
 
     def _merged(self, saved: Mapping[str, Any]) -> Settings:
         """The run's settings, overridden by those that the user gave."""
@@ -176,6 +180,11 @@ class SavedSettings:
     def _unnamed(self, key: str, name: str) -> ConfigError:
         """The error for a name that is not looked up, with what to do about it."""
         what = f"The {'environment' if key == 'env' else key} of the run in {self._path}"
+        if key in DATA and " of " in name:
+            return ConfigError(
+                f"{what} was a Python object ({name}), which the directory does not hold. Give the data: "
+                f"run.evaluate(dataset=...), or antelope.load(path, {key}=...)."
+            )
         if name.startswith(("instance of ", "partial of ")):
             return ConfigError(
                 f"{what} was a Python object ({name}). Pass one that is constructed in the same way: "
@@ -195,20 +204,20 @@ class SavedSettings:
             "the directory names."
         )
 
-    def _known_data(self, value: object) -> Any:
+    def _known_data(self, value: object, key: str) -> Any:
         """The data sets that the run's directory names: folders, ours and torchvision's.
 
         Raises:
             ConfigError: For any other name.
         """
         if isinstance(value, list):
-            return [self._known_data(item) for item in value]
+            return [self._known_data(item, key) for item in value]
         name, arguments = split_target(value)
         if folder_of(name) is not None:
             return value
         target = known_object(str(name), "dataset")
         if target is None:
-            raise self._unnamed("dataset", str(name))
+            raise self._unnamed(key, str(name))
         return {"_target_": target, **arguments} if arguments else target
 
 

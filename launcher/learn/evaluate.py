@@ -14,7 +14,7 @@ from ...envs.held_out import HeldOut
 from ...envs.transform import Transform
 from ...envs.wishes import Evaluation
 from ...envs.world import World
-from ...replay import Batch
+from ...replay import Batch, ConfigError
 from ...replay.randomness import forked_randomness
 from ..metrics import known, metrics_of
 from ..record.log import as_floats
@@ -145,6 +145,18 @@ class Scored:
         """The metrics so far that are not Antelope's own, in order."""
         evaluated = () if self._by_itself is None else self._by_itself.names
         return [name for name in (*self.own.names, *evaluated) if not known(name)]
+
+    def measuring(self, own: OwnMetrics) -> Scored:
+        """The same, with other metrics beside the built-in ones.
+
+        Raises:
+            ConfigError: If the module evaluates itself, so that they would not be measured.
+        """
+        if self._by_itself is not None:
+            raise ConfigError(
+                f"{self._by_itself.name} replaces all metrics, so metrics= would not be measured."
+            )
+        return Scored(self.learner, self._transform, told=self._told, own=own)
 
     def actor(self) -> Actor:
         """An actor that chooses greedy actions, starting with new episodes."""

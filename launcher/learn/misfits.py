@@ -8,6 +8,7 @@ from typing import Any
 from ...agents.continual.context import Context
 from ...agents.continual.strategy import Strategy
 from ...agents.traits import has_forward, hook, stated_traits
+from ...envs.labels import IN_WORDS
 from ...replay import Memory
 from ...replay.suggestions import did_you_mean
 from ..assembly.environment_strategies import works_on_the_loss
@@ -61,8 +62,9 @@ def unfit(named: dict[str, Any], context: Context, *, borders: bool) -> Iterable
             )
         if context.in_environment:  # `unfit_in_environment` has stricter checks.
             continue
-        if needs.needs_classes and not context.spec.discrete:
-            yield f"strategy={name} is for classes, but this run's targets are values."
+        if needs.needs_classes and not context.spec.has_classes:
+            kind = IN_WORDS[context.spec.action.kind]
+            yield f"strategy={name} is for classes, but this run's targets are {kind}."
         if needs.needs_forward and not has_forward(context.agent):
             yield f"strategy={name} calls the model, but {name_of_agent} has no `forward`."
 

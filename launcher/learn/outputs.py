@@ -24,7 +24,7 @@ class Outputs:
     """A model's answers for the held-out rows of one task, on the host.
 
     Attributes:
-        task: The task's number, from 0.
+        task: The task's number, from 0; None: not known.
         index: int64 `[N]`, the rows' numbers in their table.
         output: Logits or values, float `[N, *action.shape]`; from an `act` without logits, the chosen
             classes, int64 `[N]`.
@@ -34,7 +34,7 @@ class Outputs:
             narrow them down.
     """
 
-    task: int
+    task: int | None
     index: Tensor
     output: Tensor
     label: Tensor
@@ -105,6 +105,9 @@ def measure(
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
         return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
+    if spec.action.kind == "labels":
+        several = {m.name: m.function(output, label) for m in metrics_of("labels")}
+        return several if loss is None else {**several, "loss": loss(output, label)}
     scores = {m.name: m.function(found.chosen, label) for m in metrics_of("classes")}
     if output.dim() == 1:  # From `act`: choices without logits, which have no loss.
         return scores

@@ -68,7 +68,7 @@ class OwnEvaluation:
             batch = Batch(**fields)
             size = len(batch)
             batch["index"] = rows.index[done : done + size].to(rows.device)
-            batch["task"] = torch.full((size,), rows.task, device=rows.device)
+            batch["task"] = torch.full((size,), rows.task or 0, device=rows.device)
             for name, value in self._values(batch, size):
                 sums.setdefault(name, []).append(value * size)
                 counts[name] = counts.get(name, 0) + size

@@ -118,7 +118,7 @@ class Scoring:
 
     def add_task_il(self) -> None:
         """Score the first task of a finished run with the task known, as a second task needs it."""
-        if self.progress.task_il or not self.world.spec.discrete:
+        if self.progress.task_il or not self.world.spec.has_classes:
             return
         (scores,) = self.evaluate(range(1), step=self.progress.step, whole=True)
         if "task_il_accuracy" in scores:

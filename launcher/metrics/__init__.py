@@ -12,12 +12,13 @@ from functools import cached_property
 from importlib import import_module
 from typing import Literal
 
-Subject = Literal["classes", "logits", "told", "values", "episodes", "tasks"]
+Subject = Literal["classes", "logits", "told", "labels", "values", "episodes", "tasks"]
 """What a metric is computed from:
 
 - `classes`: the chosen classes int64 `[N]` and the labels int64 `[N]`.
 - `logits`: float `[N, n]`, and the labels.
 - `told`: the logits when the task is known, the labels, and the task's classes int64 `[k]`.
+- `labels`: logits of several labels, float `[N, K]`, and the labels, `[N, K]` of 0 and 1.
 - `values`: the predicted values float `[N, ...]` and the true ones.
 - `episodes`: their returns and their lengths, a list of numbers each.
 - `tasks`: the matrix of scores `[tasks learnt][tasks]`; with `baseline`, also the untrained scores `[tasks]`.
@@ -63,37 +64,38 @@ class Metric:
         return found
 
 
+def _common(name: Literal["accuracy", "loss"], of: Subject, computed_by: str) -> Metric:
+    """A score that most kinds of targets have, each computed in its own way."""
+    return Metric(
+        name,
+        of,
+        computed_by,
+        "less" if name == "loss" else "more",
+        score=True,
+        per_task=True,
+        panel=True,
+        told=f"task_il_{name}",
+    )
+
+
 # The order matters: the first metric that can score a task does, and columns of eval.csv follow it.
 METRICS = (
     Metric("return", "episodes", "mean_return", "more", score=True, per_task=True, panel=True),
     Metric("return_stddev", "episodes", "return_stddev"),
     Metric("episode_length", "episodes", "episode_length"),
-    Metric(
-        "accuracy",
-        "classes",
-        "accuracy",
-        "more",
-        score=True,
-        per_task=True,
-        panel=True,
-        told="task_il_accuracy",
-    ),
+    _common("accuracy", "classes", "accuracy"),
     Metric("task_il_accuracy", "told", "task_il_accuracy", "more", per_task=True),
     Metric("task_il_loss", "told", "task_il_loss", "less"),
+    # The names that every kind of targets has are replaced alike where the task is known.
+    _common("accuracy", "labels", "label_accuracy"),
+    Metric("f1", "labels", "macro_f1", "more", per_task=True, panel=True),
+    Metric("subset_accuracy", "labels", "subset_accuracy", "more", per_task=True),
     Metric("mse", "values", "mse", "less", panel=True),
     Metric("mae", "values", "mae", "less"),
     Metric("r2", "values", "r2", "more", score=True, per_task=True, panel=True),
     # Of values the loss is the squared error; a model that generates computes its own.
-    Metric(
-        "loss",
-        "logits",
-        "cross_entropy",
-        "less",
-        score=True,
-        per_task=True,
-        panel=True,
-        told="task_il_loss",
-    ),
+    _common("loss", "logits", "cross_entropy"),
+    _common("loss", "labels", "binary_cross_entropy"),
     Metric("learning_accuracy", "tasks", "learning_accuracy", "more", unit="accuracy"),
     Metric("learning_return", "tasks", "learning_accuracy", "more", unit="return"),
     Metric("forgetting", "tasks", "forgetting", "less", after=2),
@@ -130,7 +132,8 @@ def score_names(*, told: bool = False, loss_first: bool = False) -> list[str]:
         scores.sort(key=lambda metric: metric.better != "less")
     # Before all others: without the task such a model's class-IL score would mean little.
     with_task = [metric.told for metric in scores if told and metric.told]
-    return [*with_task, *(metric.name for metric in scores)]
+    # Several kinds of targets have an accuracy: each name once.
+    return list(dict.fromkeys([*with_task, *(metric.name for metric in scores)]))
 
 
 def better(name: str) -> Literal["more", "less"] | None:

@@ -125,7 +125,7 @@ def _curves(
             # Training's loss hides the outputs of other tasks, too: both are in one panel.
             name = name if name == "loss" else metric.told
         curves[name, "train"], curves[name, "eval"] = series(train, name), held_out
-    if len(curves["mse", "eval"][0]):
+    if all(row.get("mse") == row.get("loss") for row in evals) and len(curves["mse", "eval"][0]):
         # The evaluation's loss is the squared error then, often in other units than training's.
         del curves["loss", "eval"]
     for name in [name for name in own if "/" not in name][:_MOST_OWN]:

@@ -151,11 +151,22 @@ class TestTargets:
         with pytest.raises(DataError, match=r"one-hot rows \[60, 3\].*targets\.argmax\(1\)"):
             learn(dataset=(X, convert(rows)))
 
-    def test_several_floats_of_0_and_1_are_values_and_it_is_said(self) -> None:
-        rows = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])[torch.arange(N) % 2]
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+    def test_several_columns_of_0_and_1_are_several_labels(self, dtype: torch.dtype) -> None:
+        rows = torch.tensor([[0, 1, 1], [0, 0, 0]])[torch.arange(N) % 2].to(dtype)
         world = world_of((X, rows))
-        assert not world.spec.discrete
-        assert "not as several labels" in world.describe()
+        space = world.spec.action
+        assert (space.kind, space.shape, space.binary) == ("labels", (3,), True)
+        # Only floats may have been meant as values.
+        assert ("loss=MSELoss" in world.describe()) == dtype.is_floating_point
+
+    def test_labels_are_named_by_what_the_data_lists_or_by_columns(self) -> None:
+        rows = torch.tensor([[0, 1], [1, 1]])[torch.arange(N) % 2]
+        assert world_of(Named(rows, "cat", "dog")).spec.action.names == ("cat", "dog")
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(rows.numpy(), columns=["cat", "dog"])
+        assert world_of((X, frame)).spec.action.names == ("cat", "dog")
+        assert world_of((X, rows)).spec.action.names is None
 
     def test_whole_floats_are_values_and_it_is_said(self) -> None:
         world = world_of((X, labels(0.0, 1.0, 2.0)))

@@ -19,8 +19,8 @@ from antelope.launcher.metrics.scores import (
 )
 
 
-def test_each_name_is_there_once() -> None:
-    names = [metric.name for metric in METRICS]
+def test_each_name_is_there_once_for_each_subject() -> None:
+    names = [(metric.of, metric.name) for metric in METRICS]
     assert len(set(names)) == len(names)
 
 

@@ -1,0 +1,51 @@
+"""Turns labels that are stored as bytes into the numbers that losses take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..replay import Space, Standardize
+
+# By what targets are: a byte for each in a table, and these in a batch.
+_IN_BATCHES = {"labels": torch.float32, "pixels": torch.int64}
+
+
+class WithLabels(Standardize):
+    """`Standardize` for rows whose labels are stored as bytes.
+
+    Attributes:
+        label: The dtype of labels in batches.
+    """
+
+    label: torch.dtype
+
+    def __call__(self, fields: dict[str, Any]) -> dict[str, Any]:
+        fields["label"] = fields["label"].to(self.label)
+        return super().__call__(fields)
+
+    def without_augmentation(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "label" in fields:
+            fields["label"] = fields["label"].to(self.label)
+        return super().without_augmentation(fields)
+
+
+def standardizing(obs: Any, action: Space, **options: Any) -> Standardize:
+    """The transform of rows with inputs and labels of these spaces.
+
+    Args:
+        options: As `Standardize` takes them.
+    """
+    dtype = _IN_BATCHES.get(action.kind)
+    if dtype is None:
+        return Standardize(obs, **options)
+    transform = WithLabels(obs, **options)
+    transform.label = dtype
+    return transform
+
+
+def in_batches(label: torch.Tensor, action: Space) -> torch.Tensor:
+    """Stored labels in the dtype that batches have."""
+    dtype = _IN_BATCHES.get(action.kind)
+    return label if dtype is None else label.to(dtype)
