@@ -35,6 +35,11 @@ def table_suffix(path: str | Path) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
+def is_text(path: Path) -> bool:
+    """Whether a path names a text file, which is read with options."""
+    return table_suffix(path) in (".csv", ".tsv")
+
+
 def pyarrow(what: str) -> Any:
     """The module; `what` needs it.
 
@@ -100,7 +105,7 @@ def read_file(path: Path, options: Mapping[str, Any]) -> tuple[pa.Table, list[st
         DataError: If the file cannot be read.
     """
     arrow, suffix = pyarrow(path.name), table_suffix(path)
-    text = suffix in (".csv", ".tsv")
+    text = is_text(path)
     for key in options:
         if key not in _OPTIONS:
             has = f"It accepts: {', '.join(_OPTIONS)}, subset." if text else "It accepts: subset."

@@ -7,23 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError
+from ..replay import DataError, Ragged
 from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
-from .declared import alterations, class_names, largest_value
+from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
-from .forms import form, is_image
+from .forms import form, is_array, is_image
 from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
-from .items import decode, plain_dict
-from .labels import as_targets, check_finite, check_labels, label_names, read_targets
+from .item import plain_dict
+from .items import decode
+from .labels import (
+    as_targets,
+    check_finite,
+    check_labels,
+    label_names,
+    read_targets,
+    zeros_and_ones,
+)
 from .layout import channels_first
+from .lengths import sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
+from .pixel_masks import image_size
 
 _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
@@ -66,7 +76,8 @@ def read(
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
     _check_rows(inputs, targets, name)
-    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
+    checked = as_targets(targets, name, wanted, image_size(inputs))
+    arrays = Arrays(inputs, checked, name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
@@ -74,6 +85,8 @@ def read(
         arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
     if arrays.kind == "labels":
         arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
+    if arrays.kind == "pixels":
+        arrays.names = pixel_names(source)
     return arrays
 
 
@@ -89,8 +102,13 @@ def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
             shape = list(values.shape)
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     for what, column in columns.items():
-        if isinstance(column, Tensor):
-            check_finite(column, f"{what} of {name}")
+        if isinstance(column, Ragged) and column is not inputs:
+            raise DataError(
+                f"The {what} of {name} are sequences of different lengths inside a dict of inputs. Give them "
+                "alone, or pad them to one length and give the lengths as another part of the dict."
+            )
+        if isinstance(column, Tensor | Ragged):
+            check_finite(stored_values(column)[0], f"{what} of {name}")
 
 
 def _name_classes(
@@ -123,6 +141,8 @@ def _parts(
         inputs, targets = source
         targets = list(targets) if isinstance(targets, (tuple, range)) else targets
 
+        _refuse_several(inputs, targets, name)
+
         def column(path: Path, values: Any) -> TableField:
             return _column(values, targets, name, path, pictures.of(path), channels)
 
@@ -145,10 +165,22 @@ def _column(
         _check_lengths(inputs, targets, name, f"inputs{called(path)}")
         return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)[0]
     what = f"The input{called(path)} of {name}"
+    if (rows := sequences(inputs, what)) is not None:
+        return rows
     rows = as_tensor(inputs, what)
     if rows.dim() == 0:
         raise DataError(f"{what} is a single number. Give one row per target.")
     return channels_first(rows, name, channels, part=called(path))
+
+
+def _refuse_several(inputs: Any, targets: Any, name: str) -> None:
+    """Raise DataError for a list or a tuple of several inputs, as Keras takes them, which have no names."""
+    arrays = isinstance(inputs, (list, tuple)) and len(inputs) > 1 and all(map(is_array, inputs))
+    if arrays and len(inputs) != len(targets) and all(len(x) == len(targets) for x in inputs):
+        raise DataError(
+            f"The inputs of {name} are a {type(inputs).__name__} of {len(inputs)} arrays. Several inputs are "
+            "a dict, with names of your choice: ({'first': a, 'second': b}, targets)."
+        )
 
 
 def _on_host(column: Any) -> Any:
@@ -179,7 +211,14 @@ def _note(targets: Tensor, *, given: torch.dtype, wanted: TargetKind | None) -> 
         given: The dtype in which they came.
         wanted: What the user said that they are, or None.
     """
-    if targets.dim() != 2 or wanted is not None or not given.is_floating_point:
+    if wanted is not None or not given.is_floating_point:
+        return None
+    if targets.dim() > 2 and zeros_and_ones(targets):
+        return (
+            "0 and 1 given as floats are learnt as values (regression); integers of the images' size are "
+            "classes of pixels"
+        )
+    if targets.dim() != 2:
         return None
     if targets.dtype == torch.bool:
         return (

@@ -36,17 +36,14 @@ def _advice(source: Any, by_number: bool) -> str | None:
         return "Give what it loads from: loader.dataset."
     if isinstance(source, IterableDataset):
         return f"It has no items by number. {_WANTED}"
-    # Hugging Face's, whose items are dicts.
+    # A stream of Hugging Face's.
     if library == "datasets" and hasattr(source, "column_names"):
-        return (
-            "Give a pair of its columns: (numpy.array(data['image']), data['label']), or wrap it in a "
-            "Dataset whose __getitem__ returns (input, target)."
-        )
+        return "Load it without streaming=True, and give it as dataset=, with target=NAME."
     if hasattr(source, "columns") and is_array(source):
         *others, last = map(str, source.columns)
         return (
-            f"Give a pair of its columns, inputs and targets: (data[{others[:3]}], data['{last}']), say. "
-            "Columns of words have to be encoded as numbers first."
+            f"Give a pair of its columns, inputs and targets: (data[{others[:3]}], data['{last}']), say; or "
+            f"a data frame with target='{last}'."
         )
     if is_array(source):
         names = getattr(source.dtype, "names", None)

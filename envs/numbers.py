@@ -49,8 +49,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
         )
     if hasattr(value, "columns") and (words := _columns_of_words(value)):
         raise DataError(
-            f"{name} is a {type(value).__name__} whose columns {', '.join(words)} are not numbers. Encode "
-            "them (pandas.get_dummies, or category codes), or leave them out."
+            f"{name} is a {type(value).__name__} whose columns {', '.join(words)} are not numbers. Give "
+            "one table with the target in it, dataset=table and target=NAME: words are then categories."
         )
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise DataError(f"{name} has masked values. Fill them in (value.filled(...)) or drop them.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +14,26 @@ from .folders import is_picture, pictures_in
 from .forms import form, is_array, is_image, is_scalar
 from .images import load
 from .in_memory import columns
-from .items import read_item
+from .item import read_item
 from .numbers import as_array, as_tensor
+
+
+class StoredRows(Protocol):
+    """Raw inputs as stored rows, read and checked a part at a time."""
+
+    @property
+    def files(self) -> Sequence[Path] | None:
+        """The path of each input; None: they come from no files."""
+
+    def __len__(self) -> int: ...
+    def parts(self, size: int) -> Iterator[Any]:
+        """Stored rows `[n, *shape]`, or dicts of them, at most `size` at a time, in order.
+
+        Of no rows, one empty part.
+
+        Raises:
+            DataError: If a part holds something else than the training inputs did.
+        """
 
 
 class Items:
@@ -61,7 +79,7 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
     if (held := columns(inputs)) is not None:
         return held.inputs
     if hasattr(type(inputs), "__getitem__") and hasattr(type(inputs), "__len__"):
-        return _of_dataset(inputs, name, features)
+        return of_dataset(inputs, name, features)
     raise DataError(
         f"{name[0].upper()}{name[1:]} are a {type(inputs).__name__}. Give an array, a picture or a list of "
         "them, a file, a folder of pictures, or a data set with __len__ and __getitem__."
@@ -86,7 +104,7 @@ def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray
     if isinstance(inputs, tuple) and len(inputs) == 2 and all(map(is_array, inputs)):
         return _array(inputs[0], name)  # `(inputs, targets)`.
     if form(inputs) == "items" or (len(inputs) and is_image(_first(inputs[0]))):
-        return _of_dataset(inputs, name, features)
+        return of_dataset(inputs, name, features)
     return as_tensor(inputs, f"The input of {name}")
 
 
@@ -94,7 +112,7 @@ def _first(item: Any) -> Any:
     return item[0] if isinstance(item, (list, tuple)) and len(item) else item
 
 
-def _of_dataset(source: Any, name: str, features: int | None) -> Items:
+def of_dataset(source: Any, name: str, features: int | None) -> Items:
     """The inputs of a data set's items, which are `(input, target)` or inputs alone."""
 
     def read(i: int) -> Any:

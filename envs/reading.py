@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Space
-from ..replay.spec import space_words
-from ..replay.tree import map_tree
+from ..replay.spec import is_ragged, space_words
+from ..replay.tree import Path, at_path, map_paths, map_tree, walk
 from .arrays import Arrays
-from .forms import is_image
+from .forms import is_image, is_scalar
 from .images import Pictures
-from .inputs import is_whole
+from .inputs import called, is_whole
 from .labels import check_finite
 from .later import Outputs
 from .numbers import as_tensor, kept_type
-from .raw_inputs import Items, raw_inputs
+from .raw_inputs import Items, StoredRows, raw_inputs
+from .raw_parts import DictRows, raw_parts
+from .raw_sequences import SequenceRows, sequence_column
 from .table_columns import Columns
-from .table_reading import TableRows, table_rows
+from .table_reading import table_rows
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,7 @@ class Reading:
     @classmethod
     def of(cls, obs: Any, action: Any) -> Reading:
         """The reading that a spec alone tells, for runs that did not keep theirs."""
-        dtype = torch.float32
-        if isinstance(obs, Space):
-            dtype = torch.int64 if obs.ids is not None else obs.dtype
+        dtype = map_tree(lambda part: torch.int64 if part.ids is not None else part.dtype, obs)
         names = action.names if isinstance(action, Space) else None
         return cls(dtype, classes=names, listed=names is not None)
 
@@ -88,24 +88,34 @@ class Reading:
         """The same with other classes: a run learns more of them later."""
         return replace(self, classes=classes)
 
-    def rows(self, inputs: object, space: Space, *, name: str = "the inputs") -> Rows | TableRows:
+    def rows(
+        self, inputs: object, space: Space | dict[str, Any], *, name: str = "the inputs"
+    ) -> StoredRows:
         """Raw inputs as stored rows, which are read a part at a time.
 
         Args:
-            inputs: As `raw_inputs` accepts them. One array may hold a single input: it then has one
-                dimension less. Of a run on a table, see `table_rows`.
-            space: The space of the run's inputs.
+            inputs: As `raw_inputs` accepts them, or, for dicts, `raw_parts`. One array may hold a single
+                input: it then has one dimension less. Of a run on a table, see `table_rows`.
+            space: The space of the run's inputs, or a dict of spaces.
             name: What errors call them.
 
         Raises:
             DataError: If they are not inputs, or have another shape than those of the training.
         """
-        if self.columns is not None:
-            if (rows := table_rows(self.columns, space, inputs, name)) is not None:
-                return rows
-        elif isinstance(inputs, Mapping):
+        if (known := self.columns) is not None and (
+            rows := table_rows(known, space, inputs, name)
+        ) is not None:
+            return rows
+        if not isinstance(space, Space):
+            return self._rows_of_dicts(raw_parts(inputs, space, name), space, name)
+        if self.columns is None and isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
+        if is_ragged(space):
+            column = sequence_column(inputs, space, name)
+            return SequenceRows(
+                column.converted(lambda steps: self.as_stored(steps, space, name), space.dtype)
+            )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(inputs, name, features=features)
         if not isinstance(raw, Items):
@@ -113,6 +123,36 @@ class Reading:
             _, alone = self._layout(tuple(raw.shape), space, name)
             raw = raw[None] if alone else raw
         return Rows(self, space, raw, name)
+
+    def _rows_of_dicts(
+        self, raw: dict[str, Any] | Items, spaces: dict[str, Any], name: str
+    ) -> DictRows:
+        if isinstance(raw, Items):
+            empty = Items(0, lambda i: i)
+            rows = map_paths(
+                lambda path, space: Rows(self.of_part(path), space, empty, name + called(path)),
+                spaces,
+            )
+            return DictRows(rows, raw)
+        rows = map_paths(
+            lambda path, space: self.of_part(path).rows(
+                at_path(raw, path), space, name=name + called(path)
+            ),
+            spaces,
+        )
+        counts = {path: len(part) for path, part in walk(rows)}
+        (one, n), *others = counts.items()
+        if wrong := [path for path, count in others if count != n]:
+            more = f"{counts[wrong[0]]:,}{called(wrong[0])}"
+            raise DataError(f"{_begin(name)} differ in number: {n:,}{called(one)}, {more}.")
+        return DictRows(rows, None)
+
+    def of_part(self, path: Path) -> Reading:
+        """The reading of one part of a dict of inputs; `()`: of a single input."""
+        pictures = None if self.pictures is None else self.pictures.of(path)
+        if pictures is not None and pictures.size is None:
+            pictures = None
+        return replace(self, dtype=at_path(self.dtype, path), pictures=pictures)
 
     # ------------------------------------------------------------------------------- one part
 
@@ -132,6 +172,10 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
+        return self.as_stored(rows, space, name, first=first)
+
+    def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
+        """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
         check_finite(rows, f"inputs of {name}", first=first)
         if space.ids is not None and rows.numel():
@@ -254,18 +298,25 @@ class Rows:
         raw, space, name = self._raw, self._space, self._name
         for first in range(0, len(raw), size) or (0,):
             if isinstance(raw, Items):
-                rows = [self._row(raw, i) for i in range(first, min(first + size, len(raw)))]
-                yield torch.cat(rows) if rows else torch.empty((0, *space.shape), dtype=space.dtype)
+                last = min(first + size, len(raw))
+                yield self.stored([raw[i] for i in range(first, last)], first)
             else:
                 yield self._reading.stored(raw[first : first + size], space, name, first=first)
 
-    def _row(self, raw: Items, i: int) -> Tensor:
+    def stored(self, values: Sequence[Any], first: int) -> Tensor:
+        """These inputs as stored rows `[n, *shape]`; `first` is the number of the first one."""
+        space = self._space
+        rows = [self._row(value, first + i) for i, value in enumerate(values)]
+        return torch.cat(rows) if rows else torch.empty((0, *space.shape), dtype=space.dtype)
+
+    def _row(self, item: Any, i: int) -> Tensor:
         """Row i, `[1, *shape]`."""
-        item = raw[i]
         if is_image(item):
             name = f"Picture {i} of {self._name}" if self.files is None else str(self.files[i])
             return self._reading.decoded(item, self._space, name)[None]
         rows = as_tensor(item, f"The input of {self._name}")[None]
+        if not self._space.shape and is_scalar(item):
+            rows = rows.reshape(1)
         return self._reading.stored(rows, self._space, self._name, first=i)
 
 
@@ -335,6 +386,8 @@ def reading_of(
 def _classes(kind: str, scenario: str, train: Sequence[Arrays]) -> tuple[Any, ...] | None:
     """The value that each output stands for, as the data had it; None: its own number."""
     last = train[-1]
+    if last.kind == "pixels":
+        return last.values
     if not last.discrete or (kind == "split" and scenario == "domain"):
         return None
     if kind != "list" or scenario == "domain":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def folder_of(name: Any) -> Path | None:
         return None
     path = Path(name).expanduser() if str(name).startswith("~") else Path(name)
     return path if path.is_dir() else None
+
+
+@dataclass(frozen=True)
+class OnHub:
+    """A data set on the Hugging Face hub: `hf:NAME`, `hf:OWNER/NAME` or `hf:OWNER/NAME/CONFIG`."""
+
+    name: str
+    config: str | None = None
+
+    def __str__(self) -> str:
+        return f"hf:{self.name}" + (f"/{self.config}" if self.config else "")
+
+
+def on_hub(name: Any) -> OnHub | None:
+    """The data set that `hf:...` names; None for any other name.
+
+    >>> on_hub("hf:nyu-mll/glue/sst2")
+    OnHub(name='nyu-mll/glue', config='sst2')
+    """
+    if not isinstance(name, str) or not name.startswith("hf:") or len(name) == len("hf:"):
+        return None
+    owner, *rest = name.removeprefix("hf:").split("/", 2)
+    return OnHub("/".join([owner, *rest[:1]]), rest[1] if len(rest) > 1 else None)
 
 
 def table_file_of(name: Any) -> Path | None:

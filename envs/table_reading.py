@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..replay import DataError, Space
 from ..replay.tree import zip_trees
-from .arrow import as_arrow, pyarrow, read_file, table_suffix
+from .arrow import as_arrow, is_text, pyarrow, read_file, table_suffix
 from .forms import is_table
 from .table_columns import Columns, begin, columns_in_words
 
@@ -77,8 +77,7 @@ def table_rows(
         path = Path(inputs).expanduser()
         if not path.is_file():
             raise DataError(f"There is no file {path} (looked in {path.parent.resolve()}).")
-        text = table_suffix(path) in (".csv", ".tsv")
-        table, _ = read_file(path, columns.options if text else {})
+        table, _ = read_file(path, columns.options if is_text(path) else {})
         return TableRows(columns, space, table, path.name)
     if is_table(inputs):
         return TableRows(columns, space, as_arrow(inputs, _TABLE), _TABLE)

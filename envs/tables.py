@@ -136,12 +136,21 @@ def with_inputs(
         learnt: Any = known.encode(source, pair.table.name)
         train.append(replace(pair.train, inputs=learnt, columns=known))
         own = pair.held_out_table is pair.table
-        name = f"The held-out part of {pair.table.name}" if own else pair.held_out_table.name
-        rows = _taken(pair.held_out, pair.held_out_table, wishes, known)
-        inputs: Any = known.encode(rows, name)
-        held_out.append(replace(pair.held_out, inputs=inputs, columns=known))
-        notes += _unseen(inputs, known)
+        name = f"the held-out part of {pair.table.name}" if own else pair.held_out_table.name
+        other = encoded(pair.held_out, replace(pair.held_out_table, name=name), wishes, known)
+        held_out.append(other)
+        notes += _unseen(other.inputs, known)
     return train, held_out, notes
+
+
+def encoded(arrays: Arrays, table: Table, wishes: Wishes, columns: Columns) -> Arrays:
+    """Rows as `Table.numbered` returns them, with their inputs in these columns.
+
+    Raises:
+        DataError: If the table lacks a column, or values are missing.
+    """
+    inputs: Any = columns.encode(_taken(arrays, table, wishes, columns), table.name)
+    return replace(arrays, inputs=inputs, columns=columns)
 
 
 def _taken(arrays: Arrays, table: Table, wishes: Wishes, known: Columns | None) -> pa.Table:
@@ -181,7 +190,7 @@ def _joined(sources: list[pa.Table], pairs: Sequence[Pair]) -> pa.Table:
         ) from error
 
 
-def _unseen(inputs: Tensor | Mapping[str, Tensor], columns: Columns) -> list[str]:
+def _unseen(inputs: Any, columns: Columns) -> list[str]:
     """A remark on held-out rows with categories that training rows lack."""
     if not columns.categories:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .live_run import LiveRun
 from .record.supervisor import Supervisor
 from .session import Session
 
@@ -17,11 +18,21 @@ def run(session: Session, supervisor: Supervisor) -> None:
     with supervisor.watching():
         for task in session.tasks_left():
             learn_task(task, session, supervisor)
+            if supervisor.stopped_by is not None:
+                break
     session.rest.begin()
 
 
 def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
-    """Learn one task, or the rest of it in a resumed run, and score the tasks seen."""
+    """Learn one task, or the rest of it in a resumed run, and score the tasks seen.
+
+    A callback may end the run, in the middle of the task or after it.
+    """
+    callbacks = session.callbacks
+    _begin(session, supervisor)
+    if callbacks.stopping is not None:
+        _stop(session, supervisor)
+        return
     session.begin(task)
     while not session.task_is_over():
         supervisor.check()  # Saves when due; stops here, where everything is consistent.
@@ -29,11 +40,45 @@ def learn_task(task: int, session: Session, supervisor: Supervisor) -> None:
         for _ in range(session.learning_steps(taken)):
             session.learner.step(session.replay, session.log)
         supervisor.stepped()
+        if callbacks.on_step is not None:
+            callbacks.on_step()
         if session.row_due(taken):
             supervisor.write("train", session.training_row())
         if session.evaluation_due(taken):
-            supervisor.evaluated(session.evaluate())
+            row = session.evaluate()
+            supervisor.evaluated(row)
+            callbacks.evaluated(row)
             supervisor.check()  # The evaluation may have ended the task.
+        if callbacks.stopping is not None and not session.task_is_over():
+            _stop(session, supervisor)
+            return
     supervisor.write("train", session.training_row())
-    supervisor.write("eval", session.end(task))  # A row of the matrix.
+    row = session.end(task)  # Also a row of the matrix.
+    supervisor.write("eval", row)
+    callbacks.evaluated(row)
     supervisor.task_ended(task)
+    callbacks.task_ended()
+    if task >= session.own_tasks - 1:
+        callbacks.ended()
+    elif callbacks.stopping is not None:
+        _stop(session, supervisor)
+
+
+def _begin(session: Session, supervisor: Supervisor) -> None:
+    """Tell the callbacks that learning begins, unless it has."""
+    if not session.callbacks.named:
+        return
+    if session.callbacks.begins:
+        supervisor.start()  # They may write into the run directory, which must be this run's by then.
+    session.callbacks.begin(LiveRun(session, supervisor))
+
+
+def _stop(session: Session, supervisor: Supervisor) -> None:
+    """End the run as a callback wished: saved as it is, so that it can be resumed, then evaluated."""
+    who = session.callbacks.stopping
+    assert who is not None
+    supervisor.stop(who)
+    # After the checkpoint: a resumed run writes these rows again, when they are due.
+    supervisor.write("train", session.training_row())
+    supervisor.write("eval", session.final_row())
+    session.callbacks.ended()

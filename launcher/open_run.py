@@ -75,6 +75,11 @@ class OpenRun:
         return self.supervisor.status
 
     @property
+    def stopped(self) -> bool:
+        """Whether a callback has ended the run before its time."""
+        return self.supervisor.stopped_by is not None
+
+    @property
     def tasks_learnt(self) -> int:
         """Number of tasks learnt so far."""
         return self.session.progress.task

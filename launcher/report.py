@@ -12,11 +12,12 @@ from torch import nn
 from ..envs.world import World
 from ..replay import Replay
 from .header import header
+from .last_predictions import LastPredictions
 from .learn.evaluate import Scored
 from .learn.learner import Learner
 from .record.console import Console
 from .record.log import Row
-from .record.pictures import draw_model, draw_run
+from .record.pictures import draw_model, draw_predictions, draw_run
 from .record.progress import Progress
 from .settings.plan import Plan
 from .settings.unread import of_the_optimiser
@@ -34,6 +35,7 @@ class Report:
         placed: Where the data's rows are stored, in words, or None.
         rates: The learning-rate schedule in one line, then warnings about it; empty without a schedule.
         scored: Scores the learner, and knows the names of the user's own metrics.
+        predictions: Of the last evaluation, to be drawn; None: they are not drawn.
     """
 
     plan: Plan
@@ -47,6 +49,7 @@ class Report:
     placed: str | None
     rates: list[str]
     scored: Scored
+    predictions: LastPredictions | None
 
     def header(self) -> dict[str, str]:
         """The lines that a run begins with, by their label."""
@@ -125,7 +128,6 @@ class Report:
             parameters: How many each task uses, where strategies count them.
         """
         world = self.world
-        many = f" in {len(world.tasks)} tasks" if len(world.tasks) > 1 else ""
         draw_run(
             self.path,
             history,
@@ -136,5 +138,16 @@ class Report:
             parameters=parameters,
             names=world.task_names,
             own=self.scored.own_names,
-            title=f"{self.plan.model.short_name} on {world.name}{many}, seed {self.plan.seed}",
+            title=self._title,
         )
+
+    def draw_predictions(self) -> None:
+        """Draw the predictions of the last evaluation, if there are any."""
+        if self.predictions is not None and self.predictions.found is not None:
+            draw_predictions(self.path / "plots", self.predictions.found, title=self._title)
+
+    @property
+    def _title(self) -> str:
+        tasks = len(self.world.tasks)
+        many = f" in {tasks} tasks" if tasks > 1 else ""
+        return f"{self.plan.model.short_name} on {self.world.name}{many}, seed {self.plan.seed}"

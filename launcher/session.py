@@ -16,7 +16,9 @@ from ..replay.devices import moving
 from ..replay.randomness import random_state, set_random_state
 from .assemble import Assembly, assemble
 from .assembly.schedule import build_schedule, duration_of, total_steps
+from .last_predictions import LastPredictions
 from .learn.actor import Actor
+from .learn.callbacks import build_callbacks
 from .learn.evaluate import Evaluator
 from .learn.measures import build_measures, build_watched
 from .learn.rest import Rest
@@ -57,6 +59,7 @@ class Session:
         workplace: The process settings of the run (random streams, threads, import paths).
         rest: Switches the model between learning and rest (eval mode, averaged weights).
         report: Header, costs, warnings and pictures of the run.
+        callbacks: The user's objects that are called while it learns.
         plain: Turns stored observations into the model's inputs, without augmentation.
         first_step: The step at which this process began or resumed the run.
     """
@@ -73,7 +76,8 @@ class Session:
         self.plain, acts = parts.plain, world.acts and not replay.offline
         observe, as_stored = parts.plain.observe, parts.plain.as_stored
         self.actor = Actor(learner, observe, as_stored=as_stored) if acts else None
-        evaluate = _evaluator(parts, path, self.console)
+        predictions = LastPredictions(world.spec, told=world.told) if _draws(plan, world) else None
+        evaluate = _evaluator(parts, path, self.console, predictions)
         self.scoring = Scoring(
             world,
             learner,
@@ -83,6 +87,7 @@ class Session:
             evaluate=evaluate,
             watched=build_watched(plan, world, evaluate),
         )
+        self.callbacks = build_callbacks(plan.callbacks or (), world.spec, learner.device)
         self.report = Report(
             plan,
             world,
@@ -95,6 +100,7 @@ class Session:
             placed=parts.placed,
             rates=parts.rates,
             scored=evaluate.policy,
+            predictions=predictions,
         )
         self._opened = opened
         # What a resumed run needs from its checkpoint once the current task's data is passed again.
@@ -197,6 +203,10 @@ class Session:
         """Evaluate in mid-task, which may stop the task early; returns a row of eval.csv, or an empty one."""
         return self.scoring.in_task()
 
+    def final_row(self) -> Row:
+        """Evaluate a run that ends before its time; returns a row of eval.csv, or an empty one."""
+        return self.scoring.at_stop()
+
     def end(self, task: int) -> Row:
         """End the current task and score the tasks seen; returns a row of eval.csv, or an empty one."""
         # First: strategies consolidate the weights with which the task ends.
@@ -229,7 +239,9 @@ class Session:
             "random": random_state(self.learner.device),
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
+            "given": sorted(self.plan.given),
             "name": self.world.name,
+            **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),
         }
 
@@ -270,6 +282,7 @@ class Session:
             self.console.problem(f"Changed since the checkpoint: {key}: {was} -> {wanted}")
         self._load_world(state)
         self.log.load_state_dict(state["log"])
+        self.callbacks.load_state_dict(state.get("callbacks", {}))
         # After everything that may draw random numbers while it is restored.
         if not set_random_state(state["random"], now):
             move.restarted.insert(0, "what models draw on their device")
@@ -369,7 +382,14 @@ class Session:
         return self.log.last("loss")
 
 
-def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
+def _draws(plan: Plan, world: World) -> bool:
+    """Whether the last predictions are drawn."""
+    return plan.plot and world.labelled
+
+
+def _evaluator(
+    parts: Assembly, path: Path, console: Console, predictions: LastPredictions | None
+) -> Evaluator:
     """Build what scores the tasks, and draws the samples of a generative model."""
     plan = parts.plan
     samples = build_pictures(plan, parts.world, path)
@@ -388,6 +408,7 @@ def _evaluator(parts: Assembly, path: Path, console: Console) -> Evaluator:
         show=console.evaluating,
         own=own,
         by_itself=by_itself,
+        watch=predictions,
     )
 
 

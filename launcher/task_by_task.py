@@ -55,6 +55,8 @@ class Tasks:
         try:
             for number in range(opened.tasks_learnt, len(self)):
                 yield Task(opened, number)
+                if opened.stopped:
+                    return
                 if opened.tasks_learnt <= number:
                     opened.check_open()
                     opened.supervisor.fail(f"Task {number} was not learnt.")
@@ -106,7 +108,7 @@ class Task:
         if opened.tasks_learnt == self.number:
             opened.check_open()
             plainly(opened.settings, opened.learn_task)
-            if opened.tasks_learnt == opened.session.own_tasks:
+            if opened.stopped or opened.tasks_learnt == opened.session.own_tasks:
                 opened.finish()
         return opened.row(self.number)
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...replay import ConfigError, Space
+from ...replay.tree import Path, leaves, walk
 
 # Parts of torch's messages, in lower case: for integers where it needs floats, for ids without a row.
 _NOT_NUMBERS = ("dtype", "long", "int64", "scalar type", "same type")
@@ -42,26 +43,39 @@ def about_integers(error: BaseException, space: Any, *, after: str = ".") -> str
         space: Space of the inputs.
         after: The text that the advice follows; torch's messages do not end in a full stop.
     """
-    if not isinstance(space, Space) or space.ids is None:
-        return ""
     text = str(error).lower()
-    of_data = space.mean is not None  # An environment's are numbers of its choices.
     begin = " " if after.endswith((".", "!", "?")) else ". "
+    parts = [(path, part) for path, part in walk(space) if isinstance(part, Space)]
+    said = [_advice(text, path, part) for path, part in parts if part.ids is not None]
+    return begin + " ".join(said) if any(said) else ""
+
+
+def _advice(text: str, path: Path, space: Space) -> str:
+    """Advice about the integers of one part of the inputs.
+
+    Args:
+        text: The error, in lower case.
+        path: The keys of the part; `()`: the inputs are not a dict.
+    """
+    keys = "".join(f"[{key!r}]" for key in path)
+    part = f" `{'.'.join(path)}`" if path else ""
+    of_data = space.mean is not None  # An environment's are numbers of its choices.
     if any(words in text for words in _NO_ROW):
+        asked = "" if path else ", or ask for `vocab_size` or `num_embeddings` in the constructor"
         return (
-            f"{begin}The inputs are integers from {space.low} to {space.high}: an embedding of them needs "
-            f"{space.ids} rows (spec.obs.n, or ask for `vocab_size` or `num_embeddings` in the constructor)"
+            f"The inputs{part} are integers from {space.low} to {space.high}: an embedding of them needs "
+            f"{space.ids} rows (spec.obs{keys}.n{asked})"
             f"{', and has none for negative numbers' * (space.low < 0)}."  # type: ignore[operator]
         )
     if any(words in text for words in _NOT_NUMBERS) and not of_data:
         return (
-            f"{begin}Observations are one of {space.ids:,} choices, too many for one-hot rows: they arrive "
-            "as ids, int64. Embed them: nn.Embedding(spec.obs.n, ...), or ask for `num_embeddings` in the "
-            "constructor."
+            f"Observations{part} are one of {space.ids:,} choices, too many for one-hot rows: they arrive "
+            f"as ids, int64. Embed them: nn.Embedding(spec.obs{keys}.n, ...)"
+            f"{'.' if path else ', or ask for `num_embeddings` in the constructor.'}"
         )
     if any(words in text for words in _NOT_NUMBERS):
         return (
-            f"{begin}The inputs are integers and arrive unchanged (int64), as nn.Embedding needs "
+            f"The inputs{part} are integers and arrive unchanged (int64), as nn.Embedding needs "
             "them. If they are numbers (amounts, measurements, pixels), set standardize=true: "
             "they then come as float32."
         )
@@ -94,9 +108,9 @@ def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> 
         for part in agent.modules()
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag))
     ]
-    floats = isinstance(obs, Tensor) and obs.dtype.is_floating_point
+    floats = [x for x in leaves(obs) if isinstance(x, Tensor) and x.dtype.is_floating_point]
     try:
-        with _Cut(obs, one_hot=one_hot) if floats and not _is_compiled(agent) else nullcontext():
+        with _Cut(floats, one_hot=one_hot) if floats and not _is_compiled(agent) else nullcontext():
             yield
     finally:
         for hook in hooks:
@@ -106,10 +120,10 @@ def embeddings_checked(agent: nn.Module, obs: Any, *, one_hot: bool = False) -> 
 class _Cut(TorchFunctionMode):
     """Tracks observations, or columns of them, that are truncated to integers and then looked up."""
 
-    def __init__(self, obs: Tensor, *, one_hot: bool):
+    def __init__(self, obs: list[Tensor], *, one_hot: bool):
         super().__init__()
         self._one_hot = one_hot
-        self._storage = obs.untyped_storage().data_ptr()
+        self._storages = {part.untyped_storage().data_ptr() for part in obs}
         self._ids: Any = WeakTensorKeyDictionary()
 
     def __torch_function__(
@@ -142,7 +156,7 @@ class _Cut(TorchFunctionMode):
             return False
         numbers = given[0]
         try:
-            ours = numbers.untyped_storage().data_ptr() == self._storage
+            ours = numbers.untyped_storage().data_ptr() in self._storages
             return ours and (self._one_hot or not bool((numbers == numbers.round()).all()))
         except RuntimeError:  # Inside vmap: no data pointer, no truth value.
             return False

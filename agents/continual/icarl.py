@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.padding import padded_alike
+from ...replay.tree import zip_trees
 from ..calling import call
 from .context import HIDDEN
 from .er import joined
@@ -102,7 +104,8 @@ class ICaRL(Strategy):
             (self.context.rows_to_store(b), features(agent, self.layer, b.obs))
             for b in replay.once()
         ]
-        fields = {name: torch.cat([batch[name] for batch, _ in rows]) for name in rows[0][0]}
+        parts = padded_alike([{**batch} for batch, _ in rows])
+        fields = zip_trees(lambda *parts: torch.cat(parts), *parts)
         self.memory.add(Batch(**fields), features=torch.cat([found for _, found in rows]))
         self.herded, self.means = self.context.task + 1, None
 
@@ -119,14 +122,17 @@ class ICaRL(Strategy):
         classes, means = self.means
         found = F.normalize(features(agent, self.layer, obs).float(), dim=1)
         distance = torch.cdist(found, means, compute_mode="donot_use_mm_for_euclid_dist")
-        outputs = found.new_full((len(obs), self.context.spec.action.n), HIDDEN)
+        outputs = found.new_full((len(found), self.context.spec.action.n), HIDDEN)
         return outputs.index_copy_(1, classes, -distance)
 
     def class_means(self, agent: nn.Module) -> tuple[Tensor, Tensor]:
         """The classes that have exemplars, int64 `[k]`, and their mean features, `[k, D]`."""
         exemplars = self.memory.all().to(self.context.device)
-        obs = exemplars["raw" if "raw" in exemplars else "obs"]
-        found = torch.cat([features(agent, self.layer, part) for part in obs.split(_ROWS)])
+        kept = {"obs": exemplars["raw" if "raw" in exemplars else "obs"]}
+        kept |= {name: exemplars[name] for name in ("length", "mask") if name in exemplars}
+        obs = Batch(**kept)
+        parts = [obs[start : start + _ROWS].obs for start in range(0, len(obs), _ROWS)]
+        found = torch.cat([features(agent, self.layer, part) for part in parts])
         classes, which = exemplars.label.unique(return_inverse=True)
         sums = found.new_zeros(len(classes), found.shape[1], dtype=torch.float32)
         sums.index_add_(0, which, F.normalize(found.float(), dim=1))

@@ -10,7 +10,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ...replay import ConfigError
+from ...replay import ConfigError, Space
+from ...replay.padding import unpadded
+from ...replay.tree import map_tree
 from ..calling import call
 from .context import HIDDEN, Context, evaluating
 
@@ -26,15 +28,21 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
     layers = [m for m in agent.modules() if isinstance(m, Layer)]
     called: list[Layer] = []
     hooks = [layer.register_forward_hook(lambda met, *_: called.append(met)) for layer in layers]
-    obs = context.spec.obs
-    zeros = torch.zeros(2, *obs.shape, device=context.device)
+    zeros = map_tree(lambda space: _zeros(space, context.device), context.spec.obs)
     try:
         with evaluating(agent), torch.no_grad():
-            call(agent, zeros if obs.ids is None else zeros.long())
+            call(agent, zeros)
     finally:
         for hook in hooks:
             hook.remove()
     return called
+
+
+def _zeros(space: Space, device: torch.device) -> Tensor:
+    """Two inputs as the agent receives them, of zeros."""
+    dtype = torch.float32 if space.ids is None else torch.int64
+    zeros = torch.zeros(2, *space.shape, dtype=dtype, device=device)
+    return unpadded(zeros) if space.ragged else zeros
 
 
 def output_layer(

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...envs import datasets, folders, sources
+from ...envs import datasets, folders, huggingface, sources
 from ...envs.arrays import Arrays
 from ...envs.decoded import Cache
 from ...envs.images import Pictures
 from ...envs.later import are_numbers
 from ...envs.numbering import number_labels
+from ...envs.reading import Reading
 from ...envs.table_columns import Columns
+from ...envs.table_fitting import Wishes
 from ...envs.table_world import TableWorld
 from ...envs.tasks import DataWorld
 from ...replay import ConfigError
 from ...replay.spec import TargetKind
 from ..settings.construct import construct
 from ..settings.kinds import data_kind
-from ..settings.loaders import unwrapped
 from ..settings.named import Named
 from ..settings.object_names import class_name, makes_objects
 from ..settings.plan import Plan
 from .chosen import of_classes
 from .decoding import decoded_cache
-from .tables import read_tables
+from .opening import COLUMN_SETTINGS, Opened, Tables, opened, wishes_of
+from .tables import read_tables, table_to_evaluate
 from .torch_losses import targets_of
+
+_PARTS = (folders.Parts, huggingface.Parts)
 
 
 def build_data(plan: Plan) -> TableWorld:
@@ -71,37 +76,36 @@ def read_data(
         ConfigError: If a data set cannot be identified, or the two settings name different numbers.
         DataError: If one cannot be read.
     """
-    if (tables := read_tables(plan, numbered=numbered, known=columns)) is not None:
+    wishes = wishes_of(plan)
+    own = plan.test_dataset is None
+    parts = [opened(named, wishes, split=own) for named in plan.dataset or ()]
+    others = None  # The data sets' own test parts, where they have any.
+    if not own:
+        others = [opened(named, wishes, role="held-out ") for named in plan.test_dataset or ()]
+        if len(others) != len(parts):
+            raise ConfigError(
+                f"test_dataset= names {len(others)} data sets, but dataset= names {len(parts)}."
+            )
+    if (tables := read_tables(parts, others, plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
-    options = _options(plan)
-    parts = held_out = plan.dataset or ()
-    own = plan.test_dataset is None  # The data sets' own test parts, where they have any.
-    if not own and len(held_out := plan.test_dataset or ()) != len(parts):
-        raise ConfigError(
-            f"test_dataset= names {len(held_out)} data sets, but dataset= names {len(parts)}."
-        )
+    _check_columns_named(parts, plan)
+    options = _options(plan, wishes)
     train: list[Arrays] = []
     test: list[Arrays | None] = []
     notes: list[str] = []
     decoded: set[bool] = set()
     first: Pictures | None = None
-    for named, named_other in zip(parts, held_out, strict=True):
-        part, arguments = unwrapped(named.target), named.arguments
-        other, others = unwrapped(named_other.target), named_other.arguments
-        if isinstance(part, Path):
-            part = _open_folder(part, split=own and "subset" not in arguments)
+    for one, another in zip(parts, others or parts, strict=True):
+        part, arguments, other = one.source, one.arguments, another.source
         of_folder = isinstance(part, folders.Parts)
-        if own:
-            other, others = part, arguments
-        elif isinstance(other, Path):
-            other = folders.open_folder(other)
-            other = other.numbered_as(part) if of_folder else other
+        if of_folder and not own and isinstance(other, folders.Parts):
+            other = other.numbered_as(part)
         # Held-out images are resized to the training images' size and channels.
         pictures = Pictures(plan.image_size, colour=of_folder)
         options["pictures"] = pictures
         arrays = _arrays(part, arguments, train=True, **options)
         assert arrays is not None
-        asked: dict[str, Any] | None = others
+        asked: dict[str, Any] | None = another.arguments
         if own and makes_objects(part):
             asked = sources.own_test_arguments(part, arguments)
         rest = None if asked is None else _held_out(other, asked, own=own, like=arrays, **options)
@@ -110,15 +114,16 @@ def read_data(
             arrays, rest = number_labels(arrays, rest)
         train.append(of_classes(arrays, arguments))
         test.append(None if rest is None else of_classes(rest, asked or {}))
-        decoded |= pictures.decoded(arrays.inputs)
-        if first is None and (pictures.size is not None or pictures.parts):
+        found = pictures.decoded(arrays.inputs)
+        decoded |= found
+        if first is None and True in found:
             first = pictures
-        notes += part.notes if of_folder else []
+        notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, [*notes, *options["cache"].notes], decoded, first
 
 
-def _options(plan: Plan) -> dict[str, Any]:
+def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     """The arguments of `_arrays` that are the same for all data sets."""
     data_dir = data_dir_of(plan)
     cache = decoded_cache(plan, data_dir)
@@ -126,33 +131,31 @@ def _options(plan: Plan) -> dict[str, Any]:
         "data_dir": data_dir,
         "channels": plan.channels,
         "cache": cache,
+        "wishes": wishes,
         "wanted": targets_of(plan.loss),
     }
 
 
-def _open_folder(path: Path, *, split: bool) -> folders.Parts:
-    """A folder's parts; with `split`, a fifth is held out if it has no held-out part of its own."""
-    parts = folders.open_folder(path)
-    # Now, and not once it is decoded: taking rows out would copy them into memory.
-    return parts.split() if split else parts
-
-
-def read_to_evaluate(named: Named, plan: Plan, pictures: Pictures | None) -> Arrays:
+def read_to_evaluate(named: Named, plan: Plan, reading: Reading, kind: TargetKind) -> Arrays:
     """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
 
     Args:
         plan: The plan of the run.
-        pictures: What decodes pictures as the run's own; None: they are decoded like data of their own.
+        reading: How the run's own data was read: pictures are decoded, and columns encoded, like those.
+        kind: What the run's targets are: a few others may look like something else.
 
     Raises:
         ConfigError: If it cannot be identified.
         DataError: If it cannot be read.
     """
-    part, arguments = unwrapped(named.target), named.arguments
-    part = folders.open_folder(part) if isinstance(part, Path) else part
-    options = {**_options(plan), "pictures": pictures or Pictures(plan.image_size)}
-    found = (_arrays(part, arguments, train=train, **options) for train in (False, True))
-    return of_classes(next(arrays for arrays in found if arrays is not None), arguments)
+    wishes, columns = wishes_of(plan), reading.columns
+    part = opened(named, wishes, like=columns)
+    if columns is not None or isinstance(part.source, Tables):
+        return table_to_evaluate(part, wishes, columns)
+    options = {**_options(plan, wishes), "wanted": None if kind == "classes" else kind}
+    options["pictures"] = reading.pictures or Pictures(plan.image_size)
+    found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
+    return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)
 
 
 def data_dir_of(plan: Plan) -> Path:
@@ -185,6 +188,7 @@ def _arrays(
     data_dir: Path,
     pictures: Pictures,
     channels: str | None,
+    wishes: Wishes,
     wanted: TargetKind | None,
     cache: Cache,
     role: str = "",
@@ -192,29 +196,41 @@ def _arrays(
     """One part of a data set in memory, or None if it has no such part.
 
     Args:
-        part: A data set, a function or class that opens one, arrays, or a folder's parts.
+        part: A data set, a function or class that opens one, arrays, or the parts of a folder or of a
+            Hugging Face data set.
         train: Whether to read the training part, not the test part.
         pictures: Decodes and resizes image files.
         channels: Where arrays have their channels, or None.
+        wishes: What the settings say of columns.
         wanted: What targets of 0 and 1 are, or None.
         cache: Keeps what is decoded.
         role: Starts the data set's name in errors.
     """
     # `subset=` is Antelope's own argument, which no data set knows.
     arguments = {key: value for key, value in arguments.items() if key != "subset"}
+    name = f"{role}{data_name(part)}"
+    if isinstance(part, huggingface.Parts):
+        if (rows := part.part(train=train)) is None:
+            return None
+        wishes = replace(wishes, wanted=wanted)
+        return huggingface.read_part(rows, wishes, name=name, pictures=pictures, channels=channels)
     source = _source(part, arguments, train=train, data_dir=data_dir)
     if source is None:
         return None
-    name = f"{role}{data_name(part)}"
     return datasets.read(
         source, name=name, pictures=pictures, channels=channels, cache=cache, wanted=wanted
     )
 
 
-def source_to_predict(named: Named, *, data_dir: Path) -> Any:
+def source_to_predict(named: Named, plan: Plan) -> Any:
     """The data set that a plan names, not read yet: its test part if it has one, else all of it."""
-    part = unwrapped(named.target)
-    part = folders.open_folder(part) if isinstance(part, Path) else part
+    wishes, data_dir = wishes_of(plan), data_dir_of(plan)
+    part = opened(named, wishes).source
+    if isinstance(part, Tables):
+        return (part.held_out or part.train).rows
+    if isinstance(part, huggingface.Parts):
+        rows = part.train if part.held_out is None else part.held_out
+        return huggingface.inputs_of(rows, wishes, name=part.name)
     found = (_source(part, named.arguments, train=t, data_dir=data_dir) for t in (False, True))
     return next(source for source in found if source is not None)
 
@@ -239,8 +255,21 @@ def _source(part: Any, arguments: dict[str, Any], *, train: bool, data_dir: Path
     )
 
 
+def _check_columns_named(parts: list[Opened], plan: Plan) -> None:
+    """Raise ConfigError if settings name columns of data that has none."""
+    if any(isinstance(part.source, huggingface.Parts) for part in parts):
+        return
+    if given := [key for key in COLUMN_SETTINGS if key in plan.given]:
+        raise ConfigError(
+            f"{given[0]}= is about columns, but the data is not a table: give dataset= a data frame, "
+            "or a .csv, .parquet, .jsonl or .arrow file."
+        )
+
+
 def data_name(part: object) -> str:
     """What messages call a data set: the name of its class or folder, or `arrays`."""
+    if isinstance(part, huggingface.Parts):
+        return part.name
     if isinstance(part, folders.Parts):
         return part.path.resolve().name
     if isinstance(part, (tuple, list)):

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
+from ...agents.blocks.dicts import about_dicts
 from ...agents.blocks.ids import about_integers, embeddings_checked
+from ...agents.calling import about_steps, call
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
@@ -22,6 +24,9 @@ from ...replay.batch import Tensors, describe
 from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
 from .model import Model
+
+# Logits of an untrained model have any sign: so many positive ones come from a sigmoid.
+_NO_CHANCE = 16
 
 
 def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Model:
@@ -82,14 +87,15 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                     model = replace(model, recurrence=recurrence)
                     output = recurrence.step(obs, recurrence.zeros(2))[0]
                 else:
-                    output = agent(obs)
+                    output = call(agent, obs)
         except ConfigError:  # From one of Antelope's own parts: it says already what to do.
             raise
         except Exception as error:
             raise ConfigError(
                 f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                 f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
-                f"{about_integers(error, seen, after=str(error))}"
+                f"{about_dicts(error, seen, after=str(error))}"
+                f"{about_integers(error, seen, after=str(error))}{about_steps(agent, obs)}"
             ) from error
         _check_output(output, model.spec.action, obs, name, sources, labelled=world.labelled)
     return model
@@ -170,7 +176,13 @@ def _check_output(
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
             f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
-    if labelled and space.discrete and space.n > 1 and _are_probabilities(output):
+    if labelled and space.kind == "labels" and _after_sigmoid(output, sources.of(output)):
+        warnings.warn(
+            f"{name}.forward returns probabilities (all between 0 and 1), but its output is used as logits: "
+            "binary cross-entropy applies a sigmoid itself. Leave the sigmoid out.",
+            stacklevel=2,
+        )
+    elif labelled and space.discrete and space.n > 1 and _are_probabilities(output):
         warnings.warn(
             f"{name}.forward returns probabilities (its rows sum to 1), but its output is used as logits: "
             "cross-entropy applies a softmax itself. Leave the softmax out.",
@@ -192,9 +204,15 @@ def _too_coarse(name: str, dtype: torch.dtype, space: Space) -> str:
 
 
 def _are_probabilities(rows: Tensor) -> bool:
-    """Whether all rows `[B, num_classes]` are nonnegative and sum to 1."""
-    sums = rows.sum(-1)
+    """Whether all rows `[B, num_classes, ...]` are nonnegative and sum to 1."""
+    sums = rows.sum(1)
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
+def _after_sigmoid(rows: Tensor, source: str) -> bool:
+    """Whether labels' logits `[B, K]` are all between 0 and 1, and so many that it is no chance."""
+    within = bool(((rows >= 0) & (rows <= 1)).all())
+    return within and ("igmoid" in source or rows.numel() >= _NO_CHANCE)
 
 
 def example(model: Model, world: WorldSpec, transform: Transform) -> Tensors:

@@ -11,7 +11,8 @@ import torch
 from ...agents.policy.heads import logits_shape
 from ...agents.policy.parts import ACTION, OBS
 from ...replay import Space, Spec
-from ...replay.tree import map_tree
+from ...replay.spec import space_words
+from ...replay.tree import leaves, map_tree
 
 # Parameter names for the input and output shape, grouped by what they receive: the shape, or its size.
 IN_SIZE = ("in_features", "in_dim", "input_dim", "obs_dim")
@@ -24,6 +25,8 @@ OUT_SIZE = (
     "num_classes",
     "num_actions",
 )
+# Of a class for each pixel, these receive the number of classes; the others count all outputs.
+CHANNELS = ("out_channels", "num_classes", "num_actions")
 OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
 VOCABULARY = ("vocab_size", "num_embeddings")
 
@@ -39,12 +42,15 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if isinstance(spec.obs, Space):
-        table |= incoming(spec.obs.shape)
-        # Only integers that arrive unchanged can index an embedding.
-        if spec.obs.ids is not None:
-            table |= dict.fromkeys(VOCABULARY, spec.obs.ids)
+        # A layer reads sequences step by step: their length is not a number of features.
+        table |= incoming(spec.obs.shape[1:] if spec.obs.ragged else spec.obs.shape)
+    # Only integers that arrive unchanged can index an embedding.
+    if len(ids := [part.ids for part in leaves(spec.obs) if part.ids is not None]) == 1:
+        table |= dict.fromkeys(VOCABULARY, ids[0])
     if isinstance(spec.action, Space):
         table |= outgoing(spec.action.shape)
+        if spec.action.kind == "pixels":
+            table |= dict.fromkeys(CHANNELS, spec.action.n)
         table["discrete"] = spec.action.discrete
     return table
 
@@ -75,6 +81,10 @@ def advice(spec: Spec) -> dict[str, str]:
     if not isinstance(spec.obs, Space):
         why = f"the observation is a dict of {', '.join(spec.obs)}; ask for `obs_shapes`"
         found |= dict.fromkeys((*IN_SIZE, "in_channels", *IN_SHAPE), why)
+        found |= dict.fromkeys(
+            VOCABULARY,
+            f"not one part of {space_words(spec.obs)} holds ids; take `spec.obs[name].n`",
+        )
     elif spec.obs.ids is None:
         why = f"the inputs are {spec.obs}, not integers that arrive unchanged"
         found |= dict.fromkeys(VOCABULARY, why)

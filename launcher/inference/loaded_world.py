@@ -14,6 +14,8 @@ from ...envs.kinds import OfData, OfEnvironments
 from ...envs.reading import Reading
 from ...envs.table_world import TableWorld
 from ...replay import Normalizer, Space, Spec
+from ...replay.padding import unpadded
+from ...replay.spec import is_ragged
 from ...replay.tree import map_tree
 
 
@@ -53,13 +55,18 @@ class LoadedData(OfData):
         """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
         return self.tasks[task].classes
 
+    def borders(self, *, online: bool) -> bool:
+        """Whether the learner knew where tasks end."""
+        return not online
+
     def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as a task has them: if it alters them, the data is read to learn how."""
         return rows if self._altering is None else self._altering().of_task(rows, task)
 
     def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
-        return map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        rows = map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        return unpadded(rows) if is_ragged(self.spec.obs) else rows
 
 
 def _random(space: Space, n: int, device: torch.device) -> Tensor:

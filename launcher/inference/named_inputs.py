@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...envs.huggingface import names_data
 from ...replay import DataError
-from ..assembly.data import data_dir_of, source_to_predict
+from ..assembly.data import source_to_predict
 from ..settings.compose import compose
 from ..settings.loaders import unwrapped
 from ..settings.object_names import makes_objects
@@ -30,7 +31,9 @@ def opened(inputs: object, plan: Plan) -> Any:
         ConfigError: If a name is unknown.
         DataError: If a file holds no array of numbers.
     """
-    if isinstance(inputs, (str, Path)):
+    if names_data(inputs):
+        pass  # A data set of Hugging Face's, which may be a folder too.
+    elif isinstance(inputs, (str, Path)):
         path = Path(inputs).expanduser()
         if path.suffix.lower() in _ARRAYS and path.is_file():
             return _array(path)
@@ -40,7 +43,7 @@ def opened(inputs: object, plan: Plan) -> Any:
     elif not makes_objects(inputs):
         return unwrapped(inputs)
     named = (make_plan(compose((), {"dataset": inputs}), of_run=plan).dataset or ())[0]
-    return source_to_predict(named, data_dir=data_dir_of(plan))
+    return source_to_predict(named, plan)
 
 
 def _array(path: Path) -> np.ndarray:

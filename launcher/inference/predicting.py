@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...envs.held_out import rows_at_once
-from ...envs.reading import Reading, Rows
-from ...envs.table_reading import TableRows
+from ...envs.raw_inputs import StoredRows
+from ...envs.reading import Reading
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import ConfigError
@@ -67,7 +67,7 @@ class Predictor:
 
     # ---------------------------------------------------------------------------- on raw inputs
 
-    def rows(self, inputs: object) -> Rows | TableRows:
+    def rows(self, inputs: object) -> StoredRows:
         """Raw inputs as stored rows, not read yet.
 
         Raises:
@@ -117,7 +117,7 @@ class Predictor:
         with self._playing(), evaluating():
             yield
 
-    def each(self, rows: Rows | TableRows, task: int | None = None) -> Iterator[Tensor]:
+    def each(self, rows: StoredRows, task: int | None = None) -> Iterator[Tensor]:
         """The outputs for a part of the rows at a time, on the CPU, within `working`; raises as `outputs`."""
         self.check_task(task)
         learner, world = self.learner, self.world

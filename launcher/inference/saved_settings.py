@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...envs.sources import folder_of
+from ...envs.sources import folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ..settings.dotted import split_target
 from ..settings.names import resolve
@@ -25,7 +25,7 @@ MODULES = ("model", *PARTS)
 DATA = ("dataset", "test_dataset")
 """Settings that say what the run learnt from and is evaluated on."""
 
-MAY_BE_GIVEN = (*MODULES, "env", "env_wrappers", *DATA, "data_dir", "device")
+MAY_BE_GIVEN = (*MODULES, "strategy", "env", "env_wrappers", *DATA, "data_dir", "device")
 """Settings that may be given again: what the model is made of, its data or environments, and the device."""
 
 
@@ -61,6 +61,13 @@ class SavedSettings:
         if not (self._trust or self._said("env_wrappers")):
             settings.values["env_wrappers"] = self._known_wrappers(settings.values["env_wrappers"])
         return make_plan(settings, names=(*MODULES, "env", "env_wrappers"))
+
+    def plan_of_strategies(self) -> Plan:
+        """The plan with the strategies too, to predict as they do."""
+        settings = self._settings
+        if not (self._trust or self._said("strategy")):
+            settings.live["strategy"] = self._known_strategies(settings.values["strategy"])
+        return make_plan(settings, names=(*MODULES, "strategy"))
 
     def plan_of_data(self) -> Plan:
         """The plan with the data too, to read it."""
@@ -158,6 +165,23 @@ class SavedSettings:
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
 
+    def _known_strategies(self, value: object) -> Any:
+        """The strategies that the run's directory names.
+
+        Raises:
+            ConfigError: For a name that the user must give.
+        """
+        refused = lambda name: self._unnamed("strategy", name)  # noqa: E731
+
+        def found(item: object) -> Any:
+            name, arguments = split_target(item)
+            target = known_object(str(name), "strategy")
+            if target is None:
+                raise refused(str(name))
+            return {"_target_": target, **known_arguments(arguments, refused)}
+
+        return [found(item) for item in (value if isinstance(value, list) else [value])]
+
     def _known_wrappers(self, value: object) -> Any:
         """The wrappers that the run's directory names, by full names, which no file here can shadow.
 
@@ -205,7 +229,7 @@ class SavedSettings:
         )
 
     def _known_data(self, value: object, key: str) -> Any:
-        """The data sets that the run's directory names: folders, ours and torchvision's.
+        """The data sets that the run's directory names: folders, tables, the hub's, ours and torchvision's.
 
         Raises:
             ConfigError: For any other name.
@@ -213,7 +237,11 @@ class SavedSettings:
         if isinstance(value, list):
             return [self._known_data(item, key) for item in value]
         name, arguments = split_target(value)
-        if folder_of(name) is not None:
+        if (
+            folder_of(name) is not None
+            or table_file_of(name) is not None
+            or on_hub(name) is not None
+        ):
             return value
         target = known_object(str(name), "dataset")
         if target is None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -21,11 +22,22 @@ from ..record.log import as_floats
 from ..settings.warn import warn_caller
 from .actor import Actor
 from .learner import Learner
-from .outputs import Outputs, measure, outputs_of
+from .outputs import Outputs, measure, outputs_of, parts_of
 from .own_evaluation import OwnEvaluation
 from .own_metrics import OwnMetrics
+from .pixels import PixelScores
 
 _TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
+
+
+class Watch(Protocol):
+    """Sees a model's predictions while they are evaluated."""
+
+    def begin(self) -> None:
+        """An evaluation begins."""
+
+    def __call__(self, found: Outputs, rows: HeldOut) -> None:
+        """The predictions of one task."""
 
 
 class Evaluator:
@@ -41,6 +53,7 @@ class Evaluator:
         show: Called with the number of rows or episodes done, their total, and what is counted.
         own: The metrics that `metrics=` names.
         by_itself: The module's own evaluation, in place of all metrics of its predictions.
+        watch: Sees the predictions of whole evaluations, to draw them.
     """
 
     def __init__(
@@ -57,9 +70,10 @@ class Evaluator:
         show: Callable[[int, int, str], None] = lambda *_: None,
         own: OwnMetrics | None = None,
         by_itself: OwnEvaluation | None = None,
+        watch: Watch | None = None,
     ):
         self.world, self.learner, self.draw, self.show = world, learner, draw, show
-        self.by_itself = by_itself
+        self.by_itself, self._watch = by_itself, watch
         self.policy = Scored(learner, transform, told=world.told, own=own, by_itself=by_itself)
         self.how = Evaluation(
             transform, learner.device, episodes, rows, seed, folder, warn=warn_caller
@@ -85,6 +99,9 @@ class Evaluator:
         which = {"validation": validation, "whole": whole}
         counts = [world.evaluated(task, how, **which) for task in tasks]
         done, total = 0, sum(counts)
+        self.policy.watch = self._watch if whole else None
+        if self.policy.watch is not None:
+            self.policy.watch.begin()
         with self.learner.evaluating(), forked_randomness(how.seed + step):
             if self.draw is not None:
                 self.draw(self.learner.agent, step)
@@ -139,6 +156,7 @@ class Scored:
     ):
         self.learner, self._transform, self._told = learner, transform, told
         self.own, self._by_itself = own or OwnMetrics((), learner.spec), by_itself
+        self.watch: Watch | None = None
 
     @property
     def own_names(self) -> list[str]:
@@ -175,10 +193,24 @@ class Scored:
         """Metrics of held-out rows; empty for a model that cannot predict."""
         if self._by_itself is not None:
             return self._by_itself(rows)
+        if self.learner.spec.action.kind == "pixels" and not self.own:
+            return self._score_pixels(rows)
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
+        if self.watch is not None:
+            self.watch(found, rows)
         return self._measured(found) | self.own(found, told=self._told)
+
+    def _score_pixels(self, rows: HeldOut) -> dict[str, float]:
+        """Metrics of a class for each pixel, without keeping the outputs of all rows."""
+        learner = self.learner
+        scores = PixelScores(learner.spec.action, learner.held_out_loss)
+        for part in parts_of(learner, rows):
+            scores.add(part.output, part.label)
+            if self.watch is not None:
+                self.watch(part, rows)
+        return scores.metrics() if scores.images else self._generated(rows)
 
     def try_on(self, rows: HeldOut) -> dict[str, float]:
         """Try the metrics that `metrics=` names, or the module's own evaluation, on a few rows.

@@ -12,6 +12,7 @@ from weakref import WeakMethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...agents.blocks.dicts import about_dicts
 from ...agents.blocks.ids import about_integers
 from ...agents.learn_method import learn_method
 from ...replay import Batch, CheckpointError, ConfigError, Diverged, Replay
@@ -196,7 +197,8 @@ class Learner:
         met = f" Batch: {describe(batch)}." if batch is not None else ""
         error.add_note(
             f"In {type(self.agent).__name__}.{self.traits.learns_by}, learning step {self.steps}.{met}"
-            f"{about_devices(error)}{about_integers(error, self.spec.obs)}"
+            f"{about_devices(error)}{about_dicts(error, self.spec.obs)}"
+            f"{about_integers(error, self.spec.obs)}"
         )
 
     def _watch(self, loss: Tensor | float | None) -> None:

@@ -107,6 +107,24 @@ class Scoring:
         more = {} if tasks == 1 else self.transfer(returns="return" in scores[0])
         return self._row(scores[: progress.task + 1], more=more)
 
+    def at_stop(self) -> Row:
+        """Evaluate the tasks seen in a run that is stopped, in mid-task or between two tasks.
+
+        Returns:
+            A row of eval.csv; empty if nothing is evaluated, or the same was at this step.
+        """
+        if self.evaluate.off:
+            return {}
+        progress, tasks = self.progress, len(self.world.tasks)
+        before, seen = progress.metrics, max(1, progress.task + progress.begun)
+        scores = self.evaluate(range(seen), step=progress.step, whole=True)
+        more = {}
+        if tasks > 1 and not progress.begun and progress.matrix:
+            more = self.transfer(returns="return" in scores[0])
+        row = self._row(scores, more=more)
+        row["task"] = seen - 1
+        return {} if progress.metrics == before else row
+
     def transfer(self, *, returns: bool) -> dict[str, float]:
         """Forgetting, transfer and similar metrics of the tasks learnt so far.
 

@@ -12,6 +12,7 @@ from ...agents.policy.composition import Composition, View
 from ...agents.policy.parts import OBS, asks_for
 from ...agents.traits import has_forward, traits
 from ...envs.world import World
+from ..pictures.predictions import Predictions
 from ..pictures.samples import Samples
 from ..settings.plan import Plan
 from .console import Console
@@ -57,6 +58,13 @@ def draw_run(*args: Any, **options: Any) -> None:
     from ..pictures import curves  # Imports Matplotlib, only once there is something to draw.
 
     curves.draw_run(*args, **options)
+
+
+def draw_predictions(folder: Path, found: Predictions, *, title: str) -> None:
+    """Confusion matrix, table of classes and the like: see `pictures.results`."""
+    from ..pictures.results import draw_results
+
+    draw_results(folder, found, title=title)
 
 
 def draw_model(own: nn.Module, agent: nn.Module, obs: Any, folder: Path, console: Console) -> None:

@@ -50,3 +50,6 @@ class Reported(Protocol):
             history: The rows of train.csv and eval.csv, in order.
             parameters: Number that each task uses, if strategies count them.
         """
+
+    def draw_predictions(self) -> None:
+        """Draw the predictions of the last evaluation."""

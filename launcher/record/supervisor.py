@@ -39,6 +39,7 @@ class Supervisor:
         tasks: Cost of each task, including tasks finished before a resume: `steps`, `seconds` (since the
             run was last resumed), and what `Report.costs` returns.
         closed: Whether the directory is released.
+        stopped_by: The callback that has ended the run, as `Mine.on_step`; None: none has.
 
     Raises:
         ConfigError: If the directory cannot be written, or another run is writing there.
@@ -60,6 +61,7 @@ class Supervisor:
         self.checkpoints = Checkpoints(session.path / "checkpoints")
         self.tasks: list[dict[str, Any]] = []
         self.closed = False
+        self.stopped_by: str | None = None
         self._claimed: tuple[str, int] | None = None  # Our newest checkpoint at `close`.
         self._signals = Signals()
         self._shown = 0.0
@@ -244,12 +246,23 @@ class Supervisor:
         self._write_status("running")
         return True
 
+    def stop(self, who: str) -> None:
+        """Save the run as it is, to be ended in good order because a callback wished it.
+
+        Args:
+            who: The callback.
+        """
+        self.start()
+        self.stopped_by = who
+        if self.progress.step > self._saved_step or not self.checkpoints.numbered():
+            self.save()
+
     # ------------------------------------------------------------------------------ at its end
 
     def finish(self) -> None:
-        """Report the end of a run whose tasks are all learnt, and draw its plots."""
+        """Report the end of a run whose tasks are all learnt, or that was stopped, and draw its plots."""
         progress, console, session = self.progress, self.console, self.session
-        if not session.finished:
+        if not session.finished and self.stopped_by is None:
             self._wait()
             return
         steps = progress.step - session.first_step
@@ -257,11 +270,17 @@ class Supervisor:
             for problem in session.report.last_words(stepped=steps > 0):
                 console.problem(problem)
             self.journal.close()
-            self._end("finished")
+            if self.stopped_by is None:
+                self._end("finished")
+            else:
+                self._end("stopped", reason=self.stopped_by)
+                at = f"step {progress.step:,}; resume=true continues the run"
+                console.note(f"Stopped by {self.stopped_by} at {at}.")
             if self.plan.plot:
                 draw = Spared(session.report.draw_run, "pictures of the run", console.problem)
                 parameters = self.tasks[-1].get("parameters") if self.tasks else None
                 draw(self.journal.history, progress, parameters=parameters)
+                Spared(session.report.draw_predictions, "predictions", console.problem)()
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
     def _wait(self) -> None:

@@ -17,7 +17,8 @@ def flatten(key: str, value: object) -> list[tuple[str, Any]]:
     # torch's own device, without importing torch to ask.
     if key == "device" and type(value).__name__ == "device":
         value = str(value)
-    if isinstance(value, dict) and (key.count(".") == 0):
+    # Hugging Face's data sets may be dicts of their parts.
+    if isinstance(value, dict) and (key.count(".") == 0) and not hasattr(value, "column_names"):
         return [pair for k, v in value.items() for pair in flatten(f"{key}.{k}", v)]
     if setting and setting.names_object and isinstance(value, (str, int, float, Path)):
         return [(f"{key}._target_", value)]

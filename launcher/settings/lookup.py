@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ...envs.forms import form
-from ...envs.sources import folder_of, table_file_of
+from ...envs.sources import OnHub, folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ...replay.suggestions import did_you_mean
 from .construct import near_among_any, unknown_arguments
@@ -146,8 +146,8 @@ def named_objects(settings: Settings, key: str) -> list[Named]:
         )
     if kind == "arrays":
         raise ConfigError(
-            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), several inputs joined "
-            "into one array; held-out data is test_dataset=(inputs, targets)."
+            f"{key}= holds {len(value)} arrays. Give a pair (inputs, targets), with several inputs as a "
+            "dict, ({'first': a, 'second': b}, targets); held-out data is test_dataset=(inputs, targets)."
         )
     if kind != "sequence":
         return [(of_data and _folder(key, value)) or named_object(settings, key)]
@@ -184,12 +184,14 @@ def _folder(key: str, value: object) -> Named | None:
     return None if path is None else Named(key, path, arguments, str(path))
 
 
-def _path_of(name: object) -> Path | None:
-    """The folder, or the file of a table, that a name is the path of.
+def _path_of(name: object) -> Path | OnHub | None:
+    """The folder, or the file of a table, that a name is the path of; or a data set on the hub.
 
     Raises:
         ConfigError: If there is no such file.
     """
+    if (hub := on_hub(name)) is not None:
+        return hub
     if (path := folder_of(name)) is not None or (path := table_file_of(name)) is None:
         return path
     if not path.is_file():

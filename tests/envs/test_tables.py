@@ -313,7 +313,9 @@ class TestMistakes:
             read("dataset=trian.csv", "target=a")
 
     def test_are_settings_of_tables_where_there_is_none(self) -> None:
-        with pytest.raises(ConfigError, match="target= names columns, but the data is not a table"):
+        with pytest.raises(
+            ConfigError, match="target= is about columns, but the data is not a table"
+        ):
             read("dataset=Digits", "target=y")
 
     def test_are_a_dialect_that_the_settings_name(self, workdir: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antelope.launcher.learn.callbacks import Callbacks
 from antelope.launcher.loop import learn_task, run
 
 
@@ -23,6 +24,7 @@ class Session:
         self.events, self.taken = events, taken
         self.task = self.collected = 0
         self.replay = self.log = None
+        self.own_tasks, self.callbacks = 2, Callbacks({})
         self.rest = SimpleNamespace(
             end=lambda: events.append("wake"), begin=lambda: events.append("rest")
         )
@@ -75,6 +77,7 @@ class Supervisor:
 
     def __init__(self, events: list[str], *, stops_at: int | None = None):
         self.events, self.stops_at, self.checks = events, stops_at, 0
+        self.stopped_by = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -1,0 +1,150 @@
+"""Columns of Hugging Face data sets as arrays, sequences and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..replay import DataError
+from ..replay.ragged import Ragged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCALAR = ("Value", "ClassLabel")
+"""Features that are single numbers or words."""
+
+
+def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> Any:
+    """A column as an array `[N, *shape]`, as sequences, or as pictures."""
+    what, kind = f"`{name}` of {source}", kind_of(feature)
+    if column.null_count:
+        raise DataError(f"Column {what} is empty in {column.null_count:,} of {len(column):,} rows.")
+    if kind == "Image":
+        return Images(column, what)
+    if kind in ("Audio", "Video"):
+        raise DataError(_media(name, kind, source))
+    if kind.startswith("Array"):
+        return _array(column, tuple(feature.shape), what)
+    if kind in ("List", "LargeList", "Sequence"):
+        return _lists(column, what)
+    if kind in SCALAR and getattr(feature, "dtype", "") not in ("string", "large_string"):
+        return torch.from_numpy(np.array(column.to_numpy()))
+    if kind in SCALAR:
+        raise DataError(text_error(name, source))
+    raise DataError(
+        f"Column {what} is a {kind}, which is no input of a model. Choose others: inputs=[...]."
+    )
+
+
+def kind_of(feature: Any) -> str:
+    """The name of a feature's class, such as `ClassLabel`."""
+    return "List" if isinstance(feature, list) else type(feature).__name__
+
+
+class Images:
+    """The pictures of a column, decoded one by one."""
+
+    def __init__(self, column: pa.ChunkedArray, what: str):
+        self.column, self.what = column, what
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Any:
+        from PIL import Image, ImageOps
+
+        held = self.column[i].as_py()
+        if held is None:
+            raise DataError(f"Row {i} of {self.what} has no picture.")
+        file = held["path"] if held["bytes"] is None else BytesIO(held["bytes"])
+        try:
+            with Image.open(file) as image:
+                # In its own mode: what is grey has one channel. Upright, as their library returns it.
+                return ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"Row {i} of {self.what} cannot be read as a picture ({type(error).__name__}: {error})."
+            ) from error
+
+
+def _array(column: pa.ChunkedArray, shape: tuple[int | None, ...], what: str) -> Tensor:
+    """Arrays of one shape: `[N, *shape]`, in the dtype in which they were saved."""
+    import pyarrow as pa
+
+    if None in shape:
+        raise DataError(
+            f"Column {what} holds arrays of different lengths ({list(shape)}). Pad or crop them to one shape."
+        )
+    column = pa.chunked_array([chunk.storage for chunk in column.chunks])
+    values = _flat(column, len(shape))
+    numbers = torch.from_numpy(np.array(values.to_numpy()))
+    if len(numbers) != len(column) * prod(size or 0 for size in shape):
+        raise DataError(f"Column {what} holds arrays of other shapes than {list(shape)}.")
+    return numbers.view(len(column), *(size or 0 for size in shape))
+
+
+def _lists(column: pa.ChunkedArray, what: str) -> Any:
+    """Lists of numbers, perhaps nested: an array if all have one length, else sequences."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = np.asarray(pc.list_value_length(column).to_numpy(), np.int64)
+    values, features = _flat(column, 1), []
+    while pa.types.is_nested(values.type):  # Steps that are vectors themselves.
+        sizes = pc.unique(pc.list_value_length(values)).to_pylist()
+        if len(sizes) != 1:
+            raise DataError(
+                f"Column {what} holds lists of lists of different lengths. Pad the inner ones."
+            )
+        features.append(sizes[0])
+        values = _flat(values, 1)
+    if not (
+        pa.types.is_integer(values.type)
+        or pa.types.is_floating(values.type)
+        or pa.types.is_boolean(values.type)
+    ):
+        raise DataError(
+            f"Column {what} holds lists of {values.type}, not of numbers. Encode them first."
+        )
+    if values.null_count:
+        raise DataError(f"Column {what} holds lists with missing values.")
+    numbers = torch.from_numpy(np.array(values.to_numpy())).view(-1, *features)
+    if len(lengths) and (lengths == lengths[0]).all():
+        return numbers.view(len(column), int(lengths[0]), *features)
+    offsets = torch.from_numpy(np.concatenate(([0], lengths.cumsum())))
+    return Ragged(numbers, offsets)
+
+
+def _flat(column: pa.ChunkedArray, depth: int) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
+    for _ in range(depth):
+        column = pc.list_flatten(column)
+    return column
+
+
+def text_error(column: str, name: str) -> str:
+    """The error for a column of text, which says how to encode it."""
+    return (
+        f"Column `{column}` of {name} holds text. Turn it into numbers first, as in "
+        f"data = data.map(lambda row: {{'tokens': tokenizer(row['{column}'])['input_ids']}}), and set "
+        f"inputs=tokens; or say that its words are categories: categories=[{column}]."
+    )
+
+
+def _media(column: str, kind: str, name: str) -> str:
+    return (
+        f"Column `{column}` of {name} holds {kind.lower()}, which Antelope does not decode. Make arrays of "
+        f"one shape of it first, as in data = data.map(lambda row: {{'{column}': "
+        f"{'spectrogram' if kind == 'Audio' else 'frames'}(row['{column}'])}}), and give those."
+    )

@@ -1,0 +1,323 @@
+"""Hugging Face data sets, read through their Arrow columns.
+
+Their own torch format makes int64 of bytes and converts value by value; the columns hold the numbers
+as they were saved, and become arrays at once.
+
+feature                        what a model receives
+Value, ClassLabel              the columns of a table (tables.py)
+Image                          a picture, as from a folder
+Array2D to Array5D             an array of that shape and dtype
+List of numbers                an array, or, where lengths differ, a sequence
+Value("string") alone          an error that says how to encode text
+Audio, Video                   an error that says how to make arrays of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..replay import ConfigError, DataError
+from ..replay.suggestions import did_you_mean
+from .arrays import Arrays
+from .datasets import read
+from .feature_columns import SCALAR, Images, column_of, kind_of, text_error
+from .images import Pictures
+from .labels import check_labels
+from .sources import OnHub, on_hub
+from .table_columns import columns_in_words
+from .table_fitting import Wishes, input_names
+from .table_targets import read_columns
+from .tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
+_USUAL = ("label", "labels", "target", "targets", "fine_label")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A Hugging Face data set: its training part, and its held-out part, if it has one.
+
+    Attributes:
+        notes: Remarks on how its parts are used, for the run's header.
+    """
+
+    name: str
+    train: Any
+    held_out: Any = None
+    notes: tuple[str, ...] = field(default=())
+
+    def part(self, *, train: bool) -> Any:
+        """One of them, or None."""
+        return self.train if train else self.held_out
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    one = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return one or (path / "dataset_dict.json").is_file()
+
+
+def is_hugging_face(value: object) -> bool:
+    """Whether a value is one of their data sets, or a dict of them; their library is not imported to ask."""
+    kind = type(value)
+    return kind.__module__.partition(".")[0] == "datasets" and hasattr(value, "column_names")
+
+
+def names_data(value: object) -> bool:
+    """Whether a value is a data set of theirs, the folder of a saved one, or `hf:NAME`."""
+    if isinstance(value, (str, Path)):
+        return on_hub(value) is not None or is_saved(Path(value).expanduser())
+    return is_hugging_face(value)
+
+
+def open_parts(source: Any, arguments: Mapping[str, Any], wishes: Wishes) -> Parts:
+    """The parts of a data set: `train`, and `test`, or without one `validation`.
+
+    Args:
+        source: A data set or a dict of them; the path of a saved one; a name on the hub.
+        arguments: For a name, further arguments of `datasets.load_dataset`.
+        wishes: Names the target, without which a test part is not one.
+
+    Raises:
+        ConfigError: If it is unclear which part to learn from.
+        DataError: If it cannot be read or downloaded, or is a stream.
+    """
+    if isinstance(source, OnHub):
+        found, name = _download(source, arguments), str(source)
+    elif isinstance(source, Path):
+        found, name = _load(source), source.resolve().name
+    else:
+        found, name = source, "the data set"
+    if type(found).__name__.startswith("Iterable"):
+        raise DataError(
+            f"{name} is a stream ({type(found).__name__}), which has no rows by number. Load it without "
+            "streaming=True."
+        )
+    if not isinstance(found, Mapping):
+        return Parts(name, found)
+    if not (train := _training_part(found)):
+        raise ConfigError(
+            f"{name} has the parts {', '.join(found)}: which is to be learnt from? Give one, "
+            "dataset=data['...'], and another as test_dataset=."
+        )
+    held_out = next(
+        (
+            key
+            for key in _HELD_OUT
+            if key in found and key != train and _has_labels(found[key], wishes)
+        ),
+        None,
+    )
+    rest = [key for key in found if key not in (train, held_out)]
+    notes = [f"part{'s' * (len(rest) > 1)} {', '.join(rest)} not used"] if rest else []
+    return Parts(name, found[train], None if held_out is None else found[held_out], tuple(notes))
+
+
+def is_table(part: Any, wishes: Wishes, name: str) -> bool:
+    """Whether all of its inputs are single numbers or words: the columns of a table."""
+    inputs = _inputs(part, wishes, name)
+    kinds = {column: kind_of(part.features[column]) for column in inputs}
+    if len(inputs) == 1 and (column := inputs[0]) not in wishes.categories:
+        feature = part.features[column]
+        if kinds[column] == "Value" and feature.dtype in ("string", "large_string"):
+            raise DataError(text_error(column, name))
+    return all(kind in SCALAR for kind in kinds.values())
+
+
+def as_table(part: Any, name: str, wishes: Wishes, notes: tuple[str, ...] = ()) -> Table:
+    """A part whose columns are those of a table."""
+    features = part.features
+    classes = {
+        column: tuple(feature.names)
+        for column, feature in features.items()
+        if kind_of(feature) == "ClassLabel" and feature.names
+    }
+    scalars = [column for column, feature in features.items() if kind_of(feature) in SCALAR]
+    usual = _usual(part) if wishes.target is None else None
+    return Table(_arrow(part, scalars), name, classes=classes, usual=usual, notes=notes)
+
+
+def read_part(
+    part: Any, wishes: Wishes, *, name: str, pictures: Pictures, channels: str | None
+) -> Arrays:
+    """The arrays of a part whose inputs are pictures, arrays or sequences.
+
+    Args:
+        name: What errors call it.
+        pictures: How decoded images become tensors, as settled by the training part.
+        channels: Where arrays have their channels, as the user set it; None: inferred.
+
+    Raises:
+        ConfigError: If no target is named and none is usual, or a name is unknown.
+        DataError: If inputs are text, audio or video, or targets are missing.
+    """
+    target, inputs = _target(part, wishes, name), _inputs(part, wishes, name)
+    features = part.features
+    table = _arrow(part, [*inputs, *target])
+    targets, names = _targets(table, target, features, wishes, name)
+    columns = {
+        column: column_of(table[column], features[column], column, name) for column in inputs
+    }
+    source: Any
+    if len(columns) > 1:
+        images = {
+            key: list(value) if isinstance(value, Images) else value
+            for key, value in columns.items()
+        }
+        source = (images, targets)
+    elif isinstance(only := columns[inputs[0]], Images):
+        source = _Pictures(only, targets)
+    else:
+        source = (only, targets)
+    arrays = read(source, name=name, pictures=pictures, channels=channels, wanted=wishes.wanted)
+    if names is not None and arrays.discrete:
+        arrays.names, arrays.num_classes, arrays.values = names, len(names), None
+        check_labels(arrays.targets, len(names), name)
+    return arrays
+
+
+def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
+    """The inputs of a part alone, which needs no target: one column, or a dict of them.
+
+    Raises:
+        DataError: If they are text, audio or video.
+    """
+    usual = _usual(part) if wishes.target is None else None
+    out = {*wishes.drop, *(wishes.target or ()), usual}
+    names = [column for column in (wishes.inputs or part.column_names) if column not in out]
+    table = _arrow(part, names)
+    columns = {
+        column: column_of(table[column], part.features[column], column, name) for column in names
+    }
+    return columns if len(columns) > 1 else next(iter(columns.values()))
+
+
+class _Pictures(Dataset[Any]):
+    """Pictures with their targets, as items."""
+
+    def __init__(self, images: Images, targets: Any):
+        self.images = images
+        self.targets = (
+            targets.tolist() if isinstance(targets, Tensor) and targets.dim() == 1 else targets
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.images[i], self.targets[i]
+
+
+def _targets(
+    table: pa.Table, target: tuple[str, ...], features: Any, wishes: Wishes, name: str
+) -> tuple[Any, tuple[str, ...] | None]:
+    """Targets in a form that `datasets.read` accepts, and names of their classes."""
+    feature = features[target[0]]
+    kind = kind_of(feature)
+    if len(target) == 1 and kind not in SCALAR:
+        if kind == "Image":
+            raise DataError(
+                f"target={target[0]} of {name} holds pictures. Give them as arrays: a pair (images, masks)."
+            )
+        return column_of(table[target[0]], feature, target[0], name), None
+    listed = len(target) == 1 and kind == "ClassLabel" and bool(feature.names)
+    found = read_columns(table, target, "classes" if listed else wishes.target_type, name)
+    if found.words is not None and isinstance(found.words[0], str):
+        return [found.words[place] for place in found.rows.tolist()], None
+    rows = found.rows.bool() if found.words is not None else found.rows
+    return rows, tuple(feature.names) if listed else None
+
+
+def _target(part: Any, wishes: Wishes, name: str) -> tuple[str, ...]:
+    names = part.column_names
+    if wishes.target is None:
+        if (usual := _usual(part)) is None:
+            raise ConfigError(
+                f"Which column of {name} is to be predicted? Set target=NAME. Its columns are "
+                f"{columns_in_words(names)}."
+            )
+        return (usual,)
+    if unknown := [column for column in wishes.target if column not in names]:
+        raise ConfigError(
+            f"target={unknown[0]}: {name} has no such column.{did_you_mean(unknown[0], names)} It has "
+            f"{columns_in_words(names)}."
+        )
+    return wishes.target
+
+
+def _usual(part: Any) -> str | None:
+    """The target where none is named: the only column of classes, or one with a usual name."""
+    classes = [column for column, f in part.features.items() if kind_of(f) == "ClassLabel"]
+    if len(classes) == 1:
+        return classes[0]
+    return next((name for name in _USUAL if name in part.column_names), None)
+
+
+def _inputs(part: Any, wishes: Wishes, name: str) -> list[str]:
+    return input_names(part.column_names, _target(part, wishes, name), wishes, name)
+
+
+def _arrow(part: Any, columns: list[str]) -> pa.Table:
+    """Columns of a part as Arrow's, in its rows: a selection of them is applied."""
+    kept = part.select_columns([column for column in part.column_names if column in columns])
+    return kept.with_format("arrow")[:]
+
+
+def _training_part(found: Mapping[str, Any]) -> str | None:
+    if "train" in found:
+        return "train"
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _has_labels(part: Any, wishes: Wishes) -> bool:
+    """Whether its targets are known: those of a competition's test part are -1, or missing."""
+    target = wishes.target or ((usual,) if (usual := _usual(part)) else ())
+    if not target or any(column not in part.column_names for column in target):
+        return False
+    column = _arrow(part, [target[0]])[target[0]]
+    if not len(column) or column.null_count == len(column):
+        return False
+    if kind_of(part.features[target[0]]) != "ClassLabel":
+        return True
+    return bool(column[0].as_py() != -1 or column[len(column) - 1].as_py() != -1)
+
+
+def _load(path: Path) -> Any:
+    library = _library(str(path))
+    try:
+        return library.load_from_disk(str(path))
+    except Exception as error:  # Files of another version raise anything.
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _download(source: OnHub, arguments: Mapping[str, Any]) -> Any:
+    library = _library(str(source))
+    try:
+        return library.load_dataset(source.name, **{"name": source.config, **arguments})
+    except Exception as error:  # Each of the many libraries below raises its own.
+        said = str(error).splitlines()[0][:300] if str(error) else ""
+        raise DataError(
+            f"{source} could not be loaded ({type(error).__name__}: {said}). Check its name on "
+            "huggingface.co/datasets and the network; or load it elsewhere, data.save_to_disk('FOLDER'), and "
+            "give dataset=FOLDER."
+        ) from error
+
+
+def _library(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"{name} is read with Hugging Face's `datasets`, which is not installed: "
+            "pip install 'antelope-ml[hf]'"
+        ) from error
+    return datasets
