@@ -38,7 +38,5 @@ class Transformer(nn.Module):
 
 if __name__ == "__main__":
     for model in (GRU, Transformer):
-        run = ml(
-            "epochs=10", "batch_size=128", "lr=3e-3", *sys.argv[1:], model=model, dataset="Language"
-        )
+        run = ml("lr=3e-3", "batch_size=128", *sys.argv[1:], task="classify/language", model=model)
         print(f"{model.__name__}: {run.metrics['accuracy']:.3f} on held-out sentences")
