@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replay import Replay, Space
+from .calling import call, output_of
 from .log import Log
 from .supervised import network
 
@@ -38,11 +39,11 @@ class Bandit(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits of the choices, `[B, n]`."""
-        return self.network(obs)
+        return call(self.network, obs)
 
     def learn(self, replay: Replay, log: Log) -> Tensor:
         batch = next(replay)
-        q = self(batch.obs)
+        q = output_of(self, batch)
         with torch.no_grad():
             action = q.softmax(1).multinomial(1)  # [B, 1]
             reward = (action.squeeze(1) == batch.label).float()

@@ -49,6 +49,34 @@ def takes_steps(module: nn.Module) -> bool:
     return callable(forward) and bool(_asked(getattr(forward, "__func__", forward)))
 
 
+def about_steps(module: nn.Module, obs: Any) -> str:
+    """Advice for a `forward` that cannot be called on `obs` for lack of an argument; empty for any other."""
+    lacks = [name for name in _required(module.forward)[1:] if name not in steps_asked(module, obs)]
+    if not lacks:
+        return ""
+    if steps_of(obs) is not None:
+        return (
+            f". Sequences come with `length`, int64 [B], and `mask`, bool [B, T], True at real steps, and "
+            f"forward receives those that it names: rename `{lacks[0]}`."
+        )
+    if set(lacks) <= set(PROVIDED):
+        return (
+            f". Only sequences of different lengths come with `{lacks[0]}`, and these inputs all have one "
+            f"shape. Write {lacks[0]}=None."
+        )
+    return ""
+
+
+def _required(forward: Callable[..., Any]) -> list[str]:
+    """The parameters without a default."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+
+
 @lru_cache(maxsize=64)
 def _asked(forward: Callable[..., Any]) -> tuple[str, ...]:
     try:

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..replay import Batch, Replay, Space
+from ..replay import Batch, ConfigError, Replay, Space
 from .blocks.cnn import CNN
 from .blocks.encoder import Flat, Joint, Trunk
 from .blocks.encoder import encoder as features
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
-from .calling import output_of
+from .blocks.sequences import Sequences
+from .calling import call, output_of
 from .log import Log
 from .policy.parts import trunk
 from .policy.spaces import positive, stddev_of
@@ -63,7 +64,7 @@ class Supervised(nn.Module):
         encoder: Replaces our first layers: `[B, *obs.shape]` to features `[B, ...]`.
     """
 
-    antelope_traits: ClassVar[Traits] = Traits(supervised=True)
+    antelope_traits: ClassVar[Traits] = Traits(supervised=True, leaves_padding_out=True)
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Supervised(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits or values `[B, *action.shape]`."""
-        output = self.network(obs)
+        output = call(self.network, obs)
         if self.action_spec.discrete:
             return output
         return output.unflatten(1, self.action_spec.shape) * self.stddev + self.mean
@@ -103,12 +104,16 @@ def network(
 ) -> nn.Module:
     """A residual CNN for images of at least 32x32 pixels, a plain CNN for smaller ones, else an MLP.
 
+    A GRU for sequences of different lengths.
+
     Integers in the shape of an image are treated as numbers; other integers pass `Integers` first. The
     columns of a table's categories are embedded, and the parts of a dict become one vector first.
 
     Args:
         values: Whether the output is numbers, for which there are often few rows to learn from.
     """
+    if isinstance(obs_spec, Space) and obs_spec.ragged:
+        return _over_sequences(obs_spec, out_features, hidden, encoder)
     if encoder is not None:
         seen = trunk(encoder, obs_spec, ())
         return nn.Sequential(seen, nn.Linear(seen.out_features, out_features))
@@ -134,6 +139,18 @@ def network(
         return smooth(prod(shape), out_features, max(1, hidden // 4))
     # A single number comes as [B], without a dimension to flatten.
     return nn.Sequential(Flat(), MLP(prod(shape), out_features, (hidden, hidden)))
+
+
+def _over_sequences(
+    obs_spec: Space, out_features: int, hidden: int, encoder: nn.Module | None
+) -> nn.Module:
+    if encoder is not None:
+        raise ConfigError(
+            f"encoder={type(encoder).__name__} cannot be used with sequences of different lengths, whose "
+            "lengths it would not receive. Pass the whole model: model=Model, with forward(obs, length) or "
+            "forward(obs, mask)."
+        )
+    return Sequences(obs_spec, out_features, max(1, hidden // 2))
 
 
 def _features(space: Space | dict[str, Any], hidden: int) -> Trunk:

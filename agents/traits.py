@@ -57,6 +57,8 @@ class Traits:
         composition: The user's modules that it is composed of.
         learns_by: Name of the method that holds its learning step.
         reads: Optimiser settings that the module reads itself.
+        leaves_padding_out: Whether padded sequences are read as they should be, although `forward` has no
+            parameter `length` or `mask`.
         supervised: Whether its `learn` is the usual loss of its `forward`, in whose place another may come.
         logits: Whether `forward` returns a policy's logits where an action is one choice; otherwise it
             returns Q-values.
@@ -87,6 +89,7 @@ class Traits:
     composition: nn.Module | None = None
     learns_by: str = "learn"
     reads: tuple[str, ...] = ()
+    leaves_padding_out: bool = False
     supervised: bool = False
     logits: bool = False
 

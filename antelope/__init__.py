@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from .launcher.by_hand.strategies import Strategies
     from .launcher.by_hand.tasks import tasks
+    from .launcher.estimators import AntelopeClassifier, AntelopeRegressor
     from .launcher.inference.loading import load
     from .launcher.record.log import Log
     from .launcher.run import Run
@@ -63,6 +64,8 @@ __all__ = [
     "MAS",
     "PNN",
     "SI",
+    "AntelopeClassifier",
+    "AntelopeRegressor",
     "Batch",
     "CheckpointError",
     "ConfigError",
@@ -92,6 +95,8 @@ __all__ = [
 
 # Imported when first used: `ml --help` and a typo must not pay for torch.
 _HOME = {
+    "AntelopeClassifier": "launcher.estimators",
+    "AntelopeRegressor": "launcher.estimators",
     "Batch": "replay",
     "Log": "launcher.record.log",
     "Memory": "replay",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError
+from ..replay import DataError, Ragged
 from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
@@ -21,6 +21,7 @@ from .inputs import called
 from .items import decode, plain_dict
 from .labels import as_targets, check_finite, check_labels, label_names, read_targets
 from .layout import channels_first
+from .lengths import sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
@@ -89,8 +90,13 @@ def _check_rows(inputs: TableField, targets: Tensor, name: str) -> None:
             shape = list(values.shape)
             raise DataError(f"The {what} of {name} have shape {shape}: their rows are empty.")
     for what, column in columns.items():
-        if isinstance(column, Tensor):
-            check_finite(column, f"{what} of {name}")
+        if isinstance(column, Ragged) and column is not inputs:
+            raise DataError(
+                f"The {what} of {name} are sequences of different lengths inside a dict of inputs. Give them "
+                "alone, or pad them to one length and give the lengths as another part of the dict."
+            )
+        if isinstance(column, Tensor | Ragged):
+            check_finite(stored_values(column)[0], f"{what} of {name}")
 
 
 def _name_classes(
@@ -147,6 +153,8 @@ def _column(
         _check_lengths(inputs, targets, name, f"inputs{called(path)}")
         return decode(list(zip(inputs, targets, strict=True)), name, pictures, channels)[0]
     what = f"The input{called(path)} of {name}"
+    if (rows := sequences(inputs, what)) is not None:
+        return rows
     rows = as_tensor(inputs, what)
     if rows.dim() == 0:
         raise DataError(f"{what} is a single number. Give one row per target.")

@@ -12,6 +12,7 @@ from ..replay.tree import walk
 from .arrays import Arrays
 from .inputs import called, input_spaces
 from .labels import IN_WORDS
+from .lengths import row_shape
 from .statistics import is_far, statistics
 from .table_columns import with_sizes
 
@@ -90,10 +91,10 @@ def in_parts(inputs: object) -> str:
 
 
 def _check_column(column: Any, other: Any, first: str, name: str, part: str) -> None:
-    if other.shape[1:] != column.shape[1:]:
+    if row_shape(other) != row_shape(column):
         raise DataError(
-            f"{first} has inputs{part} of shape {list(column.shape[1:])}, {name} of "
-            f"{list(other.shape[1:])}. All data of a run must have the same shape "
+            f"{first} has inputs{part} of shape {row_shape(column)}, {name} of "
+            f"{row_shape(other)}. All data of a run must have the same shape "
             "(folders of images: set image_size)."
         )
     if _kind(other.dtype) != _kind(column.dtype):

@@ -15,6 +15,7 @@ from .description import describe, in_parts
 from .inputs import stored
 from .joining import exact_targets, notes_on_labels, numbered_in_turn, single_class, with_held_out
 from .later import Outputs
+from .lengths import alike_in_length, note_on_lengths
 from .numbering import share
 from .reading import Reading
 from .scenarios import divide
@@ -58,7 +59,8 @@ class Draft:
         pairs = [with_held_out(*pair) for pair in zip(train, test, strict=True)]
         if self.kind == "list":
             pairs = numbered_in_turn(pairs) if self.scenario != "domain" else share(pairs)
-        self.train, self.held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        parts = alike_in_length([part for pair in pairs for part in pair])
+        self.train, self.held_out = parts[::2], parts[1::2]
         self.single_class = single_class([*self.train, *self.held_out])
         self.spec = describe(
             self.train,
@@ -78,6 +80,8 @@ class Draft:
         notes, only = notes_on_labels(self.train), self.single_class
         if only is not None:
             notes.append(f"all rows have the same class ({only}): an accuracy of 1.0 means nothing")
+        if (note := note_on_lengths(self.train)) is not None:
+            notes.append(note)
         if any(changes(part.inputs) for part in self.held_out):
             notes.append(
                 "held-out inputs, too, are sampled at every reading (give test_dataset= without random "

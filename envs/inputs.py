@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import LazyColumn, Scale, Space, Spec
+from ..replay import LazyColumn, Ragged, Scale, Space, Spec
 from ..replay.tree import Path, at_path, map_paths, zip_trees
 from .arrays import Arrays
 from .statistics import chunks, is_far, statistics
@@ -45,9 +45,12 @@ def input_spaces(
     """The space of inputs, or a dict of the spaces of their parts; arguments as for `input_space`."""
 
     def space(path: Path, _: object) -> Space:
-        return input_space(
-            [at_path(columns, path) for columns in train],
-            [at_path(columns, path) for columns in held_out],
+        of_train: list[Any] = [at_path(columns, path) for columns in train]
+        rest: list[Any] = [at_path(columns, path) for columns in held_out]
+        of_column = _steps_space if isinstance(of_train[0], Ragged) else input_space
+        return of_column(
+            of_train,
+            rest,
             name=f"{name}{called(path)}",
             high=high,
             standardize=standardize,
@@ -98,6 +101,14 @@ def input_space(
         mean, stddev, *_ = statistics(train)
         return Space(shape, dtype, 0.0, 1.0, mean.float(), stddev.float())
     return _numbers(train, name, standardize=standardize, altered=altered)
+
+
+def _steps_space(train: Sequence[Ragged], held_out: Sequence[Ragged], **options: Any) -> Space:
+    """The space of sequences of different lengths: that of their real steps, as often as the longest has."""
+    steps: list[Column] = [column.values for column in train]
+    space = input_space(steps, [column.values for column in held_out], **options)
+    longest = max(column.longest for column in (*train, *held_out))
+    return replace(space, shape=(longest, *space.shape), ragged=True)
 
 
 def is_whole(dtype: torch.dtype) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..replay import DataError, LazyColumn
+from ..replay import DataError, LazyColumn, Ragged
 from ..replay.storage import TableField
 from ..replay.tree import Path, at_path, leaves, map_paths, map_tree, walk, zip_trees
 from . import in_memory
@@ -20,6 +20,7 @@ from .forms import is_image, is_scalar
 from .images import Pictures
 from .inputs import called
 from .layout import channels_first
+from .lengths import are_sequences, of_rows
 from .numbers import as_tensor, common_type
 
 # Items are decoded at each reading if all of them would not fit into this share of memory.
@@ -137,11 +138,11 @@ class _Form:
         """A row in the type of all."""
         self._check_shape(row, "")
         if row.dtype != self.dtype and common_type(row.dtype, self.dtype) != self.dtype:
-            raise DataError(f"{self._items} differ in type: {row.dtype} and {self.dtype}.")
+            raise DataError(f"{self.items} differ in type: {row.dtype} and {self.dtype}.")
         return row.to(self.dtype)
 
     @property
-    def _items(self) -> str:
+    def items(self) -> str:
         """How errors call the rows."""
         if not self._path:
             return f"Items of {self._name}"
@@ -149,32 +150,49 @@ class _Form:
 
     def _check_shape(self, row: Tensor, where: str) -> None:
         if row.shape != self.shape:
+            advice = (
+                " Sequences of different lengths have to fit in memory and be the same at each reading."
+                if are_sequences(row, torch.empty(self.shape))
+                else ""
+            )
             raise DataError(
-                f"{self._items} differ in shape: {list(self.shape)} at 0, {list(row.shape)}{where}."
+                f"{self.items} differ in shape: {list(self.shape)} at 0, {list(row.shape)}{where}.{advice}"
             )
 
     def _wider(self, dtype: torch.dtype, i: int) -> torch.dtype:
         """The dtype that holds the rows so far and row i."""
         if (both := common_type(dtype, self.dtype)) is None:
             raise DataError(
-                f"{self._items} differ in type: {self.dtype} at 0, {dtype} at {i}. Give all of them one "
+                f"{self.items} differ in type: {self.dtype} at 0, {dtype} at {i}. Give all of them one "
                 "dtype."
             )
         return both
 
 
 class _Filled:
-    """A column that is filled row by row."""
+    """A column that is filled row by row: with rows of one shape, or with sequences of different lengths."""
 
     def __init__(self, row: Tensor, path: Path, name: str, n: int):
-        self._form = _Form(row, path, name)
+        self._form, self._alone = _Form(row, path, name), not path
         self.rows = torch.empty((n, *row.shape), dtype=row.dtype)
+        self._sequences: list[Tensor] = []  # Once a row has another length than the first.
 
     def put(self, row: Tensor, i: int) -> None:
+        if self._sequences:
+            self._sequences.append(row)
+            return
+        different = self._alone and row.shape != self._form.shape
+        if different and are_sequences(row, self.rows[0]):
+            self._sequences = [*self.rows[:i].unbind(), row]
+            return
         self._form.admit(row, i)
         if self.rows.dtype != self._form.dtype:  # Assigning would cut fractions.
             self.rows = self.rows.to(self._form.dtype)
         self.rows[i] = row
+
+    def column(self) -> Tensor | Ragged:
+        """All rows."""
+        return of_rows(self._sequences, self._form.items) if self._sequences else self.rows
 
 
 def _read_once(
@@ -196,7 +214,7 @@ def _read_once(
             filled = map_paths(lambda path, first: _Filled(first, path, name, n), row)
         zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
         targets.append(item[1])
-    columns: TableField = map_tree(lambda column: column.rows, filled)
+    columns: TableField = map_tree(lambda column: column.column(), filled)
     return columns, targets
 
 

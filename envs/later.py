@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .arrays import Arrays, take_rows
 from .description import check_alike
 from .inputs import called
 from .labels import IN_WORDS
+from .lengths import stored_values
 from .numbering import in_words, number_labels
 
 _LOOKED_AT = 1000  # Rows whose inputs enter a digest: enough to identify data, and quickly read.
@@ -141,7 +143,8 @@ def digest(train: Arrays, test: Arrays) -> str:
         rows = torch.arange(0, len(part), max(1, len(part) // _LOOKED_AT))
         for column in leaves(part.inputs):
             found.update(f"{tuple(column.shape)} {column.dtype}".encode())
-        for tensor in (*leaves(select(part.inputs, rows)), part.targets):
+        some = map(stored_values, leaves(select(part.inputs, rows)))
+        for tensor in (*chain.from_iterable(some), part.targets):
             found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
@@ -205,7 +208,8 @@ def check_later(first: Arrays, part: Arrays, spec: Spec) -> None:
         column = at_path(part.inputs, path)
         if space.ids is None:
             continue
-        low, high = int(column.min()), int(column.max())
+        values = stored_values(column)[0]
+        low, high = int(values.min()), int(values.max())
         if low < space.low or high >= space.ids:
             of_part = called(path)
             raise DataError(

@@ -79,7 +79,7 @@ def raw_inputs(inputs: Any, name: str, *, features: int | None) -> Tensor | np.n
     if (held := columns(inputs)) is not None:
         return held.inputs
     if hasattr(type(inputs), "__getitem__") and hasattr(type(inputs), "__len__"):
-        return _of_dataset(inputs, name, features)
+        return of_dataset(inputs, name, features)
     raise DataError(
         f"{name[0].upper()}{name[1:]} are a {type(inputs).__name__}. Give an array, a picture or a list of "
         "them, a file, a folder of pictures, or a data set with __len__ and __getitem__."
@@ -104,7 +104,7 @@ def _listed(inputs: Any, name: str, features: int | None) -> Tensor | np.ndarray
     if isinstance(inputs, tuple) and len(inputs) == 2 and all(map(is_array, inputs)):
         return _array(inputs[0], name)  # `(inputs, targets)`.
     if form(inputs) == "items" or (len(inputs) and is_image(_first(inputs[0]))):
-        return _of_dataset(inputs, name, features)
+        return of_dataset(inputs, name, features)
     return as_tensor(inputs, f"The input of {name}")
 
 
@@ -112,7 +112,7 @@ def _first(item: Any) -> Any:
     return item[0] if isinstance(item, (list, tuple)) and len(item) else item
 
 
-def _of_dataset(source: Any, name: str, features: int | None) -> Items:
+def of_dataset(source: Any, name: str, features: int | None) -> Items:
     """The inputs of a data set's items, which are `(input, target)` or inputs alone."""
 
     def read(i: int) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..replay import DataError, Space
-from ..replay.spec import space_words
+from ..replay.spec import is_ragged, space_words
 from ..replay.tree import Path, at_path, map_paths, map_tree, walk
 from .arrays import Arrays
 from .forms import is_image, is_scalar
@@ -22,6 +22,7 @@ from .later import Outputs
 from .numbers import as_tensor, kept_type
 from .raw_inputs import Items, StoredRows, raw_inputs
 from .raw_parts import DictRows, raw_parts
+from .raw_sequences import SequenceRows, sequence_column
 from .table_columns import Columns
 from .table_reading import table_rows
 
@@ -110,6 +111,11 @@ class Reading:
         if self.columns is None and isinstance(inputs, Mapping):
             keys = ", ".join(map(str, list(inputs)[:8]))
             raise DataError(f"{_begin(name)} are a dict ({keys}). {self._learnt_from(space)}")
+        if is_ragged(space):
+            column = sequence_column(inputs, space, name)
+            return SequenceRows(
+                column.converted(lambda steps: self._as_stored(steps, space, name), space.dtype)
+            )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(inputs, name, features=features)
         if not isinstance(raw, Items):
@@ -165,6 +171,10 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
+        return self._as_stored(rows, space, name, first=first)
+
+    def _as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
+        """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
         check_finite(rows, f"inputs of {name}", first=first)
         if space.ids is not None and rows.numel():

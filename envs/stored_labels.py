@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from ..replay import Space, Standardize
+from ..replay.sequences import StandardizeSequences
+from ..replay.spec import is_ragged
 
 # By what targets are: a byte for each in a table, and these in a batch.
 _IN_BATCHES = {"labels": torch.float32, "pixels": torch.int64}
@@ -31,16 +33,20 @@ class WithLabels(Standardize):
         return super().without_augmentation(fields)
 
 
+class SequencesWithLabels(WithLabels, StandardizeSequences):
+    """Both, for sequences of different lengths."""
+
+
 def standardizing(obs: Any, action: Space, **options: Any) -> Standardize:
     """The transform of rows with inputs and labels of these spaces.
 
     Args:
         options: As `Standardize` takes them.
     """
-    dtype = _IN_BATCHES.get(action.kind)
+    dtype, ragged = _IN_BATCHES.get(action.kind), is_ragged(obs)
     if dtype is None:
-        return Standardize(obs, **options)
-    transform = WithLabels(obs, **options)
+        return StandardizeSequences(obs, **options) if ragged else Standardize(obs, **options)
+    transform = SequencesWithLabels(obs, **options) if ragged else WithLabels(obs, **options)
     transform.label = dtype
     return transform
 

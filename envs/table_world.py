@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import ConfigError, Replay, Space, Spec, Table
+from ..replay import ConfigError, Ragged, Replay, Space, Spec, Table
 from ..replay.samplers import batch_sizes
+from ..replay.spec import is_ragged
 from ..replay.transfer import upload
 from ..replay.tree import Path, at_path, leaves, map_paths, walk, zip_trees
 from .alterations import TaskTransform, altered
@@ -120,7 +121,10 @@ class TableWorld(OfData):
         rows = self.tasks[0].train
         # Spread over the data, which may be sorted by class; in float64, exact for any number of rows.
         places = torch.linspace(0, len(rows) - 1, n, dtype=torch.float64).long()
-        found = self.train.gather(rows[places].to(self.train.device))["obs"]
+        chosen = rows[places].to(self.train.device)
+        if is_ragged(self.spec.obs):
+            return self._sequences(chosen, n, device)
+        found = self.train.gather(chosen)["obs"]
         if self.train.in_memory and self.test.in_memory:
             found = map_paths(
                 lambda path, space: self._with_ends(path, space, found, n), self.spec.obs
@@ -150,6 +154,20 @@ class TableWorld(OfData):
             return rows
         ends = torch.stack([self._row_with(path, largest=end) for end in (True, False)])
         return torch.cat([ends, rows[2:]])[:n]
+
+    def _sequences(self, rows: Tensor, n: int, device: torch.device) -> Tensor:
+        """These rows, padded; the first is the longest of all, and of ids the second has the most extreme."""
+        columns: list[Ragged] = [table.columns["obs"] for table in (self.train, self.test)]
+        longest = max(columns, key=lambda column: column.longest)
+        chosen = [longest[int(longest.lengths.argmax())]]
+        if self.spec.obs.ids is not None:
+            sign = -1 if self.spec.obs.low < 0 else 1  # An embedding has no row for negative ones.
+            extreme = max(columns, key=lambda column: int((sign * column.values).max()))
+            step = int((sign * extreme.values).view(len(extreme.values), -1).amax(1).argmax())
+            chosen.append(extreme[extreme.row_at(step)])
+        chosen += [columns[0][row] for row in rows.tolist()]
+        few = Ragged.of_rows([row.cpu() for row in chosen[:n]]).to(device)
+        return few.take(torch.arange(n, device=device))
 
     def _row_with(self, path: Path, *, largest: bool) -> Tensor:
         """The row with the largest or the smallest integer of one part of the inputs, `[*shape]`."""

@@ -17,6 +17,7 @@ from .images import Pictures
 from .inputs import stored
 from .joining import exact_targets, joined, with_held_out
 from .later import check_later, check_numbers, digest, first_row
+from .lengths import alike_in_length
 from .reading import later_classes, reading_of
 from .sequence_kind import scenario_of, sequence_kind
 from .table_columns import Columns
@@ -152,6 +153,7 @@ class DataWorld(TableWorld):
         self.growing()
         assert self._like is not None
         train, test = with_held_out(train, test)
+        _, train, test = alike_in_length([self._like, train, test])
         for part in (train, test):
             check_later(self._like, part, self.spec)
         outputs = self._outputs

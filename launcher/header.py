@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..agents.calling import takes_steps
 from ..envs.world import World
 from ..replay import Replay, Space
+from ..replay.spec import is_ragged
 from .learn.learner import Learner
 from .settings.plan import Plan
 
@@ -41,6 +43,7 @@ def header(
             eval_episodes=plan.eval_episodes,
             eval_limit=plan.eval_limit,
         ),
+        **_padding(learner),
     }
     if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
@@ -65,6 +68,18 @@ def header(
         lines["replay"] = f"{len(replay):,} transitions from {plan.offline}"
     lines["run"] = str(path)
     return lines
+
+
+def _padding(learner: Learner) -> dict[str, str]:
+    """The line about sequences whose padding the model cannot tell from real steps."""
+    if not is_ragged(learner.spec.obs) or learner.traits.leaves_padding_out:
+        return {}
+    if takes_steps(learner.agent):
+        return {}
+    return {
+        "padding": f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the "
+        "zeros behind shorter sequences as if they were steps; add one of them, and leave padding out"
+    }
 
 
 def _moments(obs: Space | dict[str, Any]) -> tuple[float, float] | None:

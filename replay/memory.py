@@ -14,11 +14,13 @@ from torch import Tensor
 from .batch import Batch
 from .devices import destination
 from .errors import CheckpointError, ConfigError
+from .padding import MARKED, resized
 from .transfer import upload
 from .tree import Path, from_paths, walk
 
 POLICIES = ("reservoir", "balanced", "ring", "herding")
-_LABEL = ("label",)
+_LABEL, _LENGTH, _MASK = ("label",), ("length",), ("mask",)
+_PADDED = {_MASK, *((name,) for name in MARKED)}  # The fields of sequences `[B, T, ...]`.
 
 
 class Memory:
@@ -54,6 +56,9 @@ class Memory:
       appear, the share shrinks, and every class drops the rows chosen last. iCaRL, algorithms 4 and 5:
       Rebuffi et al. (2017), https://arxiv.org/abs/1611.07725. All rows of a class have to be added in
       one `add`; the remainder of the division stays empty.
+
+    Sequences of different lengths (batches with `length` and `mask`) are held padded to the longest so far,
+    and come as long as the longest of those that are drawn.
 
     Args:
         capacity: Largest number of rows to keep.
@@ -162,9 +167,7 @@ class Memory:
         rows = torch.from_numpy(stream.choice(self._size, min(n, self._size), replace=False))
         if (device := self._device).type != "cpu":
             rows = upload(rows, device)
-        return Batch(
-            **from_paths({path: c.index_select(0, rows) for path, c in self._columns.items()})
-        )
+        return _batch({path: c.index_select(0, rows) for path, c in self._columns.items()})
 
     def all(self) -> Batch:
         """Every row held, as copies.
@@ -174,8 +177,9 @@ class Memory:
         """
         if not self._size:
             raise ConfigError("The memory is empty: add a batch before reading it.")
-        held = {path: column[: self._size].clone() for path, column in self._columns.items()}
-        return Batch(**from_paths(held))
+        return _batch(
+            {path: column[: self._size].clone() for path, column in self._columns.items()}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The full state, so that a memory continues exactly. Tensors are the memory's own, not copies."""
@@ -369,6 +373,8 @@ class Memory:
                 f"Memory.add: the batch already has {_words(twice)}; rename the extras."
             )
         fields = dict(walk({**batch, **extras}))
+        if _MASK in self._columns and _LENGTH in self._columns:
+            fields = self._as_long(fields)
         if self._columns:
             if fields.keys() != self._columns.keys():
                 raise ConfigError(self._other_fields(fields))
@@ -396,6 +402,20 @@ class Memory:
             if field.shape[0] != rows:
                 raise ConfigError(self._unlike(path, field, rows))
         return fields
+
+    def _as_long(self, fields: dict[Path, Any]) -> dict[Path, Any]:
+        """A batch's sequences as long as those held; if the batch has longer ones, those held grow."""
+        mask = fields.get(_MASK)
+        if not isinstance(mask, Tensor) or mask.dim() != 2:
+            return fields
+        longest = max(mask.shape[1], self._columns[_MASK].shape[1])
+
+        def padded(path: Path, field: Any) -> Any:
+            sequences = path in _PADDED and isinstance(field, Tensor) and field.dim() > 1
+            return resized(field, longest) if sequences else field
+
+        self._columns = {path: padded(path, column) for path, column in self._columns.items()}
+        return {path: padded(path, field) for path, field in fields.items()}
 
     def _other_fields(self, fields: Mapping[Path, Any]) -> str:
         lacks, new = self._columns.keys() - fields.keys(), fields.keys() - self._columns.keys()
@@ -478,6 +498,15 @@ def _herd(features: Tensor, n: int) -> list[int]:
         # The only synchronisation with an accelerator.
         rows: list[int] = torch.stack(chosen).tolist()
         return rows
+
+
+def _batch(columns: dict[Path, Tensor]) -> Batch:
+    """A batch of these fields; sequences are as long as the longest of them."""
+    if _MASK in columns and _LENGTH in columns and columns[_LENGTH].dim() == 1:
+        # On an accelerator this waits for the lengths, but a model need not read what is only padding.
+        longest = int(columns[_LENGTH].max())
+        columns = {p: resized(c, longest) if p in _PADDED else c for p, c in columns.items()}
+    return Batch(**from_paths(columns))
 
 
 def _by_class(labels: list[int]) -> dict[int, list[int]]:

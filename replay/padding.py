@@ -36,6 +36,12 @@ def mark(padded: Tensor, steps: Steps) -> Tensor:
     return padded
 
 
+def unpadded(rows: Tensor) -> Tensor:
+    """Sequences that all have one length, `[B, T, ...]`, marked so."""
+    length = torch.full((len(rows),), rows.shape[1], device=rows.device)
+    return mark(rows, Steps(length, mask_of(length, rows.shape[1])))
+
+
 def steps_of(padded: object) -> Steps | None:
     """The steps that a padded tensor carries; None for any other value."""
     steps: Steps | None = getattr(padded, "antelope_steps", None)

@@ -31,22 +31,18 @@ class Ragged:
         shape: `(N, longest, *features)`: that of all rows, padded.
     """
 
+    in_memory = True
+
     def __init__(self, values: Tensor, offsets: Tensor):
         self.values, self.offsets = values.contiguous(), offsets
-        self.shape = (len(offsets) - 1, self._longest(), *values.shape[1:])
+        self.dtype: torch.dtype = values.dtype
+        self.shape: tuple[int, ...] = (len(offsets) - 1, self._longest(), *values.shape[1:])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Tensor]) -> Ragged:
         """From the rows themselves, `[T_i, *features]`, all of one dtype."""
         lengths = torch.tensor([0, *(len(row) for row in rows)])
         return cls(torch.cat(list(rows)), lengths.cumsum(0))
-
-    @classmethod
-    def joined(cls, columns: Sequence[Ragged]) -> Ragged:
-        """The rows of several columns in turn."""
-        values = torch.cat([column.values for column in columns])
-        lengths = torch.cat([column.lengths for column in columns])
-        return cls(values, _offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -55,9 +51,9 @@ class Ragged:
         """One row without padding, `[T_i, *features]`: a view."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
+    def row_at(self, step: int) -> int:
+        """The row that a step belongs to, counted over all rows."""
+        return int(torch.searchsorted(self.offsets, step, right=True)) - 1
 
     @property
     def device(self) -> torch.device:
@@ -102,9 +98,15 @@ class Ragged:
         places = torch.arange(total, device=begin.device) + shift
         return Ragged(self.values.index_select(0, places), offsets)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Ragged:
-        """The column with `function` applied to its values, `[total, *features]`, step by step."""
-        return Ragged(function(self.values), self.offsets)
+    def joined(self, others: Sequence[Ragged]) -> Ragged:
+        """Its rows, followed by those of the others, on its own device."""
+        columns = [self, *(other.to(self.device) for other in others)]
+        values = torch.cat([column.values for column in columns])
+        return Ragged(values, _offsets(torch.cat([column.lengths for column in columns])))
+
+    def converted(self, convert: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Ragged:
+        """The column with its values, `[total, *features]`, converted to `dtype`."""
+        return Ragged(convert(self.values).to(dtype), self.offsets)
 
     def to(self, device: torch.device | str) -> Ragged:
         return Ragged(self.values.to(device), self.offsets.to(device))

@@ -49,6 +49,8 @@ class Space:
             one-hot rows); None elsewhere.
         scale: How a data set's numbers are stored where float32 is too coarse for them; None: in their own
             units. All other attributes are in the numbers' own units.
+        ragged: Whether values are sequences of different lengths, `[T, *features]`: `shape` is that of the
+            longest one, and statistics are `features`, over real steps only.
     """
 
     antelope_state: ClassVar[bool] = False  # Left out of what its holder saves.
@@ -66,6 +68,7 @@ class Space:
     names: tuple[str, ...] | None = None
     ids: int | None = None
     scale: Scale | None = None
+    ragged: bool = False
 
     @property
     def n(self) -> int:
@@ -113,6 +116,9 @@ class Space:
         if self.ids is not None and self.mean is None:  # An environment's choices.
             return f"{self.shape[0] if self.shape else 'one'} of {self.ids} ids"
         dtype = str(self.dtype).removeprefix("torch.")
+        if self.ragged:
+            features = "x".join(map(str, self.shape[1:]))
+            return f"{dtype} sequences of up to {self.shape[0]}{f' times {features}' if features else ''}"
         return f"{dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
 
@@ -148,6 +154,11 @@ class Spec:
 
     def __str__(self) -> str:
         return f"{space_words(self.obs)} -> {space_words(self.action)}"
+
+
+def is_ragged(space: Space | dict[str, Any]) -> bool:
+    """Whether inputs are sequences of different lengths."""
+    return isinstance(space, Space) and space.ragged
 
 
 def space_words(space: Space | dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .padding import steps_of
+from .ragged import Ragged
 from .transfer import Empty
 from .tree import leaves, map_tree, zip_trees
 
@@ -77,6 +79,7 @@ class Table:
         """Bind each field's function for reading rows once, rather than look it up for every batch."""
         self.columns = map_tree(_contiguous, self.columns)
         self._take = {name: _reader(field) for name, field in self.columns.items()}
+        self._sequences = isinstance(self.columns.get("obs"), Ragged)
 
     def __len__(self) -> int:
         return len(leaves(self.columns)[0])
@@ -95,14 +98,19 @@ class Table:
     def gather(self, index: Tensor, *, empty: Empty | None = None) -> dict[str, Any]:
         """The rows at `index` (int64 `[B]`) of every field, a tensor or a dict of tensors.
 
+        Sequences come padded, with their `length`, int64 `[B]`.
+
         Args:
             index: Rows to read, int64 `[B]`, on the table's device.
             empty: Allocates the arrays that rows in host memory are gathered into.
         """
         if empty is None or not self.in_memory:
-            return {name: take(index) for name, take in self._take.items()}
-        filled: dict[str, Any] = map_tree(lambda c: _taken(c, index, empty), self.columns)
-        return filled
+            fields = {name: take(index) for name, take in self._take.items()}
+        else:
+            fields = map_tree(lambda c: _taken(c, index, empty), self.columns)
+        if self._sequences and (steps := steps_of(fields["obs"])) is not None:
+            fields["length"] = steps.length  # The mark is lost on the way to a device.
+        return fields
 
     def append(self, other: Table) -> None:
         """Append the rows of another in-memory table with the same columns."""

@@ -75,10 +75,11 @@ ROOMS = {
     "learn": {"settings", "assembly", "record", "metrics"},
     "by_hand": {"settings", "assembly", "learn", "record", "metrics"},
     "inference": {"settings", "assembly", "learn", "record", "metrics"},
+    "estimators": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "export": {"settings", "assembly", "learn", "record", "metrics", "inference"},
     "mammoth": {"settings", "assembly", "learn", "record", "metrics", "inference"},
 }
-WINGS = ("by_hand", "export", "inference", "mammoth")
+WINGS = ("by_hand", "estimators", "export", "inference", "mammoth")
 GRAPH = structure.imports(structure.modules(ROOT))
 COUNTS = structure.measure(ROOT)
 # What is called with settings, and plans them.
@@ -183,6 +184,7 @@ def test_a_run_imports_no_library_that_it_does_not_use(tmp_path: Path) -> None:
         "from antelope import ml\n"
         "ml(dataset=(numpy.eye(8), numpy.arange(8) % 2), train_steps=1, plot=False, progress=False)\n"
         "unused = {'torchvision', 'PIL', 'matplotlib', 'gymnasium', 'rich', 'scipy'}\n"
+        "unused |= {'sklearn', 'onnx', 'onnxruntime', 'torchmetrics', 'pandas', 'pyarrow', 'datasets'}\n"
         "unused |= {'hydra', 'omegaconf', 'antlr4', 'cloudpickle', 'torch.utils.tensorboard'}\n"
         "unused |= {name for name in sys.modules if name.startswith('antelope.launcher.mammoth')}\n"
         "assert not unused & set(sys.modules), unused & set(sys.modules)"

@@ -49,7 +49,10 @@ def test_every_package_but_the_face_is_mapped_to_its_folder() -> None:
 
 
 # Distributions whose name is not that of what is imported.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "ale_py": "ale-py"}
+DISTRIBUTIONS = {
+    **{"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "ale_py": "ale-py"},
+    "sklearn": "scikit-learn",
+}
 
 
 def imported(file: Path, *, at_once: bool) -> set[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.padding import padded_alike
 from ...replay.tree import zip_trees
 from .importance import checked
 from .strategy import Strategy
@@ -99,6 +100,8 @@ def joined(batch: Batch, past: Batch) -> Batch:
     """The rows of two batches, in this order, in every field that both have."""
     # Runs at every step: access through the Batch's own methods costs more.
     fields, held = vars(batch), vars(past)
+    if "length" in fields:
+        fields, held = padded_alike([fields, held])
     return Batch(
         **{name: zip_trees(_cat, fields[name], held[name]) for name in fields if name in held}
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...replay import Batch, ConfigError, Memory, Replay
+from ...replay.padding import padded_alike
 from ...replay.tree import zip_trees
 from ..calling import call
 from .context import HIDDEN
@@ -103,7 +104,8 @@ class ICaRL(Strategy):
             (self.context.rows_to_store(b), features(agent, self.layer, b.obs))
             for b in replay.once()
         ]
-        fields = zip_trees(lambda *parts: torch.cat(parts), *({**batch} for batch, _ in rows))
+        parts = padded_alike([{**batch} for batch, _ in rows])
+        fields = zip_trees(lambda *parts: torch.cat(parts), *parts)
         self.memory.add(Batch(**fields), features=torch.cat([found for _, found in rows]))
         self.herded, self.means = self.context.task + 1, None
 
@@ -126,7 +128,9 @@ class ICaRL(Strategy):
     def class_means(self, agent: nn.Module) -> tuple[Tensor, Tensor]:
         """The classes that have exemplars, int64 `[k]`, and their mean features, `[k, D]`."""
         exemplars = self.memory.all().to(self.context.device)
-        obs = Batch(obs=exemplars["raw" if "raw" in exemplars else "obs"])
+        kept = {"obs": exemplars["raw" if "raw" in exemplars else "obs"]}
+        kept |= {name: exemplars[name] for name in ("length", "mask") if name in exemplars}
+        obs = Batch(**kept)
         parts = [obs[start : start + _ROWS].obs for start in range(0, len(obs), _ROWS)]
         found = torch.cat([features(agent, self.layer, part) for part in parts])
         classes, which = exemplars.label.unique(return_inverse=True)

@@ -11,6 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...replay import ConfigError, Space
+from ...replay.padding import unpadded
 from ...replay.tree import map_tree
 from ..calling import call
 from .context import HIDDEN, Context, evaluating
@@ -40,7 +41,8 @@ def called_layers(agent: nn.Module, context: Context) -> list[Layer]:
 def _zeros(space: Space, device: torch.device) -> Tensor:
     """Two inputs as the agent receives them, of zeros."""
     dtype = torch.float32 if space.ids is None else torch.int64
-    return torch.zeros(2, *space.shape, dtype=dtype, device=device)
+    zeros = torch.zeros(2, *space.shape, dtype=dtype, device=device)
+    return unpadded(zeros) if space.ragged else zeros
 
 
 def output_layer(

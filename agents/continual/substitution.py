@@ -22,9 +22,17 @@ def call_with(
     `torch.func.functional_call` alone does not suffice: it replaces a module with two names twice, and
     the second time it takes the first replacement for the module's own weight, and "restores" that.
     """
-    return torch.func.functional_call(
-        agent, _at_every_place(agent, weights), args, kwargs, tie_weights=False
-    )
+    # Recurrent layers hold their weights twice, and keep the substituted ones in this list until their next
+    # forward: a checkpoint written before that would save them as the layer's.
+    lists = [(m, m._flat_weights) for m in agent.modules() if isinstance(m, nn.RNNBase)]
+    try:
+        return torch.func.functional_call(
+            agent, _at_every_place(agent, weights), args, kwargs, tie_weights=False
+        )
+    finally:
+        for module, own in lists:
+            if module._flat_weights is not own:
+                module._init_flat_weights()
 
 
 def tensors_of(agent: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...agents.calling import call
 from ...agents.continual.context import LOGITS, VALUES, Context, evaluating
 from ...agents.continual.cumulative import Cumulative
 from ...agents.continual.lwf import LwF
@@ -126,7 +127,7 @@ def _gives_a_tensor(agent: nn.Module, can: Traits, obs: Tensors) -> bool:
         return False
     with forked_randomness(0), evaluating(agent), torch.no_grad():
         try:
-            output = agent(obs)
+            output = call(agent, obs)
         except Exception:  # `check_forward` reports what is wrong with a forward.
             return False
     return isinstance(output, Tensor) and output.dim() > 1

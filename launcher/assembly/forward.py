@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from ...agents.blocks.dicts import about_dicts
 from ...agents.blocks.ids import about_integers, embeddings_checked
+from ...agents.calling import about_steps, call
 from ...agents.policy.outputs import Sources, check_outputs, watched
 from ...agents.policy.parts import ACTION
 from ...agents.policy.states import Recurrence, as_steps
@@ -83,7 +84,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                     model = replace(model, recurrence=recurrence)
                     output = recurrence.step(obs, recurrence.zeros(2))[0]
                 else:
-                    output = agent(obs)
+                    output = call(agent, obs)
         except ConfigError:  # From one of Antelope's own parts: it says already what to do.
             raise
         except Exception as error:
@@ -91,7 +92,7 @@ def _try(model: Model, world: WorldSpec, transform: Transform) -> Model:
                 f"{name}.forward raised {type(error).__name__} in {sources.last}, given "
                 f"{describe(Batch(obs=obs))}: {error}{about_devices(error)}"
                 f"{about_dicts(error, seen, after=str(error))}"
-                f"{about_integers(error, seen, after=str(error))}"
+                f"{about_integers(error, seen, after=str(error))}{about_steps(agent, obs)}"
             ) from error
         _check_output(output, model.spec.action, obs, name, sources, labelled=world.labelled)
     return model

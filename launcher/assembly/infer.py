@@ -40,7 +40,8 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
     table["obs_shapes"] = _by_name(lambda space: space.shape, spec.obs, OBS)
     table["action_logits_shapes"] = _by_name(logits_shape, spec.action, ACTION)
     if isinstance(spec.obs, Space):
-        table |= incoming(spec.obs.shape)
+        # A layer reads sequences step by step: their length is not a number of features.
+        table |= incoming(spec.obs.shape[1:] if spec.obs.ragged else spec.obs.shape)
     # Only integers that arrive unchanged can index an embedding.
     if len(ids := [part.ids for part in leaves(spec.obs) if part.ids is not None]) == 1:
         table |= dict.fromkeys(VOCABULARY, ids[0])

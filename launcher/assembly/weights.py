@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...agents.blocks.initialisation import check_prior, initialise, set_head_bias
+from ...agents.calling import call
 from ...agents.policy.actor_critic import ActorCritic
 from ...agents.policy.distributions import parts_of
 from ...agents.policy.heads import distribution
@@ -100,14 +101,14 @@ def _initialise(agent: nn.Module, how: str) -> None:
 def _layers(agent: nn.Module, obs: Tensors) -> dict[str, tuple[nn.Module | None, slice]]:
     """For each action, the layer that returns its logits, and the layer's rows for it."""
     with torch.no_grad(), watched(agent, type(agent).__name__) as sources:
-        output = agent(obs)
+        output = call(agent, obs)
         named = slashed(output).items()
         return {name or ACTION: (sources.layer(part), slice(None)) for name, part in named}
 
 
 def _policy(agent: nn.Module, obs: Tensors, action: Space | dict[str, Any]) -> Any:
     with torch.no_grad():
-        output = agent(obs)
+        output = call(agent, obs)
     if isinstance(output, dict) and isinstance(action, Space):
         output = output[ACTION]
     return distribution(action, output)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from ...agents.calling import call, output_of
 from ...agents.continual.context import HIDDEN, Context, evaluating, hidden_outputs
 from ...agents.learn_method import learn_method
 from ...replay import Batch, ConfigError, Replay
@@ -306,7 +307,7 @@ class Strategies:
             )
         with self.context.unwatched(), evaluating(self.model), torch.no_grad():
             output = self._hooks.predict(obs, number)
-            output = self.model(obs) if output is None else output
+            output = call(self.model, obs) if output is None else output
         if number is None or self._hidden is None:
             return output
         return output.masked_fill(self._hidden[number].to(output.device), HIDDEN)
@@ -442,4 +443,4 @@ def _leave(model: nn.Module) -> None:
 
 def _learn(model: nn.Module, loss: Callable[..., Tensor], replay: Replay, log: object) -> Tensor:
     batch = next(replay)
-    return loss(model(batch.obs), batch.label)
+    return loss(output_of(model, batch), batch.label)

@@ -29,7 +29,9 @@ def export(trained: Trained, format: str, path: str | Path | None) -> Path:
     """
     file = _target(format, path, trained.path)
     if format != "safetensors":
-        trained.check()
+        trained.check(
+            "Cannot export {}: {}. Its weights alone can be exported: format=safetensors."
+        )
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
             FORMATS[format].write(trained, Path(folder) / file.name)

@@ -14,6 +14,8 @@ from ...envs.kinds import OfData, OfEnvironments
 from ...envs.reading import Reading
 from ...envs.table_world import TableWorld
 from ...replay import Normalizer, Space, Spec
+from ...replay.padding import unpadded
+from ...replay.spec import is_ragged
 from ...replay.tree import map_tree
 
 
@@ -59,7 +61,8 @@ class LoadedData(OfData):
 
     def example(self, n: int, device: torch.device) -> Any:
         """`n` rows of random inputs on a device, `[n, *shape]`, in the dtype and range of stored ones."""
-        return map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        rows = map_tree(lambda space: _random(space, n, device), self.spec.obs)
+        return unpadded(rows) if is_ragged(self.spec.obs) else rows
 
 
 def _random(space: Space, n: int, device: torch.device) -> Tensor:

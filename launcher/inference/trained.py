@@ -57,30 +57,27 @@ class Trained:
         """How raw inputs became rows; None in environments."""
         return None if self.world.acts else cast(Learnt, self.world).reading
 
-    def check(self) -> None:
+    def check(self, sentence: str) -> None:
         """Refuse a module whose outputs do not follow from its inputs alone.
+
+        Args:
+            sentence: What it then cannot do, with places for its name and the reason.
 
         Raises:
             ConfigError: Saying why.
         """
-        traits, name = self.learner.traits, self.name
+        traits = self.learner.traits
+        reason = None
         if not has_forward(self.module):
-            raise ConfigError(f"Cannot export {name}: it has no `forward`.")
-        if self.world.acts and traits.recurrent:
-            raise ConfigError(
-                f"Cannot export {name}: its `forward` carries a state from step to step. Its weights alone "
-                "can be exported: format=safetensors."
-            )
-        if self.world.told or traits.task_told:
-            raise ConfigError(
-                f"Cannot export {name}: its predictions depend on the task (scenario=task). Its weights "
-                "alone can be exported: format=safetensors."
-            )
-        if predicting := self._predicting():
-            raise ConfigError(
-                f"Cannot export {name}: strategy={predicting} predicts in place of its `forward`. Its "
-                "weights alone can be exported: format=safetensors."
-            )
+            reason = "it has no `forward`"
+        elif self.world.acts and traits.recurrent:
+            reason = "its `forward` carries a state from step to step"
+        elif self.world.told or traits.task_told:
+            reason = "its predictions depend on the task (scenario=task)"
+        elif predicting := self._predicting():
+            reason = f"strategy={predicting} predicts in place of its `forward`"
+        if reason is not None:
+            raise ConfigError(sentence.format(self.name, reason))
 
     def on_cpu(self) -> nn.Module:
         """The module itself if it is on the CPU, else a copy that is.

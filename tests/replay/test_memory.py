@@ -20,6 +20,7 @@ from antelope import CheckpointError, ConfigError, Memory, ml
 from antelope.launcher.record.checkpoint import read, write
 from antelope.replay import Batch
 from antelope.replay.memory import POLICIES
+from antelope.replay.padding import mask_of, steps_of
 
 SHORT = {"obs": torch.zeros(4, 3), "label": torch.arange(4)}
 GRADUAL = ("reservoir", "balanced", "ring")  # Those that take rows one by one.
@@ -891,3 +892,42 @@ def test_an_empty_memory_has_nothing_to_sample() -> None:
 def test_more_rows_than_there_is_room_for_say_so() -> None:
     with pytest.raises(ConfigError, match=r"rows need \d+.\d GB on cpu.*Lower `capacity`"):
         Memory(10**13).add({"obs": torch.zeros(1, 10**6)})
+
+
+def sequences(*lengths):
+    """A batch of sequences that count up from the row's length, with their lengths and mask."""
+    length = torch.tensor(lengths)
+    mask = mask_of(length, max(lengths))
+    obs = (length[:, None] + torch.arange(max(lengths))) * mask
+    return Batch(obs=obs, length=length, mask=mask, label=torch.arange(len(lengths)))
+
+
+def test_sequences_of_any_length_are_kept_and_come_as_long_as_the_longest_of_them():
+    memory = Memory(4, "ring")
+    memory.add(sequences(2, 1)[[1]])
+    memory.add(sequences(1, 3)[[1]])
+    memory.add(sequences(2)[:0])
+    rows = memory.all()
+    assert rows.obs.tolist() == [[1, 0, 0], [3, 4, 5]]
+    assert rows.length.tolist() == [1, 3]
+    assert torch.equal(rows.mask, rows.obs > 0)
+    assert steps_of(rows.obs).length is rows.length
+
+
+def test_a_sample_of_short_sequences_is_not_padded_for_long_ones_elsewhere():
+    memory = Memory(9, seed=0)
+    memory.add(sequences(2, 2, 2, 7))
+    widths = {
+        (sample := memory.sample(1)).obs.shape[1] == int(sample.length.max()) for _ in range(20)
+    }
+    assert widths == {True}
+
+
+def test_a_memory_of_sequences_continues_after_longer_ones_have_come():
+    memory, again = Memory(3, seed=1), Memory(3, seed=1)
+    memory.add(sequences(1, 4, 2, 3, 2))
+    again.load_state_dict(memory.state_dict())
+    for held in (memory, again):
+        held.add(sequences(6, 1, 5))
+    assert torch.equal(memory.all().obs, again.all().obs)
+    assert torch.equal(memory.sample(2).mask, again.sample(2).mask)

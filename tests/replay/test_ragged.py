@@ -47,7 +47,7 @@ def test_rows_make_a_column_and_a_part_of_it_is_a_column_too():
     assert whole.shape == (3, 3)
     assert part.values.tolist() == [4, 5, 6, 3]
     assert part.offsets.tolist() == [0, 3, 4]
-    assert [row.tolist() for row in Ragged.joined([part, whole])] == [
+    assert [row.tolist() for row in part.joined([whole])] == [
         [4, 5, 6], [3], [1, 2], [3], [4, 5, 6],
     ]  # fmt: skip
 

@@ -1,0 +1,50 @@
+"""`AntelopeRegressor`: a module that predicts values, in the way of scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from .estimator import Estimator
+from .sklearn import RegressorMixin, Tags, check_is_fitted
+
+
+class AntelopeRegressor(RegressorMixin, Estimator):
+    """Trains a module to predict values: `AntelopeRegressor(epochs=50).fit(X, y).predict(X)`.
+
+    A scikit-learn estimator: pipelines, `GridSearchCV`, `cross_val_score` and `clone` work. The module
+    returns values `[B, K]`, in the units of `y`.
+    """
+
+    __doc__ += (Estimator.__doc__ or "").partition("\n")[2]
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on all rows.
+
+        Args:
+            X: `[N, F]` numbers, or `[N, ...]`, such as images `[N, C, H, W]`.
+            y: `[N]` or `[N, K]` numbers.
+
+        Raises:
+            ValueError: In scikit-learn's words for NaN, infinity or shapes that do not fit; a `ConfigError`
+                for invalid parameters.
+        """
+        X, y = self._check(X, y, reset=True)
+        self._flat = y.ndim == 1
+        self._train(X, y.astype(np.float64))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The values of each row, float64 `[N]` or `[N, K]` as in `fit`."""
+        check_is_fitted(self)
+        values = self._fitted.outputs(self._check(X, reset=False)).astype(np.float64)
+        return values[:, 0] if self._flat else values
+
+    def _of_targets(self, reset: bool) -> dict[str, Any]:
+        return {"multi_output": True, "y_numeric": True} if reset else {}
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
