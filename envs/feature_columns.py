@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import DataError
-from ..replay.ragged import Ragged
+from ..replay import DataError, Ragged
+from .numbers import kept_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,8 +121,13 @@ def _lists(column: pa.ChunkedArray, what: str) -> Any:
     numbers = torch.from_numpy(np.array(values.to_numpy())).view(-1, *features)
     if len(lengths) and (lengths == lengths[0]).all():
         return numbers.view(len(column), int(lengths[0]), *features)
+    if not lengths.all():
+        empty = (lengths == 0).nonzero()[0]
+        raise DataError(
+            f"Column {what} holds {len(empty)} empty lists (first: row {empty[0]}). Drop these rows."
+        )
     offsets = torch.from_numpy(np.concatenate(([0], lengths.cumsum())))
-    return Ragged(numbers, offsets)
+    return Ragged(numbers.to(kept_type(numbers.dtype)), offsets)
 
 
 def _flat(column: pa.ChunkedArray, depth: int) -> pa.ChunkedArray:
