@@ -17,6 +17,7 @@ from .blocks.encoder import encoder as features
 from .blocks.integers import Integers, Numbers
 from .blocks.mlp import MLP
 from .blocks.residual import ResidualCNN
+from .blocks.segmentation import SegmentationNet
 from .blocks.sequences import Sequences
 from .calling import call, output_of
 from .log import Log
@@ -35,7 +36,7 @@ def supervised_loss(
 ) -> Tensor:
     """The loss that trains any module without a `learn` of its own, a float32 scalar.
 
-    Cross-entropy for classes, and its mean over columns for several labels; for values, the squared error
+    Cross-entropy for classes, and its mean over columns or pixels for several; for values, the squared error
     divided by their variance, so that the best constant has a loss of 1 whatever the targets' units.
 
     Args:
@@ -47,12 +48,26 @@ def supervised_loss(
         return loss(output, batch.label)
     if space.kind == "labels":
         return F.binary_cross_entropy_with_logits(output, batch.label)
+    if space.kind == "pixels":
+        return pixel_cross_entropy(output, batch.label)
     if space.discrete:
         return F.cross_entropy(output, batch.label)
     error = output - batch.label
     if (stddev := stddev_of(space, error.device)) is not None:
         error = error / stddev
     return error.square().mean()
+
+
+def pixel_cross_entropy(output: Tensor, label: Tensor) -> Tensor:
+    """Mean cross-entropy over all pixels of a batch that count; 0 if none does.
+
+    Args:
+        output: Logits `[B, n, H, W]`.
+        label: int64 `[B, H, W]`; 255 marks pixels to be ignored.
+    """
+    # torch's mean over no pixels would be NaN.
+    total = F.cross_entropy(output, label, ignore_index=Space.ignored, reduction="sum")
+    return total / (label != Space.ignored).sum().clamp(min=1)
 
 
 class Supervised(nn.Module):
@@ -80,7 +95,10 @@ class Supervised(nn.Module):
         self.register_buffer("mean", torch.tensor(0.0) if mean is None else mean.clone())
         self.register_buffer("stddev", torch.tensor(1.0) if stddev is None else positive(stddev))
         values = not action_spec.discrete
-        self.network = network(obs_spec, action_spec.n, hidden, encoder, values=values)
+        if action_spec.kind == "pixels":
+            self.network: nn.Module = pixel_network(obs_spec, action_spec.n, hidden, encoder)
+        else:
+            self.network = network(obs_spec, action_spec.n, hidden, encoder, values=values)
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *obs.shape]` to logits or values `[B, *action.shape]`."""
@@ -92,6 +110,25 @@ class Supervised(nn.Module):
     def learn(self, replay: Replay, log: Log) -> Tensor:
         """The loss of the next batch."""
         return supervised_loss(self, next(replay), self.action_spec)
+
+
+def pixel_network(
+    obs_spec: Space | dict[str, Space], num_classes: int, hidden: int, encoder: nn.Module | None
+) -> nn.Module:
+    """A network that classifies every pixel of an image.
+
+    Raises:
+        ConfigError: If there is an encoder, or the inputs are no single image.
+    """
+    if encoder is not None or isinstance(obs_spec, dict):
+        what = "encoder= returns features without places" if encoder else "the inputs are a dict"
+        raise ConfigError(
+            f"The default agent cannot give each pixel a class here: {what}. Give a model= whose forward "
+            "returns logits [B, num_classes, H, W]."
+        )
+    # As many channels as the residual network's first block has, per pixel.
+    net = SegmentationNet(obs_spec.shape, num_classes, channels=max(2, hidden // 16))
+    return net if obs_spec.ids is None else nn.Sequential(Numbers(obs_spec), net)
 
 
 def network(

@@ -12,19 +12,27 @@ from ..replay.spec import TargetKind
 from ..replay.storage import TableField
 from ..replay.tree import Path, map_paths, map_tree, walk
 from .arrays import Arrays
-from .declared import alterations, class_names, largest_value
+from .declared import alterations, class_names, largest_value, pixel_names
 from .decoded import Cache
 from .forms import form, is_array, is_image
 from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
 from .items import decode, plain_dict
-from .labels import as_targets, check_finite, check_labels, label_names, read_targets
+from .labels import (
+    as_targets,
+    check_finite,
+    check_labels,
+    label_names,
+    read_targets,
+    zeros_and_ones,
+)
 from .layout import channels_first
 from .lengths import sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
+from .pixel_masks import image_size
 
 _FEW = 20  # Up to so many different whole floats may be meant as classes.
 
@@ -67,7 +75,8 @@ def read(
     # Tensors may be on a device already; the run decides where rows are kept (placing.py).
     inputs, targets = map_tree(_on_host, inputs), targets.cpu()
     _check_rows(inputs, targets, name)
-    arrays = Arrays(inputs, as_targets(targets, name, wanted), name, high=largest_value(source))
+    checked = as_targets(targets, name, wanted, image_size(inputs))
+    arrays = Arrays(inputs, checked, name, high=largest_value(source))
     arrays.alterations = alterations(source, name)
     if arrays.discrete:
         _name_classes(arrays, class_names(source), words)
@@ -75,6 +84,8 @@ def read(
         arrays.flat, arrays.note = flat, _note(arrays.targets, given=given, wanted=wanted)
     if arrays.kind == "labels":
         arrays.names = label_names(class_names(source), headings, arrays.targets.shape[1])
+    if arrays.kind == "pixels":
+        arrays.names = pixel_names(source)
     return arrays
 
 
@@ -199,7 +210,14 @@ def _note(targets: Tensor, *, given: torch.dtype, wanted: TargetKind | None) -> 
         given: The dtype in which they came.
         wanted: What the user said that they are, or None.
     """
-    if targets.dim() != 2 or wanted is not None or not given.is_floating_point:
+    if wanted is not None or not given.is_floating_point:
+        return None
+    if targets.dim() > 2 and zeros_and_ones(targets):
+        return (
+            "0 and 1 given as floats are learnt as values (regression); integers of the images' size are "
+            "classes of pixels"
+        )
+    if targets.dim() != 2:
         return None
     if targets.dtype == torch.bool:
         return (

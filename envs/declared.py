@@ -31,6 +31,19 @@ def class_names(source: Any) -> tuple[str, ...] | None:
     return class_names(source.dataset) if isinstance(source, Subset) else None
 
 
+def pixel_names(source: Any) -> tuple[str, ...] | None:
+    """The names in `classes` of a data set of masks; None: there are none.
+
+    torchvision's data sets list the classes of whole pictures, even where targets are masks.
+    """
+    inner = source
+    while isinstance(inner, Subset):
+        inner = inner.dataset
+    if type(inner).__module__.startswith("torchvision."):
+        return None
+    return class_names(source)
+
+
 def alterations(source: Any, name: str) -> Callable[..., Any] | None:
     """The method `alterations(tasks, seed)` that makes the data set a sequence of tasks, or None.
 

@@ -13,6 +13,7 @@ from .arrays import Arrays
 from .inputs import called, input_spaces
 from .labels import IN_WORDS
 from .lengths import row_shape
+from .pixels import pixel_space
 from .statistics import is_far, statistics
 from .table_columns import with_sizes
 
@@ -47,6 +48,8 @@ def describe(
         action = _classes(train, held_out)
     elif first.kind == "labels":
         action = _several(train)
+    elif first.kind == "pixels":
+        action = pixel_space(train)
     else:
         action = _values([arrays.targets for arrays in train])
     obs = input_spaces(
@@ -123,16 +126,16 @@ def _classes(train: list[Arrays], held_out: list[Arrays]) -> Space:
 
 def _several(train: list[Arrays]) -> Space:
     """The space of several labels per row, with names that all parts agree on."""
-    names = {arrays.names for arrays in train}
-    return Space(
-        tuple(train[0].targets.shape[1:]),
-        torch.bool,
-        low=0,
-        high=1,
-        discrete=True,
-        binary=True,
-        names=names.pop() if len(names) == 1 else None,
-    )
+    names = {arrays.names: arrays.name for arrays in train}
+    if len(names) > 1 and None not in names:
+        one, other = list(names.values())[:2]
+        raise DataError(
+            f"{one} and {other} share their outputs, but name their labels differently. Give the same "
+            "labels, in the same order."
+        )
+    found = next(iter(names)) if len(names) == 1 else None
+    shape = tuple(train[0].targets.shape[1:])
+    return Space(shape, torch.bool, 0, 1, discrete=True, binary=True, names=found)
 
 
 def _values(columns: list[Tensor]) -> Space:

@@ -105,7 +105,9 @@ class Pictures:
         """The pictures that `state` describes."""
         pictures = cls(state["image_size"], colour=state["colour"])
         pictures.size, pictures._mode, pictures._deep = state["size"], state["mode"], state["deep"]
-        pictures.parts = {tuple(path): cls.from_state(part) for path, part in state["parts"]}
+        pictures.parts = {
+            tuple(path): cls.from_state(part) for path, part in state.get("parts", ())
+        }
         return pictures
 
     def matching(self, image: Any, name: str) -> Tensor:

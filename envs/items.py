@@ -22,6 +22,7 @@ from .inputs import called
 from .layout import channels_first
 from .lengths import are_sequences, of_rows
 from .numbers import as_tensor, common_type
+from .pixel_masks import mask_of
 
 # Items are decoded at each reading if all of them would not fit into this share of memory.
 _MEMORY_SHARE = 0.5
@@ -67,7 +68,7 @@ def decode(
             "__init__."
         )
     if fits and (targets_change or not inputs_change):
-        return _read_once(items, convert, name, warn=targets_change)
+        return _read_once(items, convert, name, pictures, warn=targets_change)
     # Random transforms are sampled at each reading; data too large for memory is read from its source.
     targets = in_memory.labels(source)
     if targets is None:
@@ -75,10 +76,13 @@ def decode(
         for i in range(n):
             item = items[i]
             zip_trees(lambda form, row: form.admit(row, i), forms, convert(item))  # noqa: B023
-            targets.append(item[1])
-        if any(not _equal(items[i][1], targets[i]) for i in range(0, n, max(1, -(-n // _PROBED)))):
+            targets.append(mask_of(item, pictures, name))
+        if any(
+            not _equal(mask_of(items[i], pictures, name), targets[i])
+            for i in range(0, n, max(1, -(-n // _PROBED)))
+        ):
             if fits:
-                return _read_once(items, convert, name, warn=True)
+                return _read_once(items, convert, name, pictures, warn=True)
             raise DataError(
                 f"Targets of {name} differ from one reading to the next. Draw them once, in __init__."
             )
@@ -196,7 +200,7 @@ class _Filled:
 
 
 def _read_once(
-    items: _Items, convert: Callable[[Any], Any], name: str, *, warn: bool
+    items: _Items, convert: Callable[[Any], Any], name: str, pictures: Pictures, *, warn: bool
 ) -> tuple[TableField, list[Any]]:
     """Inputs and targets of all items, each read once, in a dtype that holds all numbers."""
     if warn:
@@ -213,7 +217,7 @@ def _read_once(
         if filled is None:
             filled = map_paths(lambda path, first: _Filled(first, path, name, n), row)
         zip_trees(lambda column, part: column.put(part, i), filled, row)  # noqa: B023
-        targets.append(item[1])
+        targets.append(mask_of(item, pictures, name))
     columns: TableField = map_tree(lambda column: column.column(), filled)
     return columns, targets
 

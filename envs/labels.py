@@ -11,10 +11,15 @@ from torch import Tensor
 from ..replay import DataError
 from ..replay.spec import TargetKind
 from .numbers import as_array, as_tensor
+from .pixel_masks import as_masks
 
 Values = tuple[Any, ...]
 
-KINDS: dict[torch.dtype, TargetKind] = {torch.int64: "classes", torch.bool: "labels"}
+KINDS: dict[torch.dtype, TargetKind] = {
+    torch.int64: "classes",
+    torch.bool: "labels",
+    torch.uint8: "pixels",
+}
 """What targets are, by the dtype in which they are kept; any other holds values."""
 
 IN_WORDS: dict[TargetKind, str] = {
@@ -56,19 +61,27 @@ def read_targets(targets: Any, name: str) -> tuple[Tensor, Values | None]:
     return targets.to(torch.int64), (False, True)
 
 
-def as_targets(targets: Tensor, name: str, wanted: TargetKind | None = None) -> Tensor:
+def as_targets(
+    targets: Tensor,
+    name: str,
+    wanted: TargetKind | None = None,
+    size: tuple[int, ...] | None = None,
+) -> Tensor:
     """Targets in a dtype that says what they are (`KINDS`).
 
     Args:
         targets: Numbers `[N, ...]`, as `read_targets` returns them.
         wanted: What the run's loss compares, or what the training part holds: 0 and 1 are several labels,
             unless values are wanted. None: not known.
+        size: Height and width of the inputs, if they are images: integers of that size are classes of pixels.
 
     Returns:
-        int64 `[N]` for classes, bool `[N, K]` for several labels, float32 or float64 `[N, *shape]` for
-        values.
+        int64 `[N]` for classes, bool `[N, K]` for several labels, uint8 `[N, H, W]` for classes of pixels,
+        float32 or float64 `[N, *shape]` for values.
     """
     check_finite(targets, f"targets of {name}")
+    if (masks := as_masks(targets, size, name)) is not None:
+        return masks
     column = targets[:, None] if targets.dim() == 1 else targets
     single = column.dim() == 2 and column.shape[1] == 1
     if column.dim() == 2 and (not single or wanted == "labels") and zeros_and_ones(column):
@@ -83,8 +96,8 @@ def as_targets(targets: Tensor, name: str, wanted: TargetKind | None = None) -> 
     if not single:
         raise DataError(
             f"The integer targets of {name} have shape {list(targets.shape)}; a class is one "
-            "number per row, and several labels are 0 or 1 in K columns. Give several values per row as "
-            "floats (regression)."
+            "number per row, several labels are 0 or 1 in K columns, and classes of pixels have the shape of "
+            "the images, [N, H, W]. Give several values per row as floats (regression)."
         )
     return column[:, 0].to(torch.int64)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..replay import DataError
 from .labels import check_labels
+from .pixels import number_pixels
 
 if TYPE_CHECKING:
     from .arrays import Arrays
@@ -29,7 +30,11 @@ def number_labels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
         DataError: If a held-out label is not among the training data's, labels exceed the listed
             classes, or they are amounts rather than classes.
     """
-    if not train.discrete or (test is not None and not test.discrete):
+    if test is not None and test.kind != train.kind:
+        return train, test  # An error of its own, once the data is described.
+    if train.kind == "pixels":
+        return number_pixels(train, test)
+    if not train.discrete:
         return train, test
     if train.names is not None:
         return train, None if test is None else _as_declared(train, test)
@@ -81,6 +86,8 @@ def share(parts: list[tuple[Arrays, Arrays]]) -> list[tuple[Arrays, Arrays]]:
         DataError: If labels are words in some and numbers in others.
     """
     trains = [train for train, _ in parts]
+    if not trains[0].discrete:
+        return parts
     if len({train.names for train in trains}) == 1 and not any(train.values for train in trains):
         return parts
     values = [_all_values(train) for train in trains]

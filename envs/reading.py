@@ -385,6 +385,8 @@ def reading_of(
 def _classes(kind: str, scenario: str, train: Sequence[Arrays]) -> tuple[Any, ...] | None:
     """The value that each output stands for, as the data had it; None: its own number."""
     last = train[-1]
+    if last.kind == "pixels":
+        return last.values
     if not last.discrete or (kind == "split" and scenario == "domain"):
         return None
     if kind != "list" or scenario == "domain":

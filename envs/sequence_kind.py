@@ -28,6 +28,11 @@ def sequence_kind(train: list[Arrays], asked: dict[str, Any]) -> str:
             )
         return "list"
     if first.alterations is not None:
+        if first.kind == "pixels":
+            raise ConfigError(
+                f"{first.name} alters its images for each task, but not the masks that belong to them. Give "
+                "a list of data sets, one for each task, with images and masks altered alike."
+            )
         if wrong := [key for key in asked if key != "tasks"]:
             raise ConfigError(
                 f"{wrong[0]}= splits classes; every task of {first.name} has all of them. Leave it out "

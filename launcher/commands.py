@@ -37,6 +37,9 @@ Commands: ml models | datasets | envs | strategies | tasks      what can be name
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
+          ml eval RUN [dataset=...] [metrics=[f1]]    metrics on the held-out rows, or on other data
+          ml predict RUN INPUTS [out=predictions.csv] predictions for pictures, files or a data set
+          ml resume RUN                               continue an interrupted run
           ml export RUN [format=onnx] [out=FILE]      write a run's model as onnx, torch or safetensors
           ml compat FILE                        what a Mammoth model file uses that is not available
           ml --cfg job [WORDS]                  the composed configuration, without training
@@ -157,6 +160,24 @@ def _play(words: list[str]) -> int:
     return play_command(words)
 
 
+def _eval(words: list[str]) -> int:
+    from .inference.eval_command import eval_command
+
+    return eval_command(words)
+
+
+def _predict(words: list[str]) -> int:
+    from .inference.predict_command import predict_command
+
+    return predict_command(words)
+
+
+def _resume(words: list[str]) -> int:
+    from .inference.resume_command import resume_command
+
+    return resume_command(words)
+
+
 def _export(words: list[str]) -> int:
     from .export.command import export_command
 
@@ -193,6 +214,9 @@ _VERBS: dict[str, Verb] = {
     "tasks": _print_presets,
     "plot": _plot,
     "play": _play,
+    "eval": _eval,
+    "predict": _predict,
+    "resume": _resume,
     "export": _export,
     "compat": _compat,
     "version": _print_version,

@@ -159,6 +159,9 @@ def _wants_debug(words: list[str]) -> bool:
 
 def _say_how_to_resume(words: list[str]) -> None:
     again = [word for word in words if not word.startswith("resume=")]
+    if words[:1] == ["resume"]:
+        print(f"Resume with: {shlex.join(['ml', *words])}", file=sys.stderr)
+        return
     print(f"Resume with: {shlex.join(['ml', *again, 'resume=true'])}", file=sys.stderr)
 
 

@@ -146,7 +146,7 @@ class Run:
             DataError: If the inputs are not what the run was trained on.
             ConfigError: If the run learnt in environments, or there is no such task.
         """
-        return self._predictor("predict").predict(inputs, task)
+        return self.predictor("predict").predict(inputs, task)
 
     def predict_proba(self, inputs: Any, *, task: int | None = None) -> np.ndarray:
         """The probability of each class for raw inputs, float32 `[N, n]`, in the outputs' order.
@@ -157,7 +157,7 @@ class Run:
         Raises:
             DataError, ConfigError: As for `predict`; also if the targets are values.
         """
-        return self._predictor("predict_proba").probabilities(inputs, task)
+        return self.predictor("predict_proba").probabilities(inputs, task)
 
     def __call__(self, inputs: Any, *, task: int | None = None) -> Tensor:
         """The model's outputs for raw inputs, a tensor `[N, *spec.action.shape]` on the CPU.
@@ -168,7 +168,7 @@ class Run:
         Raises:
             DataError, ConfigError: As for `predict`.
         """
-        return self._predictor("run(inputs)").outputs(inputs, task)
+        return self.predictor("run(inputs)").outputs(inputs, task)
 
     def evaluate(
         self, dataset: Any = None, metrics: Any = None, *, task: int | None = None
@@ -318,7 +318,12 @@ class Run:
             )
         return opened
 
-    def _predictor(self, method: str) -> Predictor:
+    def predictor(self, method: str = "predict") -> Predictor:
+        """What predicts for raw inputs, part by part, in a run on data.
+
+        Args:
+            method: What errors call the use that is made of it.
+        """
         opened = self._opened(method)
         if opened.world.acts:
             raise ConfigError(
@@ -331,7 +336,7 @@ class Run:
         return predictor
 
     def _examiner(self, method: str) -> Examiner:
-        self._predictor(method)  # Raises in environments, and for copies.
+        self.predictor(method)  # Raises in environments, and for copies.
         return self._opened(method).examiner()
 
     def _policies(self, method: str) -> Policies:

@@ -239,6 +239,7 @@ class Session:
             "random": random_state(self.learner.device),
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
+            "given": sorted(self.plan.given),
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),

@@ -86,6 +86,7 @@ COUNTS = structure.measure(ROOT)
 DOORS = {
     *("launcher.train", "launcher.sweep", "launcher.open_run", "launcher.task_by_task"),
     *("launcher.plainly", "launcher.inference.loading", "launcher.inference.saved_settings"),
+    "launcher.inference.resuming",
 }
 
 

@@ -143,6 +143,17 @@ def _log_likelihood(context: Context) -> Callable[[Tensor, Batch], Tensor]:
         return lambda output, batch: (
             -F.binary_cross_entropy_with_logits(output, batch.label, reduction="none").sum(1)
         )
+    if (
+        space.kind == "pixels"
+    ):  # The mean over pixels, as in the loss: their number must not matter.
+        ignored = space.ignored
+        return lambda output, batch: (
+            -(
+                F.cross_entropy(output, batch.label, ignore_index=ignored, reduction="none").mean(
+                    (1, 2)
+                )
+            )
+        )
     if space.discrete:
         return lambda output, batch: (
             -F.cross_entropy(context.masked(output, batch.task), batch.label, reduction="none")

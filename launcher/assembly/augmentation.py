@@ -44,7 +44,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
     Raises:
         ConfigError: If it raises, changes shape or dtype, or never changes anything.
     """
-    for step in _each(augment.steps):
+    for step in each_step(augment.steps):
         if type(step).__name__ == "Normalize" and "torchvision" in type(step).__module__:
             raise ConfigError(
                 "aug=Normalize would shift training data only: held-out data is not augmented. Leave it "
@@ -71,7 +71,7 @@ def check_augmentation(augment: Augmentation, obs: Tensor) -> None:
         noise = torch.rand(_NOISE, *obs.shape[1:], device=obs.device).to(obs.dtype)
         if any(not torch.equal(_tried(augment, noise), noise) for _ in range(_TRIES)):
             return
-    steps = list(_each(augment.steps))
+    steps = list(each_step(augment.steps))
     names = list(map(class_name, steps))
     advice = "Check its arguments (p, size, ...), or leave aug out."
     if "RandomCrop" in names:
@@ -107,11 +107,11 @@ class _Composed(Protocol):
     def transforms(self) -> object: ...
 
 
-def _each(steps: Iterable[object]) -> Iterator[object]:
+def each_step(steps: Iterable[object]) -> Iterator[object]:
     """The single steps, those inside `Compose` and the like included."""
     for step in steps:
         inner = step.transforms if isinstance(step, _Composed) else None
         if isinstance(inner, (list, tuple, torch.nn.ModuleList)):
-            yield from _each(inner)
+            yield from each_step(inner)
         else:
             yield step

@@ -25,6 +25,9 @@ from ...replay.devices import about_devices
 from ...replay.randomness import forked_randomness
 from .model import Model
 
+# Logits of an untrained model have any sign: so many positive ones come from a sigmoid.
+_NO_CHANCE = 16
+
 
 def check_forward(model: Model, world: WorldSpec, *, transform: Transform) -> Model:
     """Run two items through the model in eval mode, without gradients or random numbers of the run.
@@ -173,7 +176,13 @@ def _check_output(
             f"{name}.forward: its output is not finite{sources.of(output)}, given "
             f"{describe(Batch(obs=obs))}: it holds NaN or infinity before any training."
         )
-    if labelled and space.discrete and space.n > 1 and _are_probabilities(output):
+    if labelled and space.kind == "labels" and _after_sigmoid(output, sources.of(output)):
+        warnings.warn(
+            f"{name}.forward returns probabilities (all between 0 and 1), but its output is used as logits: "
+            "binary cross-entropy applies a sigmoid itself. Leave the sigmoid out.",
+            stacklevel=2,
+        )
+    elif labelled and space.discrete and space.n > 1 and _are_probabilities(output):
         warnings.warn(
             f"{name}.forward returns probabilities (its rows sum to 1), but its output is used as logits: "
             "cross-entropy applies a softmax itself. Leave the softmax out.",
@@ -195,9 +204,15 @@ def _too_coarse(name: str, dtype: torch.dtype, space: Space) -> str:
 
 
 def _are_probabilities(rows: Tensor) -> bool:
-    """Whether all rows `[B, num_classes]` are nonnegative and sum to 1."""
-    sums = rows.sum(-1)
+    """Whether all rows `[B, num_classes, ...]` are nonnegative and sum to 1."""
+    sums = rows.sum(1)
     return bool((rows >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
+def _after_sigmoid(rows: Tensor, source: str) -> bool:
+    """Whether labels' logits `[B, K]` are all between 0 and 1, and so many that it is no chance."""
+    within = bool(((rows >= 0) & (rows <= 1)).all())
+    return within and ("igmoid" in source or rows.numel() >= _NO_CHANCE)
 
 
 def example(model: Model, world: WorldSpec, transform: Transform) -> Tensors:

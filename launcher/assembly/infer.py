@@ -25,6 +25,8 @@ OUT_SIZE = (
     "num_classes",
     "num_actions",
 )
+# Of a class for each pixel, these receive the number of classes; the others count all outputs.
+CHANNELS = ("out_channels", "num_classes", "num_actions")
 OUT_SHAPE = ("out_shape", "output_shape", "action_shape")
 VOCABULARY = ("vocab_size", "num_embeddings")
 
@@ -47,6 +49,8 @@ def inferred(spec: Spec, *, device: torch.device) -> dict[str, Any]:
         table |= dict.fromkeys(VOCABULARY, ids[0])
     if isinstance(spec.action, Space):
         table |= outgoing(spec.action.shape)
+        if spec.action.kind == "pixels":
+            table |= dict.fromkeys(CHANNELS, spec.action.n)
         table["discrete"] = spec.action.discrete
     return table
 

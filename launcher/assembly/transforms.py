@@ -11,13 +11,14 @@ import torch
 from ...agents.policy.states import Recurrence
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
-from ...replay import ConfigError, Observations, Standardize
+from ...replay import ConfigError, Observations, Space, Standardize
 from ...replay.transform import augmented_part
 from ...replay.tree import at_path
 from ..settings.construct import construct
 from ..settings.object_names import name_of
 from ..settings.plan import Plan
 from .augmentation import Augmentation, check_augmentation
+from .mask_augmentation import AlignedAugmentation
 
 
 def build_transforms(
@@ -31,7 +32,9 @@ def build_transforms(
     Raises:
         ConfigError: If the augmentation cannot be constructed, or does not fit the inputs.
     """
-    augment = None if plan.aug is None else functools.partial(_augmentation, plan)
+    augment = (
+        None if plan.aug is None else functools.partial(_augmentation, plan, world.spec.action)
+    )
     learning, plain = world.transforms(standardize=plan.standardize, device=device, augment=augment)
     if isinstance(learning.augment, Augmentation):
         # Augmentations work on images in [0, 1], before standardisation.
@@ -55,7 +58,7 @@ def carrying(transform: Transform, recurrence: Recurrence) -> Transform:
     return transform.carrying(unpack=recurrence.unpack, initial=recurrence.zeros)
 
 
-def _augmentation(plan: Plan) -> Augmentation:
+def _augmentation(plan: Plan, action: object) -> Augmentation:
     """The steps that `aug=` names, each constructed.
 
     Raises:
@@ -69,4 +72,12 @@ def _augmentation(plan: Plan) -> Augmentation:
         if not callable(target):
             raise ConfigError(f"aug={name_of(target)} cannot be called on images.")
         steps.append(target)
-    return Augmentation(steps)
+    if not (isinstance(action, Space) and action.kind == "pixels"):
+        return Augmentation(steps)
+    aligned = AlignedAugmentation(steps, ignored=action.ignored)
+    if aligned.moves and plan.strategy is not None:
+        raise ConfigError(
+            "aug= moves the pixels of images and masks, and strategies keep images as they were before it. "
+            "Leave strategy= out, or choose an augmentation of colours, such as ColorJitter."
+        )
+    return aligned

@@ -55,6 +55,10 @@ class LoadedData(OfData):
         """The outputs that a task's labels use, int64 `[k]`; empty if there are no classes."""
         return self.tasks[task].classes
 
+    def borders(self, *, online: bool) -> bool:
+        """Whether the learner knew where tasks end."""
+        return not online
+
     def of_task(self, rows: Tensor, task: int | Tensor) -> Tensor:
         """Stored rows `[B, *shape]` as a task has them: if it alters them, the data is read to learn how."""
         return rows if self._altering is None else self._altering().of_task(rows, task)

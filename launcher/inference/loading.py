@@ -48,6 +48,7 @@ from ..settings.kinds import model_kind
 from ..settings.object_names import class_name
 from ..settings.settings import Settings
 from .examining import Examiner
+from .loaded_strategies import loaded_strategies
 from .loaded_world import LoadedData, LoadedEnvironments, LoadedTask
 from .policy import Policies
 from .predicting import Predictor
@@ -249,9 +250,14 @@ class Loaded:
             Model(agent, world.spec, device, plan.precision), world, transform=plain
         )
         average = Average(agent, decay=plan.ema) if plan.ema is not None else None
-        learner = Learner(model, average=average, supervised=world.labelled)
+        strategies = loaded_strategies(
+            state["learner"], self._saved.plan_of_strategies, world, model, plain
+        )
+        learner = Learner(model, average=average, supervised=world.labelled, strategies=strategies)
         with moving(saved_device(state), device):
             self._fill(learner)
+        if strategies is not None:
+            strategies.close()  # As at the end of a run.
         if average is not None and learner.optimised:  # Before any update there is no average.
             average.swap()
         agent.eval()

@@ -25,7 +25,7 @@ MODULES = ("model", *PARTS)
 DATA = ("dataset", "test_dataset")
 """Settings that say what the run learnt from and is evaluated on."""
 
-MAY_BE_GIVEN = (*MODULES, "env", "env_wrappers", *DATA, "data_dir", "device")
+MAY_BE_GIVEN = (*MODULES, "strategy", "env", "env_wrappers", *DATA, "data_dir", "device")
 """Settings that may be given again: what the model is made of, its data or environments, and the device."""
 
 
@@ -61,6 +61,13 @@ class SavedSettings:
         if not (self._trust or self._said("env_wrappers")):
             settings.values["env_wrappers"] = self._known_wrappers(settings.values["env_wrappers"])
         return make_plan(settings, names=(*MODULES, "env", "env_wrappers"))
+
+    def plan_of_strategies(self) -> Plan:
+        """The plan with the strategies too, to predict as they do."""
+        settings = self._settings
+        if not (self._trust or self._said("strategy")):
+            settings.live["strategy"] = self._known_strategies(settings.values["strategy"])
+        return make_plan(settings, names=(*MODULES, "strategy"))
 
     def plan_of_data(self) -> Plan:
         """The plan with the data too, to read it."""
@@ -157,6 +164,23 @@ class SavedSettings:
 
         items = value if isinstance(value, list) else [value]
         return [found(item) for item in items]
+
+    def _known_strategies(self, value: object) -> Any:
+        """The strategies that the run's directory names.
+
+        Raises:
+            ConfigError: For a name that the user must give.
+        """
+        refused = lambda name: self._unnamed("strategy", name)  # noqa: E731
+
+        def found(item: object) -> Any:
+            name, arguments = split_target(item)
+            target = known_object(str(name), "strategy")
+            if target is None:
+                raise refused(str(name))
+            return {"_target_": target, **known_arguments(arguments, refused)}
+
+        return [found(item) for item in (value if isinstance(value, list) else [value])]
 
     def _known_wrappers(self, value: object) -> Any:
         """The wrappers that the run's directory names, by full names, which no file here can shadow.

@@ -22,9 +22,10 @@ from ..record.log import as_floats
 from ..settings.warn import warn_caller
 from .actor import Actor
 from .learner import Learner
-from .outputs import Outputs, measure, outputs_of
+from .outputs import Outputs, measure, outputs_of, parts_of
 from .own_evaluation import OwnEvaluation
 from .own_metrics import OwnMetrics
+from .pixels import PixelScores
 
 _TRIED = 64  # Rows on which metrics are tried: enough to hold several classes.
 
@@ -192,12 +193,24 @@ class Scored:
         """Metrics of held-out rows; empty for a model that cannot predict."""
         if self._by_itself is not None:
             return self._by_itself(rows)
+        if self.learner.spec.action.kind == "pixels" and not self.own:
+            return self._score_pixels(rows)
         found = outputs_of(self.learner, rows)
         if found is None:
             return self._generated(rows)
         if self.watch is not None:
             self.watch(found, rows)
         return self._measured(found) | self.own(found, told=self._told)
+
+    def _score_pixels(self, rows: HeldOut) -> dict[str, float]:
+        """Metrics of a class for each pixel, without keeping the outputs of all rows."""
+        learner = self.learner
+        scores = PixelScores(learner.spec.action, learner.held_out_loss)
+        for part in parts_of(learner, rows):
+            scores.add(part.output, part.label)
+            if self.watch is not None:
+                self.watch(part, rows)
+        return scores.metrics() if scores.images else self._generated(rows)
 
     def try_on(self, rows: HeldOut) -> dict[str, float]:
         """Try the metrics that `metrics=` names, or the module's own evaluation, on a few rows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...replay.transfer import download
 from ...replay.tree import map_tree
 from ..metrics import metrics_of
 from .learner import Learner
+from .pixels import PixelScores
 from .predicting import predicted
 
 
@@ -88,6 +89,17 @@ def outputs_of(learner: Learner, rows: HeldOut) -> Outputs | None:
     return Outputs(rows.task, rows.index, held["output"], label, held.get("told"), rows.classes)
 
 
+def parts_of(learner: Learner, rows: HeldOut) -> Iterator[Outputs]:
+    """What a model answers for held-out rows, a batch at a time; as `outputs_of`, for many large outputs."""
+    first = 0
+    for fields in rows:
+        output = predicted(learner, fields["obs"], rows.task)
+        if output is None:
+            return
+        index = rows.index[first : (first := first + len(output))]
+        yield Outputs(rows.task, index, output.cpu(), fields["label"].cpu())
+
+
 def measure(
     found: Outputs,
     spec: Spec,
@@ -105,6 +117,10 @@ def measure(
     if not spec.discrete:
         values = {m.name: m.function(output, label) for m in metrics_of("values")}
         return {**values, "loss": values["mse"] if loss is None else loss(output, label)}
+    if spec.action.kind == "pixels":
+        scored = PixelScores(spec.action, loss)
+        scored.add(output, label)
+        return scored.metrics()
     if spec.action.kind == "labels":
         several = {m.name: m.function(output, label) for m in metrics_of("labels")}
         return several if loss is None else {**several, "loss": loss(output, label)}

@@ -320,7 +320,13 @@ class Strategies:
         }
         structures = self.context.structures()
         where = {"task": self.context.task, "in_epoch": self._in_epoch}
-        return {**where, "strategies": states, "structures": structures}
+        predicting = self.having("predict")
+        return {
+            **where,
+            "strategies": states,
+            "structures": structures,
+            "predicting": predicting,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.task, self.context.changed = state["task"], self._changed_before

@@ -12,13 +12,14 @@ from functools import cached_property
 from importlib import import_module
 from typing import Literal
 
-Subject = Literal["classes", "logits", "told", "labels", "values", "episodes", "tasks"]
+Subject = Literal["classes", "logits", "told", "labels", "pixels", "values", "episodes", "tasks"]
 """What a metric is computed from:
 
 - `classes`: the chosen classes int64 `[N]` and the labels int64 `[N]`.
 - `logits`: float `[N, n]`, and the labels.
 - `told`: the logits when the task is known, the labels, and the task's classes int64 `[k]`.
 - `labels`: logits of several labels, float `[N, K]`, and the labels, `[N, K]` of 0 and 1.
+- `pixels`: how many pixels of each class (row) have each prediction (column), int64 `[n, n]`.
 - `values`: the predicted values float `[N, ...]` and the true ones.
 - `episodes`: their returns and their lengths, a list of numbers each.
 - `tasks`: the matrix of scores `[tasks learnt][tasks]`; with `baseline`, also the untrained scores `[tasks]`.
@@ -90,6 +91,8 @@ METRICS = (
     _common("accuracy", "labels", "label_accuracy"),
     Metric("f1", "labels", "macro_f1", "more", per_task=True, panel=True),
     Metric("subset_accuracy", "labels", "subset_accuracy", "more", per_task=True),
+    _common("accuracy", "pixels", "pixel_accuracy"),
+    Metric("mean_iou", "pixels", "mean_iou", "more", per_task=True, panel=True),
     Metric("mse", "values", "mse", "less", panel=True),
     Metric("mae", "values", "mae", "less"),
     Metric("r2", "values", "r2", "more", score=True, per_task=True, panel=True),

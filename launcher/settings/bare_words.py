@@ -12,7 +12,10 @@ from .foreign import answer
 from .presets import presets
 from .schema import ALIASES, schema
 
-COMMANDS = ("models", "datasets", "envs", "strategies", "tasks", "plot", "play", "compat")
+COMMANDS = (
+    *("models", "datasets", "envs", "strategies", "tasks", "plot"),
+    *("eval", "predict", "play", "export", "resume", "compat"),
+)
 _OURS = (*COMMANDS, "--help", "--cfg", "--multirun", "--version", "--completion")
 # Commands of other tools, and what to write here instead.
 _COMMANDS = {
@@ -20,12 +23,11 @@ _COMMANDS = {
     "fit": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
     "run": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
     "learn": "`ml` alone trains, as in `ml model=Model dataset=MNIST`",
-    "test": "every run ends with an evaluation, which run.metrics has in Python",
-    "eval": "every run ends with an evaluation, which run.metrics has in Python",
-    "evaluate": "every run ends with an evaluation, which run.metrics has in Python",
-    "validate": "every run ends with an evaluation, which run.metrics has in Python",
-    "predict": "in Python, run.agent(obs) calls the trained module",
-    "resume": "repeat the words of the run, and add resume=true",
+    "test": "`ml eval RUN` evaluates a run",
+    "evaluate": "`ml eval RUN` evaluates a run",
+    "validate": "`ml eval RUN` evaluates a run",
+    "infer": "`ml predict RUN INPUTS out=predictions.csv` predicts for new inputs",
+    "continue": "`ml resume RUN` continues a run",
     "sweep": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
     "multirun": "-m runs every combination, as in `ml -m seed=1,2,3 lr=1e-3,1e-2`",
     "config": "`ml --cfg job` prints the composed configuration",

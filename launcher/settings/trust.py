@@ -32,8 +32,10 @@ def known_object(name: str, kind: str) -> Any:
         return found
     if kind == "env":
         return _environment(name)
-    if kind == "dataset":
+    if kind in ("dataset", "test_dataset"):
         return _data_set(name)
+    if kind == "strategy":
+        return _strategy(name)
     if kind == "env_wrappers":
         return _wrapper(name)
     if (found := _within(name, _MODULES)) is not None:
@@ -130,6 +132,14 @@ def _data_set(name: str) -> Any:
         item = member("torchvision.datasets", last)
         return item if inspect.isclass(item) else None
     return None
+
+
+def _strategy(name: str) -> Any:
+    """A strategy of ours."""
+    home, _, last = name.rpartition(".")
+    item = member("antelope.agents.continual", last)
+    ours = not home or home.startswith("antelope.agents.continual")
+    return item if ours and inspect.isclass(item) else None
 
 
 def _wrapper(name: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import functools
 import inspect
 import logging
 import os
@@ -28,7 +29,6 @@ from ....replay import Batch
 from .held import held_names
 
 _OWN = frozenset(vars(nn.Module()))  # torch's own bookkeeping.
-_OPTIMIZERS = frozenset({*vars(torch.optim.SGD([torch.zeros(1)])), "step", "_opt_called"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _CONSTANTS = (type, torch.device, torch.dtype, np.dtype)
 _BARE_OBJECTS = ("SimpleNamespace", "Namespace")
@@ -246,7 +246,8 @@ class _Capture:
         return {
             name: captured
             for name, value in vars(optimizer).items()
-            if name not in _OPTIMIZERS and (captured := self(value, f"{path}.{name}")) is not _SKIP
+            if name not in _of_optimizers()
+            and (captured := self(value, f"{path}.{name}")) is not _SKIP
         }
 
     def _keep(self, item: object, path: str) -> Any:
@@ -326,3 +327,9 @@ def memory(tensor: Tensor) -> int:
 def _region(tensor: Tensor) -> tuple[Any, ...]:
     """Which part of its memory a tensor is."""
     return (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
+@functools.cache
+def _of_optimizers() -> frozenset[str]:
+    """The attributes of torch's optimisers; constructing one imports dynamo, which takes seconds."""
+    return frozenset({*vars(torch.optim.SGD([torch.zeros(1)])), "step", "_opt_called"})
