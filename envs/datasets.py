@@ -18,7 +18,8 @@ from .forms import form, is_array, is_image
 from .images import Pictures
 from .in_memory import columns, files
 from .inputs import called
-from .items import decode, plain_dict
+from .item import plain_dict
+from .items import decode
 from .labels import (
     as_targets,
     check_finite,

@@ -14,7 +14,7 @@ from .folders import is_picture, pictures_in
 from .forms import form, is_array, is_image, is_scalar
 from .images import load
 from .in_memory import columns
-from .items import read_item
+from .item import read_item
 from .numbers import as_array, as_tensor
 
 

@@ -11,7 +11,7 @@ from ..replay import DataError
 from ..replay.spec import space_words
 from ..replay.tree import at_path, leaves, map_paths, map_tree, walk
 from .inputs import called
-from .items import plain_dict
+from .item import plain_dict
 from .raw_inputs import Items, raw_inputs
 
 

@@ -114,7 +114,7 @@ class Reading:
         if is_ragged(space):
             column = sequence_column(inputs, space, name)
             return SequenceRows(
-                column.converted(lambda steps: self._as_stored(steps, space, name), space.dtype)
+                column.converted(lambda steps: self.as_stored(steps, space, name), space.dtype)
             )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(inputs, name, features=features)
@@ -130,11 +130,12 @@ class Reading:
         if isinstance(raw, Items):
             empty = Items(0, lambda i: i)
             rows = map_paths(
-                lambda path, space: Rows(self._of(path), space, empty, name + called(path)), spaces
+                lambda path, space: Rows(self.of_part(path), space, empty, name + called(path)),
+                spaces,
             )
             return DictRows(rows, raw)
         rows = map_paths(
-            lambda path, space: self._of(path).rows(
+            lambda path, space: self.of_part(path).rows(
                 at_path(raw, path), space, name=name + called(path)
             ),
             spaces,
@@ -146,8 +147,8 @@ class Reading:
             raise DataError(f"{_begin(name)} differ in number: {n:,}{called(one)}, {more}.")
         return DictRows(rows, None)
 
-    def _of(self, path: Path) -> Reading:
-        """The reading of one part of a dict."""
+    def of_part(self, path: Path) -> Reading:
+        """The reading of one part of a dict of inputs; `()`: of a single input."""
         pictures = None if self.pictures is None else self.pictures.of(path)
         if pictures is not None and pictures.size is None:
             pictures = None
@@ -171,9 +172,9 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
-        return self._as_stored(rows, space, name, first=first)
+        return self.as_stored(rows, space, name, first=first)
 
-    def _as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
+    def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
         """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
         check_finite(rows, f"inputs of {name}", first=first)

@@ -114,8 +114,9 @@ def read_data(
             arrays, rest = number_labels(arrays, rest)
         train.append(of_classes(arrays, arguments))
         test.append(None if rest is None else of_classes(rest, asked or {}))
-        decoded |= pictures.decoded(arrays.inputs)
-        if first is None and (pictures.size is not None or pictures.parts):
+        found = pictures.decoded(arrays.inputs)
+        decoded |= found
+        if first is None and True in found:
             first = pictures
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
@@ -135,12 +136,13 @@ def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     }
 
 
-def read_to_evaluate(named: Named, plan: Plan, reading: Reading) -> Arrays:
+def read_to_evaluate(named: Named, plan: Plan, reading: Reading, kind: TargetKind) -> Arrays:
     """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
 
     Args:
         plan: The plan of the run.
         reading: How the run's own data was read: pictures are decoded, and columns encoded, like those.
+        kind: What the run's targets are: a few others may look like something else.
 
     Raises:
         ConfigError: If it cannot be identified.
@@ -150,7 +152,8 @@ def read_to_evaluate(named: Named, plan: Plan, reading: Reading) -> Arrays:
     part = opened(named, wishes, like=columns)
     if columns is not None or isinstance(part.source, Tables):
         return table_to_evaluate(part, wishes, columns)
-    options = {**_options(plan, wishes), "pictures": reading.pictures or Pictures(plan.image_size)}
+    options = {**_options(plan, wishes), "wanted": None if kind == "classes" else kind}
+    options["pictures"] = reading.pictures or Pictures(plan.image_size)
     found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
     return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)
 

@@ -261,6 +261,13 @@ def _strategy(name: str) -> dict[str, Any]:
     return {**_SEQUENCE, "strategy": name, **scenario}
 
 
+_PARTS = {
+    "image": torch.arange(6400).remainder(251).to(torch.uint8).view(100, 1, 8, 8),
+    "times": _SECONDS,
+    "tokens": torch.arange(300).view(100, 3).remainder(17),
+    "flag": torch.arange(100) % 3 == 0,
+}
+
 DATA: dict[str, dict[str, Any]] = {
     "default agent": _DIGITS,
     "mlp": {"model": MLP, **_DIGITS},
@@ -279,6 +286,12 @@ DATA: dict[str, dict[str, Any]] = {
     "time stamps": {"dataset": (_SECONDS, _LABELS), "train_steps": 56},
     "time stamps in RAM": {"dataset": (_SECONDS, _LABELS), "data": "ram", "train_steps": 8},
     "truth values": {"dataset": (_SECONDS > 1.7e9 + 9, _LABELS), "train_steps": 8},
+    "dict": {"dataset": (_PARTS, _LABELS), "train_steps": 56},
+    "dict in RAM, aug": {
+        **{"dataset": (_PARTS, _LABELS), "train_steps": 56},
+        **{"data": "ram", "aug": "RandomHorizontalFlip"},
+    },
+    "dict, er": {"dataset": (_PARTS, _LABELS), "tasks": 2, "strategy": "er", "train_steps": 28},
     "resnet18": {"model": "resnet18", "dataset": "Digits", "train_steps": 2},
     "updates itself": {"model": Holder, **_DIGITS},
     "plateau": {"model": MLP, "dataset": "Digits", "epochs": 2, "scheduler": "ReduceLROnPlateau"},

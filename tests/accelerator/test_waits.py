@@ -71,7 +71,9 @@ def test_a_batch_and_an_action_cross_in_one_copy(name: str, report: Any) -> None
     assert acting["upload_async"] <= 1.3, found["places"]  # And where episodes begin, of states.
 
 
-@pytest.mark.parametrize("name", ["rows in RAM", "rows in RAM, aug", "decoded as read"])
+@pytest.mark.parametrize(
+    "name", ["rows in RAM", "rows in RAM, aug", "dict in RAM, aug", "decoded as read"]
+)
 def test_rows_in_ram_cross_in_one_copy(name: str, report: Any) -> None:
     found = report("data", name)
     assert per_step(found, "learn")["upload_async"] <= 1.1, found["places"]

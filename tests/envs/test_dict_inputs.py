@@ -32,7 +32,7 @@ class Joined(nn.Module):
         self.layer = nn.Linear(sum(map(int, map(np.prod, obs_shapes.values()))), out_features)
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        parts = [obs[name].float().reshape(len(obs[name]), -1) for name in self.names]
+        parts = [obs[name].float().unsqueeze(-1).flatten(1) for name in self.names]
         return self.layer(torch.cat(parts, 1))  # type: ignore[no-any-return]
 
 
