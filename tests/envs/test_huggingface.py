@@ -145,7 +145,7 @@ class TestMistakes:
         table = pa.table({"clip": clips, "label": LABELS})
         part = Dataset(table, info=datasets.DatasetInfo(features=features))
         with pytest.raises(
-            DataError, match=f"`clip` of .* holds {kind.lower()}.*Make arrays of one"
+            DataError, match=f"`clip` of .* holds {kind.lower()}.*Make arrays of it"
         ):
             read(dataset=part)
 
