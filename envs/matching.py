@@ -16,6 +16,7 @@ from .arrays import Arrays
 from .inputs import called, stored
 from .labels import IN_WORDS
 from .numbering import in_words
+from .pixels import numbered_as
 from .reading import Reading
 
 
@@ -43,7 +44,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
             f"trained on {list(space.value_shape)}."
         )
     elif kind == "pixels":
-        _check_pixels(arrays, space)
+        arrays = numbered_as(arrays, reading.classes or range(space.n))
     parts = [[path for path, _ in walk(tree)] for tree in (arrays.inputs, spec.obs)]
     if set(parts[0]) != set(parts[1]):
         names = [", ".join(map(".".join, paths)) or "a single input" for paths in parts]
@@ -84,17 +85,6 @@ def _column(part: Arrays, reading: Reading, space: Space, what: str) -> Column:
         )
     kept: Any = stored(part, Spec(space, Space(()))).inputs
     return kept
-
-
-def _check_pixels(arrays: Arrays, space: Space) -> None:
-    """Raise DataError for a pixel's class that the run does not know."""
-    n = space.shape[0]
-    known = arrays.targets[arrays.targets != space.ignored]
-    if known.numel() and int(known.max()) >= n:
-        raise DataError(
-            f"{arrays.name} holds the class {int(known.max())} in its masks. The run was trained on 0 to "
-            f"{n - 1}, and {space.ignored} to be ignored."
-        )
 
 
 def _outputs(arrays: Arrays, reading: Reading, n: int) -> Tensor:

@@ -148,11 +148,12 @@ def read_to_evaluate(named: Named, plan: Plan, reading: Reading, kind: TargetKin
         ConfigError: If it cannot be identified.
         DataError: If it cannot be read.
     """
-    wishes, columns = wishes_of(plan), reading.columns
+    columns, wanted = reading.columns, None if kind == "classes" else kind
+    wishes = replace(wishes_of(plan), wanted=wanted)
     part = opened(named, wishes, like=columns)
     if columns is not None or isinstance(part.source, Tables):
         return table_to_evaluate(part, wishes, columns)
-    options = {**_options(plan, wishes), "wanted": None if kind == "classes" else kind}
+    options = {**_options(plan, wishes), "wanted": wanted}
     options["pictures"] = reading.pictures or Pictures(plan.image_size)
     found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
     return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)

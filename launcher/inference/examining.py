@@ -135,7 +135,7 @@ class Examiner:
         exact = exact_targets([arrays], world.spec)
         table = matched(arrays, world.reading, world.spec).table()
         table.exact = exact
-        apart = task is not None and world.spec.discrete
+        apart = task is not None and world.spec.has_classes
         return HeldOut(
             task,
             table,
