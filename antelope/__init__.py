@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .launcher.by_hand.tasks import tasks
     from .launcher.estimators import AntelopeClassifier, AntelopeRegressor
     from .launcher.inference.loading import load
+    from .launcher.pictures.table import table
     from .launcher.record.log import Log
     from .launcher.run import Run
     from .launcher.settings.names import register
@@ -90,6 +91,7 @@ __all__ = [
     "load",
     "ml",
     "register",
+    "table",
     "tasks",
 ]
 
@@ -107,6 +109,7 @@ _HOME = {
     "Strategies": "launcher.by_hand.strategies",
     "load": "launcher.inference.loading",
     "register": "launcher.settings.names",
+    "table": "launcher.pictures.table",
     "tasks": "launcher.by_hand.tasks",
 }
 # A new strategy is offered here too.

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..replay import DataError, Space, Spec
+from ..replay import DataError, Ragged, Space, Spec
+from ..replay.spec import is_ragged
 from ..replay.storage import Column
 from ..replay.tree import Path, at_path, map_paths, walk
 from .arrays import Arrays
 from .inputs import called, stored
+from .labels import IN_WORDS
 from .numbering import in_words
+from .pixels import numbered_as
 from .reading import Reading
 
 
@@ -27,20 +30,21 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
     Raises:
         DataError: If inputs or targets are not what the run was trained on, or a class is unknown.
     """
-    if arrays.discrete != spec.discrete:
-        kinds = [
-            "classes" if discrete else "values" for discrete in (arrays.discrete, spec.discrete)
-        ]
+    kind, space = spec.action.kind, spec.action
+    if arrays.kind != kind:
         raise DataError(
-            f"The targets of {arrays.name} are {kinds[0]}; the run was trained on {kinds[1]}."
+            f"The targets of {arrays.name} are {IN_WORDS[arrays.kind]}. The run was trained on "
+            f"{IN_WORDS[kind]}."
         )
-    if arrays.discrete:
-        arrays = replace(arrays, targets=_outputs(arrays, reading, spec.action.n))
-    elif tuple(arrays.targets.shape[1:]) != spec.action.shape:
+    if kind == "classes":
+        arrays = replace(arrays, targets=_outputs(arrays, reading, space.n))
+    elif tuple(arrays.targets.shape[1:]) != space.value_shape:
         raise DataError(
-            f"The targets of {arrays.name} have shape {list(arrays.targets.shape[1:])}; the run was "
-            f"trained on {list(spec.action.shape)}."
+            f"The targets of {arrays.name} have shape {list(arrays.targets.shape[1:])}. The run was "
+            f"trained on {list(space.value_shape)}."
         )
+    elif kind == "pixels":
+        arrays = numbered_as(arrays, reading.classes or range(space.n))
     parts = [[path for path, _ in walk(tree)] for tree in (arrays.inputs, spec.obs)]
     if set(parts[0]) != set(parts[1]):
         names = [", ".join(map(".".join, paths)) or "a single input" for paths in parts]
@@ -53,7 +57,7 @@ def matched(arrays: Arrays, reading: Reading, spec: Spec) -> Arrays:
         part = replace(arrays, inputs=at_path(arrays.inputs, path))
         return _column(part, one, space, f"the inputs{called(path)} of {arrays.name}")
 
-    targets = arrays.targets if arrays.discrete else arrays.targets.to(spec.action.dtype)
+    targets = arrays.targets.to(space.dtype) if kind == "values" else arrays.targets
     return replace(arrays, inputs=map_paths(column, spec.obs), targets=targets)
 
 
@@ -66,6 +70,13 @@ def _column(part: Arrays, reading: Reading, space: Space, what: str) -> Column:
     column: Any = part.inputs
     if isinstance(column, Tensor):
         return reading.stored(column, space, what)
+    if is_ragged(space) and isinstance(column, Ragged):
+        if column.shape[2:] != space.shape[1:]:
+            raise DataError(
+                f"{what[0].upper()}{what[1:]} have steps of shape {list(column.shape[2:])}. The run was "
+                f"trained on {list(space.shape[1:])}."
+            )
+        return column.converted(lambda steps: reading.as_stored(steps, space, what), space.dtype)
     if tuple(column.shape[1:]) != space.shape or column.dtype != reading.dtype:
         kind = str(column.dtype).removeprefix("torch.")
         raise DataError(

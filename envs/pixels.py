@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -41,6 +42,18 @@ def number_pixels(train: Arrays, test: Arrays | None) -> tuple[Arrays, Arrays | 
     parts = [None if part is None else _numbered(part, values, white) for part in (train, test)]
     assert parts[0] is not None
     return parts[0], parts[1]
+
+
+def numbered_as(part: Arrays, values: Sequence[int]) -> Arrays:
+    """Masks that come after training, with the numbers that a run gave its classes.
+
+    Args:
+        values: The class that each output stands for.
+
+    Raises:
+        DataError: If a class is not among them.
+    """
+    return _numbered(part, list(values), IGNORED in values)
 
 
 def _numbered(part: Arrays, values: list[int], white: bool) -> Arrays:

@@ -114,7 +114,7 @@ class Reading:
         if is_ragged(space):
             column = sequence_column(inputs, space, name)
             return SequenceRows(
-                column.converted(lambda steps: self._as_stored(steps, space, name), space.dtype)
+                column.converted(lambda steps: self.as_stored(steps, space, name), space.dtype)
             )
         features = space.shape[0] if len(space.shape) == 1 else None
         raw = raw_inputs(inputs, name, features=features)
@@ -172,9 +172,9 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
-        return self._as_stored(rows, space, name, first=first)
+        return self.as_stored(rows, space, name, first=first)
 
-    def _as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
+    def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
         """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""
         rows = self._of_source(rows, space, name)
         check_finite(rows, f"inputs of {name}", first=first)

@@ -36,6 +36,7 @@ Antelope trains a PyTorch model in one call.
 Commands: ml models | datasets | envs | strategies | tasks      what can be named
           ml envs WORD                          environments with that word, or of that package
           ml plot [FOLDER] [metric=NAME] [out=FILE]   draw the runs below a folder (default: runs)
+          ml table [FOLDER ...] [metric=NAME] [by=SETTING,...] [format=latex]    the same as a ranked table
           ml play RUN [episodes=3] [render=true] [video=out.mp4]   play episodes with a run's policy
           ml eval RUN [dataset=...] [metrics=[f1]]    metrics on the held-out rows, or on other data
           ml predict RUN INPUTS [out=predictions.csv] predictions for pictures, files or a data set
@@ -154,6 +155,12 @@ def _plot(words: list[str]) -> None:
     plot_runs(words)
 
 
+def _table(words: list[str]) -> None:
+    from .pictures.table_command import table_command
+
+    table_command(words)
+
+
 def _play(words: list[str]) -> int:
     from .inference.play_command import play_command
 
@@ -213,6 +220,7 @@ _VERBS: dict[str, Verb] = {
     "strategies": functools.partial(_print_names, "strategy", "strategies"),
     "tasks": _print_presets,
     "plot": _plot,
+    "table": _table,
     "play": _play,
     "eval": _eval,
     "predict": _predict,

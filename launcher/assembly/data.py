@@ -136,22 +136,25 @@ def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     }
 
 
-def read_to_evaluate(named: Named, plan: Plan, reading: Reading) -> Arrays:
+def read_to_evaluate(named: Named, plan: Plan, reading: Reading, kind: TargetKind) -> Arrays:
     """The rows of a data set to evaluate on: its test part if it has one, else all; labels stay unchanged.
 
     Args:
         plan: The plan of the run.
         reading: How the run's own data was read: pictures are decoded, and columns encoded, like those.
+        kind: What the run's targets are: a few others may look like something else.
 
     Raises:
         ConfigError: If it cannot be identified.
         DataError: If it cannot be read.
     """
-    wishes, columns = wishes_of(plan), reading.columns
+    columns, wanted = reading.columns, None if kind == "classes" else kind
+    wishes = replace(wishes_of(plan), wanted=wanted)
     part = opened(named, wishes, like=columns)
     if columns is not None or isinstance(part.source, Tables):
         return table_to_evaluate(part, wishes, columns)
-    options = {**_options(plan, wishes), "pictures": reading.pictures or Pictures(plan.image_size)}
+    options = {**_options(plan, wishes), "wanted": wanted}
+    options["pictures"] = reading.pictures or Pictures(plan.image_size)
     found = (_arrays(part.source, part.arguments, train=t, **options) for t in (False, True))
     return of_classes(next(arrays for arrays in found if arrays is not None), part.arguments)
 

@@ -90,7 +90,13 @@ def _instead(fits: TargetKind, kind: TargetKind, usual: str) -> str:
 
 def targets_of(named: Named | None) -> TargetKind | None:
     """What a loss of torch's compares, if it is only one kind of targets; else None."""
-    name = None if named is None else _torch_name(named.target)
+    if named is None:
+        return None
+    name = _torch_name(named.target)
+    if named.target is None and named.name.startswith(
+        "torch.nn."
+    ):  # Of a loaded run: not looked up.
+        name = named.short_name
     kinds = [kind for kind, names in _FITS.items() if name in names]
     return kinds[0] if len(kinds) == 1 else None
 

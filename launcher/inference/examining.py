@@ -131,11 +131,11 @@ class Examiner:
             raise ConfigError(
                 f"evaluate accepts one data set at a time, and received {len(named)}. Call it once for each."
             )
-        arrays = read_to_evaluate(named[0], self.plan, world.reading)
+        arrays = read_to_evaluate(named[0], self.plan, world.reading, world.spec.action.kind)
         exact = exact_targets([arrays], world.spec)
         table = matched(arrays, world.reading, world.spec).table()
         table.exact = exact
-        apart = task is not None and world.spec.discrete
+        apart = task is not None and world.spec.has_classes
         return HeldOut(
             task,
             table,

@@ -10,21 +10,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...agents.traits import has_forward, hook
+from ...agents.traits import has_forward
 from ...envs.reading import Reading
 from ...envs.transform import Transform
 from ...envs.world import WorldSpec
 from ...replay import ConfigError
 from ...replay.batch import Tensors
+from ...replay.spec import is_ragged
 from ...replay.tree import leaves, map_tree
-from ..assembly.strategies import strategy_name
 from ..learn.learner import Learner
-from ..settings.dotted import split_target
-from ..settings.lookup import resolve
 from ..settings.plan import Plan
 from .predicting import Learnt
-
-_OURS = "antelope.agents.continual."  # A loaded run's own strategies are not imported.
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,10 @@ class Trained:
             reason = "its `forward` carries a state from step to step"
         elif self.world.told or traits.task_told:
             reason = "its predictions depend on the task (scenario=task)"
-        elif predicting := self._predicting():
-            reason = f"strategy={predicting} predicts in place of its `forward`"
+        elif is_ragged(self.world.spec.obs):
+            reason = "it was trained on sequences of different lengths"
+        elif predicting := self.learner.strategies.having("predict"):
+            reason = f"strategy={predicting[0]} predicts in place of its `forward`"
         if reason is not None:
             raise ConfigError(sentence.format(self.name, reason))
 
@@ -117,14 +115,3 @@ class Trained:
                 )
         on_cpu: Tensors = map_tree(Tensor.cpu, output)
         return on_cpu
-
-    def _predicting(self) -> str | None:
-        """The name of a strategy that predicts in place of the module; None if there is none."""
-        if having := self.learner.strategies.having("predict"):
-            return having[0]
-        given = self.plan.values.get("strategy") or []
-        for item in given if isinstance(given, list) else [given]:  # A loaded run has built none.
-            name = str(split_target(item)[0])
-            if name.startswith(_OURS) and hook(own := resolve(name, "strategy"), "predict"):
-                return strategy_name(own)
-        return None

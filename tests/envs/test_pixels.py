@@ -195,6 +195,10 @@ def test_predictions_are_the_classes_that_the_masks_hold() -> None:
     shifted = np.where(masks == 255, 255, masks + 5)
     run = trained(dataset=(images, shifted), test_dataset=None)
     assert set(np.unique(run.predict(images))) <= {5, 6, 7}
+    again = run.evaluate(dataset=(images, shifted))
+    assert again["accuracy"] == pytest.approx((run.predict(images) == shifted)[masks != 255].mean())
+    with pytest.raises(DataError, match="pixels of class 0, which is not among"):
+        run.evaluate(dataset=(images, masks))
 
 
 def test_masks_of_another_size_are_refused() -> None:

@@ -78,6 +78,10 @@ def test_the_usual_loss_is_that_of_a_plain_learn_and_metrics_are_those_of_scikit
     again = load("usual", model=Net)
     assert again.spec.action.kind == "labels"
     assert np.array_equal(again.predict_proba(inputs), p)
+    found = again.evaluate(dataset=(inputs[:2], truth[:2].astype(np.float32)))
+    assert found["accuracy"] == pytest.approx((chosen[:2] == truth[:2]).mean())
+    with pytest.raises(DataError, match=r"have shape \[1\]; the run was trained on \[4\]"):
+        again.evaluate(dataset=(inputs, truth[:, 0]))
 
 
 def test_positive_weights_balance_the_ones_of_each_column() -> None:
