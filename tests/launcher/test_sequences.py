@@ -1,5 +1,8 @@
 """Sequences of different lengths, from the data people have to a trained model and its predictions."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -311,6 +314,13 @@ def test_what_cannot_be_read_as_sequences_is_one_error(tmp_path, data, message):
     with pytest.raises(DataError, match=message):
         run(tmp_path, Mean, data)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["GRU", "Transformer"])
+def test_the_example_s_models_learn_what_the_first_word_says(tmp_path, name):
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "sequences.py"))
+    here = run(tmp_path, example[name], tokens(200), epochs=6, lr=3e-3)
+    assert here.metrics["accuracy"] > 0.9
 
 
 def test_an_encoder_for_one_shape_is_refused(tmp_path):
