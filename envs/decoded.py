@@ -158,8 +158,9 @@ class Cache:
             listed = self._listed(files)
         except OSError:
             return None  # Reading it gives the error.
-        bytes_each = listed.size / len(files.listing)
-        if len(files.paths) * (_SECONDS_PER_PICTURE + _SECONDS_PER_BYTE * bytes_each) < _WORTH_S:
+        # Of all parts: a small one of a large folder is kept too.
+        seconds = _SECONDS_PER_PICTURE * len(files.listing) + _SECONDS_PER_BYTE * listed.size
+        if seconds < _WORTH_S:
             return None
         source = listed.digest
         asked = f"{source} {files.part} {files.reader} {pictures.state()}"

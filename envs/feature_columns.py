@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..replay import DataError
-from ..replay.ragged import Ragged
+from ..replay import DataError, Ragged
+from .media import refusal
+from .numbers import kept_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,7 @@ def column_of(column: pa.ChunkedArray, feature: Any, name: str, source: str) -> 
     if kind == "Image":
         return Images(column, what)
     if kind in ("Audio", "Video"):
-        raise DataError(_media(name, kind, source))
+        raise DataError(refusal(f"Column {what}", kind.lower()))
     if kind.startswith("Array"):
         return _array(column, tuple(feature.shape), what)
     if kind in ("List", "LargeList", "Sequence"):
@@ -121,8 +122,13 @@ def _lists(column: pa.ChunkedArray, what: str) -> Any:
     numbers = torch.from_numpy(np.array(values.to_numpy())).view(-1, *features)
     if len(lengths) and (lengths == lengths[0]).all():
         return numbers.view(len(column), int(lengths[0]), *features)
+    if not lengths.all():
+        empty = (lengths == 0).nonzero()[0]
+        raise DataError(
+            f"Column {what} holds {len(empty)} empty lists (first: row {empty[0]}). Drop these rows."
+        )
     offsets = torch.from_numpy(np.concatenate(([0], lengths.cumsum())))
-    return Ragged(numbers, offsets)
+    return Ragged(numbers.to(kept_type(numbers.dtype)), offsets)
 
 
 def _flat(column: pa.ChunkedArray, depth: int) -> pa.ChunkedArray:
@@ -139,12 +145,4 @@ def text_error(column: str, name: str) -> str:
         f"Column `{column}` of {name} holds text. Turn it into numbers first, as in "
         f"data = data.map(lambda row: {{'tokens': tokenizer(row['{column}'])['input_ids']}}), and set "
         f"inputs=tokens; or say that its words are categories: categories=[{column}]."
-    )
-
-
-def _media(column: str, kind: str, name: str) -> str:
-    return (
-        f"Column `{column}` of {name} holds {kind.lower()}, which Antelope does not decode. Make arrays of "
-        f"one shape of it first, as in data = data.map(lambda row: {{'{column}': "
-        f"{'spectrogram' if kind == 'Audio' else 'frames'}(row['{column}'])}}), and give those."
     )

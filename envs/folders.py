@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from ..replay import DataError
 from .arrays import held_out_rows
 from .images import load
+from .media import media_of_file, refusal
 
 _PICTURES = frozenset(
     f".{end}"
@@ -358,6 +359,8 @@ def _classes(folder: _Folder, path: Path, *, empty_too: bool = False) -> dict[st
     if not any(files.values()):
         found = f"{len(folder.pictures)} pictures are directly in it" if folder.pictures else ""
         if others := sum((below.others for below in folder.walk()), Counter()):
+            if (kind := media_of_file(f"x{others.most_common(1)[0][0]}")) is not None:
+                raise DataError(refusal(str(path), kind))
             kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(3))
             found = found or f"it holds no pictures, but {kinds}"
         raise DataError(

@@ -15,20 +15,21 @@ Audio, Video                   an error that says how to make arrays of them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..replay import ConfigError, DataError
+from ..replay import ConfigError, DataError, Ragged
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
 from .datasets import read
 from .feature_columns import SCALAR, Images, column_of, kind_of, text_error
 from .images import Pictures
-from .labels import check_labels
+from .labels import check_finite, check_labels
 from .sources import OnHub, on_hub
 from .table_columns import columns_in_words
 from .table_fitting import Wishes, input_names
@@ -167,18 +168,18 @@ def read_part(
     columns = {
         column: column_of(table[column], features[column], column, name) for column in inputs
     }
+    only = columns[inputs[0]]
     source: Any
     if len(columns) > 1:
-        images = {
-            key: list(value) if isinstance(value, Images) else value
-            for key, value in columns.items()
-        }
-        source = (images, targets)
-    elif isinstance(only := columns[inputs[0]], Images):
+        source = ({key: _whole(value, key, name) for key, value in columns.items()}, targets)
+    elif isinstance(only, Images):
         source = _Pictures(only, targets)
-    else:
-        source = (only, targets)
+    else:  # Sequences are set below: there is no array of them.
+        source = (torch.arange(len(only)) if isinstance(only, Ragged) else only, targets)
     arrays = read(source, name=name, pictures=pictures, channels=channels, wanted=wishes.wanted)
+    if isinstance(only, Ragged):
+        check_finite(only.values, f"inputs of {name}")
+        arrays = replace(arrays, inputs=only)
     if names is not None and arrays.discrete:
         arrays.names, arrays.num_classes, arrays.values = names, len(names), None
         check_labels(arrays.targets, len(names), name)
@@ -198,7 +199,20 @@ def inputs_of(part: Any, wishes: Wishes, *, name: str) -> Any:
     columns = {
         column: column_of(table[column], part.features[column], column, name) for column in names
     }
-    return columns if len(columns) > 1 else next(iter(columns.values()))
+    if len(columns) > 1:
+        return columns
+    only = next(iter(columns.values()))
+    return [only[row] for row in range(len(only))] if isinstance(only, Ragged) else only
+
+
+def _whole(column: Any, name: str, source: str) -> Any:
+    """A column that is one of several inputs."""
+    if isinstance(column, Ragged):
+        raise DataError(
+            f"Column `{name}` of {source} holds lists of different lengths, which cannot be one of several "
+            f"inputs. Pad them, or set inputs={name}."
+        )
+    return [*column] if isinstance(column, Images) else column
 
 
 class _Pictures(Dataset[Any]):

@@ -8,6 +8,7 @@ import torch
 
 from ..replay import ConfigError, Spec, Table
 from ..replay.devices import has_float64
+from ..replay.spec import is_ragged
 
 # Share of a device's free memory that a data set may take: the model needs room for its activations.
 _SHARE = 0.5
@@ -19,7 +20,8 @@ def place_tables(
     """Move a data set's rows to the device, if they are wanted there and fit.
 
     Args:
-        wanted: "device", "ram", or "auto": on the device if their bytes are less than half of those free.
+        wanted: "device", "ram", or "auto": on the device if their bytes are less than half of those free,
+            and they are not sequences of different lengths.
         name: What errors call the data set.
 
     Returns:
@@ -38,6 +40,9 @@ def place_tables(
         )
     if wanted == "ram":
         return "in RAM"
+    if wanted == "auto" and is_ragged(spec.obs):
+        # On a device the host would wait for the longest of each batch.
+        return "in RAM, where batches are padded"
     if not all(table.in_memory for table in tables):
         if wanted == "device":
             raise ConfigError(

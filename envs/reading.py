@@ -172,7 +172,8 @@ class Reading:
             rows = rows.movedim(-1, 1)
         elif layout == "grey":
             rows = rows[:, None]
-        return self.as_stored(rows, space, name, first=first)
+        # As tables hold them: models may call `view`, and convolutions round differently otherwise.
+        return self.as_stored(rows.contiguous(), space, name, first=first)
 
     def as_stored(self, rows: Tensor, space: Space, name: str, *, first: int = 0) -> Tensor:
         """Rows, or steps of sequences, in the form of the training inputs, as tables store them."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..replay import ConfigError, DataError
 from .arrow import table_suffix
+from .media import media_of_file, refusal
 
 
 def split_arguments(target: Any, *, train: bool, data_dir: Path) -> dict[str, Any] | None:
@@ -98,6 +99,36 @@ def on_hub(name: Any) -> OnHub | None:
         return None
     owner, *rest = name.removeprefix("hf:").split("/", 2)
     return OnHub("/".join([owner, *rest[:1]]), rest[1] if len(rest) > 1 else None)
+
+
+_OTHER_FILES = {
+    (
+        ".xlsx",
+        ".xls",
+        ".ods",
+    ): "a spreadsheet: save it as .csv, or give the frame of pandas.read_excel",
+    (
+        ".json",
+    ): "JSON: save a table as .jsonl, one row per line, or give the frame of pandas.read_json",
+    (".db", ".sqlite", ".sqlite3"): "a database: give the frame of pandas.read_sql",
+    (".h5", ".hdf5"): "HDF5: give arrays of it, as a pair (inputs, targets)",
+    (".npy", ".npz"): "NumPy's: give its arrays as a pair (inputs, targets)",
+    (".pkl", ".pickle", ".pt", ".pth"): "pickled, and loading it may run code: give what it holds",
+    (".dta", ".sav", ".sas7bdat", ".orc", ".avro"): "not read: save it as .parquet or .csv",
+}
+
+
+def check_file(name: Any) -> None:
+    """Raise ConfigError for a file of a kind that is no data set here, with what to do instead."""
+    # A name such as `mine.json` may be a class of `mine.py`: only an actual file is refused.
+    if not isinstance(name, (str, Path)) or not Path(name).expanduser().is_file():
+        return
+    if (kind := media_of_file(name)) is not None:
+        raise ConfigError(refusal(str(name), kind))
+    ending = Path(name).suffix.lower()
+    for endings, what in _OTHER_FILES.items():
+        if ending in endings:
+            raise ConfigError(f"{name} is {what}.")
 
 
 def table_file_of(name: Any) -> Path | None:

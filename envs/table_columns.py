@@ -60,16 +60,16 @@ class Category(Column):
 
     Attributes:
         values: The values of training rows as text, sorted: ids 1 to n.
-        fills: Whether a value may be missing: id n + 1.
+        fill: The id of a missing value: n + 1, or 0 if none was missing in training; None: there may be none.
     """
 
     values: tuple[str, ...]
-    fills: bool = False
+    fill: int | None = None
 
     @property
     def size(self) -> int:
         """The number of ids, with 0 for values that training rows lack."""
-        return 1 + len(self.values) + self.fills
+        return max(len(self.values), self.fill or 0) + 1
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,10 @@ class Columns:
             matrix[place] = places(words, column.values) + 1
             if not words.null_count:
                 continue
-            if column.fills:
-                matrix[place][words.is_null().to_numpy()] = len(column.values) + 1
-            else:
+            if column.fill is None:
                 missing[column.name] = words.null_count
+            else:
+                matrix[place][words.is_null().to_numpy()] = column.fill
         return torch.from_numpy(np.ascontiguousarray(matrix.T))
 
 

@@ -200,11 +200,10 @@ class _Seen:
             self.missing[name] = words.null_count
         if len(known) == 1 and not words.null_count:
             self.constant.append(name)
-        fills = self.wishes.missing is not None and bool(words.null_count)
+        own = len(known) + 1 if words.null_count else 0
+        fill = None if self.wishes.missing is None else own
         flagged = self._flags(words.null_count)
-        self.categories.append(
-            Category(name=name, values=tuple(known), fills=fills, flagged=flagged)
-        )
+        self.categories.append(Category(name=name, values=tuple(known), fill=fill, flagged=flagged))
 
     def _flags(self, missing: int) -> bool:
         return self.wishes.missing == "flag" and missing > 0

@@ -106,9 +106,12 @@ def table_rows(
 def _from_python(rows: Any) -> pa.Table:
     arrow = pyarrow(_TABLE)
     try:
-        if isinstance(rows, Mapping):
-            return arrow.table({str(key): value for key, value in rows.items()})
-        return arrow.Table.from_pylist([{str(k): v for k, v in row.items()} for row in rows])
+        if not isinstance(rows, Mapping):
+            names = dict.fromkeys(key for row in rows for key in row)
+            rows = {key: [row.get(key) for row in rows] for key in names}
+        # As pandas has it, NaN is a missing value among words too.
+        columns = {str(key): arrow.array(value, from_pandas=True) for key, value in rows.items()}
+        return arrow.table(columns)
     except (arrow.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"The inputs are not columns of a table: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .shuffled import Shuffled
 from .sumtree import SumTree
 from .transfer import upload
 from .transitions import Transitions
 
+_MANY = 2**20  # Rows whose order is not held as a whole.
+_PART = 2**16  # Rows whose order is computed at once then.
 _LOWEST = 1e-6  # Added to priorities, so that every row can be drawn.
 
 
@@ -23,6 +27,9 @@ class Epochs:
 
     The last batch of a pass may be smaller. A remainder of a single row borrows one from the batch
     before it, because BatchNorm cannot train on one: 129 rows in batches of 64 are 64 + 63 + 2.
+
+    The order of more than a million rows is computed a part at a time (`Shuffled`): held as a whole, that
+    of 10 million takes 665 MiB, and seconds at the start of each pass.
 
     Args:
         index: The rows to visit, int64 `[n]`.
@@ -39,21 +46,50 @@ class Epochs:
         self.sizes = batch_sizes(len(index), batch_size)
         self.epoch = 0  # The pass that the last batch belongs to.
         self.position = 0  # Batches returned in this pass.
-        self._shuffle()
+        # The first row, if all are neighbours: their numbers then need no look-up, far apart in memory.
+        self._begin = _only_neighbours(index) if len(index) > _MANY else None
+        self._shuffle(in_parts=len(index) > _MANY)
 
-    def _shuffle(self) -> None:
+    def _shuffle(self, *, in_parts: bool) -> None:
         # Kept so that a resumed run draws this very order again and skips to `position`.
-        self._order_state = self.generator.get_state()
-        order = torch.randperm(len(self.index), generator=self.generator)
+        self._order_state, self._in_parts = self.generator.get_state(), in_parts
+        self._first = 0  # The number of the first batch in `_batches`.
+        self._batches: Sequence[Tensor] = ()
+        self._tasks: Sequence[Tensor] = ()
+        if in_parts:
+            self._order = Shuffled(len(self.index), self.generator)
+        else:
+            self._split(torch.randperm(len(self.index), generator=self.generator), self.sizes)
+
+    def _split(self, order: Tensor, sizes: list[int]) -> None:
+        """Prepare batches of these sizes, of the rows at these places of the index."""
         order = upload(order, self.index.device)
-        # Split once a pass: a batch then costs a list access, not a slice.
-        rows = torch.index_select(self.index, 0, order)
-        self._batches = rows.split(self.sizes)
+        # Split now, all at once: a batch then costs a list access, not a slice.
+        begin = self._begin
+        rows = self.index.index_select(0, order) if begin is None else order + begin
+        self._batches = rows.split(sizes)
         # Split along with the order, so that a batch's tasks cost nothing.
         if isinstance(self.task, Tensor):
-            self._tasks = self.task.index_select(0, order).split(self.sizes)
+            self._tasks = self.task.index_select(0, order).split(sizes)
         else:
-            self._tasks = torch.full_like(rows, self.task).split(self.sizes)
+            self._tasks = torch.full_like(rows, self.task).split(sizes)
+
+    def _go_on(self) -> None:
+        """Prepare the batch at `position`, and some that follow it; at the end of a pass, the next pass."""
+        if self.position == len(self.sizes):
+            self.epoch += 1
+            self.position = 0
+            self._shuffle(in_parts=len(self.index) > _MANY)
+        if self._in_parts:
+            count = max(1, _PART // self.batch_size)
+            self._first = self.position // count * count
+            sizes = self.sizes[self._first : self._first + count]
+            # All batches have the same size, but for the last two.
+            start = len(self.index) - sum(self.sizes[-2:])
+            start = min(self._first * self.batch_size, start)
+            if self._first == len(self.sizes) - 1:
+                start = len(self.index) - self.sizes[-1]
+            self._split(self._order.rows(start, start + sum(sizes)), sizes)
 
     @property
     def passes(self) -> int:
@@ -65,21 +101,20 @@ class Epochs:
         return len(self.sizes)
 
     def next(self) -> Tensor:
-        if self.position == len(self._batches):
-            self.epoch += 1
-            self.position = 0
-            self._shuffle()
-        index = self._batches[self.position]
+        if self.position - self._first >= len(self._batches):
+            self._go_on()
+        index = self._batches[self.position - self._first]
         self.position += 1
         return index
 
     def peek(self) -> Tensor | None:
-        """The tensor object that `next` will return; None at the end of a pass, before the next is drawn."""
-        return self._batches[self.position] if self.position < len(self._batches) else None
+        """The tensor object that `next` will return; None if it is not known yet, as at the end of a pass."""
+        at = self.position - self._first
+        return self._batches[at] if at < len(self._batches) else None
 
     def tasks(self) -> Tensor:
         """The task of each row of the last batch, int64."""
-        return self._tasks[self.position - 1]
+        return self._tasks[self.position - 1 - self._first]
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`n` rows drawn with replacement, and the task of each; the pass does not move on."""
@@ -92,11 +127,13 @@ class Epochs:
 
     def state_dict(self) -> dict[str, Any]:
         rows = sum(self.sizes[: self.position])
-        return {"epoch": self.epoch, "rows": rows, "order": self._order_state}
+        # In parts or not: the same state of the generator means another order.
+        parts = {"in_parts": True} if self._in_parts else {}
+        return {"epoch": self.epoch, "rows": rows, "order": self._order_state, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["order"])
-        self._shuffle()
+        self._shuffle(in_parts=state.get("in_parts", False))
         # In rows, so that a run can be resumed with another batch size.
         ends = list(accumulate(self.sizes))
         self.epoch, self.position = state["epoch"], bisect_right(ends, state["rows"])
@@ -228,6 +265,14 @@ class Prioritized(Uniform):
         self.highest, self.batches = state["highest"], state["batches"]
         self._oldest = self.storage.oldest
         self.storage.changes = []
+
+
+def _only_neighbours(index: Tensor) -> int | None:
+    """The first of rows that follow each other without a gap, int64 `[n]`; None: they do not."""
+    for part, after in zip(index.split(_PART), index[1:].split(_PART), strict=False):
+        if not bool((after - part[: len(after)] == 1).all()):
+            return None
+    return int(index[0])
 
 
 def batch_sizes(rows: int, batch_size: int) -> list[int]:

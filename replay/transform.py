@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,26 @@ from .normalizer import Normalizer
 from .spec import Space
 from .transfer import upload
 from .tree import Path, map_paths, map_tree, walk, zip_trees
+
+
+@runtime_checkable
+class OnBytes(Protocol):
+    """An augmentation whose first part only moves pixels, and puts 0 where there was none.
+
+    `augment(images)` is `on_floats(on_bytes(images))`. Bytes are a quarter of the memory to move.
+    """
+
+    @property
+    def moves_only(self) -> bool:
+        """Whether there is no second part."""
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+    def on_bytes(self, images: Tensor) -> Tensor:
+        """Images `[B, C, H, W]`, of any dtype."""
+
+    def on_floats(self, images: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` float32 in [0, 1]."""
 
 
 class Standardize:
@@ -110,6 +130,9 @@ class _Part:
         device: torch.device | str,
     ):
         self.augment, self.space, self._device = augment, space, device
+        # What is applied to rows as they are stored, and what to those in [0, 1].
+        self._on_stored: Callable[[Tensor], Tensor] = _as_it_is
+        self._on_unit = augment
         self.finish: Callable[[Tensor], Tensor] = _as_it_is
         if space.ids is not None:
             if augment is not None:
@@ -124,12 +147,18 @@ class _Part:
         if augment is not None:
             self._to_unit = _Affine(low, width, device)
             self._finish_unit = _Affine((shift - low) / width, scale / width, device)
+        if isinstance(augment, OnBytes) and _of_images(space) and bool((low == 0).all()):
+            self._on_stored = augment.on_bytes
+            self._on_unit = None if augment.moves_only else augment.on_floats
 
     def augmented(self, stored: Tensor, finished: Tensor) -> Tensor:
         """Stored rows as models receive them, augmented if this part is."""
         if self.augment is None:
             return finished
-        return self._finish_unit(self.augment(self._to_unit(stored)))
+        moved = self._on_stored(stored)
+        if self._on_unit is None:
+            return self.finish(moved)
+        return self._finish_unit(self._on_unit(self._to_unit(moved)))
 
     def augmented_again(self, raw: Tensor) -> Tensor:
         if self.augment is None:
@@ -212,6 +241,10 @@ def _places(space: Space, *, standardize: bool) -> tuple[Tensor, Tensor, Tensor,
     shift, scale = (_per_channel(x, space).to(torch.float32) for x in (shift, scale))
     # A constant feature carries nothing: leave it at zero rather than divide by zero.
     return low, width, shift, torch.where(scale > 0, scale, 1.0)
+
+
+def _of_images(space: Space) -> bool:
+    return space.dtype == torch.uint8 and len(space.shape) == 3
 
 
 def _as_it_is(x: Tensor) -> Tensor:

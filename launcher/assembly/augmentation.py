@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ...envs.augment import first_on_bytes
 from ...replay import ConfigError
 from ...replay.randomness import forked_randomness
 from ..settings.object_names import class_name
@@ -28,9 +29,25 @@ class Augmentation:
 
     def __init__(self, steps: list[Callable[[Tensor], Tensor]]):
         self.steps = steps
+        self._first, self._rest = first_on_bytes(steps)
 
     def __call__(self, images: Tensor) -> Tensor:
-        for step in self.steps:
+        return self.on_floats(self.on_bytes(images))
+
+    def on_bytes(self, images: Tensor) -> Tensor:
+        """The first steps, on images in [0, 1] or as they are stored, uint8 `[B, C, H, W]`."""
+        for step in self._first:
+            images = step(images)
+        return images
+
+    @property
+    def moves_only(self) -> bool:
+        """Whether there are no further steps."""
+        return not self._rest
+
+    def on_floats(self, images: Tensor) -> Tensor:
+        """The steps after them, on images in [0, 1]."""
+        for step in self._rest:
             images = step(images)
         return images
 

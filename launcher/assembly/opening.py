@@ -10,13 +10,15 @@ from typing import Any
 from ...envs import folders, huggingface
 from ...envs.arrow import as_arrow, is_text, read_file
 from ...envs.forms import is_table
+from ...envs.media import media_of_class, refusal
 from ...envs.sources import OnHub
 from ...envs.table_columns import Columns
 from ...envs.table_fitting import Wishes
 from ...envs.tables import Table
-from ...replay import ConfigError
+from ...replay import ConfigError, DataError
 from ..settings.loaders import unwrapped
 from ..settings.named import Named
+from ..settings.object_names import class_name
 from ..settings.plan import Plan
 from .torch_losses import targets_of
 
@@ -66,6 +68,8 @@ def opened(
         DataError: If it cannot be read.
     """
     target: Any = unwrapped(named.target)
+    if (kind := media_of_class(target)) is not None:
+        raise DataError(refusal(class_name(target), kind))
     options = {key: value for key, value in named.arguments.items() if key != "subset"}
     if isinstance(target, Path) and target.is_file():
         if like is not None and is_text(target):

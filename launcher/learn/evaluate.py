@@ -162,7 +162,7 @@ class Scored:
     def own_names(self) -> list[str]:
         """The metrics so far that are not Antelope's own, in order."""
         evaluated = () if self._by_itself is None else self._by_itself.names
-        return [name for name in (*self.own.names, *evaluated) if not known(name)]
+        return [*self.own.names, *(name for name in evaluated if not known(name))]
 
     def measuring(self, own: OwnMetrics) -> Scored:
         """The same, with other metrics beside the built-in ones.

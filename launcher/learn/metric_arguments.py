@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...agents.traits import hook
 from ...replay import ConfigError, Spec
 from ...replay.spec import TargetKind
+from ..settings.construct import unknown_arguments
 from ..settings.metric_names import snake
 from ..settings.named import Named
 from ..settings.object_names import name_of
@@ -155,6 +156,9 @@ def build_metric(given: Named, subject: Subject, inferred: Mapping[str, object])
 def _with_arguments(given: Named, subject: Subject) -> Any:
     """A function with its sub-keys, and what can be inferred, as keyword arguments."""
     target, has = given.target, _parameters(given.target)
+    setting = f"metrics.{column_of(given)}"
+    if mistakes := unknown_arguments(target, given.arguments, setting=setting, skip=2):
+        raise ConfigError("\n".join(mistakes))
     known = subject.inferred(target)
     ours = _home(target) in ("torchmetrics", "sklearn")
     two = list(has)[:2]

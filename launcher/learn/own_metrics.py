@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...agents.traits import hook
 from ...replay import ConfigError, Spec
-from ..metrics import Metric, better
+from ..metrics import METRICS, Metric, better
 from ..settings.frames import user_frame
 from ..settings.named import Named
 from ..settings.object_names import class_name
@@ -178,15 +178,19 @@ def build_own_metrics(
     builtin: list[str] = []
     mistakes: list[str] = []
     subject = Subject.of(spec)
+    ours = _measured_by_antelope(subject.kind)
     for given in named:
-        if isinstance(given.target, Metric):
-            builtin.append(given.target.name)
+        name = column_of(given)
+        if isinstance(given.target, Metric) or (
+            name in ours and not inspect.isroutine(given.target)
+        ):
+            builtin.append(name)
             if given.arguments:
-                mistakes.append(_no_arguments(given))
+                mistakes.append(_no_arguments(name, next(iter(given.arguments))))
             continue
         try:
             made = build_metric(given, subject, inferred)
-            metrics += [_own(name, part, subject) for name, part in members(column_of(given), made)]
+            metrics += [_own(each, part, subject) for each, part in members(name, made)]
         except ConfigError as error:
             mistakes.append(str(error))
     names = [metric.name for metric in metrics]
@@ -196,7 +200,7 @@ def build_own_metrics(
                 f"metrics= has {names.count(name)} of the name `{name}`. Define functions or classes of "
                 "different names, or pass torchmetrics.MetricCollection({name: metric, ...})."
             )
-        elif better(name) is not None:
+        elif name in ours:
             mistakes.append(f"metrics={name}: Antelope's own metric has that name. Choose another.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -229,11 +233,18 @@ class _Stateful:
         return self._prepared(metric, output, label)
 
 
-def _no_arguments(given: Named) -> str:
-    name = given.target.name
+def _measured_by_antelope(kind: str) -> set[str]:
+    """Names of the built-in metrics of one kind of targets."""
+    subjects = {kind, "tasks"}
+    if kind in ("classes", "pixels"):
+        subjects |= {"classes", "logits", "told"}
+    return {"loss", *(metric.name for metric in METRICS if metric.of in subjects)}
+
+
+def _no_arguments(name: str, argument: str) -> str:
     return (
-        f"metrics.{name}.{next(iter(given.arguments))}: {name} is Antelope's own metric, without arguments. "
-        "torchmetrics' classes have some, such as MulticlassAccuracy and MeanAbsoluteError."
+        f"metrics.{name}.{argument}: {name} is Antelope's own metric, without arguments. torchmetrics' "
+        "classes have some, such as MulticlassAccuracy, MultilabelF1Score and MeanAbsoluteError."
     )
 
 

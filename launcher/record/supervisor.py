@@ -280,7 +280,9 @@ class Supervisor:
                 draw = Spared(session.report.draw_run, "pictures of the run", console.problem)
                 parameters = self.tasks[-1].get("parameters") if self.tasks else None
                 draw(self.journal.history, progress, parameters=parameters)
-                Spared(session.report.draw_predictions, "predictions", console.problem)()
+                Spared(
+                    session.report.draw_predictions, "pictures of the predictions", console.problem
+                )()
             console.finished(progress, session.path, seconds=self._seconds, steps=steps)
 
     def _wait(self) -> None:

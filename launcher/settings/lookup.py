@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ...envs.forms import form
-from ...envs.sources import OnHub, folder_of, on_hub, table_file_of
+from ...envs.sources import OnHub, check_file, folder_of, on_hub, table_file_of
 from ...replay import ConfigError
 from ...replay.suggestions import did_you_mean
 from .construct import near_among_any, unknown_arguments
@@ -192,8 +192,11 @@ def _path_of(name: object) -> Path | OnHub | None:
     """
     if (hub := on_hub(name)) is not None:
         return hub
-    if (path := folder_of(name)) is not None or (path := table_file_of(name)) is None:
+    if (path := folder_of(name)) is not None:
         return path
+    if (path := table_file_of(name)) is None:
+        check_file(name)
+        return None
     if not path.is_file():
         near = did_you_mean(path.name, (p.name for p in path.parent.glob(f"*{path.suffix}")))
         raise ConfigError(f"There is no file {name} (looked in {path.parent.resolve()}).{near}")

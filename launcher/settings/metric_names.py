@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ...replay.errors import ConfigError
-from ..metrics import METRICS
+from ..metrics import METRICS, Metric
 from .object_names import name_of
 
 # Common names, without `_` and `-`, for what torchmetrics calls differently.
@@ -40,10 +40,13 @@ _WITH_ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Not measures of outputs and labels.
 _OTHERS = ("Metric", "MetricCollection", "MetricTracker", "functional")
-_OURS = {
+_EVERYWHERE = ("classes", "logits", "told", "values")
+_OURS = {metric.name: metric for metric in METRICS if metric.of in _EVERYWHERE}
+# Of several labels or pixels; some of these names mean torchmetrics' class elsewhere.
+_OTHERS_OF_OURS = {
     metric.name: metric
     for metric in METRICS
-    if metric.of in ("classes", "logits", "told", "values")
+    if metric.of not in (*_EVERYWHERE, "episodes", "tasks")
 }
 
 
@@ -73,7 +76,7 @@ def metric(name: str) -> Any:
     for spelling in (plain, f"{plain}score", f"{plain}coef", _plain(_ALIASES.get(plain, ""))):
         if spelling in known:
             return _torchmetrics(known[spelling])
-    return None
+    return next((own for key, own in _OTHERS_OF_OURS.items() if _plain(key) == plain), None)
 
 
 def torchmetrics_names() -> list[str]:
@@ -95,7 +98,7 @@ def metric_names() -> list[str]:
 
 def recorded_name(name: str, item: object) -> str:
     """The name in `config.yaml`, which is also the metric's column: `f1` of `F1`."""
-    if item in _OURS.values() or name_of(item).startswith(
+    if isinstance(item, Metric) or name_of(item).startswith(
         ("torchmetrics.", "partial of torchmetrics")
     ):
         return snake(name.rpartition(".")[2])

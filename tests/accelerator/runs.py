@@ -286,6 +286,11 @@ DATA: dict[str, dict[str, Any]] = {
     "time stamps": {"dataset": (_SECONDS, _LABELS), "train_steps": 56},
     "time stamps in RAM": {"dataset": (_SECONDS, _LABELS), "data": "ram", "train_steps": 8},
     "truth values": {"dataset": (_SECONDS > 1.7e9 + 9, _LABELS), "train_steps": 8},
+    "sequences": {"dataset": "Language", "dataset.rows": 8, "train_steps": 4},
+    "sequences on the device, er": {
+        **{"dataset": "Language", "dataset.rows": 8, "tasks": 2, "epochs": 1},
+        **{"strategy": "er", "data": "device"},
+    },
     "dict": {"dataset": (_PARTS, _LABELS), "train_steps": 56},
     "dict in RAM, aug": {
         **{"dataset": (_PARTS, _LABELS), "train_steps": 56},

@@ -15,6 +15,7 @@ WAITS = ("wait", "download", "upload")
 ASKING = {
     "strategy gem": 1,  # A quadratic problem in as many unknowns as tasks is solved on the host.
     "strategy gdumb": 1,  # A balanced memory decides by the labels what to keep.
+    "sequences on the device, er": 2,  # The longest of the batch, and of the rehearsed rows.
     "updates itself": 3,  # The model says `.cpu()`.
     "observes": 1,  # The model says `.item()`.
     "permuted, jointly": 0,

@@ -94,3 +94,20 @@ def test_the_original_images_stay(augment: object) -> None:
     images = numbered(3, 1, 4, 4)
     augment(images)  # type: ignore[operator]
     assert torch.equal(images, numbered(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 8, 8), (1, 1, 3, 5), (4, 2, 9, 6), (0, 3, 8, 8)])
+@pytest.mark.parametrize(
+    "augment", [RandomCrop(), RandomCrop(3, padding=2), RandomHorizontalFlip()]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bytes_move_as_floats_do_in_any_layout(
+    shape: tuple[int, int, int, int], augment: Any, layout: torch.memory_format
+) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    torch.manual_seed(0)
+    expected = augment(images.float())
+    torch.manual_seed(0)
+    found = augment(images.contiguous(memory_format=layout))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.float(), expected)

@@ -65,6 +65,13 @@ class TestColumns:
             rows(read(dataset=part, test_dataset=part)).double(), torch.from_numpy(values)
         )
 
+    def test_of_lists_of_different_lengths_are_sequences(self) -> None:
+        values = [list(range(1, 2 + i % 4)) for i in range(N)]
+        part = data(datasets.List(Value("int32")), values, "tokens")
+        world = read(dataset=part, test_dataset=part)
+        assert [row.tolist() for row in rows(world)] == values
+        assert world.spec.obs.ragged
+
     def test_of_numbers_and_words_are_a_table(self) -> None:
         part = Dataset.from_dict({"age": [1.0, 2.0] * 10, "city": ["a", "b"] * 10, "y": [0.5] * N})
         world = read(dataset=part, target="y")
@@ -138,7 +145,7 @@ class TestMistakes:
         table = pa.table({"clip": clips, "label": LABELS})
         part = Dataset(table, info=datasets.DatasetInfo(features=features))
         with pytest.raises(
-            DataError, match=f"`clip` of .* holds {kind.lower()}.*Make arrays of one"
+            DataError, match=f"`clip` of .* holds {kind.lower()}.*Make arrays of it"
         ):
             read(dataset=part)
 

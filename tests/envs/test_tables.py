@@ -312,6 +312,31 @@ class TestMistakes:
         with pytest.raises(ConfigError, match=r"no file trian\.csv .*Did you mean `train.csv`"):
             read("dataset=trian.csv", "target=a")
 
+    @pytest.mark.parametrize(
+        ("file", "message"),
+        [
+            ("t.xlsx", r"a spreadsheet: save it as \.csv"),
+            ("t.json", r"save a table as \.jsonl"),
+            ("clip.wav", r"holds audio.*Make arrays of it first, such as spectrograms"),
+            ("clip.mp4", r"holds video.*such as frames \[steps, C, H, W\]"),
+        ],
+    )
+    def test_in_the_kind_of_a_file_say_what_to_do(
+        self, file: str, message: str, workdir: Path
+    ) -> None:
+        Path(file).write_bytes(b"")
+        with pytest.raises(ConfigError, match=message):
+            read(f"dataset={file}", "target=y")
+
+    def test_are_folders_of_sound_and_torchvisions_films(self, workdir: Path) -> None:
+        for name in ("dog", "cat"):
+            (workdir / "sounds" / name).mkdir(parents=True)
+            (workdir / "sounds" / name / "1.wav").write_bytes(b"RIFF")
+        with pytest.raises(DataError, match="sounds holds audio, which Antelope does not decode"):
+            read("dataset=sounds")
+        with pytest.raises(DataError, match="Kinetics holds video, which Antelope does not decode"):
+            read("dataset=Kinetics")
+
     def test_are_settings_of_tables_where_there_is_none(self) -> None:
         with pytest.raises(
             ConfigError, match="target= is about columns, but the data is not a table"

@@ -1,5 +1,8 @@
 """Sequences of different lengths, from the data people have to a trained model and its predictions."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -301,6 +304,7 @@ def test_the_fisher_information_of_padded_rows_is_that_of_the_rows_alone(tmp_pat
     ("data", "message"),
     [
         (([[1], [], [2, 3]], [0, 1, 0]), "holds an empty sequence, at 1"),
+        (([[1], [2, 3]], [[1], [2, 3]]), "a target for each step .* is not supported"),
         (([["a", "b"], ["c"]], [0, 1]), "an index into a vocabulary"),
         (([np.ones((2, 3)), np.ones((1, 2))], [0, 1]), "in their first dimension only"),
         (({"text": [[1], [2, 3]], "size": [1.0, 2.0]}, [0, 1]), "inside a dict of inputs"),
@@ -311,6 +315,13 @@ def test_what_cannot_be_read_as_sequences_is_one_error(tmp_path, data, message):
     with pytest.raises(DataError, match=message):
         run(tmp_path, Mean, data)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["GRU", "Transformer"])
+def test_the_example_s_models_learn_what_the_first_word_says(tmp_path, name):
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "sequences.py"))
+    here = run(tmp_path, example[name], tokens(200), epochs=6, lr=3e-3)
+    assert here.metrics["accuracy"] > 0.9
 
 
 def test_an_encoder_for_one_shape_is_refused(tmp_path):

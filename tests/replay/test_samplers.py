@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antelope.replay import ConfigError, Prioritized, Space, Spec, Transitions
+from antelope.replay import ConfigError, Prioritized, Space, Spec, Transitions, samplers
 from antelope.replay.samplers import Epochs, batch_sizes
+from antelope.replay.shuffled import Shuffled
 
 
 def epochs(rows: int, batch_size: int, seed: int = 0) -> Epochs:
@@ -93,6 +94,76 @@ def test_continues_identically_from_any_position(
     for _ in range(after):
         assert torch.equal(sampler.next(), resumed.next())
         assert (sampler.epoch, sampler.passes) == (resumed.epoch, resumed.passes)
+
+
+class TestManyRows:
+    """The order of many rows is computed a part at a time; here that is more than 20, and parts of 8."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(samplers, "_MANY", 20)
+        monkeypatch.setattr(samplers, "_PART", 8)
+
+    @pytest.mark.parametrize(
+        ("rows", "batch_size"), [(21, 4), (32, 4), (33, 4), (34, 16), (41, 5), (65, 64), (22, 30)]
+    )
+    @pytest.mark.parametrize("neighbours", [True, False])
+    def test_each_pass_visits_every_row_exactly_once(
+        self, rows: int, batch_size: int, neighbours: bool
+    ) -> None:
+        index = torch.arange(rows) * (1 if neighbours else 3) + 5
+        generator = torch.Generator().manual_seed(0)
+        sampler = Epochs(index, batch_size=batch_size, generator=generator, task=index % 7)
+        orders = []
+        for epoch in range(3):
+            batches = []
+            for _ in range(len(sampler)):
+                expected = sampler.peek()
+                batches.append(sampler.next())
+                assert expected is None or expected is batches[-1]
+                assert torch.equal(sampler.tasks(), batches[-1] % 7)
+            assert [len(batch) for batch in batches] == batch_sizes(rows, batch_size)
+            orders.append(torch.cat(batches))
+            assert torch.equal(orders[-1].sort().values, index)
+            assert (sampler.epoch, sampler.passes) == (epoch, epoch + 1)
+        assert not torch.equal(orders[0], orders[1])
+
+    @pytest.mark.parametrize("before", [0, 1, 2, 3, 10, 11, 12])
+    def test_continues_identically_from_any_position(self, before: int) -> None:
+        sampler, resumed = epochs(41, 4), epochs(41, 4, seed=99)
+        for _ in range(before):
+            sampler.next()
+        resumed.load_state_dict(copy.deepcopy(sampler.state_dict()))
+        for _ in range(25):
+            assert torch.equal(sampler.next(), resumed.next())
+
+    def test_a_pass_that_an_earlier_version_began_ends_in_its_order(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(samplers, "_MANY", 100)
+            earlier = epochs(41, 4)
+            earlier.next()
+            state = earlier.state_dict()
+            rest = [earlier.next() for _ in range(10)]
+        resumed = epochs(41, 4, seed=99)
+        resumed.load_state_dict(state)
+        assert all(torch.equal(resumed.next(), batch) for batch in rest)
+        later = torch.cat([resumed.next() for _ in range(11)])
+        assert torch.equal(later.sort().values, torch.arange(41) * 3 + 5)
+
+    def test_a_row_is_anywhere_and_beside_any_other_equally_often(self) -> None:
+        generator, n, orders = torch.Generator().manual_seed(0), 100, 2000
+        places = torch.stack([Shuffled(n, generator).rows(0, n).argsort() for _ in range(orders)])
+        # Neighbours, and rows that share a digit.
+        for row, other in ((0, 1), (0, 10), (47, 57), (98, 99)):
+            pairs = places[:, row] // 20 * 5 + places[:, other] // 20
+            counts = torch.bincount(pairs, minlength=25).double()
+            # Of 100 * 99 pairs of places, 400 are in two given fifths, 380 in the same one.
+            expected = torch.full((5, 5), 400.0) - 20 * torch.eye(5)
+            expected = (expected / 9900 * orders).flatten()
+            # 24 degrees of freedom: above 52 in 0.1 % of uniform orders.
+            assert float(((counts - expected) ** 2 / expected).sum()) < 52
 
 
 def test_sample_draws_from_the_index_without_moving_the_pass() -> None:

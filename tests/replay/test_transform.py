@@ -207,3 +207,41 @@ def test_a_recurrent_state_is_unpacked() -> None:
     assert transform({"obs": obs, "next_obs": obs, "state": state})["state"] is state
     transform.unpack = lambda packed: packed["0"] + 1
     assert transform({"obs": obs, "next_obs": obs, "state": state})["state"].tolist() == [2, 2]
+
+
+class Moving:
+    """An augmentation in two parts: mirrors images, and halves their values unless `moves_only`."""
+
+    def __init__(self, moves_only: bool):
+        self.moves_only, self.seen = moves_only, []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.on_floats(self.on_bytes(images))
+
+    def on_bytes(self, images: Tensor) -> Tensor:
+        self.seen.append(images.dtype)
+        return images.flip(-1)
+
+    def on_floats(self, images: Tensor) -> Tensor:
+        return images if self.moves_only else images / 2
+
+
+@pytest.mark.parametrize("moves_only", [True, False])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_bytes_are_moved_before_they_become_floats(moves_only: bool, standardize: bool) -> None:
+    data = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
+    space, augment = space_of(data, low=0, high=255), Moving(moves_only)
+    fields = Standardize(space, standardize=standardize, augment=augment)({"obs": data})
+    whole = Moving(moves_only).__call__  # Not in two parts.
+    expected = Standardize(space, standardize=standardize, augment=whole)({"obs": data})
+    torch.testing.assert_close(fields["obs"], expected["obs"])
+    assert torch.equal(fields["raw"], expected["raw"])
+    assert augment.seen == [torch.uint8]
+
+
+def test_images_whose_zero_is_not_black_are_moved_as_floats() -> None:
+    floats = torch.rand(4, 3, 5, 6) - 0.5
+    augment = Moving(moves_only=True)
+    fields = Standardize(space_of(floats), augment=augment)({"obs": floats})
+    assert augment.seen == [torch.float32]
+    torch.testing.assert_close(fields["obs"], fields["raw"].flip(-1))

@@ -1,0 +1,109 @@
+"""run.evaluate and run.outputs: held-out rows, and other data with labels matched to the run's classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import antelope
+from antelope import ConfigError, DataError, Run, ml
+
+QUIET: dict[str, Any] = {"plot": False, "progress": False, "epochs": 1, "batch_size": 16}
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4)).astype(np.float32)
+Y = RNG.integers(0, 3, 60) * 2  # 0, 2, 4.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return ml(dataset=(X, Y), path=tmp_path_factory.mktemp("run") / "run", **QUIET)
+
+
+def test_an_evaluation_of_held_out_rows_repeats_the_last_one_of_the_run(run: Run) -> None:
+    assert run.evaluate() == run.metrics
+    assert antelope.load(run.path, dataset=(X, Y)).evaluate() == run.metrics
+
+
+def test_outputs_are_those_of_the_held_out_rows_in_order(run: Run) -> None:
+    found = run.outputs()
+    assert sorted(found) == ["index", "label", "output", "task"]
+    assert found["index"].tolist() == list(range(12))
+    assert not found["task"].any()
+    accuracy = (found["output"].argmax(1) == found["label"]).mean()
+    assert accuracy == run.metrics["accuracy"]
+
+
+def test_other_data_is_measured_as_a_whole(run: Run) -> None:
+    accuracy = (run.predict(X) == Y).mean()
+    for labels in (Y, Y.tolist(), torch.from_numpy(Y)):
+        assert run.evaluate((X, labels))["accuracy"] == pytest.approx(accuracy)
+    only = Y == 4  # One class alone keeps its number.
+    assert run.evaluate((X[only], Y[only]))["accuracy"] == (run.predict(X[only]) == 4).mean()
+
+
+def test_metrics_of_the_users_are_added(run: Run) -> None:
+    def wrong(output: torch.Tensor, label: torch.Tensor) -> float:
+        return float((output.argmax(1) != label).double().mean())
+
+    found = run.evaluate(metrics=[wrong])
+    assert found["wrong"] == pytest.approx(1 - found["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X, Y + 1), r"holds the class 1. The run was trained on 0, 2, 4"),
+        ((X, Y / 3), "targets of arrays are values. The run was trained on classes"),
+        ((X[:, :3], Y), r"have shape \[60, 3\]"),
+        ((X > 0, Y), "are bool"),
+        ((X, np.array(["a", "b"])[Y // 4]), "holds the class 'a'"),
+    ],
+)
+def test_data_that_the_run_does_not_know_is_refused(run: Run, data: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        run.evaluate(data)
+
+
+def test_a_loaded_run_asks_for_data_that_was_an_object(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"which the directory does not hold. Give the data"):
+        antelope.load(run.path).evaluate()
+    with pytest.raises(DataError, match=r"is other data of the same name"):
+        antelope.load(run.path, dataset=(X, Y[::-1].copy())).outputs()
+
+
+def test_folders_match_their_classes_by_name(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for i in range(4):
+            picture = Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(tmp_path / "all" / name / f"{i}.png")
+    run = ml(dataset=str(tmp_path / "all"), path=tmp_path / "run", **QUIET)
+    (tmp_path / "some").mkdir()
+    for name in ("eel", "dog"):
+        (tmp_path / "some" / name).symlink_to(tmp_path / "all" / name)
+    predicted = run.predict(tmp_path / "some")  # dog, then eel.
+    accuracy = (predicted == np.repeat(["dog", "eel"], 4)).mean()
+    assert run.evaluate(tmp_path / "some")["accuracy"] == accuracy
+    assert antelope.load(run.path).evaluate() == run.metrics
+    (tmp_path / "all" / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match="has changed since"):
+        antelope.load(run.path).evaluate()
+    (tmp_path / "some" / "yak").symlink_to(tmp_path / "all" / "cat")
+    with pytest.raises(DataError, match="holds the class 'yak'"):
+        run.evaluate(tmp_path / "some")
+
+
+def test_a_sequence_reports_each_task_and_its_mean() -> None:
+    run = ml(dataset="Digits", tasks=2, **QUIET)
+    found = run.evaluate()
+    assert found["accuracy"] == pytest.approx(
+        (found["accuracy/task_0"] + found["accuracy/task_1"]) / 2
+    )
+    assert set(run.outputs()["task"].tolist()) == {0, 1}
+    with pytest.raises(ConfigError, match="give dataset= too"):
+        run.evaluate(task=1)

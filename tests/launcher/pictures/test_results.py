@@ -1,0 +1,200 @@
+"""The pictures of a run's last predictions, and what is kept for them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from antelope import ml
+from antelope.launcher.pictures.predictions import (
+    ClassPredictions,
+    LabelPredictions,
+    ValuePredictions,
+)
+from antelope.launcher.pictures.results import curves, draw_results
+
+RANDOM = np.random.RandomState(0)
+
+
+def no_images(places: np.ndarray) -> None:
+    """These rows are not pictures."""
+
+
+def classes(n: int, rows: int, names: Sequence[str] | None = None) -> ClassPredictions:
+    found = ClassPredictions(n, names)
+    label = RANDOM.randint(n, size=rows)
+    found.add(RANDOM.randn(rows, n) + 2 * np.eye(n)[label], label, no_images)
+    return found
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "classes.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------- what is counted
+
+
+def test_counts_and_the_table_are_scikit_learns() -> None:
+    label, output = RANDOM.randint(4, size=200), RANDOM.randn(200, 5)
+    found = ClassPredictions(5)
+    for part in (slice(0, 50), slice(50, 200)):  # Tasks of a sequence are counted together.
+        found.add(output[part], label[part], no_images)
+    chosen = output.argmax(1)
+    expected = sklearn.metrics.confusion_matrix(label, chosen, labels=range(5))
+    assert (found.counts == expected).all()
+    report = sklearn.metrics.classification_report(
+        label, chosen, labels=range(5), output_dict=True, zero_division=0
+    )
+    for row in found.table():
+        theirs = report[row["class"]]
+        assert row["support"] == theirs["support"]
+        assert row["f1"] == pytest.approx(theirs["f1-score"])
+        assert row["recall"] == pytest.approx(theirs["recall"])
+        assert row["precision"] == pytest.approx(theirs["precision"])
+
+
+def test_ignored_pixels_are_not_counted_and_pixels_have_an_iou() -> None:
+    label = np.array([[[0, 1], [1, 255]]])  # [1, H, W]
+    output = np.zeros((1, 2, 2, 2))
+    output[0, 1, 0] = 1  # The first row of pixels is predicted as 1, the second as 0.
+    found = ClassPredictions(2, ignored=255)
+    found.add(output, label, no_images)
+    assert found.counts is not None
+    assert found.counts.tolist() == [[0, 1], [1, 1]]
+    assert [row["iou"] for row in found.table()] == [0, pytest.approx(1 / 3)]
+
+
+def test_several_labels_are_counted_each() -> None:
+    found = LabelPredictions(2, ["sun", "rain"])
+    found.add(np.array([[1.0, -1.0], [2.0, 3.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]), no_images)
+    sun, rain = found.table()
+    assert (sun["precision"], sun["recall"], sun["support"]) == (0.5, 1, 1)
+    assert (rain["precision"], rain["recall"], rain["support"]) == (1, 0.5, 2)
+
+
+def test_the_most_confident_mistakes_are_kept_with_their_pictures() -> None:
+    asked: list[int] = []
+
+    def images(places: np.ndarray) -> np.ndarray:
+        asked.extend(places)
+        return np.zeros((len(places), 4, 4, 1))
+
+    output = np.zeros((100, 3))
+    output[:, 1] = np.arange(100) / 20  # All say 1, the later ones with more confidence.
+    found = ClassPredictions(3)
+    found.add(output[:50], np.zeros(50, int), images)
+    found.add(output[50:], np.array([1, 2] * 25), images)
+    assert len(asked) == 48  # No more than can be drawn are read.
+    assert len(found.mistakes) == 24
+    first = found.mistakes[0]
+    assert (first.label, first.predicted, first.confidence) == (
+        2,
+        1,
+        pytest.approx(0.986, abs=1e-3),
+    )
+    assert {mistake.label for mistake in found.mistakes} == {2}
+
+
+def test_few_values_of_many_rows_are_kept() -> None:
+    found = ValuePredictions()
+    for _ in range(3):
+        found.add(np.ones((30_000, 1)), np.zeros(30_000), no_images)
+    assert len(found.output) == len(found.label) <= 4000
+
+
+def test_curves_are_scikit_learns() -> None:
+    label, scores = RANDOM.randint(2, size=300), RANDOM.rand(300).round(2)  # With ties.
+    false, true, precision = curves(scores, label)
+    theirs = sklearn.metrics.roc_curve(label, scores, drop_intermediate=False)
+    assert np.allclose(false, theirs[0])
+    assert np.allclose(true, theirs[1])
+    average = ((true[1:] - true[:-1]) * precision[1:]).sum()
+    assert average == pytest.approx(sklearn.metrics.average_precision_score(label, scores))
+
+
+# --------------------------------------------------------------------------------- what is drawn
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [
+        (classes(3, 60, ["cat", "dog", "a very long name of a class"]), ["classes.csv", "confusion_matrix"]),
+        (classes(30, 200), ["classes.csv", "confusion_matrix"]),
+        (classes(2, 60), ["classes.csv", "confusion_matrix", "roc"]),
+        (classes(1200, 60), ["classes.csv"]),
+        (classes(1, 20), ["classes.csv"]),
+        (LabelPredictions(3), ["classes.csv"]),
+        (ValuePredictions(), []),
+    ],
+)  # fmt: skip
+def test_what_suits_the_predictions_is_written(
+    found: ClassPredictions | LabelPredictions | ValuePredictions,
+    written: list[str],
+    tmp_path: Path,
+) -> None:
+    draw_results(tmp_path / "plots", found, title="Net on data")
+    names = {
+        path.name.removesuffix(".png").removesuffix(".svg") for path in tmp_path.glob("plots/*")
+    }
+    assert sorted(names) == written
+
+
+def test_a_large_matrix_lists_the_most_frequent_confusions(tmp_path: Path) -> None:
+    found = ClassPredictions(25, [f"kind {i}" for i in range(25)])
+    label = np.arange(25).repeat(4)
+    said = np.where(label == 3, 17, label)
+    found.add(np.eye(25)[said], label, no_images)
+    draw_results(tmp_path, found)
+    text = (tmp_path / "confusion_matrix.svg").read_text()
+    assert "4  kind 3 \N{RIGHTWARDS ARROW} kind 17" in text
+
+
+def test_a_run_draws_its_last_evaluation_of_all_tasks(workdir: Path) -> None:
+    settings = {"tasks": 2, "train_steps": 3, "eval_rows": 20, "progress": False, "path": "run"}
+    run = ml(dataset="Digits", **settings)
+    plots = run.path / "plots"
+    rows = table(plots)
+    assert [row["class"] for row in rows] == list("0123456789")
+    # All held-out rows of all tasks, also with eval_rows.
+    assert sum(int(row["support"]) for row in rows) == 359
+    recalls = np.array([float(row["recall"]) for row in rows])
+    support = np.array([int(row["support"]) for row in rows])
+    of_tasks = [
+        (recalls * support)[task].sum() / support[task].sum() for task in (slice(5), slice(5, 10))
+    ]
+    assert run.metrics["accuracy"] == pytest.approx(np.mean(of_tasks))
+    assert (plots / "mistakes.png").exists()
+    assert (plots / "confusion_matrix.svg").exists()
+
+
+def test_a_regression_draws_predicted_against_true(workdir: Path) -> None:
+    run = ml(dataset="Diabetes", train_steps=3, progress=False, path="run")
+    assert (run.path / "plots" / "predictions.png").exists()
+    assert not (run.path / "plots" / "classes.csv").exists()
+
+
+def test_a_metric_of_the_users_has_a_panel(workdir: Path) -> None:
+    def mine(output: object, label: object) -> float:
+        return 0.5
+
+    run = ml(dataset="Digits", metrics=[mine], train_steps=3, progress=False, path="run")
+    assert ">mine<" in (run.path / "plots" / "learning_curve.svg").read_text()
+
+
+def test_a_picture_that_fails_ends_no_run(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ClassPredictions, "table", broken)
+    run = ml(dataset="Digits", train_steps=3, progress=False, path="run")
+    assert run.metrics
+    assert "No pictures of the predictions: OSError: disk full" in capsys.readouterr().err
+    assert (run.path / "plots" / "learning_curve.png").exists()
