@@ -29,7 +29,7 @@ from .labels import (
     zeros_and_ones,
 )
 from .layout import channels_first
-from .lengths import sequences, stored_values
+from .lengths import check_targets, sequences, stored_values
 from .not_a_data_set import refuse
 from .numbering import in_words
 from .numbers import as_tensor
@@ -68,6 +68,7 @@ def read(
     kept = None if cache is None else _kept_decoded(source, name, pictures, cache)
     inputs, targets = kept or _parts(source, name, pictures, channels)
     headings = getattr(targets, "columns", None)  # A data frame's.
+    check_targets(inputs, targets, name)
     targets, words = read_targets(targets, name)
     wanted = None if words and isinstance(words[0], str) else wanted
     flat, given = targets.dim() == 1, targets.dtype

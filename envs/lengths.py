@@ -106,6 +106,16 @@ def note_on_lengths(parts: list[Arrays]) -> str | None:
     return f"sequences of {int(lengths.min())} to {int(lengths.max())} steps, padded with 0 in each batch"
 
 
+def check_targets(inputs: object, targets: object, name: str) -> None:
+    """Raise DataError for targets that are sequences of different lengths, as their inputs are."""
+    rows = _rows(targets) if isinstance(inputs, Ragged) else None
+    if rows is not None and len({len(row) for row in rows}) > 1:
+        raise DataError(
+            f"The targets of {name} are sequences of different lengths. Sequences have one target each, a "
+            "class or values; a target for each step (labelling, translation) is not supported."
+        )
+
+
 def row_shape(column: Any) -> list[Any]:
     """The shape of a column's rows, for comparison and errors: the length of sequences is left open."""
     return ["T", *column.shape[2:]] if isinstance(column, Ragged) else list(column.shape[1:])

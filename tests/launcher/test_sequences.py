@@ -304,6 +304,7 @@ def test_the_fisher_information_of_padded_rows_is_that_of_the_rows_alone(tmp_pat
     ("data", "message"),
     [
         (([[1], [], [2, 3]], [0, 1, 0]), "holds an empty sequence, at 1"),
+        (([[1], [2, 3]], [[1], [2, 3]]), "a target for each step .* is not supported"),
         (([["a", "b"], ["c"]], [0, 1]), "an index into a vocabulary"),
         (([np.ones((2, 3)), np.ones((1, 2))], [0, 1]), "in their first dimension only"),
         (({"text": [[1], [2, 3]], "size": [1.0, 2.0]}, [0, 1]), "inside a dict of inputs"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from ....agents.calling import call
 from ....replay.randomness import kept_randomness
 from .connecting import graph_of
 from .draw import draw
@@ -79,7 +80,7 @@ def trace(module: nn.Module, inputs: tuple[Any, ...], *, name: str = "model") ->
     recorder.add_inputs(_named(replica, given))
     with torch.no_grad(), _not_compiled():
         with recorder:
-            output = replica(*given)
+            output = call(replica, *given)
         recorder.add_outputs(_keyed(leaves(output)))
     return graph_of(replica, recorder.trace, name=name)
 
