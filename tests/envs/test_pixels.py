@@ -51,6 +51,11 @@ class Net(nn.Module):
         return self.net(obs)
 
 
+class Returns(Net):
+    def forward(self, obs: Tensor) -> Any:
+        return {"out": super().forward(obs)}
+
+
 class Learns(Net):
     weight: Tensor | None = None
 
@@ -298,6 +303,7 @@ def test_colours_change_images_alone() -> None:
         ({"aug": "RandomHorizontalFlip", "strategy": "er"}, "Leave strategy= out"),
         ({"model": None, "encoder": "MLP"}, "default agent cannot give each pixel a class"),
         ({"loss": "MSELoss"}, "a class for each pixel"),
+        ({"model": Returns}, r"returned a dict \(out\).*'out'"),
         ({"loss": nn.CrossEntropyLoss()}, "ignore_index=255"),
         ({"tasks": 3}, "tasks=3 splits classes, and the targets of arrays are a class for each"),
     ],
