@@ -720,6 +720,8 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     strategy: Any, scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"strategy": strategy, "model": Crashes, "save_every": 3, "scenario": scenario}
+    if strategy == "gdumb":
+        settings["strategy.passes"] = 4
     whole = run(path="whole", **settings)
     steps = whole.agent.calls
     monkeypatch.setattr(Crashes, "at", steps * 2 // 3)
