@@ -258,7 +258,8 @@ _SEQUENCE = {"dataset": "Digits", "tasks": 2, "train_steps": 12, "model": MLP}
 
 def _strategy(name: str) -> dict[str, Any]:
     scenario = {"scenario": "task"} if name in ("pnn", "packnet") else {}
-    return {**_SEQUENCE, "strategy": name, **scenario}
+    few = {"strategy.passes": 8} if name == "gdumb" else {}
+    return {**_SEQUENCE, "strategy": name, **scenario, **few}
 
 
 _PARTS = {
