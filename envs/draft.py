@@ -59,6 +59,8 @@ class Draft:
         pairs = [with_held_out(*pair) for pair in zip(train, test, strict=True)]
         if self.kind == "list":
             pairs = numbered_in_turn(pairs) if self.scenario != "domain" else share(pairs)
+        if self.kind == "altered":
+            _refuse_dicts(self.name, pairs[0][0])
         parts = alike_in_length([part for pair in pairs for part in pair])
         self.train, self.held_out = parts[::2], parts[1::2]
         self.single_class = single_class([*self.train, *self.held_out])
@@ -162,14 +164,18 @@ class Draft:
         """Make a task for each function by which the data set alters its rows."""
         first = self.train[0]
         assert first.alterations is not None
-        if isinstance(first.inputs, dict):
-            raise ConfigError(
-                f"{first.name} has alterations, which change one array of inputs; its items hold "
-                f"{in_parts(first.inputs)}. Alter them in its __getitem__, and give a list of data sets, one "
-                "for each task."
-            )
         self.task_transform, count = alterations_of(first.alterations, tasks, seed, name=first.name)
         self.tasks = [replace(self.tasks[0], name=f"task {k}") for k in range(count)]
+
+
+def _refuse_dicts(name: str, first: Arrays) -> None:
+    """Raise ConfigError for data that alters its rows for each task, and whose inputs are dicts."""
+    if isinstance(first.inputs, dict):
+        raise ConfigError(
+            f"{name} has alterations, which change one array of inputs; its items have "
+            f"{in_parts(first.inputs)}. Alter them in its __getitem__, and give a list of data sets, one for "
+            "each task."
+        )
 
 
 def _known_outputs(

@@ -35,6 +35,7 @@ from .record.state import load_object_state, object_state
 from .record.trackers import check_installed
 from .report import Report
 from .settings.plan import Plan
+from .settings.schema import that_count
 
 
 class Session:
@@ -239,7 +240,7 @@ class Session:
             "random": random_state(self.learner.device),
             "settings": dict(self.plan.values),
             "objects": list(self.plan.objects),
-            "given": sorted(self.plan.given),
+            "given": sorted(self.plan.given - that_count("incidental")),
             "name": self.world.name,
             **({"callbacks": states} if (states := self.callbacks.state_dict()) else {}),
             "spec": spec_state(self.world.spec),

@@ -151,6 +151,13 @@ def _check_output(
     """
     if not isinstance(space, Space) or isinstance(output, dict):
         # Other keys are left to the model; a single space has the name `action`.
+        if labelled and isinstance(space, Space) and ACTION not in output:  # type: ignore[operator]
+            keys = ", ".join(map(str, output))  # type: ignore[call-overload]
+            raise ConfigError(
+                f"{name}.forward returned a dict ({keys}); expected a tensor {[2, *space.shape]} for "
+                f"{space}. Wrap it in a module whose forward picks one: torchvision's segmentation networks "
+                "return their logits as `self.net(x)['out']`."
+            )
         named = {ACTION: space} if isinstance(space, Space) else space
         check_outputs(output, named, 2, name, sources, values=True)
         return

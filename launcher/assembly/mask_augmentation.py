@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,16 +47,27 @@ class AlignedAugmentation(Augmentation):
             _check(step)
         self.moves = any(_moves(step) for step in steps)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        for step in self.steps:
+    def on_bytes(self, images: Tensor) -> Tensor:
+        return self._applied(self._first, images)
+
+    def on_floats(self, images: Tensor) -> Tensor:
+        return self._applied(self._rest, images)
+
+    def _applied(self, steps: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> Tensor:
+        for step in steps:
             masks = self.masks
             if masks is None or not _moves(step):
                 images = step(images)
                 continue
+            # Bytes could not hold the classes.
+            wide = images if images.is_floating_point() else images.int()
             # One more than the label: a crop fills its border with 0.
-            channel = (masks + 1).to(images.dtype).unsqueeze(1)
-            both = step(torch.cat([images, channel], 1))
-            images, moved = both[:, :-1].contiguous(), both[:, -1].round().long() - 1
+            channel = (masks + 1).to(wide.dtype).unsqueeze(1)
+            both = step(torch.cat([wide, channel], 1))
+            images, moved = (
+                both[:, :-1].contiguous().to(images.dtype),
+                both[:, -1].round().long() - 1,
+            )
             self.masks = torch.where(moved < 0, self._ignored, moved)
         return images
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ...agents.traits import hook
 from ...envs.table_world import TableWorld
 from ...envs.transform import Transform as ToInputs
-from ...replay import ConfigError, Spec
+from ...replay import ConfigError, Space, Spec
 from ..assembly.infer import inferred
 from ..settings.construct import construct
 from ..settings.names import resolve
@@ -107,6 +107,11 @@ def _checked_options(
         raise ConfigError(
             f"{name}.observe needs a data set, but this run learns from {world.name}. For an environment, "
             "write learn(self, replay, log)."
+        )
+    if not isinstance(world.spec.obs, Space):
+        raise ConfigError(
+            f"{name}.observe receives one tensor of inputs, and those of {world.name} are a dict of "
+            f"{', '.join(world.spec.obs)}. Write learn(self, replay, log): next(replay).obs is a dict."
         )
     options = Options(target if makes_objects(target) else object, given)
     mistakes = [*_unfit(target, world, online=plan.online), *_wrapped(target)]

@@ -194,7 +194,10 @@ class TestMistakes:
                 lambda i: torch.zeros(2),
                 r"Item 0 of mine is a Tensor\. An item is \(input, target\)",
             ),
-            (lambda i: (torch.zeros(2 + i), 0), r"differ in shape: \[2\] at 0, \[3\] at 1"),
+            (
+                lambda i: (torch.zeros(2, 2 + i), 0),
+                r"differ in shape: \[2, 2\] at 0, \[2, 3\] at 1",
+            ),
             (lambda i: (torch.zeros(2), 1 // (3 - i)), "Item 3 of mine raised ZeroDivisionError"),
             (lambda i: (torch.zeros(2), {"box": 1}), "mine"),
             (lambda i: (torch.zeros(2), torch.zeros(i + 1)), "mine"),

@@ -239,8 +239,6 @@ class TestPairs:
             (["good", "bad"] * 10, "an index into a vocabulary"),
             (np.array([["a", 1.0]] * N, object), "Encode words"),
             (np.array([[None, 1.0]] * N, object), r"objects \(NoneType, float\)"),
-            ([[1, 2], [3]] * 10, "differ in length.*Pad"),
-            ([torch.zeros(2), torch.zeros(3)] * 10, r"different shapes: \[2\] at 0, \[3\] at 1"),
             ({"a": ["good"] * N}, r"input `a` of arrays holds words"),
             (None, "missing"),
             (torch.tensor(3.0), "single number"),
@@ -254,7 +252,6 @@ class TestPairs:
             ),
             (Frame(a=X[:, 0].tolist(), town=["Rome"] * N), "columns town are not numbers"),
             (X[:, :0], rf"inputs of arrays have shape \[{N}, 0\]: their rows are empty"),
-            (torch.nested.nested_tensor([X[0]] * N, layout=torch.jagged), "nested tensor. Pad"),
         ],
     )
     def test_that_hold_no_numbers_say_how_to_encode(

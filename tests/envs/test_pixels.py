@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 
 from antelope import ConfigError, DataError, load, ml
-from antelope.envs import read
+from antelope.envs import RandomHorizontalFlip, read
 from antelope.envs.numbering import number_labels
 from antelope.launcher.assembly.mask_augmentation import AlignedAugmentation
 
@@ -49,6 +49,11 @@ class Net(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.net(obs)
+
+
+class Returns(Net):
+    def forward(self, obs: Tensor) -> Any:
+        return {"out": super().forward(obs)}
 
 
 class Learns(Net):
@@ -259,10 +264,11 @@ def test_masks_in_colour_or_of_another_size_are_refused() -> None:
 # ------------------------------------------------------------------------------ augmentation
 
 
-def test_crops_and_flips_move_masks_with_their_images() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_crops_and_flips_move_masks_with_their_images(dtype: torch.dtype) -> None:
     masks = torch.from_numpy(squares()[1])
     # An image that shows its mask: whatever moves one must move the other.
-    shown = masks.eq(1).float().unsqueeze(1)
+    shown = masks.eq(1).to(dtype).unsqueeze(1)
 
     class Shown(Net):
         def learn(self, replay: Any) -> Tensor:
@@ -279,6 +285,14 @@ def test_crops_and_flips_move_masks_with_their_images() -> None:
     binary = torch.where(masks == 2, 0, masks)
     trained(*words, model=Shown, dataset=(shown, binary), test_dataset=None)
     assert any(moved)  # A crop's border is ignored.
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_masks_of_bytes_keep_their_classes(classes: int) -> None:
+    augment = AlignedAugmentation([RandomHorizontalFlip(p=1.0)], ignored=-1)
+    augment.masks = masks = torch.randint(classes, (4, 12, 10))
+    augment.on_bytes(torch.zeros(4, 3, 12, 10, dtype=torch.uint8))
+    assert torch.equal(augment.masks, masks.flip(-1))
 
 
 def test_colours_change_images_alone() -> None:
@@ -298,6 +312,7 @@ def test_colours_change_images_alone() -> None:
         ({"aug": "RandomHorizontalFlip", "strategy": "er"}, "Leave strategy= out"),
         ({"model": None, "encoder": "MLP"}, "default agent cannot give each pixel a class"),
         ({"loss": "MSELoss"}, "a class for each pixel"),
+        ({"model": Returns}, r"returned a dict \(out\).*'out'"),
         ({"loss": nn.CrossEntropyLoss()}, "ignore_index=255"),
         ({"tasks": 3}, "tasks=3 splits classes, and the targets of arrays are a class for each"),
     ],

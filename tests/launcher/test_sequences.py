@@ -187,8 +187,11 @@ def test_a_model_that_cannot_tell_padding_from_steps_is_pointed_out(tmp_path, ca
         def forward(self, obs):
             return self.head(obs.mean(1))
 
+    said = "Blind.forward has neither `length` nor `mask`"
     run(tmp_path, Blind, values())
-    assert "Blind.forward has neither `length` nor `mask`" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
+    run(tmp_path / "silent", Blind, values(), progress=False)
+    assert said in capsys.readouterr().err
 
 
 def test_a_forward_that_needs_lengths_of_data_without_them_is_answered(tmp_path):

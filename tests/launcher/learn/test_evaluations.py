@@ -219,7 +219,8 @@ def test_a_long_sequence_is_not_saved_after_every_task_and_has_one_header(
     saves, rewrites = [], []
     original = CSV._rewrite
     monkeypatch.setattr(
-        "antelope.launcher.record.checkpoint.Checkpoints.save", lambda _, state: saves.append(state)
+        "antelope.launcher.record.checkpoint.Checkpoints.save",
+        lambda _, state, model: saves.append(state),
     )
     monkeypatch.setattr(CSV, "_rewrite", lambda self: (rewrites.append(self.mode), original(self)))
     clock = [0.0]
