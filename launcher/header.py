@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..agents.calling import takes_steps
+from ..agents.calling import misnamed, takes_steps
 from ..envs.world import World
 from ..replay import Replay, Space
 from ..replay.spec import is_ragged
@@ -76,9 +76,13 @@ def _padding(learner: Learner) -> dict[str, str]:
         return {}
     if takes_steps(learner.agent):
         return {}
+    near = misnamed(learner.agent)
+    advice = "add one of them, and leave padding out"
+    if near is not None:
+        advice = f"rename `{near}`, which is never filled in"
     return {
         "padding": f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the "
-        "zeros behind shorter sequences as if they were steps; add one of them, and leave padding out"
+        f"zeros behind shorter sequences as if they were steps; {advice}"
     }
 
 
