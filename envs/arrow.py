@@ -6,7 +6,7 @@ without a copy. pandas, polars and Hugging Face convert to it and from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +94,25 @@ def as_arrow(table: Any, name: str) -> pa.Table:
         raise
 
 
-def read_file(path: Path, options: Mapping[str, Any]) -> tuple[pa.Table, list[str]]:
+def word_columns(table: pa.Table) -> tuple[str, ...]:
+    """The columns that hold words, as they are or as categories."""
+    types = pyarrow("A table").types
+    found = []
+    for column in table.schema:
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+        if str(kind) in ("string", "large_string", "string_view"):
+            found.append(column.name)
+    return tuple(found)
+
+
+def read_file(
+    path: Path, options: Mapping[str, Any], words: Collection[str] = ()
+) -> tuple[pa.Table, list[str]]:
     """The table in a file, and remarks on how it was read.
 
     Args:
         options: Of a `.csv`: `sep`, `decimal`, `encoding`, `na_values`, as in `pandas.read_csv`.
+        words: Columns of a `.csv` that hold words, even if all of them read as numbers: `01` stays `01`.
 
     Raises:
         ConfigError: For an option that the file's kind does not have.
@@ -119,7 +133,7 @@ def read_file(path: Path, options: Mapping[str, Any]) -> tuple[pa.Table, list[st
             raise ConfigError(f"`{key}` is an argument of .csv files, but {path.name} is not one.")
     try:
         if text:
-            table = _read_csv(path, suffix == ".tsv", options)
+            table = _read_csv(path, suffix == ".tsv", options, words)
         elif suffix in (".jsonl", ".ndjson"):
             from pyarrow import json
 
@@ -145,7 +159,9 @@ def read_file(path: Path, options: Mapping[str, Any]) -> tuple[pa.Table, list[st
     return table.drop_columns(left_out), notes
 
 
-def _read_csv(path: Path, tabs: bool, options: Mapping[str, Any]) -> pa.Table:
+def _read_csv(
+    path: Path, tabs: bool, options: Mapping[str, Any], words: Collection[str]
+) -> pa.Table:
     from pyarrow import csv
 
     na = options.get("na_values", ())
@@ -159,6 +175,7 @@ def _read_csv(path: Path, tabs: bool, options: Mapping[str, Any]) -> pa.Table:
             decimal_point=str(options.get("decimal", ".")),
             null_values=[*_NA, *(map(str, na) if isinstance(na, (list, tuple)) else [str(na)])],
             strings_can_be_null=True,
+            column_types=dict.fromkeys(words, "string"),
         ),
     )
 

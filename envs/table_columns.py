@@ -11,6 +11,7 @@ missing, with missing=flag          the same, and a further number, 0 or 1
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,11 @@ class Number(Column):
 
     Attributes:
         fill: Stands for a missing value; None: there may be none.
+        time: "dates", "times" or "durations", if it held those; None: plain numbers.
     """
 
     fill: float | None = None
+    time: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class Columns:
         dtype: Of the numbers as they are read: "bool", "uint8", "float32" or "float64".
         left_out: The other columns of the table, the target among them.
         options: How its text file was read: its separator, ...
+        words: The columns of the table that held words, the target among them.
     """
 
     numbers: tuple[Number, ...]
@@ -87,6 +91,7 @@ class Columns:
     dtype: str
     left_out: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -115,6 +120,7 @@ class Columns:
             "dtype": self.dtype,
             "left_out": list(self.left_out),
             "options": dict(self.options),
+            "words": list(self.words),
         }
 
     @classmethod
@@ -126,6 +132,7 @@ class Columns:
             state["dtype"],
             tuple(state["left_out"]),
             state["options"],
+            tuple(state.get("words", ())),
         )
 
     def check(self, table: pa.Table, name: str) -> None:
@@ -135,6 +142,15 @@ class Columns:
                 f"{begin(name)} lacks {columns_in_words(lacks)}, which the model was trained on. It has "
                 f"{columns_in_words(table.column_names)}."
             )
+
+    def strange(self, table: pa.Table) -> list[str]:
+        """The categories of which no value in a table's rows, where it has any, is known from training."""
+        found = []
+        for column in self.categories:
+            words = as_words(table[column.name])
+            if words.null_count < len(words) and bool((places(words, column.values) < 0).all()):
+                found.append(column.name)
+        return found
 
     def encode(self, table: pa.Table, name: str, *, first: int = 0) -> Tensor | dict[str, Tensor]:
         """The inputs in a table's rows; its columns are found by name, and others are left out.
@@ -174,7 +190,8 @@ class Columns:
         matrix = np.empty((width, table.num_rows), self.dtype)
         flags = iter(range(len(self.numbers), width))
         for place, column in enumerate(self.numbers):
-            values = as_numbers(table[column.name], f"`{column.name}` of {name}")
+            what = f"`{column.name}` of {name}"
+            values = as_numbers(_as_in_training(table[column.name], column, what), what)
             lacks = np.isnan(values)
             if lacks.any():
                 if column.fill is None:
@@ -258,6 +275,39 @@ def as_numbers(column: pa.ChunkedArray, what: str) -> np.ndarray:
         raise DataError(
             f"Column {what} holds {kind}, not numbers as in training ({str(error).splitlines()[0]})."
         ) from error
+
+
+def time_of(kind: pa.DataType) -> str | None:
+    """Whether a type is one of "dates", "times" or "durations"; None: it is none of them."""
+    types = pyarrow("A table").types
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return "dates"
+    if types.is_time(kind):
+        return "times"
+    return "durations" if types.is_temporal(kind) else None
+
+
+def _as_in_training(values: pa.ChunkedArray, column: Number, what: str) -> pa.ChunkedArray:
+    """Values as a column of numbers had them: dates may be written as words.
+
+    Raises:
+        DataError: If they are dates but those in training were not, or the other way round: what the
+            numbers count is unknown.
+    """
+    arrow = pyarrow(what)
+    types, kind, want = arrow.types, values.type, column.time
+    if want == time_of(kind) or types.is_null(kind):
+        return values
+    if want == "dates" and str(kind) in ("string", "large_string", "string_view"):
+        for zone in (None, "UTC"):  # Without an offset, or with one.
+            with suppress(arrow.ArrowInvalid):
+                return values.cast(arrow.timestamp("us", zone))
+    if want is None and time_of(kind) is None:
+        return values
+    fix = " Convert it: pandas.to_datetime(...)." if want == "dates" else ""
+    raise DataError(
+        f"Column {what} holds {time_of(kind) or kind}, and held {want or 'numbers'} in training.{fix}"
+    )
 
 
 def as_words(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -22,6 +22,7 @@ from .table_columns import (
     columns_in_words,
     missing_in_words,
     number_dtype,
+    time_of,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ class _Seen:
         # Computed from finite numbers only: infinite ones are an error later.
         finite = held[np.isfinite(held)]
         mean = float(finite.mean()) if self.wishes.missing and len(finite) else None
-        self.numbers.append(Number(name=name, fill=mean, flagged=self._flags(count)))
+        time = time_of(self.table[name].type)
+        self.numbers.append(Number(name=name, fill=mean, flagged=self._flags(count), time=time))
 
     def _category(self, name: str) -> None:
         words = as_words(self.table[name])

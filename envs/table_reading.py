@@ -45,6 +45,12 @@ class TableRows:
         # Before the first part is encoded: columns that are missing are named at once.
         columns.check(table, name)
         self._table = table.select(columns.names)
+        if strange := columns.strange(self._table):
+            warnings.warn(
+                f"No value in {columns_in_words(strange)} of {name} occurred in training: the model knows "
+                "nothing of them.",
+                stacklevel=2,
+            )
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -77,7 +83,7 @@ def table_rows(
         path = Path(inputs).expanduser()
         if not path.is_file():
             raise DataError(f"There is no file {path} (looked in {path.parent.resolve()}).")
-        table, _ = read_file(path, columns.options if is_text(path) else {})
+        table, _ = read_file(path, columns.options if is_text(path) else {}, columns.words)
         return TableRows(columns, space, table, path.name)
     if is_table(inputs):
         return TableRows(columns, space, as_arrow(inputs, _TABLE), _TABLE)

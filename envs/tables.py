@@ -16,6 +16,7 @@ from torch import Tensor
 from ..replay import ConfigError, DataError
 from ..replay.suggestions import did_you_mean
 from .arrays import Arrays
+from .arrow import word_columns
 from .datasets import read
 from .table_columns import CATEGORIES, Columns, begin, columns_in_words
 from .table_fitting import Wishes, fit, input_names
@@ -130,7 +131,8 @@ def with_inputs(
         first = pairs[0].table
         fitted, notes = fit(_joined(sources, pairs), wishes, first.name)
         rest = [name for name in first.rows.column_names if name not in fitted.names]
-        known = replace(fitted, left_out=tuple(rest), options=first.options)
+        words = word_columns(first.rows)
+        known = replace(fitted, left_out=tuple(rest), options=first.options, words=words)
     train, held_out = [], []
     for pair, source in zip(pairs, sources, strict=True):
         learnt: Any = known.encode(source, pair.table.name)

@@ -43,7 +43,6 @@ def header(
             eval_episodes=plan.eval_episodes,
             eval_limit=plan.eval_limit,
         ),
-        **_padding(learner),
     }
     if (batches := _batches(plan)) is not None:
         lines["batches"] = batches
@@ -70,20 +69,24 @@ def header(
     return lines
 
 
-def _padding(learner: Learner) -> dict[str, str]:
-    """The line about sequences whose padding the model cannot tell from real steps."""
-    if not is_ragged(learner.spec.obs) or learner.traits.leaves_padding_out:
-        return {}
-    if takes_steps(learner.agent):
-        return {}
+def read_as_steps(learner: Learner) -> list[str]:
+    """A warning about sequences whose padding the model cannot tell from real steps, or none."""
+    space = learner.spec.obs
+    if not is_ragged(space) or learner.traits.leaves_padding_out or takes_steps(learner.agent):
+        return []
+    if space.ids is not None and space.low > 0:  # Only padding is 0: the model may look for it.
+        return []
     near = misnamed(learner.agent)
-    advice = "add one of them, and leave padding out"
-    if near is not None:
-        advice = f"rename `{near}`, which is never filled in"
-    return {
-        "padding": f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the "
-        f"zeros behind shorter sequences as if they were steps; {advice}"
-    }
+    advice = (
+        f"Rename `{near}`, which is never filled in"
+        if near
+        else "Add one of them, and leave padding out"
+    )
+    return [
+        f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the zeros "
+        "behind shorter sequences as if they were steps, and what it returns for a sequence depends on the "
+        f"others of its batch. {advice}."
+    ]
 
 
 def _moments(obs: Space | dict[str, Any]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..envs.world import World
 from ..replay import Replay
-from .header import header
+from .header import header, read_as_steps
 from .last_predictions import LastPredictions
 from .learn.evaluate import Scored
 from .learn.learner import Learner
@@ -66,7 +66,7 @@ class Report:
 
     def problems(self) -> list[str]:
         """Warnings to show before the run begins."""
-        return self.rates[1:]
+        return [*self.rates[1:], *read_as_steps(self.learner)]
 
     def costs(self, task: int) -> dict[str, Any]:
         """The cost of the task that was just learnt.

@@ -79,13 +79,8 @@ def read_data(
     wishes = wishes_of(plan)
     own = plan.test_dataset is None
     parts = [opened(named, wishes, split=own) for named in plan.dataset or ()]
-    others = None  # The data sets' own test parts, where they have any.
-    if not own:
-        others = [opened(named, wishes, role="held-out ") for named in plan.test_dataset or ()]
-        if len(others) != len(parts):
-            raise ConfigError(
-                f"test_dataset= names {len(others)} data sets, but dataset= names {len(parts)}."
-            )
+    # Without test_dataset=, the data sets' own test parts, where they have any.
+    others = None if own else _opened_held_out(plan, wishes, parts)
     if (tables := read_tables(parts, others, plan, numbered=numbered, known=columns)) is not None:
         return *tables, {False}, None
     _check_columns_named(parts, plan)
@@ -121,6 +116,19 @@ def read_data(
         notes += part.notes if isinstance(part, _PARTS) else []
         notes += [note] if (note := pictures.describe()) else []
     return train, test, [*notes, *options["cache"].notes], decoded, first
+
+
+def _opened_held_out(plan: Plan, wishes: Wishes, parts: list[Opened]) -> list[Opened]:
+    """The data sets that `test_dataset=` names, one for each part."""
+    held_out = plan.test_dataset or ()
+    if len(held_out) != len(parts):
+        raise ConfigError(
+            f"test_dataset= names {len(held_out)} data sets, but dataset= names {len(parts)}."
+        )
+    return [
+        opened(named, wishes, role="held-out ", words=part.words)
+        for named, part in zip(held_out, parts, strict=True)
+    ]
 
 
 def _options(plan: Plan, wishes: Wishes) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...envs import folders, huggingface
-from ...envs.arrow import as_arrow, is_text, read_file
+from ...envs.arrow import as_arrow, is_text, read_file, word_columns
 from ...envs.forms import is_table
 from ...envs.media import media_of_class, refusal
 from ...envs.sources import OnHub
@@ -47,6 +47,11 @@ class Opened:
     source: Any
     arguments: dict[str, Any]
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The columns of a table's training part that hold words."""
+        return word_columns(self.source.train.rows) if isinstance(self.source, Tables) else ()
+
 
 def opened(
     named: Named,
@@ -55,12 +60,14 @@ def opened(
     split: bool = False,
     role: str = "",
     like: Columns | None = None,
+    words: Collection[str] = (),
 ) -> Opened:
     """The data set that a setting names.
 
     Args:
         split: Whether a folder of pictures without a held-out part of its own is divided.
         like: Columns of the run's own table, whose text file was read with options.
+        words: Columns that hold words in the training table, and therefore in a text file.
         role: Starts the name of one that has no name, in errors.
 
     Raises:
@@ -74,7 +81,7 @@ def opened(
     if isinstance(target, Path) and target.is_file():
         if like is not None and is_text(target):
             options = {**like.options, **options}
-        rows, notes = read_file(target, options)
+        rows, notes = read_file(target, options, words if like is None else like.words)
         table = Table(rows, target.name, notes=tuple(notes), options=options)
         return Opened(Tables(table), named.arguments)
     if is_table(target):

@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -109,13 +110,18 @@ class Estimator(BaseEstimator):
         """Options of `validate_data` about y."""
         return {}
 
-    def _train(self, X: np.ndarray, y: np.ndarray) -> None:
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Train on checked data.
+
+        Args:
+            defaults: Settings that hold where `settings` does not say otherwise.
 
         Raises:
             ConfigError: For invalid parameters, before any training.
         """
-        given = self._given()
+        given = {**defaults, **self._given()}
         with tempfile.TemporaryDirectory(prefix="antelope-") as folder:
             path = Path(folder) / "run" if self.path is None else self.path
             settings = compose(

@@ -32,7 +32,9 @@ class AntelopeRegressor(RegressorMixin, Estimator):
         """
         X, y = self._check(X, y, reset=True)
         self._flat = y.ndim == 1
-        self._train(X, y.astype(np.float64))
+        # Columns of 0 and 1 would be read as labels: `loss=MSELoss` says that they are values.
+        binary = not self._flat and bool(((y == 0) | (y == 1)).all())
+        self._train(X, y.astype(np.float64), {"loss": "MSELoss"} if binary else {})
         return self
 
     def predict(self, X: Any) -> np.ndarray:

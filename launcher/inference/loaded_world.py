@@ -72,7 +72,9 @@ class LoadedData(OfData):
 def _random(space: Space, n: int, device: torch.device) -> Tensor:
     shape = (n, *space.shape)
     if space.ids is not None:
-        return torch.randint(space.ids, shape, device=device)
+        rows = torch.randint(space.ids, shape, device=device)
+        # Of a table's categories, each column has its own number of ids.
+        return rows % torch.tensor(space.nvec, device=device) if space.nvec else rows
     rows = torch.rand(shape, device=device)
     return (rows * 2).to(space.dtype) if space.scale is None else rows
 

@@ -16,7 +16,7 @@ from ..metrics import METRICS
 from ..settings.frames import user_frame
 from ..settings.warn import warn_caller
 
-_PLACES = ("mode", "step", "epoch", "task")  # Columns of eval.csv that are not metrics.
+PLACES = ("mode", "step", "epoch", "task")  # Columns of eval.csv that are not metrics.
 _OTHERS = {"validation_step": "Lightning", "test_step": "Lightning or Keras"}
 _OF_RUNS = {metric.name for metric in METRICS if metric.of in ("tasks", "episodes")}
 
@@ -95,10 +95,10 @@ class OwnEvaluation:
         return [(self._name(key), self._mean(key, value, size)) for key, value in returned.items()]
 
     def _name(self, key: object) -> str:
-        if not isinstance(key, str) or not key or key in _PLACES or "/task_" in key:
+        if not isinstance(key, str) or not key or key in PLACES or "/task_" in key:
             raise ConfigError(
                 f"{self.name} returned {key!r:.40} as the name of a number. Names are text, other than "
-                f"{', '.join(_PLACES)}, and without `/task_`, which marks one task's value."
+                f"{', '.join(PLACES)}, and without `/task_`, which marks one task's value."
             )
         if key in _OF_RUNS:
             raise ConfigError(

@@ -20,6 +20,7 @@ from ..settings.object_names import class_name
 from ..settings.warn import warn_caller
 from .metric_arguments import Subject, build_metric, column_of, members, without_arguments
 from .outputs import Outputs
+from .own_evaluation import PLACES
 
 Better = Literal["more", "less"] | None
 
@@ -116,7 +117,8 @@ class OwnMetrics:
         values: dict[str, float] = {}
         for metric in self.metrics:
             try:
-                values |= self._columns(metric.name, metric.measure(output, found.label))
+                result = metric.measure(output, found.label)
+                values |= self._columns(metric.name, result, rows=len(found.label))
             except ConfigError as error:
                 mistakes.append(str(error))
             except Exception as error:
@@ -134,20 +136,30 @@ class OwnMetrics:
         own = next((metric.better for metric in self.metrics if metric.name == base), None)
         return own or better(name)
 
-    def _columns(self, name: str, result: object) -> dict[str, float]:
+    def _columns(self, name: str, result: object, rows: int | None = None) -> dict[str, float]:
         """A metric's result as numbers by column.
+
+        Args:
+            rows: How many rows it was computed from, if one number for each of them is to be refused.
 
         Raises:
             ConfigError: If it is not a number, one per class, or a dict of numbers.
         """
         if isinstance(result, Mapping):
-            parts = [self._columns(f"{name}/{_safe(key)}", value) for key, value in result.items()]
+            if not result:
+                raise ConfigError(f"metrics={name} returned an empty dict.")
+            parts = [
+                self._columns(f"{name}/{_safe(key)}", value, rows) for key, value in result.items()
+            ]
             return {column: value for part in parts for column, value in part.items()}
-        try:
-            values = torch.as_tensor(result).detach().cpu().double()
-        except (TypeError, ValueError, RuntimeError):
-            values = None
-        if values is None or values.dim() > 1:
+        values = _numbers(result)
+        # A metric that forgets its mean returns as many numbers as there are rows.
+        each_row = values is not None and len(values.shape) == 1 and len(values) == rows
+        if each_row and rows != Subject.of(self.spec).n:
+            raise ConfigError(
+                f"metrics={name} returned a number for each of {rows} rows; return their mean."
+            )
+        if values is None or values.dim() > 1 or not values.numel():
             what = type(result).__name__ if values is None else f"values {list(values.shape)}"
             drawn = " The confusion matrix is drawn in plots/." if "confusion" in name else ""
             raise ConfigError(
@@ -202,22 +214,38 @@ def build_own_metrics(
             )
         elif name in ours:
             mistakes.append(f"metrics={name}: Antelope's own metric has that name. Choose another.")
+        elif name in PLACES:
+            mistakes.append(f"metrics={name}: eval.csv has a column of that name. Choose another.")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return OwnMetrics(metrics, spec, builtin)
+
+
+def _numbers(result: object) -> Tensor | None:
+    """A metric's result in float64, on the host; None if it is no number."""
+    try:
+        values = torch.as_tensor(result).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return None if values.is_complex() else values.double()
 
 
 def _own(name: str, made: object, subject: Subject) -> OwnMetric:
     higher = inspect.getattr_static(without_arguments(made), "higher_is_better", None)
     direction: Better = "more" if higher is True else "less" if higher is False else None
     if hook(made, "update") is not None and hook(made, "compute") is not None:
-        return OwnMetric(name, _Stateful(made, subject), direction)
+        return OwnMetric(name, _on_copies(_Stateful(made, subject)), direction)
     if callable(made):
-        return OwnMetric(name, subject.called(made, name), direction)
+        return OwnMetric(name, _on_copies(subject.called(made, name)), direction)
     raise ConfigError(
         f"metrics={name} is a {class_name(type(made))}, which is neither a function (output, label) -> "
         "number nor an object with update(output, label) and compute()."
     )
+
+
+def _on_copies(measure: Measure) -> Measure:
+    """A user's metric may work in place, on what the next one measures too."""
+    return lambda output, label: measure(output.clone(), label.clone())
 
 
 class _Stateful:

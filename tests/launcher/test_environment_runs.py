@@ -112,10 +112,10 @@ def test_a_slow_save_is_followed_by_a_longer_pause(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(keeping.time, "monotonic", lambda: now[0])
     save = keeping.Checkpoints.save
 
-    def slow(self: Any, state: Any) -> Any:
+    def slow(self: Any, state: Any, **more: Any) -> Any:
         saves.append(now[0])
         now[0] += 10.0  # 10 s: the next one is 200 s later, not 60.
-        return save(self, state)
+        return save(self, state, **more)
 
     monkeypatch.setattr(keeping.Checkpoints, "save", slow)
 

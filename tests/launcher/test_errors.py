@@ -597,7 +597,7 @@ class Empty(Declared):
 
 class Ragged(Declared):
     def __getitem__(self, i: int) -> Any:
-        return INPUTS[i, : 4 - i // 49], 0
+        return INPUTS[i, None, : 4 - i // 49], 0
 
 
 class OnlyInputs(Declared):
@@ -625,7 +625,7 @@ class ItemRaises(Declared):
         ((INPUTS[:1], LABELS[:1]), ["1 row", "test_dataset="]),
         ((INPUTS.astype(str), LABELS), ["not numbers", "Encode"]),
         ((INPUTS, np.stack([LABELS, LABELS], 1)), ["[50, 2]", "floats (regression)"]),
-        (Ragged(), ["differ in shape", "[4] at 0, [3] at 49"]),
+        (Ragged(), ["differ in shape", "[1, 4] at 0, [1, 3] at 49"]),
         (OnlyInputs(), ["OnlyInputs is a Tensor", "An item is (input, target)"]),
         (ItemRaises(), ["Item 7 of ItemRaises raised OSError: disk on fire"]),
         (iter([1]), ["not a data set", "torch.utils.data.Dataset"]),

@@ -187,8 +187,11 @@ def test_a_model_that_cannot_tell_padding_from_steps_is_pointed_out(tmp_path, ca
         def forward(self, obs):
             return self.head(obs.mean(1))
 
+    said = "Blind.forward has neither `length` nor `mask`"
     run(tmp_path, Blind, values())
-    assert "Blind.forward has neither `length` nor `mask`" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
+    run(tmp_path / "silent", Blind, values(), progress=False)
+    assert said in capsys.readouterr().err
 
 
 def test_a_parameter_with_another_name_for_lengths_is_pointed_out(tmp_path, capsys):
@@ -197,7 +200,7 @@ def test_a_parameter_with_another_name_for_lengths_is_pointed_out(tmp_path, caps
             return self.head(obs.mean(1))
 
     run(tmp_path, Plural, values())
-    assert "rename `lengths`, which is never filled in" in capsys.readouterr().out
+    assert "Rename `lengths`, which is never filled in" in capsys.readouterr().out
 
 
 def test_a_number_instead_of_sequences_is_refused_for_prediction(tmp_path):

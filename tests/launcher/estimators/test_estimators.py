@@ -215,3 +215,10 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "antelope.launcher.estimators.sklearn")
     with pytest.raises(ConfigError, match=r"pip install 'antelope-ml\[sklearn\]'"):
         importlib.import_module("antelope.launcher.estimators.sklearn")
+
+
+def test_columns_of_0_and_1_are_values_to_the_regressor() -> None:
+    inputs = np.random.default_rng(0).normal(size=(100, 2))
+    for targets in ((inputs > 0).astype(float), np.eye(2)[(inputs[:, 0] > 0).astype(int)]):
+        regressor = AntelopeRegressor(epochs=15, lr=1e-2, random_state=0).fit(inputs, targets)
+        assert np.abs(regressor.predict(inputs) - targets).max() < 1

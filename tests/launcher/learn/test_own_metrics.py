@@ -297,6 +297,26 @@ def words(output: Tensor, label: Tensor) -> str:
     return "good"
 
 
+def rows(output: Tensor, label: Tensor) -> Tensor:
+    return output.argmax(1) == label
+
+
+def imaginary(output: Tensor, label: Tensor) -> complex:
+    return 1j
+
+
+def nothing(output: Tensor, label: Tensor) -> dict[str, float]:
+    return {}
+
+
+def step(output: Tensor, label: Tensor) -> float:
+    return 1.0
+
+
+def in_place(output: Tensor, label: Tensor) -> Tensor:
+    return (output.zero_() + label.zero_()[:, None]).sum()
+
+
 class Neither:
     """Neither a function nor a metric."""
 
@@ -312,6 +332,10 @@ class Neither:
         ([broken], r"broken raised AttributeError.*test_own_metrics.py.*output float32 \[30, 3\]"),
         ([matrix], r"returned values \[3, 3\]; a metric is a number"),
         ([words], "returned str; a metric is a number"),
+        ([rows], "returned a number for each of 30 rows; return their mean"),
+        ([imaginary], "returned complex"),
+        ([nothing], "returned an empty dict"),
+        ([step], "eval.csv has a column of that name"),
         (["confusion_matrix"], "drawn in plots/"),
         ([Neither], "neither a function"),
         ([lambda output, label: 1.0], "use def"),
@@ -326,6 +350,11 @@ def test_a_metric_that_cannot_be_measured_is_an_error_before_training(
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         learn(metrics)
     assert not Path("run").exists()
+
+
+def test_a_metric_that_works_in_place_changes_no_other() -> None:
+    expected = learn(["f1"], path="alone").metrics["f1"]
+    assert learn([in_place, "f1"]).metrics["f1"] == expected
 
 
 def test_metrics_of_classes_are_refused_for_values() -> None:
