@@ -49,6 +49,17 @@ def takes_steps(module: nn.Module) -> bool:
     return callable(forward) and bool(_asked(getattr(forward, "__func__", forward)))
 
 
+def misnamed(module: nn.Module) -> str | None:
+    """A parameter of `forward` that has a default, and reads like `length` or `mask`; None: there is none."""
+    try:
+        parameters = inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):  # Written in C, it has no signature.
+        return None
+    return next(
+        (name for name in parameters if "len" in name.lower() or "mask" in name.lower()), None
+    )
+
+
 def about_steps(module: nn.Module, obs: Any) -> str:
     """Advice for a `forward` that cannot be called on `obs` for lack of an argument; empty for any other."""
     lacks = [name for name in _required(module.forward)[1:] if name not in steps_asked(module, obs)]

@@ -28,6 +28,7 @@ _AS_GIVEN = (
 _WIDE = ("I", "F")  # 32-bit numbers, whose range a picture does not declare.
 _TRANSPARENT = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF's tag.
+_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # Metadata that hold it.
 
 
 class Form(NamedTuple):
@@ -303,4 +304,10 @@ def _upright(image: Any, orientation: int) -> Any:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    image = image.transpose(turn)
+    # PIL copies the metadata: whoever looks at the picture again would turn it again.
+    for key in _ORIENTED:
+        image.info.pop(key, None)
+    return image

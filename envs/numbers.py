@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,7 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
             "value.astype('datetime64[s]').astype('int64')."
         )
     if kind not in "biuf":
-        raise DataError(
-            f"{name} holds {_content(array)}, not numbers. Encode words and objects as numbers first: "
-            "an index into a vocabulary, a one-hot row, or an embedding."
-        )
+        raise DataError(f"{name} {_advice(array)}")
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if kind == "u" and array.dtype.itemsize > 1:
@@ -188,6 +186,20 @@ def _holds_tensors(value: Any) -> bool:
     while isinstance(value, (list, tuple)) and len(value):
         value = value[0]
     return isinstance(value, Tensor)
+
+
+def _advice(array: np.ndarray) -> str:
+    """What is wrong with values that are not numbers, and what to do about it."""
+    if array.size and all(isinstance(item, Mapping) for item in array.flat):
+        keys = ", ".join(f"{str(key)!r}: ..." for key in array.flat[0])
+        return (
+            f"is a list of dicts. Give one dict of columns, {{{keys}}}, each with a row per item; or a list "
+            "of pairs (dict, target)."
+        )
+    return (
+        f"holds {_content(array)}, not numbers. Encode words and objects as numbers first: an index into a "
+        "vocabulary, a one-hot row, or an embedding."
+    )
 
 
 def _content(array: np.ndarray) -> str:

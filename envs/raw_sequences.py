@@ -54,6 +54,8 @@ def sequence_column(inputs: object, space: Space, name: str) -> Ragged:
         raise DataError(
             f"{name[:1].upper()}{name[1:]} are a path. The run was trained on sequences: give a list of them."
         )
+    if isinstance(inputs, (bool, int, float)):
+        raise _other_shape([], space, name)
     if form(inputs) == "items" or not (isinstance(inputs, (list, tuple)) or is_array(inputs)):
         items = of_dataset(inputs, name, None)
         rows = [as_tensor(items[i], what).cpu() for i in range(len(items))]

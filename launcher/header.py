@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..agents.calling import takes_steps
+from ..agents.calling import misnamed, takes_steps
 from ..envs.world import World
 from ..replay import Replay, Space
 from ..replay.spec import is_ragged
@@ -76,10 +76,16 @@ def read_as_steps(learner: Learner) -> list[str]:
         return []
     if space.ids is not None and space.low > 0:  # Only padding is 0: the model may look for it.
         return []
+    near = misnamed(learner.agent)
+    advice = (
+        f"Rename `{near}`, which is never filled in"
+        if near
+        else "Add one of them, and leave padding out"
+    )
     return [
         f"{type(learner.agent).__name__}.forward has neither `length` nor `mask`, so it reads the zeros "
         "behind shorter sequences as if they were steps, and what it returns for a sequence depends on the "
-        "others of its batch. Add one of them, and leave padding out."
+        f"others of its batch. {advice}."
     ]
 
 

@@ -414,3 +414,9 @@ def test_items_that_do_not_fit_are_named_with_their_part(learn: Any, item: Any, 
 def test_parts_of_different_lengths_are_named(learn: Any) -> None:
     with pytest.raises(DataError, match=f"has {N - 1} inputs `b` but {N} targets"):
         learn(dataset=({"a": META, "b": META[1:]}, Y))
+
+
+def test_a_list_of_dicts_is_answered_with_the_dict_that_it_should_be(tmp_path: Path) -> None:
+    rows = [{"image": image, "meta": meta} for image, meta in zip(IMAGE, META, strict=True)]
+    with pytest.raises(DataError, match=r"one dict of columns, \{'image': ..., 'meta': ...\}"):
+        ml(model=Joined, dataset=(rows, Y), path=tmp_path)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from antelope.envs.datasets import read
 from antelope.envs.folders import open_folder
-from antelope.envs.images import Pictures, load
+from antelope.envs.images import Pictures, as_viewed, load
 from antelope.replay import DataError
 
 COLOUR = (200, 100, 50)
@@ -114,7 +114,10 @@ def test_a_file_is_turned_as_its_exif_data_says(tmp_path: Path, orientation: int
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "0.png", exif=exif)
-    assert np.asarray(load(tmp_path / "0.png"))[:, :, 0].tolist() == scene.tolist()
+    picture = load(tmp_path / "0.png")
+    assert np.asarray(picture)[:, :, 0].tolist() == scene.tolist()
+    # Predictions look at it once more: it is not turned again.
+    assert np.asarray(as_viewed(picture))[:, :, 0].tolist() == scene.tolist()
 
 
 @pytest.mark.parametrize("end", ["png", "tif", "pgm"])

@@ -194,6 +194,20 @@ def test_a_model_that_cannot_tell_padding_from_steps_is_pointed_out(tmp_path, ca
     assert said in capsys.readouterr().err
 
 
+def test_a_parameter_with_another_name_for_lengths_is_pointed_out(tmp_path, capsys):
+    class Plural(Mean):
+        def forward(self, obs, lengths=None):
+            return self.head(obs.mean(1))
+
+    run(tmp_path, Plural, values())
+    assert "Rename `lengths`, which is never filled in" in capsys.readouterr().out
+
+
+def test_a_number_instead_of_sequences_is_refused_for_prediction(tmp_path):
+    with pytest.raises(DataError, match=r"have shape \[\].*Give a list of such sequences"):
+        run(tmp_path, Mean, values(), epochs=1).predict(3)
+
+
 def test_a_forward_that_needs_lengths_of_data_without_them_is_answered(tmp_path):
     with pytest.raises(ConfigError, match=r"all have one shape. Write mask=None"):
         run(tmp_path, Mean, (np.ones((20, 3)), [0, 1] * 10))
